@@ -1,0 +1,1 @@
+"""Words as types, errors, files, configuration: imports nothing of ours."""

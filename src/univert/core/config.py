@@ -1,0 +1,85 @@
+"""Recipes: TOML files to frozen dataclasses and back. An unknown key is an error that names the nearest valid one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from univert.core.errors import BadInputError
+
+C = TypeVar("C")
+
+
+def config_from_mapping(cls: type[C], values: dict[str, Any], *, where: str = "recipe") -> C:
+    """Build a frozen configuration dataclass from nested plain values, checking names, types and limits.
+
+    Args:
+        cls: a dataclass whose fields are plain values or further configuration dataclasses.
+        values: as read from TOML or JSON; missing keys take their defaults.
+        where: the name of the source, for messages.
+
+    Raises:
+        BadInputError: an unknown key (with the nearest valid key) or a value of the wrong type.
+    """
+    import pydantic
+
+    _refuse_unknown_keys(cls, values, where, prefix="")
+    try:
+        return pydantic.TypeAdapter(cls).validate_python(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        found = f", got {first['input']!r}" if first["type"] != "missing" else ""
+        raise BadInputError(f"{where}: {key or cls.__name__}: {first['msg']}{found}") from None
+
+
+def config_from_toml(cls: type[C], path: Path) -> C:
+    """Read a TOML file into a configuration dataclass; see `config_from_mapping`.
+
+    Raises:
+        BadInputError: the file is missing, is not TOML, or holds unknown keys or bad values.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: no such recipe file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise BadInputError(f"{path}: not a readable TOML file: {error}") from None
+    return config_from_mapping(cls, values, where=str(path))
+
+
+def config_to_mapping(config: Any) -> dict[str, Any]:
+    """A configuration dataclass as nested plain values, nulls left out (TOML has none)."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items() if item is not None}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value
+
+    result: dict[str, Any] = plain(dataclasses.asdict(config))
+    return result
+
+
+def config_to_toml(config: Any) -> str:
+    """A configuration dataclass as TOML text that `config_from_toml` reads back to an equal value."""
+    import tomli_w
+
+    return tomli_w.dumps(config_to_mapping(config))
+
+
+def _refuse_unknown_keys(cls: type[Any], values: dict[str, Any], where: str, prefix: str) -> None:
+    hints = typing.get_type_hints(cls)
+    valid = [field.name for field in dataclasses.fields(cls)]
+    for key, value in values.items():
+        if key not in valid:
+            near = difflib.get_close_matches(key, valid, n=1, cutoff=0.4)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"valid keys: {', '.join(valid)}"
+            raise BadInputError(f"{where}: unknown key {prefix}{key}; {hint}")
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
+            _refuse_unknown_keys(typing.cast(type[Any], hints[key]), value, where, prefix=f"{prefix}{key}.")

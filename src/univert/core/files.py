@@ -1,0 +1,86 @@
+"""Files that are either whole or absent: atomic writes, published folders, content fingerprints."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from univert.core.errors import BadInputError
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, sees either the old content or the new one.
+
+    Args:
+        path: the file to write; its folder is created.
+        content: text (stored as UTF-8) or bytes.
+
+    Raises:
+        OSError: the disk is full or not writable; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def publishing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Build a folder in a temporary place beside `target` and move it there when the block succeeds.
+
+    Args:
+        target: the folder to publish.
+        overwrite: replace an existing folder; without it an existing `target` is refused at once.
+
+    Yields:
+        an empty folder to fill. If the block raises, it is removed and `target` stays as it was.
+
+    Raises:
+        BadInputError: `target` exists and `overwrite` is false.
+    """
+    if target.exists() and not overwrite:
+        raise BadInputError(f"{target} exists already; pass --overwrite to replace it, or choose another path")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if target.exists():
+            retired = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+            target.replace(retired / "old")
+            temporary.replace(target)
+            shutil.rmtree(retired, ignore_errors=True)
+        else:
+            temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short content hash (32 hex digits) of JSON-able values and bytes, the same on every machine.
+
+    Args:
+        parts: bytes are hashed as they are; everything else as canonical JSON.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        raw = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=str).encode()
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()

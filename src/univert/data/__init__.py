@@ -1,0 +1,1 @@
+"""Catalogues: reading, checking, splitting, decoding, sampling."""

@@ -1,0 +1,1 @@
+"""The embedding network: base network, pooling, fully connected sets, L2 norm."""

@@ -1,0 +1,1 @@
+"""Base networks: one file each."""

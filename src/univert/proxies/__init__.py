@@ -1,0 +1,1 @@
+"""Proxies: learned points that stand for products."""
