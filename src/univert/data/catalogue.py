@@ -1,0 +1,295 @@
+"""The catalogue: a table of images in a Lance dataset, opened for reading, sliced, and read at random."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from univert.core.errors import BadInputError
+from univert.core.files import fingerprint as content_fingerprint
+from univert.core.records import SPLITS
+from univert.data.decode import BoxXyxyPx, Rgb
+
+FORMAT_VERSION = "1"
+FORMAT_KEY = "univert.catalogue_format"
+FINGERPRINT_KEY = "univert.fingerprint"
+BACKGROUND_KEY = "univert.background_rgb"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("image", pa.large_binary()),
+        pa.field("uri", pa.string()),
+        pa.field("vertical", pa.string(), nullable=False),
+        pa.field("product", pa.string()),
+        pa.field("brand", pa.string()),
+        pa.field("style", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("box", pa.list_(pa.float64(), 4)),
+    ]
+)
+"""One row an image; exactly one of `image` (its bytes) and `uri` (`file://...`) is set."""
+
+COLUMNS = ("id", "uri", "vertical", "product", "brand", "style", "split", "source")
+_BATCH_ROWS = 512
+
+Names = str | Iterable[str] | None
+
+
+class Catalogue:
+    """A catalogue of images, or a selection of one.
+
+    Rows are in order of their id, whatever order they were built in.
+
+    A selection is a view: it holds row numbers, never images. Safe to use from several threads; pickling
+    stores the place and the row numbers, and unpickling opens it again.
+
+    Attributes:
+        path: the folder of the Lance dataset.
+        fingerprint: a hash of the content: the same for the same images and labels, whatever the order or
+            place of the build, and different for each selection.
+        background_rgb: the colour on which transparent images are to be composited.
+
+    Example:
+        >>> shoes = Catalogue.open("catalogue").select(vertical="shoes", split="train")  # doctest: +SKIP
+        >>> shoes.image_bytes([0, 1])  # doctest: +SKIP
+    """
+
+    path: Path
+    fingerprint: str
+    background_rgb: Rgb
+
+    def __init__(
+        self, path: Path, dataset: Any, table: pa.Table, order: np.ndarray, rows: np.ndarray
+    ) -> None:
+        """Internal: use `Catalogue.open` and `select`."""
+        metadata = {key.decode(): value.decode() for key, value in (dataset.schema.metadata or {}).items()}
+        self.path = path
+        self.background_rgb = tuple(json.loads(metadata[BACKGROUND_KEY]))
+        self._root_fingerprint = metadata[FINGERPRINT_KEY]
+        self._dataset = dataset
+        self._table = table  # the columns without images, in order of id
+        self._order = order  # row of the table -> row of the dataset
+        self._rows = rows  # row of this selection -> row of the table
+        whole = len(rows) == table.num_rows
+        self.fingerprint = (
+            self._root_fingerprint
+            if whole
+            else content_fingerprint(self._root_fingerprint, rows.astype("<i8").tobytes())
+        )
+
+    @classmethod
+    def open(cls, path: Path | str) -> Catalogue:
+        """Open a catalogue built by `univert catalogue build`.
+
+        Raises:
+            BadInputError: there is no catalogue at `path`, or a newer Univert wrote it.
+        """
+        path = Path(path)
+        dataset = _open_dataset(path)
+        table = dataset.to_table(columns=[*COLUMNS, "box"]).combine_chunks()
+        order = pc.sort_indices(table, sort_keys=[("id", "ascending")]).to_numpy().astype(np.int64)
+        return cls(path, dataset, table.take(order), order, np.arange(table.num_rows, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        return f"Catalogue({str(self.path)!r}, {len(self)} images, {len(self.verticals)} verticals)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.path, self._root_fingerprint, self._rows)
+
+    @property
+    def verticals(self) -> list[str]:
+        """The names of the verticals in this selection, sorted."""
+        return sorted(pc.unique(self._table["vertical"].take(self._rows)).to_pylist())
+
+    def select(
+        self,
+        *,
+        vertical: Names = None,
+        split: Names = None,
+        labelled: bool | None = None,
+        brand: Names = None,
+        not_brand: Names = None,
+    ) -> Catalogue:
+        """The rows that meet every condition given, in the same order.
+
+        Args:
+            vertical: one name or several.
+            split: one of `train`, `val`, `test`, or several.
+            labelled: true for images with a product, false for those without.
+            brand: one name or several.
+            not_brand: leave these brands out; images without a brand stay.
+
+        Raises:
+            BadInputError: a name that does not occur in the catalogue.
+        """
+        kept = np.ones(len(self), dtype=bool)
+        for parameter, column, names, wanted in (
+            ("vertical", "vertical", vertical, True),
+            ("split", "split", split, True),
+            ("brand", "brand", brand, True),
+            ("not_brand", "brand", not_brand, False),
+        ):
+            if names is not None:
+                known = self._known_names(
+                    column, [names] if isinstance(names, str) else list(names), parameter
+                )
+                values = self._table[column].take(self._rows)
+                inside = pc.is_in(values, value_set=pa.array(known, pa.string()))
+                kept &= inside.to_numpy(zero_copy_only=False) == wanted
+        if labelled is not None:
+            has_product = pc.is_valid(self._table["product"].take(self._rows)).to_numpy(zero_copy_only=False)
+            kept &= has_product == labelled
+        return Catalogue(self.path, self._dataset, self._table, self._order, self._rows[kept])
+
+    def column(self, name: str) -> np.ndarray:
+        """One column, shape (N,), dtype object, null as None.
+
+        Args:
+            name: one of `id`, `uri`, `vertical`, `product`, `brand`, `style`, `split`, `source`.
+
+        Raises:
+            BadInputError: no such column.
+        """
+        if name not in COLUMNS:
+            raise BadInputError(f"column: unknown name {name!r}{_nearest(name, COLUMNS)}")
+        values = np.empty(len(self), dtype=object)
+        values[:] = self._table[name].take(self._rows).to_pylist()
+        return values
+
+    def product_labels(self) -> np.ndarray:
+        """The product of each row as a number, shape (N,), int64.
+
+        It is the product's place among the selection's sorted names; unlabelled rows have -1.
+        """
+        values = self._table["product"].take(self._rows).combine_chunks()
+        names = sorted(pc.unique(values.drop_null()).to_pylist())
+        codes = pc.fill_null(pc.index_in(values, value_set=pa.array(names, pa.string())), -1)
+        return np.asarray(codes.to_numpy(), dtype=np.int64)
+
+    def image_bytes(self, positions: Sequence[int] | np.ndarray) -> list[bytes]:
+        """The encoded images at these positions of the selection, in the order asked for.
+
+        Raises:
+            BadInputError: a position is out of range, or a linked file is gone.
+        """
+        rows = self._rows_at(positions)
+        images: list[bytes] = []
+        for start in range(0, len(rows), _BATCH_ROWS):
+            batch = rows[start : start + _BATCH_ROWS]
+            uris = self._table["uri"].take(batch).to_pylist()
+            stored = [int(row) for row, uri in zip(self._order[batch], uris, strict=True) if uri is None]
+            contents = iter(
+                self._dataset.take(stored, columns=["image"])["image"].to_pylist() if stored else ()
+            )
+            images.extend(next(contents) if uri is None else _read_uri(uri) for uri in uris)
+        return images
+
+    def boxes(self, positions: Sequence[int] | np.ndarray) -> list[BoxXyxyPx | None]:
+        """The boxes (x0, y0, x1, y1) at these positions, in pixels of the upright image.
+
+        None means the whole image.
+
+        Raises:
+            BadInputError: a position is out of range.
+        """
+        found = self._table["box"].take(self._rows_at(positions)).to_pylist()
+        return [None if box is None else (box[0], box[1], box[2], box[3]) for box in found]
+
+    def _rows_at(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        wanted = np.asarray(positions, dtype=np.int64)
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
+            raise BadInputError(
+                f"positions: must be from 0 to {len(self) - 1}, got {wanted.min()} to {wanted.max()}"
+            )
+        return self._rows[wanted]
+
+    def _known_names(self, column: str, names: list[str], parameter: str) -> list[str]:
+        known = list(SPLITS) if column == "split" else pc.unique(self._table[column].drop_null()).to_pylist()
+        for name in names:
+            if name not in known:
+                raise BadInputError(f"{parameter}: no {name!r} in {self.path}{_nearest(name, sorted(known))}")
+        return names
+
+
+def uri_to_path(uri: str) -> Path:
+    """The local file that a `file://` address names.
+
+    Raises:
+        BadInputError: the address is not one of a local file.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        raise BadInputError(f"uri {uri!r}: must be a local file:// address; copy the image to this machine")
+    # split at the scheme only: '?' and '#' are ordinary characters in an unescaped file name
+    raw = unquote_to_bytes(uri.split("://", 1)[1].removeprefix("localhost"))
+    return Path(raw.decode("utf-8", "surrogateescape"))
+
+
+def is_catalogue(path: Path) -> bool:
+    """Whether a folder holds a catalogue."""
+    try:
+        _open_dataset(path)
+    except BadInputError:
+        return False
+    return True
+
+
+def _open_dataset(path: Path) -> Any:
+    if not (path / "_versions").is_dir():
+        what = "is not a catalogue" if path.exists() else "does not exist"
+        raise BadInputError(f"{path} {what}; make one with: univert catalogue build SRC {path}")
+    try:
+        dataset = lance.dataset(str(path))
+        metadata = dataset.schema.metadata or {}
+    except (ValueError, OSError, RuntimeError) as error:
+        raise BadInputError(f"{path} cannot be read as a catalogue: {error}; build it again") from None
+    version = metadata.get(FORMAT_KEY.encode(), b"").decode()
+    if not version or FINGERPRINT_KEY.encode() not in metadata:
+        raise BadInputError(
+            f"{path} is a Lance dataset but not a catalogue; make one with: univert catalogue build"
+        )
+    if version != FORMAT_VERSION:
+        raise BadInputError(
+            f"{path} has catalogue format {version}, this Univert reads {FORMAT_VERSION}; "
+            "upgrade Univert or build the catalogue again"
+        )
+    return dataset
+
+
+def _reopen(path: Path, root_fingerprint: str, rows: np.ndarray) -> Catalogue:
+    whole = Catalogue.open(path)
+    if whole.fingerprint != root_fingerprint:
+        raise BadInputError(f"{path} was built anew since this selection was made; select again")
+    return Catalogue(path, whole._dataset, whole._table, whole._order, rows)
+
+
+def _read_uri(uri: str) -> bytes:
+    try:
+        return uri_to_path(uri).read_bytes()
+    except OSError as error:
+        raise BadInputError(
+            f"{uri}: the linked image cannot be read ({error.strerror}); "
+            "put the file back, or build the catalogue again without --link"
+        ) from None
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+    return f"; there are: {shown}" if known else "; the column is empty"

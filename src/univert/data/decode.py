@@ -1,0 +1,321 @@
+"""Encoded images to upright RGB: every format, orientation, depth and transparency, one way everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from univert.core.errors import BadInputError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""The image formats that a catalogue takes; of an animation, the first frame."""
+
+MAX_PIXELS = 64_000_000
+"""Larger images are refused before they are decoded: 64 million pixels take 192 MB as RGB."""
+
+WHITE = (255, 255, 255)
+
+Rgb = tuple[int, int, int]
+BoxXyxyPx = tuple[float, float, float, float]
+
+# Pillow's own `Image.open` warns about large images through a process-wide setting; going to the format's
+# class keeps the limit ours, and no format is tried that a catalogue does not take.
+_OPENERS: Final[tuple[tuple[bytes, type[ImageFile]], ...]] = (
+    (b"\xff\xd8\xff", JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"GIF87a", GifImageFile),
+    (b"GIF89a", GifImageFile),
+    (b"BM", BmpImageFile),
+    (b"II*\x00", TiffImageFile),
+    (b"MM\x00*", TiffImageFile),
+    (b"II+\x00", TiffImageFile),
+    (b"MM\x00+", TiffImageFile),
+)
+
+_OTHER_IMAGES: Final[tuple[tuple[int, bytes, str], ...]] = (
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"%PDF", "PDF"),
+    (0, b"<svg", "SVG"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"JXL ", "JPEG XL"),
+    (4, b"jP  ", "JPEG 2000"),
+    (0, b"\x00\x00\x01\x00", "ICO"),
+)
+
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by its EXIF orientation; 5 to 8 swap width and height."""
+
+_ORIENTATION_TAG: Final = 0x0112
+_BITS_TAG: Final = 258
+_PHOTOMETRIC_TAG: Final = 262
+_WHITE_IS_ZERO: Final = 0
+
+
+class ImageProblem(BadInputError):  # noqa: N818
+    """An encoded image that cannot be used.
+
+    Attributes:
+        kind: `empty`, `not an image`, `unsupported format`, `too large`, `truncated` or `unreadable`.
+        fix: what the user can do about it.
+    """
+
+    def __init__(self, kind: str, detail: str, fix: str) -> None:
+        super().__init__(f"{detail}; {fix}")
+        self.kind = kind
+        self.detail = detail
+        self.fix = fix
+
+
+def decode_rgb(
+    content: bytes,
+    *,
+    box_xyxy_px: BoxXyxyPx | None = None,
+    background_rgb: Rgb = WHITE,
+    max_pixels: int = MAX_PIXELS,
+    draft_px: int | None = None,
+) -> Image.Image:
+    """Decode an image to upright RGB.
+
+    EXIF orientation is applied; transparency is composited on a background; CMYK, palette and greyscale
+    become RGB; 16 bits a channel are scaled to 8. Colour profiles are not applied.
+
+    Args:
+        content: the encoded image, in one of `FORMATS`.
+        box_xyxy_px: crop to this box (x0, y0, x1, y1), in pixels of the upright image, widened to whole
+            pixels and limited to the image.
+        background_rgb: the colour behind transparent pixels, 0 to 255.
+        max_pixels: refuse images with more pixels than this.
+        draft_px: the result may be smaller than the original, as long as no side falls below this many
+            pixels; lets a large JPEG decode several times faster.
+
+    Returns:
+        the image, in mode RGB.
+
+    Raises:
+        ImageProblem: the content is not a usable image.
+        BadInputError: the box is empty or lies outside the image.
+    """
+    with _explaining(content):
+        image = _open(content, max_pixels)
+        original_size = image.size
+        if draft_px is not None:
+            _allow_draft(image, box_xyxy_px, draft_px)
+        upright, upright_size = _load_upright(image, original_size)
+        if box_xyxy_px is not None:
+            upright = _crop(upright, box_xyxy_px, upright_size)
+        return _to_rgb(upright, background_rgb, image)
+
+
+def check_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Make sure that an image decodes from its first byte to its last.
+
+    Args:
+        content: the encoded image.
+        max_pixels: refuse images with more pixels than this.
+
+    Returns:
+        width and height of the upright image, in pixels.
+
+    Raises:
+        ImageProblem: the content is not a usable image.
+    """
+    with _explaining(content):
+        image = _open(content, max_pixels)
+        original_size = image.size
+        # A JPEG at an eighth of its size still reads its whole stream, several times faster.
+        _allow_draft(image, None, 1)
+        upright, upright_size = _load_upright(image, original_size)
+        if upright.mode not in ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK"):
+            _to_rgb(upright, WHITE, image)
+        return upright_size
+
+
+def _open(content: bytes, max_pixels: int) -> ImageFile:
+    if not content:
+        raise ImageProblem("empty", "the file is empty", "replace or remove it")
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        opener: type[ImageFile] = WebPImageFile
+        _refuse_too_large(_webp_size(content), max_pixels)  # the decoder allocates its canvas when it opens
+    else:
+        found = [opener for magic, opener in _OPENERS if content.startswith(magic)]
+        if not found:
+            raise _not_ours(content)
+        opener = found[0]
+    image = opener(io.BytesIO(content))
+    _refuse_too_large(image.size, max_pixels)
+    return image
+
+
+def _not_ours(content: bytes) -> ImageProblem:
+    head = content[:512].lstrip()
+    for offset, magic, name in _OTHER_IMAGES:
+        if content[offset:].startswith(magic) or (name == "SVG" and magic in head and head[:1] == b"<"):
+            return ImageProblem(
+                "unsupported format", f"{name} is not supported", f"convert it to one of {', '.join(FORMATS)}"
+            )
+    return ImageProblem(
+        "not an image", "the content is not an image", f"remove it, or give {', '.join(FORMATS)}"
+    )
+
+
+def _refuse_too_large(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageProblem(
+            "too large",
+            f"{width} x {height} pixels are over the limit of {max_pixels:,} pixels",
+            "make it smaller or remove it",
+        )
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    """Canvas size out of a WebP header; (0, 0) where the header is damaged, for the decoder to complain."""
+    chunk = content[12:16]
+    if chunk == b"VP8X" and len(content) >= 30:
+        return 1 + int.from_bytes(content[24:27], "little"), 1 + int.from_bytes(content[27:30], "little")
+    if chunk == b"VP8L" and len(content) >= 25:
+        bits = int.from_bytes(content[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if chunk == b"VP8 " and len(content) >= 30:
+        width = int.from_bytes(content[26:28], "little") & 0x3FFF
+        return width, int.from_bytes(content[28:30], "little") & 0x3FFF
+    return 0, 0
+
+
+def _allow_draft(image: ImageFile, box_xyxy_px: BoxXyxyPx | None, draft_px: int) -> None:
+    if not isinstance(image, JpegImageFile):
+        return
+    width, height = image.size
+    side = min(width, height)
+    if box_xyxy_px is not None:
+        x0, y0, x1, y1 = box_xyxy_px
+        side = int(min(side, x1 - x0, y1 - y0))
+    if side > draft_px >= 1:
+        reduction = side // draft_px
+        image.draft("RGB", (math.ceil(width / reduction), math.ceil(height / reduction)))
+
+
+def _load_upright(image: ImageFile, original_size: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
+    """The decoded image turned upright, and the size it would have had without a draft."""
+    image.load()
+    if isinstance(image, TiffImageFile):  # Pillow turns these upright by itself
+        return image, image.size
+    orientation = 1
+    with contextlib.suppress(Exception):  # a damaged EXIF block says nothing about the pixels
+        orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
+    if orientation not in _UPRIGHT:
+        return image, original_size
+    size = (original_size[1], original_size[0]) if orientation >= 5 else original_size
+    return image.transpose(_UPRIGHT[orientation]), size
+
+
+def _crop(image: Image.Image, box_xyxy_px: BoxXyxyPx, upright_size: tuple[int, int]) -> Image.Image:
+    x0, y0, x1, y1 = box_xyxy_px
+    scale_x, scale_y = image.width / upright_size[0], image.height / upright_size[1]
+    corners = (
+        max(0, math.floor(x0 * scale_x)),
+        max(0, math.floor(y0 * scale_y)),
+        min(image.width, math.ceil(x1 * scale_x)),
+        min(image.height, math.ceil(y1 * scale_y)),
+    )
+    if not (x0 < x1 and y0 < y1 and corners[0] < corners[2] and corners[1] < corners[3]):
+        raise BadInputError(
+            f"box {box_xyxy_px} has no area within the {upright_size[0]} x {upright_size[1]} px image; "
+            "give x0 < x1 and y0 < y1 in pixels of the upright image"
+        )
+    return image.crop(corners)
+
+
+def _to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return _sixteen_bits_to_rgb(image, background_rgb, file)
+    if image.mode in ("I", "F", "LAB", "HSV"):
+        raise ImageProblem(
+            "unsupported format",
+            f"pixels of kind {image.mode} (32 bits or not a display colour) are not supported",
+            "save it with 8 or 16 bits a channel",
+        )
+    if not image.has_transparency_data:
+        return image if type(image) is Image.Image and image.mode == "RGB" else image.convert("RGB")
+    return _composite(image.convert("RGBA"), background_rgb)
+
+
+def _sixteen_bits_to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile) -> Image.Image:
+    values = np.asarray(image).astype(np.uint32)
+    peak = 65535
+    transparent = image.info.get("transparency")
+    if isinstance(file, TiffImageFile):
+        peak = 2 ** int(file.tag_v2.get(_BITS_TAG, (16,))[0]) - 1
+    scaled = ((np.minimum(values, peak) * 255 + peak // 2) // peak).astype(np.uint8)
+    if isinstance(file, TiffImageFile) and file.tag_v2.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
+        scaled = 255 - scaled
+    grey = Image.fromarray(scaled).convert("RGB")
+    if not isinstance(transparent, int):
+        return grey
+    grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return _composite(grey, background_rgb)
+
+
+def _composite(rgba: Image.Image, background_rgb: Rgb) -> Image.Image:
+    below = Image.new("RGB", rgba.size, tuple(background_rgb))
+    below.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
+    return below
+
+
+@contextlib.contextmanager
+def _explaining(content: bytes) -> Iterator[None]:
+    """Turn whatever a decoder raises on damaged bytes into an `ImageProblem`."""
+    try:
+        yield
+    except BadInputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageProblem("too large", str(error), "make it smaller or remove it") from None
+    except Exception as error:
+        if _looks_truncated(content, error):
+            raise ImageProblem(
+                "truncated", "the image breaks off before its end", "copy or export it again"
+            ) from None
+        raise ImageProblem(
+            "unreadable", f"the image is damaged ({error})", "copy or export it again"
+        ) from None
+
+
+def _looks_truncated(content: bytes, error: Exception) -> bool:
+    if content.startswith(b"\x89PNG"):
+        return b"IEND" not in content[-16:]
+    if content.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in content[-64:] or "truncated" in str(error)
+    if content.startswith(b"RIFF"):
+        return int.from_bytes(content[4:8], "little") > len(content) - 8
+    if content.startswith(b"GIF"):
+        return not content.endswith(b";")
+    if content.startswith(b"BM"):
+        return int.from_bytes(content[2:6], "little") > len(content)
+    return any(
+        word in str(error).lower() for word in ("truncated", "expecting to read", "buffer is too small")
+    )
