@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import tomllib
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,13 +44,43 @@ def config_from_toml(cls: type[C], path: Path) -> C:
     Raises:
         BadInputError: the file is missing, is not TOML, or holds unknown keys or bad values.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInputError(f"{path}: no such recipe file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise BadInputError(f"{path}: not a readable TOML file: {error}") from None
-    return config_from_mapping(cls, values, where=str(path))
+    return config_from_mapping(cls, _read_toml(path), where=str(path))
+
+
+def read_settings(cls: type[C], path: Path | None, settings: Sequence[str]) -> C:
+    """A recipe from a file (or from nothing) with single keys changed, as a command line gives them.
+
+    Args:
+        cls: the configuration dataclass.
+        path: a TOML file; null means all defaults.
+        settings: `key=value` with dots for tables; a value that is not TOML is taken as a string.
+
+    Raises:
+        BadInputError: as `config_from_toml`, or a setting without `=`.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+        ... class Speed:
+        ...     rate: float = 0.1
+        >>> read_settings(Speed, None, ["rate=0.5"])
+        Speed(rate=0.5)
+    """
+    values = {} if path is None else _read_toml(path)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise BadInputError(f"--set {setting}: write it as key=value")
+        *tables, last = key.strip().split(".")
+        place = values
+        for table in tables:
+            place = place.setdefault(table, {})
+            if not isinstance(place, dict):
+                raise BadInputError(f"--set {setting}: {table} is a value, not a table")
+        try:
+            place[last] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            place[last] = text.strip()
+    return config_from_mapping(cls, values, where="recipe" if path is None else str(path))
 
 
 def config_to_mapping(config: Any) -> dict[str, Any]:
@@ -71,6 +102,15 @@ def config_to_toml(config: Any) -> str:
     import tomli_w
 
     return tomli_w.dumps(config_to_mapping(config))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: no such recipe file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise BadInputError(f"{path}: not a readable TOML file: {error}") from None
 
 
 def _refuse_unknown_keys(cls: type[Any], values: dict[str, Any], where: str, prefix: str) -> None:

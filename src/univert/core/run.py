@@ -1,0 +1,62 @@
+"""A run: the folder that holds all a training produced, stage by stage, each done once."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from univert.core.errors import BadInputError
+from univert.core.files import write_atomic
+
+
+class Run:
+    """A run folder with a record of its finished stages.
+
+    A stage is finished when its record exists and carries the fingerprint of the inputs it had. Change
+    an input (recipe, catalogue, an earlier stage) and the fingerprint differs: the stage runs again.
+
+    Args:
+        path: the folder; created if missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process alone.
+
+        Raises:
+            BadInputError: another process is working on the run.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadInputError(f"{self.path}: another process is working on this run") from None
+            yield
+
+    def finished(self, stage: str, inputs: str) -> dict[str, Any] | None:
+        """What the stage recorded when it finished with these inputs; null if it has not.
+
+        Args:
+            stage: its name, such as `specialists/dresses`.
+            inputs: fingerprint of all that its result depends on.
+        """
+        try:
+            record = json.loads(self._record(stage).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return record["result"] if record.get("inputs") == inputs else None
+
+    def finish(self, stage: str, inputs: str, result: dict[str, Any]) -> None:
+        """Record that a stage finished, with JSON-able results that later stages or the report read."""
+        write_atomic(self._record(stage), json.dumps({"inputs": inputs, "result": result}, indent=1))
+
+    def _record(self, stage: str) -> Path:
+        return self.path / "stages" / f"{stage.replace('/', '.')}.json"

@@ -1,0 +1,50 @@
+"""L2 loss to learning targets: how the unified model learns from the specialists (Unified eq. 2)."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from univert.core.errors import BadInputError
+from univert.losses.checks import check_embeddings
+
+
+def target_l2_loss(
+    embeddings: Float[Tensor, "B D"], targets: Float[Tensor, "B D"]
+) -> Float[Tensor, ""]:
+    """Mean over images of || f_u(I) - f_s(I) ||^2.
+
+    The document sums over the images; the mean keeps the learning rate independent of the batch size.
+
+    Args:
+        embeddings: the unified model's, f_u(I).
+        targets: the learning targets f_s(I), the embedding of each image by the specialist of its vertical.
+
+    Raises:
+        BadInputError: not two floating-point matrices of the same shape.
+
+    Source: Unified eq. 2.
+    """
+    check_embeddings(embeddings)
+    check_embeddings(targets, name="targets")
+    if embeddings.shape != targets.shape:
+        found = f"{tuple(embeddings.shape)} and {tuple(targets.shape)}"
+        raise BadInputError(f"embeddings and targets must have the same shape, got {found}")
+    squares_BD = (embeddings.float() - targets.float()).square()
+    return squares_BD.sum() / max(len(embeddings), 1)
+
+
+class TargetL2Loss(nn.Module):
+    """Module form of `target_l2_loss`. Needs no product labels: unlabelled images count.
+
+    Example:
+        >>> import torch
+        >>> TargetL2Loss()(torch.eye(2), torch.eye(2).flip(0)).item()
+        2.0
+    """
+
+    def forward(
+        self, embeddings: Float[Tensor, "B D"], targets: Float[Tensor, "B D"]
+    ) -> Float[Tensor, ""]:
+        """The loss of one batch; see `target_l2_loss`."""
+        return target_l2_loss(embeddings, targets)
