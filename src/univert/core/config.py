@@ -1,4 +1,4 @@
-"""Recipes: TOML files to frozen dataclasses and back. An unknown key is an error that names the nearest valid one."""
+"""Recipes: TOML to frozen dataclasses and back. An unknown key is an error that names the nearest valid one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distances between rows of matrices. Everywhere in Univert "distance" means *squared Euclidean* unless named otherwise."""
+"""Distances between rows. In Univert "distance" means *squared Euclidean* unless named otherwise."""
 
 from __future__ import annotations
 

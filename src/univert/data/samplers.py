@@ -110,19 +110,21 @@ class UniformSampler(Sampler):
     """Every image once an epoch, in a new order, labelled or not; what distillation needs.
 
     Args:
-        count: number of images.
-        batch_size: lowered to `count`.
+        positions: of the images that take part.
+        batch_size: lowered to the number of images.
         seed: of the order.
 
     Raises:
         BadInputError: no images, or a batch size below 1.
     """
 
-    def __init__(self, count: int, *, batch_size: int = 128, seed: int = 0) -> None:
+    def __init__(self, positions: Int64[np.ndarray, "N"], *, batch_size: int = 128, seed: int = 0) -> None:
+        count = len(positions)
         if count < 1 or batch_size < 1:
             raise BadInputError(
                 f"sampling needs at least 1 image and batch_size >= 1, got {count} and {batch_size}"
             )
+        self._positions = positions
         self._visits = _visiting_order(seed, count)
         self.batch_size = min(batch_size, count)
         self.steps_per_epoch = count // self.batch_size

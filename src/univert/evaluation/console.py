@@ -1,0 +1,75 @@
+"""The comparison as tables for a terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from univert.evaluation.evaluate import Evaluation, Interval, Metrics
+
+
+def results_table(results: Mapping[str, Any]) -> Table:
+    """One line a compared model, in per cent.
+
+    Args:
+        results: the content of `evaluation.json`.
+    """
+    table = _table(f"{results['split']} split, %")
+    for name in ("model", "merged R@1", "(95%)", "R@8", "MAP@R", "within R@1"):
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    for row in results["rows"]:
+        evaluation = Evaluation.from_dict(row["evaluation"])
+        merged, within = evaluation.merged, evaluation.mean_within
+        style = "bold" if row["key"] == results["best_key"] else ""
+        mark = "*" if row["key"] == "specialists" else ""
+        table.add_row(
+            f"{row['title']}{mark}", *_cells(merged), _percent(within.get("recall_at_1")), style=style
+        )
+    table.caption = "* told each query's true vertical. within: mean over verticals, each searched alone."
+    return table
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """One line a vertical and one for the merged gallery, in per cent."""
+    table = _table("retrieval, %")
+    for name in ("gallery", "R@1", "(95%)", "R@8", "MAP@R", "queries", "products"):
+        table.add_column(name, justify="left" if name == "gallery" else "right", no_wrap=True)
+    for name, metrics in [*evaluation.verticals.items(), ("merged", evaluation.merged)]:
+        counts = (f"{metrics.queries:,}", f"{metrics.products:,}") if metrics else ("0", "0")
+        table.add_row(name, *_cells(metrics), *counts, style="bold" if name == "merged" else "")
+    return table
+
+
+def table_text(table: Table, *, width: int = 110) -> str:
+    """A table as plain text."""
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text.rstrip()
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+
+
+def _cells(metrics: Metrics | None) -> tuple[str, str, str, str]:
+    if metrics is None:
+        return ("no queries", "", "", "")
+    first = metrics.recall_at[1]
+    last = metrics.recall_at[max(metrics.recall_at)]
+    return (_percent(first.value), _interval(first), _percent(last.value), _percent(metrics.map_at_r.value))
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _interval(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"{100 * interval.low:.1f}-{100 * interval.high:.1f}"

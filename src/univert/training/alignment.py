@@ -1,0 +1,60 @@
+"""Rotating the specialists' spaces towards a common reference, so that one function can reproduce them all.
+
+Specialists trained apart lie in unrelated rotations of the space. A rotation leaves all distances within a
+specialist's space as they are, so its learning targets are worth the same, yet much easier to learn together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from univert.core.errors import BadInputError
+
+
+def orthogonal_alignment(
+    vectors: Float[np.ndarray, "N D"], reference: Float[np.ndarray, "N D"]
+) -> Float[np.ndarray, "D D"]:
+    """The orthogonal matrix Q that brings `vectors @ Q` nearest to `reference` in the sum of squares.
+
+    Args:
+        vectors: one row an image.
+        reference: where the same images lie in the common space.
+
+    Returns:
+        Q with Q.T @ Q = 1, float64. Distances between rows of `vectors @ Q` equal those of `vectors`.
+
+    Raises:
+        BadInputError: the two differ in shape, or there are no rows.
+
+    Source: the orthogonal Procrustes problem (Schoenemann 1966): Q = U V^T for vectors^T reference = U S V^T.
+    """
+    if vectors.shape != reference.shape or not len(vectors):
+        raise BadInputError(
+            f"vectors and reference must share a shape, got {vectors.shape} and {reference.shape}"
+        )
+    left, _, right = np.linalg.svd(vectors.astype(np.float64).T @ reference.astype(np.float64))
+    return np.asarray(left @ right)
+
+
+class PCAReference:
+    """The common space: the leading principal directions of unit vectors, here the untrained base network's.
+
+    Args:
+        vectors: to fit on (training images).
+        size: D of the common space; missing directions are zero where the vectors have fewer.
+    """
+
+    def __init__(self, vectors: Float[np.ndarray, "N F"], size: int) -> None:
+        self._mean = vectors.mean(axis=0, dtype=np.float64)
+        centred = vectors - self._mean
+        _, directions = np.linalg.eigh(centred.T @ centred)
+        kept = directions[:, ::-1][:, :size]
+        # the sign of an eigenvector is arbitrary: fix it, so that the same data give the same space
+        signs = np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(kept.shape[1])])
+        self._directions = np.zeros((vectors.shape[1], size))
+        self._directions[:, : kept.shape[1]] = kept * signs
+
+    def __call__(self, vectors: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N D"]:
+        """Where vectors lie in the common space."""
+        return np.asarray((vectors - self._mean) @ self._directions)

@@ -1,0 +1,269 @@
+"""The training loop: plain PyTorch, resumable to the bit.
+
+Everything random in step n (its batch, its views, dropout) is a function of (seed, n). So a checkpoint needs
+no generator states, and a run that is killed and started again walks the very same path.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from univert.core.errors import TrainingError
+from univert.core.progress import progress_bar
+from univert.data.samplers import Sampler, step_rng
+from univert.models.embedder import Embedder
+from univert.training.checkpoint import load_checkpoint, save_checkpoint
+from univert.training.recipe import LoopConfig, Trunk
+from univert.training.sources import Source
+
+LOG_EVERY_STEPS = 20
+DIVERGED_FACTOR = 1e3
+Log = Callable[[str, float, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be learned.
+
+    Attributes:
+        name: for messages, such as `specialists/dresses`.
+        embedder: the model; it learns in place.
+        trunk: which part of it learns besides the head.
+        partial_blocks: how many blocks do, where `trunk` is `partial`.
+        objective: called with (embeddings, positions), gives the loss; its parameters learn too.
+        sampler: the batches.
+        source: turns positions and views into embeddings.
+        score: validation score of the model as it stands, larger is better; null where there is nothing to
+            validate on: then training runs to its end.
+    """
+
+    name: str
+    embedder: Embedder
+    trunk: Trunk
+    partial_blocks: int
+    objective: nn.Module
+    sampler: Sampler
+    source: Source
+    score: Callable[[], float] | None
+
+
+@dataclass
+class History:
+    """What a training went through; `curves` are lists of [step, value]."""
+
+    step: int = 0
+    best_score: float = -math.inf
+    best_step: int = 0
+    looks_without_better: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+    loss_curve: list[list[float]] = field(default_factory=list)
+    score_curve: list[list[float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A finished training.
+
+    Attributes:
+        steps: optimiser steps taken.
+        image_presentations: images shown to the model, counted with repetition.
+        history: curves, best score, time.
+    """
+
+    steps: int
+    image_presentations: int
+    history: History
+
+
+def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, log: Log | None = None) -> Fit:
+    """Train until the epochs or the patience run out; leave the weights of the best validation score in the model.
+
+    Args:
+        task: what is to be learned.
+        config: how.
+        seed: of batches, views and dropout.
+        folder: `checkpoint.safetensors` lives here; if it exists, training goes on from it.
+        log: called with (name, value, step) for every scalar worth watching.
+
+    Raises:
+        TrainingError: the loss is not finite or grew a thousandfold, or the disk is full.
+        KeyboardInterrupt: passed on after a checkpoint was written.
+    """
+    groups = _parameter_groups(task, config)
+    optimiser = torch.optim.AdamW(groups)
+    state = _State(task, optimiser, folder / "checkpoint.safetensors")
+    history = state.resume()
+    total_steps = max(config.epochs * task.sampler.steps_per_epoch, config.min_steps)
+    look_every = max(1, math.ceil(total_steps / config.evaluations))
+    pending: list[torch.Tensor] = []
+    with torch.random.fork_rng(), progress_bar(task.name, total_steps, unit="steps") as advance:
+        advance(history.step)
+        try:
+            while not history.finished:
+                started = time.perf_counter()
+                _set_learning_rates(optimiser, history.step, total_steps, config)
+                pending.append(_take_step(task, optimiser, history.step, seed, config))
+                history.step += 1
+                last = history.step == total_steps
+                look = last or history.step % look_every == 0
+                save = look or history.step % config.checkpoint_every_steps == 0
+                if save or len(pending) == LOG_EVERY_STEPS:
+                    _record_losses(task.name, history, pending, config, log)
+                if look and task.score:
+                    _look(task, task.score, state, history, log)
+                history.finished = last or history.looks_without_better >= config.patience
+                history.seconds += time.perf_counter() - started
+                if save:
+                    state.save(history)
+                advance(1)
+        except KeyboardInterrupt:
+            if all(torch.isfinite(loss) for loss in pending):
+                state.save(history)
+            raise
+    state.restore_best()
+    return Fit(
+        steps=history.step, image_presentations=history.step * task.sampler.batch_size, history=history
+    )
+
+
+def _take_step(
+    task: Task, optimiser: torch.optim.Optimizer, step: int, seed: int, config: LoopConfig
+) -> torch.Tensor:
+    torch.manual_seed(seed * 1_000_003 + step)
+    task.embedder.train()
+    positions, views = _batch(task, step, seed)
+    with torch.autocast(device_type=task.embedder.device.type, dtype=torch.bfloat16, enabled=_mixed(task)):
+        embeddings = task.source.embed(task.embedder, positions, views)
+    loss: torch.Tensor = task.objective(embeddings.float(), positions)
+    task.source.prefetch(*_batch(task, step + 1, seed))
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_((p for p in task.embedder.parameters() if p.grad is not None), config.clip_norm)
+    optimiser.step()
+    return loss.detach()
+
+
+def _batch(task: Task, step: int, seed: int) -> tuple[Any, Any]:
+    positions = task.sampler.batch(step)
+    views = step_rng(seed, 2, step).integers(1, task.source.views + 1, size=len(positions))
+    return positions, views
+
+
+def _mixed(task: Task) -> bool:
+    return task.embedder.device.type == "cuda"
+
+
+def _parameter_groups(task: Task, config: LoopConfig) -> list[dict[str, Any]]:
+    """Separate rates for head, trunk and proxies; weight decay on matrices alone."""
+    rates = {"head": config.learning_rate, "trunk": config.trunk_learning_rate}
+    groups: list[dict[str, Any]] = []
+    for group in task.embedder.trainable(task.trunk, partial_blocks=task.partial_blocks):
+        for decayed in (True, False):
+            chosen = [p for p in group["params"] if (p.ndim > 1) == decayed]
+            decay = config.weight_decay if decayed else 0.0
+            groups.append(
+                {"params": chosen, "name": group["name"], "peak": rates[group["name"]], "weight_decay": decay}
+            )
+    proxies = list(task.objective.parameters())
+    groups.append(
+        {"params": proxies, "name": "proxies", "peak": config.proxy_learning_rate, "weight_decay": 0.0}
+    )
+    return [group for group in groups if group["params"]]
+
+
+def _set_learning_rates(
+    optimiser: torch.optim.Optimizer, step: int, total_steps: int, config: LoopConfig
+) -> None:
+    """Linear warm-up, then a half cosine to zero; the trunk waits until the head has warmed up."""
+    done = step / total_steps
+    rise = min(1.0, (step + 1) / max(1.0, config.warmup * total_steps))
+    fall = 0.5 * (1 + math.cos(math.pi * max(0.0, done - config.warmup) / (1 - config.warmup)))
+    for group in optimiser.param_groups:
+        waits = group["name"] == "trunk" and done < config.head_warmup
+        group["lr"] = 0.0 if waits else group["peak"] * rise * fall
+
+
+def _record_losses(
+    name: str,
+    history: History,
+    pending: list[torch.Tensor],
+    config: LoopConfig,
+    log: Log | None,
+) -> None:
+    value = float(torch.stack(pending).mean())
+    pending.clear()
+    first = history.loss_curve[0][1] if history.loss_curve else value
+    if not math.isfinite(value) or abs(value) > DIVERGED_FACTOR * max(1.0, abs(first)):
+        raise TrainingError(
+            f"{name}: the loss became {value:g} before step {history.step}; the last checkpoint is kept: "
+            f"lower learning_rate (now {config.learning_rate:g}) or clip_norm (now {config.clip_norm:g}) in the recipe"
+        )
+    history.loss_curve.append([history.step, value])
+    if log:
+        log("loss", value, history.step)
+
+
+def _look(task: Task, scorer: Callable[[], float], state: _State, history: History, log: Log | None) -> None:
+    task.embedder.eval()
+    score = scorer()
+    history.score_curve.append([history.step, score])
+    if log:
+        log("validation", score, history.step)
+    if score > history.best_score:
+        history.best_score, history.best_step, history.looks_without_better = score, history.step, 0
+        state.remember_best()
+    else:
+        history.looks_without_better += 1
+
+
+class _State:
+    """All that learns, as one thing to save and bring back."""
+
+    def __init__(self, task: Task, optimiser: torch.optim.Optimizer, path: Path) -> None:
+        self._task, self._optimiser, self._path = task, optimiser, path
+        self._best: dict[str, torch.Tensor] | None = None
+
+    def resume(self) -> History:
+        saved = load_checkpoint(self._path)
+        if saved is None:
+            return History()
+        self._task.embedder.load_state_dict(saved["model"], strict=False)
+        self._task.objective.load_state_dict(saved["objective"])
+        self._optimiser.load_state_dict(saved["optimiser"])
+        self._best = saved["best"]
+        return History(**saved["history"])
+
+    def save(self, history: History) -> None:
+        save_checkpoint(
+            self._path,
+            {
+                "model": self._learning(),
+                "objective": self._task.objective.state_dict(),
+                "optimiser": self._optimiser.state_dict(),
+                "best": self._best,
+                "history": asdict(history),
+            },
+        )
+
+    def remember_best(self) -> None:
+        self._best = {name: value.detach().clone() for name, value in self._learning().items()}
+
+    def restore_best(self) -> None:
+        if self._best is not None:
+            self._task.embedder.load_state_dict(self._best, strict=False)
+        self._task.embedder.eval()
+
+    def _learning(self) -> dict[str, torch.Tensor]:
+        """The model's state without a frozen base network, which never changes."""
+        state = self._task.embedder.state_dict()
+        frozen = "trunk." if self._task.trunk == "frozen" else None
+        return {name: value for name, value in state.items() if not (frozen and name.startswith(frozen))}

@@ -1,0 +1,280 @@
+"""The main job: catalogue -> specialists -> groups -> unified model -> evaluation -> report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+import univert
+from univert.core.config import config_to_toml
+from univert.core.files import fingerprint, write_atomic
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.data.info import catalogue_info
+from univert.evaluation.evaluate import Evaluation, evaluate_vectors
+from univert.models.embedder import Embedder
+from univert.training.recipe import Recipe
+from univert.training.specialists import presentations, train_joint, train_specialist
+from univert.training.unify import learning_targets, train_unified
+from univert.training.workshop import Trained, Workshop
+
+Vectors = Float[np.ndarray, "N D"]
+BEST = "unified"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model of the comparison.
+
+    Attributes:
+        key: short name.
+        title: for people.
+        note: what to know when reading its figures.
+        vectors: gives one row an image of the catalogue.
+        inputs: fingerprint of all the vectors depend on.
+        image_presentations: images shown in training, its own and those of the models it learned from.
+        seconds: of training, likewise.
+        routed: its vectors can be compared within a vertical only.
+    """
+
+    key: str
+    title: str
+    note: str
+    vectors: Callable[[], Vectors]
+    inputs: str
+    image_presentations: int = 0
+    seconds: float = 0.0
+    routed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run produced.
+
+    Attributes:
+        path: the run folder.
+        results: the content of `evaluation.json`.
+    """
+
+    path: Path
+    results: dict[str, Any]
+
+    @property
+    def model_path(self) -> Path:
+        """The unified model's folder."""
+        return self.path / "unified"
+
+    @property
+    def model(self) -> Embedder:
+        """The unified model."""
+        return Embedder.from_pretrained(self.model_path)
+
+    def recall_at_1(self, key: str) -> float:
+        """Merged-gallery Recall@1 of a row, on the test split."""
+        row = next(row for row in self.results["rows"] if row["key"] == key)
+        return float(row["evaluation"]["merged"]["recall_at"]["1"]["value"])
+
+
+def train(
+    catalogue: Catalogue | Path | str,
+    out: Path | str,
+    recipe: Recipe | None = None,
+    *,
+    device: str = "auto",
+    report: bool = True,
+) -> TrainResult:
+    """Train a unified model on a catalogue, hold it against its rivals, and write the report.
+
+    Started again on the same folder it goes on where it was; finished stages whose inputs are unchanged are
+    not done again.
+
+    Args:
+        catalogue: the images, or where they are.
+        out: the run folder.
+        recipe: the choices; the defaults are good.
+        device: a torch device, or `auto`.
+        report: write `report.html` too.
+
+    Raises:
+        BadInputError: the catalogue or the recipe cannot be used.
+        TrainingError: a training failed; what was done is kept.
+    """
+    catalogue = catalogue if isinstance(catalogue, Catalogue) else Catalogue.open(catalogue)
+    recipe = recipe or Recipe()
+    run = Run(Path(out))
+    with run.locked():
+        workshop = Workshop(run, catalogue, recipe, device=device)
+        write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
+        specialists = {name: train_specialist(workshop, name) for name in workshop.vertical_names}
+        write_atomic(run.path / "groups.json", json.dumps([[name] for name in specialists], indent=1))
+        unified = train_unified(workshop, specialists, name="unified", config=recipe.unify)
+        rows, models = _rows(workshop, specialists, unified)
+        results = _evaluate(workshop, rows, models)
+        write_atomic(run.path / "evaluation.json", json.dumps(results, indent=1))
+        if report:
+            _report(workshop, rows, results)
+    return TrainResult(path=run.path, results=results)
+
+
+def _rows(
+    workshop: Workshop, specialists: dict[str, Trained], unified: Trained
+) -> tuple[list[Row], list[Trained]]:
+    """The comparison, in the order people read it; trains what is still missing."""
+    recipe = workshop.recipe
+    teachers = list(specialists.values())
+    before = presentations(teachers)
+    budget = before + presentations([unified])
+    models = [*teachers, unified]
+    rows = [
+        Row(
+            key="base",
+            title="Untrained base network",
+            note="pooled features of the ImageNet network",
+            vectors=lambda: workshop.base_vectors,
+            inputs=workshop.base.fingerprint,
+        ),
+        Row(
+            key="specialists",
+            title="Specialists, one a vertical",
+            note="told the true vertical of each query, and searching that vertical alone",
+            vectors=lambda: learning_targets(workshop, specialists, align=False),
+            inputs=fingerprint([model.key for model in teachers]),
+            image_presentations=before,
+            seconds=_seconds(teachers),
+            routed=True,
+        ),
+    ]
+    for loss, title in (("triplet", "One joint triplet model"), ("proxy-nca", "One joint Proxy-NCA model")):
+        key = f"joint_{loss.replace('-', '_')}"
+        if key in recipe.evaluation.baselines:
+            joint = train_joint(workshop, loss, budget)  # type: ignore[arg-type]
+            models.append(joint)
+            rows.append(
+                _model_row(workshop, key, title, "all verticals at once, same image presentations", joint)
+            )
+    variants = {
+        "unified_plain": ("Unified, plain", "targets as the specialists give them", {"align": False}),
+        "unified_labelled": (
+            "Unified, aligned, labelled only",
+            "no unlabelled images",
+            {"unlabelled": False},
+        ),
+    }
+    for key, (title, note, changes) in variants.items():
+        config = replace(recipe.unify, **changes)
+        if key in recipe.evaluation.baselines and config != recipe.unify:
+            variant = train_unified(workshop, specialists, name=f"baselines/{key}", config=config)
+            models.append(variant)
+            rows.append(_model_row(workshop, key, title, note, variant, teachers))
+    title = "Unified" + (", aligned" if recipe.unify.align else ", plain")
+    title += ", with unlabelled images" if recipe.unify.unlabelled else ", labelled only"
+    rows.append(_model_row(workshop, BEST, title, "the model of this run", unified, teachers))
+    return rows, models
+
+
+def _model_row(
+    workshop: Workshop, key: str, title: str, note: str, model: Trained, teachers: list[Trained] | None = None
+) -> Row:
+    everything = np.arange(len(workshop.catalogue))
+    behind = [*(teachers or []), model]
+    return Row(
+        key=key,
+        title=title,
+        note=note,
+        vectors=lambda: workshop.source.embed_all(model.embedder, everything),
+        inputs=model.key,
+        image_presentations=presentations(behind),
+        seconds=_seconds(behind),
+    )
+
+
+def _seconds(models: list[Trained]) -> float:
+    return float(sum(model.record["seconds"] for model in models))
+
+
+def _evaluate(workshop: Workshop, rows: list[Row], models: list[Trained]) -> dict[str, Any]:
+    """Measure every row on the test split; a row measured before with the same inputs is not measured again."""
+    catalogue, seed = workshop.catalogue, workshop.recipe.seed
+    test = np.flatnonzero(workshop.splits == "test")
+    products = list(catalogue.column("product")[test])
+    verticals = list(catalogue.column("vertical")[test])
+    measured = []
+    for row in rows:
+        inputs = fingerprint(
+            univert.__version__, catalogue.fingerprint, row.inputs, workshop.recipe.evaluation.resamples
+        )
+        record = workshop.run.finished(f"evaluation/{row.key}", inputs)
+        if record is None:
+            evaluation = evaluate_vectors(
+                row.vectors()[test],
+                products,
+                verticals,
+                routed=row.routed,
+                resamples=workshop.recipe.evaluation.resamples,
+                seed=seed,
+            )
+            record = evaluation.to_dict()
+            workshop.run.finish(f"evaluation/{row.key}", inputs, record)
+        measured.append(
+            {
+                "key": row.key,
+                "title": row.title,
+                "note": row.note,
+                "evaluation": Evaluation.from_dict(record).to_dict(),
+                "image_presentations": row.image_presentations,
+                "seconds": row.seconds,
+            }
+        )
+    return {
+        "format": 1,
+        "split": "test",
+        "catalogue": catalogue_info(catalogue).to_dict(),
+        "catalogue_fingerprint": catalogue.fingerprint,
+        "rows": measured,
+        "best_key": BEST,
+        "recipe_toml": config_to_toml(workshop.recipe),
+        "curves": {model.name: _curves(model) for model in models},
+        "versions": {
+            "univert": univert.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "device": str(workshop.device),
+        "seed": seed,
+        "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+    }
+
+
+def _curves(model: Trained) -> dict[str, Any]:
+    record = model.record
+    return {
+        "step": [step for step, _ in record["loss_curve"]],
+        "loss": [loss for _, loss in record["loss_curve"]],
+        "val_map_at_r": record["score_curve"],
+        "best_step": record["best_step"],
+    }
+
+
+def _report(workshop: Workshop, rows: list[Row], results: dict[str, Any]) -> None:
+    from univert.evaluation.report import write_report
+
+    path = workshop.run.path / "report.html"
+    inputs = fingerprint(
+        univert.__version__, {key: value for key, value in results.items() if key != "finished"}
+    )
+    if path.exists() and workshop.run.finished("report", inputs) is not None:
+        return
+    best = next(row for row in rows if row.key == BEST)
+    shown = workshop.catalogue.select(split="test")
+    vectors = best.vectors()[np.flatnonzero(workshop.splits == "test")]
+    write_report(path, results, shown, vectors, seed=workshop.recipe.seed)
+    workshop.run.finish("report", inputs, {})

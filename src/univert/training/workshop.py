@@ -1,0 +1,276 @@
+"""The workshop: what all stages of a run share (recipe, catalogue, features, validation, bookkeeping)."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+
+import univert
+from univert.core.config import config_to_mapping, config_to_toml
+from univert.core.errors import BadInputError
+from univert.core.files import fingerprint, write_atomic
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.data.loading import ImageLoader
+from univert.data.samplers import Sampler
+from univert.evaluation.ranking import rank_queries
+from univert.models.card import ModelCard
+from univert.models.embedder import Embedder
+from univert.training.loop import Log, Task, fit
+from univert.training.recipe import LoopConfig, Recipe
+from univert.training.sources import CachedSource, ImageSource, Source
+
+MIN_PRODUCTS = 2
+
+
+class Workshop:
+    """One run at work.
+
+    Args:
+        run: where everything is kept.
+        catalogue: the images.
+        recipe: the choices.
+        device: a torch device, or `auto`: CUDA where there is one.
+
+    Attributes:
+        catalogue: the images of the recipe's verticals.
+        vertical_names: sorted.
+
+    Raises:
+        BadInputError: unknown verticals, or verticals that cannot be trained on.
+    """
+
+    def __init__(self, run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.run, self.recipe, self.device = run, recipe, torch.device(device)
+        unknown = sorted(set(recipe.data.verticals) - set(catalogue.verticals))
+        if unknown:
+            raise BadInputError(
+                f"data.verticals: the catalogue has no {', '.join(unknown)}; it has {', '.join(catalogue.verticals)}"
+            )
+        if recipe.data.verticals:
+            catalogue = catalogue.select(vertical=list(recipe.data.verticals))
+        self.catalogue = catalogue
+        self.vertical_names = catalogue.verticals
+        self._refuse_small_verticals()
+
+    @cached_property
+    def products(self) -> Int64[np.ndarray, "N"]:
+        """Product code of each image, -1 where unknown."""
+        return self.catalogue.product_labels()
+
+    @cached_property
+    def verticals(self) -> Int64[np.ndarray, "N"]:
+        """Vertical of each image, as a place in `vertical_names`."""
+        return np.searchsorted(self.vertical_names, self.catalogue.column("vertical").astype(str))
+
+    @cached_property
+    def splits(self) -> np.ndarray:
+        """Split of each image (or null)."""
+        return self.catalogue.column("split")
+
+    @cached_property
+    def is_train(self) -> Bool[np.ndarray, "N"]:
+        """Which images may be learned from."""
+        return np.asarray(self.splits == "train")
+
+    def of_vertical(self, name: str) -> Bool[np.ndarray, "N"]:
+        """Which images belong to a vertical."""
+        return np.asarray(self.verticals == self.vertical_names.index(name))
+
+    @cached_property
+    def loader(self) -> ImageLoader:
+        """Decodes and augments."""
+        data = self.recipe.data
+        return ImageLoader(self.catalogue, self.base.preprocessing, data.augmentation, seed=self.recipe.seed)
+
+    @cached_property
+    def source(self) -> Source:
+        """Embeddings for training: from cached features where the trunk is frozen, else from images."""
+        if self.recipe.trunk != "frozen":
+            return ImageSource(self.loader)
+        augmentation = config_to_mapping(self.recipe.data.augmentation)
+        return CachedSource(
+            self.run.path / "cache" / "features",
+            self.base,
+            self.loader,
+            count=len(self.catalogue),
+            augmented=np.flatnonzero(self.is_train),
+            views=self.recipe.data.views,
+            key=fingerprint(
+                self.catalogue.fingerprint, self.base.fingerprint, augmentation, self.recipe.seed
+            ),
+        )
+
+    @cached_property
+    def base(self) -> Embedder:
+        """The untrained base network: no head, its embedding is the pooled features."""
+        return self.new_embedder(seed=0, size=None, batch_norm=False, dropout=0.0)
+
+    @cached_property
+    def base_vectors(self) -> Float[np.ndarray, "N F"]:
+        """Embeddings of every image by the untrained base network: its pooled features, of unit length."""
+        return self.source.embed_all(self.base, np.arange(len(self.catalogue)))
+
+    def new_embedder(self, *, seed: int, **changes: Any) -> Embedder:
+        """An embedder with a fresh head and the pre-trained base network.
+
+        Args:
+            seed: of the head's random start.
+            changes: fields of the recipe's model to change.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return Embedder(replace(self.recipe.model, **changes)).to(self.device)
+
+    def scorer(
+        self, embedder: Embedder, among: Bool[np.ndarray, "N"] | None = None
+    ) -> Callable[[], float] | None:
+        """MAP@R over the labelled validation images (of a subset); null where none of them is a query.
+
+        Args:
+            embedder: scored as it stands at each call.
+            among: the images that count.
+        """
+        chosen = (self.splits == "val") & (self.products >= 0)
+        positions = np.flatnonzero(chosen if among is None else chosen & among)
+        labels = self.products[positions]
+        if len(np.unique(labels)) == len(labels):
+            return None
+        return lambda: float(
+            np.mean(rank_queries(self.source.embed_all(embedder, positions), labels).average_precision_at_r)
+        )
+
+    def train_stage(self, name: str, inputs: Any, prepare: Callable[[], Lesson]) -> Trained:
+        """Train one model in its folder of the run, unless that is done; resume it where it was cut off.
+
+        Args:
+            name: the folder within the run, such as `specialists/dresses`.
+            inputs: JSON-able; together with the recipe's model, data, trunk and seed all that the result depends on.
+            prepare: gives the lesson; not called when the stage is finished.
+
+        Raises:
+            TrainingError: see `fit`.
+        """
+        recipe = config_to_mapping(self.recipe)
+        shared = {key: recipe[key] for key in ("seed", "trunk", "partial_blocks", "data", "model")}
+        key = fingerprint(univert.__version__, self.catalogue.fingerprint, shared, inputs)
+        folder = self.run.path / name
+        record = self.run.finished(name, key)
+        if record is None:
+            work = self.run.path / "checkpoints" / name
+            self._discard_other_work(work, key)
+            lesson = prepare()
+            record = self._learn(name, lesson, work)
+            lesson.embedder.save_pretrained(folder, self._card(name, record), overwrite=True)
+            self.run.finish(name, key, record)
+            shutil.rmtree(work)
+        return Trained(name=name, key=key, record=record, folder=folder, device=self.device)
+
+    def _learn(self, name: str, lesson: Lesson, folder: Path) -> dict[str, Any]:
+        task = Task(
+            name=name,
+            embedder=lesson.embedder,
+            trunk=self.recipe.trunk,
+            partial_blocks=self.recipe.partial_blocks,
+            objective=lesson.objective.to(self.device),
+            sampler=lesson.sampler,
+            source=self.source,
+            score=self.scorer(lesson.embedder, lesson.among),
+        )
+        with scalar_log(self.run.path / "log" / name) as log:
+            done = fit(task, lesson.loop, seed=self.recipe.seed, folder=folder, log=log)
+        return {"steps": done.steps, "image_presentations": done.image_presentations, **asdict(done.history)}
+
+    def _discard_other_work(self, folder: Path, key: str) -> None:
+        """A checkpoint made from other inputs must not be resumed."""
+        marker = folder / "inputs.txt"
+        if folder.exists() and not (marker.exists() and marker.read_text() == key):
+            shutil.rmtree(folder)
+        write_atomic(marker, key)
+
+    def _card(self, name: str, record: dict[str, Any]) -> ModelCard:
+        return ModelCard(
+            name=f"univert {name}",
+            recipe_toml=config_to_toml(self.recipe),
+            catalogue_fingerprint=self.catalogue.fingerprint,
+            verticals=[name.removeprefix("specialists/")]
+            if name.startswith("specialists/")
+            else self.vertical_names,
+            figures={
+                "validation MAP@R": record["best_score"],
+                "image presentations": record["image_presentations"],
+            },
+        )
+
+    def _refuse_small_verticals(self) -> None:
+        labelled = self.is_train & (self.products >= 0)
+        small = {}
+        for name in self.vertical_names:
+            here = self.products[labelled & self.of_vertical(name)]
+            products, images = np.unique(here, return_counts=True)
+            if len(products) < MIN_PRODUCTS or not (images > 1).any():
+                small[name] = f"{name} ({len(products)} products, {len(here)} images)"
+        if small:
+            rest = [name for name in self.vertical_names if name not in small]
+            raise BadInputError(
+                f"too few labelled training images to learn from in: {', '.join(small.values())}; a vertical needs at "
+                f"least {MIN_PRODUCTS} products, one of them with 2 images: add some, or set data.verticals = {rest}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What one model of the run is to learn; see `Task`.
+
+    Attributes:
+        among: the images whose validation score counts; null for all.
+    """
+
+    embedder: Embedder
+    objective: torch.nn.Module
+    sampler: Sampler
+    loop: LoopConfig
+    among: Bool[np.ndarray, "N"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained model of the run.
+
+    Attributes:
+        name: its folder within the run.
+        key: fingerprint of all it was made from.
+        record: steps, image presentations, seconds and curves.
+        folder: where it is saved.
+    """
+
+    name: str
+    key: str
+    record: dict[str, Any]
+    folder: Path
+    device: torch.device
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The model, loaded on first use."""
+        return Embedder.from_pretrained(self.folder).to(self.device)
+
+
+@contextlib.contextmanager
+def scalar_log(folder: Path) -> Iterator[Log]:
+    """TensorBoard scalars of one training."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        yield writer.add_scalar
