@@ -1,1 +1,38 @@
 """Base networks: one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from univert.core.errors import BadInputError
+from univert.models.base_networks.base import BaseNetwork
+from univert.models.base_networks.efficientnet_lite0 import efficientnet_lite0
+from univert.models.base_networks.timm_network import timm_network
+
+__all__ = ["BASE_NETWORKS", "BaseNetwork", "make_base_network"]
+
+BASE_NETWORKS: dict[str, Callable[[bool, int], BaseNetwork]] = {"efficientnet_lite0": efficientnet_lite0}
+"""Name to maker (pretrained, image_size_px); add a network with a file and a line here."""
+
+
+def make_base_network(name: str, *, pretrained: bool, image_size_px: int) -> BaseNetwork:
+    """The base network of that name, stored channels last, in evaluation mode.
+
+    Args:
+        name: one of `BASE_NETWORKS`, or `timm/NAME` for any network of timm.
+        pretrained: with its ImageNet weights; timm's come from the hub, the default network's are installed.
+        image_size_px: side of the images it will see.
+
+    Raises:
+        BadInputError: no such network, or its weights cannot be had.
+    """
+    if name.startswith("timm/"):
+        network = timm_network(name.removeprefix("timm/"), pretrained, image_size_px)
+    elif name in BASE_NETWORKS:
+        network = BASE_NETWORKS[name](pretrained, image_size_px)
+    else:
+        known = ", ".join(BASE_NETWORKS)
+        raise BadInputError(
+            f"base_network must be one of {known}, or timm/NAME for a network of timm, got {name!r}"
+        )
+    return network.to_channels_last().eval()

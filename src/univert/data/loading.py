@@ -1,0 +1,200 @@
+"""Images of a catalogue as tensors, decoded in threads ahead of whoever consumes them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from univert.core.errors import BadInputError
+from univert.data.decode import ImageProblem, decode_rgb
+from univert.data.transforms import Augmentation, Box, Preprocessing, view_rng
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class ImageSource(Protocol):
+    """What the loader needs of a catalogue."""
+
+    def __len__(self) -> int: ...
+
+    def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
+        """Encoded images at these positions."""
+
+    def boxes(self, positions: Sequence[int]) -> list[Box | None]:
+        """The item's box (x0, y0, x1, y1) in each of these images, null for the whole image."""
+
+    def column(self, name: str) -> np.ndarray:
+        """A column over all positions; the loader asks for `id`."""
+
+
+class ImageLoader:
+    """Reads, decodes and preprocesses images of a catalogue, clean or augmented, in threads.
+
+    What comes out for an image depends on the image, the preprocessing and (seed, id, view) alone, never on
+    the order, the batch or the number of threads.
+
+    Args:
+        catalogue: where the images are.
+        preprocessing: how they become squares; its background also goes behind transparent pixels.
+        augmentation: needed for views from 1 on.
+        seed: of the augmentation.
+        workers: decoding threads; null takes one a core, at most 8.
+
+    Raises:
+        BadInputError: `workers` is not positive.
+    """
+
+    def __init__(
+        self,
+        catalogue: ImageSource,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        workers: int | None = None,
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.augmentation = augmentation
+        self.seed = seed
+        self.workers = decoding_threads(workers)
+        self._catalogue = catalogue
+        self._ids = catalogue.column("id")
+
+    def load(self, positions: Sequence[int], views: Sequence[int] | None = None) -> UInt8[Tensor, "B 3 S S"]:
+        """Some images as one batch.
+
+        Args:
+            positions: rows of the catalogue.
+            views: a number for each image: 0 is the clean image, v >= 1 its augmented view v; null means all
+                clean.
+
+        Returns:
+            the batch, stored channels last.
+
+        Raises:
+            BadInputError: an image cannot be decoded (the message names it), a position or view is out of
+                range, or a view asks for an augmentation that was not given.
+        """
+        jobs = self._jobs(positions, views, max(1, -(-len(positions) // self.workers)))
+        parts = list(map_ahead(self._decode, jobs, workers=self.workers))
+        if len(parts) == 1:
+            return channels_first(parts[0])
+        size = self.preprocessing.image_size_px
+        return channels_first(np.concatenate(parts) if parts else np.empty((0, size, size, 3), np.uint8))
+
+    def batches(
+        self, positions: Sequence[int], batch_size: int, views: Sequence[int] | None = None
+    ) -> Iterator[UInt8[Tensor, "B 3 S S"]]:
+        """Batch after batch in the given order, decoded ahead in threads while the caller computes.
+
+        Args:
+            positions: rows of the catalogue.
+            batch_size: images a batch; the last may be smaller.
+            views: as in `load`.
+
+        Raises:
+            BadInputError: as in `load`; or `batch_size` is not positive.
+        """
+        if batch_size < 1:
+            raise BadInputError(f"batch_size must be at least 1, got {batch_size}; 64 suits most machines")
+        jobs = self._jobs(positions, views, batch_size)
+        return map(channels_first, map_ahead(self._decode, jobs, workers=self.workers))
+
+    def _jobs(
+        self, positions: Sequence[int], views: Sequence[int] | None, chunk: int
+    ) -> list[tuple[list[int], list[int]]]:
+        rows = [int(position) for position in positions]
+        numbers = [0] * len(rows) if views is None else [int(view) for view in views]
+        if len(numbers) != len(rows):
+            raise BadInputError(
+                f"views must have one number an image, got {len(numbers)} for {len(rows)} images"
+            )
+        if rows and not 0 <= min(rows) <= max(rows) < len(self._catalogue):
+            raise BadInputError(
+                f"positions must lie in 0..{len(self._catalogue) - 1}, got {min(rows)}..{max(rows)}"
+            )
+        if numbers and min(numbers) < 0:
+            raise BadInputError(f"views must be 0 (clean) or more, got {min(numbers)}")
+        if any(numbers) and self.augmentation is None:
+            raise BadInputError(
+                "views above 0 need an augmentation; pass augmentation=Augmentation() to ImageLoader"
+            )
+        return [(rows[i : i + chunk], numbers[i : i + chunk]) for i in range(0, len(rows), chunk)]
+
+    def _decode(self, job: tuple[list[int], list[int]]) -> UInt8[np.ndarray, "B S S 3"]:
+        rows, views = job
+        size = self.preprocessing.image_size_px
+        batch = np.empty((len(rows), size, size, 3), np.uint8)
+        contents = self._catalogue.image_bytes(rows)
+        boxes = self._catalogue.boxes(rows)
+        for i, (row, view, content, box) in enumerate(zip(rows, views, contents, boxes, strict=True)):
+            batch[i] = self._square(str(self._ids[row]), content, box, view)
+        return batch
+
+    def _square(
+        self, image_id: str, content: bytes, box: Box | None, view: int
+    ) -> UInt8[np.ndarray, "S S 3"]:
+        try:
+            image = decode_rgb(
+                content,
+                box_xyxy_px=box,
+                background_rgb=self.preprocessing.background_rgb,
+                draft_px=self.preprocessing.image_size_px,
+            )
+        except ImageProblem as error:
+            raise BadInputError(f"image {image_id}: {error}") from error
+        if view == 0 or self.augmentation is None:
+            return self.preprocessing(image)
+        return self.augmentation.apply(image, self.preprocessing, view_rng(self.seed, image_id, view))
+
+
+def decoding_threads(workers: int | None) -> int:
+    """How many threads to decode with: as asked, or one a core that this process may use, at most 8.
+
+    Raises:
+        BadInputError: `workers` is not positive.
+    """
+    if workers is None:
+        return max(
+            1,
+            min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+        )
+    if workers < 1:
+        raise BadInputError(f"workers must be at least 1, got {workers}; leave it out for one a core")
+    return workers
+
+
+def channels_first(batch: UInt8[np.ndarray, "B S S 3"]) -> UInt8[Tensor, "B 3 S S"]:
+    """View squares as the (batch, channel, height, width) tensor of networks; channels stay last."""
+    return torch.from_numpy(batch).permute(0, 3, 1, 2)
+
+
+def map_ahead(function: Callable[[T], R], jobs: Iterable[T], *, workers: int) -> Iterator[R]:
+    """Results of `function` in the order of `jobs`, computed in threads at most `workers + 1` jobs ahead.
+
+    An exception in a job, or in the iterable itself, is raised where its result would have come. Leaving the
+    iterator early stops the work that has not begun.
+    """
+    source = iter(jobs)
+    with ThreadPoolExecutor(workers, thread_name_prefix="univert-decode") as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for job in itertools.islice(source, workers + 1):
+                waiting.append(pool.submit(function, job))
+            while waiting:
+                result = waiting.popleft().result()
+                for job in itertools.islice(source, 1):
+                    waiting.append(pool.submit(function, job))
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,303 @@
+"""The embedder: base network, pooling, head and L2 norm, from images to unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from univert.core.errors import BadInputError
+from univert.core.progress import progress_bar
+from univert.data.loading import ImageLoader, ImageSource, channels_first, decoding_threads, map_ahead
+from univert.data.transforms import Fit, Preprocessing
+from univert.models.base_networks import make_base_network
+from univert.models.freezing import evaluate_frozen, freeze_all_but
+from univert.models.head import Head, l2_normalise
+from univert.models.inputs import ImageLike, chunks, count_images, iterate_images, to_rgb
+from univert.models.pooling import PoolingName, make_pooling
+
+if TYPE_CHECKING:
+    from univert.models.card import ModelCard
+
+Trunk = Literal["frozen", "partial", "full"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedderConfig:
+    """What an `Embedder` is made of.
+
+    Attributes:
+        base_network: `efficientnet_lite0`, or `timm/NAME` for any network of timm.
+        pretrained: start from its ImageNet weights.
+        pooling: `avg`, `max` or `gem`.
+        hidden_sizes: widths of the first fully connected set; may be empty.
+        size: width of the embedding, the second fully connected set; null means no head at all: the
+            embedding is the pooled features, and `hidden_sizes` counts as empty.
+        batch_norm: batch normalisation on the embedding, before the L2 norm.
+        dropout: before the second fully connected set.
+        image_size_px: side of the square that the network sees.
+        fit: `pad`, `crop` or `stretch`; see `univert.data.transforms.Preprocessing`.
+        background_rgb: the colour of padding and behind transparent pixels.
+
+    Raises:
+        BadInputError: a value is out of range, or an option has no effect with the others.
+    """
+
+    base_network: str = "efficientnet_lite0"
+    pretrained: bool = True
+    pooling: PoolingName = "avg"
+    hidden_sizes: tuple[int, ...] = (512,)
+    size: int | None = 256
+    batch_norm: bool = False
+    dropout: float = 0.0
+    image_size_px: int = 128
+    fit: Fit = "pad"
+    background_rgb: tuple[int, int, int] = (255, 255, 255)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes) if self.size is not None else ())
+        object.__setattr__(self, "background_rgb", tuple(self.background_rgb))
+        if self.size is not None and not 1 <= self.size <= 65536:
+            raise BadInputError(f"size must lie in 1..65536, got {self.size}; 64 to 512 suit most catalogues")
+        if any(hidden < 1 for hidden in self.hidden_sizes):
+            raise BadInputError(
+                f"hidden_sizes must be positive, got {self.hidden_sizes}; () leaves the set out"
+            )
+        if not 0 <= self.dropout < 1:
+            raise BadInputError(f"dropout must lie in [0, 1), got {self.dropout}; 0 switches it off")
+        if self.size is None and (self.batch_norm or self.dropout):
+            raise BadInputError("batch_norm and dropout belong to the head; set size, or leave them out")
+        self.preprocessing()
+
+    def preprocessing(self) -> Preprocessing:
+        """The part that concerns images before they enter the network."""
+        return Preprocessing(
+            image_size_px=self.image_size_px, fit=self.fit, background_rgb=self.background_rgb
+        )
+
+
+class Embedder(nn.Module):
+    """Maps images to unit vectors; squared Euclidean distance between them says how alike the products are.
+
+    Base network, pooling, first and second fully connected set, L2 norm: Unified FIG. 2. Everything an image
+    needs (its preprocessing, the pixels' mean and deviation) is inside and is saved with the weights.
+
+    Args:
+        config: what to build; null takes the defaults.
+
+    Attributes:
+        config: as given.
+        preprocessing: from an image of any size to the network's square.
+        feature_size: width of the pooled features.
+        size: width of the embedding.
+
+    Raises:
+        BadInputError: the base network does not exist, or its weights cannot be had.
+
+    Example:
+        >>> from PIL import Image
+        >>> model = Embedder(EmbedderConfig(size=64)).eval()
+        >>> model.embed([Image.new("RGB", (90, 60), "red")]).shape
+        (1, 64)
+    """
+
+    pixel_scale: Tensor
+    pixel_shift: Tensor
+
+    def __init__(self, config: EmbedderConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or EmbedderConfig()
+        self.preprocessing = self.config.preprocessing()
+        self.trunk = make_base_network(
+            self.config.base_network,
+            pretrained=self.config.pretrained,
+            image_size_px=self.config.image_size_px,
+        )
+        self.pooling = make_pooling(self.config.pooling)
+        self.feature_size = self.trunk.feature_size
+        self.size = self.config.size if self.config.size is not None else self.feature_size
+        self.head: nn.Module = nn.Identity()
+        if self.config.size is not None:
+            self.head = Head(
+                self.feature_size,
+                self.config.hidden_sizes,
+                self.config.size,
+                batch_norm=self.config.batch_norm,
+                dropout=self.config.dropout,
+            )
+        mean, std = torch.tensor(self.trunk.mean_rgb), torch.tensor(self.trunk.std_rgb)
+        # Normalisation as one multiplication and one addition; buffers, so that they travel with the weights.
+        self.register_buffer("pixel_scale", (1 / std).view(1, 3, 1, 1))
+        self.register_buffer("pixel_shift", (-mean / std).view(1, 3, 1, 1))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.pixel_scale.device
+
+    def features(self, images: UInt8[Tensor, "B 3 S S"] | Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B F"]:
+        """Pooled features of preprocessed images.
+
+        Args:
+            images: uint8, or floats from 0 to 1; any memory format, channels last costs no copy.
+
+        Returns:
+            (B, feature_size).
+        """
+        images = images.contiguous(memory_format=torch.channels_last)
+        scale = self.pixel_scale / 255 if images.dtype == torch.uint8 else self.pixel_scale
+        normalised = torch.mul(images, scale).add_(self.pixel_shift)
+        features: Tensor = self.pooling(self.trunk(normalised))
+        return features
+
+    def project(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B D"]:
+        """From pooled features to unit vectors: the head and the L2 norm."""
+        return l2_normalise(self.head(features))
+
+    def forward(self, images: UInt8[Tensor, "B 3 S S"] | Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Unit vectors of preprocessed images: `project(features(images))`."""
+        return self.project(self.features(images))
+
+    def trainable(self, trunk: Trunk = "full", partial_blocks: int = 2) -> list[dict[str, Any]]:
+        """Choose what learns, and get it as parameter groups for an optimiser.
+
+        Frozen parts get no gradient and stay in evaluation mode, also after `train()`: their batch
+        normalisation keeps the statistics it has.
+
+        Args:
+            trunk: `frozen` trains the head alone, `partial` also the last stages of the base network, `full`
+                everything.
+            partial_blocks: how many stages `partial` trains, counted from the output.
+
+        Returns:
+            `{"name": "head", "params": [...]}` and `{"name": "trunk", "params": [...]}`; an empty one is
+            left out.
+
+        Raises:
+            BadInputError: no such choice, more stages than there are, or nothing left to train.
+        """
+        if trunk not in ("frozen", "partial", "full"):
+            raise BadInputError(f'trunk must be "frozen", "partial" or "full", got {trunk!r}')
+        stages = len(self.trunk.stages)
+        if trunk == "partial" and not 1 <= partial_blocks <= stages:
+            raise BadInputError(
+                f"partial_blocks must lie in 1..{stages} for {self.config.base_network}, got {partial_blocks}"
+            )
+        groups = {"head": list(self.head.parameters()), "trunk": list[nn.Parameter]()}
+        if trunk != "frozen":
+            count = partial_blocks if trunk == "partial" else stages
+            groups["trunk"] = [*self.trunk.last_stages(count), *self.pooling.parameters()]
+        learning = [parameter for parameters in groups.values() for parameter in parameters]
+        if not learning:
+            raise BadInputError('nothing would learn: size is null and trunk is "frozen"; change one of them')
+        freeze_all_but(self, learning)
+        self.train(self.training)
+        return [{"name": name, "params": parameters} for name, parameters in groups.items() if parameters]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        if mode:
+            evaluate_frozen(self)
+            self.training = True  # the embedder itself is in the mode asked for, even if all of it is frozen
+        return self
+
+    def embed(
+        self, items: ImageLike | Iterable[ImageLike], batch_size: int = 64, progress: bool = False
+    ) -> Float[np.ndarray, "N D"]:
+        """Unit vectors of images of any size, preprocessed as in training, the same whatever the batch size.
+
+        Args:
+            items: one image or any iterable of them: paths, encoded bytes, PIL images, (H, W, 3) arrays or
+                (3, H, W) tensors of uint8 or floats from 0 to 1.
+            batch_size: images that go through the network together.
+            progress: show a bar on a terminal.
+
+        Returns:
+            float32, one row an image, in the order given; (0, D) for none.
+
+        Raises:
+            BadInputError: an item is not an image (the message names it), or `batch_size` is not positive.
+        """
+        _check_batch_size(batch_size)
+        jobs = chunks(iterate_images(items), batch_size)
+        batches = map(channels_first, map_ahead(self._squares, jobs, workers=decoding_threads(None)))
+        return self._embed_batches(batches, count_images(items), progress)
+
+    def embed_catalogue(
+        self, catalogue: ImageSource, batch_size: int = 64, progress: bool = False
+    ) -> Float[np.ndarray, "N D"]:
+        """Unit vectors of a catalogue's images, in its order; see `embed`.
+
+        Raises:
+            BadInputError: an image cannot be read (the message names it), or `batch_size` is not positive.
+        """
+        _check_batch_size(batch_size)
+        loader = ImageLoader(catalogue, self.preprocessing)
+        return self._embed_batches(
+            loader.batches(range(len(catalogue)), batch_size), len(catalogue), progress
+        )
+
+    def _squares(self, chunk: list[tuple[int, ImageLike]]) -> UInt8[np.ndarray, "B S S 3"]:
+        size = self.preprocessing.image_size_px
+        batch = np.empty((len(chunk), size, size, 3), np.uint8)
+        for i, (number, item) in enumerate(chunk):
+            image = to_rgb(number, item, background_rgb=self.preprocessing.background_rgb, draft_px=size)
+            batch[i] = self.preprocessing(image)
+        return batch
+
+    def _embed_batches(
+        self, batches: Iterator[UInt8[Tensor, "B 3 S S"]], total: int | None, progress: bool
+    ) -> Float[np.ndarray, "N D"]:
+        training = self.training
+        parts: list[np.ndarray] = []
+        self.eval()
+        try:
+            with torch.inference_mode(), progress_bar("embedding", total if progress else None) as advance:
+                for images in batches:
+                    parts.append(self._embed_batch(images))
+                    advance(len(images))
+        finally:
+            self.train(training)
+        return np.concatenate(parts) if parts else np.empty((0, self.size), np.float32)
+
+    def _embed_batch(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[np.ndarray, "B D"]:
+        count = len(images)
+        if count == 1:
+            # For one image alone, CPU libraries use other kernels, whose last bits differ; two agree.
+            images = images.expand(2, -1, -1, -1)
+        vectors: np.ndarray = self(images.to(self.device, non_blocking=True))[:count].float().cpu().numpy()
+        return vectors
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of configuration and weights: equal fingerprints mean comparable vectors."""
+        from univert.models.io import model_fingerprint
+
+        return model_fingerprint(self)
+
+    def save_pretrained(
+        self, folder: Path | str, card: ModelCard | None = None, *, overwrite: bool = False
+    ) -> Path:
+        """Write `config.json`, `model.safetensors` and `README.md`; see `univert.models.io.save_model`."""
+        from univert.models.io import save_model
+
+        return save_model(self, Path(folder), card, overwrite=overwrite)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: Path | str, revision: str | None = None) -> Embedder:
+        """Load a saved model, in evaluation mode; see `univert.models.io.load_model`."""
+        from univert.models.io import load_model
+
+        return load_model(folder_or_hub_id, revision=revision)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise BadInputError(f"batch_size must be at least 1, got {batch_size}; 64 suits most machines")

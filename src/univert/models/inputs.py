@@ -1,0 +1,147 @@
+"""What a user hands to `embed` (files, PIL images, arrays, tensors) turned into upright RGB images."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from univert.core.errors import BadInputError
+from univert.data.decode import ImageProblem, Rgb, decode_rgb
+
+ImageLike = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray, torch.Tensor]
+"""One image: a file, its content, a PIL image, an (H, W[, 3 or 4]) array, or a (3, H, W) tensor.
+
+Arrays and tensors hold uint8, or floats from 0 to 1.
+"""
+
+
+def iterate_images(items: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
+    """The single images in whatever was given: one image, a batch array or tensor, or any iterable of images.
+
+    Raises:
+        BadInputError: it is none of these.
+    """
+    if isinstance(items, np.ndarray | torch.Tensor):
+        return iter(items) if items.ndim == 4 else iter([items])
+    if isinstance(items, str | os.PathLike | bytes | Image.Image):
+        return iter([items])
+    if not isinstance(items, Iterable):
+        raise BadInputError(
+            "embed takes paths, bytes, PIL images, arrays, tensors, or an iterable of them, "
+            f"got {_kind(items)}"
+        )
+    return iter(items)
+
+
+def count_images(items: Any) -> int | None:
+    """How many images were given, if that can be told without consuming them."""
+    if isinstance(items, np.ndarray | torch.Tensor):
+        return len(items) if items.ndim == 4 else 1
+    if isinstance(items, str | os.PathLike | bytes | Image.Image):
+        return 1
+    return len(items) if hasattr(items, "__len__") else None
+
+
+def chunks(items: Iterable[Any], size: int) -> Iterator[list[tuple[int, Any]]]:
+    """Lists of up to `size` (number, item) pairs."""
+    numbered = enumerate(items)
+    while chunk := list(itertools.islice(numbered, size)):
+        yield chunk
+
+
+def to_rgb(number: int, item: ImageLike, *, background_rgb: Rgb, draft_px: int) -> Image.Image:
+    """One image as an upright PIL image in mode RGB.
+
+    Args:
+        number: place of the item among those given, for messages.
+        item: the image.
+        background_rgb: the colour behind transparent pixels.
+        draft_px: a JPEG file may be decoded smaller, as long as no side falls below this.
+
+    Raises:
+        BadInputError: the item is no image, cannot be read, or has a shape, type or values that no image has.
+    """
+    if isinstance(item, str | os.PathLike):
+        path = Path(item)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadInputError(f"image {number}: {path} cannot be read: {error.strerror or error}") from None
+        return _decode(content, f"{path}", background_rgb, draft_px)
+    if isinstance(item, bytes):
+        return _decode(item, f"image {number}", background_rgb, draft_px)
+    if isinstance(item, Image.Image):
+        return _from_pil(item, f"image {number}", background_rgb)
+    if isinstance(item, torch.Tensor):
+        if item.ndim != 3 or item.shape[0] != 3:
+            raise BadInputError(
+                f"image {number}: a tensor must have the shape (3, H, W), got {tuple(item.shape)}"
+            )
+        item = item.detach().permute(1, 2, 0).cpu()
+        item = (item.float() if item.is_floating_point() else item).numpy()
+    if isinstance(item, np.ndarray):
+        return _from_pil(Image.fromarray(_uint8(item, f"image {number}")), f"image {number}", background_rgb)
+    raise BadInputError(
+        f"image {number}: must be a path, bytes, a PIL image, an array or a tensor, got {_kind(item)}"
+    )
+
+
+def _decode(content: bytes, name: str, background_rgb: Rgb, draft_px: int) -> Image.Image:
+    try:
+        return decode_rgb(content, background_rgb=background_rgb, draft_px=draft_px)
+    except ImageProblem as error:
+        raise BadInputError(f"{name}: {error}") from error
+
+
+def _from_pil(image: Image.Image, name: str, background_rgb: Rgb) -> Image.Image:
+    if not image.width or not image.height:
+        raise BadInputError(f"{name}: has no pixels: {image.width} x {image.height}")
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadInputError(f"{name}: cannot be decoded: {error}") from error
+    if upright.mode in ("I;16", "I;16B", "I;16L"):
+        # Pillow's own conversion clips 16 bits at 255; scaling is what was meant.
+        upright = Image.fromarray((np.asarray(upright).astype(np.uint32) * 255 // 65535).astype(np.uint8))
+    if upright.mode in ("I", "F"):
+        raise BadInputError(f"{name}: PIL mode {upright.mode} has no fixed range; convert it to RGB first")
+    if not upright.has_transparency_data:
+        return upright if upright.mode == "RGB" else upright.convert("RGB")
+    rgba = upright.convert("RGBA")
+    below = Image.new("RGB", rgba.size, tuple(background_rgb))
+    below.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
+    return below
+
+
+def _uint8(array: np.ndarray, name: str) -> np.ndarray:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        fix = "; transpose it to (H, W, 3)" if array.ndim == 3 and array.shape[0] in (1, 3) else ""
+        raise BadInputError(
+            f"{name}: an array must have the shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}{fix}"
+        )
+    if not array.size:
+        raise BadInputError(f"{name}: has no pixels: shape {array.shape}")
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise BadInputError(f"{name}: must hold uint8, or floats from 0 to 1, got {array.dtype}")
+    low, high = float(array.min()), float(array.max())
+    if not 0 <= low <= high <= 1:  # false for NaN, too
+        fix = "divide by 255" if 1 < high <= 255 and low >= 0 else "check how it was made"
+        raise BadInputError(
+            f"{name}: floats must be finite and lie in 0..1, got {low:.4g}..{high:.4g}; {fix}"
+        )
+    return np.asarray(np.rint(array * 255.0), np.uint8)
+
+
+def _kind(item: Any) -> str:
+    return "None" if item is None else f"a value of type {type(item).__name__}"
