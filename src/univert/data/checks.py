@@ -1,0 +1,198 @@
+"""The checks of a source row on its way into a catalogue: its fields, its image, and the rows before it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+import sqlite3
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from univert.core.records import SPLITS, SourceRow
+from univert.data.decode import BoxXyxyPx, ImageProblem, check_image
+from univert.data.problems import Problem, is_utf8, printable
+
+MAX_FILE_BYTES = 512 * 1024 * 1024
+"""Larger files are refused unread."""
+
+_BOX_SLACK_PX = 1.0
+"""How far a box may reach over the image's edge: what rounding does; it is trimmed to the image."""
+
+
+@dataclass(kw_only=True, slots=True)
+class CheckedRow:
+    """A source row with its image read and decoded once.
+
+    Attributes:
+        row: the source row.
+        content: the encoded image, or null if it is to be linked.
+        digest: hash of the encoded image.
+        box_xyxy_px: the row's box, trimmed to the image.
+        problems: what keeps the row out; empty for a good one.
+    """
+
+    row: SourceRow
+    content: bytes | None = None
+    digest: str = ""
+    box_xyxy_px: BoxXyxyPx | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
+    """Check everything about a row that does not depend on other rows.
+
+    It decodes the image, so run it in threads.
+
+    Args:
+        row: the row.
+        link: keep the image out of the result.
+    """
+    checked = CheckedRow(row=row, problems=_check_fields(row, link))
+    if any(problem.kind == "name not UTF-8" for problem in checked.problems):
+        return checked
+    try:
+        content = row.image if row.image is not None else _read_file(row.path)
+        size = check_image(content)
+    except ImageProblem as problem:
+        checked.problems.append(_problem(row, problem.kind, problem.detail, problem.fix))
+        return checked
+    checked.digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    checked.content = None if link else content
+    if row.box_xyxy_px is not None:
+        checked.box_xyxy_px, bad_box = _check_box(row, row.box_xyxy_px, size)
+        checked.problems += bad_box
+    return checked
+
+
+def _problem(row: SourceRow, kind: str, detail: str, fix: str) -> Problem:
+    return Problem(kind=kind, origin=row.origin, detail=detail, fix=fix)
+
+
+def _check_fields(row: SourceRow, link: bool) -> list[Problem]:
+    problems = []
+    texts = (
+        row.vertical,
+        row.product,
+        row.brand,
+        row.style,
+        row.source,
+        str(row.path) if row.id is None else row.id,
+    )
+    if not all(is_utf8(text) for text in texts if text is not None):
+        problems.append(_problem(row, "name not UTF-8", "a name is not valid UTF-8", "rename it"))
+    if not row.vertical:
+        problems.append(_problem(row, "no vertical", "the vertical is empty", "give every image a vertical"))
+    if row.split is not None and row.split not in SPLITS:
+        near = difflib.get_close_matches(row.split.lower(), (*SPLITS, "valid", "validation"), n=1, cutoff=0.5)
+        guess = {"valid": "val", "validation": "val"}.get(near[0], near[0]) if near else None
+        fix = f"did you mean {guess}?" if guess else f"use {', '.join(SPLITS)}, or leave it empty"
+        problems.append(_problem(row, "unknown split", f"split {row.split!r}", fix))
+    if (row.path is None) == (row.image is None):
+        problems.append(_problem(row, "no image", "exactly one of path and image must be given", "give one"))
+    elif link and row.path is None:
+        problems.append(_problem(row, "nothing to link", "the image has no file", "build without --link"))
+    return problems
+
+
+def _read_file(path: Path | None) -> bytes:
+    if path is None:
+        raise ImageProblem("unreadable", "there is no file", "give its path")
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise ImageProblem("unreadable", f"{path} is not a file", "give the path of an image file")
+        if status.st_size > MAX_FILE_BYTES:
+            detail = f"{status.st_size:,} bytes are over the limit of {MAX_FILE_BYTES:,}"
+            raise ImageProblem("too large", detail, "make it smaller or remove it")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageProblem("missing file", f"there is no file {path}", "correct the path") from None
+    except OSError as error:
+        raise ImageProblem(
+            "unreadable", f"{path}: {error.strerror}", "check the path and its rights"
+        ) from None
+    except ValueError:
+        raise ImageProblem("missing file", f"{str(path)!r} is no file name", "correct the path") from None
+
+
+def _check_box(
+    row: SourceRow, box: BoxXyxyPx, size: tuple[int, int]
+) -> tuple[BoxXyxyPx | None, list[Problem]]:
+    x0, y0, x1, y1 = box
+    width, height = size
+    if not (all(math.isfinite(value) for value in box) and x0 < x1 and y0 < y1):
+        fix = "give x0 < x1 and y0 < y1 in pixels, or leave the box empty"
+        return None, [_problem(row, "degenerate box", f"box {box} has no area", fix)]
+    slack = _BOX_SLACK_PX
+    if x0 < -slack or y0 < -slack or x1 > width + slack or y1 > height + slack:
+        detail = f"box {box} reaches outside the image of {width} x {height} pixels"
+        return None, [_problem(row, "box outside", detail, "give pixels of the upright image")]
+    trimmed = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
+    if not (trimmed[0] < trimmed[2] and trimmed[1] < trimmed[3]):
+        detail = f"box {box} lies on the edge of the image of {width} x {height} pixels"
+        return None, [_problem(row, "box outside", detail, "give pixels of the upright image")]
+    return trimmed, []
+
+
+class RowsSoFar:
+    """What the rows already accepted have claimed: their ids, and the vertical and split of each product.
+
+    Kept in a private SQLite database that moves to disk as it grows, so that memory stays constant.
+    """
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        for statement in (
+            "PRAGMA journal_mode=OFF",
+            "PRAGMA synchronous=OFF",
+            "CREATE TABLE ids (id TEXT PRIMARY KEY, origin TEXT) WITHOUT ROWID",
+            "CREATE TABLE products (name TEXT PRIMARY KEY, vertical TEXT, split TEXT, origin TEXT)",
+            "BEGIN",
+        ):
+            self._database.execute(statement)
+
+    def close(self) -> None:
+        """Drop the database."""
+        self._database.close()
+
+    def accept(self, row: SourceRow, image_id: str, split: str) -> list[Problem]:
+        """Claim a row's id, and its product's vertical and split.
+
+        Returns:
+            what stands against it; where anything does, nothing is claimed.
+        """
+        problems = []
+        found = self._database.execute("SELECT origin FROM ids WHERE id = ?", (image_id,)).fetchone()
+        if found:
+            detail = f"id {image_id!r} is also that of {found[0]}"
+            problems.append(_problem(row, "duplicate id", detail, "give every image an id of its own"))
+        if row.product is not None:
+            problems += self._against_product(row, row.product, split)
+        if not problems:
+            origin = printable(row.origin)
+            self._database.execute("INSERT INTO ids VALUES (?, ?)", (image_id, origin))
+            if row.product is not None:
+                self._database.execute(
+                    "INSERT OR IGNORE INTO products VALUES (?, ?, ?, ?)",
+                    (row.product, row.vertical, split, origin),
+                )
+        return problems
+
+    def _against_product(self, row: SourceRow, product: str, split: str) -> list[Problem]:
+        query = "SELECT vertical, split, origin FROM products WHERE name = ?"
+        found = self._database.execute(query, (product,)).fetchone()
+        if not found:
+            return []
+        vertical, earlier_split, origin = found
+        if vertical != row.vertical:
+            detail = f"product {product!r} is in {row.vertical!r} here and in {vertical!r} at {origin}"
+            fix = "rename one of them: a product's name is unique over all verticals"
+            return [_problem(row, "product in two verticals", detail, fix)]
+        if earlier_split != split:
+            how = "" if row.split is not None else " (assigned, as none is given)"
+            detail = f"product {product!r} is in {split}{how} here and in {earlier_split} at {origin}"
+            fix = "give all its images the same split, or none of them any"
+            return [_problem(row, "product in two splits", detail, fix)]
+        return []
