@@ -1,0 +1,164 @@
+"""Exact ranks of positives in chunks: no top-k, and never the whole (queries x gallery) matrix.
+
+A rank is a count: one more than the number of items that come before. So the similarities of a query's own
+positives are computed first, each block of the similarity matrix is compared with them as it is made, and
+only the counts are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from univert.evaluation.inputs import Codes
+
+TIE_TOLERANCE = 1e-6
+
+# Up to this many positives a query, one pass over the block for each is cheaper than a binary search.
+_MOST_PASSES = 32
+# (queries of a block) x (positives of a query) stays below this: huge products need no huge memory.
+_MOST_THRESHOLDS = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Queries and gallery sorted by product, so that a query's own product is one range of the gallery.
+
+    Attributes:
+        queries: (n, D) float32; row `places[i]` is query i. In leave-one-out it is the gallery itself.
+        gallery: (m, D) float32.
+        rows: (Q,) row of each query in what the caller gave.
+        places: (Q,) see `queries`.
+        starts: (Q,) first gallery place of the query's product.
+        ends: (Q,) the place after the last one.
+        leave_one_out: queries are in the gallery, at `places`, and must not find themselves.
+    """
+
+    queries: torch.Tensor
+    gallery: torch.Tensor
+    rows: Codes
+    places: Codes
+    starts: Codes
+    ends: Codes
+    leave_one_out: bool
+
+
+@torch.inference_mode()
+def rank(
+    layout: Layout, all_positives: bool, query_chunk: int, gallery_chunk: int
+) -> tuple[Codes, npt.NDArray[np.float64]]:
+    """Rank of the first positive and average precision at R of each query, in the layout's order."""
+    half_squares = torch.linalg.vector_norm(layout.gallery, dim=1).square_().div_(2)
+    largest_norm = float(torch.linalg.vector_norm(layout.queries, dim=1).max())
+    tolerance = TIE_TOLERANCE * max(2 * float(half_squares.max()), largest_norm**2)
+    # One buffer for all blocks: a fresh one each time would cost page faults, some percent of the whole.
+    buffer = torch.empty(min(query_chunk, len(layout.rows)) * min(gallery_chunk, len(layout.gallery)))
+    first = np.empty(len(layout.rows), dtype=np.int64)
+    average_precision = np.zeros(len(layout.rows))
+    for block in _blocks(layout, query_chunk):
+        queries = layout.queries[torch.from_numpy(layout.places[block])]
+        thresholds = _positives(layout, block, queries, half_squares) - tolerance
+        relevant = torch.from_numpy(layout.ends[block] - layout.starts[block] - layout.leave_one_out)
+        if not all_positives:
+            thresholds = thresholds[:, :1]
+        before = _count_before(
+            layout, block, queries, half_squares, thresholds, relevant, gallery_chunk, buffer
+        )
+        first[block] = before[:, 0].numpy() + 1
+        if all_positives:
+            average_precision[block] = _average_precision(before, relevant).numpy()
+    return first, average_precision
+
+
+def _blocks(layout: Layout, query_chunk: int) -> list[slice]:
+    """Consecutive queries, at most `query_chunk`, fewer where large products bring many thresholds."""
+    positives = layout.ends - layout.starts
+    blocks, start = [], 0
+    while start < len(positives):
+        widest = np.maximum.accumulate(positives[start : start + query_chunk])
+        fits = widest * np.arange(1, len(widest) + 1) <= _MOST_THRESHOLDS
+        stop = start + max(1, int(fits.sum()))
+        blocks.append(slice(start, stop))
+        start = stop
+    return blocks
+
+
+def _positives(
+    layout: Layout, block: slice, queries: torch.Tensor, half_squares: torch.Tensor
+) -> torch.Tensor:
+    """(B, R) similarities of each query's positives, nearest first, -inf where a query has fewer than R."""
+    starts, ends = layout.starts[block], layout.ends[block]
+    places = layout.places[block]
+    # NumPy, not torch: thousands of tiny products, each of which torch would spread over its threads.
+    similarities = np.full((len(starts), int((ends - starts).max())), -np.inf, dtype=np.float32)
+    wanted, gallery, half = queries.numpy(), layout.gallery.numpy(), half_squares.numpy()
+    turns = np.flatnonzero(np.diff(starts, prepend=-1, append=-1))
+    for one, other in zip(turns[:-1].tolist(), turns[1:].tolist(), strict=True):
+        start, end = int(starts[one]), int(ends[one])
+        own = wanted[one:other] @ gallery[start:end].T - half[start:end]
+        if layout.leave_one_out:
+            own[np.arange(other - one), places[one:other] - start] = -np.inf
+        similarities[one:other, : end - start] = own
+    nearest_first = torch.from_numpy(similarities).sort(dim=1, descending=True).values
+    return nearest_first[:, : nearest_first.shape[1] - layout.leave_one_out]
+
+
+def _count_before(
+    layout: Layout,
+    block: slice,
+    queries: torch.Tensor,
+    half_squares: torch.Tensor,
+    thresholds: torch.Tensor,
+    relevant: torch.Tensor,
+    gallery_chunk: int,
+    buffer: torch.Tensor,
+) -> torch.Tensor:
+    """(B, R) how many items of other products are at least as near as each threshold."""
+    starts = torch.from_numpy(layout.starts[block])[:, None]
+    ends = torch.from_numpy(layout.ends[block])[:, None]
+    first_own, last_own = int(starts.min()), int(ends.max())
+    before = torch.zeros(thresholds.shape, dtype=torch.int64)
+    count = _count_by_passes if thresholds.shape[1] <= _MOST_PASSES else _count_by_search
+    for start in range(0, len(layout.gallery), gallery_chunk):
+        part = layout.gallery[start : start + gallery_chunk]
+        similarities = buffer[: len(queries) * len(part)].view(len(queries), len(part))
+        torch.addmm(-half_squares[start : start + gallery_chunk], queries, part.T, out=similarities)
+        if start < last_own and first_own < start + len(part):
+            column = torch.arange(start, start + len(part))
+            similarities.masked_fill_((column >= starts) & (column < ends), -torch.inf)
+        count(similarities, thresholds, relevant, before)
+    # A pass that was left out leaves counts too low; later positives' ranks are never below earlier ones'.
+    return before.cummax(dim=1).values
+
+
+def _count_by_passes(
+    similarities: torch.Tensor, thresholds: torch.Tensor, relevant: torch.Tensor, before: torch.Tensor
+) -> None:
+    """Add to `before`, one positive after the other, until no query has one left that can be within R."""
+    for column in range(thresholds.shape[1]):
+        nearer = similarities >= thresholds[:, column : column + 1]
+        before[:, column] += torch.count_nonzero(nearer, dim=1)
+        if not (before[:, column] + column + 1 < relevant).any():
+            break
+
+
+def _count_by_search(
+    similarities: torch.Tensor, thresholds: torch.Tensor, relevant: torch.Tensor, before: torch.Tensor
+) -> None:
+    """Add to `before` for all positives at once: a histogram of which thresholds each item reaches."""
+    # Negated, the thresholds ascend; an item counts for every threshold from the first one that it reaches.
+    reached = torch.searchsorted(-thresholds, similarities.neg_())
+    histogram = torch.zeros((len(thresholds), thresholds.shape[1] + 1), dtype=torch.int64)
+    histogram.scatter_add_(1, reached, torch.ones((), dtype=torch.int64).expand_as(reached))
+    before += histogram[:, :-1].cumsum(dim=1)
+
+
+def _average_precision(before: torch.Tensor, relevant: torch.Tensor) -> torch.Tensor:
+    """(B,) average precision at R from the (B, R) counts: the j-th positive at rank r <= R adds j / r."""
+    number = torch.arange(1, before.shape[1] + 1)
+    ranks = number + before
+    precision = torch.where(ranks <= relevant[:, None], number.double() / ranks, 0.0)
+    return precision.sum(dim=1) / relevant

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from univert.core.errors import BadInputError
+from univert.evaluation.clustering import nmi
+from univert.evaluation.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
+from univert.evaluation.ranking import map_at_r, recall_at_k
+
+
+def catalogue(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three verticals; "lone" has single images only, some rows are unlabelled."""
+    rng = np.random.default_rng(seed)
+    product = np.repeat(np.arange(24), 3)
+    vectors = rng.standard_normal((24, 8))[product] + 0.9 * rng.standard_normal((72, 8))
+    products = np.array([f"p{number:02}" for number in product], dtype=object)
+    verticals = np.where(product < 12, "cups", "hats").astype(object)
+    products[[5, 40]] = None
+    vectors = np.concatenate([vectors, rng.standard_normal((3, 8))])
+    products = np.concatenate([products, np.array(["x", "y", "z"], dtype=object)])
+    verticals = np.concatenate([verticals, np.array(["lone"] * 3, dtype=object)])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32), products, verticals
+
+
+def test_every_figure_is_that_of_its_own_gallery() -> None:
+    vectors, products, verticals = catalogue()
+    evaluation = evaluate_vectors(vectors, products, verticals, resamples=50)
+    assert list(evaluation.verticals) == ["cups", "hats", "lone"]
+    assert evaluation.verticals["lone"] is None
+    galleries = {"cups": verticals == "cups", "hats": verticals == "hats", None: np.ones(75, dtype=bool)}
+    for name, rows in galleries.items():
+        metrics = evaluation.merged if name is None else evaluation.verticals[name]
+        assert metrics is not None
+        recall = recall_at_k(vectors[rows], products[rows])
+        assert {k: interval.value for k, interval in metrics.recall_at.items()} == pytest.approx(recall)
+        assert metrics.map_at_r.value == pytest.approx(map_at_r(vectors[rows], products[rows]))
+        assert metrics.nmi is not None
+        assert metrics.nmi.value == pytest.approx(nmi(vectors[rows], products[rows]))
+        assert (metrics.queries, metrics.products) == ((70, 24) if name is None else (35, 12))
+        for interval in [*metrics.recall_at.values(), metrics.map_at_r]:
+            assert interval.low is not None
+            assert interval.high is not None
+            assert interval.low <= interval.value <= interval.high
+    cups, hats = evaluation.verticals["cups"], evaluation.verticals["hats"]
+    assert cups is not None
+    assert hats is not None
+    assert evaluation.mean_within == {
+        name: pytest.approx((cups.figures()[name] + hats.figures()[name]) / 2) for name in cups.figures()
+    }
+    assert list(evaluation.mean_within)[-2:] == ["map_at_r", "nmi"]
+
+
+def test_routed_queries_stay_in_their_vertical() -> None:
+    vectors, products, verticals = catalogue()
+    merged = evaluate_vectors(vectors, products, verticals, resamples=50)
+    routed = evaluate_vectors(vectors, products, verticals, routed=True, resamples=50)
+    assert routed.verticals == merged.verticals
+    assert routed.merged.nmi is None
+    assert routed.merged.queries == 70
+    assert routed.merged.recall_at[1].value > merged.merged.recall_at[1].value
+    assert routed.merged.recall_at[1].value == pytest.approx(routed.mean_within["recall_at_1"])  # equal sizes
+    # Each specialist may turn its space as it likes.
+    turned = np.where((verticals == "hats")[:, None], -vectors, vectors)
+    assert evaluate_vectors(
+        turned, products, verticals, routed=True, resamples=50, with_nmi=False
+    ).merged == (
+        evaluate_vectors(vectors, products, verticals, routed=True, resamples=50, with_nmi=False).merged
+    )
+
+
+def test_it_is_deterministic_and_survives_json() -> None:
+    vectors, products, verticals = catalogue()
+    evaluation = evaluate_vectors(vectors, products, verticals, resamples=50, seed=3)
+    assert evaluation == evaluate_vectors(vectors, list(products), list(verticals), resamples=50, seed=3)
+    assert Evaluation.from_dict(json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))) == evaluation
+    with pytest.raises(BadInputError, match=r"Evaluation\.to_dict"):
+        Evaluation.from_dict({"merged": {}})
+
+
+def test_queries_against_a_gallery() -> None:
+    vectors, products, verticals = catalogue()
+    shop = np.arange(75) % 3 == 0
+    query, gallery = ~shop, shop
+    arguments = [array[rows] for rows in (query, gallery) for array in (vectors, products, verticals)]
+    merged = evaluate_query_gallery(*arguments, resamples=50)
+    against = {"gallery_vectors": vectors[gallery], "gallery_labels": products[gallery]}
+    recall = recall_at_k(vectors[query], products[query], **against)
+    assert {k: interval.value for k, interval in merged.merged.recall_at.items()} == pytest.approx(recall)
+    assert merged.merged.nmi is None
+    assert merged.verticals["lone"] is None
+    assert "nmi" not in merged.mean_within
+    rows = verticals == "cups"
+    within = recall_at_k(
+        vectors[query & rows],
+        products[query & rows],
+        gallery_vectors=vectors[gallery & rows],
+        gallery_labels=products[gallery & rows],
+    )
+    cups = merged.verticals["cups"]
+    assert cups is not None
+    assert {k: interval.value for k, interval in cups.recall_at.items()} == pytest.approx(within)
+    routed = evaluate_query_gallery(*arguments, routed=True, resamples=50)
+    assert routed.verticals == merged.verticals
+    assert routed.merged.recall_at[1].value >= merged.merged.recall_at[1].value
+    assert routed.merged.queries == merged.merged.queries
+
+
+def test_one_product_has_figures_but_no_interval() -> None:
+    evaluation = evaluate_vectors(np.eye(2), ["a", "a"], ["cups", "cups"])
+    assert evaluation.merged.recall_at[1].value == 1.0
+    assert evaluation.merged.recall_at[1].low is None
+    assert evaluation.merged.nmi is None
+
+
+def test_a_vertical_that_the_gallery_lacks_has_no_queries() -> None:
+    evaluation = evaluate_query_gallery(
+        np.eye(2), ["a", "b"], ["cups", "hats"], np.eye(2)[:1], ["a"], ["cups"]
+    )
+    assert evaluation.verticals["hats"] is None
+    assert evaluation.merged.queries == 1
+
+
+@pytest.mark.parametrize(
+    ("vectors", "products", "verticals", "options", "says"),
+    [
+        (
+            np.eye(2),
+            ["a", "a"],
+            ["cups"],
+            {},
+            "verticals must have one entry for each of the 2 rows of vectors, got 1",
+        ),
+        (np.eye(2), ["a"], ["cups", "cups"], {}, "products must have one entry"),
+        (
+            np.eye(2),
+            ["a", "a"],
+            ["cups", None],
+            {},
+            "verticals must name a vertical for every row, got None in row 1",
+        ),
+        (
+            np.eye(2),
+            ["a", "a"],
+            ["cups", "hats"],
+            {},
+            "products must lie in one vertical each, got 'a' in 'cups' and",
+        ),
+        (np.eye(2), ["a", "b"], ["cups", "cups"], {}, "at least one query in some vertical"),
+        (np.eye(2), [None, None], ["cups", "cups"], {}, "at least one query in some vertical"),
+        (np.eye(2), ["a", "a"], ["cups", "cups"], {"ks": ()}, "ks must hold"),
+        (np.full((2, 2), np.nan), ["a", "a"], ["cups", "cups"], {}, "vectors must be finite"),
+    ],
+)
+def test_bad_input(
+    vectors: np.ndarray, products: list[str], verticals: list[str], options: dict[str, object], says: str
+) -> None:
+    with pytest.raises(BadInputError, match=says):
+        evaluate_vectors(vectors, products, verticals, **options)  # type: ignore[arg-type]
