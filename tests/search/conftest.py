@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from univert.search.lance_store import LanceIndex
+
+MODEL = "model-a"
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def build(path: Path, vectors: np.ndarray, columns: dict[str, Sequence[Any]], **options: Any) -> LanceIndex:
+    """Create an index in chunks that do not divide the number of rows, and open it."""
+    table = pa.table({name: pa.array(list(values)) for name, values in columns.items()})
+    with LanceIndex.create(path, size=vectors.shape[1], model_fingerprint=MODEL, **options) as writer:
+        for start in range(0, len(vectors), 700):
+            writer.add(vectors[start : start + 700], table.slice(start, 700))
+    return LanceIndex.open(path)
+
+
+@pytest.fixture(scope="session")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[LanceIndex, np.ndarray, dict[str, np.ndarray]]:
+    """2,000 vectors with coordinates +-1/4: distances are exact in float32, and most of them are tied."""
+    rng = np.random.default_rng(0)
+    vectors = rng.choice(np.array([-0.25, 0.25], np.float32), size=(2000, 16))
+    columns: dict[str, np.ndarray] = {
+        "id": np.array([f"image-{n}" for n in rng.permutation(2000)], dtype=object),
+        "vertical": rng.choice(np.array(["bags", "shoes", "tops"], dtype=object), 2000),
+        "brand": rng.choice(np.array(["Aal", "Bär", None], dtype=object), 2000),
+        "product": np.array([f"p{n // 5}" for n in range(2000)], dtype=object),
+    }
+    columns["style"] = np.array(["rare" if n % 400 == 7 else "usual" for n in range(2000)], dtype=object)
+    path = tmp_path_factory.mktemp("grid") / "index"
+    return build(path, vectors, columns), vectors, columns

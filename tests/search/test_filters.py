@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from univert.core.errors import BadInputError
+from univert.search.filters import check_vertical, sql_condition
+
+
+def test_no_filter_is_no_condition() -> None:
+    assert sql_condition(None) is None
+    assert sql_condition({}) is None
+
+
+def test_values_lists_and_null() -> None:
+    assert sql_condition({"brand": None}) == "(brand IS NULL)"
+    assert sql_condition({"brand": ["a", None], "style": ("x", "y")}) == (
+        "(brand IN ('a') OR brand IS NULL) AND (style IN ('x', 'y'))"
+    )
+    assert sql_condition({"brand": "it's"}) == "(brand IN ('it''s'))"
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"vertcal": "shoes"}, "did you mean 'vertical'"),
+        ({"1=1) OR (brand": "x"}, "cannot filter by"),
+        ({"vector": "x"}, "cannot filter by 'vector'"),
+        ({"brand": []}, "no values"),
+        ({"brand": 3}, "must be text"),
+        ({"brand": ["x", 3.5]}, "must be text, got 3.5"),
+        ({"brand": b"x"}, "must be text"),
+        ({"brand": "\ud800"}, "valid Unicode"),
+    ],
+)
+def test_refuses_what_is_no_filter(where: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        sql_condition(where)  # type: ignore[arg-type]
+
+
+def test_unknown_vertical_names_the_nearest() -> None:
+    check_vertical({"vertical": ["shoes", "bags"]}, ["bags", "shoes"])
+    check_vertical({"brand": "anything"}, ["bags"])
+    with pytest.raises(BadInputError, match="no vertical 'shoe' in the index; did you mean 'shoes'"):
+        check_vertical({"vertical": ["bags", "shoe"]}, ["bags", "shoes"])
+    with pytest.raises(BadInputError, match="there are bags, shoes"):
+        check_vertical({"vertical": "qqq"}, ["bags", "shoes"])
