@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,6 +51,25 @@ class BuildReport:
     rejected: int
     problems: dict[str, int]
     rejected_csv: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, for JSON."""
+        return {
+            "path": str(self.path),
+            "fingerprint": self.fingerprint,
+            "images": self.images,
+            "rejected": self.rejected,
+            "problems": self.problems,
+            "rejected_csv": None if self.rejected_csv is None else str(self.rejected_csv),
+        }
+
+    def summary(self) -> str:
+        """The report in one line, or two where images were left out."""
+        text = f"{self.path}: {self.images:,} images"
+        if not self.rejected:
+            return text
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(self.problems.items()))
+        return f"{text}\n{self.rejected:,} left out ({kinds}); each is listed in {self.rejected_csv}"
 
 
 def build_catalogue(
@@ -117,6 +137,23 @@ def build_catalogue(
         problems=dict(log.counts),
         rejected_csv=out / REJECTED_CSV if skip_bad else None,
     )
+
+
+def parse_background(text: str) -> Rgb:
+    """A colour written as six hexadecimal digits, with or without `#`.
+
+    Raises:
+        BadInputError: it is written another way.
+
+    Example:
+        >>> parse_background("#ff8000")
+        (255, 128, 0)
+    """
+    digits = text.removeprefix("#")
+    if not re.fullmatch("[0-9a-fA-F]{6}", digits):
+        raise BadInputError(f"background {text!r}: must be six hexadecimal digits RRGGBB, for example ffffff")
+    red, green, blue = bytes.fromhex(digits)
+    return red, green, blue
 
 
 def _fill(
