@@ -1,0 +1,299 @@
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.data.pictures import encoded, noise, png, png_bomb, smooth
+from univert.core.errors import BadInputError
+from univert.data.decode import FORMATS, ImageProblem, check_image, decode_rgb
+
+LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "BMP": {}, "TIFF": {}}
+
+
+def pixels(content: bytes, **options: object) -> np.ndarray:
+    image = decode_rgb(content, **options)
+    assert type(image) is Image.Image
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def composited(rgba: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+    """Naive oracle: alpha in floating point."""
+    alpha = rgba[..., 3:].astype(float) / 255
+    return rgba[..., :3] * alpha + np.array(background) * (1 - alpha)
+
+
+def problem_of(content: bytes, **options: object) -> str:
+    with pytest.raises(ImageProblem) as caught:
+        decode_rgb(content, **options)
+    with pytest.raises(ImageProblem) as also:
+        check_image(content)
+    assert also.value.kind == caught.value.kind
+    assert caught.value.fix in str(caught.value)
+    return caught.value.kind
+
+
+@pytest.mark.parametrize("file_format", LOSSLESS)
+def test_lossless_formats_give_the_very_pixels(file_format):
+    image = noise(13, 7)
+    content = encoded(image, file_format, **LOSSLESS[file_format])
+    assert np.array_equal(pixels(content), image)
+    assert check_image(content) == (13, 7)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 2}])
+def test_jpeg_is_close_to_what_was_saved(options):
+    image = smooth()
+    content = encoded(image, "JPEG", quality=95, **options)
+    assert np.abs(pixels(content).astype(int) - image).max() <= 12
+    assert check_image(content) == (64, 48)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG"])
+def test_the_first_frame_of_an_animation_counts(file_format):
+    frames = [Image.new("RGB", (9, 5), colour) for colour in ((200, 10, 30), (0, 255, 0), (0, 0, 255))]
+    options = {"save_all": True, "append_images": frames[1:], "duration": 50}
+    content = encoded(
+        frames[0], file_format, **options, **({"lossless": True} if file_format == "WEBP" else {})
+    )
+    assert (pixels(content) == (200, 10, 30)).all()
+    assert check_image(content) == (9, 5)
+
+
+def test_a_transparent_gif_is_composited():
+    palette = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), mode=None).convert("P")
+    palette.putpalette([255, 0, 0, 0, 255, 0] + [0] * 762)
+    content = encoded(palette, "GIF", transparency=1)
+    background = (10, 20, 30)
+    assert pixels(content, background_rgb=background).tolist() == [
+        [[255, 0, 0], list(background)],
+        [list(background), [255, 0, 0]],
+    ]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_is_applied(file_format, orientation):
+    image = smooth(64, 40)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95} if file_format == "JPEG" else LOSSLESS[file_format]
+    content = encoded(image, file_format, exif=exif, **options)
+    # Oracle: the EXIF standard says where the stored rows and columns go.
+    upright = {
+        1: image,
+        2: image[:, ::-1],
+        3: image[::-1, ::-1],
+        4: image[::-1],
+        5: image.transpose(1, 0, 2),
+        6: image.transpose(1, 0, 2)[:, ::-1],
+        7: image[::-1, ::-1].transpose(1, 0, 2),
+        8: image.transpose(1, 0, 2)[::-1],
+    }[orientation]
+    got = pixels(content)
+    assert got.shape == upright.shape
+    assert np.abs(got.astype(int) - upright).max() <= (12 if file_format == "JPEG" else 0)
+    assert check_image(content) == (upright.shape[1], upright.shape[0])
+
+
+def test_damaged_exif_leaves_the_pixels_alone():
+    content = encoded(smooth(), "JPEG", quality=95, exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert pixels(content).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("background", [(255, 255, 255), (0, 0, 0), (12, 200, 90)])
+def test_alpha_is_composited_on_the_background(file_format, background):
+    image = noise(16, 16, 4)
+    image[0], image[1] = image[0] | [0, 0, 0, 255], image[1] & [255, 255, 255, 0]
+    content = encoded(
+        image, file_format, **LOSSLESS[file_format], **({"exact": True} if file_format == "WEBP" else {})
+    )
+    assert np.abs(pixels(content, background_rgb=background) - composited(image, background)).max() <= 1
+
+
+def test_grey_with_alpha_and_plain_grey():
+    grey = noise(8, 8, 1)[..., 0]
+    assert np.array_equal(pixels(encoded(grey)), np.repeat(grey[..., None], 3, axis=2))
+    alpha = noise(8, 8, 1, seed=1)[..., 0]
+    both = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
+    rgba = np.dstack([grey, grey, grey, alpha])
+    assert (
+        np.abs(pixels(encoded(both), background_rgb=(9, 99, 199)) - composited(rgba, (9, 99, 199))).max() <= 1
+    )
+
+
+def test_palette_with_partial_transparency():
+    index = Image.fromarray(np.arange(4, dtype=np.uint8).reshape(2, 2)).convert("P")
+    colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90]]
+    index.putpalette([level for colour in colours for level in colour] + [0] * (768 - 12))
+    content = encoded(index, "PNG", transparency=bytes([255, 0, 128, 40]))
+    rgba = np.array([[*colour, alpha] for colour, alpha in zip(colours, [255, 0, 128, 40], strict=True)])
+    expected = composited(rgba.reshape(2, 2, 4), (255, 255, 255))
+    assert np.abs(pixels(content) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "1"])
+def test_a_single_transparent_colour(mode):
+    image = Image.new(mode, (2, 1), {"L": 40, "RGB": (1, 2, 3), "1": 1}[mode])
+    image.putpixel((1, 0), {"L": 200, "RGB": (9, 9, 9), "1": 0}[mode])
+    key = {"L": 40, "RGB": (1, 2, 3), "1": 255}[mode]
+    content = encoded(image, "PNG", transparency=key)
+    opaque = {"L": [200] * 3, "RGB": [9] * 3, "1": [0] * 3}[mode]
+    assert pixels(content, background_rgb=(7, 8, 9)).tolist() == [[[7, 8, 9], opaque]]
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(file_format):
+    values = np.array([[0, 255, 256, 1000], [20000, 32768, 65000, 65535]], np.uint16)
+    got = pixels(encoded(Image.fromarray(values), file_format))
+    expected = np.rint(values.astype(float) / 65535 * 255)
+    assert np.abs(got - expected[..., None]).max() <= 0.5
+
+
+def test_sixteen_bit_grey_with_a_transparent_value():
+    values = np.array([[0, 30000, 30001, 65535]], np.uint16)
+    content = encoded(Image.fromarray(values), "PNG")
+    ihdr_end = 8 + 25
+    body = b"tRNS" + struct.pack(">H", 30000)
+    content = (
+        content[:ihdr_end]
+        + struct.pack(">I", 2)
+        + body
+        + struct.pack(">I", zlib.crc32(body))
+        + content[ihdr_end:]
+    )
+    assert pixels(content, background_rgb=(1, 2, 3)).tolist()[0][:3] == [[0] * 3, [1, 2, 3], [117] * 3]
+
+
+def test_white_is_zero_tiff():
+    values = np.array([[0, 65535, 13107]], np.uint16)
+    content = bytearray(encoded(Image.fromarray(values), "TIFF"))
+    entry = content.find(struct.pack("<HHI", 262, 3, 1))
+    content[entry + 8 : entry + 10] = b"\0\0"
+    assert pixels(bytes(content))[0, :, 0].tolist() == [255, 0, 204]
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
+def test_cmyk(file_format):
+    corners = [
+        [0, 0, 0, 0],
+        [255, 0, 0, 0],
+        [0, 255, 0, 0],
+        [0, 0, 0, 255],
+        [0, 128, 255, 64],
+        [20, 30, 40, 50],
+    ]
+    ink = np.repeat(np.repeat(np.array(corners, np.uint8).reshape(2, 3, 4), 16, axis=0), 16, axis=1)
+    image = Image.frombytes("CMYK", (48, 32), ink.tobytes())
+    content = encoded(
+        image, file_format, **({"quality": 98, "subsampling": 0} if file_format == "JPEG" else {})
+    )
+    expected = (255.0 - ink[..., :3]) * (255.0 - ink[..., 3:]) / 255
+    assert np.abs(pixels(content) - expected).max() <= (6 if file_format == "JPEG" else 1)
+
+
+def test_bilevel_and_ycbcr():
+    bits = Image.fromarray(noise(9, 9, 1)[..., 0] > 127)
+    assert np.array_equal(pixels(encoded(bits, "TIFF"))[..., 0], np.asarray(bits) * 255)
+    ycbcr = Image.fromarray(smooth()).convert("YCbCr")
+    assert np.abs(pixels(encoded(ycbcr, "TIFF")).astype(int) - smooth()).max() <= 3
+
+
+def test_box_is_cut_from_the_upright_image():
+    image = noise(20, 10)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(image, "PNG", exif=exif)
+    upright = image.transpose(1, 0, 2)[:, ::-1]
+    assert np.array_equal(pixels(content, box_xyxy_px=(2, 5, 7, 18)), upright[5:18, 2:7])
+    assert np.array_equal(pixels(content, box_xyxy_px=(2.4, 5.6, 6.1, 17.2)), upright[5:18, 2:7])
+    assert np.array_equal(pixels(content, box_xyxy_px=(-3, -1, 99, 4)), upright[:4])
+
+
+@pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 5, 2, 9), (100, 100, 120, 120)])
+def test_empty_box_is_an_error(box):
+    with pytest.raises(BadInputError, match="box"):
+        decode_rgb(png(), box_xyxy_px=box)
+
+
+def test_draft_is_smaller_but_never_below_the_asked_size():
+    image = smooth(640, 400)
+    content = encoded(image, "JPEG", quality=95)
+    small = pixels(content, draft_px=60)
+    assert 60 <= min(small.shape[:2]) < 120
+    expected = np.asarray(
+        Image.fromarray(image).resize((small.shape[1], small.shape[0]), Image.Resampling.BOX)
+    )
+    assert np.abs(small.astype(int) - expected).max() <= 8
+    box = (100, 50, 300, 350)
+    crop = pixels(content, draft_px=60, box_xyxy_px=box)
+    assert min(crop.shape[:2]) >= 60
+    full = Image.fromarray(pixels(content, box_xyxy_px=box)).resize((crop.shape[1], crop.shape[0]))
+    assert np.abs(crop.astype(int) - np.asarray(full)).max() <= 8
+    assert pixels(content, draft_px=399).shape == (400, 640, 3)
+    assert np.array_equal(pixels(png(), draft_px=1), pixels(png()))
+
+
+def test_bad_content_by_kind():
+    assert problem_of(b"") == "empty"
+    assert problem_of(b"hello, this is text") == "not an image"
+    assert problem_of(b"\0\0\0\x1cftypheic\0\0\0\0") == "unsupported format"
+    assert problem_of(b'<?xml version="1.0"?><svg xmlns="x"/>') == "unsupported format"
+    assert problem_of(png_bomb()) == "too large"
+    assert problem_of(encoded(Image.new("F", (3, 3)), "TIFF")) == "unsupported format"
+    damaged = bytearray(png(0, 40, 40))
+    damaged[60] ^= 0xFF
+    assert problem_of(bytes(damaged)) == "unreadable"
+
+
+def test_bombs_are_refused_from_the_header_alone():
+    webp = b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + b"\0" * 4
+    assert problem_of(webp + (16000).to_bytes(3, "little") * 2) == "too large"
+    bitmap = bytearray(encoded(noise(), "BMP"))
+    bitmap[18:26] = struct.pack("<ii", 50_000, 50_000)
+    assert problem_of(bytes(bitmap)) == "too large"
+    with pytest.raises(ImageProblem, match="over the limit of 100 pixels"):
+        decode_rgb(png(0, 11, 10), max_pixels=100)
+    assert decode_rgb(png(0, 10, 10), max_pixels=100).size == (10, 10)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("kept", [0.05, 0.3, 0.6, 0.9])
+def test_truncated_files_are_found(file_format, kept):
+    content = encoded(noise(60, 40), file_format)
+    assert problem_of(content[: int(len(content) * kept)]) == "truncated"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    file_format=st.sampled_from(FORMATS),
+    edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
+    kept=st.floats(0, 1),
+)
+def test_damaged_bytes_never_raise_anything_else(file_format, edits, kept):
+    content = bytearray(encoded(noise(17, 11), file_format))
+    for place, value in edits:
+        content[int(place * (len(content) - 1))] = value
+    content = bytes(content[: int(kept * len(content))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for use in (decode_rgb, check_image):
+            with contextlib.suppress(ImageProblem):
+                use(content, max_pixels=1_000_000)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+def test_agrees_with_pillow_on_ordinary_images(mode):
+    image = Image.fromarray(smooth()).convert(mode)
+    content = encoded(image, "PNG")
+    assert np.array_equal(pixels(content), np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
