@@ -81,12 +81,15 @@ def measured(job: Callable[[], object]) -> tuple[float, float]:
 
 
 def commit() -> str:
-    """The commit that was measured, marked where files differ from it."""
-    here = Path(__file__).parent
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=here, capture_output=True, text=True
-    )
-    return found.stdout.strip() or "unknown"
+    """The commit that was measured, marked where the measured files differ from it."""
+
+    def git(*arguments: str) -> str:
+        found = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+        return found.stdout.strip()
+
+    root = Path(__file__).resolve().parent.parent
+    changed = git("status", "--porcelain", "--", "src/univert/evaluation/ran*.py", "bench/recall.py")
+    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + (" with changes" if changed else "")
 
 
 def cpu_name() -> str:

@@ -18,7 +18,9 @@ from univert.evaluation.inputs import Codes
 TIE_TOLERANCE = 1e-6
 
 # Up to this many positives a query, one pass over the block for each is cheaper than a binary search.
-_MOST_PASSES = 32
+_MOST_PASSES = 64
+# Float32 counts are exact up to here.
+_MOST_COUNTED = 1 << 24
 # (queries of a block) x (positives of a query) stays below this: huge products need no huge memory.
 _MOST_THRESHOLDS = 1 << 22
 
@@ -54,8 +56,9 @@ def rank(
     half_squares = torch.linalg.vector_norm(layout.gallery, dim=1).square_().div_(2)
     largest_norm = float(torch.linalg.vector_norm(layout.queries, dim=1).max())
     tolerance = TIE_TOLERANCE * max(2 * float(half_squares.max()), largest_norm**2)
-    # One buffer for all blocks: a fresh one each time would cost page faults, some percent of the whole.
-    buffer = torch.empty(min(query_chunk, len(layout.rows)) * min(gallery_chunk, len(layout.gallery)))
+    # One pair of buffers for all blocks: fresh ones each time would cost as much in page faults as the counting.
+    gallery_chunk = min(gallery_chunk, len(layout.gallery), _MOST_COUNTED)
+    buffers = torch.empty(2, min(query_chunk, len(layout.rows)) * gallery_chunk)
     first = np.empty(len(layout.rows), dtype=np.int64)
     average_precision = np.zeros(len(layout.rows))
     for block in _blocks(layout, query_chunk):
@@ -65,7 +68,7 @@ def rank(
         if not all_positives:
             thresholds = thresholds[:, :1]
         before = _count_before(
-            layout, block, queries, half_squares, thresholds, relevant, gallery_chunk, buffer
+            layout, block, queries, half_squares, thresholds, relevant, gallery_chunk, buffers
         )
         first[block] = before[:, 0].numpy() + 1
         if all_positives:
@@ -114,7 +117,7 @@ def _count_before(
     thresholds: torch.Tensor,
     relevant: torch.Tensor,
     gallery_chunk: int,
-    buffer: torch.Tensor,
+    buffers: torch.Tensor,
 ) -> torch.Tensor:
     """(B, R) how many items of other products are at least as near as each threshold."""
     starts = torch.from_numpy(layout.starts[block])[:, None]
@@ -124,33 +127,42 @@ def _count_before(
     count = _count_by_passes if thresholds.shape[1] <= _MOST_PASSES else _count_by_search
     for start in range(0, len(layout.gallery), gallery_chunk):
         part = layout.gallery[start : start + gallery_chunk]
-        similarities = buffer[: len(queries) * len(part)].view(len(queries), len(part))
+        similarities, scratch = buffers[:, : len(queries) * len(part)].view(2, len(queries), len(part))
         torch.addmm(-half_squares[start : start + gallery_chunk], queries, part.T, out=similarities)
         if start < last_own and first_own < start + len(part):
             column = torch.arange(start, start + len(part))
             similarities.masked_fill_((column >= starts) & (column < ends), -torch.inf)
-        count(similarities, thresholds, relevant, before)
+        count(similarities, thresholds, relevant, before, scratch)
     # A pass that was left out leaves counts too low; later positives' ranks are never below earlier ones'.
     return before.cummax(dim=1).values
 
 
 def _count_by_passes(
-    similarities: torch.Tensor, thresholds: torch.Tensor, relevant: torch.Tensor, before: torch.Tensor
+    similarities: torch.Tensor,
+    thresholds: torch.Tensor,
+    relevant: torch.Tensor,
+    before: torch.Tensor,
+    scratch: torch.Tensor,
 ) -> None:
     """Add to `before`, one positive after the other, until no query has one left that can be within R."""
     for column in range(thresholds.shape[1]):
-        nearer = similarities >= thresholds[:, column : column + 1]
-        before[:, column] += torch.count_nonzero(nearer, dim=1)
+        # As floats: summing 0.0 and 1.0 is exact here, and ten times faster than counting booleans.
+        torch.ge(similarities, thresholds[:, column : column + 1], out=scratch)
+        before[:, column] += scratch.sum(dim=1).long()
         if not (before[:, column] + column + 1 < relevant).any():
             break
 
 
 def _count_by_search(
-    similarities: torch.Tensor, thresholds: torch.Tensor, relevant: torch.Tensor, before: torch.Tensor
+    similarities: torch.Tensor,
+    thresholds: torch.Tensor,
+    relevant: torch.Tensor,
+    before: torch.Tensor,
+    scratch: torch.Tensor,
 ) -> None:
     """Add to `before` for all positives at once: a histogram of which thresholds each item reaches."""
     # Negated, the thresholds ascend; an item counts for every threshold from the first one that it reaches.
-    reached = torch.searchsorted(-thresholds, similarities.neg_())
+    reached = torch.searchsorted(-thresholds, torch.neg(similarities, out=scratch))
     histogram = torch.zeros((len(thresholds), thresholds.shape[1] + 1), dtype=torch.int64)
     histogram.scatter_add_(1, reached, torch.ones((), dtype=torch.int64).expand_as(reached))
     before += histogram[:, :-1].cumsum(dim=1)
