@@ -64,7 +64,9 @@ def check_proxy_nca(proxies: int, scale: float, form: str) -> None:
         BadInputError: fewer than two proxies, a scale that is not positive, an unknown form.
     """
     if proxies < 2:
-        raise BadInputError(f"Proxy-NCA needs at least 2 proxies, got {proxies}: with one there is no negative")
+        raise BadInputError(
+            f"Proxy-NCA needs at least 2 proxies, got {proxies}: with one there is no negative"
+        )
     if not scale > 0:
         raise BadInputError(f"scale (= 1/temperature) must be positive, got {scale}")
     if form not in ("softmax", "paper"):
@@ -107,8 +109,6 @@ class ProxyNCALoss(nn.Module):
         self.scale = scale
         self.form: Form = form
 
-    def forward(
-        self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]
-    ) -> Float[Tensor, ""]:
+    def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one batch; `labels` are products, each its own proxy."""
         return proxy_nca_loss(embeddings, self.bank.proxies, labels, scale=self.scale, form=self.form)

@@ -9,9 +9,7 @@ from univert.core.errors import BadInputError
 from univert.losses.checks import check_embeddings
 
 
-def target_l2_loss(
-    embeddings: Float[Tensor, "B D"], targets: Float[Tensor, "B D"]
-) -> Float[Tensor, ""]:
+def target_l2_loss(embeddings: Float[Tensor, "B D"], targets: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
     """Mean over images of || f_u(I) - f_s(I) ||^2.
 
     The document sums over the images; the mean keeps the learning rate independent of the batch size.
@@ -43,8 +41,6 @@ class TargetL2Loss(nn.Module):
         2.0
     """
 
-    def forward(
-        self, embeddings: Float[Tensor, "B D"], targets: Float[Tensor, "B D"]
-    ) -> Float[Tensor, ""]:
+    def forward(self, embeddings: Float[Tensor, "B D"], targets: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
         """The loss of one batch; see `target_l2_loss`."""
         return target_l2_loss(embeddings, targets)

@@ -51,9 +51,10 @@ class TargetObjective(nn.Module):
     def __init__(self, loss: nn.Module, targets: Float[np.ndarray, "N D"]) -> None:
         super().__init__()
         self.loss = loss
-        self._targets = torch.as_tensor(targets)
+        self._targets = targets
 
     def forward(self, embeddings: Float[Tensor, "B D"], positions: Positions) -> Float[Tensor, ""]:
         """The loss of the images at `positions`."""
-        value: Tensor = self.loss(embeddings, self._targets[positions].to(embeddings.device))
+        wanted = torch.from_numpy(self._targets[positions]).to(embeddings.device)
+        value: Tensor = self.loss(embeddings, wanted)
         return value

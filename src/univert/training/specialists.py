@@ -58,7 +58,7 @@ def labelled_products(workshop: Workshop, among: Bool[np.ndarray, "N"]) -> Int64
 def _lesson(workshop: Workshop, config: SpecialistsConfig, among: Bool[np.ndarray, "N"]) -> Lesson:
     products = labelled_products(workshop, among)
     loop, seed = config.loop, workshop.recipe.seed
-    embedder = workshop.new_embedder(seed=seed)
+    embedder = workshop.new_embedder()
     sampler = PKSampler(
         products,
         products_per_batch=loop.batch_size // loop.images_per_product,

@@ -74,7 +74,7 @@ def _lesson(workshop: Workshop, specialists: dict[str, Trained], config: UnifyCo
     usable = workshop.is_train if config.unlabelled else workshop.is_train & (workshop.products >= 0)
     seed = workshop.recipe.seed
     return Lesson(
-        embedder=workshop.new_embedder(seed=seed, batch_norm=config.batch_norm, size=targets.shape[1]),
+        embedder=workshop.new_embedder(batch_norm=config.batch_norm, size=targets.shape[1]),
         objective=TargetObjective(TargetL2Loss(), targets),
         sampler=UniformSampler(np.flatnonzero(usable), batch_size=config.loop.batch_size, seed=seed),
         loop=config.loop,

@@ -115,22 +115,21 @@ class Workshop:
     @cached_property
     def base(self) -> Embedder:
         """The untrained base network: no head, its embedding is the pooled features."""
-        return self.new_embedder(seed=0, size=None, batch_norm=False, dropout=0.0)
+        return self.new_embedder(size=None, batch_norm=False, dropout=0.0)
 
     @cached_property
     def base_vectors(self) -> Float[np.ndarray, "N F"]:
         """Embeddings of every image by the untrained base network: its pooled features, of unit length."""
         return self.source.embed_all(self.base, np.arange(len(self.catalogue)))
 
-    def new_embedder(self, *, seed: int, **changes: Any) -> Embedder:
-        """An embedder with a fresh head and the pre-trained base network.
+    def new_embedder(self, **changes: Any) -> Embedder:
+        """An embedder as every stage starts from: the same base network, a head with the same random start.
 
         Args:
-            seed: of the head's random start.
             changes: fields of the recipe's model to change.
         """
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.manual_seed(self.recipe.seed)
             return Embedder(replace(self.recipe.model, **changes)).to(self.device)
 
     def scorer(

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytorch_metric_learning import losses as peer
+from torch import Tensor, nn
+
+from univert.core.errors import TrainingError
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.data.samplers import PKSampler
+from univert.losses.proxy_nca_loss import ProxyNCALoss
+from univert.losses.triplet_margin_loss import TripletMarginLoss
+from univert.training.loop import Fit, Task, fit
+from univert.training.objectives import LabelObjective
+from univert.training.pipeline import train
+from univert.training.recipe import LoopConfig, Recipe, Trunk
+from univert.training.specialists import labelled_products
+from univert.training.workshop import Workshop
+
+@pytest.fixture
+def workshop(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> Workshop:
+    return Workshop(Run(tmp_path), catalogue, recipe)
+
+
+def task(workshop: Workshop, loss: nn.Module, *, trunk: Trunk = "frozen") -> Task:
+    products = labelled_products(workshop, workshop.is_train)
+    embedder = workshop.new_embedder()
+    return Task(
+        name="test",
+        embedder=embedder,
+        trunk=trunk,
+        partial_blocks=1,
+        objective=LabelObjective(loss, products),
+        sampler=PKSampler(products, products_per_batch=4, images_per_product=3),
+        source=workshop.source,
+        score=workshop.scorer(embedder),
+    )
+
+
+def run(workshop: Workshop, loss: nn.Module, folder: Path, loop: LoopConfig | None = None) -> tuple[Fit, Tensor]:
+    work = task(workshop, loss)
+    done = fit(work, loop or workshop.recipe.specialists.loop, seed=0, folder=folder)
+    return done, torch.cat([p.detach().flatten() for p in work.embedder.head.parameters()])
+
+
+def count() -> int:
+    """Labelled training products of the drawn catalogue."""
+    return 8
+
+
+class Poison(nn.Module):
+    """A loss that is fine until a step, then is not; or that interrupts, as Ctrl-C does."""
+
+    def __init__(self, step: int, value: float | None) -> None:
+        super().__init__()
+        self.inner, self.left, self.value = TripletMarginLoss(0.5), step, value
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left == 0 and self.value is None:
+            raise KeyboardInterrupt
+        loss: Tensor = self.inner(embeddings, labels)
+        return loss * self.value if self.left < 0 and self.value is not None else loss
+
+
+def test_learning_lowers_the_loss(workshop: Workshop, tmp_path: Path) -> None:
+    products = labelled_products(workshop, workshop.is_train)
+    assert products.max() + 1 == count()
+    loop = replace(workshop.recipe.specialists.loop, min_steps=80, learning_rate=1e-2)
+    done, _ = run(workshop, ProxyNCALoss(count(), 8, seed=0), tmp_path / "a", loop)
+    first, last = done.history.loss_curve[0][1], done.history.loss_curve[-1][1]
+    assert last < 0.7 * first
+    assert done.image_presentations == done.steps * 12
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(lambda: peer.ProxyNCALoss(count(), 8), id="ProxyNCALoss"),
+        pytest.param(lambda: peer.MultiSimilarityLoss(), id="MultiSimilarityLoss"),
+        pytest.param(lambda: peer.ArcFaceLoss(count(), 8), id="ArcFaceLoss"),
+    ],
+)
+def test_losses_of_pytorch_metric_learning_train(workshop: Workshop, tmp_path: Path, loss: type[nn.Module]) -> None:
+    done, _ = run(workshop, loss(), tmp_path / "a")
+    assert np.isfinite([value for _, value in done.history.loss_curve]).all()
+
+
+def test_proxies_learn_at_their_own_rate(workshop: Workshop, tmp_path: Path) -> None:
+    moves = []
+    for rate in (1e-5, 1e-1):
+        loss = ProxyNCALoss(count(), 8, seed=0)
+        before = loss.bank.proxies.detach().clone()
+        loop = replace(workshop.recipe.specialists.loop, proxy_learning_rate=rate)
+        run(workshop, loss, tmp_path / str(rate), loop)
+        moves.append((loss.bank.proxies.detach() - before).norm().item())
+    assert moves[1] > 100 * moves[0]
+
+
+def test_ctrl_c_saves_and_the_next_run_goes_on_to_the_same_end(workshop: Workshop, tmp_path: Path) -> None:
+    _, expected = run(workshop, TripletMarginLoss(0.5), tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        run(workshop, Poison(8, None), tmp_path / "b")
+    done, found = run(workshop, Poison(10**6, 1.0), tmp_path / "b")
+    assert done.steps == 12
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9])
+def test_a_loss_that_explodes_is_named_and_the_checkpoint_kept(workshop: Workshop, tmp_path: Path, value: float) -> None:
+    with pytest.raises(TrainingError, match=r"test: the loss became .* lower learning_rate \(now 0.001\)"):
+        run(workshop, Poison(4, value), tmp_path / "a")
+    done, _ = run(workshop, Poison(10**6, 1.0), tmp_path / "a")
+    assert done.steps == 12
+    assert np.isfinite([loss for _, loss in done.history.loss_curve]).all()
+
+
+def test_patience_stops_and_the_best_weights_win(workshop: Workshop, tmp_path: Path) -> None:
+    work = task(workshop, TripletMarginLoss(0.5))
+    scores = iter([0.5, 0.9, 0.4, 0.3, 0.2, 0.1])
+    states = []
+
+    def score() -> float:
+        states.append({name: value.clone() for name, value in work.embedder.head.state_dict().items()})
+        return next(scores)
+
+    loop = replace(workshop.recipe.specialists.loop, min_steps=60, evaluations=6, patience=2)
+    done = fit(replace(work, score=score), loop, seed=0, folder=tmp_path)
+    assert (done.steps, done.history.best_step) == (40, 20)
+    for name, value in work.embedder.head.state_dict().items():
+        assert value.equal(states[1][name])
+
+
+def train_in_a_process(catalogue: str, out: str, recipe: Recipe) -> None:
+    result = train(catalogue, out, recipe, report=False)
+    (Path(out) / "fingerprint").write_text(result.model.fingerprint)
+
+
+@pytest.mark.parametrize("trunk", ["frozen", "partial"])
+def test_killed_at_any_moment_a_run_ends_with_the_same_weights(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, trunk: Trunk
+) -> None:
+    """SIGKILL a real process in the middle of two stages; start it again until it is through."""
+    loop = replace(recipe.specialists.loop, min_steps=40, checkpoint_every_steps=2)
+    recipe = replace(
+        recipe,
+        trunk=trunk,
+        specialists=replace(recipe.specialists, loop=loop),
+        unify=replace(recipe.unify, loop=loop),
+        evaluation=replace(recipe.evaluation, baselines=()),
+    )
+    context = multiprocessing.get_context("forkserver")  # imports torch once, then every start is instant
+    context.set_forkserver_preload(["univert.training.pipeline"])
+
+    def start(out: Path) -> multiprocessing.process.BaseProcess:
+        process = context.Process(target=train_in_a_process, args=(str(catalogue.path), str(out), recipe))
+        process.start()
+        return process
+
+    start(tmp_path / "whole").join(timeout=120)
+    expected = (tmp_path / "whole" / "fingerprint").read_text()
+    out, caught = tmp_path / "killed", 0
+    for stage in ("specialists/discs", "unified"):
+        process = start(out)
+        while process.is_alive() and not list((out / "checkpoints" / stage).glob("*.safetensors")):
+            time.sleep(0.001)
+        process.kill()
+        process.join()
+        caught += process.exitcode == -signal.SIGKILL and not (out / "fingerprint").exists()
+    last = start(out)
+    last.join(timeout=120)
+    assert last.exitcode == 0
+    assert caught, "the run was never caught in the act"
+    assert (out / "fingerprint").read_text() == expected

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from univert.core.errors import BadInputError
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.models.embedder import Embedder
+from univert.training.pipeline import train
+from univert.training.recipe import Baseline, DataConfig, EvaluationConfig, Recipe
+from univert.training.workshop import Workshop
+
+ALL_ROWS = [
+    "base",
+    "specialists",
+    "joint_triplet",
+    "joint_proxy_nca",
+    "unified_plain",
+    "unified_labelled",
+    "unified",
+]
+
+
+def modified(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+
+
+def only(*baselines: Baseline) -> EvaluationConfig:
+    return EvaluationConfig(baselines=baselines, resamples=20)
+
+
+def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    result = train(catalogue, tmp_path, recipe)
+    assert [row["key"] for row in result.results["rows"]] == ALL_ROWS
+    for name in ("recipe.toml", "groups.json", "evaluation.json", "report.html", "unified/README.md", "log/unified"):
+        assert (tmp_path / name).exists(), name
+    assert json.loads((tmp_path / "groups.json").read_text()) == [["discs"], ["squares"]]
+    assert {path.name for path in (tmp_path / "specialists").iterdir()} == {"discs", "squares"}
+    rows = {row["key"]: row for row in result.results["rows"]}
+    assert rows["joint_triplet"]["image_presentations"] <= rows["unified"]["image_presentations"]
+    test = catalogue.select(split="test")
+    assert result.model.embed_catalogue(test).shape == (len(test), 8)
+
+    before = modified(tmp_path)
+    again = train(catalogue, tmp_path, recipe)
+    assert modified(tmp_path) == before, "a finished stage was done again"
+    assert again.results["rows"] == result.results["rows"]
+
+
+def test_a_change_redoes_only_what_depends_on_it(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(recipe, evaluation=only())
+    train(catalogue, tmp_path, recipe, report=False)
+    before = modified(tmp_path)
+    plain = replace(recipe, unify=replace(recipe.unify, align=False))
+    train(catalogue, tmp_path, plain, report=False)
+    changed = {path for path, time in modified(tmp_path).items() if before[path] != time}
+    assert changed == {str(tmp_path / "unified" / "model.safetensors")}
+
+
+def test_the_same_seed_gives_the_same_weights(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(recipe, evaluation=only())
+    prints = [train(catalogue, tmp_path / name, recipe, report=False).model.fingerprint for name in "ab"]
+    other = train(catalogue, tmp_path / "c", replace(recipe, seed=1), report=False).model.fingerprint
+    assert prints[0] == prints[1] != other
+
+
+@pytest.mark.parametrize("trunk", ["partial", "full"])
+def test_a_learning_trunk_moves(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, trunk: str) -> None:
+    recipe = replace(recipe, trunk=trunk, partial_blocks=1, evaluation=only())
+    result = train(catalogue, tmp_path, recipe, report=False)
+    state = result.model.state_dict()
+    start = Workshop(Run(tmp_path / "other"), catalogue, recipe).new_embedder().state_dict()
+    moved = [name for name in start if name.startswith("trunk.") and not start[name].equal(state[name])]
+    stem = [name for name in moved if "conv_stem" in name]
+    assert moved
+    assert bool(stem) == (trunk == "full")
+
+
+def test_verticals_are_checked_before_any_work(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"no hats; it has discs, squares"):
+        train(catalogue, tmp_path, replace(recipe, data=DataConfig(verticals=("hats",))))
+    labelled = catalogue.select(labelled=False)
+    with pytest.raises(BadInputError, match="too few labelled training images"):
+        train(labelled, tmp_path, recipe)
+
+
+def test_one_process_at_a_time(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    with Run(tmp_path).locked(), pytest.raises(BadInputError, match="another process"):
+        train(catalogue, tmp_path, recipe)
+
+
+def test_vectors_of_the_run_equal_those_of_the_saved_model(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, evaluation=only())
+    model = train(catalogue, tmp_path, recipe, report=False).model
+    workshop = Workshop(Run(tmp_path), catalogue, recipe)
+    cached = workshop.source.embed_all(Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue)))
+    np.testing.assert_allclose(cached, model.embed_catalogue(catalogue), atol=1e-5)
