@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sqlite3
+import warnings
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -113,7 +114,10 @@ def build_catalogue(
             CatalogueWriter(folder, background_rgb) as writer,
             contextlib.closing(_checked(rows, link, workers or _processors())) as results,
             progress_bar("Building the catalogue", total) as advance,
+            warnings.catch_warnings(),
         ):
+            # what Pillow mutters about odd metadata; what keeps an image out is a problem of ours
+            warnings.filterwarnings("ignore", module="PIL")
             digest = _fill(writer, log, results, advance, fractions, keep_writing=skip_bad)
             if log.rejected and not (skip_bad and writer.rows):
                 raise log.error(_advice(skip_bad))

@@ -50,7 +50,7 @@ def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
         link: keep the image out of the result.
     """
     checked = CheckedRow(row=row, problems=_check_fields(row, link))
-    if any(problem.kind == "name not UTF-8" for problem in checked.problems):
+    if any(problem.kind in ("name not UTF-8", "no image") for problem in checked.problems):
         return checked
     try:
         content = row.image if row.image is not None else _read_file(row.path)
@@ -97,24 +97,21 @@ def _check_fields(row: SourceRow, link: bool) -> list[Problem]:
 
 
 def _read_file(path: Path | None) -> bytes:
-    if path is None:
-        raise ImageProblem("unreadable", "there is no file", "give its path")
+    assert path is not None
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise ImageProblem("unreadable", f"{path} is not a file", "give the path of an image file")
-        if status.st_size > MAX_FILE_BYTES:
-            detail = f"{status.st_size:,} bytes are over the limit of {MAX_FILE_BYTES:,}"
-            raise ImageProblem("too large", detail, "make it smaller or remove it")
-        return path.read_bytes()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES:
+            return path.read_bytes()
     except FileNotFoundError:
         raise ImageProblem("missing file", f"there is no file {path}", "correct the path") from None
     except OSError as error:
-        raise ImageProblem(
-            "unreadable", f"{path}: {error.strerror}", "check the path and its rights"
-        ) from None
+        raise ImageProblem("unreadable", f"{path}: {error.strerror}", "check the path and its rights") from None
     except ValueError:
         raise ImageProblem("missing file", f"{str(path)!r} is no file name", "correct the path") from None
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise ImageProblem("unreadable", f"{path} is not a file", "give the path of an image file")
+    detail = f"{status.st_size:,} bytes are over the limit of {MAX_FILE_BYTES:,}"
+    raise ImageProblem("too large", detail, "make it smaller or remove it")
 
 
 def _check_box(

@@ -17,7 +17,7 @@ from univert.data.catalogue import BACKGROUND_KEY, FINGERPRINT_KEY, FORMAT_KEY, 
 from univert.data.decode import Rgb
 
 BATCH_ROWS = 1024
-BATCH_BYTES = 32 * 1024 * 1024
+BATCH_BYTES = 16 * 1024 * 1024
 _QUEUED_BATCHES = 1
 
 

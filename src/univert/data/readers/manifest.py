@@ -206,10 +206,10 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Prob
         return problem("bad box", f"box {given!r}", 'write it as "x0,y0,x1,y1" in pixels, or leave it empty')
     path = None
     if image is None and place is not None:
-        scheme = place.split("://")[0] if "://" in place else ""
-        if scheme not in ("", "file"):
+        try:
+            path = base / (uri_to_path(place) if "://" in place else place)
+        except ValueError:
             return problem("unsupported uri", place, "copy the image to this machine and give its path")
-        path = base / (uri_to_path(place) if scheme else place)
     vertical, image_id = texts.pop("vertical"), texts.pop("id")
     if image_id is None and place is not None:
         image_id = place if box is None else f"{place}#{','.join(f'{side:g}' for side in box)}"

@@ -1,0 +1,122 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from tests.data.pictures import png
+from univert.core.records import SourceRow
+from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
+from univert.data.info import CatalogueInfo, catalogue_info, render
+
+PICTURE = png()
+
+
+def images(vertical: str, product: str | None, count: int, split: str) -> list[SourceRow]:
+    return [
+        SourceRow(
+            origin="here",
+            id=f"{vertical}/{product}/{split}/{n}",
+            image=PICTURE,
+            vertical=vertical,
+            product=product and f"{vertical}-{product}",
+            split=split,
+        )
+        for n in range(count)
+    ]
+
+
+def healthy(vertical: str) -> list[SourceRow]:
+    """A vertical that nothing is wrong with."""
+    shares = (("train", 12), ("val", 6), ("test", 6))
+    return [
+        r for split, many in shares for n in range(many) for r in images(vertical, f"{split}{n}", 2, split)
+    ]
+
+
+def info_of(rows: list[SourceRow], folder) -> CatalogueInfo:
+    build_catalogue(rows, folder / "cat", overwrite=True)
+    return catalogue_info(Catalogue.open(folder / "cat"))
+
+
+def test_counts(tmp_path):
+    rows = [
+        *images("bags", "a", 3, "train"),
+        *images("bags", "b", 1, "test"),
+        *images("bags", None, 4, "train"),
+    ]
+    info = info_of(rows + healthy("shoes"), tmp_path)
+    assert (info.images, info.products, info.unlabelled, info.linked) == (8 + 48, 2 + 24, 4, 0)
+    bags, shoes = info.verticals
+    assert (bags.name, bags.images, bags.products, bags.unlabelled) == ("bags", 8, 2, 4)
+    assert (bags.images_a_product, bags.single_image_products) == (2.0, 1)
+    train = bags.splits["train"]
+    assert (train.images, train.products, train.unlabelled, train.paired_products) == (7, 1, 4, 1)
+    assert bags.splits["val"].images == 0
+    assert list(shoes.splits) == ["train", "val", "test"]
+    assert json.loads(json.dumps(info.to_dict()))["verticals"][1]["splits"]["test"]["products"] == 6
+    assert (
+        sum(split.images for vertical in info.verticals for split in vertical.splits.values()) == info.images
+    )
+
+
+def test_a_healthy_catalogue_has_no_warnings(tmp_path):
+    assert info_of(healthy("shoes") + healthy("bags"), tmp_path).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "warning"),
+    [
+        (images("hats", "a", 5, "train"), "no specialist can be trained for hats: "),
+        (
+            [r for n in range(3) for r in images("hats", str(n), 2, "train")],
+            "few products with 2 or more images in train: hats (3);",
+        ),
+        (images("shoes", "lonely", 1, "train"), "1 products have one image only: shoes (1);"),
+        (
+            [r for n in range(12) for r in images("hats", str(n), 2, "train")],
+            "val is near-empty for early stopping: hats (0)",
+        ),
+        (
+            [r for n in range(12) for r in images("hats", str(n), 2, "train")],
+            "test is near-empty for evaluation: hats (0)",
+        ),
+        (images("shoes", None, 3, "val"), "3 unlabelled images are in val or test"),
+        (
+            images("hats", "a", 2, "train"),
+            "extreme imbalance: shoes has 24 times the images of hats (48 to 2);",
+        ),
+    ],
+)
+def test_what_hurts_is_flagged_once_with_a_remedy(tmp_path, extra, warning):
+    found = [
+        text for text in info_of(healthy("shoes") + extra, tmp_path).warnings if text.startswith(warning)
+    ]
+    assert len(found) == 1
+    assert "; " in found[0]
+
+
+def test_long_lists_of_verticals_are_cut(tmp_path):
+    rows = [r for n in range(9) for r in images(f"v{n}", "a", 2, "train")]
+    assert "v0, v1, v2, v3, v4 and 4 more" in info_of(rows, tmp_path).warnings[0]
+
+
+def test_render(tmp_path):
+    info = info_of(healthy("shoes [red]") + images("hats", "a", 3, "train"), tmp_path)
+    console = Console(width=100, file=io.StringIO())
+    render(info, console)
+    text = console.file.getvalue()
+    assert "shoes [red]" in text
+    assert "51 images, 25 products, 2 verticals" in text
+    assert text.count("warning: ") == len(info.warnings) >= 3
+    (total,) = [line for line in text.splitlines() if line.strip().startswith("all")]
+    assert total.split() == ["all", "51", "25", "0", "2.0", "27", "(13)", "12", "(6)", "12", "(6)"]
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_info_of_a_selection(tmp_path):
+    info_of(healthy("shoes") + healthy("bags"), tmp_path)
+    part = catalogue_info(Catalogue.open(tmp_path / "cat").select(vertical="bags", split="val"))
+    assert (part.images, part.products) == (12, 6)
+    assert catalogue_info(Catalogue.open(tmp_path / "cat").select(vertical=[])).warnings == []

@@ -1,0 +1,187 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.data.pictures import png, write
+from univert.core.errors import BadInputError
+from univert.core.records import SourceRow
+from univert.data.problems import Problem
+from univert.data.readers import count_rows, open_source, read_manifest
+
+
+def csv_file(folder: Path, text: str | bytes, name: str = "manifest.csv") -> Path:
+    return write(folder / name, text if isinstance(text, bytes) else text.encode())
+
+
+def only_row(source: Path) -> SourceRow:
+    (row,) = read_manifest(source)
+    assert isinstance(row, SourceRow), row
+    return row
+
+
+def only_problem(source: Path) -> Problem:
+    (problem,) = read_manifest(source)
+    assert isinstance(problem, Problem), problem
+    return problem
+
+
+def test_every_column(tmp_path):
+    source = csv_file(
+        tmp_path,
+        "id,path,vertical,product,brand,style,split,source,box,price\n"
+        'one,img/1.png,shoes,p1,Acme,boot,test,shop,"1,2,3.5,4",99\n',
+    )
+    assert only_row(source) == SourceRow(
+        origin=f"{source}:2",
+        id="one",
+        path=tmp_path / "img/1.png",
+        vertical="shoes",
+        product="p1",
+        brand="Acme",
+        style="boot",
+        split="test",
+        source="shop",
+        box_xyxy_px=(1.0, 2.0, 3.5, 4.0),
+    )
+
+
+def test_few_columns_and_empty_fields(tmp_path):
+    rows = list(read_manifest(csv_file(tmp_path, "path,vertical,product\na.png, shoes ,\n\nb.png,bags,p\n")))
+    assert [(r.origin[-2:], r.id, r.vertical, r.product, r.split, r.box_xyxy_px) for r in rows] == [
+        (":2", "a.png", "shoes", None, None, None),
+        (":4", "b.png", "bags", "p", None, None),
+    ]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_and_a_byte_order_mark(tmp_path, separator):
+    text = "\ufeffPath,Vertical\r\na.png,shoes\r\n".replace(",", separator)
+    assert only_row(csv_file(tmp_path, text, "m.tsv")).vertical == "shoes"
+
+
+def test_lines_are_counted_through_quoted_line_ends(tmp_path):
+    rows = list(read_manifest(csv_file(tmp_path, 'path,vertical,style\na.png,v,"two\nlines"\nb.png,v,x\n')))
+    assert [row.origin.rsplit(":", 1)[1] for row in rows] == ["2", "4"]
+    assert rows[0].style == "two\nlines"
+
+
+def test_uris(tmp_path):
+    odd = tmp_path / "a b#?ü.png"
+    text = f"uri,vertical\n{odd.as_uri()},v\nsub/c.png,v\nfile://localhost{tmp_path}/d.png,v\n"
+    rows = list(read_manifest(csv_file(tmp_path, text)))
+    assert [row.path for row in rows] == [odd, tmp_path / "sub/c.png", tmp_path / "d.png"]
+    for uri in ("https://shop.example/1.png", "s3://bucket/1.png", "file://server/1.png"):
+        problem = only_problem(csv_file(tmp_path, f"uri,vertical\n{uri},v\n"))
+        assert problem.kind == "unsupported uri"
+        assert "copy the image to this machine" in problem.fix
+
+
+@pytest.mark.parametrize(
+    ("header", "fields", "box"),
+    [
+        ("box", '"1,2,3,4"', (1, 2, 3, 4)),
+        ("box", '"[1, 2.5, 3, 4]"', (1, 2.5, 3, 4)),
+        ("box", '"(1,2,3,4)"', (1, 2, 3, 4)),
+        ("x0,y0,x1,y1", "1,2,3,4", (1, 2, 3, 4)),
+        ("box", "", None),
+        ("x0,y0,x1,y1", ",,,", None),
+    ],
+)
+def test_boxes(tmp_path, header, fields, box):
+    row = only_row(csv_file(tmp_path, f"path,vertical,{header}\na.png,v,{fields}\n"))
+    assert row.box_xyxy_px == box
+    assert row.id == ("a.png" if box is None else f"a.png#{','.join(f'{side:g}' for side in box)}")
+
+
+@pytest.mark.parametrize(
+    ("header", "fields"),
+    [
+        ("box", '"1,2,3"'),
+        ("box", "left"),
+        ("box", '"1,2,3,four"'),
+        ("box", '"1,2,3,null"'),
+        ("x0,y0,x1,y1", "1,2,3,"),
+        ("box", "12"),
+    ],
+)
+def test_bad_boxes(tmp_path, header, fields):
+    problem = only_problem(csv_file(tmp_path, f"path,vertical,{header}\na.png,v,{fields}\n"))
+    assert problem.kind == "bad box"
+    assert problem.origin.endswith(":2")
+
+
+def test_bad_lines(tmp_path):
+    text = b"path,vertical\na.png\nb.png,v,extra\nc\xff.png,v\n,v\n" + b"x" * 200_000 + b",v\nd.png,v\n"
+    found = list(read_manifest(csv_file(tmp_path, text)))
+    kinds = [(item.origin.rsplit(":", 1)[1], getattr(item, "kind", "row")) for item in found]
+    assert kinds == [
+        ("2", "bad line"),
+        ("3", "bad line"),
+        ("4", "name not UTF-8"),
+        ("5", "no image"),
+        ("6", "bad line"),
+        ("7", "row"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("path,category", r"no column 'vertical'; is it 'category'\? Rename"),
+        ("path,vertcal", r"no column 'vertical'; is it 'vertcal'\?"),
+        ("path,a", r"no column 'vertical'; add it \(there are: path, a\)"),
+        ("filename,vertical", r"no column 'path' .*is it 'filename'\?"),
+        ("image,vertical", r"no column 'path' \(or 'uri'\); is it 'image'\?"),
+        ("path,vertical,product_id", r"unknown column 'product_id'; did you mean 'product'\?"),
+        ("path,vertical,x0,y0,x1", "y1 is missing"),
+        ("path,vertical,split,split", "column 'split' is there more than once"),
+    ],
+)
+def test_missing_and_misspelt_columns_are_named_at_once(tmp_path, header, message):
+    with pytest.raises(BadInputError, match=message):
+        read_manifest(csv_file(tmp_path, header + "\n"))
+
+
+def test_files_that_are_no_manifest(tmp_path):
+    with pytest.raises(BadInputError, match="no such file"):
+        read_manifest(tmp_path / "none.csv")
+    with pytest.raises(BadInputError, match="UTF-16"):
+        read_manifest(csv_file(tmp_path, "path,vertical\n".encode("utf-16")))
+    for content in (b"", b"\0\0\0"):
+        with pytest.raises(BadInputError, match="not a header"):
+            read_manifest(csv_file(tmp_path, content))
+    with pytest.raises(BadInputError, match="not a readable Parquet file"):
+        read_manifest(csv_file(tmp_path, b"path,vertical\n", "m.parquet"))
+
+
+def test_parquet(tmp_path):
+    table = pa.table(
+        {
+            "Path": ["a.png", "b.png"],
+            "vertical": ["v", "v"],
+            "product": [12.0, None],
+            "brand": [7, 8],
+            "box": [[0.0, 1.0, 2.0, 3.0], None],
+            "price": [1.0, 2.0],
+        }
+    )
+    source = tmp_path / "m.parquet"
+    pq.write_table(table, source)
+    first, second = open_source(source)
+    assert (first.product, first.brand, first.box_xyxy_px) == ("12", "7", (0.0, 1.0, 2.0, 3.0))
+    assert (first.origin, first.path) == (f"{source}:row 1", tmp_path / "a.png")
+    assert (second.product, second.box_xyxy_px) == (None, None)
+    assert count_rows(source) == 2
+    assert count_rows(csv_file(tmp_path, "path,vertical\n")) is None
+
+
+def test_parquet_with_the_images_in_it(tmp_path):
+    source = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"image": [png(1), None], "vertical": ["v", "v"], "id": [1, 2]}), source)
+    first, second = read_manifest(source)
+    assert (first.image, first.path, first.id) == (png(1), None, "1")
+    assert (second.kind, second.origin) == ("no image", f"{source}:row 2")
+    pq.write_table(pa.table({"image": [{"bytes": png(2), "path": "x.png"}], "vertical": ["v"]}), source)
+    assert only_row(source).image == png(2)

@@ -1,0 +1,43 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from univert.core.errors import BadInputError
+from univert.data.splits import SplitFractions, split_of
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+def test_known_values_never_change():
+    # A change here would move products between splits in catalogues that people build again.
+    expected = "test train train train train train test test train train test test"
+    assert " ".join(split_of(f"product {n}", "shoes") for n in range(12)) == expected
+
+
+def test_shares_are_as_asked_for():
+    counts = Counter(split_of(f"p{n}", "bags") for n in range(20_000))
+    assert counts["train"] / 20_000 == pytest.approx(0.65, abs=0.015)
+    assert counts["val"] / 20_000 == pytest.approx(0.10, abs=0.01)
+    assert counts["test"] / 20_000 == pytest.approx(0.25, abs=0.015)
+
+
+def test_extreme_fractions():
+    everything = SplitFractions(train=0.0, val=0.0, test=1.0)
+    assert {split_of(f"p{n}", "bags", everything) for n in range(100)} == {"test"}
+    assert split_of(None, "bags", everything) == "train"
+
+
+@given(product=names, vertical=names, val=st.floats(0, 0.3))
+def test_a_larger_train_share_takes_from_the_others_only(product, vertical, val):
+    small = SplitFractions(train=0.3, val=val, test=0.7 - val)
+    large = SplitFractions(train=0.6, val=val, test=0.4 - val)
+    if split_of(product, vertical, small) == "train":
+        assert split_of(product, vertical, large) == "train"
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5, 0.5), (1.2, -0.2, 0.0), (float("nan"), 0.5, 0.5)])
+def test_bad_fractions(shares):
+    with pytest.raises(BadInputError, match="add up to 1"):
+        SplitFractions(train=shares[0], val=shares[1], test=shares[2])
