@@ -23,7 +23,7 @@ EXACT_ROWS: Final = 20_000
 """Up to this many rows every vector is compared. Measured on 2 cores at 256-d: 20,000 rows take
 15 ms a query (1.3 ms in a batch) against 6 with a graph that takes 6 s to build; 50,000 take 55 against 6."""
 
-MAX_ANN_K: Final = 1_000
+MAX_ANN_K: Final = 500
 """Beyond this many neighbours a graph search visits so much that comparing every vector costs no more."""
 
 _HIT_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "source")
@@ -32,6 +32,10 @@ _NAMES_AT_ONCE: Final = 1_000
 _MIN_CANDIDATES: Final = 100
 _MIN_REFINE_FACTOR: Final = 4
 """Candidates whose full vectors are compared: four times k, and never fewer than a hundred."""
+_MIN_EF: Final = 400
+_EF_PER_NEIGHBOUR: Final = 16
+"""Nodes of the graph kept in view. On 50,000 clustered vectors of 256-d this gives recall 0.994 at k = 10 and
+0.995 at k = 100; half of it gives 0.985 and 0.971 and is hardly faster."""
 
 
 class LanceIndex:
@@ -261,7 +265,7 @@ class LanceIndex:
             query = query.bypass_vector_index()
         else:
             factor = max(_MIN_REFINE_FACTOR, math.ceil(_MIN_CANDIDATES / limit))
-            query = query.refine_factor(factor).ef(2 * factor * limit)
+            query = query.refine_factor(factor).ef(max(_MIN_EF, _EF_PER_NEIGHBOUR * limit))
         answers: list[list[Hit]] = [[] for _ in queries]
         for row in query.select([*_HIT_COLUMNS, "_distance"]).to_arrow().to_pylist():
             distance = max(0.0, row.pop("_distance"))

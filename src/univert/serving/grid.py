@@ -1,0 +1,115 @@
+"""The answer to a search as one self-contained HTML page: the query and what was found, with pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from PIL import Image
+
+from univert.core.errors import BadInputError
+from univert.data.catalogue import uri_to_path
+from univert.data.decode import decode_rgb
+from univert.evaluation.thumbnails import data_uri
+from univert.search.store import Hit, Picture, VectorIndex
+from univert.serving.lookup import QueryImage
+
+QUERY_PX = 480
+CARD_PX = 320
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """A hit and its picture, as the page shows them.
+
+    Attributes:
+        hit: what was found.
+        picture: a data URI; null where the picture is gone.
+        closeness: cosine similarity from 0 to 1, for the bar (1: the same direction).
+    """
+
+    hit: Hit
+    picture: str | None
+    closeness: float
+
+
+def render_grid(
+    image: QueryImage,
+    hits: Sequence[Hit],
+    index: VectorIndex,
+    *,
+    query_name: str | None = None,
+    vertical: str | None = None,
+) -> str:
+    """A page with the query image and a card for each hit: picture, product, vertical, brand, style, distance.
+
+    Pictures are inside the page as small WebP files; it loads nothing from elsewhere and runs no script.
+
+    Args:
+        image: the query.
+        hits: the answer of `search_image`.
+        index: the index it came from, for the pictures.
+        query_name: what to call the query; by default its file name.
+        vertical: the vertical that the search was limited to, if any.
+
+    Returns:
+        the HTML document.
+
+    Raises:
+        BadInputError: the query cannot be read as an image, or a hit is not in the index. A hit whose picture is gone
+            shows a placeholder.
+    """
+    if query_name is None:
+        query_name = Path(image).name if isinstance(image, str | Path) else "your image"
+    cards = [
+        Card(hit=hit, picture=_hit_picture(picture), closeness=max(0.0, 1 - hit.distance / 2))
+        for hit, picture in zip(hits, index.pictures([hit.id for hit in hits]), strict=True)
+    ]
+    return _template().render(
+        query_name=query_name,
+        query_picture=_small(_query_rgb(image), QUERY_PX),
+        cards=cards,
+        images=len(index),
+        verticals=len(index.verticals),
+        vertical=vertical,
+        model=index.model_fingerprint[:8],
+    )
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("univert.serving"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("results.html.jinja")
+
+
+def _query_rgb(image: QueryImage) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if isinstance(image, bytes):
+        return decode_rgb(image, draft_px=2 * QUERY_PX)
+    try:
+        content = Path(image).read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{image} cannot be read: {error.strerror or error}") from None
+    return decode_rgb(content, draft_px=2 * QUERY_PX)
+
+
+def _hit_picture(picture: Picture) -> str | None:
+    try:
+        content = uri_to_path(picture.uri).read_bytes() if picture.uri is not None else picture.image
+        rgb = decode_rgb(content or b"", box_xyxy_px=picture.box_xyxy_px, draft_px=2 * CARD_PX)
+    except (OSError, BadInputError):
+        return None
+    return _small(rgb, CARD_PX)
+
+
+def _small(rgb: Image.Image, longest_px: int) -> str:
+    rgb.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
+    return data_uri(rgb, quality=90)

@@ -1,0 +1,53 @@
+"""What serving asks of a model and of a catalogue, so that it depends on neither's engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+
+class Images(Protocol):
+    """Images by position, with their catalogue columns: a catalogue, or a part of one."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def column(self, name: str) -> np.ndarray:
+        """A column over all positions, null as None."""
+        ...
+
+    def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
+        """Encoded images at these positions."""
+        ...
+
+    def boxes(self, positions: Sequence[int]) -> list[tuple[float, float, float, float] | None]:
+        """The item's box (x0, y0, x1, y1), in pixels, in each of these images; null for the whole image."""
+        ...
+
+
+class ImageEmbedder(Protocol):
+    """A model that turns images into unit vectors; `univert.models.embedder.Embedder` is one."""
+
+    @property
+    def size(self) -> int:
+        """Length D of a vector."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal fingerprints mean comparable vectors."""
+        ...
+
+    def embed(self, items: Any, batch_size: int = 64, progress: bool = False) -> Float[np.ndarray, "N D"]:
+        """Unit vectors of paths, encoded bytes or PIL images."""
+        ...
+
+    def embed_catalogue(
+        self, catalogue: Images, batch_size: int = 64, progress: bool = False
+    ) -> Float[np.ndarray, "N D"]:
+        """Unit vectors of a catalogue's images, in its order."""
+        ...
