@@ -73,7 +73,7 @@ def test_a_healthy_catalogue_has_no_warnings(tmp_path):
             [r for n in range(3) for r in images("hats", str(n), 2, "train")],
             "few products with 2 or more images in train: hats (3);",
         ),
-        (images("shoes", "lonely", 1, "train"), "1 products have one image only: shoes (1);"),
+        (images("shoes", "lonely", 1, "train"), "products with one image only: 1, in shoes (1);"),
         (
             [r for n in range(12) for r in images("hats", str(n), 2, "train")],
             "val is near-empty for early stopping: hats (0)",
@@ -82,7 +82,7 @@ def test_a_healthy_catalogue_has_no_warnings(tmp_path):
             [r for n in range(12) for r in images("hats", str(n), 2, "train")],
             "test is near-empty for evaluation: hats (0)",
         ),
-        (images("shoes", None, 3, "val"), "3 unlabelled images are in val or test"),
+        (images("shoes", None, 3, "val"), "unlabelled images in val or test: 3;"),
         (
             images("hats", "a", 2, "train"),
             "extreme imbalance: shoes has 24 times the images of hats (48 to 2);",
@@ -104,15 +104,16 @@ def test_long_lists_of_verticals_are_cut(tmp_path):
 
 def test_render(tmp_path):
     info = info_of(healthy("shoes [red]") + images("hats", "a", 3, "train"), tmp_path)
-    console = Console(width=100, file=io.StringIO())
+    console = Console(width=80, file=io.StringIO())
     render(info, console)
     text = console.file.getvalue()
     assert "shoes [red]" in text
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
     assert "51 images, 25 products, 2 verticals" in text
     assert text.count("warning: ") == len(info.warnings) >= 3
     (total,) = [line for line in text.splitlines() if line.strip().startswith("all")]
     assert total.split() == ["all", "51", "25", "0", "2.0", "27", "(13)", "12", "(6)", "12", "(6)"]
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_info_of_a_selection(tmp_path):

@@ -66,7 +66,7 @@ class BuildReport:
 
     def summary(self) -> str:
         """The report in one line, or two where images were left out."""
-        text = f"{self.path}: {self.images:,} images"
+        text = f"{self.path}: {self.images:,} image{'s' if self.images != 1 else ''}"
         if not self.rejected:
             return text
         kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(self.problems.items()))

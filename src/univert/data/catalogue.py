@@ -251,7 +251,7 @@ def is_catalogue(path: Path) -> bool:
 def _open_dataset(path: Path) -> Any:
     if not (path / "_versions").is_dir():
         what = "is not a catalogue" if path.exists() else "does not exist"
-        raise BadInputError(f"{path} {what}; make one with: univert catalogue build SRC {path}")
+        raise BadInputError(f"{path} {what}; make one with: univert catalogue build SRC OUT")
     try:
         dataset = lance.dataset(str(path))
         metadata = dataset.schema.metadata or {}

@@ -105,7 +105,9 @@ def _read_file(path: Path | None) -> bytes:
     except FileNotFoundError:
         raise ImageProblem("missing file", f"there is no file {path}", "correct the path") from None
     except OSError as error:
-        raise ImageProblem("unreadable", f"{path}: {error.strerror}", "check the path and its rights") from None
+        raise ImageProblem(
+            "unreadable", f"{path}: {error.strerror}", "check the path and its rights"
+        ) from None
     except ValueError:
         raise ImageProblem("missing file", f"{str(path)!r} is no file name", "correct the path") from None
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever

@@ -110,18 +110,12 @@ def render(info: CatalogueInfo, console: Console) -> None:
 
     has_none = any("none" in vertical.splits for vertical in info.verticals)
     splits = (*SPLITS, "none") if has_none else SPLITS
-    title = f"{info.images:,} images, {info.products:,} products, {len(info.verticals):,} verticals"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    size = f"{info.images:,} images, {info.products:,} products, {len(info.verticals):,} verticals"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("vertical", overflow="fold")
-    headings = (
-        "images",
-        "products",
-        "unlabelled",
-        "images/\nproduct",
-        *(f"{s}: images\n(products)" for s in splits),
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right", vertical="bottom")
+    headings = ("images", "products", "un-\nlabelled", "images/\nproduct")
+    for heading in (*headings, *splits):
+        table.add_column(heading, justify="right", vertical="bottom", overflow="fold")
     for vertical in info.verticals:
         table.add_row(
             Text(vertical.name),
@@ -142,8 +136,11 @@ def render(info: CatalogueInfo, console: Console) -> None:
             *(_split_cell(_total(info.verticals, split)) for split in splits),
             style="bold",
         )
-    console.print(Text(info.path, style="bold"), Text(f"{title}, fingerprint {info.fingerprint}"), sep="\n")
+    console.print(
+        Text(info.path, style="bold"), size, f"fingerprint {info.fingerprint}", sep="\n", highlight=False
+    )
     console.print(table)
+    console.print(f"{', '.join(splits)}: images (products)", style="dim", highlight=False)
     if info.linked:
         console.print(f"{info.linked:,} images are linked: they must stay where they are.")
     for warning in info.warnings:
@@ -237,8 +234,8 @@ def _warnings(verticals: list[VerticalInfo]) -> list[str]:
         )
         where = _names([f"{v.name} ({v.single_image_products})" for v in worst])
         found.append(
-            f"{single:,} products have one image only: {where}; they have no positive to learn from, and no query "
-            "in evaluation finds them; add images, or leave their product empty to use them unlabelled"
+            f"products with one image only: {single:,}, in {where}; they have no positive to learn from, and no "
+            "query in evaluation finds them; add images, or leave their product empty to use them unlabelled"
         )
     return found + _split_warnings(verticals) + _imbalance(verticals)
 
@@ -259,12 +256,12 @@ def _split_warnings(verticals: list[VerticalInfo]) -> list[str]:
     stray = sum(v.splits[split].unlabelled for v in verticals for split in ("val", "test"))
     if stray:
         found.append(
-            f"{stray:,} unlabelled images are in val or test, where nothing can be measured on them; "
+            f"unlabelled images in val or test: {stray:,}; nothing can be measured on them there; "
             "put them in train"
         )
     unused = sum(v.splits["none"].images for v in verticals if "none" in v.splits)
     if unused:
-        found.append(f"{unused:,} images are in no split and will not be used; give them one")
+        found.append(f"images in no split: {unused:,}; they will not be used; give them one")
     return found
 
 
