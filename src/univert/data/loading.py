@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from univert.core.errors import BadInputError
-from univert.data.decode import ImageProblem, decode_rgb
+from univert.data.decode import decode_rgb
 from univert.data.transforms import Augmentation, Box, Preprocessing, view_rng
 
 T = TypeVar("T")
@@ -143,18 +144,22 @@ class ImageLoader:
     def _square(
         self, image_id: str, content: bytes, box: Box | None, view: int
     ) -> UInt8[np.ndarray, "S S 3"]:
+        size = self.preprocessing.image_size_px
+        augmentation = self.augmentation if view else None
+        if augmentation is not None:  # the smallest crop still has enough pixels
+            size = math.ceil(size / math.sqrt(augmentation.min_scale))
         try:
             image = decode_rgb(
                 content,
                 box_xyxy_px=box,
                 background_rgb=self.preprocessing.background_rgb,
-                draft_px=self.preprocessing.image_size_px,
+                draft_px=size,
             )
-        except ImageProblem as error:
+        except BadInputError as error:
             raise BadInputError(f"image {image_id}: {error}") from error
-        if view == 0 or self.augmentation is None:
+        if augmentation is None:
             return self.preprocessing(image)
-        return self.augmentation.apply(image, self.preprocessing, view_rng(self.seed, image_id, view))
+        return augmentation.apply(image, self.preprocessing, view_rng(self.seed, image_id, view))
 
 
 def decoding_threads(workers: int | None) -> int:

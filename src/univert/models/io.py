@@ -82,8 +82,9 @@ def load_model(folder_or_hub_id: Path | str, *, revision: str | None = None) -> 
         raise BadInputError(
             f"{folder / WEIGHTS_FILE} does not belong to its {CONFIG_FILE}; copy the whole folder again"
         )
-    # The weights come from the file, so none are fetched; the configuration stays as it was saved.
-    model = Embedder(dataclasses.replace(config, pretrained=False))
+    with torch.random.fork_rng(devices=[]):  # loading draws nothing from the caller's random numbers
+        # The weights come from the file, so none are fetched; the configuration stays as it was saved.
+        model = Embedder(dataclasses.replace(config, pretrained=False))
     model.config = config
     try:
         model.load_state_dict(weights)
@@ -118,11 +119,11 @@ def _find(folder_or_hub_id: Path | str, revision: str | None) -> Path:
         return folder
     if folder.exists():
         raise BadInputError(f"{folder} is a file; pass the model's folder, the one with {CONFIG_FILE}")
-    if isinstance(folder_or_hub_id, Path) or not _HUB_ID.fullmatch(folder_or_hub_id):
+    if not _HUB_ID.fullmatch(str(folder_or_hub_id)):
         raise BadInputError(
             f"{folder}: no such model folder; pass a folder, or OWNER/NAME of a model on the hub"
         )
-    return _download(folder_or_hub_id, revision)
+    return _download(str(folder_or_hub_id), revision)
 
 
 def _download(hub_id: str, revision: str | None) -> Path:

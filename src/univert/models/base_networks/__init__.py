@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 from univert.core.errors import BadInputError
 from univert.models.base_networks.base import BaseNetwork
-from univert.models.base_networks.efficientnet_lite0 import efficientnet_lite0
-from univert.models.base_networks.timm_network import timm_network
+from univert.models.base_networks.efficientnet_lite0 import make_efficientnet_lite0
+from univert.models.base_networks.timm_network import make_timm_network
 
 __all__ = ["BASE_NETWORKS", "BaseNetwork", "make_base_network"]
 
-BASE_NETWORKS: dict[str, Callable[[bool, int], BaseNetwork]] = {"efficientnet_lite0": efficientnet_lite0}
+BASE_NETWORKS: dict[str, Callable[[bool, int], BaseNetwork]] = {
+    "efficientnet_lite0": make_efficientnet_lite0,
+}
 """Name to maker (pretrained, image_size_px); add a network with a file and a line here."""
 
 
@@ -27,7 +29,7 @@ def make_base_network(name: str, *, pretrained: bool, image_size_px: int) -> Bas
         BadInputError: no such network, or its weights cannot be had.
     """
     if name.startswith("timm/"):
-        network = timm_network(name.removeprefix("timm/"), pretrained, image_size_px)
+        network = make_timm_network(name.removeprefix("timm/"), pretrained, image_size_px)
     elif name in BASE_NETWORKS:
         network = BASE_NETWORKS[name](pretrained, image_size_px)
     else:

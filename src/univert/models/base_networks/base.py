@@ -22,6 +22,7 @@ class BaseNetwork(nn.Module):
         std_rgb: deviation it expects to be divided by.
         stages: names of the network's parameters, stage by stage from input to output; for partial
             fine-tuning.
+        method: which of the network's methods gives the features.
         prefix_tokens: how many of the first tokens are no places of the image (`NLC` only).
     """
 
@@ -34,6 +35,7 @@ class BaseNetwork(nn.Module):
         mean_rgb: Sequence[float],
         std_rgb: Sequence[float],
         stages: Sequence[Sequence[str]],
+        method: str = "forward",
         prefix_tokens: int = 0,
     ) -> None:
         super().__init__()
@@ -43,11 +45,13 @@ class BaseNetwork(nn.Module):
         self.std_rgb = tuple(float(value) for value in std_rgb)
         self.stages = tuple(tuple(stage) for stage in stages)
         self._layout = layout
+        self._method = method
         self._prefix_tokens = prefix_tokens
 
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C H W"]:
         """Feature maps of normalised images; tokens come as a map of width 1."""
-        features: Tensor = self.network(images)
+        compute = self.network if self._method == "forward" else getattr(self.network, self._method)
+        features: Tensor = compute(images)
         if self._layout == "NHWC":
             return features.permute(0, 3, 1, 2)
         if self._layout == "NLC":

@@ -18,7 +18,7 @@ _TIMM_NAME = "tf_efficientnet_lite0"
 _MEAN, _STD = 127 / 255, 128 / 255
 
 
-def efficientnet_lite0(pretrained: bool, image_size_px: int) -> BaseNetwork:
+def make_efficientnet_lite0(pretrained: bool, image_size_px: int) -> BaseNetwork:
     """EfficientNet-Lite0: 3.4 million weights up to its 1280 feature maps.
 
     Args:

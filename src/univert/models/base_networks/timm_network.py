@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
+import huggingface_hub
 import timm
 import torch
 from timm.models import group_parameters
@@ -14,52 +16,67 @@ from torch import Tensor, nn
 from univert.core.errors import BadInputError
 from univert.models.base_networks.base import BaseNetwork
 
+_WEIGHTS_FILE = "model.safetensors"
 
-def timm_network(name: str, pretrained: bool, image_size_px: int) -> BaseNetwork:
+
+def make_timm_network(name: str, pretrained: bool, image_size_px: int) -> BaseNetwork:
     """A network of timm, without its classifier and pooling.
 
     Args:
         name: timm's name, optionally with a tag: `resnet50.a1_in1k`.
-        pretrained: with weights from the hub.
+        pretrained: with weights from the Hugging Face hub, or from its local cache.
         image_size_px: side of the images; networks that are made for one size are made for this one.
 
     Raises:
         BadInputError: timm has no such network, its weights cannot be fetched, or it cannot take that size.
     """
-    architecture = name.split(".", 1)[0]
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=1, cutoff=0.4)
-        hint = f"did you mean timm/{near[0]}?" if near else "timm.list_models() shows all"
-        raise BadInputError(f"base_network: timm has no network {name!r}; {hint}")
-    options: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
-    defaults = timm.get_pretrained_cfg(name)
+    defaults = _defaults(name)
+    options: dict[str, Any] = {"num_classes": 0}
     if defaults is not None and defaults.fixed_input_size:
         options["img_size"] = image_size_px
+    if pretrained:
+        weights = _fetch_weights(name, defaults.hf_hub_id if defaults is not None else None)
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
     try:
-        network = timm.create_model(name, pretrained=pretrained, **options)
+        network, method = _create(name, options)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if pretrained:
-            raise BadInputError(
-                f"base_network: the weights of timm/{name} cannot be had ({reason}); connect to the Hugging "
-                f'Face hub, set pretrained = false, or use "efficientnet_lite0", whose weights are installed'
-            ) from error
         raise BadInputError(
-            f"base_network: timm/{name} cannot be made for {image_size_px} px: {reason}"
+            f"base_network: timm/{name} cannot be made for {image_size_px} px: {_reason(error)}"
         ) from error
     config = cast(dict[str, Any], network.pretrained_cfg)
-    return wrap_timm(network, f"timm/{name}", image_size_px, mean_rgb=config["mean"], std_rgb=config["std"])
+    return wrap_timm(
+        network,
+        f"timm/{name}",
+        image_size_px,
+        mean_rgb=config["mean"],
+        std_rgb=config["std"],
+        method=method,
+    )
 
 
 def wrap_timm(
-    network: nn.Module, name: str, image_size_px: int, *, mean_rgb: Sequence[float], std_rgb: Sequence[float]
+    network: nn.Module,
+    name: str,
+    image_size_px: int,
+    *,
+    mean_rgb: Sequence[float],
+    std_rgb: Sequence[float],
+    method: str = "forward",
 ) -> BaseNetwork:
-    """Describe a timm network without classifier and pooling as a `BaseNetwork`.
+    """Describe a timm network without classifier as a `BaseNetwork`.
+
+    Args:
+        network: from timm; what it does after its last feature map is left out.
+        name: for messages.
+        image_size_px: side of the images.
+        mean_rgb: see `BaseNetwork`.
+        std_rgb: see `BaseNetwork`.
+        method: see `BaseNetwork`.
 
     Raises:
         BadInputError: it does not produce feature maps or tokens for images of that size.
     """
-    features = _features_of_blank(network, name, image_size_px)
+    features = _features_of_blank(network, method, name, image_size_px)
     layout, feature_size = "NCHW", features.shape[1]
     if features.ndim == 3:
         layout, feature_size = "NLC", features.shape[2]
@@ -72,31 +89,83 @@ def wrap_timm(
         mean_rgb=mean_rgb,
         std_rgb=std_rgb,
         stages=_stages(network),
+        method=method,
         prefix_tokens=int(getattr(network, "num_prefix_tokens", 0)) if layout == "NLC" else 0,
     )
 
 
-def _features_of_blank(network: nn.Module, name: str, image_size_px: int) -> Tensor:
+def _defaults(name: str) -> Any:
+    architecture = name.split(".", 1)[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=1, cutoff=0.4)
+        hint = f"did you mean timm/{near[0]}?" if near else "timm.list_models() shows all"
+        raise BadInputError(f"base_network: timm has no network {name!r}; {hint}")
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
+        raise BadInputError(f"base_network: timm has no weights {name!r}; it has: {tags}") from None
+
+
+def _fetch_weights(name: str, hub_id: str | None) -> Path:
+    """The weights as safetensors; fetched here, as timm would try many times and then fall back to a pickle."""
+    fix = 'set pretrained = false, or use "efficientnet_lite0", whose weights are installed'
+    if not hub_id:
+        raise BadInputError(f"base_network: timm has no pretrained weights for {name}; {fix}")
+    try:
+        folder = huggingface_hub.snapshot_download(hub_id, allow_patterns=[_WEIGHTS_FILE])
+    except Exception as error:
+        raise BadInputError(
+            f"base_network: the weights of timm/{name} cannot be fetched from the Hugging Face hub "
+            f"({_reason(error)}); connect to it, {fix}"
+        ) from error
+    path = Path(folder) / _WEIGHTS_FILE
+    if not path.is_file():
+        raise BadInputError(f"base_network: {hub_id} on the Hugging Face hub has no {_WEIGHTS_FILE}; {fix}")
+    return path
+
+
+def _create(name: str, options: dict[str, Any]) -> tuple[nn.Module, str]:
+    try:
+        return timm.create_model(name, global_pool="", **options), "forward"
+    except (AssertionError, ValueError, NotImplementedError):
+        # A few networks cannot leave out their pooling; their last map is to be had by another way.
+        return timm.create_model(name, **options), "forward_features"
+
+
+def _features_of_blank(network: nn.Module, method: str, name: str, image_size_px: int) -> Tensor:
     training = network.training
     try:
         with torch.inference_mode():
-            features: Tensor = network.eval()(torch.zeros(1, 3, image_size_px, image_size_px))
+            blank = torch.zeros(1, 3, image_size_px, image_size_px)
+            features = getattr(network.eval(), method)(blank)
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInputError(
-            f"image_size_px: {name} cannot take images of {image_size_px} px ({reason}); try 224"
+            f"image_size_px: {name} cannot take images of {image_size_px} px ({_reason(error)}); try 224"
         ) from error
     finally:
         network.train(training)
-    if features.ndim not in (3, 4):
-        raise BadInputError(
-            f"base_network: {name} gives no feature maps, but a tensor of {features.ndim} axes"
-        )
+    if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+        raise BadInputError(f"base_network: {name} does not give one feature map; take another network")
     return features
 
 
 def _stages(network: nn.Module) -> list[list[str]]:
     """Parameter names by stage, from the input on, as timm groups them for its layer-wise learning rates."""
-    matcher = network.group_matcher(coarse=True)  # type: ignore[operator]
+    try:
+        matcher = network.group_matcher(coarse=True)  # type: ignore[operator]
+    except (
+        AttributeError,
+        AssertionError,
+        NotImplementedError,
+    ):  # a few networks do not say; take their parts
+        stages: dict[str, list[str]] = {}
+        for name, _ in network.named_parameters():
+            stages.setdefault(name.split(".", 1)[0], []).append(name)
+        return list(stages.values())
     groups: dict[int, list[str]] = group_parameters(network, matcher, reverse=False)
     return [groups[index] for index in sorted(groups)]
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

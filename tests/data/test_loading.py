@@ -1,0 +1,185 @@
+"""The loader: same pixels as the straight way, in order, whatever the threads; errors that name the image."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from univert.core.errors import BadInputError
+from univert.data.decode import decode_rgb
+from univert.data.loading import ImageLoader, decoding_threads, map_ahead
+from univert.data.transforms import Augmentation, Box, Preprocessing, view_rng
+
+PREPROCESSING = Preprocessing(image_size_px=32, background_rgb=(9, 99, 199))
+
+
+def encoded(seed: int, size: tuple[int, int], format_name: str) -> bytes:
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (6, 6, 4 if format_name == "PNG" else 3), dtype=np.uint8))
+    out = io.BytesIO()
+    small.resize(size, Image.Resampling.BICUBIC).save(out, format_name)
+    return out.getvalue()
+
+
+class Images:
+    """A source of images in memory, as a catalogue offers them."""
+
+    def __init__(self, contents: list[bytes], boxes: list[Box | None] | None = None) -> None:
+        self.contents = contents
+        self._boxes = boxes or [None] * len(contents)
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
+        return [self.contents[position] for position in positions]
+
+    def boxes(self, positions: Sequence[int]) -> list[Box | None]:
+        return [self._boxes[position] for position in positions]
+
+    def column(self, name: str) -> np.ndarray:
+        assert name == "id"
+        return np.array([f"shoes/{i}" for i in range(len(self))], dtype=object)
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    formats = ["PNG", "WEBP", "JPEG"]
+    contents = [encoded(i, (40 + 3 * i, 60 - 2 * i), formats[i % 3]) for i in range(13)]
+    return Images(contents, [(2.0, 3.0, 30.0, 35.0) if i % 4 == 1 else None for i in range(13)])
+
+
+def straight(images: Images, position: int, view: int = 0, seed: int = 0) -> np.ndarray:
+    image = decode_rgb(
+        images.contents[position],
+        box_xyxy_px=images.boxes([position])[0],
+        background_rgb=PREPROCESSING.background_rgb,
+    )
+    if view:
+        return Augmentation().apply(image, PREPROCESSING, view_rng(seed, f"shoes/{position}", view))
+    return PREPROCESSING(image)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_loads_what_the_straight_way_gives(images: Images, workers: int) -> None:
+    loader = ImageLoader(images, PREPROCESSING, Augmentation(), seed=5, workers=workers)
+    positions, views = [3, 0, 12, 3, 7], [0, 1, 2, 2, 0]
+    batch = loader.load(positions, views)
+    assert batch.shape == (5, 3, 32, 32)
+    assert batch.dtype == torch.uint8
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    for square, position, view in zip(batch, positions, views, strict=True):
+        assert np.array_equal(square.permute(1, 2, 0).numpy(), straight(images, position, view, seed=5))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 13, 50])
+def test_batches_come_in_order_and_equal_one_load(images: Images, batch_size: int) -> None:
+    loader = ImageLoader(images, PREPROCESSING, Augmentation(), workers=3)
+    positions, views = list(range(12, -1, -1)), [i % 3 for i in range(13)]
+    batches = list(loader.batches(positions, batch_size, views))
+    assert [len(batch) for batch in batches] == [
+        min(batch_size, 13 - start) for start in range(0, 13, batch_size)
+    ]
+    assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in batches)
+    assert torch.equal(torch.cat(batches), loader.load(positions, views))
+
+
+def test_takes_numpy_positions_and_none_at_all(images: Images) -> None:
+    loader = ImageLoader(images, PREPROCESSING)
+    assert torch.equal(loader.load(np.array([2, 1])), loader.load([2, 1]))
+    assert loader.load([]).shape == (0, 3, 32, 32)
+    assert list(loader.batches([], 4)) == []
+
+
+def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same() -> None:
+    source = Images([encoded(1, (640, 480), "JPEG")])
+    square = ImageLoader(source, PREPROCESSING).load([0])[0].permute(1, 2, 0).numpy()
+    full = PREPROCESSING(decode_rgb(source.contents[0]))
+    assert np.abs(square.astype(int)[4:-4] - full[4:-4]).mean() < 2
+
+
+def test_a_broken_image_is_named(images: Images) -> None:
+    contents = list(images.contents)
+    contents[5] = contents[5][:60]
+    loader = ImageLoader(Images(contents), PREPROCESSING)
+    with pytest.raises(BadInputError, match="image shoes/5: "):
+        loader.load(range(13))
+    batches = loader.batches(range(13), 2)
+    assert len([next(batches), next(batches)]) == 2
+    with pytest.raises(BadInputError, match="image shoes/5: "):
+        next(batches)
+
+
+def test_a_box_outside_its_image_is_named(images: Images) -> None:
+    loader = ImageLoader(Images(images.contents[:1], [(500.0, 500.0, 600.0, 600.0)]), PREPROCESSING)
+    with pytest.raises(BadInputError, match="image shoes/0: box"):
+        loader.load([0])
+
+
+@pytest.mark.parametrize(
+    ("positions", "views", "message"),
+    [
+        ([13], None, r"positions must lie in 0..12"),
+        ([-1], None, r"positions must lie in 0..12"),
+        ([0, 1], [0], "views must have one number an image"),
+        ([0], [-1], "views must be 0"),
+        ([0], [1], "need an augmentation"),
+    ],
+)
+def test_refuses_bad_requests(
+    images: Images, positions: list[int], views: list[int] | None, message: str
+) -> None:
+    with pytest.raises(BadInputError, match=message):
+        ImageLoader(images, PREPROCESSING).load(positions, views)
+
+
+def test_refuses_bad_numbers(images: Images) -> None:
+    with pytest.raises(BadInputError, match="workers must be at least 1"):
+        ImageLoader(images, PREPROCESSING, workers=0)
+    with pytest.raises(BadInputError, match="batch_size must be at least 1"):
+        ImageLoader(images, PREPROCESSING).batches([0], 0)
+    assert 1 <= decoding_threads(None) <= 8
+
+
+def test_map_ahead_keeps_order_and_works_at_most_a_window_ahead() -> None:
+    running, most, started = 0, 0, 0
+    lock = threading.Lock()
+
+    def job(number: int) -> int:
+        nonlocal running, most, started
+        with lock:
+            running, started = running + 1, started + 1
+            most = max(most, running)
+        time.sleep(0.002 * (5 - number % 5))
+        with lock:
+            running -= 1
+        return number * number
+
+    results = map_ahead(job, range(40), workers=3)
+    for number in range(40):
+        assert next(results) == number * number
+        assert started <= number + 1 + 4
+    assert list(results) == []
+    assert most <= 3
+
+
+def test_map_ahead_raises_in_place_and_stops_when_left() -> None:
+    def jobs() -> Iterator[int]:
+        yield from range(6)
+        raise RuntimeError("the source broke")
+
+    results = map_ahead(lambda number: number, jobs(), workers=1)
+    with pytest.raises(RuntimeError, match="the source broke"):
+        list(results)
+    done: list[int] = []
+    for _ in map_ahead(done.append, range(1000), workers=2):
+        break
+    assert len(done) <= 5
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("univert-decode")]

@@ -1,0 +1,229 @@
+"""Preprocessing and augmentation: geometry against a naive oracle, and views that depend on nothing but their name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+
+from tests.data import pictures
+from univert.core.errors import BadInputError
+from univert.data.transforms import Augmentation, Preprocessing, _jitter, view_rng
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+NO_COLOUR = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(pictures.noise(width, height))
+
+
+@pytest.mark.parametrize(("width", "height"), [(200, 100), (100, 200), (64, 64), (1, 500), (33, 32), (7, 3)])
+def test_pad_keeps_everything_and_fills_up_with_background(width: int, height: int) -> None:
+    square = Preprocessing(image_size_px=64, background_rgb=BLUE)(Image.new("RGB", (width, height), RED))
+    assert square.shape == (64, 64, 3)
+    assert square.dtype == np.uint8
+    red = (square == RED).all(-1)
+    assert (red | (square == BLUE).all(-1)).all()
+    expected = [max(1, round(64 * side / max(width, height))) for side in (height, width)]
+    assert [red.any(1).sum(), red.any(0).sum()] == expected
+    rows, columns = np.nonzero(red.any(1))[0], np.nonzero(red.any(0))[0]
+    assert abs((rows[0] + rows[-1]) - 63) <= 1
+    assert abs((columns[0] + columns[-1]) - 63) <= 1
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
+@pytest.mark.parametrize("size", [(90, 60), (60, 90), (64, 64)])
+def test_fits_equal_the_naive_way(size: tuple[int, int], interpolation: Any) -> None:
+    """Pad or crop first, resize then: two steps, where ours is one."""
+    image = Image.fromarray(pictures.smooth(*size))
+    resample = Image.Resampling[interpolation.upper()]
+    side, low = max(size), min(size)
+    padded = Image.new("RGB", (side, side), (128, 128, 128))
+    padded.paste(image, ((side - size[0]) // 2, (side - size[1]) // 2))
+    left, top = (size[0] - low) // 2, (size[1] - low) // 2
+    naive = {
+        "pad": padded.resize((32, 32), resample),
+        "crop": image.crop((left, top, left + low, top + low)).resize((32, 32), resample),
+        "stretch": image.resize((32, 32), resample),
+    }
+    for fit, expected in naive.items():
+        preprocessing = Preprocessing(
+            image_size_px=32,
+            fit=fit,  # type: ignore[arg-type]
+            interpolation=interpolation,
+            background_rgb=(128, 128, 128),
+        )
+        difference = np.abs(preprocessing(image).astype(int) - np.asarray(expected))
+        if fit == "pad":  # ours begins and ends on whole pixels: up to one step of the gradient apart
+            difference = difference[7:25, 7:25]
+        assert difference.max() <= (255 / 21 if fit == "pad" else 3)
+
+
+def test_an_image_of_the_right_size_passes_untouched() -> None:
+    image = noise(64, 64)
+    for fit in ("pad", "crop", "stretch"):
+        assert np.array_equal(Preprocessing(image_size_px=64, fit=fit)(image), np.asarray(image))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"image_size_px": 4}, "image_size_px"),
+        ({"fit": "squeeze"}, "fit"),
+        ({"interpolation": "magic"}, "interpolation"),
+        ({"background_rgb": (0, 0, 256)}, "background_rgb"),
+        ({"background_rgb": (0, 0)}, "background_rgb"),
+    ],
+)
+def test_preprocessing_refuses_bad_values(values: dict[str, object], named: str) -> None:
+    with pytest.raises(BadInputError, match=named):
+        Preprocessing(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"min_scale": 0.0}, "min_scale"),
+        ({"min_scale": 0.9, "max_scale": 0.8}, "max_scale"),
+        ({"max_aspect": 0.5}, "max_aspect"),
+        ({"flip_probability": 1.5}, "flip_probability"),
+        ({"saturation": -0.1}, "saturation"),
+        ({"max_rotation_degrees": 200.0}, "max_rotation_degrees"),
+    ],
+)
+def test_augmentation_refuses_bad_values(values: dict[str, float], named: str) -> None:
+    with pytest.raises(BadInputError, match=named):
+        Augmentation(**values)
+
+
+augmentations = st.builds(
+    Augmentation,
+    min_scale=st.floats(0.05, 1),
+    max_scale=st.floats(1, 2),
+    max_aspect=st.floats(1, 2),
+    flip_probability=st.floats(0, 1),
+    brightness=st.floats(0, 1),
+    contrast=st.floats(0, 1),
+    saturation=st.floats(0, 1),
+    max_rotation_degrees=st.sampled_from([0.0, 15.0]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    augmentation=augmentations,
+    fit=st.sampled_from(["pad", "crop", "stretch"]),
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    seed=st.integers(0, 2**40),
+    image_id=st.text(max_size=8),
+    view=st.integers(1, 1000),
+)
+def test_a_view_depends_on_seed_id_and_view_alone(
+    augmentation: Augmentation, fit: str, size: tuple[int, int], seed: int, image_id: str, view: int
+) -> None:
+    preprocessing = Preprocessing(image_size_px=24, fit=fit)  # type: ignore[arg-type]
+    image = noise(*size)
+    before = image.tobytes()
+    first = augmentation.apply(image, preprocessing, view_rng(seed, image_id, view))
+    np.random.default_rng(1).random(100)
+    augmentation.apply(noise(5, 5), preprocessing, view_rng(seed, image_id, view + 1))
+    again = augmentation.apply(image, preprocessing, view_rng(seed, image_id, view))
+    assert first.shape == (24, 24, 3)
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, again)
+    assert image.tobytes() == before
+
+
+def test_views_are_the_same_in_another_process_and_on_every_machine() -> None:
+    code = "from univert.data.transforms import view_rng; print(view_rng(7, 'smileys/grinning', 3).random(3).tolist())"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[0.9317514617476351, 0.5781181996767897, 0.7388880186789553]"
+
+
+def test_views_seeds_and_images_differ_from_each_other() -> None:
+    draws = {
+        view_rng(seed, name, view).random()
+        for seed in range(4)
+        for name in ("a", "b", "1")
+        for view in range(1, 5)
+    }
+    assert len(draws) == 4 * 3 * 4
+
+
+def test_switched_off_it_is_the_clean_square() -> None:
+    nothing = Augmentation(min_scale=1.0, max_aspect=1.0, flip_probability=0.0, **NO_COLOUR)
+    for fit in ("pad", "crop", "stretch"):
+        preprocessing = Preprocessing(image_size_px=48, fit=fit)  # type: ignore[arg-type]
+        image = noise(70, 50)
+        assert np.array_equal(nothing.apply(image, preprocessing, view_rng(0, "a", 1)), preprocessing(image))
+
+
+def test_switching_one_change_off_leaves_the_others_as_they_were() -> None:
+    image, preprocessing = noise(70, 50), Preprocessing(image_size_px=48)
+    for view in range(1, 9):
+        flipped = Augmentation(flip_probability=1.0, **NO_COLOUR).apply(
+            image, preprocessing, view_rng(0, "a", view)
+        )
+        plain = Augmentation(flip_probability=0.0, **NO_COLOUR).apply(
+            image, preprocessing, view_rng(0, "a", view)
+        )
+        assert np.array_equal(flipped[:, ::-1], plain)
+
+
+def test_crops_keep_the_stated_share_of_the_image() -> None:
+    """A gradient image tells from its colours which part of it a crop shows."""
+    ramp = np.zeros((200, 200, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(200)[None], np.arange(200)[:, None]
+    image = Image.fromarray(ramp)
+    augmentation = Augmentation(min_scale=0.5, max_aspect=1.5, flip_probability=0.0, **NO_COLOUR)
+    shares = []
+    for view in range(1, 200):
+        out = augmentation.apply(image, Preprocessing(image_size_px=100), view_rng(0, "ramp", view)).astype(
+            float
+        )
+        width, height = (np.ptp(out[..., axis]) / 200 for axis in (0, 1))
+        shares.append(width * height)
+        assert 1 / 1.6 < width / height < 1.6
+    assert 0.38 < min(shares) < 0.6
+    assert 0.9 < max(shares) <= 1.0
+
+
+def test_scales_above_one_shrink_onto_background() -> None:
+    augmentation = Augmentation(
+        min_scale=4.0, max_scale=4.0, max_aspect=1.0, flip_probability=0.0, **NO_COLOUR
+    )
+    preprocessing = Preprocessing(image_size_px=64, background_rgb=BLUE)
+    out = augmentation.apply(Image.new("RGB", (100, 100), RED), preprocessing, view_rng(0, "a", 1))
+    assert (out == RED).all(-1).sum() == 32 * 32
+    assert (out == BLUE).all(-1).sum() == 64 * 64 - 32 * 32
+
+
+def test_rotation_turns_onto_background() -> None:
+    augmentation = Augmentation(
+        min_scale=1.0, max_aspect=1.0, flip_probability=0.0, max_rotation_degrees=45.0, **NO_COLOUR
+    )
+    preprocessing = Preprocessing(image_size_px=64, background_rgb=BLUE)
+    out = augmentation.apply(Image.new("RGB", (100, 100), RED), preprocessing, view_rng(0, "a", 2))
+    assert tuple(out[32, 32]) == RED
+    assert tuple(out[0, 0]) == BLUE
+
+
+@pytest.mark.parametrize("factors", [(1.2, 1.0, 1.0), (1.0, 0.7, 1.0), (1.0, 1.0, 1.3), (0.9, 1.1, 0.8)])
+def test_colour_jitter_equals_its_steps_one_after_the_other(factors: tuple[float, float, float]) -> None:
+    image = Image.fromarray(
+        (np.asarray(noise(40, 40)) // 4 + 90).astype(np.uint8)
+    )  # nothing is clipped on the way
+    expected: Image.Image = image
+    for enhance, factor in zip(
+        (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors, strict=True
+    ):
+        expected = enhance(expected).enhance(factor)
+    difference = np.abs(np.asarray(_jitter(image, *factors)).astype(int) - np.asarray(expected))
+    assert difference.max() <= 3

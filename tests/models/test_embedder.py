@@ -1,0 +1,357 @@
+"""The embedder: what it takes, what it gives, what learns, and that no way of asking changes the answer."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from tests.data.test_loading import Images
+from univert.core.errors import BadInputError
+from univert.models.embedder import Embedder, EmbedderConfig
+
+SIZE_PX = 48
+
+
+def tiny(**changes: Any) -> EmbedderConfig:
+    values: dict[str, Any] = {
+        "base_network": "timm/test_efficientnet",
+        "pretrained": False,
+        "hidden_sizes": (24,),
+        "size": 16,
+        "image_size_px": SIZE_PX,
+    }
+    return EmbedderConfig(**(values | changes))
+
+
+@pytest.fixture(scope="module")
+def model() -> Embedder:
+    torch.manual_seed(0)
+    return Embedder(tiny()).eval()
+
+
+def picture(seed: int, width: int = 70, height: int = 50) -> Image.Image:
+    colours = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def test_features_and_project_make_up_forward(model: Embedder) -> None:
+    images = torch.randint(0, 256, (3, 3, SIZE_PX, SIZE_PX), dtype=torch.uint8)
+    with torch.no_grad():
+        features = model.features(images)
+        assert features.shape == (3, model.feature_size)
+        assert torch.equal(model(images), model.project(features))
+        assert torch.allclose(model(images / 255), model(images), atol=1e-5)
+        mean, std = (
+            torch.tensor(values).view(1, 3, 1, 1) for values in (model.trunk.mean_rgb, model.trunk.std_rgb)
+        )
+        by_hand = model.trunk((images / 255 - mean) / std).mean((2, 3))
+    assert torch.allclose(features, by_hand, atol=1e-5)
+
+
+def test_without_a_head_the_embedding_is_the_pooled_feature() -> None:
+    model = Embedder(tiny(size=None)).eval()
+    assert model.config.hidden_sizes == ()
+    assert model.size == model.feature_size
+    images = torch.rand(2, 3, SIZE_PX, SIZE_PX)
+    with torch.no_grad():
+        features = model.features(images)
+        assert torch.allclose(model(images), features / features.norm(dim=1, keepdim=True), atol=1e-6)
+
+
+def as_file(image: Image.Image, folder: Path) -> Path:
+    image.save(folder / "image.png")
+    return folder / "image.png"
+
+
+def as_bytes(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+WAYS: dict[str, Callable[[Image.Image, Path], Any]] = {
+    "PIL image": lambda image, _: image,
+    "path": as_file,
+    "text path": lambda image, folder: str(as_file(image, folder)),
+    "bytes": lambda image, _: as_bytes(image),
+    "uint8 array": lambda image, _: np.asarray(image),
+    "float array": lambda image, _: np.asarray(image) / 255,
+    "single precision array": lambda image, _: (np.asarray(image) / 255).astype(np.float32),
+    "RGBA array": lambda image, _: np.asarray(image.convert("RGBA")),
+    "RGBA image": lambda image, _: image.convert("RGBA"),
+    "tensor": lambda image, _: torch.from_numpy(np.array(image)).permute(2, 0, 1),
+    "float tensor": lambda image, _: torch.from_numpy(np.asarray(image) / 255).permute(2, 0, 1),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_hand_over_an_image_gives_the_same_vector(
+    model: Embedder, way: str, tmp_path: Path
+) -> None:
+    image = picture(1)
+    expected = model.embed([image])
+    given = WAYS[way](image, tmp_path)
+    assert expected.shape == (1, 16)
+    assert expected.dtype == np.float32
+    assert np.linalg.norm(expected) == pytest.approx(1, abs=1e-6)
+    for items in (given, [given], (item for item in [given])):
+        assert np.array_equal(model.embed(items), expected)
+
+
+def test_greyscale_transparency_and_orientation(model: Embedder) -> None:
+    grey = picture(2).convert("L")
+    expected = model.embed(grey.convert("RGB"))
+    for same in (grey, np.asarray(grey), np.asarray(grey)[:, :, None]):
+        assert np.array_equal(model.embed(same), expected)
+    sixteen = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    assert np.array_equal(model.embed(sixteen), expected)
+
+    seen_through = picture(3).convert("RGBA")
+    seen_through.putalpha(0)
+    white = Image.new("RGB", seen_through.size, "white")
+    assert np.array_equal(model.embed(seen_through), model.embed(white))
+
+    turned = picture(4).transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    assert np.array_equal(model.embed(turned), model.embed(picture(4)))
+
+
+def test_batches_of_arrays_and_tensors_are_many_images(model: Embedder) -> None:
+    images = [picture(seed, 40, 40) for seed in range(3)]
+    arrays = np.stack([np.asarray(image) for image in images])
+    expected = model.embed(images)
+    assert np.array_equal(model.embed(arrays), expected)
+    assert np.array_equal(model.embed(torch.from_numpy(arrays).permute(0, 3, 1, 2)), expected)
+
+
+def test_the_batch_size_does_not_matter(model: Embedder) -> None:
+    images = [picture(seed, 30 + seed, 60 - seed) for seed in range(21)]
+    expected = np.concatenate([model.embed(image) for image in images])
+    for batch_size in (1, 2, 5, 20, 64):
+        assert np.abs(model.embed(images, batch_size=batch_size) - expected).max() < 1e-6
+
+
+@pytest.mark.slow
+def test_the_batch_size_does_not_matter_for_the_default_network() -> None:
+    model = Embedder().eval()
+    images = [picture(seed, 90, 128) for seed in range(40)]
+    expected = model.embed(images, batch_size=40)
+    for batch_size in (1, 3, 8, 32):
+        assert np.abs(model.embed(images, batch_size=batch_size) - expected).max() < 1e-6
+
+
+def test_a_catalogue_gives_what_its_images_give(model: Embedder) -> None:
+    pictures = [picture(seed) for seed in range(9)]
+    catalogue = Images([as_bytes(image) for image in pictures])
+    for batch_size in (2, 64):
+        vectors = model.embed_catalogue(catalogue, batch_size=batch_size)
+        assert np.abs(vectors - model.embed(pictures)).max() < 1e-6
+    boxed = Images([as_bytes(pictures[0])], [(5.0, 10.0, 45.0, 40.0)])
+    cropped = model.embed(pictures[0].crop((5, 10, 45, 40)))
+    assert np.abs(model.embed_catalogue(boxed) - cropped).max() < 1e-6
+
+
+def test_nothing_gives_no_rows(model: Embedder) -> None:
+    for nothing in ([], iter([]), np.empty((0, 8, 8, 3), np.uint8)):
+        vectors = model.embed(nothing)
+        assert vectors.shape == (0, 16)
+        assert vectors.dtype == np.float32
+    assert model.embed_catalogue(Images([])).shape == (0, 16)
+
+
+def test_embedding_leaves_the_mode_and_the_gradients_alone() -> None:
+    model = Embedder(tiny(dropout=0.5))
+    model.train()
+    before = copy.deepcopy(model.state_dict())
+    first = model.embed(picture(0))
+    assert model.training
+    assert model.head.training
+    assert np.array_equal(first, model.embed(picture(0)))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(BadInputError):
+        model.embed([None])  # type: ignore[list-item]
+    assert model.training
+    assert model(torch.rand(2, 3, SIZE_PX, SIZE_PX)).requires_grad
+
+
+BAD_ITEMS: dict[str, tuple[Any, str]] = {
+    "nothing": (None, "embed takes paths"),
+    "a number": (3, "got a value of type int"),
+    "a number within": ([picture(0), 3], "image 1: must be a path"),
+    "no such file": (["nowhere.png"], r"image 0: nowhere\.png cannot be read: No such file"),
+    "not an image": (b"hello", "image 0: .*not an image"),
+    "channels first": (np.zeros((3, 20, 30), np.uint8), r"transpose it to \(H, W, 3\)"),
+    "five channels": (np.zeros((20, 30, 5), np.uint8), r"must have the shape .* got \(20, 30, 5\)"),
+    "one axis": ([np.zeros(20, np.uint8)], "must have the shape"),
+    "no pixels": ([np.zeros((0, 3, 3), np.uint8)], "has no pixels"),
+    "not a number": (np.full((4, 4, 3), np.nan), "floats must be finite"),
+    "infinite": (np.full((4, 4, 3), np.inf), "floats must be finite"),
+    "floats to 255": (np.full((4, 4, 3), 200.0), "divide by 255"),
+    "negative": (np.full((4, 4, 3), -0.5), "lie in 0..1"),
+    "integers": (np.zeros((4, 4, 3), np.int64), "must hold uint8, or floats from 0 to 1, got int64"),
+    "channels last tensor": (torch.zeros(20, 30, 3), r"tensor must have the shape \(3, H, W\)"),
+    "32 bits": (Image.new("F", (4, 4)), "PIL mode F"),
+    "empty image": (Image.new("RGB", (0, 5)), "has no pixels"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ITEMS)
+def test_what_is_no_image_is_named(model: Embedder, name: str) -> None:
+    items, message = BAD_ITEMS[name]
+    with pytest.raises(BadInputError, match=message) as caught:
+        model.embed(items)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_is_named(model: Embedder, tmp_path: Path) -> None:
+    path = as_file(picture(0), tmp_path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(BadInputError, match=r"image\.png: the image breaks off"):
+        model.embed([picture(0), path])
+
+
+def test_a_batch_size_of_none_is_refused(model: Embedder) -> None:
+    with pytest.raises(BadInputError, match="batch_size must be at least 1, got 0"):
+        model.embed([], batch_size=0)
+    with pytest.raises(BadInputError, match="batch_size must be at least 1, got -1"):
+        model.embed_catalogue(Images([]), batch_size=-1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": 0}, "size must lie in"),
+        ({"hidden_sizes": (0,)}, "hidden_sizes must be positive"),
+        ({"dropout": 1.0}, "dropout must lie in"),
+        ({"pooling": "median"}, "pooling must be one of"),
+        ({"size": None, "batch_norm": True}, "belong to the head"),
+        ({"image_size_px": 2}, "image_size_px"),
+        ({"fit": "squash"}, "fit must be"),
+    ],
+)
+def test_bad_configurations_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        Embedder(tiny(**values))
+
+
+def statistics(model: Embedder) -> dict[str, torch.Tensor]:
+    return {
+        name: value.clone()
+        for name, value in model.state_dict().items()
+        if name.startswith("trunk.") and "running" in name
+    }
+
+
+@pytest.mark.parametrize(("trunk", "blocks"), [("frozen", 1), ("partial", 1), ("partial", 3), ("full", 1)])
+def test_only_what_should_learn_does(trunk: Any, blocks: int) -> None:
+    torch.manual_seed(0)
+    model = Embedder(tiny(pooling="gem"))
+    groups = model.trainable(trunk, partial_blocks=blocks)
+    assert [group["name"] for group in groups] == (["head"] if trunk == "frozen" else ["head", "trunk"])
+    chosen = {id(parameter) for group in groups for parameter in group["params"]}
+    assert {id(p) for p in model.parameters() if p.requires_grad} == chosen
+    stages = model.trunk.stages
+    learning = {"frozen": 0, "partial": blocks, "full": len(stages)}[trunk]
+    expected = {name for stage in stages[len(stages) - learning :] for name in stage}
+    assert {name for name, p in model.trunk.network.named_parameters() if p.requires_grad} == expected
+
+    before, weights = statistics(model), copy.deepcopy(dict(model.named_parameters()))
+    optimiser = torch.optim.SGD(groups, lr=0.1)
+    for _ in range(2):
+        model.train()
+        assert model.training
+        assert model.head.training
+        target = torch.nn.functional.normalize(torch.randn(4, 16), dim=1)
+        loss = (model(torch.rand(4, 3, SIZE_PX, SIZE_PX)) - target).square().sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == (id(parameter) in chosen), name
+        if id(parameter) not in chosen:
+            assert torch.equal(parameter, weights[name]), name
+    after = statistics(model)
+    for name, module in model.trunk.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            frozen = not module.weight.requires_grad
+            assert module.training != frozen
+            assert (
+                torch.equal(before[f"trunk.{name}.running_mean"], after[f"trunk.{name}.running_mean"])
+                == frozen
+            )
+    if trunk == "full":
+        assert all(p.requires_grad for p in model.parameters())
+
+
+def test_freezing_again_replaces_the_choice() -> None:
+    model = Embedder(tiny())
+    model.trainable("full")
+    model(torch.rand(2, 3, SIZE_PX, SIZE_PX)).sum().backward()
+    model.trainable("frozen")
+    assert all(p.grad is None for p in model.trunk.parameters())
+    assert not any(module.training for module in model.trunk.modules())
+    model.trainable("full")
+    assert all(module.training for module in model.trunk.modules())
+    model.eval()
+    model.trainable("full")
+    assert not any(module.training for module in model.modules())
+
+
+def test_impossible_choices_are_refused() -> None:
+    model = Embedder(tiny())
+    stages = len(model.trunk.stages)
+    with pytest.raises(BadInputError, match='trunk must be "frozen"'):
+        model.trainable("half")  # type: ignore[arg-type]
+    for count in (0, stages + 1):
+        with pytest.raises(BadInputError, match=rf"partial_blocks must lie in 1\.\.{stages}"):
+            model.trainable("partial", partial_blocks=count)
+    with pytest.raises(BadInputError, match="nothing would learn"):
+        Embedder(tiny(size=None)).trainable("frozen")
+
+
+def test_images_and_weights_stay_channels_last(model: Embedder, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "model")
+    models = (
+        model,
+        copy.deepcopy(model),
+        Embedder.from_pretrained(tmp_path / "model"),
+        Embedder(tiny()).double(),
+    )
+    for candidate in models:
+        weights = [value for value in candidate.parameters() if value.ndim == 4]
+        assert all(value.is_contiguous(memory_format=torch.channels_last) for value in weights)
+        assert all(_flow_is_channels_last(candidate))
+
+
+def _flow_is_channels_last(model: Embedder) -> list[bool]:
+    seen: list[bool] = []
+
+    def look(_: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        seen.extend(value.is_contiguous(memory_format=torch.channels_last) for value in (inputs[0], output))
+
+    hooks = [
+        module.register_forward_hook(look) for module in model.modules() if isinstance(module, nn.Conv2d)
+    ]
+    with torch.inference_mode():
+        model.features(torch.rand(2, 3, SIZE_PX, SIZE_PX).to(model.pixel_scale.dtype))
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) > 10
+    return seen
+
+
+@pytest.mark.gpu
+def test_a_cuda_device_gives_the_same_vectors(model: Embedder) -> None:
+    images = [picture(seed) for seed in range(9)]
+    expected = model.embed(images)
+    vectors = copy.deepcopy(model).cuda().embed(images, batch_size=4)
+    assert np.abs(vectors - expected).max() < 1e-3

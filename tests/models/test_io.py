@@ -1,0 +1,217 @@
+"""Models on disk: what is saved comes back, and whatever is wrong with a folder is said in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+import univert
+from univert.core.errors import BadInputError
+from univert.models.card import ModelCard
+from univert.models.embedder import Embedder, EmbedderConfig
+from univert.models.io import load_model
+
+CONFIG = EmbedderConfig(
+    base_network="timm/test_resnet",
+    pretrained=False,
+    pooling="gem",
+    hidden_sizes=(12, 10),
+    size=8,
+    batch_norm=True,
+    dropout=0.1,
+    image_size_px=32,
+    fit="crop",
+    background_rgb=(1, 2, 3),
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Embedder:
+    torch.manual_seed(3)
+    model = Embedder(CONFIG)
+    model.train()(torch.rand(4, 3, 32, 32))  # moves the statistics of the batch normalisations
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def saved(model: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model.save_pretrained(tmp_path_factory.mktemp("models") / "model")
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def test_what_is_saved_comes_back(model: Embedder, saved: Path) -> None:
+    assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    for source in (saved, str(saved)):
+        loaded = univert.Embedder.from_pretrained(source)
+        assert loaded.config == CONFIG
+        assert loaded.preprocessing == model.preprocessing
+        assert loaded.fingerprint == model.fingerprint
+        assert not loaded.training
+        image = Image.new("RGB", (40, 30), "orange")
+        assert np.array_equal(loaded.embed(image), model.embed(image))
+        assert loaded.state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_model_without_a_head_comes_back(tmp_path: Path) -> None:
+    model = Embedder(EmbedderConfig(base_network="timm/test_resnet", pretrained=False, size=None))
+    loaded = Embedder.from_pretrained(model.save_pretrained(tmp_path / "model"))
+    assert loaded.config.size is None
+    assert loaded.size == model.feature_size
+
+
+def test_loading_draws_no_random_numbers(saved: Path) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    load_model(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_fingerprints_tell_models_apart(model: Embedder, saved: Path) -> None:
+    other = load_model(saved)
+    with torch.no_grad():
+        next(other.head.parameters())[0, 0] += 1e-3
+    assert other.fingerprint != model.fingerprint
+    assert len(model.fingerprint) == 32
+    torch.manual_seed(3)
+    assert Embedder(CONFIG).fingerprint != model.fingerprint
+
+
+def test_an_existing_folder_is_kept(model: Embedder, folder: Path) -> None:
+    with pytest.raises(BadInputError, match="exists already"):
+        model.save_pretrained(folder)
+    model.save_pretrained(folder, overwrite=True)
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_the_card_states_what_is_known(model: Embedder, tmp_path: Path) -> None:
+    card = ModelCard(
+        name="Unified",
+        recipe_toml="seed = 1\n",
+        catalogue_fingerprint="abc",
+        verticals=["flags", "food"],
+        figures={"recall@1 | merged": 0.51234, "images": 1200, "note": "two\nlines"},
+    )
+    model.save_pretrained(tmp_path / "model", card)
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: univert\n")
+    for part in (
+        "# Unified",
+        "verticals (2): flags, food",
+        "`abc`",
+        "| recall@1 \\| merged | 0.512 |",
+        "| images | 1200 |",
+        "| note | two lines |",
+        "```toml\nseed = 1\n```",
+        '"image_size_px": 32',
+        "unit vector of 8 numbers",
+    ):
+        assert part in text
+
+
+def test_the_card_of_an_untrained_model_claims_nothing(saved: Path) -> None:
+    text = (saved / "README.md").read_text()
+    assert "None were measured." in text
+    assert "no trained head" in text
+
+
+def test_there_is_no_such_model(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no such model folder"):
+        load_model(tmp_path / "nothing")
+    with pytest.raises(BadInputError, match=r"is not a model: it has no config\.json"):
+        load_model(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInputError, match="is a file; pass the model's folder"):
+        load_model(tmp_path / "file")
+
+
+def damage_json(text: str) -> Any:
+    return lambda folder: (folder / "config.json").write_text(text)
+
+
+def change_config(**changes: Any) -> Any:
+    def change(folder: Path) -> None:
+        stored = json.loads((folder / "config.json").read_text())
+        for key, value in changes.items():
+            if key in ("format", "weights_fingerprint"):
+                stored[key] = value
+            else:
+                stored["config"][key] = value
+        (folder / "config.json").write_text(json.dumps(stored))
+
+    return change
+
+
+def truncate(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def replace_weights(folder: Path) -> None:
+    safetensors.torch.save_file({"a": torch.zeros(2)}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_json("{"), r"config\.json cannot be read"),
+        (damage_json("[]"), "is not the configuration of a Univert model"),
+        (damage_json('{"format": 1}'), "is not the configuration of a Univert model"),
+        (change_config(format=99), "unknown format 99, this version reads 1; upgrade univert"),
+        (change_config(imagesize_px=32), r"unknown key imagesize_px; did you mean image_size_px\?"),
+        (change_config(size="large"), r"config\.json: size"),
+        (change_config(size=-1), "size must lie in"),
+        (change_config(size=9), "weights and configuration do not fit"),
+        (change_config(base_network="timm/test_resnet_2"), "timm has no network"),
+        (change_config(weights_fingerprint="0"), r"does not belong to its config\.json"),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"incomplete: it has no model\.safetensors"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"no weights"), "is damaged"),
+        (truncate, "is damaged"),
+        (replace_weights, r"does not belong to its config\.json"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said_in_one_line(folder: Path, damage: Any, message: str) -> None:
+    damage(folder)
+    with pytest.raises(BadInputError, match=message) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_on_the_hub_is_fetched_by_its_three_files(
+    saved: Path, model: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def fetch(hub_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((hub_id, revision, allow_patterns))
+        return str(saved)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    loaded = Embedder.from_pretrained("owner/some-model", revision="v1")
+    assert loaded.fingerprint == model.fingerprint
+    assert asked == [("owner/some-model", "v1", ["config.json", "model.safetensors", "README.md"])]
+
+
+def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(hub_id: str, **_: Any) -> str:
+        raise ConnectionError("no route\nand much more")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(BadInputError, match=r"owner/model: no such folder here, .*hub: no route$"):
+        load_model("owner/model")
+
+
+def test_a_revision_of_a_folder_is_refused(saved: Path) -> None:
+    with pytest.raises(BadInputError, match="revision belongs to models on the hub"):
+        load_model(saved, revision="v1")
