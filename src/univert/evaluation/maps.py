@@ -1,0 +1,193 @@
+"""A catalogue on a plane: which images to draw, where t-SNE puts them, and the same picture in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from univert.core.errors import BadInputError
+
+_FEWEST_FOR_TSNE = 10
+"""Below this t-SNE has no neighbourhoods to keep; the first two principal components say as much."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """Where a vertical lies in the embedding space, among the images of the map.
+
+    Attributes:
+        vertical: its name.
+        images: its images on the map.
+        same_vertical: mean share of an image's nearest neighbours that are of its own vertical, 0 to 1; null
+            for a map of one image.
+        nearest_other: the other vertical met most often among those neighbours; null if there is none.
+        nearest_other_share: the share of the neighbours which that vertical has, 0 to 1.
+    """
+
+    vertical: str
+    images: int
+    same_vertical: float | None
+    nearest_other: str | None
+    nearest_other_share: float
+
+
+def sample_for_map(
+    verticals: Sequence[str],
+    products: Sequence[str | None],
+    *,
+    per_vertical: int = 2000,
+    total: int = 3000,
+    seed: int = 0,
+) -> npt.NDArray[np.int64]:
+    """Choose the images to draw: a fair share for each vertical, whole products rather than stray images.
+
+    A vertical smaller than its share is drawn whole, and what it leaves is shared by the others. Products are
+    drawn in a seeded random order and enter with all their images, so that the map can show whether those lie
+    together; an unlabelled image counts as a product of its own.
+
+    Args:
+        verticals: of each image, length N.
+        products: of each image; null for an unlabelled one.
+        per_vertical: the most images to draw of one vertical.
+        total: the most images to draw in all.
+        seed: of the random order.
+
+    Returns:
+        positions in increasing order, (M,) with M <= min(N, total).
+
+    Raises:
+        BadInputError: a limit below 1, or lengths that differ.
+    """
+    if min(per_vertical, total) < 1:
+        raise BadInputError(f"per_vertical and total must be at least 1, got {per_vertical} and {total}")
+    if len(verticals) != len(products):
+        raise BadInputError(
+            f"verticals and products must have one entry an image, got {len(verticals)} and {len(products)}"
+        )
+    rows_of: dict[str, list[int]] = {}
+    for row, vertical in enumerate(verticals):
+        rows_of.setdefault(vertical, []).append(row)
+    sizes = {vertical: min(len(rows), per_vertical) for vertical, rows in rows_of.items()}
+    share = _fair_share(sizes, total)
+    chosen: list[int] = []
+    for index, vertical in enumerate(sorted(rows_of)):
+        rng = np.random.default_rng([seed, index])
+        by_product: dict[str | tuple[int], list[int]] = {}
+        for row in rows_of[vertical]:
+            product = products[row]
+            by_product.setdefault((row,) if product is None else product, []).append(row)
+        groups = list(by_product.values())
+        order = [row for group in rng.permutation(len(groups)) for row in groups[group]]
+        chosen.extend(order[: share[vertical]])
+    return np.sort(np.asarray(chosen, dtype=np.int64))
+
+
+def tsne_map(vectors: npt.NDArray[np.float32], *, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Lay embeddings out on a plane with t-SNE (van der Maaten and Hinton 2008), by openTSNE.
+
+    Deterministic: it starts from the principal components, runs on one thread, and its only random numbers
+    come from `seed`. About 4 s for 2,500 vectors on one core.
+
+    Args:
+        vectors: (N, D) embeddings.
+        seed: of the random numbers.
+
+    Returns:
+        (N, 2) coordinates, centred, the largest absolute value 1. Fewer than ten vectors are laid out by their
+        first two principal components; equal vectors all lie at the origin.
+
+    Raises:
+        BadInputError: not a matrix, or not finite.
+    """
+    if vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise BadInputError(f"vectors must be a finite (N, D) matrix, got shape {vectors.shape}")
+    count = len(vectors)
+    centred = np.asarray(vectors, dtype=np.float64)
+    centred = centred - centred.mean(axis=0) if count else centred
+    if count < 2 or not np.abs(centred).max(initial=0.0) > 1e-6:
+        return np.zeros((count, 2), dtype=np.float32)
+    if count < _FEWEST_FOR_TSNE:
+        return _rescaled(_principal_components(centred))
+    from openTSNE import TSNE
+
+    layout = TSNE(
+        perplexity=min(30.0, (count - 1) / 3),
+        initialization="pca",
+        metric="euclidean",
+        neighbors="exact",
+        # Barnes-Hut: for a few thousand points several times faster than interpolation on a grid.
+        negative_gradient_method="bh",
+        n_jobs=1,
+        random_state=seed,
+    ).fit(centred)
+    return _rescaled(np.asarray(layout, dtype=np.float64))
+
+
+def surroundings(
+    vectors: npt.NDArray[np.float32], verticals: Sequence[str], *, neighbours: int = 10
+) -> list[Surroundings]:
+    """Say in numbers what the map shows: how much each vertical keeps to itself, and whom it borders.
+
+    Measured in the embedding space, not on the plane, so it does not share the distortions of the map.
+
+    Args:
+        vectors: (N, D) unit vectors of the images on the map.
+        verticals: of each image, length N.
+        neighbours: how many nearest images to look at.
+
+    Returns:
+        one entry a vertical, sorted by name.
+    """
+    names = sorted(set(verticals))
+    code_of = {name: code for code, name in enumerate(names)}
+    codes = np.asarray([code_of[vertical] for vertical in verticals], dtype=np.int64)
+    met = np.zeros((len(names), len(names)))
+    nearest = min(neighbours, len(codes) - 1)
+    if nearest > 0:
+        for start in range(0, len(codes), 512):
+            rows = np.arange(start, min(start + 512, len(codes)))
+            similarity = vectors[rows] @ vectors.T
+            similarity[np.arange(len(rows)), rows] = -np.inf
+            found = codes[np.argpartition(-similarity, nearest - 1, axis=1)[:, :nearest]]
+            np.add.at(met, (codes[rows][:, None], found), 1.0)
+    result = []
+    for code, name in enumerate(names):
+        share = met[code] / max(met[code].sum(), 1.0)
+        others = np.where(np.arange(len(names)) == code, -1.0, share)
+        other = int(others.argmax())
+        known = others[other] > 0
+        result.append(
+            Surroundings(
+                vertical=name,
+                images=int((codes == code).sum()),
+                same_vertical=float(share[code]) if nearest > 0 else None,
+                nearest_other=names[other] if known else None,
+                nearest_other_share=float(others[other]) if known else 0.0,
+            )
+        )
+    return result
+
+
+def _fair_share(sizes: dict[str, int], total: int) -> dict[str, int]:
+    """Share `total` so that nobody gets more than its size and what the small ones leave goes to the large."""
+    left, share = total, {}
+    for done, name in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):
+        share[name] = min(sizes[name], left // (len(sizes) - done))
+        left -= share[name]
+    return share
+
+
+def _principal_components(centred: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    left, scale, directions = np.linalg.svd(centred, full_matrices=False)
+    # The sign of a singular vector is arbitrary: fix it, or the picture may be mirrored elsewhere.
+    signs = np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(axis=1)])
+    components: npt.NDArray[np.float64] = (left * scale * np.where(signs == 0, 1.0, signs))[:, :2]
+    return np.pad(components, ((0, 0), (0, 2 - components.shape[1])))
+
+
+def _rescaled(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    points = points - (points.max(axis=0) + points.min(axis=0)) / 2
+    return np.asarray(points / max(float(np.abs(points).max()), 1e-12), dtype=np.float32)

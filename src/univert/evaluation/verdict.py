@@ -1,0 +1,154 @@
+"""What the figures say, in plain words: computed, so that it can never flatter them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from univert.evaluation.figures import Interval
+from univert.evaluation.tables import Row, lie_apart, recall_at_1
+from univert.evaluation.words import count, listing, percent, points
+
+Tone = Literal["good", "bad", "even", "note"]
+
+_ONE_POINT = 0.01
+"""Within the verticals a difference up to this much counts as level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One sentence of the verdict.
+
+    Attributes:
+        tone: whether it speaks for the model.
+        text: the sentence.
+    """
+
+    tone: Tone
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The headline of a report and the sentences below it."""
+
+    headline: str
+    findings: tuple[Finding, ...]
+
+
+def verdict(rows: Sequence[Row], best: Row | None) -> Verdict:
+    """Say what a comparison shows.
+
+    Args:
+        rows: the comparison, in any order; rows may be missing.
+        best: the row that the report is about; null when nothing was evaluated.
+    """
+    by_key = {row.key: row for row in rows}
+    if best is None:
+        return Verdict(headline="Nothing was evaluated", findings=())
+    merged = recall_at_1(best.merged)
+    if merged is None:
+        text = "No product in the evaluated split has two images, so there is nothing to look up."
+        return Verdict(
+            headline="Trained, but there are no queries", findings=(Finding(tone="bad", text=text),)
+        )
+    findings = [
+        *_against_untrained(merged, by_key.get("base"), best),
+        *_against_joint(merged, [by_key[key] for key in by_key if key.startswith("joint")], best),
+        *_against_specialists(best, by_key.get("specialists")),
+        *_by_vertical(best),
+    ]
+    return Verdict(headline=_headline(merged, best), findings=tuple(findings))
+
+
+def _headline(merged: Interval, best: Row) -> str:
+    verticals = list(best.verticals)
+    found = f"the right product comes first for {percent(merged.value)}% of queries"
+    if len(verticals) == 1:
+        return f"In {verticals[0]}, {found}"
+    return f"One model for {count(len(verticals), 'vertical')}: {found}"
+
+
+def _against_untrained(merged: Interval, base: Row | None, best: Row) -> list[Finding]:
+    untrained = recall_at_1(base.merged) if base else None
+    if untrained is None or base is best:
+        return []
+    gain = merged.value - untrained.value
+    apart = lie_apart(merged, untrained)
+    certainty = {
+        True: "; the 95% intervals lie apart",
+        False: "; the 95% intervals overlap, so read it as a tendency",
+        None: "",
+    }[apart]
+    tone: Tone = "even" if apart is False else "good" if gain > 0 else "bad"
+    return [
+        Finding(
+            tone=tone,
+            text=f"{points(gain)} points against the untrained base network"
+            f" ({percent(untrained.value)}%){certainty}.",
+        )
+    ]
+
+
+def _against_joint(merged: Interval, joint: Sequence[Row], best: Row) -> list[Finding]:
+    compared = [(row, recall_at_1(row.merged)) for row in joint if row is not best]
+    known = [(row, other) for row, other in compared if other is not None]
+    if not known:
+        return []
+    parts = [
+        f"{points(merged.value - other.value)} against {row.title} ({percent(other.value)}%)"
+        for row, other in known
+    ]
+    behind = [row for row, other in known if other.value > merged.value]
+    clear = [row for row, other in known if other.value < merged.value and lie_apart(merged, other)]
+    tone: Tone = "bad" if behind else "good" if len(clear) == len(known) else "even"
+    overlapping = any(lie_apart(merged, other) is False for _, other in known)
+    hint = " Overlapping intervals: treat these as close." if overlapping else ""
+    text = f"Against training one model on everything: {listing(parts)} points.{hint}"
+    return [Finding(tone=tone, text=text)]
+
+
+def _against_specialists(best: Row, specialists: Row | None) -> list[Finding]:
+    if specialists is None or specialists is best:
+        return []
+    pairs: dict[str, tuple[Interval, Interval]] = {}
+    for vertical, metrics in best.verticals.items():
+        mine, theirs = recall_at_1(metrics), recall_at_1(specialists.verticals.get(vertical))
+        if mine is not None and theirs is not None:
+            pairs[vertical] = (mine, theirs)
+    if not pairs:
+        return []
+    gap = {vertical: mine.value - theirs.value for vertical, (mine, theirs) in pairs.items()}
+    kept = [vertical for vertical in gap if gap[vertical] >= -_ONE_POINT]
+    worst = min(gap, key=lambda vertical: gap[vertical])
+    if len(pairs) == 1:
+        text = f"{points(gap[worst])} points against the specialist of {worst}."
+    else:
+        text = (
+            f"Within the verticals it matches or beats the specialist in {len(kept)} of {len(pairs)}"
+            f" (no more than 1 point below)"
+        )
+        if len(kept) < len(pairs):
+            overlap = lie_apart(*pairs[worst])
+            certainty = "" if overlap is None else ", intervals apart" if overlap else ", intervals overlap"
+            text += f"; furthest behind in {worst} ({points(gap[worst])}{certainty})"
+        text += "."
+    beyond_chance = any(gap[name] < -_ONE_POINT and lie_apart(*pairs[name]) for name in pairs)
+    tone: Tone = "good" if len(kept) == len(pairs) else "bad" if beyond_chance else "even"
+    return [Finding(tone=tone, text=text)]
+
+
+def _by_vertical(best: Row) -> list[Finding]:
+    findings = []
+    known = {name: recall_at_1(metrics) for name, metrics in best.verticals.items()}
+    values = {name: interval.value for name, interval in known.items() if interval is not None}
+    if len(values) > 1:
+        easy, hard = max(values, key=lambda name: values[name]), min(values, key=lambda name: values[name])
+        text = f"Easiest vertical: {easy} ({percent(values[easy])}%); hardest: {hard} ({percent(values[hard])}%)."
+        findings.append(Finding(tone="note", text=text))
+    silent = sorted(name for name, interval in known.items() if interval is None)
+    if silent:
+        text = f"No queries in {listing(silent)}: no product there has two labelled images in this split."
+        findings.append(Finding(tone="note", text=text))
+    return findings

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from univert.core.errors import BadInputError
+from univert.evaluation.maps import Surroundings, sample_for_map, surroundings, tsne_map
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def clusters(*, count=3, each=20, size=8, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(count, size)) * 3
+    return unit(np.repeat(centres, each, axis=0) + 0.3 * rng.normal(size=(count * each, size)))
+
+
+catalogues = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.one_of(st.none(), st.integers(0, 5))), min_size=1, max_size=60
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=catalogues, per_vertical=st.integers(1, 20), total=st.integers(4, 40), seed=st.integers(0, 3))
+def test_sample_keeps_its_limits_and_wastes_nothing(rows, per_vertical, total, seed):
+    verticals = [vertical for vertical, _ in rows]
+    products = [None if number is None else f"{vertical}{number}" for vertical, number in rows]
+    chosen = sample_for_map(verticals, products, per_vertical=per_vertical, total=total, seed=seed)
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    sizes = {name: min(verticals.count(name), per_vertical) for name in set(verticals)}
+    drawn = {name: [verticals[row] for row in chosen].count(name) for name in sizes}
+    assert all(drawn[name] <= sizes[name] for name in sizes)
+    assert len(chosen) == min(total, sum(sizes.values()))
+    # Fair: whoever is cut short has as many as anybody else, but for the rounding.
+    cut = [drawn[name] for name in sizes if drawn[name] < sizes[name]]
+    assert not cut or max(drawn.values()) - min(cut) <= 1
+    again = sample_for_map(verticals, products, per_vertical=per_vertical, total=total, seed=seed)
+    np.testing.assert_array_equal(chosen, again)
+    # Whole products: at most one in each vertical is cut.
+    for name in sizes:
+        own = {product for vertical, product in zip(verticals, products, strict=True) if vertical == name}
+        kept = {product: sum(products[row] == product for row in chosen) for product in own - {None}}
+        assert sum(0 < number < products.count(product) for product, number in kept.items()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"verticals": ["a"], "products": []}, "one entry an image, got 1 and 0"),
+        ({"verticals": ["a"], "products": ["x"], "total": 0}, "at least 1, got 2000 and 0"),
+    ],
+)
+def test_sample_refuses_what_cannot_be(arguments, message):
+    with pytest.raises(BadInputError, match=message):
+        sample_for_map(**arguments)
+
+
+def test_tsne_keeps_clusters_together_and_is_reproducible():
+    vectors = clusters()
+    points = tsne_map(vectors, seed=3)
+    assert points.shape == (60, 2)
+    assert points.dtype == np.float32
+    assert np.abs(points).max() == pytest.approx(1.0)
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1) + 9 * np.eye(60)
+    assert (distance.argmin(axis=1) // 20 == np.arange(60) // 20).mean() > 0.95
+    np.testing.assert_array_equal(points, tsne_map(vectors, seed=3))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
+def test_a_few_vectors_are_laid_out_without_tsne(count):
+    points = tsne_map(unit(np.random.default_rng(count).normal(size=(count, 5))))
+    assert points.shape == (count, 2)
+    assert np.isfinite(points).all()
+    if count > 1:
+        assert np.abs(points).max() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("count", "size"), [(5, 1), (40, 4)])
+def test_equal_vectors_lie_at_the_origin(count, size):
+    np.testing.assert_array_equal(tsne_map(np.ones((count, size), np.float32)), np.zeros((count, 2)))
+
+
+def test_vectors_on_a_line_and_in_one_dimension_are_finite():
+    line = np.linspace(-1, 1, 30, dtype=np.float32)[:, None]
+    assert np.isfinite(tsne_map(np.repeat(line, 3, axis=1))).all()
+    assert np.isfinite(tsne_map(line[:6])).all()
+
+
+@pytest.mark.parametrize("vectors", [np.ones(3, np.float32), np.full((3, 2), np.nan, np.float32)])
+def test_tsne_refuses_what_is_no_finite_matrix(vectors):
+    with pytest.raises(BadInputError, match="finite"):
+        tsne_map(vectors)
+
+
+def test_surroundings_equal_a_naive_count():
+    rng = np.random.default_rng(1)
+    vectors = unit(rng.normal(size=(40, 4)))
+    verticals = [str(name) for name in rng.choice(["a", "b", "c"], size=40)]
+    for found in surroundings(vectors, verticals, neighbours=7):
+        met = []
+        for row in range(40):
+            if verticals[row] == found.vertical:
+                away = [(-float(vectors[row] @ vectors[other]), other) for other in range(40) if other != row]
+                met += [verticals[other] for _, other in sorted(away)[:7]]
+        shares = {name: met.count(name) / len(met) for name in "abc"}
+        assert found.images == verticals.count(found.vertical)
+        assert found.same_vertical == pytest.approx(shares.pop(found.vertical))
+        assert found.nearest_other_share == pytest.approx(max(shares.values()))
+        assert shares[found.nearest_other] == max(shares.values())
+
+
+def test_surroundings_of_one_vertical_and_of_one_image():
+    (alone,) = surroundings(clusters(count=1), ["a"] * 20)
+    assert (alone.same_vertical, alone.nearest_other) == (1.0, None)
+    (single,) = surroundings(clusters(count=1, each=1), ["a"])
+    assert single == Surroundings(
+        vertical="a", images=1, same_vertical=None, nearest_other=None, nearest_other_share=0.0
+    )

@@ -1,0 +1,28 @@
+import pytest
+
+from univert.evaluation import words
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (words.percent(0.5123), "51.2"),
+        (words.percent(0.5123, digits=0), "51"),
+        (words.points(0.1021), "+10.2"),
+        (words.points(-0.012), "\N{MINUS SIGN}1.2"),
+        (words.points(-0.0004), "\N{PLUS-MINUS SIGN}0.0"),
+        (words.count(1, "query"), "1 query"),
+        (words.count(1204, "query"), "1,204 queries"),
+        (words.count(3), "3"),
+        (words.duration(3.14), "3.1 s"),
+        (words.duration(59.7), "1 min 0 s"),
+        (words.duration(192), "3 min 12 s"),
+        (words.duration(7300), "2 h 1 min"),
+        (words.listing([]), ""),
+        (words.listing(["a"]), "a"),
+        (words.listing(["a", "b", "c"]), "a, b and c"),
+        (words.listing(["a", "b", "c", "d"], most=3), "a, b and 2 more"),
+    ],
+)
+def test_numbers_as_people_read_them(text, expected):
+    assert text == expected
