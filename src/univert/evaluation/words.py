@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MINUS = "\N{MINUS SIGN}"
-RANGE = "\N{EN DASH}"
+RANGE = "\N{WORD JOINER}\N{EN DASH}\N{WORD JOINER}"
+"""Between the ends of an interval; never the end of a line."""
 
 
 def percent(share: float, *, digits: int = 1) -> str:
