@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+DEMO_OUT ?= runs/demo
 
 .PHONY: help demo test lint bench setup clean
 help:
@@ -25,7 +26,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/univert demo
+	$(BIN)/univert demo --out $(DEMO_OUT)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2

@@ -81,7 +81,7 @@ def catalogue_build(
 ) -> None:
     """Build a catalogue from a folder tree or a manifest."""
     from univert.data.build import build_catalogue, parse_background
-    from univert.data.readers import open_source
+    from univert.data.readers import count_rows, open_source
 
     report = build_catalogue(
         open_source(src),
@@ -90,6 +90,7 @@ def catalogue_build(
         skip_bad=skip_bad,
         overwrite=overwrite,
         background_rgb=parse_background(background),
+        total=count_rows(src),
     )
     typer.echo(json.dumps(report.to_dict(), indent=1) if as_json else report.summary())
 
@@ -199,7 +200,10 @@ def index(
     report = index_catalogue(
         _load_model(model, device), Catalogue.open(cat).select(vertical=vertical), out, overwrite=overwrite
     )
-    typer.echo(report.summary())
+    kind = "approximate" if report.approximate else "exact"
+    typer.echo(
+        f"{report.path}: {report.images:,} images of size {report.size} in {report.seconds:.0f} s, {kind} search"
+    )
 
 
 @app.command(epilog="Example: univert search runs/shop/unified shop.index photo.jpg --k 5 --out found.html")
@@ -216,10 +220,13 @@ def search(
     """Find the images of an index that are nearest to a photo."""
     from univert.core.files import write_atomic
     from univert.search.lance_store import LanceIndex
-    from univert.serving.lookup import hits_table, render_grid, search_image
+    from univert.serving.console import hits_table
+    from univert.serving.grid import render_grid
+    from univert.serving.lookup import search_image
 
     opened = LanceIndex.open(index_path)
-    hits = search_image(_load_model(model, device), opened, image, k=k, vertical=vertical)
+    where = {"vertical": vertical} if vertical else None
+    hits = search_image(_load_model(model, device), opened, image, k=k, where=where)
     if out is not None:
         write_atomic(out, render_grid(image, hits, opened))
     if as_json:

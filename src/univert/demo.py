@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from univert.core.files import write_atomic
-from univert.data.bundled import HELD_OUT_BRAND, build_sample, sample_fingerprint
+from univert.core.files import fingerprint, write_atomic
+from univert.core.tables import table_text
+from univert.data.bundled import SAMPLE_HELD_OUT_BRAND, SAMPLE_PATH, build_sample
 from univert.data.catalogue import Catalogue
-from univert.evaluation.console import results_table, table_text
+from univert.evaluation.console import results_table
 from univert.models.embedder import Embedder
 from univert.search.lance_store import LanceIndex
+from univert.serving.console import hits_table
+from univert.serving.grid import render_grid
 from univert.serving.indexing import index_catalogue
-from univert.serving.lookup import hits_table, render_grid, search_image
+from univert.serving.lookup import search_image
 from univert.training.pipeline import TrainResult, train
 from univert.training.recipe import Recipe
 
@@ -36,8 +39,8 @@ def run_demo(out: Path, *, seed: int, device: str, say: Callable[[str], None]) -
     say(table_text(results_table(result.results)))
     say(f"report     {out / 'report.html'}")
     model = result.model.to(device if device != "auto" else "cpu")
-    index = _index(model, catalogue.select(not_brand=HELD_OUT_BRAND), out / "sample.index")
-    say(f"index      {index.path}: all but the drawings by {HELD_OUT_BRAND}")
+    index = _index(model, catalogue.select(not_brand=SAMPLE_HELD_OUT_BRAND), out / "sample.index")
+    say(f"index      {index.path}: all but the drawings by {SAMPLE_HELD_OUT_BRAND}")
     _search(model, catalogue, index, out, say)
     say(f"done in {time.perf_counter() - started:.0f} s; search with your own picture:")
     say(f"           univert search {result.model_path} {index.path} PICTURE --out found.html")
@@ -45,11 +48,11 @@ def run_demo(out: Path, *, seed: int, device: str, say: Callable[[str], None]) -
 
 
 def _catalogue(path: Path) -> Catalogue:
-    if path.exists():
-        catalogue = Catalogue.open(path)
-        if catalogue.fingerprint == sample_fingerprint():
-            return catalogue
-    return build_sample(path, overwrite=True)
+    marker, inputs = path.with_suffix(".inputs"), fingerprint(SAMPLE_PATH.read_bytes())
+    if not (path.exists() and marker.exists() and marker.read_text() == inputs):
+        build_sample(path, overwrite=True)
+        write_atomic(marker, inputs)
+    return Catalogue.open(path)
 
 
 def _index(model: Embedder, catalogue: Catalogue, path: Path) -> LanceIndex:
@@ -65,12 +68,12 @@ def _search(
     model: Embedder, catalogue: Catalogue, index: LanceIndex, out: Path, say: Callable[[str], None]
 ) -> None:
     """Search with the first test image, by name, of the artist left out of the index."""
-    queries = catalogue.select(split="test", brand=HELD_OUT_BRAND)
+    queries = catalogue.select(split="test", brand=SAMPLE_HELD_OUT_BRAND)
     product = queries.column("product")[0]
     picture = out / "query.webp"
     write_atomic(picture, queries.image_bytes([0])[0])
     hits = search_image(model, index, picture, k=HITS)
     write_atomic(out / "search.html", render_grid(picture, hits, index))
-    say(f"search     {picture}: {product!r} as drawn by {HELD_OUT_BRAND}, who is not in the index")
+    say(f"search     {picture}: {product!r} as drawn by {SAMPLE_HELD_OUT_BRAND}, who is not in the index")
     say(table_text(hits_table(hits)))
     say(f"pictures   {out / 'search.html'}")

@@ -12,7 +12,14 @@ from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import EmbedderConfig
-from univert.training.recipe import DataConfig, EvaluationConfig, LoopConfig, Recipe, SpecialistsConfig, UnifyConfig
+from univert.training.recipe import (
+    DataConfig,
+    EvaluationConfig,
+    LoopConfig,
+    Recipe,
+    SpecialistsConfig,
+    UnifyConfig,
+)
 
 VERTICALS = ("discs", "squares")
 PRODUCTS = 12
@@ -26,7 +33,9 @@ def drawn_rows() -> Iterator[SourceRow]:
             split = ("train", "train", "val", "test")[product % 4]
             for image in range(IMAGES):
                 rng = np.random.default_rng((v, product, image))
-                colour = Image.new("HSV", (1, 1), (product * 255 // PRODUCTS, 220, int(rng.integers(180, 255))))
+                colour = Image.new(
+                    "HSV", (1, 1), (product * 255 // PRODUCTS, 220, int(rng.integers(180, 255)))
+                )
                 canvas = Image.new("RGB", (32, 32), "white")
                 low, high = rng.integers(2, 8), rng.integers(22, 30)
                 draw = ImageDraw.Draw(canvas)
@@ -60,11 +69,17 @@ def catalogue_path(catalogue: Catalogue) -> Path:
 
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
-    loop = LoopConfig(epochs=1, min_steps=12, batch_size=12, images_per_product=3, evaluations=3, checkpoint_every_steps=3)
+    loop = LoopConfig(
+        epochs=1, min_steps=12, batch_size=12, images_per_product=3, evaluations=3, checkpoint_every_steps=3
+    )
     return Recipe(
         data=DataConfig(views=2),
         model=EmbedderConfig(
-            base_network="timm/test_efficientnet", pretrained=False, hidden_sizes=(16,), size=8, image_size_px=32
+            base_network="timm/test_efficientnet",
+            pretrained=False,
+            hidden_sizes=(16,),
+            size=8,
+            image_size_px=32,
         ),
         specialists=SpecialistsConfig(loop=loop),
         unify=UnifyConfig(loop=loop),

@@ -25,6 +25,7 @@ from univert.training.recipe import LoopConfig, Recipe, Trunk
 from univert.training.specialists import labelled_products
 from univert.training.workshop import Workshop
 
+
 @pytest.fixture
 def workshop(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> Workshop:
     return Workshop(Run(tmp_path), catalogue, recipe)
@@ -45,7 +46,9 @@ def task(workshop: Workshop, loss: nn.Module, *, trunk: Trunk = "frozen") -> Tas
     )
 
 
-def run(workshop: Workshop, loss: nn.Module, folder: Path, loop: LoopConfig | None = None) -> tuple[Fit, Tensor]:
+def run(
+    workshop: Workshop, loss: nn.Module, folder: Path, loop: LoopConfig | None = None
+) -> tuple[Fit, Tensor]:
     work = task(workshop, loss)
     done = fit(work, loop or workshop.recipe.specialists.loop, seed=0, folder=folder)
     return done, torch.cat([p.detach().flatten() for p in work.embedder.head.parameters()])
@@ -89,7 +92,9 @@ def test_learning_lowers_the_loss(workshop: Workshop, tmp_path: Path) -> None:
         pytest.param(lambda: peer.ArcFaceLoss(count(), 8), id="ArcFaceLoss"),
     ],
 )
-def test_losses_of_pytorch_metric_learning_train(workshop: Workshop, tmp_path: Path, loss: type[nn.Module]) -> None:
+def test_losses_of_pytorch_metric_learning_train(
+    workshop: Workshop, tmp_path: Path, loss: type[nn.Module]
+) -> None:
     done, _ = run(workshop, loss(), tmp_path / "a")
     assert np.isfinite([value for _, value in done.history.loss_curve]).all()
 
@@ -115,7 +120,9 @@ def test_ctrl_c_saves_and_the_next_run_goes_on_to_the_same_end(workshop: Worksho
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9])
-def test_a_loss_that_explodes_is_named_and_the_checkpoint_kept(workshop: Workshop, tmp_path: Path, value: float) -> None:
+def test_a_loss_that_explodes_is_named_and_the_checkpoint_kept(
+    workshop: Workshop, tmp_path: Path, value: float
+) -> None:
     with pytest.raises(TrainingError, match=r"test: the loss became .* lower learning_rate \(now 0.001\)"):
         run(workshop, Poison(4, value), tmp_path / "a")
     done, _ = run(workshop, Poison(10**6, 1.0), tmp_path / "a")

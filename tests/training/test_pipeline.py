@@ -37,7 +37,14 @@ def only(*baselines: Baseline) -> EvaluationConfig:
 def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     result = train(catalogue, tmp_path, recipe)
     assert [row["key"] for row in result.results["rows"]] == ALL_ROWS
-    for name in ("recipe.toml", "groups.json", "evaluation.json", "report.html", "unified/README.md", "log/unified"):
+    for name in (
+        "recipe.toml",
+        "groups.json",
+        "evaluation.json",
+        "report.html",
+        "unified/README.md",
+        "log/unified",
+    ):
         assert (tmp_path / name).exists(), name
     assert json.loads((tmp_path / "groups.json").read_text()) == [["discs"], ["squares"]]
     assert {path.name for path in (tmp_path / "specialists").iterdir()} == {"discs", "squares"}
@@ -52,7 +59,9 @@ def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path:
     assert again.results["rows"] == result.results["rows"]
 
 
-def test_a_change_redoes_only_what_depends_on_it(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_change_redoes_only_what_depends_on_it(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
     recipe = replace(recipe, evaluation=only())
     train(catalogue, tmp_path, recipe, report=False)
     before = modified(tmp_path)
@@ -100,5 +109,7 @@ def test_vectors_of_the_run_equal_those_of_the_saved_model(
     recipe = replace(recipe, evaluation=only())
     model = train(catalogue, tmp_path, recipe, report=False).model
     workshop = Workshop(Run(tmp_path), catalogue, recipe)
-    cached = workshop.source.embed_all(Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue)))
+    cached = workshop.source.embed_all(
+        Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue))
+    )
     np.testing.assert_allclose(cached, model.embed_catalogue(catalogue), atol=1e-5)

@@ -7,7 +7,6 @@ artist's licence.
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,9 @@ from univert.core.records import SourceRow
 
 if TYPE_CHECKING:
     from univert.data.catalogue import Catalogue
+
+SAMPLE_PATH = Path(__file__).parent / "sample" / "sample.parquet"
+"""The file that ships."""
 
 SAMPLE_BRANDS = ("noto", "twemoji", "fluent-3d", "noto-v1", "emojione-2")
 """The artists."""
@@ -35,8 +37,7 @@ def sample_rows() -> Iterator[SourceRow]:
     Yields:
         one row an image; `image` holds the encoded picture, `id` and the order tell nothing about the product.
     """
-    resource = importlib.resources.files("univert.data") / "sample" / "sample.parquet"
-    with importlib.resources.as_file(resource) as path, pq.ParquetFile(path) as file:
+    with pq.ParquetFile(SAMPLE_PATH) as file:
         for batch in file.iter_batches(batch_size=256):
             for row in batch.to_pylist():
                 yield SourceRow(origin=f"sample:{row['id']}", **row)

@@ -21,6 +21,7 @@ from univert.data.transforms import Augmentation, Box, Preprocessing, view_rng
 
 T = TypeVar("T")
 R = TypeVar("R")
+Numbers = Sequence[int] | np.ndarray
 
 
 class ImageSource(Protocol):
@@ -70,7 +71,7 @@ class ImageLoader:
         self._catalogue = catalogue
         self._ids = catalogue.column("id")
 
-    def load(self, positions: Sequence[int], views: Sequence[int] | None = None) -> UInt8[Tensor, "B 3 S S"]:
+    def load(self, positions: Numbers, views: Numbers | None = None) -> UInt8[Tensor, "B 3 S S"]:
         """Some images as one batch.
 
         Args:
@@ -93,7 +94,7 @@ class ImageLoader:
         return channels_first(np.concatenate(parts) if parts else np.empty((0, size, size, 3), np.uint8))
 
     def batches(
-        self, positions: Sequence[int], batch_size: int, views: Sequence[int] | None = None
+        self, positions: Numbers, batch_size: int, views: Numbers | None = None
     ) -> Iterator[UInt8[Tensor, "B 3 S S"]]:
         """Batch after batch in the given order, decoded ahead in threads while the caller computes.
 
@@ -111,7 +112,7 @@ class ImageLoader:
         return map(channels_first, map_ahead(self._decode, jobs, workers=self.workers))
 
     def _jobs(
-        self, positions: Sequence[int], views: Sequence[int] | None, chunk: int
+        self, positions: Numbers, views: Numbers | None, chunk: int
     ) -> list[tuple[list[int], list[int]]]:
         rows = [int(position) for position in positions]
         numbers = [0] * len(rows) if views is None else [int(view) for view in views]

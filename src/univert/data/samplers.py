@@ -103,7 +103,8 @@ class PKSampler(Sampler):
         count = int(self._counts[product])
         rounds = [rng.permutation(count) for _ in range(-(-self._k // count))]
         picked = np.concatenate(rounds)[: self._k]
-        return self._order[self._starts[product] + picked]
+        positions: Positions = self._order[self._starts[product] + picked]
+        return positions
 
 
 class UniformSampler(Sampler):
@@ -133,4 +134,5 @@ class UniformSampler(Sampler):
         """Positions of step `step`."""
         epoch, turn = divmod(step, self.steps_per_epoch)
         visit = self._visits(epoch)[turn * self.batch_size : (turn + 1) * self.batch_size]
-        return self._positions[visit]
+        positions: Positions = self._positions[visit]
+        return positions

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from univert.core.tables import new_table
 from univert.evaluation.evaluate import Evaluation, Interval, Metrics
 
 
@@ -19,9 +17,8 @@ def results_table(results: Mapping[str, Any]) -> Table:
     Args:
         results: the content of `evaluation.json`.
     """
-    table = _table(f"{results['split']} split, %")
-    for name in ("model", "merged R@1", "(95%)", "R@8", "MAP@R", "within R@1"):
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    columns = ("model", "merged R@1", "(95%)", "R@8", "MAP@R", "within R@1")
+    table = new_table(f"{results['split']} split, %", columns, left=("model",))
     for row in results["rows"]:
         evaluation = Evaluation.from_dict(row["evaluation"])
         merged, within = evaluation.merged, evaluation.mean_within
@@ -36,25 +33,12 @@ def results_table(results: Mapping[str, Any]) -> Table:
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """One line a vertical and one for the merged gallery, in per cent."""
-    table = _table("retrieval, %")
-    for name in ("gallery", "R@1", "(95%)", "R@8", "MAP@R", "queries", "products"):
-        table.add_column(name, justify="left" if name == "gallery" else "right", no_wrap=True)
+    columns = ("gallery", "R@1", "(95%)", "R@8", "MAP@R", "queries", "products")
+    table = new_table("retrieval, %", columns, left=("gallery",))
     for name, metrics in [*evaluation.verticals.items(), ("merged", evaluation.merged)]:
         counts = (f"{metrics.queries:,}", f"{metrics.products:,}") if metrics else ("0", "0")
         table.add_row(name, *_cells(metrics), *counts, style="bold" if name == "merged" else "")
     return table
-
-
-def table_text(table: Table, *, width: int = 110) -> str:
-    """A table as plain text."""
-    console = Console(file=io.StringIO(), width=width)
-    console.print(table)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return text.rstrip()
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
 
 
 def _cells(metrics: Metrics | None) -> tuple[str, str, str, str]:

@@ -22,7 +22,7 @@ from univert.data.catalogue import Catalogue
 from univert.data.info import catalogue_info
 from univert.evaluation.evaluate import Evaluation, evaluate_vectors
 from univert.models.embedder import Embedder
-from univert.training.recipe import Recipe
+from univert.training.recipe import LossName, Recipe
 from univert.training.specialists import presentations, train_joint, train_specialist
 from univert.training.unify import learning_targets, train_unified
 from univert.training.workshop import Trained, Workshop
@@ -153,24 +153,33 @@ def _rows(
             routed=True,
         ),
     ]
-    for loss, title in (("triplet", "One joint triplet model"), ("proxy-nca", "One joint Proxy-NCA model")):
+    joint_models: dict[LossName, str] = {
+        "triplet": "One joint triplet model",
+        "proxy-nca": "One joint Proxy-NCA model",
+    }
+    for loss, title in joint_models.items():
         key = f"joint_{loss.replace('-', '_')}"
         if key in recipe.evaluation.baselines:
-            joint = train_joint(workshop, loss, budget)  # type: ignore[arg-type]
+            joint = train_joint(workshop, loss, budget)
             models.append(joint)
             rows.append(
                 _model_row(workshop, key, title, "all verticals at once, same image presentations", joint)
             )
-    variants = {
-        "unified_plain": ("Unified, plain", "targets as the specialists give them", {"align": False}),
-        "unified_labelled": (
+    variants = [
+        (
+            "unified_plain",
+            "Unified, plain",
+            "targets as the specialists give them",
+            replace(recipe.unify, align=False),
+        ),
+        (
+            "unified_labelled",
             "Unified, aligned, labelled only",
             "no unlabelled images",
-            {"unlabelled": False},
+            replace(recipe.unify, unlabelled=False),
         ),
-    }
-    for key, (title, note, changes) in variants.items():
-        config = replace(recipe.unify, **changes)
+    ]
+    for key, title, note, config in variants:
         if key in recipe.evaluation.baselines and config != recipe.unify:
             variant = train_unified(workshop, specialists, name=f"baselines/{key}", config=config)
             models.append(variant)

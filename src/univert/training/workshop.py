@@ -22,7 +22,7 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.loading import ImageLoader
 from univert.data.samplers import Sampler
-from univert.evaluation.ranking import rank_queries
+from univert.evaluation.ranking import map_at_r
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
 from univert.training.loop import Log, Task, fit
@@ -146,9 +146,7 @@ class Workshop:
         labels = self.products[positions]
         if len(np.unique(labels)) == len(labels):
             return None
-        return lambda: float(
-            np.mean(rank_queries(self.source.embed_all(embedder, positions), labels).average_precision_at_r)
-        )
+        return lambda: map_at_r(self.source.embed_all(embedder, positions), labels)
 
     def train_stage(self, name: str, inputs: Any, prepare: Callable[[], Lesson]) -> Trained:
         """Train one model in its folder of the run, unless that is done; resume it where it was cut off.
