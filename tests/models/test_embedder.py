@@ -57,6 +57,16 @@ def test_features_and_project_make_up_forward(model: Embedder) -> None:
     assert torch.allclose(features, by_hand, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 113])
+def test_features_in_slices_are_the_same_features(model: Embedder, count: int) -> None:
+    images = torch.randint(0, 256, (count, 3, SIZE_PX, SIZE_PX), dtype=torch.uint8)
+    sliced = model.inference_features(images)
+    assert sliced.shape == (count, model.feature_size)
+    assert not sliced.requires_grad
+    with torch.no_grad():
+        assert torch.allclose(sliced, model.features(images), atol=1e-5)
+
+
 def test_without_a_head_the_embedding_is_the_pooled_feature() -> None:
     model = Embedder(tiny(size=None)).eval()
     assert model.config.hidden_sizes == ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -15,71 +14,23 @@ from torch import Tensor, nn
 from univert.core.errors import BadInputError
 from univert.core.progress import progress_bar
 from univert.data.loading import ImageLoader, ImageSource, channels_first, decoding_threads, map_ahead
-from univert.data.transforms import Fit, Preprocessing
 from univert.models.base_networks import make_base_network
+from univert.models.config import EmbedderConfig
 from univert.models.freezing import evaluate_frozen, freeze_all_but
 from univert.models.head import Head, l2_normalise
 from univert.models.inputs import ImageLike, chunks, count_images, iterate_images, to_rgb
-from univert.models.pooling import PoolingName, make_pooling
+from univert.models.pooling import make_pooling
 
 if TYPE_CHECKING:
     from univert.models.card import ModelCard
 
+__all__ = ["Embedder", "EmbedderConfig"]
+
 Trunk = Literal["frozen", "partial", "full"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedderConfig:
-    """What an `Embedder` is made of.
-
-    Attributes:
-        base_network: `efficientnet_lite0`, or `timm/NAME` for any network of timm.
-        pretrained: start from its ImageNet weights.
-        pooling: `avg`, `max` or `gem`.
-        hidden_sizes: widths of the first fully connected set; may be empty.
-        size: width of the embedding, the second fully connected set; null means no head at all: the
-            embedding is the pooled features, and `hidden_sizes` counts as empty.
-        batch_norm: batch normalisation on the embedding, before the L2 norm.
-        dropout: before the second fully connected set.
-        image_size_px: side of the square that the network sees.
-        fit: `pad`, `crop` or `stretch`; see `univert.data.transforms.Preprocessing`.
-        background_rgb: the colour of padding and behind transparent pixels.
-
-    Raises:
-        BadInputError: a value is out of range, or an option has no effect with the others.
-    """
-
-    base_network: str = "efficientnet_lite0"
-    pretrained: bool = True
-    pooling: PoolingName = "avg"
-    hidden_sizes: tuple[int, ...] = (512,)
-    size: int | None = 256
-    batch_norm: bool = False
-    dropout: float = 0.0
-    image_size_px: int = 128
-    fit: Fit = "pad"
-    background_rgb: tuple[int, int, int] = (255, 255, 255)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes) if self.size is not None else ())
-        object.__setattr__(self, "background_rgb", tuple(self.background_rgb))
-        if self.size is not None and not 1 <= self.size <= 65536:
-            raise BadInputError(f"size must lie in 1..65536, got {self.size}; 64 to 512 suit most catalogues")
-        if any(hidden < 1 for hidden in self.hidden_sizes):
-            raise BadInputError(
-                f"hidden_sizes must be positive, got {self.hidden_sizes}; () leaves the set out"
-            )
-        if not 0 <= self.dropout < 1:
-            raise BadInputError(f"dropout must lie in [0, 1), got {self.dropout}; 0 switches it off")
-        if self.size is None and (self.batch_norm or self.dropout):
-            raise BadInputError("batch_norm and dropout belong to the head; set size, or leave them out")
-        self.preprocessing()
-
-    def preprocessing(self) -> Preprocessing:
-        """The part that concerns images before they enter the network."""
-        return Preprocessing(
-            image_size_px=self.image_size_px, fit=self.fit, background_rgb=self.background_rgb
-        )
+# More pixels at a time are slower on a CPU: the maps between the layers leave the caches, and outgrow the
+# 32 MB up to which the GNU C library keeps freed memory for the next layer.
+_CPU_SLICE_PX = 16 * 128**2
 
 
 class Embedder(nn.Module):
@@ -155,6 +106,14 @@ class Embedder(nn.Module):
         normalised = torch.mul(images, scale).add_(self.pixel_shift)
         features: Tensor = self.pooling(self.trunk(normalised))
         return features
+
+    @torch.inference_mode()
+    def inference_features(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B F"]:
+        """The same as `features` without gradients, for many images: in slices that suit the device."""
+        if images.is_cuda or not len(images):
+            return self.features(images)
+        slice_size = max(2, _CPU_SLICE_PX // self.config.image_size_px**2)
+        return torch.cat([self._features_of_slice(part) for part in images.split(slice_size)])
 
     def project(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B D"]:
         """From pooled features to unit vectors: the head and the L2 norm."""
@@ -268,12 +227,15 @@ class Embedder(nn.Module):
         return np.concatenate(parts) if parts else np.empty((0, self.size), np.float32)
 
     def _embed_batch(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[np.ndarray, "B D"]:
-        count = len(images)
-        if count == 1:
-            # For one image alone, CPU libraries use other kernels, whose last bits differ; two agree.
-            images = images.expand(2, -1, -1, -1)
-        vectors: np.ndarray = self(images.to(self.device, non_blocking=True))[:count].float().cpu().numpy()
+        features = self.inference_features(images.to(self.device, non_blocking=True))
+        vectors: np.ndarray = self.project(features).float().cpu().numpy()
         return vectors
+
+    def _features_of_slice(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B F"]:
+        if len(images) > 1:
+            return self.features(images)
+        # For one image alone, CPU libraries use other kernels, whose last bits differ; two agree.
+        return self.features(images.expand(2, -1, -1, -1))[:1]
 
     @property
     def fingerprint(self) -> str:
