@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import univert
+from univert.core.allocator import reuse_freed_memory
 from univert.core.errors import UnivertError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ Names = Annotated[list[str] | None, typer.Option(help="Only these verticals; giv
 
 def main() -> None:
     """Entry point: errors are one line, and the exit status says what kind (1 a check failed, 2 bad input)."""
+    reuse_freed_memory()
     try:
         app()
     except UnivertError as error:

@@ -60,10 +60,12 @@ def test_other_augmentation_is_other_features(workshop: Workshop, tmp_path: Path
     position, view = np.flatnonzero(workshop.is_train)[:1], np.array([1])
     assert isinstance(workshop.source, CachedSource)
     assert isinstance(other.source, CachedSource)
-    assert not np.allclose(workshop.source.features(position, view), other.source.features(position, view))
+    assert not np.allclose(
+        workshop.source.features.gather(position, view), other.source.features.gather(position, view)
+    )
 
 
 def test_views_of_images_that_are_not_for_training_do_not_exist(workshop: Workshop) -> None:
     assert isinstance(workshop.source, CachedSource)
     with pytest.raises(IndexError, match="view 1"):
-        workshop.source.features(np.flatnonzero(~workshop.is_train)[:1], np.array([1]))
+        workshop.source.features.gather(np.flatnonzero(~workshop.is_train)[:1], np.array([1]))

@@ -38,7 +38,7 @@ class Task:
         embedder: the model; it learns in place.
         trunk: which part of it learns besides the head.
         partial_blocks: how many blocks do, where `trunk` is `partial`.
-        objective: called with (embeddings, positions), gives the loss; its parameters learn too.
+        objective: called with (embeddings, positions, views), gives the loss; its parameters learn too.
         sampler: the batches.
         source: turns positions and views into embeddings.
         score: validation score of the model as it stands, larger is better; null where there is nothing to
@@ -143,7 +143,7 @@ def _take_step(
     positions, views = _batch(task, step, seed)
     with torch.autocast(device_type=task.embedder.device.type, dtype=torch.bfloat16, enabled=_mixed(task)):
         embeddings = task.source.embed(task.embedder, positions, views)
-    loss: torch.Tensor = task.objective(embeddings.float(), positions)
+    loss: torch.Tensor = task.objective(embeddings.float(), positions, views)
     task.source.prefetch(*_batch(task, step + 1, seed))
     optimiser.zero_grad(set_to_none=True)
     loss.backward()

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from univert.training.views import ViewArrays
+
 Positions = Int64[np.ndarray, "B"]
 
 
@@ -30,8 +32,10 @@ class LabelObjective(nn.Module):
         self._products = torch.as_tensor(products)
         self._verticals = None if verticals is None else torch.as_tensor(verticals)
 
-    def forward(self, embeddings: Float[Tensor, "B D"], positions: Positions) -> Float[Tensor, ""]:
-        """The loss of the images at `positions`."""
+    def forward(
+        self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
+    ) -> Float[Tensor, ""]:
+        """The loss of the images at `positions`, whatever their view."""
         labels = self._products[positions].to(embeddings.device)
         if self._verticals is None:
             value: Tensor = self.loss(embeddings, labels)
@@ -45,16 +49,22 @@ class TargetObjective(nn.Module):
 
     Args:
         loss: any such module.
-        targets: the learning target of every image of the catalogue (rows of images without one are not asked for).
+        targets: the learning target of every image and view.
+        consistent: the target is what the specialist gives for the very view that the model sees; otherwise
+            what it gives for the image as it is.
     """
 
-    def __init__(self, loss: nn.Module, targets: Float[np.ndarray, "N D"]) -> None:
+    def __init__(self, loss: nn.Module, targets: ViewArrays, *, consistent: bool = True) -> None:
         super().__init__()
         self.loss = loss
-        self._targets = targets
+        self._targets, self._consistent = targets, consistent
 
-    def forward(self, embeddings: Float[Tensor, "B D"], positions: Positions) -> Float[Tensor, ""]:
-        """The loss of the images at `positions`."""
-        wanted = torch.from_numpy(self._targets[positions]).to(embeddings.device)
-        value: Tensor = self.loss(embeddings, wanted)
+    def forward(
+        self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
+    ) -> Float[Tensor, ""]:
+        """The loss of the images at `positions`, shown in `views`."""
+        wanted = (
+            self._targets.gather(positions, views) if self._consistent else self._targets.clean(positions)
+        )
+        value: Tensor = self.loss(embeddings, torch.from_numpy(wanted).to(embeddings.device))
         return value

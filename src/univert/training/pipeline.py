@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 import univert
 from univert.core.config import config_to_toml
@@ -27,6 +27,7 @@ from univert.training.specialists import presentations, train_joint, train_speci
 from univert.training.unify import learning_targets, train_unified
 from univert.training.workshop import Trained, Workshop
 
+Positions = Int64[np.ndarray, "N"]
 Vectors = Float[np.ndarray, "N D"]
 BEST = "unified"
 
@@ -39,7 +40,7 @@ class Row:
         key: short name.
         title: for people.
         note: what to know when reading its figures.
-        vectors: gives one row an image of the catalogue.
+        vectors: from positions in the catalogue to one row each.
         inputs: fingerprint of all the vectors depend on.
         image_presentations: images shown in training, its own and those of the models it learned from.
         seconds: of training, likewise.
@@ -49,7 +50,7 @@ class Row:
     key: str
     title: str
     note: str
-    vectors: Callable[[], Vectors]
+    vectors: Callable[[Positions], Vectors]
     inputs: str
     image_presentations: int = 0
     seconds: float = 0.0
@@ -139,14 +140,14 @@ def _rows(
             key="base",
             title="Untrained base network",
             note="pooled features of the ImageNet network",
-            vectors=lambda: workshop.base_vectors,
+            vectors=workshop.base_vectors,
             inputs=workshop.base.fingerprint,
         ),
         Row(
             key="specialists",
             title="Specialists, one a vertical",
             note="told the true vertical of each query, and searching that vertical alone",
-            vectors=lambda: learning_targets(workshop, specialists, align=False),
+            vectors=lambda positions: learning_targets(workshop, specialists, align=False).clean(positions),
             inputs=fingerprint([model.key for model in teachers]),
             image_presentations=before,
             seconds=_seconds(teachers),
@@ -193,13 +194,12 @@ def _rows(
 def _model_row(
     workshop: Workshop, key: str, title: str, note: str, model: Trained, teachers: list[Trained] | None = None
 ) -> Row:
-    everything = np.arange(len(workshop.catalogue))
     behind = [*(teachers or []), model]
     return Row(
         key=key,
         title=title,
         note=note,
-        vectors=lambda: workshop.source.embed_all(model.embedder, everything),
+        vectors=lambda positions: workshop.source.embed_all(model.embedder, positions),
         inputs=model.key,
         image_presentations=presentations(behind),
         seconds=_seconds(behind),
@@ -224,7 +224,7 @@ def _evaluate(workshop: Workshop, rows: list[Row], models: list[Trained]) -> dic
         record = workshop.run.finished(f"evaluation/{row.key}", inputs)
         if record is None:
             evaluation = evaluate_vectors(
-                row.vectors()[test],
+                row.vectors(test),
                 products,
                 verticals,
                 routed=row.routed,
@@ -284,6 +284,6 @@ def _report(workshop: Workshop, rows: list[Row], results: dict[str, Any]) -> Non
         return
     best = next(row for row in rows if row.key == BEST)
     shown = workshop.catalogue.select(split="test")
-    vectors = best.vectors()[np.flatnonzero(workshop.splits == "test")]
+    vectors = best.vectors(np.flatnonzero(workshop.splits == "test"))
     write_report(path, results, shown, vectors, seed=workshop.recipe.seed)
     workshop.run.finish("report", inputs, {})

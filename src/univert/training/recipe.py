@@ -96,12 +96,15 @@ class UnifyConfig:
     Attributes:
         align: rotate each specialist's space towards a common reference first; off is the document's plain way.
         unlabelled: learn from images whose product is unknown, too.
+        consistent: a target is the specialist's embedding of the very view that the model sees (augmented
+            views then come from the finite `data.views`); off takes its embedding of the image as it is.
         batch_norm: a BatchNorm on the embedding, before the L2 norm.
         loop: the training.
     """
 
     align: bool = True
     unlabelled: bool = True
+    consistent: bool = True
     batch_norm: bool = True
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=60, learning_rate=2e-3))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from univert.core.config import config_to_mapping
@@ -15,12 +16,13 @@ from univert.losses.target_l2_loss import TargetL2Loss
 from univert.training.alignment import PCAReference, orthogonal_alignment
 from univert.training.objectives import TargetObjective
 from univert.training.recipe import UnifyConfig
+from univert.training.views import Positions, Rows, ViewArrays
 from univert.training.workshop import Lesson, Trained, Workshop
 
-Targets = Float[np.ndarray, "N D"]
+ROWS_AT_ONCE = 256
 
 
-def learning_targets(workshop: Workshop, specialists: dict[str, Trained], *, align: bool) -> Targets:
+def learning_targets(workshop: Workshop, specialists: dict[str, Trained], *, align: bool) -> ViewArrays:
     """Every image's embedding by the specialist of its vertical; computed once, then read from disk.
 
     Args:
@@ -30,7 +32,7 @@ def learning_targets(workshop: Workshop, specialists: dict[str, Trained], *, ali
             The rotations are fitted on training images, labelled or not.
 
     Returns:
-        float32, one unit row an image of the catalogue, whatever its split.
+        unit rows: of every image as it is, whatever its split, and of the training images' augmented views.
 
     Raises:
         BadInputError: a vertical has no specialist.
@@ -38,12 +40,58 @@ def learning_targets(workshop: Workshop, specialists: dict[str, Trained], *, ali
     missing = [name for name in workshop.vertical_names if name not in specialists]
     if missing:
         raise BadInputError(f"no specialist for: {', '.join(missing)}; train one, or leave the vertical out")
-    key = fingerprint({name: trained.key for name, trained in specialists.items()}, align)
-    path = workshop.run.path / "cache" / f"targets-{key}.npy"
-    if not path.exists():
-        targets = _compute_targets(workshop, specialists, align=align)
-        _save_array(path, targets)
-    return np.asarray(np.load(path, mmap_mode="r"))
+    models = [specialists[name].embedder for name in workshop.vertical_names]
+    key = fingerprint({name: trained.key for name, trained in specialists.items()})
+
+    def by_specialists(vertical: int, positions: Positions, views: Positions) -> Rows:
+        with torch.inference_mode():
+            vectors = workshop.source.embed(models[vertical].eval(), positions, views)
+        rows: Rows = vectors.float().cpu().numpy()
+        return rows
+
+    plain = _per_vertical(workshop, f"targets-{key}", "learning targets", models[0].size, by_specialists)
+    if not align:
+        return plain
+    rotations = _rotations(workshop, plain)
+
+    def rotated(vertical: int, positions: Positions, views: Positions) -> Rows:
+        return plain.gather(positions, views) @ rotations[vertical]
+
+    return _per_vertical(workshop, f"targets-{key}-aligned", "alignment", plain.width, rotated)
+
+
+def _per_vertical(
+    workshop: Workshop,
+    name: str,
+    description: str,
+    width: int,
+    function: Callable[[int, Positions, Positions], Rows],
+) -> ViewArrays:
+    """Rows for every image and view from a function that takes images of one vertical at a time."""
+
+    def compute(positions: Positions, views: Positions) -> Iterator[Rows]:
+        for start in range(0, len(positions), ROWS_AT_ONCE):
+            chunk, numbers = positions[start : start + ROWS_AT_ONCE], views[start : start + ROWS_AT_ONCE]
+            rows = np.empty((len(chunk), width), np.float32)
+            for vertical in np.unique(workshop.verticals[chunk]):
+                here = workshop.verticals[chunk] == vertical
+                rows[here] = function(int(vertical), chunk[here], numbers[here])
+            yield rows
+
+    return workshop.view_arrays(name, description, width, compute)
+
+
+def _rotations(workshop: Workshop, targets: ViewArrays) -> list[Float[np.ndarray, "D D"]]:
+    """For each vertical, the rotation of its specialist's space towards the common reference."""
+    train = np.flatnonzero(workshop.is_train)
+    base = workshop.base_vectors(train)
+    reference = PCAReference(base, targets.width)
+    rotations = []
+    for vertical in range(len(workshop.vertical_names)):
+        here = workshop.verticals[train] == vertical
+        rotation = orthogonal_alignment(targets.clean(train[here]), reference(base[here]))
+        rotations.append(rotation.astype(np.float32))
+    return rotations
 
 
 def train_unified(
@@ -74,37 +122,8 @@ def _lesson(workshop: Workshop, specialists: dict[str, Trained], config: UnifyCo
     usable = workshop.is_train if config.unlabelled else workshop.is_train & (workshop.products >= 0)
     seed = workshop.recipe.seed
     return Lesson(
-        embedder=workshop.new_embedder(batch_norm=config.batch_norm, size=targets.shape[1]),
-        objective=TargetObjective(TargetL2Loss(), targets),
+        embedder=workshop.new_embedder(batch_norm=config.batch_norm, size=targets.width),
+        objective=TargetObjective(TargetL2Loss(), targets, consistent=config.consistent),
         sampler=UniformSampler(np.flatnonzero(usable), batch_size=config.loop.batch_size, seed=seed),
         loop=config.loop,
     )
-
-
-def _compute_targets(workshop: Workshop, specialists: dict[str, Trained], *, align: bool) -> Targets:
-    size = next(iter(specialists.values())).embedder.size
-    targets = np.zeros((len(workshop.catalogue), size), np.float32)
-    for name, trained in specialists.items():
-        positions = np.flatnonzero(workshop.of_vertical(name))
-        targets[positions] = workshop.source.embed_all(trained.embedder, positions)
-    if align:
-        _align(workshop, targets)
-    return targets
-
-
-def _align(workshop: Workshop, targets: Targets) -> None:
-    """Rotate each vertical's rows in place."""
-    base = workshop.base_vectors
-    reference = PCAReference(base[workshop.is_train], targets.shape[1])
-    for name in workshop.vertical_names:
-        here = workshop.of_vertical(name)
-        fitted = here & workshop.is_train
-        rotation = orthogonal_alignment(targets[fitted], reference(base[fitted]))
-        targets[here] = targets[here] @ rotation
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial.npy")
-    np.save(temporary, array)
-    temporary.replace(path)

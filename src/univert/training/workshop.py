@@ -28,6 +28,7 @@ from univert.models.embedder import Embedder
 from univert.training.loop import Log, Task, fit
 from univert.training.recipe import LoopConfig, Recipe
 from univert.training.sources import CachedSource, ImageSource, Source
+from univert.training.views import Compute, ViewArrays
 
 MIN_PRODUCTS = 2
 
@@ -97,19 +98,40 @@ class Workshop:
     @cached_property
     def source(self) -> Source:
         """Embeddings for training: from cached features where the trunk is frozen, else from images."""
+        views = self.recipe.data.views
         if self.recipe.trunk != "frozen":
-            return ImageSource(self.loader)
-        augmentation = config_to_mapping(self.recipe.data.augmentation)
+            return ImageSource(self.loader, views=views)
         return CachedSource(
             self.run.path / "cache" / "features",
             self.base,
             self.loader,
             count=len(self.catalogue),
             augmented=np.flatnonzero(self.is_train),
+            views=views,
+            key=fingerprint(self._images_key, self.base.fingerprint),
+        )
+
+    def view_arrays(self, name: str, description: str, width: int, compute: Compute) -> ViewArrays:
+        """An array with a row for every image and training view, kept with the run; see `ViewArrays`."""
+        return ViewArrays(
+            self.run.path / "cache" / f"{name}-{self._images_key}",
+            description,
+            count=len(self.catalogue),
+            augmented=np.flatnonzero(self.is_train),
             views=self.recipe.data.views,
-            key=fingerprint(
-                self.catalogue.fingerprint, self.base.fingerprint, augmentation, self.recipe.seed
-            ),
+            width=width,
+            compute=compute,
+        )
+
+    @cached_property
+    def _images_key(self) -> str:
+        """Fingerprint of all that the pixels of an image and view depend on."""
+        data, model = self.recipe.data, self.recipe.model
+        return fingerprint(
+            self.catalogue.fingerprint,
+            config_to_mapping(data.augmentation),
+            config_to_mapping(model.preprocessing()),
+            self.recipe.seed,
         )
 
     @cached_property
@@ -117,10 +139,9 @@ class Workshop:
         """The untrained base network: no head, its embedding is the pooled features."""
         return self.new_embedder(size=None, batch_norm=False, dropout=0.0)
 
-    @cached_property
-    def base_vectors(self) -> Float[np.ndarray, "N F"]:
-        """Embeddings of every image by the untrained base network: its pooled features, of unit length."""
-        return self.source.embed_all(self.base, np.arange(len(self.catalogue)))
+    def base_vectors(self, positions: Int64[np.ndarray, "B"]) -> Float[np.ndarray, "B F"]:
+        """Embeddings by the untrained base network: its pooled features, of unit length."""
+        return self.source.embed_all(self.base, positions)
 
     def new_embedder(self, **changes: Any) -> Embedder:
         """An embedder as every stage starts from: the same base network, a head with the same random start.

@@ -1,0 +1,84 @@
+"""Arrays with a row for every image and augmented view, computed once and kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from univert.core.progress import progress_bar
+
+Positions = Int64[np.ndarray, "B"]
+Rows = Float[np.ndarray, "B W"]
+Compute = Callable[[Positions, Positions], Iterator[Rows]]
+"""From positions and view numbers (equally many) to their rows, chunk after chunk in the same order."""
+
+
+class ViewArrays:
+    """What some function gives for each image as it is (view 0) and for augmented views of the training images.
+
+    One memory-mapped float32 file a view; a file appears when it is whole, and those already there are used
+    again, so an interrupted computation goes on with the view it was at.
+
+    Args:
+        folder: of the files; its name must change with anything that `compute` depends on.
+        description: what is computed, for the progress bar.
+        count: images in the catalogue.
+        augmented: positions of the images that have augmented views.
+        views: augmented views each of them has.
+        width: columns of a row.
+        compute: gives rows; called for missing files alone.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        description: str,
+        *,
+        count: int,
+        augmented: Int64[np.ndarray, "M"],
+        views: int,
+        width: int,
+        compute: Compute,
+    ) -> None:
+        self.views, self.width = views, width
+        self._row = np.full(count, -1, np.int64)
+        self._row[augmented] = np.arange(len(augmented))
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"view-{view}.npy" for view in range(views + 1)]
+        missing = [view for view, path in enumerate(paths) if not path.exists()]
+        rows = {view: augmented if view else np.arange(count) for view in missing}
+        with progress_bar(description, sum(map(len, rows.values()))) as advance:
+            for view in missing:
+                temporary = paths[view].with_suffix(".partial")
+                shape = (len(rows[view]), width)
+                array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+                done = 0
+                for chunk in compute(rows[view], np.full(len(rows[view]), view, np.int64)):
+                    array[done : done + len(chunk)] = chunk
+                    done += len(chunk)
+                    advance(len(chunk))
+                array.flush()
+                temporary.replace(paths[view])
+        self._arrays = [np.load(path, mmap_mode="r") for path in paths]
+
+    def gather(self, positions: Positions, views: Positions) -> Rows:
+        """Rows of some images, each in a view.
+
+        Raises:
+            IndexError: an augmented view of an image that has none.
+        """
+        out = np.empty((len(positions), self.width), np.float32)
+        for view in np.unique(views):
+            here = views == view
+            rows = positions[here] if view == 0 else self._row[positions[here]]
+            if len(rows) and rows.min() < 0:
+                raise IndexError(f"position {positions[here][rows.argmin()]} has no augmented view {view}")
+            out[here] = self._arrays[view][rows]
+        return out
+
+    def clean(self, positions: Positions) -> Rows:
+        """Rows of images as they are."""
+        return self.gather(positions, np.zeros(len(positions), np.int64))
