@@ -33,7 +33,7 @@ class EmbedderConfig:
     base_network: str = "efficientnet_lite0"
     pretrained: bool = True
     pooling: PoolingName = "avg"
-    hidden_sizes: tuple[int, ...] = (512,)
+    hidden_sizes: tuple[int, ...] = (1024,)
     size: int | None = 256
     batch_norm: bool = False
     dropout: float = 0.0

@@ -6,6 +6,7 @@ no generator states, and a run that is killed and started again walks the very s
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -99,12 +100,13 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, log: Log | N
         KeyboardInterrupt: passed on after a checkpoint was written.
     """
     groups = _parameter_groups(task, config)
-    optimiser = torch.optim.AdamW(groups)
+    optimiser = torch.optim.AdamW(groups, fused=True)
     state = _State(task, optimiser, folder / "checkpoint.safetensors")
     history = state.resume()
     total_steps = max(config.epochs * task.sampler.steps_per_epoch, config.min_steps)
     look_every = max(1, math.ceil(total_steps / config.evaluations))
     pending: list[torch.Tensor] = []
+    task.embedder.train()
     with torch.random.fork_rng(), progress_bar(task.name, total_steps, unit="steps") as advance:
         advance(history.step)
         try:
@@ -139,7 +141,6 @@ def _take_step(
     task: Task, optimiser: torch.optim.Optimizer, step: int, seed: int, config: LoopConfig
 ) -> torch.Tensor:
     torch.manual_seed(seed * 1_000_003 + step)
-    task.embedder.train()
     positions, views = _batch(task, step, seed)
     with torch.autocast(device_type=task.embedder.device.type, dtype=torch.bfloat16, enabled=_mixed(task)):
         embeddings = task.source.embed(task.embedder, positions, views)
@@ -147,14 +148,15 @@ def _take_step(
     task.source.prefetch(*_batch(task, step + 1, seed))
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_((p for p in task.embedder.parameters() if p.grad is not None), config.clip_norm)
+    model_groups = [group["params"] for group in optimiser.param_groups if group["name"] != "proxies"]
+    nn.utils.clip_grad_norm_(itertools.chain(*model_groups), config.clip_norm)
     optimiser.step()
     return loss.detach()
 
 
 def _batch(task: Task, step: int, seed: int) -> tuple[Any, Any]:
     positions = task.sampler.batch(step)
-    views = step_rng(seed, 2, step).integers(1, task.source.views + 1, size=len(positions))
+    views = step_rng(seed, 2, step).integers(0, task.source.views + 1, size=len(positions))
     return positions, views
 
 
@@ -215,6 +217,7 @@ def _record_losses(
 def _look(task: Task, scorer: Callable[[], float], state: _State, history: History, log: Log | None) -> None:
     task.embedder.eval()
     score = scorer()
+    task.embedder.train()
     history.score_curve.append([history.step, score])
     if log:
         log("validation", score, history.step)

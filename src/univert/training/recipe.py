@@ -55,7 +55,7 @@ class LoopConfig:
     """
 
     epochs: Count = 40
-    min_steps: Count = 400
+    min_steps: Count = 240
     batch_size: Annotated[int, Ge(4)] = 128
     images_per_product: Annotated[int, Ge(2)] = 4
     learning_rate: Positive = 1e-3
@@ -106,7 +106,7 @@ class UnifyConfig:
     unlabelled: bool = True
     consistent: bool = True
     batch_norm: bool = True
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=60, learning_rate=2e-3))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=45, learning_rate=4e-3))
 
 
 @dataclass(frozen=True, kw_only=True)

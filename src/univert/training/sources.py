@@ -126,7 +126,7 @@ class CachedSource(Source):
             embedder.eval()
             with torch.inference_mode():
                 for images in loader.batches(positions, FEATURE_BATCH, numbers):
-                    yield embedder.features(images.to(embedder.device)).float().cpu().numpy()
+                    yield embedder.inference_features(images.to(embedder.device)).float().cpu().numpy()
 
         self.features = ViewArrays(
             folder / key,

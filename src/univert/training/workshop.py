@@ -185,7 +185,7 @@ class Workshop:
         key = fingerprint(univert.__version__, self.catalogue.fingerprint, shared, inputs)
         folder = self.run.path / name
         record = self.run.finished(name, key)
-        if record is None:
+        if record is None or not (folder / "model.safetensors").exists():
             work = self.run.path / "checkpoints" / name
             self._discard_other_work(work, key)
             lesson = prepare()

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from univert.core.config import config_from_mapping, config_from_toml, config_to_toml, read_settings
+from univert.core.errors import BadInputError
+from univert.training.recipe import LoopConfig, Recipe, SpecialistsConfig
+
+
+def test_an_empty_recipe_is_the_default() -> None:
+    assert config_from_mapping(Recipe, {}) == Recipe()
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    rate=st.floats(1e-8, 10),
+    align=st.booleans(),
+    sizes=st.lists(st.integers(1, 9)),
+)
+def test_recipes_survive_the_file(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, rate: float, align: bool, sizes: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    values = {
+        "seed": seed,
+        "unify": {"align": align, "loop": {"learning_rate": rate}},
+        "model": {"hidden_sizes": sizes},
+    }
+    recipe = config_from_mapping(Recipe, values)
+    path.write_text(config_to_toml(recipe))
+    assert config_from_toml(Recipe, path) == recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sede": 1}, "unknown key sede; did you mean seed?"),
+        ({"unify": {"loop": {"epoch": 3}}}, "unknown key unify.loop.epoch; did you mean unify.loop.epochs?"),
+        ({"zzz": 1}, "valid keys: seed"),
+        ({"specialists": {"margin": -1}}, "specialists.margin: Input should be greater than 0, got -1"),
+        ({"specialists": {"loss": "cosine"}}, "specialists.loss"),
+        ({"trunk": 3}, "trunk"),
+        ({"unify": 3}, "unify"),
+    ],
+)
+def test_mistakes_name_the_key_and_the_fix(values: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInputError) as error:
+        config_from_mapping(Recipe, values)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_change_single_keys(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text("[specialists.loop]\nepochs = 7\n")
+    found = read_settings(Recipe, path, ["specialists.loss=proxy-nca", "specialists.margin = 0.5"])
+    assert found.specialists == SpecialistsConfig(loss="proxy-nca", margin=0.5, loop=LoopConfig(epochs=7))
+    for bad, message in (("seed", "key=value"), ("seed.x=1", "unknown key|valid|seed")):
+        with pytest.raises(BadInputError, match=message):
+            read_settings(Recipe, path, [bad])
+
+
+def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(b"\xff= [")
+    with pytest.raises(BadInputError, match="not a readable TOML file"):
+        config_from_toml(Recipe, path)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tests.training.conftest import drawn_rows
+from univert.cli import app, main
+from univert.core.config import config_to_toml
+from univert.training.recipe import Recipe
+
+COMMANDS = [
+    ["catalogue", "build"],
+    ["catalogue", "info"],
+    ["catalog", "info"],
+    ["train"],
+    ["evaluate"],
+    ["embed"],
+    ["index"],
+    ["search"],
+    ["demo"],
+]
+
+
+def univert(
+    *arguments: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    """Run the command as the console script does; exit status, stdout, stderr."""
+    monkeypatch.setattr(sys, "argv", ["univert", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+        raise SystemExit(0)
+    written = capsys.readouterr()
+    return int(stop.value.code or 0), written.out, written.err
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_has_an_example(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Example: univert" in result.output
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn catalogue as a folder tree."""
+    root = tmp_path_factory.mktemp("photos")
+    for row in drawn_rows():
+        folder = root / row.vertical / (row.product or "")
+        folder.mkdir(parents=True, exist_ok=True)
+        assert row.image is not None
+        (folder / f"{row.id}.png").write_bytes(row.image)
+    return root
+
+
+def test_from_photos_to_a_search(
+    photos: Path,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(*arguments: object) -> str:
+        status, out, err = univert(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+        assert (status, err) == (0, "")
+        return out
+
+    shop, model, index = tmp_path / "shop.lance", tmp_path / "run" / "unified", tmp_path / "shop.index"
+    recipe_file = tmp_path / "recipe.toml"
+    recipe_file.write_text(config_to_toml(recipe))
+    query = next(photos.rglob("*.png"))
+
+    assert "72" in run("catalogue", "build", photos, shop)
+    assert json.loads(run("catalogue", "info", shop, "--json"))["images"] == 72
+    assert "discs" in run("catalogue", "info", shop)
+    out = run(
+        "train", shop, "--recipe", recipe_file, "--out", model.parent, "--set", "evaluation.baselines=[]"
+    )
+    assert "Untrained base network" in out
+    assert str(model) in out
+    assert "merged" in run("evaluate", model, shop, "--split", "all")
+    measured = json.loads(run("evaluate", model, shop, "--split", "all", "--vertical", "discs", "--json"))
+    assert list(measured["verticals"]) == ["discs"]
+    assert "72 images" in run("index", model, shop, index)
+    hits = json.loads(run("search", model, index, query, "--k", "3", "--json"))
+    assert len(hits) == 3
+    assert hits[0]["distance"] == pytest.approx(0, abs=1e-4)
+    squares = json.loads(run("search", model, index, query, "--vertical", "squares", "--json"))
+    assert {hit["vertical"] for hit in squares} == {"squares"}
+    assert "pictures" in run("search", model, index, query, "--out", tmp_path / "found.html")
+    assert "data:image" in (tmp_path / "found.html").read_text()
+    run("embed", model, query, query, "--out", tmp_path / "v.npy")
+    assert np.load(tmp_path / "v.npy").shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nowhere"], "nowhere"),
+        (["evaluate", "nowhere", "nowhere"], "nowhere"),
+        (["search", "nowhere", "nowhere", "nowhere.png"], "nowhere"),
+        (["catalogue", "build", "nowhere", "out"], "nowhere"),
+        (["train", "nowhere", "--set", "unify.aligned=false"], "did you mean unify.align?"),
+        (["train", "nowhere", "--set", "seed=-1"], "seed"),
+        (["train", "nowhere", "--set", "specialists.loss=cosine"], "specialists.loss"),
+        (["train", "nowhere", "--recipe", "nowhere.toml"], "nowhere.toml: no such recipe file"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = univert(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("univert.training.pipeline.train", interrupt)
+    status, _, err = univert("train", "x", monkeypatch=monkeypatch, capsys=capsys)
+    assert status == 130
+    assert "run the same command again" in err

@@ -1,0 +1,39 @@
+"""Every Python snippet of the documentation runs, page by page, beside a small catalogue `shop.lance`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.training.conftest import drawn_rows
+from univert.core.config import config_from_toml
+from univert.data.build import build_catalogue
+from univert.training.recipe import Recipe
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def snippets(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_python_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = snippets(page, "python")
+    if not code:
+        return
+    monkeypatch.chdir(tmp_path)
+    build_catalogue(drawn_rows(), Path("shop.lance"))
+    names: dict[str, object] = {}
+    for snippet in code:
+        exec(compile(snippet, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_recipes_are_valid(page: Path, tmp_path: Path) -> None:
+    for number, snippet in enumerate(snippets(page, "toml")):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(snippet)
+        config_from_toml(Recipe, path)
