@@ -55,7 +55,8 @@ def learning_targets(workshop: Workshop, specialists: dict[str, Trained], *, ali
     rotations = _rotations(workshop, plain)
 
     def rotated(vertical: int, positions: Positions, views: Positions) -> Rows:
-        return plain.gather(positions, views) @ rotations[vertical]
+        rows: Rows = plain.gather(positions, views) @ rotations[vertical]
+        return rows
 
     return _per_vertical(workshop, f"targets-{key}-aligned", "alignment", plain.width, rotated)
 
