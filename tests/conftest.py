@@ -6,6 +6,48 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes that tests start
 
+
+import pytest
 import torch
 
+from tests.drawn import drawn_rows
+from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
+from univert.models.embedder import EmbedderConfig
+from univert.training.recipe import (
+    DataConfig,
+    EvaluationConfig,
+    LoopConfig,
+    Recipe,
+    SpecialistsConfig,
+    UnifyConfig,
+)
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    out = tmp_path_factory.mktemp("catalogue") / "drawn.lance"
+    build_catalogue(drawn_rows(), out)
+    return Catalogue.open(out)
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    loop = LoopConfig(
+        epochs=1, min_steps=12, batch_size=12, images_per_product=3, evaluations=3, checkpoint_every_steps=3
+    )
+    return Recipe(
+        data=DataConfig(views=2),
+        model=EmbedderConfig(
+            base_network="timm/test_efficientnet",
+            pretrained=False,
+            hidden_sizes=(16,),
+            size=8,
+            image_size_px=32,
+        ),
+        specialists=SpecialistsConfig(loop=loop),
+        unify=UnifyConfig(loop=loop),
+        evaluation=EvaluationConfig(resamples=20),
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tests.training.conftest import drawn_rows
+from tests.drawn import drawn_rows
 from univert.cli import app, main
 from univert.core.config import config_to_toml
 from univert.training.recipe import Recipe

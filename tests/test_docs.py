@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import drawn_rows
+from tests.drawn import drawn_rows
 from univert.core.config import config_from_toml
 from univert.data.build import build_catalogue
 from univert.training.recipe import Recipe

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from univert.training.pipeline import TrainResult
     from univert.training.recipe import Recipe
 
+INTERRUPTED = 130  # the shell's convention for Ctrl-C
+
 app = typer.Typer(
     name="univert",
     help="One embedding model, a searchable index and visual search for catalogues with many product verticals.",
@@ -41,13 +43,21 @@ def main() -> None:
     """Entry point: errors are one line, and the exit status says what kind (1 a check failed, 2 bad input)."""
     reuse_freed_memory()
     try:
-        app()
+        status = app(standalone_mode=False)
     except UnivertError as error:
         typer.echo(f"univert: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+        status = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except Exception as error:
+        show = getattr(error, "show", None)  # a usage error of the command line parser prints itself
+        if show is None:
+            raise
+        show()
+        status = 2
+    if status == INTERRUPTED:  # the parser may have caught the interrupt itself
         typer.echo("univert: stopped; run the same command again to go on from here", err=True)
-        sys.exit(130)
+    sys.exit(status)
 
 
 def _version(wanted: bool) -> None:

@@ -156,12 +156,12 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_weights(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path, trunk: Trunk
 ) -> None:
     """SIGKILL a real process in the middle of two stages; start it again until it is through."""
-    loop = replace(recipe.specialists.loop, min_steps=40, checkpoint_every_steps=2)
+    loop = replace(recipe.specialists.loop, min_steps=24, checkpoint_every_steps=2)
     recipe = replace(
         recipe,
         trunk=trunk,
         specialists=replace(recipe.specialists, loop=loop),
-        unify=replace(recipe.unify, loop=loop),
+        unify=replace(recipe.unify, targets="specialists", loop=loop),
         evaluation=replace(recipe.evaluation, baselines=()),
     )
     context = multiprocessing.get_context("forkserver")  # imports torch once, then every start is instant

@@ -24,12 +24,16 @@ from univert.evaluation.evaluate import Evaluation, evaluate_vectors
 from univert.models.embedder import Embedder
 from univert.training.recipe import LossName, Recipe
 from univert.training.specialists import presentations, train_joint, train_specialist
-from univert.training.unify import learning_targets, train_unified
+from univert.training.unify import learning_targets, planned_presentations, train_unified
 from univert.training.workshop import Trained, Workshop
 
 Positions = Int64[np.ndarray, "N"]
 Vectors = Float[np.ndarray, "N D"]
 BEST = "unified"
+JOINT_ROWS: dict[LossName, tuple[str, str]] = {
+    "triplet": ("joint_triplet", "One joint triplet model"),
+    "proxy-nca": ("joint_proxy_nca", "One joint Proxy-NCA model"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +121,11 @@ def train(
         write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
         specialists = {name: train_specialist(workshop, name) for name in workshop.vertical_names}
         write_atomic(run.path / "groups.json", json.dumps([[name] for name in specialists], indent=1))
-        unified = train_unified(workshop, specialists, name="unified", config=recipe.unify)
-        rows, models = _rows(workshop, specialists, unified)
+        joint = _train_joint_models(workshop, specialists)
+        unified = train_unified(
+            workshop, specialists, name="unified", config=recipe.unify, joint=joint.get("proxy-nca")
+        )
+        rows, models = _rows(workshop, specialists, joint, unified)
         results = _evaluate(workshop, rows, models)
         write_atomic(run.path / "evaluation.json", json.dumps(results, indent=1))
         if report:
@@ -126,15 +133,25 @@ def train(
     return TrainResult(path=run.path, results=results)
 
 
+def _train_joint_models(workshop: Workshop, specialists: dict[str, Trained]) -> dict[LossName, Trained]:
+    """The joint models that the recipe compares with or learns from, each shown as many images as the rest is."""
+    recipe = workshop.recipe
+    wanted: list[LossName] = [
+        loss for loss in JOINT_ROWS if JOINT_ROWS[loss][0] in recipe.evaluation.baselines
+    ]
+    if recipe.unify.targets == "ensemble" and "proxy-nca" not in wanted:
+        wanted.append("proxy-nca")
+    budget = presentations(list(specialists.values())) + planned_presentations(workshop, recipe.unify)
+    return {loss: train_joint(workshop, loss, budget) for loss in wanted}
+
+
 def _rows(
-    workshop: Workshop, specialists: dict[str, Trained], unified: Trained
+    workshop: Workshop, specialists: dict[str, Trained], joint: dict[LossName, Trained], unified: Trained
 ) -> tuple[list[Row], list[Trained]]:
     """The comparison, in the order people read it; trains what is still missing."""
     recipe = workshop.recipe
     teachers = list(specialists.values())
-    before = presentations(teachers)
-    budget = before + presentations([unified])
-    models = [*teachers, unified]
+    models = [*teachers, *joint.values()]
     rows = [
         Row(
             key="base",
@@ -149,35 +166,28 @@ def _rows(
             note="told the true vertical of each query, and searching that vertical alone",
             vectors=lambda positions: learning_targets(workshop, specialists, align=False).clean(positions),
             inputs=fingerprint([model.key for model in teachers]),
-            image_presentations=before,
+            image_presentations=presentations(teachers),
             seconds=_seconds(teachers),
             routed=True,
         ),
     ]
-    joint_models: dict[LossName, str] = {
-        "triplet": "One joint triplet model",
-        "proxy-nca": "One joint Proxy-NCA model",
-    }
-    for loss, title in joint_models.items():
-        key = f"joint_{loss.replace('-', '_')}"
-        if key in recipe.evaluation.baselines:
-            joint = train_joint(workshop, loss, budget)
-            models.append(joint)
-            rows.append(
-                _model_row(workshop, key, title, "all verticals at once, same image presentations", joint)
-            )
+    for loss, model in joint.items():
+        key, title = JOINT_ROWS[loss]
+        rows.append(_model_row(workshop, key, title, "all verticals at once", model, []))
+    from_specialists = replace(recipe.unify, targets="specialists")
     variants = [
-        (
-            "unified_plain",
-            "Unified, plain",
-            "targets as the specialists give them",
-            replace(recipe.unify, align=False),
-        ),
+        ("unified_plain", "Unified, plain", "the document's way", replace(from_specialists, align=False)),
         (
             "unified_labelled",
             "Unified, aligned, labelled only",
-            "no unlabelled images",
-            replace(recipe.unify, unlabelled=False),
+            "without the unlabelled images",
+            replace(from_specialists, unlabelled=False),
+        ),
+        (
+            "unified_aligned",
+            "Unified, aligned, with unlabelled",
+            "learns from specialists alone",
+            from_specialists,
         ),
     ]
     for key, title, note, config in variants:
@@ -185,16 +195,22 @@ def _rows(
             variant = train_unified(workshop, specialists, name=f"baselines/{key}", config=config)
             models.append(variant)
             rows.append(_model_row(workshop, key, title, note, variant, teachers))
-    title = "Unified" + (", aligned" if recipe.unify.align else ", plain")
-    title += ", with unlabelled images" if recipe.unify.unlabelled else ", labelled only"
-    rows.append(_model_row(workshop, BEST, title, "the model of this run", unified, teachers))
-    return rows, models
+    behind = [*teachers, joint["proxy-nca"]] if recipe.unify.targets == "ensemble" else teachers
+    rows.append(_model_row(workshop, BEST, _unified_title(recipe), "the model of this run", unified, behind))
+    return rows, [*models, unified]
+
+
+def _unified_title(recipe: Recipe) -> str:
+    if recipe.unify.targets == "ensemble":
+        return "Unified, from specialists and joint"
+    plain = "aligned" if recipe.unify.align else "plain"
+    return f"Unified, {plain}, {'with unlabelled' if recipe.unify.unlabelled else 'labelled only'}"
 
 
 def _model_row(
-    workshop: Workshop, key: str, title: str, note: str, model: Trained, teachers: list[Trained] | None = None
+    workshop: Workshop, key: str, title: str, note: str, model: Trained, teachers: list[Trained]
 ) -> Row:
-    behind = [*(teachers or []), model]
+    behind = [*teachers, model]
     return Row(
         key=key,
         title=title,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
+from univert.core.errors import BadInputError
 from univert.data.transforms import Augmentation
 from univert.models.embedder import EmbedderConfig
 
@@ -15,7 +16,7 @@ NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
 Trunk = Literal["frozen", "partial", "full"]
 LossName = Literal["triplet", "proxy-nca"]
-Baseline = Literal["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled"]
+Baseline = Literal["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class DataConfig:
     """
 
     verticals: tuple[str, ...] = ()
-    views: Count = 5
+    views: Count = 4
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
@@ -94,6 +95,9 @@ class UnifyConfig:
     """One model from all specialists (Unified eq. 2).
 
     Attributes:
+        targets: `specialists`: an image's learning target is its specialist's embedding, as in the document;
+            `ensemble`: the mean of that and of a joint Proxy-NCA model's embedding, the specialist's space rotated
+            towards the joint model's first. It costs the training of the joint model, and needs `align`.
         align: rotate each specialist's space towards a common reference first; off is the document's plain way.
         unlabelled: learn from images whose product is unknown, too.
         consistent: a target is the specialist's embedding of the very view that the model sees (augmented
@@ -102,11 +106,18 @@ class UnifyConfig:
         loop: the training.
     """
 
+    targets: Literal["specialists", "ensemble"] = "ensemble"
     align: bool = True
     unlabelled: bool = True
     consistent: bool = True
     batch_norm: bool = True
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=45, learning_rate=4e-3))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=35, learning_rate=4e-3))
+
+    def __post_init__(self) -> None:
+        if self.targets == "ensemble" and not self.align:
+            raise BadInputError(
+                'unify.align must be true where unify.targets is "ensemble"; set targets = "specialists"'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +134,7 @@ class EvaluationConfig:
         "joint_proxy_nca",
         "unified_plain",
         "unified_labelled",
+        "unified_aligned",
     )
     resamples: Count = 1000
 

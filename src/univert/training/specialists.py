@@ -41,7 +41,7 @@ def train_joint(workshop: Workshop, loss: LossName, image_presentations: int) ->
     steps = max(1, image_presentations // config.loop.batch_size)
     config = replace(config, loss=loss, loop=replace(config.loop, epochs=1, min_steps=steps))
     return workshop.train_stage(
-        f"baselines/joint_{loss.replace('-', '_')}",
+        f"joint/{loss.replace('-', '_')}",
         config_to_mapping(config),
         lambda: _lesson(workshop, config, np.ones(len(workshop.catalogue), bool)),
     )

@@ -22,14 +22,17 @@ from univert.training.workshop import Lesson, Trained, Workshop
 ROWS_AT_ONCE = 256
 
 
-def learning_targets(workshop: Workshop, specialists: dict[str, Trained], *, align: bool) -> ViewArrays:
+def learning_targets(
+    workshop: Workshop, specialists: dict[str, Trained], *, align: bool, joint: Trained | None = None
+) -> ViewArrays:
     """Every image's embedding by the specialist of its vertical; computed once, then read from disk.
 
     Args:
         workshop: the run.
         specialists: by vertical; every vertical needs one, all of the same size.
-        align: rotate each specialist's space towards the PCA-reduced space of the untrained base network.
-            The rotations are fitted on training images, labelled or not.
+        align: rotate each specialist's space towards a common reference: the joint model's space or, without
+            one, the PCA-reduced space of the untrained base network. Fitted on training images, labelled or not.
+        joint: take the mean of the specialist's and this model's embeddings.
 
     Returns:
         unit rows: of every image as it is, whatever its split, and of the training images' augmented views.
@@ -52,13 +55,24 @@ def learning_targets(workshop: Workshop, specialists: dict[str, Trained], *, ali
     plain = _per_vertical(workshop, f"targets-{key}", "learning targets", models[0].size, by_specialists)
     if not align:
         return plain
-    rotations = _rotations(workshop, plain)
+    rotations = _rotations(workshop, plain, joint)
 
     def rotated(vertical: int, positions: Positions, views: Positions) -> Rows:
         rows: Rows = plain.gather(positions, views) @ rotations[vertical]
         return rows
 
-    return _per_vertical(workshop, f"targets-{key}-aligned", "alignment", plain.width, rotated)
+    if joint is None:
+        return _per_vertical(workshop, f"targets-{key}-aligned", "alignment", plain.width, rotated)
+    model = joint.embedder.eval()
+
+    def mean(vertical: int, positions: Positions, views: Positions) -> Rows:
+        with torch.inference_mode():
+            own = workshop.source.embed(model, positions, views).float().cpu().numpy()
+        rows: Rows = own + rotated(vertical, positions, views)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
+
+    return _per_vertical(workshop, f"targets-{key}-{joint.key}", "ensemble", plain.width, mean)
 
 
 def _per_vertical(
@@ -82,15 +96,20 @@ def _per_vertical(
     return workshop.view_arrays(name, description, width, compute)
 
 
-def _rotations(workshop: Workshop, targets: ViewArrays) -> list[Float[np.ndarray, "D D"]]:
+def _rotations(
+    workshop: Workshop, targets: ViewArrays, joint: Trained | None
+) -> list[Float[np.ndarray, "D D"]]:
     """For each vertical, the rotation of its specialist's space towards the common reference."""
     train = np.flatnonzero(workshop.is_train)
-    base = workshop.base_vectors(train)
-    reference = PCAReference(base, targets.width)
+    if joint is None:
+        base = workshop.base_vectors(train)
+        reference = PCAReference(base, targets.width)(base)
+    else:
+        reference = workshop.source.embed_all(joint.embedder, train)
     rotations = []
     for vertical in range(len(workshop.vertical_names)):
         here = workshop.verticals[train] == vertical
-        rotation = orthogonal_alignment(targets.clean(train[here]), reference(base[here]))
+        rotation = orthogonal_alignment(targets.clean(train[here]), reference[here])
         rotations.append(rotation.astype(np.float32))
     return rotations
 
@@ -101,6 +120,7 @@ def train_unified(
     *,
     name: str,
     config: UnifyConfig,
+    joint: Trained | None = None,
 ) -> Trained:
     """Train (or load) a unified model by L2 loss on the learning targets.
 
@@ -109,22 +129,37 @@ def train_unified(
         specialists: by vertical.
         name: the folder within the run.
         config: the recipe's, or a variation of it.
+        joint: the joint model, where `config.targets` is `ensemble`.
     """
+    joint = joint if config.targets == "ensemble" else None
     keys = {vertical: trained.key for vertical, trained in specialists.items()}
     return workshop.train_stage(
         name,
-        {"specialists": keys, **config_to_mapping(config)},
-        lambda: _lesson(workshop, specialists, config),
+        {"specialists": keys, "joint": joint.key if joint else "", **config_to_mapping(config)},
+        lambda: _lesson(workshop, specialists, config, joint),
     )
 
 
-def _lesson(workshop: Workshop, specialists: dict[str, Trained], config: UnifyConfig) -> Lesson:
-    targets = learning_targets(workshop, specialists, align=config.align)
+def planned_presentations(workshop: Workshop, config: UnifyConfig) -> int:
+    """Images that the training of a unified model shows at most, counted with repetition."""
+    sampler = _sampler(workshop, config)
+    return max(config.loop.epochs * sampler.steps_per_epoch, config.loop.min_steps) * sampler.batch_size
+
+
+def _sampler(workshop: Workshop, config: UnifyConfig) -> UniformSampler:
     usable = workshop.is_train if config.unlabelled else workshop.is_train & (workshop.products >= 0)
-    seed = workshop.recipe.seed
+    return UniformSampler(
+        np.flatnonzero(usable), batch_size=config.loop.batch_size, seed=workshop.recipe.seed
+    )
+
+
+def _lesson(
+    workshop: Workshop, specialists: dict[str, Trained], config: UnifyConfig, joint: Trained | None
+) -> Lesson:
+    targets = learning_targets(workshop, specialists, align=config.align, joint=joint)
     return Lesson(
         embedder=workshop.new_embedder(batch_norm=config.batch_norm, size=targets.width),
         objective=TargetObjective(TargetL2Loss(), targets, consistent=config.consistent),
-        sampler=UniformSampler(np.flatnonzero(usable), batch_size=config.loop.batch_size, seed=seed),
+        sampler=_sampler(workshop, config),
         loop=config.loop,
     )

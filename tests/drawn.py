@@ -1,25 +1,14 @@
+"""A tiny catalogue drawn by code, for tests that train."""
+
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image, ImageDraw
 
 from univert.core.records import SourceRow
-from univert.data.build import build_catalogue
-from univert.data.catalogue import Catalogue
-from univert.models.embedder import EmbedderConfig
-from univert.training.recipe import (
-    DataConfig,
-    EvaluationConfig,
-    LoopConfig,
-    Recipe,
-    SpecialistsConfig,
-    UnifyConfig,
-)
 
 VERTICALS = ("discs", "squares")
 PRODUCTS = 12
@@ -53,35 +42,3 @@ def drawn_rows() -> Iterator[SourceRow]:
                     brand=f"artist-{image}",
                     split=split,
                 )
-
-
-@pytest.fixture(scope="session")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    out = tmp_path_factory.mktemp("catalogue") / "drawn.lance"
-    build_catalogue(drawn_rows(), out)
-    return Catalogue.open(out)
-
-
-@pytest.fixture
-def catalogue_path(catalogue: Catalogue) -> Path:
-    return Path(catalogue.path)
-
-
-@pytest.fixture(scope="session")
-def recipe() -> Recipe:
-    loop = LoopConfig(
-        epochs=1, min_steps=12, batch_size=12, images_per_product=3, evaluations=3, checkpoint_every_steps=3
-    )
-    return Recipe(
-        data=DataConfig(views=2),
-        model=EmbedderConfig(
-            base_network="timm/test_efficientnet",
-            pretrained=False,
-            hidden_sizes=(16,),
-            size=8,
-            image_size_px=32,
-        ),
-        specialists=SpecialistsConfig(loop=loop),
-        unify=UnifyConfig(loop=loop),
-        evaluation=EvaluationConfig(resamples=20),
-    )
