@@ -2,7 +2,8 @@
 
     python bench/sample.py [--seeds 0 1 2] [--out .work/bench-sample]
 
-Trains every row of the comparison for each seed, from the default recipe and with equal image presentations, and writes
+Trains every row of the comparison for each seed from the default recipe, and one more: the joint Proxy-NCA model with
+up to as many image presentations as the unified model and all the models it learned from had together. Writes
 bench/results/sample.md: mean and spread over seeds, merged and within verticals; the unified model against its
 specialists in each vertical, by a bootstrap over products of the difference on the same queries. Nothing is
 chosen on test data: early stopping looks at the validation split. Started again, it goes on where it was.
@@ -25,11 +26,12 @@ from univert.core.run import Run
 from univert.data.bundled import build_sample
 from univert.data.catalogue import Catalogue
 from univert.evaluation.bootstrap import bootstrap_interval
+from univert.evaluation.evaluate import evaluate_vectors
 from univert.evaluation.ranking import rank_queries
 from univert.models.embedder import Embedder
 from univert.training.pipeline import train
 from univert.training.recipe import Recipe
-from univert.training.specialists import train_specialist
+from univert.training.specialists import train_joint, train_specialist
 from univert.training.unify import learning_targets
 from univert.training.workshop import Workshop
 
@@ -61,6 +63,26 @@ def comparison(runs: list[dict[str, Any]]) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def long_joint_row(workshop: Workshop, results: dict[str, Any]) -> dict[str, Any]:
+    """The best joint model, given all the image presentations that stand behind the unified model."""
+    unified = results["rows"][-1]
+    joint = train_joint(
+        workshop, "proxy-nca", unified["image_presentations"], name="baselines/joint_proxy_nca_long"
+    )
+    test = np.flatnonzero(workshop.splits == "test")
+    columns = (list(workshop.catalogue.column(name)[test]) for name in ("product", "vertical"))
+    evaluation = evaluate_vectors(
+        workshop.source.embed_all(joint.embedder, test), *columns, seed=results["seed"]
+    )
+    return {
+        "key": "joint_proxy_nca_long",
+        "title": "The same, given the presentations of the last row",
+        "evaluation": evaluation.to_dict(),
+        "image_presentations": joint.record["image_presentations"],
+        "seconds": joint.record["seconds"],
+    }
 
 
 def against_specialists(workshops: list[Workshop]) -> list[str]:
@@ -111,6 +133,8 @@ def main() -> None:
         out = options.out / f"seed-{seed}"
         runs.append(train(catalogue, out, Recipe(seed=seed), report=seed == options.seeds[0]).results)
         workshops.append(Workshop(Run(out), catalogue, Recipe(seed=seed)))
+        place_after = 1 + [row["key"] for row in runs[-1]["rows"]].index("joint_proxy_nca")
+        runs[-1]["rows"].insert(place_after, long_joint_row(workshops[-1], runs[-1]))
         print(
             f"seed {seed}:",
             {row["key"]: row["evaluation"]["merged"]["recall_at"]["1"]["value"] for row in runs[-1]["rows"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from univert.training.pipeline import TrainResult
     from univert.training.recipe import Recipe
 
+WIDTH = 110  # of tables where nobody says how wide the terminal is
 INTERRUPTED = 130  # the shell's convention for Ctrl-C
 
 app = typer.Typer(
@@ -49,6 +51,13 @@ def main() -> None:
         status = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not (full or error.filename):
+            raise
+        fix = "; free some space and run the same command again" if full else ""
+        typer.echo(f"univert: {error.filename or 'output'}: {error.strerror}{fix}", err=True)
+        status = 1
     except Exception as error:
         show = getattr(error, "show", None)  # a usage error of the command line parser prints itself
         if show is None:
@@ -56,7 +65,7 @@ def main() -> None:
         show()
         status = 2
     if status == INTERRUPTED:  # the parser may have caught the interrupt itself
-        typer.echo("univert: stopped; run the same command again to go on from here", err=True)
+        typer.echo("univert: stopped; nothing is half-written: run the same command again", err=True)
     sys.exit(status)
 
 
@@ -88,7 +97,12 @@ def catalogue_build(
         bool, typer.Option("--skip-bad", help="Leave bad rows out and list them in rejected.csv.")
     ] = False,
     overwrite: Overwrite = False,
-    background: Annotated[str, typer.Option(help="Colour behind transparent images, as RRGGBB.")] = "ffffff",
+    background: Annotated[
+        str,
+        typer.Option(
+            help="Colour behind transparent images in reports, as RRGGBB; models have model.background_rgb."
+        ),
+    ] = "ffffff",
     as_json: Json = False,
 ) -> None:
     """Build a catalogue from a folder tree or a manifest."""
@@ -121,7 +135,7 @@ def catalogue_info_command(
     else:
         from rich.console import Console
 
-        render(info, Console())
+        render(info, Console(width=None if sys.stdout.isatty() else WIDTH))
 
 
 @app.command(epilog="Example: univert train shop.lance --out runs/shop --set specialists.loss=proxy-nca")
@@ -240,7 +254,7 @@ def search(
     where = {"vertical": vertical} if vertical else None
     hits = search_image(_load_model(model, device), opened, image, k=k, where=where)
     if out is not None:
-        write_atomic(out, render_grid(image, hits, opened))
+        write_atomic(out, render_grid(image, hits, opened, vertical=", ".join(vertical or []) or None))
     if as_json:
         typer.echo(json.dumps([hit.to_dict() for hit in hits], indent=1))
     else:
@@ -271,13 +285,10 @@ def _recipe(path: Path | None, settings: list[str]) -> Recipe:
 
 
 def _load_model(path: Path, device: str) -> Any:
-    import torch
-
+    from univert.core.device import choose_device
     from univert.models.embedder import Embedder
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Embedder.from_pretrained(path).to(device)
+    return Embedder.from_pretrained(path).to(choose_device(device))
 
 
 def _print_results(result: TrainResult, as_json: bool) -> None:
@@ -293,4 +304,4 @@ def _print_results(result: TrainResult, as_json: bool) -> None:
 def _print_table(table: Any) -> None:
     from rich.console import Console
 
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from univert.core.device import choose_device
 from univert.core.files import fingerprint, write_atomic
 from univert.core.tables import table_text
 from univert.data.bundled import SAMPLE_HELD_OUT_BRAND, SAMPLE_PATH, build_sample
@@ -38,7 +39,7 @@ def run_demo(out: Path, *, seed: int, device: str, say: Callable[[str], None]) -
     result = train(catalogue, out, Recipe(seed=seed), device=device)
     say(table_text(results_table(result.results)))
     say(f"report     {out / 'report.html'}")
-    model = result.model.to(device if device != "auto" else "cpu")
+    model = result.model.to(choose_device(device))
     index = _index(model, catalogue.select(not_brand=SAMPLE_HELD_OUT_BRAND), out / "sample.index")
     say(f"index      {index.path}: all but the drawings by {SAMPLE_HELD_OUT_BRAND}")
     _search(model, catalogue, index, out, say)
@@ -48,7 +49,7 @@ def run_demo(out: Path, *, seed: int, device: str, say: Callable[[str], None]) -
 
 
 def _catalogue(path: Path) -> Catalogue:
-    marker, inputs = path.with_suffix(".inputs"), fingerprint(SAMPLE_PATH.read_bytes())
+    marker, inputs = path.with_name(f"{path.name}.inputs"), fingerprint(SAMPLE_PATH.read_bytes())
     if not (path.exists() and marker.exists() and marker.read_text() == inputs):
         build_sample(path, overwrite=True)
         write_atomic(marker, inputs)
@@ -56,7 +57,7 @@ def _catalogue(path: Path) -> Catalogue:
 
 
 def _index(model: Embedder, catalogue: Catalogue, path: Path) -> LanceIndex:
-    marker = path.with_suffix(".inputs")
+    marker = path.with_name(f"{path.name}.inputs")
     inputs = f"{model.fingerprint} {catalogue.fingerprint}"
     if not (path.exists() and marker.exists() and marker.read_text() == inputs):
         index_catalogue(model, catalogue, path, overwrite=True)
@@ -67,7 +68,7 @@ def _index(model: Embedder, catalogue: Catalogue, path: Path) -> LanceIndex:
 def _search(
     model: Embedder, catalogue: Catalogue, index: LanceIndex, out: Path, say: Callable[[str], None]
 ) -> None:
-    """Search with the first test image, by name, of the artist left out of the index."""
+    """Search with the first test image of the artist left out of the index."""
     queries = catalogue.select(split="test", brand=SAMPLE_HELD_OUT_BRAND)
     product = queries.column("product")[0]
     picture = out / "query.webp"

@@ -151,6 +151,7 @@ def test_half_precision_is_computed_in_float32(case: Case, dtype: torch.dtype) -
         pytest.param(torch.eye(SIZE), torch.zeros(6, dtype=torch.long), id="one product"),
         pytest.param(torch.eye(SIZE)[:4], torch.arange(4), id="no positives"),
         pytest.param(torch.eye(SIZE)[:1], torch.tensor([2]), id="one image"),
+        pytest.param(torch.empty(0, SIZE), torch.empty(0, dtype=torch.long), id="empty"),
         pytest.param(1e4 * torch.eye(SIZE), torch.arange(6) % PRODUCTS, id="long vectors"),
     ],
 )

@@ -13,6 +13,8 @@ from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.training.pipeline import train
 from univert.training.recipe import Baseline, DataConfig, EvaluationConfig, Recipe
+from univert.training.specialists import train_specialist
+from univert.training.unify import learning_targets
 from univert.training.workshop import Workshop
 
 ALL_ROWS = [
@@ -114,3 +116,45 @@ def test_vectors_of_the_run_equal_those_of_the_saved_model(
         Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue))
     )
     np.testing.assert_allclose(cached, model.embed_catalogue(catalogue), atol=1e-5)
+
+
+def test_specialists_by_proxy_nca(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    specialists = replace(recipe.specialists, loss="proxy-nca", form="paper")
+    result = train(
+        catalogue, tmp_path, replace(recipe, specialists=specialists, evaluation=only()), report=False
+    )
+    assert result.results["curves"]["specialists/discs"]["loss"]
+
+
+def test_products_with_one_image_each_cannot_be_learned(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInputError, match=r"discs \(4 products, 4 images\)"):
+        train(catalogue.select(brand="artist-0"), tmp_path, recipe)
+
+
+def test_labelled_only_means_for_the_alignment_too(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    workshop = Workshop(Run(tmp_path), catalogue, recipe)
+    specialists = {name: train_specialist(workshop, name) for name in workshop.vertical_names}
+    everything = np.arange(len(catalogue))
+    both, labelled = (
+        learning_targets(workshop, specialists, align=True, unlabelled=unlabelled).clean(everything)
+        for unlabelled in (True, False)
+    )
+    assert not np.allclose(both, labelled)
+
+
+def test_the_card_states_what_was_measured(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    train(catalogue, tmp_path, replace(recipe, evaluation=only()), report=False)
+    card = (tmp_path / "unified" / "README.md").read_text()
+    for words in (
+        "recall_at_1, test",
+        "map_at_r",
+        "| images | 72 |",
+        "discs, squares",
+        "base_network",
+        "[unify.loop]",
+    ):
+        assert words in card, words

@@ -33,6 +33,8 @@ def config_from_mapping(cls: type[C], values: dict[str, Any], *, where: str = "r
         return pydantic.TypeAdapter(cls).validate_python(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":  # the dataclass's own check, which names key and fix itself
+            raise BadInputError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
         key = ".".join(str(part) for part in first["loc"])
         found = f", got {first['input']!r}" if first["type"] != "missing" else ""
         raise BadInputError(f"{where}: {key or cls.__name__}: {first['msg']}{found}") from None

@@ -59,4 +59,4 @@ class Run:
         write_atomic(self._record(stage), json.dumps({"inputs": inputs, "result": result}, indent=1))
 
     def _record(self, stage: str) -> Path:
-        return self.path / "stages" / f"{stage.replace('/', '.')}.json"
+        return self.path / "stages" / f"{stage.replace('/', '--')}.json"

@@ -19,7 +19,7 @@ class Sampler(ABC):
 
     Attributes:
         batch_size: images a batch.
-        steps_per_epoch: steps after which every product (or image) has had its turn.
+        steps_per_epoch: whole batches that the products (or images) make; what is left over sits the epoch out.
     """
 
     batch_size: int
@@ -46,7 +46,7 @@ def _visiting_order(seed: int, count: int) -> Callable[[int], Positions]:
 
 
 class PKSampler(Sampler):
-    """P products x K images a batch; each epoch visits every product once, in a new order.
+    """P products x K images a batch; each epoch visits every product at most once, in a new order.
 
     A product with fewer than K images gives some of them twice (training sees another augmented view).
 
@@ -108,7 +108,7 @@ class PKSampler(Sampler):
 
 
 class UniformSampler(Sampler):
-    """Every image once an epoch, in a new order, labelled or not; what distillation needs.
+    """Every image at most once an epoch, in a new order, labelled or not; what distillation needs.
 
     Args:
         positions: of the images that take part.

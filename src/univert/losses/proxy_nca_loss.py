@@ -50,11 +50,11 @@ def proxy_nca_loss(
     assigned = assigned.long()
     logits_BC = -scale * squared_distances(unit_rows(embeddings), unit_rows(proxies))
     if form == "softmax":
-        return nn.functional.cross_entropy(logits_BC, assigned)
+        return nn.functional.cross_entropy(logits_BC, assigned, reduction="sum") / max(len(assigned), 1)
     own_B1 = assigned[:, None]
     positive_B = logits_BC.gather(1, own_B1).squeeze(1)
     negatives_B = logits_BC.scatter(1, own_B1, -torch.inf).logsumexp(1)
-    return (negatives_B - positive_B).mean()
+    return (negatives_B - positive_B).sum() / max(len(assigned), 1)
 
 
 def check_proxy_nca(proxies: int, scale: float, form: str) -> None:

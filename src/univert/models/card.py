@@ -49,7 +49,7 @@ class ModelCard:
         header = _FRONT_MATTER
         parts = [
             header + f"\n# {self.name}",
-            "An image embedding model made with [Univert](https://pypi.org/project/univert/). It maps an "
+            "An image embedding model made with Univert. It maps an "
             f"image of a product to {_width(config)}; near vectors mean similar products. "
             "Its preprocessing is part of it.",
             f"## Use\n\n{_USE}",

@@ -25,6 +25,7 @@ from univert.training.checkpoint import load_checkpoint, save_checkpoint
 from univert.training.recipe import LoopConfig, Trunk
 from univert.training.sources import Source
 
+CHECKPOINT = "checkpoint.safetensors"
 LOG_EVERY_STEPS = 20
 DIVERGED_FACTOR = 1e3
 Log = Callable[[str, float, int], None]
@@ -61,7 +62,7 @@ class History:
     """What a training went through; `curves` are lists of [step, value]."""
 
     step: int = 0
-    best_score: float = -math.inf
+    best_score: float | None = None
     best_step: int = 0
     looks_without_better: int = 0
     seconds: float = 0.0
@@ -97,11 +98,11 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, log: Log | N
 
     Raises:
         TrainingError: the loss is not finite or grew a thousandfold, or the disk is full.
-        KeyboardInterrupt: passed on after a checkpoint was written.
+        KeyboardInterrupt: passed on; the last checkpoint stands.
     """
     groups = _parameter_groups(task, config)
     optimiser = torch.optim.AdamW(groups, fused=True)
-    state = _State(task, optimiser, folder / "checkpoint.safetensors")
+    state = _State(task, optimiser, folder / CHECKPOINT)
     history = state.resume()
     total_steps = max(config.epochs * task.sampler.steps_per_epoch, config.min_steps)
     look_every = max(1, math.ceil(total_steps / config.evaluations))
@@ -109,28 +110,23 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, log: Log | N
     task.embedder.train()
     with torch.random.fork_rng(), progress_bar(task.name, total_steps, unit="steps") as advance:
         advance(history.step)
-        try:
-            while not history.finished:
-                started = time.perf_counter()
-                _set_learning_rates(optimiser, history.step, total_steps, config)
-                pending.append(_take_step(task, optimiser, history.step, seed, config))
-                history.step += 1
-                last = history.step == total_steps
-                look = last or history.step % look_every == 0
-                save = look or history.step % config.checkpoint_every_steps == 0
-                if save or len(pending) == LOG_EVERY_STEPS:
-                    _record_losses(task.name, history, pending, config, log)
-                if look and task.score:
-                    _look(task, task.score, state, history, log)
-                history.finished = last or history.looks_without_better >= config.patience
-                history.seconds += time.perf_counter() - started
-                if save:
-                    state.save(history)
-                advance(1)
-        except KeyboardInterrupt:
-            if all(torch.isfinite(loss) for loss in pending):
+        while not history.finished:
+            started = time.perf_counter()
+            _set_learning_rates(optimiser, history.step, total_steps, config)
+            pending.append(_take_step(task, optimiser, history.step, seed, config))
+            history.step += 1
+            last = history.step == total_steps
+            look = last or history.step % look_every == 0
+            save = look or history.step % config.checkpoint_every_steps == 0
+            if save or len(pending) == LOG_EVERY_STEPS:
+                _record_losses(task.name, history, pending, config, log)
+            if look and task.score:
+                _look(task, task.score, state, history, log)
+            history.finished = last or history.looks_without_better >= config.patience
+            history.seconds += time.perf_counter() - started
+            if save:
                 state.save(history)
-            raise
+            advance(1)
     state.restore_best()
     return Fit(
         steps=history.step, image_presentations=history.step * task.sampler.batch_size, history=history
@@ -206,8 +202,8 @@ def _record_losses(
     first = history.loss_curve[0][1] if history.loss_curve else value
     if not math.isfinite(value) or abs(value) > DIVERGED_FACTOR * max(1.0, abs(first)):
         raise TrainingError(
-            f"{name}: the loss became {value:g} before step {history.step}; the last checkpoint is kept: "
-            f"lower learning_rate (now {config.learning_rate:g}) or clip_norm (now {config.clip_norm:g}) in the recipe"
+            f"{name}: the loss became {value:g} before step {history.step}; finished stages are kept: lower "
+            f"learning_rate (now {config.learning_rate:g}) or clip_norm (now {config.clip_norm:g}) and run again"
         )
     history.loss_curve.append([history.step, value])
     if log:
@@ -221,7 +217,7 @@ def _look(task: Task, scorer: Callable[[], float], state: _State, history: Histo
     history.score_curve.append([history.step, score])
     if log:
         log("validation", score, history.step)
-    if score > history.best_score:
+    if history.best_score is None or score > history.best_score:
         history.best_score, history.best_step, history.looks_without_better = score, history.step, 0
         state.remember_best()
     else:

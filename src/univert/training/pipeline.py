@@ -128,13 +128,18 @@ def train(
         rows, models = _rows(workshop, specialists, joint, unified)
         results = _evaluate(workshop, rows, models)
         write_atomic(run.path / "evaluation.json", json.dumps(results, indent=1))
+        workshop.describe(unified, _card_figures(results))
         if report:
             _report(workshop, rows, results)
     return TrainResult(path=run.path, results=results)
 
 
 def _train_joint_models(workshop: Workshop, specialists: dict[str, Trained]) -> dict[LossName, Trained]:
-    """The joint models that the recipe compares with or learns from, each shown as many images as the rest is."""
+    """The joint models that the recipe compares with or learns from.
+
+    Each is shown as many images as the specialists and a unified model that learns from them alone, together. The
+    unified model of an ensemble stands on that many and the joint model's own besides: its row says so.
+    """
     recipe = workshop.recipe
     wanted: list[LossName] = [
         loss for loss in JOINT_ROWS if JOINT_ROWS[loss][0] in recipe.evaluation.baselines
@@ -235,7 +240,7 @@ def _evaluate(workshop: Workshop, rows: list[Row], models: list[Trained]) -> dic
     measured = []
     for row in rows:
         inputs = fingerprint(
-            univert.__version__, catalogue.fingerprint, row.inputs, workshop.recipe.evaluation.resamples
+            univert.__version__, catalogue.fingerprint, row.inputs, workshop.recipe.evaluation.resamples, seed
         )
         record = workshop.run.finished(f"evaluation/{row.key}", inputs)
         if record is None:
@@ -277,6 +282,23 @@ def _evaluate(workshop: Workshop, rows: list[Row], models: list[Trained]) -> dic
         "seed": seed,
         "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     }
+
+
+def _card_figures(results: dict[str, Any]) -> dict[str, float | int | str]:
+    """What the unified model's card says of it."""
+    row = next(row for row in results["rows"] if row["key"] == BEST)
+    evaluation = Evaluation.from_dict(row["evaluation"])
+    figures: dict[str, float | int | str] = {
+        name: results["catalogue"][name] for name in ("images", "products", "unlabelled")
+    }
+    if evaluation.merged:
+        for name, interval in evaluation.merged.figures().items():
+            bounds = "" if interval.low is None else f" ({interval.low:.3f} to {interval.high:.3f})"
+            figures[f"merged gallery, {name}, test"] = f"{interval.value:.3f}{bounds}"
+    for name, value in evaluation.mean_within.items():
+        figures[f"mean within verticals, {name}, test"] = value
+    figures["image presentations, with the models learned from"] = row["image_presentations"]
+    return figures
 
 
 def _curves(model: Trained) -> dict[str, Any]:

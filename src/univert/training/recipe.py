@@ -25,7 +25,7 @@ class DataConfig:
 
     Attributes:
         verticals: train on these alone; empty means all of the catalogue's.
-        views: augmented views of each training image that a frozen trunk sees (their features are cached).
+        views: augmented views of each training image; raise it where the base network learns.
         augmentation: how a view is drawn.
     """
 
@@ -39,7 +39,7 @@ class LoopConfig:
     """One training: how long, how fast, when to stop.
 
     Attributes:
-        epochs: passes over the training images, at most.
+        epochs: passes over the training images (over the products, for P x K batches), at most.
         min_steps: a small vertical gets more epochs, until it has this many steps.
         batch_size: images a batch; for P x K batches, P = batch_size / images_per_product.
         images_per_product: K of P x K batches.
@@ -49,7 +49,7 @@ class LoopConfig:
         weight_decay: of weight matrices (AdamW); norms, biases and proxies have none.
         warmup: share of the steps during which the learning rates rise from zero; then they fall as a cosine.
         head_warmup: share of the steps during which the head alone learns.
-        clip_norm: largest length of the gradient.
+        clip_norm: largest length of the model's gradient; proxies are not clipped.
         evaluations: how often the validation images are looked at over the whole training.
         patience: stop after this many looks without a better one.
         checkpoint_every_steps: how much work a kill can cost.
@@ -88,6 +88,13 @@ class SpecialistsConfig:
     scale: Positive = 9.0
     form: Literal["softmax", "paper"] = "softmax"
     loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        if self.loop.batch_size < 2 * self.loop.images_per_product:
+            raise BadInputError(
+                "specialists.loop.batch_size must be at least twice images_per_product, "
+                f"got {self.loop.batch_size} and {self.loop.images_per_product}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

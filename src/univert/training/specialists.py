@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -22,26 +23,34 @@ def train_specialist(workshop: Workshop, vertical: str) -> Trained:
     """Train (or load) the specialist of one vertical, on its labelled training images alone."""
     config = workshop.recipe.specialists
     return workshop.train_stage(
-        f"specialists/{vertical}",
+        f"specialists/{folder_name(vertical)}",
         {"vertical": vertical, **config_to_mapping(config)},
         lambda: _lesson(workshop, config, workshop.of_vertical(vertical)),
     )
 
 
-def train_joint(workshop: Workshop, loss: LossName, image_presentations: int) -> Trained:
+def folder_name(vertical: str) -> str:
+    """A vertical's name as the name of a folder: the same for ordinary names, never a path."""
+    quoted = quote(vertical, safe=" ")
+    return quoted.replace(".", "%2E") if quoted.startswith(".") else quoted
+
+
+def train_joint(
+    workshop: Workshop, loss: LossName, image_presentations: int, *, name: str | None = None
+) -> Trained:
     """Train (or load) one model on all verticals at once: what the unified model has to beat.
 
     Args:
         workshop: the run.
         loss: `triplet` or `proxy-nca`.
-        image_presentations: how many images it may see at most, the same as the unified model and its
-            specialists together.
+        image_presentations: how many images it may see at most.
+        name: its folder within the run; null takes `joint/LOSS`.
     """
     config = workshop.recipe.specialists
     steps = max(1, image_presentations // config.loop.batch_size)
     config = replace(config, loss=loss, loop=replace(config.loop, epochs=1, min_steps=steps))
     return workshop.train_stage(
-        f"joint/{loss.replace('-', '_')}",
+        name or f"joint/{loss.replace('-', '_')}",
         config_to_mapping(config),
         lambda: _lesson(workshop, config, np.ones(len(workshop.catalogue), bool)),
     )

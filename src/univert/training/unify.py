@@ -23,7 +23,12 @@ ROWS_AT_ONCE = 256
 
 
 def learning_targets(
-    workshop: Workshop, specialists: dict[str, Trained], *, align: bool, joint: Trained | None = None
+    workshop: Workshop,
+    specialists: dict[str, Trained],
+    *,
+    align: bool,
+    unlabelled: bool = True,
+    joint: Trained | None = None,
 ) -> ViewArrays:
     """Every image's embedding by the specialist of its vertical; computed once, then read from disk.
 
@@ -31,7 +36,8 @@ def learning_targets(
         workshop: the run.
         specialists: by vertical; every vertical needs one, all of the same size.
         align: rotate each specialist's space towards a common reference: the joint model's space or, without
-            one, the PCA-reduced space of the untrained base network. Fitted on training images, labelled or not.
+            one, the PCA-reduced space of the untrained base network. Fitted on training images.
+        unlabelled: fit the rotations on images whose product is unknown, too.
         joint: take the mean of the specialist's and this model's embeddings.
 
     Returns:
@@ -55,7 +61,8 @@ def learning_targets(
     plain = _per_vertical(workshop, f"targets-{key}", "learning targets", models[0].size, by_specialists)
     if not align:
         return plain
-    rotations = _rotations(workshop, plain, joint)
+    rotations = _rotations(workshop, plain, joint, fitted_on=_usable(workshop, unlabelled))
+    key += "" if unlabelled else "-labelled"
 
     def rotated(vertical: int, positions: Positions, views: Positions) -> Rows:
         rows: Rows = plain.gather(positions, views) @ rotations[vertical]
@@ -97,19 +104,18 @@ def _per_vertical(
 
 
 def _rotations(
-    workshop: Workshop, targets: ViewArrays, joint: Trained | None
+    workshop: Workshop, targets: ViewArrays, joint: Trained | None, *, fitted_on: Positions
 ) -> list[Float[np.ndarray, "D D"]]:
     """For each vertical, the rotation of its specialist's space towards the common reference."""
-    train = np.flatnonzero(workshop.is_train)
     if joint is None:
-        base = workshop.base_vectors(train)
+        base = workshop.base_vectors(fitted_on)
         reference = PCAReference(base, targets.width)(base)
     else:
-        reference = workshop.source.embed_all(joint.embedder, train)
+        reference = workshop.source.embed_all(joint.embedder, fitted_on)
     rotations = []
     for vertical in range(len(workshop.vertical_names)):
-        here = workshop.verticals[train] == vertical
-        rotation = orthogonal_alignment(targets.clean(train[here]), reference[here])
+        here = workshop.verticals[fitted_on] == vertical
+        rotation = orthogonal_alignment(targets.clean(fitted_on[here]), reference[here])
         rotations.append(rotation.astype(np.float32))
     return rotations
 
@@ -147,16 +153,21 @@ def planned_presentations(workshop: Workshop, config: UnifyConfig) -> int:
 
 
 def _sampler(workshop: Workshop, config: UnifyConfig) -> UniformSampler:
-    usable = workshop.is_train if config.unlabelled else workshop.is_train & (workshop.products >= 0)
-    return UniformSampler(
-        np.flatnonzero(usable), batch_size=config.loop.batch_size, seed=workshop.recipe.seed
-    )
+    positions = _usable(workshop, config.unlabelled)
+    return UniformSampler(positions, batch_size=config.loop.batch_size, seed=workshop.recipe.seed)
+
+
+def _usable(workshop: Workshop, unlabelled: bool) -> Positions:
+    """Positions of the training images, with or without those whose product is unknown."""
+    return np.flatnonzero(workshop.is_train if unlabelled else workshop.is_train & (workshop.products >= 0))
 
 
 def _lesson(
     workshop: Workshop, specialists: dict[str, Trained], config: UnifyConfig, joint: Trained | None
 ) -> Lesson:
-    targets = learning_targets(workshop, specialists, align=config.align, joint=joint)
+    targets = learning_targets(
+        workshop, specialists, align=config.align, unlabelled=config.unlabelled, joint=joint
+    )
     return Lesson(
         embedder=workshop.new_embedder(batch_norm=config.batch_norm, size=targets.width),
         objective=TargetObjective(TargetL2Loss(), targets, consistent=config.consistent),

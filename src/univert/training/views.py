@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class ViewArrays:
                 temporary = paths[view].with_suffix(".partial")
                 shape = (len(rows[view]), width)
                 array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+                _reserve(temporary)
                 done = 0
                 for chunk in compute(rows[view], np.full(len(rows[view]), view, np.int64)):
                     array[done : done + len(chunk)] = chunk
@@ -82,3 +84,10 @@ class ViewArrays:
     def clean(self, positions: Positions) -> Rows:
         """Rows of images as they are."""
         return self.gather(positions, np.zeros(len(positions), np.int64))
+
+
+def _reserve(path: Path) -> None:
+    """Take the space on disk now: writing to a mapped file on a full disk would kill the process without a word."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from jaxtyping import Bool, Float, Int64
 
 import univert
 from univert.core.config import config_to_mapping, config_to_toml
+from univert.core.device import choose_device
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
@@ -25,7 +27,8 @@ from univert.data.samplers import Sampler
 from univert.evaluation.ranking import map_at_r
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
-from univert.training.loop import Log, Task, fit
+from univert.training.checkpoint import load_checkpoint
+from univert.training.loop import CHECKPOINT, Log, Task, fit
 from univert.training.recipe import LoopConfig, Recipe
 from univert.training.sources import CachedSource, ImageSource, Source
 from univert.training.views import Compute, ViewArrays
@@ -51,9 +54,7 @@ class Workshop:
     """
 
     def __init__(self, run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.run, self.recipe, self.device = run, recipe, torch.device(device)
+        self.run, self.recipe, self.device = run, recipe, choose_device(device)
         unknown = sorted(set(recipe.data.verticals) - set(catalogue.verticals))
         if unknown:
             raise BadInputError(
@@ -195,6 +196,11 @@ class Workshop:
             shutil.rmtree(work)
         return Trained(name=name, key=key, record=record, folder=folder, device=self.device)
 
+    def describe(self, model: Trained, figures: dict[str, float | int | str]) -> None:
+        """Write a model's card anew, with figures that were measured after its training."""
+        card = replace(self._card(model.name, model.record), figures=figures)
+        write_atomic(model.folder / "README.md", card.to_markdown(config_to_mapping(model.embedder.config)))
+
     def _learn(self, name: str, lesson: Lesson, folder: Path) -> dict[str, Any]:
         task = Task(
             name=name,
@@ -206,7 +212,8 @@ class Workshop:
             source=self.source,
             score=self.scorer(lesson.embedder, lesson.among),
         )
-        with scalar_log(self.run.path / "log" / name) as log:
+        saved = load_checkpoint(folder / CHECKPOINT)
+        with scalar_log(self.run.path / "log" / name, saved["history"]["step"] + 1 if saved else 0) as log:
             done = fit(task, lesson.loop, seed=self.recipe.seed, folder=folder, log=log)
         return {"steps": done.steps, "image_presentations": done.image_presentations, **asdict(done.history)}
 
@@ -222,11 +229,11 @@ class Workshop:
             name=f"univert {name}",
             recipe_toml=config_to_toml(self.recipe),
             catalogue_fingerprint=self.catalogue.fingerprint,
-            verticals=[name.removeprefix("specialists/")]
+            verticals=[unquote(name.removeprefix("specialists/"))]
             if name.startswith("specialists/")
             else self.vertical_names,
             figures={
-                "validation MAP@R": record["best_score"],
+                "validation MAP@R": "no queries" if record["best_score"] is None else record["best_score"],
                 "image presentations": record["image_presentations"],
             },
         )
@@ -286,9 +293,9 @@ class Trained:
 
 
 @contextlib.contextmanager
-def scalar_log(folder: Path) -> Iterator[Log]:
-    """TensorBoard scalars of one training."""
+def scalar_log(folder: Path, first_step: int) -> Iterator[Log]:
+    """TensorBoard scalars of one training; what a killed run wrote from `first_step` on is superseded."""
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(folder)) as writer:
+    with SummaryWriter(str(folder), purge_step=first_step) as writer:
         yield writer.add_scalar
