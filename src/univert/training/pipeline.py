@@ -292,7 +292,9 @@ def _card_figures(results: dict[str, Any]) -> dict[str, float | int | str]:
         name: results["catalogue"][name] for name in ("images", "products", "unlabelled")
     }
     if evaluation.merged:
-        for name, interval in evaluation.merged.figures().items():
+        merged = evaluation.merged
+        intervals = {f"recall_at_{k}": interval for k, interval in merged.recall_at.items()}
+        for name, interval in {**intervals, "map_at_r": merged.map_at_r}.items():
             bounds = "" if interval.low is None else f" ({interval.low:.3f} to {interval.high:.3f})"
             figures[f"merged gallery, {name}, test"] = f"{interval.value:.3f}{bounds}"
     for name, value in evaluation.mean_within.items():
