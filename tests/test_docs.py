@@ -13,6 +13,7 @@ from univert.data.build import build_catalogue
 from univert.training.recipe import Recipe
 
 DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(DOCS.parent.glob("*.md"))
 
 
 def snippets(page: Path, language: str) -> list[str]:
@@ -37,3 +38,12 @@ def test_recipes_are_valid(page: Path, tmp_path: Path) -> None:
         path = tmp_path / f"{number}.toml"
         path.write_text(snippet)
         config_from_toml(Recipe, path)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *DOCS.glob("*.md")], ids=lambda page: page.stem)
+def test_links_lead_somewhere_and_nothing_is_left_to_fill_in(page: Path) -> None:
+    text = page.read_text()
+    assert "@@" not in text
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +45,9 @@ def run_demo(out: Path, *, seed: int, device: str, say: Callable[[str], None]) -
     index = _index(model, catalogue.select(not_brand=SAMPLE_HELD_OUT_BRAND), out / "sample.index")
     say(f"index      {index.path}: all but the drawings by {SAMPLE_HELD_OUT_BRAND}")
     _search(model, catalogue, index, out, say)
-    say(f"done in {time.perf_counter() - started:.0f} s; search with your own picture:")
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
+    seconds = time.perf_counter() - started
+    say(f"done in {seconds:.0f} s, at most {peak_gb:.1f} GB of memory; search with your own picture:")
     say(f"           univert search {result.model_path} {index.path} PICTURE --out found.html")
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -218,7 +219,8 @@ class Embedder(nn.Module):
         parts: list[np.ndarray] = []
         self.eval()
         try:
-            with torch.inference_mode(), progress_bar("embedding", total if progress else None) as advance:
+            bar = progress_bar("embedding", total) if progress else contextlib.nullcontext(lambda done: None)
+            with torch.inference_mode(), bar as advance:
                 for images in batches:
                     parts.append(self._embed_batch(images))
                     advance(len(images))
