@@ -173,7 +173,7 @@ def train_in_a_process(catalogue: str, out: str, recipe: Recipe) -> None:
 @pytest.mark.parametrize(
     ("trunk", "targets", "stages"),
     [
-        ("frozen", "ensemble", ("cache/features", "joint/proxy_nca", "unified")),
+        ("frozen", "ensemble", ("cache", "joint/proxy_nca", "unified")),
         ("partial", "specialists", ("specialists/discs", "unified")),
     ],
 )

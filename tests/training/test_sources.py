@@ -21,7 +21,7 @@ def workshop(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> Workshop:
 
 def test_cached_features_give_what_images_give(workshop: Workshop) -> None:
     embedder = workshop.new_embedder().eval()
-    cached, live = workshop.source, ImageSource(workshop.loader, frozen_trunk=True, views=2)
+    cached, live = workshop.source, ImageSource(workshop.loader, views=2)
     assert isinstance(cached, CachedSource)
     positions = np.flatnonzero(workshop.is_train)[[5, 0, 9, 5]]
     for views in ([0, 0, 0, 0], [1, 2, 0, 2]):
@@ -33,7 +33,7 @@ def test_cached_features_give_what_images_give(workshop: Workshop) -> None:
 
 def test_prefetching_changes_nothing(workshop: Workshop) -> None:
     embedder = workshop.new_embedder().eval()
-    source = ImageSource(workshop.loader)
+    source = ImageSource(workshop.loader, views=2)
     positions, views = np.array([1, 4]), np.array([1, 2])
     expected = source.embed(embedder, positions, views)
     source.prefetch(positions, views)

@@ -17,11 +17,5 @@ class BadInputError(UnivertError, ValueError):
     exit_code = 2
 
 
-class MissingExtraError(UnivertError, ImportError):
-    """An optional dependency is not installed; the message says what to install."""
-
-    exit_code = 2
-
-
 class TrainingError(UnivertError, RuntimeError):
     """Training could not go on. What was done so far is on disk and can be resumed."""

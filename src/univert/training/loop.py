@@ -6,6 +6,7 @@ no generator states, and a run that is killed and started again walks the very s
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -25,10 +26,10 @@ from univert.training.checkpoint import load_checkpoint, save_checkpoint
 from univert.training.recipe import LoopConfig, Trunk
 from univert.training.sources import Source
 
-CHECKPOINT = "checkpoint.safetensors"
 LOG_EVERY_STEPS = 20
 DIVERGED_FACTOR = 1e3
 Log = Callable[[str, float, int], None]
+OpenLog = Callable[[int], contextlib.AbstractContextManager[Log]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ class Fit:
     history: History
 
 
-def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, log: Log | None = None) -> Fit:
+def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, open_log: OpenLog | None = None) -> Fit:
     """Train until the epochs or the patience run out; leave the weights of the best validation score in the model.
 
     Args:
@@ -94,7 +95,8 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, log: Log | N
         config: how.
         seed: of batches, views and dropout.
         folder: `checkpoint.safetensors` lives here; if it exists, training goes on from it.
-        log: called with (name, value, step) for every scalar worth watching.
+        open_log: from the first step that is still to come, opens a log that is called with (name, value, step) for
+            every scalar worth watching.
 
     Raises:
         TrainingError: the loss is not finite or grew a thousandfold, or the disk is full.
@@ -102,13 +104,17 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, log: Log | N
     """
     groups = _parameter_groups(task, config)
     optimiser = torch.optim.AdamW(groups, fused=True)
-    state = _State(task, optimiser, folder / CHECKPOINT)
+    state = _State(task, optimiser, folder / "checkpoint.safetensors")
     history = state.resume()
     total_steps = max(config.epochs * task.sampler.steps_per_epoch, config.min_steps)
     look_every = max(1, math.ceil(total_steps / config.evaluations))
     pending: list[torch.Tensor] = []
     task.embedder.train()
-    with torch.random.fork_rng(), progress_bar(task.name, total_steps, unit="steps") as advance:
+    with (
+        torch.random.fork_rng(),
+        progress_bar(task.name, total_steps, unit="steps") as advance,
+        open_log(history.step + 1) if open_log else contextlib.nullcontext() as log,
+    ):
         advance(history.step)
         while not history.finished:
             started = time.perf_counter()

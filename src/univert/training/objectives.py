@@ -18,29 +18,18 @@ class LabelObjective(nn.Module):
     Args:
         loss: any such module; its own parameters (proxies) learn with it.
         products: the product code of every image of the catalogue.
-        verticals: given, the loss is called with `verticals=` as well, and keeps negatives within them.
     """
 
-    def __init__(
-        self,
-        loss: nn.Module,
-        products: Int64[np.ndarray, "N"],
-        verticals: Int64[np.ndarray, "N"] | None = None,
-    ) -> None:
+    def __init__(self, loss: nn.Module, products: Int64[np.ndarray, "N"]) -> None:
         super().__init__()
         self.loss = loss
         self._products = torch.as_tensor(products)
-        self._verticals = None if verticals is None else torch.as_tensor(verticals)
 
     def forward(
         self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
     ) -> Float[Tensor, ""]:
         """The loss of the images at `positions`, whatever their view."""
-        labels = self._products[positions].to(embeddings.device)
-        if self._verticals is None:
-            value: Tensor = self.loss(embeddings, labels)
-        else:
-            value = self.loss(embeddings, labels, verticals=self._verticals[positions].to(embeddings.device))
+        value: Tensor = self.loss(embeddings, self._products[positions].to(embeddings.device))
         return value
 
 

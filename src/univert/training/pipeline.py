@@ -181,7 +181,12 @@ def _rows(
         rows.append(_model_row(workshop, key, title, "all verticals at once", model, []))
     from_specialists = replace(recipe.unify, targets="specialists")
     variants = [
-        ("unified_plain", "Unified, plain", "the document's way", replace(from_specialists, align=False)),
+        (
+            "unified_plain",
+            "Unified, plain",
+            "the specialists' own spaces",
+            replace(from_specialists, align=False),
+        ),
         (
             "unified_labelled",
             "Unified, aligned, labelled only",
@@ -259,7 +264,7 @@ def _evaluate(workshop: Workshop, rows: list[Row], models: list[Trained]) -> dic
                 "key": row.key,
                 "title": row.title,
                 "note": row.note,
-                "evaluation": Evaluation.from_dict(record).to_dict(),
+                "evaluation": record,
                 "image_presentations": row.image_presentations,
                 "seconds": row.seconds,
             }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +13,9 @@ from torch import Tensor
 
 from univert.data.loading import ImageLoader
 from univert.models.embedder import Embedder
-from univert.training.views import ViewArrays
+from univert.training.views import Compute, ViewArrays
 
 Positions = Int64[np.ndarray, "B"]
-UNLIMITED_VIEWS = 2**31 - 1
 FEATURE_BATCH = 32
 
 
@@ -56,15 +54,12 @@ class ImageSource(Source):
 
     Args:
         loader: of the catalogue.
-        frozen_trunk: compute the features without gradients.
         views: how many different augmented views there are.
     """
 
-    def __init__(
-        self, loader: ImageLoader, *, frozen_trunk: bool = False, views: int = UNLIMITED_VIEWS
-    ) -> None:
+    def __init__(self, loader: ImageLoader, *, views: int) -> None:
         self.views = views
-        self._loader, self._frozen = loader, frozen_trunk
+        self._loader = loader
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._next: tuple[bytes, concurrent.futures.Future[Tensor]] | None = None
 
@@ -79,10 +74,8 @@ class ImageSource(Source):
             images = ahead[1].result()
         else:
             images = self._loader.load(positions, views)
-        images = images.to(embedder.device, non_blocking=True)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
-            features = embedder.features(images)
-        return embedder.project(features)
+        vectors: Tensor = embedder(images.to(embedder.device, non_blocking=True))
+        return vectors
 
     def embed_all(
         self, embedder: Embedder, positions: Positions, *, batch_size: int = FEATURE_BATCH
@@ -94,54 +87,32 @@ class ImageSource(Source):
 class CachedSource(Source):
     """Reads a frozen trunk's features, computed once per image and view, and runs the head alone.
 
-    The result is the same as `ImageSource(frozen_trunk=True)` gives, in a hundredth of the time.
-
-    Attributes:
-        features: the cached features, a row an image and view.
+    The embeddings are those that `ImageSource` gives, in a hundredth of the time.
 
     Args:
-        folder: of all caches of features.
-        embedder: whose features are cached (its head plays no part).
-        loader: of the catalogue.
-        augmented: positions of the images that need augmented views (training images).
-        count: images in the catalogue.
-        views: augmented views an image.
-        key: fingerprint of all the features depend on.
+        features: a row an image and view; see `feature_rows`.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        embedder: Embedder,
-        loader: ImageLoader,
-        *,
-        count: int,
-        augmented: Int64[np.ndarray, "M"],
-        views: int,
-        key: str,
-    ) -> None:
-        self.views = views
-
-        def compute(positions: Positions, numbers: Positions) -> Iterator[Float[np.ndarray, "B F"]]:
-            embedder.eval()
-            with torch.inference_mode():
-                for images in loader.batches(positions, FEATURE_BATCH, numbers):
-                    yield embedder.inference_features(images.to(embedder.device)).float().cpu().numpy()
-
-        self.features = ViewArrays(
-            folder / key,
-            "features",
-            count=count,
-            augmented=augmented,
-            views=views,
-            width=embedder.feature_size,
-            compute=compute,
-        )
+    def __init__(self, features: ViewArrays) -> None:
+        self.views = features.views
+        self.features = features
 
     def embed(self, embedder: Embedder, positions: Positions, views: Positions) -> Float[Tensor, "B D"]:
         """Embeddings; see `Source.embed`."""
         features = torch.from_numpy(self.features.gather(positions, views))
         return embedder.project(features.to(embedder.device, non_blocking=True))
+
+
+def feature_rows(embedder: Embedder, loader: ImageLoader) -> Compute:
+    """What computes the pooled features of images and views, for `ViewArrays` to keep."""
+
+    def compute(positions: Positions, views: Positions) -> Iterator[Float[np.ndarray, "B F"]]:
+        embedder.eval()
+        with torch.inference_mode():
+            for images in loader.batches(positions, FEATURE_BATCH, views):
+                yield embedder.inference_features(images.to(embedder.device)).float().cpu().numpy()
+
+    return compute
 
 
 def _key(positions: Positions, views: Positions) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -87,5 +86,4 @@ def _loss(config: SpecialistsConfig, products: int, size: int, seed: int) -> nn.
 
 def presentations(trained: list[Trained]) -> int:
     """Images shown during the training of several models, counted with repetition."""
-    counts: list[Any] = [model.record["image_presentations"] for model in trained]
-    return int(sum(counts))
+    return int(sum(model.record["image_presentations"] for model in trained))

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -27,10 +27,9 @@ from univert.data.samplers import Sampler
 from univert.evaluation.ranking import map_at_r
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
-from univert.training.checkpoint import load_checkpoint
-from univert.training.loop import CHECKPOINT, Log, Task, fit
+from univert.training.loop import Log, Task, fit
 from univert.training.recipe import LoopConfig, Recipe
-from univert.training.sources import CachedSource, ImageSource, Source
+from univert.training.sources import CachedSource, ImageSource, Source, feature_rows
 from univert.training.views import Compute, ViewArrays
 
 MIN_PRODUCTS = 2
@@ -99,18 +98,11 @@ class Workshop:
     @cached_property
     def source(self) -> Source:
         """Embeddings for training: from cached features where the trunk is frozen, else from images."""
-        views = self.recipe.data.views
         if self.recipe.trunk != "frozen":
-            return ImageSource(self.loader, views=views)
-        return CachedSource(
-            self.run.path / "cache" / "features",
-            self.base,
-            self.loader,
-            count=len(self.catalogue),
-            augmented=np.flatnonzero(self.is_train),
-            views=views,
-            key=fingerprint(self._images_key, self.base.fingerprint),
-        )
+            return ImageSource(self.loader, views=self.recipe.data.views)
+        name = f"features-{self.base.fingerprint}"
+        compute = feature_rows(self.base, self.loader)
+        return CachedSource(self.view_arrays(name, "features", self.base.feature_size, compute))
 
     def view_arrays(self, name: str, description: str, width: int, compute: Compute) -> ViewArrays:
         """An array with a row for every image and training view, kept with the run; see `ViewArrays`."""
@@ -212,9 +204,8 @@ class Workshop:
             source=self.source,
             score=self.scorer(lesson.embedder, lesson.among),
         )
-        saved = load_checkpoint(folder / CHECKPOINT)
-        with scalar_log(self.run.path / "log" / name, saved["history"]["step"] + 1 if saved else 0) as log:
-            done = fit(task, lesson.loop, seed=self.recipe.seed, folder=folder, log=log)
+        open_log = partial(scalar_log, self.run.path / "log" / name)
+        done = fit(task, lesson.loop, seed=self.recipe.seed, folder=folder, open_log=open_log)
         return {"steps": done.steps, "image_presentations": done.image_presentations, **asdict(done.history)}
 
     def _discard_other_work(self, folder: Path, key: str) -> None:
