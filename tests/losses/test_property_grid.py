@@ -5,70 +5,23 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import tests.losses
 import univert.losses
-from tests.oracles import losses as oracles
+from tests.losses.case import PRODUCTS, SIZE, Case
 from univert.core.errors import BadInputError
-from univert.losses.proxy_nca_loss import ProxyNCALoss, proxy_nca_loss
-from univert.losses.target_l2_loss import TargetL2Loss, target_l2_loss
-from univert.losses.triplet_margin_loss import TripletMarginLoss, triplet_margin_loss
+from univert.losses.proxy_nca_loss import ProxyNCALoss
+from univert.losses.target_l2_loss import target_l2_loss
+from univert.losses.triplet_margin_loss import TripletMarginLoss
 
-SIZE, PRODUCTS = 6, 4
-
-
-@dataclass(frozen=True)
-class Case:
-    """A loss as a function of embeddings and labels alone, and its oracle."""
-
-    module: type[nn.Module]
-    loss: Callable[[Tensor, Tensor], Tensor]
-    oracle: Callable[[Tensor, Tensor], Tensor]
-
-
-def proxies() -> Tensor:
-    return torch.randn(PRODUCTS, SIZE, generator=torch.Generator().manual_seed(7)) * 2
-
-
-def targets(labels: Tensor) -> Tensor:
-    return nn.functional.normalize(proxies(), dim=1)[labels]
-
-
-def verticals(labels: Tensor) -> Tensor:
-    return labels % 2
-
-
-CASES = {
-    "triplet": Case(
-        TripletMarginLoss,
-        lambda x, y: triplet_margin_loss(x, y, margin=0.5),
-        lambda x, y: oracles.triplet_margin(x, y, 0.5, None),
-    ),
-    "triplet-verticals": Case(
-        TripletMarginLoss,
-        lambda x, y: TripletMarginLoss(0.5)(x, y, verticals(y)),
-        lambda x, y: oracles.triplet_margin(x, y, 0.5, verticals(y)),
-    ),
-    "proxy-nca-softmax": Case(
-        ProxyNCALoss,
-        lambda x, y: proxy_nca_loss(x, proxies(), y),
-        lambda x, y: oracles.proxy_nca(x, proxies(), y, 9.0, "softmax"),
-    ),
-    "proxy-nca-paper": Case(
-        ProxyNCALoss,
-        lambda x, y: proxy_nca_loss(x, proxies(), y, form="paper"),
-        lambda x, y: oracles.proxy_nca(x, proxies(), y, 9.0, "paper"),
-    ),
-    "target-l2": Case(
-        TargetL2Loss,
-        lambda x, y: target_l2_loss(x, targets(y)),
-        lambda x, y: oracles.target_l2(x, targets(y)),
-    ),
-}
+CASES: dict[str, Case] = {}
+for _info in pkgutil.iter_modules(tests.losses.__path__):
+    if _info.name.startswith("cases_"):
+        CASES |= importlib.import_module(f"tests.losses.{_info.name}").CASES
 grid = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 

@@ -1,0 +1,48 @@
+"""The losses of the main job."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tests.losses.case import Case, proxies
+from tests.oracles import losses as oracles
+from univert.losses.proxy_nca_loss import ProxyNCALoss, proxy_nca_loss
+from univert.losses.target_l2_loss import TargetL2Loss, target_l2_loss
+from univert.losses.triplet_margin_loss import TripletMarginLoss, triplet_margin_loss
+
+
+def targets(labels: Tensor) -> Tensor:
+    return nn.functional.normalize(proxies(), dim=1)[labels]
+
+
+def verticals(labels: Tensor) -> Tensor:
+    return labels % 2
+
+
+CASES = {
+    "triplet": Case(
+        TripletMarginLoss,
+        lambda x, y: triplet_margin_loss(x, y, margin=0.5),
+        lambda x, y: oracles.triplet_margin(x, y, 0.5, None),
+    ),
+    "triplet-verticals": Case(
+        TripletMarginLoss,
+        lambda x, y: TripletMarginLoss(0.5)(x, y, verticals(y)),
+        lambda x, y: oracles.triplet_margin(x, y, 0.5, verticals(y)),
+    ),
+    "proxy-nca-softmax": Case(
+        ProxyNCALoss,
+        lambda x, y: proxy_nca_loss(x, proxies(), y),
+        lambda x, y: oracles.proxy_nca(x, proxies(), y, 9.0, "softmax"),
+    ),
+    "proxy-nca-paper": Case(
+        ProxyNCALoss,
+        lambda x, y: proxy_nca_loss(x, proxies(), y, form="paper"),
+        lambda x, y: oracles.proxy_nca(x, proxies(), y, 9.0, "paper"),
+    ),
+    "target-l2": Case(
+        TargetL2Loss,
+        lambda x, y: target_l2_loss(x, targets(y)),
+        lambda x, y: oracles.target_l2(x, targets(y)),
+    ),
+}
