@@ -7,6 +7,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes that tests start
 
 
+import hypothesis
 import pytest
 import torch
 
@@ -24,6 +25,8 @@ from univert.training.recipe import (
 )
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import doctest
+import importlib
+import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 import univert
 
@@ -35,3 +40,23 @@ def test_every_exported_name_exists() -> None:
         assert getattr(univert, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = univert.nothing
+
+
+MODULES = sorted(info.name for info in pkgutil.walk_packages(univert.__path__, "univert."))
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+def test_docstrings_exist_and_their_examples_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} has no docstring"
+    for attribute in getattr(module, "__all__", []):
+        assert hasattr(module, attribute), f"{name} exports {attribute}, which it lacks"
+    torch.manual_seed(0)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for example in doctest.DocTestFinder(exclude_empty=True).find(module, name):
+        report: list[str] = []
+        runner.run(example, out=report.append)
+        assert not report, "".join(report)

@@ -87,7 +87,10 @@ def _options(
 @catalogue_app.command("build", epilog="Example: univert catalogue build photos/ shop.lance --skip-bad")
 def catalogue_build(
     src: Annotated[
-        Path, typer.Argument(help="A folder vertical/product/image, or a CSV or Parquet manifest.")
+        Path,
+        typer.Argument(
+            help="A folder vertical/product/image, a CSV or Parquet manifest, or the folder of a public benchmark."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="The catalogue to write.")],
     link: Annotated[
@@ -275,6 +278,56 @@ def demo(
     from univert.demo import run_demo
 
     run_demo(out, seed=seed, device=device, say=typer.echo)
+
+
+@app.command(
+    epilog="Example: univert reproduce cars196 --root data/cars196 --loss proxy-nca --out runs/cars196"
+)
+def reproduce(
+    dataset: Annotated[str, typer.Argument(help="cub200, cars196, sop or inshop.")],
+    root: Annotated[Path, typer.Option(help="The data set's folder, in its official layout.")],
+    loss: Annotated[str, typer.Option(help="A loss by name, such as proxy-nca or triplet.")] = "proxy-nca",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="document: Inception with BN, 64-d; modern: ResNet-50, 2048-d, ProxyNCA++'s settings."
+        ),
+    ] = "document",
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; null takes runs/DATASET-LOSS-PROTOCOL.")
+    ] = None,
+    pretrained: Annotated[
+        bool, typer.Option(help="Start from ImageNet weights, or from random ones.")
+    ] = True,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Refuse a data set whose counts are not the published ones.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train and measure on a public benchmark by a published protocol."""
+    from univert.evaluation.console import reproduction_table
+    from univert.training.reproduce import check_choices
+    from univert.training.reproduce import reproduce as run_reproduction
+
+    choices = check_choices(dataset, loss, protocol)
+    result = run_reproduction(
+        *(choices.dataset, root, out or Path("runs") / f"{dataset}-{loss}-{protocol}"),
+        loss=choices.loss,
+        protocol=choices.protocol,
+        pretrained=pretrained,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        verify=verify,
+    )
+    if as_json:
+        typer.echo(json.dumps({"figures": result.figures(), "published": result.published}, indent=1))
+    else:
+        _print_table(reproduction_table(f"{dataset}, {loss}, {protocol}", result.figures(), result.published))
+        typer.echo(f"model   {result.path / 'model'}")
 
 
 def _recipe(path: Path | None, settings: list[str]) -> Recipe:

@@ -41,7 +41,7 @@ def test_recipes_survive_the_file(
         ({"sede": 1}, "unknown key sede; did you mean seed?"),
         ({"unify": {"loop": {"epoch": 3}}}, "unknown key unify.loop.epoch; did you mean unify.loop.epochs?"),
         ({"zzz": 1}, "valid keys: seed"),
-        ({"specialists": {"margin": -1}}, "specialists.margin: Input should be greater than 0, got -1"),
+        ({"specialists": {"refresh_every_steps": 0}}, "specialists.refresh_every_steps: Input should be greater than or equal to 1, got 0"),
         ({"specialists": {"loss": "cosine"}}, "specialists.loss"),
         ({"trunk": 3}, "trunk"),
         ({"unify": 3}, "unify"),
@@ -58,8 +58,10 @@ def test_mistakes_name_the_key_and_the_fix(values: dict[str, object], message: s
 def test_settings_change_single_keys(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text("[specialists.loop]\nepochs = 7\n")
-    found = read_settings(Recipe, path, ["specialists.loss=proxy-nca", "specialists.margin = 0.5"])
-    assert found.specialists == SpecialistsConfig(loss="proxy-nca", margin=0.5, loop=LoopConfig(epochs=7))
+    changes = ["specialists.loss=proxy-nca", "specialists.loss_options.softmax_scale = 4.5"]
+    assert read_settings(Recipe, path, changes).specialists == SpecialistsConfig(
+        loss="proxy-nca", loss_options={"softmax_scale": 4.5}, loop=LoopConfig(epochs=7)
+    )
     for bad, message in (("seed", "key=value"), ("seed.x=1", "unknown key|valid|seed")):
         with pytest.raises(BadInputError, match=message):
             read_settings(Recipe, path, [bad])

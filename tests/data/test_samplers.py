@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
-from univert.data.samplers import PKSampler, UniformSampler
+from univert.data.mined import MiningStatistics, StrongNegatives
+from univert.data.samplers import PKSampler, StrongNegativeSampler, UniformSampler
 
 
 def codes(*images_per_product: int) -> np.ndarray:
@@ -82,3 +83,133 @@ def test_uniform_sampler_shows_each_image_once_an_epoch() -> None:
     assert UniformSampler(positions, batch_size=100).batch_size == 6
     with pytest.raises(BadInputError, match="at least 1 image"):
         UniformSampler(positions[:0])
+
+
+def strong(
+    rows: list[tuple[int, int, list[int]]], protected: list[tuple[int, int]] | None = None
+) -> StrongNegatives:
+    width = max((len(negatives) for _, _, negatives in rows), default=1)
+    return StrongNegatives(
+        anchors=np.array([a for a, _, _ in rows], np.int64),
+        positives=np.array([p for _, p, _ in rows], np.int64),
+        negatives=np.array([n + [-1] * (width - len(n)) for _, _, n in rows], np.int64).reshape(-1, width),
+        protected=np.array(protected or [], np.int64).reshape(-1, 2),
+        statistics=MiningStatistics(),
+    )
+
+
+@given(
+    counts=st.lists(st.integers(1, 5), min_size=3, max_size=20),
+    p=st.integers(2, 8),
+    k=st.integers(2, 4),
+    brought=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_strong_batches_hold_p_products_of_k_images(
+    counts: list[int], p: int, k: int, brought: int, seed: int
+) -> None:
+    products = np.append(codes(*counts, 2), [-1, -1])
+    rng = np.random.default_rng(seed)
+    mined = [
+        (
+            int(a),
+            int(b),
+            rng.permutation(np.flatnonzero((products >= 0) & (products != products[a])))[:3].tolist(),
+        )
+        for a in range(len(products) - 2)
+        for b in range(len(products) - 2)
+        if a != b and products[a] == products[b] and rng.random() < 0.6
+    ]
+    sampler = StrongNegativeSampler(
+        products,
+        strong(mined),
+        batch_size=p * k + 1,
+        images_per_product=k,
+        negatives_per_anchor=brought,
+        seed=seed,
+    )
+    batch = sampler.batch(2)
+    groups = batch.reshape(-1, k)
+    assert len(batch) == sampler.batch_size == min(p, len(counts) + 1) * k
+    assert len(set(products[groups[:, 0]])) == len(groups), "no product twice"
+    for group in groups:
+        assert (products[group] == products[group[0]]).all()
+        assert products[group[0]] >= 0
+        assert len(set(group)) == min(k, (products == products[group[0]]).sum())
+
+
+def test_strong_negatives_meet_their_anchor() -> None:
+    products = codes(*[3] * 40)
+    mined = strong([(3 * product, 3 * product + 2, [(3 * product + 4) % 120]) for product in range(0, 40, 2)])
+    sampler = StrongNegativeSampler(
+        products, mined, batch_size=16, images_per_product=2, negatives_per_anchor=1
+    )
+    assert sampler.steps_per_epoch == 10
+    met = set()
+    for step in range(10):
+        groups = sampler.batch(step).reshape(-1, 2)
+        images = set(groups.ravel().tolist())
+        visited = {int(products[a]) for a, _ in groups} & set(range(0, 40, 2))
+        for product in visited:
+            if {3 * product, 3 * product + 2} <= images and (3 * product + 4) % 120 in images:
+                met.add(product)
+    assert len(met) >= 15, "nearly every anchor meets its negative within an epoch"
+
+
+def test_an_epoch_of_strong_batches_visits_every_product_with_two_images() -> None:
+    products = codes(*[2] * 12, 1)
+    sampler = StrongNegativeSampler(
+        products, strong([]), batch_size=8, images_per_product=2, negatives_per_anchor=1
+    )
+    assert sampler.steps_per_epoch == 6
+    seen = [int(products[image]) for step in range(6) for image in sampler.batch(step)[:4:2]]
+    assert sorted(seen) == list(range(12))
+
+
+def test_products_that_share_a_picture_do_not_meet() -> None:
+    products = codes(*[2] * 20)
+    mined = strong([(0, 1, [2])], protected=[(0, 4), (7, 9), (1, 10)])
+    sampler = StrongNegativeSampler(
+        products, mined, batch_size=16, images_per_product=2, negatives_per_anchor=3
+    )
+    for step in range(60):
+        present = set(products[sampler.batch(step)].tolist())
+        for pair in ({0, 2}, {3, 4}, {0, 5}):
+            assert not pair <= present
+    # in a catalogue of three products there is no way around it
+    small = StrongNegativeSampler(
+        codes(2, 2, 2), strong([], [(0, 2)]), batch_size=6, images_per_product=2, negatives_per_anchor=1
+    )
+    assert len(small.batch(0)) == 6
+
+
+def test_strong_batches_depend_on_seed_and_step_alone() -> None:
+    products = codes(*[3] * 10)
+    mined = strong([(3 * p, 3 * p + 1, [(3 * p + 3) % 30]) for p in range(10)])
+
+    def sampler(seed: int) -> StrongNegativeSampler:
+        return StrongNegativeSampler(products, mined, batch_size=12, images_per_product=3, seed=seed)
+
+    forward = {step: sampler(1).batch(step) for step in range(8)}
+    once = sampler(1)
+    for step in reversed(range(8)):
+        np.testing.assert_array_equal(once.batch(step), forward[step])
+    assert not np.array_equal(sampler(2).batch(0), forward[0])
+
+
+@pytest.mark.parametrize(
+    ("products", "settings", "message"),
+    [
+        (codes(3), {}, "at least 2 products"),
+        (codes(1, 1, 1), {}, "0 with 2 images"),
+        (np.array([-1, -1]), {}, "at least 2 products"),
+        (codes(2, 2), {"images_per_product": 1}, "images_per_product"),
+        (codes(2, 2), {"batch_size": 6}, "batch_size"),
+        (codes(2, 2), {"negatives_per_anchor": 0}, "negatives_per_anchor"),
+    ],
+)
+def test_nothing_to_mine_batches_from_is_an_error(
+    products: np.ndarray, settings: dict[str, int], message: str
+) -> None:
+    with pytest.raises(BadInputError, match=message):
+        StrongNegativeSampler(products, strong([]), **settings)

@@ -227,3 +227,19 @@ def test_colour_jitter_equals_its_steps_one_after_the_other(factors: tuple[float
         expected = enhance(expected).enhance(factor)
     difference = np.abs(np.asarray(_jitter(image, *factors)).astype(int) - np.asarray(expected))
     assert difference.max() <= 3
+
+
+def test_a_central_share_is_shown_and_views_come_from_the_whole() -> None:
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[10:30, 10:30] = 255
+    image = Image.fromarray(pixels)
+    shown = Preprocessing(image_size_px=16, centre_share=0.5)
+    assert shown(image).min() == 255
+    everything = Augmentation(
+        min_scale=1, max_aspect=1, flip_probability=0, brightness=0, contrast=0, saturation=0
+    )
+    np.testing.assert_array_equal(
+        everything.apply(image, shown, np.random.default_rng(0)), Preprocessing(image_size_px=16)(image)
+    )
+    with pytest.raises(BadInputError, match="centre_share"):
+        Preprocessing(centre_share=0)

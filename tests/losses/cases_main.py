@@ -1,4 +1,4 @@
-"""The losses of the main job."""
+"""The triplet and L2 losses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from tests.losses.case import Case, proxies
 from tests.oracles import losses as oracles
-from univert.losses.proxy_nca_loss import ProxyNCALoss, proxy_nca_loss
 from univert.losses.target_l2_loss import TargetL2Loss, target_l2_loss
 from univert.losses.triplet_margin_loss import TripletMarginLoss, triplet_margin_loss
 
@@ -29,16 +28,6 @@ CASES = {
         TripletMarginLoss,
         lambda x, y: TripletMarginLoss(0.5)(x, y, verticals(y)),
         lambda x, y: oracles.triplet_margin(x, y, 0.5, verticals(y)),
-    ),
-    "proxy-nca-softmax": Case(
-        ProxyNCALoss,
-        lambda x, y: proxy_nca_loss(x, proxies(), y),
-        lambda x, y: oracles.proxy_nca(x, proxies(), y, 9.0, "softmax"),
-    ),
-    "proxy-nca-paper": Case(
-        ProxyNCALoss,
-        lambda x, y: proxy_nca_loss(x, proxies(), y, form="paper"),
-        lambda x, y: oracles.proxy_nca(x, proxies(), y, 9.0, "paper"),
     ),
     "target-l2": Case(
         TargetL2Loss,

@@ -140,7 +140,7 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet50", "base_network must be one of efficientnet_lite0, or timm/NAME"),
+        ("resnet50", "base_network must be one of efficientnet_lite0, inception_v2, or timm/NAME"),
         ("timm/resnet500", "did you mean timm/resnet50"),
         ("timm/resnet18.nonsense", "it has: .*resnet18.a1_in1k"),
         ("timm/coat_tiny", "does not give one feature map"),

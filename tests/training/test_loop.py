@@ -13,13 +13,13 @@ import torch
 from pytorch_metric_learning import losses as peer
 from torch import Tensor, nn
 
-from univert.core.errors import TrainingError
+from univert.core.errors import BadInputError, TrainingError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.samplers import PKSampler
 from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
-from univert.training.loop import Fit, Task, _set_learning_rates, fit
+from univert.training.loop import Fit, Task, _rate, _set_learning_rates, fit
 from univert.training.objectives import LabelObjective
 from univert.training.pipeline import train
 from univert.training.recipe import LoopConfig, Recipe, Trunk
@@ -147,22 +147,41 @@ def test_patience_stops_and_the_best_weights_win(workshop: Workshop, tmp_path: P
         assert value.equal(states[1][name])
 
 
-def test_rates_rise_then_fall_and_the_trunk_waits_for_the_head() -> None:
-    groups = [
-        {"params": [nn.Parameter(torch.zeros(1))], "name": name, "peak": 1.0} for name in ("head", "trunk")
-    ]
-    optimiser = torch.optim.SGD(groups, lr=0.0)
-    config = LoopConfig(warmup=0.1, head_warmup=0.2)
-    rates = []
+def rates(config: LoopConfig) -> np.ndarray:
+    """Head, trunk and proxy rates of 100 steps."""
+    groups = [{"name": "head", "peak": 1.0}, {"name": "trunk", "peak": 1.0}, {"name": "proxies", "peak": 0.0}]
+    found = []
     for step in range(100):
-        _set_learning_rates(optimiser, step, 100, config)
-        rates.append([group["lr"] for group in optimiser.param_groups])
-    head, trunk = np.array(rates).T
+        _set_learning_rates(groups, _rate(step, 100, config), step / 100, config)
+        found.append([group["lr"] for group in groups])
+    return np.array(found).T
+
+
+def test_rates_rise_then_fall_and_the_trunk_waits_for_the_head() -> None:
+    head, trunk, proxies = rates(LoopConfig(warmup=0.1, head_warmup=0.2, proxy_learning_rate=0.5))
     np.testing.assert_allclose(head[:10], np.arange(1, 11) / 10)
     assert (np.diff(head[10:]) < 0).all()
     assert head[-1] < 0.001
     assert (trunk[:20] == 0).all()
     np.testing.assert_array_equal(trunk[20:], head[20:])
+    np.testing.assert_allclose(proxies, 0.5 * head)
+
+
+def test_rates_fall_by_a_factor_every_so_many_steps() -> None:
+    head, _, _ = rates(LoopConfig(warmup=0.0, decay=0.94, decay_every_steps=10))
+    np.testing.assert_allclose(head[::10], 0.94 ** np.arange(10))
+    with pytest.raises(BadInputError, match="belong together"):
+        LoopConfig(decay=0.94)
+
+
+@pytest.mark.parametrize("name", ["adamw", "rmsprop"])
+def test_both_optimisers_learn_and_resume(workshop: Workshop, tmp_path: Path, name: str) -> None:
+    loop = replace(workshop.recipe.specialists.loop, optimiser=name)
+    _, expected = run(workshop, TripletMarginLoss(0.5), tmp_path / "a", loop)
+    with pytest.raises(KeyboardInterrupt):
+        run(workshop, Poison(8, None), tmp_path / "b", loop)
+    _, found = run(workshop, Poison(10**6, 1.0), tmp_path / "b", loop)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def train_in_a_process(catalogue: str, out: str, recipe: Recipe) -> None:

@@ -119,7 +119,7 @@ def test_vectors_of_the_run_equal_those_of_the_saved_model(
 
 
 def test_specialists_by_proxy_nca(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    specialists = replace(recipe.specialists, loss="proxy-nca", form="paper")
+    specialists = replace(recipe.specialists, loss="proxy-nca", loss_options={"form": "paper"})
     result = train(
         catalogue, tmp_path, replace(recipe, specialists=specialists, evaluation=only()), report=False
     )

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from univert.core.errors import BadInputError
+from univert.data.mined import StrongNegatives
 
 Positions = Int64[np.ndarray, "B"]
 
@@ -136,3 +137,109 @@ class UniformSampler(Sampler):
         visit = self._visits(epoch)[turn * self.batch_size : (turn + 1) * self.batch_size]
         positions: Positions = self._positions[visit]
         return positions
+
+
+class StrongNegativeSampler(Sampler):
+    """P products x K images a batch, as `PKSampler`, but products that are hard to tell apart come together.
+
+    A part of the products is visited in turn, each at most once an epoch, in a new order. A visited product brings one
+    of its mined triplets: anchor and positive are among its images, and the products of the strong negatives join the
+    batch with the very images that were mined. Random products fill what is left, so with an empty table the batches
+    are plain P x K. No product is twice in a batch, and two that share a picture do not meet (save where a catalogue is
+    too small for anything else), so any loss over labels takes these batches.
+
+    Args:
+        products: a product code for each image; -1 (unlabelled) takes no part. Products with one image are not
+            visited, but they can be negatives and fill.
+        mined: strong negatives by position in `products`, see `univert.training.strong_negatives`.
+        batch_size: images a batch, P = batch_size / images_per_product; lowered to the number of products there are.
+        images_per_product: K, at least 2: an anchor and a positive. A product with fewer gives some of them twice.
+        negatives_per_anchor: products that a visited one brings along, at most.
+        seed: of the order and the choices.
+
+    Raises:
+        BadInputError: K below 2, a batch of fewer than two products, fewer than two products, or none with two images.
+    """
+
+    def __init__(
+        self,
+        products: Int64[np.ndarray, "N"],
+        mined: StrongNegatives,
+        *,
+        batch_size: int = 128,
+        images_per_product: int = 4,
+        negatives_per_anchor: int = 3,
+        seed: int = 0,
+    ) -> None:
+        if images_per_product < 2 or batch_size < 2 * images_per_product or negatives_per_anchor < 1:
+            raise BadInputError(
+                "images_per_product must be at least 2, batch_size twice that and negatives_per_anchor at least 1, "
+                f"got {images_per_product}, {batch_size} and {negatives_per_anchor}"
+            )
+        self._products, self._mined, self._seed = products, mined, seed
+        self._by_product = np.argsort(products, kind="stable")[int((products < 0).sum()) :]
+        self._codes, self._starts, self._counts = np.unique(
+            products[self._by_product], return_index=True, return_counts=True
+        )
+        anchors = self._codes[self._counts > 1]
+        if len(self._codes) < 2 or not len(anchors):
+            raise BadInputError(
+                f"sampling needs at least 2 products, one of them with 2 images, found {len(self._codes)} products "
+                f"and {len(anchors)} with 2 images; label more images"
+            )
+        self._k, self._negatives = images_per_product, negatives_per_anchor
+        self._p = min(batch_size // images_per_product, len(self._codes))
+        self._visited = min(max(1, self._p // (1 + negatives_per_anchor)), len(anchors))
+        self._anchors, self._visits = anchors, _visiting_order(seed, len(anchors))
+        self._rows_by_product = np.argsort(products[mined.anchors], kind="stable")
+        self._row_products = products[mined.anchors][self._rows_by_product]
+        pairs = products[mined.protected]
+        self._conflicts = {*map(tuple, pairs.tolist()), *map(tuple, pairs[:, ::-1].tolist())}
+        self.batch_size = self._p * self._k
+        self.steps_per_epoch = len(anchors) // self._visited
+
+    def batch(self, step: int) -> Positions:
+        """Positions of step `step`, the images of a product side by side, the mined ones first."""
+        epoch, turn = divmod(step, self.steps_per_epoch)
+        visit = self._anchors[self._visits(epoch)[turn * self._visited : (turn + 1) * self._visited]]
+        rng = step_rng(self._seed, 1, step)
+        chosen: dict[int, list[int]] = {}  # product -> the images of it that were mined
+        for product in visit.tolist():
+            self._add_with_negatives(product, chosen, rng)
+        draws = rng.choice(len(self._codes), min(len(self._codes), 4 * self._p), replace=False)
+        fill = self._codes[draws].tolist()
+        for must_fit in (True, False):
+            for product in fill:
+                if len(chosen) < self._p and (self._fits(product, chosen) or not must_fit):
+                    chosen.setdefault(product, [])
+        return np.concatenate([self._images(product, first, rng) for product, first in chosen.items()])
+
+    def _add_with_negatives(
+        self, product: int, chosen: dict[int, list[int]], rng: np.random.Generator
+    ) -> None:
+        if not self._fits(product, chosen):
+            return
+        low, high = np.searchsorted(self._row_products, [product, product + 1])
+        if low == high:
+            chosen[product] = []
+            return
+        row = self._rows_by_product[rng.integers(low, high)]
+        chosen[product] = [int(self._mined.anchors[row]), int(self._mined.positives[row])]
+        left = self._negatives
+        for image in self._mined.negatives[row].tolist():
+            other = int(self._products[image])
+            if image >= 0 and left and len(chosen) < self._p and self._fits(other, chosen):
+                chosen[other] = [image]
+                left -= 1
+
+    def _fits(self, product: int, chosen: dict[int, list[int]]) -> bool:
+        return product not in chosen and not any((product, other) in self._conflicts for other in chosen)
+
+    def _images(self, product: int, first: list[int], rng: np.random.Generator) -> Positions:
+        at = int(np.searchsorted(self._codes, product))
+        own = self._by_product[self._starts[at] : self._starts[at] + self._counts[at]]
+        others = [image for image in rng.permutation(own).tolist() if image not in first]
+        picked = [*first, *others]
+        while len(picked) < self._k:
+            picked += rng.permutation(own).tolist()
+        return np.array(picked[: self._k], np.int64)

@@ -37,6 +37,8 @@ class Preprocessing:
             `stretch` changes the aspect ratio.
         interpolation: `bicubic`, `bilinear` or `lanczos`, antialiased.
         background_rgb: the colour of padding, and behind transparent pixels.
+        centre_share: side of the central part that is shown, as a share of the whole: 227/256 is "resize to 256,
+            crop 227". Augmented views are drawn from the whole.
 
     Raises:
         BadInputError: a value is out of range.
@@ -51,8 +53,11 @@ class Preprocessing:
     fit: Fit = "pad"
     interpolation: Interpolation = "bicubic"
     background_rgb: tuple[int, int, int] = (255, 255, 255)
+    centre_share: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.centre_share <= 1:
+            raise BadInputError(f"centre_share must lie in (0, 1], got {self.centre_share}; 1 shows all")
         if not 8 <= self.image_size_px <= 4096:
             raise BadInputError(
                 f"image_size_px must lie in 8..4096, got {self.image_size_px}; try 128 or 224"
@@ -78,10 +83,12 @@ class Preprocessing:
         Returns:
             the square as (height, width, RGB).
         """
-        return np.asarray(self.render(image, self.frame_xyxy_px(image.size)))
+        x0, y0, x1, y1 = self.frame_xyxy_px(image.size)
+        across, down = (1 - self.centre_share) * (x1 - x0) / 2, (1 - self.centre_share) * (y1 - y0) / 2
+        return np.asarray(self.render(image, (x0 + across, y0 + down, x1 - across, y1 - down)))
 
     def frame_xyxy_px(self, size: tuple[int, int]) -> Box:
-        """What the clean square shows of an image of (width, height); reaches outside when padding."""
+        """The whole square of an image of (width, height), reaching outside it when padding."""
         width, height = size
         if self.fit == "stretch":
             return 0.0, 0.0, float(width), float(height)

@@ -90,7 +90,8 @@ class Panel:
         score_name: which score.
         score: the val score; null if none was taken.
         loss: the training loss; null if none was finite.
-        summary: both in words.
+        watched: further figures that were watched, (name, curve) each.
+        summary: all of it in words.
     """
 
     title: str
@@ -98,6 +99,7 @@ class Panel:
     score_name: str
     score: Curve | None
     loss: Curve | None
+    watched: tuple[tuple[str, Curve], ...]
     summary: tuple[str, ...]
 
 
@@ -145,7 +147,8 @@ def training_panels(curves: Mapping[str, Any]) -> list[Panel]:
 
     Args:
         curves: stage -> `{"step": [...], "loss": [...], "val_recall_at_1" or "val_map_at_r": [[step, value], ...],
-            "best_step": ...}`; keys may be missing and values null or not finite.
+            "best_step": ..., "watched": {name: [[step, value], ...]}}`; keys may be missing and values null or not
+            finite.
     """
     scores = {stage: _score_of(curve) for stage, curve in curves.items()}
     shared = scale_for([value for _, pairs in scores.values() for _, value in pairs])
@@ -164,6 +167,11 @@ def training_panels(curves: Mapping[str, Any]) -> list[Panel]:
             summary.append(f"{score_name} {percent(pairs[kept][1])}% at step {pairs[kept][0]:,.0f}")
         if losses:
             summary.append(f"loss {losses[0][1]:.2g} to {losses[-1][1]:.2g}")
+        watched = []
+        for name, values in (curve.get("watched") or {}).items():
+            if seen := _pairs(values):
+                watched.append((name, _loss_curve(seen, last)))
+                summary.append(f"{name} {seen[0][1]:.2g} to {seen[-1][1]:.2g}")
         panels.append(
             Panel(
                 title=stage,
@@ -171,6 +179,7 @@ def training_panels(curves: Mapping[str, Any]) -> list[Panel]:
                 score_name=score_name,
                 score=score,
                 loss=_loss_curve(losses, last) if losses else None,
+                watched=tuple(watched),
                 summary=tuple(summary),
             )
         )

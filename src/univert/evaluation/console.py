@@ -41,6 +41,15 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def reproduction_table(title: str, figures: Mapping[str, float], published: Mapping[str, float]) -> Table:
+    """What was measured beside what is published, per cent."""
+    table = new_table(f"{title}: test products, %", ("", *figures), left=("",))
+    table.add_row("seen", *(f"{value:.2f}" for value in figures.values()), style="bold")
+    if published:
+        table.add_row("published", *(f"{published[k]:.2f}" if k in published else "-" for k in figures))
+    return table
+
+
 def _cells(metrics: Metrics | None) -> tuple[str, str, str, str]:
     if metrics is None:
         return ("no queries", "", "", "")

@@ -1,14 +1,26 @@
-"""Triplet margin loss over all semi-hard triplets of a batch (Unified eq. 1)."""
+"""Triplet margin loss over all triplets of a batch, or those worth learning from (Unified eq. 1, Proxies eq. 3)."""
 
 from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from univert.core.distances import squared_distances
 from univert.core.errors import BadInputError
 from univert.losses.checks import check_embeddings, check_labels
+from univert.losses.operators import define_gradient, define_operator
+from univert.losses.pairs import negative_mask, plain_distances
+
+Mining = Literal["semi-hard", "all", "hard"]
+Distance = Literal["squared", "plain"]
+Triplets = tuple[Integer[Tensor, "T"], Integer[Tensor, "T"], Integer[Tensor, "T"]]
+
+CHUNK_ENTRIES = 1 << 18  # of the distances of some anchors to all rows: a chunk's matrices stay in the cache
 
 
 def triplet_margin_loss(
@@ -16,81 +28,278 @@ def triplet_margin_loss(
     labels: Integer[Tensor, "B"],
     *,
     margin: float = 0.2,
+    mining: Mining = "semi-hard",
+    distance: Distance = "squared",
+    triplets: Triplets | None = None,
     verticals: Integer[Tensor, "B"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean of max(0, margin + D(a,p) - D(a,n)) over every semi-hard triplet of the batch.
+    """Mean of margin + d(a,p) - d(a,n) over the mined triplets of the batch for which it is above zero.
 
     A triplet is an anchor a, a positive p (another image of its product) and a negative n (an image of
-    another product *of the same vertical*). It is semi-hard where D(a,p) < D(a,n) < D(a,p) + margin.
-    D is the squared Euclidean distance. All triplets count, yet none is listed: for each anchor the
-    negatives are sorted once, and the sum over those in a pair's window is a difference of prefix sums,
-    so the cost is O(B^2 log B) time and O(B^2) memory rather than B^3.
+    another product *of the same vertical*). All that the mining admits count, yet none is listed: for each anchor
+    the ends of its positives' windows are sorted, each negative is looked up among them, and the loss and
+    its gradient need only how many triplets each pair is in. So the cost is O(B^2 log B) time rather than B^3, and
+    the memory some anchors' distances rather than all.
 
     Args:
-        embeddings: one row an image, usually of unit length.
+        embeddings: one row an image, usually of unit length; the loss does not normalise.
         labels: the product of each row.
-        margin: the wanted gap, in units of squared distance (unit vectors lie at most 4 apart).
+        margin: the wanted gap, in units of the distance (unit vectors lie at most 4 apart squared, 2 plain).
+        mining: `semi-hard`: negatives in d(a,p) < d(a,n) < d(a,p) + margin (FaceNet); `all`: every triplet;
+            `hard`: one triplet an anchor, of its farthest positive and its nearest negative (batch-hard).
+        distance: `squared` Euclidean, or `plain`.
+        triplets: rows of anchors, positives and negatives; then exactly these count, whatever the mining.
         verticals: the vertical of each row; null means all rows share one.
 
     Returns:
-        a scalar; zero, with zero gradients, where the batch holds no semi-hard triplet.
+        a float32 scalar, differentiable once (twice with `triplets`); zero, with zero gradients, where no triplet has
+        a loss.
 
     Raises:
-        BadInputError: wrong shapes or dtypes, or a margin that is not positive.
+        BadInputError: wrong shapes or dtypes, a margin that is not positive and finite, an unknown mining or
+            distance, triplets outside the batch, or both triplets and verticals.
 
-    Source: Unified eq. 1; semi-hard mining after FaceNet (arXiv 1503.03832).
+    Source: Unified eq. 1; semi-hard: FaceNet (arXiv 1503.03832); hard, and the mean over what is above zero:
+    Hermans et al. (arXiv 1703.07737).
     """
     check_embeddings(embeddings)
     check_labels(labels, embeddings)
-    if not margin > 0:
-        raise BadInputError(f"margin must be positive, got {margin}")
-    same_product = labels[:, None] == labels
-    is_negative = ~same_product
+    check_triplet_margin(margin, mining, distance)
     if verticals is not None:
         check_labels(verticals, embeddings, name="verticals")
-        is_negative &= verticals[:, None] == verticals
-    is_positive = same_product.fill_diagonal_(False)
+    plain = distance == "plain"
+    if triplets is not None:
+        _check_triplets(triplets, len(labels), verticals)
+        return _listed(embeddings.float(), triplets, margin, plain)
+    differentiable = torch.is_grad_enabled() and embeddings.requires_grad
+    total, count, _ = _mined_triplets(
+        embeddings.float(), labels, verticals, margin, mining, plain, differentiable
+    )
+    mean: Tensor = total / count.clamp_min(1)
+    return mean.float()
 
-    distances_BB = squared_distances(embeddings, embeddings)
-    negatives_BB = distances_BB.masked_fill(~is_negative, torch.inf).sort(dim=1).values
-    with torch.no_grad():
-        nearest_BB = torch.searchsorted(negatives_BB, distances_BB, right=True)
-        farthest_BB = torch.searchsorted(negatives_BB, distances_BB + margin)
-        count_BB = (farthest_BB - nearest_BB).clamp_min(0) * is_positive
-        triplets = count_BB.sum()
-    # float64: a difference of long prefix sums would lose the small window between them
-    finite_BB = negatives_BB.masked_fill(negatives_BB.isinf(), 0).double()
-    prefix_BC = nn.functional.pad(finite_BB.cumsum(1), (1, 0))
-    window_BB = prefix_BC.gather(1, farthest_BB) - prefix_BC.gather(1, nearest_BB)
-    losses_BB = count_BB * (distances_BB.double() + margin) - window_BB * (count_BB > 0)
-    return (losses_BB.sum() / triplets.clamp_min(1)).to(distances_BB.dtype)
+
+def check_triplet_margin(margin: float, mining: str, distance: str) -> None:
+    """Refuse settings with which the loss means nothing.
+
+    Raises:
+        BadInputError: naming the setting.
+    """
+    if not 0 < margin < math.inf:
+        raise BadInputError(f"margin must be positive and finite, got {margin}")
+    if mining not in get_args(Mining):
+        raise BadInputError(f"mining must be one of {', '.join(get_args(Mining))}; got {mining!r}")
+    if distance not in get_args(Distance):
+        raise BadInputError(f"distance must be one of {', '.join(get_args(Distance))}; got {distance!r}")
+
+
+def _check_triplets(triplets: Triplets, rows: int, verticals: Tensor | None) -> None:
+    if verticals is not None:
+        raise BadInputError("triplets are taken as they are: leave out verticals, or mine within them")
+    if len(triplets) != 3:
+        raise BadInputError(
+            f"triplets must be 3 index vectors (anchors, positives, negatives), got {len(triplets)}: take a miner that "
+            "gives triplets, not pairs"
+        )
+    shapes = {tuple(index.shape) for index in triplets}
+    if (
+        len(shapes) > 1
+        or len(next(iter(shapes))) != 1
+        or any(index.is_floating_point() for index in triplets)
+    ):
+        raise BadInputError(f"triplets must be 3 integer vectors of one length, got shapes {sorted(shapes)}")
+    if len(triplets[0]) and not torch.compiler.is_compiling():
+        low, high = (int(end) for end in torch.stack(torch.stack(list(triplets)).aminmax()).tolist())
+        if not 0 <= low <= high < rows:
+            raise BadInputError(f"triplets must index rows 0..{rows - 1} of the batch, got {low}..{high}")
+
+
+def _listed(x: Tensor, triplets: Triplets, margin: float, plain: bool) -> Tensor:
+    """The loss of the given triplets alone."""
+    anchor_T, positive_T, negative_T = (index.long() for index in triplets)
+    with torch.autocast(x.device.type, enabled=False):
+        flat = squared_distances(x, x).flatten()
+    if plain:
+        flat = plain_distances(flat)
+    gap_T = flat.index_select(0, anchor_T * len(x) + positive_T) - flat.index_select(
+        0, anchor_T * len(x) + negative_T
+    )
+    losses_T = (gap_T + margin).relu()
+    return losses_T.sum() / (losses_T > 0).sum().clamp_min(1)
+
+
+def _mined(
+    x: Tensor,
+    labels: Tensor,
+    verticals: Tensor | None,
+    margin: float,
+    mining: str,
+    plain: bool,
+    differentiable: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of the losses (float64), number of triplets that have one, and the sum's gradient by x (if wanted).
+
+    With C[i, j] the number of triplets that have (i, j) as their positive pair less those that have it as their
+    negative pair, the sum is margin * triplets + sum over i, j of C[i, j] d(i, j).
+    """
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    triplets = torch.zeros((), dtype=torch.int64, device=x.device)
+    grad = torch.zeros_like(x)
+    same_BK, missing_BK = _same_product(labels)
+    for part in _chunks(len(x)):
+        with torch.autocast(x.device.type, enabled=False):
+            distances_RB = squared_distances(x[part], x)
+            if plain:
+                distances_RB.sqrt_()
+            negative_RB = negative_mask(
+                labels[part], labels, *(() if verticals is None else (verticals[part], verticals))
+            )
+            other_RB = distances_RB.masked_fill(~negative_RB, torch.inf)
+            own_RK, missing_RK = distances_RB.gather(1, same_BK[part]), missing_BK[part]
+            if mining == "hard":
+                positives_RK, negatives_RB = _hardest_counts(own_RK, missing_RK, other_RB, margin)
+            else:
+                positives_RK, negatives_RB = _window_counts(
+                    own_RK, missing_RK, other_RB, margin, semi_hard=mining == "semi-hard"
+                )
+            triplets += positives_RK.sum(dtype=torch.int64)
+            counts_RB = negatives_RB.neg_().scatter_add_(1, same_BK[part], positives_RK)
+            total += torch.mul(counts_RB, distances_RB, out=other_RB).sum(dtype=torch.float64)
+            if differentiable:
+                if plain:  # the slope of the root; 0 where it is infinite
+                    counts_RB.div_(distances_RB.mul_(2)).masked_fill_(distances_RB == 0, 0)
+                grad.addcmul_(counts_RB.sum(0)[:, None], x, value=2).addmm_(counts_RB.T, x[part], alpha=-2)
+                grad[part].addcmul_(counts_RB.sum(1)[:, None], x[part], value=2).addmm_(
+                    counts_RB, x, alpha=-2
+                )
+    return total + margin * triplets, triplets, grad
+
+
+def _same_product(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of the product of each row (B x the largest product), and which of these to leave out.
+
+    Left out are the row itself and, in products smaller than the largest, what fills the line.
+    """
+    order = labels.argsort(stable=True)
+    sizes_P = labels[order].unique_consecutive(return_counts=True)[1]
+    size_B, first_B = torch.empty_like(order), torch.empty_like(order)
+    size_B[order] = sizes_P.repeat_interleave(sizes_P)
+    first_B[order] = (sizes_P.cumsum(0) - sizes_P).repeat_interleave(sizes_P)
+    member_K = torch.arange(int(sizes_P.max()) if len(labels) else 0, device=labels.device)
+    same_BK = order[(first_B[:, None] + member_K).clamp_max_(len(labels) - 1)]
+    itself_BK = same_BK == torch.arange(len(labels), device=labels.device)[:, None]
+    return same_BK, itself_BK | (member_K >= size_B[:, None])
+
+
+def _window_counts(
+    own_RK: Tensor, missing_RK: Tensor, other_RB: Tensor, margin: float, *, semi_hard: bool
+) -> tuple[Tensor, Tensor]:
+    """In how many triplets each positive and each negative of each anchor is.
+
+    The negatives of a positive lie in a window of distances: below its own + margin; where semi-hard, above
+    its own. All windows' ends are sorted together; negatives between two neighbouring ends share their windows.
+    """
+    beyond_RK = own_RK.nextafter(own_RK.new_tensor(torch.inf))
+    start_RK = beyond_RK if semi_hard else torch.full_like(own_RK, -torch.inf)
+    ends_RE = torch.cat([start_RK, torch.maximum(own_RK + margin, beyond_RK)], 1)
+    ends_RE, order_RE = ends_RE.masked_fill_(missing_RK.repeat(1, 2), torch.inf).sort(1)
+    passed_RB = torch.searchsorted(
+        ends_RE, other_RB, right=True
+    )  # how many ends lie at or below the distance
+    opens_RE = torch.where(order_RE < own_RK.shape[1], 1.0, -1.0)
+    open_RF = nn.functional.pad(opens_RE.cumsum(1), (1, 0))  # windows that are open after so many ends
+    others_RF = torch.zeros_like(open_RF).scatter_add_(1, passed_RB, torch.ones_like(other_RB))
+    below_RE = torch.empty_like(ends_RE).scatter_(1, order_RE, others_RF.cumsum(1)[:, :-1])
+    below_start_RK, below_end_RK = below_RE.chunk(2, 1)
+    return below_end_RK - below_start_RK, open_RF.gather(1, passed_RB)
+
+
+def _hardest_counts(
+    own_RK: Tensor, missing_RK: Tensor, other_RB: Tensor, margin: float
+) -> tuple[Tensor, Tensor]:
+    """The farthest positive and the nearest negative of each anchor make one triplet; there is no other."""
+    farthest_R1, positive_R1 = own_RK.masked_fill(missing_RK, -torch.inf).max(1, keepdim=True)
+    nearest_R1, negative_R1 = other_RB.min(1, keepdim=True)
+    counted_R1 = (nearest_R1 < farthest_R1 + margin).to(own_RK.dtype)
+    positives_RK = torch.zeros_like(own_RK).scatter_(1, positive_R1, counted_R1)
+    return positives_RK, torch.zeros_like(other_RB).scatter_(1, negative_R1, counted_R1)
+
+
+def _chunks(rows: int) -> list[slice]:
+    step = max(1, CHUNK_ENTRIES // max(rows, 1))
+    return [slice(start, start + step) for start in range(0, rows, step)]
+
+
+def _mined_shapes(x: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty((), dtype=torch.float64), x.new_empty((), dtype=torch.int64), torch.empty_like(x)
+
+
+def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    del inputs
+    ctx.save_for_backward(output[2])
+
+
+@once_differentiable
+def _scale_gradient(ctx: Any, by_total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    (grad,) = ctx.saved_tensors
+    return (grad * by_total.to(grad.dtype), *[None] * 6)
+
+
+_mined_triplets = define_operator(
+    "mined_triplets(Tensor x, Tensor labels, Tensor? verticals, float margin, str mining, bool plain, "
+    "bool differentiable) -> (Tensor, Tensor, Tensor)",
+    _mined,
+    _mined_shapes,
+)
+define_gradient(_mined_triplets, _scale_gradient, _keep_gradient)
 
 
 class TripletMarginLoss(nn.Module):
     """Module form of `triplet_margin_loss`; sibling of `ProxyNCALoss`, which needs no triplets.
 
+    Differs from pytorch-metric-learning's in its defaults (margin 0.2, semi-hard triplets, squared distances), and in
+    that it does not normalise the embeddings.
+
     Args:
-        margin: the wanted gap, in units of squared distance.
+        margin: the wanted gap, in units of the distance.
+        mining: `semi-hard`, `all` or `hard`.
+        distance: `squared` or `plain`.
+
+    Raises:
+        BadInputError: a margin that is not positive and finite, an unknown mining or distance.
 
     Example:
         >>> import torch
-        >>> loss = TripletMarginLoss(margin=0.2)
+        >>> loss = TripletMarginLoss(margin=0.5, mining="all")
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
         >>> round(loss(embeddings, torch.tensor([0, 0, 1])).item(), 4)
-        0.0
+        0.46
     """
 
-    def __init__(self, margin: float = 0.2) -> None:
+    def __init__(
+        self, margin: float = 0.2, *, mining: Mining = "semi-hard", distance: Distance = "squared"
+    ) -> None:
         super().__init__()
-        if not margin > 0:
-            raise BadInputError(f"margin must be positive, got {margin}")
+        check_triplet_margin(margin, mining, distance)
         self.margin = margin
+        self.mining: Mining = mining
+        self.distance: Distance = distance
 
     def forward(
         self,
         embeddings: Float[Tensor, "B D"],
         labels: Integer[Tensor, "B"],
+        indices_tuple: Triplets | None = None,
+        *,
         verticals: Integer[Tensor, "B"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The loss of one batch; see `triplet_margin_loss`."""
-        return triplet_margin_loss(embeddings, labels, margin=self.margin, verticals=verticals)
+        """The loss of one batch; `indices_tuple` is `triplets` of `triplet_margin_loss`, under its name elsewhere."""
+        return triplet_margin_loss(
+            embeddings,
+            labels,
+            margin=self.margin,
+            mining=self.mining,
+            distance=self.distance,
+            triplets=indices_tuple,
+            verticals=verticals,
+        )

@@ -14,7 +14,7 @@ class EmbedderConfig:
     """What an `Embedder` is made of.
 
     Attributes:
-        base_network: `efficientnet_lite0`, or `timm/NAME` for any network of timm.
+        base_network: `efficientnet_lite0`, `inception_v2`, or `timm/NAME` for any network of timm.
         pretrained: start from its ImageNet weights.
         pooling: `avg`, `max` or `gem`.
         hidden_sizes: widths of the first fully connected set; may be empty.
@@ -25,6 +25,7 @@ class EmbedderConfig:
         image_size_px: side of the square that the network sees.
         fit: `pad`, `crop` or `stretch`; see `univert.data.transforms.Preprocessing`.
         background_rgb: the colour of padding and behind transparent pixels.
+        centre_share: side of the central part that the network sees, as a share of the whole.
 
     Raises:
         BadInputError: a value is out of range, or an option has no effect with the others.
@@ -40,6 +41,7 @@ class EmbedderConfig:
     image_size_px: int = 128
     fit: Fit = "pad"
     background_rgb: tuple[int, int, int] = (255, 255, 255)
+    centre_share: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes) if self.size is not None else ())
@@ -59,5 +61,8 @@ class EmbedderConfig:
     def preprocessing(self) -> Preprocessing:
         """The part that concerns images before they enter the network."""
         return Preprocessing(
-            image_size_px=self.image_size_px, fit=self.fit, background_rgb=self.background_rgb
+            image_size_px=self.image_size_px,
+            fit=self.fit,
+            background_rgb=self.background_rgb,
+            centre_share=self.centre_share,
         )

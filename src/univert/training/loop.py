@@ -10,8 +10,9 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from univert.core.progress import progress_bar
 from univert.data.samplers import Sampler, step_rng
 from univert.models.embedder import Embedder
 from univert.training.checkpoint import load_checkpoint, save_checkpoint
+from univert.training.objectives import Objective
+from univert.training.optimisers import Optimisers
 from univert.training.recipe import LoopConfig, Trunk
 from univert.training.sources import Source
 
@@ -46,21 +49,23 @@ class Task:
         source: turns positions and views into embeddings.
         score: validation score of the model as it stands, larger is better; null where there is nothing to
             validate on: then training runs to its end.
+        monitor: further figures of the model as it stands, watched and never acted upon.
     """
 
     name: str
     embedder: Embedder
     trunk: Trunk
     partial_blocks: int
-    objective: nn.Module
+    objective: Objective
     sampler: Sampler
     source: Source
     score: Callable[[], float] | None
+    monitor: Callable[[], Mapping[str, float]] | None = None
 
 
 @dataclass
 class History:
-    """What a training went through; `curves` are lists of [step, value]."""
+    """What a training went through; curves are lists of [step, value]."""
 
     step: int = 0
     best_score: float | None = None
@@ -70,6 +75,7 @@ class History:
     finished: bool = False
     loss_curve: list[list[float]] = field(default_factory=list)
     score_curve: list[list[float]] = field(default_factory=list)
+    monitor_curves: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +109,8 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, open_log: Op
         KeyboardInterrupt: passed on; the last checkpoint stands.
     """
     groups = _parameter_groups(task, config)
-    optimiser = torch.optim.AdamW(groups, fused=True)
+    sparse = list(task.objective.sparse_parameters())
+    optimiser = Optimisers(groups, config.optimiser, sparse)
     state = _State(task, optimiser, folder / "checkpoint.safetensors")
     history = state.resume()
     total_steps = max(config.epochs * task.sampler.steps_per_epoch, config.min_steps)
@@ -118,7 +125,8 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, open_log: Op
         advance(history.step)
         while not history.finished:
             started = time.perf_counter()
-            _set_learning_rates(optimiser, history.step, total_steps, config)
+            rate = _rate(history.step, total_steps, config)
+            _set_learning_rates(optimiser.groups, rate, history.step / total_steps, config)
             pending.append(_take_step(task, optimiser, history.step, seed, config))
             history.step += 1
             last = history.step == total_steps
@@ -126,8 +134,8 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, open_log: Op
             save = look or history.step % config.checkpoint_every_steps == 0
             if save or len(pending) == LOG_EVERY_STEPS:
                 _record_losses(task.name, history, pending, config, log)
-            if look and task.score:
-                _look(task, task.score, state, history, log)
+            if look:
+                _look(task, state, history, log)
             history.finished = last or history.looks_without_better >= config.patience
             history.seconds += time.perf_counter() - started
             if save:
@@ -139,21 +147,27 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, open_log: Op
     )
 
 
-def _take_step(
-    task: Task, optimiser: torch.optim.Optimizer, step: int, seed: int, config: LoopConfig
-) -> torch.Tensor:
+def _take_step(task: Task, optimiser: Optimisers, step: int, seed: int, config: LoopConfig) -> torch.Tensor:
     torch.manual_seed(seed * 1_000_003 + step)
     positions, views = _batch(task, step, seed)
     with torch.autocast(device_type=task.embedder.device.type, dtype=torch.bfloat16, enabled=_mixed(task)):
         embeddings = task.source.embed(task.embedder, positions, views)
     loss: torch.Tensor = task.objective(embeddings.float(), positions, views)
     task.source.prefetch(*_batch(task, step + 1, seed))
-    optimiser.zero_grad(set_to_none=True)
+    optimiser.zero_grad()
     loss.backward()
-    model_groups = [group["params"] for group in optimiser.param_groups if group["name"] != "proxies"]
+    model_groups = [group["params"] for group in optimiser.groups if group["name"] != "proxies"]
     nn.utils.clip_grad_norm_(itertools.chain(*model_groups), config.clip_norm)
     optimiser.step()
+    for parameter, rows in task.objective.after_step(step, partial(_embed_all, task)):
+        optimiser.forget_rows(parameter, rows)
     return loss.detach()
+
+
+def _embed_all(task: Task, positions: Any) -> Any:
+    vectors = task.source.embed_all(task.embedder, positions)
+    task.embedder.train()
+    return vectors
 
 
 def _batch(task: Task, step: int, seed: int) -> tuple[Any, Any]:
@@ -184,16 +198,23 @@ def _parameter_groups(task: Task, config: LoopConfig) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def _set_learning_rates(
-    optimiser: torch.optim.Optimizer, step: int, total_steps: int, config: LoopConfig
-) -> None:
-    """Linear warm-up, then a half cosine to zero; the trunk waits until the head has warmed up."""
+def _rate(step: int, total_steps: int, config: LoopConfig) -> float:
+    """The share of the peak learning rate in force: linear warm-up, then a half cosine to zero, or exponential."""
     done = step / total_steps
     rise = min(1.0, (step + 1) / max(1.0, config.warmup * total_steps))
-    fall = 0.5 * (1 + math.cos(math.pi * max(0.0, done - config.warmup) / (1 - config.warmup)))
-    for group in optimiser.param_groups:
+    if config.decay is not None and config.decay_every_steps is not None:
+        fall: float = config.decay ** (step / config.decay_every_steps)
+    else:
+        fall = 0.5 * (1 + math.cos(math.pi * max(0.0, done - config.warmup) / (1 - config.warmup)))
+    return rise * fall
+
+
+def _set_learning_rates(groups: list[dict[str, Any]], rate: float, done: float, config: LoopConfig) -> None:
+    """Each group's peak times the rate; the trunk waits until the head has warmed up."""
+    for group in groups:
         waits = group["name"] == "trunk" and done < config.head_warmup
-        group["lr"] = 0.0 if waits else group["peak"] * rise * fall
+        peak = config.proxy_learning_rate if group["name"] == "proxies" else group["peak"]
+        group["lr"] = 0.0 if waits else peak * rate
 
 
 def _record_losses(
@@ -216,24 +237,29 @@ def _record_losses(
         log("loss", value, history.step)
 
 
-def _look(task: Task, scorer: Callable[[], float], state: _State, history: History, log: Log | None) -> None:
+def _look(task: Task, state: _State, history: History, log: Log | None) -> None:
     task.embedder.eval()
-    score = scorer()
+    seen = {**task.objective.figures(), **(task.monitor() if task.monitor else {})}
+    if task.score:
+        score = seen["validation"] = task.score()
+        history.score_curve.append([history.step, score])
+        if history.best_score is None or score > history.best_score:
+            history.best_score, history.best_step, history.looks_without_better = score, history.step, 0
+            state.remember_best()
+        else:
+            history.looks_without_better += 1
     task.embedder.train()
-    history.score_curve.append([history.step, score])
-    if log:
-        log("validation", score, history.step)
-    if history.best_score is None or score > history.best_score:
-        history.best_score, history.best_step, history.looks_without_better = score, history.step, 0
-        state.remember_best()
-    else:
-        history.looks_without_better += 1
+    for name, value in seen.items():
+        if name != "validation":
+            history.monitor_curves.setdefault(name, []).append([history.step, value])
+        if log:
+            log(name, value, history.step)
 
 
 class _State:
     """All that learns, as one thing to save and bring back."""
 
-    def __init__(self, task: Task, optimiser: torch.optim.Optimizer, path: Path) -> None:
+    def __init__(self, task: Task, optimiser: Optimisers, path: Path) -> None:
         self._task, self._optimiser, self._path = task, optimiser, path
         self._best: dict[str, torch.Tensor] | None = None
 

@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
+from univert.proxies.bank import ProxyBank
+from univert.proxies.dynamic import DynamicAssignment
 from univert.training.views import ViewArrays
 
 Positions = Int64[np.ndarray, "B"]
+MovedRows = tuple[nn.Parameter, Tensor]
+EmbedAll = Callable[[Positions], Float[np.ndarray, "N D"]]
 
 
-class LabelObjective(nn.Module):
+class Objective(nn.Module, ABC):
+    """A loss with the lookup it needs; whatever is a parameter of it learns with the model."""
+
+    @abstractmethod
+    def forward(
+        self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
+    ) -> Float[Tensor, ""]:
+        """The loss of the images at `positions`, shown in `views`."""
+
+    def after_step(self, step: int, embed_all: EmbedAll) -> list[MovedRows]:
+        """What is to be done once the parameters have moved.
+
+        Args:
+            step: just taken, counted from 0.
+            embed_all: unaugmented embeddings of the images at some positions, by the model as it stands.
+
+        Returns:
+            rows that were put elsewhere; the optimiser forgets their momentum.
+        """
+        return []
+
+    def figures(self) -> dict[str, float]:
+        """Further figures of the training that are worth watching."""
+        return {}
+
+    def sparse_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that get sparse gradients: those of proxy banks made so."""
+        for module in self.modules():
+            if isinstance(module, ProxyBank) and module.sparse:
+                yield module.proxies
+
+
+class LabelObjective(Objective):
     """A loss over product labels: `loss(embeddings, labels)`, the convention of pytorch-metric-learning.
 
     Args:
@@ -33,7 +73,66 @@ class LabelObjective(nn.Module):
         return value
 
 
-class TargetObjective(nn.Module):
+class DynamicObjective(Objective):
+    """Dynamic assignment (Proxies, method 1000): the images themselves say which proxy stands for them.
+
+    In a batch each image goes to its nearest proxy. Every `refresh_every_steps` steps all images do, and proxies that
+    no image chose are put where images are crowded.
+
+    Args:
+        loss: knows of the labels only which images of a batch are of one product.
+        products: the product code of every image of the catalogue, -1 for unlabelled.
+        refresh_every_steps: how often all images are assigned anew.
+    """
+
+    dead: Tensor
+
+    def __init__(
+        self, loss: DynamicProxyNCALoss, products: Int64[np.ndarray, "N"], *, refresh_every_steps: int
+    ) -> None:
+        super().__init__()
+        self.loss = loss
+        self.register_buffer("dead", torch.zeros(()))
+        self._products = torch.as_tensor(products)
+        self._positions = np.flatnonzero(products >= 0)
+        self._row = np.full(len(products), -1, np.int64)
+        self._row[self._positions] = np.arange(len(self._positions))
+        self.assignment = DynamicAssignment(len(self._positions), loss.bank.count)
+        self._refresh_every_steps = refresh_every_steps
+
+    def forward(
+        self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
+    ) -> Float[Tensor, ""]:
+        """The loss of the images at `positions`, whatever their view."""
+        nearest = self.loss.nearest(embeddings.detach())
+        self.assignment.update(torch.as_tensor(self._row[positions], device=nearest.device), nearest)
+        value: Tensor = self.loss(embeddings, self._products[positions].to(embeddings.device), nearest)
+        return value
+
+    def after_step(self, step: int, embed_all: EmbedAll) -> list[MovedRows]:
+        """Assign all images anew, where it is time, and put dead proxies to use."""
+        if (step + 1) % self._refresh_every_steps:
+            return []
+        bank = self.loss.bank
+        vectors = torch.from_numpy(embed_all(self._positions)).to(bank.proxies.device)
+        self.dead.fill_(self.assignment.refresh(vectors, bank.proxies).dead)
+        return [(bank.proxies, self.assignment.reseed(bank, vectors))]
+
+    def figures(self) -> dict[str, float]:
+        """How many proxies no image had chosen when all were last assigned anew; they have been put to use since."""
+        return {"dead_proxies": float(self.dead)}
+
+
+def label_objective(
+    loss: nn.Module, products: Int64[np.ndarray, "N"], *, refresh_every_steps: int = 20
+) -> Objective:
+    """The objective that suits a loss over product labels."""
+    if isinstance(loss, DynamicProxyNCALoss):
+        return DynamicObjective(loss, products, refresh_every_steps=refresh_every_steps)
+    return LabelObjective(loss, products)
+
+
+class TargetObjective(Objective):
     """A loss towards the learning target of each image: `loss(embeddings, targets)`.
 
     Args:

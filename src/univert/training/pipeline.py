@@ -21,8 +21,10 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.info import catalogue_info
 from univert.evaluation.evaluate import Evaluation, evaluate_vectors
+from univert.losses.registry import LossName
 from univert.models.embedder import Embedder
-from univert.training.recipe import LossName, Recipe
+from univert.training.proxies import WATCHED
+from univert.training.recipe import Recipe
 from univert.training.specialists import presentations, train_joint, train_specialist
 from univert.training.unify import learning_targets, planned_presentations, train_unified
 from univert.training.workshop import Trained, Workshop
@@ -118,6 +120,7 @@ def train(
     run = Run(Path(out))
     with run.locked():
         workshop = Workshop(run, catalogue, recipe, device=device)
+        workshop.refuse_small_verticals()
         write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
         specialists = {name: train_specialist(workshop, name) for name in workshop.vertical_names}
         write_atomic(run.path / "groups.json", json.dumps([[name] for name in specialists], indent=1))
@@ -315,6 +318,11 @@ def _curves(model: Trained) -> dict[str, Any]:
         "loss": [loss for _, loss in record["loss_curve"]],
         "val_map_at_r": record["score_curve"],
         "best_step": record["best_step"],
+        "watched": {
+            title: record["monitor_curves"][name]
+            for name, title in WATCHED.items()
+            if name in record["monitor_curves"]
+        },
     }
 
 

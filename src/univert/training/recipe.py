@@ -9,13 +9,14 @@ from annotated_types import Ge, Gt, Interval
 
 from univert.core.errors import BadInputError
 from univert.data.transforms import Augmentation
+from univert.losses.registry import LOSSES, LossName, LossOption, check_loss_options
 from univert.models.embedder import EmbedderConfig
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
 Trunk = Literal["frozen", "partial", "full"]
-LossName = Literal["triplet", "proxy-nca"]
+OptimiserName = Literal["adamw", "rmsprop"]
 Baseline = Literal["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]
 
 
@@ -42,12 +43,17 @@ class LoopConfig:
         epochs: passes over the training images (over the products, for P x K batches), at most.
         min_steps: a small vertical gets more epochs, until it has this many steps.
         batch_size: images a batch; for P x K batches, P = batch_size / images_per_product.
-        images_per_product: K of P x K batches.
+        images_per_product: K of P x K batches; 1 draws images at random, whatever their product (for losses with
+            proxies).
+        optimiser: `adamw` or `rmsprop`; proxies with sparse gradients have a lazy Adam of their own.
+        decay: null lets the learning rates fall as a half cosine to zero after the warm-up; a number multiplies them
+            by it every `decay_every_steps` steps, smoothly.
+        decay_every_steps: see `decay`.
         learning_rate: of the head.
         trunk_learning_rate: of the base network, where it is not frozen.
         proxy_learning_rate: of the proxies.
         weight_decay: of weight matrices (AdamW); norms, biases and proxies have none.
-        warmup: share of the steps during which the learning rates rise from zero; then they fall as a cosine.
+        warmup: share of the steps during which the learning rates rise from zero.
         head_warmup: share of the steps during which the head alone learns.
         clip_norm: largest length of the model's gradient; proxies are not clipped.
         evaluations: how often the validation images are looked at over the whole training.
@@ -58,7 +64,10 @@ class LoopConfig:
     epochs: Count = 40
     min_steps: Count = 240
     batch_size: Annotated[int, Ge(4)] = 128
-    images_per_product: Annotated[int, Ge(2)] = 4
+    images_per_product: Count = 4
+    optimiser: OptimiserName = "adamw"
+    decay: Annotated[float, Interval(gt=0, le=1)] | None = None
+    decay_every_steps: Count | None = None
     learning_rate: Positive = 1e-3
     trunk_learning_rate: Positive = 1e-4
     proxy_learning_rate: Positive = 3e-2
@@ -70,30 +79,57 @@ class LoopConfig:
     patience: Count = 8
     checkpoint_every_steps: Count = 200
 
+    def __post_init__(self) -> None:
+        if (self.decay is None) != (self.decay_every_steps is None):
+            raise BadInputError(
+                "loop.decay and loop.decay_every_steps belong together: set both, or neither for a cosine; "
+                f"got {self.decay} and {self.decay_every_steps}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpecialistsConfig:
     """One specialist a vertical.
 
     Attributes:
-        loss: `triplet` (Unified eq. 1) or `proxy-nca` (Proxies eq. 4).
-        margin: of the triplet loss, in squared distance.
-        scale: of Proxy-NCA, 1/temperature.
-        form: of Proxy-NCA: `softmax`, or `paper` as printed.
+        loss: `triplet` (Unified eq. 1), `proxy-nca` (Proxies eq. 4) or any other of `univert.losses.registry.LOSSES`.
+        loss_options: keyword arguments of that loss, such as `margin` or `softmax_scale`.
+        proxies_per_product: below 1, products share proxies; above 1, each has several. Losses with proxies only.
+        proxy_start: `random` directions, or means of the untrained embeddings of each product's images (`data`).
+        refresh_every_steps: with `dynamic-proxy-nca`, how often every image is assigned anew, and dead proxies are
+            put to use; in between, the images of each batch are.
         loop: the training.
     """
 
     loss: LossName = "triplet"
-    margin: Positive = 0.2
-    scale: Positive = 9.0
-    form: Literal["softmax", "paper"] = "softmax"
+    loss_options: dict[str, LossOption] = field(default_factory=dict)
+    proxies_per_product: Positive = 1.0
+    proxy_start: Literal["random", "data"] = "random"
+    refresh_every_steps: Count = 20
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
-        if self.loop.batch_size < 2 * self.loop.images_per_product:
+        check_loss_options(self.loss, self.loss_options)
+        loop = self.loop
+        kind = LOSSES[self.loss].proxies
+        if kind in ("none", "own") and self.proxies_per_product != 1:
+            raise BadInputError(
+                f"specialists.proxies_per_product has no effect on {self.loss!r}, whose proxies (if any) cannot be "
+                "shared; leave it out"
+            )
+        if kind == "none" and self.proxy_start != "random":
+            raise BadInputError(
+                f"specialists.proxy_start has no effect on {self.loss!r}, a loss without proxies; leave it out"
+            )
+        if kind in ("none", "dynamic") and loop.images_per_product < 2:
+            raise BadInputError(
+                f"specialists.loop.images_per_product must be at least 2 for {self.loss!r}: it compares images of one "
+                f"product with each other; got {loop.images_per_product}"
+            )
+        if loop.batch_size < 2 * loop.images_per_product:
             raise BadInputError(
                 "specialists.loop.batch_size must be at least twice images_per_product, "
-                f"got {self.loop.batch_size} and {self.loop.images_per_product}"
+                f"got {loop.batch_size} and {loop.images_per_product}"
             )
 
 
@@ -134,6 +170,7 @@ class EvaluationConfig:
     Attributes:
         baselines: rows to train besides it; the untrained base network and the specialists are always there.
         resamples: bootstrap resamples behind each interval.
+        bounds_images: training images on which the bounds of a loss with proxies are watched; 0 switches it off.
     """
 
     baselines: tuple[Baseline, ...] = (
@@ -144,6 +181,7 @@ class EvaluationConfig:
         "unified_aligned",
     )
     resamples: Count = 1000
+    bounds_images: Annotated[int, Ge(0)] = 512
 
 
 @dataclass(frozen=True, kw_only=True)

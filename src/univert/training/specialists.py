@@ -7,14 +7,13 @@ from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import Bool, Int64
-from torch import nn
 
 from univert.core.config import config_to_mapping
-from univert.data.samplers import PKSampler
-from univert.losses.proxy_nca_loss import ProxyNCALoss
-from univert.losses.triplet_margin_loss import TripletMarginLoss
-from univert.training.objectives import LabelObjective
-from univert.training.recipe import LossName, SpecialistsConfig
+from univert.data.samplers import PKSampler, Sampler, UniformSampler
+from univert.losses.registry import LOSSES, LossName, make_loss
+from univert.training.objectives import label_objective
+from univert.training.proxies import bounds_monitor, start_proxies
+from univert.training.recipe import SpecialistsConfig
 from univert.training.workshop import Lesson, Trained, Workshop
 
 
@@ -24,7 +23,7 @@ def train_specialist(workshop: Workshop, vertical: str) -> Trained:
     return workshop.train_stage(
         f"specialists/{folder_name(vertical)}",
         {"vertical": vertical, **config_to_mapping(config)},
-        lambda: _lesson(workshop, config, workshop.of_vertical(vertical)),
+        lambda: label_lesson(workshop, config, workshop.of_vertical(vertical)),
     )
 
 
@@ -41,17 +40,28 @@ def train_joint(
 
     Args:
         workshop: the run.
-        loss: `triplet` or `proxy-nca`.
+        loss: as in `SpecialistsConfig`; the specialists' options hold if it is theirs, else its defaults.
         image_presentations: how many images it may see at most.
         name: its folder within the run; null takes `joint/LOSS`.
     """
     config = workshop.recipe.specialists
     steps = max(1, image_presentations // config.loop.batch_size)
-    config = replace(config, loss=loss, loop=replace(config.loop, epochs=1, min_steps=steps))
+    loop = replace(config.loop, epochs=1, min_steps=steps)
+    config = replace(config, loop=loop) if loss == config.loss else SpecialistsConfig(loss=loss, loop=loop)
+    return train_on_labels(workshop, config, name=name or f"joint/{loss.replace('-', '_')}")
+
+
+def train_on_labels(workshop: Workshop, config: SpecialistsConfig, *, name: str) -> Trained:
+    """Train (or load) one model on the labelled training images of all verticals.
+
+    Args:
+        workshop: the run.
+        config: loss and loop.
+        name: its folder within the run.
+    """
+    everything = np.ones(len(workshop.catalogue), bool)
     return workshop.train_stage(
-        name or f"joint/{loss.replace('-', '_')}",
-        config_to_mapping(config),
-        lambda: _lesson(workshop, config, np.ones(len(workshop.catalogue), bool)),
+        name, config_to_mapping(config), lambda: label_lesson(workshop, config, everything)
     )
 
 
@@ -63,25 +73,50 @@ def labelled_products(workshop: Workshop, among: Bool[np.ndarray, "N"]) -> Int64
     return codes
 
 
-def _lesson(workshop: Workshop, config: SpecialistsConfig, among: Bool[np.ndarray, "N"]) -> Lesson:
+def label_lesson(workshop: Workshop, config: SpecialistsConfig, among: Bool[np.ndarray, "N"]) -> Lesson:
+    """What a model learns from product labels alone.
+
+    Args:
+        workshop: the run.
+        config: loss and loop.
+        among: the images that count, in training and in validation.
+    """
     products = labelled_products(workshop, among)
-    loop, seed = config.loop, workshop.recipe.seed
+    seed, count = workshop.recipe.seed, int(products.max()) + 1
     embedder = workshop.new_embedder()
-    sampler = PKSampler(
+    loss = make_loss(
+        config.loss,
+        config.loss_options,
+        products=count,
+        size=embedder.size,
+        proxies_per_product=config.proxies_per_product,
+        seed=seed,
+    )
+    if config.proxy_start == "data":
+        labelled = np.flatnonzero(products >= 0)
+        start_proxies(loss, workshop.source.embed_all(embedder, labelled), products[labelled], seed=seed)
+    return Lesson(
+        embedder=embedder,
+        objective=label_objective(loss, products, refresh_every_steps=config.refresh_every_steps),
+        sampler=_sampler(config, products, seed),
+        loop=config.loop,
+        among=among,
+        monitor=bounds_monitor(workshop, embedder, loss, products),
+    )
+
+
+def _sampler(config: SpecialistsConfig, products: Int64[np.ndarray, "N"], seed: int) -> Sampler:
+    loop = config.loop
+    if loop.images_per_product == 1:
+        return UniformSampler(np.flatnonzero(products >= 0), batch_size=loop.batch_size, seed=seed)
+    compares_images = LOSSES[config.loss].proxies in ("none", "dynamic")
+    return PKSampler(
         products,
         products_per_batch=loop.batch_size // loop.images_per_product,
         images_per_product=loop.images_per_product,
-        min_images=2 if config.loss == "triplet" else 1,
+        min_images=2 if compares_images else 1,
         seed=seed,
     )
-    objective = LabelObjective(_loss(config, int(products.max()) + 1, embedder.size, seed), products)
-    return Lesson(embedder=embedder, objective=objective, sampler=sampler, loop=loop, among=among)
-
-
-def _loss(config: SpecialistsConfig, products: int, size: int, seed: int) -> nn.Module:
-    if config.loss == "proxy-nca":
-        return ProxyNCALoss(products, size, scale=config.scale, form=config.form, seed=seed)
-    return TripletMarginLoss(config.margin)
 
 
 def presentations(trained: list[Trained]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from univert.evaluation.ranking import map_at_r
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
 from univert.training.loop import Log, Task, fit
+from univert.training.objectives import Objective
 from univert.training.recipe import LoopConfig, Recipe
 from univert.training.sources import CachedSource, ImageSource, Source, feature_rows
 from univert.training.views import Compute, ViewArrays
@@ -49,7 +50,7 @@ class Workshop:
         vertical_names: sorted.
 
     Raises:
-        BadInputError: unknown verticals, or verticals that cannot be trained on.
+        BadInputError: unknown verticals.
     """
 
     def __init__(self, run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> None:
@@ -63,7 +64,6 @@ class Workshop:
             catalogue = catalogue.select(vertical=list(recipe.data.verticals))
         self.catalogue = catalogue
         self.vertical_names = catalogue.verticals
-        self._refuse_small_verticals()
 
     @cached_property
     def products(self) -> Int64[np.ndarray, "N"]:
@@ -175,14 +175,14 @@ class Workshop:
         """
         recipe = config_to_mapping(self.recipe)
         shared = {key: recipe[key] for key in ("seed", "trunk", "partial_blocks", "data", "model")}
-        key = fingerprint(univert.__version__, self.catalogue.fingerprint, shared, inputs)
+        key = fingerprint(univert.__version__, self.catalogue.fingerprint, self.base.fingerprint, shared, inputs)
         folder = self.run.path / name
         record = self.run.finished(name, key)
         if record is None or not (folder / "model.safetensors").exists():
             work = self.run.path / "checkpoints" / name
             self._discard_other_work(work, key)
             lesson = prepare()
-            record = self._learn(name, lesson, work)
+            record = self.learn(name, lesson, work)
             lesson.embedder.save_pretrained(folder, self._card(name, record), overwrite=True)
             self.run.finish(name, key, record)
             shutil.rmtree(work)
@@ -193,7 +193,14 @@ class Workshop:
         card = replace(self._card(model.name, model.record), figures=figures)
         write_atomic(model.folder / "README.md", card.to_markdown(config_to_mapping(model.embedder.config)))
 
-    def _learn(self, name: str, lesson: Lesson, folder: Path) -> dict[str, Any]:
+    def learn(self, name: str, lesson: Lesson, folder: Path) -> dict[str, Any]:
+        """Train the lesson's model in place, with its checkpoint in `folder`, and say how it went.
+
+        `train_stage` does this and keeps the model; call it where the model is not to be kept.
+
+        Raises:
+            TrainingError: see `fit`.
+        """
         task = Task(
             name=name,
             embedder=lesson.embedder,
@@ -203,6 +210,7 @@ class Workshop:
             sampler=lesson.sampler,
             source=self.source,
             score=self.scorer(lesson.embedder, lesson.among),
+            monitor=lesson.monitor,
         )
         open_log = partial(scalar_log, self.run.path / "log" / name)
         done = fit(task, lesson.loop, seed=self.recipe.seed, folder=folder, open_log=open_log)
@@ -229,7 +237,12 @@ class Workshop:
             },
         )
 
-    def _refuse_small_verticals(self) -> None:
+    def refuse_small_verticals(self) -> None:
+        """Specialists need something to learn from in every vertical.
+
+        Raises:
+            BadInputError: naming the verticals that have too little.
+        """
         labelled = self.is_train & (self.products >= 0)
         small = {}
         for name in self.vertical_names:
@@ -251,13 +264,15 @@ class Lesson:
 
     Attributes:
         among: the images whose validation score counts; null for all.
+        monitor: further figures to watch; see `Task`.
     """
 
     embedder: Embedder
-    objective: torch.nn.Module
+    objective: Objective
     sampler: Sampler
     loop: LoopConfig
     among: Bool[np.ndarray, "N"] | None = None
+    monitor: Callable[[], Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

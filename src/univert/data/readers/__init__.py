@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,16 +10,44 @@ from univert.core.errors import BadInputError
 from univert.core.records import SourceRow
 from univert.data.catalogue import is_catalogue
 from univert.data.problems import Problem
+from univert.data.readers.benchmarks import with_validation
+from univert.data.readers.cars196 import CARS196, read_cars196
+from univert.data.readers.cub200 import CUB200, read_cub200
 from univert.data.readers.folder import count_folder, read_folder
+from univert.data.readers.inshop import INSHOP, read_inshop
 from univert.data.readers.manifest import count_manifest, read_manifest
+from univert.data.readers.sop import SOP, read_sop
 
-__all__ = ["count_rows", "open_source", "read_folder", "read_manifest"]
+__all__ = [
+    "BENCHMARKS",
+    "count_rows",
+    "open_dataset",
+    "open_source",
+    "read_cars196",
+    "read_cub200",
+    "read_folder",
+    "read_inshop",
+    "read_manifest",
+    "read_sop",
+    "with_validation",
+]
+
+BENCHMARKS = {
+    benchmark.name: (benchmark, reader)
+    for benchmark, reader in (
+        (CUB200, read_cub200),
+        (CARS196, read_cars196),
+        (SOP, read_sop),
+        (INSHOP, read_inshop),
+    )
+}
+"""Name to benchmark and reader; add one with a file and a line here."""
 
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
 
 
 def open_source(source: Path | str) -> Iterator[SourceRow | Problem]:
-    """Pick the reader for a source: a folder tree, or a CSV or Parquet manifest.
+    """Pick the reader for a source: a public benchmark, a folder tree, or a CSV or Parquet manifest.
 
     Raises:
         BadInputError: there is nothing at `source`, or no reader for it.
@@ -31,6 +60,9 @@ def open_source(source: Path | str) -> Iterator[SourceRow | Problem]:
     if source.is_dir():
         if is_catalogue(source):
             raise BadInputError(f"{source} is a catalogue already; use it as it is")
+        for benchmark, reader in BENCHMARKS.values():
+            if benchmark.lies_in(source):
+                return reader(source)
         return read_folder(source)
     if source.suffix.lower() not in _TABLES:
         raise BadInputError(
@@ -39,7 +71,33 @@ def open_source(source: Path | str) -> Iterator[SourceRow | Problem]:
     return read_manifest(source)
 
 
+def open_dataset(name: str, root: Path | str, *, verify: bool = True) -> Iterator[SourceRow | Problem]:
+    """Read a public benchmark in its published layout, its zero-shot splits set.
+
+    Args:
+        name: `cub200`, `cars196`, `sop` or `inshop`.
+        root: the benchmark's folder, or the one its archive was unpacked in.
+        verify: first make sure that every line, count and image is as published.
+
+    Raises:
+        BadInputError: no such name, a file is missing, or something is not as published.
+
+    Example:
+        >>> rows = open_dataset("cub200", "CUB_200_2011")  # doctest: +SKIP
+    """
+    if name not in BENCHMARKS:
+        near = difflib.get_close_matches(name.lower(), BENCHMARKS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BadInputError(f"name: must be one of {', '.join(BENCHMARKS)}, got {name!r}{hint}")
+    return BENCHMARKS[name][1](root, verify=verify)
+
+
 def count_rows(source: Path | str) -> int | None:
     """How many rows a source will yield, more or less, for a progress bar; null where unknown."""
     source = Path(source)
-    return count_folder(source) if source.is_dir() else count_manifest(source)
+    if not source.is_dir():
+        return count_manifest(source)
+    for benchmark, _ in BENCHMARKS.values():
+        if benchmark.lies_in(source):
+            return benchmark.images
+    return count_folder(source)

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from univert.core.errors import BadInputError
 from univert.models.base_networks.base import BaseNetwork
 from univert.models.base_networks.efficientnet_lite0 import make_efficientnet_lite0
+from univert.models.base_networks.inception_v2 import make_inception_v2
 from univert.models.base_networks.timm_network import make_timm_network
 
 __all__ = ["BASE_NETWORKS", "BaseNetwork", "make_base_network"]
 
 BASE_NETWORKS: dict[str, Callable[[bool, int], BaseNetwork]] = {
     "efficientnet_lite0": make_efficientnet_lite0,
+    "inception_v2": make_inception_v2,
 }
 """Name to maker (pretrained, image_size_px); add a network with a file and a line here."""
 

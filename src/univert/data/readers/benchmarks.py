@@ -1,0 +1,254 @@
+"""What the readers of public benchmarks share: what a benchmark must hold, and the check that it is all there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from univert.core.errors import BadInputError
+from univert.core.records import SourceRow
+from univert.data.problems import Problem
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much one part of a benchmark holds."""
+
+    images: int
+    products: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A public benchmark as its authors published it.
+
+    Attributes:
+        name: what `open_dataset` calls it.
+        title: its name in messages.
+        page: where to get it.
+        folder: the folder its archive unpacks into.
+        layout: what that folder must hold, in words.
+        markers: files by any of which a folder is recognised as this benchmark.
+        sizes: each part by the `source` its rows carry (`cub200 train`).
+        md5: published checksums of annotation files, by path; those that are there are checked.
+    """
+
+    name: str
+    title: str
+    page: str
+    folder: str
+    layout: str
+    markers: tuple[str, ...]
+    sizes: Mapping[str, Size]
+    md5: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """How many images it has in all."""
+        return sum(size.images for size in self.sizes.values())
+
+    def lies_in(self, folder: Path) -> bool:
+        """Whether a folder looks like this benchmark, whole or not."""
+        return any((folder / marker).is_file() for marker in self.markers)
+
+    def find(self, root: Path | str) -> Path:
+        """The benchmark's folder: `root` itself, or the one its archive unpacked into within `root`.
+
+        Raises:
+            BadInputError: it is in neither.
+        """
+        root = Path(root)
+        for folder in (root, root / self.folder):
+            if self.lies_in(folder):
+                return folder
+        if not root.is_dir():
+            raise BadInputError(f"{root}: no such folder; {self.where}")
+        raise self.missing(root / self.markers[0])
+
+    def file(self, root: Path, *places: str) -> Path:
+        """The first of these files that exists below `root`.
+
+        Raises:
+            BadInputError: none of them does.
+        """
+        for place in places:
+            if (root / place).is_file():
+                return root / place
+        raise self.missing(root / places[0])
+
+    def missing(self, path: Path) -> BadInputError:
+        """The error for a file that the benchmark cannot do without."""
+        return BadInputError(f"{path}: no such file; {self.where}")
+
+    @property
+    def where(self) -> str:
+        """What a complete copy looks like, and where to get it."""
+        return f"{self.title} is a folder with {self.layout}; get it from {self.page}"
+
+    def read(
+        self, root: Path, rows: Callable[[], Iterator[SourceRow | Problem]], *, verify: bool
+    ) -> Iterator[SourceRow | Problem]:
+        """The rows, after a first pass over the annotations that makes sure that everything is there.
+
+        Args:
+            root: the benchmark's folder.
+            rows: starts a pass; no image is opened in it.
+            verify: whether to make the first pass.
+
+        Raises:
+            BadInputError: a line is broken, a count differs or an image is missing.
+        """
+        if verify:
+            self._check_md5(root)
+            self._check_rows(root, rows())
+        return rows()
+
+    def _check_md5(self, root: Path) -> None:
+        for place, expected in self.md5.items():
+            path = root / place
+            if (
+                path.is_file()
+                and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != expected
+            ):
+                raise BadInputError(
+                    f"{path}: not the published file: its MD5 is not {expected}; {self._remedy(root)}"
+                )
+
+    def _check_rows(self, root: Path, rows: Iterator[SourceRow | Problem]) -> None:
+        images: Counter[str] = Counter()
+        products: defaultdict[str, set[str]] = defaultdict(set)
+        problems, missing = _First(), _First()
+        for row in rows:
+            if isinstance(row, Problem):
+                problems.add(f"{row.origin}: {row.kind}: {row.detail}")
+                continue
+            assert row.source is not None
+            assert row.product is not None
+            assert row.path is not None
+            images[row.source] += 1
+            products[row.source].add(row.product)
+            if not row.path.is_file():
+                missing.add(str(row.path.relative_to(root)))
+        found = {part: Size(images=images[part], products=len(products[part])) for part in images}
+        if problems.count:
+            what = f"unusable lines in its annotations: {problems.count:,} ({problems})"
+        elif found != dict(self.sizes):
+            what = "; ".join(_differences(found, self.sizes))
+        elif missing.count:
+            what = f"missing images: {missing.count:,} of {images.total():,} ({missing})"
+        else:
+            return
+        raise BadInputError(f"{root} is not the whole of {self.title}: {what}; {self._remedy(root)}")
+
+    def _remedy(self, root: Path) -> str:
+        return (
+            f"unpack it again from {self.page}, "
+            f"or take it as it is: open_dataset({self.name!r}, {str(root)!r}, verify=False)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """One line of an annotation file, split at white space."""
+
+    origin: str
+    fields: list[str]
+
+    def problem(self, detail: str) -> Problem:
+        """This line as one that cannot be used."""
+        return bad_line(self.origin, detail)
+
+
+def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[Line | Problem]:
+    """The lines of an annotation file, blank ones left out.
+
+    Args:
+        path: the file.
+        fields: how many fields each line must have; others are a problem.
+        header: how many lines to skip.
+    """
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        for number, text in enumerate(file, start=1):
+            values = text.split()
+            if number <= header or not values:
+                continue
+            origin = f"{path}:{number}"
+            if len(values) == fields:
+                yield Line(origin=origin, fields=values)
+            else:
+                yield bad_line(origin, f"{len(values)} fields, expected {fields}")
+
+
+def bad_line(origin: str, detail: str) -> Problem:
+    """The problem of a line, or a row, that cannot be used."""
+    return Problem(kind="bad line", origin=origin, detail=detail, fix="restore the published file")
+
+
+def with_validation(
+    rows: Iterable[SourceRow | Problem], share: float = 0.1, seed: int = 0
+) -> Iterator[SourceRow | Problem]:
+    """Move a share of the training products to the validation split.
+
+    The benchmarks have no validation split, and nothing may be chosen on their test products. A hash of
+    `seed` and the product's name decides, so a product keeps its images together and its split does not
+    depend on the order of the rows; the share is met on average.
+
+    Args:
+        rows: what a reader yields.
+        share: of the training products, between 0 and 1.
+        seed: another seed takes other products.
+
+    Raises:
+        BadInputError: the share is out of range.
+
+    Example:
+        >>> rows = [SourceRow(origin="", vertical="cars", product=str(n), split="train") for n in range(1000)]
+        >>> sum(row.split == "val" for row in with_validation(rows))
+        84
+    """
+    if not 0 < share < 1:
+        raise BadInputError(f"share: must lie between 0 and 1, got {share}; 0.1 takes every tenth product")
+    return _with_validation(rows, share, seed)
+
+
+def _with_validation(
+    rows: Iterable[SourceRow | Problem], share: float, seed: int
+) -> Iterator[SourceRow | Problem]:
+    for row in rows:
+        if isinstance(row, SourceRow) and row.split == "train" and row.product is not None:
+            name = f"{seed}\0{row.vertical}\0{row.product}".encode("utf-8", "surrogateescape")
+            place = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") / 2**64
+            if place < share:
+                row = replace(row, split="val")
+        yield row
+
+
+class _First:
+    """Counts texts and remembers the first few."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._texts: list[str] = []
+
+    def add(self, text: str) -> None:
+        self.count += 1
+        if len(self._texts) < _SHOWN:
+            self._texts.append(text)
+
+    def __str__(self) -> str:
+        return ", ".join(self._texts) + (", ..." if self.count > _SHOWN else "")
+
+
+def _differences(found: Mapping[str, Size], expected: Mapping[str, Size]) -> Iterator[str]:
+    for part in sorted({*found, *expected}):
+        here, there = (sizes.get(part, Size(images=0, products=0)) for sizes in (found, expected))
+        if here != there:
+            yield (
+                f"{part} has {here.images:,} images of {here.products:,} products, "
+                f"expected {there.images:,} of {there.products:,}"
+            )

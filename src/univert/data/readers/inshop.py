@@ -1,0 +1,91 @@
+"""DeepFashion In-shop Clothes Retrieval as a source: 7,982 items of clothing; queries and gallery to test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from univert.core.errors import BadInputError
+from univert.core.records import SourceRow
+from univert.data.problems import Problem
+from univert.data.readers.benchmarks import Benchmark, Size, read_lines
+
+QUERY: Final = "inshop query"
+"""The `source` of a test image that searches."""
+
+GALLERY: Final = "inshop gallery"
+"""The `source` of a test image that is searched."""
+
+_TRAIN: Final = "inshop train"
+_LIST: Final = "Eval/list_eval_partition.txt"
+_HEADER: Final = ["image_name", "item_id", "evaluation_status"]
+_PARTS: Final = {"train": _TRAIN, "query": QUERY, "gallery": GALLERY}
+
+INSHOP = Benchmark(
+    name="inshop",
+    title="DeepFashion In-shop",
+    page="https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
+    folder="In-shop Clothes Retrieval Benchmark",
+    layout=f"{_LIST} and Img/img/ (img.zip)",
+    markers=(_LIST,),
+    sizes={
+        _TRAIN: Size(images=25_882, products=3_997),
+        QUERY: Size(images=14_218, products=3_985),
+        GALLERY: Size(images=12_612, products=3_985),
+    },
+)
+
+
+def read_inshop(
+    root: Path | str, *, verify: bool = True, benchmark: Benchmark = INSHOP
+) -> Iterator[SourceRow | Problem]:
+    """Read DeepFashion's In-shop benchmark (Liu et al., 2016), in the order of its list.
+
+    The product is the item's id, the vertical its place in the shop (`MEN/Denim`); an item listed in two
+    places stays in its first. Queries and gallery are both in the split `test`; `source` tells them apart:
+    `QUERY` and `GALLERY`.
+
+    Args:
+        root: the folder with `Eval/` and `Img/`.
+        verify: first make sure that every line, count and image is as published.
+        benchmark: what to verify against.
+
+    Raises:
+        BadInputError: a file is missing, or something is not as published.
+    """
+    root = benchmark.find(root)
+    path = benchmark.file(root, _LIST)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        file.readline()  # how many images there are
+        header = file.readline().split()
+    if header != _HEADER:
+        raise BadInputError(
+            f"{path}: line 2 must be {' '.join(_HEADER)!r}, got {' '.join(header)!r}; "
+            "is it another of DeepFashion's benchmarks? In-shop Clothes Retrieval is needed"
+        )
+    return benchmark.read(root, lambda: _rows(root, path), verify=verify)
+
+
+def _rows(root: Path, path: Path) -> Iterator[SourceRow | Problem]:
+    verticals: dict[str, str] = {}  # of the items so far
+    for line in read_lines(path, fields=3, header=2):
+        if isinstance(line, Problem):
+            yield line
+            continue
+        place, item, status = line.fields
+        folders = place.split("/")
+        if status not in _PARTS:
+            yield line.problem(f"evaluation_status {status!r} is none of {', '.join(_PARTS)}")
+        elif len(folders) < 4:
+            yield line.problem(f"{place} is not img/MEN or WOMEN/CATEGORY/...")
+        else:
+            yield SourceRow(
+                origin=line.origin,
+                id=place,
+                path=root / "Img" / place,
+                vertical=verticals.setdefault(item, "/".join(folders[1:3])),
+                product=item,
+                split="train" if status == "train" else "test",
+                source=_PARTS[status],
+            )

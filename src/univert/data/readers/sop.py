@@ -1,0 +1,83 @@
+"""Stanford Online Products as a source: 22,634 products of 12 verticals; one half trains, the other tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from univert.core.records import SourceRow
+from univert.data.problems import Problem
+from univert.data.readers.benchmarks import Benchmark, Size, read_lines
+
+SOP = Benchmark(
+    name="sop",
+    title="Stanford Online Products",
+    page="https://cvgl.stanford.edu/projects/lifted_struct/",
+    folder="Stanford_Online_Products",
+    layout="Ebay_train.txt, Ebay_test.txt, bicycle_final/, cabinet_final/ ... (Stanford_Online_Products.zip)",
+    markers=("Ebay_train.txt", "Ebay_test.txt"),
+    sizes={
+        "sop train": Size(images=59_551, products=11_318),
+        "sop test": Size(images=60_502, products=11_316),
+    },
+)
+_VERTICALS: Final = {
+    "1": "bicycle",
+    "2": "cabinet",
+    "3": "chair",
+    "4": "coffee_maker",
+    "5": "fan",
+    "6": "kettle",
+    "7": "lamp",
+    "8": "mug",
+    "9": "sofa",
+    "10": "stapler",
+    "11": "table",
+    "12": "toaster",
+}
+"""The super classes by number; their images lie in `NAME_final/`."""
+
+
+def read_sop(
+    root: Path | str, *, verify: bool = True, benchmark: Benchmark = SOP
+) -> Iterator[SourceRow | Problem]:
+    """Read Stanford Online Products (Song et al., 2016), in the order of its lists, training first.
+
+    The verticals are the 12 super classes; the product is the number of the class.
+
+    Args:
+        root: `Stanford_Online_Products/`, or the folder it lies in.
+        verify: first make sure that every line, count and image is as published.
+        benchmark: what to verify against.
+
+    Raises:
+        BadInputError: a file is missing, or something is not as published.
+    """
+    root = benchmark.find(root)
+    lists = {split: benchmark.file(root, f"Ebay_{split}.txt") for split in ("train", "test")}
+    return benchmark.read(root, lambda: _rows(root, lists), verify=verify)
+
+
+def _rows(root: Path, lists: dict[str, Path]) -> Iterator[SourceRow | Problem]:
+    for split, path in lists.items():
+        for line in read_lines(path, fields=4, header=1):
+            if isinstance(line, Problem):
+                yield line
+                continue
+            _, product, number, place = line.fields
+            vertical = _VERTICALS.get(number)
+            if vertical is None or not product.isdigit():
+                yield line.problem(f"class {product!r} of super class {number!r}")
+            elif place.split("/")[0] != f"{vertical}_final":
+                yield line.problem(f"{place} is not in the folder of its super class {vertical}")
+            else:
+                yield SourceRow(
+                    origin=line.origin,
+                    id=place,
+                    path=root / place,
+                    vertical=vertical,
+                    product=product,
+                    split=split,
+                    source=f"sop {split}",
+                )

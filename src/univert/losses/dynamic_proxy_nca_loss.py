@@ -1,0 +1,302 @@
+"""Proxy-NCA without product labels: each point belongs to its nearest proxy (Proxies, method 1000)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor, nn
+
+from univert.core.distances import squared_distances, unit_rows
+from univert.core.errors import BadInputError
+from univert.losses.checks import check_embeddings, check_labels
+from univert.losses.streaming import streamed_sum
+from univert.proxies.bank import ProxyBank
+from univert.proxies.dynamic import nearest_proxies
+
+Form = Literal["softmax", "paper"]
+Negatives = Literal["batch", "all"]
+_NOTHING = -1e30  # stands for log 0: unlike -inf it gives no NaN in gradients
+
+
+def dynamic_proxy_nca_loss(
+    anchors: Float[Tensor, "A D"],
+    proxies: Float[Tensor, "C D"],
+    assigned: Integer[Tensor, "E"],
+    similar: Bool[Tensor, "A E"],
+    dissimilar: Bool[Tensor, "A E"],
+    *,
+    softmax_scale: float = 9.0,
+    form: Form = "softmax",
+    negatives: Negatives = "batch",
+    sparse: bool = False,
+) -> Float[Tensor, ""]:
+    """Mean over pairs (x, y) of -log( exp(-s d(x, p(y))) / sum over p of exp(-s d(x, p)) ), on unit rows.
+
+    x is an anchor, y an example similar to it, and p(y) the proxy that y is assigned to: of the examples
+    only their proxies matter. The sum runs over p(Z), the proxies of the examples dissimilar to x, each
+    once. A dissimilar z with p(z) = p(y) cannot be told from y and is left out; a pair with nothing left
+    in p(Z) does not count. What is neither similar nor dissimilar is simply unknown.
+
+    Args:
+        anchors: one row an anchor.
+        proxies: one row a proxy.
+        assigned: the proxy of each example.
+        similar: which examples are positives of which anchors; an anchor is no positive of itself.
+        dissimilar: which are negatives.
+        softmax_scale: s = 1/temperature.
+        form: `paper` sums over p(Z) alone, as printed, and can go below zero; `softmax` adds p(y).
+        negatives: `batch` as above. `all` takes every proxy but those of the anchor's similar examples for
+            p(Z): more negatives, yet also proxies of points that may well be similar.
+        sparse: give `proxies` a sparse gradient, of the assigned rows only.
+
+    Returns:
+        a scalar; zero, with zero gradients, where no pair counts.
+
+    Raises:
+        BadInputError: wrong shapes or dtypes, an assignment outside the proxies, a scale that is not
+            positive, an unknown form or kind of negatives, sparse gradients with `all`.
+
+    Source: Proxies eq. 4 with p of eq. 5; the soft-max form as in ProxyNCA++ (arXiv 2004.01113).
+    """
+    _check_settings(len(proxies), softmax_scale, form, negatives, sparse)
+    check_embeddings(anchors, name="anchors")
+    check_embeddings(proxies, name="proxies")
+    if anchors.shape[1] != proxies.shape[1]:
+        found = f"{anchors.shape[1]} and {proxies.shape[1]}"
+        raise BadInputError(f"anchors and proxies must have the same size, got {found}")
+    _check_relations(len(anchors), assigned, len(proxies), similar=similar, dissimilar=dissimilar)
+    assigned = assigned.long()
+    # one column an example; of those that share a proxy the first speaks for all, so that each counts once
+    first_E = _first_with_the_same(assigned)
+    similar_AE = _sum_columns(similar, first_E)
+    negative_AE = _sum_columns(dissimilar, first_E) > 0
+    if negatives == "batch":
+        left_AE = negative_AE.sum(1, keepdim=True) - negative_AE.int()
+        pairs_AE = similar_AE * (left_AE > 0)
+        own_ED = unit_rows(nn.functional.embedding(assigned, proxies, sparse=sparse))
+        term = partial(_batch_term, scale=softmax_scale, form=form)
+        total = streamed_sum(term, (anchors, pairs_AE, negative_AE), (own_ED,))
+    else:
+        left_A1 = len(proxies) - (similar_AE > 0).sum(1, keepdim=True)
+        pairs_AE = similar_AE * (left_A1 > 0)
+        term = partial(_all_term, scale=softmax_scale, form=form)
+        total = streamed_sum(term, (anchors, pairs_AE), (unit_rows(proxies), assigned))
+    return total / pairs_AE.sum().clamp_min(1)
+
+
+def _batch_term(
+    anchors: Tensor, pairs_AE: Tensor, negative_AE: Tensor, own_ED: Tensor, *, scale: float, form: Form
+) -> Tensor:
+    """The sum over anchors where the negatives are proxies of examples."""
+    logits_AE = -scale * squared_distances(unit_rows(anchors), own_ED)
+    return _sum_over_pairs(pairs_AE, logits_AE, _log_sum_of_the_others(logits_AE, negative_AE), form)
+
+
+def _all_term(
+    anchors: Tensor, pairs_AE: Tensor, proxies: Tensor, assigned: Tensor, *, scale: float, form: Form
+) -> Tensor:
+    """The sum over anchors where all proxies but those of similar examples are negatives."""
+    logits_AC = -scale * squared_distances(unit_rows(anchors), proxies)
+    columns_AE = assigned.expand(len(anchors), -1)
+    taken_AC = torch.zeros_like(logits_AC).scatter_add_(1, columns_AE, pairs_AE) > 0
+    below_A1 = logits_AC.masked_fill(taken_AC, _NOTHING).logsumexp(1, keepdim=True)
+    return _sum_over_pairs(pairs_AE, logits_AC.gather(1, columns_AE), below_A1, form)
+
+
+def _sum_over_pairs(pairs_AE: Tensor, logits_AE: Tensor, negatives_AE: Tensor, form: Form) -> Tensor:
+    """The loss of each pair times the number of pairs that are alike; `negatives_AE` is log sum over p(Z)."""
+    below_AE = torch.logaddexp(negatives_AE, logits_AE) if form == "softmax" else negatives_AE
+    return (pairs_AE * (below_AE - logits_AE).masked_fill(pairs_AE == 0, 0)).sum()
+
+
+def _log_sum_of_the_others(logits_AE: Tensor, negative_AE: Tensor) -> Tensor:
+    """For each column the log of the sum of exp over the negative columns of its row other than itself.
+
+    Subtracting a term from its sum is exact enough while the term is at most half of it, which holds for all
+    but the largest; the sum without that one is computed anew.
+    """
+    masked_AE = logits_AE.masked_fill(~negative_AE, _NOTHING)
+    whole_A1 = masked_AE.logsumexp(1, keepdim=True)
+    is_top_AE = torch.zeros_like(negative_AE).scatter(1, masked_AE.argmax(1, keepdim=True), True)
+    without_top_A1 = masked_AE.masked_fill(is_top_AE, _NOTHING).logsumexp(1, keepdim=True)
+    share_AE = (masked_AE - whole_A1).exp().masked_fill(is_top_AE | ~negative_AE, 0)
+    return torch.where(is_top_AE, without_top_A1, whole_A1 + (-share_AE).log1p())
+
+
+def _first_with_the_same(assigned: Tensor) -> Tensor:
+    """For each example the first one that has the same proxy."""
+    if not len(assigned):
+        return assigned
+    return (assigned[:, None] == assigned).int().argmax(1)
+
+
+def _sum_columns(relation_AE: Tensor, first_E: Tensor) -> Tensor:
+    """How many related examples each column speaks for."""
+    counts_AE = torch.zeros(relation_AE.shape, device=relation_AE.device)
+    return counts_AE.scatter_add_(1, first_E.expand_as(relation_AE), relation_AE.float())
+
+
+def _check_relations(anchors: int, assigned: Tensor, proxies: int, **relations: Tensor) -> None:
+    if assigned.ndim != 1 or assigned.dtype not in (torch.int16, torch.int32, torch.int64):
+        found = f"{assigned.dtype} of shape {tuple(assigned.shape)}"
+        raise BadInputError(f"assigned must be a vector of integers, one an example, got {found}")
+    for name, relation in relations.items():
+        if relation.dtype is not torch.bool or relation.shape != (anchors, len(assigned)):
+            wanted = f"a bool matrix (anchors x examples) of shape {(anchors, len(assigned))}"
+            found = f"{relation.dtype} of shape {tuple(relation.shape)}"
+            raise BadInputError(f"{name} must be {wanted}, got {found}")
+    if len(assigned) and not torch.compiler.is_compiling():
+        low, high = int(assigned.min()), int(assigned.max())
+        if not 0 <= low <= high < proxies:
+            raise BadInputError(f"assigned must lie in 0..{proxies - 1}, got {low}..{high}")
+
+
+def _check_settings(proxies: int, scale: float, form: str, negatives: str, sparse: bool) -> None:
+    if proxies < 2:
+        raise BadInputError(f"num_proxies must be at least 2, got {proxies}: with one there is no negative")
+    if not 0 < scale < float("inf"):
+        raise BadInputError(f"softmax_scale (= 1/temperature) must be positive, got {scale}")
+    if form not in ("softmax", "paper"):
+        raise BadInputError(f"form must be 'softmax' or 'paper', got {form!r}")
+    if negatives not in ("batch", "all"):
+        raise BadInputError(f"negatives must be 'batch' or 'all', got {negatives!r}")
+    if sparse and negatives == "all":
+        raise BadInputError("sparse gradients need negatives='batch': with 'all' every proxy has a gradient")
+
+
+class DynamicProxyNCALoss(nn.Module):
+    """Module form of `dynamic_proxy_nca_loss`: learns from what is similar and what is not, without products.
+
+    Each call assigns the batch to its nearest proxies by their present embeddings (no gradient flows through
+    that choice), or takes an assignment kept by `univert.proxies.dynamic.DynamicAssignment`.
+
+    Beware of one trivial end: points that are dissimilar and share a proxy have nothing that drives them
+    apart, so if all choose one proxy the loss is zero. Start the bank among the points
+    (`start_from_points(loss.bank, embeddings)`), and every so many steps let proxies that nobody chose take
+    a share of the others' points (`DynamicAssignment.refresh` and `reseed`).
+
+    Args:
+        num_proxies: any number from 2; about one a product, if there were products.
+        embedding_size: D.
+        softmax_scale: s = 1/temperature.
+        form: `softmax`, or `paper` as printed.
+        negatives: `batch`: proxies of the batch's dissimilar points; `all`: all others, too.
+        sparse: sparse gradients of the proxies, for very many of them and optimisers that take such.
+        seed: of the random initial proxies.
+
+    Attributes:
+        bank: the proxies, a `ProxyBank`.
+
+    Raises:
+        BadInputError: fewer than two proxies, a scale that is not positive, an unknown form or kind of
+            negatives, sparse gradients with negatives="all".
+
+    Example:
+        >>> import torch
+        >>> loss = DynamicProxyNCALoss(num_proxies=4, embedding_size=2, seed=0)
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> bool(loss(embeddings, torch.tensor([7, 7, -3, -3])) > 0)
+        True
+    """
+
+    def __init__(
+        self,
+        num_proxies: int,
+        embedding_size: int,
+        softmax_scale: float = 9.0,
+        *,
+        form: Form = "softmax",
+        negatives: Negatives = "batch",
+        sparse: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        _check_settings(num_proxies, softmax_scale, form, negatives, sparse)
+        self.bank = ProxyBank(num_proxies, embedding_size, sparse=sparse, seed=seed)
+        self.softmax_scale = softmax_scale
+        self.form: Form = form
+        self.negatives: Negatives = negatives
+
+    def forward(
+        self,
+        embeddings: Float[Tensor, "B D"],
+        labels: Integer[Tensor, "B"],
+        assigned: Integer[Tensor, "B"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss of one batch.
+
+        Args:
+            embeddings: one row an image.
+            labels: say only which rows of this batch are similar, by being equal; any integers do.
+            assigned: the proxy of each row, -1 where it is not known; null takes the nearest.
+        """
+        check_embeddings(embeddings)
+        check_labels(labels, embeddings)
+        same_BB = labels[:, None] == labels
+        itself_BB = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        return self.forward_pairs(embeddings, same_BB & ~itself_BB, ~same_BB, assigned)
+
+    def forward_pairs(
+        self,
+        embeddings: Float[Tensor, "B D"],
+        similar: Bool[Tensor, "B B"],
+        dissimilar: Bool[Tensor, "B B"],
+        assigned: Integer[Tensor, "B"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss of one batch of which some pairs are known to be similar or dissimilar.
+
+        Args:
+            embeddings: one row an image.
+            similar: pairs (row, column) known to be similar; the diagonal is false.
+            dissimilar: pairs known to be dissimilar.
+            assigned: the proxy of each row, -1 where it is not known; null takes the nearest.
+        """
+        check_embeddings(embeddings)
+        return self._loss(embeddings, self._assign(embeddings, assigned), similar, dissimilar)
+
+    def forward_triplets(
+        self,
+        anchors: Float[Tensor, "T D"],
+        positives: Float[Tensor, "T D"],
+        negatives: Float[Tensor, "T D"],
+    ) -> Float[Tensor, ""]:
+        """The loss of triplets: row i of `anchors` is similar to that of `positives`, not to that of `negatives`.
+
+        No other relation between the rows is assumed. A triplet whose positive and negative are nearest to the
+        same proxy does not count.
+        """
+        for name, rows in (("anchors", anchors), ("positives", positives), ("negatives", negatives)):
+            check_embeddings(rows, name=name)
+            if rows.shape != anchors.shape:
+                found = f"{tuple(rows.shape)} against {tuple(anchors.shape)}"
+                raise BadInputError(f"{name} must have the shape of anchors, got {found}")
+        assigned = self._assign(torch.cat([positives, negatives]), None)
+        yes = torch.eye(len(anchors), dtype=torch.bool, device=anchors.device)
+        no = torch.zeros_like(yes)
+        return self._loss(anchors, assigned, torch.cat([yes, no], 1), torch.cat([no, yes], 1))
+
+    def nearest(self, embeddings: Float[Tensor, "B D"]) -> Integer[Tensor, "B"]:
+        """The proxy nearest to each row; see `nearest_proxies`."""
+        return nearest_proxies(embeddings, self.bank.proxies)
+
+    def _assign(self, embeddings: Tensor, assigned: Tensor | None) -> Tensor:
+        if assigned is None:
+            return self.nearest(embeddings)
+        check_labels(assigned, embeddings, name="assigned")
+        return torch.where(assigned == -1, self.nearest(embeddings), assigned.long())
+
+    def _loss(self, anchors: Tensor, assigned: Tensor, similar: Tensor, dissimilar: Tensor) -> Tensor:
+        return dynamic_proxy_nca_loss(
+            anchors,
+            self.bank.proxies,
+            assigned,
+            similar,
+            dissimilar,
+            softmax_scale=self.softmax_scale,
+            form=self.form,
+            negatives=self.negatives,
+            sparse=self.bank.sparse,
+        )

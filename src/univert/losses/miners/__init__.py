@@ -1,0 +1,1 @@
+"""In-batch miners: which triplets of a batch a loss should look at."""

@@ -1,0 +1,139 @@
+"""N-pairs on the images of a batch: each positive pair's dot product against those with other products (Sohn 2016)."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor, nn
+
+from univert.core.errors import BadInputError
+from univert.losses.checks import check_embeddings, check_labels
+from univert.losses.pairs import negative_mask, positive_mask
+from univert.losses.streaming import streamed_sum
+
+Pairs = Literal["all", "one"]
+
+
+def n_pairs_loss(
+    embeddings: Float[Tensor, "B D"],
+    labels: Integer[Tensor, "B"],
+    *,
+    l2_reg_weight: float = 0.0,
+    pairs: Pairs = "all",
+    scale: float = 1.0,
+    chunk_rows: int | None = None,
+) -> Float[Tensor, ""]:
+    """Mean over pairs (a, p) of log(1 + sum over n of exp(scale (a.n - a.p))), plus l2_reg_weight times mean |x|^2.
+
+    Args:
+        embeddings: one row an image. Not normalised here: the paper leaves lengths free and keeps them in check by the
+            regulariser; with unit rows the dot products are cosines.
+        labels: the product of each row.
+        l2_reg_weight: of the mean squared length of all rows; nothing to gain on unit rows.
+        pairs: `all`: every ordered pair of one product, n any image of another product, which makes use of all
+            images of a batch with several a product. `one`: the paper's batch: the first two images of each
+            product are its a and p, and n the p of the other products.
+        scale: 1/temperature; 1 is the paper's. Unit rows need more, since their dot products lie in [-1, 1].
+        chunk_rows: images whose products with all others are held at a time; null chooses.
+
+    Returns:
+        a float32 scalar; without a positive pair, the regulariser alone.
+
+    Raises:
+        BadInputError: wrong shapes or dtypes, a scale that is not positive and finite, a weight below zero or not
+            finite, an unknown kind of pairs.
+
+    Source: Sohn, Improved deep metric learning with multi-class N-pair loss objective (NIPS 2016), eq. 6-7.
+    """
+    check_embeddings(embeddings)
+    check_labels(labels, embeddings)
+    check_n_pairs(l2_reg_weight, pairs, scale)
+    same_BB = labels[:, None] == labels
+    if pairs == "all":
+        anchor_B = positive_B = torch.ones_like(labels, dtype=torch.bool)
+        count = same_BB.sum() - len(labels)
+    else:
+        place_B = same_BB.tril(-1).sum(1)  # how many rows of its product come before
+        anchor_B, positive_B = place_B == 0, place_B == 1
+        count = positive_B.sum()
+    rows_B = torch.arange(len(labels), device=labels.device)
+    total = streamed_sum(
+        partial(_term, scale=scale),
+        (embeddings, labels, rows_B, anchor_B),
+        (embeddings, labels, positive_B),
+        chunk_rows=chunk_rows,
+    )
+    loss = total / count.clamp_min(1)
+    if l2_reg_weight > 0:
+        loss = loss + l2_reg_weight * embeddings.float().square().sum() / max(len(embeddings), 1)
+    return loss
+
+
+def check_n_pairs(l2_reg_weight: float, pairs: str, scale: float) -> None:
+    """Refuse settings with which N-pairs means nothing.
+
+    Raises:
+        BadInputError: naming the setting.
+    """
+    if not 0 <= l2_reg_weight < math.inf:
+        raise BadInputError(f"l2_reg_weight must be at least 0 and finite, got {l2_reg_weight}")
+    if pairs not in get_args(Pairs):
+        raise BadInputError(f"pairs must be 'all' or 'one', got {pairs!r}")
+    if not 0 < scale < math.inf:
+        raise BadInputError(f"scale (= 1/temperature) must be positive and finite, got {scale}")
+
+
+def _term(
+    x_RD: Tensor,
+    label_R: Tensor,
+    row_R: Tensor,
+    anchor_R: Tensor,
+    x_BD: Tensor,
+    label_B: Tensor,
+    positive_B: Tensor,
+    *,
+    scale: float,
+) -> Tensor:
+    logits_RB = scale * (x_RD @ x_BD.T)
+    pair_RB = positive_mask(label_R, label_B, row_R) & anchor_R[:, None] & positive_B
+    negative_RB = negative_mask(label_R, label_B) & positive_B
+    negatives_R1 = logits_RB.masked_fill(~negative_RB, -torch.inf).logsumexp(1, keepdim=True)
+    return nn.functional.softplus(negatives_R1 - logits_RB).masked_fill(~pair_RB, 0).sum()
+
+
+class NPairsLoss(nn.Module):
+    """Module form of `n_pairs_loss`; its sibling `ProxyNPairsLoss` needs no pairs in the batch.
+
+    With `pairs="one"` it gives pytorch-metric-learning's value for embeddings of unit length (there the loss
+    normalises them).
+
+    Args:
+        l2_reg_weight: of the mean squared length of the embeddings.
+        pairs: `all` or `one` a product.
+        scale: 1/temperature.
+
+    Raises:
+        BadInputError: settings out of range.
+
+    Example:
+        >>> import torch
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
+        >>> round(NPairsLoss()(embeddings, torch.tensor([0, 0, 1])).item(), 4)
+        0.6872
+    """
+
+    def __init__(self, *, l2_reg_weight: float = 0.0, pairs: Pairs = "all", scale: float = 1.0) -> None:
+        super().__init__()
+        check_n_pairs(l2_reg_weight, pairs, scale)
+        self.l2_reg_weight, self.scale = l2_reg_weight, scale
+        self.pairs: Pairs = pairs
+
+    def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
+        """The loss of one batch; see `n_pairs_loss`."""
+        return n_pairs_loss(
+            embeddings, labels, l2_reg_weight=self.l2_reg_weight, pairs=self.pairs, scale=self.scale
+        )

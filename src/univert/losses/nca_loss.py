@@ -1,0 +1,142 @@
+"""NCA on the images of a batch: each image against its product's others and all other products (Proxies eq. 4)."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor, nn
+
+from univert.core.distances import squared_distances
+from univert.core.errors import BadInputError
+from univert.losses.checks import check_embeddings, check_labels
+from univert.losses.pairs import negative_mask, positive_mask
+from univert.losses.streaming import streamed_sum
+
+Form = Literal["softmax", "paper"]
+
+
+def nca_loss(
+    embeddings: Float[Tensor, "B D"],
+    labels: Integer[Tensor, "B"],
+    *,
+    softmax_scale: float = 1.0,
+    form: Form = "softmax",
+    chunk_rows: int | None = None,
+) -> Float[Tensor, ""]:
+    """Mean of -log( exp(-s d(x, y)) / sum over z of exp(-s d(x, z)) ), y a positive of x, z the negatives.
+
+    d is the squared Euclidean distance, s the scale. With several positives:
+
+    - `softmax`: exp(-s d(x, y)) becomes the sum over all positives y, which are in the sum below the line too: -log of
+      the probability that a neighbour drawn by soft-max shows x's product. The mean is over images that have a
+      positive. This is the original NCA's probability, in the log form that pytorch-metric-learning takes.
+    - `paper`: one term for each pair (x, y), with z the negatives alone, as printed; it can go below zero. The mean is
+      over pairs whose x has a negative.
+
+    Args:
+        embeddings: one row an image, usually of unit length; the loss does not normalise.
+        labels: the product of each row.
+        softmax_scale: s = 1/temperature, in units of 1 / squared distance.
+        form: `softmax` or `paper`.
+        chunk_rows: images whose distances to all others are held at a time; null chooses.
+
+    Returns:
+        a float32 scalar; zero, with zero gradients, where no image has a positive (`paper`: and a negative).
+
+    Raises:
+        BadInputError: wrong shapes or dtypes, a scale that is not positive and finite, an unknown form.
+
+    Source: Proxies eq. 4; Goldberger et al., Neighbourhood Components Analysis (NIPS 2004).
+    """
+    check_embeddings(embeddings)
+    check_labels(labels, embeddings)
+    check_nca(softmax_scale, form)
+    positives_B = (labels[:, None] == labels).sum(1) - 1
+    if form == "softmax":
+        term, count = _softmax_term, (positives_B > 0).sum()
+    else:
+        term, count = _paper_term, (positives_B * (positives_B + 1 < len(labels))).sum()
+    rows_B = torch.arange(len(labels), device=labels.device)
+    total = streamed_sum(
+        partial(term, scale=softmax_scale),
+        (embeddings, labels, rows_B),
+        (embeddings, labels),
+        chunk_rows=chunk_rows,
+    )
+    return total / count.clamp_min(1)
+
+
+def check_nca(softmax_scale: float, form: str) -> None:
+    """Refuse settings with which NCA means nothing.
+
+    Raises:
+        BadInputError: a scale that is not positive and finite, an unknown form.
+    """
+    if not 0 < softmax_scale < math.inf:
+        raise BadInputError(
+            f"softmax_scale (= 1/temperature) must be positive and finite, got {softmax_scale}"
+        )
+    if form not in get_args(Form):
+        raise BadInputError(f"form must be 'softmax' or 'paper', got {form!r}")
+
+
+def _softmax_term(
+    x_RD: Tensor, label_R: Tensor, row_R: Tensor, x_BD: Tensor, label_B: Tensor, *, scale: float
+) -> Tensor:
+    logits_RB = -scale * squared_distances(x_RD, x_BD)
+    positive_RB = positive_mask(label_R, label_B, row_R)
+    negatives_R = _log_sum(logits_RB, negative_mask(label_R, label_B))
+    # an image without positives counts nothing: its empty sum must not be an infinity that breaks the gradient
+    alone_R = ~positive_RB.any(1)
+    positives_R = _log_sum(logits_RB, positive_RB).masked_fill(alone_R, 0)
+    return nn.functional.softplus(negatives_R - positives_R).masked_fill(alone_R, 0).sum()
+
+
+def _paper_term(
+    x_RD: Tensor, label_R: Tensor, row_R: Tensor, x_BD: Tensor, label_B: Tensor, *, scale: float
+) -> Tensor:
+    logits_RB = -scale * squared_distances(x_RD, x_BD)
+    negative_RB = negative_mask(label_R, label_B)
+    counted_RB = positive_mask(label_R, label_B, row_R) & negative_RB.any(1, keepdim=True)
+    negatives_R = _log_sum(logits_RB, negative_RB)
+    return (negatives_R[:, None] - logits_RB).masked_fill(~counted_RB, 0).sum()
+
+
+def _log_sum(logits_RB: Tensor, mask_RB: Tensor) -> Tensor:
+    return logits_RB.masked_fill(~mask_RB, -torch.inf).logsumexp(1)
+
+
+class NCALoss(nn.Module):
+    """Module form of `nca_loss`; its sibling `ProxyNCALoss` needs no positives in the batch.
+
+    Takes pytorch-metric-learning's argument and gives its value for embeddings of unit length, except that images
+    whose probability is too small for float32 count, where there they are left out. On unit vectors a scale above the
+    default, around 10, tells near from far more sharply.
+
+    Args:
+        softmax_scale: 1/temperature.
+        form: `softmax` or `paper`.
+
+    Raises:
+        BadInputError: a scale that is not positive and finite, an unknown form.
+
+    Example:
+        >>> import torch
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
+        >>> round(NCALoss()(embeddings, torch.tensor([0, 0, 1])).item(), 4)
+        0.6895
+    """
+
+    def __init__(self, softmax_scale: float = 1.0, *, form: Form = "softmax") -> None:
+        super().__init__()
+        check_nca(softmax_scale, form)
+        self.softmax_scale = softmax_scale
+        self.form: Form = form
+
+    def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
+        """The loss of one batch; see `nca_loss`."""
+        return nca_loss(embeddings, labels, softmax_scale=self.softmax_scale, form=self.form)

@@ -1,0 +1,158 @@
+"""Sums over rows, computed a few rows at a time together with their gradients, so that B x C is never held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from univert.core.errors import BadInputError
+
+CHUNK_BYTES = (
+    1 << 24
+)  # of one chunk's matrix: large enough for a fast matrix product, small beside the network
+
+Term = Callable[..., Tensor]
+
+
+def rows_per_chunk(columns: int, *, chunk_bytes: int = CHUNK_BYTES) -> int:
+    """How many rows of a float32 matrix with so many columns fill a chunk; at least 1.
+
+    Args:
+        columns: entries a row; for rows of B x C x K, say C * K.
+        chunk_bytes: what one chunk's matrix may take.
+    """
+    return max(1, chunk_bytes // (4 * max(columns, 1)))
+
+
+def streamed_sum(
+    term: Term,
+    rows: Sequence[Tensor],
+    others: Sequence[Tensor] = (),
+    *,
+    chunk_rows: int | None = None,
+) -> Tensor:
+    """Sum over rows of a term of which each row needs all of `others`, without holding rows x others.
+
+    For a loss like `sum over images of f(image, all proxies)` ordinary autograd keeps some matrices of
+    images x proxies until the backward pass. Here value and gradients are computed chunk by chunk in the forward
+    pass; only the gradients are kept, which are as large as the inputs, and the backward pass multiplies them by the
+    gradient that arrives. Where all rows fit into one chunk, ordinary autograd does the same job and is used.
+    Under `torch.compile` each chunk is recomputed in the backward pass instead.
+
+    Args:
+        term: `term(*chunk_of_rows, *others)` gives a scalar, the sum over the rows of the chunk; each row's share
+            must not depend on the other rows. It runs in float32 with autocast off. What it needs a gradient for
+            has to come through `rows` or `others`, not from around it.
+        rows: tensors with the same number of rows, which are cut into chunks together: embeddings with their
+            labels, own proxies, ... Floating-point ones are differentiated where they require it.
+        others: tensors handed whole to every chunk: proxies, biases, the labels of the other side, ...
+        chunk_rows: rows a chunk; null takes `rows_per_chunk(len(others[0]))`.
+
+    Returns:
+        a float32 scalar (float64 for float64 inputs), differentiable once. No rows give 0 with zero gradients.
+
+    Raises:
+        BadInputError: no rows tensor, different numbers of rows, or fewer than 1 row a chunk.
+
+    Example:
+        >>> import torch
+        >>> x, labels, proxies = torch.eye(4), torch.arange(4), torch.ones(3, 4, requires_grad=True)
+        >>> def term(x, labels, proxies):
+        ...     return (labels[:, None] * (x @ proxies.T)).sum()
+        >>> streamed_sum(term, (x, labels), (proxies,), chunk_rows=2).item()
+        18.0
+    """
+    count = _common_length(rows)
+    if chunk_rows is None:
+        chunk_rows = rows_per_chunk(len(others[0]) if others else 1)
+    if chunk_rows < 1:
+        raise BadInputError(f"chunk_rows must be at least 1, got {chunk_rows}")
+    tensors = [_at_least_float32(tensor) for tensor in (*rows, *others)]
+    rows, others = tensors[: len(rows)], tensors[len(rows) :]
+    with torch.autocast(rows[0].device.type, enabled=False):
+        if 0 < count <= chunk_rows:
+            return term(*rows, *others)
+        differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        if differentiable and not torch.compiler.is_compiling():
+            total: Tensor = _StreamedSum.apply(term, chunk_rows, len(rows), *tensors)
+            return total
+        total = _zero_that_depends_on(tensors)
+        for start in range(0, count, chunk_rows):
+            chunk = [tensor[start : start + chunk_rows] for tensor in rows]
+            if differentiable:
+                total = total + checkpoint(term, *chunk, *others, use_reentrant=False)
+            else:
+                total = total + term(*chunk, *others)
+        return total
+
+
+class _StreamedSum(torch.autograd.Function):
+    """Value and gradients of all chunks in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, term: Term, chunk_rows: int, row_tensors: int, *tensors: Tensor) -> Tensor:
+        rows, others = tensors[:row_tensors], tensors[row_tensors:]
+        wanted = ctx.needs_input_grad[3:]
+        grads = [torch.zeros_like(t) if want else None for t, want in zip(tensors, wanted, strict=True)]
+        others = tuple(
+            t.detach().requires_grad_(want) for t, want in zip(others, wanted[row_tensors:], strict=True)
+        )
+        total = _zero_that_depends_on(tensors)
+        for start in range(0, len(rows[0]), chunk_rows):
+            part = slice(start, start + chunk_rows)
+            leaves = [
+                *(
+                    t[part].detach().requires_grad_(w)
+                    for t, w in zip(rows, wanted[:row_tensors], strict=True)
+                ),
+                *others,
+            ]
+            with torch.enable_grad():
+                value = term(*leaves)
+            total += value.detach()
+            needed = [i for i, want in enumerate(wanted) if want]
+            found = torch.autograd.grad(value, [leaves[i] for i in needed], materialize_grads=True)
+            for i, grad in zip(needed, found, strict=True):
+                kept = grads[i]
+                assert kept is not None
+                if i < row_tensors:
+                    kept[part] = grad
+                else:
+                    kept += grad
+        ctx.save_for_backward(*grads)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        grads = (None if grad is None else grad * grad_output for grad in ctx.saved_tensors)
+        return (None, None, None, *grads)
+
+
+def _zero_that_depends_on(tensors: Sequence[Tensor]) -> Tensor:
+    """A zero of the widest dtype; where gradients are on, with zero gradients for every input that wants one."""
+    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    dtype = torch.float64 if any(t.dtype == torch.float64 for t in floating) else torch.float32
+    zero = torch.zeros((), dtype=dtype, device=tensors[0].device)
+    if torch.is_grad_enabled():
+        for tensor in floating:
+            if tensor.requires_grad:
+                zero = zero + tensor[:0].sum()  # nothing is read: an infinite entry stays harmless
+    return zero
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    half = tensor.is_floating_point() and tensor.dtype.itemsize < 4
+    return tensor.float() if half else tensor
+
+
+def _common_length(rows: Sequence[Tensor]) -> int:
+    lengths = [len(tensor) for tensor in rows]
+    if not lengths or len(set(lengths)) > 1:
+        raise BadInputError(f"rows must be tensors with the same number of rows, got {lengths}")
+    return lengths[0]

@@ -1,0 +1,106 @@
+"""Where proxies start when there are embeddings to start from: means of the points they stand for."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor
+
+from univert.core.distances import unit_rows
+from univert.core.errors import BadInputError
+
+_ROUNDS = 5
+_ROWS_AT_ONCE = 1 << 14
+_APART = 1e-6  # squared distance below which two points count as one
+
+
+def check_points(points: Tensor, size: int | None = None, *, name: str = "embeddings") -> None:
+    """Refuse anything but a floating-point matrix, with `size` columns where that is given.
+
+    Raises:
+        BadInputError: wrong dimensions, dtype or size.
+    """
+    if points.ndim != 2 or not points.is_floating_point() or size not in (None, points.shape[1]):
+        wanted = "floating-point matrix" + (f" with {size} columns" if size is not None else "")
+        raise BadInputError(f"{name} must be a {wanted}, got {points.dtype} of shape {tuple(points.shape)}")
+
+
+@torch.no_grad()
+def means_of_points(
+    points: Float[Tensor, "N D"], owned: Integer[Tensor, "N"], count: int
+) -> tuple[Float[Tensor, "C D"], Bool[Tensor, "C"]]:
+    """The mean direction of the points of each proxy.
+
+    Args:
+        points: one row a point, made unit length first.
+        owned: the proxy of each point; -1 leaves a point out.
+        count: number of proxies.
+
+    Returns:
+        unit rows (zero where there is none), and which proxies have a mean direction at all.
+    """
+    kept = owned >= 0
+    # float64: the order of the sum, which a GPU does not fix, then leaves no trace in float32
+    sums_CD = points.new_zeros(count, points.shape[1], dtype=torch.float64)
+    sums_CD.index_add_(0, owned[kept], unit_rows(points[kept]).double())
+    lengths_C = sums_CD.norm(dim=1)
+    found = lengths_C > _APART
+    return (sums_CD / lengths_C.clamp_min(_APART)[:, None] * found[:, None]).float(), found
+
+
+@torch.no_grad()
+def split_over_proxies(
+    points: Float[Tensor, "N D"], own: Integer[Tensor, "N M"], count: int, *, seed: int = 0
+) -> Integer[Tensor, "N"]:
+    """Give each point one of its own proxies: a small k-means within each product.
+
+    The first proxy of a product starts at a random point of it, each further one at the point farthest
+    from those before (so that no two coincide); then a few rounds of nearest proxy and mean.
+
+    Args:
+        points: one row a point, made unit length first.
+        own: the proxies each point may choose from, those of its product.
+        count: number of proxies.
+        seed: of the random first points.
+
+    Returns:
+        the proxy of each point. A product with fewer distinct points than proxies leaves some unused.
+    """
+    if own.shape[1] == 1:
+        return own[:, 0]
+    points = unit_rows(points)
+    centres_CD = points.new_full((count, points.shape[1]), torch.inf)  # infinitely far: not there yet
+    draw_N = torch.rand(len(points), generator=torch.Generator().manual_seed(seed)).to(points.device)
+    worth_N = draw_N + _APART
+    for column in own.T:
+        chosen_C = _best_of_each(worth_N, column, count)
+        filled = chosen_C >= 0
+        centres_CD[filled] = points[chosen_C[filled]]
+        worth_N = _choose(points, centres_CD, own)[1]
+        worth_N = torch.where(worth_N.isfinite(), worth_N, draw_N)
+    chosen_N = _choose(points, centres_CD, own)[0]
+    for _ in range(_ROUNDS):
+        means_CD, found = means_of_points(points, chosen_N, count)
+        centres_CD[found] = means_CD[found]
+        chosen_N = _choose(points, centres_CD, own)[0]
+    return chosen_N
+
+
+def _best_of_each(worth_N: Tensor, owned: Tensor, count: int) -> Tensor:
+    """For each proxy the position of its point of most worth, -1 where none is worth anything."""
+    best_C = worth_N.new_zeros(count).scatter_reduce_(0, owned, worth_N, "amax")
+    positions_N = torch.arange(len(worth_N), device=worth_N.device)
+    is_best_N = (worth_N > _APART) & (worth_N == best_C[owned])
+    first_C = owned.new_full((count,), len(worth_N))
+    first_C.scatter_reduce_(0, owned[is_best_N], positions_N[is_best_N], "amin")
+    return first_C.masked_fill(first_C == len(worth_N), -1)
+
+
+def _choose(points: Tensor, centres_CD: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest own centre of each point, and its squared distance."""
+    chosen, distances = [], []
+    for rows, choices in zip(points.split(_ROWS_AT_ONCE), own.split(_ROWS_AT_ONCE), strict=True):
+        distance_N, column_N = (rows[:, None] - centres_CD[choices]).square().sum(2).min(1)
+        chosen.append(choices.gather(1, column_N[:, None]).squeeze(1))
+        distances.append(distance_N)
+    return torch.cat(chosen), torch.cat(distances)

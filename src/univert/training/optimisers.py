@@ -1,0 +1,69 @@
+"""Optimisers: one for dense parameters and, where proxies have sparse gradients, one that touches only their rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Integer
+from torch import Tensor, nn
+
+from univert.proxies.dynamic import forget_rows
+from univert.training.recipe import OptimiserName
+
+RMSPROP_SMOOTHING = 0.9
+
+
+class Optimisers:
+    """Several optimisers as one, over named parameter groups.
+
+    Args:
+        groups: parameter groups with `name`, `params` and `weight_decay`; learning rates are set before each step.
+        name: `adamw` or `rmsprop`, for dense parameters.
+        sparse: parameters that get sparse gradients; lazy Adam updates the rows that have one, and their momentum
+            alone.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], name: OptimiserName, sparse: list[nn.Parameter]) -> None:
+        lazy = {id(parameter) for parameter in sparse}
+        dense = [{**g, "params": [p for p in g["params"] if id(p) not in lazy]} for g in groups]
+        dense = [group for group in dense if group["params"]]
+        self._parts: dict[str, torch.optim.Optimizer] = {}
+        if dense:
+            self._parts["dense"] = (
+                torch.optim.AdamW(dense, fused=True)
+                if name == "adamw"
+                else torch.optim.RMSprop(dense, alpha=RMSPROP_SMOOTHING)
+            )
+        if sparse:
+            self._parts["sparse"] = torch.optim.SparseAdam([{"params": sparse, "name": "proxies"}])
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all of them."""
+        return [group for part in self._parts.values() for group in part.param_groups]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for part in self._parts.values():
+            part.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Move the parameters."""
+        for part in self._parts.values():
+            part.step()
+
+    def forget_rows(self, parameter: nn.Parameter, rows: Integer[Tensor, "K"]) -> None:
+        """Clear the momentum of rows that were put elsewhere; see `univert.proxies.dynamic.forget_rows`."""
+        for part in self._parts.values():
+            if parameter in part.state:
+                forget_rows(part, parameter, rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each."""
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Bring back what `state_dict` gave."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])

@@ -1,0 +1,80 @@
+"""Proxies in training: where they start, and how well they stand for their images as training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import nn
+
+from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
+from univert.models.embedder import Embedder
+from univert.proxies.assignment import StaticAssignment
+from univert.proxies.bank import ProxyBank
+from univert.proxies.bounds import measure_bounds, monitor_points
+from univert.proxies.dynamic import start_from_points
+from univert.training.workshop import Workshop
+
+WATCHED = {
+    "nca_tightness": "slack of the NCA bound",
+    "order_preserved": "triplet order kept by proxies",
+    "dead_proxies": "dead proxies",
+}
+"""What the report shows of a loss with proxies, and its name for people."""
+
+
+def start_proxies(
+    loss: nn.Module, embeddings: Float[np.ndarray, "N D"], products: Int64[np.ndarray, "N"], *, seed: int
+) -> None:
+    """Move a loss's proxies to where the images are, by the network as it is before training.
+
+    Proxies that belong to products go to the means of their images, dynamic ones among the images.
+
+    Args:
+        loss: has a `bank`, and an `assignment` unless it is dynamic.
+        embeddings: one row an image.
+        products: the product of each, from 0.
+        seed: of the split of a product's images between several proxies, and of the choice of images.
+    """
+    bank, assignment = loss.bank, getattr(loss, "assignment", None)
+    assert isinstance(bank, ProxyBank)
+    points = torch.from_numpy(embeddings)
+    if isinstance(loss, DynamicProxyNCALoss):
+        start_from_points(bank, points, seed=seed)
+    else:
+        assert isinstance(assignment, StaticAssignment)
+        bank.fill_(points, torch.from_numpy(products), assignment, seed=seed)
+
+
+def bounds_monitor(
+    workshop: Workshop, embedder: Embedder, loss: nn.Module, products: Int64[np.ndarray, "N"]
+) -> Callable[[], Mapping[str, float]] | None:
+    """What watches how tightly a loss with proxies bounds the loss on the images themselves.
+
+    Args:
+        workshop: the run; `evaluation.bounds_images` says on how many labelled training images.
+        embedder: looked at as it stands at each call.
+        loss: likewise.
+        products: the product code of every image of the catalogue, -1 for those that do not count.
+
+    Returns:
+        null for a loss without proxies, and where the recipe switches it off.
+    """
+    bank = getattr(loss, "bank", None)
+    count, seed = workshop.recipe.evaluation.bounds_images, workshop.recipe.seed
+    if not isinstance(bank, ProxyBank) or not count:
+        return None
+    labelled = np.flatnonzero(products >= 0)
+    positions = labelled[monitor_points(torch.from_numpy(products[labelled]), limit=count, seed=seed)]
+    labels = torch.from_numpy(products[positions])
+    scale = float(getattr(loss, "softmax_scale", 1.0))
+
+    def measure() -> Mapping[str, float]:
+        vectors = torch.from_numpy(workshop.source.embed_all(embedder, positions))
+        assignment = getattr(loss, "assignment", None)
+        own = None if assignment is None else assignment(labels.to(assignment.table.device)).cpu()
+        return measure_bounds(vectors, labels, bank().detach().cpu(), own, scale=scale, seed=seed)
+
+    return measure

@@ -1,0 +1,165 @@
+"""Reproduce: one model trained on a public benchmark by a published protocol, and measured as the papers do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from univert.core.config import config_to_toml
+from univert.core.errors import BadInputError
+from univert.core.files import write_atomic
+from univert.core.run import Run
+from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
+from univert.data.readers import BENCHMARKS, open_dataset, with_validation
+from univert.evaluation.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
+from univert.losses.registry import LOSSES, LossName
+from univert.training.protocols import (
+    MODERN_PUBLISHED,
+    PUBLISHED,
+    ProtocolName,
+    document_recipe,
+    modern_recipe,
+)
+from univert.training.recipe import Recipe
+from univert.training.specialists import train_on_labels
+from univert.training.workshop import Workshop
+
+VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What to reproduce, checked."""
+
+    dataset: str
+    loss: LossName
+    protocol: ProtocolName
+
+
+def check_choices(dataset: str, loss: str, protocol: str) -> Choices:
+    """Check names that a person typed.
+
+    Raises:
+        BadInputError: a name that does not exist, with the valid ones.
+    """
+    known = {"dataset": tuple(BENCHMARKS), "loss": tuple(LOSSES), "protocol": get_args(ProtocolName)}
+    given = {"dataset": dataset, "loss": loss, "protocol": protocol}
+    for name, value in given.items():
+        if value not in known[name]:
+            raise BadInputError(f"{name} must be one of {', '.join(known[name])}; got {value!r}")
+    return Choices(**given)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """What a reproduction found.
+
+    Attributes:
+        path: the run folder; the model is in `model/`.
+        evaluation: on the test split, all products in one gallery (In-shop: queries against the gallery).
+        published: what the protocol's source reports for this data set and loss, per cent; empty where it does not.
+    """
+
+    path: Path
+    evaluation: Evaluation
+    published: dict[str, float]
+
+    def figures(self) -> dict[str, float]:
+        """What was measured, per cent, under the names of `published`."""
+        assert self.evaluation.merged is not None
+        merged = self.evaluation.merged
+        found = {f"R@{k}": 100 * interval.value for k, interval in merged.recall_at.items()}
+        if merged.nmi is not None:
+            found["NMI"] = 100 * merged.nmi.value
+        return found
+
+
+def reproduce(
+    dataset: str,
+    root: Path,
+    out: Path,
+    *,
+    loss: LossName = "proxy-nca",
+    protocol: ProtocolName = "document",
+    pretrained: bool = True,
+    epochs: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    verify: bool = True,
+) -> Reproduction:
+    """Train on a benchmark's training products and measure on its test products.
+
+    A tenth of the training products is set aside for validation and chooses which weights are kept; the test products
+    are looked at once, at the end. Started again, it goes on where it was.
+
+    Args:
+        dataset: `cub200`, `cars196`, `sop` or `inshop`.
+        root: the data set's folder, in its official layout.
+        out: the run folder.
+        loss: any of `univert.losses.registry.LOSSES`.
+        protocol: `document` (Inception with BN, 64-d) or `modern` (ResNet-50, 2048-d, ProxyNCA++).
+        pretrained: start from ImageNet weights.
+        epochs: passes over the training images; null takes the protocol's.
+        seed: of everything random.
+        device: a torch device, or `auto`.
+        verify: refuse a data set whose counts are not the published ones.
+
+    Raises:
+        BadInputError: the data set or the weights are not there.
+        TrainingError: the training failed; what was done is kept.
+    """
+    run = Run(out)
+    with run.locked():
+        catalogue = _catalogue(dataset, root, run.path / "catalogue.lance", verify=verify, seed=seed)
+        train = (catalogue.column("split") == "train") & (catalogue.product_labels() >= 0)
+        make = document_recipe if protocol == "document" else modern_recipe
+        recipe = make(
+            loss, int(train.sum()), pretrained=pretrained, seed=seed, **({"epochs": epochs} if epochs else {})
+        )
+        write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
+        evaluation = _train_and_measure(run, catalogue, recipe, dataset, device)
+    published = PUBLISHED.get(dataset, {}).get(loss, {}) if protocol == "document" else {}
+    if protocol == "modern" and loss == "proxy-nca":
+        published = {"R@1": MODERN_PUBLISHED[dataset]}
+    result = Reproduction(path=out, evaluation=evaluation, published=published)
+    content = {"dataset": dataset, "loss": loss, "protocol": protocol, "figures": result.figures()}
+    write_atomic(
+        out / "evaluation.json",
+        json.dumps({**content, "published": published, **evaluation.to_dict()}, indent=1),
+    )
+    return result
+
+
+def _catalogue(dataset: str, root: Path, place: Path, *, verify: bool, seed: int) -> Catalogue:
+    if not place.exists():
+        rows = with_validation(open_dataset(dataset, root, verify=verify), VALIDATION_SHARE, seed=seed)
+        build_catalogue(rows, place, link=True)
+    return Catalogue.open(place)
+
+
+def _train_and_measure(
+    run: Run, catalogue: Catalogue, recipe: Recipe, dataset: str, device: str
+) -> Evaluation:
+    workshop = Workshop(run, catalogue, recipe, device=device)
+    model = train_on_labels(workshop, recipe.specialists, name="model")
+    columns = {name: catalogue.column(name) for name in ("product", "vertical", "source")}
+
+    def rows(where: Any) -> tuple[Any, list[str], list[str]]:
+        positions = np.flatnonzero(where & (workshop.splits == "test"))
+        vectors = workshop.source.embed_all(model.embedder, positions)
+        return vectors, list(columns["product"][positions]), list(columns["vertical"][positions])
+
+    seed = recipe.seed
+    if dataset == "inshop":
+        ks = (1, 10, 20, 30)
+        sources = columns["source"]
+        return evaluate_query_gallery(
+            *rows(sources == "inshop query"), *rows(sources == "inshop gallery"), ks=ks, seed=seed
+        )
+    ks = (1, 10, 100) if dataset == "sop" else (1, 2, 4, 8)
+    return evaluate_vectors(*rows(np.ones(len(catalogue), bool)), ks=ks, seed=seed)

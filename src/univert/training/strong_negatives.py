@@ -1,0 +1,277 @@
+"""Strong negatives: the semi-hard negatives of every anchor, searched for in the whole catalogue through the index."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from univert.core.errors import BadInputError
+from univert.core.progress import progress_bar
+from univert.data.mined import MiningStatistics, StrongNegatives
+from univert.data.samplers import step_rng
+from univert.search.store import check_unit_vectors
+from univert.training.neighbours import IndexNeighbours, Neighbours
+
+Protect = Callable[[np.ndarray, np.ndarray], Bool[np.ndarray, "..."]]
+"""Whether images are near-duplicates of others, given their positions: `univert.data.duplicates.NearDuplicates`."""
+
+_ROWS_AT_ONCE = 1024
+_NUMBERS_AT_ONCE = 1 << 22
+
+
+def mine_strong_negatives(
+    vectors: Float[np.ndarray, "N D"],
+    products: Int64[np.ndarray, "N"],
+    verticals: Int64[np.ndarray, "N"] | None = None,
+    *,
+    margin: float = 0.2,
+    k: int = 8,
+    neighbours: int = 100,
+    positives: int = 8,
+    protect: Protect | None = None,
+    search: Neighbours | None = None,
+    seed: int = 0,
+) -> StrongNegatives:
+    """For each anchor-positive pair the nearest n of the whole catalogue with D(a,p) < D(a,n) < D(a,p) + margin.
+
+    A negative is an image of another product of the anchor's vertical; D is the squared Euclidean distance. The index
+    proposes the nearest neighbours of each anchor, and their distances are computed anew, so what is returned is
+    semi-hard exactly. Memory is O(N x neighbours), never N x N.
+
+    False negatives: where images under two products are near-duplicates, the two products are most likely one, so no
+    image of either serves as a negative of the other. Anchors are compared with all their neighbours, positives
+    with the negatives of their pair. The result lists the images.
+
+    Args:
+        vectors: unit vectors of all training images, by the model as it stands.
+        products: the product code of each; -1 (unlabelled) takes no part, for it might be of any product.
+        verticals: the code of each image's vertical; null: all share one.
+        margin: width of the window, in squared distance; that of the loss.
+        k: negatives a pair gets at most.
+        neighbours: images nearest to an anchor that are looked at; see `MiningStatistics.pairs_cut_short`.
+        positives: pairs an anchor gets at most, drawn so that each image is a positive equally often: a product
+            of a thousand images does not make a million pairs.
+        protect: tells near-duplicates among the rows; null protects from nothing.
+        search: null builds a LanceDB index for the time being; `IndexNeighbours` searches one that is there,
+            `ExactNeighbours` compares all pairs.
+        seed: of the draw of positives.
+
+    Raises:
+        BadInputError: lengths that differ, vectors that are not of unit length, or a limit that is not positive.
+
+    Source: the window is FaceNet's (arXiv 1503.03832, section 3.2), there within a batch.
+
+    Example:
+        >>> vectors = np.array([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
+        >>> mined = mine_strong_negatives(vectors, np.array([0, 0, 1, 2]), margin=0.5)
+        >>> mined.anchors.tolist(), mined.positives.tolist(), mined.negatives[:, 0].tolist()
+        ([0, 1], [1, 0], [2, 3])
+    """
+    verticals = np.zeros(len(products), np.int64) if verticals is None else verticals
+    limits = {"margin": margin, "k": k, "neighbours": neighbours, "positives": positives}
+    _check(vectors, products, verticals, limits)
+    pairs = _pairs(products, positives, seed)
+    if not len(pairs):
+        return StrongNegatives.none()
+    with tempfile.TemporaryDirectory() as folder:
+        if search is None:
+            search = IndexNeighbours.build(
+                Path(folder) / "index", vectors, verticals, np.flatnonzero(products >= 0)
+            )
+        mining = _Mining.of(vectors, products, verticals, pairs, search, neighbours)
+    twins = mining.twins(protect, margin) if protect else np.empty((0, 2), np.int64)
+    return mining.table(margin, k, twins)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Mining:
+    """The neighbours of all anchors (shapes: N images, A anchors, K neighbours, P anchor-positive pairs).
+
+    Attributes:
+        anchors: sorted.
+        near: images near each anchor, nearest first, -1 where there are fewer.
+        distances: theirs, infinite where there is none.
+        complete: whether these are all images of the anchor's vertical.
+        pairs: anchor and positive, sorted.
+        gaps: distance of the two.
+        place: of the anchor, in `anchors`.
+    """
+
+    products: Int64[np.ndarray, "N"]
+    anchors: Int64[np.ndarray, "A"]
+    near: Int64[np.ndarray, "A K"]
+    distances: Float[np.ndarray, "A K"]
+    complete: Bool[np.ndarray, "A"]
+    pairs: Int64[np.ndarray, "P 2"]
+    gaps: Float[np.ndarray, "P"]
+    place: Int64[np.ndarray, "P"]
+
+    @classmethod
+    def of(
+        cls,
+        vectors: Float[np.ndarray, "N D"],
+        products: Int64[np.ndarray, "N"],
+        verticals: Int64[np.ndarray, "N"],
+        pairs: Int64[np.ndarray, "P 2"],
+        search: Neighbours,
+        neighbours: int,
+    ) -> _Mining:
+        labelled = products >= 0
+        _, kind, count = np.unique(verticals[labelled], return_inverse=True, return_counts=True)
+        in_vertical = np.zeros(len(products), np.int64)
+        in_vertical[labelled] = count[kind]
+        anchors, place = np.unique(pairs[:, 0], return_inverse=True)
+        size = min(neighbours + 1, len(products))  # an anchor finds itself, too
+        near, distances = np.empty((len(anchors), size), np.int64), np.empty((len(anchors), size))
+        with progress_bar("mining negatives", len(anchors)) as advance:
+            for rows in _chunks(len(anchors)):
+                anchor = anchors[rows, None]
+                found = search(anchors[rows], size)
+                far = _distances(vectors, anchor, found)
+                far[(found < 0) | (found == anchor) | ~labelled[found]] = np.inf
+                order = np.lexsort((found, far), axis=1)
+                near[rows] = np.take_along_axis(found, order, axis=1)
+                distances[rows] = np.take_along_axis(far, order, axis=1)
+                advance(len(found))
+        return cls(
+            products=np.unique(products, return_inverse=True)[1],
+            anchors=anchors,
+            near=near,
+            distances=distances,
+            complete=np.isfinite(distances).sum(1) >= in_vertical[anchors] - 1,
+            pairs=pairs,
+            gaps=_distances(vectors, pairs[:, :1], pairs[:, 1:])[:, 0],
+            place=place,
+        )
+
+    def twins(self, same: Protect, margin: float) -> Int64[np.ndarray, "M 2"]:
+        """Near-duplicates under different products: of anchors among their neighbours, of positives in the window."""
+        found = [
+            _matches(same, self.anchors[rows], self.near[rows], self._is_negative(rows))
+            for rows in _chunks(len(self.anchors))
+        ]
+        for rows, in_window in self._windows(margin):
+            near = self.near[self.place[rows]]
+            found.append(_matches(same, self.pairs[rows, 1], near, in_window))
+        return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+
+    def table(self, margin: float, k: int, twins: Int64[np.ndarray, "M 2"]) -> StrongNegatives:
+        """The nearest `k` negatives in each pair's window, without those of products that share a picture."""
+        barred = np.unique(np.sort(self.products[twins], axis=1), axis=0)
+        codes = _codes(barred[:, 0], barred[:, 1])
+        last = np.where(np.isfinite(self.distances), self.distances, -np.inf).max(1)
+        kept, negatives, excluded, cut_short = [], [], 0, 0
+        for rows, in_window in self._windows(margin):
+            near = self.near[self.place[rows]]
+            if len(barred):
+                own, other = self.products[self.pairs[rows, 0], None], self.products[near]
+                wrong = in_window & np.isin(_codes(np.minimum(own, other), np.maximum(own, other)), codes)
+                excluded += int(wrong.sum())
+                in_window &= ~wrong
+            first = np.argsort(~in_window, axis=1, kind="stable")[:, :k]
+            chosen = np.where(
+                np.take_along_axis(in_window, first, axis=1), np.take_along_axis(near, first, axis=1), -1
+            )
+            place, some = self.place[rows], chosen[:, 0] >= 0
+            goes_on = ~self.complete[place] & (last[place] < self.gaps[rows] + margin)
+            cut_short += int((goes_on & (in_window.sum(1) < k)).sum())
+            kept.append(np.flatnonzero(some) + rows.start)
+            negatives.append(chosen[some])
+        pair = np.concatenate(kept)
+        return StrongNegatives(
+            anchors=self.pairs[pair, 0],
+            positives=self.pairs[pair, 1],
+            negatives=np.concatenate(negatives),
+            protected=twins,
+            statistics=MiningStatistics(
+                anchors=len(self.anchors),
+                anchors_with_negatives=len(np.unique(self.place[pair])),
+                pairs=len(self.pairs),
+                pairs_with_negatives=len(pair),
+                pairs_cut_short=cut_short,
+                protected_pairs=len(twins),
+                protected_products=len(barred),
+                excluded=excluded,
+            ),
+        )
+
+    def _windows(self, margin: float) -> Iterator[tuple[slice, Bool[np.ndarray, "p K"]]]:
+        """Pairs a chunk at a time, with the neighbours of their anchors that are semi-hard negatives of them."""
+        for rows in _chunks(len(self.pairs)):
+            place, gap = self.place[rows], self.gaps[rows, None]
+            far = self.distances[place]
+            yield rows, self._is_negative(place) & (gap < far) & (far < gap + margin)
+
+    def _is_negative(self, place: slice | Int64[np.ndarray, "p"]) -> Bool[np.ndarray, "p K"]:
+        own = self.products[self.anchors[place], None]
+        other = self.products[self.near[place]]
+        return np.asarray((other != own) & np.isfinite(self.distances[place]))
+
+
+def _pairs(products: Int64[np.ndarray, "N"], limit: int, seed: int) -> Int64[np.ndarray, "P 2"]:
+    """Anchor-positive pairs, sorted. The images of a product stand in a ring: a positive is some places further on."""
+    order = np.argsort(products, kind="stable")[int((products < 0).sum()) :]
+    _, starts, counts = np.unique(products[order], return_index=True, return_counts=True)
+    found = [np.empty((0, 2), np.int64)]
+    for count in np.unique(counts[counts > 1]).tolist():
+        ring = order[starts[counts == count, None] + np.arange(count)]
+        steps = 1 + step_rng(seed, count).permutation(count - 1)[:limit]
+        positive = ring[:, (np.arange(count)[:, None] + steps) % count]
+        anchor = np.broadcast_to(ring[:, :, None], positive.shape)
+        found.append(np.stack([anchor.ravel(), positive.ravel()], axis=1))
+    pairs = np.concatenate(found)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _matches(
+    same: Protect, left: Int64[np.ndarray, "R"], near: Int64[np.ndarray, "R K"], ask: Bool[np.ndarray, "R K"]
+) -> Int64[np.ndarray, "M 2"]:
+    row, column = np.nonzero(ask)
+    pairs = np.stack([left[row], near[row, column]], axis=1)
+    return pairs[same(pairs[:, 0], pairs[:, 1])]
+
+
+def _codes(low: Int64[np.ndarray, "..."], high: Int64[np.ndarray, "..."]) -> Int64[np.ndarray, "..."]:
+    """One number for two."""
+    return np.asarray(low << 32 | high)
+
+
+def _distances(
+    vectors: Float[np.ndarray, "N D"], rows: Int64[np.ndarray, "R 1"], others: Int64[np.ndarray, "R K"]
+) -> Float[np.ndarray, "R K"]:
+    """Squared Euclidean, from differences in float64: small ones stay exact where 2 - 2 x cosine would cancel."""
+    far = np.empty(others.shape)
+    step = max(1, _NUMBERS_AT_ONCE // (others.shape[1] * vectors.shape[1]))
+    for start in range(0, len(others), step):
+        part = slice(start, start + step)
+        difference = vectors[rows[part]].astype(np.float64) - vectors[others[part]]
+        far[part] = np.einsum("rkd,rkd->rk", difference, difference)
+    return far
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    return (slice(start, min(start + _ROWS_AT_ONCE, count)) for start in range(0, count, _ROWS_AT_ONCE))
+
+
+def _check(
+    vectors: Float[np.ndarray, "N D"],
+    products: Int64[np.ndarray, "N"],
+    verticals: Int64[np.ndarray, "N"],
+    limits: dict[str, float],
+) -> None:
+    if not len(vectors) == len(products) == len(verticals):
+        raise BadInputError(
+            "vectors, products and verticals must be equally many, got "
+            f"{len(vectors)}, {len(products)} and {len(verticals)}"
+        )
+    for name, limit in limits.items():
+        if not limit > 0:
+            raise BadInputError(f"{name} must be positive, got {limit}")
+    if np.ndim(vectors) != 2:
+        raise BadInputError(f"vectors must be a matrix, one row an image, got shape {np.shape(vectors)}")
+    check_unit_vectors(vectors[products >= 0], vectors.shape[1])

@@ -1,0 +1,140 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.data.pictures import jpeg, write
+from univert.core.errors import BadInputError
+from univert.core.records import SourceRow
+from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
+from univert.data.problems import Problem
+from univert.data.readers import count_rows, open_dataset, open_source
+from univert.data.readers.benchmarks import Size
+from univert.data.readers.cub200 import CUB200, read_cub200
+
+MINIATURE = replace(
+    CUB200, sizes={"cub200 train": Size(images=3, products=2), "cub200 test": Size(images=2, products=1)}
+)
+SPECIES = {1: "001.Black_footed_Albatross", 100: "100.Brown_Pelican", 101: "101.White_Pelican"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "CUB_200_2011"
+    classes = [1, 1, 100, 101, 101]
+    places = [f"{SPECIES[number]}/Bird_{image:04}_{number}.jpg" for image, number in enumerate(classes, 1)]
+    for seed, place in enumerate(places):
+        write(root / "images" / place, jpeg(seed))
+    write_lines(root / "images.txt", [f"{image} {place}" for image, place in enumerate(places, 1)])
+    write_lines(
+        root / "image_class_labels.txt", [f"{image} {number}" for image, number in enumerate(classes, 1)]
+    )
+    write_lines(root / "classes.txt", [f"{number} {name}" for number, name in SPECIES.items()])
+    # there, too, but of another protocol
+    write_lines(root / "train_test_split.txt", [f"{image} {image % 2}" for image in range(1, 6)])
+    write_lines(root / "bounding_boxes.txt", [f"{image} 1.0 2.0 3.0 4.0" for image in range(1, 6)])
+    return root
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    write(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def replace_line(path: Path, number: int, line: str) -> None:
+    lines = path.read_text().splitlines()
+    write_lines(path, [*lines[: number - 1], line, *lines[number:]])
+
+
+def test_the_published_layout(root):
+    rows = list(read_cub200(root, benchmark=MINIATURE))
+    assert rows[0] == SourceRow(
+        origin=f"{root}/images.txt:1",
+        id="001.Black_footed_Albatross/Bird_0001_1.jpg",
+        path=root / "images/001.Black_footed_Albatross/Bird_0001_1.jpg",
+        vertical="birds",
+        product="001.Black_footed_Albatross",
+        split="train",
+        source="cub200 train",
+    )
+    assert [(row.product, row.split) for row in rows[1:]] == [
+        (SPECIES[1], "train"),
+        (SPECIES[100], "train"),
+        (SPECIES[101], "test"),
+        (SPECIES[101], "test"),
+    ]
+    # from the folder that the archive was unpacked in
+    assert list(read_cub200(root.parent, benchmark=MINIATURE)) == rows
+    assert count_rows(root) == 11_788
+
+
+def test_into_a_catalogue(root, tmp_path):
+    build_catalogue(open_dataset("cub200", root, verify=False), tmp_path / "cub.lance")
+    catalogue = Catalogue.open(tmp_path / "cub.lance")
+    assert len(catalogue.select(split="test")) == 2
+    assert set(catalogue.column("source")) == {"cub200 train", "cub200 test"}
+
+
+def test_a_source_is_recognised_and_verified(root):
+    with pytest.raises(BadInputError, match=r"cub200 test has 2 images of 1 products, expected 5,924 of 100"):
+        open_source(root)
+    (root / "images.txt").unlink()
+    with pytest.raises(BadInputError, match=r"images\.txt: no such file; CUB-200-2011 is .*https://"):
+        open_source(root)
+
+
+@pytest.mark.parametrize("name", ["images.txt", "image_class_labels.txt", "classes.txt"])
+def test_a_missing_file_is_named(root, name):
+    (root / name).unlink()
+    with pytest.raises(
+        BadInputError, match=f"{name}: no such file; CUB-200-2011 is a folder with images.txt"
+    ):
+        read_cub200(root, verify=False)
+
+
+def test_missing_images_are_named_before_anything_is_read(root):
+    (root / "images" / SPECIES[100] / "Bird_0003_100.jpg").unlink()
+    with pytest.raises(
+        BadInputError, match=r"missing images: 1 of 5 \(images/100\.Brown_Pelican/Bird_0003_100\.jpg\)"
+    ):
+        read_cub200(root, benchmark=MINIATURE)
+    assert len(list(read_cub200(root, verify=False))) == 5  # the build says which one is missing
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "detail"),
+    [
+        ("images.txt", "2 001.Black_footed_Albatross/a b.jpg", "3 fields, expected 2"),
+        ("images.txt", "7 001.Black_footed_Albatross/a.jpg", "image 7 has no class"),
+        ("images.txt", "2 100.Brown_Pelican/a.jpg", "not in the folder of its class 001"),
+        ("image_class_labels.txt", "2 201", "image 2 has no class"),
+        ("classes.txt", "one", "1 fields, expected 2"),
+    ],
+)
+def test_broken_lines(root, file, line, detail):
+    replace_line(root / file, 2, line)
+    with pytest.raises(
+        BadInputError, match=rf"unusable lines in its annotations: \d+ .*{detail}.*verify=False"
+    ):
+        read_cub200(root, benchmark=MINIATURE)
+    problems = [row for row in read_cub200(root, verify=False) if isinstance(row, Problem)]
+    assert detail in problems[0].detail
+    assert problems[0].origin.endswith(".txt:2")
+
+
+def test_wrong_counts(root):
+    lines = (root / "images.txt").read_text().splitlines()
+    write_lines(root / "images.txt", lines[1:])
+    with pytest.raises(
+        BadInputError,
+        match="not the whole of CUB-200-2011: cub200 train has 2 images of 2 products, expected 3 of 2; unpack",
+    ):
+        read_cub200(root, benchmark=MINIATURE)
+
+
+def test_the_published_counts():
+    assert CUB200.images == 11_788
+    assert {part: size.products for part, size in CUB200.sizes.items()} == {
+        "cub200 train": 100,
+        "cub200 test": 100,
+    }

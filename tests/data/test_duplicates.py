@@ -1,0 +1,204 @@
+"""Near-duplicates: re-encoded pictures are found, other pictures and other colours are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from tests.data.pictures import encoded
+from univert.core.errors import BadInputError
+from univert.data.catalogue import Catalogue
+from univert.data.decode import BoxXyxyPx, ImageProblem, decode_rgb
+from univert.data.duplicates import (
+    NearDuplicates,
+    PictureHashes,
+    colour_grid,
+    perceptual_hash,
+    picture_hashes,
+)
+
+
+def photo(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
+    """Something with large and small structure, in colour."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize(
+        size, Image.Resampling.BICUBIC
+    )
+    draw = ImageDraw.Draw(coarse)
+    for _ in range(6):
+        x, y = rng.integers(0, 90, 2).tolist()
+        draw.ellipse((x, y, x + 20, y + 15), fill=tuple(rng.integers(0, 256, 3).tolist()))
+    return coarse
+
+
+def hashes(pictures: Sequence[Image.Image]) -> PictureHashes:
+    return PictureHashes(
+        bits=np.array([perceptual_hash(picture) for picture in pictures]),
+        colours=np.array([colour_grid(picture) for picture in pictures]),
+    )
+
+
+def same(left: Image.Image, right: Image.Image) -> bool:
+    return bool(NearDuplicates(hashes=hashes([left, right]))(np.array([0]), np.array([1]))[0])
+
+
+def jpeg(picture: Image.Image, quality: int) -> Image.Image:
+    return decode_rgb(encoded(picture, "JPEG", quality=quality))
+
+
+def naive_hash(picture: Image.Image) -> int:
+    """Every frequency by its double sum."""
+    grey = np.asarray(picture.convert("L").resize((32, 32), Image.Resampling.BICUBIC), float)
+    steps = np.arange(32)
+    frequencies = [
+        (
+            grey
+            * np.cos(np.pi * (2 * steps[:, None] + 1) * u / 64)
+            * np.cos(np.pi * (2 * steps + 1) * v / 64)
+        ).sum()
+        for u in range(8)
+        for v in range(8)
+    ]
+    median = np.median(frequencies[1:])
+    return int("".join("1" if frequency > median else "0" for frequency in frequencies), 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_hash_is_its_definition(seed: int) -> None:
+    assert int(perceptual_hash(photo(seed))) == naive_hash(photo(seed))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda picture: jpeg(picture, 90), id="jpeg 90"),
+        pytest.param(lambda picture: jpeg(picture, 40), id="jpeg 40"),
+        pytest.param(lambda picture: picture.resize((60, 45), Image.Resampling.LANCZOS), id="half"),
+        pytest.param(lambda picture: picture.resize((200, 150), Image.Resampling.BILINEAR), id="larger"),
+        pytest.param(
+            lambda picture: picture.resize((119, 91), Image.Resampling.BICUBIC), id="a pixel squeezed"
+        ),
+    ],
+)
+def test_the_same_picture_once_more(seed: int, change: Callable[[Image.Image], Image.Image]) -> None:
+    assert same(photo(seed), change(photo(seed)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_other_pictures_differ(seed: int) -> None:
+    picture = photo(seed)
+    assert not same(picture, photo(seed + 100))
+    assert not same(picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    assert not same(picture, picture.rotate(180))
+
+
+def test_colours_tell_apart_what_the_hash_cannot() -> None:
+    """Two flags: the same stripes, equally bright, in other colours."""
+    flags = []
+    for colours in (("#0055a4", "white", "#b06a00"), ("#0a5e2f", "white", "#a86d20")):
+        flag = Image.new("RGB", (90, 60), "white")
+        for place, colour in enumerate(colours):
+            ImageDraw.Draw(flag).rectangle((30 * place, 0, 30 * place + 29, 59), fill=colour)
+        flags.append(flag)
+    found = hashes(flags)
+    assert int(found.bits[0] ^ found.bits[1]).bit_count() <= 4
+    assert not same(*flags)
+    anyhow = NearDuplicates(hashes=found, max_colour_difference=255)
+    assert anyhow(np.array([0]), np.array([1])).all()
+
+
+def test_blank_pictures_are_one_another() -> None:
+    white, grey = Image.new("RGB", (50, 70), "white"), Image.new("RGB", (33, 21), (120, 120, 120))
+    assert same(white, Image.new("RGB", (640, 480), (255, 254, 255)))
+    assert not same(white, grey)
+
+
+def test_vectors_must_agree_where_given() -> None:
+    pictures = hashes([photo(0), photo(0), photo(0)])
+    vectors = np.array([[1, 0], [0.99, np.sqrt(1 - 0.99**2)], [0, 1]], np.float32)
+    near = NearDuplicates(hashes=pictures, vectors=vectors)
+    rows = np.arange(3)
+    assert near(rows[:, None], rows).tolist() == [
+        [True, True, False],
+        [True, True, False],
+        [False, False, True],
+    ]
+    assert NearDuplicates(hashes=pictures)(rows[:, None], rows).all()
+
+
+def test_limits_are_kept_to_the_bit() -> None:
+    bits = np.array([0, 0b1, 0b111, 0b1111, 0b11111], np.uint64)
+    colours = np.zeros((5, 48), np.uint8)
+    colours[1, 47], colours[2, 0] = 24, 25
+    near = NearDuplicates(hashes=PictureHashes(bits=bits, colours=colours))
+    assert near(np.zeros(5, int), np.arange(5)).tolist() == [True, True, False, True, False]
+    # uint8 must not wrap around: 0 and 255 are far apart
+    colours[:] = np.array([0, 255, 0, 255, 0], np.uint8)[:, None]
+    assert not near(np.array([0]), np.array([1])).any()
+    assert near(np.empty(0, int), np.empty(0, int)).shape == (0,)
+
+
+class Boxed:
+    """Two pictures side by side in one image; each item is its half."""
+
+    background_rgb = (255, 255, 255)
+
+    def __init__(self) -> None:
+        sheet = Image.new("RGB", (240, 90))
+        sheet.paste(photo(1), (0, 0))
+        sheet.paste(photo(2), (120, 0))
+        self.contents = [encoded(sheet), encoded(sheet), encoded(photo(2), "JPEG", quality=80)] * 40
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
+        return [self.contents[position] for position in positions]
+
+    def boxes(self, positions: Sequence[int]) -> list[BoxXyxyPx | None]:
+        halves: list[BoxXyxyPx | None] = [(0, 0, 120, 90), (120, 0, 240, 90), None]
+        return [halves[position % 3] for position in positions]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_catalogue_is_hashed_in_order_within_its_boxes(workers: int) -> None:
+    found = picture_hashes(Boxed(), workers=workers)
+    expected = hashes([photo(1), photo(2), jpeg(photo(2), 80)])
+    np.testing.assert_array_equal(found.bits, np.tile(expected.bits, 40))
+    np.testing.assert_array_equal(found.colours, np.tile(expected.colours, (40, 1)))
+    near = NearDuplicates(hashes=found)
+    assert near(np.array([0, 1]), np.array([1, 2])).tolist() == [False, True]
+
+
+def test_the_drawn_catalogue_has_no_duplicates_across_products(catalogue: Catalogue) -> None:
+    near = NearDuplicates(hashes=picture_hashes(catalogue))
+    verticals = catalogue.column("vertical")
+    rows = np.arange(len(catalogue))
+    found = near(rows[:, None], rows)
+    assert found.diagonal().all()
+    assert not (found & (verticals[:, None] != verticals)).any()
+
+
+def test_an_image_that_cannot_be_read_is_refused() -> None:
+    images = Boxed()
+    images.contents[5] = b"no image"
+    with pytest.raises(ImageProblem):
+        picture_hashes(images)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_bits": -1}, "max_bits"),
+        ({"max_colour_difference": -1}, "max_colour_difference"),
+        ({"max_distance": float("nan")}, "max_distance"),
+        ({"vectors": np.zeros((1, 4))}, "vectors must be as many"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        NearDuplicates(hashes=hashes([photo(0), photo(1)]), **settings)  # type: ignore[arg-type]

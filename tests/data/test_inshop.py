@@ -1,0 +1,134 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.pictures import jpeg, write
+from univert.core.errors import BadInputError
+from univert.core.records import SourceRow
+from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
+from univert.data.problems import Problem
+from univert.data.readers import open_dataset, open_source
+from univert.data.readers.benchmarks import Size
+from univert.data.readers.inshop import GALLERY, INSHOP, QUERY, read_inshop
+from univert.evaluation.evaluate import evaluate_query_gallery
+
+HEADER = "image_name                                      item_id evaluation_status"
+LINES = [
+    "img/WOMEN/Dresses/id_00000002/02_1_front.jpg            id_00000002  train",
+    "img/WOMEN/Dresses/id_00000002/02_2_side.jpg             id_00000002  train",
+    "img/MEN/Denim/id_00000080/01_1_front.jpg                id_00000080  query",
+    "img/MEN/Denim/id_00000080/01_7_additional.jpg           id_00000080  gallery",
+    "img/WOMEN/Blouses_Shirts/id_00000001/02_1_front.jpg     id_00000001  query",
+    "img/WOMEN/Blouses_Shirts/id_00000001/02_2_side.jpg      id_00000001  gallery",
+    "img/WOMEN/Blouses_Shirts/id_00000001/02_4_full.jpg      id_00000001  gallery",
+]
+MINIATURE = replace(
+    INSHOP,
+    sizes={
+        "inshop train": Size(images=2, products=1),
+        QUERY: Size(images=2, products=2),
+        GALLERY: Size(images=3, products=2),
+    },
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_list(tmp_path, LINES)
+    for seed, line in enumerate(LINES):
+        write(tmp_path / "Img" / line.split()[0], jpeg(seed))
+    return tmp_path
+
+
+def write_list(root: Path, lines: list[str], header: str = HEADER) -> None:
+    text = "\n".join([str(len(lines)), header, *lines, ""])
+    write(root / "Eval/list_eval_partition.txt", text.encode())
+
+
+def test_the_published_layout(root):
+    rows = list(read_inshop(root, benchmark=MINIATURE))
+    assert rows[0] == SourceRow(
+        origin=f"{root}/Eval/list_eval_partition.txt:3",
+        id="img/WOMEN/Dresses/id_00000002/02_1_front.jpg",
+        path=root / "Img/img/WOMEN/Dresses/id_00000002/02_1_front.jpg",
+        vertical="WOMEN/Dresses",
+        product="id_00000002",
+        split="train",
+        source="inshop train",
+    )
+    assert [(row.vertical, row.product, row.split, row.source) for row in rows[2:5]] == [
+        ("MEN/Denim", "id_00000080", "test", QUERY),
+        ("MEN/Denim", "id_00000080", "test", GALLERY),
+        ("WOMEN/Blouses_Shirts", "id_00000001", "test", QUERY),
+    ]
+
+
+def test_the_catalogue_keeps_queries_and_gallery_apart(root, tmp_path):
+    build_catalogue(open_dataset("inshop", root, verify=False), tmp_path / "inshop.lance")
+    test = Catalogue.open(tmp_path / "inshop.lance").select(split="test")
+    sides = []
+    for source in (QUERY, GALLERY):
+        rows = np.flatnonzero(test.column("source") == source)
+        products, verticals = test.column("product")[rows], test.column("vertical")[rows]
+        right = np.array([[1.0, 0.0] if product == "id_00000080" else [0.0, 1.0] for product in products])
+        sides += [right, products, verticals]
+    evaluation = evaluate_query_gallery(*sides, resamples=10)
+    assert evaluation.merged.queries == 2
+    assert evaluation.merged.recall_at[1].value == 1
+
+
+def test_an_item_in_two_places_stays_in_its_first(root):
+    write_list(root, [*LINES, "img/MEN/Shorts/id_00000080/01_1_front.jpg id_00000080 gallery"])
+    assert list(read_inshop(root, verify=False))[-1].vertical == "MEN/Denim"
+
+
+def test_a_source_is_recognised_and_verified(root):
+    with pytest.raises(
+        BadInputError, match="inshop query has 2 images of 2 products, expected 14,218 of 3,985"
+    ):
+        open_source(root)
+    (root / "Img/img/MEN/Denim/id_00000080/01_1_front.jpg").unlink()
+    with pytest.raises(BadInputError, match=r"missing images: 1 of 7 \(Img/img/MEN/Denim/id_00000080/01_1_"):
+        read_inshop(root, benchmark=MINIATURE)
+
+
+def test_a_missing_list_is_named(root):
+    (root / "Eval/list_eval_partition.txt").unlink()
+    with pytest.raises(
+        BadInputError, match=r"list_eval_partition\.txt: no such file; DeepFashion In-shop is"
+    ):
+        open_dataset("inshop", root)
+
+
+def test_another_benchmark_of_deepfashion(root):
+    write_list(root, [], header="image_pair_name_1 image_pair_name_2 item_id evaluation_status")
+    with pytest.raises(BadInputError, match=r"line 2 must be .*is it another of DeepFashion's benchmarks"):
+        open_source(root)
+
+
+@pytest.mark.parametrize(
+    ("line", "detail"),
+    [
+        ("img/MEN/Denim/id_00000080/a.jpg id_00000080", "2 fields, expected 3"),
+        (
+            "img/MEN/Denim/id_00000080/a.jpg id_00000080 val",
+            "evaluation_status 'val' is none of train, query",
+        ),
+        ("img/a.jpg id_00000080 query", "img/a.jpg is not img/MEN or WOMEN/CATEGORY"),
+    ],
+)
+def test_broken_lines(root, line, detail):
+    write_list(root, [*LINES, line])
+    with pytest.raises(BadInputError, match=rf"unusable lines in its annotations: 1 .*\.txt:10.*{detail}"):
+        read_inshop(root, benchmark=MINIATURE)
+    problem = list(read_inshop(root, verify=False))[-1]
+    assert isinstance(problem, Problem)
+    assert detail in problem.detail
+
+
+def test_the_published_counts():
+    assert INSHOP.images == 52_712
+    assert [size.products for size in INSHOP.sizes.values()] == [3_997, 3_985, 3_985]

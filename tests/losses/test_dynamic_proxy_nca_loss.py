@@ -1,0 +1,250 @@
+"""What is special about dynamic Proxy-NCA: no product labels, relations, collapse and what prevents it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.oracles import dynamic as oracles
+from univert.core.distances import unit_rows
+from univert.core.errors import BadInputError
+from univert.losses import dynamic_proxy_nca_loss as module
+from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss, dynamic_proxy_nca_loss
+from univert.proxies.dynamic import DynamicAssignment, forget_rows, start_from_points
+
+
+def normal(rows: int, size: int = 5, seed: int = 0) -> Tensor:
+    return torch.randn(rows, size, generator=torch.Generator().manual_seed(seed))
+
+
+@given(
+    seed=st.integers(0, 999),
+    examples=st.integers(1, 9),
+    proxies=st.integers(2, 6),
+    form=st.sampled_from(["softmax", "paper"]),
+    negatives=st.sampled_from(["batch", "all"]),
+    scale=st.sampled_from([1.0, 9.0, 100.0]),
+)
+def test_any_relation_equals_the_oracle(
+    seed: int, examples: int, proxies: int, form: str, negatives: str, scale: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    kind = torch.randint(3, (4, examples), generator=generator)  # similar, dissimilar, unknown
+    assigned = torch.randint(proxies, (examples,), generator=generator)
+    results = []
+    for naive in (False, True):
+        x, p = normal(4, seed=seed).requires_grad_(), normal(proxies, seed=seed + 1).requires_grad_()
+        if naive:
+            value = oracles.dynamic_proxy_nca(
+                x, p, assigned.tolist(), kind == 0, kind == 1, scale, form, negatives
+            )
+        else:
+            options = {"form": form, "negatives": negatives}
+            value = dynamic_proxy_nca_loss(
+                x,
+                p,
+                assigned,
+                kind == 0,
+                kind == 1,
+                softmax_scale=scale,
+                **options,  # type: ignore[arg-type]
+            )
+        value.backward()
+        grads = [torch.zeros_like(t) if t.grad is None else t.grad for t in (x, p)]
+        results.append((value.detach().double(), *grads))
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_labels_only_say_what_is_alike_within_the_batch() -> None:
+    loss = DynamicProxyNCALoss(5, 5, seed=0)
+    x = normal(8)
+    labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    names = torch.tensor([-7, 10**12, 3, 0])
+    torch.testing.assert_close(loss(x, labels), loss(x, names[labels]))
+
+
+def test_triplets_equal_the_oracle() -> None:
+    x, y, z = normal(20), normal(20, seed=1), normal(20, seed=2)
+    loss = DynamicProxyNCALoss(4, 5, softmax_scale=3.0, seed=0)
+    wanted = oracles.triplets(x, y, z, loss.bank.proxies, 3.0)
+    assert loss.forward_triplets(x, y, z).item() == pytest.approx(wanted.item(), rel=1e-5)
+    with pytest.raises(BadInputError, match="shape of anchors"):
+        loss.forward_triplets(x, y[:3], z)
+
+
+def test_a_kept_assignment_is_used_and_gaps_are_filled_with_the_nearest() -> None:
+    loss = DynamicProxyNCALoss(6, 5, seed=0)
+    x, labels = normal(12), torch.arange(12) % 3
+    nearest = loss.nearest(x)
+    torch.testing.assert_close(loss(x, labels), loss(x, labels, nearest))
+    torch.testing.assert_close(loss(x, labels), loss(x, labels, torch.full((12,), -1)))
+    other = (nearest + 1) % 6
+    same = labels[:, None] == labels
+    wanted = oracles.dynamic_proxy_nca(
+        x,
+        loss.bank.proxies,
+        other.tolist(),
+        same & ~torch.eye(12, dtype=torch.bool),
+        ~same,
+        9.0,
+        "softmax",
+        "batch",
+    )
+    assert loss(x, labels, other).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_dissimilar_points_on_one_proxy_give_nothing_to_learn() -> None:
+    loss = DynamicProxyNCALoss(3, 5, seed=0)
+    x = normal(6).requires_grad_()
+    value = loss(x, torch.arange(6) % 2, torch.zeros(6, dtype=torch.long))
+    value.backward()
+    assert value == 0
+    assert x.grad is not None
+    assert not x.grad.any()
+
+
+@pytest.mark.parametrize("form", ["softmax", "paper"])
+@pytest.mark.parametrize("negatives", ["batch", "all"])
+@pytest.mark.parametrize("scale", [1e-3, 1e4])
+def test_finite_at_any_scale(form: str, negatives: str, scale: float) -> None:
+    options = {"form": form, "negatives": negatives}
+    for x in (normal(12), torch.ones(12, 5), torch.zeros(12, 5), 1e4 * normal(12)):
+        for assigned in (None, torch.arange(12) % 7, torch.arange(12) % 2):
+            loss = DynamicProxyNCALoss(7, 5, scale, seed=0, **options)  # type: ignore[arg-type]
+            leaf = x.clone().requires_grad_()
+            value = loss(leaf, torch.arange(12) % 3, assigned)
+            value.backward()
+            assert value.isfinite()
+            for tensor in (leaf, loss.bank.proxies):
+                assert tensor.grad is not None
+                assert tensor.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("negatives", ["batch", "all"])
+def test_chunks_change_nothing(negatives: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for rows in (None, 3):
+        if rows:
+            streamed = module.streamed_sum
+            monkeypatch.setattr(module, "streamed_sum", lambda *a: streamed(*a, chunk_rows=3))  # noqa: B023
+        loss = DynamicProxyNCALoss(9, 5, negatives=negatives, seed=0)  # type: ignore[arg-type]
+        x = normal(16).requires_grad_()
+        value = loss(x, torch.arange(16) % 4)
+        value.backward()
+        results.append((value.detach(), x.grad, loss.bank.proxies.grad))
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_sparse_gradients_equal_dense_ones() -> None:
+    gradients = []
+    for sparse in (False, True):
+        loss = DynamicProxyNCALoss(50, 5, sparse=sparse, seed=0)
+        loss(normal(8), torch.arange(8) % 3).backward()
+        assert loss.bank.proxies.grad is not None
+        assert loss.bank.proxies.grad.is_sparse == sparse
+        gradients.append(loss.bank.proxies.grad.to_dense())
+    torch.testing.assert_close(*gradients)
+
+
+def test_autocast_changes_nothing() -> None:
+    loss = DynamicProxyNCALoss(7, 5, 100.0, seed=0)
+    x, labels = normal(12), torch.arange(12) % 3
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = loss(x, labels)
+    torch.testing.assert_close(found, loss(x, labels))
+
+
+@pytest.mark.slow  # the compiler alone takes 10 s to load
+@pytest.mark.parametrize("negatives", ["batch", "all"])
+def test_compiles_in_one_graph(negatives: str) -> None:
+    loss = DynamicProxyNCALoss(7, 5, negatives=negatives, seed=0)  # type: ignore[arg-type]
+    x, labels = normal(12).requires_grad_(), torch.arange(12) % 3
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    (grad,) = torch.autograd.grad(compiled(x, labels), x)
+    (wanted,) = torch.autograd.grad(loss(x, labels), x)
+    torch.testing.assert_close(grad, wanted)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DynamicProxyNCALoss(1, 4), "num_proxies"),
+        (lambda: DynamicProxyNCALoss(3, 4, 0.0), "softmax_scale"),
+        (lambda: DynamicProxyNCALoss(3, 4, form="cosine"), "form"),  # type: ignore[arg-type]
+        (lambda: DynamicProxyNCALoss(3, 4, negatives="none"), "negatives"),  # type: ignore[arg-type]
+        (lambda: DynamicProxyNCALoss(3, 4, negatives="all", sparse=True), "sparse"),
+        (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(4), torch.full((4,), 3)), r"0\.\.2"),
+        (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(4), torch.full((4,), -2)), r"0\.\.2"),
+        (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(4), torch.zeros(4)), "assigned"),
+        (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(3)), "as many"),
+        (lambda: DynamicProxyNCALoss(3, 4)(normal(4), torch.arange(4)), "with 5 columns"),
+        (
+            lambda: dynamic_proxy_nca_loss(
+                normal(4), normal(3, 4), torch.zeros(4).long(), torch.eye(4) > 0, torch.eye(4) > 0
+            ),
+            "same size, got 5 and 4",
+        ),
+        (
+            lambda: DynamicProxyNCALoss(3, 5).forward_pairs(normal(4), torch.eye(4), torch.eye(4).bool()),
+            "similar must be a bool matrix",
+        ),
+    ],
+)
+def test_bad_input_is_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        make()
+
+
+PRODUCTS, PER_PRODUCT, PROXIES = 12, 12, 18
+
+
+def toy() -> tuple[Tensor, Tensor]:
+    """Products that differ in 6 directions, among 18 with more variance that mean nothing."""
+    labels = torch.arange(PRODUCTS).repeat_interleave(PER_PRODUCT)
+    telling = 2 * normal(PRODUCTS, 6)[labels] + 0.4 * normal(len(labels), 6, 1)
+    return torch.cat([telling, 2 * normal(len(labels), 18, 2)], 1) / 5, labels
+
+
+def train(*, helped: bool, seed: int = 0, steps: int = 100) -> tuple[float, float]:
+    """Share of points in the majority product of their proxy, and whose nearest neighbour is of their product."""
+    x, labels = toy()
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(24, 32), nn.ReLU(), nn.Linear(32, 8))
+    loss = DynamicProxyNCALoss(PROXIES, 8, seed=seed)
+    optimiser = torch.optim.Adam(
+        [{"params": network.parameters(), "lr": 3e-3}, {"params": loss.parameters(), "lr": 0.1}]
+    )
+    assignment = DynamicAssignment(len(x), PROXIES)
+    if helped:
+        start_from_points(loss.bank, network(x).detach(), seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        if helped and step % 10 == 0:
+            embeddings = network(x).detach()
+            assignment.refresh(embeddings, loss.bank.proxies)
+            forget_rows(optimiser, loss.bank.proxies, assignment.reseed(loss.bank, embeddings))
+        batch = torch.randperm(len(x), generator=generator)[:48]
+        optimiser.zero_grad()
+        loss(network(x[batch]), labels[batch]).backward()
+        optimiser.step()
+    embeddings = unit_rows(network(x).detach())
+    table = torch.zeros(PROXIES, PRODUCTS)
+    table.index_put_((loss.nearest(embeddings), labels), torch.ones(len(x)), accumulate=True)
+    neighbour = (embeddings @ embeddings.T).fill_diagonal_(-2).argmax(1)
+    return (table.max(1).values.sum() / len(x)).item(), (labels[neighbour] == labels).float().mean().item()
+
+
+def test_training_collapses_alone_and_learns_with_a_start_from_points_and_reseeding() -> None:
+    purity, recall = train(helped=True, seed=1)
+    alone_purity, alone_recall = train(helped=False, seed=1)
+    assert purity > 0.8
+    assert recall > 0.9
+    assert alone_purity < purity - 0.3
+    assert alone_recall < recall

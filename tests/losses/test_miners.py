@@ -1,0 +1,287 @@
+"""Miners against loops over all triples, against pytorch-metric-learning, and at the edges."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytorch_metric_learning import distances as peer_distances
+from pytorch_metric_learning import losses as peer_losses
+from pytorch_metric_learning import miners as peer
+from torch import Tensor, nn
+
+from tests.oracles import mining as oracle
+from univert.core.errors import BadInputError
+from univert.losses.mined_loss import MinedLoss
+from univert.losses.miners import miner as miner_module
+from univert.losses.miners.distance_weighted_miner import DistanceWeightedMiner, log_inverse_density
+from univert.losses.miners.hard_miner import HardMiner
+from univert.losses.miners.miner import Miner, Triplets
+from univert.losses.miners.semi_hard_miner import SemiHardMiner
+from univert.losses.triplet_margin_loss import TripletMarginLoss
+
+MINERS: dict[str, Callable[[], Miner]] = {
+    "semi-hard": lambda: SemiHardMiner(0.5),
+    "semi-hard-all": lambda: SemiHardMiner(0.5, negatives_per_pair=None),
+    "hard": HardMiner,
+    "distance-weighted": DistanceWeightedMiner,
+}
+every_miner = pytest.mark.parametrize("make", MINERS.values(), ids=MINERS.keys())
+
+
+def batch(rows: int, size: int, products: int, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = nn.functional.normalize(torch.randn(rows, size, generator=generator), dim=1)
+    return embeddings, torch.randint(products, (rows,), generator=generator)
+
+
+def listed(triplets: Triplets) -> list[oracle.Triple]:
+    return list(zip(*(index.tolist() for index in triplets), strict=True))
+
+
+def found(triplets: Triplets) -> set[oracle.Triple]:
+    rows = listed(triplets)
+    assert len(rows) == len(set(rows)), "a triplet is listed twice"
+    return set(rows)
+
+
+batches = given(
+    rows=st.integers(1, 16),
+    size=st.integers(2, 8),
+    products=st.integers(1, 6),
+    seed=st.integers(0, 10**6),
+)
+
+
+@batches
+@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("distance", ["squared", "plain"])
+@pytest.mark.parametrize("per_pair", [1, 3, None])
+def test_semi_hard_equals_the_loop_over_all_triples(
+    per_pair: int | None,
+    distance: Literal["squared", "plain"],
+    rows: int,
+    size: int,
+    products: int,
+    seed: int,
+) -> None:
+    embeddings, labels = batch(rows, size, products, seed)
+    miner = SemiHardMiner(0.3, negatives_per_pair=per_pair, distance=distance)
+    expected = oracle.semi_hard(embeddings, labels, 0.3, per_pair, plain=distance == "plain")
+    assert found(miner(embeddings, labels)) == expected
+
+
+@batches
+@settings(max_examples=25, deadline=None)
+def test_hard_equals_the_loop_over_all_triples(rows: int, size: int, products: int, seed: int) -> None:
+    embeddings, labels = batch(rows, size, products, seed)
+    assert found(HardMiner()(embeddings, labels)) == oracle.hardest(embeddings, labels)
+
+
+@batches
+@settings(max_examples=25, deadline=None)
+def test_distance_weighted_gives_each_pair_one_negative(
+    rows: int, size: int, products: int, seed: int
+) -> None:
+    embeddings, labels = batch(rows, size, products, seed)
+    triplets = found(DistanceWeightedMiner()(embeddings, labels))
+    every = set(oracle.triples(labels))
+    assert triplets <= every
+    pairs = Counter((a, p) for a, p, _ in triplets)
+    assert pairs == Counter({(a, p) for a, p, _ in every})
+    for a, _, n in triplets:
+        in_reach = any(oracle.distance(embeddings, a, m) < 1.4**2 for b, _, m in every if b == a)
+        assert not in_reach or oracle.distance(embeddings, a, n) < 1.4**2
+
+
+@every_miner
+def test_verticals_keep_negatives_at_home(make: Callable[[], Miner]) -> None:
+    embeddings, labels = batch(30, 3, 6, 0)
+    verticals = labels % 2
+    triplets = found(make()(embeddings, labels, verticals))
+    assert triplets
+    assert triplets <= set(oracle.triples(labels, verticals))
+    if isinstance(make(), HardMiner):
+        assert triplets == oracle.hardest(embeddings, labels, verticals)
+    if make is MINERS["semi-hard"]:
+        assert triplets == oracle.semi_hard(embeddings, labels, 0.5, 1, verticals=verticals)
+
+
+@every_miner
+def test_blocks_change_nothing(make: Callable[[], Miner], monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings, labels = batch(30, 4, 5, 1)
+    whole = found(make()(embeddings, labels))
+    monkeypatch.setattr(miner_module, "ANCHORS_AT_ONCE", 7)
+    parts = found(make()(embeddings, labels))
+    if isinstance(make(), DistanceWeightedMiner):  # the draws differ
+        whole, parts = {(a, p, 0) for a, p, _ in whole}, {(a, p, 0) for a, p, _ in parts}
+    assert parts == whole
+
+
+def test_agrees_with_pytorch_metric_learning() -> None:
+    embeddings, labels = batch(40, 8, 8, 2)
+    plain = peer_distances.LpDistance(normalize_embeddings=False)
+    expected = peer.TripletMarginMiner(margin=0.2, type_of_triplets="semihard", distance=plain)
+    ours = SemiHardMiner(0.2, negatives_per_pair=None, distance="plain")
+    assert found(ours(embeddings, labels)) == found(expected(embeddings, labels))
+    hard = peer.BatchHardMiner(distance=plain)
+    assert found(HardMiner()(embeddings, labels)) == found(hard(embeddings, labels))
+
+
+@every_miner
+def test_losses_of_both_libraries_take_the_triplets(make: Callable[[], Miner]) -> None:
+    embeddings, labels = batch(40, 8, 8, 3)
+    for loss in (TripletMarginLoss(0.5), peer_losses.TripletMarginLoss(margin=0.5)):
+        leaf = embeddings.clone().requires_grad_()
+        value = MinedLoss(loss, make())(leaf, labels)
+        value.backward()
+        assert value > 0
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [2, 3, 16])
+def test_draws_follow_the_analytic_weights(size: int) -> None:
+    embeddings, labels = batch(12, size, 3, 4)
+    cutoff, limit, copies = 0.3, 1.6, 60
+    embeddings = torch.cat([embeddings, embeddings[:1].expand(copies, -1)])
+    labels = torch.cat([labels, labels[:1].expand(copies)])
+    expected = torch.tensor(oracle.draw_probabilities(embeddings, labels, 12, cutoff, limit))
+    miner = DistanceWeightedMiner(cutoff, limit, generator=torch.Generator().manual_seed(5))
+    anchors, _, negatives = miner(embeddings, labels)
+    drawn = negatives[anchors >= 12]  # by copies of one anchor, for each other
+    counts = torch.bincount(drawn, minlength=len(labels))
+    assert len(drawn) >= copies * (copies - 1)
+    assert (counts[expected == 0] == 0).all()
+    # each count is binomial; 5 standard deviations
+    deviation = (len(drawn) * expected * (1 - expected)).sqrt()
+    assert ((counts - len(drawn) * expected).abs() <= 5 * deviation + 1e-6).all()
+
+
+def test_the_weights_undo_the_density_of_the_sphere() -> None:
+    """Between random points, distances drawn by weight are uniform up to the limit."""
+    generator = torch.Generator().manual_seed(6)
+    points = nn.functional.normalize(torch.randn(3000, 4, generator=generator), dim=1)
+    d = (points[0] - points[1:]).norm(dim=1)
+    inside = d[(d > 0.5) & (d < 1.4)]
+    weights = log_inverse_density(inside.square(), 4, cutoff=0.5).exp()
+    for low in (0.5, 0.8, 1.1):
+        share = weights[(low < inside) & (inside < low + 0.3)].sum() / weights.sum()
+        assert share.item() == pytest.approx(1 / 3, abs=0.06)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 64, 1024, 4096])
+@pytest.mark.parametrize("kind", ["random", "tight", "collapsed", "opposite", "zero", "orthogonal"])
+def test_distance_weighted_is_robust(size: int, kind: str) -> None:
+    rows = 8
+    embeddings = {
+        "random": torch.randn(rows, size, generator=torch.Generator().manual_seed(0)),
+        "tight": 1 + 1e-3 * torch.randn(rows, size, generator=torch.Generator().manual_seed(0)),
+        "collapsed": torch.ones(rows, size),
+        "opposite": torch.ones(rows, size) * (1 - 2 * (torch.arange(rows) % 2))[:, None],
+        "zero": torch.zeros(rows, size),
+        "orthogonal": torch.eye(rows, size),
+    }[kind]
+    labels = torch.arange(rows) % 4
+    for limit in (1.4, 2.0):
+        miner = DistanceWeightedMiner(0.5, limit, generator=torch.Generator().manual_seed(0))
+        triplets = found(miner(embeddings, labels))
+        assert len(triplets) == rows  # one other image a product: each row is an anchor once
+        assert triplets <= set(oracle.triples(labels))
+
+
+@pytest.mark.parametrize("far", [1.0, -1.0], ids=["all in one point", "all out of reach"])
+def test_distance_weighted_falls_back_to_even_draws(far: float) -> None:
+    labels = torch.tensor([0] * 60 + [1, 1, 2, 3])
+    embeddings = torch.tensor([[1.0, 0.0]] * 60 + [[far, 0.0]] * 4)
+    miner = DistanceWeightedMiner(generator=torch.Generator().manual_seed(1))
+    anchors, _, negatives = miner(embeddings, labels)
+    shares = torch.bincount(negatives[anchors < 60], minlength=64) / (60 * 59)
+    assert shares[:60].sum() == 0
+    torch.testing.assert_close(shares[60:], torch.full((4,), 0.25), atol=0.04, rtol=0)
+
+
+def test_draws_repeat_with_the_seed() -> None:
+    embeddings, labels = batch(60, 8, 6, 7)
+
+    def seeded(seed: int) -> list[oracle.Triple]:
+        miner = DistanceWeightedMiner(generator=torch.Generator().manual_seed(seed))
+        return listed(miner(embeddings, labels))
+
+    assert seeded(3) == seeded(3) != seeded(4)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        first = listed(DistanceWeightedMiner()(embeddings, labels))
+        torch.manual_seed(3)
+        assert listed(DistanceWeightedMiner()(embeddings, labels)) == first
+
+
+@every_miner
+@pytest.mark.parametrize(
+    ("rows", "labels"),
+    [(0, []), (1, [0]), (4, [0, 0, 0, 0]), (4, [0, 1, 2, 3])],
+    ids=["empty", "one image", "one product", "no positives"],
+)
+def test_batches_without_triplets_give_none(make: Callable[[], Miner], rows: int, labels: list[int]) -> None:
+    for part in make()(torch.randn(rows, 3), torch.tensor(labels, dtype=torch.long)):
+        assert part.shape == (0,)
+        assert part.dtype == torch.long
+
+
+@every_miner
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_and_autocast_are_computed_in_float32(
+    make: Callable[[], Miner], dtype: torch.dtype
+) -> None:
+    embeddings, labels = batch(24, 6, 4, 8)
+    embeddings = embeddings.to(dtype)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        expected = listed(make()(embeddings.float(), labels))
+        torch.manual_seed(0)
+        assert listed(make()(embeddings, labels)) == expected
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert listed(make()(embeddings, labels)) == expected
+
+
+@every_miner
+def test_no_gradient_flows_through_mining(make: Callable[[], Miner]) -> None:
+    embeddings, labels = batch(24, 6, 4, 9)
+    assert not any(part.requires_grad for part in make()(embeddings.requires_grad_(), labels))
+
+
+@every_miner
+def test_bad_batches_are_refused(make: Callable[[], Miner]) -> None:
+    embeddings, labels = batch(6, 3, 2, 0)
+    for bad in (embeddings[0], embeddings.long()):
+        with pytest.raises(BadInputError, match="floating-point matrix"):
+            make()(bad, labels)
+    for wrong in (labels[:-1], labels.float()):
+        with pytest.raises(BadInputError, match="labels"):
+            make()(embeddings, wrong)
+        with pytest.raises(BadInputError, match="verticals"):
+            make()(embeddings, labels, wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SemiHardMiner(0), "margin"),
+        (lambda: SemiHardMiner(math.nan), "margin"),
+        (lambda: SemiHardMiner(0.1, negatives_per_pair=0), "negatives_per_pair"),
+        (lambda: SemiHardMiner(0.1, distance="cosine"), "distance"),  # type: ignore[arg-type]
+        (lambda: DistanceWeightedMiner(0), "cutoff"),
+        (lambda: DistanceWeightedMiner(1.5, 1.4), "cutoff"),
+        (lambda: DistanceWeightedMiner(0.5, 2.5), "cutoff"),
+    ],
+)
+def test_settings_are_checked(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        make()

@@ -1,0 +1,348 @@
+"""The tool that builds the glyph data set, on tiny fonts made here."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fontTools")
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.ttLib import TTCollection, TTFont
+
+import build_glyphs
+from glyph_drawing import LARGEST_INK_PX, SAME_DRAWING, SIDE_PX, Kept, draw, encode, survey
+from glyph_fonts import Face, character_map, faces_by_code, find_faces
+from glyph_products import PLACEHOLDER, Drawings, choose, limited, repeated_characters, table
+from glyph_scripts import VERTICALS, vertical_of
+from univert.core.records import SPLITS
+from univert.data.catalogue import Catalogue
+
+EM = 1000
+Outline = list[tuple[int, int]]
+SQUARE: Outline = [(100, 0), (100, 500), (600, 500), (600, 0)]
+BOX: Outline = [(50, 0), (50, 700), (450, 700), (450, 0)]
+
+
+def shape(key: object, *, low: int = 100, high: int = 700) -> Outline:
+    rng = random.Random(str(key))
+    return [(rng.randrange(low, high), rng.randrange(low, high)) for _ in range(5)]
+
+
+def write_font(
+    path: Path, family: str, outlines: dict[str, Outline], *, style: str = "Regular", weight: int = 400
+) -> Path:
+    """A font with a glyph a character; an empty outline is a blank glyph, `.notdef` is a box."""
+    glyphs = {".notdef": BOX} | {f"uni{ord(character):04X}": points for character, points in outlines.items()}
+    drawn = {}
+    for name, points in glyphs.items():
+        pen = TTGlyphPen(None)
+        if points:
+            pen.moveTo(points[0])
+            for point in points[1:]:
+                pen.lineTo(point)
+            pen.closePath()
+        drawn[name] = pen.glyph()
+    builder = FontBuilder(EM, isTTF=True)
+    builder.setupGlyphOrder(list(glyphs))
+    builder.setupCharacterMap({ord(character): f"uni{ord(character):04X}" for character in outlines})
+    builder.setupGlyf(drawn)
+    builder.setupHorizontalMetrics(dict.fromkeys(glyphs, (800, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": family, "styleName": style})
+    builder.setupOS2(usWeightClass=weight)
+    builder.setupPost()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    builder.save(path)
+    return path
+
+
+def write_face(path: Path, outlines: dict[str, Outline]) -> Face:
+    write_font(path, path.stem, outlines)
+    return Face(family=path.stem, path=path, index=0)
+
+
+@pytest.mark.parametrize(
+    ("character", "vertical"),
+    [
+        ("A", "latin"),
+        ("Ж", "cyrillic"),
+        ("ψ", "greek"),
+        ("ب", "arabic"),
+        ("क", "devanagari"),
+        ("한", "hangul"),
+        ("漢", "han"),
+        ("→", "symbols"),
+        ("€", "symbols"),
+        ("㎏", "symbols"),  # spelled out by normalisation
+        ("㊗", "symbols"),  # out of its circle
+        ("\uff21", None),  # fullwidth A
+        ("ﬁ", None),  # a ligature
+        ("ﺏ", None),  # a presentation form
+        ("\uf900", None),  # a compatibility ideograph
+        ("⼀", None),  # a radical
+        ("ᄀ", None),  # a piece of a syllable
+        ("\u0301", None),  # a combining mark
+        ("5", None),  # common to the scripts, and no symbol
+        ("א", None),  # another script
+    ],
+)
+def test_characters_belong_to_the_vertical_of_their_script(character: str, vertical: str | None) -> None:
+    assert vertical_of(character) == vertical
+
+
+def test_one_regular_face_of_each_family_is_found(tmp_path: Path) -> None:
+    write_font(tmp_path / "a-bold.ttf", "First", {"A": SQUARE}, style="Bold", weight=700)
+    write_font(tmp_path / "b" / "regular.ttf", "First", {"A": SQUARE})
+    write_font(tmp_path / "b" / "slanted.ttf", "First", {"A": SQUARE}, style="Oblique")
+    write_font(tmp_path / "c.otf", "Second", {"A": SQUARE}, style="Light", weight=300)
+    write_font(tmp_path / "d.ttf", "STIXSizeOneSym", {"A": SQUARE})
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    (tmp_path / "alias.ttf").symlink_to(tmp_path / "c.otf")
+    (tmp_path / "readme.txt").write_text("not a font either")
+    found = find_faces(tmp_path)
+    assert [(face.family, face.path.name) for face in found] == [
+        ("First", "regular.ttf"),
+        ("Second", "c.otf"),
+    ]
+
+
+def test_a_character_map_leaves_out_what_is_missing_or_no_product(tmp_path: Path) -> None:
+    path = write_font(tmp_path / "font.ttf", "Font", {"A": SQUARE, "B": SQUARE, "5": SQUARE})
+    with TTFont(path) as font:
+        for one in font["cmap"].tables:
+            one.cmap[ord("B")] = ".notdef"
+        font.save(path)
+    found = character_map(Face(family="Font", path=path, index=0))
+    assert found.codes.tolist() == [ord("A")]
+    assert found.glyphs.tolist() == [1]
+
+
+def test_faces_of_a_collection_that_share_a_glyph_count_once(tmp_path: Path) -> None:
+    collection = TTCollection()
+    for region in ("East", "West"):
+        collection.fonts.append(
+            TTFont(write_font(tmp_path / f"{region}.ttf", region, {"A": SQUARE, "B": BOX}))
+        )
+    collection.save(tmp_path / "both.ttc", shareTables=True)
+    for region in ("East", "West"):
+        (tmp_path / f"{region}.ttf").unlink()
+    faces = [*find_faces(tmp_path), write_face(tmp_path / "other" / "other.ttf", {"A": SQUARE})]
+    assert [(face.family, face.index) for face in faces] == [("East", 0), ("West", 1), ("other", 0)]
+    assert faces_by_code([character_map(face) for face in faces]) == {ord("A"): [0, 2], ord("B"): [0]}
+
+
+def test_a_drawing_has_its_ink_in_the_middle_and_keeps_the_size_of_the_em(tmp_path: Path) -> None:
+    face = write_face(tmp_path / "font.ttf", {"A": SQUARE, "B": [(0, 0), (0, 250), (250, 250), (250, 0)]})
+    large, small = draw(face, "A"), draw(face, "B")
+    assert large is not None
+    assert small is not None
+    assert large.shape == (SIDE_PX, SIDE_PX)
+    for ink, side in ((large, 18), (small, 9)):  # half an em, and a quarter, of 36 px
+        rows, columns = np.nonzero(ink)
+        for places in (rows, columns):
+            assert abs((places.max() - places.min() + 1) - side) <= 1
+            assert abs(places.min() - (SIDE_PX - 1 - places.max())) <= 1
+    with Image.open(io.BytesIO(encode(large))) as image:
+        assert (image.mode, image.size) == ("L", (SIDE_PX, SIDE_PX))
+        assert np.array_equal(255 - np.asarray(image), large)
+
+
+def test_what_would_be_cut_off_is_made_smaller(tmp_path: Path) -> None:
+    face = write_face(tmp_path / "font.ttf", {"A": [(-200, 0), (-200, 900), (1500, 900), (1500, 0)]})
+    ink = draw(face, "A")
+    assert ink is not None
+    rows, columns = np.nonzero(ink)
+    assert columns.max() - columns.min() + 1 == LARGEST_INK_PX
+    assert 20 <= rows.max() - rows.min() + 1 <= 26
+
+
+@pytest.mark.parametrize(
+    ("character", "outline"),
+    [
+        ("A", []),  # blank
+        ("A", BOX),  # the box of .notdef under another name
+        ("A", [(0, 0), (0, 30), (30, 30), (30, 0)]),  # a speck
+        ("A", [(-5000, 0), (-5000, 500), (5000, 500), (5000, 0)]),  # far too wide
+        ("B", SQUARE),  # not in the font
+    ],
+)
+def test_what_shows_no_character_is_no_drawing(tmp_path: Path, character: str, outline: Outline) -> None:
+    assert draw(write_face(tmp_path / "font.ttf", {"A": outline}), character) is None
+
+
+def test_a_survey_tells_new_drawings_from_repeats(tmp_path: Path) -> None:
+    outlines = [SQUARE, SQUARE, shape(1), [], shape(2), [(x + 2, y) for x, y in shape(1)]]
+    faces = [write_face(tmp_path / f"{place}.ttf", {"A": outline}) for place, outline in enumerate(outlines)]
+    found = survey(faces, "A")
+    assert [(place, distinct) for place, _, distinct in found] == [
+        (0, True),
+        (1, False),
+        (2, True),
+        (4, True),
+        (5, False),
+    ]
+    assert found[0][1] == found[1][1] != found[2][1]
+
+
+def test_drawings_differ_by_the_squares_of_their_half_size() -> None:
+    rng = np.random.default_rng(0)
+
+    def half(ink: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(ink).reduce(2), np.float64)
+
+    differed = 0
+    for noise in (5, 20, 35, 60, 200):
+        one = rng.integers(0, 256, (SIDE_PX, SIDE_PX)).astype(np.uint8)
+        other = np.clip(one + rng.normal(0, noise, one.shape), 0, 255).astype(np.uint8)
+        a, b = half(one), half(other)
+        gap = ((a - b) ** 2).sum() / ((a**2).sum() + (b**2).sum())
+        if abs(gap - SAME_DRAWING) < 1e-3:
+            continue
+        kept = Kept(2)
+        assert kept.is_new(one)
+        assert kept.is_new(other) == (gap > SAME_DRAWING)
+        differed += gap > SAME_DRAWING
+    assert 0 < differed < 5
+
+
+def drawings_of(text: str, faces: int, *, same: dict[str, str] | None = None) -> Drawings:
+    """Every face draws every character its own way, but those in `same` like another one."""
+    return {
+        ord(character): [
+            (face, hash(((same or {}).get(character, character), face)), True) for face in range(faces)
+        ]
+        for character in text
+    }
+
+
+FACES = [Face(family=f"family {number}", path=Path(f"{number}.ttf"), index=0) for number in range(6)]
+
+
+def test_a_product_needs_enough_fonts_and_takes_no_more_than_asked() -> None:
+    found = drawings_of("ABΣ", 6)
+    found[ord("B")] = found[ord("B")][:3]
+    found[ord("Σ")] = [(face, digest, face % 2 == 0) for face, digest, _ in found[ord("Σ")]]
+    products = choose(found, FACES, fonts_per_product=4, min_fonts=3)
+    assert [(chr(one.code), one.vertical, len(one.faces)) for one in products] == [
+        ("A", "latin", 4),
+        ("B", "latin", 3),
+        ("Σ", "greek", 3),
+    ]
+    assert [chr(one.code) for one in choose(found, FACES, fonts_per_product=4, min_fonts=4)] == ["A"]
+
+
+def test_a_character_drawn_like_an_earlier_one_is_left_out_within_its_vertical_only() -> None:
+    # Latin Đ, Ð and Ɖ are one drawing in most fonts; Greek Alpha is Latin A, and stays
+    found = drawings_of("AÐĐƉ\u0391", 6, same={"Đ": "Ð", "Ɖ": "Ð", "\u0391": "A"})
+    found[ord("Ɖ")] = [
+        (face, digest if face < 3 else face, distinct) for face, digest, distinct in found[ord("Ɖ")]
+    ]
+    assert repeated_characters(found) >= {ord("Đ")}
+    products = choose(found, FACES, fonts_per_product=6, min_fonts=6)
+    assert "".join(chr(one.code) for one in products) == "AÐƉ\u0391"  # half of the fonts is not most
+
+
+def test_pixels_that_stand_for_many_characters_are_no_drawing() -> None:
+    text = "ABCDEFGHIJKL"
+    found = drawings_of(text, 5)
+    for character in text[:PLACEHOLDER]:
+        found[ord(character)][4] = (4, 123, True)
+    products = choose(found, FACES, fonts_per_product=8, min_fonts=4)
+    assert [len(one.faces) for one in products] == [4] * PLACEHOLDER + [5] * (len(text) - PLACEHOLDER)
+
+
+def test_a_limit_draws_products_of_each_vertical_at_random() -> None:
+    products = choose(drawings_of("ABCDEFGHΓΔΘ", 5), FACES, fonts_per_product=5, min_fonts=5)
+    chosen = limited(products, 4, seed=0)
+    assert [row["products"] for row in table(chosen)] == [3, 4, 7]
+    assert chosen == limited(products, 4, seed=0)
+    assert chosen != limited(products, 4, seed=1)
+    assert limited(products, None, seed=0) == products
+
+
+LATIN, GREEK = "ABCDEFGHIJ", "ΓΔΘΛΞΠΣΦΨΩ"
+
+
+@pytest.fixture(scope="module")
+def fonts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fonts")
+    for number in range(7):
+        text = LATIN + GREEK if number < 6 else LATIN
+        write_font(folder / f"{number}.ttf", f"Family {number}", {one: shape((one, number)) for one in text})
+    return folder
+
+
+def run_tool(fonts: Path, out: Path, *more: str) -> int:
+    arguments = ["--fonts", str(fonts), "--out", str(out), "--scripts", "latin", "greek", *more]
+    return build_glyphs.main([*arguments, *(() if "--processes" in more else ("--processes", "1"))])
+
+
+def test_the_tool_builds_a_catalogue(fonts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, sheet = tmp_path / "glyphs.lance", tmp_path / "sheet.png"
+    assert run_tool(fonts, out, "--fonts-per-product", "6", "--sheet", str(sheet)) == 0
+    catalogue = Catalogue.open(out)
+    assert catalogue.verticals == ["greek", "latin"]
+    assert len(catalogue) == 6 * len(LATIN + GREEK)
+    assert set(catalogue.column("product")) == {f"U+{ord(character):04X}" for character in LATIN + GREEK}
+    assert set(catalogue.column("brand")) == {f"Family {number}" for number in range(7)}
+    assert set(catalogue.column("style")) == {"Basic Latin", "Greek and Coptic"}
+    assert set(catalogue.column("split")) <= set(SPLITS)
+    for product in ("U+0041", "U+03A9"):
+        own = np.flatnonzero(catalogue.column("product") == product)
+        assert len(set(catalogue.column("split")[own])) == 1
+        assert len(set(catalogue.image_bytes(own))) == 6
+    with Image.open(io.BytesIO(catalogue.image_bytes([0])[0])) as image:
+        assert image.size == (SIDE_PX, SIDE_PX)
+    with Image.open(sheet) as image:
+        assert image.width > 6 * SIDE_PX
+    made = json.loads(out.with_suffix(".json").read_text())
+    assert made["catalogue"] == catalogue.fingerprint
+    assert made["verticals"][-1] == {"script": "all", "products": 20, "images": 120, "fonts": 7}
+    assert "| latin | 10 | 60 | 7 |" in capsys.readouterr().out
+
+
+def test_the_same_options_give_the_same_catalogue(fonts: Path, tmp_path: Path) -> None:
+    prints = []
+    for name, more in (("a", ()), ("b", ()), ("c", ("--seed", "1")), ("d", ("--products-limit", "5"))):
+        assert run_tool(fonts, tmp_path / name, "--fonts-per-product", "5", *more) == 0
+        prints.append(Catalogue.open(tmp_path / name).fingerprint)
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+
+
+@pytest.mark.slow
+def test_processes_change_nothing(fonts: Path, tmp_path: Path) -> None:
+    assert run_tool(fonts, tmp_path / "a") == 0
+    assert run_tool(fonts, tmp_path / "b", "--processes", "2") == 0
+    assert Catalogue.open(tmp_path / "a").fingerprint == Catalogue.open(tmp_path / "b").fingerprint
+
+
+def test_too_few_fonts_is_said_with_the_packages_to_install(
+    fonts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_tool(fonts, tmp_path / "out", "--min-fonts", "7") == 2
+    message = capsys.readouterr().err
+    assert "too few fonts for greek" in message
+    assert "found 7 families" in message
+    assert "apt-get install" in message
+    assert "fonts-gfs-didot" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_packages_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert build_glyphs.main(["--packages"]) == 0
+    names = capsys.readouterr().out.split()
+    assert len(names) == len(set(names))
+    assert {"fonts-noto-cjk", "fonts-nanum", "fonts-lohit-deva", "fonts-hosny-amiri"} <= set(names)
+    assert all(name.startswith("fonts-") for name in names)
+    assert set(build_glyphs.PACKAGES) == set(VERTICALS)

@@ -1,0 +1,166 @@
+"""Mining on the drawn catalogue through a real index, and training on what it finds: resumable to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from univert.core.errors import BadInputError
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.data.duplicates import NearDuplicates, picture_hashes
+from univert.data.mined import StrongNegatives
+from univert.data.samplers import PKSampler, StrongNegativeSampler
+from univert.losses.mined_loss import MinedLoss
+from univert.losses.miners.distance_weighted_miner import DistanceWeightedMiner
+from univert.losses.triplet_margin_loss import TripletMarginLoss
+from univert.training.loop import Fit, Task, fit
+from univert.training.objectives import LabelObjective
+from univert.training.recipe import Recipe
+from univert.training.remining import ReminingSampler, miner_of
+from univert.training.specialists import labelled_products
+from univert.training.workshop import Workshop
+
+
+@pytest.fixture
+def workshop(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> Workshop:
+    loop = replace(recipe.specialists.loop, min_steps=14, checkpoint_every_steps=3)
+    recipe = replace(recipe, specialists=replace(recipe.specialists, loop=loop))
+    return Workshop(Run(tmp_path / "run"), catalogue, recipe)
+
+
+class Interrupted(nn.Module):
+    """A loss that Ctrl-C meets at some step."""
+
+    def __init__(self, loss: nn.Module, step: int) -> None:
+        super().__init__()
+        self.loss, self.left = loss, step
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        loss: Tensor = self.loss(embeddings, labels)
+        return loss
+
+
+def train(workshop: Workshop, loss: nn.Module, folder: Path) -> tuple[Fit, Tensor, ReminingSampler]:
+    products = labelled_products(workshop, workshop.is_train)
+    embedder = workshop.new_embedder()
+    near = NearDuplicates(hashes=picture_hashes(workshop.catalogue))
+    sampler = ReminingSampler(
+        miner_of(embedder, workshop.source, products, workshop.verticals, margin=0.5, protect=near),
+        lambda mined: StrongNegativeSampler(
+            products, mined, batch_size=12, images_per_product=3, negatives_per_anchor=1
+        ),
+        every_steps=5,
+        folder=folder,
+    )
+    task = Task(
+        name="test",
+        embedder=embedder,
+        trunk="frozen",
+        partial_blocks=1,
+        objective=LabelObjective(loss, products),
+        sampler=sampler,
+        source=workshop.source,
+        score=workshop.scorer(embedder),
+    )
+    done = fit(task, workshop.recipe.specialists.loop, seed=0, folder=folder)
+    head = torch.cat([v.detach().float().flatten() for v in embedder.head.state_dict().values()])
+    return done, head, sampler
+
+
+def test_mined_on_the_drawn_catalogue_and_trained_on(workshop: Workshop, tmp_path: Path) -> None:
+    done, _, sampler = train(workshop, TripletMarginLoss(0.5), tmp_path / "a")
+    assert done.steps == 14
+    assert np.isfinite([value for _, value in done.history.loss_curve]).all()
+    names = sorted(path.name for path in (tmp_path / "a").glob("strong-*"))
+    assert names == [f"strong-negatives-{number}.safetensors" for number in range(3)]
+    products, verticals = labelled_products(workshop, workshop.is_train), workshop.verticals
+    tables = [sampler.table(step) for step in (0, 5, 10)]
+    assert any(len(table) for table in tables)
+    for table in tables:
+        assert 0 < table.statistics.share <= 1 or not len(table)
+        assert (products[table.anchors] == products[table.positives]).all()
+        for anchor, negatives in zip(table.anchors, table.negatives, strict=True):
+            negatives = negatives[negatives >= 0]
+            assert (products[negatives] >= 0).all()
+            assert (products[negatives] != products[anchor]).all()
+            assert (verticals[negatives] == verticals[anchor]).all()
+    assert any(not np.array_equal(tables[0].negatives, table.negatives) for table in tables[1:])
+    for step in range(14):
+        assert (products[sampler.batch(step)] >= 0).all()
+
+
+@pytest.mark.parametrize("step", [2, 5, 6, 11])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(lambda: TripletMarginLoss(0.5), id="triplet"),
+        pytest.param(
+            lambda: MinedLoss(TripletMarginLoss(0.5, mining="all"), DistanceWeightedMiner()), id="mined"
+        ),
+    ],
+)
+def test_interrupted_anywhere_it_ends_with_the_same_weights(
+    workshop: Workshop, tmp_path: Path, step: int, loss: type[nn.Module]
+) -> None:
+    _, expected, _ = train(workshop, loss(), tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        train(workshop, Interrupted(loss(), step), tmp_path / "b")
+    done, found, _ = train(workshop, Interrupted(loss(), 10**6), tmp_path / "b")
+    assert done.steps == 14
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_table_is_mined_once_and_kept(tmp_path: Path) -> None:
+    products = np.repeat(np.arange(6), 2)
+    mined = []
+
+    def mine() -> StrongNegatives:
+        mined.append(len(mined))
+        return StrongNegatives.none()
+
+    def sampler(key: str = "") -> ReminingSampler:
+        return ReminingSampler(
+            mine,
+            lambda table: StrongNegativeSampler(products, table, batch_size=8, images_per_product=2),
+            every_steps=10,
+            folder=tmp_path,
+            key=key,
+        )
+
+    first = sampler()
+    batches = [first.batch(step) for step in range(25)]
+    assert len(mined) == 3
+    again = sampler()
+    for step in reversed(range(25)):
+        np.testing.assert_array_equal(again.batch(step), batches[step])
+    assert len(mined) == 3
+    sampler(key="another margin").batch(0)
+    assert len(mined) == 4
+    plain = PKSampler(products, products_per_batch=4, images_per_product=2)
+    assert (first.batch_size, len(batches[0])) == (plain.batch_size, plain.batch_size)
+
+
+def test_mining_leaves_the_model_as_it_was(workshop: Workshop) -> None:
+    products = labelled_products(workshop, workshop.is_train)
+    embedder = workshop.new_embedder()
+    mine = miner_of(embedder, workshop.source, products)
+    for training in (True, False):
+        embedder.train(training)
+        before = torch.random.get_rng_state()
+        mine()
+        assert embedder.training is training
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_every_steps_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="every_steps"):
+        ReminingSampler(StrongNegatives.none, lambda _: None, every_steps=0, folder=tmp_path)  # type: ignore[arg-type, return-value]

@@ -1,0 +1,106 @@
+"""The reproduction of a benchmark, end to end on a miniature in the exact layout."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from univert.core.errors import BadInputError
+from univert.training import reproduce as module
+from univert.training.protocols import document_recipe, modern_recipe
+from univert.training.recipe import Recipe
+from univert.training.reproduce import check_choices, reproduce
+
+
+def miniature_birds(root: Path) -> Path:
+    """CUB-200-2011 with 12 of its species on either side of the split, 3 images each."""
+    rng = np.random.default_rng(0)
+    images, labels, classes = [], [], []
+    number = 0
+    for species in [*range(1, 13), *range(101, 113)]:
+        name = f"{species:03}.Bird"
+        classes.append(f"{species} {name}")
+        colour = rng.integers(0, 255, 3)
+        for picture in range(3):
+            number += 1
+            place = root / "images" / name / f"{picture}.jpg"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            noise = rng.integers(-20, 20, (40, 50, 3))
+            Image.fromarray((colour + noise).clip(0, 255).astype(np.uint8)).save(place)
+            images.append(f"{number} {name}/{picture}.jpg")
+            labels.append(f"{number} {species}")
+    for file, lines in (("images", images), ("image_class_labels", labels), ("classes", classes)):
+        (root / f"{file}.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, recipe: Recipe) -> None:
+    """The document's recipe with a network that trains in a second."""
+
+    def shrunk(*args: object, **options: object) -> Recipe:
+        made = document_recipe(*args, **options)  # type: ignore[arg-type]
+        model = dataclasses.replace(
+            made.model, base_network="timm/test_efficientnet", image_size_px=32, size=8
+        )
+        loop = dataclasses.replace(made.specialists.loop, evaluations=2)
+        return dataclasses.replace(
+            made, model=model, specialists=dataclasses.replace(made.specialists, loop=loop)
+        )
+
+    monkeypatch.setattr(module, "document_recipe", shrunk)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("loss", ["proxy-nca", "triplet"])
+def test_a_benchmark_is_trained_on_and_measured(tmp_path: Path, loss: str) -> None:
+    root = miniature_birds(tmp_path / "CUB_200_2011")
+    chosen = check_choices("cub200", loss, "document")
+    options = {"loss": chosen.loss, "pretrained": False, "epochs": 2, "verify": False}
+    result = reproduce("cub200", root, tmp_path / "run", **options)  # type: ignore[arg-type]
+    assert set(result.figures()) == {"R@1", "R@2", "R@4", "R@8", "NMI"}
+    assert result.published["R@1"] == {"proxy-nca": 49.21, "triplet": 42.59}[loss]
+    assert result.evaluation.merged is not None
+    assert result.evaluation.merged.products == 12
+    stored = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert stored["figures"] == result.figures()
+    before = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert reproduce("cub200", root, tmp_path / "run", **options).figures() == result.figures()  # type: ignore[arg-type]
+    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_document_protocol_is_what_the_document_says() -> None:
+    recipe = document_recipe("proxy-nca", 6_000)
+    assert recipe.model.base_network == "inception_v2"
+    assert (recipe.model.size, recipe.model.image_size_px) == (64, 227)
+    assert recipe.model.centre_share == pytest.approx(227 / 256)
+    assert recipe.data.augmentation.min_scale == recipe.data.augmentation.max_scale
+    loop = recipe.specialists.loop
+    assert (loop.optimiser, loop.batch_size, loop.decay) == ("rmsprop", 32, 0.94)
+    assert loop.decay_every_steps == 187
+    assert recipe.specialists.loss_options == {"softmax_scale": 1.0, "form": "paper"}
+
+
+def test_the_modern_protocol_is_proxy_nca_plus_plus() -> None:
+    recipe = modern_recipe("proxy-nca", 6_000)
+    assert (recipe.model.base_network, recipe.model.pooling) == ("timm/resnet50", "max")
+    assert recipe.specialists.loss_options["label_smoothing"] == 0.1
+    loop = recipe.specialists.loop
+    assert loop.proxy_learning_rate > 1000 * loop.trunk_learning_rate
+
+
+def test_names_are_checked() -> None:
+    with pytest.raises(BadInputError, match="dataset must be one of cub200"):
+        check_choices("birds", "triplet", "document")
+    with pytest.raises(BadInputError, match="protocol must be one of document, modern"):
+        check_choices("sop", "triplet", "old")
+
+
+def test_a_data_set_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="cars"):
+        reproduce("cars196", tmp_path / "nowhere", tmp_path / "run", pretrained=False)
