@@ -3,10 +3,10 @@
     python bench/proxies.py [--seeds 0 1 2] [--steps 600] [--processes 2] [--out FOLDER]
 
 Frozen base network, cached features, 64-d embeddings, zero-shot test products. Every loss is shown the same images
-of the same number of batches. Its head learning rate is the best of RATES by the validation MAP@R of one run each
-(the proxies' is always PROXY_FACTOR times the head's): the same search for all. The weights kept are those of the best
-look at the validation split. Nothing is chosen on test data. A run that is finished is not done again; results go to
-bench/results/proxies.md, plots to docs/images/.
+of the same number of batches. Its learning rates are the best of six trials by validation MAP@R: six rates of the head
+for losses on data points (POINT_RATES), six pairs of the head's and the proxies' for the others (PROXY_RATES), the same
+search for all. The weights kept are those of the best look at the validation split. Nothing is chosen on test data.
+A run that is finished is not done again; results go to bench/results/proxies.md, plots to docs/images/.
 """
 
 from __future__ import annotations
@@ -32,14 +32,23 @@ from univert.data.bundled import build_sample
 from univert.data.catalogue import Catalogue
 from univert.evaluation.evaluate import evaluate_vectors
 from univert.evaluation.ranking import recall_at_k
-from univert.losses.registry import LOSSES, LossName
+from univert.losses.registry import LOSSES, LossName, LossOption
 from univert.models.config import EmbedderConfig
-from univert.training.recipe import LoopConfig, LossOption, Recipe, SpecialistsConfig
+from univert.training.recipe import LoopConfig, Recipe, SpecialistsConfig
 from univert.training.specialists import label_lesson
 from univert.training.workshop import Workshop
 
-RATES = (3e-4, 1e-3, 3e-3, 1e-2)
-PROXY_FACTOR = 30
+Rates = tuple[float, float]
+"""Learning rates of the head and of the proxies."""
+POINT_RATES: tuple[Rates, ...] = tuple((rate, 1.0) for rate in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
+PROXY_RATES: tuple[Rates, ...] = (
+    (3e-4, 1e-2),
+    (3e-4, 1e-1),
+    (1e-3, 1e-2),
+    (1e-3, 1e-1),
+    (3e-3, 1e-2),
+    (3e-3, 1e-1),
+)
 RATIOS = (0.1, 0.25, 0.5, 1, 2)
 LOOKS = 40
 RESULTS = Path(__file__).parent / "results"
@@ -53,7 +62,7 @@ class Trial:
     Attributes:
         loss: which.
         options: of the loss.
-        rate: of the head.
+        rates: of the head and of the proxies.
         ratio: proxies per product.
         start: of the proxies.
         seed: of everything.
@@ -61,7 +70,7 @@ class Trial:
     """
 
     loss: LossName
-    rate: float
+    rates: Rates
     seed: int
     steps: int
     options: dict[str, LossOption] = field(default_factory=dict)
@@ -75,15 +84,36 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A row of the table: a loss and its options."""
+    """A row of the table: a loss, its options, and where its proxies start."""
 
     title: str
     loss: LossName
     options: dict[str, LossOption] = field(default_factory=dict)
+    start: str = "random"
+
+    @property
+    def search(self) -> tuple[Rates, ...]:
+        return POINT_RATES if LOSSES[self.loss].proxies == "none" else PROXY_RATES
+
+    def trial(self, rates: Rates, seed: int, steps: int, ratio: float = 1.0) -> Trial:
+        options = self.options
+        return Trial(
+            loss=self.loss,
+            options=options,
+            start=self.start,
+            rates=rates,
+            seed=seed,
+            steps=steps,
+            ratio=ratio,
+        )
 
 
 CONTENDERS = [
-    *(Contender(title=entry.title, loss=name) for name, entry in LOSSES.items()),
+    *(
+        Contender(title=entry.title, loss=name, start="data" if entry.proxies == "dynamic" else "random")
+        for name, entry in LOSSES.items()
+    ),
+    Contender(title="Proxy-NCA, started from the data", loss="proxy-nca", start="data"),
     Contender(title="Proxy-NCA, as printed", loss="proxy-nca", options={"form": "paper"}),
     Contender(title="Proxy-NCA, label smoothing 0.1", loss="proxy-nca", options={"label_smoothing": 0.1}),
 ]
@@ -107,8 +137,8 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
     loop = LoopConfig(
         epochs=1,
         min_steps=trial.steps,
-        learning_rate=trial.rate,
-        proxy_learning_rate=PROXY_FACTOR * trial.rate,
+        learning_rate=trial.rates[0],
+        proxy_learning_rate=trial.rates[1],
         evaluations=LOOKS,
         patience=LOOKS + 1,
     )
@@ -144,7 +174,7 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
     place.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(place, json.dumps(result))
     print(
-        f"{trial.loss} {trial.options or ''} rate {trial.rate:g} ratio {trial.ratio:g} seed {trial.seed}: "
+        f"{trial.loss} {trial.options or ''} rates {trial.rates} ratio {trial.ratio:g} seed {trial.seed}: "
         f"val {record['best_score']:.4f}, {result['seconds']:.0f} s",
         flush=True,
     )
@@ -165,23 +195,23 @@ class Bench:
         with context.Pool(self._processes) as pool:
             return pool.starmap(run_trial, [(self._out, trial) for trial in trials], chunksize=1)
 
-    def tuned_rate(self, contenders: list[Contender], steps: int, seed: int) -> dict[str, float]:
-        trials = [
-            Trial(loss=one.loss, options=one.options, rate=rate, seed=seed, steps=steps)
-            for one in contenders
-            for rate in RATES
-        ]
-        results = self.run(trials)
+    def tune(self, contenders: list[Contender], steps: int, seed: int) -> dict[str, Rates]:
+        """The rates of the best validation score, one run each."""
+        results = iter(self.run([one.trial(r, seed, steps) for one in contenders for r in one.search]))
         best = {}
-        for number, one in enumerate(contenders):
-            mine = results[number * len(RATES) : (number + 1) * len(RATES)]
-            best[one.title] = max(mine, key=lambda result: result["record"]["best_score"])["trial"]["rate"]
+        for one in contenders:
+            scores = {rates: next(results)["record"]["best_score"] for rates in one.search}
+            best[one.title] = max(scores, key=lambda rates: scores[rates])
         return best
 
 
 def spread(values: list[float], *, scale: float = 100, digits: int = 1) -> str:
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{scale * statistics.mean(values):.{digits}f} ± {scale * deviation:.{digits}f}"
+
+
+def rates_of(rates: Rates) -> str:
+    return f"{rates[0]:g}" if rates in POINT_RATES else f"{rates[0]:g}, {rates[1]:g}"
 
 
 def recall_curve(results: list[dict[str, Any]]) -> list[tuple[int, float]]:
@@ -198,16 +228,11 @@ def steps_to(curve: list[tuple[int, float]], level: float) -> int | None:
 
 
 def losses_part(bench: Bench, seeds: list[int], steps: int) -> tuple[list[str], dict[str, Any]]:
-    rates = bench.tuned_rate(CONTENDERS, steps, seeds[0])
-    trials = [
-        Trial(loss=one.loss, options=one.options, rate=rates[one.title], seed=seed, steps=steps)
-        for one in CONTENDERS
-        for seed in seeds
-    ]
-    found = bench.run(trials)
+    rates = bench.tune(CONTENDERS, steps, seeds[0])
+    found = bench.run([one.trial(rates[one.title], seed, steps) for one in CONTENDERS for seed in seeds])
     rows = {one.title: found[i * len(seeds) : (i + 1) * len(seeds)] for i, one in enumerate(CONTENDERS)}
     lines = [
-        "| loss | R@1 | R@2 | R@4 | R@8 | NMI | mean within R@1 | head rate |",
+        "| loss | R@1 | R@2 | R@4 | R@8 | NMI | mean within R@1 | head, proxy rate |",
         "|---|---|---|---|---|---|---|---|",
     ]
     figure = _merged_figure
@@ -217,7 +242,7 @@ def losses_part(bench: Bench, seeds: list[int], steps: int) -> tuple[list[str], 
         recalls = [spread([figure(k)(result) for result in results]) for k in ("1", "2", "4", "8")]
         nmi = spread([result["evaluation"]["merged"]["nmi"]["value"] for result in results])
         within = spread([result["evaluation"]["mean_within"]["recall_at_1"] for result in results])
-        lines.append(f"| {title} | {' | '.join(recalls)} | {nmi} | {within} | {rates[title]:g} |")
+        lines.append(f"| {title} | {' | '.join(recalls)} | {nmi} | {within} | {rates_of(rates[title])} |")
     curves = {title: recall_curve(results) for title, results in rows.items()}
     triplet = curves[LOSSES["triplet"].title]
     level = statistics.mean(value for _, value in triplet[-3:])
@@ -247,20 +272,24 @@ def _merged_figure(k: str) -> Callable[[dict[str, Any]], float]:
 
 
 def ratios_part(
-    bench: Bench, seeds: list[int], steps: int, rates: dict[str, float]
+    bench: Bench, seeds: list[int], steps: int, rates: Mapping[str, Rates]
 ) -> tuple[list[str], dict[str, Any]]:
-    kinds: dict[str, tuple[LossName, str]] = {
-        "static": ("proxy-nca", "random"),
-        "dynamic": ("dynamic-proxy-nca", "random"),
-        "dynamic, proxies started from the data": ("dynamic-proxy-nca", "data"),
+    static, dynamic = LOSSES["proxy-nca"].title, LOSSES["dynamic-proxy-nca"].title
+    kinds = {
+        "static": (Contender(title=static, loss="proxy-nca"), rates[static]),
+        "dynamic": (Contender(title=dynamic, loss="dynamic-proxy-nca", start="data"), rates[dynamic]),
+        "dynamic, random start": (Contender(title=dynamic, loss="dynamic-proxy-nca"), rates[dynamic]),
     }
-    trials = [
-        Trial(loss=loss, rate=rates[LOSSES[loss].title], ratio=ratio, start=start, seed=seed, steps=steps)
-        for loss, start in kinds.values()
-        for ratio in RATIOS
-        for seed in seeds
-    ]
-    found = iter(bench.run(trials))
+    found = iter(
+        bench.run(
+            [
+                one.trial(at, seed, steps, ratio)
+                for one, at in kinds.values()
+                for ratio in RATIOS
+                for seed in seeds
+            ]
+        )
+    )
     header = " | ".join(f"{ratio:g}" for ratio in RATIOS)
     lines = [f"| assignment | {header} |", "|---" * (len(RATIOS) + 1) + "|"]
     plots: dict[str, Any] = {}
@@ -292,9 +321,10 @@ def main() -> None:
         "",
         f"{SIZE}-d, frozen base network, {options.steps} batches of 32 products x 4 images, test split, one gallery of "
         "all verticals, per cent, mean ± standard deviation over seeds "
-        f"{', '.join(map(str, options.seeds))}. Head learning rate: the best of "
-        f"{', '.join(f'{rate:g}' for rate in RATES)} by validation MAP@R with seed {options.seeds[0]}, one run each, "
-        f"for every loss; the proxies' is {PROXY_FACTOR} times the head's. All other options are the losses' defaults.",
+        f"{', '.join(map(str, options.seeds))}. Learning rates: the best of six trials by validation MAP@R with seed "
+        f"{options.seeds[0]}; for losses on data points the head's of {', '.join(map(rates_of, POINT_RATES))}; for the "
+        f"others the head's and the proxies' of {'; '.join(map(rates_of, PROXY_RATES))}. All other options are the "
+        "losses' defaults.",
         "",
         *loss_lines,
         "",

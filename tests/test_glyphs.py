@@ -92,6 +92,7 @@ def write_face(path: Path, outlines: dict[str, Outline]) -> Face:
         ("⼀", None),  # a radical
         ("ᄀ", None),  # a piece of a syllable
         ("\u0301", None),  # a combining mark
+        ("─", None),  # box drawing
         ("5", None),  # common to the scripts, and no symbol
         ("א", None),  # another script
     ],

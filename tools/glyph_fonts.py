@@ -31,7 +31,7 @@ PACKAGES = {
     ),
     "hangul": (
         "fonts-nanum fonts-nanum-extra fonts-baekmuk fonts-unfonts-core fonts-unfonts-extra fonts-alee "
-        "fonts-lexi-gulim fonts-lexi-saebom fonts-woowa-bm"
+        "fonts-lexi-gulim fonts-lexi-saebom"
     ),
     "han": (
         "fonts-noto-cjk fonts-wqy-microhei fonts-wqy-zenhei fonts-arphic-ukai fonts-arphic-uming fonts-ipafont "
@@ -45,9 +45,11 @@ PACKAGES = {
 
 UNREADABLE_FAMILIES = (
     "Amiri Quran Colored",  # a colour font
-    "BM Euljiro oraeorae",  # worn away on purpose
+    "BM ",  # pictures under rare syllables; one family is worn away on purpose
     "Haramain",  # every letter inside the same ornament
-    "Linux Biolinum Keyboard O",  # key caps
+    "Linux Biolinum Keyboard",  # key caps
+    "Linux Libertine Initials",  # letters before an ornament
+    "Linux Libertine Mono",  # accents are missing
     "STIXIntegrals",  # from here on: parts and variants under the code points of whole characters
     "STIXNonUnicode",
     "STIXSize",

@@ -29,7 +29,8 @@ def vertical_of(character: str) -> str | None:
     Letters and numerals of a script count, and of Hangul the syllables, as long as compatibility normalisation
     (NFKC) leaves them as they are: fullwidth, presentation and compatibility forms are other names of the
     same character. Symbols (mathematical, currency, other) also count where normalisation spells them out or
-    takes their circle away, since then they look like nothing else.
+    takes their circle away, since then they look like nothing else; box drawings and block elements do not, since
+    what tells many of them apart is their place in the line.
 
     Example:
         >>> vertical_of("Σ"), vertical_of("∑"), vertical_of("ﬁ"), vertical_of("㎏")
@@ -39,6 +40,8 @@ def vertical_of(character: str) -> str | None:
     category = unicodedata.category(character)
     normal = unicodedata.normalize("NFKC", character)
     if vertical == "symbols":
+        if "\u2500" <= character <= "\u259f":
+            return None
         own = len(normal) > 1 or unicodedata.decomposition(character).startswith("<circle>")
         return vertical if category in ("Sm", "Sc", "So") and (normal == character or own) else None
     if category[0] not in "LN" or normal != character:

@@ -51,8 +51,10 @@ SHAPE = {"num_classes": PRODUCTS, "embedding_size": SIZE}
 SCALE = {"softmax_scale": 3.0}
 SWITCHES = {
     "NCALoss": Switch("NCALoss", SCALE),
-    "LiftedStructureLoss": Switch("LiftedStructureLoss", {"neg_margin": 0.7, "pos_margin": 0.2}),
-    "NPairsLoss": Switch("NPairsLoss", only_ours={"pairs": "one"}),
+    "LiftedStructureLoss": Switch(
+        "LiftedStructureLoss", {"neg_margin": 0.7, "pos_margin": 0.2}, only_ours={"scale": 1.0}
+    ),
+    "NPairsLoss": Switch("NPairsLoss", only_ours={"pairs": "one", "scale": 1.0}),
     "TripletMarginLoss": Switch(
         "TripletMarginLoss", {"margin": 0.3}, only_ours={"mining": "all", "distance": "plain"}
     ),
@@ -139,9 +141,14 @@ def test_defaults_differ_only_where_the_documentation_says_so() -> None:
         for option, value in defaults(getattr(theirs, name)).items()
         if option in mine and mine[option] != value
     }
-    assert differing == {("TripletMarginLoss", "margin"): (0.2, 0.05)}
-    assert defaults(theirs.NCALoss)["softmax_scale"] == 1  # what their ProxyNCALoss takes over
+    assert differing == {
+        ("TripletMarginLoss", "margin"): (0.2, 0.05),
+        ("NCALoss", "softmax_scale"): (4.0, 1),  # which their ProxyNCALoss takes over
+    }
     assert defaults(ours.ProxyNCALoss)["softmax_scale"] == 9.0
+    assert defaults(ours.NPairsLoss) == {"l2_reg_weight": 0.0, "pairs": "all", "scale": 8.0}
+    assert defaults(ours.LiftedStructureLoss)["scale"] == 16.0
+    assert defaults(ours.TripletMarginLoss) == {"margin": 0.2, "mining": "semi-hard", "distance": "squared"}
 
 
 def test_their_triplets_can_be_handed_over() -> None:

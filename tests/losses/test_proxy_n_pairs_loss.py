@@ -39,7 +39,7 @@ def test_gradients_of_embeddings_and_proxies(table: Tensor, chunk_rows: int | No
 def test_it_is_cross_entropy_on_dot_products() -> None:
     x, y = batch()
     torch.testing.assert_close(
-        proxy_n_pairs_loss(x, proxies(), y), nn.functional.cross_entropy(x @ proxies().T, y)
+        proxy_n_pairs_loss(x, proxies(), y, scale=1.0), nn.functional.cross_entropy(x @ proxies().T, y)
     )
 
 
@@ -64,7 +64,7 @@ def test_n_pairs_of_pytorch_metric_learning_with_proxies_as_positives() -> None:
     )
     theirs = NPairsLoss(distance=DotProductSimilarity(normalize_embeddings=False))
     wanted = theirs(both, labels, indices_tuple=pairs)
-    torch.testing.assert_close(proxy_n_pairs_loss(x, proxies(), labels[:PRODUCTS]), wanted)
+    torch.testing.assert_close(proxy_n_pairs_loss(x, proxies(), labels[:PRODUCTS], scale=1.0), wanted)
 
 
 @settings(deadline=None, max_examples=50)

@@ -20,81 +20,90 @@ def lifted_structure_loss(
     *,
     neg_margin: float = 1.0,
     pos_margin: float = 0.0,
+    scale: float = 16.0,
 ) -> Float[Tensor, ""]:
     """Half the mean over positive pairs (i, j) of max(0, J_ij)^2, J_ij the pair's cost against its nearest negatives.
 
-        J_ij = log( sum over k of exp(neg_margin - d_ik) + sum over l of exp(neg_margin - d_jl) ) + d_ij - pos_margin
+        J_ij = log( sum over k of exp(s (neg_margin - d_ik)) + sum over l of exp(s (neg_margin - d_jl)) ) / s
+               + d_ij - pos_margin
 
-    with k and l the negatives of i and j, and d the plain Euclidean distance. The sum over an image's negatives is made
-    once and shared by all its pairs: O(B^2) time and memory, where listing costs positive times negative pairs.
+    with k and l the negatives of i and j, d the plain Euclidean distance and s the scale. The sum over an image's
+    negatives is made once and shared by all its pairs: O(B^2) time and memory, where listing costs positive times
+    negative pairs.
 
     Args:
         embeddings: one row an image, usually of unit length; the loss does not normalise.
         labels: the product of each row.
-        neg_margin: alpha of the paper, in units of distance. On unit vectors (d at most 2) it shifts all of J.
+        neg_margin: alpha of the paper, in units of distance.
         pos_margin: a distance that positives may keep for free.
+        scale: s = 1/temperature, in units of 1 / distance: how close the smooth maximum over the negatives is to the
+            nearest alone. The paper has 1, for vectors of any length. Unit vectors lie at most 2 apart: with 1 all
+            negatives weigh about the same, and the loss tells near from far no better than their mean.
 
     Returns:
         a float32 scalar; zero, with zero gradients, where the batch has no positive pair or no negative.
 
     Raises:
-        BadInputError: wrong shapes or dtypes, a margin that is not finite.
+        BadInputError: wrong shapes or dtypes, a margin that is not finite, a scale that is not positive and finite.
 
     Source: Song et al., Deep metric learning via lifted structured feature embedding, arXiv 1511.06452, eq. 4.
     """
     check_embeddings(embeddings)
     check_labels(labels, embeddings)
-    check_lifted_structure(neg_margin, pos_margin)
+    check_lifted_structure(neg_margin, pos_margin, scale)
     with torch.autocast(embeddings.device.type, enabled=False):
         distances_BB = plain_distances(squared_distances(embeddings, embeddings))
     positive_BB, negative_BB = positive_mask(labels, labels), negative_mask(labels, labels)
     counted_BB = positive_BB & negative_BB.any(1, keepdim=True)
-    negatives_B = (neg_margin - distances_BB).masked_fill(~negative_BB, -torch.inf).logsumexp(1)
+    negatives_B = (scale * (neg_margin - distances_BB)).masked_fill(~negative_BB, -torch.inf).logsumexp(1)
     # without negatives no pair counts: the empty sum must not be an infinity that breaks the gradient
     negatives_B = negatives_B.masked_fill(~negative_BB.any(1), 0)
-    costs_BB = torch.logaddexp(negatives_B[:, None], negatives_B) + distances_BB - pos_margin
+    costs_BB = torch.logaddexp(negatives_B[:, None], negatives_B) / scale + distances_BB - pos_margin
     squares_BB = costs_BB.masked_fill(~counted_BB, 0).relu().square()
     return squares_BB.sum() / (2 * positive_BB.sum().clamp_min(1))
 
 
-def check_lifted_structure(neg_margin: float, pos_margin: float) -> None:
-    """Refuse margins that are not numbers.
+def check_lifted_structure(neg_margin: float, pos_margin: float, scale: float) -> None:
+    """Refuse settings with which lifted structure means nothing.
 
     Raises:
-        BadInputError: naming the margin.
+        BadInputError: naming the setting.
     """
     for name, margin in (("neg_margin", neg_margin), ("pos_margin", pos_margin)):
         if not math.isfinite(margin):
             raise BadInputError(f"{name} must be finite, got {margin}")
+    if not 0 < scale < math.inf:
+        raise BadInputError(f"scale (= 1/temperature) must be positive and finite, got {scale}")
 
 
 class LiftedStructureLoss(nn.Module):
     """Module form of `lifted_structure_loss`.
 
-    Takes pytorch-metric-learning's arguments and gives its value for embeddings of unit length (there the loss
-    normalises them).
+    Takes pytorch-metric-learning's arguments. With `scale=1`, the paper's, it gives its value for embeddings of unit
+    length (there the loss normalises them).
 
     Args:
         neg_margin: the margin of negatives, in units of distance.
         pos_margin: the distance that positives may keep for free.
+        scale: 1/temperature; the default suits unit vectors.
 
     Raises:
-        BadInputError: a margin that is not finite.
+        BadInputError: a margin that is not finite, a scale that is not positive and finite.
 
     Example:
         >>> import torch
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
-        >>> round(LiftedStructureLoss()(embeddings, torch.tensor([0, 0, 1])).item(), 4)
+        >>> round(LiftedStructureLoss(scale=1.0)(embeddings, torch.tensor([0, 0, 1])).item(), 4)
         1.5896
     """
 
-    def __init__(self, neg_margin: float = 1.0, pos_margin: float = 0.0) -> None:
+    def __init__(self, neg_margin: float = 1.0, pos_margin: float = 0.0, *, scale: float = 16.0) -> None:
         super().__init__()
-        check_lifted_structure(neg_margin, pos_margin)
-        self.neg_margin, self.pos_margin = neg_margin, pos_margin
+        check_lifted_structure(neg_margin, pos_margin, scale)
+        self.neg_margin, self.pos_margin, self.scale = neg_margin, pos_margin, scale
 
     def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one batch; see `lifted_structure_loss`."""
         return lifted_structure_loss(
-            embeddings, labels, neg_margin=self.neg_margin, pos_margin=self.pos_margin
+            embeddings, labels, neg_margin=self.neg_margin, pos_margin=self.pos_margin, scale=self.scale
         )

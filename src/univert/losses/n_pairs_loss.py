@@ -24,7 +24,7 @@ def n_pairs_loss(
     *,
     l2_reg_weight: float = 0.0,
     pairs: Pairs = "all",
-    scale: float = 1.0,
+    scale: float = 8.0,
     chunk_rows: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over pairs (a, p) of log(1 + sum over n of exp(scale (a.n - a.p))), plus l2_reg_weight times mean |x|^2.
@@ -37,7 +37,8 @@ def n_pairs_loss(
         pairs: `all`: every ordered pair of one product, n any image of another product, which makes use of all
             images of a batch with several a product. `one`: the paper's batch: the first two images of each
             product are its a and p, and n the p of the other products.
-        scale: 1/temperature; 1 is the paper's. Unit rows need more, since their dot products lie in [-1, 1].
+        scale: 1/temperature. The paper has 1, for vectors of any length; the dot products of unit vectors lie in
+            [-1, 1], which needs more.
         chunk_rows: images whose products with all others are held at a time; null chooses.
 
     Returns:
@@ -108,13 +109,13 @@ def _term(
 class NPairsLoss(nn.Module):
     """Module form of `n_pairs_loss`; its sibling `ProxyNPairsLoss` needs no pairs in the batch.
 
-    With `pairs="one"` it gives pytorch-metric-learning's value for embeddings of unit length (there the loss
-    normalises them).
+    With `pairs="one"` and `scale=1` it gives pytorch-metric-learning's value for embeddings of unit length (there the
+    loss normalises them).
 
     Args:
         l2_reg_weight: of the mean squared length of the embeddings.
         pairs: `all` or `one` a product.
-        scale: 1/temperature.
+        scale: 1/temperature; the default suits unit vectors.
 
     Raises:
         BadInputError: settings out of range.
@@ -122,11 +123,11 @@ class NPairsLoss(nn.Module):
     Example:
         >>> import torch
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
-        >>> round(NPairsLoss()(embeddings, torch.tensor([0, 0, 1])).item(), 4)
+        >>> round(NPairsLoss(scale=1.0)(embeddings, torch.tensor([0, 0, 1])).item(), 4)
         0.6872
     """
 
-    def __init__(self, *, l2_reg_weight: float = 0.0, pairs: Pairs = "all", scale: float = 1.0) -> None:
+    def __init__(self, *, l2_reg_weight: float = 0.0, pairs: Pairs = "all", scale: float = 8.0) -> None:
         super().__init__()
         check_n_pairs(l2_reg_weight, pairs, scale)
         self.l2_reg_weight, self.scale = l2_reg_weight, scale

@@ -23,7 +23,7 @@ def nca_loss(
     embeddings: Float[Tensor, "B D"],
     labels: Integer[Tensor, "B"],
     *,
-    softmax_scale: float = 1.0,
+    softmax_scale: float = 4.0,
     form: Form = "softmax",
     chunk_rows: int | None = None,
 ) -> Float[Tensor, ""]:
@@ -40,7 +40,8 @@ def nca_loss(
     Args:
         embeddings: one row an image, usually of unit length; the loss does not normalise.
         labels: the product of each row.
-        softmax_scale: s = 1/temperature, in units of 1 / squared distance.
+        softmax_scale: s = 1/temperature, in units of 1 / squared distance. The papers have 1, with which unit vectors
+            (at most 4 apart) are hardly told apart.
         form: `softmax` or `paper`.
         chunk_rows: images whose distances to all others are held at a time; null chooses.
 
@@ -113,12 +114,12 @@ def _log_sum(logits_RB: Tensor, mask_RB: Tensor) -> Tensor:
 class NCALoss(nn.Module):
     """Module form of `nca_loss`; its sibling `ProxyNCALoss` needs no positives in the batch.
 
-    Takes pytorch-metric-learning's argument and gives its value for embeddings of unit length, except that images
-    whose probability is too small for float32 count, where there they are left out. On unit vectors a scale above the
-    default, around 10, tells near from far more sharply.
+    Takes pytorch-metric-learning's argument (whose default is 1) and gives its value for embeddings of unit length
+    (there the loss normalises them), except that images whose probability is too small for float32 count; there they
+    are left out.
 
     Args:
-        softmax_scale: 1/temperature.
+        softmax_scale: 1/temperature; the default suits unit vectors.
         form: `softmax` or `paper`.
 
     Raises:
@@ -127,11 +128,11 @@ class NCALoss(nn.Module):
     Example:
         >>> import torch
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
-        >>> round(NCALoss()(embeddings, torch.tensor([0, 0, 1])).item(), 4)
+        >>> round(NCALoss(softmax_scale=1.0)(embeddings, torch.tensor([0, 0, 1])).item(), 4)
         0.6895
     """
 
-    def __init__(self, softmax_scale: float = 1.0, *, form: Form = "softmax") -> None:
+    def __init__(self, softmax_scale: float = 4.0, *, form: Form = "softmax") -> None:
         super().__init__()
         check_nca(softmax_scale, form)
         self.softmax_scale = softmax_scale

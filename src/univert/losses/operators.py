@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 
 # Not `torch.library.custom_op`: its first call imports the compiler, seconds and 160 MB that eager runs do not need.
-_LIBRARY = torch.library.Library("univert", "FRAGMENT")
+_LIBRARIES: dict[str, torch.library.Library] = {}  # an operator lives as long as its library
 
 
-def define_operator(
-    schema: str, kernel: Callable[..., Any], shapes: Callable[..., Any]
-) -> Callable[..., Any]:
+def define_operator(schema: str, kernel: Callable[..., Any], shapes: Callable[..., Any]) -> OpOverload:
     """Make a function of tensors an operator that runs as it is on every device, compiled or not.
 
     Args:
@@ -24,15 +23,19 @@ def define_operator(
     Returns:
         the operator, to be called in the place of `kernel`.
     """
-    name = _LIBRARY.define(schema)
-    _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"univert::{name}", shapes, lib=_LIBRARY)
-    operator: Callable[..., Any] = getattr(torch.ops.univert, name).default
+    name = f"univert::{schema.partition('(')[0]}"
+    if name in _LIBRARIES:  # its module is being loaded again
+        _LIBRARIES.pop(name)._destroy()
+    library = _LIBRARIES[name] = torch.library.Library("univert", "FRAGMENT")
+    library.define(schema)
+    library.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(name, shapes, lib=library)
+    operator: OpOverload = getattr(torch.ops.univert, name.removeprefix("univert::")).default
     return operator
 
 
 def define_gradient(
-    operator: Callable[..., Any],
+    operator: OpOverload,
     backward: Callable[..., Any],
     keep: Callable[[Any, tuple[Any, ...], Any], None],
 ) -> None:
@@ -43,4 +46,4 @@ def define_gradient(
         backward: `backward(ctx, *gradients by the outputs)` gives the gradients by the inputs.
         keep: `keep(ctx, inputs, output)` saves what `backward` needs.
     """
-    torch.library.register_autograd(operator, backward, setup_context=keep, lib=_LIBRARY)  # type: ignore[arg-type]
+    torch.library.register_autograd(operator, backward, setup_context=keep, lib=_LIBRARIES[operator.name()])

@@ -19,7 +19,7 @@ def proxy_n_pairs_loss(
     proxies: Float[Tensor, "C D"],
     assigned: Integer[Tensor, "B M"] | Integer[Tensor, "B"],
     *,
-    scale: float = 1.0,
+    scale: float = 16.0,
     l2_reg_weight: float = 0.0,
     chunk_rows: int | None = None,
 ) -> Float[Tensor, ""]:
@@ -34,7 +34,8 @@ def proxy_n_pairs_loss(
         embeddings: one row an image.
         proxies: one row a proxy.
         assigned: the rows of each image's own proxies, one or M of them.
-        scale: 1/temperature.
+        scale: 1/temperature. The paper has 1, for vectors of any length; the dot products of unit vectors lie in
+            [-1, 1], which needs more.
         l2_reg_weight: of the mean squared length of the embeddings.
         chunk_rows: images a chunk; null chooses.
 
@@ -77,7 +78,7 @@ class ProxyNPairsLoss(nn.Module):
     Args:
         num_classes: how many products there are; labels run from 0 to `num_classes - 1`.
         embedding_size: D.
-        scale: 1/temperature. 1 suits embeddings that are free to grow; for unit embeddings take about 18.
+        scale: 1/temperature; the default suits unit embeddings. Where lengths are free to grow, take the paper's 1.
         l2_reg_weight: of the mean squared length of the embeddings.
         assignment: which proxies belong to which product; null: one each. Fewer proxies than products, and
             several a product, are both fine.
@@ -99,7 +100,7 @@ class ProxyNPairsLoss(nn.Module):
         num_classes: int,
         embedding_size: int,
         *,
-        scale: float = 1.0,
+        scale: float = 16.0,
         l2_reg_weight: float = 0.0,
         assignment: StaticAssignment | None = None,
         seed: int | None = None,

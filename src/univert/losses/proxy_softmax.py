@@ -114,7 +114,7 @@ def value_and_gradients(
         keys_CD = _unit_rows(proxies) if unit_proxies else proxies
         rows, count = len(queries), len(proxies)
         d_queries = torch.empty_like(queries) if want_queries else queries.new_empty(0)
-        d_keys = torch.zeros_like(keys_CD) if want_proxies else queries.new_empty(0)
+        d_keys = torch.empty_like(keys_CD) if want_proxies else queries.new_empty(0)
         d_bias = queries.new_zeros(count) if want_bias else queries.new_empty(0)
         total = queries.new_zeros(())
         chunk_rows = chunk_rows or even_chunk_rows(rows, count, proxies.shape[1], proxies.device.type)
@@ -131,22 +131,14 @@ def value_and_gradients(
             if want_queries:
                 torch.mm(logits_bC, keys_CD, out=d_queries[part])
             if want_proxies:
-                d_keys.addmm_(logits_bC.T, x_bD)
+                d_keys.addmm_(logits_bC.T, x_bD, beta=1 if start else 0)
             if want_bias:
                 d_bias += logits_bC.sum(0)
         del buffer
-        if label_smoothing and rows:
-            # the part of the target that is the same for every row and proxy: the mean logit
-            mean_D, sum_D = keys_CD.mean(0), queries.sum(0)
-            total -= label_smoothing * (sum_D @ mean_D)
-            if bias is not None:
-                total -= label_smoothing * rows * bias.mean()
-            if want_queries:
-                d_queries -= label_smoothing * mean_D
-            if want_proxies:
-                d_keys -= label_smoothing / count * sum_D
-            if want_bias:
-                d_bias -= label_smoothing * rows / count
+        if not rows:
+            d_keys.zero_()
+        elif label_smoothing:
+            total -= _spread_target_(label_smoothing, queries, keys_CD, bias, d_queries, d_keys, d_bias)
         if want_proxies and unit_proxies:
             _through_unit_rows_(d_keys, proxies, keys_CD)
     return total, d_queries, d_keys, d_bias
@@ -157,14 +149,16 @@ def _softmax_in_place(
 ) -> Tensor:
     """The summed loss of a few rows, short of the mean logit; the logits become its gradient."""
     own_logits_bM = logits_bC.gather(1, own_bM)
-    if own_bM.shape[1] > 1:
+    if own_bM.shape[1] == 1:
+        pooled_b, weights_bM = own_logits_bM[:, 0], torch.ones_like(own_logits_bM)
+    else:
         repeated_bMM = (own_bM[:, :, None] == own_bM[:, None, :]).tril(-1)
         own_logits_bM.masked_fill_(repeated_bMM.any(2), -torch.inf)
-    if nearest:
-        pooled_b, best_b = own_logits_bM.max(1)
-        weights_bM = torch.zeros_like(own_logits_bM).scatter_(1, best_b[:, None], 1.0)
-    else:
-        pooled_b, weights_bM = own_logits_bM.logsumexp(1), own_logits_bM.softmax(1)
+        if nearest:
+            pooled_b, best_b = own_logits_bM.max(1)
+            weights_bM = torch.zeros_like(own_logits_bM).scatter_(1, best_b[:, None], 1.0)
+        else:
+            pooled_b, weights_bM = own_logits_bM.logsumexp(1), own_logits_bM.softmax(1)
     if exclude_own:
         logits_bC.scatter_(1, own_bM, -torch.inf)
     top_b = logits_bC.amax(1)
@@ -175,6 +169,30 @@ def _softmax_in_place(
         loss += label_smoothing * pooled_b.sum()
     logits_bC.scatter_add_(1, own_bM, weights_bM.mul_(label_smoothing - 1))
     return loss
+
+
+def _spread_target_(
+    part: float,
+    queries: Tensor,
+    keys_CD: Tensor,
+    bias: Tensor | None,
+    d_queries: Tensor,
+    d_keys: Tensor,
+    d_bias: Tensor,
+) -> Tensor:
+    """`part` of the summed mean logits, after its slopes have been taken off the gradients; empty ones stay so.
+
+    The mean over all proxies is linear in both sides, so that it needs no logits.
+    """
+    mean_D, sum_D = keys_CD.mean(0), queries.sum(0)
+    if d_queries.numel():
+        d_queries -= part * mean_D
+    if d_keys.numel():
+        d_keys -= part / len(keys_CD) * sum_D
+    if d_bias.numel():
+        d_bias -= part * len(queries) / len(keys_CD)
+    total = sum_D @ mean_D if bias is None else sum_D @ mean_D + len(queries) * bias.mean()
+    return part * total
 
 
 def even_chunk_rows(rows: int, count: int, size: int, device_type: str) -> int:

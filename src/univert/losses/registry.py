@@ -128,7 +128,7 @@ def check_loss_options(name: str, options: Mapping[str, LossOption]) -> None:
     """
     if name not in LOSSES:
         raise BadInputError(f"loss must be one of {', '.join(LOSSES)}; got {name!r}{_near(name, LOSSES)}")
-    valid = set(inspect.signature(LOSSES[name].make).parameters) - _SET_BY_RECIPE  # type: ignore[index]
+    valid = set(inspect.signature(LOSSES[name].make).parameters) - _SET_BY_RECIPE
     for option in options:
         if option not in valid:
             there = ", ".join(sorted(valid)) or "none"

@@ -236,7 +236,7 @@ class StructuredClusteringLoss(nn.Module):
         >>> import torch
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
         >>> round(StructuredClusteringLoss()(embeddings, torch.tensor([0, 1, 1, 0])).item(), 4)
-        1.0
+        1.108
     """
 
     def __init__(self, gamma: float = 1.0, *, max_swaps: int | None = None) -> None:

@@ -16,6 +16,7 @@ from univert.core.run import Run
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.readers import BENCHMARKS, open_dataset, with_validation
+from univert.data.readers.inshop import GALLERY, QUERY
 from univert.evaluation.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
 from univert.losses.registry import LOSSES, LossName
 from univert.training.protocols import (
@@ -30,6 +31,13 @@ from univert.training.specialists import train_on_labels
 from univert.training.workshop import Workshop
 
 VALIDATION_SHARE = 0.1
+RECALL_AT = {
+    "cub200": (1, 2, 4, 8),
+    "cars196": (1, 2, 4, 8),
+    "sop": (1, 10, 100, 1000),
+    "inshop": (1, 10, 20, 30),
+}
+"""The K that papers report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,11 +163,8 @@ def _train_and_measure(
         return vectors, list(columns["product"][positions]), list(columns["vertical"][positions])
 
     seed = recipe.seed
+    ks = RECALL_AT[dataset]
     if dataset == "inshop":
-        ks = (1, 10, 20, 30)
         sources = columns["source"]
-        return evaluate_query_gallery(
-            *rows(sources == "inshop query"), *rows(sources == "inshop gallery"), ks=ks, seed=seed
-        )
-    ks = (1, 10, 100) if dataset == "sop" else (1, 2, 4, 8)
+        return evaluate_query_gallery(*rows(sources == QUERY), *rows(sources == GALLERY), ks=ks, seed=seed)
     return evaluate_vectors(*rows(np.ones(len(catalogue), bool)), ks=ks, seed=seed)

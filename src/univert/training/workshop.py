@@ -175,7 +175,9 @@ class Workshop:
         """
         recipe = config_to_mapping(self.recipe)
         shared = {key: recipe[key] for key in ("seed", "trunk", "partial_blocks", "data", "model")}
-        key = fingerprint(univert.__version__, self.catalogue.fingerprint, self.base.fingerprint, shared, inputs)
+        key = fingerprint(
+            univert.__version__, self.catalogue.fingerprint, self.base.fingerprint, shared, inputs
+        )
         folder = self.run.path / name
         record = self.run.finished(name, key)
         if record is None or not (folder / "model.safetensors").exists():

@@ -82,14 +82,11 @@ class DistanceWeightedMiner(Miner):
 
     def mine(self, block: Block) -> Triplets:
         """See `Miner.mine`."""
-        is_pair_RB = block.is_positive & block.is_negative.any(1, keepdim=True)
-        anchor_T, positive_T = is_pair_RB.nonzero(as_tuple=True)
+        anchor_T, positive_T, place_T = block.pairs()
         if not len(anchor_T):
             return anchor_T, anchor_T, anchor_T
-        place_RB = is_pair_RB.cumsum(1) - 1  # of a pair among those of its anchor
-        draws = int(place_RB.max()) + 1
-        negative_RJ = self._draw(self.weights(block), draws)
-        return anchor_T, positive_T, negative_RJ[anchor_T, place_RB[anchor_T, positive_T]]
+        negative_RJ = self._draw(self.weights(block), int(place_T.max()) + 1)
+        return anchor_T, positive_T, negative_RJ[anchor_T, place_T]
 
     def weights(self, block: Block) -> Float[Tensor, "R B"]:
         """What each row weighs as a negative of each anchor: at most 1, the heaviest exactly 1 (float64).

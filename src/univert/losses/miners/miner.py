@@ -34,6 +34,14 @@ class Block:
     is_positive: Bool[Tensor, "R B"]
     is_negative: Bool[Tensor, "R B"]
 
+    def pairs(self) -> tuple[Int64[Tensor, "P"], Int64[Tensor, "P"], Int64[Tensor, "P"]]:
+        """Anchors and positives of the pairs whose anchor has a negative, and the place of each among its anchor's."""
+        is_pair_RB = self.is_positive & self.is_negative.any(1, keepdim=True)
+        anchor_P, positive_P = is_pair_RB.nonzero(as_tuple=True)
+        count_R = is_pair_RB.sum(1)
+        first_R = count_R.cumsum(0) - count_R
+        return anchor_P, positive_P, torch.arange(len(anchor_P), device=anchor_P.device) - first_R[anchor_P]
+
 
 class Miner(ABC):
     """Called with a batch, gives rows of it as (anchors, positives, negatives), as pytorch-metric-learning's do.

@@ -48,14 +48,17 @@ class SemiHardMiner(Miner):
 
     def mine(self, block: Block) -> Triplets:
         """See `Miner.mine`."""
+        anchor_P, positive_P, place_P = block.pairs()
+        if not len(anchor_P):
+            return anchor_P, anchor_P, anchor_P
         distances_RB = block.distances.sqrt() if self.distance == "plain" else block.distances
         near_RB, column_RB = distances_RB.masked_fill(~block.is_negative, torch.inf).sort(dim=1)
-        first_RB = torch.searchsorted(near_RB, distances_RB, right=True)
-        count_RB = torch.searchsorted(near_RB, distances_RB + self.margin) - first_RB
-        count_RB = count_RB.clamp(0, self.negatives_per_pair) * block.is_positive
-        anchor_P, positive_P = count_RB.nonzero(as_tuple=True)
-        count_P = count_RB[anchor_P, positive_P]
+        own_RJ = distances_RB.new_full((len(near_RB), int(place_P.max()) + 1), torch.inf)
+        own_RJ[anchor_P, place_P] = distances_RB[anchor_P, positive_P]
+        first_RJ = torch.searchsorted(near_RB, own_RJ, right=True)
+        count_RJ = torch.searchsorted(near_RB, own_RJ + self.margin) - first_RJ
+        count_P = count_RJ[anchor_P, place_P].clamp(0, self.negatives_per_pair)
         pair_T = torch.arange(len(count_P), device=count_P.device).repeat_interleave(count_P)
-        place_T = torch.arange(len(pair_T), device=pair_T.device) - (count_P.cumsum(0) - count_P)[pair_T]
-        anchor_T, positive_T = anchor_P[pair_T], positive_P[pair_T]
-        return anchor_T, positive_T, column_RB[anchor_T, first_RB[anchor_T, positive_T] + place_T]
+        rank_T = torch.arange(len(pair_T), device=pair_T.device) - (count_P.cumsum(0) - count_P)[pair_T]
+        anchor_T = anchor_P[pair_T]
+        return anchor_T, positive_P[pair_T], column_RB[anchor_T, first_RJ[anchor_T, place_P[pair_T]] + rank_T]

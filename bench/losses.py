@@ -1,0 +1,424 @@
+"""The losses against their peers and the limit: time, memory, and what half precision does to them.
+
+    python bench/losses.py [--rounds 9] [--case NAME ...] [--gpu] [--keep-memory]
+
+Peers and limit run in turn in the same process, on the same values, and their losses are checked to be the same;
+after a round that does not count, each round gives one ratio, and the median is reported. "Three bare products" are
+the matrix products that exact gradients cannot do without (logits, gradient of the embeddings, gradient of the
+proxies), with nothing between them, in one piece or in chunks, whichever is faster. Extra memory is the peak during
+one step over that before it, in a process of its own for each, gradients included. --keep-memory lets the C library
+keep freed memory, for all alike; by default it is left as it is. On a GPU the floor is the larger of arithmetic and
+traffic, at the rates that a large product and a large copy reach in the same run. Writes bench/results/losses.md, or
+losses_gpu.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import importlib
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytorch_metric_learning.losses as peer
+import pytorch_metric_learning.miners as peer_miners
+import torch
+from pytorch_metric_learning.distances import LpDistance
+from torch import Tensor, nn
+
+from univert.core.allocator import reuse_freed_memory
+from univert.core.files import write_atomic
+from univert.losses.proxy_nca_loss import ProxyNCALoss
+from univert.losses.triplet_margin_loss import triplet_margin_loss
+
+Step = Callable[[], Tensor | None]
+RESULTS = Path(__file__).parent / "results"
+OURS, PEER, PLAIN, BARE, BARE_CHUNKS = (
+    "Univert",
+    "pytorch-metric-learning",
+    "plain cross-entropy",
+    "three bare products, whole",
+    "three bare products, in chunks",
+)
+SENTENCES = "sentence-transformers"
+SCALE, MARGIN, CHUNK_ROWS = 9.0, 0.2, 128
+NCA_CASES = {"small": (128, 11_318, 64), "large": (512, 100_000, 64)}
+TRIPLET_CASES = {"triplet-4": (1024, 128, 4), "triplet-32": (1024, 128, 32)}
+MILLION = {"sampled": "10,000 sampled, sparse, SparseAdam", "all": "all, dense, SGD"}
+
+
+def backward_of(leaves: list[Tensor], loss: Callable[[], Tensor]) -> Step:
+    """One training step of a loss, gradients from nothing."""
+
+    def step() -> Tensor:
+        for leaf in leaves:
+            leaf.grad = None
+        value = loss()
+        value.backward()
+        return value.detach()
+
+    return step
+
+
+def nca_step(name: str, rows: int, count: int, size: int, device: str) -> Step:
+    """A contender of the Proxy-NCA cases; its inputs are made here, its working memory in the step."""
+    generator = torch.Generator().manual_seed(0)
+    x = nn.functional.normalize(torch.randn(rows, size, generator=generator)).to(device).requires_grad_()
+    labels = torch.randint(count, (rows,), generator=generator).to(device)
+    proxies = torch.randn(count, size, generator=generator).to(device).requires_grad_()
+    if name in (BARE, BARE_CHUNKS):
+        return bare_step(x.detach(), proxies.detach(), CHUNK_ROWS if name == BARE_CHUNKS else rows)
+    if name == PLAIN:
+        unit = nn.functional.normalize
+        return backward_of(
+            [x, proxies],
+            lambda: nn.functional.cross_entropy(2 * SCALE * unit(x) @ unit(proxies).T, labels),
+        )
+    loss: Any
+    if name == OURS:
+        loss = ProxyNCALoss(count, 1, SCALE)
+        loss.bank.proxies = nn.Parameter(proxies.detach())
+    else:
+        loss = peer.ProxyNCALoss(count, 1, softmax_scale=SCALE)
+        loss.proxies = nn.Parameter(proxies.detach())
+    loss.to(device)
+    return backward_of([x, *loss.parameters()], lambda: loss(x, labels))
+
+
+def bare_step(x: Tensor, proxies: Tensor, chunk_rows: int) -> Step:
+    buffers: list[Tensor] = []
+
+    def step() -> None:
+        if not buffers:
+            buffers.extend(
+                (x.new_empty(chunk_rows, len(proxies)), torch.empty_like(x), torch.empty_like(proxies))
+            )
+        logits, by_x, by_proxies = buffers
+        for start in range(0, len(x), chunk_rows):
+            part = slice(start, start + chunk_rows)
+            torch.mm(x[part], proxies.T, out=logits)
+            torch.mm(logits, proxies, out=by_x[part])
+            by_proxies.addmm_(logits.T, x[part], beta=1 if start else 0)
+
+    return step
+
+
+def triplet_step(name: str, rows: int, size: int, images: int, device: str) -> Step:
+    """A contender of the triplet cases: P x K batches of clusters that overlap."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(rows // images).repeat_interleave(images)
+    centres = torch.randn(rows // images, size, generator=generator)[labels]
+    x = nn.functional.normalize(centres + 1.2 * torch.randn(rows, size, generator=generator)).to(device)
+    x, labels = x.requires_grad_(), labels.to(device)
+    if name == OURS:
+        return backward_of([x], lambda: triplet_margin_loss(x, labels, margin=MARGIN))
+    loss: Any
+    if name == SENTENCES:
+        losses = importlib.import_module("sentence_transformers.losses")
+        loss = losses.BatchSemiHardTripletLoss(nn.Identity(), margin=MARGIN)
+        return backward_of([x], lambda: loss.batch_semi_hard_triplet_loss(labels, x))
+    squared = LpDistance(power=2)
+    miner = peer_miners.TripletMarginMiner(MARGIN, type_of_triplets="semihard", distance=squared)
+    loss = peer.TripletMarginLoss(MARGIN, distance=squared)
+    return backward_of([x], lambda: loss(x, labels, miner(x, labels)))
+
+
+def contenders(case: str) -> list[str]:
+    if case in NCA_CASES:
+        return [OURS, PEER, PLAIN, BARE, BARE_CHUNKS]
+    try:
+        importlib.import_module("sentence_transformers")
+    except ImportError:
+        return [OURS, PEER]
+    return [OURS, PEER, SENTENCES]
+
+
+def make_step(case: str, name: str, device: str, *, tiny: bool = False) -> Step:
+    if case in NCA_CASES:
+        return nca_step(name, *((CHUNK_ROWS, 256, 8) if tiny else NCA_CASES[case]), device)
+    return triplet_step(name, *((16, 8, 4) if tiny else TRIPLET_CASES[case]), device)
+
+
+def timed(case: str, rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds of every round, each contender in turn, another one first each time."""
+    steps = {name: make_step(case, name, device) for name in contenders(case)}
+    values = {name: step() for name, step in steps.items()}
+    for name, value in values.items():
+        if value is not None and name != SENTENCES:  # which takes one semi-hard negative a pair, not all
+            torch.testing.assert_close(value, values[OURS], rtol=1e-3, atol=1e-3, msg=name)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for number in range(rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            wait(device)
+            start = time.perf_counter()
+            steps[name]()
+            wait(device)
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process since `forget_peak`, or of its life where that is not possible."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(lines[0].split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def forget_peak() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def extra_memory_here(case: str, name: str, device: str) -> float:
+    """Megabytes (1e6) that one step needs at most beyond its inputs; to be called in a fresh process."""
+    make_step(case, name, device, tiny=True)()
+    step = make_step(case, name, device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    forget_peak()
+    before = psutil.Process().memory_info().rss
+    step()
+    return (peak_bytes() - before) / 1e6
+
+
+def million_here(kind: str) -> dict[str, float]:
+    """Seconds of a step with its update at a million products, and peak memory of the process in GB (1e9)."""
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"negatives": 10_000, "sparse": True} if kind == "sampled" else {}
+    loss = ProxyNCALoss(1_000_000, 64, SCALE, seed=0, **options)
+    optimiser: torch.optim.Optimizer
+    if kind == "sampled":
+        optimiser = torch.optim.SparseAdam(loss.parameters(), lr=1e-3)
+    else:
+        optimiser = torch.optim.SGD(loss.parameters(), lr=1e-3)
+    x = torch.randn(256, 64).requires_grad_()
+    seconds = []
+    for _ in range(4):
+        labels = torch.randint(1_000_000, (256,))
+        start = time.perf_counter()
+        optimiser.zero_grad()
+        value = loss(x, labels)
+        value.backward()
+        optimiser.step()
+        seconds.append(time.perf_counter() - start)
+        assert value.isfinite()
+    return {"seconds": statistics.median(seconds[1:]), "peak_gb": peak_bytes() / 1e9}
+
+
+def in_fresh_process(options: argparse.Namespace, *arguments: str) -> Any:
+    command = [sys.executable, __file__, *arguments]
+    command += ["--gpu"] * options.gpu + ["--keep-memory"] * options.keep_memory
+    found = subprocess.run(command, capture_output=True, text=True)
+    if found.returncode:
+        raise RuntimeError(found.stderr)
+    return json.loads(found.stdout.splitlines()[-1])
+
+
+def half_precision(device: str) -> tuple[float, float, float]:
+    """Proxy-NCA under fp16 autocast, scale 100, each embedding on another product's proxy: peer, ours, float64."""
+    proxies = nn.functional.normalize(torch.randn(64, 64, generator=torch.Generator().manual_seed(0))).to(
+        device
+    )
+    x, labels = proxies.half().roll(1, 0), torch.arange(64, device=device)
+    theirs, ours = peer.ProxyNCALoss(64, 64, softmax_scale=100), ProxyNCALoss(64, 64, 100.0)
+    theirs.proxies.data, ours.bank.proxies.data = proxies.clone(), proxies.clone()
+    ours.to(device)
+    with torch.autocast(device, torch.float16), torch.no_grad():
+        by_peer, by_us = theirs(x, labels).item(), ours(x, labels).item()
+    unit = nn.functional.normalize
+    logits = (
+        -100
+        * torch.cdist(unit(x.double()), unit(proxies.double()), compute_mode="donot_use_mm_for_euclid_dist")
+        ** 2
+    )
+    return by_peer, by_us, nn.functional.cross_entropy(logits, labels).item()
+
+
+def gpu_floor_seconds(rows: int, count: int, size: int) -> float:
+    """What three products, reading the proxies twice and writing their gradient once, take at measured rates."""
+
+    def rate(work: float, job: Callable[[], object]) -> float:
+        job()
+        wait("cuda")
+        start = time.perf_counter()
+        for _ in range(5):
+            job()
+        wait("cuda")
+        return 5 * work / (time.perf_counter() - start)
+
+    square, block = torch.randn(8192, 8192, device="cuda"), torch.empty(1 << 29, device="cuda")
+    flops = rate(2 * 8192**3, lambda: square @ square)
+    bandwidth = rate(2 * 4 * (1 << 28), lambda: block[: 1 << 28].copy_(block[1 << 28 :]))
+    return max(6 * rows * count * size / flops, 3 * 4 * count * size / bandwidth)
+
+
+def ratio(of: list[float], over: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(of, over, strict=True))
+
+
+def verdict(held: bool) -> str:
+    return "held" if held else "**missed**"
+
+
+def compare(case: str, options: argparse.Namespace, device: str) -> Iterator[str]:
+    """The table of one case, line by line."""
+    seconds = timed(case, options.rounds, device)
+    memory = {
+        name: in_fresh_process(options, "--memory", case, name)
+        for name in seconds
+        if name not in (BARE, BARE_CHUNKS)
+    }
+    shape = NCA_CASES.get(case) or TRIPLET_CASES[case]
+    if case in NCA_CASES:
+        yield "## Proxy-NCA forward and backward, B={} C={:,} D={}".format(*shape)
+    else:
+        yield "## Triplet, all semi-hard, forward and backward, B={:,} D={}, {} images a product".format(
+            *shape
+        )
+    yield from (
+        "",
+        "| what | ms (median) | over Univert (median of rounds) | peak extra memory, MB |",
+        "|---|---|---|---|",
+    )
+    for name, took in seconds.items():
+        extra = f"{memory[name]:.0f}" if name in memory else "-"
+        yield f"| {name} | {1e3 * statistics.median(took):.1f} | {ratio(took, seconds[OURS]):.2f} | {extra} |"
+    faster = ratio(seconds[PEER], seconds[OURS])
+    least = {"small": 2, "large": 4}.get(case, 8)
+    targets = [f"at least {least} times as fast as {PEER}: {faster:.1f} ({verdict(faster >= least)})"]
+    if case in NCA_CASES:
+        bare = min((seconds[BARE], seconds[BARE_CHUNKS]), key=statistics.median)
+        over = ratio(seconds[OURS], bare)
+        within = f"over the faster of the bare products: {over:.2f}"
+        targets.append(f"{within} (at most 1.5: {verdict(over <= 1.5)})" if case == "large" else within)
+    if case == "large":
+        targets.append(f"at most 150 MB extra: {memory[OURS]:.0f} ({verdict(memory[OURS] <= 150)})")
+    if case in TRIPLET_CASES:
+        part = memory[OURS] / memory[PEER]
+        targets.append(f"at most 1/10 of its memory: 1/{1 / max(part, 1e-9):.0f} ({verdict(part <= 0.1)})")
+    if device == "cuda" and case in NCA_CASES:
+        floor = gpu_floor_seconds(*NCA_CASES[case])
+        targets.append(
+            f"over the floor of {1e3 * floor:.2f} ms: {statistics.median(seconds[OURS]) / floor:.2f}"
+        )
+    yield from ("", *(f"- {target}" for target in targets), "")
+
+
+def report_million(options: argparse.Namespace) -> Iterator[str]:
+    yield "## Proxy-NCA at C=1,000,000 D=64 B=256, one step with its update"
+    yield from (
+        "",
+        "| proxies in the sum, gradient, optimiser | ms (median) | peak memory of the process, GB |",
+        "|---|---|---|",
+    )
+    peaks = []
+    for kind, words in MILLION.items():
+        found = in_fresh_process(options, "--million", kind)
+        peaks.append(found["peak_gb"])
+        yield f"| {words} | {1e3 * found['seconds']:.0f} | {found['peak_gb']:.2f} |"
+    yield from ("", f"- at most 1.5 GB in all: {verdict(max(peaks) <= 1.5)}", "")
+
+
+def report_half(device: str) -> Iterator[str]:
+    by_peer, by_us, exact = half_precision(device)
+    yield "## Proxy-NCA under fp16 autocast, scale 100, each embedding on another product's proxy"
+    yield from ("", "| what | loss |", "|---|---|")
+    for name, value in ((PEER, by_peer), (OURS, by_us), ("float64", exact)):
+        yield f"| {name} | {value:.4f} |"
+    yield from ("", f"- within 1e-2 of float64: {verdict(abs(by_us - exact) <= 1e-2 * exact)}", "")
+
+
+def commit() -> str:
+    """The commit that was measured, marked where the measured files differ from it."""
+
+    def git(*arguments: str) -> str:
+        found = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+        return found.stdout.strip()
+
+    root = Path(__file__).resolve().parent.parent
+    changed = git("status", "--porcelain", "--", "src/univert/losses", "bench/losses.py")
+    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + (" with changes" if changed else "")
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def main() -> int:
+    cases = [*NCA_CASES, "million", *TRIPLET_CASES, "half"]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--case", nargs="+", choices=cases, help="these alone; nothing is written")
+    parser.add_argument(
+        "--gpu", action="store_true", default=torch.cuda.is_available(), help="the default where there is one"
+    )
+    parser.add_argument("--keep-memory", action="store_true", help="let the C library keep freed memory")
+    parser.add_argument("--memory", nargs=2, metavar=("CASE", "NAME"), help=argparse.SUPPRESS)
+    parser.add_argument("--million", choices=MILLION, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.keep_memory:
+        reuse_freed_memory()
+    device = "cuda" if options.gpu else "cpu"
+    if options.memory:
+        print(json.dumps(extra_memory_here(options.memory[0], options.memory[1], device)))
+        return 0
+    if options.million:
+        print(json.dumps(million_here(options.million)))
+        return 0
+    measured_commit, load = commit(), os.getloadavg()[0]
+    lines = ["# Losses against their peers and the limit", ""]
+    for case in options.case or cases:
+        if case == "million":
+            found = report_million(options)
+        elif case == "half":
+            found = report_half(device)
+        else:
+            found = compare(case, options, device)
+        for line in found:
+            print(line, flush=True)
+            lines.append(line)
+    machine = torch.cuda.get_device_name() if options.gpu else cpu_name()
+    kept = "kept" if options.keep_memory else "left to the C library"
+    lines += [
+        f"Machine: {machine}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, load at the start "
+        f"{load:.1f}, freed memory {kept}; Python {platform.python_version()}, torch {torch.__version__}. "
+        f"Commit {measured_commit}, {datetime.date.today().isoformat()}.",
+        "",
+        f"Made by `python bench/losses.py --rounds {options.rounds}{' --keep-memory' if options.keep_memory else ''}`.",
+        "",
+    ]
+    if not options.case:
+        write_atomic(RESULTS / ("losses_gpu.md" if options.gpu else "losses.md"), "\n".join(lines))
+    missed = "**missed**" in "\n".join(lines)
+    print("a limit was missed" if missed else "all limits held", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
