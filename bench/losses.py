@@ -31,10 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytorch_metric_learning.losses as peer
-import pytorch_metric_learning.miners as peer_miners
 import torch
-from pytorch_metric_learning.distances import LpDistance
 from torch import Tensor, nn
 
 from univert.core.allocator import reuse_freed_memory
@@ -56,6 +53,11 @@ SCALE, MARGIN, CHUNK_ROWS = 9.0, 0.2, 128
 NCA_CASES = {"small": (128, 11_318, 64), "large": (512, 100_000, 64)}
 TRIPLET_CASES = {"triplet-4": (1024, 128, 4), "triplet-32": (1024, 128, 32)}
 MILLION = {"sampled": "10,000 sampled, sparse, SparseAdam", "all": "all, dense, SGD"}
+
+
+def peer(part: str) -> Any:
+    """A module of pytorch-metric-learning, which weighs on memory once imported."""
+    return importlib.import_module(f"pytorch_metric_learning.{part}")
 
 
 def backward_of(leaves: list[Tensor], loss: Callable[[], Tensor]) -> Step:
@@ -90,7 +92,7 @@ def nca_step(name: str, rows: int, count: int, size: int, device: str) -> Step:
         loss = ProxyNCALoss(count, 1, SCALE)
         loss.bank.proxies = nn.Parameter(proxies.detach())
     else:
-        loss = peer.ProxyNCALoss(count, 1, softmax_scale=SCALE)
+        loss = peer("losses").ProxyNCALoss(count, 1, softmax_scale=SCALE)
         loss.proxies = nn.Parameter(proxies.detach())
     loss.to(device)
     return backward_of([x, *loss.parameters()], lambda: loss(x, labels))
@@ -128,9 +130,9 @@ def triplet_step(name: str, rows: int, size: int, images: int, device: str) -> S
         losses = importlib.import_module("sentence_transformers.losses")
         loss = losses.BatchSemiHardTripletLoss(nn.Identity(), margin=MARGIN)
         return backward_of([x], lambda: loss.batch_semi_hard_triplet_loss(labels, x))
-    squared = LpDistance(power=2)
-    miner = peer_miners.TripletMarginMiner(MARGIN, type_of_triplets="semihard", distance=squared)
-    loss = peer.TripletMarginLoss(MARGIN, distance=squared)
+    squared = peer("distances").LpDistance(power=2)
+    miner = peer("miners").TripletMarginMiner(MARGIN, type_of_triplets="semihard", distance=squared)
+    loss = peer("losses").TripletMarginLoss(MARGIN, distance=squared)
     return backward_of([x], lambda: loss(x, labels, miner(x, labels)))
 
 
@@ -242,7 +244,7 @@ def half_precision(device: str) -> tuple[float, float, float]:
         device
     )
     x, labels = proxies.half().roll(1, 0), torch.arange(64, device=device)
-    theirs, ours = peer.ProxyNCALoss(64, 64, softmax_scale=100), ProxyNCALoss(64, 64, 100.0)
+    theirs, ours = peer("losses").ProxyNCALoss(64, 64, softmax_scale=100), ProxyNCALoss(64, 64, 100.0)
     theirs.proxies.data, ours.bank.proxies.data = proxies.clone(), proxies.clone()
     ours.to(device)
     with torch.autocast(device, torch.float16), torch.no_grad():

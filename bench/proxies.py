@@ -50,7 +50,7 @@ PROXY_RATES: tuple[Rates, ...] = (
     (3e-3, 1e-1),
 )
 RATIOS = (0.1, 0.25, 0.5, 1, 2)
-LOOKS = 40
+LOOKS, TUNING_LOOKS = 24, 8
 RESULTS = Path(__file__).parent / "results"
 SIZE = 64
 
@@ -67,6 +67,7 @@ class Trial:
         start: of the proxies.
         seed: of everything.
         steps: how many.
+        tuning: look at the validation split alone.
     """
 
     loss: LossName
@@ -76,6 +77,7 @@ class Trial:
     options: dict[str, LossOption] = field(default_factory=dict)
     ratio: float = 1.0
     start: str = "random"
+    tuning: bool = False
 
     @property
     def key(self) -> str:
@@ -114,6 +116,8 @@ CONTENDERS = [
         for name, entry in LOSSES.items()
     ),
     Contender(title="Proxy-NCA, started from the data", loss="proxy-nca", start="data"),
+    Contender(title="Lifted structure, scale 1 (as published)", loss="lifted-structure", options={"scale": 1.0}),
+    Contender(title="N-pairs, scale 1 (as published)", loss="n-pairs", options={"scale": 1.0}),
     Contender(title="Proxy-NCA, as printed", loss="proxy-nca", options={"form": "paper"}),
     Contender(title="Proxy-NCA, label smoothing 0.1", loss="proxy-nca", options={"label_smoothing": 0.1}),
 ]
@@ -139,7 +143,7 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
         min_steps=trial.steps,
         learning_rate=trial.rates[0],
         proxy_learning_rate=trial.rates[1],
-        evaluations=LOOKS,
+        evaluations=TUNING_LOOKS if trial.tuning else LOOKS,
         patience=LOOKS + 1,
     )
     config = SpecialistsConfig(
@@ -161,15 +165,17 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
         }
 
     started = time.perf_counter()
-    record = work.learn(trial.key, replace(lesson, monitor=monitor), work.run.path / "work" / trial.key)
-    evaluation = evaluate_vectors(
-        work.source.embed_all(lesson.embedder, test),
-        list(work.catalogue.column("product")[test]),
-        list(work.catalogue.column("vertical")[test]),
-        resamples=1,
-        seed=trial.seed,
-    ).to_dict()
-    result = {"trial": asdict(trial), "record": record, "evaluation": evaluation}
+    lesson = replace(lesson, monitor=None if trial.tuning else monitor)
+    record = work.learn(trial.key, lesson, work.run.path / "work" / trial.key)
+    result = {"trial": asdict(trial), "record": record}
+    if not trial.tuning:
+        result["evaluation"] = evaluate_vectors(
+            work.source.embed_all(lesson.embedder, test),
+            list(work.catalogue.column("product")[test]),
+            list(work.catalogue.column("vertical")[test]),
+            resamples=1,
+            seed=trial.seed,
+        ).to_dict()
     result["seconds"] = time.perf_counter() - started
     place.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(place, json.dumps(result))
@@ -197,7 +203,8 @@ class Bench:
 
     def tune(self, contenders: list[Contender], steps: int, seed: int) -> dict[str, Rates]:
         """The rates of the best validation score, one run each."""
-        results = iter(self.run([one.trial(r, seed, steps) for one in contenders for r in one.search]))
+        trials = [one.trial(rates, seed, steps) for one in contenders for rates in one.search]
+        results = iter(self.run([replace(trial, tuning=True) for trial in trials]))
         best = {}
         for one in contenders:
             scores = {rates: next(results)["record"]["best_score"] for rates in one.search}

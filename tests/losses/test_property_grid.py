@@ -114,6 +114,14 @@ def test_degenerate_batches_stay_finite(case: Case, embeddings: Tensor, labels: 
 
 
 @grid
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_zero_rows_in_half_precision_have_finite_gradients(case: Case, dtype: torch.dtype) -> None:
+    embeddings, labels = batch()
+    embeddings[::3] = 0
+    assert gradient(case.loss, embeddings.to(dtype), labels).isfinite().all()
+
+
+@grid
 def test_bad_shapes_are_refused(case: Case) -> None:
     embeddings, labels = batch()
     with pytest.raises(BadInputError, match="floating-point matrix"):
@@ -125,7 +133,7 @@ def test_bad_shapes_are_refused(case: Case) -> None:
 @pytest.mark.parametrize("form", ["softmax", "paper"])
 def test_proxy_nca_is_finite_at_extreme_scale(form: str) -> None:
     embeddings, labels = batch()
-    loss = ProxyNCALoss(PRODUCTS, SIZE, scale=1e4, form=form, seed=0)  # type: ignore[arg-type]
+    loss = ProxyNCALoss(PRODUCTS, SIZE, softmax_scale=1e4, form=form, seed=0)  # type: ignore[arg-type]
     value = loss(embeddings, labels)
     value.backward()
     assert value.isfinite()
@@ -145,7 +153,7 @@ def test_labels_are_checked() -> None:
     ("make", "message"),
     [
         (lambda: ProxyNCALoss(1, 4), "at least 2 proxies"),
-        (lambda: ProxyNCALoss(4, 4, scale=0), "scale"),
+        (lambda: ProxyNCALoss(4, 4, softmax_scale=0), "scale"),
         (lambda: ProxyNCALoss(4, 4, form="cosine"), "form"),  # type: ignore[arg-type]
         (lambda: ProxyNCALoss(4, 0), "size"),
         (lambda: TripletMarginLoss(0), "margin"),

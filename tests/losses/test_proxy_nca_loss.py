@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.losses.cases_kernels import SEVERAL, own
-from tests.losses.watch import LargestTensor, assert_same_gradients
+from tests.losses.watch import LargestTensor, assert_same_gradients, gradients
 from tests.oracles import kernels as oracles
 from univert.core.errors import BadInputError
 from univert.losses import proxy_softmax
@@ -74,6 +74,23 @@ def test_value_and_gradients_equal_the_oracle(options: dict[str, Any], device: s
 
         closely(loss(x, proxies), oracle(x, proxies))
         assert_same_gradients(loss, oracle, x, proxies)
+
+
+@pytest.mark.parametrize("options", OPTIONS[::3], ids=lambda o: "-".join(str(value) for value in o.values()))
+def test_proxies_too_large_to_copy_give_the_same(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, proxies, labels = drawn(7, 9, 5)
+    weights = torch.linspace(-1, 1, 9)
+
+    def loss(x: Tensor, p: Tensor) -> Tensor:
+        return proxy_nca_loss(x, p, labels, scale=0.5, log_weights=weights, chunk_rows=3, **options)
+
+    whole, grads = loss(x, proxies), gradients(loss, x, proxies)
+    monkeypatch.setattr(proxy_softmax, "_COPY_BYTES", 0)
+    closely(loss(x, proxies), whole)
+    for found, wanted in zip(gradients(loss, x, proxies), grads, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 @given(

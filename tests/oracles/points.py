@@ -48,10 +48,12 @@ def triplet_margin(
         far = [distance(x, a, n, plain=plain) for n in negatives(labels, a, verticals)]
         if mining == "hard" and near and far:
             near, far = [max(near)], [min(far)]
-        for positive in near:
-            for negative in far:
-                if (mining != "semi-hard" or positive < negative) and negative < positive + margin:
-                    losses.append(margin + positive - negative)
+        losses += [
+            margin + positive - negative
+            for positive in near
+            for negative in far
+            if (mining != "semi-hard" or positive < negative) and negative < positive + margin
+        ]
     return torch.stack(losses).mean() if losses else x.sum() * 0
 
 
@@ -117,9 +119,14 @@ def geometric_nmi(one: Sequence[int], other: Sequence[int]) -> float:
     return information / math.sqrt(entropy(p) * entropy(q))
 
 
+def nearest_medoids(x: Tensor, medoids: Sequence[int]) -> list[int]:
+    x = x.detach()
+    return [min(medoids, key=lambda j, i=i: float(distance(x, i, j, plain=True))) for i in range(len(x))]
+
+
 def medoids_score(x: Tensor, products: list[int], medoids: Sequence[int], gamma: float) -> float:
     """What the maximum of the structured clustering loss runs over, for one choice of medoids."""
-    nearest = [min(medoids, key=lambda j, i=i: float(distance(x, i, j, plain=True))) for i in range(len(x))]
+    nearest = nearest_medoids(x, medoids)
     reach = sum(float(distance(x, i, j, plain=True)) for i, j in enumerate(nearest))
     return -reach / len(x) + gamma * (1 - geometric_nmi(nearest, products))
 
@@ -168,7 +175,7 @@ def structured_clustering(
     """The loss with the medoids that the search finds, or with given ones."""
     x, products = embeddings.double(), labels.tolist()
     found = searched_medoids(x.detach(), products, gamma) if medoids is None else medoids
-    nearest = [min(found, key=lambda j, i=i: float(distance(x, i, j, plain=True))) for i in range(len(x))]
+    nearest = nearest_medoids(x, found)
     reach = sum(distance(x, i, j, plain=True) for i, j in enumerate(nearest))
     own = x.sum() * 0
     for product in set(products):

@@ -7,20 +7,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def unit_rows(x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-    """Scale each row to length 1; a zero row stays zero (and gets a zero gradient, never NaN).
+SHORTEST = 1e-12
+"""Rows no longer than this count as zero."""
+
+
+def unit_rows(x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+    """Scale each row to length 1; a zero row becomes zero and gets a zero gradient, never NaN.
 
     Args:
         x: any rows; half precision is computed in float32.
     """
-    return torch.nn.functional.normalize(x.float(), dim=1, eps=1e-12)
+    x = x.float()
+    lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    # dividing a short row by infinity rather than by a tiny length keeps its gradient at zero
+    return x / torch.where(lengths > SHORTEST, lengths, torch.inf)
 
 
 def squared_distances(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float[Tensor, "N M"]:
     """All squared Euclidean distances between the rows of two matrices, never below zero.
 
-    Between unit vectors the value is 2 - 2 cos, in [0, 4].
+    Between unit vectors the value is 2 - 2 cos, in [0, 4]. Computed in float32, also under autocast.
     """
     x, y = x.float(), y.float()
     lengths = x.square().sum(1, keepdim=True) + y.square().sum(1)
-    return torch.addmm(lengths, x, y.T, alpha=-2).clamp_min(0)
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.addmm(lengths, x, y.T, alpha=-2).clamp_min(0)

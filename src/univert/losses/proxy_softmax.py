@@ -19,6 +19,7 @@ from univert.losses.streaming import rows_per_chunk
 Pooling = Literal["soft", "nearest"]
 
 _CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 28}  # of logits held at a time
+_COPY_BYTES = 1 << 27  # proxies above this size are not copied as unit rows: the logits are scaled instead
 _EPS = 1e-12  # a row shorter than this has no direction: it becomes zero, with zero gradient
 _BLOCK_BYTES = 1 << 20  # of proxies that are normalised at a time: they stay in the cache
 
@@ -111,10 +112,14 @@ def value_and_gradients(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The value and the gradients of queries, proxies and bias; an empty tensor for each that is not wanted."""
     with torch.autocast(queries.device.type, enabled=False):
-        keys_CD = _unit_rows(proxies) if unit_proxies else proxies
         rows, count = len(queries), len(proxies)
+        keys_CD, inverse_C = proxies, None
+        if unit_proxies and proxies.nbytes <= _COPY_BYTES:
+            keys_CD = _unit_rows(proxies)
+        elif unit_proxies:
+            inverse_C = _inverse_lengths(proxies)[:, 0]
         d_queries = torch.empty_like(queries) if want_queries else queries.new_empty(0)
-        d_keys = torch.empty_like(keys_CD) if want_proxies else queries.new_empty(0)
+        d_keys = torch.empty_like(proxies) if want_proxies else queries.new_empty(0)
         d_bias = queries.new_zeros(count) if want_bias else queries.new_empty(0)
         total = queries.new_zeros(())
         chunk_rows = chunk_rows or even_chunk_rows(rows, count, proxies.shape[1], proxies.device.type)
@@ -123,24 +128,30 @@ def value_and_gradients(
             part = slice(start, start + chunk_rows)
             x_bD, own_bM = queries[part], own[part]
             logits_bC = buffer[: len(x_bD)]
-            if bias is None:
-                torch.mm(x_bD, keys_CD.T, out=logits_bC)
-            else:
-                torch.addmm(bias, x_bD, keys_CD.T, out=logits_bC)
+            torch.mm(x_bD, keys_CD.T, out=logits_bC)
+            if inverse_C is not None:
+                logits_bC *= inverse_C
+            if bias is not None:
+                logits_bC += bias
             total += _softmax_in_place(logits_bC, own_bM, exclude_own, nearest, label_smoothing)
-            if want_queries:
-                torch.mm(logits_bC, keys_CD, out=d_queries[part])
             if want_proxies:
                 d_keys.addmm_(logits_bC.T, x_bD, beta=1 if start else 0)
             if want_bias:
                 d_bias += logits_bC.sum(0)
+            if want_queries:
+                torch.mm(
+                    logits_bC if inverse_C is None else logits_bC.mul_(inverse_C),
+                    keys_CD,
+                    out=d_queries[part],
+                )
         del buffer
         if not rows:
             d_keys.zero_()
         elif label_smoothing:
-            total -= _spread_target_(label_smoothing, queries, keys_CD, bias, d_queries, d_keys, d_bias)
+            mean_D = keys_CD.mean(0) if inverse_C is None else inverse_C @ proxies / count
+            total -= _spread_target_(label_smoothing, queries, mean_D, bias, d_queries, d_keys, d_bias)
         if want_proxies and unit_proxies:
-            _through_unit_rows_(d_keys, proxies, keys_CD)
+            _through_unit_rows_(d_keys, proxies)
     return total, d_queries, d_keys, d_bias
 
 
@@ -174,7 +185,7 @@ def _softmax_in_place(
 def _spread_target_(
     part: float,
     queries: Tensor,
-    keys_CD: Tensor,
+    mean_D: Tensor,
     bias: Tensor | None,
     d_queries: Tensor,
     d_keys: Tensor,
@@ -184,13 +195,13 @@ def _spread_target_(
 
     The mean over all proxies is linear in both sides, so that it needs no logits.
     """
-    mean_D, sum_D = keys_CD.mean(0), queries.sum(0)
+    sum_D = queries.sum(0)
     if d_queries.numel():
         d_queries -= part * mean_D
     if d_keys.numel():
-        d_keys -= part / len(keys_CD) * sum_D
+        d_keys -= part / len(d_keys) * sum_D
     if d_bias.numel():
-        d_bias -= part * len(queries) / len(keys_CD)
+        d_bias -= part * len(queries) / len(d_bias)
     total = sum_D @ mean_D if bias is None else sum_D @ mean_D + len(queries) * bias.mean()
     return part * total
 
@@ -213,10 +224,12 @@ def _unit_rows(proxies: Tensor) -> Tensor:
     return units
 
 
-def _through_unit_rows_(grads: Tensor, proxies: Tensor, units: Tensor) -> None:
-    """Turn gradients of unit rows into those of the rows they came from: (g - (g . u) u) / |p|."""
-    for grad, source, unit in zip(_blocks(grads), _blocks(proxies), _blocks(units), strict=True):
-        grad.addcmul_(unit, (grad * unit).sum(1, keepdim=True), value=-1).mul_(_inverse_lengths(source))
+def _through_unit_rows_(grads: Tensor, proxies: Tensor) -> None:
+    """Turn gradients of unit rows u into those of the rows they came from: (g - (g . u) u) / |p|."""
+    for grad, source in zip(_blocks(grads), _blocks(proxies), strict=True):
+        inverse = _inverse_lengths(source)
+        unit = source * inverse
+        grad.addcmul_(unit, (grad * unit).sum(1, keepdim=True), value=-1).mul_(inverse)
 
 
 def _inverse_lengths(rows: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ LOSSES: dict[LossName, Entry] = {
     "proxy-nca": Entry(ProxyNCALoss, "Proxy-NCA", "assigned"),
     "proxy-triplet": Entry(ProxyTripletLoss, "Proxy-Triplet", "assigned"),
     "proxy-n-pairs": Entry(ProxyNPairsLoss, "Proxied N-pairs", "assigned"),
-    "proxy-anchor": Entry(ProxyAnchorLoss, "Proxy-Anchor", "own"),
+    "proxy-anchor": Entry(ProxyAnchorLoss, "Proxy-Anchor", "assigned"),
     "soft-triple": Entry(SoftTripleLoss, "SoftTriple", "own"),
     "dynamic-proxy-nca": Entry(DynamicProxyNCALoss, "Proxy-NCA, dynamic", "dynamic"),
 }

@@ -206,12 +206,15 @@ def _window_counts(
     passed_RB = torch.searchsorted(
         ends_RE, other_RB, right=True
     )  # how many ends lie at or below the distance
-    opens_RE = torch.where(order_RE < own_RK.shape[1], 1.0, -1.0)
+    # sums of integers: exact, and the same on every run on every device
+    opens_RE = torch.where(order_RE < own_RK.shape[1], 1, -1)
     open_RF = nn.functional.pad(opens_RE.cumsum(1), (1, 0))  # windows that are open after so many ends
-    others_RF = torch.zeros_like(open_RF).scatter_add_(1, passed_RB, torch.ones_like(other_RB))
-    below_RE = torch.empty_like(ends_RE).scatter_(1, order_RE, others_RF.cumsum(1)[:, :-1])
-    below_start_RK, below_end_RK = below_RE.chunk(2, 1)
-    return below_end_RK - below_start_RK, open_RF.gather(1, passed_RB)
+    others_RF = torch.zeros_like(open_RF).scatter_add_(
+        1, passed_RB, opens_RE.new_ones(()).expand_as(passed_RB)
+    )
+    below_RE = torch.empty_like(order_RE).scatter_(1, order_RE, others_RF.cumsum(1)[:, :-1])
+    below_start_RK, below_end_RK = below_RE.to(own_RK.dtype).chunk(2, 1)
+    return below_end_RK - below_start_RK, open_RF.to(own_RK.dtype).gather(1, passed_RB)
 
 
 def _hardest_counts(

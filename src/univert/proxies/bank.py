@@ -70,7 +70,7 @@ class ProxyBank(nn.Module):
             index: rows of the bank, 0..count-1, of any shape.
         """
         found = nn.functional.embedding(index, self.proxies, sparse=self.sparse)
-        return nn.functional.normalize(found.float(), dim=-1, eps=1e-12) if self.unit_norm else found
+        return unit_rows(found) if self.unit_norm else found
 
     @classmethod
     def from_embeddings(

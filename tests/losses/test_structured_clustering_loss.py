@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import normalized_mutual_info_score
+from torch import Tensor, nn
+
+from tests.losses.watch import assert_same_gradients, gradients
+from tests.oracles import points as oracles
+from univert.core.errors import BadInputError
+from univert.losses.structured_clustering_loss import (
+    StructuredClusteringLoss,
+    structured_clustering_loss,
+)
+
+
+def batch(rows: int = 12, products: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = nn.functional.normalize(torch.randn(rows, 5, generator=generator), dim=1)
+    return x, torch.randint(products, (rows,), generator=generator)
+
+
+def search(x: Tensor, y: Tensor, gamma: float, max_swaps: int = -1) -> tuple[list[int], list[int], float]:
+    found, own, mixing = torch.ops.univert.search_medoids(x, y, gamma, max_swaps)
+    return found.tolist(), own.tolist(), mixing.item()
+
+
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.integers(1, 10),
+    products=st.integers(1, 5),
+    gamma=st.floats(0, 3),
+    max_swaps=st.sampled_from([None, 0, 1]),
+)
+def test_any_batch_equals_the_oracle(
+    seed: int, rows: int, products: int, gamma: float, max_swaps: int | None
+) -> None:
+    x, y = batch(rows, products, seed)
+    medoids = oracles.searched_medoids(x.double(), y.tolist(), gamma, max_swaps)
+    loss = StructuredClusteringLoss(gamma, max_swaps=max_swaps)
+    wanted = oracles.structured_clustering(x, y, gamma, medoids)
+    assert loss(x, y).item() == pytest.approx(wanted.item(), rel=1e-4, abs=1e-5)
+    assert_same_gradients(
+        lambda x: loss(x, y), lambda x: oracles.structured_clustering(x, y, gamma, medoids), x
+    )
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10_000), rows=st.integers(1, 7), products=st.integers(1, 4), gamma=st.floats(0, 2))
+def test_what_is_found_is_worth_what_the_search_says_and_never_above_the_maximum(
+    seed: int, rows: int, products: int, gamma: float
+) -> None:
+    x, y = batch(rows, products, seed)
+    x, labels = x.double(), y.tolist()
+    found, _, mixing = search(x.float(), y, gamma)
+    reach = sum(float(oracles.distance(x, i, j, plain=True)) for i, j in enumerate(found)) / rows
+    nmi = normalized_mutual_info_score(labels, found, average_method="geometric")
+    assert mixing == pytest.approx(1 - nmi, abs=1e-9)
+    best = oracles.best_medoids_score(x, labels, gamma)
+    assert gamma * mixing - reach <= best + 1e-6
+    # all medoids are used, or as good as: no worse clustering of the same medoids was taken
+    assert gamma * mixing - reach == pytest.approx(
+        oracles.medoids_score(x, labels, sorted(set(found)), gamma), abs=1e-6
+    )
+
+
+def test_the_search_often_finds_the_maximum() -> None:
+    hits, gap = 0, []
+    for seed in range(40):
+        x, y = batch(7, 3, seed)
+        found, _, mixing = search(x, y, 0.5)
+        reach = sum(float(oracles.distance(x.double(), i, j, plain=True)) for i, j in enumerate(found)) / 7
+        gap.append(oracles.best_medoids_score(x.double(), y.tolist(), 0.5) - (0.5 * mixing - reach))
+        hits += gap[-1] < 1e-6
+    assert hits >= 20
+    assert max(gap) < 0.1
+
+
+def test_swaps_only_ever_help() -> None:
+    better = 0
+    for seed in range(30):
+        x, y = batch(30, 6, seed)
+        losses = [structured_clustering_loss(x, y, gamma=0.5, max_swaps=swaps).item() for swaps in range(4)]
+        assert losses == sorted(losses)
+        better += losses[-1] > losses[0]
+    assert better > 5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gradient_equals_finite_differences_where_the_maximum_is_unique(seed: int) -> None:
+    x, y = batch(7, 3, seed)
+    x = x.double()
+    value, step = structured_clustering_loss(x, y, gamma=0.5), 1e-3
+    (gradient,) = gradients(lambda x: structured_clustering_loss(x, y, gamma=0.5), x)
+    assert value > 0
+    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    direction = step * direction / direction.norm()
+    up, down = (oracles.structured_clustering(x + sign * direction, y, 0.5) for sign in (1, -1))
+    assert (gradient * direction).sum().item() == pytest.approx((up - down).item() / 2, rel=1e-2, abs=1e-7)
+
+
+def test_products_far_apart_have_no_loss_but_for_gamma() -> None:
+    y = torch.arange(12) // 3
+    x = nn.functional.one_hot(y, 5) + 0.01 * torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    assert structured_clustering_loss(x, y, gamma=0.1).item() == 0
+    assert structured_clustering_loss(x, y, gamma=100.0).item() > 1
+
+
+def test_a_hand_made_batch() -> None:
+    # two products, each split over both corners: the medoids found are one a corner
+    x, y = torch.tensor([[0.0, 0], [0, 0.1], [3, 0], [3, 0.1]]), torch.tensor([0, 1, 0, 1])
+    found, own, mixing = search(x, y, 0.0)
+    assert found in ([0, 0, 2, 2], [1, 1, 3, 3], [0, 0, 3, 3], [1, 1, 2, 2])
+    assert [own[0], own[1]] == [own[2], own[3]]
+    assert mixing == pytest.approx(1)
+    # own medoids: 3 + 3; the corners': 0.1 + 0.1
+    assert structured_clustering_loss(x, y, gamma=0.5).item() == pytest.approx((6 - 0.2) / 4 + 0.5)
+
+
+def test_order_decides_nothing_even_among_equals() -> None:
+    for seed in range(20):
+        x, y = batch(16, 5, seed)  # pairs of images that only have each other: either is as good a medoid
+        value = structured_clustering_loss(x, y, gamma=0.3)
+        order = torch.randperm(16, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(structured_clustering_loss(x[order], y[order], gamma=0.3), value)
+        assert torch.equal(structured_clustering_loss(x, y, gamma=0.3), value)
+
+
+def test_compiles_without_a_break() -> None:
+    x, y = batch()
+    loss = StructuredClusteringLoss()
+    torch.compiler.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    assert_same_gradients(lambda x: compiled(x, y), lambda x: loss(x, y), x)
+
+
+def test_autocast_does_not_coarsen_it() -> None:
+    x, y = batch()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = structured_clustering_loss(x, y)
+    torch.testing.assert_close(value, structured_clustering_loss(x, y), rtol=0, atol=0)
+
+
+def test_settings_are_checked() -> None:
+    for gamma in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(BadInputError, match="gamma"):
+            StructuredClusteringLoss(gamma)
+    with pytest.raises(BadInputError, match="max_swaps"):
+        StructuredClusteringLoss(max_swaps=-1)
