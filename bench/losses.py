@@ -178,11 +178,16 @@ def wait(device: str) -> None:
 
 def peak_bytes() -> int:
     """Peak resident memory of this process since `forget_peak`, or of its life where that is not possible."""
+    return status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+
+
+def status_bytes(entry: str) -> int:
+    """An entry of Linux's /proc/self/status; elsewhere 0."""
     status = Path("/proc/self/status")
-    if status.exists():
-        lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return int(lines[0].split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(entry))
 
 
 def forget_peak() -> None:
@@ -226,7 +231,8 @@ def million_here(kind: str) -> dict[str, float]:
         optimiser.step()
         seconds.append(time.perf_counter() - start)
         assert value.isfinite()
-    return {"seconds": statistics.median(seconds[1:]), "peak_gb": peak_bytes() / 1e9}
+    files = status_bytes("RssFile")
+    return {"seconds": statistics.median(seconds[1:]), "peak_gb": peak_bytes() / 1e9, "files_gb": files / 1e9}
 
 
 def in_fresh_process(options: argparse.Namespace, *arguments: str) -> Any:
@@ -330,17 +336,16 @@ def compare(case: str, options: argparse.Namespace, device: str) -> Iterator[str
 
 def report_million(options: argparse.Namespace) -> Iterator[str]:
     yield "## Proxy-NCA at C=1,000,000 D=64 B=256, one step with its update"
-    yield from (
-        "",
-        "| proxies in the sum, gradient, optimiser | ms (median) | peak memory of the process, GB |",
-        "|---|---|---|",
-    )
+    yield ""
+    yield "| proxies in the sum, gradient, optimiser | ms (median) | peak memory, GB | of it library files |"
+    yield "|---|---|---|---|"
     peaks = []
     for kind, words in MILLION.items():
         found = in_fresh_process(options, "--million", kind)
         peaks.append(found["peak_gb"])
-        yield f"| {words} | {1e3 * found['seconds']:.0f} | {found['peak_gb']:.2f} |"
-    yield from ("", f"- at most 1.5 GB in all: {verdict(max(peaks) <= 1.5)}", "")
+        yield f"| {words} | {1e3 * found['seconds']:.0f} | {peaks[-1]:.2f} | {found['files_gb']:.2f} |"
+    held = f"sampled {verdict(peaks[0] <= 1.5)}, all {verdict(peaks[-1] <= 1.5)}"
+    yield from ("", f"- at most 1.5 GB in all: {held}", "")
 
 
 def report_half(device: str) -> Iterator[str]:

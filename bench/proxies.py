@@ -3,20 +3,22 @@
     python bench/proxies.py [--seeds 0 1 2] [--steps 600] [--processes 2] [--out FOLDER]
 
 Frozen base network, cached features, 64-d embeddings, zero-shot test products. Every loss is shown the same images
-of the same number of batches. Its learning rates are the best of six trials by validation MAP@R: six rates of the head
-for losses on data points (POINT_RATES), six pairs of the head's and the proxies' for the others (PROXY_RATES), the same
-search for all. The weights kept are those of the best look at the validation split. Nothing is chosen on test data.
-A run that is finished is not done again; results go to bench/results/proxies.md, plots to docs/images/.
+of the same number of batches. Its learning rates are the best of eight trials by validation MAP@R: eight rates of the
+head for losses on data points (POINT_RATES), eight pairs of the head's and the proxies' for the others (PROXY_RATES).
+The weights kept are those of the best look at the validation split. Nothing is chosen on test data. A training that is
+finished is not done again, unless its settings or the loss's defaults have changed. Results go to
+bench/results/proxies.md, plots to docs/images/.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -40,16 +42,20 @@ from univert.training.workshop import Workshop
 
 Rates = tuple[float, float]
 """Learning rates of the head and of the proxies."""
-POINT_RATES: tuple[Rates, ...] = tuple((rate, 1.0) for rate in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
+POINT_RATES: tuple[Rates, ...] = tuple(
+    (rate, 1.0) for rate in (1e-4, 3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 1e-2, 3e-2)
+)
 PROXY_RATES: tuple[Rates, ...] = (
     (3e-4, 1e-2),
     (3e-4, 1e-1),
     (1e-3, 1e-2),
     (1e-3, 1e-1),
+    (1e-3, 3e-1),
+    (1e-3, 1.0),
     (3e-3, 1e-2),
     (3e-3, 1e-1),
 )
-RATIOS = (0.1, 0.25, 0.5, 1, 2)
+RATIOS = (0.1, 0.25, 0.5, 1.0, 2.0)
 LOOKS, TUNING_LOOKS = 24, 8
 RESULTS = Path(__file__).parent / "results"
 SIZE = 64
@@ -81,7 +87,11 @@ class Trial:
 
     @property
     def key(self) -> str:
-        return f"{self.loss}-{fingerprint(asdict(self))[:12]}"
+        defaults = {
+            name: repr(option.default)
+            for name, option in inspect.signature(LOSSES[self.loss].make).parameters.items()
+        }
+        return f"{self.loss}-{fingerprint(asdict(self), defaults)[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +120,20 @@ class Contender:
         )
 
 
+DYNAMIC = "Proxy-NCA, dynamic, started from the data"
+BOUNDED = ("Proxy-NCA", "Proxy-NCA, started from the data", "Proxy-NCA, as printed", "Proxy-Triplet")
+"""Those whose bounds are reported: the document's losses."""
 CONTENDERS = [
     *(
-        Contender(title=entry.title, loss=name, start="data" if entry.proxies == "dynamic" else "random")
+        Contender(title=entry.title, loss=name)
         for name, entry in LOSSES.items()
+        if entry.proxies != "dynamic"
     ),
     Contender(title="Proxy-NCA, started from the data", loss="proxy-nca", start="data"),
-    Contender(title="Lifted structure, scale 1 (as published)", loss="lifted-structure", options={"scale": 1.0}),
+    Contender(title=DYNAMIC, loss="dynamic-proxy-nca", start="data"),
+    Contender(
+        title="Lifted structure, scale 1 (as published)", loss="lifted-structure", options={"scale": 1.0}
+    ),
     Contender(title="N-pairs, scale 1 (as published)", loss="n-pairs", options={"scale": 1.0}),
     Contender(title="Proxy-NCA, as printed", loss="proxy-nca", options={"form": "paper"}),
     Contender(title="Proxy-NCA, label smoothing 0.1", loss="proxy-nca", options={"label_smoothing": 0.1}),
@@ -153,7 +170,8 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
         proxy_start=trial.start,  # type: ignore[arg-type]
         loop=loop,
     )
-    lesson = label_lesson(work, config, np.ones(len(work.catalogue), bool))
+    folder = work.run.path / "work" / trial.key
+    lesson = label_lesson(work, config, np.ones(len(work.catalogue), bool), folder=folder)
     test = np.flatnonzero((work.splits == "test") & (work.products >= 0))
     watch = lesson.monitor
 
@@ -166,7 +184,7 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
 
     started = time.perf_counter()
     lesson = replace(lesson, monitor=None if trial.tuning else monitor)
-    record = work.learn(trial.key, lesson, work.run.path / "work" / trial.key)
+    record = work.learn(trial.key, lesson, folder)
     result = {"trial": asdict(trial), "record": record}
     if not trial.tuning:
         result["evaluation"] = evaluate_vectors(
@@ -213,21 +231,17 @@ class Bench:
 
 
 def spread(values: list[float], *, scale: float = 100, digits: int = 1) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{scale * statistics.mean(values):.{digits}f} ± {scale * deviation:.{digits}f}"
+    mean = f"{scale * statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def rates_of(rates: Rates) -> str:
     return f"{rates[0]:g}" if rates in POINT_RATES else f"{rates[0]:g}, {rates[1]:g}"
 
 
-def recall_curve(results: list[dict[str, Any]]) -> list[tuple[int, float]]:
-    """Test R@1 against steps, mean over seeds."""
-    curves = [result["record"]["monitor_curves"]["test_recall_at_1"] for result in results]
-    return [
-        (int(points[0][0]), statistics.mean(value for _, value in points))
-        for points in zip(*curves, strict=True)
-    ]
+def recall_curve(result: dict[str, Any]) -> list[tuple[int, float]]:
+    """Test R@1 against steps."""
+    return [(int(step), value) for step, value in result["record"]["monitor_curves"]["test_recall_at_1"]]
 
 
 def steps_to(curve: list[tuple[int, float]], level: float) -> int | None:
@@ -250,28 +264,65 @@ def losses_part(bench: Bench, seeds: list[int], steps: int) -> tuple[list[str], 
         nmi = spread([result["evaluation"]["merged"]["nmi"]["value"] for result in results])
         within = spread([result["evaluation"]["mean_within"]["recall_at_1"] for result in results])
         lines.append(f"| {title} | {' | '.join(recalls)} | {nmi} | {within} | {rates_of(rates[title])} |")
-    curves = {title: recall_curve(results) for title, results in rows.items()}
+    curves = {title: [recall_curve(result) for result in results] for title, results in rows.items()}
     triplet = curves[LOSSES["triplet"].title]
-    level = statistics.mean(value for _, value in triplet[-3:])
-    reached = steps_to(triplet, level)
+    levels = [statistics.mean(value for _, value in curve[-3:]) for curve in triplet]
+    reached = [steps_to(curve, level) for curve, level in zip(triplet, levels, strict=True)]
     lines += [
         "",
-        f"The triplet loss ends at R@1 {100 * level:.1f} (mean of its last three looks) and first reaches it at step "
-        f"{reached}. Steps until others do, and the factor:",
+        f"Steps until test R@1 is where the triplet loss ends with the same seed (mean of its last three looks: "
+        f"{spread(levels)}), looked at every {steps // LOOKS} steps, and how many times sooner than the triplet loss "
+        "itself:",
         "",
         "| loss | steps | times sooner |",
         "|---|---|---|",
     ]
     for title in order[::-1]:
-        at = steps_to(curves[title], level)
-        factor = f"{reached / at:.1f}" if at and reached else "not reached"
-        lines.append(f"| {title} | {at or ''} | {factor} |")
+        at = [steps_to(curve, level) for curve, level in zip(curves[title], levels, strict=True)]
+        if any(step is None for step in at):
+            lines.append(f"| {title} | not reached by {at.count(None)} of {len(at)} seeds | |")
+            continue
+        factors = [own / step for own, step in zip(reached, at, strict=True) if own and step]
+        steps_text = spread([float(step) for step in at if step], scale=1, digits=0)
+        lines.append(f"| {title} | {steps_text} | {spread(factors, scale=1)} |")
     bounds = {
-        title: results[0]["record"]["monitor_curves"]
+        title: mean_curves([result["record"]["monitor_curves"] for result in results])
         for title, results in rows.items()
-        if len(results[0]["record"]["monitor_curves"]) > 1
+        if title in BOUNDED
     }
-    return lines, {"curves": curves, "bounds": bounds, "rates": rates}
+    lines += ["", *bounds_table(bounds)]
+    means = {title: mean_curves([{"": curve} for curve in found])[""] for title, found in curves.items()}
+    return lines, {"curves": means, "bounds": bounds, "rates": rates}
+
+
+def mean_curves(
+    seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]],
+) -> dict[str, list[tuple[float, float]]]:
+    """Each watched figure against steps, mean over seeds."""
+    return {
+        name: [
+            (points[0][0], statistics.mean(value for _, value in points))
+            for points in zip(*(curves[name] for curves in seeds), strict=True)
+        ]
+        for name in seeds[0]
+    }
+
+
+def bounds_table(bounds: dict[str, dict[str, list[tuple[float, float]]]]) -> list[str]:
+    """How tight the proxies' bounds are at the first look and at the last."""
+    names = ("eps_mean", "nca_tightness", "triplet_tightness", "order_preserved")
+    lines = [
+        "Bounds on 512 training images, at the first look and the last, mean over seeds (tightness: bound minus loss, "
+        "0 is tight):",
+        "",
+        "| loss | mean eps | tightness of the NCA bound | of the triplet bound | triplets whose order is kept, % |",
+        "|---|---|---|---|---|",
+    ]
+    for title, curves in bounds.items():
+        ends = [(curves[name][0][1], curves[name][-1][1]) for name in names]
+        cells = [f"{first:.2f} to {last:.2f}" for first, last in ends[:3]]
+        lines.append(f"| {title} | {' | '.join(cells)} | {100 * ends[3][0]:.1f} to {100 * ends[3][1]:.1f} |")
+    return lines
 
 
 def _merged_figure(k: str) -> Callable[[dict[str, Any]], float]:
@@ -281,12 +332,14 @@ def _merged_figure(k: str) -> Callable[[dict[str, Any]], float]:
 def ratios_part(
     bench: Bench, seeds: list[int], steps: int, rates: Mapping[str, Rates]
 ) -> tuple[list[str], dict[str, Any]]:
-    static, dynamic = LOSSES["proxy-nca"].title, LOSSES["dynamic-proxy-nca"].title
-    kinds = {
-        "static": (Contender(title=static, loss="proxy-nca"), rates[static]),
-        "dynamic": (Contender(title=dynamic, loss="dynamic-proxy-nca", start="data"), rates[dynamic]),
-        "dynamic, random start": (Contender(title=dynamic, loss="dynamic-proxy-nca"), rates[dynamic]),
+    by_title = {one.title: one for one in CONTENDERS}
+    titles = {
+        "static, random start": LOSSES["proxy-nca"].title,
+        "static, started from the data": "Proxy-NCA, started from the data",
+        "dynamic, started from the data": DYNAMIC,
     }
+    kinds = {kind: (by_title[title], rates[title]) for kind, title in titles.items()}
+    kinds["dynamic, random start"] = (replace(by_title[DYNAMIC], start="random"), rates[DYNAMIC])
     found = iter(
         bench.run(
             [
@@ -328,7 +381,7 @@ def main() -> None:
         "",
         f"{SIZE}-d, frozen base network, {options.steps} batches of 32 products x 4 images, test split, one gallery of "
         "all verticals, per cent, mean ± standard deviation over seeds "
-        f"{', '.join(map(str, options.seeds))}. Learning rates: the best of six trials by validation MAP@R with seed "
+        f"{', '.join(map(str, options.seeds))}. Learning rates: the best of eight trials by validation MAP@R with seed "
         f"{options.seeds[0]}; for losses on data points the head's of {', '.join(map(rates_of, POINT_RATES))}; for the "
         f"others the head's and the proxies' of {'; '.join(map(rates_of, PROXY_RATES))}. All other options are the "
         "losses' defaults.",

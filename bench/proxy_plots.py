@@ -23,11 +23,11 @@ SHOWN = {
     "N-pairs": "#6b8e23",
     "Lifted structure": "#b8860b",
     "Structured clustering": "#7d4e9e",
-    "Proxy-Triplet": "#e08e79",
+    "Proxy-NCA, started from the data": "#e08e79",
 }
 GREY = "#d4d4d4"
 BOUNDS = {
-    "nca_tightness": "slack of the NCA bound (0: tight)",
+    "nca_tightness": "NCA bound minus NCA loss (0: tight)",
     "order_preserved": "triplets whose order the proxies keep, %",
 }
 

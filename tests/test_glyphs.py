@@ -340,6 +340,15 @@ def test_too_few_fonts_is_said_with_the_packages_to_install(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", ["--products-limit", "--fonts-per-product", "--min-fonts", "--processes"])
+def test_counts_must_be_positive(
+    fonts: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run_tool(fonts, tmp_path / "out", option, "0")
+    assert f"argument {option}: invalid positive value: '0'" in capsys.readouterr().err
+
+
 def test_the_packages_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert build_glyphs.main(["--packages"]) == 0
     names = capsys.readouterr().out.split()

@@ -36,7 +36,7 @@ import random
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -64,10 +64,10 @@ R = TypeVar("R")
 
 
 class Spread(Protocol):
-    """Gives results in the order of the jobs, with a progress bar."""
+    """Does jobs, in several processes or not."""
 
-    def __call__(self, function: Callable[[T], R], jobs: Sequence[T], title: str) -> Iterator[R]:
-        """The results."""
+    def __call__(self, function: Callable[[T], R], jobs: Sequence[T]) -> Iterator[R]:
+        """The results in the order of the jobs."""
 
 
 def rows_of(product: Product) -> list[SourceRow]:
@@ -103,7 +103,7 @@ def survey_all(
     faces: Sequence[Face], scripts: Sequence[str], least: int, seed: int, spread: Spread
 ) -> Drawings:
     """The drawings of all characters of some scripts that at least `least` faces have."""
-    maps = list(spread(character_map, faces, "Reading fonts"))
+    maps = list(watched(spread(character_map, faces), "Reading fonts", len(faces), "fonts"))
     jobs = []
     for code, numbers in sorted(faces_by_code(maps).items()):
         vertical = vertical_of(chr(code))
@@ -112,13 +112,18 @@ def survey_all(
             order = random.Random(f"{seed} {code}")  # noqa: S311
             tried = order.sample(known, min(len(known), MOST_TRIED))
             jobs.append((code, [(number, faces[number]) for number in tried]))
-    return dict(spread(look, jobs, "Looking at characters"))
+    return dict(watched(spread(look, jobs), "Looking at characters", len(jobs), "characters"))
 
 
-def spread_over(pool: Any | None, function: Callable[[T], R], jobs: Sequence[T], title: str) -> Iterator[R]:
+def spread_over(pool: Any | None, function: Callable[[T], R], jobs: Sequence[T]) -> Iterator[R]:
     """Results in the order of the jobs, from the processes of a pool if there is one."""
-    results: Iterable[R] = map(function, jobs) if pool is None else pool.imap(function, jobs, chunksize=64)
-    with progress_bar(title, len(jobs)) as advance:
+    results: Iterator[R] = map(function, jobs) if pool is None else pool.imap(function, jobs, chunksize=64)
+    return results
+
+
+def watched(results: Iterator[R], title: str, total: int, unit: str) -> Iterator[R]:
+    """The same results, with a progress bar."""
+    with progress_bar(title, total, unit=unit) as advance:
         for result in results:
             advance(1)
             yield result
@@ -172,8 +177,11 @@ def build(options: argparse.Namespace, spread: Spread) -> dict[str, Any]:
     check_found(found, options.scripts, faces, options)
     products = limited(found, options.products_limit, options.seed)
     surveyed = time.perf_counter()
-    rows = (row for rows in spread(rows_of, products, "Drawing") for row in rows)
-    report = build_catalogue(rows, options.out, overwrite=options.overwrite, fractions=FRACTIONS)
+    rows = (row for rows in spread(rows_of, products) for row in rows)
+    images = sum(len(product.faces) for product in products)
+    report = build_catalogue(
+        rows, options.out, overwrite=options.overwrite, fractions=FRACTIONS, total=images
+    )
     if options.sheet:
         contact_sheet(products, options.seed).save(options.sheet)
     return {
@@ -190,6 +198,13 @@ def build(options: argparse.Namespace, spread: Spread) -> dict[str, Any]:
     }
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(
@@ -199,11 +214,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path(".work/glyphs/glyphs.lance"))
     parser.add_argument("--overwrite", action="store_true", help="replace the catalogue at --out")
     parser.add_argument("--scripts", nargs="+", choices=VERTICALS, default=list(VERTICALS))
-    parser.add_argument("--products-limit", type=int, help="at most so many products of each script")
-    parser.add_argument("--fonts-per-product", type=int, default=8)
-    parser.add_argument("--min-fonts", type=int, default=5)
+    parser.add_argument("--products-limit", type=positive, help="at most so many products of each script")
+    parser.add_argument("--fonts-per-product", type=positive, default=8)
+    parser.add_argument("--min-fonts", type=positive, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--processes", type=positive, default=multiprocessing.cpu_count())
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet (PNG)")
     parser.add_argument("--packages", action="store_true", help="print the Debian packages and stop")
     return parser.parse_args(arguments)

@@ -37,13 +37,14 @@ def choose(
     products = []
     for vertical, codes in verticals.items():
         good = without_placeholders({code: drawings[code] for code in codes})
-        repeats = repeated_characters(good)
-        for code, found in good.items():
-            chosen = [faces[face] for face, _, distinct in found if distinct]
-            if len(chosen) >= min_fonts and code not in repeats:
-                products.append(
-                    Product(code=code, vertical=vertical, faces=tuple(sorted(chosen[:fonts_per_product])))
-                )
+        enough = {
+            code: found
+            for code, found in good.items()
+            if sum(distinct for _, _, distinct in found) >= min_fonts
+        }
+        for code in enough.keys() - repeated_characters(enough):
+            chosen = [faces[face] for face, _, distinct in enough[code] if distinct][:fonts_per_product]
+            products.append(Product(code=code, vertical=vertical, faces=tuple(sorted(chosen))))
     return sorted(products, key=lambda product: product.code)
 
 

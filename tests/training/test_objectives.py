@@ -41,7 +41,7 @@ def test_the_objective_suits_the_loss() -> None:
 def test_images_are_assigned_in_their_batch_and_all_of_them_at_a_refresh() -> None:
     products = np.array([0, 0, -1, 1, 1])
     loss = DynamicProxyNCALoss(3, 4, seed=0)
-    objective = DynamicObjective(loss, products, refresh_every_steps=2)
+    objective = DynamicObjective(loss, products, reseed_every_steps=2)
     vectors = torch.nn.functional.normalize(torch.randn(5, 4, generator=torch.Generator().manual_seed(1)))
 
     def embed_all(positions: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_images_are_assigned_in_their_batch_and_all_of_them_at_a_refresh() -> No
     assert (objective.assignment.nearest == -1).sum() == 2
     objective.after_step(1, embed_all)
     assert (objective.assignment.nearest >= 0).all()
-    restored = DynamicObjective(DynamicProxyNCALoss(3, 4, seed=5), products, refresh_every_steps=2)
+    restored = DynamicObjective(DynamicProxyNCALoss(3, 4, seed=5), products, reseed_every_steps=2)
     restored.load_state_dict(objective.state_dict())
     assert restored.assignment.nearest.equal(objective.assignment.nearest)
     assert restored.figures() == objective.figures()
@@ -67,7 +67,7 @@ def test_a_dynamic_training_reports_dead_proxies_and_bounds(workshop: Workshop) 
         loss="dynamic-proxy-nca",
         proxies_per_product=2.0,
         proxy_start="data",
-        refresh_every_steps=4,
+        reseed_every_steps=4,
     )
     curves = train_on_labels(workshop, chosen, name="dynamic").record["monitor_curves"]
     assert {"dead_proxies", "nca_tightness", "triplet_tightness", "order_preserved", "eps_max"} <= set(curves)

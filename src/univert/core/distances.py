@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
 SHORTEST = 1e-12
 """Rows no longer than this count as zero."""
 

@@ -59,6 +59,11 @@ def proxy_nca_loss(
 
     Source: Proxies eq. 4 with Algorithm 1; the soft-max form is ProxyNCA++ (arXiv 2004.01113).
     """
+    if log_weights is not None and (label_smoothing or log_weights.shape != (len(proxies),)):
+        raise BadInputError(
+            f"log_weights must be one a proxy, without label_smoothing: got shape {tuple(log_weights.shape)} for "
+            f"{len(proxies)} proxies, and label_smoothing = {label_smoothing}"
+        )
     assigned_BM = checked_assigned(assigned, embeddings, proxies, loss="Proxy-NCA")
     check_proxy_nca(len(proxies), scale, form, pooling, label_smoothing)
     if form == "paper" and assigned_BM.shape[1] >= len(proxies) and _owns_all(assigned_BM, len(proxies)):

@@ -21,7 +21,7 @@ Pooling = Literal["soft", "nearest"]
 _CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 28}  # of logits held at a time
 _COPY_BYTES = 1 << 27  # proxies above this size are not copied as unit rows: the logits are scaled instead
 _EPS = 1e-12  # a row shorter than this has no direction: it becomes zero, with zero gradient
-_BLOCK_BYTES = 1 << 20  # of proxies that are normalised at a time: they stay in the cache
+_BLOCK_BYTES = 1 << 23  # of proxies that are normalised at a time: they stay in the cache
 
 
 def proxy_softmax_sum(

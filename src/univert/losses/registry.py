@@ -66,8 +66,8 @@ LOSSES: dict[LossName, Entry] = {
     "lifted-structure": Entry(LiftedStructureLoss, "Lifted structure", "none"),
     "n-pairs": Entry(NPairsLoss, "N-pairs", "none"),
     "structured-clustering": Entry(StructuredClusteringLoss, "Structured clustering", "none"),
-    "softmax": Entry(SoftmaxLoss, "Soft-max", "own"),
-    "normalized-softmax": Entry(NormalizedSoftmaxLoss, "Normalised soft-max", "own"),
+    "softmax": Entry(SoftmaxLoss, "Soft-max", "assigned"),
+    "normalized-softmax": Entry(NormalizedSoftmaxLoss, "Normalised soft-max", "assigned"),
     "proxy-nca": Entry(ProxyNCALoss, "Proxy-NCA", "assigned"),
     "proxy-triplet": Entry(ProxyTripletLoss, "Proxy-Triplet", "assigned"),
     "proxy-n-pairs": Entry(ProxyNPairsLoss, "Proxied N-pairs", "assigned"),
@@ -120,21 +120,32 @@ def make_loss(
     return module
 
 
+def compares_images(name: LossName) -> bool:
+    """Whether a loss needs several images of a product in a batch."""
+    return LOSSES[name].proxies in ("none", "dynamic")
+
+
 def check_loss_options(name: str, options: Mapping[str, LossOption]) -> None:
     """Refuse a loss that does not exist, and options that it does not have.
 
     Raises:
-        BadInputError: naming the nearest valid one.
+        BadInputError: naming the nearest valid one; or a value of the wrong type.
     """
     if name not in LOSSES:
         raise BadInputError(f"loss must be one of {', '.join(LOSSES)}; got {name!r}{_near(name, LOSSES)}")
-    valid = set(inspect.signature(LOSSES[name].make).parameters) - _SET_BY_RECIPE
-    for option in options:
+    parameters = inspect.signature(LOSSES[name].make).parameters
+    valid = {key: parameters[key].default for key in parameters if key not in _SET_BY_RECIPE}
+    for option, value in options.items():
         if option not in valid:
             there = ", ".join(sorted(valid)) or "none"
             raise BadInputError(
                 f"loss_options: {name!r} has no option {option!r}{_near(option, valid)}; it has: {there}"
             )
+        default = valid[option]
+        kinds = (int, float) if type(default) is float else (int,) if default is None else (type(default),)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            wanted = "a whole number" if default is None else f"like its default {default!r}"
+            raise BadInputError(f"loss_options: {option} of {name!r} must be {wanted}, got {value!r}")
 
 
 def _near(word: str, known: Any) -> str:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from univert.core.errors import BadInputError
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.proxies.bank import ProxyBank
 from univert.proxies.dynamic import DynamicAssignment
@@ -68,67 +69,71 @@ class LabelObjective(Objective):
     def forward(
         self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
     ) -> Float[Tensor, ""]:
-        """The loss of the images at `positions`, whatever their view."""
-        value: Tensor = self.loss(embeddings, self._products[positions].to(embeddings.device))
+        """The loss of the images at `positions`, whatever their view.
+
+        Raises:
+            BadInputError: one of them has no product; the sampler must leave those out.
+        """
+        labels = self._products[positions]
+        if (labels < 0).any():
+            raise BadInputError(
+                f"a batch of labelled images holds one without a product, at position "
+                f"{int(positions[int(labels.argmin())])}; give the sampler the products that the objective has"
+            )
+        value: Tensor = self.loss(embeddings, labels.to(embeddings.device))
         return value
 
 
-class DynamicObjective(Objective):
+class DynamicObjective(LabelObjective):
     """Dynamic assignment (Proxies, method 1000): the images themselves say which proxy stands for them.
 
-    In a batch each image goes to its nearest proxy. Every `refresh_every_steps` steps all images do, and proxies that
+    In a batch each image goes to its nearest proxy. Every `reseed_every_steps` steps all images do, and proxies that
     no image chose are put where images are crowded.
 
     Args:
         loss: knows of the labels only which images of a batch are of one product.
         products: the product code of every image of the catalogue, -1 for unlabelled.
-        refresh_every_steps: how often all images are assigned anew.
+        reseed_every_steps: how often all images are assigned anew.
+        seed: of the places that dead proxies are put to.
     """
 
     dead: Tensor
 
     def __init__(
-        self, loss: DynamicProxyNCALoss, products: Int64[np.ndarray, "N"], *, refresh_every_steps: int
+        self,
+        loss: DynamicProxyNCALoss,
+        products: Int64[np.ndarray, "N"],
+        *,
+        reseed_every_steps: int,
+        seed: int,
     ) -> None:
-        super().__init__()
-        self.loss = loss
-        self.register_buffer("dead", torch.zeros(()))
-        self._products = torch.as_tensor(products)
+        super().__init__(loss, products)
+        self._bank: ProxyBank = loss.bank
         self._positions = np.flatnonzero(products >= 0)
-        self._row = np.full(len(products), -1, np.int64)
-        self._row[self._positions] = np.arange(len(self._positions))
+        self._every, self._seed = reseed_every_steps, seed
         self.assignment = DynamicAssignment(len(self._positions), loss.bank.count)
-        self._refresh_every_steps = refresh_every_steps
-
-    def forward(
-        self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
-    ) -> Float[Tensor, ""]:
-        """The loss of the images at `positions`, whatever their view."""
-        nearest = self.loss.nearest(embeddings.detach())
-        self.assignment.update(torch.as_tensor(self._row[positions], device=nearest.device), nearest)
-        value: Tensor = self.loss(embeddings, self._products[positions].to(embeddings.device), nearest)
-        return value
+        self.register_buffer("dead", torch.full((), torch.nan))
 
     def after_step(self, step: int, embed_all: EmbedAll) -> list[MovedRows]:
         """Assign all images anew, where it is time, and put dead proxies to use."""
-        if (step + 1) % self._refresh_every_steps:
+        if (step + 1) % self._every:
             return []
-        bank = self.loss.bank
-        vectors = torch.from_numpy(embed_all(self._positions)).to(bank.proxies.device)
-        self.dead.fill_(self.assignment.refresh(vectors, bank.proxies).dead)
-        return [(bank.proxies, self.assignment.reseed(bank, vectors))]
+        proxies = self._bank.proxies
+        vectors = torch.from_numpy(embed_all(self._positions)).to(proxies.device)
+        self.dead.fill_(self.assignment.refresh(vectors, proxies).dead)
+        return [(proxies, self.assignment.reseed(self._bank, vectors, seed=self._seed))]
 
     def figures(self) -> dict[str, float]:
         """How many proxies no image had chosen when all were last assigned anew; they have been put to use since."""
-        return {"dead_proxies": float(self.dead)}
+        return {} if self.dead.isnan() else {"dead_proxies": float(self.dead)}
 
 
 def label_objective(
-    loss: nn.Module, products: Int64[np.ndarray, "N"], *, refresh_every_steps: int = 20
+    loss: nn.Module, products: Int64[np.ndarray, "N"], *, reseed_every_steps: int = 20, seed: int = 0
 ) -> Objective:
     """The objective that suits a loss over product labels."""
     if isinstance(loss, DynamicProxyNCALoss):
-        return DynamicObjective(loss, products, refresh_every_steps=refresh_every_steps)
+        return DynamicObjective(loss, products, reseed_every_steps=reseed_every_steps, seed=seed)
     return LabelObjective(loss, products)
 
 

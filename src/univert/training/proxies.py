@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ from jaxtyping import Float, Int64
 from torch import nn
 
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
+from univert.losses.normalized_softmax_loss import NormalizedSoftmaxLoss
+from univert.losses.proxy_nca_loss import ProxyNCALoss
+from univert.losses.proxy_triplet_loss import ProxyTripletLoss
 from univert.models.embedder import Embedder
 from univert.proxies.assignment import StaticAssignment
 from univert.proxies.bank import ProxyBank
@@ -18,8 +22,10 @@ from univert.proxies.dynamic import start_from_points
 from univert.training.workshop import Workshop
 
 WATCHED = {
-    "nca_tightness": "slack of the NCA bound",
+    "nca_tightness": "NCA bound minus loss",
+    "triplet_tightness": "triplet bound minus loss",
     "order_preserved": "triplet order kept by proxies",
+    "eps_mean": "mean distance to the proxy",
     "dead_proxies": "dead proxies",
 }
 """What the report shows of a loss with proxies, and its name for people."""
@@ -69,12 +75,47 @@ def bounds_monitor(
     labelled = np.flatnonzero(products >= 0)
     positions = labelled[monitor_points(torch.from_numpy(products[labelled]), limit=count, seed=seed)]
     labels = torch.from_numpy(products[positions])
-    scale = float(getattr(loss, "softmax_scale", 1.0))
+    bounded = _bounded(loss)
 
     def measure() -> Mapping[str, float]:
         vectors = torch.from_numpy(workshop.source.embed_all(embedder, positions))
         assignment = getattr(loss, "assignment", None)
         own = None if assignment is None else assignment(labels.to(assignment.table.device)).cpu()
-        return measure_bounds(vectors, labels, bank().detach().cpu(), own, scale=scale, seed=seed)
+        found = measure_bounds(
+            vectors,
+            labels,
+            bank().detach().cpu(),
+            own,
+            scale=bounded.scale,
+            margin=bounded.margin,
+            seed=seed,
+        )
+        return {name: value for name, value in found.items() if name.startswith(bounded.figures)}
 
     return measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bounded:
+    """What of the bounds means something for a loss.
+
+    Attributes:
+        figures: how the names of those figures begin.
+        scale: 1/temperature, where squared distances of unit vectors are multiplied by it.
+        margin: of the triplet loss.
+    """
+
+    figures: tuple[str, ...] = ("eps", "order")
+    scale: float = 1.0
+    margin: float = 0.2
+
+
+def _bounded(loss: nn.Module) -> _Bounded:
+    both = ("eps", "order", "ranking", "nca", "triplet")
+    if isinstance(loss, ProxyTripletLoss):
+        return _Bounded(figures=("eps", "order", "ranking", "triplet"), margin=loss.margin)
+    if isinstance(loss, DynamicProxyNCALoss) or (isinstance(loss, ProxyNCALoss) and loss.unit_norm):
+        return _Bounded(figures=both, scale=loss.softmax_scale)
+    if isinstance(loss, NormalizedSoftmaxLoss):  # a cosine over T is half a squared distance over T
+        return _Bounded(figures=both, scale=0.5 / loss.temperature)
+    return _Bounded()

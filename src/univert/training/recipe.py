@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
 from univert.core.errors import BadInputError
 from univert.data.transforms import Augmentation
-from univert.losses.registry import LOSSES, LossName, LossOption, check_loss_options
+from univert.losses.registry import LOSSES, LossName, LossOption, compares_images, make_loss
 from univert.models.embedder import EmbedderConfig
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
 Trunk = Literal["frozen", "partial", "full"]
+MinerName = Literal["none", "semi-hard", "hard", "distance-weighted"]
 OptimiserName = Literal["adamw", "rmsprop"]
 Baseline = Literal["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]
 
@@ -95,42 +96,61 @@ class SpecialistsConfig:
         loss: `triplet` (Unified eq. 1), `proxy-nca` (Proxies eq. 4) or any other of `univert.losses.registry.LOSSES`.
         loss_options: keyword arguments of that loss, such as `margin` or `softmax_scale`.
         proxies_per_product: below 1, products share proxies; above 1, each has several. Losses with proxies only.
-        proxy_start: `random` directions, or means of the untrained embeddings of each product's images (`data`).
-        refresh_every_steps: with `dynamic-proxy-nca`, how often every image is assigned anew, and dead proxies are
-            put to use; in between, the images of each batch are.
+        proxy_start: `random` directions, or means of the untrained embeddings of each product's images (`data`);
+            null takes `data` for `dynamic-proxy-nca`, which may collapse from a random start, else `random`.
+        reseed_every_steps: with `dynamic-proxy-nca`, how often all images are assigned anew and proxies that none of
+            them chose are put to use; the images of a batch are assigned anew in every step.
+        miner: which of a batch's triplets count: what the `triplet` loss itself takes (`none`), or what
+            an in-batch miner chooses.
+        mine_every_steps: how often strong negatives are looked for in all training images, to come into one batch with
+            their anchors; 0 switches it off.
         loop: the training.
     """
 
     loss: LossName = "triplet"
     loss_options: dict[str, LossOption] = field(default_factory=dict)
     proxies_per_product: Positive = 1.0
-    proxy_start: Literal["random", "data"] = "random"
-    refresh_every_steps: Count = 20
+    proxy_start: Literal["random", "data"] | None = None
+    reseed_every_steps: Count = 20
+    miner: MinerName = "none"
+    mine_every_steps: Annotated[int, Ge(0)] = 0
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
-        check_loss_options(self.loss, self.loss_options)
-        loop = self.loop
-        kind = LOSSES[self.loss].proxies
-        if kind in ("none", "own") and self.proxies_per_product != 1:
+        # a loss of a few products meets the same checks as the one to be trained
+        make_loss(
+            self.loss, self.loss_options, products=32, size=2, proxies_per_product=self.proxies_per_product
+        )
+        kind, loop = LOSSES[self.loss].proxies, self.loop
+        if self.proxy_start is None:
+            object.__setattr__(self, "proxy_start", "data" if kind == "dynamic" else "random")
+        without_effect = {
+            "proxies_per_product": kind in ("none", "own") and self.proxies_per_product != 1,
+            "proxy_start": kind == "none" and self.proxy_start != "random",
+            "reseed_every_steps": kind != "dynamic" and self.reseed_every_steps != 20,
+            "miner": self.loss != "triplet" and self.miner != "none",
+        }
+        for name, is_set in without_effect.items():
+            if is_set:
+                raise BadInputError(
+                    f"specialists.{name} has no effect on the loss {self.loss!r}; leave it out"
+                )
+        if (compares_images(self.loss) or self.mine_every_steps) and loop.images_per_product < 2:
             raise BadInputError(
-                f"specialists.proxies_per_product has no effect on {self.loss!r}, whose proxies (if any) cannot be "
-                "shared; leave it out"
-            )
-        if kind == "none" and self.proxy_start != "random":
-            raise BadInputError(
-                f"specialists.proxy_start has no effect on {self.loss!r}, a loss without proxies; leave it out"
-            )
-        if kind in ("none", "dynamic") and loop.images_per_product < 2:
-            raise BadInputError(
-                f"specialists.loop.images_per_product must be at least 2 for {self.loss!r}: it compares images of one "
-                f"product with each other; got {loop.images_per_product}"
+                f"specialists.loop.images_per_product must be at least 2 for {self.loss!r}"
+                f"{' with mine_every_steps' if self.mine_every_steps else ''}: images of one product are compared "
+                f"with each other; got {loop.images_per_product}"
             )
         if loop.batch_size < 2 * loop.images_per_product:
             raise BadInputError(
                 "specialists.loop.batch_size must be at least twice images_per_product, "
                 f"got {loop.batch_size} and {loop.images_per_product}"
             )
+
+
+def with_positives(loop: LoopConfig) -> LoopConfig:
+    """The same training with batches in which each image has others of its product."""
+    return replace(loop, images_per_product=max(loop.images_per_product, 2 if loop.batch_size < 8 else 4))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,9 +69,8 @@ class ImageSource(Source):
 
     def embed(self, embedder: Embedder, positions: Positions, views: Positions) -> Float[Tensor, "B D"]:
         """Embeddings; see `Source.embed`."""
-        ahead, self._next = self._next, None
-        if ahead and ahead[0] == _key(positions, views):
-            images = ahead[1].result()
+        if self._next and self._next[0] == _key(positions, views):
+            images, self._next = self._next[1].result(), None
         else:
             images = self._loader.load(positions, views)
         vectors: Tensor = embedder(images.to(embedder.device, non_blocking=True))

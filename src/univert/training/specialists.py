@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from univert.core.config import config_to_mapping
-from univert.data.samplers import PKSampler, Sampler, UniformSampler
-from univert.losses.registry import LOSSES, LossName, make_loss
+from univert.losses.mined_loss import MinedLoss
+from univert.losses.registry import LossName, make_loss
+from univert.training.batches import label_sampler, make_miner
 from univert.training.objectives import label_objective
 from univert.training.proxies import bounds_monitor, start_proxies
 from univert.training.recipe import SpecialistsConfig
@@ -20,10 +22,12 @@ from univert.training.workshop import Lesson, Trained, Workshop
 def train_specialist(workshop: Workshop, vertical: str) -> Trained:
     """Train (or load) the specialist of one vertical, on its labelled training images alone."""
     config = workshop.recipe.specialists
+    name = f"specialists/{folder_name(vertical)}"
+    folder = workshop.work_folder(name)
     return workshop.train_stage(
-        f"specialists/{folder_name(vertical)}",
+        name,
         {"vertical": vertical, **config_to_mapping(config)},
-        lambda: label_lesson(workshop, config, workshop.of_vertical(vertical)),
+        lambda: label_lesson(workshop, config, workshop.of_vertical(vertical), folder=folder),
     )
 
 
@@ -60,8 +64,9 @@ def train_on_labels(workshop: Workshop, config: SpecialistsConfig, *, name: str)
         name: its folder within the run.
     """
     everything = np.ones(len(workshop.catalogue), bool)
+    folder = workshop.work_folder(name)
     return workshop.train_stage(
-        name, config_to_mapping(config), lambda: label_lesson(workshop, config, everything)
+        name, config_to_mapping(config), lambda: label_lesson(workshop, config, everything, folder=folder)
     )
 
 
@@ -73,13 +78,16 @@ def labelled_products(workshop: Workshop, among: Bool[np.ndarray, "N"]) -> Int64
     return codes
 
 
-def label_lesson(workshop: Workshop, config: SpecialistsConfig, among: Bool[np.ndarray, "N"]) -> Lesson:
+def label_lesson(
+    workshop: Workshop, config: SpecialistsConfig, among: Bool[np.ndarray, "N"], *, folder: Path
+) -> Lesson:
     """What a model learns from product labels alone.
 
     Args:
         workshop: the run.
-        config: loss and loop.
+        config: loss, batches and loop.
         among: the images that count, in training and in validation.
+        folder: of the checkpoint; strong negatives that are mined on the way are kept there, too.
     """
     products = labelled_products(workshop, among)
     seed, count = workshop.recipe.seed, int(products.max()) + 1
@@ -95,27 +103,16 @@ def label_lesson(workshop: Workshop, config: SpecialistsConfig, among: Bool[np.n
     if config.proxy_start == "data":
         labelled = np.flatnonzero(products >= 0)
         start_proxies(loss, workshop.source.embed_all(embedder, labelled), products[labelled], seed=seed)
+    monitor = bounds_monitor(workshop, embedder, loss, products)
+    if config.miner != "none":
+        loss = MinedLoss(loss, make_miner(config.miner))
     return Lesson(
         embedder=embedder,
-        objective=label_objective(loss, products, refresh_every_steps=config.refresh_every_steps),
-        sampler=_sampler(config, products, seed),
+        objective=label_objective(loss, products, reseed_every_steps=config.reseed_every_steps, seed=seed),
+        sampler=label_sampler(workshop, config, products, embedder, folder),
         loop=config.loop,
         among=among,
-        monitor=bounds_monitor(workshop, embedder, loss, products),
-    )
-
-
-def _sampler(config: SpecialistsConfig, products: Int64[np.ndarray, "N"], seed: int) -> Sampler:
-    loop = config.loop
-    if loop.images_per_product == 1:
-        return UniformSampler(np.flatnonzero(products >= 0), batch_size=loop.batch_size, seed=seed)
-    compares_images = LOSSES[config.loss].proxies in ("none", "dynamic")
-    return PKSampler(
-        products,
-        products_per_batch=loop.batch_size // loop.images_per_product,
-        images_per_product=loop.images_per_product,
-        min_images=2 if compares_images else 1,
-        seed=seed,
+        monitor=monitor,
     )
 
 

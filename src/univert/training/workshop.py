@@ -181,7 +181,7 @@ class Workshop:
         folder = self.run.path / name
         record = self.run.finished(name, key)
         if record is None or not (folder / "model.safetensors").exists():
-            work = self.run.path / "checkpoints" / name
+            work = self.work_folder(name)
             self._discard_other_work(work, key)
             lesson = prepare()
             record = self.learn(name, lesson, work)
@@ -194,6 +194,10 @@ class Workshop:
         """Write a model's card anew, with figures that were measured after its training."""
         card = replace(self._card(model.name, model.record), figures=figures)
         write_atomic(model.folder / "README.md", card.to_markdown(config_to_mapping(model.embedder.config)))
+
+    def work_folder(self, name: str) -> Path:
+        """Where an unfinished stage keeps its checkpoint, and whatever else must not outlive it."""
+        return self.run.path / "checkpoints" / name
 
     def learn(self, name: str, lesson: Lesson, folder: Path) -> dict[str, Any]:
         """Train the lesson's model in place, with its checkpoint in `folder`, and say how it went.
