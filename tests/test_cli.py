@@ -23,6 +23,7 @@ COMMANDS = [
     ["index"],
     ["search"],
     ["demo"],
+    ["reproduce"],
 ]
 
 
@@ -136,3 +137,20 @@ def test_ctrl_c_says_how_to_go_on(
     status, _, err = univert("train", "x", monkeypatch=monkeypatch, capsys=capsys)
     assert status == 130
     assert "run the same command again" in err
+
+
+def test_reproduce_names_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {"monkeypatch": monkeypatch, "capsys": capsys}
+    status, _, error = univert("reproduce", "birds", "--root", tmp_path, **run)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "dataset must be one of cub200" in error
+    status, _, error = univert("reproduce", "cub200", "--root", tmp_path, "--loss", "nca++", **run)
+    assert status == 2
+    assert "loss must be one of" in error
+    status, _, error = univert(
+        "reproduce", "sop", "--root", tmp_path, "--no-pretrained", "--out", tmp_path / "run", **run
+    )
+    assert status == 2
+    assert "Ebay_train.txt" in error

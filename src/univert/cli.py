@@ -294,7 +294,7 @@ def reproduce(
         ),
     ] = "document",
     out: Annotated[
-        Path | None, typer.Option(help="The run folder; null takes runs/DATASET-LOSS-PROTOCOL.")
+        Path | None, typer.Option(help="The run folder; runs/DATASET-LOSS-PROTOCOL-SEED if not given.")
     ] = None,
     pretrained: Annotated[
         bool, typer.Option(help="Start from ImageNet weights, or from random ones.")
@@ -314,7 +314,7 @@ def reproduce(
 
     choices = check_choices(dataset, loss, protocol)
     result = run_reproduction(
-        *(choices.dataset, root, out or Path("runs") / f"{dataset}-{loss}-{protocol}"),
+        *(choices.dataset, root, out or Path("runs") / f"{dataset}-{loss}-{protocol}-{seed}"),
         loss=choices.loss,
         protocol=choices.protocol,
         pretrained=pretrained,

@@ -41,7 +41,10 @@ def test_recipes_survive_the_file(
         ({"sede": 1}, "unknown key sede; did you mean seed?"),
         ({"unify": {"loop": {"epoch": 3}}}, "unknown key unify.loop.epoch; did you mean unify.loop.epochs?"),
         ({"zzz": 1}, "valid keys: seed"),
-        ({"specialists": {"reseed_every_steps": 0}}, "specialists.reseed_every_steps: Input should be greater than or equal to 1, got 0"),
+        (
+            {"specialists": {"reseed_every_steps": 0}},
+            "specialists.reseed_every_steps: Input should be greater than or equal to 1, got 0",
+        ),
         ({"specialists": {"loss": "cosine"}}, "specialists.loss"),
         ({"trunk": 3}, "trunk"),
         ({"unify": 3}, "unify"),

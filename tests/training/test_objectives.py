@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
+from univert.evaluation.charts import training_panels
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.losses.proxy_nca_loss import ProxyNCALoss
-from univert.training.objectives import DynamicObjective, LabelObjective, label_objective
+from univert.training.objectives import DynamicObjective, LabelObjective, Objective, label_objective
+from univert.training.pipeline import _curves
 from univert.training.recipe import Recipe, SpecialistsConfig
-from univert.training.specialists import label_lesson, train_on_labels
+from univert.training.specialists import label_lesson, train_joint, train_on_labels
 from univert.training.workshop import Workshop
 
 
@@ -38,27 +42,27 @@ def test_the_objective_suits_the_loss() -> None:
     assert isinstance(label_objective(ProxyNCALoss(3, 4, seed=0), products), LabelObjective)
 
 
-def test_images_are_assigned_in_their_batch_and_all_of_them_at_a_refresh() -> None:
+def test_all_images_are_assigned_anew_every_so_many_steps_and_dead_proxies_put_to_use() -> None:
     products = np.array([0, 0, -1, 1, 1])
     loss = DynamicProxyNCALoss(3, 4, seed=0)
-    objective = DynamicObjective(loss, products, reseed_every_steps=2)
-    vectors = torch.nn.functional.normalize(torch.randn(5, 4, generator=torch.Generator().manual_seed(1)))
-
-    def embed_all(positions: np.ndarray) -> np.ndarray:
-        return vectors[positions].numpy()
-
-    positions = np.array([0, 4])
-    objective(vectors[positions], positions, np.zeros(2, np.int64))
-    nearest = objective.assignment.nearest
-    assert nearest.tolist() == [int(loss.nearest(vectors[:1])), -1, -1, int(loss.nearest(vectors[4:]))]
-    objective.after_step(0, embed_all)
-    assert (objective.assignment.nearest == -1).sum() == 2
-    objective.after_step(1, embed_all)
-    assert (objective.assignment.nearest >= 0).all()
-    restored = DynamicObjective(DynamicProxyNCALoss(3, 4, seed=5), products, reseed_every_steps=2)
+    objective = DynamicObjective(loss, products, reseed_every_steps=2, seed=0)
+    vectors = torch.tensor([[1.0, 0, 0, 0], [0.9, 0.1, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0], [0.1, 0.9, 0, 0]])
+    assert objective.after_step(0, lambda positions: vectors[positions].numpy()) == []
+    assert objective.figures() == {}
+    ((parameter, moved),) = objective.after_step(1, lambda positions: vectors[positions].numpy())
+    assert parameter is loss.bank.proxies
+    assert objective.figures() == {"dead_proxies": float(len(moved))}
+    assert objective.assignment.nearest.unique().tolist() == [0, 1, 2]
+    restored = DynamicObjective(DynamicProxyNCALoss(3, 4, seed=5), products, reseed_every_steps=2, seed=0)
     restored.load_state_dict(objective.state_dict())
     assert restored.assignment.nearest.equal(objective.assignment.nearest)
     assert restored.figures() == objective.figures()
+
+
+def test_an_image_without_a_product_is_refused() -> None:
+    objective = LabelObjective(ProxyNCALoss(3, 4, seed=0), np.array([0, -1, 1]))
+    with pytest.raises(BadInputError, match="without a product, at position 1"):
+        objective(torch.eye(4)[:2], np.array([0, 1]), np.zeros(2, np.int64))
 
 
 def test_a_dynamic_training_reports_dead_proxies_and_bounds(workshop: Workshop) -> None:
@@ -78,37 +82,95 @@ def test_a_dynamic_training_reports_dead_proxies_and_bounds(workshop: Workshop) 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
 def test_proxies_start_where_their_images_are(workshop: Workshop, ratio: float) -> None:
     chosen = config(workshop, loss="proxy-nca", proxies_per_product=ratio, proxy_start="data")
-    near = label_lesson(workshop, chosen, everything(workshop)).monitor
-    far = label_lesson(workshop, replace(chosen, proxy_start="random"), everything(workshop)).monitor
+    near = label_lesson(workshop, chosen, everything(workshop), folder=workshop.run.path / "x").monitor
+    far = label_lesson(
+        workshop,
+        replace(chosen, proxy_start="random"),
+        everything(workshop),
+        folder=workshop.run.path / "x",
+    ).monitor
     assert near is not None
     assert far is not None
     assert near()["eps_mean"] < far()["eps_mean"]
 
 
-def test_sampled_negatives_with_sparse_gradients_train_and_resume(workshop: Workshop) -> None:
-    options = {"negatives": 4, "sparse": True}
-    chosen = config(workshop, loss="proxy-nca", loss_options=options)
-    whole = train_on_labels(workshop, chosen, name="whole")
-    lesson = label_lesson(workshop, chosen, everything(workshop))
-    stopped = replace(lesson, objective=Interrupts(lesson.objective, 7))
-    with pytest.raises(KeyboardInterrupt):
-        workshop.learn("resumed", stopped, workshop.run.path / "work")
-    lesson = label_lesson(workshop, chosen, everything(workshop))
-    workshop.learn("resumed", replace(lesson, objective=Interrupts(lesson.objective, 10**6)), workshop.run.path / "work")
-    for name, value in whole.embedder.head.state_dict().items():
-        torch.testing.assert_close(lesson.embedder.head.state_dict()[name], value, rtol=0, atol=0)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"loss": "proxy-nca", "proxies_per_product": 0.5}, id="fractional"),
+        pytest.param({"loss": "proxy-nca", "loss_options": {"negatives": 4, "sparse": True}}, id="sparse"),
+        pytest.param({"loss": "dynamic-proxy-nca", "reseed_every_steps": 2}, id="dynamic"),
+        pytest.param({"miner": "distance-weighted"}, id="distance-weighted"),
+        pytest.param({"miner": "hard", "mine_every_steps": 4}, id="strong negatives"),
+    ],
+)
+def test_an_interrupted_training_ends_with_the_same_weights_and_proxies(
+    workshop: Workshop, changes: dict[str, object]
+) -> None:
+    chosen = config(workshop, **changes)
+
+    def learn(name: str, stop_at: int) -> dict[str, torch.Tensor]:
+        folder = workshop.run.path / name
+        lesson = label_lesson(workshop, chosen, everything(workshop), folder=folder)
+        workshop.learn("test", replace(lesson, objective=interrupted(lesson.objective, stop_at)), folder)
+        return {**lesson.embedder.head.state_dict(), **lesson.objective.state_dict()}
+
+    whole = learn("whole", 0)
+    for stop_at in (3, 5):
+        with pytest.raises(KeyboardInterrupt):
+            learn("resumed", stop_at)
+    resumed = learn("resumed", 0)
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, equal_nan=True, msg=name)
 
 
-class Interrupts(LabelObjective):
-    """Another objective that Ctrl-C stops at a step."""
+def interrupted(objective: Objective, stop_at: int) -> Objective:
+    """The same objective, stopped as by Ctrl-C at a call (0: never)."""
+    calls = itertools.count(1)
+    inner = objective.forward
 
-    def __init__(self, inner: object, step: int) -> None:
-        assert isinstance(inner, LabelObjective)
-        super().__init__(inner.loss, inner._products.numpy())
-        self.left = step
-
-    def forward(self, embeddings: torch.Tensor, positions: np.ndarray, views: np.ndarray) -> torch.Tensor:
-        self.left -= 1
-        if self.left == 0:
+    def forward(*args: object) -> torch.Tensor:
+        if next(calls) == stop_at:
             raise KeyboardInterrupt
-        return super().forward(embeddings, positions, views)
+        return inner(*args)  # type: ignore[arg-type]
+
+    objective.forward = forward  # type: ignore[method-assign, assignment]
+    return objective
+
+
+def test_bounds_reach_tensorboard_and_the_report(workshop: Workshop) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trained = train_on_labels(workshop, config(workshop, loss="proxy-nca"), name="joint/bounds")
+    events = EventAccumulator(str(workshop.run.path / "log" / "joint" / "bounds")).Reload()
+    logged = set(events.Tags()["scalars"])
+    assert {"loss", "validation", "nca_tightness", "triplet_tightness", "order_preserved"} <= logged
+    (panel,) = training_panels({"joint": _curves(trained)})
+    assert {"NCA bound minus loss", "triplet order kept by proxies"} <= {name for name, _ in panel.watched}
+
+
+@pytest.mark.parametrize(
+    ("loss", "present", "absent"),
+    [
+        ("proxy-triplet", "triplet_tightness", "nca_tightness"),
+        ("proxy-anchor", "order_preserved", "triplet_tightness"),
+        ("normalized-softmax", "nca_tightness", "none"),
+    ],
+)
+def test_only_bounds_of_the_loss_that_is_trained_are_shown(
+    workshop: Workshop, loss: str, present: str, absent: str
+) -> None:
+    monitor = label_lesson(
+        workshop, config(workshop, loss=loss), everything(workshop), folder=workshop.run.path / "x"
+    ).monitor
+    assert monitor is not None
+    found = monitor()
+    assert present in found
+    assert absent not in found
+
+
+def test_a_joint_triplet_model_gets_positives_where_the_specialists_need_none(workshop: Workshop) -> None:
+    loop = replace(workshop.recipe.specialists.loop, images_per_product=1)
+    specialists = config(workshop, loss="proxy-nca", loop=loop)
+    workshop.recipe = replace(workshop.recipe, specialists=specialists)
+    assert train_joint(workshop, "triplet", 48).record["steps"] == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 from PIL import Image
 
 from univert.core.errors import BadInputError
+from univert.data.catalogue import Catalogue
 from univert.training import reproduce as module
 from univert.training.protocols import document_recipe, modern_recipe
 from univert.training.recipe import Recipe
-from univert.training.reproduce import check_choices, reproduce
+from univert.training.reproduce import Reproduction, check_choices, reproduce
 
 
 def miniature_birds(root: Path) -> Path:
@@ -39,39 +41,107 @@ def miniature_birds(root: Path) -> Path:
     return root
 
 
+def miniature_shop(root: Path) -> Path:
+    """In-shop with 12 items to train on and 6 to test on, 2 pictures each as queries and 2 in the gallery."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for item in range(18):
+        colour = rng.integers(0, 255, 3)
+        for picture in range(4):
+            place = f"img/WOMEN/Dresses/id_{item:08}/{picture:02}_1_front.jpg"
+            part = "train" if item < 12 else ("query", "gallery")[picture % 2]
+            path = root / "Img" / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = rng.integers(-20, 20, (40, 50, 3))
+            Image.fromarray((colour + noise).clip(0, 255).astype(np.uint8)).save(path)
+            lines.append(f"{place} id_{item:08} {part}")
+    (root / "Eval").mkdir()
+    header = f"{len(lines)}\nimage_name item_id evaluation_status\n"
+    (root / "Eval" / "list_eval_partition.txt").write_text(header + "\n".join(lines) + "\n")
+    return root
+
+
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch, recipe: Recipe) -> None:
-    """The document's recipe with a network that trains in a second."""
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The protocols with a network that trains in a second."""
 
-    def shrunk(*args: object, **options: object) -> Recipe:
-        made = document_recipe(*args, **options)  # type: ignore[arg-type]
-        model = dataclasses.replace(
-            made.model, base_network="timm/test_efficientnet", image_size_px=32, size=8
-        )
-        loop = dataclasses.replace(made.specialists.loop, evaluations=2)
-        return dataclasses.replace(
-            made, model=model, specialists=dataclasses.replace(made.specialists, loop=loop)
-        )
+    def shrunk(make: Callable[..., Recipe]) -> Callable[..., Recipe]:
+        def made(*args: object, **options: object) -> Recipe:
+            recipe = make(*args, **options)
+            model = dataclasses.replace(
+                recipe.model, base_network="timm/test_efficientnet", image_size_px=32, size=8
+            )
+            loop = dataclasses.replace(recipe.specialists.loop, evaluations=2)
+            specialists = dataclasses.replace(recipe.specialists, loop=loop)
+            return dataclasses.replace(recipe, model=model, specialists=specialists)
 
-    monkeypatch.setattr(module, "document_recipe", shrunk)
+        return made
+
+    monkeypatch.setattr(module, "document_recipe", shrunk(document_recipe))
+    monkeypatch.setattr(module, "modern_recipe", shrunk(modern_recipe))
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("loss", ["proxy-nca", "triplet"])
-def test_a_benchmark_is_trained_on_and_measured(tmp_path: Path, loss: str) -> None:
+@pytest.mark.parametrize(
+    ("loss", "protocol", "published"),
+    [("proxy-nca", "document", 49.21), ("triplet", "document", 42.59), ("proxy-nca", "modern", 72.2)],
+)
+def test_a_benchmark_is_trained_on_and_measured(
+    tmp_path: Path, loss: str, protocol: str, published: float
+) -> None:
     root = miniature_birds(tmp_path / "CUB_200_2011")
-    chosen = check_choices("cub200", loss, "document")
-    options = {"loss": chosen.loss, "pretrained": False, "epochs": 2, "verify": False}
-    result = reproduce("cub200", root, tmp_path / "run", **options)  # type: ignore[arg-type]
+    chosen = check_choices("cub200", loss, protocol)
+
+    def run() -> Reproduction:
+        return reproduce(
+            "cub200",
+            root,
+            tmp_path / "run",
+            loss=chosen.loss,
+            protocol=chosen.protocol,
+            pretrained=False,
+            epochs=2,
+            verify=False,
+        )
+
+    result = run()
     assert set(result.figures()) == {"R@1", "R@2", "R@4", "R@8", "NMI"}
-    assert result.published["R@1"] == {"proxy-nca": 49.21, "triplet": 42.59}[loss]
+    assert result.published["R@1"] == published
     assert result.evaluation.merged is not None
     assert result.evaluation.merged.products == 12
     stored = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert stored["figures"] == result.figures()
-    before = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
-    assert reproduce("cub200", root, tmp_path / "run", **options).figures() == result.figures()  # type: ignore[arg-type]
-    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns == before
+    weights = tmp_path / "run" / "model" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert run().figures() == result.figures()
+    assert weights.stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("small")
+def test_queries_of_in_shop_search_its_gallery_and_another_data_set_is_not_taken_for_it(
+    tmp_path: Path,
+) -> None:
+    options = {"pretrained": False, "epochs": 1, "verify": False}
+    shop, birds = miniature_shop(tmp_path / "shop"), miniature_birds(tmp_path / "CUB_200_2011")
+    result = reproduce("inshop", shop, tmp_path / "run", **options)  # type: ignore[arg-type]
+    assert set(result.figures()) == {"R@1", "R@10", "R@20", "R@30"}
+    assert result.evaluation.merged is not None
+    assert result.evaluation.merged.queries == 12
+    other = reproduce("cub200", birds, tmp_path / "run", **options)  # type: ignore[arg-type]
+    assert other.evaluation.merged is not None
+    assert other.evaluation.merged.products == 12
+    split = Catalogue.open(tmp_path / "run" / "catalogue.lance").column("split")
+    reproduce("cub200", birds, tmp_path / "run", seed=1, **options)  # type: ignore[arg-type]
+    assert (Catalogue.open(tmp_path / "run" / "catalogue.lance").column("split") != split).any()
+
+
+def test_missing_weights_are_said_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UNIVERT_INCEPTION_V2_WEIGHTS", raising=False)
+    with pytest.raises(BadInputError, match="UNIVERT_INCEPTION_V2_WEIGHTS"):
+        reproduce("cub200", miniature_birds(tmp_path / "CUB_200_2011"), tmp_path / "run", verify=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_document_protocol_is_what_the_document_says() -> None:
@@ -88,7 +158,7 @@ def test_the_document_protocol_is_what_the_document_says() -> None:
 
 def test_the_modern_protocol_is_proxy_nca_plus_plus() -> None:
     recipe = modern_recipe("proxy-nca", 6_000)
-    assert (recipe.model.base_network, recipe.model.pooling) == ("timm/resnet50", "max")
+    assert (recipe.model.base_network, recipe.model.pooling) == ("timm/resnet50.tv_in1k", "max")
     assert recipe.specialists.loss_options["label_smoothing"] == 0.1
     loop = recipe.specialists.loop
     assert loop.proxy_learning_rate > 1000 * loop.trunk_learning_rate

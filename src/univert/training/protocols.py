@@ -34,7 +34,7 @@ PUBLISHED: dict[str, dict[LossName, dict[str, float]]] = {
 """What the document reports, per cent: Proxies tables 1 and 2, FIG. 4."""
 
 MODERN_PUBLISHED: dict[str, float] = {"cub200": 72.2, "cars196": 90.1, "sop": 81.4, "inshop": 90.9}
-"""R@1 that ProxyNCA++ reports (ResNet-50, 2048-d; arXiv 2004.01113)."""
+"""R@1 that ProxyNCA++ reports (ResNet-50, 2048-d; arXiv 2004.01113); its crops are larger than 224 px for some."""
 
 
 def document_recipe(
@@ -44,8 +44,9 @@ def document_recipe(
 
     The document's "decay 0.94" is read as the learning rates' factor an epoch. Losses on data points get batches of 8
     products x 4 images, since random batches of 32 hold hardly any positives; losses with proxies get random ones.
-    What the document leaves open is ours: the learning rates, the number of epochs, and that the kept weights are
-    those of the best look at a validation split taken from the training products.
+    What the document leaves open is ours: the learning rates and their warm-up, the clipped gradient, the number of
+    epochs, early stopping, and that the kept weights are those of the best look at a validation split taken
+    from the training products.
 
     Args:
         loss: any of `LOSSES`.
@@ -83,6 +84,7 @@ def document_recipe(
         specialists=SpecialistsConfig(
             loss=loss,
             loss_options=options,
+            reseed_every_steps=_reseed(loss, images),
             loop=LoopConfig(
                 epochs=1,
                 min_steps=epochs * steps_per_epoch,
@@ -103,7 +105,10 @@ def document_recipe(
 def modern_recipe(
     loss: LossName, images: int, *, pretrained: bool = True, epochs: int = 40, seed: int = 0
 ) -> Recipe:
-    """ProxyNCA++'s settings: ResNet-50, global max pooling, 2048-d, scale 9, fast proxies, label smoothing 0.1.
+    """In the manner of ProxyNCA++: ResNet-50, global max pooling, 2048-d, scale 9, fast proxies, label smoothing 0.1.
+
+    Its authors' code differs: a LayerNorm after the pooling, Adam with epsilon 1 and far larger rates, which only
+    that epsilon allows, a plateau schedule, and no smoothing in some runs.
 
     Args:
         loss: any of `LOSSES`; label smoothing is for `proxy-nca`.
@@ -120,18 +125,19 @@ def modern_recipe(
         trunk="full",
         data=DataConfig(views=10_000, augmentation=Augmentation(min_scale=0.16, max_aspect=4 / 3)),
         model=EmbedderConfig(
-            base_network="timm/resnet50",
+            base_network="timm/resnet50.tv_in1k",
             pretrained=pretrained,
             pooling="max",
             hidden_sizes=(),
             size=2048,
-            image_size_px=224,
+            image_size_px=256,
             fit="crop",
-            centre_share=224 / 256,
+            centre_share=256 / 288,
         ),
         specialists=SpecialistsConfig(
             loss=loss,
             loss_options=options,
+            reseed_every_steps=_reseed(loss, images),
             loop=LoopConfig(
                 epochs=1,
                 min_steps=epochs * max(1, images // BATCH_SIZE),
@@ -140,7 +146,12 @@ def modern_recipe(
                 learning_rate=4e-3,
                 trunk_learning_rate=4e-5,
                 proxy_learning_rate=4e-1,
-                weight_decay=1e-4,
+                weight_decay=0.0,
             ),
         ),
     )
+
+
+def _reseed(loss: LossName, images: int) -> int:
+    """Dynamic proxies are looked at once an epoch: embedding all images oftener would outweigh the training."""
+    return max(1, images // BATCH_SIZE) if LOSSES[loss].proxies == "dynamic" else 20

@@ -11,7 +11,7 @@ import numpy as np
 
 from univert.core.config import config_to_toml
 from univert.core.errors import BadInputError
-from univert.core.files import write_atomic
+from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
@@ -19,6 +19,7 @@ from univert.data.readers import BENCHMARKS, open_dataset, with_validation
 from univert.data.readers.inshop import GALLERY, QUERY
 from univert.evaluation.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
 from univert.losses.registry import LOSSES, LossName
+from univert.models.base_networks.inception_v2_weights import weights_file
 from univert.training.protocols import (
     MODERN_PUBLISHED,
     PUBLISHED,
@@ -121,9 +122,11 @@ def reproduce(
         BadInputError: the data set or the weights are not there.
         TrainingError: the training failed; what was done is kept.
     """
+    if protocol == "document" and pretrained:
+        weights_file()  # said now rather than after a long build
     run = Run(out)
     with run.locked():
-        catalogue = _catalogue(dataset, root, run.path / "catalogue.lance", verify=verify, seed=seed)
+        catalogue = _catalogue(run, dataset, root, verify=verify, seed=seed)
         train = (catalogue.column("split") == "train") & (catalogue.product_labels() >= 0)
         make = document_recipe if protocol == "document" else modern_recipe
         recipe = make(
@@ -131,6 +134,13 @@ def reproduce(
         )
         write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
         evaluation = _train_and_measure(run, catalogue, recipe, dataset, device)
+        return _result(out, dataset, loss, protocol, evaluation)
+
+
+def _result(
+    out: Path, dataset: str, loss: LossName, protocol: ProtocolName, evaluation: Evaluation
+) -> Reproduction:
+    """The figures beside the published ones, also written to `evaluation.json`."""
     published = PUBLISHED.get(dataset, {}).get(loss, {}) if protocol == "document" else {}
     if protocol == "modern" and loss == "proxy-nca":
         published = {"R@1": MODERN_PUBLISHED[dataset]}
@@ -143,10 +153,14 @@ def reproduce(
     return result
 
 
-def _catalogue(dataset: str, root: Path, place: Path, *, verify: bool, seed: int) -> Catalogue:
-    if not place.exists():
+def _catalogue(run: Run, dataset: str, root: Path, *, verify: bool, seed: int) -> Catalogue:
+    """The data set with its validation split; built anew where anything it was made from has changed."""
+    place = run.path / "catalogue.lance"
+    made_from = fingerprint(dataset, str(root.resolve()), verify, seed, VALIDATION_SHARE)
+    if run.finished("catalogue", made_from) is None or not place.exists():
         rows = with_validation(open_dataset(dataset, root, verify=verify), VALIDATION_SHARE, seed=seed)
-        build_catalogue(rows, place, link=True)
+        build_catalogue(rows, place, link=True, overwrite=True, total=BENCHMARKS[dataset][0].images)
+        run.finish("catalogue", made_from, {})
     return Catalogue.open(place)
 
 

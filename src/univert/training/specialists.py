@@ -11,11 +11,11 @@ from jaxtyping import Bool, Int64
 
 from univert.core.config import config_to_mapping
 from univert.losses.mined_loss import MinedLoss
-from univert.losses.registry import LossName, make_loss
+from univert.losses.registry import LossName, compares_images, make_loss
 from univert.training.batches import label_sampler, make_miner
 from univert.training.objectives import label_objective
 from univert.training.proxies import bounds_monitor, start_proxies
-from univert.training.recipe import SpecialistsConfig
+from univert.training.recipe import SpecialistsConfig, with_positives
 from univert.training.workshop import Lesson, Trained, Workshop
 
 
@@ -51,7 +51,10 @@ def train_joint(
     config = workshop.recipe.specialists
     steps = max(1, image_presentations // config.loop.batch_size)
     loop = replace(config.loop, epochs=1, min_steps=steps)
-    config = replace(config, loop=loop) if loss == config.loss else SpecialistsConfig(loss=loss, loop=loop)
+    if loss == config.loss:
+        config = replace(config, loop=loop)
+    else:
+        config = SpecialistsConfig(loss=loss, loop=with_positives(loop) if compares_images(loss) else loop)
     return train_on_labels(workshop, config, name=name or f"joint/{loss.replace('-', '_')}")
 
 

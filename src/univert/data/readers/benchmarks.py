@@ -148,7 +148,8 @@ class Benchmark:
     def _remedy(self, root: Path) -> str:
         return (
             f"unpack it again from {self.page}, "
-            f"or take it as it is: open_dataset({self.name!r}, {str(root)!r}, verify=False)"
+            "or take it as it is: univert reproduce --no-verify, or "
+            f"open_dataset({self.name!r}, {str(root)!r}, verify=False)"
         )
 
 
