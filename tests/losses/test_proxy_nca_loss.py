@@ -76,20 +76,23 @@ def test_value_and_gradients_equal_the_oracle(options: dict[str, Any], device: s
         assert_same_gradients(loss, oracle, x, proxies)
 
 
-@pytest.mark.parametrize("options", OPTIONS[::3], ids=lambda o: "-".join(str(value) for value in o.values()))
+@pytest.mark.parametrize("pooling", ["soft", "nearest"])
+@pytest.mark.parametrize("exclude_own", [True, False])
 def test_proxies_too_large_to_copy_give_the_same(
-    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    pooling: Any, exclude_own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, proxies, labels = drawn(7, 9, 5)
-    weights = torch.linspace(-1, 1, 9)
+    own_BM = torch.stack([labels, (labels + 3) % 9], 1)
 
-    def loss(x: Tensor, p: Tensor) -> Tensor:
-        return proxy_nca_loss(x, p, labels, scale=0.5, log_weights=weights, chunk_rows=3, **options)
+    def loss(x: Tensor, p: Tensor, bias: Tensor) -> Tensor:
+        options: Any = {"exclude_own": exclude_own, "pooling": pooling, "label_smoothing": 0.1}
+        return proxy_softmax_sum(x, p, own_BM, bias=bias, chunk_rows=3, **options)
 
-    whole, grads = loss(x, proxies), gradients(loss, x, proxies)
+    inputs = (x, proxies, torch.linspace(-1, 1, 9))
+    whole, grads = loss(*inputs), gradients(loss, *inputs)
     monkeypatch.setattr(proxy_softmax, "_COPY_BYTES", 0)
-    closely(loss(x, proxies), whole)
-    for found, wanted in zip(gradients(loss, x, proxies), grads, strict=True):
+    closely(loss(*inputs), whole)
+    for found, wanted in zip(gradients(loss, *inputs), grads, strict=True):
         torch.testing.assert_close(found, wanted)
 
 

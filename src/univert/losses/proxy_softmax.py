@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from univert.core.distances import SHORTEST
 from univert.core.errors import BadInputError
 from univert.losses.operators import define_gradient, define_operator
 from univert.losses.streaming import rows_per_chunk
@@ -20,7 +21,6 @@ Pooling = Literal["soft", "nearest"]
 
 _CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 28}  # of logits held at a time
 _COPY_BYTES = 1 << 27  # proxies above this size are not copied as unit rows: the logits are scaled instead
-_EPS = 1e-12  # a row shorter than this has no direction: it becomes zero, with zero gradient
 _BLOCK_BYTES = 1 << 23  # of proxies that are normalised at a time: they stay in the cache
 
 
@@ -234,7 +234,7 @@ def _through_unit_rows_(grads: Tensor, proxies: Tensor) -> None:
 
 def _inverse_lengths(rows: Tensor) -> Tensor:
     lengths = rows.norm(dim=1, keepdim=True)
-    return torch.where(lengths > _EPS, 1 / lengths, 0)
+    return torch.where(lengths > SHORTEST, 1 / lengths, 0)  # zero rows: zero gradient
 
 
 def _blocks(rows: Tensor) -> tuple[Tensor, ...]:
