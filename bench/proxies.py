@@ -235,8 +235,8 @@ def spread(values: list[float], *, scale: float = 100, digits: int = 1) -> str:
     return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-def rates_of(rates: Rates) -> str:
-    return f"{rates[0]:g}" if rates in POINT_RATES else f"{rates[0]:g}, {rates[1]:g}"
+def rates_of(rates: Rates, search: tuple[Rates, ...]) -> str:
+    return f"{rates[0]:g}" if search is POINT_RATES else f"{rates[0]:g} and {rates[1]:g}"
 
 
 def recall_curve(result: dict[str, Any]) -> list[tuple[int, float]]:
@@ -257,13 +257,16 @@ def losses_part(bench: Bench, seeds: list[int], steps: int) -> tuple[list[str], 
         "|---|---|---|---|---|---|---|---|",
     ]
     figure = _merged_figure
+    searches = {one.title: one.search for one in CONTENDERS}
     order = sorted(rows, key=lambda title: statistics.mean(map(figure("1"), rows[title])))
     for title in order:
         results = rows[title]
         recalls = [spread([figure(k)(result) for result in results]) for k in ("1", "2", "4", "8")]
         nmi = spread([result["evaluation"]["merged"]["nmi"]["value"] for result in results])
         within = spread([result["evaluation"]["mean_within"]["recall_at_1"] for result in results])
-        lines.append(f"| {title} | {' | '.join(recalls)} | {nmi} | {within} | {rates_of(rates[title])} |")
+        lines.append(
+            f"| {title} | {' | '.join(recalls)} | {nmi} | {within} | {rates_of(rates[title], searches[title])} |"
+        )
     curves = {title: [recall_curve(result) for result in results] for title, results in rows.items()}
     triplet = curves[LOSSES["triplet"].title]
     levels = [statistics.mean(value for _, value in curve[-3:]) for curve in triplet]
@@ -319,9 +322,12 @@ def bounds_table(bounds: dict[str, dict[str, list[tuple[float, float]]]]) -> lis
         "|---|---|---|---|---|",
     ]
     for title, curves in bounds.items():
-        ends = [(curves[name][0][1], curves[name][-1][1]) for name in names]
-        cells = [f"{first:.2f} to {last:.2f}" for first, last in ends[:3]]
-        lines.append(f"| {title} | {' | '.join(cells)} | {100 * ends[3][0]:.1f} to {100 * ends[3][1]:.1f} |")
+        cells = []
+        for name in names:
+            factor = 100 if name == "order_preserved" else 1
+            ends = [factor * curves[name][at][1] for at in (0, -1)] if name in curves else []
+            cells.append(" to ".join(f"{end:.{1 if factor == 100 else 2}f}" for end in ends))
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
 
 
@@ -382,8 +388,8 @@ def main() -> None:
         f"{SIZE}-d, frozen base network, {options.steps} batches of 32 products x 4 images, test split, one gallery of "
         "all verticals, per cent, mean ± standard deviation over seeds "
         f"{', '.join(map(str, options.seeds))}. Learning rates: the best of eight trials by validation MAP@R with seed "
-        f"{options.seeds[0]}; for losses on data points the head's of {', '.join(map(rates_of, POINT_RATES))}; for the "
-        f"others the head's and the proxies' of {'; '.join(map(rates_of, PROXY_RATES))}. All other options are the "
+        f"{options.seeds[0]}; for losses on data points the head's of {', '.join(rates_of(rates, POINT_RATES) for rates in POINT_RATES)}; for the "
+        f"others the head's and the proxies' of {', '.join(rates_of(rates, PROXY_RATES) for rates in PROXY_RATES)}. All other options are the "
         "losses' defaults.",
         "",
         *loss_lines,

@@ -47,18 +47,8 @@ def _save(figure: Any, path: Path) -> None:
     plt.close(figure)
 
 
-def _label_ends(axes: Axes, ends: list[tuple[float, str, str]], x: float) -> None:
-    """Names at the right end of the lines, pushed apart where they would overlap."""
-    low, high = axes.get_ylim()
-    gap, last = 0.055 * (high - low), -float("inf")
-    for y, text, colour in sorted(ends):
-        last = max(y, last + gap)
-        axes.annotate(text, (x, last), xytext=(6, 0), textcoords="offset points", color=colour, va="center")
-
-
 def _curves(curves: dict[str, list[list[float]]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8.2, 4.6))
-    ends = []
     for title, points in curves.items():
         colour = SHOWN.get(title, GREY)
         steps, values = zip(*points, strict=True)
@@ -68,12 +58,12 @@ def _curves(curves: dict[str, list[list[float]]], path: Path) -> None:
             color=colour,
             lw=2 if title in SHOWN else 1,
             zorder=2 if title in SHOWN else 1,
+            label=title if title in SHOWN else None,
         )
-        if title in SHOWN:
-            ends.append((100 * values[-1], title, colour))
     last = max(points[-1][0] for points in curves.values())
     axes.set_xlim(0, last)
-    _label_ends(axes, ends, last)
+    axes.legend(frameon=False, loc="lower right")
+    axes.set_ylim(20, 65)
     axes.set_xlabel("step (128 images each)")
     axes.set_ylabel("test R@1, %")
     axes.set_title(
@@ -84,16 +74,17 @@ def _curves(curves: dict[str, list[list[float]]], path: Path) -> None:
 
 def _ratios(kinds: dict[str, list[list[float]]], ratios: tuple[float, ...], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7.2, 4.2))
-    ends = []
-    for (kind, values), colour in zip(kinds.items(), ("#c0392b", "#2c5aa0", "#6b8e23"), strict=False):
+    marks = (("#e08e79", "--"), ("#c0392b", "-"), ("#2c5aa0", "-"), ("#9db8dc", "--"))
+    for (kind, values), (colour, line) in zip(kinds.items(), marks, strict=True):
         means = [100 * statistics.mean(one) for one in values]
         errors = [100 * (statistics.stdev(one) if len(one) > 1 else 0) for one in values]
-        axes.errorbar(ratios, means, errors, color=colour, marker="o", ms=5, lw=2, capsize=3)
-        ends.append((means[-1], kind.replace(", ", ",\n"), colour))
+        axes.errorbar(
+            ratios, means, errors, color=colour, ls=line, marker="o", ms=5, lw=2, capsize=3, label=kind
+        )
     axes.set_xscale("log")
     axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
     axes.minorticks_off()
-    _label_ends(axes, ends, ratios[-1])
+    axes.legend(frameon=False, loc="lower right")
     axes.set_xlabel("proxies per product")
     axes.set_ylabel("test R@1, %")
     axes.set_title("Recall@1 by number of proxies, mean and deviation over seeds", loc="left", fontsize=10)
@@ -104,16 +95,13 @@ def _bounds(losses: dict[str, dict[str, list[list[float]]]], path: Path) -> None
     figure, both = plt.subplots(1, 2, figsize=(9.6, 3.8))
     for axes, (name, label) in zip(both, BOUNDS.items(), strict=True):
         factor = 100 if label.endswith("%") else 1
-        ends = []
         for title, watched in losses.items():
             if name in watched and title in SHOWN:
                 steps, values = zip(*watched[name], strict=True)
-                axes.plot(steps, [factor * value for value in values], color=SHOWN[title], lw=2)
-                ends.append((factor * values[-1], title, SHOWN[title]))
+                shown = [factor * value for value in values]
+                axes.plot(steps, shown, color=SHOWN[title], lw=2, label=title)
                 axes.set_xlim(0, steps[-1])
-                x = steps[-1]
-        if ends:
-            _label_ends(axes, ends, x)
+        axes.legend(frameon=False)
         axes.set_xlabel("step")
         axes.set_title(label, loc="left", fontsize=10)
     _save(figure, path)

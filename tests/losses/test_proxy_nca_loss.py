@@ -275,6 +275,14 @@ def test_backward_twice_and_scaled_losses() -> None:
     torch.testing.assert_close(scaled, 65536 * once)
 
 
+def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
+    x, proxies, labels = drawn(4, 6, 3)
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(proxy_nca_loss(x, proxies, labels).square(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiles_without_a_break(backend: str) -> None:
     x, _, labels = drawn(9, 6, 3)
@@ -355,6 +363,21 @@ def test_sampled_negatives_stand_for_all() -> None:
     error = sampled.std() / len(sampled) ** 0.5
     assert abs(sampled.mean() - exact) < 4 * error
     assert sampled.std() > 0
+
+
+@FORMS
+@pytest.mark.parametrize("unit_norm", [True, False])
+def test_a_weight_of_two_is_a_proxy_there_twice(form: Any, unit_norm: bool) -> None:
+    x, p, _ = drawn(5, 6, 3)
+    labels = torch.arange(5) % 4  # the last two proxies are nobody's own
+    weights = torch.tensor([1.0, 1, 1, 1, 2, 3]).log()
+    options: Any = {"scale": 0.5, "form": form, "unit_norm": unit_norm}
+    assert_same_gradients(
+        lambda x, p: proxy_nca_loss(x, p, labels, log_weights=weights, **options),
+        lambda x, p: proxy_nca_loss(x, p[[0, 1, 2, 3, 4, 4, 5, 5, 5]], labels, **options),
+        x,
+        p,
+    )
 
 
 @FORMS

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from univert.core.distances import SHORTEST
 from univert.core.errors import BadInputError
@@ -21,7 +22,7 @@ Pooling = Literal["soft", "nearest"]
 
 _CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 28}  # of logits held at a time
 _COPY_BYTES = 1 << 27  # proxies above this size are not copied as unit rows: the logits are scaled instead
-_BLOCK_BYTES = 1 << 23  # of proxies that are normalised at a time: they stay in the cache
+_BLOCK_BYTES = 1 << 22  # of proxies that are normalised at a time: they stay in the cache
 
 
 def proxy_softmax_sum(
@@ -207,7 +208,7 @@ def _spread_target_(
 
 
 def even_chunk_rows(rows: int, count: int, size: int, device_type: str) -> int:
-    """Rows of a chunk: a few tens of megabytes of logits, or half the size of the proxies where these are large.
+    """Rows of a chunk: tens of megabytes of logits (on a GPU hundreds), or half the size of the proxies if larger.
 
     A product with too few rows would only wait for the proxies to be read. All chunks are about equally large.
     """
@@ -226,10 +227,11 @@ def _unit_rows(proxies: Tensor) -> Tensor:
 
 def _through_unit_rows_(grads: Tensor, proxies: Tensor) -> None:
     """Turn gradients of unit rows u into those of the rows they came from: (g - (g . u) u) / |p|."""
+    scratch = torch.empty_like(_blocks(proxies)[0])
     for grad, source in zip(_blocks(grads), _blocks(proxies), strict=True):
         inverse = _inverse_lengths(source)
-        unit = source * inverse
-        grad.addcmul_(unit, (grad * unit).sum(1, keepdim=True), value=-1).mul_(inverse)
+        along = torch.mul(grad, source, out=scratch[: len(source)]).sum(1, keepdim=True)  # u = p / |p|
+        grad.mul_(inverse).addcmul_(source, along * inverse * inverse * inverse, value=-1)
 
 
 def _inverse_lengths(rows: Tensor) -> Tensor:
@@ -264,6 +266,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
     ctx.save_for_backward(*output[1:])
 
 
+@once_differentiable
 def _backward(ctx: Any, grad: Tensor, *_unused: Tensor | None) -> tuple[Tensor | None, ...]:
     d_queries, d_proxies, d_bias = (
         grad * kept if want else None for kept, want in zip(ctx.saved_tensors, ctx.wanted, strict=True)

@@ -55,7 +55,8 @@ class ProxyBank(nn.Module):
             raise BadInputError(f"a proxy bank needs count >= 1 and size >= 1, got {count} and {size}")
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         start = torch.randn(count, size, generator=generator)
-        self.proxies = nn.Parameter(nn.functional.normalize(start, dim=1))
+        start /= start.norm(dim=1, keepdim=True)  # in place: a million proxies are not there twice
+        self.proxies = nn.Parameter(start)
         self.count, self.size = count, size
         self.unit_norm, self.sparse = unit_norm, sparse
 
