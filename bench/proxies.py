@@ -382,14 +382,16 @@ def main() -> None:
     ratio_lines, ratios = ratios_part(bench, options.seeds, options.steps, plots["rates"])
     write_atomic(options.out / "plots.json", json.dumps({**plots, "ratios": ratios}))
     catalogue = workshop(options.out, options.seeds[0]).catalogue
+    point_rates = ", ".join(rates_of(rates, POINT_RATES) for rates in POINT_RATES)
+    proxy_rates = ", ".join(rates_of(rates, PROXY_RATES) for rates in PROXY_RATES)
     lines = [
         "# Losses on the bundled sample",
         "",
         f"{SIZE}-d, frozen base network, {options.steps} batches of 32 products x 4 images, test split, one gallery of "
         "all verticals, per cent, mean ± standard deviation over seeds "
         f"{', '.join(map(str, options.seeds))}. Learning rates: the best of eight trials by validation MAP@R with seed "
-        f"{options.seeds[0]}; for losses on data points the head's of {', '.join(rates_of(rates, POINT_RATES) for rates in POINT_RATES)}; for the "
-        f"others the head's and the proxies' of {', '.join(rates_of(rates, PROXY_RATES) for rates in PROXY_RATES)}. All other options are the "
+        f"{options.seeds[0]}; for losses on data points the head's of {point_rates}; for the "
+        f"others the head's and the proxies' of {proxy_rates}. All other options are the "
         "losses' defaults.",
         "",
         *loss_lines,

@@ -15,7 +15,6 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 
 SHOWN = {
     "Proxy-NCA": "#c0392b",
