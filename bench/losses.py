@@ -116,35 +116,38 @@ def extra_memory_here(case: str, name: str, device: str) -> float:
     return (peak_bytes() - before) / 1e6
 
 
-def million_here(kind: str) -> dict[str, float]:
-    """Seconds of a step with its update at a million products, and peak memory of the process in GB (1e9)."""
+def million_here(kind: str, device: str) -> dict[str, float]:
+    """Seconds of a step with its update at a million products, and peak memory in GB (1e9): process, or GPU."""
     torch.manual_seed(0)
     options: dict[str, Any] = {} if kind == "all" else {"negatives": 10_000, "sparse": True}
-    loss = ProxyNCALoss(1_000_000, 64, SCALE, seed=0, **options)
+    loss = ProxyNCALoss(1_000_000, 64, SCALE, seed=0, **options).to(device)
     optimisers: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "sampled": torch.optim.SparseAdam,
         "sampled-adagrad": torch.optim.Adagrad,
         "all": torch.optim.SGD,
     }
     optimiser = optimisers[kind](loss.parameters(), lr=1e-3)
-    x = torch.randn(256, 64).requires_grad_()
+    x = torch.randn(256, 64, device=device).requires_grad_()
     seconds = []
     for _ in range(4):
-        labels = torch.randint(1_000_000, (256,))
+        labels = torch.randint(1_000_000, (256,), device=device)
         start = time.perf_counter()
         optimiser.zero_grad()
         value = loss(x, labels)
         value.backward()
         optimiser.step()
+        assert value.isfinite()  # also waits for the device
         seconds.append(time.perf_counter() - start)
-        assert value.isfinite()
-    files = status_bytes("RssFile")
-    return {"seconds": statistics.median(seconds[1:]), "peak_gb": peak_bytes() / 1e9, "files_gb": files / 1e9}
+    on_gpu = device == "cuda"
+    peak, files = (
+        (torch.cuda.max_memory_allocated(), 0) if on_gpu else (peak_bytes(), status_bytes("RssFile"))
+    )
+    return {"seconds": statistics.median(seconds[1:]), "peak_gb": peak / 1e9, "files_gb": files / 1e9}
 
 
 def in_fresh_process(options: argparse.Namespace, *arguments: str) -> Any:
     command = [sys.executable, __file__, *arguments]
-    command += ["--gpu"] * options.gpu + ["--keep-memory"] * options.keep_memory
+    command += ["--gpu" if options.gpu else "--no-gpu"] + ["--keep-memory"] * options.keep_memory
     found = subprocess.run(command, capture_output=True, text=True)
     if found.returncode:
         raise RuntimeError(found.stderr)
@@ -290,7 +293,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--case", nargs="+", choices=cases, help="these alone; nothing is written")
     parser.add_argument(
-        "--gpu", action="store_true", default=torch.cuda.is_available(), help="the default where there is one"
+        "--gpu",
+        action=argparse.BooleanOptionalAction,
+        default=torch.cuda.is_available(),
+        help="the default where there is one",
     )
     parser.add_argument("--keep-memory", action="store_true", help="let the C library keep freed memory")
     parser.add_argument("--memory", nargs=2, metavar=("CASE", "NAME"), help=argparse.SUPPRESS)
@@ -303,7 +309,7 @@ def main() -> int:
         print(json.dumps(extra_memory_here(options.memory[0], options.memory[1], device)))
         return 0
     if options.million:
-        print(json.dumps(million_here(options.million)))
+        print(json.dumps(million_here(options.million, device)))
         return 0
     measured_commit, load = commit(), os.getloadavg()[0]
     lines = ["# Losses against their peers and the limit", ""]
@@ -324,6 +330,9 @@ def main() -> int:
         f"{load:.1f}, freed memory {kept}; Python {platform.python_version()}, torch {torch.__version__}. "
         f"Commit {measured_commit}, {datetime.date.today().isoformat()}.",
         "",
+        ""
+        if SENTENCES in contenders("triplet-4")
+        else f"{SENTENCES} is not installed here; it would be a peer, too.",
         f"Made by `python bench/losses.py --rounds {options.rounds}{' --keep-memory' if options.keep_memory else ''}`.",
         "",
     ]

@@ -21,6 +21,7 @@ from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
 from univert.training.loop import Fit, Task, _rate, _set_learning_rates, fit
 from univert.training.objectives import LabelObjective
+from univert.training.optimisers import Optimisers
 from univert.training.pipeline import train
 from univert.training.recipe import LoopConfig, Recipe, Trunk
 from univert.training.specialists import labelled_products
@@ -149,7 +150,7 @@ def test_patience_stops_and_the_best_weights_win(workshop: Workshop, tmp_path: P
 
 def rates(config: LoopConfig) -> np.ndarray:
     """Head, trunk and proxy rates of 100 steps."""
-    groups = [{"name": "head", "peak": 1.0}, {"name": "trunk", "peak": 1.0}, {"name": "proxies", "peak": 0.0}]
+    groups = [{"name": "head", "peak": 1.0}, {"name": "trunk", "peak": 1.0}, {"name": "proxies", "peak": 0.5}]
     found = []
     for step in range(100):
         _set_learning_rates(groups, _rate(step, 100, config), step / 100, config)
@@ -158,7 +159,7 @@ def rates(config: LoopConfig) -> np.ndarray:
 
 
 def test_rates_rise_then_fall_and_the_trunk_waits_for_the_head() -> None:
-    head, trunk, proxies = rates(LoopConfig(warmup=0.1, head_warmup=0.2, proxy_learning_rate=0.5))
+    head, trunk, proxies = rates(LoopConfig(warmup=0.1, head_warmup=0.2))
     np.testing.assert_allclose(head[:10], np.arange(1, 11) / 10)
     assert (np.diff(head[10:]) < 0).all()
     assert head[-1] < 0.001
@@ -172,6 +173,19 @@ def test_rates_fall_by_a_factor_every_so_many_steps() -> None:
     np.testing.assert_allclose(head[::10], 0.94 ** np.arange(10))
     with pytest.raises(BadInputError, match="belong together"):
         LoopConfig(decay=0.94)
+
+
+def test_each_parameter_has_the_optimiser_that_suits_it() -> None:
+    dense, sparse = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(3, 2))
+    groups = [
+        {"params": [dense], "name": "head", "peak": 1.0, "weight_decay": 0.1},
+        {"params": [sparse], "name": "proxies", "peak": 2.0, "weight_decay": 0.0},
+    ]
+    for name, kind in (("adamw", torch.optim.AdamW), ("rmsprop", torch.optim.RMSprop)):
+        parts = Optimisers(groups, name, [sparse])._parts  # type: ignore[arg-type]
+        assert isinstance(parts["dense"], kind)
+        assert isinstance(parts["sparse"], torch.optim.SparseAdam)
+        assert parts["sparse"].param_groups[0]["peak"] == 2.0
 
 
 @pytest.mark.parametrize("name", ["adamw", "rmsprop"])

@@ -213,8 +213,7 @@ def _set_learning_rates(groups: list[dict[str, Any]], rate: float, done: float, 
     """Each group's peak times the rate; the trunk waits until the head has warmed up."""
     for group in groups:
         waits = group["name"] == "trunk" and done < config.head_warmup
-        peak = config.proxy_learning_rate if group["name"] == "proxies" else group["peak"]
-        group["lr"] = 0.0 if waits else peak * rate
+        group["lr"] = 0.0 if waits else group["peak"] * rate
 
 
 def _record_losses(

@@ -26,8 +26,10 @@ class Optimisers:
 
     def __init__(self, groups: list[dict[str, Any]], name: OptimiserName, sparse: list[nn.Parameter]) -> None:
         lazy = {id(parameter) for parameter in sparse}
-        dense = [{**g, "params": [p for p in g["params"] if id(p) not in lazy]} for g in groups]
+        dense = [{**group, "params": [p for p in group["params"] if id(p) not in lazy]} for group in groups]
         dense = [group for group in dense if group["params"]]
+        rows = [{**group, "params": [p for p in group["params"] if id(p) in lazy]} for group in groups]
+        rows = [{k: v for k, v in group.items() if k != "weight_decay"} for group in rows if group["params"]]
         self._parts: dict[str, torch.optim.Optimizer] = {}
         if dense:
             self._parts["dense"] = (
@@ -35,8 +37,8 @@ class Optimisers:
                 if name == "adamw"
                 else torch.optim.RMSprop(dense, alpha=RMSPROP_SMOOTHING)
             )
-        if sparse:
-            self._parts["sparse"] = torch.optim.SparseAdam([{"params": sparse, "name": "proxies"}])
+        if rows:
+            self._parts["sparse"] = torch.optim.SparseAdam(rows)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
