@@ -313,16 +313,15 @@ def _card_figures(results: dict[str, Any]) -> dict[str, float | int | str]:
 
 def _curves(model: Trained) -> dict[str, Any]:
     record = model.record
+    watched = {name: record["monitor_curves"][name] for name in WATCHED if name in record["monitor_curves"]}
+    if "nca_tightness" in watched:  # the loss that is trained; the triplet bound is watched beside it
+        watched.pop("triplet_tightness", None)
     return {
         "step": [step for step, _ in record["loss_curve"]],
         "loss": [loss for _, loss in record["loss_curve"]],
         "val_map_at_r": record["score_curve"],
         "best_step": record["best_step"],
-        "watched": {
-            title: record["monitor_curves"][name]
-            for name, title in WATCHED.items()
-            if name in record["monitor_curves"]
-        },
+        "watched": {WATCHED[name]: curve for name, curve in watched.items()},
     }
 
 

@@ -25,10 +25,9 @@ WATCHED = {
     "nca_tightness": "NCA bound minus loss",
     "triplet_tightness": "triplet bound minus loss",
     "order_preserved": "triplet order kept by proxies",
-    "eps_mean": "mean distance to the proxy",
     "dead_proxies": "dead proxies",
 }
-"""What the report shows of a loss with proxies, and its name for people."""
+"""What the report shows of a loss with proxies, and its name for people; TensorBoard has more."""
 
 
 def start_proxies(
