@@ -309,7 +309,8 @@ def test_an_error_in_the_source_leaves_nothing(tmp_path):
 
 BUILD_SCRIPT = textwrap.dedent(
     """
-    import sys, resource, itertools
+    import sys, resource, itertools, signal
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits it switched off
     sys.path.insert(0, {root!r})
     from pathlib import Path
     from tests.data.pictures import encoded, noise
@@ -340,11 +341,14 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     body = f"build_catalogue(rows(None), Path({str(tmp_path / 'out')!r}))"
     process = subprocess.Popen(script(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    assert list(tmp_path.iterdir())
-    started = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        assert list(tmp_path.iterdir())
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()  # it would go on until the disk is full
     assert "KeyboardInterrupt" in errors.splitlines()[-1]
     assert time.monotonic() - started < 10
     assert not list(tmp_path.iterdir())

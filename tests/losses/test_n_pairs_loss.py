@@ -65,6 +65,7 @@ def test_finite_at_extreme_scale(pairs: Pairs) -> None:
     assert gradients(lambda x: loss(x, y), x)[0].isfinite().all()
 
 
+@pytest.mark.slow
 @every_kind
 def test_compiles_without_a_break(pairs: Pairs) -> None:
     x, y = batch()

@@ -64,6 +64,7 @@ def test_not_all_rows_times_rows_is_held(form: Form) -> None:
     assert nca_loss(x, y, form=form, chunk_rows=10).isfinite()
 
 
+@pytest.mark.slow
 @every_form
 def test_compiles_without_a_break(form: Form) -> None:
     x, y = batch()

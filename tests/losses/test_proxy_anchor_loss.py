@@ -96,6 +96,7 @@ def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
     torch.testing.assert_close(lowered, proxy_anchor_loss(x, proxies(), y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_rows", [None, 3])
 def test_compiled_equals_eager(chunk_rows: int | None) -> None:
     x, y = batch()

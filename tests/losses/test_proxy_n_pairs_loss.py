@@ -98,6 +98,7 @@ def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
     torch.testing.assert_close(lowered, proxy_n_pairs_loss(x, proxies(), y, l2_reg_weight=0.1))
 
 
+@pytest.mark.slow
 def test_compiled_equals_eager() -> None:
     x, y = batch()
 

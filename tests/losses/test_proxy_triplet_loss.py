@@ -122,6 +122,7 @@ def test_autocast_changes_nothing(negatives: Negatives, dtype: torch.dtype) -> N
     torch.testing.assert_close(lowered, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_rows", [None, 4])
 def test_compiled_equals_eager(chunk_rows: int | None) -> None:
     x, y = batch()

@@ -128,6 +128,7 @@ def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
     torch.testing.assert_close(lowered, soft_triple_loss(x, centers(3), y, tau=0.2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_rows", [None, 4])
 def test_compiled_equals_eager(chunk_rows: int | None) -> None:
     x, y = batch()

@@ -129,6 +129,7 @@ def test_order_decides_nothing_even_among_equals() -> None:
         assert torch.equal(structured_clustering_loss(x, y, gamma=0.3), value)
 
 
+@pytest.mark.slow
 def test_compiles_without_a_break() -> None:
     x, y = batch()
     loss = StructuredClusteringLoss()

@@ -81,7 +81,8 @@ def label_codes(*label_lists: Labels) -> list[Codes]:
         BadInputError: labels that are neither names, null nor integers, or names beside integers.
     """
     values = [_as_list(labels) for labels in label_lists]
-    known = {label for labels in values for label in labels if label is not None}
+    # a dict keeps the order, so that the message names the first one
+    known = dict.fromkeys(label for labels in values for label in labels if label is not None)
     if all(isinstance(label, int) and not isinstance(label, bool) for label in known):
         plain = [
             [UNLABELLED if label is None or label < 0 else label for label in labels] for labels in values
