@@ -207,7 +207,7 @@ def train_in_a_process(catalogue: str, out: str, recipe: Recipe) -> None:
     ("trunk", "targets", "stages"),
     [
         ("frozen", "ensemble", ("cache", "joint/proxy_nca", "unified")),
-        ("partial", "specialists", ("specialists/discs", "unified")),
+        pytest.param("partial", "specialists", ("specialists/discs", "unified"), marks=pytest.mark.slow),
     ],
 )
 def test_killed_at_any_moment_a_run_ends_with_the_same_weights(
