@@ -7,6 +7,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from univert.core.errors import BadInputError
+from univert.core.indices import check_indices
 from univert.losses.checks import check_embeddings
 from univert.proxies.assignment import StaticAssignment
 
@@ -44,10 +45,7 @@ def checked_assigned(
         )
     if assigned.ndim == 1:
         assigned = assigned[:, None]
-    if assigned.numel() and not torch.compiler.is_compiling():
-        low, high = (int(end) for end in torch.stack(assigned.aminmax()).tolist())
-        if not 0 <= low <= high < len(proxies):
-            raise BadInputError(f"assigned must lie in 0..{len(proxies) - 1}, got {low}..{high}")
+    check_indices(assigned, len(proxies), name="assigned")
     return assigned.long()
 
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from univert.core.distances import squared_distances, unit_rows
 from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings, check_labels
+from univert.core.indices import check_indices
+from univert.losses.checks import Form, check_embeddings, check_form, check_labels, check_positive
 from univert.losses.streaming import streamed_sum
 from univert.proxies.bank import ProxyBank
 from univert.proxies.dynamic import nearest_proxies
 
-Form = Literal["softmax", "paper"]
 Negatives = Literal["batch", "all"]
 _NOTHING = -1e30  # stands for log 0: unlike -inf it gives no NaN in gradients
 
@@ -148,19 +148,14 @@ def _check_relations(anchors: int, assigned: Tensor, proxies: int, **relations: 
             wanted = f"a bool matrix (anchors x examples) of shape {(anchors, len(assigned))}"
             found = f"{relation.dtype} of shape {tuple(relation.shape)}"
             raise BadInputError(f"{name} must be {wanted}, got {found}")
-    if len(assigned) and not torch.compiler.is_compiling():
-        low, high = int(assigned.min()), int(assigned.max())
-        if not 0 <= low <= high < proxies:
-            raise BadInputError(f"assigned must lie in 0..{proxies - 1}, got {low}..{high}")
+    check_indices(assigned, proxies, name="assigned")
 
 
 def _check_settings(proxies: int, scale: float, form: str, negatives: str, sparse: bool) -> None:
     if proxies < 2:
         raise BadInputError(f"num_proxies must be at least 2, got {proxies}: with one there is no negative")
-    if not 0 < scale < float("inf"):
-        raise BadInputError(f"softmax_scale (= 1/temperature) must be positive, got {scale}")
-    if form not in ("softmax", "paper"):
-        raise BadInputError(f"form must be 'softmax' or 'paper', got {form!r}")
+    check_positive(scale, "softmax_scale (= 1/temperature)")
+    check_form(form)
     if negatives not in ("batch", "all"):
         raise BadInputError(f"negatives must be 'batch' or 'all', got {negatives!r}")
     if sparse and negatives == "all":

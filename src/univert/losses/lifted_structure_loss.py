@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from univert.core.distances import squared_distances
 from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings, check_labels
+from univert.losses.checks import check_embeddings, check_labels, check_positive
 from univert.losses.pairs import negative_mask, plain_distances, positive_mask
 
 
@@ -72,8 +72,7 @@ def check_lifted_structure(neg_margin: float, pos_margin: float, scale: float) -
     for name, margin in (("neg_margin", neg_margin), ("pos_margin", pos_margin)):
         if not math.isfinite(margin):
             raise BadInputError(f"{name} must be finite, got {margin}")
-    if not 0 < scale < math.inf:
-        raise BadInputError(f"scale (= 1/temperature) must be positive and finite, got {scale}")
+    check_positive(scale, "scale (= 1/temperature)")
 
 
 class LiftedStructureLoss(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Literal, get_args
 
@@ -11,7 +10,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings, check_labels
+from univert.losses.checks import check_embeddings, check_labels, check_not_negative, check_positive
 from univert.losses.pairs import negative_mask, positive_mask
 from univert.losses.streaming import streamed_sum
 
@@ -80,12 +79,10 @@ def check_n_pairs(l2_reg_weight: float, pairs: str, scale: float) -> None:
     Raises:
         BadInputError: naming the setting.
     """
-    if not 0 <= l2_reg_weight < math.inf:
-        raise BadInputError(f"l2_reg_weight must be at least 0 and finite, got {l2_reg_weight}")
+    check_not_negative(l2_reg_weight, "l2_reg_weight")
     if pairs not in get_args(Pairs):
         raise BadInputError(f"pairs must be 'all' or 'one', got {pairs!r}")
-    if not 0 < scale < math.inf:
-        raise BadInputError(f"scale (= 1/temperature) must be positive and finite, got {scale}")
+    check_positive(scale, "scale (= 1/temperature)")
 
 
 def _term(

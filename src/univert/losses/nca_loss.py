@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from univert.core.distances import squared_distances
-from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings, check_labels
+from univert.losses.checks import Form, check_embeddings, check_form, check_labels, check_positive
 from univert.losses.pairs import negative_mask, positive_mask
 from univert.losses.streaming import streamed_sum
-
-Form = Literal["softmax", "paper"]
 
 
 def nca_loss(
@@ -77,12 +72,8 @@ def check_nca(softmax_scale: float, form: str) -> None:
     Raises:
         BadInputError: a scale that is not positive and finite, an unknown form.
     """
-    if not 0 < softmax_scale < math.inf:
-        raise BadInputError(
-            f"softmax_scale (= 1/temperature) must be positive and finite, got {softmax_scale}"
-        )
-    if form not in get_args(Form):
-        raise BadInputError(f"form must be 'softmax' or 'paper', got {form!r}")
+    check_positive(softmax_scale, "softmax_scale (= 1/temperature)")
+    check_form(form)
 
 
 def _softmax_term(

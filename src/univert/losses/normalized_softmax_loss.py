@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from univert.core.distances import unit_rows
-from univert.core.errors import BadInputError
 from univert.losses.assigned import checked_assigned, checked_assignment
+from univert.losses.checks import check_positive
 from univert.losses.proxy_softmax import Pooling, check_pooling, check_smoothing, proxy_softmax_sum
 from univert.proxies.assignment import StaticAssignment
 from univert.proxies.bank import ProxyBank
@@ -64,8 +62,7 @@ def check_normalized_softmax(temperature: float, pooling: str, label_smoothing: 
     Raises:
         BadInputError: a temperature that is not positive and finite, an unknown pooling, a smoothing outside 0..1.
     """
-    if not 0 < temperature < math.inf:
-        raise BadInputError(f"temperature (= 1/scale) must be positive and finite, got {temperature}")
+    check_positive(temperature, "temperature (= 1/scale)")
     check_pooling(pooling)
     check_smoothing(label_smoothing)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from univert.core.distances import unit_rows
-from univert.core.errors import BadInputError
 from univert.losses.assigned import checked_assigned, checked_assignment
+from univert.losses.checks import check_not_negative, check_positive
 from univert.losses.streaming import streamed_sum
 from univert.proxies.assignment import StaticAssignment
 from univert.proxies.bank import ProxyBank
@@ -97,10 +95,8 @@ def check_proxy_anchor(margin: float, alpha: float) -> None:
     Raises:
         BadInputError: an alpha that is not positive and finite, a margin below zero or not finite.
     """
-    if not 0 < alpha < math.inf:
-        raise BadInputError(f"alpha (scale = 1/temperature) must be positive and finite, got {alpha}")
-    if not 0 <= margin < math.inf:
-        raise BadInputError(f"margin must be at least 0 and finite, got {margin}")
+    check_positive(alpha, "alpha (scale = 1/temperature)")
+    check_not_negative(margin, "margin")
 
 
 class ProxyAnchorLoss(nn.Module):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.errors import BadInputError
 from univert.losses.assigned import checked_assigned, checked_assignment
+from univert.losses.checks import check_not_negative, check_positive
 from univert.losses.proxy_softmax import proxy_softmax_sum
 from univert.proxies.assignment import StaticAssignment
 from univert.proxies.bank import ProxyBank
@@ -63,10 +61,8 @@ def check_proxy_n_pairs(scale: float, l2_reg_weight: float) -> None:
     Raises:
         BadInputError: a scale that is not positive and finite, a weight below zero or not finite.
     """
-    if not 0 < scale < math.inf:
-        raise BadInputError(f"scale (= 1/temperature) must be positive and finite, got {scale}")
-    if not 0 <= l2_reg_weight < math.inf:
-        raise BadInputError(f"l2_reg_weight must be at least 0 and finite, got {l2_reg_weight}")
+    check_positive(scale, "scale (= 1/temperature)")
+    check_not_negative(l2_reg_weight, "l2_reg_weight")
 
 
 class ProxyNPairsLoss(nn.Module):

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal, get_args
-
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
 from univert.losses.assigned import checked_assigned, checked_assignment
+from univert.losses.checks import Form, check_form, check_positive
 from univert.losses.proxy_softmax import Pooling, check_pooling, check_smoothing, proxy_softmax_sum
 from univert.losses.sampled_proxies import sample_proxies
 from univert.proxies.assignment import StaticAssignment
 from univert.proxies.bank import ProxyBank
-
-Form = Literal["softmax", "paper"]
 
 
 def proxy_nca_loss(
@@ -104,10 +100,8 @@ def check_proxy_nca(
         raise BadInputError(
             f"Proxy-NCA needs at least 2 proxies, got {proxies}: with one there is no negative"
         )
-    if not 0 < scale < math.inf:
-        raise BadInputError(f"scale (= 1/temperature) must be positive and finite, got {scale}")
-    if form not in get_args(Form):
-        raise BadInputError(f"form must be 'softmax' or 'paper', got {form!r}")
+    check_positive(scale, "scale (= 1/temperature)")
+    check_form(form)
     check_pooling(pooling)
     check_smoothing(label_smoothing)
 

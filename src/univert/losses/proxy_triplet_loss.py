@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from univert.core.distances import squared_distances, unit_rows
 from univert.core.errors import BadInputError
 from univert.losses.assigned import checked_assigned, checked_assignment
+from univert.losses.checks import check_positive
 from univert.losses.streaming import streamed_sum
 from univert.proxies.assignment import StaticAssignment
 from univert.proxies.bank import ProxyBank
@@ -80,8 +80,7 @@ def check_proxy_triplet(margin: float, negatives: str) -> None:
     Raises:
         BadInputError: a margin that is not positive and finite, an unknown choice of negatives.
     """
-    if not 0 < margin < math.inf:
-        raise BadInputError(f"margin must be positive and finite, got {margin}")
+    check_positive(margin, "margin")
     if negatives not in get_args(Negatives):
         raise BadInputError(f"negatives must be one of {', '.join(get_args(Negatives))}; got {negatives!r}")
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings, check_labels
+from univert.core.indices import check_indices
+from univert.losses.checks import check_embeddings, check_labels, check_not_negative, check_positive
 from univert.losses.streaming import streamed_sum
 from univert.proxies.assignment import StaticAssignment
 from univert.proxies.bank import ProxyBank
@@ -66,10 +65,7 @@ def soft_triple_loss(
             f"embeddings and centers must have the same size, got {embeddings.shape[1]} and {size}"
         )
     check_soft_triple(products, per_product, la, gamma, margin, tau)
-    if len(labels) and not torch.compiler.is_compiling():
-        low, high = (int(end) for end in torch.stack(labels.aminmax()).tolist())
-        if not 0 <= low <= high < products:
-            raise BadInputError(f"labels must be products in 0..{products - 1}, got {low}..{high}")
+    check_indices(labels, products, name="labels", rule="must be products in 0..{}")
 
     def term(x_BD: Tensor, label_B: Tensor, centers_ND: Tensor) -> Tensor:
         cosine_BKC = (x_BD @ centers_ND.T).view(len(x_BD), per_product, products)
@@ -124,14 +120,10 @@ def check_soft_triple(
         )
     if per_product < 1:
         raise BadInputError(f"SoftTriple needs at least 1 centre a product, got {per_product}")
-    if not 0 < la < math.inf:
-        raise BadInputError(f"la (scale = 1/temperature) must be positive and finite, got {la}")
-    if not 0 < gamma < math.inf:
-        raise BadInputError(f"gamma (temperature) must be positive and finite, got {gamma}")
-    if not 0 <= margin < math.inf:
-        raise BadInputError(f"margin must be at least 0 and finite, got {margin}")
-    if not 0 <= tau < math.inf:
-        raise BadInputError(f"tau (weight of the regulariser) must be at least 0 and finite, got {tau}")
+    check_positive(la, "la (scale = 1/temperature)")
+    check_positive(gamma, "gamma (temperature)")
+    check_not_negative(margin, "margin")
+    check_not_negative(tau, "tau (weight of the regulariser)")
     if tau > 0 and per_product == 1:
         raise BadInputError(
             "tau draws the centres of a product together and needs at least 2 of them; set tau = 0"

@@ -10,7 +10,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings, check_labels
+from univert.losses.checks import check_embeddings, check_labels, check_not_negative
 from univert.losses.operators import define_operator
 from univert.losses.pairs import plain_distances
 
@@ -75,8 +75,7 @@ def check_structured_clustering(gamma: float, max_swaps: int | None) -> None:
     Raises:
         BadInputError: naming the setting.
     """
-    if not 0 <= gamma < math.inf:
-        raise BadInputError(f"gamma must be at least 0 and finite, got {gamma}")
+    check_not_negative(gamma, "gamma")
     if max_swaps is not None and max_swaps < 0:
         raise BadInputError(f"max_swaps must be at least 0 (or None, to choose), got {max_swaps}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,7 +11,8 @@ from torch.autograd.function import once_differentiable
 
 from univert.core.distances import squared_distances
 from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings, check_labels
+from univert.core.indices import check_indices
+from univert.losses.checks import check_embeddings, check_labels, check_positive
 from univert.losses.operators import define_gradient, define_operator
 from univert.losses.pairs import negative_mask, plain_distances
 
@@ -85,8 +85,7 @@ def check_triplet_margin(margin: float, mining: str, distance: str) -> None:
     Raises:
         BadInputError: naming the setting.
     """
-    if not 0 < margin < math.inf:
-        raise BadInputError(f"margin must be positive and finite, got {margin}")
+    check_positive(margin, "margin")
     if mining not in get_args(Mining):
         raise BadInputError(f"mining must be one of {', '.join(get_args(Mining))}; got {mining!r}")
     if distance not in get_args(Distance):
@@ -108,10 +107,9 @@ def _check_triplets(triplets: Triplets, rows: int, verticals: Tensor | None) -> 
         or any(index.is_floating_point() for index in triplets)
     ):
         raise BadInputError(f"triplets must be 3 integer vectors of one length, got shapes {sorted(shapes)}")
-    if len(triplets[0]) and not torch.compiler.is_compiling():
-        low, high = (int(end) for end in torch.stack(torch.stack(list(triplets)).aminmax()).tolist())
-        if not 0 <= low <= high < rows:
-            raise BadInputError(f"triplets must index rows 0..{rows - 1} of the batch, got {low}..{high}")
+    check_indices(
+        torch.stack(list(triplets)), rows, name="triplets", rule="must index rows 0..{} of the batch"
+    )
 
 
 def _listed(x: Tensor, triplets: Triplets, margin: float, plain: bool) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
+from univert.core.indices import check_indices
 from univert.proxies.dynamic import nearest_proxies
 from univert.proxies.start import check_points
 
@@ -149,7 +150,4 @@ def _check_assigned(assigned: Tensor, points: int, proxies: int) -> None:
     if not integers or not shaped:
         found = f"{assigned.dtype} of shape {tuple(assigned.shape)}"
         raise BadInputError(f"assigned must hold integers, a row for each of {points} points, got {found}")
-    if assigned.numel():
-        low, high = torch.stack(assigned.aminmax()).tolist()
-        if not 0 <= low <= high < proxies:
-            raise BadInputError(f"assigned must lie in 0..{proxies - 1}, got {low}..{high}")
+    check_indices(assigned, proxies, name="assigned")

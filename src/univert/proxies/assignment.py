@@ -7,6 +7,7 @@ from jaxtyping import Integer
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
+from univert.core.indices import value_range
 
 
 class StaticAssignment(nn.Module):
@@ -46,7 +47,7 @@ class StaticAssignment(nn.Module):
             raise BadInputError(
                 f"table must have a row a product and a proxy in each, got shape {tuple(table.shape)}"
             )
-        low, high = _range(table)
+        low, high = value_range(table)
         if not 0 <= low <= high < count:
             raise BadInputError(
                 f"table must name proxies in 0..{count - 1} (count = {count}), got {low}..{high}"
@@ -135,7 +136,7 @@ class StaticAssignment(nn.Module):
         """
         _check_integers(labels, "labels", dimensions=1)
         if len(labels) and not torch.compiler.is_compiling():
-            low, high = _range(labels)
+            low, high = value_range(labels)
             if low < 0 or high >= self.products:
                 raise BadInputError(
                     f"labels must be products in 0..{self.products - 1}, got {low}..{high}; number the "
@@ -160,9 +161,3 @@ def _check_integers(values: Tensor, name: str, *, dimensions: int) -> None:
         raise BadInputError(
             f"{name} must be a {shape} of integers, got {values.dtype} of shape {tuple(values.shape)}"
         )
-
-
-def _range(values: Tensor) -> tuple[int, int]:
-    """Smallest and largest value, with one wait for the device."""
-    low, high = torch.stack(values.aminmax()).tolist()
-    return int(low), int(high)

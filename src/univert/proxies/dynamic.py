@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
+from univert.core.indices import check_indices
 from univert.proxies.bank import ProxyBank
 from univert.proxies.start import check_points, means_of_points
 
@@ -147,9 +148,7 @@ class DynamicAssignment(nn.Module):
             ("positions", positions, self.points),
             ("nearest", nearest, self.proxies),
         ):
-            if len(values) and not ((values >= 0) & (values < limit)).all():
-                low, high = int(values.min()), int(values.max())
-                raise BadInputError(f"{name} must lie in 0..{limit - 1}, got {low}..{high}")
+            check_indices(values, limit, name=name)
         self.nearest[positions] = nearest.to(self.nearest)
 
     @torch.no_grad()
