@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from univert.core.errors import BadInputError
 
@@ -86,3 +87,9 @@ def fingerprint(*parts: Any) -> str:
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()
+
+
+def folder_name(vertical: str) -> str:
+    """A vertical's name as the name of a folder: the same for ordinary names, never a path."""
+    quoted = quote(vertical, safe=" ")
+    return quoted.replace(".", "%2E") if quoted.startswith(".") else quoted

@@ -42,8 +42,32 @@ def bootstrap_interval(
         low and high end, each () or (M,) as `values` has columns. With a single product both are the mean.
 
     Raises:
-        BadInputError: lengths that differ, no queries, values that are not finite, resamples below 1, a level
-            outside (0, 1), a negative seed.
+        BadInputError: as `bootstrap_means`, or a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise BadInputError(f"level must lie between 0 and 1, got {level}; 0.95 is usual")
+    means = bootstrap_means(values, products, resamples=resamples, seed=seed)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def bootstrap_means(
+    values: npt.NDArray[Any], products: Codes, *, resamples: int = 1000, seed: int = 0
+) -> npt.NDArray[np.float64]:
+    """The mean over queries in each resample of the products.
+
+    Args:
+        values: as `bootstrap_interval`.
+        products: likewise.
+        resamples: how many.
+        seed: fixes the resamples.
+
+    Returns:
+        (resamples,) or (resamples, M).
+
+    Raises:
+        BadInputError: lengths that differ, no queries, values that are not finite, resamples below 1, a negative
+            seed.
     """
     table = np.asarray(values, dtype=np.float64)
     if table.ndim not in (1, 2) or not len(table) or not np.isfinite(table).all():
@@ -54,8 +78,6 @@ def bootstrap_interval(
     check_length(products, len(table), name="products", of="values")
     if resamples < 1:
         raise BadInputError(f"resamples must be at least 1, got {resamples}; 1000 is usual")
-    if not 0 < level < 1:
-        raise BadInputError(f"level must lie between 0 and 1, got {level}; 0.95 is usual")
     if seed < 0:
         raise BadInputError(f"seed must be at least 0, got {seed}; take any small number")
     _, product_of_query = np.unique(products, return_inverse=True)
@@ -73,6 +95,4 @@ def bootstrap_interval(
         times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         sums = times @ totals
         means.append(sums[:, :-1] / sums[:, -1:])
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0).reshape(2, *table.shape[1:])
-    return low, high
+    return np.concatenate(means).reshape(resamples, *table.shape[1:])

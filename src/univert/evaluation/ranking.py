@@ -83,6 +83,7 @@ def rank_queries(
     *,
     gallery_vectors: Vectors | None = None,
     gallery_labels: Labels | None = None,
+    leave_one_out: bool = False,
     with_average_precision: bool = True,
     query_chunk: int = 1024,
     gallery_chunk: int = 8192,
@@ -96,14 +97,17 @@ def rank_queries(
         vectors: (N, D) query vectors.
         labels: N products, names or codes; null or negative: unlabelled.
         gallery_vectors: (M, D), searched instead of the queries themselves.
-        gallery_labels: M products, of the same kind as `labels`.
+        gallery_labels: M products, of the same kind as `labels`; null with `leave_one_out`.
+        leave_one_out: the gallery holds other vectors of the very images that are the queries, row by row, such as
+            those of an earlier model: no query retrieves its own image.
         with_average_precision: also rank the positives after the first; takes somewhat longer.
         query_chunk: queries in a block.
         gallery_chunk: gallery rows in a block.
 
     Raises:
         BadInputError: vectors or labels that do not fit, a gallery without labels or labels without a
-            gallery, chunks below 1, or no query at all.
+            gallery, `leave_one_out` with labels of the gallery or another number of rows, chunks below 1, or no
+            query at all.
 
     Example:
         >>> import numpy as np
@@ -115,17 +119,24 @@ def rank_queries(
     for name, chunk in (("query_chunk", query_chunk), ("gallery_chunk", gallery_chunk)):
         if chunk < 1:
             raise BadInputError(f"{name} must be at least 1, got {chunk}; leave it out for the default")
-    if (gallery_vectors is None) != (gallery_labels is None):
+    if leave_one_out and gallery_labels is not None:
+        raise BadInputError(
+            "gallery_labels must be left out with leave_one_out, got some; both galleries are of the same images"
+        )
+    if (gallery_vectors is None) != (gallery_labels is None) and not leave_one_out:
         raise BadInputError(
             "gallery_vectors and gallery_labels must come together, got only one; pass both or none"
         )
     vectors = check_vectors(vectors)
     check_length(labels, len(vectors), name="labels", of="vectors")
+    if gallery_vectors is not None:
+        gallery_vectors = check_vectors(gallery_vectors, name="gallery_vectors", size=vectors.shape[1])
     if gallery_vectors is None or gallery_labels is None:
         (codes,) = label_codes(labels)
-        layout = _leave_one_out(vectors, codes)
+        if gallery_vectors is not None:
+            check_length(gallery_vectors, len(vectors), name="gallery_vectors", of="vectors")
+        layout = _leave_one_out(vectors, codes, gallery_vectors)
     else:
-        gallery_vectors = check_vectors(gallery_vectors, name="gallery_vectors", size=vectors.shape[1])
         check_length(gallery_labels, len(gallery_vectors), name="gallery_labels", of="gallery_vectors")
         codes, gallery_codes = label_codes(labels, gallery_labels)
         layout = _against_gallery(vectors, codes, gallery_vectors, gallery_codes)
@@ -204,7 +215,7 @@ def check_ks(ks: Sequence[int]) -> None:
         )
 
 
-def _leave_one_out(vectors: Vectors, codes: Codes) -> Layout:
+def _leave_one_out(vectors: Vectors, codes: Codes, gallery: Vectors | None) -> Layout:
     order = _by_product(codes)
     grouped = codes[order]
     starts = np.searchsorted(grouped, grouped, side="left")
@@ -215,10 +226,11 @@ def _leave_one_out(vectors: Vectors, codes: Codes) -> Layout:
             "labels must hold at least one product with two images, got none, so there is no query; "
             "add images, or evaluate against a separate gallery"
         )
-    sorted_vectors = torch.from_numpy(take_float32(vectors, order, power_of_two_scale([vectors])))
+    scale = power_of_two_scale([vectors] if gallery is None else [vectors, gallery])
+    queries = torch.from_numpy(take_float32(vectors, order, scale))
     return Layout(
-        queries=sorted_vectors,
-        gallery=sorted_vectors,
+        queries=queries,
+        gallery=queries if gallery is None else torch.from_numpy(take_float32(gallery, order, scale)),
         rows=order[places],
         places=places,
         starts=starts[places],

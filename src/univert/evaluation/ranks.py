@@ -30,13 +30,14 @@ class Layout:
     """Queries and gallery sorted by product, so that a query's own product is one range of the gallery.
 
     Attributes:
-        queries: (n, D) float32; row `places[i]` is query i. In leave-one-out it is the gallery itself.
+        queries: (n, D) float32; row `places[i]` is query i. In leave-one-out its rows are the gallery's images, in the
+            same order: the gallery itself, or the same images by another model.
         gallery: (m, D) float32.
         rows: (Q,) row of each query in what the caller gave.
         places: (Q,) see `queries`.
         starts: (Q,) first gallery place of the query's product.
         ends: (Q,) the place after the last one.
-        leave_one_out: queries are in the gallery, at `places`, and must not find themselves.
+        leave_one_out: the queries' images are in the gallery, at `places`, and must not find themselves.
     """
 
     queries: torch.Tensor

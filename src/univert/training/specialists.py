@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from univert.core.config import config_to_mapping
+from univert.core.files import folder_name
 from univert.losses.mined_loss import MinedLoss
 from univert.losses.registry import LossName, compares_images, make_loss
 from univert.training.batches import label_sampler, make_miner
@@ -29,12 +29,6 @@ def train_specialist(workshop: Workshop, vertical: str) -> Trained:
         {"vertical": vertical, **config_to_mapping(config)},
         lambda: label_lesson(workshop, config, workshop.of_vertical(vertical), folder=folder),
     )
-
-
-def folder_name(vertical: str) -> str:
-    """A vertical's name as the name of a folder: the same for ordinary names, never a path."""
-    quoted = quote(vertical, safe=" ")
-    return quoted.replace(".", "%2E") if quoted.startswith(".") else quoted
 
 
 def train_joint(

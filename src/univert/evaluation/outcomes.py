@@ -1,0 +1,164 @@
+"""What happened to every query: within its vertical, and in the gallery merged over all verticals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from univert.core.errors import BadInputError
+from univert.evaluation.inputs import Codes, Vectors, check_length, check_vectors, label_codes
+from univert.evaluation.ranking import QueryOutcome, rank_queries
+
+Names = Sequence[str | None] | Sequence[int] | npt.NDArray[Any]
+"""Products or verticals of rows; null or, for codes, negative: unlabelled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """The outcomes of one model's queries.
+
+    Attributes:
+        merged: every query searched all verticals (or, if routed, its own).
+        verticals: every query searched its own vertical; null for a vertical without any query.
+        rows: the rows of each vertical.
+        codes: (N,) product code of each row, -1 where unlabelled.
+    """
+
+    merged: QueryOutcome
+    verticals: dict[str, QueryOutcome | None]
+    rows: dict[str, Codes]
+    codes: Codes
+
+
+def query_outcomes(vectors: Vectors, products: Names, verticals: Names, *, routed: bool = False) -> Outcomes:
+    """Leave-one-out: every labelled image searches all the others; see `univert.evaluation.ranking`.
+
+    Args:
+        vectors: (N, D) embeddings.
+        products: N products, names or codes.
+        verticals: N vertical names.
+        routed: the merged gallery of a query is its own vertical, as if its vertical were known.
+
+    Raises:
+        BadInputError: arguments that do not fit, a product in two verticals, or no query in any vertical.
+    """
+    vectors = check_vectors(vectors)
+    table = LabelledRows.of(vectors, products, verticals, names=("vectors", "products", "verticals"))
+    (codes,) = label_codes(table.products)
+    check_one_vertical_each([(table, codes)])
+    rows = table.by_vertical()
+    within = {name: outcome_within(vectors[here], codes[here], here) for name, here in rows.items()}
+    together = pooled(within)
+    merged = together if routed else rank_queries(vectors, codes)
+    return Outcomes(merged=merged, verticals=within, rows=rows, codes=codes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledRows:
+    """The labels of one set of rows, checked.
+
+    Attributes:
+        products: a name or null for each.
+        verticals: a name for each.
+    """
+
+    products: list[Any]
+    verticals: list[str]
+
+    @classmethod
+    def of(
+        cls, vectors: Vectors, products: Names, verticals: Names, *, names: tuple[str, str, str]
+    ) -> LabelledRows:
+        """Take the labels of some vectors.
+
+        Args:
+            vectors: (N, D).
+            products: N names, null: unlabelled.
+            verticals: N names.
+            names: what the caller calls the three, for messages.
+
+        Raises:
+            BadInputError: lengths that differ, or a row without a vertical.
+        """
+        check_length(products, len(vectors), name=names[1], of=names[0])
+        check_length(verticals, len(vectors), name=names[2], of=names[0])
+        bare = next((row for row, vertical in enumerate(verticals) if not isinstance(vertical, str)), None)
+        if bare is not None:
+            raise BadInputError(
+                f"{names[2]} must name a vertical for every row, got {verticals[bare]!r} in row {bare}; "
+                "give the row a vertical or leave it out"
+            )
+        return cls(products=list(products), verticals=[str(vertical) for vertical in verticals])
+
+    def by_vertical(self) -> dict[str, Codes]:
+        """The rows of each vertical, verticals in order of name."""
+        (codes,) = label_codes(self.verticals)
+        return {name: np.flatnonzero(codes == code) for code, name in enumerate(sorted(set(self.verticals)))}
+
+
+def check_one_vertical_each(tables: list[tuple[LabelledRows, Codes]]) -> None:
+    """Refuse a product that is in two verticals.
+
+    Args:
+        tables: labels with the codes of their products, in one numbering.
+
+    Raises:
+        BadInputError: naming the product.
+    """
+    home: dict[int, str] = {}
+    for table, codes in tables:
+        for row, (code, vertical) in enumerate(zip(codes.tolist(), table.verticals, strict=True)):
+            if code >= 0 and home.setdefault(code, vertical) != vertical:
+                raise BadInputError(
+                    f"products must lie in one vertical each, got {table.products[row]!r} in {home[code]!r} "
+                    f"and {vertical!r}; rename one of them"
+                )
+
+
+def outcome_within(
+    vectors: Vectors, codes: Codes, rows: Codes, gallery: tuple[Vectors, Codes] | None = None
+) -> QueryOutcome | None:
+    """The outcome of one vertical, its rows counted as in the whole, or null where nothing can be a query."""
+    if gallery is None:
+        _, images = np.unique(codes[codes >= 0], return_counts=True)
+        if not (images > 1).any():
+            return None
+        outcome = rank_queries(vectors, codes)
+    else:
+        if not np.isin(codes[codes >= 0], gallery[1]).any():
+            return None
+        outcome = rank_queries(vectors, codes, gallery_vectors=gallery[0], gallery_labels=gallery[1])
+    return QueryOutcome(
+        rows=rows[outcome.rows],
+        products=outcome.products,
+        rank_of_first_hit=outcome.rank_of_first_hit,
+        average_precision_at_r=outcome.average_precision_at_r,
+    )
+
+
+def pooled(outcomes: dict[str, QueryOutcome | None]) -> QueryOutcome:
+    """All verticals' outcomes as one, in the order of the rows."""
+    there = [outcome for outcome in outcomes.values() if outcome is not None]
+    if not there:
+        raise BadInputError(
+            "products must hold at least one query in some vertical, got none; "
+            "add images so that a product has two, or one in the gallery"
+        )
+    rows = np.concatenate([outcome.rows for outcome in there])
+    order = np.argsort(rows)
+    return QueryOutcome(
+        rows=rows[order],
+        products=np.concatenate([outcome.products for outcome in there])[order],
+        rank_of_first_hit=np.concatenate([outcome.rank_of_first_hit for outcome in there])[order],
+        average_precision_at_r=np.concatenate([average_precision(outcome) for outcome in there])[order],
+    )
+
+
+def average_precision(outcome: QueryOutcome) -> npt.NDArray[np.float64]:
+    """Average precision at R of each query, which must have been asked for."""
+    assert outcome.average_precision_at_r is not None
+    return outcome.average_precision_at_r

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from univert.core.errors import BadInputError
+from univert.evaluation.compare import Comparison, compare_vectors, holm
+
+Rng = np.random.Generator
+
+
+def drawn(rng: Rng, noise: float, *, products: int = 40, images: int = 4) -> np.ndarray:
+    """Unit vectors around a centre for each product; the centres are always the same."""
+    centres = np.random.default_rng(7).normal(size=(products, 8))
+    vectors = np.repeat(centres, images, axis=0) + noise * rng.normal(size=(products * images, 8))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def labels(products: int = 40, images: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    codes = np.repeat(np.arange(products), images)
+    return codes, np.where(codes < products // 2, "bags", "hats")
+
+
+def test_a_clearly_better_model_is_better_everywhere_and_the_reverse_is_worse() -> None:
+    rng = np.random.default_rng(0)
+    poor, good = drawn(rng, 1.2), drawn(rng, 0.6)
+    forth, back = (compare_vectors(*pair, *labels()) for pair in ((poor, good), (good, poor)))
+    for name, figures in {**forth.verticals, "merged": forth.merged}.items():
+        mirrored = back.merged if name == "merged" else back.verticals[name]
+        for metric, difference in figures.items():
+            assert difference.verdict == "better"
+            assert mirrored[metric].verdict == "worse"
+            assert difference.difference == pytest.approx(difference.second - difference.first)
+            assert 0 < difference.low <= difference.difference <= difference.high
+            assert mirrored[metric].difference == pytest.approx(-difference.difference)
+    assert back.worse() == ["bags", "hats", "merged"]
+    assert forth.worse() == []
+    assert forth.mean_within() == pytest.approx(
+        np.mean([figures["recall_at_1"].difference for figures in forth.verticals.values()])
+    )
+
+
+def test_a_model_is_the_same_as_itself_in_any_rotation() -> None:
+    rng = np.random.default_rng(1)
+    vectors = drawn(rng, 1.0)
+    rotation, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+    comparison = compare_vectors(vectors, vectors @ rotation, *labels())
+    for figures in (comparison.merged, *comparison.verticals.values()):
+        difference = figures["recall_at_1"]
+        assert (difference.difference, difference.low, difference.high) == (0, 0, 0)
+        assert difference.p_value == difference.p_adjusted == 1
+        assert difference.verdict == "same"
+
+
+def test_false_alarms_are_as_rare_as_promised() -> None:
+    alarms = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        comparison = compare_vectors(
+            drawn(rng, 1.0), drawn(rng, 1.0), *labels(), tolerance=0.0, resamples=400
+        )
+        alarms.append(any(each["recall_at_1"].verdict != "same" for each in comparison.verticals.values()))
+    assert np.mean(alarms) <= 0.15  # 5% wanted; 60 trials of 5% exceed 9 alarms once in a thousand times
+
+
+def test_the_interval_is_that_of_resampled_products() -> None:
+    rng = np.random.default_rng(2)
+    first, second = drawn(rng, 1.2, products=12), drawn(rng, 0.9, products=12)
+    codes, _ = labels(12)
+    comparison = compare_vectors(first, second, codes, ["bags"] * len(codes), resamples=4000)
+    hits = []
+    for vectors in (first, second):
+        near = vectors @ vectors.T - 9 * np.eye(len(vectors))
+        hits.append(codes[near.argmax(axis=1)] == codes)
+    change = hits[1].astype(float) - hits[0]
+    means = []
+    for _ in range(4000):
+        drawn_products = rng.integers(12, size=12)
+        means.append(np.mean([change[codes == product].mean() for product in drawn_products]))
+    found = comparison.merged["recall_at_1"]
+    assert found.difference == pytest.approx(change.mean())
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert found.low == pytest.approx(low, abs=0.03)
+    assert found.high == pytest.approx(high, abs=0.03)
+
+
+def test_a_difference_within_the_tolerance_is_the_same_however_sure() -> None:
+    rng = np.random.default_rng(3)
+    comparison = compare_vectors(drawn(rng, 0.6), drawn(rng, 1.2), *labels(), tolerance=0.9)
+    assert comparison.merged["recall_at_1"].p_adjusted < 0.05
+    assert comparison.worse() == []
+
+
+def test_two_products_are_never_enough() -> None:
+    rng = np.random.default_rng(4)
+    codes, _ = labels(2)
+    good, bad = np.eye(2)[codes], rng.permutation(np.eye(2)[codes])
+    bad[[0, 4]] = bad[[4, 0]]
+    comparison = compare_vectors(good, -np.eye(2)[(np.arange(8) // 2) % 2], codes, ["bags"] * 8)
+    assert comparison.merged["recall_at_1"].difference < 0
+    assert comparison.merged["recall_at_1"].verdict == "same"
+
+
+def test_specialists_are_routed() -> None:
+    rng = np.random.default_rng(5)
+    codes, verticals = labels()
+    vectors = drawn(rng, 0.5)
+    confused = vectors.copy()
+    confused[verticals == "hats"] = confused[verticals == "bags"]  # two spaces that lie on each other
+    plain = compare_vectors(vectors, confused, codes, verticals).merged["recall_at_1"]
+    routed = compare_vectors(vectors, confused, codes, verticals, second_routed=True).merged["recall_at_1"]
+    assert plain.verdict == "worse"
+    assert routed.second > plain.second
+
+
+def test_a_vertical_without_queries_is_left_out() -> None:
+    codes = np.array([0, 0, 1, 1, 2, 3])
+    vectors = np.random.default_rng(6).normal(size=(6, 4))
+    comparison = compare_vectors(vectors, vectors, codes, ["bags"] * 4 + ["hats"] * 2)
+    assert list(comparison.verticals) == ["bags"]
+
+
+def test_it_goes_to_json_and_back() -> None:
+    rng = np.random.default_rng(8)
+    comparison = compare_vectors(drawn(rng, 1.0), drawn(rng, 0.9), *labels())
+    assert Comparison.from_dict(json.loads(json.dumps(comparison.to_dict()))) == comparison
+    with pytest.raises(BadInputError, match=r"Comparison\.to_dict"):
+        Comparison.from_dict({"merged": {}})
+
+
+@hypothesis.given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_is_the_step_down_of_its_definition(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    for place, value in enumerate(p_values):
+        smaller = [other for other in p_values if other <= value]
+        steps = [min(1.0, sum(third >= other for third in p_values) * other) for other in smaller]
+        assert adjusted[place] == pytest.approx(max(steps))
+        assert adjusted[place] >= value
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tolerance": -0.1}, "tolerance"),
+        ({"level": 1.0}, "level"),
+        ({"resamples": 0}, "resamples"),
+        ({"second": np.ones((3, 2))}, "second"),
+        ({"products": [None] * 160}, "query"),
+        ({"verticals": [None] * 160}, "vertical"),
+    ],
+)
+def test_bad_input_is_named(change: dict[str, object], message: str) -> None:
+    vectors = drawn(np.random.default_rng(9), 1.0)
+    codes, verticals = labels()
+    arguments = {"first": vectors, "second": vectors, "products": codes, "verticals": verticals, **change}
+    with pytest.raises(BadInputError, match=message):
+        compare_vectors(**arguments)  # type: ignore[arg-type]
