@@ -1,6 +1,8 @@
 """The main job on the bundled sample with several seeds: the tables of docs/results.md.
 
     python bench/sample.py [--seeds 0 1 2] [--out .work/bench-sample] [--long]
+    python bench/sample.py --catalogue .work/glyphs/glyphs-300.lance --out .work/bench-glyphs --result glyphs-run \\
+        --set data.views=1
 
 Trains every row of the comparison for each seed from the default recipe; with --long also the joint Proxy-NCA model
 with up to as many image presentations as the unified model and all the models it learned from had together. Writes
@@ -21,21 +23,23 @@ from typing import Any
 import numpy as np
 
 from univert.core.allocator import reuse_freed_memory
+from univert.core.config import read_settings
 from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.bundled import build_sample
 from univert.data.catalogue import Catalogue
 from univert.evaluation.bootstrap import bootstrap_interval
 from univert.evaluation.evaluate import evaluate_vectors
-from univert.evaluation.ranking import rank_queries
-from univert.models.embedder import Embedder
+from univert.evaluation.outcomes import Outcomes, query_outcomes
+from univert.evaluation.ranking import QueryOutcome
 from univert.training.pipeline import train
 from univert.training.recipe import Recipe
-from univert.training.specialists import train_joint, train_specialist
-from univert.training.unify import learning_targets
+from univert.training.rows import TestSplit, comparison_rows
+from univert.training.specialists import train_joint
+from univert.training.stages import train_models
 from univert.training.workshop import Workshop
 
-RESULT = Path(__file__).parent / "results" / "sample.md"
+RESULTS = Path(__file__).parent / "results"
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
@@ -48,8 +52,10 @@ def comparison(runs: list[dict[str, Any]]) -> list[str]:
         "| model | merged R@1 | merged R@8 | merged MAP@R | merged NMI | mean within R@1 | image presentations |"
     ]
     lines += ["|---|---|---|---|---|---|---|"]
-    for number, row in enumerate(runs[0]["rows"]):
-        rows = [run["rows"][number] for run in runs]
+    shared = [key for key in (row["key"] for row in runs[0]["rows"]) if all(_row(run, key) for run in runs)]
+    for key in shared:
+        rows = [row for run in runs if (row := _row(run, key))]
+        row = rows[0]
         merged = [row["evaluation"]["merged"] for row in rows]
         nmi = [metrics["nmi"]["value"] for metrics in merged if metrics["nmi"]]
         cells = [
@@ -63,6 +69,10 @@ def comparison(runs: list[dict[str, Any]]) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _row(run: dict[str, Any], key: str) -> dict[str, Any] | None:
+    return next((row for row in run["rows"] if row["key"] == key), None)
 
 
 def long_joint_row(workshop: Workshop, results: dict[str, Any]) -> dict[str, Any]:
@@ -85,38 +95,64 @@ def long_joint_row(workshop: Workshop, results: dict[str, Any]) -> dict[str, Any
     }
 
 
-def against_specialists(workshops: list[Workshop]) -> list[str]:
-    """Unified minus specialist, within each vertical, the queries of all seeds together."""
+def outcomes_of(workshop: Workshop) -> dict[str, Outcomes]:
+    """What happened to the test queries of a finished run, by row."""
+    models = train_models(workshop)
+    rows, _ = comparison_rows(workshop, models)
+    test = TestSplit(workshop)
+    return {
+        row.key: query_outcomes(test.vectors(row), test.products, test.verticals, routed=row.routed)
+        for row in rows
+    }
+
+
+def difference_line(title: str, pairs: list[tuple[QueryOutcome, QueryOutcome]]) -> str:
+    """Recall@1 of the second against the first on the same queries, each query's mean over the seeds."""
+    first, second = (np.mean([pair[side].hits(1).astype(float) for pair in pairs], axis=0) for side in (0, 1))
+    low, high = bootstrap_interval(second - first, pairs[0][0].products, seed=0, resamples=5000)
+    return (
+        f"| {title} | {100 * first.mean():.1f} | {100 * second.mean():.1f} | {100 * (second - first).mean():+.1f} "
+        f"| {100 * float(low):+.1f} to {100 * float(high):+.1f} |"
+    )
+
+
+def against_specialists(runs: list[dict[str, Outcomes]]) -> list[str]:
+    """Unified against the specialist, within each vertical."""
     lines = [
         "| vertical | specialist R@1 | unified R@1 | difference | 95% interval over products |",
         "|---|---|---|---|---|",
     ]
-    for name in workshops[0].vertical_names:
-        hits: dict[str, list[np.ndarray]] = {"specialist": [], "unified": []}
-        for workshop in workshops:
-            specialists = {
-                vertical: train_specialist(workshop, vertical) for vertical in workshop.vertical_names
-            }
-            here = np.flatnonzero(workshop.of_vertical(name) & (workshop.splits == "test"))
-            labels = workshop.products[here]
-            unified = Embedder.from_pretrained(workshop.run.path / "unified")
-            vectors = {
-                "specialist": learning_targets(workshop, specialists, align=False).clean(here),
-                "unified": workshop.source.embed_all(unified, here),
-            }
-            outcomes = {
-                key: rank_queries(value, labels, with_average_precision=False)
-                for key, value in vectors.items()
-            }
-            for key, outcome in outcomes.items():
-                hits[key].append(outcome.hits(1).astype(float))
-        specialist, unified_hits = (np.mean(hits[key], axis=0) for key in ("specialist", "unified"))
-        difference = unified_hits - specialist
-        low, high = bootstrap_interval(difference, outcomes["unified"].products, seed=0)
-        lines.append(
-            f"| {name} | {100 * specialist.mean():.1f} | {100 * unified_hits.mean():.1f} "
-            f"| {100 * difference.mean():+.1f} | {100 * float(low):+.1f} to {100 * float(high):+.1f} |"
-        )
+    for name in runs[0]["unified"].verticals:
+        pairs = [(run["specialists"].verticals[name], run["unified"].verticals[name]) for run in runs]
+        known = [(first, second) for first, second in pairs if first is not None and second is not None]
+        if known:
+            lines.append(difference_line(name, known))
+    return lines
+
+
+def against_rivals(runs: list[dict[str, Outcomes]], titles: dict[str, str]) -> list[str]:
+    """Unified against every other model, in the merged gallery."""
+    lines = [
+        "| against | its R@1 | unified R@1 | difference | 95% interval over products |",
+        "|---|---|---|---|---|",
+    ]
+    for key in runs[0]:
+        if key not in ("unified", "specialists", "groups") and all(key in run for run in runs):
+            pairs = [(run[key].merged, run["unified"].merged) for run in runs]
+            lines.append(difference_line(titles[key], pairs))
+    return lines
+
+
+def decisions(runs: list[dict[str, Any]]) -> list[str]:
+    """What each run decided on its validation split."""
+    lines = []
+    for run in runs:
+        groups = "; ".join(" + ".join(group) for group in run["combination"]["groups"])
+        members = [member["name"] for member in run.get("ensemble", {}).get("members", []) if member["kept"]]
+        lines += [
+            f"- seed {run['seed']}: groups {groups}. Members of the targets: {', '.join(members)}. "
+            f"Chosen: {run['choice']['reason']}."
+        ]
     return lines
 
 
@@ -124,28 +160,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path(".work/bench-sample"))
+    parser.add_argument("--catalogue", type=Path, help="another catalogue than the sample")
+    parser.add_argument("--result", default="sample", help="name of the file in bench/results")
+    parser.add_argument("--set", nargs="*", default=[], dest="settings", help="change the recipe: key=value")
     parser.add_argument(
         "--long", action="store_true", help="train the joint model with twice the presentations, too"
     )
     options = parser.parse_args()
     reuse_freed_memory()
-    place = options.out / "sample.lance"
+    place = options.catalogue or options.out / "sample.lance"
     catalogue = Catalogue.open(place) if place.exists() else build_sample(place)
-    runs, workshops = [], []
+    runs, outcomes = [], []
     for seed in options.seeds:
         out = options.out / f"seed-{seed}"
-        runs.append(train(catalogue, out, Recipe(seed=seed), report=seed == options.seeds[0]).results)
-        workshops.append(Workshop(Run(out), catalogue, Recipe(seed=seed)))
+        recipe = read_settings(Recipe, None, [*options.settings, f"seed={seed}"])
+        runs.append(train(catalogue, out, recipe, report=seed == options.seeds[0]).results)
+        workshop = Workshop(Run(out), catalogue, recipe)
+        outcomes.append(outcomes_of(workshop))
         if options.long:
             place_after = 1 + [row["key"] for row in runs[-1]["rows"]].index("joint_proxy_nca")
-            runs[-1]["rows"].insert(place_after, long_joint_row(workshops[-1], runs[-1]))
+            runs[-1]["rows"].insert(place_after, long_joint_row(workshop, runs[-1]))
         print(
             f"seed {seed}:",
             {row["key"]: row["evaluation"]["merged"]["recall_at"]["1"]["value"] for row in runs[-1]["rows"]},
+            flush=True,
         )
+    titles = {row["key"]: row["title"] for row in runs[0]["rows"]}
     seconds = [{row["key"]: round(row["seconds"]) for row in run["rows"]} for run in runs]
     lines = [
-        "# The main job on the bundled sample",
+        f"# The main job: {'the bundled sample' if options.catalogue is None else options.catalogue.stem}",
         "",
         f"Test split, per cent, mean ± standard deviation over seeds {', '.join(map(str, options.seeds))}.",
         "",
@@ -153,12 +196,20 @@ def main() -> None:
         "",
         "Unified model against the specialist of each vertical, searched within the vertical, mean over the seeds:",
         "",
-        *against_specialists(workshops),
+        *against_specialists(outcomes),
+        "",
+        "Unified model against each other model, merged gallery, mean over the seeds:",
+        "",
+        *against_rivals(outcomes, titles),
+        "",
+        "What the runs decided, on their validation splits:",
+        "",
+        *decisions(runs),
         "",
         f"Training seconds by row and seed: `{json.dumps(seconds)}`. Catalogue {catalogue.fingerprint}, "
         f"device {runs[0]['device']}, torch {runs[0]['versions']['torch']}.",
     ]
-    write_atomic(RESULT, "\n".join(lines) + "\n")
+    write_atomic(RESULTS / f"{options.result}.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

@@ -17,6 +17,7 @@ _HOMES = {
     "EmbedderConfig": "univert.models.embedder",
     "Recipe": "univert.training.recipe",
     "UnivertError": "univert.core.errors",
+    "save_map_figure": "univert.evaluation.map_figure",
     "train": "univert.training.pipeline",
 }
 

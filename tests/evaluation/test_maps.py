@@ -68,6 +68,31 @@ def test_tsne_keeps_clusters_together_and_is_reproducible():
     np.testing.assert_array_equal(points, tsne_map(vectors, seed=3))
 
 
+@pytest.mark.parametrize("count", [6, 60])
+def test_a_map_that_starts_from_another_lies_like_it(count):
+    vectors = clusters(each=count // 3)
+    first = tsne_map(vectors, seed=0)
+    quarter = np.array(
+        [[0, 1], [-1, 0]], np.float32
+    )  # a turn and a mirror, which t-SNE itself would not prefer
+    for start in (first, first @ quarter, first * np.array([1, -1], np.float32)):
+        second = tsne_map(vectors, start=start, seed=1)
+        assert np.abs(second).max() == pytest.approx(1.0)
+        middles = [points.reshape(3, -1, 2).mean(axis=1) for points in (start, second)]
+        assert np.linalg.norm(middles[0] - middles[1], axis=1).max() < 0.35
+    np.testing.assert_array_equal(second, tsne_map(vectors, start=start, seed=1))
+
+
+def test_a_start_without_extent_is_no_obstacle():
+    assert np.abs(tsne_map(clusters(), start=np.zeros((60, 2), np.float32))).max() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("start", [np.zeros((3, 2)), np.full((60, 2), np.nan)])
+def test_a_start_that_does_not_fit_is_refused(start):
+    with pytest.raises(BadInputError, match=r"start must be finite, \(60, 2\)"):
+        tsne_map(clusters(), start=start.astype(np.float32))
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
 def test_a_few_vectors_are_laid_out_without_tsne(count):
     points = tsne_map(unit(np.random.default_rng(count).normal(size=(count, 5))))

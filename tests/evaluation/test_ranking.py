@@ -65,6 +65,32 @@ def test_a_separate_gallery_equals_the_oracle(
     assert_as_oracle(outcome, ranked)
 
 
+@settings(max_examples=60, deadline=None)
+@given(labelled_sets(), st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 30))
+def test_other_vectors_of_the_same_images_equal_the_oracle(
+    data: Set, seed: int, query_chunk: int, gallery_chunk: int
+) -> None:
+    vectors, labels = data
+    stored = np.random.default_rng(seed).integers(-2, 3, size=vectors.shape).astype(np.float32)
+    ranked = oracle.ranked_relevance(vectors, labels, stored)
+    chunks = {"query_chunk": query_chunk, "gallery_chunk": gallery_chunk}
+    if not ranked:
+        with pytest.raises(BadInputError, match="no query"):
+            rank_queries(vectors, labels, gallery_vectors=stored, leave_one_out=True, **chunks)
+        return
+    outcome = rank_queries(vectors, labels, gallery_vectors=stored, leave_one_out=True, **chunks)
+    assert_as_oracle(outcome, ranked)
+
+
+def test_the_own_vectors_as_a_gallery_change_nothing() -> None:
+    vectors, labels = sphere(np.random.default_rng(2), 20, 3, 6, 1.0)
+    plain = rank_queries(vectors, labels)
+    same = rank_queries(vectors, labels, gallery_vectors=vectors.copy(), leave_one_out=True)
+    assert (plain.rank_of_first_hit == same.rank_of_first_hit).all()
+    with_itself = rank_queries(vectors, labels, gallery_vectors=vectors, gallery_labels=labels)
+    assert (with_itself.rank_of_first_hit == 1).all()
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_the_order_of_the_rows_does_not_matter(seed: int) -> None:
@@ -224,6 +250,18 @@ LABELS = ["a", "a", "b", "b"]
             r"gallery_labels must have one entry",
         ),
         (GOOD, LABELS, {"gallery_vectors": GOOD, "gallery_labels": ["c"] * 4}, r"share at least one product"),
+        (
+            GOOD,
+            LABELS,
+            {"gallery_vectors": GOOD, "gallery_labels": LABELS, "leave_one_out": True},
+            r"gallery_labels must be left out with leave_one_out",
+        ),
+        (
+            GOOD,
+            LABELS,
+            {"gallery_vectors": GOOD[:3], "leave_one_out": True},
+            r"gallery_vectors must have one entry for each of the 4 rows of vectors, got 3",
+        ),
         (GOOD, LABELS, {"query_chunk": 0}, r"query_chunk must be at least 1, got 0"),
         (GOOD, LABELS, {"gallery_chunk": -1}, r"gallery_chunk must be at least 1, got -1"),
     ],

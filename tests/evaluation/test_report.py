@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.evaluation import decisions
 from tests.evaluation.comparison import full_comparison, results, row
 from univert.core.errors import BadInputError
 from univert.core.records import SourceRow
@@ -150,11 +151,12 @@ def test_every_part_is_there_and_named(report):
 def test_the_map_has_every_image_with_its_names(report, shop):
     _, page = report
     data = json.loads(next(script for script in page.scripts if '"verticals"' in script))
-    assert len(data["x"]) == len(data["y"]) == len(shop) == 21
+    (panel,) = data["panels"]
+    assert len(panel["x"]) == len(panel["y"]) == len(shop) == 21
     assert data["verticals"] == ["bags", "shoes"]
     names = [None if code < 0 else data["products"][code] for code in data["product"]]
     assert names == shop.column("product").tolist()
-    assert max(map(abs, data["x"] + data["y"])) == data["grid"]
+    assert max(map(abs, panel["x"] + panel["y"])) == data["grid"]
 
 
 def test_writing_again_gives_the_same_file(report, shop, tmp_path):
@@ -169,10 +171,14 @@ def test_names_never_become_markup(tmp_path):
     rows = [(vertical, f"p{NASTY}{vertical}", f"b{NASTY}") for vertical in verticals for _ in range(2)]
     content = results(
         [row("unified", 0.5, dict.fromkeys(verticals, 0.5), title=f"t{NASTY}", note=NASTY)],
+        comparisons=[decisions.paired("base", decisions.comparison(**{NASTY: (0.1, "better")}), title=NASTY)],
+        choice=decisions.choice(titles=(NASTY, f"e{NASTY}"), reason=NASTY), ensemble=decisions.ensemble(NASTY),
+        combination=decisions.combination((f"a{NASTY}", f"b{NASTY}", f"c{NASTY}")),
         split=NASTY, recipe_toml=f"# {NASTY}\n[x]\n", curves={NASTY: {"step": [1], "loss": [1.0]}},
         **{f"key {NASTY}": NASTY},
     )  # fmt: skip
-    page = reported(tmp_path / "report.html", content, catalogue_of(tmp_path, rows))
+    catalogue = catalogue_of(tmp_path, rows)
+    page = reported(tmp_path / "report.html", content, catalogue, targets=vectors_for(catalogue, size=3))
     assert len(page.all("script")) == len(page.scripts) == 2
     assert all(image["src"].startswith("data:image/webp") for image in page.all("img"))
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
@@ -202,7 +208,7 @@ def test_an_empty_selection_still_gives_a_report(shop, tmp_path):
     nothing = shop.select(split="train")
     page = reported(tmp_path / "report.html", results([]), nothing, np.zeros((0, 4)))
     assert "Nothing was evaluated" in page.text
-    assert "map-canvas" not in {attributes.get("id") for _, attributes in page.tags}
+    assert not page.all("canvas")
 
 
 def test_many_verticals_get_grids_up_to_the_cap(tmp_path):
@@ -229,3 +235,69 @@ def test_vectors_that_do_not_fit_are_refused(shop, tmp_path, vectors):
     with pytest.raises(BadInputError, match="vectors must be finite"):
         write_report(tmp_path / "report.html", results([]), shop, vectors)
     assert not list(tmp_path.iterdir())
+
+
+def decided(**changes):
+    found = decisions.comparison((0.05, "better"), bags=(0.06, "better"), shoes=(-0.04, "worse"))
+    parts = {
+        "comparisons": [decisions.paired(key, found) for key in ("specialists", "base")],
+        "choice": decisions.choice(),
+        "ensemble": decisions.ensemble(),
+        "combination": decisions.combination(),
+    }
+    return results(full_comparison(), **{**parts, **changes})
+
+
+def test_decisions_are_shown_and_learning_targets_beside_the_embeddings(shop, tmp_path):
+    page = reported(tmp_path / "report.html", decided(), shop, targets=vectors_for(shop, size=9))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {"choice", "groups", "paired-1", "paired-2", "step-1"} <= set(ids)
+    assert {link["href"][1:] for link in page.all("a")} <= set(ids)
+    for words in (
+        "the merged gallery is not a fair match", "+6.0", "Ensemble was chosen on the val split: better and nowhere",
+        "Ensemble against Plain: taken.", "within 2,000 image presentations", "energy kept 0.973", "left out",
+        "Group 1", "2 trials of at most 36", "+ hats", "with bags, shoes", "MAP@R \N{MINUS SIGN}7.0", "refused",
+        "bags + shoes - hats: refused; as it is", "(a) Learning targets", "(b) Unified embeddings", "of 9 dimensions",
+        "better than the specialist in 1 of 2 and worse in shoes (\N{MINUS SIGN}4.0)",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert "None" not in page.text
+    assert "nan" not in page.text.split()
+    # Not listed once more as provenance.
+    assert "p adjusted" not in page.text
+    assert len([one for one in page.all("canvas") if one.get("class") == "map-canvas"]) == 2
+    data = json.loads(next(script for script in page.scripts if '"verticals"' in script))
+    left, right = data["panels"]
+    assert len(left["x"]) == len(right["x"]) == len(shop)
+    assert left != right
+
+
+@pytest.mark.parametrize("absent", ["comparisons", "choice", "ensemble", "combination"])
+def test_each_decision_may_be_absent(shop, tmp_path, absent):
+    page = reported(tmp_path / "report.html", decided(**{absent: None}), shop)
+    texts = {
+        "comparisons": "Paired, on the same queries",
+        "choice": "was chosen on the val split",
+        "ensemble": "learning targets are made of",
+        "combination": "Every combination that was tried",
+    }
+    for key, words in texts.items():
+        assert (words in page.text) == (key != absent), key
+    assert {link["href"][1:] for link in page.all("a")} <= {one.get("id") for _, one in page.tags}
+
+
+def test_the_numbers_of_separation_are_over_the_same_images(shop, tmp_path):
+    vectors = np.zeros((len(shop), 4), np.float32)
+    bags = shop.column("vertical") == "bags"
+    vectors[bags, 0], vectors[~bags, 1] = 1, 1
+    page = reported(tmp_path / "report.html", results(full_comparison()), shop, vectors)
+    assert "Nearest other image is of the same vertical 100.0%" in page.text
+    assert "Energy in those of another vertical 100.0%" in page.text  # both lie on the line between them
+
+
+def test_targets_that_do_not_fit_are_refused(shop, tmp_path):
+    with pytest.raises(
+        BadInputError, match="targets must be finite, \\(N, D\\), one for each of the catalogue's 21"
+    ):
+        write_report(tmp_path / "report.html", results([]), shop, vectors_for(shop), targets=np.zeros((3, 4)))

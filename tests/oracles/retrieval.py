@@ -16,8 +16,11 @@ def ranked_relevance(
     gallery_labels: Sequence[object] | None = None,
     tolerance: float = 0.0,
 ) -> dict[int, list[bool]]:
-    """For each query row, whether each ranked item is of its product; ties put the wrong ones first."""
-    leave_one_out = gallery_vectors is None
+    """For each query row, whether each ranked item is of its product; ties put the wrong ones first.
+
+    Without labels of the gallery its rows are the queries' images, which must not find themselves.
+    """
+    leave_one_out = gallery_labels is None
     gallery_vectors = vectors if gallery_vectors is None else gallery_vectors
     gallery_labels = labels if gallery_labels is None else gallery_labels
     ranked = {}

@@ -18,6 +18,9 @@ from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
 from univert.evaluation import words
 from univert.evaluation.charts import training_panels
+from univert.evaluation.choices import read_choice, read_ensemble
+from univert.evaluation.combinations import read_combination
+from univert.evaluation.differences import read_comparisons
 from univert.evaluation.gallery import Columns, failures, retrieval_groups
 from univert.evaluation.mapdata import map_section
 from univert.evaluation.summary import ladder, stats, vertical_plot
@@ -29,7 +32,10 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
-_SHOWN_ELSEWHERE = {"format", "split", "catalogue", "rows", "best_key", "recipe_toml", "curves"}
+_SHOWN_ELSEWHERE = {
+    *("format", "split", "catalogue", "rows", "best_key", "recipe_toml", "curves"),
+    *("combination", "choice", "ensemble", "comparisons"),
+}
 """Keys of the results with a place of their own on the page; all others are listed as provenance."""
 
 
@@ -39,6 +45,7 @@ def write_report(
     catalogue: Catalogue,
     vectors: npt.NDArray[np.float32],
     *,
+    targets: npt.NDArray[np.float32] | None = None,
     seed: int = 0,
 ) -> None:
     """Write the report of a run as one HTML file that needs no network and nothing beside it.
@@ -52,20 +59,20 @@ def write_report(
             (fingerprints, versions, seed, device, times) is listed as provenance.
         catalogue: the evaluated selection.
         vectors: (N, D) unit vectors of the best model, one for each row of `catalogue`.
+        targets: (N, D2) learning targets of the same rows, by the specialists of the images' true verticals, alone or
+            with whatever joins them. They are drawn beside the model's embeddings (Unified FIG. 3); null leaves
+            them out.
         seed: of everything sampled: queries, points of the map, t-SNE.
 
     Raises:
-        BadInputError: `results` is not the content of an `evaluation.json`, or `vectors` does not match.
+        BadInputError: `results` is not the content of an `evaluation.json`, or `vectors` or `targets` do not match.
         OSError: the disk is full or not writable.
     """
-    vectors = np.asarray(vectors, dtype=np.float32)
-    if vectors.ndim != 2 or len(vectors) != len(catalogue) or not np.isfinite(vectors).all():
-        raise BadInputError(
-            f"vectors must be finite, (N, D), one for each of the catalogue's {len(catalogue)} rows,"
-            f" got shape {vectors.shape}; embed the same selection"
-        )
+    vectors = _checked(vectors, len(catalogue), name="vectors")
+    targets = None if targets is None else _checked(targets, len(catalogue), name="targets")
     rows = read_rows(results)
     best = _best_row(rows, results.get("best_key"))
+    comparisons = read_comparisons(results, rows)
     columns = Columns.of(catalogue)
     render_to(
         path,
@@ -73,15 +80,19 @@ def write_report(
             "split": results.get("split"),
             "facts": catalogue_facts(results.get("catalogue") or {}, columns),
             "best": best,
-            "verdict": verdict(rows, best),
+            "verdict": verdict(rows, best, comparisons),
             "stats": stats(rows, best),
             "ladder": ladder(rows, best),
             "comparison": comparison_table(rows),
             "verticals": vertical_table(rows),
             "vertical_plot": vertical_plot(rows, best),
             "rows": rows,
+            "comparisons": comparisons,
+            "choice": read_choice(results),
+            "ensemble": read_ensemble(results),
+            "combination": read_combination(results),
             "panels": training_panels(results.get("curves") or {}),
-            "map": map_section(catalogue, columns, vectors, seed=seed),
+            "map": map_section(catalogue, columns, vectors, targets=targets, seed=seed),
             "groups": retrieval_groups(catalogue, columns, vectors, seed=seed),
             "failures": failures(catalogue, columns, vectors, seed=seed),
             "recipe": results.get("recipe_toml") or "",
@@ -115,7 +126,7 @@ def render_to(path: Path, context: Mapping[str, Any]) -> None:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     page = environment.get_template("report.html.jinja").render(
         # Our own files, not user data: the only text that enters the page unescaped.
-        style=Markup(_joined("page.css", "parts.css")),  # noqa: S704
+        style=Markup(_joined("page.css", "parts.css", "map.css", "decisions.css")),  # noqa: S704
         script=Markup(script),  # noqa: S704
         script_digest=f"sha256-{digest}",
         **context,
@@ -145,6 +156,16 @@ def catalogue_facts(info: Mapping[str, Any], columns: Columns) -> dict[str, Any]
         "evaluated_products": len(set(labelled)),
         "evaluated_unlabelled": len(columns.product) - len(labelled),
     }
+
+
+def _checked(vectors: npt.NDArray[np.float32], rows: int, *, name: str) -> npt.NDArray[np.float32]:
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if vectors.ndim != 2 or len(vectors) != rows or not np.isfinite(vectors).all():
+        raise BadInputError(
+            f"{name} must be finite, (N, D), one for each of the catalogue's {rows} rows,"
+            f" got shape {vectors.shape}; embed the same selection"
+        )
+    return vectors
 
 
 def _best_row(rows: Sequence[Row], key: str | None) -> Row | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from univert.evaluation import compare
+from univert.evaluation.compare import Comparison, Difference
+from univert.evaluation.differences import Paired, interval_words
 from univert.evaluation.figures import Interval
 from univert.evaluation.tables import Row, lie_apart, recall_at_1
 from univert.evaluation.words import count, listing, percent, points
@@ -37,12 +40,19 @@ class Verdict:
     findings: tuple[Finding, ...]
 
 
-def verdict(rows: Sequence[Row], best: Row | None) -> Verdict:
+_TONES: dict[compare.Verdict, Tone] = {"better": "good", "same": "even", "worse": "bad"}
+
+
+def verdict(rows: Sequence[Row], best: Row | None, comparisons: Sequence[Paired] = ()) -> Verdict:
     """Say what a comparison shows.
+
+    A paired comparison with a row, where there is one, decides what is said of it; without one, it is whether the
+    two rows' own intervals lie apart.
 
     Args:
         rows: the comparison, in any order; rows may be missing.
         best: the row that the report is about; null when nothing was evaluated.
+        comparisons: paired comparisons; those whose second row is `best` count.
     """
     by_key = {row.key: row for row in rows}
     if best is None:
@@ -53,10 +63,12 @@ def verdict(rows: Sequence[Row], best: Row | None) -> Verdict:
         return Verdict(
             headline="Trained, but there are no queries", findings=(Finding(tone="bad", text=text),)
         )
+    paired = {one.first: one.comparison for one in comparisons if one.second == best.key}
+    joint = [by_key[key] for key in by_key if key.startswith("joint")]
     findings = [
-        *_against_untrained(merged, by_key.get("base"), best),
-        *_against_joint(merged, [by_key[key] for key in by_key if key.startswith("joint")], best),
-        *_against_specialists(best, by_key.get("specialists")),
+        *_against_untrained(merged, by_key.get("base"), best, paired),
+        *_against_joint(merged, joint, best, paired),
+        *_against_specialists(best, by_key.get("specialists"), paired),
         *_by_vertical(best),
     ]
     return Verdict(headline=_headline(merged, best), findings=tuple(findings))
@@ -70,10 +82,16 @@ def _headline(merged: Interval, best: Row) -> str:
     return f"One model for {count(len(verticals), 'vertical')}: {found}"
 
 
-def _against_untrained(merged: Interval, base: Row | None, best: Row) -> list[Finding]:
+def _against_untrained(
+    merged: Interval, base: Row | None, best: Row, paired: Mapping[str, Comparison]
+) -> list[Finding]:
     untrained = recall_at_1(base.merged) if base else None
-    if untrained is None or base is best:
+    if untrained is None or base is None or base is best:
         return []
+    if base.key in paired:
+        found = paired[base.key].merged["recall_at_1"]
+        text = f"{_paired(found)} points against the untrained base network ({percent(untrained.value)}%)."
+        return [Finding(tone=_TONES[found.verdict], text=text)]
     gain = merged.value - untrained.value
     apart = lie_apart(merged, untrained)
     certainty = {
@@ -91,11 +109,15 @@ def _against_untrained(merged: Interval, base: Row | None, best: Row) -> list[Fi
     ]
 
 
-def _against_joint(merged: Interval, joint: Sequence[Row], best: Row) -> list[Finding]:
+def _against_joint(
+    merged: Interval, joint: Sequence[Row], best: Row, paired: Mapping[str, Comparison]
+) -> list[Finding]:
     compared = [(row, recall_at_1(row.merged)) for row in joint if row is not best]
     known = [(row, other) for row, other in compared if other is not None]
     if not known:
         return []
+    if all(row.key in paired for row, _ in known):
+        return [_paired_against_joint([(row, other, paired[row.key]) for row, other in known])]
     parts = [
         f"{points(merged.value - other.value)} against {row.title} ({percent(other.value)}%)"
         for row, other in known
@@ -109,9 +131,56 @@ def _against_joint(merged: Interval, joint: Sequence[Row], best: Row) -> list[Fi
     return [Finding(tone=tone, text=text)]
 
 
-def _against_specialists(best: Row, specialists: Row | None) -> list[Finding]:
+def _paired_against_joint(known: Sequence[tuple[Row, Interval, Comparison]]) -> Finding:
+    found = [comparison.merged["recall_at_1"] for _, _, comparison in known]
+    parts = [
+        f"{_paired(one)} against {row.title} ({percent(other.value)}%)"
+        for one, (row, other, _) in zip(found, known, strict=True)
+    ]
+    said = {one.verdict for one in found}
+    tone: Tone = "bad" if "worse" in said else "even" if "same" in said else "good"
+    hint = ""
+    if "same" in said:
+        close = [row.title for one, (row, _, _) in zip(found, known, strict=True) if one.verdict == "same"]
+        hint = f" Level with {listing(close)}." if len(known) > 1 else " That is level."
+    return Finding(
+        tone=tone, text=f"Against training one model on everything, points: {listing(parts)}.{hint}"
+    )
+
+
+def _paired_against_specialists(comparison: Comparison) -> list[Finding]:
+    found = {name: figures["recall_at_1"] for name, figures in comparison.verticals.items()}
+    if not found:
+        return []
+    if len(found) == 1:
+        ((name, one),) = found.items()
+        text = f"{_paired(one)} points against the specialist of {name}."
+        return [Finding(tone=_TONES[one.verdict], text=text)]
+    better = [name for name, one in found.items() if one.verdict == "better"]
+    worse = [
+        f"{name} ({points(found[name].difference)})" for name, one in found.items() if one.verdict == "worse"
+    ]
+    level = len(found) - len(better) - len(worse)
+    mean = comparison.mean_within()
+    parts = [f"better than the specialist in {len(better)} of {len(found)}"]
+    if level:
+        parts.append(f"level in {level}")
+    parts.append(f"worse in {listing(worse) if worse else 'none'}")
+    text = f"Within the verticals it is {listing(parts)}; {points(mean)} points on average."
+    return [Finding(tone="bad" if worse else "good" if mean > 0 else "even", text=text)]
+
+
+def _paired(difference: Difference) -> str:
+    return f"{points(difference.difference)} ({interval_words(difference)})"
+
+
+def _against_specialists(
+    best: Row, specialists: Row | None, paired: Mapping[str, Comparison]
+) -> list[Finding]:
     if specialists is None or specialists is best:
         return []
+    if specialists.key in paired:
+        return _paired_against_specialists(paired[specialists.key])
     pairs: dict[str, tuple[Interval, Interval]] = {}
     for vertical, metrics in best.verticals.items():
         mine, theirs = recall_at_1(metrics), recall_at_1(specialists.verticals.get(vertical))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,14 @@ from numpy.typing import ArrayLike
 from univert.core.errors import BadInputError
 from univert.core.files import publishing
 from univert.search.filters import check_vertical, sql_condition
-from univert.search.lance_writer import FORMAT_KEY, FORMAT_VERSION, MODEL_KEY, TABLE, LanceIndexWriter
+from univert.search.lance_writer import (
+    COMPATIBLE_KEY,
+    FORMAT_KEY,
+    FORMAT_VERSION,
+    MODEL_KEY,
+    TABLE,
+    LanceIndexWriter,
+)
 from univert.search.store import Hit, Picture, Where, check_k, check_unit_vectors
 
 EXACT_ROWS: Final = 20_000
@@ -54,6 +62,7 @@ class LanceIndex:
         self._table = table
         metadata = table.schema.metadata or {}
         self._model_fingerprint: str = metadata[MODEL_KEY.encode()].decode()
+        self._compatible_models: list[str] = json.loads(metadata.get(COMPATIBLE_KEY.encode(), b"[]"))
         self._size: int = table.schema.field("vector").type.list_size
         self._rows: int = table.count_rows()
         self._approximate = any(index.columns == ["vector"] for index in table.list_indices())
@@ -138,6 +147,11 @@ class LanceIndex:
         return self._model_fingerprint
 
     @property
+    def compatible_models(self) -> list[str]:
+        """Fingerprints of further models whose queries are answered: those that the index grew by."""
+        return list(self._compatible_models)
+
+    @property
     def approximate(self) -> bool:
         """Whether the index has a graph for approximate search."""
         return self._approximate
@@ -158,9 +172,10 @@ class LanceIndex:
         """Refuse another model before work is spent on a query.
 
         Raises:
-            BadInputError: the model is not the one that made the index; the message names both.
+            BadInputError: the model is neither the one that made the index nor recorded as compatible with it; the
+                message names both.
         """
-        if model_fingerprint != self._model_fingerprint:
+        if model_fingerprint not in (self._model_fingerprint, *self._compatible_models):
             raise BadInputError(
                 f"{self.path} was made with model {self._model_fingerprint}, the query with model "
                 f"{model_fingerprint}, and their vectors cannot be compared; search with the first model, "

@@ -21,6 +21,8 @@ TABLE: Final = "images"
 FORMAT_KEY: Final = "univert.index_format"
 FORMAT_VERSION: Final = "1"
 MODEL_KEY: Final = "univert.model_fingerprint"
+COMPATIBLE_KEY: Final = "univert.compatible_models"
+"""Fingerprints of further models whose vectors lie in the same space, as a JSON list; indexes made before have none."""
 
 _TEXT_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "source", "uri")
 _EF_CONSTRUCTION: Final = 150
@@ -38,6 +40,37 @@ def index_schema(size: int) -> Any:
             pa.field("box", pa.list_(pa.float64())),
         ]
     )
+
+
+def index_rows(vectors: ArrayLike, columns: pa.Table, size: int) -> pa.Table:
+    """Rows as an index stores them; see `LanceIndexWriter.add` for arguments and errors."""
+    array = check_unit_vectors(vectors, size)
+    if len(array) != columns.num_rows:
+        raise BadInputError(f"{len(array)} vectors for {columns.num_rows} rows; give one vector a row")
+    schema = index_schema(size)
+    for name in columns.column_names:
+        if name not in schema.names[1:]:
+            near = difflib.get_close_matches(name, schema.names[1:], n=1, cutoff=0.0)[0]
+            raise BadInputError(f"an index has no column {name!r}; did you mean {near!r}?")
+    for name in ("id", "vertical"):
+        if name not in columns.column_names or columns[name].null_count:
+            raise BadInputError(f"every row of an index needs {name}; fill the column {name!r}")
+    arrays: list[Any] = [pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), size)]
+    for field in list(schema)[1:]:
+        present = field.name in columns.column_names
+        arrays.append(columns[field.name].cast(field.type) if present else pa.nulls(len(array), field.type))
+    return pa.table(arrays, schema=schema)
+
+
+def build_search_structures(table: Any) -> None:
+    """Build the graph for approximate search and the indexes of the columns that a search is narrowed by."""
+    graphs = math.ceil(table.count_rows() / _ROWS_A_GRAPH)
+    config = HnswSq(distance_type="l2", num_partitions=graphs, ef_construction=_EF_CONSTRUCTION)
+    table.create_index("vector", config=config)
+    for name in ("vertical", "brand", "style", "split", "source"):
+        table.create_index(name, config=Bitmap())
+    for name in ("id", "product"):
+        table.create_index(name, config=BTree())
 
 
 class LanceIndexWriter:
@@ -65,25 +98,9 @@ class LanceIndexWriter:
             BadInputError: vectors that are not finite unit vectors of the index's size, another number of
                 rows, unknown columns, or rows without id or vertical.
         """
-        array = check_unit_vectors(vectors, self.size)
-        if len(array) != columns.num_rows:
-            raise BadInputError(f"{len(array)} vectors for {columns.num_rows} rows; give one vector a row")
-        schema = index_schema(self.size)
-        for name in columns.column_names:
-            if name not in schema.names[1:]:
-                near = difflib.get_close_matches(name, schema.names[1:], n=1, cutoff=0.0)[0]
-                raise BadInputError(f"an index has no column {name!r}; did you mean {near!r}?")
-        for name in ("id", "vertical"):
-            if name not in columns.column_names or columns[name].null_count:
-                raise BadInputError(f"every row of an index needs {name}; fill the column {name!r}")
-        arrays: list[Any] = [pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), self.size)]
-        for field in list(schema)[1:]:
-            present = field.name in columns.column_names
-            arrays.append(
-                columns[field.name].cast(field.type) if present else pa.nulls(len(array), field.type)
-            )
-        if len(array):
-            self._table.add(pa.table(arrays, schema=schema))
+        rows = index_rows(vectors, columns, self.size)
+        if len(rows):
+            self._table.add(rows)
 
     def finish(self) -> None:
         """Check that ids are unique and build the search structures that pay for this many rows.
@@ -99,12 +116,6 @@ class LanceIndexWriter:
             twice = next(entry["values"] for entry in ids.value_counts().to_pylist() if entry["counts"] > 1)
             raise BadInputError(f"the id {twice!r} occurs more than once; ids must be unique in an index")
         if rows > self._exact_rows:
-            graphs = math.ceil(rows / _ROWS_A_GRAPH)
-            config = HnswSq(distance_type="l2", num_partitions=graphs, ef_construction=_EF_CONSTRUCTION)
-            self._table.create_index("vector", config=config)
-            for name in ("vertical", "brand", "style", "split", "source"):
-                self._table.create_index(name, config=Bitmap())
-            for name in ("id", "product"):
-                self._table.create_index(name, config=BTree())
+            build_search_structures(self._table)
         # Nobody reads an unpublished index, so the versions that each added chunk left behind can go.
         self._table.to_lance().cleanup_old_versions(datetime.timedelta(0), delete_unverified=True)

@@ -73,7 +73,8 @@ class VectorIndex(Protocol):
     """Vectors of images with their catalogue columns, searched by distance and filtered by column.
 
     Implementations answer with at most `k` hits, nearest first, equal distances in order of id, and refuse
-    queries that come from another model: its space has nothing to do with theirs.
+    queries that come from another model: its space has nothing to do with theirs. Models that were trained to
+    share the space (`univert grow`) are recorded with the index, and their queries are answered.
     """
 
     @property
@@ -84,6 +85,11 @@ class VectorIndex(Protocol):
     @property
     def model_fingerprint(self) -> str:
         """The fingerprint of the model that made the vectors."""
+        ...
+
+    @property
+    def compatible_models(self) -> list[str]:
+        """Fingerprints of further models whose queries are answered, in the order they were recorded."""
         ...
 
     @property

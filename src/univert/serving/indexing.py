@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from univert.core.errors import BadInputError
-from univert.core.progress import progress_bar
+from univert.core.progress import Advance, progress_bar
+from univert.search.lance_growth import Parts, add_vertical
 from univert.search.lance_store import LanceIndex
 from univert.serving.ports import ImageEmbedder, Images
 
@@ -77,22 +78,14 @@ def index_catalogue(
         raise BadInputError("nothing to index: the catalogue (or the selection of it) has no images")
     started = time.monotonic()
     model_fingerprint = model.fingerprint
-    columns = pa.table({name: pa.array(catalogue.column(name), pa.string()) for name in TEXT_COLUMNS})
-    parts = [
-        _Part(catalogue, columns, start, min(start + PART_ROWS, len(catalogue)))
-        for start in range(0, len(catalogue), PART_ROWS)
-    ]
     with (
         LanceIndex.create(
             path, size=model.size, model_fingerprint=model_fingerprint, overwrite=overwrite
         ) as writer,
         progress_bar("indexing", len(catalogue)) as advance,
     ):
-        for part in parts:
-            vectors = model.embed_catalogue(part, batch_size)
-            for start, stop, table in part.tables():
-                writer.add(vectors[start:stop], table)
-            advance(len(part))
+        for vectors, table in _rows(model, catalogue, batch_size, advance):
+            writer.add(vectors, table)
     index = LanceIndex.open(path)
     return IndexReport(
         path=Path(path),
@@ -102,6 +95,53 @@ def index_catalogue(
         approximate=index.approximate,
         seconds=time.monotonic() - started,
     )
+
+
+def add_vertical_to_index(
+    model: ImageEmbedder,
+    catalogue: Images,
+    path: str | Path,
+    vertical: str,
+    *,
+    compatible_models: Sequence[str],
+    batch_size: int = 64,
+) -> int:
+    """Embed the images of a new vertical into an index that is in use, and let the models that grew search it.
+
+    All of the images appear at once, each of them once, however often this is done.
+
+    Args:
+        model: the model that the vertical came in with.
+        catalogue: the vertical's images, all of them.
+        path: the index.
+        vertical: its name.
+        compatible_models: fingerprints of the models whose queries are to be answered from now on.
+        batch_size: images that go through the network together.
+
+    Returns:
+        how many images were added or renewed; 0 if all was done before.
+
+    Raises:
+        BadInputError: see `univert.search.lance_growth.add_vertical`, or an image cannot be read.
+    """
+    with progress_bar(f"indexing {vertical}", len(catalogue)) as advance:
+
+        def parts() -> Parts:
+            return _rows(model, catalogue, batch_size, advance)
+
+        ids = [str(name) for name in catalogue.column("id")]
+        return add_vertical(path, vertical, ids, parts, compatible_models=compatible_models)
+
+
+def _rows(model: ImageEmbedder, catalogue: Images, batch_size: int, advance: Advance) -> Parts:
+    """Vectors and columns of a catalogue, a part at a time."""
+    columns = pa.table({name: pa.array(catalogue.column(name), pa.string()) for name in TEXT_COLUMNS})
+    for first in range(0, len(catalogue), PART_ROWS):
+        part = _Part(catalogue, columns, first, min(first + PART_ROWS, len(catalogue)))
+        vectors = model.embed_catalogue(part, batch_size)
+        for start, stop, table in part.tables():
+            yield vectors[start:stop], table
+        advance(len(part))
 
 
 class _Part:

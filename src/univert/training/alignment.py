@@ -6,6 +6,8 @@ specialist's space as they are, so its learning targets are worth the same, yet 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 
@@ -58,3 +60,42 @@ class PCAReference:
     def __call__(self, vectors: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N D"]:
         """Where vectors lie in the common space."""
         return np.asarray((vectors - self._mean) @ self._directions)
+
+
+def generalised_procrustes(
+    spaces: Sequence[Float[np.ndarray, "N D"]],
+    start: Float[np.ndarray, "N D"] | None = None,
+    *,
+    rounds: int = 10,
+) -> tuple[list[Float[np.ndarray, "D D"]], Float[np.ndarray, "N D"]]:
+    """Rotate several spaces towards their common mean, so that they agree best on where the same images lie.
+
+    Each round rotates every space towards the mean of all, and takes the mean again; the sum of squared distances to
+    it never grows.
+
+    Args:
+        spaces: where each model puts the same images, all of one width.
+        start: what they are rotated towards first; null takes the first of them.
+        rounds: at most; it ends earlier when nothing moves any more.
+
+    Returns:
+        a rotation for each space, to be used as `space @ Q`, and the mean of the rotated spaces.
+
+    Raises:
+        BadInputError: no spaces, or spaces of different shapes.
+
+    Source: generalised orthogonal Procrustes analysis (Gower 1975), without scaling.
+    """
+    if not spaces:
+        raise BadInputError("spaces must hold at least one, got none")
+    mean = np.asarray(spaces[0] if start is None else start, dtype=np.float64)
+    previous = np.inf
+    for _ in range(max(1, rounds)):
+        rotations = [orthogonal_alignment(space, mean) for space in spaces]
+        moved = [space @ rotation for space, rotation in zip(spaces, rotations, strict=True)]
+        mean = np.mean(moved, axis=0, dtype=np.float64)
+        error = float(sum(((space - mean) ** 2).sum() for space in moved))
+        if error >= previous * (1 - 1e-6):
+            break
+        previous = error
+    return rotations, mean

@@ -11,6 +11,8 @@ from univert.core.errors import BadInputError
 from univert.data.transforms import Augmentation
 from univert.losses.registry import LOSSES, LossName, LossOption, compares_images, make_loss
 from univert.models.embedder import EmbedderConfig
+from univert.training.combine_config import CombineConfig
+from univert.training.member_name import MemberName
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -27,11 +29,14 @@ class DataConfig:
 
     Attributes:
         verticals: train on these alone; empty means all of the catalogue's.
+        unsorted: a vertical of the catalogue that is none: where images without a product are kept whose vertical
+            nobody knows. The unified model learns from them by their predicted vertical.
         views: augmented views of each training image; raise it where the base network learns.
         augmentation: how a view is drawn.
     """
 
     verticals: tuple[str, ...] = ()
+    unsorted: str | None = None
     views: Count = 4
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -104,6 +109,8 @@ class SpecialistsConfig:
             an in-batch miner chooses.
         mine_every_steps: how often strong negatives are looked for in all training images, to come into one batch with
             their anchors; 0 switches it off.
+        size: width of a specialist's embedding; null takes the unified model's, `model.size`.
+        sizes: by vertical, where one needs another width than the rest; a group takes its largest.
         loop: the training.
     """
 
@@ -114,6 +121,8 @@ class SpecialistsConfig:
     reseed_every_steps: Count = 20
     miner: MinerName = "none"
     mine_every_steps: Annotated[int, Ge(0)] = 0
+    size: Count | None = None
+    sizes: dict[str, Count] = field(default_factory=dict)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
@@ -154,32 +163,136 @@ def with_positives(loop: LoopConfig) -> LoopConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TargetsConfig:
+    """How the embeddings of several models become one learning target.
+
+    Attributes:
+        align: rotate each model's space towards a common reference first, a group's model for each of its verticals
+            by itself; off is the document's plain way.
+        reference: what they are rotated towards: the PCA-reduced space of the untrained `base` network, the space of
+            the first `joint` model among the members, or the generalised Procrustes mean of all `specialists`, each
+            shown images of all verticals; `auto` takes a joint model where there is one, else the base network.
+            (Where specialists alone are the target there is none, whatever the reference.)
+        rounds: 1 rotates towards the reference; in each further round the mean of the members takes its place.
+        join: put the members side by side (`concat`) and project, or take their `mean`.
+        projection: to the unified model's width: onto principal directions (`pca`) or `random` ones.
+        offset: set the verticals apart on the sphere by so much, 0 to below 1; see `place_apart`.
+        confidence: of a predicted vertical (`data.unsorted`): from this probability on, its specialist alone counts.
+        uncertain: below it, the specialists of all likely verticals count by their probability (`weighted`), or the
+            image is `left_out`.
+    """
+
+    align: bool = True
+    reference: Literal["auto", "base", "joint", "specialists"] = "auto"
+    rounds: Count = 1
+    join: Literal["concat", "mean"] = "concat"
+    projection: Literal["pca", "random"] = "pca"
+    offset: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    confidence: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    uncertain: Literal["weighted", "left_out"] = "weighted"
+
+    def __post_init__(self) -> None:
+        if not self.align and (self.reference != "auto" or self.rounds != 1):
+            raise BadInputError(
+                "unify.targets.reference and rounds have no effect where align is false; leave them out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnifyLoopConfig(LoopConfig):
+    """As `LoopConfig`, with defaults for the L2 training: batch normalisation allows a higher rate (Unified)."""
+
+    epochs: Count = 35
+    learning_rate: Positive = 4e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolishLoopConfig(LoopConfig):
+    """As `LoopConfig`, with defaults for polishing: short and gentle."""
+
+    epochs: Count = 10
+    images_per_product: Count = 1
+    learning_rate: Positive = 5e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolishLabelsConfig(SpecialistsConfig):
+    """As `SpecialistsConfig`, with defaults for polishing."""
+
+    loss: LossName = "proxy-nca"
+    proxy_start: Literal["random", "data"] | None = "data"
+    loop: PolishLoopConfig = field(default_factory=PolishLoopConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size or self.sizes:
+            raise BadInputError(
+                "unify.polish.labels.size and sizes have no effect: the model has its size; leave them out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolishConfig:
+    """Training on product labels after the L2 training, from where that ended.
+
+    Attributes:
+        enabled: polish at all; the result is kept only where the validation split finds it better and nowhere worse.
+        weight: of the L2 loss that goes on beside the loss on labels; 0 leaves it out.
+        labels: loss, batches and loop.
+    """
+
+    enabled: bool = False
+    weight: NotNegative = 1.0
+    labels: PolishLabelsConfig = field(default_factory=PolishLabelsConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnifyConfig:
     """One model from all specialists (Unified eq. 2).
 
     Attributes:
-        targets: `specialists`: an image's learning target is its specialist's embedding, as in the document;
-            `ensemble`: the mean of that and of a joint Proxy-NCA model's embedding, the specialist's space rotated
-            towards the joint model's first. It costs the training of the joint model, and needs `align`.
-        align: rotate each specialist's space towards a common reference first; off is the document's plain way.
+        way: where the unified model comes from. `specialists`: an image's learning target is its specialist's
+            embedding, as in the document; `ensemble`: the target joins the embeddings of several models; `auto`: both
+            are trained, held against each other and the joint models on the validation split, and the best is taken.
+        members: of an ensemble, in the order in which they are tried: `specialists` (the recipe's, in their groups),
+            `verticals` (each by itself), `specialists:LOSS`, `joint:LOSS`; these with `#1`, `#2` for further seeds. The
+            first is always in.
+        choose: leave out the members that do not help on the validation split; off takes all that the budget allows.
+        budget: what the members may cost together, in image presentations, as a multiple of what training the recipe's
+            specialists and a unified model from them costs. Members beyond it are left out.
+        targets: how the members' embeddings become one learning target.
         unlabelled: learn from images whose product is unknown, too.
         consistent: a target is the specialist's embedding of the very view that the model sees (augmented
             views then come from the finite `data.views`); off takes its embedding of the image as it is.
         batch_norm: a BatchNorm on the embedding, before the L2 norm.
         loop: the training.
+        polish: training on labels afterwards.
     """
 
-    targets: Literal["specialists", "ensemble"] = "ensemble"
-    align: bool = True
+    way: Literal["auto", "specialists", "ensemble"] = "auto"
+    members: tuple[str, ...] = ("specialists", "verticals", "joint:proxy-nca", "joint:triplet")
+    choose: bool = True
+    budget: Positive = 4.0
+    targets: TargetsConfig = field(default_factory=TargetsConfig)
     unlabelled: bool = True
     consistent: bool = True
     batch_norm: bool = True
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=35, learning_rate=4e-3))
+    loop: UnifyLoopConfig = field(default_factory=UnifyLoopConfig)
+    polish: PolishConfig = field(default_factory=PolishConfig)
 
     def __post_init__(self) -> None:
-        if self.targets == "ensemble" and not self.align:
+        object.__setattr__(self, "members", tuple(self.members))
+        names = [str(MemberName.parse(name)) for name in self.members]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice or not names:
             raise BadInputError(
-                'unify.align must be true where unify.targets is "ensemble"; set targets = "specialists"'
+                f"unify.members must name at least one member and each once, got {list(self.members)}"
+            )
+        without_joint = self.way == "specialists" or not any(name.startswith("joint") for name in names)
+        if self.targets.reference == "joint" and without_joint:
+            raise BadInputError(
+                'unify.targets.reference = "joint" needs a joint model among the members of an ensemble; '
+                'name one in unify.members, or take "base"'
             )
 
 
@@ -205,6 +318,46 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GrowConfig:
+    """How a deployed model learns one more vertical (`univert grow`).
+
+    Attributes:
+        targets: `specialist`: the learning target of a new image is its specialist's embedding; `ensemble`: the mean of
+            that, of a joint Proxy-NCA model's, trained on all labelled images of the catalogue, and of the deployed
+            model's own, as far as each of these raises MAP@R of the grown gallery on the validation images.
+        align: rotate the new models' spaces towards the deployed model's embeddings of the same images first.
+        warm_start: start from the deployed model's weights.
+        unlabelled: learn from images whose product is unknown, too; those of the old verticals hold their vectors fast.
+        new_share: share of a batch that is of the new vertical; 0 takes the images as they come.
+        neighbours_weight: how much it counts that an image sees its neighbours among the stored vectors as its own
+            stored vector does; 0 leaves the L2 loss alone.
+        neighbours_temperature: differences of cosine much below it hardly matter.
+        neighbours_images: training images that can be neighbours, at most.
+        tolerance: a loss of Recall@1 (0 to 1) up to this much is none.
+        resamples: of the bootstrap behind each comparison.
+        loop: the training of the grown model.
+    """
+
+    targets: Literal["specialist", "ensemble"] = "ensemble"
+    align: bool = True
+    warm_start: bool = True
+    unlabelled: bool = True
+    new_share: Annotated[float, Interval(ge=0, lt=1)] = 0.5
+    neighbours_weight: NotNegative = 0.0
+    neighbours_temperature: Positive = 0.05
+    neighbours_images: Count = 4096
+    tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
+    resamples: Count = 2000
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=35, learning_rate=1e-3))
+
+    def __post_init__(self) -> None:
+        if self.targets == "ensemble" and not self.align:
+            raise BadInputError(
+                'grow.align must be true where grow.targets is "ensemble"; set targets = "specialist"'
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All of a run's choices.
 
@@ -224,5 +377,7 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     model: EmbedderConfig = field(default_factory=EmbedderConfig)
     specialists: SpecialistsConfig = field(default_factory=SpecialistsConfig)
+    combine: CombineConfig = field(default_factory=CombineConfig)
     unify: UnifyConfig = field(default_factory=UnifyConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    grow: GrowConfig = field(default_factory=GrowConfig)

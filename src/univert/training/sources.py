@@ -29,8 +29,16 @@ class Source(ABC):
     views: int
 
     @abstractmethod
+    def load(self, positions: Positions, views: Positions) -> Tensor:
+        """What a model of the run takes as input for some images, a row each."""
+
+    @abstractmethod
+    def run(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B D"]:
+        """Embeddings of what `load` gave, with gradients to whatever of the embedder learns."""
+
     def embed(self, embedder: Embedder, positions: Positions, views: Positions) -> Float[Tensor, "B D"]:
         """Embeddings, with gradients to whatever of the embedder learns."""
+        return self.run(embedder, self.load(positions, views))
 
     def prefetch(self, positions: Positions, views: Positions) -> None:  # noqa: B027 - optional
         """Begin to load what the next call will ask for."""
@@ -67,13 +75,16 @@ class ImageSource(Source):
         """Begin to decode a batch in the background."""
         self._next = (_key(positions, views), self._thread.submit(self._loader.load, positions, views))
 
-    def embed(self, embedder: Embedder, positions: Positions, views: Positions) -> Float[Tensor, "B D"]:
-        """Embeddings; see `Source.embed`."""
+    def load(self, positions: Positions, views: Positions) -> Tensor:
+        """Images as the network takes them; see `Source.load`."""
         if self._next and self._next[0] == _key(positions, views):
             images, self._next = self._next[1].result(), None
-        else:
-            images = self._loader.load(positions, views)
-        vectors: Tensor = embedder(images.to(embedder.device, non_blocking=True))
+            return images
+        return self._loader.load(positions, views)
+
+    def run(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B D"]:
+        """Embeddings by the whole network; see `Source.run`."""
+        vectors: Tensor = embedder(inputs.to(embedder.device, non_blocking=True))
         return vectors
 
     def embed_all(
@@ -96,10 +107,13 @@ class CachedSource(Source):
         self.views = features.views
         self.features = features
 
-    def embed(self, embedder: Embedder, positions: Positions, views: Positions) -> Float[Tensor, "B D"]:
-        """Embeddings; see `Source.embed`."""
-        features = torch.from_numpy(self.features.gather(positions, views))
-        return embedder.project(features.to(embedder.device, non_blocking=True))
+    def load(self, positions: Positions, views: Positions) -> Float[Tensor, "B F"]:
+        """Features; see `Source.load`."""
+        return torch.from_numpy(self.features.gather(positions, views))
+
+    def run(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B D"]:
+        """Embeddings by the head; see `Source.run`."""
+        return embedder.project(inputs.to(embedder.device, non_blocking=True))
 
 
 def feature_rows(embedder: Embedder, loader: ImageLoader) -> Compute:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from univert.core.config import config_to_mapping
-from univert.core.files import folder_name
+from univert.core.files import fingerprint, folder_name, publishing
 from univert.losses.mined_loss import MinedLoss
 from univert.losses.registry import LossName, compares_images, make_loss
+from univert.models.embedder import Embedder
 from univert.training.batches import label_sampler, make_miner
 from univert.training.objectives import label_objective
 from univert.training.proxies import bounds_monitor, start_proxies
@@ -19,16 +22,126 @@ from univert.training.recipe import SpecialistsConfig, with_positives
 from univert.training.workshop import Lesson, Trained, Workshop
 
 
-def train_specialist(workshop: Workshop, vertical: str) -> Trained:
-    """Train (or load) the specialist of one vertical, on its labelled training images alone."""
-    config = workshop.recipe.specialists
-    name = f"specialists/{folder_name(vertical)}"
+def train_specialist(
+    workshop: Workshop,
+    vertical: str,
+    *,
+    config: SpecialistsConfig | None = None,
+    within: str = "specialists",
+) -> Trained:
+    """Train (or load) the specialist of one vertical, on its labelled training images alone.
+
+    Args:
+        workshop: the run.
+        vertical: its name.
+        config: null takes the recipe's.
+        within: the folder within the run that holds the specialists' folders.
+    """
+    config = config or workshop.recipe.specialists
+    name = f"{within}/{folder_name(vertical)}"
     folder = workshop.work_folder(name)
     return workshop.train_stage(
         name,
         {"vertical": vertical, **config_to_mapping(config)},
-        lambda: label_lesson(workshop, config, workshop.of_vertical(vertical), folder=folder),
+        lambda: label_lesson(
+            workshop,
+            config,
+            workshop.of_vertical(vertical),
+            folder=folder,
+            embedder=_new_specialist(workshop, config, [vertical]),
+        ),
     )
+
+
+def _new_specialist(workshop: Workshop, config: SpecialistsConfig, verticals: Sequence[str]) -> Embedder:
+    """An embedder of the size that the recipe wants for some verticals; the largest, if they differ."""
+    sizes = [size for vertical in verticals if (size := config.sizes.get(vertical, config.size))]
+    return workshop.new_embedder(size=max(sizes)) if sizes else workshop.new_embedder()
+
+
+def group_name(verticals: Sequence[str]) -> str:
+    """A group's name as the name of a folder, whatever the order of its verticals."""
+    name = "+".join(folder_name(vertical) for vertical in sorted(verticals))
+    most = 120  # file systems end at 255 bytes, and stages put more before it
+    return name if len(name) <= most else f"{name[:most]}~{fingerprint(sorted(verticals))[:8]}"
+
+
+def train_group(workshop: Workshop, verticals: Sequence[str]) -> Trained:
+    """Train (or load) the specialist of a group of verticals, on their labelled training images together.
+
+    It is the specialist of each of them. Every vertical gets as many steps as by itself. If a trial of `combine`
+    trained this very model, it is taken from there.
+    """
+    if len(verticals) == 1:
+        return train_specialist(workshop, verticals[0])
+    name = f"specialists/{group_name(verticals)}"
+    if (workshop.run.path / trial_name(verticals) / "model.safetensors").exists():
+        _adopt(workshop, train_trial(workshop, verticals), name)
+    return _train_together(workshop, verticals, name=name)
+
+
+def trial_name(verticals: Sequence[str]) -> str:
+    """The folder of a trial's model within the run."""
+    return f"trials/{group_name(verticals)}"
+
+
+def train_trial(workshop: Workshop, verticals: Sequence[str]) -> Trained:
+    """Train (or load) one model on some verticals, to see what that does to each of them."""
+    return _train_together(workshop, verticals, name=trial_name(verticals))
+
+
+def held_out_name(verticals: Sequence[str], training: int) -> str:
+    """The folder, within the run, of a model that some products were held out from."""
+    return f"trials/fold-{training}/{group_name(verticals)}"
+
+
+def train_held_out(
+    workshop: Workshop, verticals: Sequence[str], among: Bool[np.ndarray, "N"], *, training: int
+) -> Trained:
+    """Train (or load) one model on some verticals without the products that another purpose needs.
+
+    Args:
+        workshop: the run.
+        verticals: to be trained together.
+        among: the images that it may look at.
+        training: its number among those that share the products.
+    """
+    return _train_together(workshop, verticals, name=held_out_name(verticals, training), among=among)
+
+
+def _train_together(
+    workshop: Workshop, verticals: Sequence[str], *, name: str, among: Bool[np.ndarray, "N"] | None = None
+) -> Trained:
+    config = workshop.recipe.specialists
+    steps = config.loop.min_steps * len(verticals)
+    config = replace(config, loop=replace(config.loop, min_steps=steps))
+    inputs = {"verticals": sorted(verticals), **config_to_mapping(config)}
+    if among is None:
+        among = np.any([workshop.of_vertical(vertical) for vertical in verticals], axis=0)
+    else:
+        inputs["among"] = fingerprint(np.packbits(among).tobytes())
+    folder = workshop.work_folder(name)
+    return workshop.train_stage(
+        name,
+        inputs,
+        lambda: label_lesson(
+            workshop,
+            config,
+            among,
+            folder=folder,
+            embedder=_new_specialist(workshop, config, verticals),
+        ),
+    )
+
+
+def _adopt(workshop: Workshop, trial: Trained, name: str) -> None:
+    """Make a trial's model that of a stage with the same inputs."""
+    folder = workshop.run.path / name
+    if workshop.run.finished(name, trial.key) is not None and (folder / "model.safetensors").exists():
+        return
+    with publishing(folder, overwrite=True) as place:
+        shutil.copytree(trial.folder, place, dirs_exist_ok=True)
+    workshop.run.finish(name, trial.key, trial.record)
 
 
 def train_joint(
@@ -76,7 +189,12 @@ def labelled_products(workshop: Workshop, among: Bool[np.ndarray, "N"]) -> Int64
 
 
 def label_lesson(
-    workshop: Workshop, config: SpecialistsConfig, among: Bool[np.ndarray, "N"], *, folder: Path
+    workshop: Workshop,
+    config: SpecialistsConfig,
+    among: Bool[np.ndarray, "N"],
+    *,
+    folder: Path,
+    embedder: Embedder | None = None,
 ) -> Lesson:
     """What a model learns from product labels alone.
 
@@ -85,10 +203,11 @@ def label_lesson(
         config: loss, batches and loop.
         among: the images that count, in training and in validation.
         folder: of the checkpoint; strong negatives that are mined on the way are kept there, too.
+        embedder: to go on with; null takes a new one.
     """
     products = labelled_products(workshop, among)
     seed, count = workshop.recipe.seed, int(products.max()) + 1
-    embedder = workshop.new_embedder()
+    embedder = embedder or workshop.new_embedder()
     loss = make_loss(
         config.loss,
         config.loss_options,

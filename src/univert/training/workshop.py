@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -30,10 +29,12 @@ from univert.models.embedder import Embedder
 from univert.training.loop import Log, Task, fit
 from univert.training.objectives import Objective
 from univert.training.recipe import LoopConfig, Recipe
+from univert.training.router import Router
 from univert.training.sources import CachedSource, ImageSource, Source, feature_rows
 from univert.training.views import Compute, ViewArrays
 
 MIN_PRODUCTS = 2
+ROWS_AT_ONCE = 1024
 
 
 class Workshop:
@@ -55,15 +56,35 @@ class Workshop:
 
     def __init__(self, run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> None:
         self.run, self.recipe, self.device = run, recipe, choose_device(device)
-        unknown = sorted(set(recipe.data.verticals) - set(catalogue.verticals))
-        if unknown:
-            raise BadInputError(
-                f"data.verticals: the catalogue has no {', '.join(unknown)}; it has {', '.join(catalogue.verticals)}"
-            )
+        for key, named in (
+            ("data.verticals", recipe.data.verticals),
+            ("specialists.sizes", recipe.specialists.sizes),
+        ):
+            unknown = sorted(set(named) - set(catalogue.verticals))
+            if unknown:
+                raise BadInputError(
+                    f"{key}: the catalogue has no {', '.join(unknown)}; it has {', '.join(catalogue.verticals)}"
+                )
         if recipe.data.verticals:
-            catalogue = catalogue.select(vertical=list(recipe.data.verticals))
+            wanted = {*recipe.data.verticals, recipe.data.unsorted}
+            catalogue = catalogue.select(vertical=[name for name in catalogue.verticals if name in wanted])
         self.catalogue = catalogue
-        self.vertical_names = catalogue.verticals
+        self.vertical_names = [name for name in catalogue.verticals if name != recipe.data.unsorted]
+        self._check_unsorted(recipe.data.unsorted)
+
+    def _check_unsorted(self, unsorted: str | None) -> None:
+        if unsorted is None:
+            return
+        if unsorted not in self.catalogue.verticals:
+            raise BadInputError(f"data.unsorted: the catalogue has no vertical {unsorted!r}; leave it out")
+        labelled = int(((self.products >= 0) & (self.verticals < 0)).sum())
+        if labelled or not self.vertical_names:
+            raise BadInputError(
+                f"data.unsorted: {labelled} images of {unsorted!r} have a product, so their vertical must be known; "
+                "give them their vertical, and leave in it only images without a product"
+                if labelled
+                else f"data.unsorted: {unsorted!r} is the catalogue's only vertical; leave it out"
+            )
 
     @cached_property
     def products(self) -> Int64[np.ndarray, "N"]:
@@ -72,8 +93,10 @@ class Workshop:
 
     @cached_property
     def verticals(self) -> Int64[np.ndarray, "N"]:
-        """Vertical of each image, as a place in `vertical_names`."""
-        return np.searchsorted(self.vertical_names, self.catalogue.column("vertical").astype(str))
+        """Vertical of each image, as a place in `vertical_names`; -1 where it is unknown (`data.unsorted`)."""
+        names = self.catalogue.column("vertical").astype(str)
+        places = np.searchsorted(self.vertical_names, names)
+        return np.where(names == (self.recipe.data.unsorted or ""), -1, places)
 
     @cached_property
     def splits(self) -> np.ndarray:
@@ -84,6 +107,33 @@ class Workshop:
     def is_train(self) -> Bool[np.ndarray, "N"]:
         """Which images may be learned from."""
         return np.asarray(self.splits == "train")
+
+    def vertical_probabilities(self, positions: Int64[np.ndarray, "B"]) -> Float[np.ndarray, "B K"]:
+        """The probability of each vertical for some images, as the untrained base network sees them."""
+        return self.router(self.base_vectors(positions))
+
+    @cached_property
+    def router(self) -> Router:
+        """Predicts verticals; fitted on the training images whose vertical is known."""
+        fitted_on = Router.choose(self.is_train & (self.verticals >= 0), seed=self.recipe.seed)
+        count = len(self.vertical_names)
+        return Router(self.base_vectors(fitted_on), self.verticals[fitted_on], count=count)
+
+    @property
+    def target_size(self) -> int:
+        """Width of the learning targets and of the unified model."""
+        return self.base.feature_size if self.recipe.model.size is None else self.recipe.model.size
+
+    def names_of(self, positions: Int64[np.ndarray, "B"]) -> list[str]:
+        """The verticals of some images by name."""
+        return [str(name) for name in self.catalogue.column("vertical")[positions]]
+
+    @cached_property
+    def validation_queries(self) -> Int64[np.ndarray, "M"] | None:
+        """Positions of the labelled validation images; null where no product has two of them."""
+        positions = np.flatnonzero((self.splits == "val") & (self.products >= 0))
+        labels = self.products[positions]
+        return None if len(np.unique(labels)) == len(labels) else positions
 
     def of_vertical(self, name: str) -> Bool[np.ndarray, "N"]:
         """Which images belong to a vertical."""
@@ -100,21 +150,46 @@ class Workshop:
         """Embeddings for training: from cached features where the trunk is frozen, else from images."""
         if self.recipe.trunk != "frozen":
             return ImageSource(self.loader, views=self.recipe.data.views)
-        name = f"features-{self.base.fingerprint}"
+        name = f"features-{self.base_fingerprint}"
         compute = feature_rows(self.base, self.loader)
         return CachedSource(self.view_arrays(name, "features", self.base.feature_size, compute))
 
-    def view_arrays(self, name: str, description: str, width: int, compute: Compute) -> ViewArrays:
-        """An array with a row for every image and training view, kept with the run; see `ViewArrays`."""
+    def view_arrays(
+        self, name: str, description: str, width: int, compute: Compute, *, views: int | None = None
+    ) -> ViewArrays:
+        """An array with a row for every image and training view, kept with the run; see `ViewArrays`.
+
+        Args:
+            name: of its folder; it must change with anything that the rows depend on, except the images themselves.
+            description: for the progress bar.
+            width: of a row.
+            compute: gives the rows.
+            views: augmented views; null takes the recipe's.
+        """
         return ViewArrays(
             self.run.path / "cache" / f"{name}-{self._images_key}",
             description,
             count=len(self.catalogue),
             augmented=np.flatnonzero(self.is_train),
-            views=self.recipe.data.views,
+            views=self.recipe.data.views if views is None else views,
             width=width,
             compute=compute,
         )
+
+    def remembered(self, stage: str, inputs: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What a stage without a model recorded, or what it gives now.
+
+        Args:
+            stage: its name.
+            inputs: JSON-able; with the catalogue all that the result depends on.
+            compute: gives the JSON-able result; not called when the stage is finished.
+        """
+        key = fingerprint(univert.__version__, self.catalogue.fingerprint, inputs)
+        record = self.run.finished(stage, key)
+        if record is None:
+            record = compute()
+            self.run.finish(stage, key, record)
+        return record
 
     @cached_property
     def _images_key(self) -> str:
@@ -134,7 +209,25 @@ class Workshop:
 
     def base_vectors(self, positions: Int64[np.ndarray, "B"]) -> Float[np.ndarray, "B F"]:
         """Embeddings by the untrained base network: its pooled features, of unit length."""
-        return self.source.embed_all(self.base, positions)
+        if self.recipe.trunk == "frozen":
+            return self.source.embed_all(self.base, positions)
+        return self._base_rows.clean(positions)
+
+    @cached_property
+    def _base_rows(self) -> ViewArrays:
+        """Where no features are kept, so that several stages can ask for them."""
+
+        def compute(positions: Int64[np.ndarray, "M"], views: Any) -> Iterator[Float[np.ndarray, "B F"]]:
+            for part in np.array_split(positions, range(ROWS_AT_ONCE, len(positions), ROWS_AT_ONCE)):
+                yield self.source.embed_all(self.base, part)
+
+        name = f"base-{self.base_fingerprint}"
+        return self.view_arrays(name, "base network", self.base.feature_size, compute, views=0)
+
+    @cached_property
+    def base_fingerprint(self) -> str:
+        """Of the untrained base network."""
+        return self.base.fingerprint
 
     def new_embedder(self, **changes: Any) -> Embedder:
         """An embedder as every stage starts from: the same base network, a head with the same random start.
@@ -145,6 +238,19 @@ class Workshop:
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.seed)
             return Embedder(replace(self.recipe.model, **changes)).to(self.device)
+
+    def reseeded(self, seed: int) -> Workshop:
+        """The same run, its images and features shared, with another seed for heads, batches and proxies."""
+        other = Workshop.__new__(Workshop)
+        shared = {
+            "source": self.source,
+            "base": self.base,
+            "loader": self.loader,
+            "_images_key": self._images_key,
+        }
+        other.__dict__.update(self.__dict__, **shared)
+        other.recipe = replace(self.recipe, seed=seed)
+        return other
 
     def scorer(
         self, embedder: Embedder, among: Bool[np.ndarray, "N"] | None = None
@@ -176,7 +282,7 @@ class Workshop:
         recipe = config_to_mapping(self.recipe)
         shared = {key: recipe[key] for key in ("seed", "trunk", "partial_blocks", "data", "model")}
         key = fingerprint(
-            univert.__version__, self.catalogue.fingerprint, self.base.fingerprint, shared, inputs
+            univert.__version__, self.catalogue.fingerprint, self.base_fingerprint, shared, inputs
         )
         folder = self.run.path / name
         record = self.run.finished(name, key)
@@ -185,7 +291,7 @@ class Workshop:
             self._discard_other_work(work, key)
             lesson = prepare()
             record = self.learn(name, lesson, work)
-            lesson.embedder.save_pretrained(folder, self._card(name, record), overwrite=True)
+            lesson.embedder.save_pretrained(folder, self._card(name, record, lesson.among), overwrite=True)
             self.run.finish(name, key, record)
             shutil.rmtree(work)
         return Trained(name=name, key=key, record=record, folder=folder, device=self.device)
@@ -229,14 +335,17 @@ class Workshop:
             shutil.rmtree(folder)
         write_atomic(marker, key)
 
-    def _card(self, name: str, record: dict[str, Any]) -> ModelCard:
+    def _card(
+        self, name: str, record: dict[str, Any], among: Bool[np.ndarray, "N"] | None = None
+    ) -> ModelCard:
+        names = self.vertical_names
+        if among is not None:
+            names = [vertical for vertical in names if (among & self.of_vertical(vertical)).any()]
         return ModelCard(
             name=f"univert {name}",
             recipe_toml=config_to_toml(self.recipe),
             catalogue_fingerprint=self.catalogue.fingerprint,
-            verticals=[unquote(name.removeprefix("specialists/"))]
-            if name.startswith("specialists/")
-            else self.vertical_names,
+            verticals=names,
             figures={
                 "validation MAP@R": "no queries" if record["best_score"] is None else record["best_score"],
                 "image presentations": record["image_presentations"],

@@ -18,18 +18,18 @@
 })();
 
 (() => {  // tabs: without scripting every panel is simply shown
-  for (const box of document.querySelectorAll("[data-tabs]")) {
+  for (const [number, box] of document.querySelectorAll("[data-tabs]").entries()) {
     const panels = [...box.querySelectorAll("[data-tab]")];
     if (panels.length < 2) continue;
     const list = document.createElement("div");
     list.className = "tablist";
     list.setAttribute("role", "tablist");
-    list.setAttribute("aria-label", "Galleries");
+    list.setAttribute("aria-label", box.dataset.tabs);
     const tabs = panels.map((panel, index) => {
       const tab = document.createElement("button");
       tab.type = "button";
       tab.textContent = tab.title = panel.dataset.tab;
-      tab.id = `tab-${index}`;
+      tab.id = `tab-${number}-${index}`;
       tab.setAttribute("role", "tab");
       tab.setAttribute("aria-controls", panel.id);
       panel.setAttribute("role", "tabpanel");

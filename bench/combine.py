@@ -1,0 +1,112 @@
+"""Which verticals to train together: does the probe foretell what full trials decide, and at what cost?
+
+    python bench/combine.py [--seeds 0] [--out .work/bench-combine] [--order difficulty] [--both]
+
+For each seed: the probe from scratch, timed; full trials (heads, steps and loss of the specialists), timed; then every
+combination that full mode tried is put to the probe, and the two decisions are compared. With --both also the other way
+round: what the probe tried is tried in full. Both judge on the same held-out training products, so that they differ by
+their trainings alone. Writes bench/results/combine.md; no test image is looked at. Started again, it goes on where it
+was, yet times only what it still had to train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from univert.core.allocator import reuse_freed_memory
+from univert.core.files import write_atomic
+from univert.core.run import Run
+from univert.data.bundled import build_sample
+from univert.data.catalogue import Catalogue
+from univert.training.combine import Combination, combination_tables, combine, full_measure, kept
+from univert.training.combine_config import CombineConfig
+from univert.training.greedy import Judge, Measure, Trial
+from univert.training.probe import Probe
+from univert.training.recipe import Recipe
+from univert.training.workshop import Workshop
+
+RESULT = Path(__file__).parent / "results" / "combine.md"
+
+
+def timed(function: Callable[[], Combination]) -> tuple[Combination, float, float]:
+    wall, processor = time.perf_counter(), time.process_time()
+    found = function()
+    return found, time.perf_counter() - wall, time.process_time() - processor
+
+
+def decisions(trials: tuple[Trial, ...], measure: Measure, config: CombineConfig, seed: int) -> list[bool]:
+    """What another measure says of the same combinations."""
+    judge = Judge(measure=measure, tolerance=config.tolerance, level=config.level, seed=seed)
+    return [judge(trial.number, trial.group, trial.added).accepted for trial in trials]
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, default=Path(".work/bench-combine"))
+    parser.add_argument("--order", choices=["difficulty", "centroids"], default="difficulty")
+    parser.add_argument("--both", action="store_true", help="also try in full what the probe tried")
+    options = parser.parse_args()
+    reuse_freed_memory()
+    place = options.out / "sample.lance"
+    catalogue = Catalogue.open(place) if place.exists() else build_sample(place)
+    summary = [
+        ["seed", "probe s", "probe CPU s", "full s", "full CPU s", "trials tried in", "trials", "both accept"]
+    ]
+    summary[0] += ["both refuse", "probe alone refuses", "full alone refuses", "agreement"]
+    pages: list[str] = []
+    total = agreed = 0
+    for seed in options.seeds:
+        workshops = {}
+        for mode in ("probe", "full"):
+            config = CombineConfig(mode=mode, order=options.order)
+            recipe = Recipe(seed=seed, combine=config)
+            workshops[mode] = Workshop(Run(options.out / f"seed-{seed}"), catalogue, recipe)
+            _ = workshops[mode].source  # features are cached before the clock starts
+        probe, *probe_seconds = timed(lambda: combine(workshops["probe"]))  # noqa: B023
+        full, *full_seconds = timed(lambda: combine(workshops["full"]))  # noqa: B023
+        sides = [("full", full, kept(Probe(workshops["probe"])))]
+        if options.both:
+            sides.append(("probe", probe, kept(full_measure(workshops["full"]))))
+        for mode, walked, measure in sides:
+            own = [trial.accepted for trial in walked.trials]
+            other = decisions(walked.trials, measure, walked.config, seed)
+            by_probe, by_full = (other, own) if mode == "full" else (own, other)
+            pairs = list(zip(by_probe, by_full, strict=True))
+            total, agreed = total + len(pairs), agreed + sum(a == b for a, b in pairs)
+            kinds = [(True, True), (False, False), (False, True), (True, False)]
+            seconds = [f"{value:.0f}" for value in (*probe_seconds, *full_seconds)]
+            counts = [str(len(pairs)), *(str(pairs.count(kind)) for kind in kinds)]
+            agreement = f"{100 * sum(a == b for a, b in pairs) / len(pairs):.0f}%"
+            summary.append([str(seed), *seconds, f"{mode} mode", *counts, agreement])
+        for mode, found in (("probe", probe), ("full", full)):
+            tried, groups = combination_tables(found)
+            pages += ["", f"## Seed {seed}, {mode}", "", "R@1 of every combination tried (Table 1):", ""]
+            pages += [*table(tried), "", "The groups (Table 2):", "", *table(groups), "", "The path:", ""]
+            pages += [f"- {line}" for line in found.path]
+    lines = [
+        "# Combining verticals: the probe against full trials",
+        "",
+        f"Bundled sample, 9 verticals, order by {options.order}, {probe.config.folds} folds, tolerance "
+        f"{probe.config.tolerance}, level {probe.config.level}; {torch.get_num_threads()} threads, torch "
+        f"{torch.__version__}. Agreement over all: {agreed} of {total} decisions.",
+        "",
+        *table(summary),
+        *pages,
+    ]
+    write_atomic(RESULT, "\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

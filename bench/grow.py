@@ -1,0 +1,211 @@
+"""Growing a deployed model three times in a row on the bundled sample: the tables of docs/grow.md.
+
+    python bench/grow.py [--seeds 0 1 2] [--out .work/bench-grow] [--variants plain default ...]
+
+Six verticals are deployed, three are added one after the other, by plain L2 to the embeddings of the deployed model and
+the specialist and by each further step. Every growth is forced, so that all chains go to their end. The default was
+chosen on the validation rows. Writes bench/results/grow.md. Started again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from univert.core.allocator import reuse_freed_memory
+from univert.core.files import write_atomic
+from univert.data.bundled import build_sample
+from univert.data.catalogue import Catalogue
+from univert.evaluation.compare import Difference
+from univert.evaluation.versions import GrowthFigures
+from univert.training.grow import grow
+from univert.training.pipeline import train
+from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
+
+RESULT = Path(__file__).parent / "results" / "grow.md"
+ADDED = ("objects", "symbols", "travel-places")
+PLAIN = {
+    "targets": "specialist",
+    "align": "false",
+    "warm_start": "false",
+    "new_share": "0",
+    "loop.learning_rate": "4e-3",
+}
+ROTATED = {**PLAIN, "align": "true"}
+WARM = {**ROTATED, "warm_start": "true", "loop.learning_rate": "1e-3"}
+HALF = {**WARM, "new_share": "0.5"}
+VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
+    "plain": ("plain L2, from a random head", PLAIN),
+    "rotated": ("+ specialist rotated towards the deployed model", ROTATED),
+    "warm": ("+ warm start, a quarter of the learning rate", WARM),
+    "half": ("+ half of each batch is new", HALF),
+    "ensemble": ("+ ensemble of targets, members chosen on val", {**HALF, "targets": "ensemble"}),
+    "neighbours": (
+        "+ neighbourhood term, weight 0.1",
+        {**HALF, "targets": "ensemble", "neighbours_weight": "0.1"},
+    ),
+}
+Chain = list[dict[str, GrowthFigures]]
+
+
+def deployed_run(catalogue: Catalogue, path: Path, seed: int) -> None:
+    """Train the six verticals, unless that is done."""
+    if not (path / "unified" / "config.json").exists():
+        old = tuple(name for name in catalogue.verticals if name not in ADDED)
+        recipe = Recipe(
+            seed=seed,
+            data=DataConfig(verticals=old),
+            evaluation=EvaluationConfig(baselines=(), resamples=100),
+        )
+        train(catalogue, path, recipe, report=False)
+
+
+def grown_chain(
+    catalogue: Catalogue, deployed: Path, path: Path, features: Path, changes: dict[str, str]
+) -> Chain:
+    """Grow a copy of a run three times; cached features are shared between the chains."""
+    if not path.exists():
+        temporary = path.with_suffix(".partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        shutil.copytree(deployed / "unified", temporary / "unified")
+        for name in ("recipe.toml", "groups.json"):
+            shutil.copy(deployed / name, temporary / name)
+        temporary.rename(path)
+    chain = []
+    settings = [f"grow.{key}={value}" for key, value in changes.items()]
+    for number, vertical in enumerate(ADDED, start=1):
+        cache, shared = path / "grown" / f"{number}-{vertical}" / "cache", features / str(number)
+        cache.mkdir(parents=True, exist_ok=True)
+        for folder in shared.glob("features-*"):
+            if not (cache / folder.name).exists():
+                (cache / folder.name).symlink_to(folder.resolve())
+        result = grow(path, catalogue, vertical, settings=settings, force=True)
+        chain.append(result.figures)
+        for folder in cache.glob("features-*"):
+            if not folder.is_symlink():
+                shared.mkdir(parents=True, exist_ok=True)
+                shutil.copytree(folder, shared / folder.name, dirs_exist_ok=True)
+        print(
+            path.parent.name,
+            path.name,
+            vertical,
+            *(cells([chain], split, number) for split in ("val", "test")),
+        )
+    return chain
+
+
+def points(values: Sequence[float], *, sign: bool = False) -> str:
+    """Mean (and spread over seeds) in per cent."""
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):{'+' if sign else ''}.1f}{spread}"
+
+
+def originals(figures: GrowthFigures, added: Sequence[str]) -> tuple[float, float]:
+    """Old-old and new-old Recall@1 over the queries of the verticals that were deployed first."""
+    kept = [
+        figures.kept.verticals[name]["recall_at_1"] for name in figures.kept.verticals if name not in added
+    ]
+    queries = sum(each.queries for each in kept)
+    return (
+        sum(each.first * each.queries for each in kept) / queries,
+        sum(each.second * each.queries for each in kept) / queries,
+    )
+
+
+def cells(chains: list[Chain], split: str, number: int) -> str:
+    """What one growth did: original verticals, all old ones, the new one, the merged gallery."""
+    figures = [chain[number - 1][split] for chain in chains]
+    pairs = [originals(each, ADDED) for each in figures]
+
+    def of(function: Callable[[GrowthFigures], Difference | None]) -> list[Difference]:
+        return [difference for each in figures if (difference := function(each)) is not None]
+
+    all_old = of(lambda each: each.old)
+    new = of(lambda each: each.kept.verticals[each.new_vertical]["recall_at_1"])
+    specialist = of(lambda each: each.specialist)
+    merged = of(lambda each: each.kept.merged["recall_at_1"])
+    anew = of(lambda each: each.reindexed.merged["recall_at_1"])
+    return " | ".join(
+        [
+            points([first for first, _ in pairs]),
+            points([second - first for first, second in pairs], sign=True),
+            points([each.difference for each in all_old], sign=True),
+            points([each.difference for each in merged], sign=True),
+            points([each.difference for each in anew], sign=True),
+            points([each.first for each in new]),
+            points([each.first for each in specialist]),
+            points([each.second for each in specialist]),
+            points([each.difference for each in specialist], sign=True),
+        ]
+    )
+
+
+def table(found: dict[str, list[Chain]], split: str) -> list[str]:
+    lines = [
+        "| way | growth | originals old-old | new-old | all old, new-old | merged, old queries | re-indexing would add "
+        "| new vertical: deployed | its specialist | grown | grown - specialist |",
+        "|---" * 11 + "|",
+    ]
+    for key, chains in found.items():
+        for number, vertical in enumerate(ADDED, start=1):
+            title = VARIANTS[key][0] if number == 1 else ""
+            lines.append(f"| {title} | {number}: {vertical} | {cells(chains, split, number)} |")
+    return lines
+
+
+def per_vertical(chains: list[Chain], split: str) -> list[str]:
+    """After the last growth, vertical by vertical."""
+    lines = ["| vertical | old-old | new-old | difference | new-new | verdicts |", "|---" * 6 + "|"]
+    last = [chain[-1][split] for chain in chains]
+    for name in last[0].kept.verticals:
+        kept = [each.kept.verticals[name]["recall_at_1"] for each in last]
+        anew = [each.reindexed.verticals[name]["recall_at_1"] for each in last]
+        lines.append(
+            f"| {name}{' (new)' if name == ADDED[-1] else ''} | {points([each.first for each in kept])} "
+            f"| {points([each.second for each in kept])} | {points([each.difference for each in kept], sign=True)} "
+            f"| {points([each.second for each in anew])} | {', '.join(each.verdict for each in kept)} |"
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path(".work/bench-grow"))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    options = parser.parse_args()
+    reuse_freed_memory()
+    place = options.out / "sample.lance"
+    catalogue = Catalogue.open(place) if place.exists() else build_sample(place)
+    found: dict[str, list[Chain]] = {key: [] for key in options.variants}
+    for seed in options.seeds:
+        folder = options.out / f"seed-{seed}"
+        deployed_run(catalogue, folder / "deployed", seed)
+        for key in options.variants:
+            changes = VARIANTS[key][1]
+            found[key].append(
+                grown_chain(catalogue, folder / "deployed", folder / key, folder / "features", changes)
+            )
+    lines = [
+        "# Growing three times in a row",
+        "",
+        f"Sample, six verticals deployed, then {', '.join(ADDED)} one after the other; Recall@1, per cent, mean ± "
+        f"standard deviation over seeds {', '.join(map(str, options.seeds))}. Old-old: the vectors that were indexed "
+        "search each other; new-old: the newest model's queries search them. Each way adds one step to the one above.",
+    ]
+    for split in ("val", "test"):
+        lines += ["", f"## {split}", "", *table(found, split)]
+    lines += ["", "## After three growths, by vertical (test, the last way above)", ""]
+    lines += per_vertical(found[options.variants[-1]], "test")
+    lines += ["", f"Settings: `{json.dumps({key: VARIANTS[key][1] for key in options.variants})}`."]
+    write_atomic(RESULT, "\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,394 @@
+"""Many verticals, one model: what each choice is worth on the bundled sample, for docs/verticals.md.
+
+    OMP_NUM_THREADS=2 python bench/verticals.py [--seeds 0 1 2] [--out .work/bench-sample]
+
+Goes on from the runs of bench/sample.py (and makes them if they are not there): trains one joint triplet model on 1, 2,
+... verticals, variations of the unified model, and measures what one model costs against specialists behind a router.
+Early stopping looks at the validation split, whose figures stand beside those of the test split: choices are made on
+the former. Started again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+from univert.core.allocator import reuse_freed_memory
+from univert.core.files import write_atomic
+from univert.core.run import Run
+from univert.data.bundled import build_sample
+from univert.data.catalogue import Catalogue
+from univert.evaluation.outcomes import query_outcomes
+from univert.training.ensemble import blind_targets
+from univert.training.members import Member
+from univert.training.pipeline import train
+from univert.training.recipe import PolishConfig, Recipe, TargetsConfig, UnifyConfig
+from univert.training.router import trusted
+from univert.training.specialists import train_trial
+from univert.training.stages import Models, train_models
+from univert.training.unify import polish, train_unified, usable
+from univert.training.workshop import Trained, Workshop
+
+HERE = Path(__file__).parent
+SIZES = (64, 128, 256, 512)
+TIMED_QUERIES = 60
+Figures = dict[str, float]
+
+
+def measure(workshop: Workshop, embed: Callable[[np.ndarray], np.ndarray], split: str) -> Figures:
+    """Merged Recall@1 and MAP@R, and the mean within verticals, on one split, in per cent."""
+    here = np.flatnonzero((workshop.splits == split) & (workshop.products >= 0))
+    outcomes = query_outcomes(embed(here), workshop.products[here], workshop.names_of(here))
+    within = [outcome.hits(1).mean() for outcome in outcomes.verticals.values() if outcome is not None]
+    precision = outcomes.merged.average_precision_at_r
+    assert precision is not None
+    return {
+        "R@1": 100 * float(outcomes.merged.hits(1).mean()),
+        "MAP@R": 100 * float(precision.mean()),
+        "within R@1": 100 * float(np.mean(within)),
+    }
+
+
+def of_model(workshop: Workshop, model: Trained) -> dict[str, Figures]:
+    """A model's figures on both splits."""
+    return {
+        split: measure(workshop, lambda at: workshop.source.embed_all(model.embedder, at), split)
+        for split in ("val", "test")
+    }
+
+
+def variants(default: UnifyConfig) -> dict[str, UnifyConfig]:
+    """What is varied, one thing at a time; the default comes first."""
+
+    def targets(**changes: Any) -> UnifyConfig:
+        return replace(default, targets=replace(default.targets, **changes))
+
+    return {
+        "the default": default,
+        "labelled images only": replace(default, unlabelled=False),
+        "no batch normalisation": replace(default, batch_norm=False),
+        "fixed targets, of the image as it is": replace(default, consistent=False),
+        "no alignment": replace(default, targets=TargetsConfig(align=False)),
+        "aligned to the base network": targets(reference="base"),
+        "aligned to each other (generalised Procrustes)": targets(reference="specialists"),
+        "three rounds of alignment": targets(rounds=3),
+        "mean instead of side by side": targets(join="mean"),
+        "random projection instead of PCA": targets(projection="random"),
+        "verticals set apart, offset 0.2": targets(offset=0.2),
+        "verticals set apart, offset 0.4": targets(offset=0.4),
+    }
+
+
+def train_variants(workshop: Workshop, models: Models) -> dict[str, dict[str, Figures]]:
+    """Each variation's figures."""
+    default = replace(workshop.recipe.unify, polish=PolishConfig())
+    found = {}
+    for number, (title, config) in enumerate(variants(default).items()):
+        name = f"bench/unified-{number}"
+        found[title] = of_model(workshop, train_unified(workshop, models.members, name=name, config=config))
+    first = train_unified(workshop, models.members, name="bench/unified-0", config=default)
+    polished = replace(default, polish=PolishConfig(enabled=True))
+    model = polish(workshop, first, models.members, name="bench/polished", config=polished)
+    found["polished with Proxy-NCA beside L2"] = of_model(workshop, model)
+    return found
+
+
+def train_sizes(workshop: Workshop, models: Models) -> dict[str, dict[str, Figures]]:
+    """The unified model and the joint models at several widths; specialists keep theirs."""
+    found = {}
+    for size in SIZES:
+        other = Workshop(
+            workshop.run,
+            workshop.catalogue,
+            replace(workshop.recipe, model=replace(workshop.recipe.model, size=size)),
+        )
+        model = train_unified(
+            other,
+            models.members,
+            name=f"bench/size-{size}",
+            config=replace(other.recipe.unify, polish=PolishConfig()),
+        )
+        found[f"{size}-d"] = of_model(other, model)
+    return found
+
+
+def joint_triplet(workshop: Workshop, order: Sequence[str]) -> list[dict[str, float]]:
+    """One triplet model on the first 1, 2, ... verticals: test Recall@1 within each vertical it was trained on."""
+    test = np.flatnonzero((workshop.splits == "test") & (workshop.products >= 0))
+    names = np.array(workshop.names_of(test))
+    found = []
+    for count in range(1, len(order) + 1):
+        model = train_trial(workshop, order[:count])
+        vectors = workshop.source.embed_all(model.embedder, test)
+        row = {}
+        for name in order[:count]:
+            here = names == name
+            outcome = query_outcomes(vectors[here], workshop.products[test][here], list(names[here])).merged
+            row[name] = 100 * float(outcome.hits(1).mean())
+        found.append(row)
+    return found
+
+
+def routed_figures(workshop: Workshop, own: Member) -> dict[str, Figures]:
+    """Specialists behind a router: each image goes to the specialist of its predicted vertical, query or not."""
+    blocks = len(workshop.vertical_names)
+
+    def embed(positions: np.ndarray) -> np.ndarray:
+        weights = trusted(workshop.vertical_probabilities(positions), 0.0, weighted=False)
+        homes = weights.argmax(axis=1)
+        vectors = np.zeros((len(positions), blocks, own.width), np.float32)
+        for vertical in np.unique(homes):
+            here = np.flatnonzero(homes == vertical)
+            embedder = own.embedders[vertical]
+            vectors[here, vertical, : embedder.size] = workshop.source.embed_all(embedder, positions[here])
+        return vectors.reshape(len(positions), -1)
+
+    return {split: measure(workshop, embed, split) for split in ("val", "test")}
+
+
+def blind_figures(workshop: Workshop, models: Models) -> dict[str, Figures]:
+    """The learning targets themselves, the verticals predicted."""
+    return {
+        split: measure(
+            workshop,
+            lambda at: blind_targets(workshop, models.members, workshop.recipe.unify.targets, at),
+            split,
+        )
+        for split in ("val", "test")
+    }
+
+
+def costs(workshop: Workshop, models: Models) -> list[str]:
+    """Parameters, time and bytes of one query: one model against specialists behind a router."""
+    unified, own = models.unified.embedder.eval(), models.own
+    heads = [list(embedder.head.parameters()) for embedder in own.embedders]
+    trunk = sum(parameter.numel() for parameter in unified.trunk.parameters())
+    router = (unified.feature_size + 1) * len(workshop.vertical_names)
+    own_heads = sum(parameter.numel() for head in heads for parameter in head)
+    positions = np.flatnonzero(workshop.splits == "test")[:TIMED_QUERIES]
+    images = [
+        workshop.loader.load(positions[at : at + 1], np.zeros(1, np.int64)) for at in range(len(positions))
+    ]
+    base = workshop.base.eval()
+
+    def route(features: torch.Tensor) -> int:
+        unit = torch.nn.functional.normalize(features).numpy()
+        return int(workshop.router(unit).argmax())
+
+    def one(image: torch.Tensor) -> None:
+        unified(image)
+
+    def shared(image: torch.Tensor) -> None:
+        features = base.features(image)
+        place = route(features)
+        own.embedders[place].project(features)
+
+    def separate(image: torch.Tensor) -> None:
+        features = base.features(image)
+        own.embedders[route(features)](image)
+
+    times: dict[str, list[float]] = {"one": [], "shared": [], "separate": []}
+    with torch.inference_mode():
+        for image in images:  # side by side, so that a busy machine is as busy for all
+            for name, run in (("one", one), ("shared", shared), ("separate", separate)):
+                started = time.perf_counter()
+                run(image)
+                times[name].append(time.perf_counter() - started)
+    median = {name: 1000 * statistics.median(values[5:]) for name, values in times.items()}
+    count, total = len(own.distinct), sum(parameter.numel() for parameter in unified.parameters())
+    rows = [
+        ("one unified model", total, median["one"]),
+        (
+            f"{count} specialists' heads on one frozen network, and a router",
+            trunk + own_heads + router,
+            median["shared"],
+        ),
+        (
+            f"{count} specialists, each its own network, and a router on another",
+            (1 + count) * trunk + own_heads + router,
+            median["separate"],
+        ),
+    ]
+    lines = ["| | parameters | ms a query | over one model | bytes a vector |", "|---|---|---|---|---|"]
+    for title, parameters, ms in rows:
+        lines.append(
+            f"| {title} | {parameters / 1e6:.1f} M | {ms:.1f} | {ms / median['one']:.2f} | {4 * unified.size} |"
+        )
+    return lines
+
+
+def overhead(workshop: Workshop, models: Models) -> str:
+    """Unify's time over one pass of its members and the training itself, all of it timed in this process."""
+    place = workshop.run.path / "bench" / "overhead"
+    place.mkdir(parents=True, exist_ok=True)
+    fresh = Workshop(Run(place / str(time.time_ns())), workshop.catalogue, workshop.recipe)
+    fresh.__dict__["source"] = workshop.source
+    positions, views = [], []
+    for view in range(workshop.recipe.data.views + 1):
+        shown = np.flatnonzero(fresh.is_train) if view else np.arange(len(fresh.catalogue))
+        positions.append(shown)
+        views.append(np.full(len(shown), view))
+    started = time.perf_counter()
+    with torch.inference_mode():
+        for shown, numbers in zip(positions, views, strict=True):
+            for start in range(0, len(shown), 256):
+                part, which = shown[start : start + 256], numbers[start : start + 256]
+                inputs = fresh.source.load(part, which)
+                for member in models.members:
+                    homes = fresh.verticals[part] if member.routed else np.zeros(len(part), int)
+                    for home in np.unique(homes):
+                        fresh.source.run(member.embedders[home], inputs[torch.from_numpy(homes == home)])
+    one_pass = time.perf_counter() - started
+    config = replace(workshop.recipe.unify, polish=PolishConfig())
+    started = time.perf_counter()
+    model = train_unified(fresh, models.members, name="unified", config=config)
+    total = time.perf_counter() - started
+    training = float(model.record["seconds"])
+    ratio = total / (one_pass + training)
+    return (
+        f"Unify took {total:.1f} s: {ratio:.2f} times one pass of its {len(models.members)} members over "
+        f"{sum(map(len, positions)):,} images and views ({one_pass:.1f} s) and the training itself ({training:.1f} s). "
+        f"Images with a target: {len(usable(fresh, config)):,}."
+    )
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.1f} ± {spread:.1f}"
+
+
+def table(runs: list[dict[str, dict[str, Figures]]]) -> list[str]:
+    """A line a variation: mean and spread over the seeds."""
+    lines = [
+        "| | val R@1 | val MAP@R | test R@1 | test MAP@R | test within R@1 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for title in runs[0]:
+        cells = [
+            mean_and_spread([run[title][split][name] for run in runs])
+            for split, name in (
+                ("val", "R@1"),
+                ("val", "MAP@R"),
+                ("test", "R@1"),
+                ("test", "MAP@R"),
+                ("test", "within R@1"),
+            )
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
+def joint_table(runs: list[list[dict[str, float]]], order: Sequence[str]) -> list[str]:
+    """Rows: verticals trained together; columns: Recall@1 in each of them."""
+    lines = ["| verticals | " + " | ".join(order) + " | mean |", "|---" * (len(order) + 2) + "|"]
+    for count in range(len(order)):
+        means = {name: statistics.mean(run[count][name] for run in runs) for name in order[: count + 1]}
+        cells = [f"{means[name]:.1f}" if name in means else "" for name in order]
+        lines.append(f"| {count + 1} | {' | '.join(cells)} | {statistics.mean(means.values()):.1f} |")
+    return lines
+
+
+def draw(runs: list[list[dict[str, float]]], order: Sequence[str], path: Path) -> None:
+    """Recall@1 of each vertical, as more verticals are trained with it."""
+    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
+    figure, axes = plt.subplots(figsize=(8.4, 4.6))
+    for number, name in enumerate(order):
+        counts = range(number + 1, len(order) + 1)
+        values = [statistics.mean(run[count - 1][name] for run in runs) for count in counts]
+        axes.plot(counts, values, marker="o", ms=4, lw=1.6, label=name, color=plt.get_cmap("tab10")(number))
+    means = [
+        statistics.mean(statistics.mean(run[count - 1].values()) for run in runs)
+        for count in range(1, len(order) + 1)
+    ]
+    axes.plot(range(1, len(order) + 1), means, color="black", lw=2.4, ls="--", label="mean of those trained")
+    axes.set_xlabel("verticals trained together, in the order of the legend")
+    axes.set_ylabel("test Recall@1 within the vertical, %")
+    axes.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path(".work/bench-sample"))
+    options = parser.parse_args()
+    reuse_freed_memory()
+    place = options.out / "sample.lance"
+    catalogue = Catalogue.open(place) if place.exists() else build_sample(place)
+    varied, sized, joined, against = [], [], [], []
+    order: list[str] = []
+    for seed in options.seeds:
+        recipe = Recipe(seed=seed)
+        train(catalogue, options.out / f"seed-{seed}", recipe, report=False)
+        workshop = Workshop(Run(options.out / f"seed-{seed}"), catalogue, recipe)
+        models = train_models(workshop)
+        if not order:
+            order = sorted(workshop.vertical_names, key=lambda name: -_own_recall(models, name))
+        joined.append(joint_triplet(workshop, order))
+        varied.append(train_variants(workshop, models))
+        sized.append(train_sizes(workshop, models))
+        against.append(
+            {
+                "specialists behind the router": routed_figures(workshop, models.own),
+                "learning targets, verticals predicted": blind_figures(workshop, models),
+                "unified": of_model(workshop, models.unified),
+            }
+        )
+        print(f"seed {seed}: {against[-1]['unified']['test']}", flush=True)
+    lines = [
+        "# Many verticals, one model: the bundled sample",
+        "",
+        f"Per cent, mean ± standard deviation over seeds {', '.join(map(str, options.seeds))}. "
+        "R@1 and MAP@R are those of the merged gallery.",
+        "",
+        "## The unified model, one thing changed at a time",
+        "",
+        *table(varied),
+        "",
+        "## Width of the embedding",
+        "",
+        *table(sized),
+        "",
+        "## One model against specialists behind a router",
+        "",
+        *table(against),
+        "",
+        *costs(workshop, models),
+        "",
+        overhead(workshop, models),
+        "",
+        "## One joint triplet model on more and more verticals",
+        "",
+        "Test Recall@1 within each vertical; every vertical brings as many steps as its specialist has.",
+        "",
+        *joint_table(joined, order),
+        "",
+        f"Catalogue {catalogue.fingerprint}, torch {torch.__version__}.",
+    ]
+    write_atomic(HERE / "results" / "verticals.md", "\n".join(lines) + "\n")
+    draw(joined, order, HERE.parent / "docs" / "images" / "joint-triplet.png")
+    print("\n".join(lines))
+
+
+def _own_recall(models: Models, name: str) -> float:
+    figures = models.combination.individual[name]
+    return figures[0] if figures else 0.0
+
+
+if __name__ == "__main__":
+    main()

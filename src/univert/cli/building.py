@@ -1,0 +1,69 @@
+"""Commands that build and describe catalogues."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from univert.cli.options import WIDTH, Json, Overwrite, catalogue_app
+
+
+@catalogue_app.command("build", epilog="Example: univert catalogue build photos/ shop.lance --skip-bad")
+def catalogue_build(
+    src: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder vertical/product/image, a CSV or Parquet manifest, or the folder of a public benchmark."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="The catalogue to write.")],
+    link: Annotated[
+        bool, typer.Option("--link", help="Keep the images where they are and store their place.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad rows out and list them in rejected.csv.")
+    ] = False,
+    overwrite: Overwrite = False,
+    background: Annotated[
+        str,
+        typer.Option(
+            help="Colour behind transparent images in reports, as RRGGBB; models have model.background_rgb."
+        ),
+    ] = "ffffff",
+    as_json: Json = False,
+) -> None:
+    """Build a catalogue from a folder tree or a manifest."""
+    from univert.data.build import build_catalogue, parse_background
+    from univert.data.readers import count_rows, open_source
+
+    report = build_catalogue(
+        open_source(src),
+        out,
+        link=link,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+        background_rgb=parse_background(background),
+        total=count_rows(src),
+    )
+    typer.echo(json.dumps(report.to_dict(), indent=1) if as_json else report.summary())
+
+
+@catalogue_app.command("info", epilog="Example: univert catalogue info shop.lance")
+def catalogue_info_command(
+    cat: Annotated[Path, typer.Argument(help="A catalogue.")], as_json: Json = False
+) -> None:
+    """Count what a catalogue holds and flag what will hurt."""
+    from univert.data.catalogue import Catalogue
+    from univert.data.info import catalogue_info, render
+
+    info = catalogue_info(Catalogue.open(cat))
+    if as_json:
+        typer.echo(json.dumps(info.to_dict(), indent=1))
+    else:
+        from rich.console import Console
+
+        render(info, Console(width=None if sys.stdout.isatty() else WIDTH))

@@ -1,0 +1,229 @@
+"""Commands that train: the main job, fine-tuning, growing, the demo, public benchmarks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from univert.cli.options import Device, Json, Names, app, print_table
+
+if TYPE_CHECKING:
+    from univert.training.pipeline import TrainResult
+    from univert.training.recipe import Recipe
+
+
+@app.command(epilog="Example: univert train shop.lance --out runs/shop --set specialists.loss=proxy-nca")
+def train(
+    cat: Annotated[Path, typer.Argument(help="A catalogue.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="A TOML file; what it leaves out takes its default.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="The run folder; an interrupted run goes on where it was.")
+    ] = Path("runs/run"),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change the recipe: key=value, dots for tables.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train specialists, then one unified model; evaluate it and write a report."""
+    from univert.training.pipeline import train as run_training
+
+    if seed is not None:
+        settings = [*(settings or []), f"seed={seed}"]
+    result = run_training(cat, out, _recipe(recipe, settings or []), device=device)
+    _print_results(result, as_json)
+
+
+@app.command(
+    epilog="Example: univert finetune runs/shop/unified shop.lance --triplets verified.csv --out runs/tuned"
+)
+def finetune(
+    model: Annotated[Path, typer.Argument(help="A model folder, specialist or unified.")],
+    cat: Annotated[Path, typer.Argument(help="A catalogue.")],
+    triplets: Annotated[
+        Path,
+        typer.Option(help="Verified image ids: .parquet, .csv or .jsonl with anchor, positive and negative."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="A folder for model/ and finetune.json; interrupted work goes on where it was."),
+    ],
+    on_bad: Annotated[
+        str,
+        typer.Option(help="Triplets that cannot be used: reject the file, or skip them (see rejected.csv)."),
+    ] = "reject",
+    vertical: Names = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a choice: key=value, such as trunk=partial.")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a model on verified triplets; exit 1, and keep the old model, if that made it worse."""
+    from univert.core.config import read_settings
+    from univert.training.clean_triplets import finetune as run_finetuning
+    from univert.training.triplet_lesson import FinetuneConfig
+
+    chosen = [f"data.verticals={json.dumps(vertical)}"] if vertical else []
+    config = read_settings(FinetuneConfig, None, [*(settings or []), *chosen])
+    result = run_finetuning(model, cat, triplets, out, config, on_bad=on_bad, device=device)
+    if as_json:
+        typer.echo(json.dumps(result.results, indent=1))
+    else:
+        from univert.evaluation.console import comparison_table
+
+        typer.echo(result.report.summary())
+        print_table(comparison_table(result.comparison, titles=("before", "after fine-tuning, val split")))
+        before, after = (100 * result.results["triplets_in_order"][when] for when in ("before", "after"))
+        typer.echo(
+            f"triplets with the positive nearer than the negative: {before:.1f}% before, {after:.1f}% after"
+        )
+        typer.echo(f"model   {result.model_path}{'' if result.kept else '  (the old one)'}")
+    if not result.kept:
+        lost = "; ".join(result.results["lost"])
+        typer.echo(f"univert: fine-tuning made it worse, so the old model was kept: {lost}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: univert grow runs/shop shop.lance --vertical hats --index shop.index")
+def grow(
+    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    cat: Annotated[
+        Path, typer.Argument(help="A catalogue with images of the new vertical, and of those the run has.")
+    ],
+    vertical: Annotated[str, typer.Option(help="The vertical to add.")],
+    index_path: Annotated[
+        Path | None,
+        typer.Option("--index", help="Add the vertical to this index, too; nothing else changes."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change the run's recipe: grow.key=value.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Publish in spite of a loss.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Add a vertical to a run's model without indexing again; exit 1 if that would lose anything."""
+    from univert.data.catalogue import Catalogue
+    from univert.evaluation.growth_table import growth_table
+    from univert.search.lance_store import LanceIndex
+    from univert.serving.indexing import add_vertical_to_index
+    from univert.training.grow import grow as run_growth
+
+    catalogue = Catalogue.open(cat)
+    indexed_by = None if index_path is None else LanceIndex.open(index_path).model_fingerprint
+    result = run_growth(
+        *(run, catalogue, vertical),
+        indexed_by=indexed_by,
+        settings=settings or [],
+        force=force,
+        device=device,
+    )
+    added = 0
+    if index_path is not None and result.published:
+        added = add_vertical_to_index(
+            *(load_model(result.index_model_path, device), catalogue.select(vertical=vertical)),
+            *(index_path, vertical),
+            compatible_models=result.compatible_models,
+        )
+    if as_json:
+        typer.echo(json.dumps({**result.to_dict(), "images_indexed": added}, indent=1))
+    else:
+        for figures in result.figures.values():
+            print_table(growth_table(figures))
+        if result.published:
+            typer.echo(f"deployed   {result.model_path} ({result.reason})")
+        if index_path is not None and result.published:
+            typer.echo(f"index      {index_path}: {f'{added:,} images added' if added else 'nothing to add'}")
+    if not result.published:
+        typer.echo(f"univert: not published: {result.reason}; --force publishes all the same", err=True)
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: univert demo --out runs/demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the catalogue, the run and the index go.")] = Path(
+        "runs/demo"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """The whole job on the bundled sample: five artists' emoji, nine verticals."""
+    from univert.demo import run_demo
+
+    run_demo(out, seed=seed, device=device, say=typer.echo)
+
+
+@app.command(
+    epilog="Example: univert reproduce cars196 --root data/cars196 --loss proxy-nca --out runs/cars196"
+)
+def reproduce(
+    dataset: Annotated[str, typer.Argument(help="cub200, cars196, sop or inshop.")],
+    root: Annotated[Path, typer.Option(help="The data set's folder, in its official layout.")],
+    loss: Annotated[str, typer.Option(help="A loss by name, such as proxy-nca or triplet.")] = "proxy-nca",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="document: Inception with BN, 64-d; modern: ResNet-50, 2048-d, ProxyNCA++'s settings."
+        ),
+    ] = "document",
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; runs/DATASET-LOSS-PROTOCOL-SEED if not given.")
+    ] = None,
+    pretrained: Annotated[
+        bool, typer.Option(help="Start from ImageNet weights, or from random ones.")
+    ] = True,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Refuse a data set whose counts are not the published ones.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train and measure on a public benchmark by a published protocol."""
+    from univert.evaluation.console import reproduction_table
+    from univert.training.reproduce import check_choices
+    from univert.training.reproduce import reproduce as run_reproduction
+
+    choices = check_choices(dataset, loss, protocol)
+    result = run_reproduction(
+        *(choices.dataset, root, out or Path("runs") / f"{dataset}-{loss}-{protocol}-{seed}"),
+        loss=choices.loss,
+        protocol=choices.protocol,
+        pretrained=pretrained,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        verify=verify,
+    )
+    if as_json:
+        typer.echo(json.dumps({"figures": result.figures(), "published": result.published}, indent=1))
+    else:
+        print_table(reproduction_table(f"{dataset}, {loss}, {protocol}", result.figures(), result.published))
+        typer.echo(f"model   {result.path / 'model'}")
+
+
+def _recipe(path: Path | None, settings: list[str]) -> Recipe:
+    from univert.core.config import read_settings
+    from univert.training.recipe import Recipe
+
+    return read_settings(Recipe, path, settings)
+
+
+def _print_results(result: TrainResult, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result.results, indent=1))
+        return
+    from univert.evaluation.console import choice_table, combination_table, results_table
+
+    print_table(combination_table(result.results["combination"]))
+    print_table(choice_table(result.results["choice"]))
+    print_table(results_table(result.results))
+    typer.echo(f"model   {result.model_path}\nreport  {result.path / 'report.html'}")

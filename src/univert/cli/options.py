@@ -1,0 +1,45 @@
+"""What all commands share: the applications, common options, and how tables are printed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+WIDTH = 110  # of tables where nobody says how wide the terminal is
+
+app = typer.Typer(
+    name="univert",
+    help="One embedding model, a searchable index and visual search for catalogues with many product verticals.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=True,
+)
+catalogue_app = typer.Typer(help="Build a catalogue of images, or look at one.", no_args_is_help=True)
+app.add_typer(catalogue_app, name="catalogue")
+app.add_typer(catalogue_app, name="catalog", hidden=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Device = Annotated[
+    str, typer.Option(help="A torch device such as cpu or cuda:1; auto takes CUDA where it is.")
+]
+Names = Annotated[list[str] | None, typer.Option(help="Only these verticals; give it again for several.")]
+
+
+def load_model(path: Path, device: str) -> Any:
+    """A saved model on a device, `auto` or as torch names it."""
+    from univert.core.device import choose_device
+    from univert.models.embedder import Embedder
+
+    return Embedder.from_pretrained(path).to(choose_device(device))
+
+
+def print_table(table: Any) -> None:
+    """Print a table as wide as the terminal."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)

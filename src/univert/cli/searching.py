@@ -1,0 +1,85 @@
+"""Commands that use a model: vectors of images, an index, a search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from univert.cli.options import Device, Json, Names, Overwrite, app, load_model, print_table
+
+
+@app.command(epilog="Example: univert embed runs/shop/unified photo.jpg other.png --out vectors.npy")
+def embed(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    out: Annotated[Path, typer.Option(help="A .npy file: float32, one unit row an image.")],
+    device: Device = "auto",
+) -> None:
+    """Turn image files into vectors."""
+    import io
+
+    import numpy as np
+
+    from univert.core.files import write_atomic
+
+    vectors = load_model(model, device).embed(images, progress=True)
+    buffer = io.BytesIO()
+    np.save(buffer, vectors)
+    write_atomic(out, buffer.getvalue())
+    typer.echo(f"{out}: {vectors.shape[0]} vectors of size {vectors.shape[1]}")
+
+
+@app.command(epilog="Example: univert index runs/shop/unified shop.lance shop.index")
+def index(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    cat: Annotated[Path, typer.Argument(help="A catalogue.")],
+    out: Annotated[Path, typer.Argument(metavar="INDEX", help="The index to write.")],
+    vertical: Names = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+) -> None:
+    """Embed a catalogue into a searchable index."""
+    from univert.data.catalogue import Catalogue
+    from univert.serving.indexing import index_catalogue
+
+    report = index_catalogue(
+        load_model(model, device), Catalogue.open(cat).select(vertical=vertical), out, overwrite=overwrite
+    )
+    kind = "approximate" if report.approximate else "exact"
+    typer.echo(
+        f"{report.path}: {report.images:,} images of size {report.size} in {report.seconds:.0f} s, {kind} search"
+    )
+
+
+@app.command(epilog="Example: univert search runs/shop/unified shop.index photo.jpg --k 5 --out found.html")
+def search(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    index_path: Annotated[Path, typer.Argument(metavar="INDEX", help="An index made with this model.")],
+    image: Annotated[Path, typer.Argument(help="The photo to search with.")],
+    k: Annotated[int, typer.Option(min=1, help="How many results.")] = 10,
+    vertical: Names = None,
+    out: Annotated[Path | None, typer.Option(help="Write the results with pictures as an HTML page.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Find the images of an index that are nearest to a photo."""
+    from univert.core.files import write_atomic
+    from univert.search.lance_store import LanceIndex
+    from univert.serving.console import hits_table
+    from univert.serving.grid import render_grid
+    from univert.serving.lookup import search_image
+
+    opened = LanceIndex.open(index_path)
+    where = {"vertical": vertical} if vertical else None
+    hits = search_image(load_model(model, device), opened, image, k=k, where=where)
+    if out is not None:
+        write_atomic(out, render_grid(image, hits, opened, vertical=", ".join(vertical or []) or None))
+    if as_json:
+        typer.echo(json.dumps([hit.to_dict() for hit in hits], indent=1))
+    else:
+        print_table(hits_table(hits))
+        if out is not None:
+            typer.echo(f"pictures: {out}")

@@ -1,0 +1,275 @@
+"""Clean triplets: verified (anchor, positive, negative), checked against the catalogue (Unified FIG. 6)."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from univert.core.errors import BadInputError
+from univert.core.files import fingerprint
+from univert.core.progress import progress_bar
+from univert.data.catalogue import Catalogue
+from univert.data.problems import Problem, ProblemLog
+from univert.data.triplet_rows import ROLES, TripletRow, count_triplet_rows, read_triplet_rows
+
+SHOWN_PER_KIND = 3
+"""How many problems of each kind a report names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TripletReport:
+    """What a file of triplets held.
+
+    Attributes:
+        path: the file.
+        rows: triplets in it.
+        used: of them, those that can be learned from.
+        unlabelled: of those used, the ones with an image whose product the catalogue does not know.
+        rejected: those that cannot be used.
+        problems: how many problems of each kind there are; a triplet may have several.
+        examples: the first three of each kind.
+        verticals: triplets used in each vertical.
+        rejected_csv: the file that lists every problem; null if none was asked for.
+    """
+
+    path: Path
+    rows: int
+    used: int
+    unlabelled: int
+    rejected: int
+    problems: dict[str, int]
+    examples: dict[str, list[str]]
+    verticals: dict[str, int]
+    rejected_csv: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, for JSON."""
+        values = {**vars(self), "path": str(self.path)}
+        return {**values, "rejected_csv": None if self.rejected_csv is None else str(self.rejected_csv)}
+
+    def summary(self) -> str:
+        """The report in words: one line, and below it the problems with their examples."""
+        lines = [f"{self.path}: {self.used:,} of {self.rows:,} triplets can be used"]
+        for kind, count in self.problems.items():
+            lines.append(f"  {count:,} x {kind}")
+            lines += [f"    {example}" for example in self.examples[kind]]
+        return "\n".join(lines)
+
+
+class TripletProblemsError(BadInputError):
+    """Triplets that cannot be used: the message counts each kind and names the first few.
+
+    Attributes:
+        report: the counts.
+    """
+
+    def __init__(self, advice: str, report: TripletReport) -> None:
+        super().__init__(f"{report.summary()}\n{advice}")
+        self.report = report
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CleanTriplets:
+    """Triplets that can be learned from, in the order of their file; all numbers are positions in the catalogue.
+
+    Attributes:
+        anchors: an image each.
+        positives: another image of the anchor's product.
+        negatives: an image of another product of the same vertical.
+        report: what the file held.
+    """
+
+    anchors: Int64[np.ndarray, "T"]
+    positives: Int64[np.ndarray, "T"]
+    negatives: Int64[np.ndarray, "T"]
+    report: TripletReport
+
+    def __len__(self) -> int:
+        return len(self.anchors)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the triplets, wherever their file lies."""
+        rows = np.stack([self.anchors, self.positives, self.negatives])
+        return fingerprint(rows.astype("<i8").tobytes())
+
+
+def read_clean_triplets(
+    path: Path | str, catalogue: Catalogue, *, on_bad: str = "reject", rejected_csv: Path | None = None
+) -> CleanTriplets:
+    """Read verified triplets of image ids and check them against the catalogue.
+
+    A triplet cannot be used if an id is missing or unknown, an image is in it twice or is not in the training split
+    (held-out images are never learned from), anchor and positive are of different products or verticals, the negative
+    is of another vertical or of the anchor's product, or if the file has it already or says the opposite elsewhere.
+
+    An image whose product is unknown may be in any place: whoever verified the triplet knew more than the
+    catalogue, and its vertical is still checked.
+
+    Args:
+        path: see `univert.data.triplet_rows.read_triplet_rows`.
+        catalogue: with the images; give a selection to leave the other verticals' out.
+        on_bad: `reject` raises an error if any triplet cannot be used, `skip` leaves those out.
+        rejected_csv: where to list every problem; null writes no list.
+
+    Raises:
+        TripletProblemsError: triplets that cannot be used, or none that can.
+        BadInputError: the file cannot be read, or an unknown `on_bad`.
+    """
+    if on_bad not in ("reject", "skip"):
+        raise BadInputError(f"on_bad must be 'reject' or 'skip', got {on_bad!r}")
+    path = Path(path)
+    checks = _Checks(catalogue)
+    examples: defaultdict[str, list[str]] = defaultdict(list)
+    good: list[tuple[int, int, int]] = []
+    with (
+        ProblemLog(rejected_csv) as log,
+        progress_bar("Checking triplets", count_triplet_rows(path), unit="triplets") as advance,
+    ):
+        for row in read_triplet_rows(path):
+            log.rows += 1
+            problems = [row] if isinstance(row, Problem) else checks.problems(row)
+            if problems:
+                log.reject(problems)
+                for problem in problems:
+                    if len(examples[problem.kind]) < SHOWN_PER_KIND:
+                        examples[problem.kind].append(_example(problem))
+            elif isinstance(row, TripletRow):
+                good.append(checks.accept(row))
+            advance(1)
+    table = np.array(good, np.int64).reshape(-1, len(ROLES))
+    verticals = Counter(checks.verticals[anchor] for anchor, _, _ in good)
+    report = TripletReport(
+        path=path,
+        rows=log.rows,
+        used=len(good),
+        unlabelled=sum(any(checks.products[image] is None for image in row) for row in good),
+        rejected=log.rejected,
+        problems=dict(log.counts.most_common()),
+        examples=dict(examples),
+        verticals=dict(sorted(verticals.items())),
+        rejected_csv=rejected_csv,
+    )
+    if not good:
+        advice = "No triplet is left: the ids must be those of training images of this catalogue."
+        raise TripletProblemsError(advice, report)
+    if report.rejected and on_bad == "reject":
+        raise TripletProblemsError("Fix these, or leave them out with --on-bad skip (on_bad='skip').", report)
+    anchors, positives, negatives = table.T.copy()
+    return CleanTriplets(anchors=anchors, positives=positives, negatives=negatives, report=report)
+
+
+class _Checks:
+    """What the catalogue says of a triplet, and what the triplets accepted so far do."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.products: list[str | None] = catalogue.column("product").tolist()
+        self.verticals: list[str] = catalogue.column("vertical").tolist()
+        self._splits: list[str | None] = catalogue.column("split").tolist()
+        self._position = {name: place for place, name in enumerate(catalogue.column("id").tolist())}
+        self._known_products = {product for product in self.products if product is not None}
+        self._lines: dict[tuple[int, int, int], str] = {}
+        self._said: dict[tuple[int, int], tuple[bool, str]] = {}
+
+    def problems(self, row: TripletRow) -> list[Problem]:
+        """All that keeps a triplet out; empty for a good one."""
+        found = [*self._of_ids(row)]
+        if found:
+            return found
+        images = self._images(row)
+        found = [*self._of_images(row, images), *self._of_labels(row, images)]
+        return found or [*self._against_others(row, images)]
+
+    def accept(self, row: TripletRow) -> tuple[int, int, int]:
+        """Remember a good triplet; its positions."""
+        images = self._images(row)
+        self._lines[images] = row.origin
+        for pair, same in _claims(images):
+            if not self._both_labelled(pair):
+                self._said.setdefault(pair, (same, row.origin))
+        return images
+
+    def _images(self, row: TripletRow) -> tuple[int, int, int]:
+        anchor, positive, negative = (self._position[name or ""] for name in row.ids)
+        return anchor, positive, negative
+
+    def _of_ids(self, row: TripletRow) -> list[Problem]:
+        found = []
+        for role, name in zip(ROLES, row.ids, strict=True):
+            if name is None:
+                found.append(_problem(row, "missing id", f"no {role}", "give the id of an image"))
+            elif name not in self._position:
+                fix = "give the id of an image of the catalogue"
+                if name in self._known_products:
+                    fix = "that is a product; give the id of one of its images"
+                found.append(_problem(row, "unknown id", f"{role} {name!r}", fix))
+        return found
+
+    def _of_images(self, row: TripletRow, images: tuple[int, int, int]) -> list[Problem]:
+        found = []
+        if len(set(images)) < len(images):
+            detail = ", ".join(repr(name) for name in row.ids)
+            found.append(_problem(row, "one image twice", detail, "give three different images"))
+        for role, name, image in zip(ROLES, row.ids, images, strict=True):
+            split = self._splits[image]
+            if split != "train":
+                fix = "what measures a model is never learned from: take training images"
+                kind = f"image of the {split} split" if split else "image of no split"
+                found.append(_problem(row, kind, f"{role} {name!r}", fix))
+        return found
+
+    def _of_labels(self, row: TripletRow, images: tuple[int, int, int]) -> list[Problem]:
+        products, verticals = ([column[i] for i in images] for column in (self.products, self.verticals))
+        anchor, positive, negative = products
+        found = []
+        if verticals[1] != verticals[0]:
+            detail = f"{verticals[0]!r} and {verticals[1]!r}"
+            found.append(
+                _problem(row, "positive of another vertical", detail, "one product has one vertical")
+            )
+        elif None not in (anchor, positive) and anchor != positive:
+            fix = "correct the triplet, or the catalogue's labels"
+            found.append(_problem(row, "positive of another product", f"{anchor!r} and {positive!r}", fix))
+        if verticals[2] != verticals[0]:
+            fix = "take a negative of the anchor's vertical (Unified eq. 1)"
+            detail = f"{verticals[0]!r} and {verticals[2]!r}"
+            found.append(_problem(row, "negative of another vertical", detail, fix))
+        elif negative is not None and negative in (anchor, positive):
+            fix = "take another product, or correct the catalogue's labels"
+            found.append(_problem(row, "negative of the same product", f"{negative!r}", fix))
+        return found
+
+    def _against_others(self, row: TripletRow, images: tuple[int, int, int]) -> list[Problem]:
+        if images in self._lines:
+            return [_problem(row, "duplicate", f"as {self._lines[images]}", "remove one of them")]
+        for pair, same in _claims(images):
+            earlier, origin = self._said.get(pair, (same, ""))
+            if earlier != same:
+                verb = "the same product" if earlier else "different products"
+                first, second = (row.ids[images.index(image)] for image in pair)
+                detail = f"{origin} has {first!r} and {second!r} as {verb}"
+                return [_problem(row, "contradiction", detail, "verify the two again")]
+        return []
+
+    def _both_labelled(self, pair: tuple[int, int]) -> bool:
+        return all(self.products[image] is not None for image in pair)
+
+
+def _claims(images: tuple[int, int, int]) -> list[tuple[tuple[int, int], bool]]:
+    """What a triplet says of its pairs: whether the two show one product."""
+    anchor, positive, negative = images
+    pairs = [(anchor, positive, True), (anchor, negative, False), (positive, negative, False)]
+    return [((min(a, b), max(a, b)), same) for a, b, same in pairs]
+
+
+def _problem(row: TripletRow, kind: str, detail: str, fix: str) -> Problem:
+    return Problem(kind=kind, origin=row.origin, detail=detail, fix=fix)
+
+
+def _example(problem: Problem) -> str:
+    return f"{Path(problem.origin).name}: {problem.detail}; {problem.fix}"

@@ -1,0 +1,145 @@
+"""The two maps of a report as one picture for a document (Unified FIG. 3), with the numbers of separation below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from univert.core.errors import BadInputError
+from univert.evaluation.inputs import check_length, check_vectors
+from univert.evaluation.mapdata import A_VERTICAL, POINTS, layouts_of
+from univert.evaluation.maps import sample_for_map
+from univert.evaluation.separation import Separation, separation
+
+_COLOURS = (
+    *("#466be7", "#d2536a", "#5a7206", "#9c4182", "#a19b05"),
+    *("#00a3d5", "#2a32bc", "#7d0005", "#5d2467"),
+)
+"""Those of the report's light page: apart under every kind of colour-blindness."""
+
+_MARKS = ("o", "s", "^", "D")
+_FORMATS = (".svg", ".png", ".pdf")
+
+
+def save_map_figure(
+    path: Path | str,
+    vectors: npt.NDArray[np.float32],
+    verticals: Sequence[str],
+    *,
+    targets: npt.NDArray[np.float32] | None = None,
+    products: Sequence[str | None] | None = None,
+    per_vertical: int = A_VERTICAL,
+    total: int = POINTS,
+    seed: int = 0,
+) -> list[Separation]:
+    """Draw the learning targets and the unified embeddings of the same images side by side.
+
+    Needs matplotlib, which Univert does not depend on otherwise. The same arguments give the same picture.
+
+    Args:
+        path: the file to write: `.svg`, `.png` or `.pdf`. A folder that is missing is made.
+        vectors: (N, D) unit vectors by the unified model.
+        verticals: N names.
+        targets: (N, D2) learning targets of the same images; null draws the embeddings alone.
+        products: N names, null for an unlabelled image; where given, products are drawn whole or not at all.
+        per_vertical: the most images to draw of one vertical; the numbers are over those drawn, too.
+        total: the most images to draw in all; 9 s of t-SNE for 3,000 of each, 90 s for 18,000.
+        seed: of the sample and t-SNE.
+
+    Returns:
+        the numbers of separation, of the targets first where there are any.
+
+    Raises:
+        BadInputError: arguments that do not fit, another file format, or matplotlib is missing.
+    """
+    path = Path(path)
+    if path.suffix not in _FORMATS:
+        raise BadInputError(f"path must end in {', '.join(_FORMATS)}, got {path.name!r}; choose one of them")
+    spaces = {"Unified embeddings": check_vectors(vectors)}
+    check_length(verticals, len(vectors), name="verticals", of="vectors")
+    if targets is not None:
+        check_length(targets, len(vectors), name="targets", of="vectors")
+        spaces = {"Learning targets": check_vectors(targets, name="targets"), **spaces}
+    names = products if products is not None else [None] * len(vectors)
+    rows = sample_for_map(verticals, names, per_vertical=per_vertical, total=total, seed=seed)
+    drawn = [verticals[row] for row in rows]
+    layouts = layouts_of([np.asarray(space[rows], dtype=np.float32) for space in spaces.values()], seed=seed)
+    numbers = [separation(space[rows], drawn) for space in spaces.values()]
+    _draw(path, dict(zip(spaces, layouts, strict=True)), numbers, np.asarray(drawn))
+    return numbers
+
+
+def _draw(
+    path: Path,
+    layouts: dict[str, npt.NDArray[np.float32]],
+    numbers: Sequence[Separation],
+    verticals: npt.NDArray[Any],
+) -> None:
+    try:
+        from matplotlib import rc_context
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise BadInputError(
+            "save_map_figure needs matplotlib, which is not installed; pip install matplotlib"
+        ) from None
+    names = sorted(set(verticals.tolist()))
+    size = 0.5 + 7 / (1 + len(verticals) / 1000)
+    # A salt of its own keeps the identifiers of an SVG the same from one writing to the next.
+    with rc_context({"svg.hashsalt": "univert", "font.size": 9}):
+        figure = Figure(figsize=(5.2 * len(layouts), 6.1), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(1, len(layouts), squeeze=False)[0]
+        for letter, axes, (title, points), found in zip("ab", panels, layouts.items(), numbers, strict=False):
+            for place, name in enumerate(names):
+                here = points[verticals == name]
+                axes.scatter(
+                    here[:, 0],
+                    here[:, 1],
+                    s=size,
+                    color=_COLOURS[place % len(_COLOURS)],
+                    marker=_MARKS[place % len(_MARKS)],
+                    linewidths=0,
+                    rasterized=True,
+                    label=_literal(name),
+                )
+            axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", xticks=[], yticks=[])
+            axes.set_title(f"({letter}) {title}" if len(layouts) > 1 else title, loc="left", fontsize=11)
+            axes.set_xlabel(_caption(found), loc="left", color="#5c6068")
+            for side in axes.spines.values():
+                side.set_color("#e4e1d9")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower left",
+            ncols=min(len(names), 5 * len(layouts)),
+            frameon=False,
+            markerscale=(28 / size) ** 0.5,
+            handletextpad=0.1,
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # No date and no version: the same picture is the same file.
+        bare = {".svg": {"Date": None, "Creator": None}, ".png": {"Software": None}}
+        figure.savefig(path, dpi=150, metadata=bare.get(path.suffix, {"CreationDate": None}))
+
+
+def _caption(found: Separation) -> str:
+    if found.purity is None or len(found.verticals) < 2:
+        return ""
+    lines = [f"nearest other image of the same vertical: {100 * found.purity:.1f}%"]
+    if found.own_energy is not None and found.other_energy is not None:
+        lines.append(
+            f"energy in its own {found.directions} leading directions: {100 * found.own_energy:.1f}%,"
+            f" in another vertical's: {100 * found.other_energy:.1f}%"
+        )
+    return "\n".join(lines)
+
+
+def _literal(name: str) -> str:
+    """A name that matplotlib neither reads as a formula nor, for a leading underscore, leaves out."""
+    return f"\N{ZERO WIDTH SPACE}{name}".replace("$", r"\$")

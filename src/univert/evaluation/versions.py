@@ -1,0 +1,235 @@
+"""Two versions of a model and one index: do queries by the new one find what the old one stored?
+
+The figures of an index that grows by a vertical, all leave-one-out:
+
+- *old-old*: the stored vectors search the stored vectors. The deployed model's embeddings, or, after repeated growth,
+  those by whichever model indexed the vertical; so losses that add up are seen.
+- *new-old*: the new model's queries search the stored vectors; those of the new vertical, its own.
+- *new-new*: the new model on both sides, which is what indexing all anew would give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from univert.evaluation.compare import Comparison, Difference, compare_outcomes
+from univert.evaluation.inputs import Codes, Vectors, check_length, check_vectors, label_codes
+from univert.evaluation.outcomes import (
+    LabelledRows,
+    Names,
+    Outcomes,
+    check_one_vertical_each,
+    pooled,
+)
+from univert.evaluation.ranking import QueryOutcome, rank_queries
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowthFigures:
+    """What growing by one vertical does, on one split.
+
+    Attributes:
+        split: `val` or `test`.
+        new_vertical: its name.
+        kept: old-old to new-old within each old vertical, and deployed to new within the new one (which is not indexed
+            yet: the deployed model on both sides); merged: the old verticals' queries in the gallery of all verticals.
+        reindexed: new-old to new-new, likewise: what indexing all anew would gain.
+        old: old-old to new-old, the queries of all old verticals together, each searching its own vertical; null
+            without any.
+        specialist: the new vertical's specialist to the new model, within the vertical; null without queries.
+        new_merged: deployed to new, the new vertical's queries in the gallery of all verticals; null without queries.
+        nearness: by old vertical, mean cosine of the new model's vectors with the stored ones.
+    """
+
+    split: str
+    new_vertical: str
+    kept: Comparison
+    reindexed: Comparison
+    old: Difference | None
+    specialist: Difference | None
+    new_merged: Difference | None
+    nearness: dict[str, float]
+
+    def lost(self) -> list[str]:
+        """Where the new model is significantly worse, `merged` among them."""
+        return self.kept.worse()
+
+    def unmeasured(self) -> list[str]:
+        """The verticals without any query, about which nothing can be said."""
+        return [name for name in [*self.nearness, self.new_vertical] if name not in self.kept.verticals]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON; `from_dict` reads it back."""
+
+        def plain(difference: Difference | None) -> dict[str, Any] | None:
+            return None if difference is None else difference.to_dict()
+
+        return {
+            "split": self.split,
+            "new_vertical": self.new_vertical,
+            "kept": self.kept.to_dict(),
+            "reindexed": self.reindexed.to_dict(),
+            "old": plain(self.old),
+            "specialist": plain(self.specialist),
+            "new_merged": plain(self.new_merged),
+            "nearness": self.nearness,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GrowthFigures:
+        """What `to_dict` gave, back again."""
+        single = {
+            name: None if values[name] is None else Difference.from_dict(values[name])
+            for name in ("old", "specialist", "new_merged")
+        }
+        return cls(
+            split=values["split"],
+            new_vertical=values["new_vertical"],
+            kept=Comparison.from_dict(values["kept"]),
+            reindexed=Comparison.from_dict(values["reindexed"]),
+            nearness=dict(values["nearness"]),
+            **single,
+        )
+
+
+def growth_figures(
+    split: str,
+    new_vertical: str,
+    *,
+    stored: Vectors,
+    new: Vectors,
+    specialist: Vectors,
+    products: Names,
+    verticals: Sequence[str],
+    tolerance: float = 0.01,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> GrowthFigures:
+    """Measure a growth on the images of one split.
+
+    Args:
+        split: its name.
+        new_vertical: the vertical that is added.
+        stored: (N, D) vectors in the index; rows of the new vertical by the deployed model.
+        new: (N, D) vectors of the same images by the new model.
+        specialist: (M, E) by the new vertical's specialist, of the new vertical's rows alone.
+        products: N products, null or negative: unlabelled.
+        verticals: N vertical names.
+        tolerance: see `compare_vectors`.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        BadInputError: arguments that do not fit, or no query in any vertical.
+    """
+    settings: dict[str, Any] = {"tolerance": tolerance, "resamples": resamples, "seed": seed}
+    added = np.array([vertical == new_vertical for vertical in verticals], dtype=bool)
+    grown = np.where(added[:, None], new, stored)
+    before = version_outcomes(stored, stored, products, verticals)
+    after = version_outcomes(new, grown, products, verticals)
+    reindexed = version_outcomes(new, new, products, verticals)
+    old = [name for name in before.verticals if name != new_vertical]
+    return GrowthFigures(
+        split=split,
+        new_vertical=new_vertical,
+        kept=compare_outcomes(_merged_of(before, ~added), _merged_of(after, ~added), **settings),
+        reindexed=compare_outcomes(_merged_of(after, ~added), _merged_of(reindexed, ~added), **settings),
+        old=_single(_pool_of(before, old), _pool_of(after, old), settings),
+        specialist=_against_specialist(specialist, new[added], np.asarray(products)[added], settings),
+        new_merged=_single(_kept_rows(before.merged, added), _kept_rows(after.merged, added), settings),
+        nearness={
+            name: float(np.mean(np.sum(stored[rows] * new[rows], axis=1)))
+            for name, rows in before.rows.items()
+            if name != new_vertical
+        },
+    )
+
+
+def version_outcomes(queries: Vectors, stored: Vectors, products: Names, verticals: Names) -> Outcomes:
+    """Leave-one-out over two versions: an image's vector by one model searches all others' by another.
+
+    Args:
+        queries: (N, D) vectors of the images as queries.
+        stored: (N, D) vectors of the same images in the index.
+        products: N products, null or negative: unlabelled.
+        verticals: N vertical names.
+
+    Returns:
+        as `query_outcomes`, which this is where both are the same.
+
+    Raises:
+        BadInputError: arguments that do not fit, a product in two verticals, or no query in any vertical.
+    """
+    queries = check_vectors(queries, name="queries")
+    stored = check_vectors(stored, name="stored", size=queries.shape[1])
+    check_length(stored, len(queries), name="stored", of="queries")
+    table = LabelledRows.of(queries, products, verticals, names=("queries", "products", "verticals"))
+    (codes,) = label_codes(table.products)
+    check_one_vertical_each([(table, codes)])
+    rows = table.by_vertical()
+    within = {name: _within(queries, stored, codes, here) for name, here in rows.items()}
+    pooled(within)  # refuses where there is no query at all
+    merged = rank_queries(queries, codes, gallery_vectors=stored, leave_one_out=True)
+    return Outcomes(merged=merged, verticals=within, rows=rows, codes=codes)
+
+
+def _within(queries: Vectors, stored: Vectors, codes: Codes, rows: Codes) -> QueryOutcome | None:
+    own = codes[rows]
+    _, images = np.unique(own[own >= 0], return_counts=True)
+    if not (images > 1).any():
+        return None
+    outcome = rank_queries(queries[rows], own, gallery_vectors=stored[rows], leave_one_out=True)
+    return replace(outcome, rows=rows[outcome.rows])
+
+
+def _kept_rows(outcome: QueryOutcome, wanted: Bool[np.ndarray, "N"]) -> QueryOutcome | None:
+    """The outcome of some of the queries; null without any."""
+    kept = wanted[outcome.rows]
+    if not kept.any():
+        return None
+    precision = outcome.average_precision_at_r
+    return QueryOutcome(
+        rows=outcome.rows[kept],
+        products=outcome.products[kept],
+        rank_of_first_hit=outcome.rank_of_first_hit[kept],
+        average_precision_at_r=None if precision is None else precision[kept],
+    )
+
+
+def _merged_of(outcomes: Outcomes, wanted: Bool[np.ndarray, "N"]) -> Outcomes:
+    """The same with the merged gallery's queries limited to some of the rows (to all, if that leaves none)."""
+    return replace(outcomes, merged=_kept_rows(outcomes.merged, wanted) or outcomes.merged)
+
+
+def _pool_of(outcomes: Outcomes, names: list[str]) -> QueryOutcome | None:
+    chosen = {name: outcomes.verticals[name] for name in names if outcomes.verticals[name] is not None}
+    return pooled(chosen) if chosen else None
+
+
+def _single(
+    first: QueryOutcome | None, second: QueryOutcome | None, settings: Mapping[str, Any]
+) -> Difference | None:
+    """How Recall@1 differs between two outcomes of the same queries."""
+    if first is None or second is None:
+        return None
+    pair = [
+        Outcomes(merged=outcome, verticals={}, rows={}, codes=outcome.products) for outcome in (first, second)
+    ]
+    return compare_outcomes(*pair, **settings).merged["recall_at_1"]
+
+
+def _against_specialist(
+    specialist: Float[np.ndarray, "M E"],
+    new: Float[np.ndarray, "M D"],
+    products: Any,
+    settings: Mapping[str, Any],
+) -> Difference | None:
+    (codes,) = label_codes(products)
+    if not len(codes) or not (np.unique(codes[codes >= 0], return_counts=True)[1] > 1).any():
+        return None
+    return _single(rank_queries(specialist, codes), rank_queries(new, codes), settings)

@@ -1,0 +1,214 @@
+"""The choice: which trained model becomes the run's unified model, by paired comparison on the validation split."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from univert.core.files import publishing
+from univert.evaluation.compare import Comparison, compare_vectors
+from univert.training.views import Positions
+from univert.training.workshop import Trained, Workshop
+
+TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model that could be the unified one.
+
+    Attributes:
+        key: short name.
+        title: for people.
+        model: the model.
+        image_presentations: shown in training, its own and those of the models it learned from.
+        seconds: of training, likewise.
+    """
+
+    key: str
+    title: str
+    model: Trained
+    image_presentations: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One paired comparison on the way to the choice.
+
+    Attributes:
+        champion: key of the best so far.
+        challenger: key of the one that is held against it.
+        taken: whether the challenger takes its place.
+        reason: for people.
+        comparison: the challenger against the champion.
+    """
+
+    champion: str
+    challenger: str
+    taken: bool
+    reason: str
+    comparison: Comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen, and why.
+
+    Attributes:
+        chosen: the candidate.
+        candidates: all, in the order in which they were looked at.
+        steps: the comparisons; empty where there was nothing to compare.
+        reason: the choice in one sentence.
+        figures: by key, what `candidates` reach on the validation split.
+    """
+
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    steps: tuple[Step, ...]
+    reason: str
+    figures: dict[str, dict[str, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "split": "val",
+            "tolerance": TOLERANCE,
+            "chosen": self.chosen.key,
+            "reason": self.reason,
+            "candidates": [
+                {
+                    "key": candidate.key,
+                    "title": candidate.title,
+                    **self.figures.get(candidate.key, {}),
+                    "image_presentations": candidate.image_presentations,
+                    "seconds": candidate.seconds,
+                }
+                for candidate in self.candidates
+            ],
+            "steps": [
+                {
+                    "champion": step.champion,
+                    "challenger": step.challenger,
+                    "taken": step.taken,
+                    "reason": step.reason,
+                    "comparison": step.comparison.to_dict(),
+                }
+                for step in self.steps
+            ],
+        }
+
+
+def choose(workshop: Workshop, candidates: Sequence[Candidate]) -> Choice:
+    """Choose the model that is best on the validation split.
+
+    The candidates are looked at in the order given, simpler ones first. A challenger takes the champion's place if the
+    mean of its differences in the merged gallery, in Recall@1 and in MAP@R, is above the tolerance or significantly
+    above zero, and it is significantly worse in no gallery. All of them are trained by then, and
+    serving any costs the same: what counts is which is better, and a tie goes to the simpler.
+
+    Args:
+        workshop: the run.
+        candidates: at least one; without validation queries the last is taken.
+    """
+    positions = workshop.validation_queries
+    if positions is None or len(candidates) == 1:
+        why = "there is no other candidate" if len(candidates) == 1 else "there are no validation queries"
+        return Choice(
+            chosen=candidates[-1],
+            candidates=tuple(candidates),
+            steps=(),
+            reason=f"{candidates[-1].title}: {why}",
+            figures={},
+        )
+    champion = candidates[0]
+    steps = []
+    figures: dict[str, dict[str, float]] = {}
+    for challenger in candidates[1:]:
+        comparison = _compare(workshop, champion.model, challenger.model, positions)
+        figures.setdefault(champion.key, _figures(comparison, "first"))
+        figures[challenger.key] = _figures(comparison, "second")
+        taken, reason = judge(comparison)
+        steps.append(
+            Step(
+                champion=champion.key,
+                challenger=challenger.key,
+                taken=taken,
+                reason=reason,
+                comparison=comparison,
+            )
+        )
+        champion = challenger if taken else champion
+    return Choice(
+        chosen=champion,
+        candidates=tuple(candidates),
+        steps=tuple(steps),
+        reason=f"{champion.title}: {_summary(champion, candidates, steps)}",
+        figures=figures,
+    )
+
+
+def _compare(workshop: Workshop, first: Trained, second: Trained, positions: Positions) -> Comparison:
+    def compare() -> dict[str, Any]:
+        vectors = [workshop.source.embed_all(model.embedder, positions) for model in (first, second)]
+        products, verticals = workshop.products[positions], workshop.names_of(positions)
+        seed = workshop.recipe.seed
+        return compare_vectors(
+            vectors[0], vectors[1], products, verticals, tolerance=TOLERANCE, seed=seed
+        ).to_dict()
+
+    inputs = [first.key, second.key, TOLERANCE, workshop.recipe.seed]
+    return Comparison.from_dict(workshop.remembered(f"choice/{second.name}", inputs, compare))
+
+
+def judge(comparison: Comparison) -> tuple[bool, str]:
+    """Whether a challenger takes the champion's place, and why."""
+    merged = comparison.merged
+    worse = sorted({*comparison.worse("recall_at_1"), *comparison.worse("map_at_r")})
+    change = f"{_change(merged['recall_at_1'].difference)} R@1, {_change(merged['map_at_r'].difference)} MAP@R merged"
+    if worse:
+        return False, f"worse in {', '.join(worse)} ({change})"
+    gain = float(np.mean([difference.difference for difference in merged.values()]))
+    if gain > comparison.tolerance or any(each.verdict == "better" for each in merged.values()):
+        return True, f"better and nowhere worse ({change})"
+    return False, f"no gain beyond the tolerance ({change})"
+
+
+def publish(workshop: Workshop, model: Trained, name: str) -> Trained:
+    """A copy of a trained model in another folder of the run, made once."""
+    if model.name == name:
+        return model
+    folder = workshop.run.path / name
+    if workshop.run.finished(name, model.key) is None or not (folder / "model.safetensors").exists():
+        with publishing(folder, overwrite=True) as place:
+            shutil.copytree(model.folder, place, dirs_exist_ok=True)
+        workshop.run.finish(name, model.key, {"copied_from": model.name})
+    return Trained(name=name, key=model.key, record=model.record, folder=folder, device=model.device)
+
+
+def _figures(comparison: Comparison, side: str) -> dict[str, float]:
+    within = [getattr(figures["recall_at_1"], side) for figures in comparison.verticals.values()]
+    return {
+        "recall_at_1": getattr(comparison.merged["recall_at_1"], side),
+        "map_at_r": getattr(comparison.merged["map_at_r"], side),
+        "mean_within_recall_at_1": float(np.mean(within)),
+    }
+
+
+def _change(difference: float) -> str:
+    return f"{100 * difference:+.1f}"
+
+
+def _summary(champion: Candidate, candidates: Sequence[Candidate], steps: Sequence[Step]) -> str:
+    titles = {candidate.key: candidate.title for candidate in candidates}
+    parts = []
+    for step in steps:
+        if champion.key == step.challenger:
+            parts.append(f"{step.reason}, against {titles[step.champion]}")
+        elif champion.key == step.champion:
+            parts.append(f"{titles[step.challenger]}, held against it: {step.reason}")
+    return "; ".join(parts)

@@ -1,0 +1,181 @@
+"""Learning targets of a growth: old images as they were stored, new ones where their specialists put them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from univert.core.files import fingerprint
+from univert.evaluation.ranking import map_at_r
+from univert.models.embedder import Embedder
+from univert.training.alignment import orthogonal_alignment
+from univert.training.projection import fit_projection
+from univert.training.recipe import GrowConfig
+from univert.training.views import Positions, Rows, ViewArrays
+from univert.training.workshop import Workshop
+
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A model whose embeddings of the new vertical's images join their learning targets.
+
+    Attributes:
+        name: for people.
+        model: it.
+        towards: (E, D) from its space to the deployed model's.
+    """
+
+    name: str
+    model: Embedder
+    towards: Float[np.ndarray, "E D"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowthTargets:
+    """The learning targets, and what they were made from.
+
+    Attributes:
+        arrays: a unit row for every image and view.
+        members: of the new vertical's targets.
+        scores: MAP@R of all validation images in the grown gallery with each ensemble that was tried, in order; empty
+            where none was, or no new image is a query.
+    """
+
+    arrays: ViewArrays
+    members: tuple[str, ...]
+    scores: dict[str, float]
+
+
+def growth_targets(
+    workshop: Workshop,
+    vertical: str,
+    *,
+    deployed: Embedder,
+    indexed_by: Mapping[str, Embedder],
+    specialist: Embedder,
+    joint: Embedder | None,
+    config: GrowConfig,
+) -> GrowthTargets:
+    """The learning target of every image and view; computed once, then read from disk.
+
+    An image of an old vertical has the embedding of that very view by the model that indexed the vertical. One of the
+    new vertical has its specialist's embedding, rotated towards the deployed model's: distances within the vertical
+    stay as they are, and the target lies near where the grown model starts. In an ensemble it is the mean with the
+    embeddings by a joint model and by the deployed one, each of which must raise MAP@R to join: that of all validation
+    images in the gallery of stored vectors and new targets.
+
+    Args:
+        workshop: of the growth.
+        vertical: the new one.
+        deployed: the model that grows.
+        indexed_by: for every old vertical, the model whose vectors are in the index.
+        specialist: of the new vertical.
+        joint: of all verticals; null without an ensemble.
+        config: the choices.
+    """
+    is_new = workshop.of_vertical(vertical)
+    usable = workshop.is_train & ((workshop.products >= 0) | config.unlabelled)
+
+    def towards(model: Embedder, fitted_on: Bool[np.ndarray, "N"]) -> Float[np.ndarray, "E D"]:
+        return _towards(workshop, model, deployed, np.flatnonzero(fitted_on), align=config.align)
+
+    candidates = [Member(name="specialist", model=specialist, towards=towards(specialist, usable & is_new))]
+    if joint is not None:  # where the new vertical lies among the others is worth keeping, too
+        candidates.append(Member(name="joint", model=joint, towards=towards(joint, usable)))
+        candidates.append(_as_it_is("deployed", deployed))
+    by_code = [_as_it_is(name, indexed_by.get(name, deployed)) for name in workshop.vertical_names]
+    members, scores = _choose(workshop, candidates, by_code, is_new)
+    new = workshop.vertical_names.index(vertical)
+
+    def rows_of(code: int, positions: Positions, views: Positions) -> Rows:
+        if code == new:
+            return _mean([_embed(workshop, member, positions, views) for member in members])
+        return _embed(workshop, by_code[code], positions, views)
+
+    def compute(positions: Positions, views: Positions) -> Iterator[Rows]:
+        for start in range(0, len(positions), ROWS_AT_ONCE):
+            chunk, numbers = positions[start : start + ROWS_AT_ONCE], views[start : start + ROWS_AT_ONCE]
+            rows = np.empty((len(chunk), deployed.size), np.float32)
+            for code in np.unique(workshop.verticals[chunk]):
+                here = workshop.verticals[chunk] == code
+                rows[here] = rows_of(int(code), chunk[here], numbers[here])
+            yield rows
+
+    key = fingerprint(
+        {name: model.fingerprint for name, model in indexed_by.items()},
+        [[member.name, member.model.fingerprint] for member in members],
+        [deployed.fingerprint, config.align, config.unlabelled],
+    )
+    arrays = workshop.view_arrays(f"growth-targets-{key}", "learning targets", deployed.size, compute)
+    return GrowthTargets(arrays=arrays, members=tuple(member.name for member in members), scores=scores)
+
+
+def _choose(
+    workshop: Workshop, candidates: Sequence[Member], by_code: Sequence[Member], is_new: Bool[np.ndarray, "N"]
+) -> tuple[list[Member], dict[str, float]]:
+    """The first candidate, and each further one that raises MAP@R of all validation images in the grown gallery."""
+    members = [candidates[0]]
+    positions = np.flatnonzero((workshop.splits == "val") & (workshop.products >= 0))
+    new = positions[is_new[positions]]
+    if len(candidates) == 1 or len(np.unique(workshop.products[new])) == len(new):
+        return members, {}
+    gallery = np.empty((len(positions), candidates[0].towards.shape[1]), np.float32)
+    for code in np.unique(workshop.verticals[positions]):
+        here = workshop.verticals[positions] == code
+        gallery[here] = _embed_clean(workshop, by_code[code], positions[here])
+    rows = {member.name: _embed_clean(workshop, member, new) for member in candidates}
+
+    def score(ensemble: Sequence[Member]) -> float:
+        gallery[is_new[positions]] = _mean([rows[member.name] for member in ensemble])
+        return map_at_r(gallery, workshop.products[positions])
+
+    scores = {members[0].name: score(members)}
+    for candidate in candidates[1:]:
+        tried = [*members, candidate]
+        best = scores[" + ".join(member.name for member in members)]
+        value = scores[" + ".join(member.name for member in tried)] = score(tried)
+        if value > best:
+            members = tried
+    return members, scores
+
+
+def _as_it_is(name: str, model: Embedder) -> Member:
+    return Member(name=name, model=model, towards=np.eye(model.size, dtype=np.float32))
+
+
+def _embed_clean(workshop: Workshop, member: Member, positions: Positions) -> Rows:
+    return np.asarray(workshop.source.embed_all(member.model, positions) @ member.towards)
+
+
+def _embed(workshop: Workshop, member: Member, positions: Positions, views: Positions) -> Rows:
+    with torch.inference_mode():
+        vectors = workshop.source.embed(member.model.eval(), positions, views).float().cpu().numpy()
+    rows: Rows = vectors @ member.towards
+    return rows
+
+
+def _mean(parts: Sequence[Rows]) -> Rows:
+    """The mean of several models' rows, of unit length again."""
+    rows: Rows = np.sum(parts, axis=0)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return rows
+
+
+def _towards(
+    workshop: Workshop, specialist: Embedder, deployed: Embedder, fitted_on: Positions, *, align: bool
+) -> Float[np.ndarray, "E D"]:
+    """From a specialist's space to the deployed model's; distances stay unless the latter is smaller."""
+    vectors = workshop.source.embed_all(specialist, fitted_on)
+    basis = np.eye(deployed.size)
+    if specialist.size != deployed.size:
+        basis = fit_projection(vectors, deployed.size)
+    if not align:
+        return np.asarray(basis, np.float32)
+    rotation = orthogonal_alignment(vectors @ basis, workshop.source.embed_all(deployed, fitted_on))
+    return np.asarray(basis @ rotation, np.float32)

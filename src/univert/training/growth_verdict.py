@@ -1,0 +1,55 @@
+"""What the figures of a growth say: whether it may be published, and what its card tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from univert.evaluation.versions import GrowthFigures
+
+
+def refusal_of(figures: GrowthFigures | None) -> str | None:
+    """Why a growth must not be published; null if it may.
+
+    Args:
+        figures: on the validation images; null without any query.
+    """
+    if figures is None:
+        return "no validation image is a query, so nothing shows that the old vectors still serve; label some"
+    if figures.unmeasured():
+        return (
+            f"no validation image of {', '.join(figures.unmeasured())} is a query, so nothing shows that all is well "
+            "there; label two images of a product"
+        )
+    lost = []
+    for name in figures.lost():
+        here = figures.kept.merged if name == "merged" else figures.kept.verticals[name]
+        anew = figures.reindexed.merged if name == "merged" else figures.reindexed.verticals[name]
+        kept, again = here["recall_at_1"], anew["recall_at_1"]
+        lost.append(
+            f"{name} lost {-100 * kept.difference:.1f} points of R@1 ({100 * kept.first:.1f} to "
+            f"{100 * kept.second:.1f}); indexing anew would give {100 * again.second:.1f}"
+        )
+    return "; ".join(lost) or None
+
+
+def card_figures(record: Mapping[str, Any]) -> dict[str, float | int | str]:
+    """What the grown model's card says of it.
+
+    Args:
+        record: figures by split, as plain values.
+    """
+    figures: dict[str, float | int | str] = {}
+    for split, values in record.items():
+        found = GrowthFigures.from_dict(values)
+        named = {
+            "old verticals, queries to the stored vectors": found.old,
+            found.new_vertical: found.specialist,
+        }
+        for name, difference in named.items():
+            if difference is not None:
+                before = "its specialist" if name == found.new_vertical else "the stored vectors themselves"
+                figures[f"{name}, recall_at_1, {split}"] = (
+                    f"{difference.second:.3f} ({before}: {difference.first:.3f})"
+                )
+    return figures

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from univert.core.errors import BadInputError
+from univert.data.catalogue import Catalogue
+from univert.data.problems import Problem
+from univert.data.triplet_rows import ROLES, TripletRow, read_triplet_rows
+from univert.data.triplets import TripletProblemsError, read_clean_triplets
+
+Rows = Sequence[Sequence[str | None]]
+
+# products 0, 4 and 8 of a vertical are labelled training products, 1, 5 and 9 training products of which 1 and 9
+# have lost their names; 2, 6, 10 are val, 3, 7, 11 test
+GOOD = [
+    ("discs-0-0", "discs-0-1", "discs-4-0"),
+    ("discs-0-1", "discs-0-0", "discs-4-0"),
+    ("squares-5-0", "squares-5-2", "squares-8-1"),
+    ("discs-1-0", "discs-1-1", "discs-0-0"),
+    ("discs-4-0", "discs-4-1", "discs-1-0"),
+]
+
+
+def write(path: Path, rows: Rows) -> Path:
+    """The rows in the format that the suffix asks for."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({role: [row[i] for row in rows] for i, role in enumerate(ROLES)}), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(dict(zip(ROLES, row, strict=True))) + "\n" for row in rows))
+    else:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([ROLES, *rows])
+    return path
+
+
+def problems_of(rows: Rows, catalogue: Catalogue, folder: Path) -> dict[str, int]:
+    with pytest.raises(TripletProblemsError) as error:
+        read_clean_triplets(write(folder / "t.csv", [*GOOD[:1], *rows]), catalogue)
+    return error.value.report.problems
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_all_formats_give_the_same_positions(suffix: str, catalogue: Catalogue, tmp_path: Path) -> None:
+    clean = read_clean_triplets(write(tmp_path / f"t.{suffix}", GOOD), catalogue)
+    ids = catalogue.column("id")
+    table = np.stack([clean.anchors, clean.positives, clean.negatives], axis=1)
+    found = [tuple(ids[row]) for row in table]
+    assert found == GOOD
+    assert (len(clean), clean.report.rows, clean.report.used, clean.report.rejected) == (5, 5, 5, 0)
+    assert clean.report.unlabelled == 2
+    assert clean.report.verticals == {"discs": 4, "squares": 1}
+    json.dumps(clean.report.to_dict())
+
+
+def test_columns_may_be_in_any_order_and_more(catalogue: Catalogue, tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_text("\ufeffRater\tNegative\tanchor\tpositive\nann\tdiscs-4-0\tdiscs-0-0\tdiscs-0-1\n\n")
+    assert read_clean_triplets(path, catalogue).report.used == 1
+    first = write(tmp_path / "a.csv", GOOD[:1])
+    assert (
+        read_clean_triplets(path, catalogue).fingerprint == read_clean_triplets(first, catalogue).fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        (("discs-0-0", "", "discs-4-0"), "missing id"),
+        (("discs-0-0", "nobody", "discs-4-0"), "unknown id"),
+        (("discs-0-0", "discs-0-0", "discs-4-0"), "one image twice"),
+        (("discs-2-0", "discs-2-1", "discs-6-0"), "image of the val split"),
+        (("discs-0-0", "discs-0-2", "discs-3-0"), "image of the test split"),
+        (("discs-0-0", "discs-4-0", "discs-8-0"), "positive of another product"),
+        (("discs-0-0", "squares-9-0", "discs-8-0"), "positive of another vertical"),
+        (("discs-0-0", "squares-0-0", "discs-8-0"), "positive of another vertical"),
+        (("discs-0-0", "discs-0-1", "squares-0-0"), "negative of another vertical"),
+        (("discs-0-0", "discs-0-1", "discs-0-2"), "negative of the same product"),
+        (("discs-1-0", "discs-0-1", "discs-0-2"), "negative of the same product"),
+        (GOOD[0], "duplicate"),
+        (("a", "b", "c", "d"), "bad line"),
+    ],
+)
+def test_each_kind_is_counted(row: Sequence[str], kind: str, catalogue: Catalogue, tmp_path: Path) -> None:
+    found = problems_of([row], catalogue, tmp_path)
+    assert kind in found
+    assert len(found) == 1
+
+
+def test_the_opposite_of_an_earlier_triplet_is_a_contradiction(catalogue: Catalogue, tmp_path: Path) -> None:
+    rows = [
+        ("discs-1-0", "discs-1-1", "discs-0-0"),
+        ("discs-4-0", "discs-4-1", "discs-1-0"),
+        ("discs-0-0", "discs-1-0", "discs-4-0"),
+    ]
+    assert problems_of(rows, catalogue, tmp_path) == {"contradiction": 1}
+
+
+def test_the_error_counts_all_and_names_the_first_of_each_kind(catalogue: Catalogue, tmp_path: Path) -> None:
+    unknown = [(f"x{i}", "discs-0-1", "discs-4-0") for i in range(5)]
+    path = write(tmp_path / "t.csv", [*GOOD, *unknown, ("discs-0", "discs-0-1", "discs-2-0")])
+    with pytest.raises(TripletProblemsError) as error:
+        read_clean_triplets(path, catalogue)
+    text = str(error.value)
+    for words in ("5 of 11 triplets can be used", "6 x unknown id", "t.csv:7: anchor 'x0'", "--on-bad skip"):
+        assert words in text, words
+    assert "x3" not in text
+    assert isinstance(error.value, BadInputError)
+
+
+def test_skip_leaves_out_and_lists(catalogue: Catalogue, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", [*GOOD, ("discs-0", "discs-2-1", None)])
+    listed = tmp_path / "rejected.csv"
+    clean = read_clean_triplets(path, catalogue, on_bad="skip", rejected_csv=listed)
+    assert (clean.report.used, clean.report.rejected) == (5, 1)
+    assert clean.report.problems == {"unknown id": 1, "missing id": 1}
+    assert "that is a product" in clean.report.examples["unknown id"][0]
+    rows = list(csv.reader(listed.read_text().splitlines()))
+    assert [row[0] for row in rows[1:]] == [f"{path}:row 6"] * 2
+
+
+def test_a_selection_knows_its_own_images_alone(catalogue: Catalogue, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", GOOD)
+    clean = read_clean_triplets(path, catalogue.select(vertical="squares"), on_bad="skip")
+    assert (clean.report.used, clean.report.problems["unknown id"]) == (1, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.xlsx", "", "unknown kind of file"),
+        ("t.csv", "", "no column 'anchor'"),
+        ("t.csv", "anchor,positiv,negative\n", "is it 'positiv'"),
+        ("t.csv", "anchor,anchor,positive,negative\n", "more than one column 'anchor'"),
+        ("t.csv", "\xff\xfea", "no column"),
+        ("t.jsonl", '{"anchors": "x"}\n', "is it 'anchors'"),
+        ("t.parquet", "no", "not a readable Parquet file"),
+        ("t.csv", "anchor,positive,negative\n", "0 of 0 triplets"),
+    ],
+)
+def test_files_that_cannot_be_read(
+    name: str, text: str, message: str, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BadInputError, match=message):
+        read_clean_triplets(tmp_path / name, catalogue)
+
+
+def test_bad_arguments(catalogue: Catalogue, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no such file"):
+        read_clean_triplets(tmp_path / "none.csv", catalogue)
+    with pytest.raises(BadInputError, match="on_bad must be"):
+        read_clean_triplets(tmp_path / "none.csv", catalogue, on_bad="warn")
+    (tmp_path / "utf16.csv").write_bytes("anchor,positive,negative\n".encode("utf-16"))
+    with pytest.raises(BadInputError, match="UTF-8"):
+        read_clean_triplets(tmp_path / "utf16.csv", catalogue)
+
+
+def test_lines_that_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('\n{"anchor": 1, "positive": 2.0, "negative": " x "}\n[1]\n{\n{"anchor": null}\n')
+    rows = list(read_triplet_rows(path))
+    assert rows[0] == TripletRow(origin=f"{path}:2", ids=("1", "2", "x"))
+    assert [isinstance(row, Problem) for row in rows] == [False, True, True, False]
+    assert rows[3] == TripletRow(origin=f"{path}:5", ids=(None, None, None))
+
+
+def naive(row: Sequence[int], products: list[str | None], verticals: list[str], splits: list[str]) -> bool:
+    """Whether a triplet can be used, by its words in the documentation."""
+    a, p, n = row
+    return (
+        len({a, p, n}) == 3
+        and all(splits[i] == "train" for i in row)
+        and verticals[a] == verticals[p] == verticals[n]
+        and (products[a] is None or products[p] is None or products[a] == products[p])
+        and (products[n] is None or products[n] not in (products[a], products[p]))
+    )
+
+
+@given(data=st.data())
+def test_any_single_triplet_is_judged_as_the_words_say(
+    data: st.DataObject, catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    row = data.draw(st.lists(st.integers(0, len(catalogue) - 1), min_size=3, max_size=3))
+    ids = catalogue.column("id")
+    path = write(tmp_path_factory.mktemp("t") / "t.jsonl", [[str(ids[i]) for i in row]])
+    try:
+        good = bool(len(read_clean_triplets(path, catalogue)))
+    except TripletProblemsError:
+        good = False
+    columns = [catalogue.column(name).tolist() for name in ("product", "vertical", "split")]
+    assert good == naive(row, *columns)
+
+
+def test_all_triplets_of_labels_are_good(catalogue: Catalogue, tmp_path: Path) -> None:
+    ids, products = catalogue.column("id"), catalogue.product_labels()
+    train = np.flatnonzero((catalogue.column("split") == "train") & (catalogue.column("vertical") == "discs"))
+    rows = [
+        (ids[a], ids[p], ids[n])
+        for a, p, n in itertools.product(train, repeat=3)
+        if a != p and products[a] == products[p] >= 0 and products[n] not in (-1, products[a])
+    ]
+    assert read_clean_triplets(write(tmp_path / "t.csv", rows), catalogue).report.used == len(rows)

@@ -1,0 +1,111 @@
+"""`univert compare` as a person and a program see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_cli import univert
+from univert.data.catalogue import Catalogue
+from univert.evaluation.compare import Comparison
+from univert.models.embedder import Embedder
+from univert.training.recipe import Recipe
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def places(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with its specialists, and a run whose model sees hardly anything."""
+    root = tmp_path_factory.mktemp("runs")
+    torch.manual_seed(0)
+    model = Embedder(replace(recipe.model, size=None, hidden_sizes=())).eval()
+    for name in ("good/unified", "good/specialists/discs", "good/specialists/squares"):
+        model.save_pretrained(root / name)
+    blind = Embedder(recipe.model).eval()
+    with torch.no_grad():
+        for parameter in blind.head.parameters():
+            parameter.mul_(0).add_(1.0)
+    blind.save_pretrained(root / "blind" / "unified")
+    return root
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return lambda *arguments: univert("compare", *arguments, monkeypatch=monkeypatch, capsys=capsys)
+
+
+def test_the_same_model_is_the_same(places: Path, catalogue: Catalogue, run: Command) -> None:
+    status, shown, error = run(places / "good", places / "good" / "unified", catalogue.path, "--split", "all")
+    assert (status, error) == (0, "")
+    for words in ("discs", "squares", "merged", "same", "good/unified"):
+        assert words in shown, words
+    assert "worse" not in shown.split("p: corrected")[0]
+
+
+def test_a_worse_model_is_exit_1(places: Path, catalogue: Catalogue, run: Command) -> None:
+    arguments = (places / "good", places / "blind", catalogue.path, "--split", "all", "--resamples", 500)
+    status, shown, error = run(*arguments)
+    assert status == 1
+    assert "worse" in shown
+    assert error.count("\n") == 1
+    assert "blind/unified is worse in: " in error
+    status, shown, _ = run(*arguments, "--json")
+    values = json.loads(shown)
+    assert status == 1
+    assert values["split"] == "all"
+    assert "merged" in values["worse"]
+    found = Comparison.from_dict(values)
+    assert found.merged["recall_at_1"].verdict == "worse"
+    assert f"is worse in: {', '.join(values['worse'])}\n" in error
+    status, _, error = run(places / "blind", places / "good", *arguments[2:])
+    assert (status, error) == (0, "")
+    status, _, _ = run(*arguments, "--tolerance", 0.99)
+    assert status == 0
+
+
+def test_specialists_search_their_own_vertical(places: Path, catalogue: Catalogue, run: Command) -> None:
+    arguments = (catalogue.path, "--split", "all", "--json")
+    status, shown, _ = run(places / "good", places / "good" / "specialists", *arguments)
+    assert status == 0
+    found = Comparison.from_dict(json.loads(shown))
+    assert all(each["recall_at_1"].difference == 0 for each in found.verticals.values())
+    merged = found.merged["recall_at_1"]
+    within = sum(
+        each["recall_at_1"].second * each["recall_at_1"].queries for each in found.verticals.values()
+    )
+    assert merged.second == pytest.approx(within / merged.queries)
+    status, shown, _ = run(places / "good", places / "good", *arguments, "--vertical", "discs")
+    assert list(json.loads(shown)["verticals"]) == ["discs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "good", "CATALOGUE"], "nowhere"),
+        (["good", "nowhere", "CATALOGUE"], "nowhere"),
+        (["good", "good", "nowhere"], "nowhere"),
+        ([".", "good", "CATALOGUE"], "neither a model, nor a run"),
+        (["good", "good", "CATALOGUE", "--split", "dev"], "dev"),
+        (["good", "good", "CATALOGUE", "--vertical", "hats"], "hats"),
+        (["good", "good", "CATALOGUE", "--tolerance", "1"], "tolerance"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    places: Path,
+    catalogue: Catalogue,
+    run: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(places)
+    status, shown, error = run(*(catalogue.path if each == "CATALOGUE" else each for each in arguments))
+    assert (status, shown) == (2, "")
+    assert error.count("\n") == 1
+    assert message in error

@@ -1,0 +1,93 @@
+"""`univert finetune` as a person and a program see it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_cli import univert
+from tests.training.test_clean_triplets import lost_in_discs
+from univert.data.catalogue import Catalogue
+from univert.models.embedder import Embedder
+from univert.training.recipe import Recipe
+
+GOOD = "discs-0-0,discs-0-1,discs-4-0\nsquares-0-0,squares-0-1,squares-4-0\n"
+QUICK = [
+    *("--set", "loop.epochs=1", "--set", "loop.min_steps=4", "--set", "loop.batch_size=12"),
+    *("--set", "data.views=1", "--set", "resamples=100"),
+]
+
+
+@pytest.fixture
+def model(recipe: Recipe, tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    return Embedder(recipe.model).save_pretrained(tmp_path / "model")
+
+
+def test_before_and_after_for_a_person_and_for_a_program(
+    model: Path,
+    catalogue: Catalogue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file, out = tmp_path / "verified.csv", tmp_path / "out"
+    file.write_text(f"anchor,positive,negative\n{GOOD}discs-0-0,nobody,discs-4-0\n")
+    run = {"monkeypatch": monkeypatch, "capsys": capsys}
+    command = ["finetune", model, catalogue.path, "--triplets", file, "--out", out, *QUICK]
+
+    status, shown, error = univert(*command, **run)
+    assert (status, shown) == (2, "")
+    assert "1 x unknown id" in error
+    assert "verified.csv:4: positive 'nobody'" in error
+
+    status, shown, error = univert(*command, "--on-bad", "skip", **run)
+    assert (status, error) == (0, "")
+    for words in ("2 of 3 triplets can be used", "merged", "before", "positive nearer", str(out / "model")):
+        assert words in shown, words
+    status, shown, _ = univert(*command, "--on-bad", "skip", "--json", **run)
+    assert status == 0
+    assert json.loads(shown) == json.loads((out / "finetune.json").read_text())
+
+    monkeypatch.setattr("univert.training.clean_triplets.compare_vectors", lost_in_discs)
+    command[command.index(out)] = tmp_path / "again"
+    status, shown, error = univert(*command, "--on-bad", "skip", **run)
+    assert status == 1
+    assert "the old one" in shown
+    assert error == "univert: fine-tuning made it worse, so the old model was kept: discs, map_at_r\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "shop", "--triplets", "t.csv"], "nowhere"),
+        (["model", "shop", "--triplets", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["model", "shop", "--triplets", "t.csv", "--on-bad", "warn"], "on_bad must be"),
+        (["model", "shop", "--triplets", "t.csv", "--set", "keeps=1"], "did you mean keep?"),
+        (["model", "shop", "--triplets", "t.csv", "--vertical", "hats"], "the catalogue has no hats"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    arguments: list[str],
+    message: str,
+    model: Path,
+    catalogue: Catalogue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "t.csv").write_text(f"anchor,positive,negative\n{GOOD}")
+    places = {"shop": catalogue.path, "model": model}
+    monkeypatch.chdir(tmp_path)
+    status, out, err = univert(
+        "finetune",
+        *(places.get(argument, argument) for argument in arguments),
+        *("--out", "out"),
+        monkeypatch=monkeypatch,
+        capsys=capsys,
+    )
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err

@@ -1,0 +1,56 @@
+"""A run on the drawn catalogue with members of several kinds and sizes, trained once, for tests that only read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.training.combine_config import CombineConfig
+from univert.training.members import Member
+from univert.training.recipe import Recipe, SpecialistsConfig
+from univert.training.specialists import train_joint, train_specialist
+from univert.training.workshop import Workshop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shop:
+    """A workshop and members; `mixed` has one specialist narrower than the unified model and one wider."""
+
+    workshop: Workshop
+    own: Member
+    mixed: Member
+    wide: Member
+    joint: Member
+
+    @property
+    def everything(self) -> np.ndarray:
+        return np.arange(len(self.workshop.catalogue))
+
+
+def open_shop(catalogue: Catalogue, recipe: Recipe, path: Path) -> Shop:
+    workshop = Workshop(Run(path), catalogue, replace(recipe, combine=CombineConfig(mode="off")))
+    return Shop(
+        workshop=workshop,
+        own=specialists(workshop),
+        mixed=specialists(workshop, "mixed", sizes={"discs": 4, "squares": 12}),
+        wide=specialists(workshop, "wide", size=20),
+        joint=joint_member(workshop),
+    )
+
+
+def specialists(workshop: Workshop, folder: str = "specialists", **changes: object) -> Member:
+    config: SpecialistsConfig = replace(workshop.recipe.specialists, **changes)  # type: ignore[arg-type]
+    trained = {
+        name: train_specialist(workshop, name, config=config, within=folder)
+        for name in workshop.vertical_names
+    }
+    return Member.of_specialists(workshop, trained)
+
+
+def joint_member(workshop: Workshop) -> Member:
+    model = train_joint(workshop, "proxy-nca", 200)
+    return Member(name="joint:proxy-nca", title="one joint model", models=(model,))
