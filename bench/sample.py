@@ -1,8 +1,7 @@
 """The main job on the bundled sample with several seeds: the tables of docs/results.md.
 
     python bench/sample.py [--seeds 0 1 2] [--out .work/bench-sample] [--long]
-    python bench/sample.py --catalogue .work/glyphs/glyphs-300.lance --out .work/bench-glyphs --result glyphs-run \\
-        --set data.views=1
+    python bench/sample.py --catalogue .work/glyphs/glyphs-300.lance --out .work/bench-glyphs --result glyphs-run
 
 Trains every row of the comparison for each seed from the default recipe; with --long also the joint Proxy-NCA model
 with up to as many image presentations as the unified model and all the models it learned from had together. Writes

@@ -27,7 +27,7 @@ def test_recipes_survive_the_file(
     path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
     values = {
         "seed": seed,
-        "unify": {"targets": "specialists", "align": align, "loop": {"learning_rate": rate}},
+        "unify": {"targets": {"align": align}, "loop": {"learning_rate": rate}},
         "model": {"hidden_sizes": sizes},
     }
     recipe = config_from_mapping(Recipe, values)
@@ -48,7 +48,7 @@ def test_recipes_survive_the_file(
         ({"specialists": {"loss": "cosine"}}, "specialists.loss"),
         ({"trunk": 3}, "trunk"),
         ({"unify": 3}, "unify"),
-        ({"unify": {"align": False}}, "unify.align must be true"),
+        ({"unify": {"targets": {"align": False, "rounds": 2}}}, "unify.targets.reference and rounds have no effect"),
     ],
 )
 def test_mistakes_name_the_key_and_the_fix(values: dict[str, object], message: str) -> None:

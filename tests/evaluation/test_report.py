@@ -255,7 +255,7 @@ def test_decisions_are_shown_and_learning_targets_beside_the_embeddings(shop, tm
     assert {"choice", "groups", "paired-1", "paired-2", "step-1"} <= set(ids)
     assert {link["href"][1:] for link in page.all("a")} <= set(ids)
     for words in (
-        "the merged gallery is not a fair match", "+6.0", "Ensemble was chosen on the val split: better and nowhere",
+        "Each query searches its own vertical", "+6.0", "Ensemble was chosen on the val split: better and nowhere",
         "Ensemble against Plain: taken.", "within 2,000 image presentations", "energy kept 0.973", "left out",
         "Group 1", "2 trials of at most 36", "+ hats", "with bags, shoes", "MAP@R \N{MINUS SIGN}7.0", "refused",
         "bags + shoes - hats: refused; as it is", "(a) Learning targets", "(b) Unified embeddings", "of 9 dimensions",

@@ -190,7 +190,7 @@ def test_the_refusal_says_who_lost_and_what_indexing_anew_would_gain() -> None:
     assert message is not None
     assert f"tops lost {-100 * kept.difference:.1f} points of R@1" in message
     assert f"indexing anew would give {100 * kept.first:.1f}" in message
-    assert "merged lost" in message
+    assert "old verticals merged lost" in message
     assert refusal_of(figures(stored, stored)) is None
     assert "no validation image is a query" in (refusal_of(None) or "")
 

@@ -204,10 +204,12 @@ def train_in_a_process(catalogue: str, out: str, recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trunk", "targets", "stages"),
+    ("trunk", "way", "stages"),
     [
-        ("frozen", "ensemble", ("cache", "joint/proxy_nca", "unified")),
-        pytest.param("partial", "specialists", ("specialists/discs", "unified"), marks=pytest.mark.slow),
+        ("frozen", "ensemble", ("cache", "members/joint-proxy-nca", "candidates/ensemble")),
+        pytest.param(
+            "partial", "specialists", ("specialists/discs", "candidates/specialists"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_killed_at_any_moment_a_run_ends_with_the_same_weights(
@@ -215,7 +217,7 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_weights(
     recipe: Recipe,
     tmp_path: Path,
     trunk: Trunk,
-    targets: Literal["specialists", "ensemble"],
+    way: Literal["specialists", "ensemble"],
     stages: tuple[str, ...],
 ) -> None:
     """SIGKILL a real process in the middle of several stages; start it again until it is through."""
@@ -224,7 +226,7 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_weights(
         recipe,
         trunk=trunk,
         specialists=replace(recipe.specialists, loop=loop),
-        unify=replace(recipe.unify, targets=targets, loop=loop),
+        unify=replace(recipe.unify, way=way, loop=loop),
         evaluation=replace(recipe.evaluation, baselines=()),
     )
     context = multiprocessing.get_context("forkserver")  # imports torch once, then every start is instant

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from univert.cli.options import Device, Json, Names, app, print_table
+from univert.cli.options import Device, Json, Names, app, load_model, print_table
 
 if TYPE_CHECKING:
     from univert.training.pipeline import TrainResult

@@ -28,6 +28,8 @@ from univert.evaluation.outcomes import (
 )
 from univert.evaluation.ranking import QueryOutcome, rank_queries
 
+_SINGLE = ("old", "old_merged", "old_merged_reindexed", "beside_new", "specialist", "new_merged")
+
 
 @dataclass(frozen=True, kw_only=True)
 class GrowthFigures:
@@ -37,12 +39,17 @@ class GrowthFigures:
         split: `val` or `test`.
         new_vertical: its name.
         kept: old-old to new-old within each old vertical, and deployed to new within the new one (which is not indexed
-            yet: the deployed model on both sides); merged: the old verticals' queries in the gallery of all verticals.
+            yet: the deployed model on both sides); merged: all queries in the gallery of all verticals.
         reindexed: new-old to new-new, likewise: what indexing all anew would gain.
-        old: old-old to new-old, the queries of all old verticals together, each searching its own vertical; null
-            without any.
-        specialist: the new vertical's specialist to the new model, within the vertical; null without queries.
-        new_merged: deployed to new, the new vertical's queries in the gallery of all verticals; null without queries.
+        old: old-old to new-old, the queries of all old verticals together, each searching its own vertical.
+        old_merged: old-old to new-old, in the merged gallery of the old verticals alone.
+        old_merged_reindexed: new-old to new-new, likewise.
+        beside_new: the old verticals' queries in the gallery of all verticals, the new one's images in it where the
+            deployed model puts them, then where the new one does.
+        specialist: the new vertical's specialist to the new model, within the vertical.
+        new_merged: deployed to new, the new vertical's queries in the gallery of all verticals.
+
+    Each of the single differences is null where there are no queries.
         nearness: by old vertical, mean cosine of the new model's vectors with the stored ones.
     """
 
@@ -51,13 +58,27 @@ class GrowthFigures:
     kept: Comparison
     reindexed: Comparison
     old: Difference | None
+    old_merged: Difference | None
+    old_merged_reindexed: Difference | None
+    beside_new: Difference | None
     specialist: Difference | None
     new_merged: Difference | None
     nearness: dict[str, float]
 
-    def lost(self) -> list[str]:
-        """Where the new model is significantly worse, `merged` among them."""
-        return self.kept.worse()
+    def lost(self) -> dict[str, tuple[Difference, Difference]]:
+        """Where the new model is significantly worse in Recall@1.
+
+        Returns:
+            by name of the gallery, what was lost and what indexing anew would gain.
+        """
+        kept = {name: figures["recall_at_1"] for name, figures in self.kept.verticals.items()}
+        anew = {name: figures["recall_at_1"] for name, figures in self.reindexed.verticals.items()}
+        kept["all verticals merged"] = self.kept.merged["recall_at_1"]
+        anew["all verticals merged"] = self.reindexed.merged["recall_at_1"]
+        if self.old_merged is not None and self.old_merged_reindexed is not None:
+            kept["old verticals merged"] = self.old_merged
+            anew["old verticals merged"] = self.old_merged_reindexed
+        return {name: (kept[name], anew[name]) for name in kept if kept[name].verdict == "worse"}
 
     def unmeasured(self) -> list[str]:
         """The verticals without any query, about which nothing can be said."""
@@ -74,9 +95,7 @@ class GrowthFigures:
             "new_vertical": self.new_vertical,
             "kept": self.kept.to_dict(),
             "reindexed": self.reindexed.to_dict(),
-            "old": plain(self.old),
-            "specialist": plain(self.specialist),
-            "new_merged": plain(self.new_merged),
+            **{name: plain(getattr(self, name)) for name in _SINGLE},
             "nearness": self.nearness,
         }
 
@@ -84,8 +103,7 @@ class GrowthFigures:
     def from_dict(cls, values: Mapping[str, Any]) -> GrowthFigures:
         """What `to_dict` gave, back again."""
         single = {
-            name: None if values[name] is None else Difference.from_dict(values[name])
-            for name in ("old", "specialist", "new_merged")
+            name: None if values[name] is None else Difference.from_dict(values[name]) for name in _SINGLE
         }
         return cls(
             split=values["split"],
@@ -134,12 +152,19 @@ def growth_figures(
     after = version_outcomes(new, grown, products, verticals)
     reindexed = version_outcomes(new, new, products, verticals)
     old = [name for name in before.verticals if name != new_vertical]
+    alone = [
+        _alone(queries[~added], gallery[~added], np.asarray(before.codes)[~added])
+        for queries, gallery in ((stored, stored), (new, stored), (new, new))
+    ]
     return GrowthFigures(
         split=split,
         new_vertical=new_vertical,
-        kept=compare_outcomes(_merged_of(before, ~added), _merged_of(after, ~added), **settings),
-        reindexed=compare_outcomes(_merged_of(after, ~added), _merged_of(reindexed, ~added), **settings),
+        kept=compare_outcomes(before, after, **settings),
+        reindexed=compare_outcomes(after, reindexed, **settings),
         old=_single(_pool_of(before, old), _pool_of(after, old), settings),
+        old_merged=_single(alone[0], alone[1], settings),
+        old_merged_reindexed=_single(alone[1], alone[2], settings),
+        beside_new=_single(_kept_rows(before.merged, ~added), _kept_rows(after.merged, ~added), settings),
         specialist=_against_specialist(specialist, new[added], np.asarray(products)[added], settings),
         new_merged=_single(_kept_rows(before.merged, added), _kept_rows(after.merged, added), settings),
         nearness={
@@ -179,12 +204,19 @@ def version_outcomes(queries: Vectors, stored: Vectors, products: Names, vertica
 
 
 def _within(queries: Vectors, stored: Vectors, codes: Codes, rows: Codes) -> QueryOutcome | None:
-    own = codes[rows]
-    _, images = np.unique(own[own >= 0], return_counts=True)
-    if not (images > 1).any():
+    outcome = _alone(queries[rows], stored[rows], codes[rows])
+    return None if outcome is None else replace(outcome, rows=rows[outcome.rows])
+
+
+def _alone(queries: Vectors, stored: Vectors, codes: Codes) -> QueryOutcome | None:
+    """Some rows' leave-one-out as if there were no others; null without queries."""
+    if not _has_queries(codes):
         return None
-    outcome = rank_queries(queries[rows], own, gallery_vectors=stored[rows], leave_one_out=True)
-    return replace(outcome, rows=rows[outcome.rows])
+    return rank_queries(queries, codes, gallery_vectors=stored, leave_one_out=True)
+
+
+def _has_queries(codes: Codes) -> bool:
+    return bool((np.unique(codes[codes >= 0], return_counts=True)[1] > 1).any())
 
 
 def _kept_rows(outcome: QueryOutcome, wanted: Bool[np.ndarray, "N"]) -> QueryOutcome | None:
@@ -199,11 +231,6 @@ def _kept_rows(outcome: QueryOutcome, wanted: Bool[np.ndarray, "N"]) -> QueryOut
         rank_of_first_hit=outcome.rank_of_first_hit[kept],
         average_precision_at_r=None if precision is None else precision[kept],
     )
-
-
-def _merged_of(outcomes: Outcomes, wanted: Bool[np.ndarray, "N"]) -> Outcomes:
-    """The same with the merged gallery's queries limited to some of the rows (to all, if that leaves none)."""
-    return replace(outcomes, merged=_kept_rows(outcomes.merged, wanted) or outcomes.merged)
 
 
 def _pool_of(outcomes: Outcomes, names: list[str]) -> QueryOutcome | None:
@@ -230,6 +257,6 @@ def _against_specialist(
     settings: Mapping[str, Any],
 ) -> Difference | None:
     (codes,) = label_codes(products)
-    if not len(codes) or not (np.unique(codes[codes >= 0], return_counts=True)[1] > 1).any():
+    if not _has_queries(codes):
         return None
     return _single(rank_queries(specialist, codes), rank_queries(new, codes), settings)

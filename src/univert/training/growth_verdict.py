@@ -21,15 +21,11 @@ def refusal_of(figures: GrowthFigures | None) -> str | None:
             f"no validation image of {', '.join(figures.unmeasured())} is a query, so nothing shows that all is well "
             "there; label two images of a product"
         )
-    lost = []
-    for name in figures.lost():
-        here = figures.kept.merged if name == "merged" else figures.kept.verticals[name]
-        anew = figures.reindexed.merged if name == "merged" else figures.reindexed.verticals[name]
-        kept, again = here["recall_at_1"], anew["recall_at_1"]
-        lost.append(
-            f"{name} lost {-100 * kept.difference:.1f} points of R@1 ({100 * kept.first:.1f} to "
-            f"{100 * kept.second:.1f}); indexing anew would give {100 * again.second:.1f}"
-        )
+    lost = [
+        f"{name} lost {-100 * kept.difference:.1f} points of R@1 ({100 * kept.first:.1f} to "
+        f"{100 * kept.second:.1f}); indexing anew would give {100 * anew.second:.1f}"
+        for name, (kept, anew) in figures.lost().items()
+    ]
     return "; ".join(lost) or None
 
 

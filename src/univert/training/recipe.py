@@ -342,13 +342,15 @@ class GrowConfig:
     align: bool = True
     warm_start: bool = True
     unlabelled: bool = True
-    new_share: Annotated[float, Interval(ge=0, lt=1)] = 0.5
+    new_share: Annotated[float, Interval(ge=0, lt=1)] = 0.35
     neighbours_weight: NotNegative = 0.0
     neighbours_temperature: Positive = 0.05
     neighbours_images: Count = 4096
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
     resamples: Count = 2000
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=35, learning_rate=1e-3))
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(epochs=35, learning_rate=2e-3, patience=20)
+    )
 
     def __post_init__(self) -> None:
         if self.targets == "ensemble" and not self.align:
