@@ -37,7 +37,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-BENCHES := startup embed recall losses sample proxies
+BENCHES := startup embed recall losses sample proxies verticals combine grow
 bench: $(READY)
 	@failed=; for name in $(BENCHES); do echo "== $$name"; $(BIN)/python bench/$$name.py || failed="$$failed $$name"; done; \
 	echo "glyphs need fonts first: see bench/glyphs.py"; test -z "$$failed" || { echo "not as wanted:$$failed"; exit 1; }

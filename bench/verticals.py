@@ -25,19 +25,22 @@ import torch
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+import univert
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.bundled import build_sample
 from univert.data.catalogue import Catalogue
 from univert.evaluation.outcomes import query_outcomes
+from univert.evaluation.separation import separation
 from univert.training.ensemble import blind_targets
 from univert.training.members import Member
 from univert.training.pipeline import train
-from univert.training.recipe import PolishConfig, Recipe, TargetsConfig, UnifyConfig
+from univert.training.recipe import PolishConfig, Recipe, SpecialistsConfig, TargetsConfig, UnifyConfig
 from univert.training.router import trusted
-from univert.training.specialists import train_trial
+from univert.training.specialists import train_on_labels, train_trial
 from univert.training.stages import Models, train_models
+from univert.training.targets import learning_targets
 from univert.training.unify import polish, train_unified, usable
 from univert.training.workshop import Trained, Workshop
 
@@ -97,16 +100,18 @@ def train_variants(workshop: Workshop, models: Models) -> dict[str, dict[str, Fi
     found = {}
     for number, (title, config) in enumerate(variants(default).items()):
         name = f"bench/unified-{number}"
-        found[title] = of_model(workshop, train_unified(workshop, models.members, name=name, config=config))
-    first = train_unified(workshop, models.members, name="bench/unified-0", config=default)
+        found[title] = of_model(
+            workshop, train_unified(workshop, models.ensemble.members, name=name, config=config)
+        )
+    first = train_unified(workshop, models.ensemble.members, name="bench/unified-0", config=default)
     polished = replace(default, polish=PolishConfig(enabled=True))
-    model = polish(workshop, first, models.members, name="bench/polished", config=polished)
+    model = polish(workshop, first, models.ensemble.members, name="bench/polished", config=polished)
     found["polished with Proxy-NCA beside L2"] = of_model(workshop, model)
     return found
 
 
 def train_sizes(workshop: Workshop, models: Models) -> dict[str, dict[str, Figures]]:
-    """The unified model and the joint models at several widths; specialists keep theirs."""
+    """The unified model at several widths; the models it learns from keep theirs."""
     found = {}
     for size in SIZES:
         other = Workshop(
@@ -116,12 +121,44 @@ def train_sizes(workshop: Workshop, models: Models) -> dict[str, dict[str, Figur
         )
         model = train_unified(
             other,
-            models.members,
+            models.ensemble.members,
             name=f"bench/size-{size}",
             config=replace(other.recipe.unify, polish=PolishConfig()),
         )
         found[f"{size}-d"] = of_model(other, model)
     return found
+
+
+def joint_from_data(workshop: Workshop, models: Models) -> dict[str, Figures]:
+    """The joint model by the loss that does best on the sample: Proxy-NCA whose proxies start at the data."""
+    steps = models.joint["proxy-nca"].record["steps"]
+    loop = replace(workshop.recipe.specialists.loop, epochs=1, min_steps=max(steps, 1))
+    config = SpecialistsConfig(loss="proxy-nca", proxy_start="data", loop=loop)
+    return of_model(workshop, train_on_labels(workshop, config, name="bench/joint-from-data"))
+
+
+def draw_map(workshop: Workshop, models: Models) -> list[str]:
+    """FIG. 3 of the document for the test images, and how far apart the verticals are, as numbers."""
+    test = np.flatnonzero((workshop.splits == "test") & (workshop.verticals >= 0))
+    own = learning_targets(workshop, [models.own], workshop.recipe.unify.targets).clean(test)
+    vectors = workshop.source.embed_all(models.unified.embedder, test)
+    names = workshop.names_of(test)
+    univert.save_map_figure(
+        HERE.parent / "docs" / "images" / "map.png", vectors, names, targets=own, total=18_000
+    )
+    lines = ["| | purity | own energy | other energy | overlap |", "|---|---|---|---|---|"]
+    spaces = {
+        "specialists' targets": own,
+        "unified model": vectors,
+        "base network": workshop.base_vectors(test),
+    }
+    for title, space in spaces.items():
+        found = separation(space, names)
+        figures = (found.purity, found.own_energy, found.other_energy)
+        cells = ["" if value is None else f"{100 * value:.1f}%" for value in figures]
+        cells.append("" if found.overlap is None else f"{found.overlap:.2f}")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
 
 
 def joint_triplet(workshop: Workshop, order: Sequence[str]) -> list[dict[str, float]]:
@@ -163,7 +200,7 @@ def blind_figures(workshop: Workshop, models: Models) -> dict[str, Figures]:
     return {
         split: measure(
             workshop,
-            lambda at: blind_targets(workshop, models.members, workshop.recipe.unify.targets, at),
+            lambda at: blind_targets(workshop, models.ensemble.members, workshop.recipe.unify.targets, at),
             split,
         )
         for split in ("val", "test")
@@ -246,19 +283,19 @@ def overhead(workshop: Workshop, models: Models) -> str:
             for start in range(0, len(shown), 256):
                 part, which = shown[start : start + 256], numbers[start : start + 256]
                 inputs = fresh.source.load(part, which)
-                for member in models.members:
+                for member in models.ensemble.members:
                     homes = fresh.verticals[part] if member.routed else np.zeros(len(part), int)
                     for home in np.unique(homes):
                         fresh.source.run(member.embedders[home], inputs[torch.from_numpy(homes == home)])
     one_pass = time.perf_counter() - started
     config = replace(workshop.recipe.unify, polish=PolishConfig())
     started = time.perf_counter()
-    model = train_unified(fresh, models.members, name="unified", config=config)
+    model = train_unified(fresh, models.ensemble.members, name="unified", config=config)
     total = time.perf_counter() - started
     training = float(model.record["seconds"])
     ratio = total / (one_pass + training)
     return (
-        f"Unify took {total:.1f} s: {ratio:.2f} times one pass of its {len(models.members)} members over "
+        f"Unify took {total:.1f} s: {ratio:.2f} times one pass of its {len(models.ensemble.members)} members over "
         f"{sum(map(len, positions)):,} images and views ({one_pass:.1f} s) and the training itself ({training:.1f} s). "
         f"Images with a target: {len(usable(fresh, config)):,}."
     )
@@ -346,6 +383,8 @@ def main() -> None:
             {
                 "specialists behind the router": routed_figures(workshop, models.own),
                 "learning targets, verticals predicted": blind_figures(workshop, models),
+                "one joint Proxy-NCA model": of_model(workshop, models.joint["proxy-nca"]),
+                "the same, proxies started from the data": joint_from_data(workshop, models),
                 "unified": of_model(workshop, models.unified),
             }
         )
@@ -364,13 +403,19 @@ def main() -> None:
         "",
         *table(sized),
         "",
-        "## One model against specialists behind a router",
+        "## One model against its rivals",
         "",
         *table(against),
         "",
         *costs(workshop, models),
         "",
         overhead(workshop, models),
+        "",
+        "## How far apart the verticals are",
+        "",
+        "Test split, last seed, 16 directions.",
+        "",
+        *draw_map(workshop, models),
         "",
         "## One joint triplet model on more and more verticals",
         "",

@@ -25,9 +25,9 @@ class ProbeConfig:
         images: labelled training images of a vertical that take part, at most; whole products are drawn.
     """
 
-    hidden_size: Annotated[int, Ge(0)] = 512
+    hidden_size: Annotated[int, Ge(0)] = 256
     size: Count = 128
-    steps: Count = 40
+    steps: Count = 80
     views: Count = 2
     seeds: Count = 1
     images: Annotated[int, Ge(8)] = 2000

@@ -80,6 +80,14 @@ class Ensemble:
         }
 
 
+def only_specialists(own: Member) -> Ensemble:
+    """The document's way: the targets are the specialists' embeddings."""
+    cost = presentations(own.distinct)
+    why = "the document's way: the specialists alone"
+    tried = _tried(MemberName.parse("specialists"), True, why, None, cost)
+    return Ensemble(members=(own,), tried=(tried,), budget_presentations=cost)
+
+
 def choose_members(
     workshop: Workshop,
     own: Member,
@@ -171,7 +179,7 @@ def _compare(workshop: Workshop, without: list[Member], joined: list[Member]) ->
     inputs = [
         [member.key for member in joined],
         config_to_mapping(config),
-        recipe.unify.unlabelled,
+        [recipe.unify.unlabelled, recipe.data.unsorted, workshop.target_size],
         recipe.seed,
     ]
     return Comparison.from_dict(workshop.remembered(f"ensemble/{joined[-1].name}", inputs, compare))

@@ -102,10 +102,8 @@ def _results(
 ) -> dict[str, Any]:
     """The content of `evaluation.json`."""
     catalogue, unify = workshop.catalogue, workshop.recipe.unify
-    ensemble = {}
-    if models.ensemble is not None:
-        distortion = distortion_of(workshop, models.members, unify.targets, unlabelled=unify.unlabelled)
-        ensemble = {"ensemble": {**models.ensemble.to_dict(), "distortion": distortion}}
+    members = models.ensemble.members
+    distortion = distortion_of(workshop, members, unify.targets, unlabelled=unify.unlabelled)
     return {
         "format": 1,
         "split": "test",
@@ -125,7 +123,7 @@ def _results(
         "best_key": BEST,
         "combination": models.combination.to_dict(),
         "choice": models.choice.to_dict(),
-        **ensemble,
+        "ensemble": {**models.ensemble.to_dict(), "distortion": distortion},
         "comparisons": comparisons(test, rows),
         "recipe_toml": config_to_toml(workshop.recipe),
         "curves": {model.name: _curves(model) for model in trained},
@@ -183,7 +181,7 @@ def _report(workshop: Workshop, models: Models, best: Row, test: TestSplit, resu
     if path.exists() and workshop.run.finished("report", inputs) is not None:
         return
     unify = workshop.recipe.unify
-    targets = learning_targets(workshop, models.members, unify.targets, unlabelled=unify.unlabelled)
+    targets = learning_targets(workshop, models.ensemble.members, unify.targets, unlabelled=unify.unlabelled)
     write_report(
         path,
         results,

@@ -28,7 +28,7 @@ from univert.training.greedy import Group
 from univert.training.optimisers import Optimisers
 from univert.training.recipe import SpecialistsConfig
 from univert.training.sources import CachedSource
-from univert.training.specialists import group_name, labelled_products
+from univert.training.specialists import group_loop, group_name, labelled_products
 from univert.training.workshop import Workshop
 
 Positions = Int64[np.ndarray, "B"]
@@ -120,7 +120,8 @@ class Probe:
         return vectors
 
     def _train(self, verticals: Group, training: int, turn: int) -> Head:
-        workshop, config, loop = self._workshop, self._config, self._specialists.loop
+        workshop, config = self._workshop, self._config
+        loop = group_loop(self._specialists.loop, len(verticals))
         among = self._folds.among(verticals, training)
         products = labelled_products(workshop, among)
         features, place = self._features

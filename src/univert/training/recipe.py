@@ -348,9 +348,7 @@ class GrowConfig:
     neighbours_images: Count = 4096
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
     resamples: Count = 2000
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(epochs=35, learning_rate=2e-3, patience=20)
-    )
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=35, learning_rate=2e-3, patience=20))
 
     def __post_init__(self) -> None:
         if self.targets == "ensemble" and not self.align:

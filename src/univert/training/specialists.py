@@ -18,7 +18,7 @@ from univert.models.embedder import Embedder
 from univert.training.batches import label_sampler, make_miner
 from univert.training.objectives import label_objective
 from univert.training.proxies import bounds_monitor, start_proxies
-from univert.training.recipe import SpecialistsConfig, with_positives
+from univert.training.recipe import LoopConfig, SpecialistsConfig, with_positives
 from univert.training.workshop import Lesson, Trained, Workshop
 
 
@@ -109,12 +109,23 @@ def train_held_out(
     return _train_together(workshop, verticals, name=held_out_name(verticals, training), among=among)
 
 
+def group_loop(loop: LoopConfig, verticals: int) -> LoopConfig:
+    """The training of a group: as many steps for each vertical as by itself, and no early end.
+
+    Some verticals are at their best after a few looks, others at the very end. A group's validation score has its
+    first peak with the former, and patience would end the training there, at a high learning rate, to the harm of
+    the latter. The weights of the best look still count.
+    """
+    if verticals == 1:
+        return loop
+    return replace(loop, min_steps=loop.min_steps * verticals, patience=loop.evaluations)
+
+
 def _train_together(
     workshop: Workshop, verticals: Sequence[str], *, name: str, among: Bool[np.ndarray, "N"] | None = None
 ) -> Trained:
     config = workshop.recipe.specialists
-    steps = config.loop.min_steps * len(verticals)
-    config = replace(config, loop=replace(config.loop, min_steps=steps))
+    config = replace(config, loop=group_loop(config.loop, len(verticals)))
     inputs = {"verticals": sorted(verticals), **config_to_mapping(config)}
     if among is None:
         among = np.any([workshop.of_vertical(vertical) for vertical in verticals], axis=0)

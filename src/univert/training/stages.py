@@ -10,7 +10,7 @@ from univert.core.files import write_atomic
 from univert.losses.registry import LossName
 from univert.training.choice import Candidate, Choice, choose, publish
 from univert.training.combine import Combination, combine
-from univert.training.ensemble import Ensemble, choose_members
+from univert.training.ensemble import Ensemble, choose_members, only_specialists
 from univert.training.member_name import MemberName
 from univert.training.members import Member
 from univert.training.recipe import Recipe
@@ -37,8 +37,7 @@ class Models:
         own: the specialists that the unified model learns from, in their groups.
         joint: by loss.
         combination: how the groups were found.
-        ensemble: how the members of the learning targets were chosen; null where the document's way was asked for.
-        members: of the learning targets.
+        ensemble: the members of the learning targets, and how they were chosen.
         candidates: what the unified model was chosen from, with their models behind them.
         choice: what was chosen.
         unified: the model of the run.
@@ -48,8 +47,7 @@ class Models:
     own: Member
     joint: dict[LossName, Trained]
     combination: Combination
-    ensemble: Ensemble | None
-    members: tuple[Member, ...]
+    ensemble: Ensemble
     candidates: tuple[Candidate, ...]
     choice: Choice
     unified: Trained
@@ -78,8 +76,7 @@ def train_models(workshop: Workshop) -> Models:
     if recipe.unify.way != "ensemble":
         model = train_unified(workshop, [own], name=DOCUMENT, config=recipe.unify)
         candidates.append(candidate_of("unified_specialists", _own_title(recipe), model, own.distinct))
-    ensemble = None
-    members: tuple[Member, ...] = (own,)
+    ensemble = only_specialists(own)
     if recipe.unify.way != "specialists":
         ensemble = choose_members(workshop, own, individual, joint, base_presentations=base_presentations)
         members = ensemble.members
@@ -87,6 +84,7 @@ def train_models(workshop: Workshop) -> Models:
             model = train_unified(workshop, members, name=ENSEMBLE, config=recipe.unify)
             title = f"Unified, from {len(members)} {'members' if len(members) > 1 else 'member'}"
             candidates.append(candidate_of("unified_ensemble", title, model, _behind(members)))
+    members = ensemble.members
     if recipe.unify.polish.enabled:
         last = candidates[-1]
         model = polish(workshop, last.model, members, name=POLISHED, config=recipe.unify)
@@ -99,7 +97,6 @@ def train_models(workshop: Workshop) -> Models:
         joint=joint,
         combination=combination,
         ensemble=ensemble,
-        members=members,
         candidates=tuple(candidates),
         choice=choice,
         unified=publish(workshop, choice.chosen.model, BEST),

@@ -115,12 +115,7 @@ def learning_targets(
     Raises:
         BadInputError: no members, a vertical without training images, or settings that do not go with the members.
     """
-    key = fingerprint(
-        [member.key for member in members],
-        config_to_mapping(config),
-        unlabelled,
-        workshop.recipe.data.unsorted,
-    )
+    key = fingerprint(_inputs(workshop, members, config, unlabelled))
 
     @cache  # it is asked for in each view
     def fitted() -> TargetMap:
@@ -148,8 +143,15 @@ def distortion_of(
     def measure() -> dict[str, float]:
         return asdict(fit_target_map(workshop, members, config, unlabelled=unlabelled).distortion)
 
-    inputs = [[member.key for member in members], config_to_mapping(config), unlabelled]
-    return workshop.remembered("distortion", inputs, measure)
+    return workshop.remembered("distortion", _inputs(workshop, members, config, unlabelled), measure)
+
+
+def _inputs(
+    workshop: Workshop, members: Sequence[Member], config: TargetsConfig, unlabelled: bool
+) -> list[object]:
+    """All that the targets depend on besides the images."""
+    own = [member.key for member in members]
+    return [own, config_to_mapping(config), unlabelled, workshop.recipe.data.unsorted, workshop.target_size]
 
 
 def vertical_weights(
