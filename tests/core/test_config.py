@@ -48,7 +48,10 @@ def test_recipes_survive_the_file(
         ({"specialists": {"loss": "cosine"}}, "specialists.loss"),
         ({"trunk": 3}, "trunk"),
         ({"unify": 3}, "unify"),
-        ({"unify": {"targets": {"align": False, "rounds": 2}}}, "unify.targets.reference and rounds have no effect"),
+        (
+            {"unify": {"targets": {"align": False, "rounds": 2}}},
+            "unify.targets.reference and rounds have no effect",
+        ),
     ],
 )
 def test_mistakes_name_the_key_and_the_fix(values: dict[str, object], message: str) -> None:

@@ -105,7 +105,7 @@ def test_a_growth_from_end_to_end(shop: Catalogue, run_path: Path) -> None:
     assert deployed_model(run_path) == run_path / "unified"
     result = grow(run_path, shop, "hats")
     assert result.published
-    assert result.reason == "nothing was lost"
+    assert result.reason == "no significant loss on the validation images"
     assert result.path == run_path / "grown/1-hats"
     assert deployed_model(run_path) == result.model_path == result.index_model_path
     for name in ("specialists/hats/model.safetensors", "unified/README.md", "grow.json", "log/unified"):

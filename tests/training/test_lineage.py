@@ -19,7 +19,7 @@ def save_model(folder: Path, size: int) -> str:
     return model.fingerprint
 
 
-def publish(lineage: Lineage, vertical: str) -> Lineage:
+def publish(lineage: Lineage, vertical: str, indexed_by: str | None = None) -> Lineage:
     number = len(lineage.growths) + 1
     folder = f"grown/{number}-{vertical}"
     fingerprint = save_model(lineage.run_path / folder / "unified", 3 + number)
@@ -30,7 +30,7 @@ def publish(lineage: Lineage, vertical: str) -> Lineage:
             folder=folder,
             model_fingerprint=fingerprint,
             grown_from=lineage.deployed,
-            vectors_of=lineage.vectors_of(),
+            vectors_of=lineage.vectors_of(indexed_by),
             forced=False,
         )
     )
@@ -73,8 +73,10 @@ def test_each_vertical_keeps_the_vectors_it_came_in_with(run_path: Path) -> None
 
 
 def test_an_index_made_later_holds_the_vectors_of_its_own_model(run_path: Path) -> None:
-    lineage = publish(publish(Lineage.read(run_path), "shoes"), "rings")
-    _, second, third = lineage.models
+    grown = publish(Lineage.read(run_path), "shoes")
+    lineage = publish(grown, "rings", indexed_by=grown.deployed)
+    first, second, third = lineage.models
+    assert lineage.models_since(first) == [first, second], "the third was held to other vectors"
     assert lineage.vectors_of(second) == {
         **dict.fromkeys(["bags", "hats", "tops", "shoes"], second),
         "rings": third,

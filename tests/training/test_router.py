@@ -37,12 +37,14 @@ def test_a_vertical_without_images_is_named() -> None:
 
 
 def test_it_is_fitted_on_a_sample_of_many_images() -> None:
-    usable = np.arange(3 * FIT_IMAGES) % 2 == 0
-    chosen = Router.choose(usable, seed=1)
+    usable = np.arange(0, 3 * FIT_IMAGES, 2)
+    verticals = (np.arange(len(usable)) < 9).astype(np.int64)
+    chosen = Router.choose(usable, verticals, seed=1)
     assert len(chosen) == len(np.unique(chosen)) == FIT_IMAGES
-    assert (chosen % 2 == 0).all()
-    np.testing.assert_array_equal(chosen, Router.choose(usable, seed=1))
-    np.testing.assert_array_equal(Router.choose(usable[:9], seed=1), [0, 2, 4, 6, 8])
+    assert np.isin(chosen, usable).all()
+    assert np.isin(usable[:9], chosen).all(), "a small vertical lost images to a large one"
+    np.testing.assert_array_equal(chosen, Router.choose(usable, verticals, seed=1))
+    np.testing.assert_array_equal(Router.choose(usable[:5], verticals[:5], seed=1), [0, 2, 4, 6, 8])
 
 
 @given(st.integers(0, 1000), st.integers(1, 40), st.floats(0, 1), st.booleans(), st.floats(0, 6))

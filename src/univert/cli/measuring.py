@@ -56,16 +56,19 @@ def compare(
     from univert.data.catalogue import Catalogue
     from univert.evaluation.compare import METRICS, compare_vectors
     from univert.evaluation.subjects import embed_subject
+    from univert.training.lineage import deployed_model
 
     catalogue = Catalogue.open(cat).select(split=None if split == "all" else split, vertical=vertical)
-    first, second = (embed_subject(place, catalogue, choose_device(device)) for place in (a, b))
+    places = [deployed_model(place) if (place / "growth.json").exists() else place for place in (a, b)]
+    first, second = (embed_subject(place, catalogue, choose_device(device)) for place in places)
+    routed = first.routed or second.routed  # specialists know no other way than to search their own vertical
     comparison = compare_vectors(
         first.vectors,
         second.vectors,
         list(catalogue.column("product")),
         list(catalogue.column("vertical")),
-        first_routed=first.routed,
-        second_routed=second.routed,
+        first_routed=routed,
+        second_routed=routed,
         tolerance=tolerance,
         resamples=resamples,
     )

@@ -58,5 +58,9 @@ class Run:
         """Record that a stage finished, with JSON-able results that later stages or the report read."""
         write_atomic(self._record(stage), json.dumps({"inputs": inputs, "result": result}, indent=1))
 
+    def forget(self, stage: str) -> None:
+        """Take a stage's record away, before what it vouches for is replaced."""
+        self._record(stage).unlink(missing_ok=True)
+
     def _record(self, stage: str) -> Path:
         return self.path / "stages" / f"{stage.replace('/', '--')}.json"

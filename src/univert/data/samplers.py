@@ -243,3 +243,27 @@ class StrongNegativeSampler(Sampler):
         while len(picked) < self._k:
             picked += rng.permutation(own).tolist()
         return np.array(picked[: self._k], np.int64)
+
+
+def balanced_sample(
+    positions: Positions, groups: Positions, most: int, rng: np.random.Generator
+) -> Positions:
+    """At most so many of some images, as many of each group as there is room for, so that small groups stay whole.
+
+    Args:
+        positions: of the images.
+        groups: the group of each, such as its vertical.
+        most: how many to keep.
+        rng: draws them.
+
+    Returns:
+        sorted positions.
+    """
+    if len(positions) <= most:
+        return positions
+    order = rng.permutation(len(positions))
+    turn = np.empty(len(order), np.int64)  # of each image within its group
+    for group in np.unique(groups):
+        here = groups[order] == group
+        turn[here] = np.arange(here.sum())
+    return np.sort(positions[order[np.argsort(turn, kind="stable")[:most]]])

@@ -16,6 +16,7 @@ products at a time, since images of one product succeed and fail together.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -148,7 +149,7 @@ def compare_vectors(
         second_routed: likewise for the second.
         tolerance: a difference of a figure (0 to 1) up to this much counts as the same.
         level: coverage of the intervals; differences are called significant at 1 - level.
-        resamples: of the bootstrap over products.
+        resamples: of the bootstrap over products, at least; many verticals need more.
         seed: of the bootstrap.
 
     Raises:
@@ -207,6 +208,8 @@ class _Settings:
             raise BadInputError(
                 f"tolerance must lie in [0, 1), got {self.tolerance}; 0.01 is one point of Recall@1"
             )
+        if self.resamples < 1:
+            raise BadInputError(f"resamples must be at least 1, got {self.resamples}; 2000 is usual")
         if not 0 < self.level < 1:
             raise BadInputError(f"level must lie between 0 and 1, got {self.level}; 0.95 is usual")
 
@@ -216,6 +219,9 @@ def _compare_queries(
 ) -> dict[str, dict[Metric, Difference]]:
     """Compare outcomes on several galleries, their p-values corrected together, each metric by itself."""
     found: dict[str, dict[Metric, Difference]] = {name: {} for name in pairs}
+    # so that the smallest p-value there can be is still significant after the correction
+    least = math.ceil(20 * len(pairs) / (1 - settings.level))
+    settings = dataclasses.replace(settings, resamples=max(settings.resamples, least))
     for column, metric in enumerate(METRICS):
         plain = {name: _difference(pair, metric, column, settings) for name, pair in pairs.items()}
         adjusted = holm([difference.p_value for difference in plain.values()])
@@ -248,7 +254,8 @@ def _difference(
     pair: tuple[QueryOutcome, QueryOutcome], metric: Metric, column: int, settings: _Settings
 ) -> Difference:
     first, second = pair
-    if not np.array_equal(first.rows, second.rows):
+    same = np.array_equal(first.rows, second.rows) and np.array_equal(first.products, second.products)
+    if not same:
         raise BadInputError(
             f"both models must have the same queries, got {len(first)} and {len(second)}; "
             "embed the same selection of the catalogue with both"

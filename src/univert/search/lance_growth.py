@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from univert.search.lance_writer import (
     index_rows,
     index_schema,
 )
+
+KEEP_VERSIONS = datetime.timedelta(days=36_500)
 
 Parts = Iterable[tuple[ArrayLike, pa.Table]]
 """Vectors with their columns, some rows at a time; see `LanceIndexWriter.add`."""
@@ -119,6 +122,7 @@ def _check_ids(table: Any, path: Path, vertical: str, ids: Sequence[str]) -> set
 
 def _renew_search_structures(table: Any, *, approximate: bool, exact_rows: int) -> None:
     if approximate:
-        table.optimize()
+        # without this, files of versions older than a week would go that a server may still have open
+        table.optimize(cleanup_older_than=KEEP_VERSIONS)
     elif table.count_rows() > exact_rows:
         build_search_structures(table)

@@ -173,7 +173,10 @@ def judge(comparison: Comparison) -> tuple[bool, str]:
     if worse:
         return False, f"worse in {', '.join(worse)} ({change})"
     gain = float(np.mean([difference.difference for difference in merged.values()]))
-    if gain > comparison.tolerance or any(each.verdict == "better" for each in merged.values()):
+    significant = any(
+        each.difference > 0 and each.p_adjusted < 1 - comparison.level for each in merged.values()
+    )
+    if gain > comparison.tolerance or significant:
         return True, f"better and nowhere worse ({change})"
     return False, f"no gain beyond the tolerance ({change})"
 
@@ -184,6 +187,7 @@ def publish(workshop: Workshop, model: Trained, name: str) -> Trained:
         return model
     folder = workshop.run.path / name
     if workshop.run.finished(name, model.key) is None or not (folder / "model.safetensors").exists():
+        workshop.run.forget(name)
         with publishing(folder, overwrite=True) as place:
             shutil.copytree(model.folder, place, dirs_exist_ok=True)
         workshop.run.finish(name, model.key, {"copied_from": model.name})

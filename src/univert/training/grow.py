@@ -18,6 +18,7 @@ import numpy as np
 
 import univert
 from univert.core.config import config_to_mapping, read_settings
+from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, folder_name, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
@@ -109,6 +110,12 @@ def grow(
         lineage.models_since(indexed_by)
         published = lineage.growth_of(vertical)
         if published is not None:
+            later = published.number > lineage.number_of(indexed_by)
+            if later and published.model_fingerprint not in lineage.models_since(indexed_by):
+                raise BadInputError(
+                    f"{vertical} came in with a model that was held to the vectors of another index, not of this one "
+                    f"by {indexed_by}; make the index anew with the deployed model"
+                )
             return _result(lineage, run_path / published.folder, indexed_by, "it was published before")
         recipe = read_settings(Recipe, run_path / "recipe.toml", settings)
         growing = _Growing(lineage, catalogue, vertical, recipe, indexed_by=indexed_by, device=device)
@@ -117,7 +124,7 @@ def grow(
         if refusal is not None and not force:
             return _result(lineage, growing.path, indexed_by, refusal)
         growth = growing.growth(forced=refusal is not None)
-        reason = "nothing was lost" if refusal is None else f"forced: {refusal}"
+        reason = "no significant loss on the validation images" if refusal is None else f"forced: {refusal}"
         return _result(lineage.publish(growth), growing.path, indexed_by, reason)
 
 
@@ -140,7 +147,7 @@ class _Growing:
         self.path = lineage.run_path / self._folder
         self._vectors_of = lineage.vectors_of(indexed_by)
         names = tuple(sorted((*lineage.verticals, vertical)))
-        recipe = replace(recipe, data=replace(recipe.data, verticals=names))
+        recipe = replace(recipe, data=replace(recipe.data, verticals=names, unsorted=None))
         self._workshop = GrowthWorkshop(Run(self.path), catalogue, recipe, device=device)
         self._config = recipe.grow
         check_images(self._workshop, lineage, vertical)
@@ -150,7 +157,7 @@ class _Growing:
             if name in {lineage.deployed, *self._vectors_of.values()}
         }
         self._deployed = self._models[lineage.deployed]
-        check_base(self._deployed, recipe)
+        check_base(self._deployed, self._workshop)
 
     def growth(self, *, forced: bool) -> Growth:
         """The entry of this growth in the lineage."""

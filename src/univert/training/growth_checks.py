@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.training.lineage import Lineage
-from univert.training.recipe import Recipe
 from univert.training.workshop import MIN_PRODUCTS, Workshop
 
 
@@ -65,20 +65,30 @@ def check_images(workshop: Workshop, lineage: Lineage, vertical: str) -> None:
         )
 
 
-def check_base(deployed: Embedder, recipe: Recipe) -> None:
+def check_base(deployed: Embedder, workshop: Workshop) -> None:
     """Refuse a recipe with another base network: cached features would not be the deployed model's.
 
     Args:
         deployed: the model that grows.
-        recipe: the run's, possibly changed.
+        workshop: the growth at work, with the run's recipe, possibly changed.
 
     Raises:
         BadInputError: naming the setting.
     """
+    recipe = workshop.recipe
     names = ("base_network", "pooling", "image_size_px", "fit", "background_rgb", "centre_share")
     for name in names:
         has, wanted = getattr(deployed.config, name), getattr(recipe.model, name)
         if has != wanted:
             raise BadInputError(
                 f"model.{name} must be the deployed model's, {has!r}, got {wanted!r}; leave it as the run has it"
+            )
+    if recipe.trunk == "frozen":
+        mine, base = (
+            {**model.trunk.state_dict(), **model.pooling.state_dict()} for model in (deployed, workshop.base)
+        )
+        if mine.keys() != base.keys() or any(not torch.equal(mine[name], base[name]) for name in mine):
+            raise BadInputError(
+                "trunk must not be frozen, for the deployed model's base network has learned; "
+                "leave it as the run has it"
             )

@@ -104,7 +104,10 @@ class Lineage:
         return list(self.models)[-1]
 
     def models_since(self, indexed_by: str | None = None) -> list[str]:
-        """Fingerprints of the models whose queries an index answers: that which made it, and all later ones.
+        """Fingerprints of the models whose queries an index answers: that which made it, and later ones held to it.
+
+        A later model is left out if it was held to other vectors than those of the index: those of an index made by
+        another model of the lineage.
 
         Args:
             indexed_by: the model that made the index; null for the original one.
@@ -112,15 +115,30 @@ class Lineage:
         Raises:
             BadInputError: a model that is not of the lineage.
         """
+        models, first = list(self.models), self.number_of(indexed_by)
+        stored = self.vectors_of(indexed_by)
+        later = [
+            growth.model_fingerprint
+            for growth in self.growths[first:]
+            if all(stored[vertical] == model for vertical, model in growth.vectors_of.items())
+        ]
+        return [models[first], *later]
+
+    def number_of(self, model: str | None) -> int:
+        """The place of a model among those that were deployed, the original one's is 0; null stands for that.
+
+        Raises:
+            BadInputError: a model that is not of the lineage.
+        """
         models = list(self.models)
-        if indexed_by is None:
-            return models
-        if indexed_by not in models:
+        if model is None:
+            return 0
+        if model not in models:
             raise BadInputError(
-                f"the index was made with model {indexed_by}, which is none of {self.run_path}: "
+                f"the index was made with model {model}, which is none of {self.run_path}: "
                 f"{', '.join(models)}; name the index that serves this run, or make one with the deployed model"
             )
-        return models[models.index(indexed_by) :]
+        return models.index(model)
 
     def vectors_of(self, indexed_by: str | None = None) -> dict[str, str]:
         """By vertical, the fingerprint of the model whose vectors an index holds.
@@ -135,8 +153,7 @@ class Lineage:
         Raises:
             BadInputError: a model that is not of the lineage.
         """
-        models = list(self.models)
-        first = len(models) - len(self.models_since(indexed_by))
+        models, first = list(self.models), self.number_of(indexed_by)
         by_number = dict.fromkeys(self.original_verticals, 0)
         by_number |= {growth.vertical: number for number, growth in enumerate(self.growths, start=1)}
         return {vertical: models[max(first, number)] for vertical, number in by_number.items()}

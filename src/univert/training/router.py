@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 
 from univert.core.errors import BadInputError
-from univert.data.samplers import step_rng
+from univert.data.samplers import balanced_sample, step_rng
 
 FIT_IMAGES = 20_000
 """It is fitted on at most so many training images."""
@@ -41,12 +41,11 @@ class Router:
             self._model.fit(FEATURE_SCALE * features, verticals)
 
     @staticmethod
-    def choose(usable: Bool[np.ndarray, "N"], *, seed: int) -> Int64[np.ndarray, "M"]:
-        """Positions of the images to fit on: all that are usable, or a sample of them."""
-        positions = np.flatnonzero(usable)
-        if len(positions) > FIT_IMAGES:
-            positions = np.sort(step_rng(seed, 5).choice(positions, FIT_IMAGES, replace=False))
-        return positions
+    def choose(
+        positions: Int64[np.ndarray, "N"], verticals: Int64[np.ndarray, "N"], *, seed: int
+    ) -> Int64[np.ndarray, "M"]:
+        """Of some training images those to fit on: all, or a sample with as many of each vertical as can be."""
+        return balanced_sample(positions, verticals, FIT_IMAGES, step_rng(seed, 5))
 
     def __call__(self, features: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N K"]:
         """The probability of each vertical for images with these unit features."""

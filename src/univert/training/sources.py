@@ -24,9 +24,11 @@ class Source(ABC):
 
     Attributes:
         views: augmented views an image has (1..views); view 0 is the image as it is.
+        batch_size: images that are best run together.
     """
 
     views: int
+    batch_size: int = 1024
 
     @abstractmethod
     def load(self, positions: Positions, views: Positions) -> Tensor:
@@ -43,10 +45,9 @@ class Source(ABC):
     def prefetch(self, positions: Positions, views: Positions) -> None:  # noqa: B027 - optional
         """Begin to load what the next call will ask for."""
 
-    def embed_all(
-        self, embedder: Embedder, positions: Positions, *, batch_size: int = 1024
-    ) -> Float[np.ndarray, "N D"]:
+    def embed_all(self, embedder: Embedder, positions: Positions) -> Float[np.ndarray, "N D"]:
         """Embeddings of unaugmented images, without gradients, as float32 on the CPU."""
+        batch_size = self.batch_size
         embedder.eval()
         parts = [np.empty((0, embedder.size), np.float32)]
         with torch.inference_mode():
@@ -64,6 +65,8 @@ class ImageSource(Source):
         loader: of the catalogue.
         views: how many different augmented views there are.
     """
+
+    batch_size = FEATURE_BATCH
 
     def __init__(self, loader: ImageLoader, *, views: int) -> None:
         self.views = views
@@ -86,12 +89,6 @@ class ImageSource(Source):
         """Embeddings by the whole network; see `Source.run`."""
         vectors: Tensor = embedder(inputs.to(embedder.device, non_blocking=True))
         return vectors
-
-    def embed_all(
-        self, embedder: Embedder, positions: Positions, *, batch_size: int = FEATURE_BATCH
-    ) -> Float[np.ndarray, "N D"]:
-        """Embeddings of unaugmented images; see `Source.embed_all`."""
-        return super().embed_all(embedder, positions, batch_size=batch_size)
 
 
 class CachedSource(Source):

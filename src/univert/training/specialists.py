@@ -150,6 +150,7 @@ def _adopt(workshop: Workshop, trial: Trained, name: str) -> None:
     folder = workshop.run.path / name
     if workshop.run.finished(name, trial.key) is not None and (folder / "model.safetensors").exists():
         return
+    workshop.run.forget(name)
     with publishing(folder, overwrite=True) as place:
         shutil.copytree(trial.folder, place, dirs_exist_ok=True)
     workshop.run.finish(name, trial.key, trial.record)

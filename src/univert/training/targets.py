@@ -20,7 +20,7 @@ from jaxtyping import Float, Int64
 from univert.core.config import config_to_mapping
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
-from univert.data.samplers import step_rng
+from univert.data.samplers import balanced_sample, step_rng
 from univert.models.embedder import Embedder
 from univert.training.alignment import PCAReference, generalised_procrustes, orthogonal_alignment
 from univert.training.members import Member
@@ -323,8 +323,9 @@ def _join(
 
 
 def _apply(workshop: Workshop, embedder: Embedder, inputs: torch.Tensor) -> Rows:
-    rows: Rows = workshop.source.run(embedder, inputs).float().cpu().numpy()
-    return rows
+    source = workshop.source
+    parts = [source.run(embedder, part).float().cpu().numpy() for part in inputs.split(source.batch_size)]
+    return np.concatenate(parts) if parts else np.empty((0, embedder.size), np.float32)
 
 
 def _fitted_on(workshop: Workshop, unlabelled: bool) -> Positions:
@@ -332,8 +333,7 @@ def _fitted_on(workshop: Workshop, unlabelled: bool) -> Positions:
     if not unlabelled:
         usable &= workshop.products >= 0
     positions = np.flatnonzero(usable)
-    if len(positions) > FIT_IMAGES:
-        positions = np.sort(step_rng(FIT_SEED, 0).choice(positions, FIT_IMAGES, replace=False))
+    positions = balanced_sample(positions, workshop.verticals[positions], FIT_IMAGES, step_rng(FIT_SEED, 0))
     empty = sorted(set(range(len(workshop.vertical_names))) - set(workshop.verticals[positions].tolist()))
     if empty:
         names = [workshop.vertical_names[number] for number in empty]

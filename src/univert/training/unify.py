@@ -18,7 +18,7 @@ from univert.training.recipe import UnifyConfig
 from univert.training.specialists import label_lesson
 from univert.training.targets import learning_targets, vertical_weights
 from univert.training.views import Positions
-from univert.training.workshop import Lesson, Trained, Workshop
+from univert.training.workshop import ROWS_AT_ONCE, Lesson, Trained, Workshop
 
 
 def train_unified(
@@ -71,11 +71,14 @@ def usable(workshop: Workshop, config: UnifyConfig) -> Positions:
     """Positions of the training images that have a target, with or without those whose product is unknown."""
     chosen = workshop.is_train if config.unlabelled else workshop.is_train & (workshop.products >= 0)
     positions = np.flatnonzero(chosen)
-    unknown = workshop.verticals[positions] < 0
-    if unknown.any():
-        weights = vertical_weights(workshop, config.targets, positions[unknown])
-        unknown[unknown] = ~weights.any(axis=1)
-    return positions[~unknown]
+    if config.targets.uncertain == "weighted":  # then every image has a target
+        return positions
+    unknown = np.flatnonzero(workshop.verticals[positions] < 0)
+    left_out = [
+        part[~vertical_weights(workshop, config.targets, positions[part]).any(axis=1)]
+        for part in np.array_split(unknown, range(ROWS_AT_ONCE, len(unknown), ROWS_AT_ONCE))
+    ]
+    return np.delete(positions, np.concatenate(left_out))
 
 
 def _own_settings(config: UnifyConfig) -> dict[str, object]:

@@ -115,7 +115,8 @@ class Workshop:
     @cached_property
     def router(self) -> Router:
         """Predicts verticals; fitted on the training images whose vertical is known."""
-        fitted_on = Router.choose(self.is_train & (self.verticals >= 0), seed=self.recipe.seed)
+        usable = np.flatnonzero(self.is_train & (self.verticals >= 0))
+        fitted_on = Router.choose(usable, self.verticals[usable], seed=self.recipe.seed)
         count = len(self.vertical_names)
         return Router(self.base_vectors(fitted_on), self.verticals[fitted_on], count=count)
 
@@ -291,6 +292,7 @@ class Workshop:
             self._discard_other_work(work, key)
             lesson = prepare()
             record = self.learn(name, lesson, work)
+            self.run.forget(name)
             lesson.embedder.save_pretrained(folder, self._card(name, record, lesson.among), overwrite=True)
             self.run.finish(name, key, record)
             shutil.rmtree(work)
