@@ -163,7 +163,9 @@ def main() -> None:
     parser.add_argument("--result", default="sample", help="name of the file in bench/results")
     parser.add_argument("--set", nargs="*", default=[], dest="settings", help="change the recipe: key=value")
     parser.add_argument(
-        "--long", action="store_true", help="train the joint model with twice the presentations, too"
+        "--long",
+        action="store_true",
+        help="train the joint model with as many presentations as stand behind the unified one, too",
     )
     options = parser.parse_args()
     reuse_freed_memory()

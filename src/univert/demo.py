@@ -21,9 +21,10 @@ from univert.serving.grid import render_grid
 from univert.serving.indexing import index_catalogue
 from univert.serving.lookup import search_image
 from univert.training.pipeline import TrainResult, train
-from univert.training.recipe import Recipe
+from univert.training.recipe import Baseline, EvaluationConfig, Recipe
 
 HITS = 5
+BASELINES: tuple[Baseline, ...] = ("joint_triplet", "joint_proxy_nca", "unified_aligned")
 
 
 def run_demo(out: Path, *, seed: int, device: str, say: Callable[[str], None]) -> TrainResult:
@@ -38,7 +39,8 @@ def run_demo(out: Path, *, seed: int, device: str, say: Callable[[str], None]) -
     started = time.perf_counter()
     catalogue = _catalogue(out / "sample.lance")
     say(f"catalogue  {catalogue.path}: {len(catalogue):,} images, {len(catalogue.verticals)} verticals")
-    result = train(catalogue, out, Recipe(seed=seed), device=device)
+    recipe = Recipe(seed=seed, evaluation=EvaluationConfig(baselines=BASELINES))
+    result = train(catalogue, out, recipe, device=device)
     say(table_text(results_table(result.results)))
     say(f"report     {out / 'report.html'}")
     model = result.model.to(choose_device(device))

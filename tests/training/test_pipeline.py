@@ -167,3 +167,14 @@ def test_the_card_states_what_was_measured(catalogue: Catalogue, recipe: Recipe,
         "[unify.loop]",
     ):
         assert words in card, words
+
+
+def test_without_a_recipe_a_run_goes_on_with_its_own(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, unify=replace(recipe.unify, way="specialists"), evaluation=only())
+    first = train(catalogue, tmp_path, recipe, report=False)
+    before = modified(tmp_path)
+    again = train(catalogue, tmp_path, report=False)
+    assert modified(tmp_path) == before
+    assert again.results["recipe_toml"] == first.results["recipe_toml"]

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from univert.core.files import fingerprint
+from univert.evaluation.compare import METRICS, compare_vectors
 from univert.evaluation.ranking import map_at_r
 from univert.models.embedder import Embedder
 from univert.training.alignment import orthogonal_alignment
@@ -119,7 +120,10 @@ def growth_targets(
 def _choose(
     workshop: Workshop, candidates: Sequence[Member], by_code: Sequence[Member], is_new: Bool[np.ndarray, "N"]
 ) -> tuple[list[Member], dict[str, float]]:
-    """The first candidate, and each further one that raises MAP@R of all validation images in the grown gallery."""
+    """The first candidate, and each further one that the validation images in the grown gallery speak for.
+
+    It must raise their MAP@R, and make no vertical significantly worse by the paired comparison.
+    """
     members = [candidates[0]]
     positions = np.flatnonzero((workshop.splits == "val") & (workshop.products >= 0))
     new = positions[is_new[positions]]
@@ -131,16 +135,19 @@ def _choose(
         gallery[here] = _embed_clean(workshop, by_code[code], positions[here])
     rows = {member.name: _embed_clean(workshop, member, new) for member in candidates}
 
-    def score(ensemble: Sequence[Member]) -> float:
-        gallery[is_new[positions]] = _mean([rows[member.name] for member in ensemble])
-        return map_at_r(gallery, workshop.products[positions])
+    def grown(ensemble: Sequence[Member]) -> Rows:
+        vectors = gallery.copy()
+        vectors[is_new[positions]] = _mean([rows[member.name] for member in ensemble])
+        return vectors
 
-    scores = {members[0].name: score(members)}
+    products, names = workshop.products[positions], workshop.names_of(positions)
+    scores = {members[0].name: map_at_r(grown(members), products)}
     for candidate in candidates[1:]:
         tried = [*members, candidate]
-        best = scores[" + ".join(member.name for member in members)]
-        value = scores[" + ".join(member.name for member in tried)] = score(tried)
-        if value > best:
+        comparison = compare_vectors(grown(members), grown(tried), products, names, seed=workshop.recipe.seed)
+        gain = comparison.merged["map_at_r"]
+        scores[" + ".join(member.name for member in tried)] = gain.second
+        if gain.difference > 0 and not any(comparison.worse(metric) for metric in METRICS):
             members = tried
     return members, scores
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import univert
-from univert.core.config import config_to_toml
+from univert.core.config import config_from_toml, config_to_toml
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
@@ -71,7 +71,7 @@ def train(
     Args:
         catalogue: the images, or where they are.
         out: the run folder.
-        recipe: the choices; the defaults are good.
+        recipe: the choices; null takes those the run was begun with or, for a new one, the defaults, which are good.
         device: a torch device, or `auto`.
         report: write `report.html` too.
 
@@ -80,13 +80,15 @@ def train(
         TrainingError: a training failed; what was done is kept.
     """
     catalogue = catalogue if isinstance(catalogue, Catalogue) else Catalogue.open(catalogue)
-    recipe = recipe or Recipe()
     run = Run(Path(out))
+    begun = run.path / "recipe.toml"
+    if recipe is None:
+        recipe = config_from_toml(Recipe, begun) if begun.exists() else Recipe()
     with run.locked():
         workshop = Workshop(run, catalogue, recipe, device=device)
         workshop.refuse_small_verticals()
         test = TestSplit(workshop)
-        write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
+        write_atomic(begun, config_to_toml(recipe))
         models = train_models(workshop)
         rows, trained = comparison_rows(workshop, models)
         results = _results(workshop, models, rows, trained, test)

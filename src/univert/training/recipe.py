@@ -318,6 +318,15 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GrowLoopConfig(LoopConfig):
+    """As `LoopConfig`, with defaults for a growth: from where the deployed model is, gently and with patience."""
+
+    epochs: Count = 35
+    learning_rate: Positive = 2e-3
+    patience: Count = 20
+
+
+@dataclass(frozen=True, kw_only=True)
 class GrowConfig:
     """How a deployed model learns one more vertical (`univert grow`).
 
@@ -348,7 +357,7 @@ class GrowConfig:
     neighbours_images: Count = 4096
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
     resamples: Count = 2000
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=35, learning_rate=2e-3, patience=20))
+    loop: GrowLoopConfig = field(default_factory=GrowLoopConfig)
 
     def __post_init__(self) -> None:
         if self.targets == "ensemble" and not self.align:
