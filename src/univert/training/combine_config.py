@@ -19,7 +19,7 @@ class ProbeConfig:
     Attributes:
         hidden_size: width of the head's first set; 0 leaves it out.
         size: of the embedding.
-        steps: for each vertical of the group, at most; validation images stop it early, as in the specialists' loop.
+        steps: for each vertical of the group; by itself a vertical may stop early, as specialists do.
         views: augmented views it learns from, besides the images as they are; at most `data.views`.
         seeds: trainings with different random starts for each fold; every query counts once for each.
         images: labelled training images of a vertical that take part, at most; whole products are drawn.

@@ -69,8 +69,8 @@ def group_name(verticals: Sequence[str]) -> str:
 def train_group(workshop: Workshop, verticals: Sequence[str]) -> Trained:
     """Train (or load) the specialist of a group of verticals, on their labelled training images together.
 
-    It is the specialist of each of them. Every vertical gets as many steps as by itself. If a trial of `combine`
-    trained this very model, it is taken from there.
+    It is the specialist of each of them; see `group_loop` for its steps. If a trial of `combine` trained this very
+    model, it is taken from there.
     """
     if len(verticals) == 1:
         return train_specialist(workshop, verticals[0])
