@@ -209,7 +209,7 @@ def blind_figures(workshop: Workshop, models: Models) -> dict[str, Figures]:
 
 def costs(workshop: Workshop, models: Models) -> list[str]:
     """Parameters, time and bytes of one query: one model against specialists behind a router."""
-    unified, own = models.unified.embedder.eval(), models.own
+    unified, own = models.unified.embedder.eval(), models.specialists
     heads = [list(embedder.head.parameters()) for embedder in own.embedders]
     trunk = sum(parameter.numel() for parameter in unified.trunk.parameters())
     router = (unified.feature_size + 1) * len(workshop.vertical_names)
@@ -303,8 +303,8 @@ def overhead(workshop: Workshop, models: Models) -> str:
 
 def mean_and_spread(values: Sequence[float]) -> str:
     """Mean and standard deviation."""
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.1f} ± {spread:.1f}"
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
 
 
 def table(runs: list[dict[str, dict[str, Figures]]]) -> list[str]:
@@ -381,7 +381,7 @@ def main() -> None:
         sized.append(train_sizes(workshop, models))
         against.append(
             {
-                "specialists behind the router": routed_figures(workshop, models.own),
+                "specialists behind the router": routed_figures(workshop, models.specialists),
                 "learning targets, verticals predicted": blind_figures(workshop, models),
                 "one joint Proxy-NCA model": of_model(workshop, models.joint["proxy-nca"]),
                 "the same, proxies started from the data": joint_from_data(workshop, models),
@@ -392,7 +392,7 @@ def main() -> None:
     lines = [
         "# Many verticals, one model: the bundled sample",
         "",
-        f"Per cent, mean ± standard deviation over seeds {', '.join(map(str, options.seeds))}. "
+        f"Per cent, mean (± standard deviation) over the seeds {', '.join(map(str, options.seeds))}. "
         "R@1 and MAP@R are those of the merged gallery.",
         "",
         "## The unified model, one thing changed at a time",
