@@ -78,18 +78,19 @@ class TargetMap:
             views: of the images.
             weights: how much the specialists of each vertical have to say about each image.
         """
-        total = np.zeros((len(positions), self.size), np.float32)
+        # in torch throughout: its threads and those of NumPy's matrix product would get in each other's way
+        total, shares = torch.zeros(len(positions), self.size), torch.from_numpy(weights)
         with torch.inference_mode():
             inputs = workshop.source.load(positions, views)
             for member, matrices in zip(self.members, self.matrices, strict=True):
                 if not member.routed:
-                    total += _apply(workshop, member.embedders[0], inputs) @ matrices[0]
+                    total += _apply(workshop, member.embedders[0], inputs) @ torch.from_numpy(matrices[0])
                     continue
                 for vertical in np.flatnonzero(weights.any(axis=0)):
-                    here = np.flatnonzero(weights[:, vertical])
-                    own = _apply(workshop, member.embedders[vertical], inputs[torch.from_numpy(here)])
-                    total[here] += weights[here, vertical, None] * (own @ matrices[vertical])
-        rows = unit(total)
+                    here = shares[:, vertical].nonzero().squeeze(1)
+                    own = _apply(workshop, member.embedders[vertical], inputs[here])
+                    total[here] += shares[here, vertical, None] * (own @ torch.from_numpy(matrices[vertical]))
+        rows = unit(total.numpy())
         if self.offset:
             # the direction of an image between verticals is that of its likeliest
             homes = weights.argmax(axis=1)
@@ -322,10 +323,10 @@ def _join(
     )
 
 
-def _apply(workshop: Workshop, embedder: Embedder, inputs: torch.Tensor) -> Rows:
+def _apply(workshop: Workshop, embedder: Embedder, inputs: torch.Tensor) -> torch.Tensor:
     source = workshop.source
-    parts = [source.run(embedder, part).float().cpu().numpy() for part in inputs.split(source.batch_size)]
-    return np.concatenate(parts) if parts else np.empty((0, embedder.size), np.float32)
+    parts = [source.run(embedder, part).float().cpu() for part in inputs.split(source.batch_size)]
+    return torch.cat(parts) if parts else torch.empty(0, embedder.size)
 
 
 def _fitted_on(workshop: Workshop, unlabelled: bool) -> Positions:
