@@ -49,10 +49,11 @@ def figures(stored: np.ndarray, new: np.ndarray, seed: int = 0, **options: objec
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 1000), st.floats(0, 1))
-def test_outcomes_equal_the_oracle(seed: int, much: float) -> None:
-    stored, products, verticals = shop(seed)
-    queries = shaken(stored, much, seed)
+@given(st.integers(0, 1000))
+def test_outcomes_equal_the_oracle(seed: int) -> None:
+    _, products, verticals = shop(seed)
+    # small whole numbers: distances, and so ties, are exact
+    queries, stored = np.random.default_rng(seed).integers(-2, 3, size=(2, 72, 4)).astype(np.float32)
     outcomes = version_outcomes(queries, stored, products, verticals)
     for name, rows in [*outcomes.rows.items(), ("merged", np.arange(72))]:
         outcome = outcomes.merged if name == "merged" else outcomes.verticals[name]
