@@ -182,17 +182,17 @@ def compare_outcomes(
     """Compare two models by what happened to the same queries; see `compare_vectors`.
 
     Raises:
-        BadInputError: the queries are not the same, a tolerance below 0, or settings out of range.
+        BadInputError: the queries are not the same, or settings out of range.
     """
-    settings = _Settings(tolerance=tolerance, level=level, resamples=resamples, seed=seed)
-    merged = _compare_queries({MERGED: (first.merged, second.merged)}, settings)[MERGED]
+    settings: dict[str, Any] = {"tolerance": tolerance, "level": level, "resamples": resamples, "seed": seed}
+    merged = compare_pairs({MERGED: (first.merged, second.merged)}, **settings)[MERGED]
     pairs = {
         name: (outcome, other)
         for name, outcome in first.verticals.items()
         if outcome is not None and (other := second.verticals.get(name)) is not None
     }
     return Comparison(
-        merged=merged, verticals=_compare_queries(pairs, settings), tolerance=tolerance, level=level
+        merged=merged, verticals=compare_pairs(pairs, **settings), tolerance=tolerance, level=level
     )
 
 
@@ -214,10 +214,27 @@ class _Settings:
             raise BadInputError(f"level must lie between 0 and 1, got {self.level}; 0.95 is usual")
 
 
-def _compare_queries(
-    pairs: Mapping[str, tuple[QueryOutcome, QueryOutcome]], settings: _Settings
+def compare_pairs(
+    pairs: Mapping[str, tuple[QueryOutcome, QueryOutcome]],
+    *,
+    tolerance: float = 0.01,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> dict[str, dict[Metric, Difference]]:
-    """Compare outcomes on several galleries, their p-values corrected together, each metric by itself."""
+    """Compare outcomes on several galleries, their p-values corrected together, each metric by itself.
+
+    Args:
+        pairs: by gallery, what happened to the same queries under the first model and under the second.
+        tolerance: as `compare_vectors`, and so are the rest.
+        level: coverage.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        BadInputError: the queries of a pair are not the same, or settings out of range.
+    """
+    settings = _Settings(tolerance=tolerance, level=level, resamples=resamples, seed=seed)
     found: dict[str, dict[Metric, Difference]] = {name: {} for name in pairs}
     # so that the smallest p-value there can be is still significant after the correction
     least = math.ceil(20 * len(pairs) / (1 - settings.level))

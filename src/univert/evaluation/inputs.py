@@ -99,6 +99,11 @@ def label_codes(*label_lists: Labels) -> list[Codes]:
     return [np.array([number[label] for label in labels], dtype=np.int64) for labels in values]
 
 
+def has_queries(codes: Codes) -> bool:
+    """Whether a product has two of some images, so that one can look for the other; -1 is no product."""
+    return bool((np.unique(codes[codes >= 0], return_counts=True)[1] > 1).any())
+
+
 def power_of_two_scale(arrays: Iterable[Vectors]) -> float:
     """A power of two that brings the largest absolute value of all arrays into [0.5, 1).
 

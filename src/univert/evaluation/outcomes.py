@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from univert.core.errors import BadInputError
-from univert.evaluation.inputs import Codes, Vectors, check_length, check_vectors, label_codes
+from univert.evaluation.inputs import Codes, Vectors, check_length, check_vectors, has_queries, label_codes
 from univert.evaluation.ranking import QueryOutcome, rank_queries
 
 Names = Sequence[str | None] | Sequence[int] | npt.NDArray[Any]
@@ -124,8 +124,7 @@ def outcome_within(
 ) -> QueryOutcome | None:
     """The outcome of one vertical, its rows counted as in the whole, or null where nothing can be a query."""
     if gallery is None:
-        _, images = np.unique(codes[codes >= 0], return_counts=True)
-        if not (images > 1).any():
+        if not has_queries(codes):
             return None
         outcome = rank_queries(vectors, codes)
     else:

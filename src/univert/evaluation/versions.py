@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from univert.evaluation.compare import Comparison, Difference, compare_outcomes
-from univert.evaluation.inputs import Codes, Vectors, check_length, check_vectors, label_codes
+from univert.evaluation.compare import Comparison, Difference, compare_outcomes, compare_pairs
+from univert.evaluation.inputs import Codes, Vectors, check_length, check_vectors, has_queries, label_codes
 from univert.evaluation.outcomes import (
     LabelledRows,
     Names,
@@ -210,13 +210,9 @@ def _within(queries: Vectors, stored: Vectors, codes: Codes, rows: Codes) -> Que
 
 def _alone(queries: Vectors, stored: Vectors, codes: Codes) -> QueryOutcome | None:
     """Some rows' leave-one-out as if there were no others; null without queries."""
-    if not _has_queries(codes):
+    if not has_queries(codes):
         return None
     return rank_queries(queries, codes, gallery_vectors=stored, leave_one_out=True)
-
-
-def _has_queries(codes: Codes) -> bool:
-    return bool((np.unique(codes[codes >= 0], return_counts=True)[1] > 1).any())
 
 
 def _kept_rows(outcome: QueryOutcome, wanted: Bool[np.ndarray, "N"]) -> QueryOutcome | None:
@@ -244,10 +240,7 @@ def _single(
     """How Recall@1 differs between two outcomes of the same queries."""
     if first is None or second is None:
         return None
-    pair = [
-        Outcomes(merged=outcome, verticals={}, rows={}, codes=outcome.products) for outcome in (first, second)
-    ]
-    return compare_outcomes(*pair, **settings).merged["recall_at_1"]
+    return compare_pairs({"": (first, second)}, **settings)[""]["recall_at_1"]
 
 
 def _against_specialist(
@@ -257,6 +250,6 @@ def _against_specialist(
     settings: Mapping[str, Any],
 ) -> Difference | None:
     (codes,) = label_codes(products)
-    if not _has_queries(codes):
+    if not has_queries(codes):
         return None
     return _single(rank_queries(specialist, codes), rank_queries(new, codes), settings)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from univert.core.errors import BadInputError
+from univert.training.projection import principal_directions
 
 
 def orthogonal_alignment(
@@ -50,12 +51,9 @@ class PCAReference:
     def __init__(self, vectors: Float[np.ndarray, "N F"], size: int) -> None:
         self._mean = vectors.mean(axis=0, dtype=np.float64)
         centred = vectors - self._mean
-        _, directions = np.linalg.eigh(centred.T @ centred)
-        kept = directions[:, ::-1][:, :size]
-        # the sign of an eigenvector is arbitrary: fix it, so that the same data give the same space
-        signs = np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(kept.shape[1])])
+        kept = principal_directions(centred)[:, :size]
         self._directions = np.zeros((vectors.shape[1], size))
-        self._directions[:, : kept.shape[1]] = kept * signs
+        self._directions[:, : kept.shape[1]] = kept
 
     def __call__(self, vectors: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N D"]:
         """Where vectors lie in the common space."""

@@ -23,6 +23,7 @@ from univert.data.catalogue import Catalogue
 from univert.data.samplers import Positions
 from univert.data.triplets import CleanTriplets, TripletReport, read_clean_triplets
 from univert.evaluation.compare import METRICS, Comparison, compare_vectors
+from univert.evaluation.inputs import has_queries
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
 from univert.training.recipe import Recipe
@@ -219,13 +220,11 @@ def _compare(
     """Before and after on the images of a split; null where it has no queries."""
     positions = np.flatnonzero(workshop.splits == split)
     products = workshop.products[positions]
-    labelled = products[products >= 0]
-    if len(np.unique(labelled)) == len(labelled):
+    if not has_queries(products):
         return None
     before, after = (workshop.source.embed_all(model, positions) for model in (old, tuned.embedder))
-    verticals = np.array(workshop.vertical_names)[workshop.verticals[positions]]
     return compare_vectors(
-        *(before, after, products, verticals),
+        *(before, after, products, workshop.names_of(positions)),
         tolerance=config.tolerance,
         resamples=config.resamples,
         seed=config.seed,

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-import univert
 from univert.core.config import config_to_mapping
 from univert.core.files import fingerprint
 from univert.evaluation.compare import METRICS
@@ -165,9 +164,7 @@ def full_measure(workshop: Workshop, specialists: Mapping[str, Trained] | None =
     folds = Folds(workshop, recipe.combine.folds)
     mapping = config_to_mapping(recipe)
     inputs = fingerprint(
-        univert.__version__,
-        workshop.catalogue.fingerprint,
-        workshop.base.fingerprint,
+        workshop.base_fingerprint,
         {key: mapping[key] for key in ("seed", "trunk", "partial_blocks", "data", "model", "specialists")},
         recipe.combine.folds,
     )
@@ -189,13 +186,13 @@ def full_measure(workshop: Workshop, specialists: Mapping[str, Trained] | None =
         if not recipe.combine.folds:
             return folds.measure(verticals, models(verticals))
         # the models that leave products out serve this measure alone, so its outcome is what is kept
-        stage, key = f"{trial_name(verticals)}/measured", fingerprint(inputs, list(verticals))
-        record = workshop.run.finished(stage, key)
-        if record is None:
-            record = outcomes_to_dict(folds.measure(verticals, models(verticals)))
-            workshop.run.finish(stage, key, record)
-            for training in range(folds.trainings):
-                shutil.rmtree(workshop.run.path / held_out_name(verticals, training), ignore_errors=True)
+        record = workshop.remembered(
+            f"{trial_name(verticals)}/measured",
+            [inputs, *verticals],
+            lambda: outcomes_to_dict(folds.measure(verticals, models(verticals))),
+        )
+        for training in range(folds.trainings):
+            shutil.rmtree(workshop.run.path / held_out_name(verticals, training), ignore_errors=True)
         return outcomes_from_dict(record)
 
     return measure

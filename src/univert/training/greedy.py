@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from univert.evaluation.compare import METRICS, Difference, Metric, compare_outcomes
-from univert.evaluation.outcomes import Outcomes, average_precision, pooled
+from univert.evaluation.compare import METRICS, Difference, Metric, compare_pairs
+from univert.evaluation.outcomes import average_precision
 from univert.evaluation.ranking import QueryOutcome
 
 Group = tuple[str, ...]
@@ -106,15 +106,13 @@ class Judge:
         judged = [name for name in verticals if name in joint and name in own]
         differences: dict[str, dict[Metric, Difference]] = {}
         if judged:
-            comparison = compare_outcomes(
-                _outcomes({name: own[name] for name in judged}),
-                _outcomes({name: joint[name] for name in judged}),
+            differences = compare_pairs(
+                {name: (own[name], joint[name]) for name in judged},
                 tolerance=self.tolerance,
                 level=1 - (1 - self.level) / len(METRICS),
                 resamples=self.resamples,
                 seed=self.seed,
             )
-            differences = {name: comparison.verticals[name] for name in judged}
         worse = [
             (name, values[metric])
             for name, values in differences.items()
@@ -129,12 +127,6 @@ class Judge:
             accepted=not worse,
             reason=_refusal(worse) if worse else _acceptance(differences),
         )
-
-
-def _outcomes(verticals: dict[str, QueryOutcome]) -> Outcomes:
-    return Outcomes(
-        merged=pooled(dict(verticals)), verticals=dict(verticals), rows={}, codes=np.empty(0, int)
-    )
 
 
 def _refusal(worse: list[tuple[str, Difference]]) -> str:

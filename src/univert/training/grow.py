@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-import univert
 from univert.core.config import config_to_mapping, read_settings
 from univert.core.errors import BadInputError
-from univert.core.files import fingerprint, folder_name, write_atomic
+from univert.core.files import folder_name, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
+from univert.evaluation.inputs import has_queries
 from univert.evaluation.versions import GrowthFigures, growth_figures
 from univert.models.embedder import Embedder
 from univert.training.growth_checks import check_base, check_images, check_verticals
@@ -190,12 +190,12 @@ class _Growing:
         is_new = workshop.of_vertical(self._vertical)
         workshop.stored = np.where(is_new[:, None], 0, targets.arrays.clean(everything))
         grown = self._grown(list(trained.values()), targets)
-        inputs = fingerprint(univert.__version__, grown.key, config.tolerance, config.resamples)
-        record = workshop.run.finished("evaluation", inputs)
-        if record is None:
-            record = self._measure(trained["specialist"], grown, targets.arrays)
-            workshop.describe(grown, card_figures(record))
-            workshop.run.finish("evaluation", inputs, record)
+        record = workshop.remembered(
+            "evaluation",
+            [grown.key, config.tolerance, config.resamples],
+            lambda: self._measure(trained["specialist"], grown, targets.arrays),
+        )
+        workshop.describe(grown, card_figures(record))
         content = {
             "format": 1,
             **asdict(self.growth(forced=False)),
@@ -240,9 +240,7 @@ class _Growing:
         columns = {name: workshop.catalogue.column(name) for name in ("product", "vertical")}
         for split in SPLITS:
             here = np.flatnonzero(workshop.splits == split)
-            labels = workshop.products[here]
-            labels = labels[labels >= 0]
-            if len(np.unique(labels)) == len(labels):
+            if not has_queries(workshop.products[here]):
                 continue
             is_new = workshop.of_vertical(self._vertical)[here]
             stored = targets.clean(here)

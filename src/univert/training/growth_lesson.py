@@ -36,10 +36,10 @@ class GrowthWorkshop(Workshop):
         """
         if among is not None or self.stored is None:
             return super().scorer(embedder, among)
-        chosen = np.flatnonzero((self.splits == "val") & (self.products >= 0))
-        labels, stored = self.products[chosen], self.stored[chosen]
-        if len(np.unique(labels)) == len(labels):
+        chosen = self.validation_queries
+        if chosen is None:
             return None
+        labels, stored = self.products[chosen], self.stored[chosen]
         is_old = stored.any(axis=1, keepdims=True)
 
         def score() -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +11,20 @@ from jaxtyping import Bool, Float
 
 from univert.core.files import fingerprint
 from univert.evaluation.compare import METRICS, compare_vectors
+from univert.evaluation.inputs import has_queries
 from univert.evaluation.ranking import map_at_r
 from univert.models.embedder import Embedder
 from univert.training.alignment import orthogonal_alignment
-from univert.training.projection import fit_projection
+from univert.training.projection import fit_projection, unit
 from univert.training.recipe import GrowConfig
-from univert.training.views import Positions, Rows, ViewArrays
+from univert.training.views import Positions, Rows, ViewArrays, by_parts
 from univert.training.workshop import Workshop
 
 ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class GrowthMember:
     """A model whose embeddings of the new vertical's images join their learning targets.
 
     Attributes:
@@ -86,40 +87,43 @@ def growth_targets(
     def towards(model: Embedder, fitted_on: Bool[np.ndarray, "N"]) -> Float[np.ndarray, "E D"]:
         return _towards(workshop, model, deployed, np.flatnonzero(fitted_on), align=config.align)
 
-    candidates = [Member(name="specialist", model=specialist, towards=towards(specialist, usable & is_new))]
+    candidates = [
+        GrowthMember(name="specialist", model=specialist, towards=towards(specialist, usable & is_new))
+    ]
     if joint is not None:  # where the new vertical lies among the others is worth keeping, too
-        candidates.append(Member(name="joint", model=joint, towards=towards(joint, usable)))
+        candidates.append(GrowthMember(name="joint", model=joint, towards=towards(joint, usable)))
         candidates.append(_as_it_is("deployed", deployed))
     by_code = [_as_it_is(name, indexed_by.get(name, deployed)) for name in workshop.vertical_names]
     members, scores = _choose(workshop, candidates, by_code, is_new)
     new = workshop.vertical_names.index(vertical)
 
-    def rows_of(code: int, positions: Positions, views: Positions) -> Rows:
-        if code == new:
-            return _mean([_embed(workshop, member, positions, views) for member in members])
-        return _embed(workshop, by_code[code], positions, views)
-
-    def compute(positions: Positions, views: Positions) -> Iterator[Rows]:
-        for start in range(0, len(positions), ROWS_AT_ONCE):
-            chunk, numbers = positions[start : start + ROWS_AT_ONCE], views[start : start + ROWS_AT_ONCE]
-            rows = np.empty((len(chunk), deployed.size), np.float32)
-            for code in np.unique(workshop.verticals[chunk]):
-                here = workshop.verticals[chunk] == code
-                rows[here] = rows_of(int(code), chunk[here], numbers[here])
-            yield rows
+    def rows(positions: Positions, views: Positions) -> Rows:
+        found = np.empty((len(positions), deployed.size), np.float32)
+        for code in np.unique(workshop.verticals[positions]):
+            here = workshop.verticals[positions] == code
+            inputs = workshop.source.load(positions[here], views[here])
+            if code == new:
+                found[here] = _mean([_embed(workshop, member, inputs) for member in members])
+            else:
+                found[here] = _embed(workshop, by_code[code], inputs)
+        return found
 
     key = fingerprint(
         {name: model.fingerprint for name, model in indexed_by.items()},
         [[member.name, member.model.fingerprint] for member in members],
         [deployed.fingerprint, config.align, config.unlabelled],
     )
+    compute = by_parts(rows, ROWS_AT_ONCE)
     arrays = workshop.view_arrays(f"growth-targets-{key}", "learning targets", deployed.size, compute)
     return GrowthTargets(arrays=arrays, members=tuple(member.name for member in members), scores=scores)
 
 
 def _choose(
-    workshop: Workshop, candidates: Sequence[Member], by_code: Sequence[Member], is_new: Bool[np.ndarray, "N"]
-) -> tuple[list[Member], dict[str, float]]:
+    workshop: Workshop,
+    candidates: Sequence[GrowthMember],
+    by_code: Sequence[GrowthMember],
+    is_new: Bool[np.ndarray, "N"],
+) -> tuple[list[GrowthMember], dict[str, float]]:
     """The first candidate, and each further one that the validation images in the grown gallery speak for.
 
     It must raise their MAP@R, and make no vertical significantly worse by the paired comparison.
@@ -127,7 +131,7 @@ def _choose(
     members = [candidates[0]]
     positions = np.flatnonzero((workshop.splits == "val") & (workshop.products >= 0))
     new = positions[is_new[positions]]
-    if len(candidates) == 1 or len(np.unique(workshop.products[new])) == len(new):
+    if len(candidates) == 1 or not has_queries(workshop.products[new]):
         return members, {}
     gallery = np.empty((len(positions), candidates[0].towards.shape[1]), np.float32)
     for code in np.unique(workshop.verticals[positions]):
@@ -135,7 +139,7 @@ def _choose(
         gallery[here] = _embed_clean(workshop, by_code[code], positions[here])
     rows = {member.name: _embed_clean(workshop, member, new) for member in candidates}
 
-    def grown(ensemble: Sequence[Member]) -> Rows:
+    def grown(ensemble: Sequence[GrowthMember]) -> Rows:
         vectors = gallery.copy()
         vectors[is_new[positions]] = _mean([rows[member.name] for member in ensemble])
         return vectors
@@ -152,26 +156,22 @@ def _choose(
     return members, scores
 
 
-def _as_it_is(name: str, model: Embedder) -> Member:
-    return Member(name=name, model=model, towards=np.eye(model.size, dtype=np.float32))
+def _as_it_is(name: str, model: Embedder) -> GrowthMember:
+    return GrowthMember(name=name, model=model, towards=np.eye(model.size, dtype=np.float32))
 
 
-def _embed_clean(workshop: Workshop, member: Member, positions: Positions) -> Rows:
+def _embed_clean(workshop: Workshop, member: GrowthMember, positions: Positions) -> Rows:
     return np.asarray(workshop.source.embed_all(member.model, positions) @ member.towards)
 
 
-def _embed(workshop: Workshop, member: Member, positions: Positions, views: Positions) -> Rows:
-    with torch.inference_mode():
-        vectors = workshop.source.embed(member.model.eval(), positions, views).float().cpu().numpy()
-    rows: Rows = vectors @ member.towards
+def _embed(workshop: Workshop, member: GrowthMember, inputs: torch.Tensor) -> Rows:
+    rows: Rows = (workshop.source.infer(member.model, inputs) @ torch.from_numpy(member.towards)).numpy()
     return rows
 
 
 def _mean(parts: Sequence[Rows]) -> Rows:
     """The mean of several models' rows, of unit length again."""
-    rows: Rows = np.sum(parts, axis=0)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return rows
+    return unit(np.sum(parts, axis=0))
 
 
 def _towards(

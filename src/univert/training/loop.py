@@ -25,7 +25,7 @@ from univert.data.samplers import Sampler, step_rng
 from univert.models.embedder import Embedder
 from univert.training.checkpoint import load_checkpoint, save_checkpoint
 from univert.training.objectives import Objective
-from univert.training.optimisers import Optimisers
+from univert.training.optimisers import Optimisers, parameter_groups, sparse_parameters
 from univert.training.recipe import LoopConfig, Trunk
 from univert.training.sources import Source
 
@@ -108,9 +108,10 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, open_log: Op
         TrainingError: the loss is not finite or grew a thousandfold, or the disk is full.
         KeyboardInterrupt: passed on; the last checkpoint stands.
     """
-    groups = _parameter_groups(task, config)
-    sparse = list(task.objective.sparse_parameters())
-    optimiser = Optimisers(groups, config.optimiser, sparse)
+    trainable = task.embedder.trainable(task.trunk, partial_blocks=task.partial_blocks)
+    model = {group["name"]: group["params"] for group in trainable}
+    groups = parameter_groups(model, list(task.objective.parameters()), config)
+    optimiser = Optimisers(groups, config.optimiser, list(sparse_parameters(task.objective)))
     state = _State(task, optimiser, folder / "checkpoint.safetensors")
     history = state.resume()
     total_steps = max(config.epochs * task.sampler.steps_per_epoch, config.min_steps)
@@ -178,24 +179,6 @@ def _batch(task: Task, step: int, seed: int) -> tuple[Any, Any]:
 
 def _mixed(task: Task) -> bool:
     return task.embedder.device.type == "cuda"
-
-
-def _parameter_groups(task: Task, config: LoopConfig) -> list[dict[str, Any]]:
-    """Separate rates for head, trunk and proxies; weight decay on matrices alone."""
-    rates = {"head": config.learning_rate, "trunk": config.trunk_learning_rate}
-    groups: list[dict[str, Any]] = []
-    for group in task.embedder.trainable(task.trunk, partial_blocks=task.partial_blocks):
-        for decayed in (True, False):
-            chosen = [p for p in group["params"] if (p.ndim > 1) == decayed]
-            decay = config.weight_decay if decayed else 0.0
-            groups.append(
-                {"params": chosen, "name": group["name"], "peak": rates[group["name"]], "weight_decay": decay}
-            )
-    proxies = list(task.objective.parameters())
-    groups.append(
-        {"params": proxies, "name": "proxies", "peak": config.proxy_learning_rate, "weight_decay": 0.0}
-    )
-    return [group for group in groups if group["params"]]
 
 
 def _rate(step: int, total_steps: int, config: LoopConfig) -> float:

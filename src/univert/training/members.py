@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.models.embedder import Embedder
 from univert.training.member_name import MemberName
-from univert.training.views import Positions, Rows, ViewArrays
+from univert.training.views import Positions, Rows, ViewArrays, by_parts
 from univert.training.workshop import Trained, Workshop
 
 ROWS_AT_ONCE = 1024
@@ -92,11 +92,7 @@ class Member:
         Narrower embeddings than the widest are filled up with zeros, as are the rows of images whose vertical is
         unknown, where only a vertical's model could embed them.
         """
-
-        def compute(positions: Positions, views: Positions) -> Iterator[Rows]:
-            for start in range(0, len(positions), ROWS_AT_ONCE):
-                yield self._rows(workshop, positions[start : start + ROWS_AT_ONCE])
-
+        compute = by_parts(lambda positions, _: self._rows(workshop, positions), ROWS_AT_ONCE)
         return workshop.view_arrays(f"member-{self.key}", self.title, self.width, compute, views=0)
 
     def _rows(self, workshop: Workshop, positions: Positions) -> Rows:

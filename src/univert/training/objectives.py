@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -45,12 +45,6 @@ class Objective(nn.Module, ABC):
     def figures(self) -> dict[str, float]:
         """Further figures of the training that are worth watching."""
         return {}
-
-    def sparse_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that get sparse gradients: those of proxy banks made so."""
-        for module in self.modules():
-            if isinstance(module, ProxyBank) and module.sparse:
-                yield module.proxies
 
 
 class LabelObjective(Objective):

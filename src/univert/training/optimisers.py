@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Integer
 from torch import Tensor, nn
 
+from univert.proxies.bank import ProxyBank
 from univert.proxies.dynamic import forget_rows
-from univert.training.recipe import OptimiserName
+from univert.training.recipe import LoopConfig, OptimiserName
 
 RMSPROP_SMOOTHING = 0.9
 
@@ -69,3 +71,36 @@ class Optimisers:
         """Bring back what `state_dict` gave."""
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
+
+
+def parameter_groups(
+    model: Mapping[str, Sequence[nn.Parameter]], proxies: Sequence[nn.Parameter], config: LoopConfig
+) -> list[dict[str, Any]]:
+    """Parameter groups for `Optimisers`: rates of their own for head, trunk and proxies; decay on matrices alone.
+
+    Args:
+        model: the parameters that learn, by `head` and `trunk`.
+        proxies: the parameters of the loss.
+        config: the rates and the weight decay.
+
+    Returns:
+        groups with `params`, `name`, `peak` (the learning rate at its highest) and `weight_decay`; none is empty.
+    """
+    rates = {"head": config.learning_rate, "trunk": config.trunk_learning_rate}
+    groups: list[dict[str, Any]] = []
+    for name, parameters in model.items():
+        matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+        others = [parameter for parameter in parameters if parameter.ndim <= 1]
+        for chosen, decay in ((matrices, config.weight_decay), (others, 0.0)):
+            groups.append({"params": chosen, "name": name, "peak": rates[name], "weight_decay": decay})
+    groups.append(
+        {"params": list(proxies), "name": "proxies", "peak": config.proxy_learning_rate, "weight_decay": 0.0}
+    )
+    return [group for group in groups if group["params"]]
+
+
+def sparse_parameters(loss: nn.Module) -> Iterator[nn.Parameter]:
+    """Parameters of a loss that get sparse gradients: those of proxy banks made so."""
+    for module in loss.modules():
+        if isinstance(module, ProxyBank) and module.sparse:
+            yield module.proxies

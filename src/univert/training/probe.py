@@ -12,20 +12,19 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-import univert
 from univert.core.config import config_to_mapping
 from univert.core.files import fingerprint
 from univert.core.progress import progress_bar
 from univert.data.samplers import PKSampler, step_rng
+from univert.evaluation.inputs import has_queries
 from univert.evaluation.ranking import QueryOutcome, map_at_r
 from univert.losses.mined_loss import MinedLoss
 from univert.losses.registry import LOSSES, compares_images, make_loss
 from univert.models.head import Head, l2_normalise
-from univert.proxies.bank import ProxyBank
 from univert.training.batches import make_miner
 from univert.training.folds import Embed, Folds, outcomes_from_dict, outcomes_to_dict
 from univert.training.greedy import Group
-from univert.training.optimisers import Optimisers
+from univert.training.optimisers import Optimisers, parameter_groups, sparse_parameters
 from univert.training.recipe import SpecialistsConfig
 from univert.training.sources import CachedSource
 from univert.training.specialists import group_loop, group_name, labelled_products
@@ -43,10 +42,6 @@ class Probe:
 
     Args:
         workshop: the run.
-
-    Attributes:
-        seconds: spent on trainings, by this object.
-        image_presentations: images shown in them.
     """
 
     def __init__(self, workshop: Workshop) -> None:
@@ -58,9 +53,7 @@ class Probe:
         self._workshop = Workshop(workshop.run, workshop.catalogue, frozen, device=str(workshop.device))
         self._folds = Folds(self._workshop, recipe.combine.folds, most_images=self._config.images)
         self._inputs = fingerprint(
-            univert.__version__,
-            workshop.catalogue.fingerprint,
-            self._workshop.base.fingerprint,
+            self._workshop.base_fingerprint,
             config_to_mapping(frozen.data),
             config_to_mapping(frozen.model.preprocessing()),
             config_to_mapping(self._specialists),
@@ -76,11 +69,11 @@ class Probe:
             BadInputError: a vertical has too few labelled images to learn from.
         """
         verticals = tuple(sorted(verticals))
-        stage, inputs = f"probe/{group_name(verticals)}", fingerprint(self._inputs, list(verticals))
-        record = self._workshop.run.finished(stage, inputs)
-        if record is None:
-            record = outcomes_to_dict(self._folds.measure(verticals, self._models(verticals)))
-            self._workshop.run.finish(stage, inputs, record)
+        record = self._workshop.remembered(
+            f"probe/{group_name(verticals)}",
+            [self._inputs, *verticals],
+            lambda: outcomes_to_dict(self._folds.measure(verticals, self._models(verticals))),
+        )
         return outcomes_from_dict(record)
 
     def _models(self, verticals: Group) -> Iterator[tuple[int, Embed]]:
@@ -187,7 +180,7 @@ class Probe:
         here = self._folds.among(verticals, -2) & (workshop.splits == "val") & (workshop.products >= 0)
         positions = np.flatnonzero(here)
         labels = workshop.products[positions]
-        if len(np.unique(labels)) == len(labels):
+        if not has_queries(labels):
             return None
         return map_at_r(self._embed(head, positions), labels)
 
@@ -201,21 +194,8 @@ def _plain(config: SpecialistsConfig) -> SpecialistsConfig:
 
 def _optimiser(head: Head, loss: nn.Module, config: SpecialistsConfig) -> Optimisers:
     loop = config.loop
-    groups = [
-        {
-            "params": [p for p in head.parameters() if (p.ndim > 1) == decayed],
-            "name": "head",
-            "peak": loop.learning_rate,
-            "weight_decay": loop.weight_decay if decayed else 0.0,
-        }
-        for decayed in (True, False)
-    ]
-    proxies = list(loss.parameters())
-    groups.append(
-        {"params": proxies, "name": "proxies", "peak": loop.proxy_learning_rate, "weight_decay": 0.0}
-    )
-    sparse = [p for m in loss.modules() if isinstance(m, ProxyBank) and m.sparse for p in (m.proxies,)]
-    return Optimisers([group for group in groups if group["params"]], loop.optimiser, sparse)
+    groups = parameter_groups({"head": list(head.parameters())}, list(loss.parameters()), loop)
+    return Optimisers(groups, loop.optimiser, list(sparse_parameters(loss)))
 
 
 def _set_rates(optimiser: Optimisers, done: float, warmup: float) -> None:

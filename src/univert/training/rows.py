@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from univert.core.errors import BadInputError
 from univert.evaluation.compare import compare_vectors
 from univert.evaluation.evaluate import evaluate_vectors
+from univert.evaluation.inputs import has_queries
 from univert.training.choice import Candidate
 from univert.training.members import Member
 from univert.training.recipe import TargetsConfig
@@ -144,12 +145,11 @@ class TestSplit:
         self.positions = np.flatnonzero((workshop.splits == "test") & (workshop.verticals >= 0))
         self.products = list(workshop.catalogue.column("product")[self.positions])
         self.verticals = workshop.names_of(self.positions)
-        labels = workshop.products[self.positions]
-        labels = labels[labels >= 0]
-        if len(np.unique(labels)) == len(labels):
+        codes = workshop.products[self.positions]
+        if not has_queries(codes):
             raise BadInputError(
-                f"the test split needs a product with two images to measure on, got {len(labels)} labelled images; "
-                "add some, or build the catalogue anew and let it choose the splits"
+                f"the test split needs a product with two images to measure on, got {(codes >= 0).sum()} labelled "
+                "images; add some, or build the catalogue anew and let it choose the splits"
             )
         self._vectors: dict[str, Vectors] = {}
 

@@ -42,19 +42,23 @@ class Source(ABC):
         """Embeddings, with gradients to whatever of the embedder learns."""
         return self.run(embedder, self.load(positions, views))
 
+    def infer(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B D"]:
+        """Embeddings of what `load` gave, without gradients, as float32 on the CPU; so many at a time as suits."""
+        embedder.eval()
+        with torch.inference_mode():
+            parts = [self.run(embedder, part).float().cpu() for part in inputs.split(self.batch_size)]
+        return torch.cat(parts) if parts else torch.empty(0, embedder.size)
+
     def prefetch(self, positions: Positions, views: Positions) -> None:  # noqa: B027 - optional
         """Begin to load what the next call will ask for."""
 
     def embed_all(self, embedder: Embedder, positions: Positions) -> Float[np.ndarray, "N D"]:
         """Embeddings of unaugmented images, without gradients, as float32 on the CPU."""
-        batch_size = self.batch_size
-        embedder.eval()
         parts = [np.empty((0, embedder.size), np.float32)]
-        with torch.inference_mode():
-            for start in range(0, len(positions), batch_size):
-                chunk = positions[start : start + batch_size]
-                vectors = self.embed(embedder, chunk, np.zeros(len(chunk), np.int64))
-                parts.append(vectors.float().cpu().numpy())
+        for start in range(0, len(positions), self.batch_size):
+            chunk = positions[start : start + self.batch_size]
+            inputs = self.load(chunk, np.zeros(len(chunk), np.int64))
+            parts.append(self.infer(embedder, inputs).numpy())
         return np.concatenate(parts)
 
 

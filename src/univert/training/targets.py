@@ -9,7 +9,7 @@ vector again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 
@@ -21,14 +21,13 @@ from univert.core.config import config_to_mapping
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.data.samplers import balanced_sample, step_rng
-from univert.models.embedder import Embedder
 from univert.training.alignment import PCAReference, generalised_procrustes, orthogonal_alignment
 from univert.training.members import Member
 from univert.training.placement import place_apart, simplex_size
 from univert.training.projection import Distortion, fit_projection, measure_distortion, unit
 from univert.training.recipe import TargetsConfig
 from univert.training.router import trusted
-from univert.training.views import Positions, Rows, ViewArrays
+from univert.training.views import Positions, Rows, ViewArrays, by_parts
 from univert.training.workshop import Workshop
 
 ROWS_AT_ONCE = 256
@@ -80,16 +79,15 @@ class TargetMap:
         """
         # in torch throughout: its threads and those of NumPy's matrix product would get in each other's way
         total, shares = torch.zeros(len(positions), self.size), torch.from_numpy(weights)
-        with torch.inference_mode():
-            inputs = workshop.source.load(positions, views)
-            for member, matrices in zip(self.members, self.matrices, strict=True):
-                if not member.routed:
-                    total += _apply(workshop, member.embedders[0], inputs) @ torch.from_numpy(matrices[0])
-                    continue
-                for vertical in np.flatnonzero(weights.any(axis=0)):
-                    here = shares[:, vertical].nonzero().squeeze(1)
-                    own = _apply(workshop, member.embedders[vertical], inputs[here])
-                    total[here] += shares[here, vertical, None] * (own @ torch.from_numpy(matrices[vertical]))
+        inputs = workshop.source.load(positions, views)
+        for member, matrices in zip(self.members, self.matrices, strict=True):
+            if not member.routed:
+                total += workshop.source.infer(member.embedders[0], inputs) @ torch.from_numpy(matrices[0])
+                continue
+            for vertical in np.flatnonzero(weights.any(axis=0)):
+                here = shares[:, vertical].nonzero().squeeze(1)
+                own = workshop.source.infer(member.embedders[vertical], inputs[here])
+                total[here] += shares[here, vertical, None] * (own @ torch.from_numpy(matrices[vertical]))
         rows = unit(total.numpy())
         if self.offset:
             # the direction of an image between verticals is that of its likeliest
@@ -118,17 +116,14 @@ def learning_targets(
     """
     key = fingerprint(_inputs(workshop, members, config, unlabelled))
 
-    @cache  # it is asked for in each view
+    @cache  # it is asked for by each part
     def fitted() -> TargetMap:
         return fit_target_map(workshop, members, config, unlabelled=unlabelled)
 
-    def compute(positions: Positions, views: Positions) -> Iterator[Rows]:
-        found = fitted()
-        for start in range(0, len(positions), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            weights = vertical_weights(workshop, config, positions[part])
-            yield found.rows(workshop, positions[part], views[part], weights)
+    def rows(positions: Positions, views: Positions) -> Rows:
+        return fitted().rows(workshop, positions, views, vertical_weights(workshop, config, positions))
 
+    compute = by_parts(rows, ROWS_AT_ONCE)
     return workshop.view_arrays(f"targets-{key}", "learning targets", workshop.target_size, compute)
 
 
@@ -321,12 +316,6 @@ def _join(
         offset=config.offset,
         distortion=measure_distortion(raw, targets, verticals),
     )
-
-
-def _apply(workshop: Workshop, embedder: Embedder, inputs: torch.Tensor) -> torch.Tensor:
-    source = workshop.source
-    parts = [source.run(embedder, part).float().cpu() for part in inputs.split(source.batch_size)]
-    return torch.cat(parts) if parts else torch.empty(0, embedder.size)
 
 
 def _fitted_on(workshop: Workshop, unlabelled: bool) -> Positions:

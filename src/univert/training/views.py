@@ -17,6 +17,17 @@ Compute = Callable[[Positions, Positions], Iterator[Rows]]
 """From positions and view numbers (equally many) to their rows, chunk after chunk in the same order."""
 
 
+def by_parts(rows_of: Callable[[Positions, Positions], Rows], size: int) -> Compute:
+    """What computes rows so many at a time, from a function that gives all it is asked for at once."""
+
+    def compute(positions: Positions, views: Positions) -> Iterator[Rows]:
+        for start in range(0, len(positions), size):
+            part = slice(start, start + size)
+            yield rows_of(positions[part], views[part])
+
+    return compute
+
+
 class ViewArrays:
     """What some function gives for each image as it is (view 0) and for augmented views of the training images.
 

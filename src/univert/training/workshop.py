@@ -23,6 +23,7 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.loading import ImageLoader
 from univert.data.samplers import Sampler
+from univert.evaluation.inputs import has_queries
 from univert.evaluation.ranking import map_at_r
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
@@ -31,7 +32,7 @@ from univert.training.objectives import Objective
 from univert.training.recipe import LoopConfig, Recipe
 from univert.training.router import Router
 from univert.training.sources import CachedSource, ImageSource, Source, feature_rows
-from univert.training.views import Compute, ViewArrays
+from univert.training.views import Compute, ViewArrays, by_parts
 
 MIN_PRODUCTS = 2
 ROWS_AT_ONCE = 1024
@@ -133,8 +134,7 @@ class Workshop:
     def validation_queries(self) -> Int64[np.ndarray, "M"] | None:
         """Positions of the labelled validation images; null where no product has two of them."""
         positions = np.flatnonzero((self.splits == "val") & (self.products >= 0))
-        labels = self.products[positions]
-        return None if len(np.unique(labels)) == len(labels) else positions
+        return positions if has_queries(self.products[positions]) else None
 
     def of_vertical(self, name: str) -> Bool[np.ndarray, "N"]:
         """Which images belong to a vertical."""
@@ -217,11 +217,7 @@ class Workshop:
     @cached_property
     def _base_rows(self) -> ViewArrays:
         """Where no features are kept, so that several stages can ask for them."""
-
-        def compute(positions: Int64[np.ndarray, "M"], views: Any) -> Iterator[Float[np.ndarray, "B F"]]:
-            for part in np.array_split(positions, range(ROWS_AT_ONCE, len(positions), ROWS_AT_ONCE)):
-                yield self.source.embed_all(self.base, part)
-
+        compute = by_parts(lambda positions, _: self.source.embed_all(self.base, positions), ROWS_AT_ONCE)
         name = f"base-{self.base_fingerprint}"
         return self.view_arrays(name, "base network", self.base.feature_size, compute, views=0)
 
@@ -265,7 +261,7 @@ class Workshop:
         chosen = (self.splits == "val") & (self.products >= 0)
         positions = np.flatnonzero(chosen if among is None else chosen & among)
         labels = self.products[positions]
-        if len(np.unique(labels)) == len(labels):
+        if not has_queries(labels):
             return None
         return lambda: map_at_r(self.source.embed_all(embedder, positions), labels)
 
