@@ -13,6 +13,8 @@ from univert.core.errors import BadInputError
 from univert.search.exact import exact_neighbours
 from univert.search.lance_growth import Parts, add_vertical
 from univert.search.lance_store import LanceIndex
+from univert.search.reader import IndexReader
+from univert.search.writer import IndexWriter
 
 RNG = np.random.default_rng(0)
 OLD, NEW = unit(RNG.normal(size=(40, 8))), unit(RNG.normal(size=(12, 8)))
@@ -102,16 +104,16 @@ def test_a_kill_on_the_way_leaves_the_index_as_it_was(path: Path, stop_after: in
     assert len(LanceIndex.open(path)) == 52
 
 
-def test_a_kill_between_rows_and_record_costs_no_more_than_again(
+def test_a_kill_between_rows_and_record_shows_nothing_and_is_made_good(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("univert.search.lance_growth.json.dumps", lambda value: 1 / 0)
+        patch.setattr(IndexWriter, "record_compatible", lambda self, models: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             grow(path)
-    half = LanceIndex.open(path)
-    assert (len(half), half.compatible_models) == (52, [])
-    grow(path)
+    before = LanceIndex.open(path)
+    assert (len(before), before.compatible_models) == (40, [])
+    assert grow(path) == len(NEW)
     index = LanceIndex.open(path)
     assert (len(index), index.compatible_models) == (52, ["model-b"])
 
@@ -169,3 +171,11 @@ def test_open_in_another_process_a_search_goes_on(path: Path) -> None:
     grow(path)
     hits = open_before.search(OLD[3], 1, model_fingerprint=MODEL)
     assert hits[0].id == "old-3"
+
+
+def test_readers_see_the_vertical_and_its_models_at_once(path: Path) -> None:
+    with IndexReader.open(path, refresh_s=60) as reader:
+        grow(path)
+        assert (len(reader.current()), reader.current().compatible_models) == (40, [])
+        assert reader.refresh()
+        assert (len(reader.current()), reader.current().compatible_models) == (52, ["model-b"])

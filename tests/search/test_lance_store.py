@@ -298,7 +298,10 @@ def test_opening_what_is_no_index(tmp_path: Path) -> None:
     file.write_text("text")
     with pytest.raises(BadInputError, match="is not an index"):
         LanceIndex.open(file)
-    (tmp_path / "half" / "images.lance").mkdir(parents=True)
+    (tmp_path / "half" / "images.lance" / "_versions").mkdir(parents=True)
+    with pytest.raises(BadInputError, match="is not an index"):
+        LanceIndex.open(tmp_path / "half")
+    (tmp_path / "half" / "images.lance" / "_versions" / "1.manifest").write_bytes(b"nothing of the kind")
     with pytest.raises(BadInputError, match="damaged index"):
         LanceIndex.open(tmp_path / "half")
 
@@ -307,7 +310,7 @@ def test_opening_another_format(tmp_path: Path) -> None:
     import lancedb
 
     lancedb.connect(str(tmp_path)).create_table("images", pa.table({"id": ["a"]}))
-    with pytest.raises(BadInputError, match="index format none where this version reads 1"):
+    with pytest.raises(BadInputError, match="index format none where this version reads 1 and 2"):
         LanceIndex.open(tmp_path)
 
 

@@ -1,21 +1,31 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import lance
 import numpy as np
 import pytest
 
-from tests.serving.conftest import PRODUCTS, picture
+from tests.serving.bytes_model import BytesModel
+from tests.serving.conftest import PRODUCTS, picture, source_row
 from univert.core.errors import BadInputError
 from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.models.embedder import Embedder
+from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search.exact import exact_neighbours
 from univert.search.lance_store import LanceIndex
-from univert.serving import indexing
-from univert.serving.indexing import index_catalogue
+from univert.search.reader import IndexReader
+from univert.search.writer import IndexWriter
+from univert.serving import index_parts
+from univert.serving.indexing import IndexReport, index_catalogue
 
 
 def test_holds_the_catalogue_and_its_vectors(
@@ -44,9 +54,9 @@ def test_holds_the_catalogue_and_its_vectors(
 def test_parts_make_no_difference(
     model: Embedder, catalogue: Catalogue, index: LanceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "PART_ROWS", 7)
-    monkeypatch.setattr(indexing, "_IMAGES_AT_ONCE", 2)
-    monkeypatch.setattr(indexing, "_BYTES_AT_ONCE", 300)
+    monkeypatch.setattr(index_parts, "PART_ROWS", 7)
+    monkeypatch.setattr(index_parts, "_IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(index_parts, "_BYTES_AT_ONCE", 300)
     report = index_catalogue(model, catalogue, tmp_path / "index", batch_size=3)
     assert report.images == 2 * PRODUCTS
     again = LanceIndex.open(tmp_path / "index")
@@ -83,17 +93,6 @@ def test_linked_images_stay_where_they_are(model: Embedder, tmp_path: Path) -> N
     assert found.uri == catalogue.column("uri")[0]
 
 
-def test_overwriting_needs_the_flag(model: Embedder, catalogue: Catalogue, tmp_path: Path) -> None:
-    shoes, bags = catalogue.select(vertical="shoes"), catalogue.select(vertical="bags")
-    index_catalogue(model, shoes, tmp_path / "index")
-    with pytest.raises(BadInputError, match="pass --overwrite"):
-        index_catalogue(model, bags, tmp_path / "index")
-    index_catalogue(model, bags, tmp_path / "index", overwrite=True)
-    assert LanceIndex.open(tmp_path / "index").verticals == ["bags"]
-    with pytest.raises(BadInputError, match="not an index"):
-        index_catalogue(model, bags, catalogue.path, overwrite=True)
-
-
 def test_an_empty_selection_is_refused(model: Embedder, catalogue: Catalogue, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="nothing to index"):
         index_catalogue(model, catalogue.select(split="train"), tmp_path / "index")
@@ -110,3 +109,216 @@ def test_an_image_that_is_gone_leaves_nothing(model: Embedder, tmp_path: Path) -
     with pytest.raises(BadInputError, match=r"photo\.png"):
         index_catalogue(model, Catalogue.open(tmp_path / "catalogue"), tmp_path / "index")
     assert [entry.name for entry in tmp_path.iterdir()] == ["catalogue"]
+
+
+class Counting:
+    """A model that remembers which images it embedded."""
+
+    def __init__(self, model: Embedder) -> None:
+        self._model = model
+        self.size, self.fingerprint = model.size, model.fingerprint
+        self.ids: list[str] = []
+
+    def embed(self, items: Any, batch_size: int = 64, progress: bool = False) -> np.ndarray:
+        return self._model.embed(items, batch_size, progress)
+
+    def embed_catalogue(self, catalogue: Any, batch_size: int = 64, progress: bool = False) -> np.ndarray:
+        self.ids += catalogue.column("id").tolist()
+        return self._model.embed_catalogue(catalogue, batch_size, progress)
+
+
+@pytest.fixture
+def counting(model: Embedder) -> Counting:
+    return Counting(model)
+
+
+def catalogue_of(rows: list[SourceRow], path: Path, **options: Any) -> Catalogue:
+    build_catalogue(rows, path, overwrite=True, **options)
+    return Catalogue.open(path)
+
+
+def counts(report: IndexReport) -> tuple[int, ...]:
+    return report.added, report.embedded_again, report.relabelled, report.deleted, report.unchanged
+
+
+def test_only_what_is_new_or_different_is_embedded(counting: Counting, tmp_path: Path) -> None:
+    rows = [source_row(product, copy) for product in range(4) for copy in range(2)]
+    index = tmp_path / "index"
+    report = index_catalogue(counting, catalogue_of(rows, tmp_path / "cat"), index)
+    assert counts(report) == (8, 0, 0, 0, 0)
+    first = report.version
+
+    counting.ids = []
+    report = index_catalogue(counting, catalogue_of(rows, tmp_path / "cat"), index)
+    assert (counts(report), counting.ids, report.version) == ((0, 0, 0, 0, 8), [], first)
+
+    rows[0] = dataclasses.replace(rows[0], brand="another")  # a label
+    rows[1] = dataclasses.replace(rows[1], image=picture(90, 0))  # the picture
+    rows[2] = dataclasses.replace(rows[2], box_xyxy_px=(0, 0, 20, 20))  # the box
+    del rows[7]  # gone
+    rows.append(source_row(9, 0))  # new
+    catalogue = catalogue_of(rows, tmp_path / "cat")
+    report = index_catalogue(counting, catalogue, index)
+    assert counts(report) == (1, 2, 1, 0, 4)
+    assert sorted(counting.ids) == ["p0-1", "p1-0", "p9-0"]
+    assert report.images == 9
+
+    report = index_catalogue(counting, catalogue, index, delete_missing=True)
+    assert (counts(report), report.images) == ((0, 0, 0, 1, 8), 8)
+    fresh = tmp_path / "fresh"
+    index_catalogue(counting, catalogue, fresh)
+    one, other = LanceIndex.open(index), LanceIndex.open(fresh)
+    ids = catalogue.column("id").tolist()
+    assert [one.row(name) for name in ids] == [other.row(name) for name in ids]
+    assert one.pictures(ids) == other.pictures(ids)
+    np.testing.assert_allclose(one.vectors(ids), other.vectors(ids), atol=1e-5)
+
+
+def test_a_selection_deletes_only_within_its_verticals(model: Embedder, tmp_path: Path) -> None:
+    rows = [source_row(product, 0) for product in range(6)]
+    index_catalogue(model, catalogue_of(rows, tmp_path / "cat"), tmp_path / "index")
+    fewer = catalogue_of(rows[2:], tmp_path / "cat")  # a bag and a shoe less
+    report = index_catalogue(
+        model, fewer.select(vertical="shoes"), tmp_path / "index", delete_missing=True, verticals=["shoes"]
+    )
+    assert counts(report) == (0, 0, 0, 1, 2)
+    found = LanceIndex.open(tmp_path / "index")
+    assert found.distinct("vertical") == [("bags", 3), ("shoes", 2)]
+
+
+def test_a_linked_file_that_changed_is_embedded_again(counting: Counting, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(picture(0, 0))
+    rows = [SourceRow(origin="t", id="a", vertical="v", path=photo)]
+    catalogue = catalogue_of(rows, tmp_path / "cat", link=True)
+    index_catalogue(counting, catalogue, tmp_path / "index")
+    assert counts(index_catalogue(counting, catalogue, tmp_path / "index")) == (0, 0, 0, 0, 1)
+    photo.write_bytes(picture(1, 0))
+    assert counts(index_catalogue(counting, catalogue, tmp_path / "index")) == (0, 1, 0, 0, 0)
+    assert counting.ids == ["a", "a"]
+
+
+def test_without_publishing_readers_see_nothing(
+    model: Embedder, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    index_catalogue(model, catalogue.select(vertical="shoes"), tmp_path / "index")
+    report = index_catalogue(model, catalogue, tmp_path / "index", publish=False)
+    assert (report.version, report.images) == (None, 2 * PRODUCTS)
+    assert len(LanceIndex.open(tmp_path / "index")) == PRODUCTS
+    with IndexWriter.open(tmp_path / "index") as writer:
+        writer.publish()
+    assert len(LanceIndex.open(tmp_path / "index")) == 2 * PRODUCTS
+
+
+def other_model() -> Embedder:
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = EmbedderConfig(
+            base_network="timm/test_resnet", pretrained=False, hidden_sizes=(), size=8, image_size_px=64
+        )
+        return Embedder(config).eval()
+
+
+def test_another_model_needs_the_flag_and_readers_go_on(
+    model: Embedder, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index"
+    index_catalogue(model, catalogue, path)
+    other = Counting(other_model())
+    with pytest.raises(
+        BadInputError, match=r"cannot be compared with those; use the first model, or pass --overwrite"
+    ):
+        index_catalogue(other, catalogue, path)
+    monkeypatch.setattr(index_parts, "PART_ROWS", 5)
+    query = model.embed_catalogue(catalogue.select(vertical="bags"))[0]
+    with IndexReader.open(path, refresh_s=60) as reader:
+        before = reader.current()
+        stop_at = 10
+
+        def stopping(part: Any, batch_size: int = 64, progress: bool = False) -> np.ndarray:
+            if len(other.ids) >= stop_at:
+                raise RuntimeError("killed")
+            return Counting.embed_catalogue(other, part, batch_size, progress)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(other, "embed_catalogue", stopping)
+            with pytest.raises(RuntimeError, match="killed"):
+                index_catalogue(other, catalogue, path, overwrite=True)
+        assert LanceIndex.open(path).model_fingerprint == model.fingerprint
+        # Begun again it goes on, with the flag as without.
+        report = index_catalogue(other, catalogue.select(vertical="bags"), path, overwrite=True)
+        assert len(other.ids) == len(set(other.ids))
+        assert (report.size, report.images) == (8, PRODUCTS)
+        assert len(before.search(query, 100, model_fingerprint=model.fingerprint)) == 2 * PRODUCTS
+        reader.refresh()
+        assert reader.current().model_fingerprint == other.fingerprint
+        with pytest.raises(BadInputError, match="cannot be compared"):
+            reader.current().search(query, model_fingerprint=model.fingerprint)
+    assert LanceIndex.open(path).verticals == ["bags"]
+    # From then on the flag means everything anew once more.
+    other.ids = []
+    index_catalogue(other, catalogue.select(vertical="bags"), path, overwrite=True)
+    assert len(other.ids) == PRODUCTS
+
+
+def test_what_is_no_index_is_not_overwritten(model: Embedder, catalogue: Catalogue, tmp_path: Path) -> None:
+    for overwrite in (False, True):
+        with pytest.raises(BadInputError, match="is not an index, so it is not overwritten"):
+            index_catalogue(model, catalogue, catalogue.path, overwrite=overwrite)
+    with (
+        IndexWriter.create(tmp_path / "index", size=16, model_fingerprint=model.fingerprint),
+        pytest.raises(BadInputError, match="is being written by"),
+    ):
+        index_catalogue(model, catalogue, tmp_path / "index")
+
+
+def test_an_index_of_the_old_format_keeps_its_vectors(
+    counting: Counting, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """There is no hash of the pictures in it, but there are the pictures."""
+    path = tmp_path / "index"
+    index_catalogue(counting, catalogue, path)
+    table = lance.dataset(str(path / "images.lance"))
+    old = table.to_table(columns=[name for name in table.schema.names if name != "content"])
+    metadata = {"univert.index_format": "1", "univert.model_fingerprint": counting.fingerprint}
+    shutil.rmtree(path)
+    lance.write_dataset(old.replace_schema_metadata(metadata), str(path / "images.lance"))
+    counting.ids = []
+    report = index_catalogue(counting, catalogue, path)
+    assert (counts(report), counting.ids) == ((0, 0, 2 * PRODUCTS, 0, 0), [])
+    assert counts(index_catalogue(counting, catalogue, path)) == (0, 0, 0, 0, 2 * PRODUCTS)
+
+
+def kill_and_go_on(catalogue: Catalogue, path: Path, seconds: float) -> None:
+    """Kill an indexing process at some moment; what it had done stays done, and no more is done than is left."""
+    program = [sys.executable, "-m", "tests.serving.bytes_model", str(catalogue.path), str(path)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        begun = [process.stdout.readline().split()[1:]]
+        time.sleep(seconds)
+        process.kill()
+        begun += [line.split()[1:] for line in process.stdout.read().splitlines()]
+    done = {name for part in begun[:-1] for name in part}  # what the last line told of may not be on disk
+    model = BytesModel()
+    report = index_catalogue(model, catalogue, path)
+    assert not done & set(model.ids)
+    assert report.added + report.unchanged == report.images == len(catalogue)
+    ids = catalogue.column("id").tolist()
+    index = LanceIndex.open(path)
+    assert index.distinct("id") == [(name, 1) for name in sorted(ids)]
+    np.testing.assert_array_equal(index.vectors(ids), model.embed(catalogue.image_bytes(range(len(ids)))))
+    assert [picture.image for picture in index.pictures(ids)] == catalogue.image_bytes(range(len(ids)))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05])
+def test_killed_it_goes_on_where_it_was(catalogue: Catalogue, tmp_path: Path, seconds: float) -> None:
+    kill_and_go_on(catalogue, tmp_path / "index", seconds)
+
+
+@pytest.mark.slow
+def test_killed_fifty_times_at_random(catalogue: Catalogue, tmp_path: Path) -> None:
+    rng = np.random.default_rng()
+    for number in range(50):
+        kill_and_go_on(catalogue, tmp_path / f"index-{number}", float(rng.uniform(0, 0.3)))

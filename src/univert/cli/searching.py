@@ -1,4 +1,4 @@
-"""Commands that use a model: vectors of images, an index, a search."""
+"""Commands that use a model on single images: their vectors, a search."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from univert.cli.options import Device, Json, Names, Overwrite, app, load_model, print_table
+from univert.cli import indexing  # noqa: F401 - registers its commands
+from univert.cli.options import Device, Json, Names, app, load_model, print_table
 
 
 @app.command(epilog="Example: univert embed runs/shop/unified photo.jpg other.png --out vectors.npy")
@@ -32,32 +33,15 @@ def embed(
     typer.echo(f"{out}: {vectors.shape[0]} vectors of size {vectors.shape[1]}")
 
 
-@app.command(epilog="Example: univert index runs/shop/unified shop.lance shop.index")
-def index(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
-    cat: Annotated[Path, typer.Argument(help="A catalogue.")],
-    out: Annotated[Path, typer.Argument(metavar="INDEX", help="The index to write.")],
-    vertical: Names = None,
-    overwrite: Overwrite = False,
-    device: Device = "auto",
-) -> None:
-    """Embed a catalogue into a searchable index."""
-    from univert.data.catalogue import Catalogue
-    from univert.serving.indexing import index_catalogue
-
-    report = index_catalogue(
-        load_model(model, device), Catalogue.open(cat).select(vertical=vertical), out, overwrite=overwrite
-    )
-    kind = "approximate" if report.approximate else "exact"
-    typer.echo(
-        f"{report.path}: {report.images:,} images of size {report.size} in {report.seconds:.0f} s, {kind} search"
-    )
-
-
 @app.command(epilog="Example: univert search runs/shop/unified shop.index photo.jpg --k 5 --out found.html")
 def search(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
-    index_path: Annotated[Path, typer.Argument(metavar="INDEX", help="An index made with this model.")],
+    index_path: Annotated[
+        str,
+        typer.Argument(
+            metavar="INDEX", help="An index made with this model: a folder or s3://bucket/prefix."
+        ),
+    ],
     image: Annotated[Path, typer.Argument(help="The photo to search with.")],
     k: Annotated[int, typer.Option(min=1, help="How many results.")] = 10,
     vertical: Names = None,

@@ -32,6 +32,17 @@ def sql_condition(where: Where | None) -> str | None:
     return " AND ".join(f"({_one_column(column, value)})" for column, value in where.items())
 
 
+def check_column(column: str) -> str:
+    """The name of a column that a search can be narrowed by.
+
+    Raises:
+        BadInputError: another name; the message names the nearest.
+    """
+    if column not in FILTER_COLUMNS:
+        raise BadInputError(f"cannot filter by {column!r}; {_hint(str(column), FILTER_COLUMNS)}")
+    return column
+
+
 def check_vertical(where: Where | None, verticals: Sequence[str]) -> None:
     """Refuse a vertical that is not in the index: a slip of the keyboard must not look like "nothing found".
 
@@ -44,8 +55,7 @@ def check_vertical(where: Where | None, verticals: Sequence[str]) -> None:
 
 
 def _one_column(column: str, value: FilterValue) -> str:
-    if column not in FILTER_COLUMNS:
-        raise BadInputError(f"cannot filter by {column!r}; {_hint(str(column), FILTER_COLUMNS)}")
+    check_column(column)
     values = _values(value)
     if not values:
         raise BadInputError(

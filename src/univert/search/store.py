@@ -93,6 +93,11 @@ class VectorIndex(Protocol):
         ...
 
     @property
+    def version(self) -> int:
+        """The number of the version; what it holds never changes."""
+        ...
+
+    @property
     def verticals(self) -> list[str]:
         """The verticals in the index, sorted."""
         ...
@@ -117,8 +122,26 @@ class VectorIndex(Protocol):
         """The `k` images nearest to each of several vectors (Q, D)."""
         ...
 
+    def exact_search(
+        self, vector: ArrayLike, k: int = 10, *, where: Where | None = None, model_fingerprint: str
+    ) -> list[Hit]:
+        """As `search`, with every vector compared: what an approximate answer is measured against."""
+        ...
+
     def pictures(self, ids: Sequence[str]) -> list[Picture]:
         """The pictures of images, in the order asked for."""
+        ...
+
+    def row(self, name: str) -> dict[str, Any] | None:
+        """The columns of an image without its vector and its picture; null if it is not in the index."""
+        ...
+
+    def vectors(self, ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
+        """The vectors of images, in the order asked for."""
+        ...
+
+    def distinct(self, column: str, limit: int = 1_000) -> list[tuple[str, int]]:
+        """The values of a column and how many images have each, the most frequent first."""
         ...
 
 

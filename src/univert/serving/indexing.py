@@ -1,10 +1,10 @@
-"""From a model and a catalogue to an index, a part of the catalogue at a time."""
+"""From a model and a catalogue to an index of it: what is new or different is embedded, the rest stays."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,33 +14,41 @@ import pyarrow as pa
 
 from univert.core.errors import BadInputError
 from univert.core.progress import Advance, progress_bar
-from univert.search.lance_growth import Parts, add_vertical
-from univert.search.lance_store import LanceIndex
+from univert.search.lance_growth import add_vertical
+from univert.search.place import Place
+from univert.search.writer import IndexWriter, Parts
+from univert.serving.index_changes import Changes, find_changes
+from univert.serving.index_parts import Part, parts_of, text_columns
 from univert.serving.ports import ImageEmbedder, Images
-
-TEXT_COLUMNS = ("id", "vertical", "product", "brand", "style", "split", "source", "uri")
-PART_ROWS = 1024
-"""Images embedded and written together: enough to keep decoding and network busy, little enough to hold."""
-
-_IMAGES_AT_ONCE = 64
-_BYTES_AT_ONCE = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexReport:
-    """What `index_catalogue` made.
+    """What `index_catalogue` did.
 
     Attributes:
         path: the index.
+        version: the published version; null if it was not published.
         images: how many images it holds.
+        added: images that it lacked.
+        embedded_again: images that looked different before.
+        relabelled: images of which only other columns had changed.
+        deleted: images that the catalogue lacks.
+        unchanged: images that are as they were.
         size: length of their vectors.
-        model_fingerprint: of the model that made them.
+        model_fingerprint: of the model that embedded them.
         approximate: whether the index is large enough for approximate search.
         seconds: how long it took.
     """
 
-    path: Path
+    path: str
+    version: int | None
     images: int
+    added: int
+    embedded_again: int
+    relabelled: int
+    deleted: int
+    unchanged: int
     size: int
     model_fingerprint: str
     approximate: bool
@@ -48,7 +56,7 @@ class IndexReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
-        return {**dataclasses.asdict(self), "path": str(self.path)}
+        return dataclasses.asdict(self)
 
 
 def index_catalogue(
@@ -57,42 +65,58 @@ def index_catalogue(
     path: str | Path,
     *,
     overwrite: bool = False,
+    delete_missing: bool = False,
+    verticals: Sequence[str] | None = None,
+    publish: bool = True,
     batch_size: int = 64,
 ) -> IndexReport:
-    """Embed the images of a catalogue and store vectors, columns and pictures in a searchable index.
+    """Make an index hold the images of a catalogue: vectors, columns and pictures.
 
-    Vectors and pictures are held for one part of the catalogue at a time. The index appears at `path` when all is
-    done; interrupted, nothing is left behind.
+    Images that the index lacks, or whose picture or box has changed, are embedded; where only other columns have
+    changed those are written anew; the rest is left alone. Each part of a thousand images is on disk when it is done,
+    out of sight of readers; killed, the same call goes on from there. At the end readers see all of it in one step.
 
     Args:
         model: makes the vectors.
         catalogue: a catalogue or a selection of one.
-        path: the folder of the index.
-        overwrite: replace an index at `path`.
+        path: the index: a folder, or `s3://bucket/prefix`. It is created if it is not there.
+        overwrite: embed everything anew, as for another model. Readers keep the old content until the new one is whole.
+        delete_missing: delete images of the index that the catalogue lacks.
+        verticals: with `delete_missing`, only images of these verticals; all by default.
+        publish: show the result to readers.
         batch_size: images that go through the network together.
 
     Raises:
-        BadInputError: `path` exists and may not be replaced, the catalogue has no images, or an image cannot be read.
+        BadInputError: the index was made with another model, another process is writing to it, what is at `path` is
+            not an index, the catalogue has no images, an id twice, or an image that cannot be read.
     """
     if not len(catalogue):
         raise BadInputError("nothing to index: the catalogue (or the selection of it) has no images")
     started = time.monotonic()
-    model_fingerprint = model.fingerprint
-    with (
-        LanceIndex.create(
-            path, size=model.size, model_fingerprint=model_fingerprint, overwrite=overwrite
-        ) as writer,
-        progress_bar("indexing", len(catalogue)) as advance,
-    ):
-        for vectors, table in _rows(model, catalogue, batch_size, advance):
-            writer.add(vectors, table)
-    index = LanceIndex.open(path)
+    with _writer(model, path, overwrite=overwrite) as writer:
+        columns = text_columns(catalogue)
+        try:
+            changes = _embed_changes(writer, model, catalogue, columns, batch_size)
+        except BaseException:
+            writer.abandon_if_empty()
+            raise
+        for part in parts_of(catalogue, columns, changes.relabelled):
+            _relabel(writer, part)
+        deleted = _delete(writer, changes, verticals) if delete_missing or writer.is_rebuilding else 0
+        version = writer.publish() if publish else None
+        statistics = writer.statistics()
     return IndexReport(
-        path=Path(path),
-        images=len(index),
-        size=index.size,
-        model_fingerprint=model_fingerprint,
-        approximate=index.approximate,
+        path=str(path),
+        version=version,
+        images=statistics.images,
+        added=len(changes.new),
+        embedded_again=len(changes.changed),
+        relabelled=len(changes.relabelled),
+        deleted=deleted,
+        unchanged=changes.unchanged,
+        size=statistics.size,
+        model_fingerprint=model.fingerprint,
+        approximate=statistics.approximate,
         seconds=time.monotonic() - started,
     )
 
@@ -133,57 +157,68 @@ def add_vertical_to_index(
         return add_vertical(path, vertical, ids, parts, compatible_models=compatible_models)
 
 
+def _embed_changes(
+    writer: IndexWriter, model: ImageEmbedder, catalogue: Images, columns: pa.Table, batch_size: int
+) -> Changes:
+    """Embed what is new or looks different, a part at a time."""
+    with progress_bar("indexing", len(catalogue)) as advance:
+        changes = find_changes(writer, catalogue, columns, advance)
+        for part in parts_of(catalogue, columns, [*changes.new, *changes.changed]):
+            vectors = model.embed_catalogue(part, batch_size)
+            writer.upsert_parts((vectors[a:b], table) for a, b, table in part.tables())
+            advance(len(part))
+    return changes
+
+
+def _writer(model: ImageEmbedder, path: str | Path, *, overwrite: bool) -> IndexWriter:
+    """The writer of the index, which can take vectors of the model."""
+    place = Place.of(path)
+    if not place.holds_index():
+        if not place.is_free():
+            raise BadInputError(f"{place.uri} is not an index, so it is not overwritten; choose another path")
+        return IndexWriter.create(place, size=model.size, model_fingerprint=model.fingerprint)
+    writer = IndexWriter.open(place)
+    try:
+        same = (model.fingerprint, model.size) == (writer.model_fingerprint, writer.size)
+        if overwrite:
+            # interrupted half-way, it goes on: whatever is there was embedded by this model since it began
+            if not (writer.is_rebuilding and same):
+                writer.start_over(size=model.size, model_fingerprint=model.fingerprint)
+        elif not same and model.fingerprint not in writer.compatible_models:
+            raise BadInputError(
+                f"{place.uri} was made with model {writer.model_fingerprint}, and the vectors of model "
+                f"{model.fingerprint} cannot be compared with those; use the first model, or pass --overwrite to embed "
+                "everything anew with the second"
+            )
+    except BaseException:
+        writer.close()
+        raise
+    return writer
+
+
+def _relabel(writer: IndexWriter, part: Part) -> None:
+    """Write the columns of images anew and keep their vectors."""
+    names = part.column("id").tolist()
+    stored = writer.columns(["id", "vector"], names)
+    size = writer.size
+    vectors = stored["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+    rows = {name: row for row, name in enumerate(stored["id"].to_pylist())}
+    ordered = vectors[[rows[name] for name in names]].astype(np.float32, copy=False)
+    writer.upsert_parts((ordered[a:b], table) for a, b, table in part.tables())
+
+
+def _delete(writer: IndexWriter, changes: Changes, verticals: Sequence[str] | None) -> int:
+    ids = changes.missing
+    if verticals is not None and ids:
+        rows = writer.columns(["id", "vertical"], ids).to_pylist()
+        ids = [row["id"] for row in rows if row["vertical"] in verticals]
+    return writer.delete(ids) if ids else 0
+
+
 def _rows(model: ImageEmbedder, catalogue: Images, batch_size: int, advance: Advance) -> Parts:
     """Vectors and columns of a catalogue, a part at a time."""
-    columns = pa.table({name: pa.array(catalogue.column(name), pa.string()) for name in TEXT_COLUMNS})
-    for first in range(0, len(catalogue), PART_ROWS):
-        part = _Part(catalogue, columns, first, min(first + PART_ROWS, len(catalogue)))
+    for part in parts_of(catalogue, text_columns(catalogue), range(len(catalogue))):
         vectors = model.embed_catalogue(part, batch_size)
         for start, stop, table in part.tables():
             yield vectors[start:stop], table
         advance(len(part))
-
-
-class _Part:
-    """Consecutive images of a catalogue, themselves `Images`."""
-
-    def __init__(self, catalogue: Images, columns: pa.Table, start: int, stop: int) -> None:
-        self._catalogue = catalogue
-        self._columns = columns
-        self._start = start
-        self._stop = stop
-
-    def __len__(self) -> int:
-        return self._stop - self._start
-
-    def column(self, name: str) -> np.ndarray:
-        values: np.ndarray = np.empty(len(self), dtype=object)
-        values[:] = self._columns[name].slice(self._start, len(self)).to_pylist()
-        return values
-
-    def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
-        return self._catalogue.image_bytes([self._start + int(position) for position in positions])
-
-    def boxes(self, positions: Sequence[int]) -> list[tuple[float, float, float, float] | None]:
-        return self._catalogue.boxes([self._start + int(position) for position in positions])
-
-    def tables(self) -> Iterator[tuple[int, int, pa.Table]]:
-        """Rows for the index with their pictures, as (start, stop, table) of a bounded number of bytes."""
-        start, held, held_bytes = 0, list[bytes | None](), 0
-        uris = self.column("uri")
-        for position in range(0, len(self), _IMAGES_AT_ONCE):
-            positions = range(position, min(position + _IMAGES_AT_ONCE, len(self)))
-            # Linked images stay where they are; the index keeps their place, as the catalogue does.
-            kept = [p for p in positions if uris[p] is None]
-            images = dict(zip(kept, self.image_bytes(kept), strict=True)) if kept else {}
-            held += [images.get(p) for p in positions]
-            held_bytes += sum(map(len, images.values()))
-            if held_bytes >= _BYTES_AT_ONCE or positions.stop == len(self):
-                yield start, positions.stop, self._table(start, positions.stop, held)
-                start, held, held_bytes = positions.stop, [], 0
-
-    def _table(self, start: int, stop: int, images: list[bytes | None]) -> pa.Table:
-        boxes = [None if box is None else list(box) for box in self.boxes(range(start, stop))]
-        table = self._columns.slice(self._start + start, stop - start)
-        table = table.append_column("image", pa.array(images, pa.binary()))
-        return table.append_column("box", pa.array(boxes, pa.list_(pa.float64())))

@@ -1,0 +1,110 @@
+"""Reading an index that changes: a snapshot for every request, and a newer one as soon as it is published."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from univert.search.lance_store import EXACT_ROWS, LanceIndex
+from univert.search.place import Place
+
+_log = logging.getLogger(__name__)
+
+
+class IndexReader:
+    """The published version of an index, whichever it is by now.
+
+    A thread of its own looks for a newer version, makes it ready, and only then puts it in the place of the old one.
+    Who holds the old one goes on with it: a request that takes `current()` once is answered by one version, wholly.
+    If looking fails, as when an object store is away for a while, the version at hand stays in use and the next look
+    comes.
+
+    Examples:
+        >>> reader = IndexReader.open("shop.index")  # doctest: +SKIP
+        >>> hits = reader.current().search(vector, model_fingerprint="a1b2")  # doctest: +SKIP
+    """
+
+    def __init__(self, place: Place, first: LanceIndex, refresh_s: float, exact_rows: int) -> None:
+        """Internal: use `IndexReader.open`."""
+        self._place = place
+        self._current = first
+        self._exact_rows = exact_rows
+        self._error: str | None = None
+        self._looking = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(
+            target=self._look_again, args=(refresh_s,), name="univert-index-reader", daemon=True
+        )
+        self._thread.start()
+
+    @classmethod
+    def open(
+        cls, uri: str | Path | Place, refresh_s: float = 1.0, *, exact_rows: int = EXACT_ROWS
+    ) -> IndexReader:
+        """Open an index for as long as a service runs.
+
+        Args:
+            uri: a folder, or `s3://bucket/prefix`.
+            refresh_s: how often to look for a newer version.
+            exact_rows: compare every vector where there are no more rows than this.
+
+        Raises:
+            BadInputError: no index there, or nothing has been published in it.
+        """
+        place = Place.of(uri)
+        first = LanceIndex.open(place, exact_rows=exact_rows)
+        first.warm()
+        return cls(place, first, refresh_s, exact_rows)
+
+    def __enter__(self) -> IndexReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def error(self) -> str | None:
+        """Why the last look for a newer version failed; null if it did not."""
+        return self._error
+
+    def current(self) -> LanceIndex:
+        """The newest version that is ready. It never changes: take it once a request."""
+        return self._current
+
+    def refresh(self) -> bool:
+        """Look for a newer version now, and wait for it.
+
+        Returns:
+            whether there was one.
+        """
+        with self._looking:
+            version = self._current.published_now()
+            if version is None or version == self._current.version:
+                return False
+            newer = LanceIndex.open(self._place, exact_rows=self._exact_rows, version=version)
+            newer.warm()
+            self._current = newer
+            return True
+
+    def close(self) -> None:
+        """Stop looking. The version at hand can be used on."""
+        self._closed.set()
+        self._thread.join()
+
+    def _look_again(self, refresh_s: float) -> None:
+        while not self._closed.wait(refresh_s):
+            try:
+                self.refresh()
+                self._error = None
+            except Exception as error:
+                # Whatever the storage met, requests must go on with what there is.
+                if self._error is None:
+                    _log.warning("looking for a newer version of %s failed: %s", self._place.uri, error)
+                self._error = str(error)

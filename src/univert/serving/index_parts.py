@@ -1,0 +1,105 @@
+"""Images of a catalogue as rows of an index, some at a time: little enough to hold, enough to keep the network busy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from univert.core.files import fingerprint
+from univert.search.lance_schema import CONTENT, TEXT_COLUMNS
+from univert.serving.ports import Images
+
+PART_ROWS = 1024
+"""Images embedded and written together."""
+
+_IMAGES_AT_ONCE = 64
+_BYTES_AT_ONCE = 64 << 20
+
+Box = Sequence[float] | None
+
+
+def content_hash(image: bytes, box_xyxy_px: Box) -> str:
+    """A hash of what a vector is made from: 32 hex digits.
+
+    Args:
+        image: the encoded image.
+        box_xyxy_px: the item within it; null means the whole image.
+    """
+    return fingerprint(image, None if box_xyxy_px is None else [float(value) for value in box_xyxy_px])
+
+
+def text_columns(catalogue: Images) -> pa.Table:
+    """The columns of a catalogue that an index keeps."""
+    return pa.table({name: pa.array(catalogue.column(name), pa.string()) for name in TEXT_COLUMNS})
+
+
+class Part:
+    """Some images of a catalogue, themselves `Images`.
+
+    Args:
+        catalogue: where they are from.
+        columns: all its columns, see `text_columns`.
+        positions: which of its images.
+    """
+
+    def __init__(self, catalogue: Images, columns: pa.Table, positions: Sequence[int]) -> None:
+        self._catalogue = catalogue
+        self._columns = columns
+        self._positions = np.asarray(positions, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def column(self, name: str) -> np.ndarray:
+        """A column, null as None."""
+        values: np.ndarray = np.empty(len(self), dtype=object)
+        values[:] = self._columns[name].take(self._positions).to_pylist()
+        return values
+
+    def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
+        """Encoded images at these positions of the part."""
+        return self._catalogue.image_bytes(self._positions[list(positions)].tolist())
+
+    def boxes(self, positions: Sequence[int]) -> list[tuple[float, float, float, float] | None]:
+        """The item's box in each of these images; null for the whole image."""
+        return self._catalogue.boxes(self._positions[list(positions)].tolist())
+
+    def hashes(self) -> list[str]:
+        """The content hash of each image."""
+        return [value for _, _, table in self.tables() for value in table[CONTENT].to_pylist()]
+
+    def tables(self) -> Iterator[tuple[int, int, pa.Table]]:
+        """Rows for the index with their pictures, as (start, stop, table) of a bounded number of bytes."""
+        start, held, hashes, held_bytes = 0, list[bytes | None](), list[str](), 0
+        uris = self.column("uri")
+        for first in range(0, len(self), _IMAGES_AT_ONCE):
+            positions = range(first, min(first + _IMAGES_AT_ONCE, len(self)))
+            images = self.image_bytes(positions)
+            hashes += map(content_hash, images, self.boxes(positions))
+            # Linked images stay where they are; the index keeps their place, as the catalogue does.
+            held += [
+                image if uris[position] is None else None
+                for position, image in zip(positions, images, strict=True)
+            ]
+            held_bytes += sum(len(image) for image in held[first - start :] if image is not None)
+            if held_bytes >= _BYTES_AT_ONCE or positions.stop == len(self):
+                yield start, positions.stop, self._table(start, positions.stop, held, hashes)
+                start, held, hashes, held_bytes = positions.stop, [], [], 0
+
+    def _table(self, start: int, stop: int, images: list[bytes | None], hashes: list[str]) -> pa.Table:
+        boxes = [None if box is None else list(box) for box in self.boxes(range(start, stop))]
+        table = self._columns.take(self._positions[start:stop])
+        table = table.append_column("image", pa.array(images, pa.binary()))
+        table = table.append_column("box", pa.array(boxes, pa.list_(pa.float64())))
+        return table.append_column(CONTENT, pa.array(hashes, pa.string()))
+
+
+def parts_of(
+    catalogue: Images, columns: pa.Table, positions: Sequence[int], rows: int | None = None
+) -> Iterator[Part]:
+    """Some images of a catalogue, `rows` at a time (by default `PART_ROWS`)."""
+    step = rows or PART_ROWS
+    for start in range(0, len(positions), step):
+        yield Part(catalogue, columns, positions[start : start + step])

@@ -1,0 +1,68 @@
+"""A writer that is killed at any moment leaves an index that opens, with nothing lost and nothing doubled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.search import generations
+from tests.search.generations import EXACT_ROWS
+from univert.search.lance_store import LanceIndex
+from univert.search.writer import IndexWriter
+
+WHAT = ("upsert", "publish", "compact")
+
+
+def kill_at(uri: Path, what: str, seconds: float) -> dict[str, int]:
+    """Let a writer work and kill it; returns the last upsert and the last publication that it told of."""
+    command = [sys.executable, "-m", "tests.search.generations", str(uri), what, "1000000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(seconds)
+        process.kill()
+        told = process.stdout.read().splitlines(keepends=True)
+    words = [line.split() for line in told if line.endswith("\n")]
+    return {name: max((int(n) for what, n in words if what == name), default=-1) for name in WHAT}
+
+
+def kill_and_check(uri: Path, what: str, seconds: float) -> None:
+    told = kill_at(uri, what, seconds)
+    # First as a reader, who must not need a writer to put things right.
+    assert generations.published(LanceIndex.open(uri, exact_rows=EXACT_ROWS)) >= told["publish"]
+    with IndexWriter.open(uri, exact_rows=EXACT_ROWS) as writer:
+        number = generations.working(writer)
+        assert number >= told["upsert"]
+        writer.upsert(*generations.generation(number + 1))
+        writer.publish()
+    assert generations.published(LanceIndex.open(uri, exact_rows=EXACT_ROWS)) == number + 1
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_killed_now_and_then(what: str, tmp_path: Path) -> None:
+    generations.start(tmp_path / "index")
+    kill_and_check(tmp_path / "index", what, float(np.random.default_rng().uniform(0, 0.3)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", WHAT)
+def test_killed_fifty_times(what: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng()
+    generations.start(tmp_path / "index")
+    for _ in range(50):
+        kill_and_check(tmp_path / "index", what, float(rng.uniform(0, 0.5)))
+
+
+def test_killed_while_it_begins(tmp_path: Path) -> None:
+    """What is left where nothing was committed is no obstacle to beginning again."""
+    folder = tmp_path / "index"
+    (folder / "images.lance" / "data").mkdir(parents=True)
+    (folder / "images.lance" / "data" / "half.lance").write_bytes(b"half")
+    (folder / "writer.lock").write_text("process 1 on nowhere")
+    generations.start(folder)
+    assert generations.published(LanceIndex.open(folder)) == 0

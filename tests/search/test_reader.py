@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.search import generations
+from tests.search.generations import EXACT_ROWS
+from univert.core.errors import BadInputError
+from univert.search.reader import IndexReader
+from univert.search.writer import IndexWriter
+
+PUBLISHES = 20
+
+READER_PROCESS = """
+import sys, time
+from tests.search import generations
+from univert.search.reader import IndexReader
+
+with IndexReader.open(sys.argv[1], refresh_s=0.02, exact_rows=generations.EXACT_ROWS) as reader:
+    print("ready", flush=True)
+    answers, seen = 0, set()
+    while max(seen, default=0) < int(sys.argv[2]):
+        seen.add(generations.answered(reader.current()))
+        answers += 1
+    assert reader.error is None, reader.error
+    print(answers, len(seen), flush=True)
+"""
+
+
+def test_readers_do_not_notice_twenty_publications(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    generations.start(path)
+    stop, failures, seen = threading.Event(), list[BaseException](), set[tuple[int, int]]()
+
+    def read(reader: IndexReader) -> None:
+        try:
+            while not stop.is_set():
+                index = reader.current()
+                seen.add((index.version, generations.answered(index)))
+        except BaseException as failure:
+            failures.append(failure)
+
+    command = [sys.executable, "-W", "error", "-c", READER_PROCESS, str(path), str(PUBLISHES)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other,
+        IndexReader.open(path, refresh_s=0.02, exact_rows=EXACT_ROWS) as reader,
+    ):
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        threads = [threading.Thread(target=read, args=(reader,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for number in range(1, PUBLISHES + 1):
+            # a vector index is trained for some of the versions, and files are joined now and then
+            exact_rows = EXACT_ROWS if number % 5 == 0 else 20_000
+            with IndexWriter.open(path, exact_rows=exact_rows) as writer:
+                writer.upsert(*generations.generation(number))
+                writer.publish()
+                if number % 7 == 0:
+                    writer.compact()
+        reader.refresh()
+        answers, versions = map(int, other.stdout.readline().split())
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert other.wait() == 0
+        assert generations.published(reader.current()) == PUBLISHES
+    assert failures == []
+    assert reader.error is None
+    assert answers > 1
+    assert versions > 1
+    # a version holds one generation, and there were several
+    assert len({version for version, _ in seen}) == len(seen) > 1
+
+
+def test_it_finds_the_newer_version_by_itself(tmp_path: Path) -> None:
+    generations.start(tmp_path / "index")
+    with IndexReader.open(tmp_path / "index", refresh_s=0.05) as reader:
+        first = reader.current()
+        assert not reader.refresh()
+        with IndexWriter.open(tmp_path / "index") as writer:
+            writer.upsert(*generations.generation(1))
+            assert not reader.refresh()
+            version = writer.publish()
+        deadline = time.monotonic() + 10
+        while reader.current() is first and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert reader.current().version == version
+        assert generations.published(reader.current()) == 1
+        assert generations.published(first) == 0  # who has it goes on with it
+
+
+def test_a_store_that_is_away_changes_nothing(tmp_path: Path) -> None:
+    generations.start(tmp_path / "index")
+    with IndexReader.open(tmp_path / "index", refresh_s=0.02) as reader:
+        tags = tmp_path / "index" / "images.lance" / "_refs"
+        away = tmp_path / "away"
+        tags.rename(away)
+        tags.write_text("no folder any more")
+        deadline = time.monotonic() + 10
+        while reader.error is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert reader.error is not None
+        assert generations.published(reader.current()) == 0
+        tags.unlink()
+        away.rename(tags)
+        while reader.error is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert reader.error is None
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no such index"):
+        IndexReader.open(tmp_path / "nowhere")
+    with IndexWriter.create(tmp_path / "index", size=8, model_fingerprint="m") as writer:
+        writer.upsert(*generations.generation(0))
+    with pytest.raises(BadInputError, match="has no published version yet"):
+        IndexReader.open(tmp_path / "index")
+
+
+def test_many_publications_and_the_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is not taken for ever: with no grace for readers only the last versions stay."""
+    monkeypatch.setattr("univert.search.publications.READERS_GRACE_S", 0.0)
+    generations.start(tmp_path / "index")
+    with IndexWriter.open(tmp_path / "index") as writer:
+        for number in range(1, 9):
+            writer.upsert(*generations.generation(number))
+            writer.publish()
+        writer.compact()
+        kept = writer.statistics().publications
+        assert len(kept) == 5
+        manifests = (tmp_path / "index" / "images.lance" / "_versions").glob("*.manifest")
+        assert len(list(manifests)) <= 6
+        assert writer.roll_back(kept[0].version) > kept[-1].version
+        assert generations.working(writer) == 4
+    with IndexReader.open(tmp_path / "index") as reader:
+        assert generations.published(reader.current()) == 4
+    shutil.rmtree(tmp_path / "index")

@@ -1,0 +1,75 @@
+"""`univert index` and `univert index-admin`, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.drawn import drawn_rows
+from tests.test_cli import univert
+from univert.cli import app
+from univert.data.build import build_catalogue
+from univert.models.embedder import Embedder, EmbedderConfig
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("shop")
+    build_catalogue(drawn_rows(), place / "shop.lance")
+    config = EmbedderConfig(
+        base_network="timm/test_efficientnet", pretrained=False, image_size_px=32, size=16
+    )
+    Embedder(config).save_pretrained(place / "model")
+    return place
+
+
+@pytest.mark.parametrize("verb", ["statistics", "publish", "roll-back", "compact"])
+def test_help_has_an_example(verb: str) -> None:
+    result = CliRunner().invoke(app, ["index-admin", verb, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: univert index-admin {verb} shop.index" in result.output
+
+
+def test_a_life_of_an_index(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = tmp_path / "shop.index"
+
+    def run(*arguments: object) -> str:
+        status, out, err = univert(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+        assert (status, err) == (0, "")
+        return out
+
+    def make(*options: object) -> str:
+        return run("index", place / "model", place / "shop.lance", index, *options)
+
+    assert "added), exact search, published as version" in make("--vertical", "discs")
+    first = json.loads(run("index-admin", "statistics", index, "--json"))
+    assert list(first["verticals"]) == ["discs"]
+    assert "not published yet" in make("--no-publish")
+    text = run("index-admin", "statistics", index)
+    assert "not published" in text
+    assert "vertical     squares" in text
+    assert "is published" in run("index-admin", "publish", index)
+    again = json.loads(make("--json"))
+    assert (again["added"], again["embedded_again"], again["unchanged"]) == (0, 0, again["images"])
+    fewer = json.loads(make("--json", "--vertical", "discs", "--delete-missing"))
+    assert fewer["deleted"] == 0
+    assert "published again, as version" in run("index-admin", "roll-back", index, first["published_version"])
+    assert json.loads(run("index-admin", "statistics", index, "--json"))["images"] == first["images"]
+    assert "files are" in run("index-admin", "compact", index)
+    assert "added" in make("--overwrite")
+
+    for arguments, message in (
+        (("index-admin", "roll-back", index, 999), "no published version 999 to roll back to; there are:"),
+        (("index-admin", "statistics", tmp_path / "nowhere"), "no such index; make one with"),
+        (("index-admin", "publish", place / "shop.lance"), "is not an index"),
+        (("index", place / "model", place / "shop.lance", "gs://bucket/x"), "s3://bucket/prefix"),
+    ):
+        status, _, err = univert(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+        assert status == 2
+        assert message in err
+        assert err.count("\n") == 1
