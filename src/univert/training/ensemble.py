@@ -26,7 +26,7 @@ from univert.training.members import Member
 from univert.training.recipe import SpecialistsConfig, TargetsConfig, with_positives
 from univert.training.router import trusted
 from univert.training.specialists import presentations, train_joint, train_specialist
-from univert.training.targets import fit_target_map
+from univert.training.target_map import fit_target_map
 from univert.training.workshop import Trained, Workshop
 
 ROWS_AT_ONCE = 1024
