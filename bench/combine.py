@@ -18,11 +18,10 @@ from pathlib import Path
 
 import torch
 
+from common import sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
-from univert.data.bundled import build_sample
-from univert.data.catalogue import Catalogue
 from univert.training.combine import Combination, combination_tables, combine, full_measure, kept
 from univert.training.combine_config import CombineConfig
 from univert.training.greedy import Judge, Measure, Trial
@@ -58,8 +57,7 @@ def main() -> None:
     parser.add_argument("--both", action="store_true", help="also try in full what the probe tried")
     options = parser.parse_args()
     reuse_freed_memory()
-    place = options.out / "sample.lance"
-    catalogue = Catalogue.open(place) if place.exists() else build_sample(place)
+    catalogue = sample_catalogue(options.out)
     summary = [
         ["seed", "probe s", "probe CPU s", "full s", "full CPU s", "trials tried in", "trials", "both accept"]
     ]
