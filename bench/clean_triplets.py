@@ -21,7 +21,8 @@ import numpy as np
 
 from common import per_cent, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
-from univert.core.files import write_atomic
+from univert.core.config import config_to_mapping
+from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.evaluation.compare import Comparison, Metric
@@ -38,11 +39,11 @@ HARD = 5
 
 
 def known_model(workshop: Workshop, known: np.ndarray, name: str) -> Trained:
-    """A Proxy-NCA model of the training products that are known."""
-    among = known | (workshop.products < 0)
+    """A Proxy-NCA model of the training products that are known; all validation images say when it is best."""
+    among = known | (workshop.splits == "val")
     config = SpecialistsConfig(loss="proxy-nca")
     folder = workshop.work_folder(name)
-    inputs = {"known": int(known.sum()), "loss": config.loss}
+    inputs = {"known": fingerprint(np.packbits(known).tobytes()), **config_to_mapping(config)}
     return workshop.train_stage(name, inputs, lambda: label_lesson(workshop, config, among, folder=folder))
 
 

@@ -42,7 +42,7 @@ VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
     "plain": ("plain L2, from a random head", PLAIN),
     "rotated": ("+ specialist rotated towards the deployed model", ROTATED),
     "warm": ("+ warm start, a quarter of the learning rate", WARM),
-    "share": ("+ a third of each batch is new, no early stop, half the learning rate", SHARE),
+    "share": ("+ a third of each batch is new, half the learning rate", SHARE),
     "ensemble": ("+ ensemble of targets, members chosen on val (the default)", ENSEMBLE),
     "neighbours": ("+ neighbourhood term, weight 0.1", {**ENSEMBLE, "neighbours_weight": "0.1"}),
 }

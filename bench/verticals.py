@@ -225,12 +225,13 @@ def costs(workshop: Workshop, models: Models) -> list[str]:
     own_heads = sum(parameter.numel() for head in heads for parameter in head)
     positions = np.flatnonzero(workshop.splits == "test")[:TIMED_QUERIES]
     images = [
-        workshop.loader.load(positions[at : at + 1], np.zeros(1, np.int64)) for at in range(len(positions))
+        workshop.loader.load(positions[at : at + 1], np.zeros(1, np.int64)).to(workshop.device)
+        for at in range(len(positions))
     ]
     base = workshop.base.eval()
 
     def route(features: torch.Tensor) -> int:
-        unit = torch.nn.functional.normalize(features).numpy()
+        unit = torch.nn.functional.normalize(features).cpu().numpy()
         return int(workshop.router(unit).argmax())
 
     def one(image: torch.Tensor) -> None:
@@ -251,6 +252,8 @@ def costs(workshop: Workshop, models: Models) -> list[str]:
             for name, run in (("one", one), ("shared", shared), ("separate", separate)):
                 started = time.perf_counter()
                 run(image)
+                if workshop.device.type == "cuda":
+                    torch.cuda.synchronize()
                 times[name].append(time.perf_counter() - started)
     median = {name: 1000 * statistics.median(values[5:]) for name, values in times.items()}
     count, total = len(own.distinct), sum(parameter.numel() for parameter in unified.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -39,7 +40,7 @@ def fitted(shop: Shop, members: Sequence[Member]) -> TargetMap:
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_it_sums_what_the_members_heads_give(shop: Shop, second: Member, batch_norm: bool) -> None:
     work, targets = shop.workshop, fitted(shop, [shop.joint, second])
-    joined = joined_embedder(work, targets, batch_norm=batch_norm)
+    joined = joined_embedder(work, targets, np.flatnonzero(work.is_train), batch_norm=batch_norm)
     assert joined is not None
     train = np.flatnonzero(work.is_train)
     total = np.zeros((72, targets.size))
@@ -56,10 +57,22 @@ def test_it_sums_what_the_members_heads_give(shop: Shop, second: Member, batch_n
 
 
 def test_a_group_counts_by_the_verticals_it_embeds(shop: Shop, second: Member) -> None:
-    one_group = Member(name="specialists", title="", models=shop.joint.models * 2)
-    assert joined_embedder(shop.workshop, fitted(shop, [one_group, second]), batch_norm=True) is not None
+    work, train = shop.workshop, np.flatnonzero(shop.workshop.is_train)
+    group = Member(name="specialists", title="", models=shop.joint.models * 2)
+    targets = fitted(shop, [group, second])
+    joined = joined_embedder(work, targets, train, batch_norm=True)
+    assert joined is not None
+    as_one = replace(
+        targets,
+        members=(shop.joint, second),
+        matrices=((np.mean(targets.matrices[0], axis=0),), targets.matrices[1]),
+    )
+    expected = joined_embedder(work, as_one, train, batch_norm=True)
+    assert expected is not None
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(joined.state_dict()[name], tensor)
     # each of these embeds one vertical of two
-    assert joined_embedder(shop.workshop, fitted(shop, [shop.own, second]), batch_norm=True) is None
+    assert joined_embedder(work, fitted(shop, [shop.own, second]), train, batch_norm=True) is None
 
 
 def test_the_training_goes_on_from_there(shop: Shop, second: Member) -> None:
@@ -67,7 +80,9 @@ def test_the_training_goes_on_from_there(shop: Shop, second: Member) -> None:
     still = replace(work.recipe.unify.loop, learning_rate=1e-9, weight_decay=0.0)
     config = replace(work.recipe.unify, loop=still)
     model = train_unified(work, members, name="joined", config=config).embedder
-    start = joined_embedder(work, fitted(shop, members), batch_norm=config.batch_norm)
+    start = joined_embedder(
+        work, fitted(shop, members), np.flatnonzero(work.is_train), batch_norm=config.batch_norm
+    )
     assert start is not None
     vectors = [work.source.embed_all(each, shop.everything) for each in (start, model)]
     np.testing.assert_allclose(vectors[0], vectors[1], atol=0.1)  # running means of the batches move a little
@@ -78,3 +93,15 @@ def test_the_training_goes_on_from_there(shop: Shop, second: Member) -> None:
         train_unified(work, members, name="apart", config=apart).embedder.config.hidden_sizes
         == random.config.hidden_sizes
     )
+
+
+def test_it_learns_at_its_own_rate(shop: Shop, second: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, rates = shop.workshop, []
+    monkeypatch.setattr(
+        type(work), "learn", lambda self, name, lesson, folder: rates.append(lesson.loop.learning_rate) or {}
+    )
+    config = work.recipe.unify
+    for start in ("members", "random"):
+        with contextlib.suppress(KeyError):  # the record is empty
+            train_unified(work, [shop.joint, second], name="rate", config=replace(config, start=start))  # type: ignore[arg-type]
+    assert rates == [config.start_rate * config.loop.learning_rate, config.loop.learning_rate]

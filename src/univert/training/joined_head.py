@@ -9,6 +9,7 @@ ensemble does, which a head of usual width that starts at random does not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,20 +20,24 @@ from torch import Tensor, nn
 from univert.models.embedder import Embedder
 from univert.models.head import Head
 from univert.training.target_map import TargetMap
+from univert.training.views import Positions
 from univert.training.workshop import Workshop
 
 FIT_IMAGES = 2_000
-"""Norms and the statistics of the batch normalisation are taken from so many training images."""
+"""Norms and the statistics of the batch normalisation are taken from at most so many training images."""
 
 Part = tuple[Head, Float[np.ndarray, "W D"]]
 
 
-def joined_embedder(workshop: Workshop, targets: TargetMap, *, batch_norm: bool) -> Embedder | None:
+def joined_embedder(
+    workshop: Workshop, targets: TargetMap, images: Positions, *, batch_norm: bool
+) -> Embedder | None:
     """An embedder whose head joins those of the members, or null where there is nothing to join.
 
     Args:
         workshop: the run.
         targets: the members, and how their embeddings become the learning target.
+        images: the training images, for norms and statistics.
         batch_norm: of the unified model.
 
     Returns:
@@ -48,7 +53,7 @@ def joined_embedder(workshop: Workshop, targets: TargetMap, *, batch_norm: bool)
         return None
     width = sum(_hidden(head)[0].out_features for head, _ in parts)
     embedder = workshop.new_embedder(batch_norm=batch_norm, size=targets.size, hidden_sizes=(width,))
-    positions = np.flatnonzero(workshop.is_train)[:: max(1, int(workshop.is_train.sum()) // FIT_IMAGES)]
+    positions = images[:: math.ceil(len(images) / FIT_IMAGES)]
     features = workshop.source.load(positions, np.zeros(len(positions), np.int64))
     assert isinstance(embedder.head, Head)
     with torch.no_grad():
@@ -87,7 +92,8 @@ def _join(head: Head, parts: Sequence[Part], features: Float[Tensor, "N F"]) -> 
         for name in ("weight", "bias", "running_mean", "running_var"):
             getattr(normalised, name)[units] = getattr(own, name)
         weight, bias = _linear_part(part)
-        turn = torch.from_numpy(matrix).to(features.device, weight.dtype) / part(features).norm(dim=1).mean()
+        norm = part(features).norm(dim=1).mean().clamp_min(1e-6)
+        turn = torch.from_numpy(matrix).to(features.device, weight.dtype) / norm
         head.second.weight[:, units] = turn.T @ weight
         shift += bias @ turn
         first = units.stop

@@ -95,7 +95,7 @@ def _joined(workshop: Workshop, members: Sequence[Member], config: UnifyConfig) 
     if config.start == "random" or config.targets.offset:  # no member has the dimensions of an offset
         return None
     fitted = fit_target_map(workshop, members, config.targets, unlabelled=config.unlabelled)
-    return joined_embedder(workshop, fitted, batch_norm=config.batch_norm)
+    return joined_embedder(workshop, fitted, usable(workshop, config), batch_norm=config.batch_norm)
 
 
 def _sampler(workshop: Workshop, config: UnifyConfig) -> UniformSampler:

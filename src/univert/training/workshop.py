@@ -263,6 +263,8 @@ class Workshop:
             "_images_key": self._images_key,
         }
         other.__dict__.update(self.__dict__, **shared)
+        for depends_on_the_seed in ("router", "_held"):
+            other.__dict__.pop(depends_on_the_seed, None)
         other.recipe = replace(self.recipe, seed=seed)
         return other
 
