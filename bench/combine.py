@@ -1,12 +1,13 @@
 """Which verticals to train together: does the probe foretell what full trials decide, and at what cost?
 
-    python bench/combine.py [--seeds 0] [--out .work/bench-combine] [--order difficulty] [--both]
+    python bench/combine.py [--seeds 0] [--out .work/bench-combine] [--order difficulty] [--both] [--again]
 
 For each seed: the probe from scratch, timed; full trials (heads, steps and loss of the specialists), timed; then every
 combination that full mode tried is put to the probe, and the two decisions are compared. With --both also the other way
-round: what the probe tried is tried in full. Both judge on the same held-out training products, so that they differ by
-their trainings alone. Writes bench/results/combine.md; no test image is looked at. Started again, it goes on where it
-was, yet times only what it still had to train.
+round: what the probe tried is tried in full. With --again the full trials are trained once more from other random
+starts, which shows how far full mode agrees with itself. All judge on the same held-out training products, so that they
+differ by their trainings alone. Writes bench/results/combine.md; no test image is looked at. Started again, it goes on
+where it was, yet times only what it still had to train.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from pathlib import Path
 
 import torch
 
+from common import sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
-from univert.data.bundled import build_sample
-from univert.data.catalogue import Catalogue
 from univert.training.combine import Combination, combination_tables, combine, full_measure, kept
 from univert.training.combine_config import CombineConfig
 from univert.training.greedy import Judge, Measure, Trial
@@ -45,6 +45,13 @@ def decisions(trials: tuple[Trial, ...], measure: Measure, config: CombineConfig
     return [judge(trial.number, trial.group, trial.added).accepted for trial in trials]
 
 
+def again(workshop: Workshop) -> Workshop:
+    """The same images and features, other random starts, and a folder of its own for what is trained."""
+    other = workshop.reseeded(workshop.recipe.seed + 100)
+    other.run = Run(workshop.run.path / "again")
+    return other
+
+
 def table(rows: list[list[str]]) -> list[str]:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
@@ -56,15 +63,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".work/bench-combine"))
     parser.add_argument("--order", choices=["difficulty", "centroids"], default="difficulty")
     parser.add_argument("--both", action="store_true", help="also try in full what the probe tried")
+    parser.add_argument("--again", action="store_true", help="also hold full mode against itself")
     options = parser.parse_args()
     reuse_freed_memory()
-    place = options.out / "sample.lance"
-    catalogue = Catalogue.open(place) if place.exists() else build_sample(place)
+    catalogue = sample_catalogue(options.out)
     summary = [
         ["seed", "probe s", "probe CPU s", "full s", "full CPU s", "trials tried in", "trials", "both accept"]
     ]
     summary[0] += ["both refuse", "probe alone refuses", "full alone refuses", "agreement"]
     pages: list[str] = []
+    itself: list[str] = []
     total = agreed = 0
     for seed in options.seeds:
         workshops = {}
@@ -89,6 +97,13 @@ def main() -> None:
             counts = [str(len(pairs)), *(str(pairs.count(kind)) for kind in kinds)]
             agreement = f"{100 * sum(a == b for a, b in pairs) / len(pairs):.0f}%"
             summary.append([str(seed), *seconds, f"{mode} mode", *counts, agreement])
+        if options.again:
+            other = decisions(full.trials, kept(full_measure(again(workshops["full"]))), full.config, seed)
+            pairs = [(first, trial.accepted) for first, trial in zip(other, full.trials, strict=True)]
+            same = sum(first == second for first, second in pairs)
+            itself.append(
+                f"Seed {seed}: full trials from other random starts decide alike in {same} of {len(pairs)} cases."
+            )
         for mode, found in (("probe", probe), ("full", full)):
             tried, groups = combination_tables(found)
             pages += ["", f"## Seed {seed}, {mode}", "", "R@1 of every combination tried (Table 1):", ""]
@@ -102,6 +117,8 @@ def main() -> None:
         f"{torch.__version__}. Agreement over all: {agreed} of {total} decisions.",
         "",
         *table(summary),
+        "",
+        *itself,
         *pages,
     ]
     write_atomic(RESULT, "\n".join(lines) + "\n")

@@ -18,7 +18,6 @@ import itertools
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from common import commit, cpu_name
 from univert.core.files import write_atomic
 from univert.data.build import build_catalogue
 from univert.data.bundled import sample_rows
@@ -84,23 +84,6 @@ def bare_forward(model: Embedder, paths: Sequence[Path], batch: int) -> Callable
     return run
 
 
-def commit() -> str:
-    """The commit that was measured, marked where the measured files differ from it."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.strip()
-
-    root = Path(__file__).resolve().parent.parent
-    changed = git("status", "--porcelain", "--", "src/univert/models", "src/univert/data", "bench/embed.py")
-    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + (" with changes" if changed else "")
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def measure(jobs: dict[str, Callable[[], object]], rounds: int) -> tuple[dict[str, list[float]], list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     loads = []
@@ -148,7 +131,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    measured_commit = commit()
+    measured_commit = commit("src/univert/models", "src/univert/data", "bench/embed.py")
     model = Embedder().eval()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -18,13 +18,13 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from common import per_cent
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
@@ -84,11 +84,6 @@ def evaluated(workshop: Workshop, embedder: Embedder) -> dict[str, Any]:
     return {**figures, "evaluation_seconds": time.perf_counter() - start}
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
-
-
 def comparison(rows: dict[str, list[dict[str, Any]]], records: dict[str, list[dict[str, Any]]]) -> list[str]:
     lines = [
         "| model | merged R@1 | merged R@8 | merged MAP@R | merged NMI | mean within R@1 | presentations | seconds |",
@@ -98,11 +93,11 @@ def comparison(rows: dict[str, list[dict[str, Any]]], records: dict[str, list[di
         merged = [evaluation["merged"] for evaluation in evaluations]
         cells = [
             title,
-            mean_and_spread([metrics["recall_at"]["1"]["value"] for metrics in merged]),
-            mean_and_spread([metrics["recall_at"]["8"]["value"] for metrics in merged]),
-            mean_and_spread([metrics["map_at_r"]["value"] for metrics in merged]),
-            mean_and_spread([metrics["nmi"]["value"] for metrics in merged]),
-            mean_and_spread([evaluation["mean_within"]["recall_at_1"] for evaluation in evaluations]),
+            per_cent([metrics["recall_at"]["1"]["value"] for metrics in merged]),
+            per_cent([metrics["recall_at"]["8"]["value"] for metrics in merged]),
+            per_cent([metrics["map_at_r"]["value"] for metrics in merged]),
+            per_cent([metrics["nmi"]["value"] for metrics in merged]),
+            per_cent([evaluation["mean_within"]["recall_at_1"] for evaluation in evaluations]),
             *(
                 f"{statistics.mean(record[key] for record in records[title]):,.0f}"
                 if title in records
@@ -121,7 +116,7 @@ def within(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
         if metrics is None:
             continue
         cells = [
-            mean_and_spread([one["verticals"][vertical]["recall_at"]["1"]["value"] for one in evaluations])
+            per_cent([one["verticals"][vertical]["recall_at"]["1"]["value"] for one in evaluations])
             for evaluations in rows.values()
         ]
         lines.append(f"| {vertical} | {metrics['products']:,} | {' | '.join(cells)} |")

@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from common import per_cent, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
-from univert.data.bundled import build_sample
 from univert.data.catalogue import Catalogue
 from univert.evaluation.compare import Difference
 from univert.evaluation.versions import GrowthFigures
@@ -43,7 +42,7 @@ VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
     "plain": ("plain L2, from a random head", PLAIN),
     "rotated": ("+ specialist rotated towards the deployed model", ROTATED),
     "warm": ("+ warm start, a quarter of the learning rate", WARM),
-    "share": ("+ a third of each batch is new, no early stop, half the learning rate", SHARE),
+    "share": ("+ a third of each batch is new, half the learning rate", SHARE),
     "ensemble": ("+ ensemble of targets, members chosen on val (the default)", ENSEMBLE),
     "neighbours": ("+ neighbourhood term, weight 0.1", {**ENSEMBLE, "neighbours_weight": "0.1"}),
 }
@@ -97,12 +96,6 @@ def grown_chain(
     return chain
 
 
-def points(values: Sequence[float], *, sign: bool = False) -> str:
-    """Mean (and spread over seeds) in per cent."""
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):{'+' if sign else ''}.1f}{spread}"
-
-
 def originals(figures: GrowthFigures, added: Sequence[str]) -> tuple[float, float]:
     """Old-old and new-old Recall@1 over the queries of the verticals that were deployed first."""
     kept = [
@@ -132,17 +125,17 @@ def cells(chains: list[Chain], split: str, number: int) -> str:
     everything = of(lambda each: each.kept.merged["recall_at_1"])
     return " | ".join(
         [
-            points([first for first, _ in pairs]),
-            points([second - first for first, second in pairs], sign=True),
-            points([each.difference for each in all_old], sign=True),
-            points([each.difference for each in merged], sign=True),
-            points([each.difference for each in anew], sign=True),
-            points([each.difference for each in beside], sign=True),
-            points([each.difference for each in everything], sign=True),
-            points([each.first for each in new]),
-            points([each.first for each in specialist]),
-            points([each.second for each in specialist]),
-            points([each.difference for each in specialist], sign=True),
+            per_cent([first for first, _ in pairs]),
+            per_cent([second - first for first, second in pairs], sign=True),
+            per_cent([each.difference for each in all_old], sign=True),
+            per_cent([each.difference for each in merged], sign=True),
+            per_cent([each.difference for each in anew], sign=True),
+            per_cent([each.difference for each in beside], sign=True),
+            per_cent([each.difference for each in everything], sign=True),
+            per_cent([each.first for each in new]),
+            per_cent([each.first for each in specialist]),
+            per_cent([each.second for each in specialist]),
+            per_cent([each.difference for each in specialist], sign=True),
         ]
     )
 
@@ -169,9 +162,9 @@ def per_vertical(chains: list[Chain], split: str) -> list[str]:
         kept = [each.kept.verticals[name]["recall_at_1"] for each in last]
         anew = [each.reindexed.verticals[name]["recall_at_1"] for each in last]
         lines.append(
-            f"| {name}{' (new)' if name == ADDED[-1] else ''} | {points([each.first for each in kept])} "
-            f"| {points([each.second for each in kept])} | {points([each.difference for each in kept], sign=True)} "
-            f"| {points([each.second for each in anew])} | {', '.join(each.verdict for each in kept)} |"
+            f"| {name}{' (new)' if name == ADDED[-1] else ''} | {per_cent([each.first for each in kept])} "
+            f"| {per_cent([each.second for each in kept])} | {per_cent([each.difference for each in kept], sign=True)} "
+            f"| {per_cent([each.second for each in anew])} | {', '.join(each.verdict for each in kept)} |"
         )
     return lines
 
@@ -183,8 +176,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     options = parser.parse_args()
     reuse_freed_memory()
-    place = options.out / "sample.lance"
-    catalogue = Catalogue.open(place) if place.exists() else build_sample(place)
+    catalogue = sample_catalogue(options.out)
     found: dict[str, list[Chain]] = {key: [] for key in options.variants}
     for seed in options.seeds:
         folder = options.out / f"seed-{seed}"

@@ -33,6 +33,7 @@ import psutil
 import torch
 from torch import nn
 
+from common import commit, cpu_name
 from loss_steps import (
     BARE,
     BARE_CHUNKS,
@@ -267,24 +268,6 @@ def report_half(device: str) -> Iterator[str]:
     yield from ("", f"- within 1e-2 of float64: {verdict(abs(by_us - exact) <= 1e-2 * exact)}", "")
 
 
-def commit() -> str:
-    """The commit that was measured, marked where the measured files differ from it."""
-
-    def git(*arguments: str) -> str:
-        found = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
-        return found.stdout.strip()
-
-    root = Path(__file__).resolve().parent.parent
-    changed = git("status", "--porcelain", "--", "src/univert/losses", "bench/loss*.py")
-    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + (" with changes" if changed else "")
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main() -> int:
     cases = [*NCA_CASES, "million", *TRIPLET_CASES, "half"]
     parser = argparse.ArgumentParser(
@@ -311,7 +294,7 @@ def main() -> int:
     if options.million:
         print(json.dumps(million_here(options.million, device)))
         return 0
-    measured_commit, load = commit(), os.getloadavg()[0]
+    measured_commit, load = commit("src/univert/losses", "bench/loss*.py"), os.getloadavg()[0]
     lines = ["# Losses against their peers and the limit", ""]
     for case in options.case or cases:
         if case == "million":

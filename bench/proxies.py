@@ -27,11 +27,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from common import sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
-from univert.data.bundled import build_sample
-from univert.data.catalogue import Catalogue
 from univert.evaluation.evaluate import evaluate_vectors
 from univert.evaluation.ranking import recall_at_k
 from univert.losses.registry import LOSSES, LossName, LossOption
@@ -142,8 +141,7 @@ CONTENDERS = [
 
 @cache
 def workshop(out: Path, seed: int) -> Workshop:
-    place = out / "sample.lance"
-    catalogue = Catalogue.open(place) if place.exists() else build_sample(place)
+    catalogue = sample_catalogue(out)
     recipe = Recipe(seed=seed, model=EmbedderConfig(size=SIZE))
     return Workshop(Run(out / f"seed-{seed}"), catalogue, recipe)
 

@@ -15,7 +15,6 @@ import datetime
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ import numpy.typing as npt
 import psutil
 import torch
 
+from common import commit, cpu_name
 from univert.core.files import write_atomic
 from univert.evaluation.ranking import rank_queries, recall_at_k
 
@@ -80,24 +80,6 @@ def measured(job: Callable[[], object]) -> tuple[float, float]:
     return seconds, (peak - before) / 1e9
 
 
-def commit() -> str:
-    """The commit that was measured, marked where the measured files differ from it."""
-
-    def git(*arguments: str) -> str:
-        found = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
-        return found.stdout.strip()
-
-    root = Path(__file__).resolve().parent.parent
-    changed = git("status", "--porcelain", "--", "src/univert/evaluation/ran*.py", "bench/recall.py")
-    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + (" with changes" if changed else "")
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -107,7 +89,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    measured_commit = commit()
+    measured_commit = commit("src/univert/evaluation/ran*.py", "bench/recall.py")
     rows, size = (12_000 if options.quick else 60_502), 512
     vectors, labels = make_set(rows, size)
     bare_product(vectors[:QUERY_CHUNK])  # the first product sets up the threads

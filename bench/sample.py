@@ -15,17 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from common import per_cent, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.config import read_settings
 from univert.core.files import write_atomic
 from univert.core.run import Run
-from univert.data.bundled import build_sample
 from univert.data.catalogue import Catalogue
 from univert.evaluation.bootstrap import bootstrap_interval
 from univert.evaluation.evaluate import evaluate_vectors
@@ -41,11 +40,6 @@ from univert.training.workshop import Workshop
 RESULTS = Path(__file__).parent / "results"
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{100 * statistics.mean(values):.1f} ± {100 * spread:.1f}"
-
-
 def comparison(runs: list[dict[str, Any]]) -> list[str]:
     lines = [
         "| model | merged R@1 | merged R@8 | merged MAP@R | merged NMI | mean within R@1 | image presentations |"
@@ -59,11 +53,11 @@ def comparison(runs: list[dict[str, Any]]) -> list[str]:
         nmi = [metrics["nmi"]["value"] for metrics in merged if metrics["nmi"]]
         cells = [
             row["title"] + (" (told the vertical)" if row["key"] == "specialists" else ""),
-            mean_and_spread([metrics["recall_at"]["1"]["value"] for metrics in merged]),
-            mean_and_spread([metrics["recall_at"]["8"]["value"] for metrics in merged]),
-            mean_and_spread([metrics["map_at_r"]["value"] for metrics in merged]),
-            mean_and_spread(nmi) if nmi else "",
-            mean_and_spread([row["evaluation"]["mean_within"]["recall_at_1"] for row in rows]),
+            per_cent([metrics["recall_at"]["1"]["value"] for metrics in merged]),
+            per_cent([metrics["recall_at"]["8"]["value"] for metrics in merged]),
+            per_cent([metrics["map_at_r"]["value"] for metrics in merged]),
+            per_cent(nmi) if nmi else "",
+            per_cent([row["evaluation"]["mean_within"]["recall_at_1"] for row in rows]),
             f"{statistics.mean(row['image_presentations'] for row in rows):,.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -169,8 +163,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     reuse_freed_memory()
-    place = options.catalogue or options.out / "sample.lance"
-    catalogue = Catalogue.open(place) if place.exists() else build_sample(place)
+    catalogue = Catalogue.open(options.catalogue) if options.catalogue else sample_catalogue(options.out)
     runs, outcomes = [], []
     for seed in options.seeds:
         out = options.out / f"seed-{seed}"

@@ -26,11 +26,10 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 import univert
+from common import mean_and_spread, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
-from univert.data.bundled import build_sample
-from univert.data.catalogue import Catalogue
 from univert.evaluation.outcomes import query_outcomes
 from univert.evaluation.separation import separation
 from univert.training.ensemble import blind_targets
@@ -38,7 +37,7 @@ from univert.training.members import Member
 from univert.training.pipeline import train
 from univert.training.recipe import PolishConfig, Recipe, SpecialistsConfig, TargetsConfig, UnifyConfig
 from univert.training.router import trusted
-from univert.training.specialists import train_on_labels, train_trial
+from univert.training.specialists import train_joint, train_on_labels, train_trial
 from univert.training.stages import Models, train_models
 from univert.training.targets import learning_targets
 from univert.training.unify import polish, train_unified, usable
@@ -80,6 +79,7 @@ def variants(default: UnifyConfig) -> dict[str, UnifyConfig]:
 
     return {
         "the default": default,
+        "a random start, a head of usual width": replace(default, start="random"),
         "labelled images only": replace(default, unlabelled=False),
         "no batch normalisation": replace(default, batch_norm=False),
         "fixed targets, of the image as it is": replace(default, consistent=False),
@@ -135,6 +135,15 @@ def joint_from_data(workshop: Workshop, models: Models) -> dict[str, Figures]:
     loop = replace(workshop.recipe.specialists.loop, epochs=1, min_steps=max(steps, 1))
     config = SpecialistsConfig(loss="proxy-nca", proxy_start="data", loop=loop)
     return of_model(workshop, train_on_labels(workshop, config, name="bench/joint-from-data"))
+
+
+def joint_as_wide(workshop: Workshop, models: Models) -> dict[str, Figures]:
+    """The joint Proxy-NCA model, its head as wide as the unified model's."""
+    config = replace(workshop.recipe.model, hidden_sizes=models.unified.embedder.config.hidden_sizes)
+    other = Workshop(workshop.run, workshop.catalogue, replace(workshop.recipe, model=config))
+    other.__dict__["source"] = workshop.source
+    presentations = models.joint["proxy-nca"].record["image_presentations"]
+    return of_model(workshop, train_joint(other, "proxy-nca", presentations, name="bench/joint-as-wide"))
 
 
 def draw_map(workshop: Workshop, models: Models) -> list[str]:
@@ -216,12 +225,13 @@ def costs(workshop: Workshop, models: Models) -> list[str]:
     own_heads = sum(parameter.numel() for head in heads for parameter in head)
     positions = np.flatnonzero(workshop.splits == "test")[:TIMED_QUERIES]
     images = [
-        workshop.loader.load(positions[at : at + 1], np.zeros(1, np.int64)) for at in range(len(positions))
+        workshop.loader.load(positions[at : at + 1], np.zeros(1, np.int64)).to(workshop.device)
+        for at in range(len(positions))
     ]
     base = workshop.base.eval()
 
     def route(features: torch.Tensor) -> int:
-        unit = torch.nn.functional.normalize(features).numpy()
+        unit = torch.nn.functional.normalize(features).cpu().numpy()
         return int(workshop.router(unit).argmax())
 
     def one(image: torch.Tensor) -> None:
@@ -242,6 +252,8 @@ def costs(workshop: Workshop, models: Models) -> list[str]:
             for name, run in (("one", one), ("shared", shared), ("separate", separate)):
                 started = time.perf_counter()
                 run(image)
+                if workshop.device.type == "cuda":
+                    torch.cuda.synchronize()
                 times[name].append(time.perf_counter() - started)
     median = {name: 1000 * statistics.median(values[5:]) for name, values in times.items()}
     count, total = len(own.distinct), sum(parameter.numel() for parameter in unified.parameters())
@@ -299,12 +311,6 @@ def overhead(workshop: Workshop, models: Models) -> str:
         f"{sum(map(len, positions)):,} images and views ({one_pass:.1f} s) and the training itself ({training:.1f} s). "
         f"Images with a target: {len(usable(fresh, config)):,}."
     )
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
 
 
 def table(runs: list[dict[str, dict[str, Figures]]]) -> list[str]:
@@ -365,8 +371,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".work/bench-sample"))
     options = parser.parse_args()
     reuse_freed_memory()
-    place = options.out / "sample.lance"
-    catalogue = Catalogue.open(place) if place.exists() else build_sample(place)
+    catalogue = sample_catalogue(options.out)
     varied, sized, joined, against = [], [], [], []
     order: list[str] = []
     for seed in options.seeds:
@@ -384,6 +389,7 @@ def main() -> None:
                 "specialists behind the router": routed_figures(workshop, models.specialists),
                 "learning targets, verticals predicted": blind_figures(workshop, models),
                 "one joint Proxy-NCA model": of_model(workshop, models.joint["proxy-nca"]),
+                "the same, its head as wide as the unified model's": joint_as_wide(workshop, models),
                 "the same, proxies started from the data": joint_from_data(workshop, models),
                 "unified": of_model(workshop, models.unified),
             }

@@ -86,6 +86,9 @@ def test_from_photos_to_a_search(
     )
     assert "Untrained base network" in out
     assert str(model) in out
+    begun = (model.parent / "recipe.toml").read_text()
+    run("train", shop, "--out", model.parent)  # a run goes on with the choices it was begun with
+    assert (model.parent / "recipe.toml").read_text() == begun
     assert "merged" in run("evaluate", model, shop, "--split", "all")
     measured = json.loads(run("evaluate", model, shop, "--split", "all", "--vertical", "discs", "--json"))
     assert list(measured["verticals"]) == ["discs"]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from univert.core.errors import BadInputError
-from univert.evaluation.compare import Comparison, compare_vectors, holm
+from univert.evaluation.compare import Comparison, compare_pairs, compare_vectors, holm
+from univert.evaluation.ranking import QueryOutcome
 
 Rng = np.random.Generator
 
@@ -96,13 +97,30 @@ def test_a_difference_within_the_tolerance_is_the_same_however_sure() -> None:
 
 
 def test_two_products_are_never_enough() -> None:
-    rng = np.random.default_rng(4)
     codes, _ = labels(2)
-    good, bad = np.eye(2)[codes], rng.permutation(np.eye(2)[codes])
-    bad[[0, 4]] = bad[[4, 0]]
+    good = np.eye(2)[codes]
     comparison = compare_vectors(good, -np.eye(2)[(np.arange(8) // 2) % 2], codes, ["bags"] * 8)
     assert comparison.merged["recall_at_1"].difference < 0
     assert comparison.merged["recall_at_1"].verdict == "same"
+
+
+def test_products_whose_queries_cancel_do_not_count() -> None:
+    def outcome(hits: list[int]) -> QueryOutcome:
+        ranks = np.where(np.array(hits) == 1, 1, 2)
+        return QueryOutcome(
+            rows=np.arange(len(hits)),
+            products=np.arange(len(hits)) // 2,
+            rank_of_first_hit=ranks,
+            average_precision_at_r=np.array(hits, float),
+        )
+
+    gains = [[0, 0], [1, 1]]
+    cancels = [[0, 1], [1, 0]]
+    first, second = (outcome([*(gains[side] * 3), *(cancels[side] * 9)]) for side in (0, 1))
+    found = compare_pairs({"all": (first, second)}, resamples=2000)["all"]["recall_at_1"]
+    assert found.difference > 0
+    assert found.p_value >= 0.25  # three products that gain: two of the eight ways to draw signs
+    assert found.verdict == "same"
 
 
 def test_specialists_are_routed() -> None:

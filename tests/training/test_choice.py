@@ -65,6 +65,7 @@ def comparison(
         (comparison(0.03, -0.02), False, "no gain beyond the tolerance"),
         (comparison(0.01, 0.01), False, "no gain beyond the tolerance"),
         (comparison(0.015, 0.0, merged="better"), True, "better"),
+        (comparison(0.015, -0.2, merged="better"), False, "no gain beyond the tolerance"),
         (comparison(0.5, 0.5, discs="worse"), False, "worse in discs"),
         (comparison(0.5, 0.5, discs="worse", metric="recall_at_1"), False, "worse in discs"),
         (comparison(-0.05, 0.5, merged="worse", discs="worse"), False, "worse in discs, merged"),

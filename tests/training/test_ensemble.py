@@ -19,7 +19,7 @@ from univert.training.members import Member
 from univert.training.projection import unit
 from univert.training.recipe import Recipe, TargetsConfig, UnifyConfig
 from univert.training.specialists import presentations
-from univert.training.targets import fit_target_map
+from univert.training.target_map import fit_target_map
 from univert.training.workshop import Trained, Workshop
 
 BASE = 200

@@ -12,12 +12,13 @@ from scipy.linalg import orthogonal_procrustes
 from tests.training.shop import Shop
 from univert.core.errors import BadInputError
 from univert.core.run import Run
-from univert.training import targets as module
+from univert.training import target_map as module
 from univert.training.members import Member
 from univert.training.placement import simplex_size
 from univert.training.projection import fit_projection, unit
 from univert.training.recipe import TargetsConfig, UnifyConfig
-from univert.training.targets import distortion_of, fit_target_map, learning_targets, vertical_weights
+from univert.training.target_map import fit_target_map
+from univert.training.targets import distortion_of, learning_targets, vertical_weights
 from univert.training.workshop import Workshop
 
 SIZE = 8
@@ -198,19 +199,19 @@ def test_an_offset_needs_room(shop: Shop) -> None:
 
 def test_they_are_computed_once_and_fitted_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     config, fits = TargetsConfig(confidence=0.123), []
-    fit = module.fit_target_map
+    fit = module._fit
 
     def counted(*arguments: object, **named: object) -> object:
         fits.append(arguments)
         return fit(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "fit_target_map", counted)
+    monkeypatch.setattr(module, "_fit", counted)
     first, second = (learning_targets(shop.workshop, [shop.own], config) for _ in range(2))
     np.testing.assert_array_equal(first.clean(shop.everything), second.clean(shop.everything))
     assert len(fits) == 1
     distortion_of(shop.workshop, [shop.own], config)
     distortion_of(shop.workshop, [shop.own], config)
-    assert len(fits) == 2
+    assert len(fits) == 1
 
 
 def test_known_verticals_need_no_prediction(shop: Shop) -> None:

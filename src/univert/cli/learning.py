@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def train(
     cat: Annotated[Path, typer.Argument(help="A catalogue.")],
     recipe: Annotated[
-        Path | None, typer.Option(help="A TOML file; what it leaves out takes its default.")
+        Path | None,
+        typer.Option(
+            help="A TOML file; what it leaves out takes its default. Without it, a begun run keeps its own."
+        ),
     ] = None,
     out: Annotated[
         Path, typer.Option(help="The run folder; an interrupted run goes on where it was.")
@@ -36,6 +39,9 @@ def train(
 
     if seed is not None:
         settings = [*(settings or []), f"seed={seed}"]
+    begun = out / "recipe.toml"
+    if recipe is None and begun.exists():  # a run goes on with the choices it was begun with
+        recipe = begun
     result = run_training(cat, out, _recipe(recipe, settings or []), device=device)
     _print_results(result, as_json)
 

@@ -303,7 +303,9 @@ def _figures(outcome: QueryOutcome, metric: Metric) -> npt.NDArray[np.float64]:
 
 
 def _p_value(means: npt.NDArray[np.float64], changes: npt.NDArray[np.float64], products: Codes) -> float:
-    moved = len(np.unique(products[changes != 0]))
+    # a product whose queries gain as much as they lose says nothing
+    sums = np.bincount(np.unique(products, return_inverse=True)[1], weights=changes)
+    moved = int((np.abs(sums) > 1e-9).sum())
     if not moved:
         return 1.0
     below, above = int((means <= 0).sum()), int((means >= 0).sum())

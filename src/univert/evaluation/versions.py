@@ -48,9 +48,9 @@ class GrowthFigures:
             deployed model puts them, then where the new one does.
         specialist: the new vertical's specialist to the new model, within the vertical.
         new_merged: deployed to new, the new vertical's queries in the gallery of all verticals.
+        nearness: by old vertical, mean cosine of the new model's vectors with the stored ones.
 
     Each of the single differences is null where there are no queries.
-        nearness: by old vertical, mean cosine of the new model's vectors with the stored ones.
     """
 
     split: str

@@ -73,6 +73,8 @@ def _mined(
         )
 
     mine = partial(miner_of, embedder, workshop.source, products, workshop.verticals)
+    if isinstance(margin := config.loss_options.get("margin"), int | float):
+        mine = partial(mine, margin=float(margin))
     return ReminingSampler(
         mine(protect=duplicates, seed=seed), sample, every_steps=config.mine_every_steps, folder=folder
     )

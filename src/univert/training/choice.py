@@ -107,9 +107,10 @@ def choose(workshop: Workshop, candidates: Sequence[Candidate]) -> Choice:
     """Choose the model that is best on the validation split.
 
     The candidates are looked at in the order given, simpler ones first. A challenger takes the champion's place if the
-    mean of its differences in the merged gallery, in Recall@1 and in MAP@R, is above the tolerance or significantly
-    above zero, and it is significantly worse in no gallery. All of them are trained by then, and
-    serving any costs the same: what counts is which is better, and a tie goes to the simpler.
+    mean of its differences in the merged gallery, in Recall@1 and in MAP@R, is above the tolerance, or above zero and
+    one of the two significantly so, and it is significantly worse in no gallery. All of them are trained by then, and
+    serving any costs much the same (heads differ, base network and vectors do not): what counts is which is better,
+    and a tie goes to the simpler.
 
     Args:
         workshop: the run.
@@ -176,7 +177,7 @@ def judge(comparison: Comparison) -> tuple[bool, str]:
     significant = any(
         each.difference > 0 and each.p_adjusted < 1 - comparison.level for each in merged.values()
     )
-    if gain > comparison.tolerance or significant:
+    if gain > comparison.tolerance or (gain > 0 and significant):
         return True, f"better and nowhere worse ({change})"
     return False, f"no gain beyond the tolerance ({change})"
 

@@ -181,6 +181,7 @@ def _finetune(
             "seconds": tuned.record["seconds"],
             "fingerprints": {"old": old.fingerprint, "tuned": tuned.embedder.fingerprint},
         }
+        workshop.run.forget("finetune")  # until the new record is there, none vouches for the model
         _publish(workshop, old if lost else tuned.embedder, config, measured, kept=not lost)
         workshop.run.finish("finetune", key, results)
     return {**results, "model": name, "triplets": clean.report.to_dict(), "config": choices}

@@ -11,7 +11,7 @@ then reach in the merged gallery is close to what a unified model learns from th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from univert.training.members import Member
 from univert.training.recipe import SpecialistsConfig, TargetsConfig, with_positives
 from univert.training.router import trusted
 from univert.training.specialists import presentations, train_joint, train_specialist
-from univert.training.targets import fit_target_map
+from univert.training.target_map import fit_target_map
 from univert.training.workshop import Trained, Workshop
 
 ROWS_AT_ONCE = 1024
@@ -114,19 +114,21 @@ def choose_members(
     kept: list[Member] = []
     tried: list[Tried] = []
     spent = 0
+    paid: set[str] = set()
     for text in config.members:
         name = MemberName.parse(text)
         if str(name) in ready and any(ready[str(name)].key == member.key for member in kept):
             same = next(member.name for member in kept if member.key == ready[str(name)].key)
             tried.append(_tried(name, False, f"left out: the same models as {same}", None, 0))
             continue
-        cost = _expected(name, individual, ready, base_presentations)
+        cost = _expected(name, individual, ready, base_presentations, paid)
         if kept and spent + cost > budget:
             reason = f"left out: {cost:,} image presentations more would exceed the budget of {budget:,}"
             tried.append(_tried(name, False, reason, None, 0))
             continue
         member = ready.get(str(name)) or _train_member(workshop, name, base_presentations)
-        cost = presentations(member.distinct)
+        cost = presentations([model for model in member.distinct if model.key not in paid])
+        paid.update(model.key for model in member.distinct)
         spent += cost
         comparison = _compare(workshop, kept, [*kept, member]) if kept and config.choose else None
         if comparison is None:
@@ -226,11 +228,15 @@ def _ready(
 
 
 def _expected(
-    name: MemberName, individual: Member, ready: Mapping[str, Member], base_presentations: int
+    name: MemberName,
+    individual: Member,
+    ready: Mapping[str, Member],
+    base_presentations: int,
+    paid: Container[str],
 ) -> int:
-    """Image presentations that a member's training takes, at most."""
+    """Image presentations that a member's training takes, at most; models of earlier members are paid for."""
     if str(name) in ready:
-        return presentations(ready[str(name)].distinct)
+        return presentations([model for model in ready[str(name)].distinct if model.key not in paid])
     return base_presentations if name.kind == "joint" else presentations(individual.distinct)
 
 

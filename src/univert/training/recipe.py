@@ -265,6 +265,10 @@ class UnifyConfig:
         consistent: a target is the specialist's embedding of the very view that the model sees (augmented
             views then come from the finite `data.views`); off takes its embedding of the image as it is.
         batch_norm: a BatchNorm on the embedding, before the L2 norm.
+        start: the head that the training starts from. `members`: the heads of those members that embed most of the
+            verticals, side by side, and so as wide as they are together; it needs a frozen base network and two such
+            members, else it is `random`: a head as `model` says.
+        start_rate: what `start = "members"` makes of the loop's learning rate: it has less to learn.
         loop: the training.
         polish: training on labels afterwards.
     """
@@ -277,6 +281,8 @@ class UnifyConfig:
     unlabelled: bool = True
     consistent: bool = True
     batch_norm: bool = True
+    start: Literal["members", "random"] = "members"
+    start_rate: Positive = 0.25
     loop: UnifyLoopConfig = field(default_factory=UnifyLoopConfig)
     polish: PolishConfig = field(default_factory=PolishConfig)
 

@@ -12,10 +12,13 @@ from torch import Tensor
 from univert.core.config import config_to_mapping
 from univert.data.samplers import UniformSampler
 from univert.losses.target_l2_loss import TargetL2Loss
+from univert.models.embedder import Embedder
+from univert.training.joined_head import joined_embedder
 from univert.training.members import Member
 from univert.training.objectives import EmbedAll, MovedRows, Objective, TargetObjective
 from univert.training.recipe import UnifyConfig
 from univert.training.specialists import label_lesson
+from univert.training.target_map import fit_target_map
 from univert.training.targets import learning_targets, vertical_weights
 from univert.training.views import Positions
 from univert.training.workshop import ROWS_AT_ONCE, Lesson, Trained, Workshop
@@ -84,7 +87,15 @@ def usable(workshop: Workshop, config: UnifyConfig) -> Positions:
 def _own_settings(config: UnifyConfig) -> dict[str, object]:
     """What the L2 training itself depends on; which members there are is known by their keys."""
     values = config_to_mapping(config)
-    return {key: values[key] for key in ("targets", "unlabelled", "consistent", "batch_norm", "loop")}
+    return {key: values[key] for key in values if key not in ("way", "members", "choose", "budget", "polish")}
+
+
+def _joined(workshop: Workshop, members: Sequence[Member], config: UnifyConfig) -> Embedder | None:
+    """The unified model as its members' heads start it; null where they cannot."""
+    if config.start == "random" or config.targets.offset:  # no member has the dimensions of an offset
+        return None
+    fitted = fit_target_map(workshop, members, config.targets, unlabelled=config.unlabelled)
+    return joined_embedder(workshop, fitted, usable(workshop, config), batch_norm=config.batch_norm)
 
 
 def _sampler(workshop: Workshop, config: UnifyConfig) -> UniformSampler:
@@ -95,11 +106,14 @@ def _sampler(workshop: Workshop, config: UnifyConfig) -> UniformSampler:
 
 def _lesson(workshop: Workshop, members: Sequence[Member], config: UnifyConfig) -> Lesson:
     targets = learning_targets(workshop, members, config.targets, unlabelled=config.unlabelled)
+    joined, loop = _joined(workshop, members, config), config.loop
+    if joined is not None:
+        loop = replace(loop, learning_rate=config.start_rate * loop.learning_rate)
     return Lesson(
-        embedder=workshop.new_embedder(batch_norm=config.batch_norm, size=targets.width),
+        embedder=joined or workshop.new_embedder(batch_norm=config.batch_norm, size=targets.width),
         objective=TargetObjective(TargetL2Loss(), targets, consistent=config.consistent),
         sampler=_sampler(workshop, config),
-        loop=config.loop,
+        loop=loop,
     )
 
 
@@ -139,7 +153,8 @@ def _polishing(
     workshop: Workshop, unified: Trained, members: Sequence[Member], name: str, config: UnifyConfig
 ) -> Lesson:
     targets = learning_targets(workshop, members, config.targets, unlabelled=config.unlabelled)
-    embedder = workshop.new_embedder(batch_norm=config.batch_norm, size=targets.width)
+    own = unified.embedder.config
+    embedder = workshop.new_embedder(batch_norm=own.batch_norm, size=own.size, hidden_sizes=own.hidden_sizes)
     embedder.load_state_dict(unified.embedder.state_dict())
     lesson = label_lesson(
         workshop,

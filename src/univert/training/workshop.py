@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from univert.training.views import Compute, ViewArrays, by_parts
 
 MIN_PRODUCTS = 2
 ROWS_AT_ONCE = 1024
+T = TypeVar("T")
 
 
 class Workshop:
@@ -192,6 +193,22 @@ class Workshop:
             self.run.finish(stage, key, record)
         return record
 
+    def once(self, key: str, compute: Callable[[], T]) -> T:
+        """What a function gives, computed once for this workshop and held in memory.
+
+        Args:
+            key: names all that the result depends on.
+            compute: gives the result.
+        """
+        if key not in self._held:
+            self._held[key] = compute()
+        held: T = self._held[key]
+        return held
+
+    @cached_property
+    def _held(self) -> dict[str, Any]:
+        return {}
+
     @cached_property
     def _images_key(self) -> str:
         """Fingerprint of all that the pixels of an image and view depend on."""
@@ -246,6 +263,8 @@ class Workshop:
             "_images_key": self._images_key,
         }
         other.__dict__.update(self.__dict__, **shared)
+        for depends_on_the_seed in ("router", "_held"):
+            other.__dict__.pop(depends_on_the_seed, None)
         other.recipe = replace(self.recipe, seed=seed)
         return other
 
