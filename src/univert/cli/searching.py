@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from univert.cli import indexing  # noqa: F401 - registers its commands
 from univert.cli.options import Device, Json, Names, app, load_model, print_table
 
 
