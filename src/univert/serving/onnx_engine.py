@@ -1,0 +1,132 @@
+"""The ONNX Runtime engine: an exported model, ready for queries, without PyTorch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from univert.core.errors import BadInputError
+from univert.data.transforms import Preprocessing
+from univert.serving.engine import as_pixels, prepare_image
+
+FORMAT: Final = "1"
+INPUT, OUTPUT = "images", "vectors"
+METADATA_PREFIX: Final = "univert."
+"""Keys of what an exported file says about itself: format, kind, fingerprint, source, size, preprocessing."""
+
+_SLICE_PX: Final = 8 * 128**2
+"""Pixels that go through the network together. Measured on a CPU at 128 px: 8 images take 1.65 ms each, 64 take 2.2,
+because the maps between the layers leave the caches, and one alone takes 1.9."""
+
+
+class OnnxEngine:
+    """An `univert.serving.engine.Engine` over a file that `univert.serving.onnx_export` wrote.
+
+    Args:
+        path: the file.
+        threads: threads that one `run` computes with.
+
+    Raises:
+        BadInputError: the file is missing, damaged, or not one of Univert's.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        self.path = path
+        self._session = open_session(path, threads)
+        about = read_about(self._session, path)
+        self.name = about["kind"]
+        self.about = about
+        self._fingerprint = about["fingerprint"]
+        self._size = int(about["size"])
+        self._preprocessing = _preprocessing(json.loads(about["preprocessing"]))
+        self._slice = max(1, _SLICE_PX // self.image_size_px**2)
+
+    @property
+    def size(self) -> int:
+        """Length D of a vector."""
+        return self._size
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that was exported."""
+        return self._fingerprint
+
+    @property
+    def image_size_px(self) -> int:
+        """Side S of the square that the network sees."""
+        return self._preprocessing.image_size_px
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The model's own way from an upright image to the square."""
+        return self._preprocessing
+
+    def prepare(self, image: Image.Image) -> UInt8[np.ndarray, "3 S S"]:
+        """An upright RGB image as what the network sees; see `univert.serving.engine.prepare_image`."""
+        return prepare_image(self._preprocessing, image)
+
+    def run(self, batch: UInt8[np.ndarray, "B 3 S S"]) -> Float[np.ndarray, "B D"]:
+        """Unit vectors of prepared images, computed in slices that suit a processor's caches.
+
+        Raises:
+            BadInputError: see `univert.serving.engine.as_pixels`.
+        """
+        pixels = as_pixels(batch, self.image_size_px)
+        vectors = np.empty((len(pixels), self._size), np.float32)
+        for start in range(0, len(pixels), self._slice):
+            part = np.ascontiguousarray(pixels[start : start + self._slice])
+            vectors[start : start + len(part)] = self._session.run([OUTPUT], {INPUT: part})[0]
+        return vectors
+
+
+def open_session(content: Path | bytes, threads: int) -> Any:
+    """An inference session on the CPU that leaves cores to others while it waits.
+
+    Raises:
+        BadInputError: the file is missing or damaged.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # warnings of the graph optimiser mean nothing to whoever runs a service
+    # Threads that spin while they wait take the cores from decoding, from the search and from other workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(
+            content if isinstance(content, bytes) else str(content),
+            sess_options=options,
+            providers=["CPUExecutionProvider"],
+        )
+    except Exception as error:
+        # The runtime raises a type of its own for each thing that can be wrong with a file.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInputError(f"{content if isinstance(content, Path) else 'the model'}: {reason}") from None
+
+
+def read_about(session: Any, path: Path) -> dict[str, str]:
+    """What an exported file says about itself, by name without the prefix.
+
+    Raises:
+        BadInputError: it is not a file of this version of Univert.
+    """
+    metadata = session.get_modelmeta().custom_metadata_map
+    about = {
+        key.removeprefix(METADATA_PREFIX): value
+        for key, value in metadata.items()
+        if key.startswith(METADATA_PREFIX)
+    }
+    if about.get("format") != FORMAT:
+        raise BadInputError(
+            f"{path}: not an ONNX model that this version of Univert exported; remove it and export again"
+        )
+    return about
+
+
+def _preprocessing(values: dict[str, Any]) -> Preprocessing:
+    return Preprocessing(**{**values, "background_rgb": tuple(values["background_rgb"])})

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from univert.core.errors import BadInputError
+from univert.serving.batcher import Batcher, BatcherClosedError, DeadlineError, QueueFullError
+
+
+class Network:
+    """Doubles what it is given; can be held up, and remembers its batches."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.batches: list[list[int]] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.entered = threading.Event()
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        self.entered.set()
+        assert self.go.wait(10)
+        time.sleep(self.seconds)
+        self.batches.append(batch[:, 0].tolist())
+        return 2 * batch
+
+
+def item(number: int) -> np.ndarray:
+    return np.array([number, 0])
+
+
+def in_a_loop(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(body(), 20))
+
+
+async def held_up(network: Network, batcher: Batcher) -> Awaitable[np.ndarray]:
+    """A first request that occupies the network until `network.go` is set."""
+    network.go.clear()
+    first = asyncio.create_task(batcher.submit(item(0)))
+    while not network.entered.is_set():
+        await asyncio.sleep(0.001)
+    return first
+
+
+def test_requests_that_come_together_run_together_and_get_their_own_rows() -> None:
+    async def body() -> None:
+        network = Network()
+        batcher = Batcher(network, max_batch=4, max_wait_ms=0)
+        first = await held_up(network, batcher)
+        rest = [asyncio.create_task(batcher.submit(item(i))) for i in range(1, 7)]
+        await asyncio.sleep(0)
+        network.go.set()
+        answers = await asyncio.gather(first, *rest)
+        assert [answer[0] for answer in answers] == [0, 2, 4, 6, 8, 10, 12]
+        assert network.batches == [[0], [1, 2, 3, 4], [5, 6]]
+        await batcher.close()
+
+    in_a_loop(body)
+
+
+def test_a_lone_client_never_waits_for_company() -> None:
+    async def body() -> None:
+        batcher = Batcher(Network(), max_wait_ms=5000)
+        started = time.monotonic()
+        for i in range(5):
+            await batcher.submit(item(i))
+        assert time.monotonic() - started < 2.5
+        await batcher.close()
+
+    in_a_loop(body)
+
+
+def test_after_a_batch_of_three_it_waits_for_three() -> None:
+    async def body() -> None:
+        network = Network()
+        batcher = Batcher(network, max_wait_ms=3000)
+        first = await held_up(network, batcher)
+        rest = [asyncio.create_task(batcher.submit(item(i))) for i in (1, 2, 3)]
+        await asyncio.sleep(0)
+        network.go.set()
+        await asyncio.gather(first, *rest)
+
+        async def later(number: int) -> None:
+            await asyncio.sleep(0.02 * number)
+            await batcher.submit(item(number))
+
+        started = time.monotonic()
+        await asyncio.gather(*(later(i) for i in (4, 5, 6)))
+        assert network.batches[-1] == [4, 5, 6]
+        assert time.monotonic() - started < 1.5  # not the whole of the longest wait
+        await batcher.close()
+
+    in_a_loop(body)
+
+
+def test_company_that_does_not_come_is_waited_for_so_long_and_no_longer() -> None:
+    async def body() -> None:
+        network = Network()
+        batcher = Batcher(network, max_wait_ms=500)
+        first = await held_up(network, batcher)
+        rest = [asyncio.create_task(batcher.submit(item(i))) for i in (1, 2, 3)]
+        await asyncio.sleep(0)
+        network.go.set()
+        await asyncio.gather(first, *rest)
+        waits = []
+        for i in range(6):
+            started = time.monotonic()
+            await batcher.submit(item(i))
+            waits.append(time.monotonic() - started)
+        assert 0.45 < waits[0] < 5
+        assert min(waits[-2:]) < 0.45  # alone for a while: nobody is expected any more
+        await batcher.close()
+
+    in_a_loop(body)
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    async def body() -> None:
+        network = Network()
+        batcher = Batcher(network, queue_size=2)
+        first = await held_up(network, batcher)
+        waiting = [asyncio.create_task(batcher.submit(item(i))) for i in (1, 2)]
+        await asyncio.sleep(0)
+        assert batcher.waiting == 2
+        with pytest.raises(QueueFullError, match="2 requests wait") as refused:
+            await batcher.submit(item(3))
+        assert refused.value.retry_after_s > 0
+        waiting[0].cancel()  # who hangs up makes room
+        await asyncio.sleep(0)
+        fourth = asyncio.create_task(batcher.submit(item(4)))
+        await asyncio.sleep(0)
+        network.go.set()
+        await asyncio.gather(first, waiting[1], fourth)
+        assert sum(network.batches, []) == [0, 2, 4]  # noqa: RUF017
+        await batcher.close()
+
+    in_a_loop(body)
+
+
+def test_a_deadline_is_kept_and_what_nobody_waits_for_is_not_computed() -> None:
+    async def body() -> None:
+        network = Network()
+        batcher = Batcher(network)
+        first = await held_up(network, batcher)
+        started = time.monotonic()
+        with pytest.raises(DeadlineError):
+            await batcher.submit(item(1), started + 0.05)
+        assert 0.04 < time.monotonic() - started < 5
+        with pytest.raises(DeadlineError, match="before it could be queued"):
+            await batcher.submit(item(2), time.monotonic() - 1)
+        in_time = asyncio.create_task(batcher.submit(item(3), time.monotonic() + 10))
+        await asyncio.sleep(0)
+        network.go.set()
+        assert (await in_time)[0] == 6
+        await first
+        assert network.batches == [[0], [3]]
+        await batcher.close()
+
+    in_a_loop(body)
+
+
+def test_a_failure_reaches_its_batch_alone() -> None:
+    async def body() -> None:
+        def run(batch: np.ndarray) -> np.ndarray:
+            if batch[0, 0] == 1:
+                raise TimeoutError("of the network itself")
+            return batch[:-1] if batch[0, 0] == 2 else batch
+
+        batcher = Batcher(run)
+        with pytest.raises(TimeoutError, match="of the network itself"):
+            await batcher.submit(item(1), time.monotonic() + 5)
+        with pytest.raises(RuntimeError, match="0 rows for 1"):
+            await batcher.submit(item(2))
+        assert (await batcher.submit(item(3)))[0] == 3
+        await batcher.close()
+
+    in_a_loop(body)
+
+
+def test_closing_finishes_what_was_taken_and_takes_no_more() -> None:
+    async def body() -> None:
+        network = Network()
+        batcher = Batcher(network, max_batch=2)
+        first = await held_up(network, batcher)
+        waiting = [asyncio.create_task(batcher.submit(item(i))) for i in range(1, 6)]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(batcher.close())
+        await asyncio.sleep(0)
+        with pytest.raises(BatcherClosedError):
+            await batcher.submit(item(9))
+        network.go.set()
+        await closing
+        answers = await asyncio.gather(first, *waiting)
+        assert [answer[0] for answer in answers] == [0, 2, 4, 6, 8, 10]
+        await batcher.close()
+
+    in_a_loop(body)
+
+
+def test_closing_an_unused_batcher_is_fine() -> None:
+    in_a_loop(lambda: Batcher(Network()).close())
+
+
+def test_the_hook_hears_of_every_batch_and_may_fail() -> None:
+    async def body() -> None:
+        heard: list[tuple[int, float]] = []
+
+        def hook(size: int, seconds: float) -> None:
+            heard.append((size, seconds))
+            raise ValueError("no metrics today")
+
+        batcher = Batcher(Network(seconds=0.01), on_batch=hook)
+        await batcher.submit(item(1))
+        await batcher.submit(item(2))
+        assert [size for size, _ in heard] == [1, 1]
+        assert all(0.01 <= seconds < 5 for _, seconds in heard)
+        await batcher.close()
+
+    in_a_loop(body)
+
+
+def test_another_shape_is_refused_before_it_can_spoil_a_batch() -> None:
+    async def body() -> None:
+        batcher = Batcher(Network())
+        await batcher.submit(item(1))
+        with pytest.raises(BadInputError, match=r"shape \(2,\)"):
+            await batcher.submit(np.zeros(3))
+        await batcher.close()
+
+    in_a_loop(body)
+
+
+def test_everybody_gets_their_own_answer_whatever_the_timing() -> None:
+    async def body() -> None:
+        rng = np.random.default_rng(0)
+        network = Network(seconds=0.0005)
+        batcher = Batcher(network, max_batch=8, max_wait_ms=1, queue_size=1000)
+        delays = rng.uniform(0, 0.3, 400)
+        gives_up = rng.random(400) < 0.2
+
+        async def client(number: int) -> None:
+            await asyncio.sleep(delays[number])
+            deadline = time.monotonic() + 0.002 if gives_up[number] else None
+            try:
+                assert (await batcher.submit(item(number), deadline))[0] == 2 * number
+            except DeadlineError:
+                assert gives_up[number]
+
+        await asyncio.gather(*(client(i) for i in range(400)))
+        computed = [number for batch in network.batches for number in batch]
+        assert len(computed) == len(set(computed))
+        assert max(map(len, network.batches)) <= 8
+        assert batcher.waiting == 0
+        await batcher.close()
+
+    in_a_loop(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_batch", 0), ("max_wait_ms", -1), ("max_wait_ms", float("nan")), ("queue_size", 0)],
+)
+def test_limits_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(BadInputError, match=name):
+        Batcher(Network(), **{name: value})  # type: ignore[arg-type]

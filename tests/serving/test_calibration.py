@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from univert.cli import calibrating
+from univert.cli.options import app
+from univert.core.errors import BadInputError
+from univert.core.records import SourceRow
+from univert.core.tables import table_text
+from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
+from univert.models.embedder import Embedder
+from univert.search.lance_store import LanceIndex
+from univert.serving.calibration import CalibrationConfig
+from univert.serving.calibration_fit import (
+    Sample,
+    calibration_error,
+    fit,
+    fit_threshold,
+    measure,
+)
+from univert.serving.calibration_questions import (
+    KNOWN_PRODUCT,
+    NEW_PRODUCT,
+    NEW_VALUE,
+    Query,
+    Questions,
+    ask,
+)
+from univert.serving.calibration_table import calibration_table
+from univert.serving.identity import ATTRIBUTES, Calibration
+from univert.serving.indexing import index_catalogue
+from univert.serving.votes import FARTHEST, NO_VOTE
+
+assert calibrating
+
+
+def questions(rng: np.random.Generator, count: int, *, known: bool) -> Questions:
+    """Neighbours of which the right ones are nearer than the others, if there are any: 60 values in all."""
+    distances = np.sort(rng.uniform(0.3, 1.2, (count, 12)), axis=1)
+    codes = rng.integers(0, 60, (count, 12))
+    truth = rng.integers(0, 60, count)
+    codes[codes == truth[:, None]] = NO_VOTE
+    if known:
+        distances[:, 0] = rng.uniform(0.0, 0.9, count)
+        codes[:, 0] = truth
+        order = distances.argsort(axis=1)
+        distances, codes = (np.take_along_axis(array, order, axis=1) for array in (distances, codes))
+    return Questions(distances=distances, codes=codes, truth=truth)
+
+
+def sample(seed: int, count: int = 600, new_share: float = 0.3) -> Sample:
+    rng = np.random.default_rng(seed)
+    asked = {
+        KNOWN_PRODUCT: questions(rng, count, known=True),
+        NEW_PRODUCT: questions(rng, count, known=False),
+    }
+    return Sample.of(asked, {KNOWN_PRODUCT: 1 - new_share, NEW_PRODUCT: new_share})
+
+
+def test_what_is_fitted_holds_on_other_questions() -> None:
+    calibration = fit(sample(0), precision=0.9, assurance=0.8)
+    figures = measure(sample(1), calibration)
+    assert figures["precision"] > 0.87
+    assert figures["coverage"] > 0.2
+    assert figures["expected_calibration_error"] < 0.1
+    new = figures["situations"][NEW_PRODUCT]
+    assert new["right"] == 0
+    assert new["coverage"] < 0.15 < figures["situations"][KNOWN_PRODUCT]["coverage"]
+
+
+def test_more_precision_costs_coverage() -> None:
+    coverage = [
+        measure(sample(1), fit(sample(0), precision=precision, assurance=0.8))["coverage"]
+        for precision in (0.7, 0.85, 0.95)
+    ]
+    assert coverage[0] > coverage[1] > coverage[2] > 0
+
+
+def test_a_precision_out_of_reach_leaves_everything_unknown() -> None:
+    nothing = sample(0, new_share=1.0)
+    calibration = fit(nothing, precision=0.9, assurance=0.8)
+    assert calibration.threshold is None
+    figures = measure(nothing, calibration)
+    assert (figures["coverage"], figures["precision"]) == (0.0, None)
+
+
+def test_always_right_is_sure_and_known() -> None:
+    rng = np.random.default_rng(0)
+    easy = Questions(
+        distances=np.tile([0.1, 0.2], (100, 1)),
+        codes=np.tile(rng.integers(0, 2, (100, 1)), (1, 2)),
+        truth=np.zeros(100, int),
+    )
+    easy = Questions(distances=easy.distances, codes=easy.codes, truth=easy.codes[:, 0])
+    calibration = fit(Sample.of({KNOWN_PRODUCT: easy}, {KNOWN_PRODUCT: 1.0}), precision=0.9, assurance=0.8)
+    assert calibration.threshold is not None
+    assert 0.9 < calibration.threshold < 1
+
+
+def test_the_threshold_is_the_lowest_that_keeps_the_precision() -> None:
+    sure = np.linspace(0.999, 0.5, 500)
+    right = np.ones(500, bool)
+    right[300:] = False
+    weights = np.full(500, 1 / 500)
+    found = fit_threshold(sure, right, weights, precision=0.8, assurance=0.8)
+    assert found is not None
+    named = sure >= found
+    assert 0.8 <= right[named].mean() < 0.85
+    assert fit_threshold(sure, ~right, weights, precision=0.8, assurance=0.8) is None
+    # Fewer than thirty answers are no ground for a statement.
+    assert fit_threshold(sure[:29], right[:29], weights[:29], precision=0.8, assurance=0.8) is None
+
+
+def test_equal_confidences_stand_or_fall_together() -> None:
+    sure = np.repeat([0.97, 0.96], 100)
+    right = np.repeat([True, False], 100)
+    weights = np.full(200, 1 / 200)
+    assert fit_threshold(sure, right, weights, precision=0.9, assurance=0.8) == 0.97
+
+
+def test_calibration_error_by_hand() -> None:
+    weights = np.full(300, 1 / 300)
+    sure = np.full(300, 0.8)
+    right = np.tile([True] * 8 + [False] * 2, 30)
+    assert calibration_error(sure, right, weights) == pytest.approx(0, abs=1e-9)
+    assert calibration_error(np.full(300, 0.6), right, weights) == pytest.approx(0.2)
+
+
+@pytest.fixture(scope="module")
+def drawn_index(tmp_path_factory: pytest.TempPathFactory) -> LanceIndex:
+    """Three images of each of twelve products, along a circle; every third product without a name."""
+    path = tmp_path_factory.mktemp("index") / "index"
+    angles = np.array([0.4 * product + 0.01 * copy for product in range(12) for copy in range(3)])
+    names = [None if product % 3 == 2 else f"p{product}" for product in range(12) for _ in range(3)]
+    table = pa.table(
+        {
+            "id": [f"{row:02d}" for row in range(36)],
+            "vertical": ["bags" if row < 18 else "hats" for row in range(36)],
+            "product": pa.array(names, pa.string()),
+            "brand": pa.array([None] * 36, pa.string()),
+        }
+    )
+    with LanceIndex.create(path, size=2, model_fingerprint="model") as writer:
+        writer.add(np.stack([np.cos(angles), np.sin(angles)], axis=1), table)
+    return LanceIndex.open(path)
+
+
+def test_what_must_not_answer_does_not(drawn_index: LanceIndex) -> None:
+    rows = [drawn_index.row(f"{number:02d}") for number in range(36)]
+    assert all(rows)
+    queries = [
+        Query(id=f"{number:02d}", labels={name: (row or {})[name] for name in ATTRIBUTES})
+        for number, row in enumerate(rows)
+    ]
+    vectors = drawn_index.vectors([query.id for query in queries])
+    asked = ask(drawn_index, queries, vectors, neighbours=5, model_fingerprint="model")
+    labelled = [query for query in queries if query.labels["product"]]
+    product = asked["product"]
+    assert set(product) == {KNOWN_PRODUCT, NEW_PRODUCT}
+    assert len(product[KNOWN_PRODUCT]) == len(product[NEW_PRODUCT]) == len(labelled) == 24
+    own = product[KNOWN_PRODUCT].codes == product[KNOWN_PRODUCT].truth[:, None]
+    assert own.sum(axis=1).tolist() == [2] * 24  # the other two images, and not itself
+    assert not (product[NEW_PRODUCT].codes == product[NEW_PRODUCT].truth[:, None]).any()
+    vertical = asked["vertical"]
+    assert len(vertical[KNOWN_PRODUCT]) == len(vertical[NEW_VALUE]) == 36
+    assert not (vertical[NEW_VALUE].codes == vertical[NEW_VALUE].truth[:, None]).any()
+    assert (vertical[NEW_VALUE].codes != NO_VOTE).all()  # found by searching the other vertical
+    assert (vertical[NEW_VALUE].distances < FARTHEST).all()
+    assert all(len(part) == 0 for part in asked["brand"].values())
+
+
+def photo(product: int, copy: int) -> bytes:
+    """A product is a pattern, and a copy of it has another corner: near for a network with any weights."""
+    blocks = np.random.default_rng(product).integers(0, 256, size=(4, 4, 3), dtype=np.uint8)
+    image = Image.fromarray(blocks).resize((40, 40), Image.Resampling.NEAREST)
+    image.putpixel((copy, 0), (0, 0, 0))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def shop(model: Embedder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A saved model, a catalogue with splits and its index."""
+    folder = tmp_path_factory.mktemp("shop")
+    rows = (
+        SourceRow(
+            origin="test",
+            id=f"p{product}-{copy}",
+            image=photo(product, copy),
+            vertical=["bags", "shoes"][product % 2],
+            product=f"product {product}",
+            split=["train", "val", "test"][product % 3],
+            style="round" if product % 4 else None,
+        )
+        for product in range(60)
+        for copy in range(3)
+    )
+    catalogue = build_catalogue(rows, folder / "shop.lance")
+    assert catalogue
+    index_catalogue(model, Catalogue.open(folder / "shop.lance"), folder / "shop.index")
+    return model.save_pretrained(folder / "model"), folder / "shop.lance", folder / "shop.index"
+
+
+def run(*arguments: object) -> tuple[int, str, BaseException | None]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.exception
+
+
+def test_the_command_writes_a_calibration_beside_the_index(
+    shop: tuple[Path, Path, Path], model: Embedder
+) -> None:
+    folder, catalogue, index = shop
+    status, said, _ = run(
+        "calibrate", folder, index, catalogue, "--engine", "torch", "--precision", "0.8",
+        "--precision", "product=0.9", "--neighbours", "6", "--json",
+    )  # fmt: skip
+    assert status == 0
+    calibration = Calibration.load(index / "calibration.json")
+    assert json.loads(said)["model_fingerprint"] == model.fingerprint == calibration.model_fingerprint
+    assert set(calibration.attributes) == {"vertical", "product"}  # one style alone tells nothing apart
+    assert calibration.attributes["product"].precision == 0.9
+    assert calibration.attributes["vertical"].precision == 0.8
+    figures = calibration.report["attributes"]["product"]["test"]
+    assert figures["situations"][KNOWN_PRODUCT]["right"] > 0.9  # copies differ in a corner alone
+    assert figures["situations"][NEW_PRODUCT]["right"] == 0
+    assert figures["situations"][NEW_PRODUCT]["coverage"] < figures["situations"][KNOWN_PRODUCT]["coverage"]
+    text = table_text(calibration_table(calibration))
+    assert "test split" in text
+    assert "never" in text
+
+
+def test_out_and_bad_options(shop: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    folder, catalogue, index = shop
+    out = tmp_path / "mine.json"
+    status, said, _ = run("calibrate", folder, index, catalogue, "--engine", "torch", "--out", out)
+    assert status == 0
+    assert out.is_file()
+    assert "What 24 neighbours tell" in said
+    for option, says in (
+        ("x", "must be a number"),
+        ("colour=0.9", "no attribute"),
+        ("1.5", "between 0 and 1"),
+    ):
+        _, _, error = run("calibrate", folder, index, catalogue, "--precision", option)
+        assert isinstance(error, BadInputError)
+        assert says in str(error)
+
+
+def test_a_catalogue_without_val_is_refused(
+    model: Embedder, catalogue: Catalogue, index: LanceIndex, tmp_path: Path
+) -> None:
+    folder = model.save_pretrained(tmp_path / "model")
+    _, _, error = run(
+        "calibrate", folder, index.path, catalogue.path, "--engine", "torch", "--out", tmp_path / "c.json"
+    )
+    assert isinstance(error, BadInputError)
+    assert "split val" in str(error)
+    assert not (tmp_path / "c.json").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"neighbours": 0},
+        {"max_queries": 0},
+        {"precision": {"vertical": 1.0}},
+        {"precision": {"colour": 0.9}},
+        {"new_product_share": -0.1},
+        {"new_product_share": 0.6, "new_value_share": 0.4},
+        {"assurance": 0.3},
+    ],
+)
+def test_a_config_out_of_range_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(BadInputError):
+        CalibrationConfig(**changes)  # type: ignore[arg-type]
