@@ -1,0 +1,60 @@
+/** Asking: one question at a time, the newest; older ones are called off, answered ones remembered for "back". */
+
+import { search } from "./api.js";
+import { findPhoto, prepared } from "./photo.js";
+import { placeKey } from "./place.js";
+
+const MOST_KEPT = 16;
+
+/** Calls `onAnswer(answer, place)` or `onTrouble(problem, place)` for the last place that was asked about. */
+export class Searcher {
+  #calling = null;
+  #timer = 0;
+  #kept = new Map();
+
+  constructor({ onAnswer, onTrouble }) {
+    this.onAnswer = onAnswer;
+    this.onTrouble = onTrouble;
+  }
+
+  /** The answer, if this was asked before. */
+  remembered(place) {
+    return this.#kept.get(placeKey(place)) ?? null;
+  }
+
+  /** Ask, after a pause in which a newer question may take its place. */
+  ask(place, pauseMs = 0) {
+    this.stop();
+    const calling = (this.#calling = new AbortController());
+    if (pauseMs) this.#timer = setTimeout(() => this.#send(place, calling.signal), pauseMs);
+    else this.#send(place, calling.signal);
+  }
+
+  /** Call off what is under way. */
+  stop() {
+    clearTimeout(this.#timer);
+    this.#calling?.abort();
+  }
+
+  async #send(place, signal) {
+    try {
+      const answer = await search(await this.#question(place), signal);
+      if (signal.aborted) return;
+      this.#keep(place, answer);
+      this.onAnswer(answer, place);
+    } catch (problem) {
+      if (signal.aborted) return;
+      this.onTrouble(problem, place);
+    }
+  }
+
+  async #question({ query, box, filters, k }) {
+    if (query.kind === "item") return { like: query.id, filters, k };
+    return { photo: await prepared(findPhoto(query.key), box), filters, k };
+  }
+
+  #keep(place, answer) {
+    this.#kept.set(placeKey(place), answer);
+    if (this.#kept.size > MOST_KEPT) this.#kept.delete(this.#kept.keys().next().value);
+  }
+}

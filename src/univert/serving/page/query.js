@@ -1,0 +1,182 @@
+/** What is asked, shown: the photo with its box, or the item with what is known of it. */
+
+import { item, thumbnailUrl } from "./api.js";
+import { BoxEditor } from "./box-editor.js";
+import { between } from "./box.js";
+import { byId, element, icon } from "./dom.js";
+import { tile } from "./pictures.js";
+
+const ITEM_PX = 512;
+const SIDES = ["Left", "Top", "Right", "Bottom"];
+
+/** The left column's upper half. `onBox(box, final)` is told of every change of the box. */
+export class QueryView {
+  constructor(onBox) {
+    this.onBox = onBox;
+    this.editor = null;
+    this.shown = null;
+  }
+
+  /** Show the photo; the box can be drawn as soon as the browser knows its size. */
+  async photo(photo, box) {
+    if (this.shown === photo) {
+      this.#box(box);
+      return;
+    }
+    this.#begin(photo, "Your photo");
+    const image = element("img", { src: photo.url, alt: `Your photo, ${photo.name}`, draggable: "false" });
+    const frame = element("div", { class: "photo" }, image);
+    this.panel.replaceChildren(element("div", { class: "mat" }, frame));
+    const readable = await photo.loaded;
+    if (this.shown !== photo) return;
+    if (!readable) {
+      frame.replaceChildren(
+        element("p", { class: "unseen" }, icon("photo"), "This browser can't show this photo"),
+      );
+      return;
+    }
+    frame.style.setProperty("--ratio", String(photo.size.width / photo.size.height));
+    frame.style.setProperty("--wide", `${photo.size.width}px`);
+    frame.classList.add("known");
+    this.editor = new BoxEditor(frame, photo.size, (changed, final) => this.#changed(changed, final));
+    this.editor.onRemoved = () => this.select.focus();
+    this.panel.append(this.#tools());
+    this.#box(box);
+  }
+
+  /** Show an item of the index; its columns follow when they arrive. Returns them, or null. */
+  async item(id, known) {
+    if (this.shown === id) return null;
+    this.#begin(id, known?.product ?? "Similar items");
+    const facts = element("dl", { class: "facts" });
+    const picture = tile(thumbnailUrl(id, ITEM_PX), { alt: "The item that is asked about", eager: true });
+    this.panel.replaceChildren(element("div", { class: "of-item" }, picture, facts));
+    if (known) this.#facts(facts, known);
+    try {
+      const columns = await item(id);
+      if (this.shown === id) this.#facts(facts, columns);
+      return columns;
+    } catch {
+      return null; // the search for the same item says what is wrong; once is enough
+    }
+  }
+
+  /** Forget what is shown. */
+  clear() {
+    this.shown = this.editor = null;
+    this.panel.replaceChildren();
+  }
+
+  /** The whole photo again. */
+  removeBox() {
+    this.editor?.change(null, true);
+  }
+
+  get panel() {
+    return byId("stage");
+  }
+
+  #begin(shown, title) {
+    this.shown = shown;
+    this.editor = null;
+    byId("query-title").textContent = title;
+    byId("share").hidden = typeof shown !== "string";
+  }
+
+  #facts(list, columns) {
+    byId("query-title").textContent = columns.product ?? "Unnamed item";
+    const rows = ["vertical", "brand", "style", "source"].filter((name) => columns[name]);
+    list.replaceChildren(
+      ...rows.map((name) => element("div", {}, element("dt", {}, name), element("dd", {}, columns[name]))),
+      element("div", {}, element("dt", {}, "id"), element("dd", { class: "id" }, columns.id)),
+    );
+  }
+
+  #tools() {
+    this.select = element(
+      "button",
+      { type: "button", class: "quiet", onclick: () => this.editor.begin() },
+      icon("crop"),
+      "Search a part",
+    );
+    this.whole = element(
+      "button",
+      { type: "button", class: "quiet", hidden: true, onclick: () => this.#toWhole() },
+      icon("close"),
+      "Whole photo",
+    );
+    this.numbers = element(
+      "details",
+      { class: "numbers", hidden: true },
+      element("summary", {}, "In numbers"),
+      this.#fields(),
+    );
+    this.hint = element("p", { class: "note" });
+    this.hint.append(
+      element("span", { class: "fine" }, "Drag over the photo to search one thing in it."),
+      element("span", { class: "touch" }, "Tap a thing in the photo to search it alone."),
+    );
+    const help = element(
+      "p",
+      { id: "box-help", class: "hidden" },
+      "Arrow keys move the area, with Shift they resize it, with Alt in larger steps. Delete goes back to the whole photo.",
+    );
+    return element(
+      "div",
+      { class: "box-tools" },
+      element("div", { class: "line" }, this.select, this.whole, this.numbers),
+      this.hint,
+      help,
+    );
+  }
+
+  #fields() {
+    const { width, height } = this.shown.size;
+    this.fields = SIDES.map((name, side) =>
+      element("input", {
+        type: "number",
+        inputmode: "numeric",
+        min: "0",
+        max: String(side % 2 ? height : width),
+        step: "1",
+        "aria-label": `${name}, in pixels`,
+        onchange: () => this.#typed(),
+      }),
+    );
+    return element(
+      "div",
+      { class: "fields" },
+      SIDES.map((name, side) => element("label", {}, name, this.fields[side])),
+    );
+  }
+
+  #typed() {
+    const [x0, y0, x1, y1] = this.fields.map((field) => Number(field.value) || 0);
+    this.editor.change(between([x0, y0], [x1, y1], this.shown.size), true);
+  }
+
+  #toWhole() {
+    this.removeBox();
+    this.select.focus();
+  }
+
+  #changed(box, final) {
+    this.#told(box);
+    this.onBox(box, final);
+  }
+
+  #box(box) {
+    if (!this.editor) return;
+    if (String(this.editor.box) !== String(box)) this.editor.show(box);
+    this.#told(box);
+  }
+
+  /** Buttons and numbers follow the box. */
+  #told(box) {
+    const boxed = this.editor.box !== null;
+    this.select.hidden = this.hint.hidden = boxed;
+    this.whole.hidden = this.numbers.hidden = !boxed;
+    const numbers = box ?? [0, 0, this.shown.size.width, this.shown.size.height];
+    this.fields.forEach((field, side) => (field.value = String(numbers[side])));
+  }
+}

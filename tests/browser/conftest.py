@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.browser import shop
+from tests.browser.driving import ROOT, ServiceProcess, Visitor, chromium
+from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
+from univert.models.embedder import Embedder, EmbedderConfig
+from univert.serving.identity import CALIBRATION_FILE, AttributeCalibration, Calibration
+from univert.serving.indexing import index_catalogue
+from univert.serving.onnx_export import ensure_onnx
+
+NewVisitor = Callable[..., Visitor]
+
+
+@pytest.fixture(scope="session")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model and an index of the shop: the default network as it comes, untrained for this."""
+    folder = tmp_path_factory.mktemp("shop")
+    build_catalogue(shop.rows(), folder / "shop.lance")
+    model = Embedder(EmbedderConfig(size=None, image_size_px=64)).eval()
+    model.save_pretrained(folder / "model")
+    ensure_onnx(folder / "model")
+    index_catalogue(model, Catalogue.open(folder / "shop.lance"), folder / "index")
+    names = ("vertical", "brand", "style", "product")
+    sure = AttributeCalibration(
+        temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5
+    )
+    calibration = Calibration(
+        model_fingerprint=model.fingerprint,
+        engine="onnx",
+        neighbours=8,
+        attributes=dict.fromkeys(names, sure),
+    )
+    calibration.save(folder / "index" / CALIBRATION_FILE)
+    return folder / "model", folder / "index"
+
+
+@pytest.fixture(scope="session")
+def service(stock: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """The service as it is run."""
+    process = ServiceProcess(
+        model=stock[0],
+        index=stock[1],
+        log=tmp_path_factory.mktemp("log") / "service.log",
+        settings={"requests_at_once": 16, "photo_bytes_max": 2_000_000, "drain_s": 0, "engine": "onnx"},
+    )
+    process.start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="session")
+def shots() -> Path:
+    """Where pictures of the page are kept."""
+    folder = Path(os.environ.get("UNIVERT_SCREENSHOTS") or ROOT / ".work" / "screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """One browser for these tests; it ends with them, since its event loop would be in other tests' way."""
+    path = chromium()
+    if path is None:
+        pytest.skip(
+            "no Chromium: install it (Debian: apt-get install chromium) or name it in UNIVERT_CHROMIUM"
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def new_visitor(browser: Browser, service: ServiceProcess, shots: Path) -> Iterator[NewVisitor]:
+    """Visitors, each with a browser profile of its own; options are those of a Playwright context."""
+    visitors: list[Visitor] = []
+
+    def make(url: str = service.url, **options: Any) -> Visitor:
+        options = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"} | options
+        visitors.append(Visitor(browser.new_context(**options), url, shots))
+        return visitors[-1]
+
+    yield make
+    for visitor in visitors:
+        visitor.page.context.close()
+    for visitor in visitors:
+        visitor.verify()
+
+
+@pytest.fixture
+def visitor(new_visitor: NewVisitor) -> Visitor:
+    """Somebody at a desk."""
+    return new_visitor()
+
+
+@pytest.fixture
+def phone(new_visitor: NewVisitor) -> Visitor:
+    """Somebody with a phone."""
+    return new_visitor(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2
+    )

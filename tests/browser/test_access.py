@@ -1,0 +1,200 @@
+"""For everyone: axe-core, keyboard alone, screen readers, dark, still, narrow, and light to load."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.browser import shop
+from tests.browser.conftest import NewVisitor
+from tests.browser.driving import Visitor
+
+MOST_BYTES = 150_000
+GRAVE = ("serious", "critical")
+
+
+def problems(visitor: Visitor, rules: list[str] | None = None) -> list[str]:
+    """What axe-core finds grave, by all its rules or by some."""
+    options: dict[str, Any] = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+    found: list[dict[str, Any]] = Axe().run(visitor.page, options=options).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:120]}"
+        for one in found
+        if one["impact"] in GRAVE
+        for node in one["nodes"]
+    ]
+
+
+def go_round(visitor: Visitor, rules: list[str] | None = None) -> list[str]:
+    """Visit every state and collect what axe finds in each."""
+    page = visitor.open()
+    found = problems(visitor, rules)
+    visitor.upload(shop.scene(), "table.jpg", "image/jpeg")
+    visitor.settled()
+    page.get_by_role("button", name="Search a part").click()
+    page.get_by_text("In numbers").click()
+    visitor.settled()
+    page.wait_for_timeout(400)  # the answer for the box
+    visitor.settled()
+    page.locator(".why summary").click()
+    found += problems(visitor, rules)
+    page.locator("[data-facet=vertical]").click()
+    page.get_by_role("checkbox", name="shoes").check()
+    found += problems(visitor, rules)
+    page.keyboard.press("Escape")
+    visitor.settled()
+    page.locator("#grid a").first.click()
+    page.wait_for_selector(".of-item .facts .id")
+    visitor.settled()
+    found += problems(visitor, rules)
+    visitor.expected = [r"status of 4\d\d"]
+    visitor.upload(b"nothing", "x.jpg", "image/jpeg")
+    page.wait_for_selector(".trouble")
+    return found + problems(visitor, rules)
+
+
+def test_axe_finds_nothing_serious_in_any_state(visitor: Visitor) -> None:
+    assert go_round(visitor) == []
+
+
+def test_what_is_dark_can_be_read(new_visitor: NewVisitor) -> None:
+    assert go_round(new_visitor(color_scheme="dark"), ["color-contrast"]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width_px", [320, 390, 768, 1920])
+def test_axe_finds_nothing_serious_at_any_width(new_visitor: NewVisitor, scheme: str, width_px: int) -> None:
+    viewport = {"width": width_px, "height": 800}
+    assert go_round(new_visitor(color_scheme=scheme, viewport=viewport, has_touch=width_px < 700)) == []
+
+
+def test_the_keyboard_alone_is_enough(visitor: Visitor) -> None:
+    page = visitor.open()
+    keyboard = page.keyboard
+
+    def tab_to(selector: str, most: int = 60) -> None:
+        for _ in range(most):
+            keyboard.press("Tab")
+            if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert outline != "none", f"the focus on {selector} cannot be seen"
+                return
+        raise AssertionError(f"Tab does not reach {selector}")
+
+    tab_to("#drop [data-intake=choose]")
+    with page.expect_file_chooser() as chooser:
+        keyboard.press("Enter")
+    chooser.value.set_files({"name": "photo.png", "mimeType": "image/png", "buffer": shop.photo()})
+    visitor.settled()
+    tab_to("[data-facet=vertical]")
+    keyboard.press("Enter")
+    page.wait_for_selector("dialog[open]")
+    assert page.evaluate("document.activeElement.type") == "checkbox"
+    keyboard.press("Space")
+    keyboard.press("Escape")
+    page.wait_for_function("() => document.activeElement.dataset.facet === 'vertical'")
+    visitor.settled()
+    tab_to("#grid a")
+    keyboard.press("Enter")
+    page.wait_for_url("**/?like=*")
+    visitor.settled()
+    assert page.evaluate("document.activeElement.id") == "query-title"
+    page.go_back()
+    page.wait_for_selector(".photo")
+    visitor.settled()
+    assert page.evaluate("document.activeElement.matches('#grid a')")
+
+
+@pytest.mark.slow
+def test_the_skip_link_leads_to_the_results(visitor: Visitor) -> None:
+    page = visitor.open(f"/?like={quote(shop.item_id(0, 0, 0), safe='')}")
+    visitor.settled()
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Tab")
+    assert page.locator(".skip").bounding_box() is not None
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "results"
+
+
+def test_dark_is_dark_and_light_is_light(new_visitor: NewVisitor) -> None:
+    shades = {}
+    for scheme in ("light", "dark"):
+        visitor = new_visitor(color_scheme=scheme)
+        page = visitor.open()
+        visitor.upload(shop.scene(), "table.jpg", "image/jpeg")
+        visitor.settled()
+        visitor.snap(f"results-{scheme}")
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        shades[scheme] = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+    assert shades["dark"] < 60 < 200 < shades["light"]
+
+
+def test_nothing_moves_for_those_who_asked_for_stillness(visitor: Visitor) -> None:
+    page = visitor.open()
+    moving = """() => [...document.querySelectorAll("*")].filter((one) => {
+      const {animationName, transitionDuration} = getComputedStyle(one);
+      return animationName !== "none" || transitionDuration.split(", ").some((time) => parseFloat(time) > 0);
+    }).length"""
+    assert page.evaluate(moving) == 0
+    visitor.upload(shop.photo())
+    visitor.settled()
+    assert page.evaluate(moving) == 0
+    page.emulate_media(reduced_motion="no-preference")
+    assert page.evaluate(moving) > 0
+
+
+@pytest.mark.parametrize("width_px", [320, pytest.param(1920, marks=pytest.mark.slow)])
+def test_no_width_needs_scrolling_sideways(new_visitor: NewVisitor, width_px: int) -> None:
+    visitor = new_visitor(viewport={"width": width_px, "height": 700}, has_touch=width_px < 700)
+    overflow = "() => document.documentElement.scrollWidth - innerWidth"
+    page = visitor.open()
+    assert page.evaluate(overflow) <= 0
+    visitor.upload(shop.scene(), "a-name-without-any-place-to-break-it" * 6 + ".jpg", "image/jpeg")
+    visitor.settled()
+    page.get_by_role("button", name="Search a part").click()
+    page.get_by_text("In numbers").click()
+    page.wait_for_timeout(300)
+    visitor.settled()
+    page.locator(".why summary").click()
+    assert page.evaluate(overflow) <= 0
+    visitor.snap(f"width-{width_px}")
+
+
+def test_a_phone_has_its_camera_and_targets_for_fingers(phone: Visitor) -> None:
+    page = phone.open()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Take a photo").first.tap()
+    assert chooser.value.element.get_attribute("capture") == "environment"
+    phone.snap("phone-start")
+    chooser.value.set_files({"name": "photo.png", "mimeType": "image/png", "buffer": shop.photo()})
+    phone.settled()
+    phone.snap("phone-results")
+    small = page.evaluate(
+        """() => [...document.querySelectorAll("button, a, summary")]
+          .filter((one) => one.checkVisibility())
+          .map((one) => {
+            const {width, height} = one.getBoundingClientRect();
+            return {name: one.textContent.trim(), width, height};
+          })
+          .filter(({width, height}) => Math.min(width, height) < 24)"""
+    )
+    assert [
+        one for one in small if one["name"] not in ("Interface for programs", "Skip to the results")
+    ] == []
+
+
+def test_the_page_is_light(new_visitor: NewVisitor) -> None:
+    visitor = new_visitor()
+    sizes: dict[str, int] = {}
+    visitor.page.on("response", lambda response: sizes.update({response.url: len(response.body())}))
+    visitor.open()
+    own = {url: size for url, size in sizes.items() if "/static/" in url or url.endswith("/")}
+    assert sum(own.values()) <= MOST_BYTES, "uncompressed"
+    assert len(own) > 10
+    with_data = sum(sizes.values())
+    assert with_data <= MOST_BYTES

@@ -1,0 +1,54 @@
+"""The files of the page as they lie there: nothing inline, nothing from elsewhere, nothing forgotten."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from univert.serving.page_routes import page_files
+
+FILES = {name: file.content.decode() for name, file in page_files().items()}
+MODULES = sorted(name for name in FILES if name.endswith(".js"))
+
+
+def test_nothing_is_inline() -> None:
+    page = FILES["index.html"]
+    assert "<style" not in page
+    assert not re.search(r"\sstyle=|\son\w+=|javascript:", page)
+    assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", page))
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_nothing_comes_from_elsewhere(name: str) -> None:
+    addresses = re.findall(
+        r"(?:https?:)?//[a-z0-9.-]+\.[a-z]+[^\s\"'`)]*", FILES[name].replace("http://www.w3.org/", "")
+    )
+    assert addresses == []
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_files_are_short(name: str) -> None:
+    assert len(FILES[name].splitlines()) <= 300
+
+
+def test_every_file_is_used_and_every_used_file_is_there() -> None:
+    linked = set(re.findall(r'(?:href|src)="/static/([^"#]+)"', FILES["index.html"]))
+    assert linked == set(FILES) - {"index.html"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_import_only_what_is_there(name: str) -> None:
+    for names, target in re.findall(r'import (?:\{([^}]*)\}|\* as \w+) from "\./([^"]+)"', FILES[name]):
+        assert target in FILES
+        for exported in filter(None, (part.strip() for part in names.split(","))):
+            assert re.search(rf"export (?:async )?(?:function|class|const) {exported}\b", FILES[target]), (
+                exported
+            )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_text_never_becomes_markup(name: str) -> None:
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", FILES[name]
+    )

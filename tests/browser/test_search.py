@@ -1,0 +1,232 @@
+"""Asking with a photo: upload, paste, drop; the answer; more like this; links and the back button."""
+
+from __future__ import annotations
+
+import sys
+from urllib.parse import parse_qs, quote, urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.browser import shop
+from tests.browser.conftest import NewVisitor
+from tests.browser.driving import ServiceProcess, Visitor
+
+TIME_TO_FIRST_RESULT = """() => {
+  const at = (name) => performance.getEntriesByName(name).at(-1).startTime;
+  return at("univert:results") - at("univert:photo");
+}"""
+FILE_EVENT = """([target, type, bytes]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([new Uint8Array(bytes)], "photo.png", {type: "image/png"}));
+  const event = type === "paste"
+    ? new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true})
+    : new DragEvent(type, {dataTransfer: data, bubbles: true, cancelable: true});
+  document.querySelector(target).dispatchEvent(event);
+}"""
+
+
+def test_an_upload_is_answered_with_identity_and_neighbours(
+    visitor: Visitor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = visitor.open()
+    visitor.snap("start")
+    visitor.upload(shop.photo(0, 0))
+    found = visitor.found()
+    took_ms = page.evaluate(TIME_TO_FIRST_RESULT)
+    assert len(found) == 24
+    assert found[0] == shop.item_id(0, 0, 0)
+    assert page.locator("#grid .distance").first.text_content() == "0.00"
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#grid img')].slice(0, 8).every((one) => one.naturalWidth > 0)"
+    )
+    assert page.locator("#identity h2").text_content() == "bags 0"
+    assert page.title() == "bags 0 · Univert"
+    assert page.evaluate("document.activeElement.id") == "query-title"
+    assert page.locator("#spoken").text_content() == "24 results. bags 0."
+    visitor.snap("results")
+    with capsys.disabled():
+        sys.stdout.write(f"\nfirst results {took_ms:.0f} ms after the photo was chosen\n")
+
+
+def test_the_evidence_for_the_identity_is_there(visitor: Visitor) -> None:
+    page = visitor.open()
+    visitor.upload(shop.photo(1, 2))
+    visitor.settled()
+    page.locator(".why summary").click()
+    votes = page.locator(".evidence li")
+    assert votes.count() >= 3
+    assert "product" in (votes.first.text_content() or "")
+    assert page.locator(".evidence a").first.get_attribute("data-like") == shop.item_id(1, 2, 0)
+
+
+def test_what_is_unlike_anything_is_not_named(visitor: Visitor) -> None:
+    page = visitor.open()
+    noise = np.random.default_rng(0).integers(0, 256, size=(90, 120, 3), dtype=np.uint8)
+    visitor.upload(shop.encoded(Image.fromarray(noise)))
+    visitor.settled()
+    assert page.locator("#identity h2").text_content() == "Not sure what this is"
+    assert page.locator("#identity .known").count() == 0
+    visitor.snap("unknown")
+
+
+def test_other_formats_that_the_browser_shows_are_made_into_photos(visitor: Visitor) -> None:
+    visitor.open()
+    visitor.upload(shop.encoded(shop.look(2, 4), "GIF"), "photo.gif", "image/gif")
+    assert visitor.found()[0] == shop.item_id(2, 4, 0), "the service itself takes no GIF"
+
+
+def test_of_a_large_photo_only_what_is_asked_about_is_sent(visitor: Visitor) -> None:
+    page = visitor.open()
+    sent = page.evaluate(
+        """async () => {
+          const {addPhoto, prepared} = await import("/static/photo.js");
+          const canvas = Object.assign(document.createElement("canvas"), {width: 2000, height: 1500});
+          const pen = canvas.getContext("2d");
+          const pixels = pen.createImageData(2000, 1500);
+          for (let start = 0; start < pixels.data.length; start += 65536) {
+            crypto.getRandomValues(pixels.data.subarray(start, Math.min(start + 65536, pixels.data.length)));
+          }
+          pen.putImageData(pixels, 0, 0);
+          const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.95));
+          const size = async ({file, box}) => {
+            const {width, height} = await createImageBitmap(file);
+            return [width, height, box, file.size < blob.size];
+          };
+          const large = addPhoto(new File([blob], "large.jpg", {type: "image/jpeg"}));
+          const small = addPhoto(new File([blob.slice(0, 1000)], "small.jpg", {type: "image/jpeg"}));
+          return {
+            large: blob.size > 1_500_000,
+            whole: await size(await prepared(large, null)),
+            part: await size(await prepared(large, [100, 100, 700, 500])),
+            untouched: (await prepared(small, [1, 2, 3, 4])).file === small.file,
+          };
+        }"""
+    )
+    assert sent == {
+        "large": True,
+        "whole": [1280, 960, None, True],
+        "part": [600, 400, None, True],
+        "untouched": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("way", "target"),
+    [
+        pytest.param("paste", "body", marks=pytest.mark.slow),
+        ("drop", "footer"),
+    ],
+)
+def test_pasting_and_dropping_work_like_choosing(visitor: Visitor, way: str, target: str) -> None:
+    page = visitor.open()
+    page.evaluate(FILE_EVENT, [target, way, list(shop.photo(2, 1))])
+    assert visitor.found()[0] == shop.item_id(2, 1, 0)
+    assert page.locator("#veil").is_hidden()
+
+
+def test_a_picture_in_the_real_clipboard_is_pasted_with_the_keyboard(new_visitor: NewVisitor) -> None:
+    visitor = new_visitor(permissions=["clipboard-read", "clipboard-write"])
+    page = visitor.open()
+    page.evaluate(
+        """async (bytes) => navigator.clipboard.write(
+             [new ClipboardItem({"image/png": new Blob([new Uint8Array(bytes)], {type: "image/png"})})])""",
+        list(shop.photo(0, 3)),
+    )
+    page.keyboard.press("Control+v")
+    assert visitor.found()[0] == shop.item_id(0, 3, 0)
+    page.locator("#home").click()
+    page.get_by_role("button", name="Paste").click()
+    assert visitor.found()[0] == shop.item_id(0, 3, 0)
+
+
+def test_what_is_no_picture_is_explained(visitor: Visitor) -> None:
+    page = visitor.open()
+    page.evaluate(
+        """() => {
+          const data = new DataTransfer();
+          data.setData("text/uri-list", "https://shop.example/shoe.jpg");
+          document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true}));
+        }"""
+    )
+    assert "Save the picture first" in (page.locator("#toast").text_content() or "")
+    assert visitor.searches == []
+
+
+def test_more_like_this_and_back_again(visitor: Visitor) -> None:
+    page = visitor.open()
+    visitor.upload(shop.photo(0, 0))
+    before = visitor.found()
+    page.evaluate("scrollTo(0, 400)")
+    chosen = page.locator("#grid a").nth(9)
+    wanted = chosen.get_attribute("data-like") or ""
+    chosen.scroll_into_view_if_needed()
+    scrolled = page.evaluate("scrollY")
+    chosen.click()
+    page.wait_for_url("**/?like=*")
+    visitor.settled()
+    assert parse_qs(urlsplit(page.url).query)["like"] == [wanted]
+    assert wanted not in visitor.found()
+    assert page.evaluate("[scrollY, document.activeElement.id]") == [0, "query-title"]
+    assert page.locator(".facts .id").text_content() == wanted
+    visitor.snap("more-like-this")
+
+    searches = len(visitor.searches)
+    page.go_back()
+    page.wait_for_selector(".photo img")
+    assert visitor.found() == before
+    assert len(visitor.searches) == searches, "an answer that was there is not asked for again"
+    assert page.evaluate("document.activeElement.dataset.like") == wanted
+    assert page.evaluate("scrollY") == scrolled
+    page.go_forward()
+    page.wait_for_selector(".of-item")
+    page.go_back()
+    page.go_back()
+    page.wait_for_selector("#start:not([hidden])")
+
+
+def test_a_link_leads_to_the_same_answer(visitor: Visitor, service: ServiceProcess) -> None:
+    wanted = shop.item_id(2, 6, 1)
+    page = visitor.open(f"/?like={quote(wanted, safe='')}&vertical=shoes&brand={quote(shop.BRANDS[0])}&k=5")
+    found = visitor.found()
+    assert 0 < len(found) <= 5
+    assert all(name.startswith("shoes/") for name in found)
+    assert page.locator("#filters .chip").count() == 2
+    page.wait_for_function("() => document.querySelector('#query-title').textContent.startsWith('<img')")
+    assert page.locator("#query-title").text_content() == shop.HOSTILE, "names are text, never markup"
+    card = page.locator("#grid a").first
+    card.scroll_into_view_if_needed()
+    assert card.get_attribute("href", timeout=1000).startswith("/?like=")  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_the_link_can_be_copied(new_visitor: NewVisitor) -> None:
+    visitor = new_visitor(permissions=["clipboard-read", "clipboard-write"])
+    page = visitor.open(f"/?like={quote(shop.item_id(0, 1, 0), safe='')}")
+    visitor.settled()
+    page.get_by_role("button", name="Copy link").click()
+    page.wait_for_selector("#toast:not([hidden])")
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+
+
+def test_a_photo_is_forgotten_when_the_page_is_loaded_anew(visitor: Visitor) -> None:
+    page = visitor.open()
+    visitor.upload(shop.photo())
+    visitor.settled()
+    page.reload()
+    page.wait_for_selector("#within:not([hidden])")
+    assert "Photos aren't kept" in (page.locator("#start-trouble").text_content() or "")
+    assert page.locator("#start").is_visible()
+
+
+@pytest.mark.slow
+def test_show_more_goes_on_where_the_list_ended(visitor: Visitor) -> None:
+    page = visitor.open()
+    visitor.upload(shop.photo())
+    first = visitor.found()
+    page.get_by_role("button", name="Show more").click()
+    page.wait_for_function("() => document.querySelectorAll('#grid a').length > 24")
+    assert visitor.found()[:24] == first
+    assert "k=48" in page.url
+    assert page.evaluate("document.activeElement.dataset.like") == first[-1]

@@ -1,0 +1,188 @@
+"""What goes wrong, said in words and mended: bad files, a full service, none at all, keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.browser import shop
+from tests.browser.conftest import NewVisitor
+from tests.browser.driving import ServiceProcess, Visitor
+from univert.serving.problems import KINDS
+
+FAILED = r"status of (4\d\d|5\d\d)"
+GONE = r"net::ERR_"
+LARGE_BYTES = 2_000_000
+
+
+def panel(visitor: Visitor) -> str:
+    """What the page says."""
+    return visitor.page.locator(".trouble").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "kind", "problem"),
+    [
+        (b"not a photo at all", "photo.jpg", "image/jpeg", "unsupported-type"),
+        pytest.param(
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+            "drawing.png",
+            "image/png",
+            "unsupported-type",
+            marks=pytest.mark.slow,
+        ),
+        (shop.photo()[:300], "half.png", "image/png", "bad-photo"),
+        (b"\xff\xd8\xff" + bytes(LARGE_BYTES), "large.jpg", "image/jpeg", "too-large"),
+    ],
+    ids=["text", "svg", "truncated", "large"],
+)
+def test_a_file_that_is_no_use_is_named_and_another_can_be_chosen(
+    visitor: Visitor, content: bytes, name: str, kind: str, problem: str
+) -> None:
+    visitor.expected = [FAILED]
+    page = visitor.open()
+    visitor.upload(content, name, kind)
+    page.wait_for_selector(f'.trouble[data-problem="{problem}"]')
+    visitor.snap(f"problem-{problem}")
+    assert page.locator(".trouble h3").text_content() in page.title()
+    assert page.locator(".trouble code").text_content(), "the request's id, to report it by"
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose another photo").click()
+    chooser.value.set_files({"name": "good.png", "mimeType": "image/png", "buffer": shop.photo()})
+    assert visitor.found()[0] == shop.item_id(0, 0, 0)
+    assert page.locator(".trouble").count() == 0
+
+
+def test_a_full_service_is_asked_again_by_itself(visitor: Visitor, service: ServiceProcess) -> None:
+    visitor.expected = [FAILED]
+    page = visitor.open()
+    held = service.hold_requests(17)
+    try:
+        visitor.upload(shop.photo())
+        page.wait_for_selector('.trouble[data-problem="overloaded"]')
+        assert "Trying again" in panel(visitor)
+        visitor.snap("problem-overloaded")
+    finally:
+        for connection in held:
+            connection.close()
+    assert visitor.found()[0] == shop.item_id(0, 0, 0)
+    assert len(visitor.searches) >= 2
+
+
+def test_without_a_connection_nothing_is_lost(visitor: Visitor) -> None:
+    visitor.expected = [GONE]
+    page = visitor.open()
+    page.context.set_offline(True)
+    visitor.upload(shop.photo())
+    page.wait_for_selector('.trouble[data-problem="network"]')
+    visitor.snap("problem-network")
+    page.context.set_offline(False)  # the page hears of it and asks again
+    assert visitor.found()[0] == shop.item_id(0, 0, 0)
+
+
+def test_an_item_that_is_gone_leads_back_to_the_start(visitor: Visitor) -> None:
+    visitor.expected = [FAILED]
+    visitor.page.goto(f"{visitor.url}/?like=gone")
+    visitor.page.wait_for_selector('.trouble[data-problem="not-found"]')
+    visitor.page.get_by_role("button", name="Start with a photo").click()
+    assert visitor.page.locator("#start").is_visible()
+    assert visitor.page.url == f"{visitor.url}/"
+
+
+def test_a_filter_of_another_catalogue_can_be_dropped(visitor: Visitor) -> None:
+    visitor.expected = [FAILED]
+    item = quote(shop.item_id(0, 0, 0), safe="")
+    visitor.page.goto(f"{visitor.url}/?like={item}&vertical=boats")
+    visitor.page.wait_for_selector('.trouble[data-problem="bad-filter"]')
+    assert "boats" in panel(visitor)
+    visitor.page.locator("#trouble").get_by_role("button", name="Clear the filters").click()
+    assert len(visitor.found()) == 24
+
+
+def test_every_problem_of_the_service_has_words(visitor: Visitor) -> None:
+    """And so has one that is not known yet; each names something that can be done."""
+    page = visitor.open()
+    words = page.evaluate(
+        """async (kinds) => {
+          const {wordsFor} = await import("/static/problems.js");
+          return kinds.map((kind) => wordsFor({kind, detail: "the detail"}));
+        }""",
+        [*KINDS, "network", "some-day"],
+    )
+    names = {"again", "photo", "whole", "clear", "start", "key"}
+    assert all(
+        one["title"] and one["advice"] and set(one["actions"]) <= names and one["actions"] for one in words
+    )
+    own = [
+        one["title"]
+        for kind, one in zip(KINDS, words, strict=False)
+        if kind not in ("method-not-allowed", "internal")
+    ]
+    assert len(set(own)) == len(own)
+    assert words[-1]["title"] == words[list(KINDS).index("internal")]["title"]
+
+
+@pytest.mark.slow
+def test_the_page_survives_a_service_that_stops_and_starts(
+    new_visitor: NewVisitor, stock: tuple[Path, Path], tmp_path: Path
+) -> None:
+    own = ServiceProcess(
+        model=stock[0], index=stock[1], log=tmp_path / "log", settings={"engine": "onnx", "drain_s": 0}
+    )
+    own.start()
+    try:
+        visitor = new_visitor(own.url)
+        visitor.expected = [FAILED, GONE]
+        page = visitor.open()
+        own.stop()
+        visitor.upload(shop.photo())
+        page.wait_for_selector('.trouble[data-problem="network"]')
+        own.start()
+        page.get_by_role("button", name="Try again").click()
+        assert visitor.found()[0] == shop.item_id(0, 0, 0)
+    finally:
+        own.stop()
+
+
+@pytest.fixture
+def guarded(stock: tuple[Path, Path], tmp_path: Path) -> Iterator[ServiceProcess]:
+    """A service that wants a key."""
+    line = f"tests:{hashlib.sha256(b'open sesame').hexdigest()}"
+    process = ServiceProcess(
+        model=stock[0],
+        index=stock[1],
+        log=tmp_path / "service.log",
+        settings={"engine": "onnx", "drain_s": 0, "api_keys": json.dumps([line])},
+    )
+    process.start()
+    yield process
+    process.stop()
+
+
+@pytest.mark.slow
+def test_a_key_is_asked_for_once_and_pictures_come_with_it(
+    new_visitor: NewVisitor, guarded: ServiceProcess
+) -> None:
+    visitor = new_visitor(guarded.url)
+    visitor.expected = [FAILED]
+    page = visitor.page
+    page.goto(guarded.url)
+    page.get_by_label("API key", exact=True).fill("wrong")
+    page.get_by_role("button", name="Use this key").click()
+    page.get_by_text("did not accept that key").wait_for()
+    visitor.snap("key")
+    page.get_by_label("API key", exact=True).fill("open sesame")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#within:not([hidden])")
+    visitor.upload(shop.photo())
+    assert visitor.found()[0] == shop.item_id(0, 0, 0)
+    page.wait_for_function("() => document.querySelector('#grid img').naturalWidth > 0")
+    assert page.locator("#grid img").first.get_attribute("src", timeout=1000).startswith("blob:")  # type: ignore[union-attr]
+    page.reload()
+    page.wait_for_selector("#within:not([hidden])")
+    assert page.locator("dialog").count() == 0
