@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from univert.core.errors import BadInputError
-from univert.evaluation.compare import Comparison, compare_pairs, compare_vectors, holm
+from univert.evaluation.compare import Comparison, compare_pairs, compare_vectors
 from univert.evaluation.ranking import QueryOutcome
+from univert.evaluation.significance import holm, sign_flip_p_value
 
 Rng = np.random.Generator
 
@@ -121,6 +122,30 @@ def test_products_whose_queries_cancel_do_not_count() -> None:
     assert found.difference > 0
     assert found.p_value >= 0.25  # three products that gain: two of the eight ways to draw signs
     assert found.verdict == "same"
+
+
+@pytest.mark.parametrize("products", [4, 9, 30])
+def test_models_that_are_alike_are_seldom_told_apart(products: int) -> None:
+    rng = np.random.default_rng(3)
+    codes = np.repeat(np.arange(products), 3)
+    found = []
+    for seed in range(300):
+        shared = rng.normal(size=products)[codes]  # the queries of a product succeed and fail together
+        changes = shared + 0.5 * rng.normal(size=len(codes))
+        found.append(sign_flip_p_value(changes, codes, resamples=400, seed=seed))
+    assert min(found) > 0
+    assert max(found) <= 1
+    share = np.mean(np.array(found) < 0.1)
+    assert abs(share - 0.1) < 0.06 if products > 4 else share == 0  # four products: 1/8 at the least
+
+
+def test_all_signs_and_drawn_signs_agree() -> None:
+    changes = np.random.default_rng(1).normal(0.5, 1, size=12)
+    products = np.arange(12)
+    exact = sign_flip_p_value(changes, products, resamples=1, seed=0)
+    # a thirteenth product that hardly changes makes the signs be drawn
+    drawn_ones = sign_flip_p_value(np.append(changes, 1e-6), np.arange(13), resamples=20_000, seed=0)
+    assert drawn_ones == pytest.approx(exact, abs=0.01)
 
 
 def test_specialists_are_routed() -> None:

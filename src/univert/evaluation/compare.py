@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -26,9 +26,10 @@ import numpy.typing as npt
 
 from univert.core.errors import BadInputError
 from univert.evaluation.bootstrap import bootstrap_means
-from univert.evaluation.inputs import Codes, Vectors, check_length
+from univert.evaluation.inputs import Vectors, check_length
 from univert.evaluation.outcomes import Names, Outcomes, average_precision, query_outcomes
 from univert.evaluation.ranking import QueryOutcome
+from univert.evaluation.significance import holm, sign_flip_p_value
 
 Metric = Literal["recall_at_1", "map_at_r"]
 Verdict = Literal["better", "same", "worse"]
@@ -248,25 +249,6 @@ def compare_pairs(
     return found
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: p-values that may be compared with the level one by one.
-
-    Args:
-        p_values: of the single tests.
-
-    Returns:
-        the adjusted ones, in the order given; never below the plain ones, at most 1.
-
-    Source: Holm, "A simple sequentially rejective multiple test procedure" (1979).
-    """
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
-    return adjusted
-
-
 def _difference(
     pair: tuple[QueryOutcome, QueryOutcome], metric: Metric, column: int, settings: _Settings
 ) -> Difference:
@@ -290,7 +272,9 @@ def _difference(
         difference=float(changes.mean()),
         low=float(low),
         high=float(high),
-        p_value=_p_value(means, changes, first.products),
+        p_value=sign_flip_p_value(
+            changes, first.products, resamples=settings.resamples, seed=settings.seed + column
+        ),
         p_adjusted=1.0,
         verdict="same",
         queries=len(first),
@@ -300,17 +284,6 @@ def _difference(
 
 def _figures(outcome: QueryOutcome, metric: Metric) -> npt.NDArray[np.float64]:
     return outcome.hits(1).astype(np.float64) if metric == "recall_at_1" else average_precision(outcome)
-
-
-def _p_value(means: npt.NDArray[np.float64], changes: npt.NDArray[np.float64], products: Codes) -> float:
-    # a product whose queries gain as much as they lose says nothing
-    sums = np.bincount(np.unique(products, return_inverse=True)[1], weights=changes)
-    moved = int((np.abs(sums) > 1e-9).sum())
-    if not moved:
-        return 1.0
-    below, above = int((means <= 0).sum()), int((means >= 0).sum())
-    from_resamples = 2 * (1 + min(below, above)) / (1 + len(means))
-    return float(min(1.0, max(from_resamples, 2.0 ** (1 - moved))))
 
 
 def _verdict(difference: float, p_adjusted: float, settings: _Settings) -> Verdict:

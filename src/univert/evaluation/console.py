@@ -11,6 +11,7 @@ from rich.table import Table
 from univert.core.tables import new_table
 from univert.evaluation.compare import MERGED, METRICS, Comparison, Difference
 from univert.evaluation.evaluate import Evaluation, Interval, Metrics
+from univert.evaluation.tables import ROUTED
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
@@ -25,7 +26,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
         evaluation = Evaluation.from_dict(row["evaluation"])
         merged, within = evaluation.merged, evaluation.mean_within
         style = "bold" if row["key"] == results["best_key"] else ""
-        mark = "*" if row["key"] == "specialists" else ""
+        mark = "*" if row["key"] in ROUTED else ""
         table.add_row(
             f"{row['title']}{mark}", *_cells(merged), _percent(within.get("recall_at_1")), style=style
         )

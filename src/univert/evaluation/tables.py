@@ -10,6 +10,8 @@ from univert.core.errors import BadInputError
 from univert.evaluation.figures import Interval, Metrics
 
 SPECIALISTS = "specialists"
+ROUTED = (SPECIALISTS, "groups")
+"""The rows whose models are told the true vertical of a query."""
 """Key of the row whose models are told the query's true vertical."""
 
 
@@ -40,7 +42,7 @@ class Row:
     @property
     def routed(self) -> bool:
         """Whether the true vertical was given with each query, which no deployed model has."""
-        return self.key == SPECIALISTS
+        return self.key in ROUTED
 
 
 @dataclass(frozen=True, kw_only=True)
