@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.serving.served import client, model_folder, photo, server
 from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search.lance_store import LanceIndex
 from univert.serving.indexing import index_catalogue
+
+__all__ = ["client", "model_folder", "photo", "server"]  # fixtures of the running service
 
 PRODUCTS = 12
 HOSTILE = "<script>alert('x')</script>"

@@ -1,0 +1,244 @@
+"""The shapes of the answers, for the OpenAPI document, with examples. The routes answer in plain values."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, Field
+
+Name = Annotated[str | None, Field(description="Null if unknown.")]
+
+
+class Count(BaseModel):
+    """A value and how often it occurs."""
+
+    name: str
+    images: int
+
+
+class VerticalsAnswer(BaseModel):
+    """What is in the index, to choose filters from: the most frequent values of each column."""
+
+    verticals: list[Count]
+    brands: list[Count]
+    styles: list[Count]
+    sources: list[Count]
+    images: int
+    index_version: int
+    model: str = Field(description="Fingerprint of the model.")
+
+
+class QueryAnswer(BaseModel):
+    """What was asked, as it was understood."""
+
+    width_px: int | None = Field(description="Of the upright photo.")
+    height_px: int | None = Field(description="Of the upright photo.")
+    box_xyxy_px: list[float] | None = Field(
+        description="x0, y0, x1, y1, cut to the photo; null for all of it."
+    )
+    like: str | None = Field(description="The item that was given instead of a photo.")
+
+
+class IdentityLevel(BaseModel):
+    """What is known of one level: its vertical, brand, style or product."""
+
+    value: str | None = Field(description="The best guess; trust it only where known is true.")
+    confidence: float = Field(ge=0, le=1, description="Calibrated probability that the value is right.")
+    known: bool = Field(description="Whether the confidence reaches the threshold of the stated precision.")
+
+
+class Evidence(BaseModel):
+    """A neighbour that the identity was read from."""
+
+    id: str
+    distance: float
+    agrees: list[str] = Field(description="The levels at which it agrees with the answer.")
+
+
+class IdentityOfPhoto(BaseModel):
+    """What the photo shows, from its neighbours over the whole index."""
+
+    vertical: IdentityLevel
+    brand: IdentityLevel
+    style: IdentityLevel
+    product: IdentityLevel
+    evidence: list[Evidence]
+
+
+class HitAnswer(BaseModel):
+    """An indexed image near the query."""
+
+    id: str
+    distance: float = Field(description="Squared Euclidean between unit vectors: 0 the same, 4 the opposite.")
+    vertical: str
+    product: Name
+    brand: Name
+    style: Name
+    source: Name
+    split: Name
+    thumbnail: str = Field(description="Address of its small picture.")
+    item: str = Field(description="Address of all that is known of it.")
+
+
+class TookMs(BaseModel):
+    """Milliseconds of each stage; total counts from the request's headers."""
+
+    decode: float
+    embed: float
+    search: float
+    identify: float
+    total: float
+
+
+class SearchAnswer(BaseModel):
+    """What was found, nearest first, wholly from one version of the index."""
+
+    query: QueryAnswer
+    identity: IdentityOfPhoto | None = Field(description="Null with like, and without a calibration.")
+    hits: list[HitAnswer]
+    index_version: int
+    model: str = Field(description="Fingerprint of the model.")
+    took_ms: TookMs
+
+
+class EmbedAnswer(BaseModel):
+    """A photo as a unit vector."""
+
+    vector: list[float]
+    size: int
+    model: str = Field(description="Fingerprint of the model.")
+
+
+class ItemAnswer(BaseModel, extra="allow"):
+    """All columns of an indexed image, and the address of its small picture."""
+
+    id: str
+    vertical: str
+    product: Name = None
+    brand: Name = None
+    style: Name = None
+    thumbnail: str
+
+
+class StateAnswer(BaseModel):
+    """How the service is."""
+
+    status: str
+
+
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = Field(description="/problems/NAME; the address explains it.")
+    title: str
+    status: int
+    detail: str = Field(description="What went wrong this time, and the fix.")
+    instance: str = Field(description="The path that was asked.")
+    request_id: str | None = Field(description="As in X-Request-ID and in the service's log.")
+
+
+_BOX: Final = {
+    "type": "string",
+    "description": "x0,y0,x1,y1 in pixels of the upright photo; what reaches outside is cut off.",
+    "pattern": r"^\d{1,5}(\.\d{1,3})?(,\d{1,5}(\.\d{1,3})?){3}$",
+    "example": "40,60,420,500",
+}
+_PHOTO: Final = {
+    "type": "string",
+    "format": "binary",
+    "contentMediaType": "application/octet-stream",
+    "description": "A still JPEG, PNG or WebP. Its content decides, not its name or declared type.",
+}
+
+
+def _names(what: str, example: str) -> dict[str, Any]:
+    return {
+        "type": "array",
+        "items": {"type": "string", "minLength": 1, "maxLength": 1000},
+        "maxItems": 100,
+        "description": f"Only images of {what}; repeated for several.",
+        "example": [example],
+    }
+
+
+SEARCH_BODY: Final[dict[str, Any]] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {
+                    "photo": _PHOTO,
+                    "like": {
+                        "type": "string",
+                        "minLength": 1,
+                        "description": "The id of an item to search with, instead of a photo.",
+                        "example": "sneakers/0042.jpg",
+                    },
+                    "box": _BOX,
+                    "k": {"type": "integer", "minimum": 1, "maximum": 100, "default": 24, "example": 24},
+                    "vertical": _names("these verticals", "shoes"),
+                    "brand": _names("these brands", "Acme"),
+                    "style": _names("these styles", "sneaker"),
+                    "source": _names("these sources", "studio"),
+                    "filter": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "description": "A JSON object: column to a value, null (empty) or a list of them.",
+                        "example": '{"split": "test", "product": ["a-17", null]}',
+                    },
+                },
+                "oneOf": [{"required": ["photo"]}, {"required": ["like"]}],
+            },
+            "encoding": {name: {"explode": True} for name in ("vertical", "brand", "style", "source")},
+        }
+    },
+}
+"""The body of `POST /search`."""
+
+EMBED_BODY: Final[dict[str, Any]] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {"photo": _PHOTO, "box": _BOX},
+                "required": ["photo"],
+            }
+        }
+    },
+}
+"""The body of `POST /embed`."""
+
+SEARCH_EXAMPLE: Final[dict[str, Any]] = {
+    "query": {"width_px": 1200, "height_px": 1600, "box_xyxy_px": [40, 60, 420, 500], "like": None},
+    "identity": {
+        "vertical": {"value": "shoes", "confidence": 0.998, "known": True},
+        "brand": {"value": "Acme", "confidence": 0.93, "known": True},
+        "style": {"value": "sneaker", "confidence": 0.97, "known": True},
+        "product": {"value": "a-17", "confidence": 0.41, "known": False},
+        "evidence": [
+            {"id": "sneakers/0042.jpg", "distance": 0.21, "agrees": ["vertical", "brand", "style", "product"]}
+        ],
+    },
+    "hits": [
+        {
+            "id": "sneakers/0042.jpg",
+            "distance": 0.21,
+            "vertical": "shoes",
+            "product": "a-17",
+            "brand": "Acme",
+            "style": "sneaker",
+            "source": "studio",
+            "split": "test",
+            "thumbnail": "/items/sneakers%2F0042.jpg/thumbnail",
+            "item": "/items/sneakers%2F0042.jpg",
+        }
+    ],
+    "index_version": 7,
+    "model": "57c686605a82c7987f21d0ad0b1f48da",
+    "took_ms": {"decode": 3.1, "embed": 6.4, "search": 4.0, "identify": 0.1, "total": 14.9},
+}
+"""An answer of `POST /search`."""

@@ -1,0 +1,212 @@
+"""Everything the service can be told, in one object: a TOML file, then `UNIVERT_*` variables, then the command."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, cast
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from univert.core.errors import BadInputError
+
+PREFIX: Final = "UNIVERT_"
+FILE_VARIABLE: Final = "UNIVERT_SETTINGS"
+"""The environment variable that names the TOML file."""
+
+_NOT_OURS: Final = (FILE_VARIABLE, "UNIVERT_RATE_FILE", "UNIVERT_INCEPTION_V2_WEIGHTS")
+_KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=1024)]
+
+
+class Settings(BaseSettings):
+    """The settings of a service; every field is a key of the TOML file and a variable `UNIVERT_<FIELD>`.
+
+    Attributes:
+        model: the model folder, or `OWNER/NAME` on the Hugging Face hub.
+        index: the index: a folder, or `s3://bucket/prefix`.
+        calibration: what `univert calibrate` wrote; null looks beside the index and in the model's folder.
+        host: the address to listen on; loopback unless told otherwise.
+        port: the port to listen on.
+        workers: processes that share the port and the index.
+        engine: what runs the network: ONNX Runtime in 32 or 8 bits, PyTorch, or the best that is there.
+        threads: threads of the network in each worker; 0 shares the cores out among the workers.
+        max_batch: photos that go through the network together at most.
+        max_wait_ms: how long a photo waits for others to join its batch.
+        queue_size: photos that may wait for the network; one more is answered 503.
+        decode_threads: photos decoded side by side in each worker.
+        search_threads: index queries run side by side in each worker.
+        request_deadline_s: from the last byte of a request to its answer; then 504.
+        body_deadline_s: from the first byte of a request's body to its last; then 408.
+        header_deadline_s: from a connection, or the first byte of a request, to the end of its headers.
+        keep_alive_s: how long a connection may lie idle between requests.
+        drain_s: on SIGTERM, how long requests are still taken while `/ready` says no.
+        shutdown_deadline_s: how long requests that were taken may go on after that.
+        retry_after_s: what 503 answers tell clients to wait.
+        connections_max: open connections in each worker; more are closed at once.
+        requests_at_once: requests in flight in each worker; more are answered 503.
+        photo_bytes_max: the largest upload.
+        photo_pixels_max: the largest photo, looked up in its header before anything is decoded.
+        jpeg_scans_max: scans of a progressive JPEG: each costs a pass over the whole photo.
+        uploads_bytes_max: bytes of uploads held at once in each worker; more are answered 503.
+        thumbnail_cache_bytes: rendered thumbnails kept in each worker.
+        refresh_s: how often a newly published version of the index is looked for.
+        recall_sample: the share of live searches that are compared with exact search.
+        api_keys: `name:sha256` lines as `univert key NAME` prints them; none means open to all.
+        rate_per_s: requests a second for each key (without keys: each address), over all workers; null: no limit.
+        rate_burst: requests that may come at once before the rate counts.
+        cors_origins: origins whose pages may call the API; none by default.
+        trusted_proxies: addresses whose `X-Forwarded-For` is believed, as uvicorn takes them.
+        page: serve the page at `/`.
+        log_level: the least severe events that are logged.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, protected_namespaces=(), validate_default=True
+    )
+
+    model: str
+    index: str
+    calibration: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    workers: int = Field(1, ge=1, le=256)
+
+    engine: Literal["auto", "onnx", "onnx-int8", "torch"] = "auto"
+    threads: int = Field(0, ge=0)
+    max_batch: int = Field(32, ge=1, le=1024)
+    max_wait_ms: float = Field(2.0, ge=0, le=1000)
+    queue_size: int = Field(128, ge=1)
+    decode_threads: int = Field(2, ge=1, le=64)
+    search_threads: int = Field(2, ge=1, le=64)
+
+    request_deadline_s: Seconds = 10.0
+    body_deadline_s: Seconds = 20.0
+    header_deadline_s: Seconds = 10.0
+    keep_alive_s: Seconds = 15.0
+    drain_s: float = Field(1.0, ge=0, le=600)
+    shutdown_deadline_s: Seconds = 30.0
+    retry_after_s: int = Field(1, ge=1)
+
+    connections_max: int = Field(1000, ge=1)
+    requests_at_once: int = Field(256, ge=1)
+    photo_bytes_max: Bytes = 15_000_000
+    photo_pixels_max: int = Field(50_000_000, ge=1)
+    jpeg_scans_max: int = Field(64, ge=1)
+    uploads_bytes_max: Bytes = 128_000_000
+    thumbnail_cache_bytes: int = Field(32_000_000, ge=0)
+
+    refresh_s: Seconds = 1.0
+    recall_sample: float = Field(0.01, ge=0, le=1)
+
+    api_keys: tuple[str, ...] = ()
+    rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    rate_burst: int = Field(20, ge=1)
+    cors_origins: tuple[str, ...] = ()
+    trusted_proxies: str = ""
+    page: bool = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
+        for line in lines:
+            if not _KEY_LINE.fullmatch(line):
+                raise ValueError("each must be a line that `univert key NAME` printed: name:sha256")
+        names = [line.partition(":")[0] for line in lines]
+        if len(set(names)) < len(names):
+            raise ValueError("two keys have the same name; give each its own")
+        return lines
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin; write it as https://shop.example, without a path")
+        return origins
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.uploads_bytes_max < self.photo_bytes_max:
+            raise ValueError(
+                "uploads_bytes_max must be at least photo_bytes_max, or no large photo ever passes"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Given values win over the environment, and that over the file."""
+        file = os.environ.get(FILE_VARIABLE)
+        sources = (init_settings, env_settings)
+        return (*sources, TomlConfigSettingsSource(settings_cls, Path(file))) if file else sources
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings from the given values, the environment and the file that `UNIVERT_SETTINGS` names.
+
+    Args:
+        given: fields that win over all else; null leaves the field to the other sources.
+
+    Raises:
+        BadInputError: the file is missing or not TOML, a key or variable is unknown (the message names the nearest),
+            or a value is wrong.
+    """
+    file = os.environ.get(FILE_VARIABLE)
+    if file:
+        _check_file(Path(file))
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in _NOT_OURS:
+            _check_name(name.removeprefix(PREFIX).lower(), f"environment variable {name}")
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"][:1])
+        if first["type"] == "missing":
+            raise BadInputError(
+                f"settings: {name} is missing; give it, or set {PREFIX}{name.upper()}"
+            ) from None
+        message = first["msg"].removeprefix("Value error, ")
+        shown = "" if name in ("api_keys", "") else f", got {first['input']!r}"
+        raise BadInputError(f"settings: {name + ': ' if name else ''}{message}{shown}") from None
+    except ValueError as error:  # an environment variable that should hold JSON does not
+        raise BadInputError(f"settings: {error}; write lists as JSON") from None
+
+
+def _check_file(path: Path) -> None:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: no such settings file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise BadInputError(f"{path}: not a readable TOML file: {error}") from None
+    for name in values:
+        _check_name(name, f"{path}: key {name}")
+
+
+def _check_name(name: str, where: str) -> None:
+    fields = list(Settings.model_fields)
+    if name in fields:
+        return
+    near = cast("list[str]", difflib.get_close_matches(name, fields, n=1, cutoff=0.5))
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
+    raise BadInputError(f"{where} is no setting of the service; {hint}")

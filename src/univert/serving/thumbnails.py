@@ -1,0 +1,97 @@
+"""Small pictures of indexed images: rendered anew, so that nothing but pixels leaves, and kept for a while."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from typing import Final
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+from univert.core.errors import BadInputError
+from univert.data.catalogue import uri_to_path
+from univert.data.decode import decode_rgb
+from univert.search.store import Picture, VectorIndex
+
+MEDIA_TYPE: Final = "image/webp"
+SIZE_PX_MIN: Final = 32
+SIZE_PX_MAX: Final = 1024
+SIZE_PX_DEFAULT: Final = 256
+
+_QUALITY: Final = 82
+_Key = tuple[int, str, int]
+
+
+class PictureGoneError(Exception):
+    """The index knows the image, but its picture cannot be had or read any more."""
+
+
+class Thumbnails:
+    """Thumbnails of an index's images, the last ones kept in memory. May be called from any thread.
+
+    Args:
+        cache_bytes: how much to keep.
+    """
+
+    def __init__(self, cache_bytes: int) -> None:
+        self._cache_bytes = cache_bytes
+        self._held_bytes = 0
+        self._kept: OrderedDict[_Key, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def kept(self, index: VectorIndex, item: str, size_px: int) -> bytes | None:
+        """The thumbnail if it was rendered lately."""
+        key = (index.version, item, size_px)
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def render(self, index: VectorIndex, item: str, size_px: int) -> bytes:
+        """The thumbnail of an image, as WebP without metadata.
+
+        Args:
+            index: the version that has the image.
+            item: the image's id.
+            size_px: the longer side; smaller pictures stay as they are.
+
+        Raises:
+            BadInputError: no such image in the index.
+            PictureGoneError: its picture is gone or damaged.
+        """
+        content = thumbnail(index.pictures([item])[0], size_px)
+        key = (index.version, item, size_px)
+        with self._lock:
+            self._held_bytes += len(content) - len(self._kept.pop(key, b""))
+            self._kept[key] = content
+            while self._held_bytes > self._cache_bytes and self._kept:
+                self._held_bytes -= len(self._kept.popitem(last=False)[1])
+        return content
+
+
+def thumbnail(picture: Picture, size_px: int) -> bytes:
+    """A picture of the index as a small WebP file.
+
+    Raises:
+        PictureGoneError: it is gone or damaged.
+    """
+    try:
+        rgb = decode_rgb(_content(picture), box_xyxy_px=picture.box_xyxy_px, draft_px=2 * size_px)
+    except (OSError, BadInputError) as error:
+        raise PictureGoneError(str(error)) from None
+    rgb.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", rgb.size, rgb.tobytes()).save(buffer, format="WEBP", quality=_QUALITY, method=2)
+    return buffer.getvalue()
+
+
+def _content(picture: Picture) -> bytes:
+    if picture.image is not None:
+        return picture.image
+    uri = picture.uri or ""
+    if urlsplit(uri).scheme != "file":  # the service fetches nothing, whatever an index says
+        raise BadInputError("the picture is not within reach")
+    return uri_to_path(uri).read_bytes()

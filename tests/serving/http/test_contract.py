@@ -1,0 +1,212 @@
+"""The HTTP contract, against a real process."""
+
+from __future__ import annotations
+
+import io
+import json
+from urllib.parse import quote
+
+import pytest
+from PIL import Image
+
+from tests.serving.conftest import PRODUCTS, picture
+from tests.serving.http.processes import ServerProcess, wait_until
+from univert.models.embedder import Embedder
+
+
+def test_search_finds_the_photo_itself(server: ServerProcess, photo: bytes, model: Embedder) -> None:
+    answer = server.search(photo, k="3")
+    assert answer.status == 200
+    found = answer.json()
+    assert set(found) == {"query", "identity", "hits", "index_version", "model", "took_ms"}
+    assert found["query"] == {"width_px": 48, "height_px": 40, "box_xyxy_px": None, "like": None}
+    assert found["model"] == model.fingerprint
+    assert len(found["hits"]) == 3
+    first = found["hits"][0]
+    assert (first["id"], first["vertical"], first["brand"]) == ("p4-1", "bags", "Maker & Sons")
+    assert first["distance"] == pytest.approx(0, abs=1e-4)
+    assert first["item"] == "/items/p4-1"
+    assert first["thumbnail"] == "/items/p4-1/thumbnail"
+    assert set(found["took_ms"]) == {"decode", "embed", "search", "identify", "total"}
+    assert found["took_ms"]["total"] >= found["took_ms"]["embed"] > 0
+
+
+def test_filters(server: ServerProcess, photo: bytes) -> None:
+    everything = server.search(photo, k="100").json()["hits"]
+    assert len(everything) == 2 * PRODUCTS
+    shoes = server.search(photo, k="100", vertical="shoes").json()["hits"]
+    assert {hit["vertical"] for hit in shoes} == {"shoes"}
+    both = server.search(photo, k="100", vertical=["shoes", "bags"], brand="Maker & Sons").json()["hits"]
+    assert len(both) == PRODUCTS
+    unlabelled = server.search(photo, filter='{"product": null}').json()["hits"]
+    assert {hit["id"] for hit in unlabelled} == {"p1-0", "p1-1"}
+
+
+def test_a_box_searches_with_a_part(server: ServerProcess) -> None:
+    left, right = (Image.open(io.BytesIO(picture(product, 0))).convert("RGB") for product in (4, 6))
+    both = Image.new("RGB", (96, 40))
+    both.paste(left, (0, 0))
+    both.paste(right, (48, 0))
+    buffer = io.BytesIO()
+    both.save(buffer, "PNG")
+    answer = server.search(buffer.getvalue(), box="48,0,200,40", k="1").json()
+    assert answer["query"]["box_xyxy_px"] == [48, 0, 96, 40]
+    assert answer["hits"][0]["id"] == "p6-0"
+
+
+def test_more_like_this(server: ServerProcess) -> None:
+    answer = server.search(like="p4-1", k="5").json()
+    assert answer["query"]["like"] == "p4-1"
+    assert answer["identity"] is None
+    assert len(answer["hits"]) == 5
+    assert "p4-1" not in {hit["id"] for hit in answer["hits"]}
+    assert answer["hits"][0]["id"] == "p4-0"
+    assert server.search(like="nothing").status == 404
+
+
+def test_embed(server: ServerProcess, photo: bytes, model: Embedder) -> None:
+    answer = server.request("POST", "/embed", photo=photo).json()
+    assert (answer["size"], answer["model"]) == (16, model.fingerprint)
+    assert answer["vector"] == pytest.approx(model.embed([photo])[0].tolist(), abs=1e-4)
+
+
+def test_orientation_is_applied_and_nothing_else_of_exif_survives(server: ServerProcess) -> None:
+    image = Image.open(io.BytesIO(picture(5, 0))).convert("RGB").resize((120, 80))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "a camera of mine"
+    turned, plain = io.BytesIO(), io.BytesIO()
+    image.rotate(90, expand=True).save(turned, "JPEG", exif=exif, quality=95)
+    image.save(plain, "JPEG", quality=95)
+    answers = [server.search(content.getvalue(), k="4").json() for content in (turned, plain)]
+    assert [answer["query"]["width_px"] for answer in answers] == [120, 120]
+    assert answers[0]["hits"][0]["id"] == answers[1]["hits"][0]["id"]
+
+
+def test_items(server: ServerProcess) -> None:
+    item = server.request("GET", "/items/p4-1").json()
+    assert item["vertical"] == "bags"
+    assert item["thumbnail"] == "/items/p4-1/thumbnail"
+    assert "vector" not in item
+    assert "image" not in item
+    for path in ("/items/nobody", "/items/", "/items/a%2Fb", "/items/..%2F..%2Fetc%2Fpasswd", "/items/%00"):
+        answer = server.request("GET", path)
+        assert answer.status == 404, path
+        assert answer.json()["type"] == "/problems/not-found"
+
+
+def test_thumbnails(server: ServerProcess) -> None:
+    answer = server.request("GET", "/items/p4-1/thumbnail?size_px=32")
+    assert answer.headers["content-type"] == "image/webp"
+    assert Image.open(io.BytesIO(answer.body)).size == (32, 27)
+    tag = answer.headers["etag"]
+    again = server.request("GET", "/items/p4-1/thumbnail?size_px=32", headers={"If-None-Match": tag})
+    assert (again.status, again.body) == (304, b"")
+    boxed = server.request("GET", "/items/p3-1/thumbnail")
+    assert Image.open(io.BytesIO(boxed.body)).size == (24, 40)
+    assert server.request("GET", "/items/nobody/thumbnail").status == 404
+    assert server.request("GET", "/items/p4-1/thumbnail?size_px=5000").status == 422
+
+
+def test_verticals(server: ServerProcess) -> None:
+    answer = server.request("GET", "/verticals").json()
+    assert answer["images"] == 2 * PRODUCTS
+    assert {entry["name"]: entry["images"] for entry in answer["verticals"]} == {
+        "bags": PRODUCTS,
+        "shoes": PRODUCTS,
+    }
+    assert answer["brands"] == [{"name": "Maker & Sons", "images": PRODUCTS}]
+
+
+def test_health_ready_and_request_ids(server: ServerProcess) -> None:
+    assert server.request("GET", "/health").json() == {"status": "up"}
+    assert server.request("GET", "/ready").json() == {"status": "ready"}
+    mine = server.request("GET", "/verticals", headers={"X-Request-ID": "mine-1"})
+    assert mine.headers["x-request-id"] == "mine-1"
+    forged = server.request("GET", "/verticals", headers={"X-Request-ID": 'a"} {"level": "x'})
+    assert len(forged.headers["x-request-id"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "name"),
+    [
+        ("GET", "/nothing", 404, "not-found"),
+        ("GET", "/search", 405, "method-not-allowed"),
+        ("POST", "/items/p4-1", 405, "method-not-allowed"),
+        ("POST", "/search", 415, "unsupported-type"),
+        ("GET", "/problems/nothing", 404, "not-found"),
+        ("GET", "/static/../app.py", 404, "not-found"),
+        ("GET", "/static/..%2fapp.py", 404, "not-found"),
+        ("GET", "/static/index.html", 404, "not-found"),
+        ("BREW", "/search", 405, "method-not-allowed"),
+    ],
+)
+def test_errors_are_problem_details(
+    server: ServerProcess, method: str, path: str, status: int, name: str
+) -> None:
+    answer = server.request(method, path, body=b"" if method == "POST" else None)
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert set(problem) == {"type", "title", "status", "detail", "instance", "request_id"}
+    assert problem["type"] == f"/problems/{name}"
+    assert problem["status"] == status
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert server.request("GET", problem["type"]).status == 200
+
+
+def test_security_headers_and_the_page(server: ServerProcess) -> None:
+    page = server.request("GET", "/", headers={"Accept-Encoding": "gzip"})
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert page.headers["content-encoding"] == "gzip"
+    for answer in (page, server.request("GET", "/verticals"), server.request("GET", "/nothing")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert "access-control-allow-origin" not in answer.headers
+        assert "server" not in answer.headers
+
+
+def test_metrics_and_the_recall_monitor(server: ServerProcess, photo: bytes) -> None:
+    server.search(photo)
+
+    def values() -> dict[str, float]:
+        text = server.request("GET", "/metrics").body.decode()
+        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
+
+    wait_until(lambda: values()["univert_recall_count"] >= 1)
+    found = values()
+    assert found["univert_recall_sum"] == found["univert_recall_count"]
+    assert found["univert_index_images"] == 2 * PRODUCTS
+    assert found["univert_upload_bytes"] == 0
+    assert found["univert_queue_depth"] == 0
+    for stage in ("read", "decode", "embed", "search"):
+        assert found[f'univert_stage_seconds_count{{stage="{stage}"}}'] >= 1
+    assert found['univert_requests_total{method="POST",route="/search",status="200"}'] >= 1
+    assert found["univert_batch_size_count"] >= 1
+
+
+def test_logs_are_json_with_request_ids_and_without_the_clients_words(
+    server: ServerProcess, photo: bytes
+) -> None:
+    server.request(
+        "POST",
+        "/search",
+        photo=photo,
+        fields={"brand": "a secret wish"},
+        headers={"X-Request-ID": "to-be-logged"},
+    )
+    wait_until(lambda: any(line.get("request_id") == "to-be-logged" for line in server.lines))
+    (line,) = [line for line in server.lines if line.get("request_id") == "to-be-logged"]
+    assert (line["event"], line["route"], line["status"]) == ("request", "/search", 200)
+    assert line["index_version"] >= 1
+    assert set(line["stages_ms"]) >= {"read", "decode", "embed", "search"}
+    assert not any(entry.get("unstructured") for entry in server.lines)
+    assert "secret" not in json.dumps(server.lines)
+
+
+def test_an_id_with_slashes(server: ServerProcess) -> None:
+    answer = server.request("GET", f"/items/{quote('a/thumbnail', safe='')}")
+    assert answer.json()["detail"] == "no item 'a/thumbnail' in the index"

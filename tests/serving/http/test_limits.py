@@ -1,0 +1,199 @@
+"""Keys, rates, CORS, queues, deadlines and failures: applications in this process, each with settings of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from starlette.testclient import TestClient
+
+from tests.serving.served import Client
+from univert.core.errors import BadInputError
+from univert.search.writer import IndexWriter
+from univert.serving.app import create_app
+from univert.serving.security import new_key
+from univert.serving.settings import Settings
+
+SECRET, LINE = new_key("shop")
+
+
+def ask(client: TestClient, photo: bytes, **headers: str) -> Any:
+    return client.post("/search", files={"photo": ("a.png", photo)}, data={"k": "1"}, headers=headers)
+
+
+def loaded(client: TestClient) -> Any:
+    return client.app.state.service.loaded  # type: ignore[attr-defined]
+
+
+def test_api_keys(client: Client, photo: bytes) -> None:
+    with_keys = client(api_keys=(LINE, new_key("other")[1]))
+    for headers in ({}, {"X-API-Key": "wrong"}, {"Authorization": "Basic abc"}, {"X-API-Key": ""}):
+        answer = ask(with_keys, photo, **headers)
+        assert answer.status_code == 401
+        assert answer.json()["type"] == "/problems/unauthorised"
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert ask(with_keys, photo, **{"X-API-Key": SECRET}).status_code == 200
+    assert ask(with_keys, photo, Authorization=f"Bearer {SECRET}").status_code == 200
+    for path in ("/verticals", "/items/p4-1", "/items/p4-1/thumbnail", "/metrics"):
+        assert with_keys.get(path).status_code == 401, path
+        assert with_keys.get(path, headers={"X-API-Key": SECRET}).status_code == 200, path
+    for path in ("/", "/health", "/ready", "/openapi.json", "/problems/overloaded"):
+        assert with_keys.get(path).status_code == 200, path
+    assert "X-API-Key" in with_keys.get("/openapi.json").text
+    thumbnail = with_keys.get("/items/p4-1/thumbnail", headers={"X-API-Key": SECRET})
+    assert thumbnail.headers["cache-control"].startswith("private")
+
+
+def test_rates_are_kept_for_each_key(client: Client, photo: bytes) -> None:
+    second, line = new_key("second")
+    limited = client(api_keys=(LINE, line), rate_per_s=0.01, rate_burst=2)
+    answers = [ask(limited, photo, **{"X-API-Key": SECRET}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert 90 < int(answers[2].headers["retry-after"]) <= 100
+    assert answers[2].json()["type"] == "/problems/rate-limited"
+    assert ask(limited, photo, **{"X-API-Key": second}).status_code == 200
+    assert limited.get("/health").status_code == 200
+
+
+def test_cors_is_off_unless_an_origin_is_named(client: Client) -> None:
+    origin = {"Origin": "https://shop.example"}
+    asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "X-API-Key"}
+    closed = client()
+    assert "access-control-allow-origin" not in closed.get("/verticals", headers=origin).headers
+    assert closed.options("/search", headers=asked).status_code == 405
+    opened = client(cors_origins=("https://shop.example",), api_keys=(LINE,))
+    answer = opened.get("/verticals", headers={**origin, "X-API-Key": SECRET})
+    assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+    assert opened.options("/search", headers=asked).status_code == 200
+    other = opened.get("/verticals", headers={"Origin": "https://evil.example", "X-API-Key": SECRET})
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_a_full_queue_says_when_to_come_back(client: Client, photo: bytes) -> None:
+    narrow = client(queue_size=1, max_batch=1, max_wait_ms=0)
+    engine, go_on = loaded(narrow).engine, threading.Event()
+    run = loaded(narrow).answering._batcher._run
+
+    def slow(batch: np.ndarray) -> np.ndarray:
+        go_on.wait(10)
+        result: np.ndarray = run(batch)
+        return result
+
+    assert engine is not None
+    loaded(narrow).answering._batcher._run = slow
+    with ThreadPoolExecutor(6) as pool:
+        asked = [pool.submit(ask, narrow, photo) for _ in range(6)]
+        time.sleep(0.5)
+        go_on.set()
+        answers = [future.result() for future in asked]
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses == [200, 200, 503, 503, 503, 503]
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert refused.json()["type"] == "/problems/overloaded"
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_requests_beyond_the_number_are_refused_before_their_body(client: Client, photo: bytes) -> None:
+    one = client(requests_at_once=1)
+    go_on = threading.Event()
+    run = loaded(one).answering._batcher._run
+    loaded(one).answering._batcher._run = lambda batch: (go_on.wait(10), run(batch))[1]
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, one, photo)
+        time.sleep(0.2)
+        assert ask(one, photo).json()["type"] == "/problems/overloaded"
+        assert one.get("/health").status_code == 200
+        go_on.set()
+        assert first.result().status_code == 200
+
+
+@pytest.mark.parametrize("stage", ["network", "search"])
+def test_the_deadline_of_a_request(client: Client, photo: bytes, stage: str) -> None:
+    hasty = client(request_deadline_s=0.2)
+    answering = loaded(hasty).answering
+    if stage == "network":
+        run = answering._batcher._run
+        answering._batcher._run = lambda batch: (time.sleep(0.5), run(batch))[1]
+    else:
+        search = answering._searches._search
+        answering._searches._search = lambda *given: (time.sleep(0.5), search(*given))[1]
+    answer = ask(hasty, photo)
+    assert answer.status_code == 504
+    assert answer.json()["type"] == "/problems/deadline"
+
+
+def test_a_failure_of_our_own_tells_no_secrets(
+    client: Client, photo: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = client()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the password is hunter2")
+
+    loaded(broken).answering._searches._search = fail
+    answer = ask(broken, photo)
+    assert answer.status_code == 500
+    problem = answer.json()
+    assert problem["type"] == "/problems/internal"
+    assert "hunter2" not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    (line,) = [record for record in caplog.records if record.getMessage() == "failed"]
+    assert line.fields["request_id"] == problem["request_id"]  # type: ignore[attr-defined]
+    assert "hunter2" in str(line.exc_info[1])  # type: ignore[index]
+
+
+def test_not_ready_before_it_is_loaded(model_folder: Any, index: Any, photo: bytes) -> None:
+    settings = Settings(model=str(model_folder), index=str(index.path))
+    unstarted = TestClient(create_app(settings), raise_server_exceptions=False)
+    for answer in (unstarted.get("/ready"), ask(unstarted, photo), unstarted.get("/verticals")):
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "/problems/not-ready"
+        assert answer.headers["retry-after"] == "1"
+    assert unstarted.get("/health").status_code == 200
+
+
+def test_without_the_page(client: Client) -> None:
+    bare = client(page=False)
+    assert bare.get("/").status_code == 404
+    assert bare.get("/static/app.js").status_code == 404
+
+
+def test_an_index_that_another_model_made(model_folder: Any, tmp_path: Any) -> None:
+    vector = np.eye(1, 16, dtype=np.float32)
+    with IndexWriter.create(tmp_path / "index", size=16, model_fingerprint="another") as writer:
+        writer.append(vector, pa.table({"id": ["a"], "vertical": ["v"]}))
+        writer.publish()
+    settings = Settings(model=str(model_folder), index=str(tmp_path / "index"))
+    with pytest.raises(BadInputError, match="was made with model another"), TestClient(create_app(settings)):
+        pass
+
+
+def test_identity_with_a_calibration(client: Client, model_folder: Any, photo: bytes, tmp_path: Any) -> None:
+    from univert.serving.identity import AttributeCalibration, Calibration
+    from univert.serving.votes import FEATURES
+
+    plain = client()
+    fingerprint = loaded(plain).engine.fingerprint
+    certain = AttributeCalibration(
+        temperature=0.05, weights=(5.0, *(0.0 for _ in FEATURES)), precision=0.95, threshold=0.5
+    )
+    calibration = Calibration(
+        model_fingerprint=fingerprint, engine="onnx", neighbours=3, attributes={"vertical": certain}
+    )
+    calibration.save(tmp_path / "calibration.json")
+    naming = client(calibration=tmp_path / "calibration.json")
+    answer = ask(naming, photo).json()
+    assert len(answer["hits"]) == 1
+    assert answer["identity"]["vertical"]["value"] == "bags"
+    assert answer["identity"]["vertical"]["known"] is True
+    assert answer["identity"]["product"] == {"value": None, "confidence": 0.0, "known": False}
+    assert answer["identity"]["evidence"][0]["id"] == "p4-1"
+    shoes = naming.post("/search", files={"photo": photo}, data={"vertical": "shoes"}).json()
+    assert {hit["vertical"] for hit in shoes["hits"]} == {"shoes"}
+    assert shoes["identity"] == answer["identity"], "a filter narrows what is shown, not what it is"
+    assert naming.post("/search", files={"x": b""}, data={"like": "p4-1"}).status_code == 422

@@ -1,0 +1,76 @@
+"""The OpenAPI document holds for whatever can be sent: schemathesis makes requests from it and judges the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from schemathesis.checks import load_all_checks
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from tests.serving.http.processes import ServerProcess
+
+OPERATIONS = [
+    ("POST", "/search"),
+    ("POST", "/embed"),
+    ("GET", "/verticals"),
+    ("GET", "/items/{id}/thumbnail"),
+    ("GET", "/items/{id}"),
+    ("GET", "/health"),
+    ("GET", "/ready"),
+    ("GET", "/metrics"),
+    ("GET", "/problems/{name}"),
+]
+
+CAN_BE_WRONG = [("POST", "/search"), ("POST", "/embed"), ("GET", "/items/{id}/thumbnail")]
+"""Elsewhere every request that reaches the route is right."""
+
+
+@pytest.fixture(scope="module")
+def document(server: ServerProcess) -> Any:
+    load_all_checks()
+    return schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/openapi.json")
+
+
+def test_the_document_names_every_operation_with_an_example(server: ServerProcess) -> None:
+    document = server.request("GET", "/openapi.json").json()
+    found = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    assert found == set(OPERATIONS)
+    search = document["paths"]["/search"]["post"]
+    assert search["responses"]["200"]["content"]["application/json"]["example"]["hits"]
+    for status in ("400", "408", "413", "415", "422", "503", "504"):
+        assert search["responses"][status]["content"]["application/problem+json"]["examples"]
+
+
+CASES = [
+    *((*operation, GenerationMode.POSITIVE) for operation in OPERATIONS),
+    *((*operation, GenerationMode.NEGATIVE) for operation in OPERATIONS if operation in CAN_BE_WRONG),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "mode"), CASES)
+@pytest.mark.parametrize("examples", [10, pytest.param(300, marks=pytest.mark.slow)])
+def test_answers_are_as_documented(
+    document: Any, photo: bytes, method: str, path: str, mode: GenerationMode, examples: int
+) -> None:
+    strategy = document[path][method].as_strategy(generation_mode=mode)
+
+    @hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(case=strategy)
+    def check(case: Any) -> None:
+        if mode is GenerationMode.POSITIVE and isinstance(case.body, dict) and "photo" in case.body:
+            case.body["photo"] = photo
+        # What is asked for need not exist: an item, a vertical, the half of the photo that a box covers. And a form
+        # holds text alone: a brand that was meant to be wrong by being `true` is a brand called "true".
+        case.call_and_validate(excluded_checks=[positive_data_acceptance, negative_data_rejection])
+
+    check()

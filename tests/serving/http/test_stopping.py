@@ -1,0 +1,174 @@
+"""SIGTERM, a published version, and several workers: nothing that was accepted is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.serving.http.processes import ServerProcess, multipart, serving, wait_until
+from univert.models.embedder import Embedder
+from univert.search.lance_store import LanceIndex
+from univert.search.writer import IndexWriter
+
+CLIENTS = 8
+
+
+class Load(threading.Thread):
+    """A client with one open connection that asks on and on; counts what came of it."""
+
+    def __init__(
+        self, server: ServerProcess, photo: bytes, check: Callable[[bytes], None] | None = None
+    ) -> None:
+        super().__init__(daemon=True)
+        self.server, self.check = server, check
+        self.body, self.kind = multipart(photo, {"k": "24"})
+        self.outcomes: Counter[str] = Counter()
+        self.errors: list[BaseException] = []
+        self.enough = threading.Event()
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
+        with contextlib.closing(connection):
+            self.ask(connection)
+
+    def ask(self, connection: http.client.HTTPConnection) -> None:
+        while not self.enough.is_set():
+            fresh = connection.sock is None
+            try:
+                connection.request("POST", "/search", body=self.body, headers={"Content-Type": self.kind})
+                got = connection.getresponse()
+                content = got.read()
+                self.outcomes[str(got.status)] += 1
+                if self.check is not None and got.status == 200:
+                    self.check(content)
+                if got.getheader("connection") == "close":
+                    connection.close()
+            except ConnectionError as error:
+                if not fresh:
+                    self.errors.append(error)
+                self.outcomes["not taken"] += (
+                    1  # a new connection, refused or dropped from the system's queue
+                )
+                return
+            except BaseException as error:
+                self.errors.append(error)
+                return
+
+
+def stop_under_load(server: ServerProcess, photo: bytes, answered_before: int = 0) -> None:
+    loads = [Load(server, photo) for _ in range(CLIENTS)]
+    for load in loads:
+        load.start()
+    wait_until(lambda: all(sum(load.outcomes.values()) > 2 for load in loads), 30)
+    server.terminate()
+    wait_until(lambda: server.events("draining"))
+    status = server.request("GET", "/ready")
+    assert status.status == 503
+    assert status.json()["type"] == "/problems/not-ready"
+    server.wait()
+    for load in loads:
+        load.join(20)
+        assert not load.is_alive()
+        assert load.errors == []
+        assert set(load.outcomes) <= {"200", "not taken"}
+    taken = Counter(line["status"] for line in server.events("request") if line["route"] == "/search")
+    answered = answered_before + sum(load.outcomes["200"] for load in loads)
+    assert taken == {200: answered}, "what was taken was answered"
+    assert server.events("stopped")
+
+
+@pytest.mark.slow
+def test_workers_share_the_index_and_the_counts(model_folder: Path, index: LanceIndex, photo: bytes) -> None:
+    with serving(model_folder, index.path, workers=2, rate_per_s=0.001, rate_burst=40) as server:
+        wait_until(lambda: len(server.events("ready")) == 2, 60)
+        answers = [server.search(photo, k="1") for _ in range(41)]
+        assert Counter(answer.status for answer in answers) == {200: 40, 429: 1}
+        assert int(answers[-1].headers["retry-after"]) > 100
+        served_by = {line["process"] for line in server.events("request")}
+        assert len(served_by) == 2
+
+        def counted() -> bytes:
+            return server.request("GET", "/metrics").body
+
+        assert b'univert_requests_total{method="POST",route="/search",status="200"} 40.0' in counted()
+        assert b"univert_requests_in_flight 1.0" in counted()
+        victim = served_by.pop()
+        os.kill(victim, 9)
+        wait_until(lambda: len(server.events("ready")) == 3, 60)
+        assert b'univert_requests_total{method="POST",route="/search",status="200"} 40.0' in counted()
+        server.terminate()
+        assert server.wait() == 0
+
+
+def publish_over_and_over(
+    path: Path, model: Embedder, enough: threading.Event, versions: list[int], pause_s: float
+) -> None:
+    """Version after version, each marked as a whole: every image's style is the number of the round."""
+    with IndexWriter.open(path) as writer:
+        ids = [f"p{product}-{copy}" for product in range(12) for copy in range(2)]
+        vectors = np.stack([LanceIndex.open(path).vectors([name])[0] for name in ids])
+        for number in range(1_000):
+            table = pa.table(
+                {
+                    "id": ids,
+                    "vertical": ["bags", "shoes"] * 12,
+                    "style": [f"round {number}"] * len(ids),
+                }
+            )
+            writer.upsert(vectors, table)
+            versions.append(writer.publish())
+            if enough.wait(pause_s):
+                return
+
+
+@pytest.mark.parametrize("requests", [120, pytest.param(1_000, marks=pytest.mark.slow)])
+def test_publishing_while_requests_come_and_stopping_while_they_do(
+    model_folder: Path, index: LanceIndex, model: Embedder, photo: bytes, tmp_path: Path, requests: int
+) -> None:
+    path = tmp_path / "index"
+    shutil.copytree(index.path, path)
+    enough, published = threading.Event(), list[int]()
+    seen: list[tuple[int, frozenset[str]]] = []
+
+    def check(content: bytes) -> None:
+        answer = json.loads(content)
+        assert len(answer["hits"]) == 24
+        seen.append((answer["index_version"], frozenset(hit["style"] for hit in answer["hits"])))
+
+    with serving(model_folder, path, refresh_s=0.1, drain_s=0.5, max_batch=2) as server:
+        loads = [Load(server, photo, check) for _ in range(4)]
+        writer = threading.Thread(target=publish_over_and_over, args=(path, model, enough, published, 0.2))
+        for thread in (*loads, writer):
+            thread.start()
+        limit = time.monotonic() + 120
+        while len(seen) < requests and time.monotonic() < limit:
+            time.sleep(0.02)
+        for load in loads:
+            load.enough.set()
+        for load in loads:
+            load.join(20)
+            assert load.errors == []
+            assert set(load.outcomes) == {"200"}
+        enough.set()
+        writer.join(20)
+        stop_under_load(server, photo, len(seen))
+    assert len(seen) >= requests
+    assert len(published) > 2
+    versions = {version for version, _ in seen}
+    assert len(versions) > 2, "the service picked up new versions"
+    for version in versions:
+        styles = {styles for other, styles in seen if other == version}
+        assert len(styles) == 1, "one version, one content"
+        assert len(*styles) == 1, "no answer mixes two versions"

@@ -1,0 +1,67 @@
+"""Fixtures of the running service: a process for real requests, applications in this process for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.serving.http.processes import ServerProcess, serving
+from univert.models.embedder import Embedder
+from univert.search.lance_store import LanceIndex
+from univert.serving.app import create_app
+from univert.serving.onnx_export import ensure_onnx
+from univert.serving.settings import Settings
+
+SMALL_LIMITS: dict[str, Any] = {
+    "photo_bytes_max": 300_000,
+    "uploads_bytes_max": 3_000_000,
+    "photo_pixels_max": 4_000_000,
+    "body_deadline_s": 3,
+    "header_deadline_s": 1,
+    "drain_s": 0.3,
+    "recall_sample": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def model_folder(model: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("served") / "model"
+    model.save_pretrained(folder)
+    ensure_onnx(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(model_folder: Path, index: LanceIndex) -> Iterator[ServerProcess]:
+    with serving(model_folder, index.path, **SMALL_LIMITS) as started:
+        yield started
+
+
+Client = Callable[..., TestClient]
+
+
+@pytest.fixture
+def client(model_folder: Path, index: LanceIndex) -> Iterator[Client]:
+    """Clients of applications in this process, each with settings of its own."""
+    opened: list[TestClient] = []
+
+    def open_client(**settings: Any) -> TestClient:
+        given = {"model": str(model_folder), "index": str(index.path), "drain_s": 0, **settings}
+        opened.append(TestClient(create_app(Settings(**given)), raise_server_exceptions=False))
+        opened[-1].__enter__()
+        return opened[-1]
+
+    yield open_client
+    for one in opened:
+        one.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def photo() -> bytes:
+    from tests.serving.conftest import picture
+
+    return picture(4, 1)

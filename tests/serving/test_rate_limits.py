@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from univert.serving.rate_limits import RateLimits, retry_after
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("univert.serving.rate_limits.time", clock)
+    return clock
+
+
+def test_a_burst_then_the_rate(clock: Clock) -> None:
+    limits = RateLimits(rate_per_s=2, burst=3)
+    assert [limits.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
+    assert limits.take("b") == 0, "each client has its own"
+    clock.now += 0.5
+    assert [limits.take("a") for _ in range(2)] == [0, 0.5]
+    clock.now += 1000
+    assert [limits.take("a") for _ in range(4)] == [0, 0, 0, 0.5], "never more than a burst"
+    clock.now = 5.0  # a machine that restarted: its clock began anew
+    assert limits.take("a") == 0
+    limits.close()
+    assert retry_after(0.2) == 1
+
+
+def take_often(path: Path, count: int) -> int:
+    limits = RateLimits(rate_per_s=0.001, burst=50, path=path)
+    return sum(limits.take("shared") == 0 for _ in range(count))
+
+
+def test_processes_share_one_count(tmp_path: Path) -> None:
+    path = tmp_path / "rates"
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        allowed = pool.starmap(take_often, [(path, 40), (path, 40)])
+    assert sum(allowed) == 50

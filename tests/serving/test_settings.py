@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from univert.core.errors import BadInputError
+from univert.serving.security import new_key
+from univert.serving.settings import load_settings
+
+NEEDED = {"model": "runs/shop/unified", "index": "shop.index"}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("UNIVERT_"):
+            monkeypatch.delenv(name)
+
+
+def write(path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path.write_text(text)
+    monkeypatch.setenv("UNIVERT_SETTINGS", str(path))
+    return path
+
+
+def test_what_is_given_wins_over_the_environment_and_that_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "s.toml", 'model = "a"\nindex = "b"\nport = 1\nqueue_size = 7\n', monkeypatch)
+    monkeypatch.setenv("UNIVERT_PORT", "2")
+    monkeypatch.setenv("UNIVERT_INDEX", "s3://bucket/shop")
+    monkeypatch.setenv("UNIVERT_CORS_ORIGINS", '["https://shop.example"]')
+    settings = load_settings(index=None, port=3)
+    assert (settings.model, settings.index, settings.port, settings.queue_size) == (
+        "a",
+        "s3://bucket/shop",
+        3,
+        7,
+    )
+    assert settings.cors_origins == ("https://shop.example",)
+    assert settings.host == "127.0.0.1"
+    assert settings.api_keys == ()
+
+
+def test_unknown_names_are_errors_that_name_the_nearest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIVERT_QUEUE_SISE", "5")
+    with pytest.raises(BadInputError, match=r"UNIVERT_QUEUE_SISE .* did you mean queue_size"):
+        load_settings(**NEEDED)
+    monkeypatch.delenv("UNIVERT_QUEUE_SISE")
+    path = write(tmp_path / "s.toml", "worker = 2\n", monkeypatch)
+    with pytest.raises(BadInputError, match=rf"{path.name}: key worker .* did you mean workers"):
+        load_settings(**NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"port": 70_000}, "port: .*70000"),
+        ({"workers": 0}, "workers: .*0"),
+        ({"request_deadline_s": 0}, "request_deadline_s"),
+        ({"request_deadline_s": float("nan")}, "request_deadline_s"),
+        ({"engine": "tensorflow"}, "engine: .*onnx-int8"),
+        ({"recall_sample": 2}, "recall_sample"),
+        ({"uploads_bytes_max": 2_000}, "at least photo_bytes_max"),
+        ({"api_keys": ("shop:plain-text-key",)}, "univert key NAME"),
+        ({"api_keys": (new_key("a")[1], new_key("a")[1])}, "same name"),
+        ({"cors_origins": ("shop.example",)}, "no origin"),
+        ({"cors_origins": ("https://shop.example/path",)}, "no origin"),
+    ],
+)
+def test_bad_values(given: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        load_settings(**NEEDED, **given)
+
+
+def test_a_key_in_plain_text_is_not_shown_again() -> None:
+    with pytest.raises(BadInputError) as error:
+        load_settings(**NEEDED, api_keys=("shop:hunter2",))
+    assert "hunter2" not in str(error.value)
+
+
+def test_what_is_missing_or_not_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInputError, match=r"model is missing.*UNIVERT_MODEL"):
+        load_settings(index="b")
+    monkeypatch.setenv("UNIVERT_CORS_ORIGINS", "https://a")
+    with pytest.raises(BadInputError, match="JSON"):
+        load_settings(**NEEDED)
+    monkeypatch.delenv("UNIVERT_CORS_ORIGINS")
+    write(tmp_path / "s.toml", "model = ", monkeypatch)
+    with pytest.raises(BadInputError, match="not a readable TOML"):
+        load_settings(**NEEDED)
+    monkeypatch.setenv("UNIVERT_SETTINGS", str(tmp_path / "nowhere.toml"))
+    with pytest.raises(BadInputError, match="no such settings file"):
+        load_settings(**NEEDED)
