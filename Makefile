@@ -4,11 +4,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO_OUT ?= runs/demo
 
-.PHONY: help demo test lint bench setup clean
+.PHONY: help demo test lint audit bench setup clean
 help:
 	@echo "make demo   train, evaluate, report, index and search on the bundled sample (about 6 minutes on 2 cores)"
 	@echo "make test   the default tests"
-	@echo "make lint   ruff, mypy, import-linter"
+	@echo "make lint   ruff, mypy, import-linter, audit of the dependencies"
 	@echo "make bench  every figure the documentation quotes, into bench/results/"
 
 setup: $(READY)
@@ -36,8 +36,12 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/audit.py
 
-BENCHES := startup embed recall losses sample proxies verticals combine grow
+audit: $(READY)
+	$(BIN)/python tools/audit.py --needed
+
+BENCHES := startup embed recall losses sample proxies verticals combine grow clean_triplets engine search serving
 bench: $(READY)
 	@failed=; for name in $(BENCHES); do echo "== $$name"; $(BIN)/python bench/$$name.py || failed="$$failed $$name"; done; \
 	echo "glyphs need fonts first: see bench/glyphs.py"; test -z "$$failed" || { echo "not as wanted:$$failed"; exit 1; }

@@ -116,7 +116,8 @@ class Gate:
                 )
         if path == "/metrics":
             return
-        if self._rates is not None:
+        # a page of results asks for each of its thumbnails: they cost little, and are kept by the browser
+        if self._rates is not None and not path.endswith("/thumbnail"):
             wait_s = self._rates.take(record.key_name or (scope.get("client") or ("unknown", 0))[0])
             if wait_s:
                 raise busy(

@@ -23,7 +23,13 @@ PREFIX: Final = "UNIVERT_"
 FILE_VARIABLE: Final = "UNIVERT_SETTINGS"
 """The environment variable that names the TOML file."""
 
-_NOT_OURS: Final = (FILE_VARIABLE, "UNIVERT_RATE_FILE", "UNIVERT_INCEPTION_V2_WEIGHTS")
+_NOT_OURS: Final = (
+    FILE_VARIABLE,
+    "UNIVERT_RATE_FILE",
+    "UNIVERT_INCEPTION_V2_WEIGHTS",
+    "UNIVERT_CHROMIUM",
+    "UNIVERT_SCREENSHOTS",
+)
 _KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
