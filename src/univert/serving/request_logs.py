@@ -92,7 +92,7 @@ def log(level: int, event: str, *, failed: bool = False, **fields: Any) -> None:
 
 
 def logging_config(level: str) -> dict[str, Any]:
-    """The configuration for `logging.config`: this service's and the server's own lines in one form, to stdout."""
+    """The configuration for `logging.config`: every line in one form, to stdout."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -104,5 +104,8 @@ def logging_config(level: str) -> dict[str, Any]:
             "univert": {"handlers": ["lines"], "level": level.upper(), "propagate": False},
             "uvicorn": {"handlers": ["lines"], "level": "INFO", "propagate": False},
             "uvicorn.access": {"handlers": [], "level": "CRITICAL", "propagate": False},
+            # what is wrong with an upload is said to the client, not by the megabyte to the log
+            "python_multipart": {"level": "ERROR"},
         },
+        "root": {"handlers": ["lines"], "level": "WARNING"},
     }
