@@ -15,6 +15,8 @@ from univert.core.errors import BadInputError
 from univert.data.transforms import Preprocessing
 from univert.serving.engine import as_pixels, prepare_image
 
+onnxruntime.disable_telemetry_events()  # it would keep a database and a device id in the user's cache
+
 FORMAT: Final = "1"
 INPUT, OUTPUT = "images", "vectors"
 METADATA_PREFIX: Final = "univert."

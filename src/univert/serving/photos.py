@@ -120,7 +120,8 @@ def read_photo(
     wanted = detail_px
     if box_xyxy_px is not None:
         x0, y0, x1, y1 = box_xyxy_px
-        reduction = max(1, int(min(x1 - x0, y1 - y0)) // detail_px)
+        # twice the detail: a box's edges fall between the pixels of a reduced photo
+        reduction = max(1, int(min(x1 - x0, y1 - y0)) // (2 * detail_px))
         wanted = max(detail_px, shorter // reduction)
     try:
         rgb = decode_rgb(content, max_pixels=limits.pixels_max, draft_px=wanted)
