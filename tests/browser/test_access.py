@@ -75,6 +75,7 @@ def test_axe_finds_nothing_serious_at_any_width(new_visitor: NewVisitor, scheme:
 
 def test_the_keyboard_alone_is_enough(visitor: Visitor) -> None:
     page = visitor.open()
+    page.on("filechooser", lambda chooser: None)  # so that choosers are caught by the time Enter is pressed
     keyboard = page.keyboard
 
     def tab_to(selector: str, most: int = 60) -> None:
