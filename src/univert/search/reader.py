@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 from univert.search.lance_store import EXACT_ROWS, LanceIndex
 from univert.search.place import Place
@@ -13,7 +13,7 @@ from univert.search.place import Place
 _log = logging.getLogger(__name__)
 
 
-class IndexReader:
+class IndexReader(AbstractContextManager["IndexReader"]):
     """The published version of an index, whichever it is by now.
 
     A thread of its own looks for a newer version, makes it ready, and only then puts it in the place of the old one.
@@ -58,15 +58,7 @@ class IndexReader:
         first.warm()
         return cls(place, first, refresh_s, exact_rows)
 
-    def __enter__(self) -> IndexReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     @property

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import lance
@@ -26,7 +26,7 @@ from univert.search.writer_lock import WriterLock, lock_for_writing
 __all__ = ["IndexWriter", "Parts"]
 
 
-class IndexWriter:
+class IndexWriter(AbstractContextManager["IndexWriter"]):
     """The one writer of an index.
 
     It changes a working copy that no reader sees, and each change is on disk, whole, when the call returns. `publish`
@@ -102,15 +102,7 @@ class IndexWriter:
             raise
         return cls(place, lock, dataset, exact_rows)
 
-    def __enter__(self) -> IndexWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:

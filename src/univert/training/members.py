@@ -92,8 +92,11 @@ class Member:
         Narrower embeddings than the widest are filled up with zeros, as are the rows of images whose vertical is
         unknown, where only a vertical's model could embed them.
         """
+        name = f"member-{self.key}"
         compute = by_parts(lambda positions, _: self._rows(workshop, positions), ROWS_AT_ONCE)
-        return workshop.view_arrays(f"member-{self.key}", self.title, self.width, compute, views=0)
+        return workshop.once(
+            name, lambda: workshop.view_arrays(name, self.title, self.width, compute, views=0)
+        )
 
     def _rows(self, workshop: Workshop, positions: Positions) -> Rows:
         if not self.routed:
