@@ -19,7 +19,7 @@ from common import per_cent, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.data.catalogue import Catalogue
-from univert.evaluation.compare import Difference
+from univert.evaluation.compare import Difference, Figures
 from univert.evaluation.versions import GrowthFigures
 from univert.training.grow import grow
 from univert.training.pipeline import train
@@ -113,16 +113,16 @@ def cells(chains: list[Chain], split: str, number: int) -> str:
     figures = [chain[number - 1][split] for chain in chains]
     pairs = [originals(each, ADDED) for each in figures]
 
-    def of(function: Callable[[GrowthFigures], Difference | None]) -> list[Difference]:
-        return [difference for each in figures if (difference := function(each)) is not None]
+    def of(function: Callable[[GrowthFigures], Figures | None]) -> list[Difference]:
+        return [found["recall_at_1"] for each in figures if (found := function(each)) is not None]
 
     all_old = of(lambda each: each.old)
-    new = of(lambda each: each.kept.verticals[each.new_vertical]["recall_at_1"])
+    new = of(lambda each: each.kept.verticals[each.new_vertical])
     specialist = of(lambda each: each.specialist)
     merged = of(lambda each: each.old_merged)
     anew = of(lambda each: each.old_merged_reindexed)
     beside = of(lambda each: each.beside_new)
-    everything = of(lambda each: each.kept.merged["recall_at_1"])
+    everything = of(lambda each: each.kept.merged)
     return " | ".join(
         [
             per_cent([first for first, _ in pairs]),

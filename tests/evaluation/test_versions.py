@@ -13,6 +13,7 @@ from univert.core.tables import table_text
 from univert.evaluation.growth_table import growth_table
 from univert.evaluation.outcomes import query_outcomes
 from univert.evaluation.versions import GrowthFigures, growth_figures, version_outcomes
+from univert.training.growth_verdict import refusal_of
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -78,30 +79,75 @@ def test_one_version_is_plain_leave_one_out() -> None:
 def test_a_model_that_changed_nothing_lost_nothing() -> None:
     stored, _, _ = shop(0)
     found = figures(stored, stored)
-    assert found.lost() == {}
+    assert found.losses() == []
     assert found.unmeasured() == []
     assert found.kept.mean_within() == found.reindexed.mean_within() == 0
     assert found.nearness == {"bags": pytest.approx(1), "tops": pytest.approx(1)}
     assert found.old is not None
-    assert found.old.queries + found.kept.verticals["hats"]["recall_at_1"].queries == 64
+    old = found.old["recall_at_1"]
+    assert old.queries + found.kept.verticals["hats"]["recall_at_1"].queries == 64
     assert found.kept.merged["recall_at_1"].queries == 64
     for same in (found.old_merged, found.beside_new):
         assert same is not None
-        assert (same.queries, same.difference) == (found.old.queries, 0)
+        for one in same.values():
+            assert (one.queries, one.difference) == (old.queries, 0)
 
 
 def test_a_rotated_model_loses_all_and_indexing_anew_would_give_it_back() -> None:
     stored, _, _ = shop(0)
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(6, 6)))[0].astype(np.float32)
     found = figures(stored, stored @ rotation)
-    lost = found.lost()  # in bags too few products changed to be sure
-    assert list(lost) == ["tops", "all verticals merged", "old verticals merged"]
-    for was, anew in lost.values():
-        assert was.second == anew.first < was.first == anew.second
+    lost = {loss.gallery: loss for loss in found.losses()}
+    assert set(lost) == {
+        # in bags too few products changed to be sure
+        *("tops", "the old verticals, each within itself", "the old verticals merged"),
+        *("the old verticals' queries among all images", "all verticals merged"),
+    }
+    assert all(loss.certain for loss in lost.values())
+    for loss in lost.values():
+        assert loss.kept.second < loss.kept.first
+        if loss.reindexed is not None and loss.reindexed.metric == loss.kept.metric:
+            assert loss.kept.second == loss.reindexed.first < loss.reindexed.second == loss.kept.first
     assert found.kept.verticals["hats"]["recall_at_1"].difference == 0
     for name in ("bags", "tops"):
         kept, anew = found.kept.verticals[name]["recall_at_1"], found.reindexed.verticals[name]["recall_at_1"]
         assert kept.second < kept.first == anew.second
+
+
+def test_with_too_few_products_to_tell_any_loss_counts() -> None:
+    vectors, products, verticals = shop(0)
+    few = [None if vertical == "bags" and row >= 9 else product
+           for row, (product, vertical) in enumerate(zip(products, verticals, strict=True))]  # fmt: skip
+    new = vectors.copy()
+    new[:9] = -vectors[:9]  # the queries of three products
+    settings = {"products": few, "verticals": verticals, "resamples": 50}
+    found = growth_figures(
+        *("val", "hats"), stored=vectors, new=new, specialist=new[24:48], **settings, tolerance=0.01
+    )  # fmt: skip
+    losses = {loss.gallery: loss for loss in found.losses()}
+    assert [name for name, loss in losses.items() if not loss.certain] == ["bags"]
+    kept = losses["bags"].kept
+    assert (kept.verdict, kept.products, kept.least_p_value) == ("same", 3, 0.25)
+    assert kept.difference < -0.01
+    refusal = refusal_of(found)
+    assert refusal is not None
+    assert "bags lost " in refusal
+    assert "on 3 products, too few to tell from chance: label more" in refusal
+    with_all = growth_figures(
+        *("val", "hats"),
+        **{"stored": vectors, "new": new, "specialist": new[24:48], **settings, "products": products},
+    )
+    assert with_all.losses() == []  # three of eight products may be chance
+
+
+def test_a_significant_loss_of_either_metric_counts() -> None:
+    stored, _, _ = shop(0)
+    found = figures(stored, shaken(stored, 0.35))
+    assert {loss.kept.metric for loss in found.losses()} <= {"recall_at_1", "map_at_r"}
+    for loss in found.losses():
+        assert loss.kept.verdict == "worse"
+    by_map = [loss for loss in found.losses() if loss.kept.metric == "map_at_r"]
+    assert by_map, "Recall@1 of these stays within chance, MAP@R does not"
 
 
 def test_as_json_and_back_and_as_a_table() -> None:

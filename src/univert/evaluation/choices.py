@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from univert.evaluation.compare import Comparison, Difference
+from univert.evaluation.compare import METRIC_NAMES, Comparison, Difference
 from univert.evaluation.differences import (
-    METRIC_NAMES,
     DifferenceChart,
     DifferenceLine,
     chart,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from univert.evaluation.compare import METRICS, Difference
-from univert.evaluation.differences import METRIC_NAMES, interval_words, read_part
+from univert.evaluation.compare import METRIC_NAMES, METRICS, Difference
+from univert.evaluation.differences import interval_words, read_part
 from univert.evaluation.words import points
 
 _MODES = {

@@ -5,9 +5,8 @@ makes a query hard is the same for both. The difference of a figure over the que
 products at a time, since images of one product succeed and fail together.
 
 - The interval is the percentile interval of the bootstrap.
-- The p-value is two-sided, from the same resamples: twice the share of them on the far side of zero. It is never
-  below 2^(1 - n) for n products whose queries changed, the least that any test of signs on n products can give, so
-  that two or three products alone are never called significant.
+- The p-value is two-sided, by flipping the signs of whole products' changes. It is never below 2^(1 - n) for n
+  products, so that two or three products alone are never called significant.
 - Where there are several verticals, their p-values are corrected by Holm's method (Holm 1979): the chance that any
   of them is called different without being so stays below 1 - level. The merged gallery is a question of its own.
 - `worse` needs both: a significant difference, and one larger than the tolerance.
@@ -34,6 +33,8 @@ from univert.evaluation.significance import holm, sign_flip_p_value
 Metric = Literal["recall_at_1", "map_at_r"]
 Verdict = Literal["better", "same", "worse"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+METRIC_NAMES: dict[Metric, str] = {"recall_at_1": "R@1", "map_at_r": "MAP@R"}
+"""What people call the metrics."""
 MERGED = "merged"
 
 
@@ -67,6 +68,11 @@ class Difference:
     queries: int
     products: int
 
+    @property
+    def least_p_value(self) -> float:
+        """The smallest p-value that so few products can give: when each of them changes for the same side."""
+        return 2.0 ** (1 - self.products)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON; `from_dict` reads it back."""
         return dataclasses.asdict(self)
@@ -75,6 +81,10 @@ class Difference:
     def from_dict(cls, values: Mapping[str, Any]) -> Difference:
         """What `to_dict` gave, back again."""
         return cls(**values)
+
+
+Figures = dict[Metric, Difference]
+"""The differences of one gallery, by metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +98,8 @@ class Comparison:
         level: of intervals and of the tests (1 - level is the chance of a false alarm).
     """
 
-    merged: dict[Metric, Difference]
-    verticals: dict[str, dict[Metric, Difference]]
+    merged: Figures
+    verticals: dict[str, Figures]
     tolerance: float
     level: float
 
@@ -115,8 +125,8 @@ class Comparison:
         """
         try:
             return cls(
-                merged=_read(values["merged"]),
-                verticals={name: _read(figures) for name, figures in values["verticals"].items()},
+                merged=read_figures(values["merged"]),
+                verticals={name: read_figures(figures) for name, figures in values["verticals"].items()},
                 tolerance=float(values["tolerance"]),
                 level=float(values["level"]),
             )
@@ -222,7 +232,7 @@ def compare_pairs(
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
-) -> dict[str, dict[Metric, Difference]]:
+) -> dict[str, Figures]:
     """Compare outcomes on several galleries, their p-values corrected together, each metric by itself.
 
     Args:
@@ -236,7 +246,7 @@ def compare_pairs(
         BadInputError: the queries of a pair are not the same, or settings out of range.
     """
     settings = _Settings(tolerance=tolerance, level=level, resamples=resamples, seed=seed)
-    found: dict[str, dict[Metric, Difference]] = {name: {} for name in pairs}
+    found: dict[str, Figures] = {name: {} for name in pairs}
     # so that the smallest p-value there can be is still significant after the correction
     least = math.ceil(20 * len(pairs) / (1 - settings.level))
     settings = dataclasses.replace(settings, resamples=max(settings.resamples, least))
@@ -292,5 +302,6 @@ def _verdict(difference: float, p_adjusted: float, settings: _Settings) -> Verdi
     return "better" if difference > 0 else "worse"
 
 
-def _read(figures: Mapping[str, Any]) -> dict[Metric, Difference]:
+def read_figures(figures: Mapping[str, Any]) -> Figures:
+    """The differences of one gallery, out of their plain values."""
     return {metric: Difference.from_dict(figures[metric]) for metric in METRICS}

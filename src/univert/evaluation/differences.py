@@ -9,15 +9,12 @@ from typing import Any, TypeVar
 
 from univert.core.errors import BadInputError
 from univert.evaluation.charts import Scale
-from univert.evaluation.compare import Comparison, Difference, Metric, Verdict
+from univert.evaluation.compare import Comparison, Difference, Verdict
 from univert.evaluation.tables import SPECIALISTS, Row
 from univert.evaluation.words import count, points
 
 _STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 _MOST_TICKS = 6
-
-METRIC_NAMES: dict[Metric, str] = {"recall_at_1": "R@1", "map_at_r": "MAP@R"}
-"""What people call the metrics."""
 
 Part = TypeVar("Part")
 

@@ -10,14 +10,23 @@ The figures of an index that grows by a vertical, all leave-one-out:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from univert.evaluation.compare import Comparison, Difference, compare_outcomes, compare_pairs
+from univert.evaluation.compare import (
+    METRICS,
+    Comparison,
+    Difference,
+    Figures,
+    Metric,
+    compare_outcomes,
+    compare_pairs,
+    read_figures,
+)
 from univert.evaluation.inputs import Codes, Vectors, check_length, check_vectors, has_queries, label_codes
 from univert.evaluation.outcomes import (
     LabelledRows,
@@ -29,6 +38,23 @@ from univert.evaluation.outcomes import (
 from univert.evaluation.ranking import QueryOutcome, rank_queries
 
 _SINGLE = ("old", "old_merged", "old_merged_reindexed", "beside_new", "specialist", "new_merged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A gallery whose queries the new model serves worse than the stored vectors serve themselves.
+
+    Attributes:
+        gallery: its name.
+        kept: what was lost.
+        reindexed: what indexing all anew would make of it; null where that was not measured.
+        certain: whether chance is ruled out; else there are too few products to ever rule it out.
+    """
+
+    gallery: str
+    kept: Difference
+    reindexed: Difference | None
+    certain: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,35 +76,55 @@ class GrowthFigures:
         new_merged: deployed to new, the new vertical's queries in the gallery of all verticals.
         nearness: by old vertical, mean cosine of the new model's vectors with the stored ones.
 
-    Each of the single differences is null where there are no queries.
+    The single ones, by metric, are null where there are no queries.
     """
 
     split: str
     new_vertical: str
     kept: Comparison
     reindexed: Comparison
-    old: Difference | None
-    old_merged: Difference | None
-    old_merged_reindexed: Difference | None
-    beside_new: Difference | None
-    specialist: Difference | None
-    new_merged: Difference | None
+    old: Figures | None
+    old_merged: Figures | None
+    old_merged_reindexed: Figures | None
+    beside_new: Figures | None
+    specialist: Figures | None
+    new_merged: Figures | None
     nearness: dict[str, float]
 
-    def lost(self) -> dict[str, tuple[Difference, Difference]]:
-        """Where the new model is significantly worse in Recall@1.
+    def losses(self) -> list[Loss]:
+        """Where the new model loses: worse in Recall@1 or MAP@R by the paired comparison.
 
-        Returns:
-            by name of the gallery, what was lost and what indexing anew would gain.
+        Of a gallery with so few products that no loss could ever be significant, any loss of Recall@1 beyond the
+        tolerance counts: nothing shows that it is chance.
         """
-        kept = {name: figures["recall_at_1"] for name, figures in self.kept.verticals.items()}
-        anew = {name: figures["recall_at_1"] for name, figures in self.reindexed.verticals.items()}
-        kept["all verticals merged"] = self.kept.merged["recall_at_1"]
-        anew["all verticals merged"] = self.reindexed.merged["recall_at_1"]
-        if self.old_merged is not None and self.old_merged_reindexed is not None:
-            kept["old verticals merged"] = self.old_merged
-            anew["old verticals merged"] = self.old_merged_reindexed
-        return {name: (kept[name], anew[name]) for name in kept if kept[name].verdict == "worse"}
+        found = []
+        for gallery, kept, reindexed, among in self._galleries():
+            hopeless = kept["recall_at_1"].least_p_value * among >= 1 - self.kept.level
+            for metric in METRICS:
+                one = kept[metric]
+                uncertain = hopeless and metric == "recall_at_1" and one.difference < -self.kept.tolerance
+                if one.verdict == "worse" or uncertain:
+                    anew = None if reindexed is None else reindexed[metric]
+                    found.append(
+                        Loss(gallery=gallery, kept=one, reindexed=anew, certain=one.verdict == "worse")
+                    )
+                    break
+        return found
+
+    def _galleries(self) -> Iterator[tuple[str, Figures, Figures | None, int]]:
+        """Name, what is kept, what indexing anew gives, and with how many others it was corrected together."""
+        verticals = self.kept.verticals
+        for name, kept in verticals.items():
+            yield name, kept, self.reindexed.verticals[name], len(verticals)
+        pooled_ones = (
+            ("the old verticals, each within itself", self.old, None),
+            ("the old verticals merged", self.old_merged, self.old_merged_reindexed),
+            ("the old verticals' queries among all images", self.beside_new, None),
+            ("all verticals merged", self.kept.merged, self.reindexed.merged),
+        )
+        for name, pooled_one, anew in pooled_ones:
+            if pooled_one is not None:
+                yield name, pooled_one, anew, 1
 
     def unmeasured(self) -> list[str]:
         """The verticals without any query, about which nothing can be said."""
@@ -87,8 +133,8 @@ class GrowthFigures:
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON; `from_dict` reads it back."""
 
-        def plain(difference: Difference | None) -> dict[str, Any] | None:
-            return None if difference is None else difference.to_dict()
+        def plain(figures: Figures | None) -> dict[Metric, Any] | None:
+            return None if figures is None else {metric: one.to_dict() for metric, one in figures.items()}
 
         return {
             "split": self.split,
@@ -102,9 +148,7 @@ class GrowthFigures:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GrowthFigures:
         """What `to_dict` gave, back again."""
-        single = {
-            name: None if values[name] is None else Difference.from_dict(values[name]) for name in _SINGLE
-        }
+        single = {name: None if values[name] is None else read_figures(values[name]) for name in _SINGLE}
         return cls(
             split=values["split"],
             new_vertical=values["new_vertical"],
@@ -236,11 +280,11 @@ def _pool_of(outcomes: Outcomes, names: list[str]) -> QueryOutcome | None:
 
 def _single(
     first: QueryOutcome | None, second: QueryOutcome | None, settings: Mapping[str, Any]
-) -> Difference | None:
-    """How Recall@1 differs between two outcomes of the same queries."""
+) -> Figures | None:
+    """How two outcomes of the same queries differ."""
     if first is None or second is None:
         return None
-    return compare_pairs({"": (first, second)}, **settings)[""]["recall_at_1"]
+    return compare_pairs({"": (first, second)}, **settings)[""]
 
 
 def _against_specialist(
@@ -248,7 +292,7 @@ def _against_specialist(
     new: Float[np.ndarray, "M D"],
     products: Any,
     settings: Mapping[str, Any],
-) -> Difference | None:
+) -> Figures | None:
     (codes,) = label_codes(products)
     if not has_queries(codes):
         return None

@@ -192,7 +192,7 @@ class _Growing:
         grown = self._grown(list(trained.values()), targets)
         record = workshop.remembered(
             "evaluation",
-            [grown.key, config.tolerance, config.resamples],
+            [grown.key, config.tolerance, config.resamples, "by metric"],
             lambda: self._measure(trained["specialist"], grown, targets.arrays),
         )
         workshop.describe(grown, card_figures(record))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from univert.evaluation.versions import GrowthFigures
+from univert.evaluation.compare import METRIC_NAMES
+from univert.evaluation.versions import GrowthFigures, Loss
 
 
 def refusal_of(figures: GrowthFigures | None) -> str | None:
@@ -21,12 +22,20 @@ def refusal_of(figures: GrowthFigures | None) -> str | None:
             f"no validation image of {', '.join(figures.unmeasured())} is a query, so nothing shows that all is well "
             "there; label two images of a product"
         )
-    lost = [
-        f"{name} lost {-100 * kept.difference:.1f} points of R@1 ({100 * kept.first:.1f} to "
-        f"{100 * kept.second:.1f}); indexing anew would give {100 * anew.second:.1f}"
-        for name, (kept, anew) in figures.lost().items()
-    ]
-    return "; ".join(lost) or None
+    return "; ".join(map(_in_words, figures.losses())) or None
+
+
+def _in_words(loss: Loss) -> str:
+    kept = loss.kept
+    text = (
+        f"{loss.gallery} lost {-100 * kept.difference:.1f} points of {METRIC_NAMES[kept.metric]} "
+        f"({100 * kept.first:.1f} to {100 * kept.second:.1f})"
+    )
+    if not loss.certain:
+        text += f" on {kept.products} products, too few to tell from chance: label more"
+    if loss.reindexed is not None:
+        text += f", and indexing anew would give {100 * loss.reindexed.second:.1f}"
+    return text
 
 
 def card_figures(record: Mapping[str, Any]) -> dict[str, float | int | str]:
@@ -42,8 +51,9 @@ def card_figures(record: Mapping[str, Any]) -> dict[str, float | int | str]:
             "old verticals, queries to the stored vectors": found.old,
             found.new_vertical: found.specialist,
         }
-        for name, difference in named.items():
-            if difference is not None:
+        for name, differences in named.items():
+            if differences is not None:
+                difference = differences["recall_at_1"]
                 before = "its specialist" if name == found.new_vertical else "the stored vectors themselves"
                 figures[f"{name}, recall_at_1, {split}"] = (
                     f"{difference.second:.3f} ({before}: {difference.first:.3f})"
