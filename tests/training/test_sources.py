@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.training.recipe import Recipe
-from univert.training.sources import CachedSource, ImageSource
+from univert.training.sources import CachedSource, ImageSource, MapSource
 from univert.training.workshop import Workshop
 
 
@@ -29,6 +30,52 @@ def test_cached_features_give_what_images_give(workshop: Workshop) -> None:
         found = cached.embed(embedder, positions, np.array(views))
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(found[0], found[3], atol=1e-4), "two views of one image should differ"
+
+
+@pytest.fixture
+def partial(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> Workshop:
+    return Workshop(Run(tmp_path), catalogue, replace(recipe, trunk="partial", partial_blocks=2))
+
+
+def test_maps_of_the_frozen_layers_give_what_images_give(partial: Workshop) -> None:
+    embedder = partial.new_embedder()
+    embedder.trainable("partial", partial_blocks=2)
+    maps, live = partial.source, ImageSource(partial.loader, views=2)
+    assert isinstance(maps, MapSource)
+    positions, views = np.flatnonzero(partial.is_train)[[5, 0, 9, 5]], np.array([1, 2, 0, 2])
+    for mode in (False, True):
+        embedder.train(mode)
+        expected = live.embed(embedder, positions, views)
+        torch.testing.assert_close(maps.embed(embedder, positions, views), expected, atol=5e-3, rtol=5e-2)
+    gradients = []
+    for source in (live, maps):
+        embedder.eval().zero_grad()
+        source.embed(embedder, positions, views)[:, 0].sum().backward()
+        last = embedder.trunk.last_stages(2)
+        assert all(one.grad is not None for one in last)
+        gradients.append(torch.cat([one.grad.flatten() for one in last if one.grad is not None]))
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.999
+
+
+def test_maps_are_only_kept_where_they_fit(partial: Workshop, tmp_path: Path) -> None:
+    for changed in (
+        {"maps_gb": 0.0},
+        {"maps_gb": 1e-6},
+        {"trunk": "full"},
+    ):
+        recipe = replace(partial.recipe, **changed)  # type: ignore[arg-type]
+        assert isinstance(Workshop(Run(tmp_path), partial.catalogue, recipe).source, ImageSource)
+    tokens = replace(partial.recipe.model, base_network="timm/test_vit", image_size_px=160)
+    recipe = replace(partial.recipe, model=tokens)  # not a plain sequence of modules
+    assert isinstance(Workshop(Run(tmp_path), partial.catalogue, recipe).source, ImageSource)
+
+
+def test_maps_are_refused_to_a_model_with_another_front(partial: Workshop) -> None:
+    embedder = partial.new_embedder().eval()
+    with torch.no_grad():
+        next(embedder.trunk.parameters()).mul_(1.01)
+    with pytest.raises(BadInputError, match="maps_gb = 0"):
+        partial.source.embed_all(embedder, np.arange(3))
 
 
 def test_prefetching_changes_nothing(workshop: Workshop) -> None:

@@ -108,6 +108,7 @@ class Ensemble:
         distortion: what reducing the joined targets to one size costs, (name, value).
         metric: by which they were judged, for people; null where nothing was compared.
         chart: the scale of the members' lines.
+        learned_from: whether the run's model learned from them.
     """
 
     members: tuple[Member, ...]
@@ -115,6 +116,7 @@ class Ensemble:
     distortion: tuple[tuple[str, str], ...]
     metric: str | None
     chart: DifferenceChart
+    learned_from: bool
 
 
 def read_choice(results: Mapping[str, Any]) -> Choice | None:
@@ -204,4 +206,5 @@ def _ensemble(values: Mapping[str, Any]) -> Ensemble:
         ),
         metric=next((METRIC_NAMES[one.metric] for one in differences if one is not None), None),
         chart=chart(lines, scale, tolerance=tolerance),
+        learned_from=bool(values.get("learned_from", True)),
     )

@@ -17,6 +17,9 @@ from univert.evaluation.thumbnails import Atlas, atlas, thumbnails
 if TYPE_CHECKING:
     from univert.data.catalogue import Catalogue
 
+TARGETS = "Learning targets"
+"""What the first panel shows, where nobody says otherwise."""
+
 POINTS = 3000
 """The most images on the map: 9 s of t-SNE for each of the two layouts on one core, and 3 MB of pictures."""
 
@@ -82,6 +85,7 @@ def map_section(
     vectors: npt.NDArray[np.float32],
     *,
     targets: npt.NDArray[np.float32] | None = None,
+    targets_title: str = TARGETS,
     seed: int = 0,
 ) -> MapSection | None:
     """Sample images, lay them out with t-SNE, and gather their names and pictures; null without images.
@@ -91,6 +95,7 @@ def map_section(
         columns: its names.
         vectors: (N, D) unit vectors of the model.
         targets: (N, D2) learning targets of the same rows, for a second panel; its layout starts from the first's.
+        targets_title: what they are called.
         seed: of the sample and t-SNE.
     """
     if not len(catalogue):
@@ -99,7 +104,7 @@ def map_section(
     many = sample_for_map(
         columns.vertical, columns.product, per_vertical=A_VERTICAL, total=MEASURED, seed=seed
     )
-    named = {} if targets is None else {"Learning targets": targets}
+    named = {} if targets is None else {targets_title: targets}
     named["Unified embeddings" if named else "Embeddings"] = vectors
     verticals = [columns.vertical[row] for row in rows]
     names = sorted(set(verticals))

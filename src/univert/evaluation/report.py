@@ -22,7 +22,7 @@ from univert.evaluation.choices import read_choice, read_ensemble
 from univert.evaluation.combinations import read_combination
 from univert.evaluation.differences import read_comparisons
 from univert.evaluation.gallery import Columns, failures, retrieval_groups
-from univert.evaluation.mapdata import map_section
+from univert.evaluation.mapdata import TARGETS, map_section
 from univert.evaluation.summary import ladder, stats, vertical_plot
 from univert.evaluation.tables import Row, comparison_table, read_rows, vertical_table
 from univert.evaluation.verdict import verdict
@@ -46,6 +46,7 @@ def write_report(
     vectors: npt.NDArray[np.float32],
     *,
     targets: npt.NDArray[np.float32] | None = None,
+    targets_title: str = TARGETS,
     seed: int = 0,
 ) -> None:
     """Write the report of a run as one HTML file that needs no network and nothing beside it.
@@ -62,6 +63,7 @@ def write_report(
         targets: (N, D2) learning targets of the same rows, by the specialists of the images' true verticals, alone or
             with whatever joins them. They are drawn beside the model's embeddings (Unified FIG. 3); null leaves
             them out.
+        targets_title: what they are called.
         seed: of everything sampled: queries, points of the map, t-SNE.
 
     Raises:
@@ -92,7 +94,9 @@ def write_report(
             "ensemble": read_ensemble(results),
             "combination": read_combination(results),
             "panels": training_panels(results.get("curves") or {}),
-            "map": map_section(catalogue, columns, vectors, targets=targets, seed=seed),
+            "map": map_section(
+                catalogue, columns, vectors, targets=targets, targets_title=targets_title, seed=seed
+            ),
             "groups": retrieval_groups(catalogue, columns, vectors, seed=seed),
             "failures": failures(catalogue, columns, vectors, seed=seed),
             "recipe": results.get("recipe_toml") or "",

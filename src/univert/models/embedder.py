@@ -102,11 +102,16 @@ class Embedder(nn.Module):
         Returns:
             (B, feature_size).
         """
+        features: Tensor = self.pooling(self.trunk(self.normalise(images)))
+        return features
+
+    def normalise(
+        self, images: UInt8[Tensor, "B 3 S S"] | Float[Tensor, "B 3 S S"]
+    ) -> Float[Tensor, "B 3 S S"]:
+        """Preprocessed images as the base network takes them; see `features`."""
         images = images.contiguous(memory_format=torch.channels_last)
         scale = self.pixel_scale / 255 if images.dtype == torch.uint8 else self.pixel_scale
-        normalised = torch.mul(images, scale).add_(self.pixel_shift)
-        features: Tensor = self.pooling(self.trunk(normalised))
-        return features
+        return torch.mul(images, scale).add_(self.pixel_shift)
 
     @torch.inference_mode()
     def inference_features(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B F"]:

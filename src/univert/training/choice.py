@@ -11,6 +11,7 @@ import numpy as np
 
 from univert.core.files import publishing
 from univert.evaluation.compare import Comparison, compare_vectors
+from univert.training.members import Member
 from univert.training.views import Positions
 from univert.training.workshop import Trained, Workshop
 
@@ -27,6 +28,7 @@ class Candidate:
         model: the model.
         image_presentations: shown in training, its own and those of the models it learned from.
         seconds: of training, likewise.
+        members: those of its learning targets; none for a model that learned from labels alone.
     """
 
     key: str
@@ -34,6 +36,7 @@ class Candidate:
     model: Trained
     image_presentations: int
     seconds: float
+    members: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

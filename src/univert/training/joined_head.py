@@ -19,20 +19,25 @@ from torch import Tensor, nn
 
 from univert.models.embedder import Embedder
 from univert.models.head import Head
+from univert.training.sources import Source
 from univert.training.target_map import TargetMap
 from univert.training.views import Positions
-from univert.training.workshop import Workshop
+from univert.training.workshop import Trained, Workshop
 
 FIT_IMAGES = 2_000
 """Norms and the statistics of the batch normalisation are taken from at most so many training images."""
 
-Part = tuple[Head, Float[np.ndarray, "W D"]]
+Part = tuple[Embedder, Float[np.ndarray, "W D"]]
+HeadPart = tuple[Head, Float[np.ndarray, "W D"]]
 
 
 def joined_embedder(
     workshop: Workshop, targets: TargetMap, images: Positions, *, batch_norm: bool
 ) -> Embedder | None:
     """An embedder whose head joins those of the members, or null where there is nothing to join.
+
+    Where the base network learns, each member has its own, and heads of several cannot be joined: then the base network
+    and the head are those of the one member that did best on the validation split.
 
     Args:
         workshop: the run.
@@ -41,43 +46,67 @@ def joined_embedder(
         batch_norm: of the unified model.
 
     Returns:
-        the embedder; null if the base network learns, fewer than two models embed most of the verticals, or
-        one of them has another number of hidden layers than one.
+        the embedder; null if fewer than two models embed most of the verticals (where the base network learns: none
+        does), or one of them has another number of hidden layers than one.
     """
-    parts = _parts(targets)
-    if (
-        workshop.recipe.trunk != "frozen"
-        or len(parts) < 2
-        or any(len(_hidden(head)) != 1 for head, _ in parts)
-    ):
+    frozen = workshop.recipe.trunk == "frozen"
+    parts = _parts(targets) if frozen else _best_part(targets)
+    if len(parts) < (2 if frozen else 1) or any(len(_hidden(model)) != 1 for model, _ in parts):
         return None
-    width = sum(_hidden(head)[0].out_features for head, _ in parts)
+    width = sum(_hidden(model)[0].out_features for model, _ in parts)
     embedder = workshop.new_embedder(batch_norm=batch_norm, size=targets.size, hidden_sizes=(width,))
+    if not frozen:
+        embedder.trunk.load_state_dict(parts[0][0].trunk.state_dict())
+        embedder.pooling.load_state_dict(parts[0][0].pooling.state_dict())
     positions = images[:: math.ceil(len(images) / FIT_IMAGES)]
-    features = workshop.source.load(positions, np.zeros(len(positions), np.int64))
     assert isinstance(embedder.head, Head)
     with torch.no_grad():
-        _join(embedder.head, parts, features.to(embedder.device))
+        heads = [(model.head, matrix) for model, matrix in parts if isinstance(model.head, Head)]
+        _join(embedder.head, heads, _features(workshop.source, embedder.eval(), positions))
     return embedder
 
 
+def _features(source: Source, embedder: Embedder, positions: Positions) -> Float[Tensor, "N F"]:
+    found = []
+    for start in range(0, len(positions), source.batch_size):
+        part = positions[start : start + source.batch_size]
+        inputs = source.load(part, np.zeros(len(part), np.int64)).to(embedder.device)
+        found.append(source.pooled(embedder, inputs))
+    return torch.cat(found)
+
+
 def _parts(targets: TargetMap) -> list[Part]:
-    """The heads that are joined: of models that embed most of the verticals, with their mean matrix."""
-    parts = []
+    """The models whose heads are joined: those that embed most of the verticals, with their mean matrix."""
+    return [(embedder, matrix) for embedder, matrix, _ in _broad(targets)]
+
+
+def _best_part(targets: TargetMap) -> list[Part]:
+    """The one of them that did best on the validation images, if any."""
+    scored = [
+        (model.record["best_score"] or 0.0, embedder, matrix) for embedder, matrix, model in _broad(targets)
+    ]
+    best = max(scored, key=lambda one: one[0], default=None)
+    return [] if best is None else [best[1:]]
+
+
+def _broad(targets: TargetMap) -> list[tuple[Embedder, Float[np.ndarray, "W D"], Trained]]:
+    """The models that embed most of the verticals and have a head, with their mean matrix."""
+    found = []
     for member, matrices in zip(targets.members, targets.matrices, strict=True):
         for model in member.distinct:
             own = [number for number, other in enumerate(member.models) if other.key == model.key]
-            head = member.embedders[own[0]].head
-            if 2 * len(own) > len(member.models) and isinstance(head, Head):
-                parts.append((head, np.mean([matrices[number] for number in own], axis=0)))
-    return parts
+            embedder = member.embedders[own[0]]
+            if 2 * len(own) > len(member.models) and isinstance(embedder.head, Head):
+                found.append((embedder, np.mean([matrices[number] for number in own], axis=0), model))
+    return found
 
 
-def _hidden(head: Head) -> list[nn.Linear]:
-    return [layer for layer in head.first if isinstance(layer, nn.Linear)]
+def _hidden(model: Embedder) -> list[nn.Linear]:
+    assert isinstance(model.head, Head)
+    return [layer for layer in model.head.first if isinstance(layer, nn.Linear)]
 
 
-def _join(head: Head, parts: Sequence[Part], features: Float[Tensor, "N F"]) -> None:
+def _join(head: Head, parts: Sequence[HeadPart], features: Float[Tensor, "N F"]) -> None:
     """Fill a head with the hidden units of others, and with a linear map that sums what they give."""
     head.eval()
     linear, normalised = head.first[0], head.first[1]
@@ -86,9 +115,10 @@ def _join(head: Head, parts: Sequence[Part], features: Float[Tensor, "N F"]) -> 
     shift = torch.zeros(head.second.out_features, device=features.device)
     first = 0
     for part, matrix in parts:
-        units = slice(first, first + _hidden(part)[0].out_features)
-        linear.weight[units] = _hidden(part)[0].weight
-        own = part.first[1]
+        own_linear, own = part.first[0], part.first[1]
+        assert isinstance(own_linear, nn.Linear)
+        units = slice(first, first + own_linear.out_features)
+        linear.weight[units] = own_linear.weight
         for name in ("weight", "bias", "running_mean", "running_var"):
             getattr(normalised, name)[units] = getattr(own, name)
         weight, bias = _linear_part(part)

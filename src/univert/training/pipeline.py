@@ -104,8 +104,8 @@ def _results(
 ) -> dict[str, Any]:
     """The content of `evaluation.json`."""
     catalogue, unify = workshop.catalogue, workshop.recipe.unify
-    members = models.ensemble.members
-    distortion = distortion_of(workshop, members, unify.targets, unlabelled=unify.unlabelled)
+    chosen = models.choice.chosen
+    distortion = distortion_of(workshop, models.ensemble.members, unify.targets, unlabelled=unify.unlabelled)
     return {
         "format": 1,
         "split": "test",
@@ -125,7 +125,11 @@ def _results(
         "best_key": BEST,
         "combination": models.combination.to_dict(),
         "choice": models.choice.to_dict(),
-        "ensemble": {**models.ensemble.to_dict(), "distortion": distortion},
+        "ensemble": {
+            **models.ensemble.to_dict(),
+            "distortion": distortion,
+            "learned_from": chosen.members == models.ensemble.members,
+        },
         "comparisons": comparisons(test, rows),
         "recipe_toml": config_to_toml(workshop.recipe),
         "curves": {model.name: _curves(model) for model in trained},
@@ -182,14 +186,17 @@ def _report(workshop: Workshop, models: Models, best: Row, test: TestSplit, resu
     )
     if path.exists() and workshop.run.finished("report", inputs) is not None:
         return
-    unify = workshop.recipe.unify
-    targets = learning_targets(workshop, models.ensemble.members, unify.targets, unlabelled=unify.unlabelled)
+    unify, learned_from = workshop.recipe.unify, models.choice.chosen.members
+    targets = learning_targets(
+        workshop, learned_from or [models.own], unify.targets, unlabelled=unify.unlabelled
+    )
     write_report(
         path,
         results,
         workshop.catalogue.select(split="test", vertical=workshop.vertical_names),
         test.vectors(best),
         targets=targets.clean(test.positions),
+        targets_title="Learning targets" if learned_from else "Embeddings of the specialists",
         seed=workshop.recipe.seed,
     )
     workshop.run.finish("report", inputs, {})

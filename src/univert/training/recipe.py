@@ -265,9 +265,10 @@ class UnifyConfig:
         consistent: a target is the specialist's embedding of the very view that the model sees (augmented
             views then come from the finite `data.views`); off takes its embedding of the image as it is.
         batch_norm: a BatchNorm on the embedding, before the L2 norm.
-        start: the head that the training starts from. `members`: the heads of those members that embed most of the
-            verticals, side by side, and so as wide as they are together; it needs a frozen base network and two such
-            members, else it is `random`: a head as `model` says.
+        start: what the training starts from. `members`: the heads of those members that embed most of the verticals,
+            side by side, and so as wide as they are together; where the base network learns, base network and head of
+            that one of them which did best on the validation split. `random`, and where there are fewer than two such
+            members (one, where the base network learns): a head as `model` says on the untrained base network.
         start_rate: what `start = "members"` makes of the loop's learning rate: it has less to learn.
         loop: the training.
         polish: training on labels afterwards.
@@ -380,6 +381,8 @@ class Recipe:
         seed: of everything random. On one CPU the same seed gives the same weights.
         trunk: `frozen` (features cached: minutes on a laptop), `partial` (the last blocks learn), `full`.
         partial_blocks: how many of the base network's last blocks learn where `trunk` is `partial`.
+        maps_gb: what the frozen blocks before them make of each image and view is kept on disk if it takes no more than
+            so many gigabytes; else, or at 0, every step decodes its images and runs all of the network.
 
     Example:
         >>> Recipe().specialists.loss
@@ -389,6 +392,7 @@ class Recipe:
     seed: Annotated[int, Ge(0)] = 0
     trunk: Trunk = "frozen"
     partial_blocks: Count = 2
+    maps_gb: NotNegative = 8.0
     data: DataConfig = field(default_factory=DataConfig)
     model: EmbedderConfig = field(default_factory=EmbedderConfig)
     specialists: SpecialistsConfig = field(default_factory=SpecialistsConfig)

@@ -69,7 +69,7 @@ def comparison_rows(workshop: Workshop, models: Models) -> tuple[list[Row], list
     candidates = {candidate.key: candidate for candidate in models.candidates}
     for loss, model in models.joint.items():
         key, title = JOINT_ROWS[loss]
-        rows.append(_model_row(workshop, candidate_of(key, title, model, []), "all verticals at once"))
+        rows.append(_model_row(workshop, candidate_of(key, title, model), "all verticals at once"))
     plain = replace(recipe.unify, targets=TargetsConfig(align=False))
     aligned = replace(recipe.unify, targets=replace(recipe.unify.targets, align=True))
     variants = [
@@ -88,7 +88,7 @@ def comparison_rows(workshop: Workshop, models: Models) -> tuple[list[Row], list
             name = DOCUMENT if same else f"baselines/{key}"
             variant = train_unified(workshop, [own], name=name, config=config)
             trained.append(variant)
-            rows.append(_model_row(workshop, candidate_of(key, title, variant, own.distinct), note))
+            rows.append(_model_row(workshop, candidate_of(key, title, variant, [own]), note))
     for candidate in models.candidates:
         shown = candidate.key in ("unified_ensemble", "unified_polished")
         if shown and candidate is not models.choice.chosen:

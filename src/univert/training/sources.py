@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import concurrent.futures
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
+from univert.core.errors import BadInputError
 from univert.data.loading import ImageLoader
+from univert.models.base_networks.base import Split
 from univert.models.embedder import Embedder
 from univert.training.views import Compute, ViewArrays
 
@@ -35,8 +38,12 @@ class Source(ABC):
         """What a model of the run takes as input for some images, a row each."""
 
     @abstractmethod
+    def pooled(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B F"]:
+        """Pooled features of what `load` gave, with gradients to whatever of the base network learns."""
+
     def run(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B D"]:
         """Embeddings of what `load` gave, with gradients to whatever of the embedder learns."""
+        return embedder.project(self.pooled(embedder, inputs.to(embedder.device, non_blocking=True)))
 
     def embed(self, embedder: Embedder, positions: Positions, views: Positions) -> Float[Tensor, "B D"]:
         """Embeddings, with gradients to whatever of the embedder learns."""
@@ -89,10 +96,9 @@ class ImageSource(Source):
             return images
         return self._loader.load(positions, views)
 
-    def run(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B D"]:
-        """Embeddings by the whole network; see `Source.run`."""
-        vectors: Tensor = embedder(inputs.to(embedder.device, non_blocking=True))
-        return vectors
+    def pooled(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B F"]:
+        """Features by the whole base network; see `Source.pooled`."""
+        return embedder.features(inputs)
 
 
 class CachedSource(Source):
@@ -112,9 +118,89 @@ class CachedSource(Source):
         """Features; see `Source.load`."""
         return torch.from_numpy(self.features.gather(positions, views))
 
-    def run(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B D"]:
-        """Embeddings by the head; see `Source.run`."""
-        return embedder.project(inputs.to(embedder.device, non_blocking=True))
+    def pooled(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B F"]:
+        """What was loaded; see `Source.pooled`."""
+        return inputs
+
+
+class MapSource(Source):
+    """Reads the maps that a base network's frozen front gives, computed once per image and view, and runs the rest.
+
+    For a base network whose last stages learn. The maps are kept at half precision: embeddings are those of
+    `ImageSource` up to a thousandth.
+
+    Args:
+        maps: a flat row an image and view; see `map_rows`.
+        base: the network whose front made them.
+        stages: how many of the last stages learn.
+    """
+
+    batch_size = 2 * FEATURE_BATCH
+
+    def __init__(self, maps: ViewArrays, base: Embedder, stages: int) -> None:
+        self.views = maps.views
+        self._maps, self._base, self._stages = maps, base, stages
+        self._splits: weakref.WeakKeyDictionary[Embedder, Split] = weakref.WeakKeyDictionary()
+        self._shape = map_shape(base, stages)
+
+    def load(self, positions: Positions, views: Positions) -> Tensor:
+        """Maps at half precision; see `Source.load`."""
+        maps: Tensor = torch.from_numpy(self._maps.gather(positions, views))
+        return maps.view(-1, *self._shape)
+
+    def pooled(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B F"]:
+        """Features by the rest of the base network; see `Source.pooled`.
+
+        Raises:
+            BadInputError: the front of the embedder's base network is another one.
+        """
+        if embedder not in self._splits:
+            self._splits[embedder] = self._split(embedder)
+        maps = inputs.float().contiguous(memory_format=torch.channels_last)
+        features: Tensor = embedder.pooling(self._splits[embedder].back(maps))
+        return features
+
+    def _split(self, embedder: Embedder) -> Split:
+        split, own = split_of(embedder, self._stages), split_of(self._base, self._stages)
+        if split is None or own is None or not _equal(split.front, own.front):
+            raise BadInputError(
+                "the first layers of the model are not those of the run's base network, whose maps are kept; "
+                "set maps_gb = 0"
+            )
+        return split
+
+
+def split_of(embedder: Embedder, stages: int) -> Split | None:
+    """The base network before its last stages, and from there on; null if it cannot be split."""
+    return embedder.trunk.split(stages, embedder.config.image_size_px)
+
+
+def map_shape(base: Embedder, stages: int) -> tuple[int, ...]:
+    """Shape of what comes between the two parts of a base network, for one image."""
+    split = split_of(base, stages)
+    assert split is not None
+    size = base.config.image_size_px
+    with torch.inference_mode():
+        return tuple(split.front.eval()(torch.zeros(1, 3, size, size, device=base.device)).shape[1:])
+
+
+def map_rows(base: Embedder, loader: ImageLoader, stages: int) -> Compute:
+    """What computes those maps for images and views, flat, for `ViewArrays` to keep."""
+
+    def compute(positions: Positions, views: Positions) -> Iterator[np.ndarray]:
+        split = split_of(base.eval(), stages)
+        assert split is not None
+        with torch.inference_mode():
+            for images in loader.batches(positions, FEATURE_BATCH, views):
+                maps = split.front(base.normalise(images.to(base.device)))
+                yield maps.flatten(1).half().cpu().numpy()
+
+    return compute
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(first, second.to(first.device)) for first, second in pairs)
 
 
 def feature_rows(embedder: Embedder, loader: ImageLoader) -> Compute:

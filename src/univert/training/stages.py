@@ -72,10 +72,10 @@ def train_models(workshop: Workshop) -> Models:
     candidates: list[Candidate] = []
     if recipe.unify.way == "auto":
         for loss, model in joint.items():
-            candidates.append(candidate_of(*JOINT_ROWS[loss], model, []))
+            candidates.append(candidate_of(*JOINT_ROWS[loss], model))
     if recipe.unify.way != "ensemble":
         model = train_unified(workshop, [own], name=DOCUMENT, config=recipe.unify)
-        candidates.append(candidate_of("unified_specialists", _own_title(recipe), model, own.distinct))
+        candidates.append(candidate_of("unified_specialists", _own_title(recipe), model, [own]))
     ensemble = only_specialists(own)
     if recipe.unify.way != "specialists":
         ensemble = choose_members(workshop, own, individual, joint, base_presentations=base_presentations)
@@ -83,13 +83,13 @@ def train_models(workshop: Workshop) -> Models:
         if recipe.unify.way == "ensemble" or members != (own,):
             model = train_unified(workshop, members, name=ENSEMBLE, config=recipe.unify)
             title = f"Unified, from {len(members)} {'members' if len(members) > 1 else 'member'}"
-            candidates.append(candidate_of("unified_ensemble", title, model, _behind(members)))
+            candidates.append(candidate_of("unified_ensemble", title, model, members))
     members = ensemble.members
     if recipe.unify.polish.enabled:
         last = candidates[-1]
         model = polish(workshop, last.model, members, name=POLISHED, config=recipe.unify)
-        behind = [*_behind(members), last.model]
-        candidates.append(candidate_of("unified_polished", f"{last.title}, polished", model, behind))
+        title = f"{last.title}, polished"
+        candidates.append(candidate_of("unified_polished", title, model, members, begun=last.model))
     choice = choose(workshop, candidates)
     return Models(
         specialists=individual,
@@ -116,22 +116,26 @@ def _joint_losses(recipe: Recipe) -> list[LossName]:
     return [loss for loss in JOINT_ROWS if loss in wanted]
 
 
-def candidate_of(key: str, title: str, model: Trained, behind: list[Trained]) -> Candidate:
+def candidate_of(
+    key: str, title: str, model: Trained, members: Sequence[Member] = (), *, begun: Trained | None = None
+) -> Candidate:
     """A model with all that its training cost.
 
     Args:
         key: short name.
         title: for people.
         model: the model.
-        behind: the models it learned from.
+        members: of its learning targets.
+        begun: the model that its training went on from.
     """
-    together = [*behind, model]
+    together = [*_behind(members), *([begun] if begun else []), model]
     return Candidate(
         key=key,
         title=title,
         model=model,
         image_presentations=presentations(together),
         seconds=seconds_of(together),
+        members=tuple(members),
     )
 
 

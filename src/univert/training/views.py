@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float, Int64
 
 from univert.core.progress import progress_bar
@@ -31,7 +32,7 @@ def by_parts(rows_of: Callable[[Positions, Positions], Rows], size: int) -> Comp
 class ViewArrays:
     """What some function gives for each image as it is (view 0) and for augmented views of the training images.
 
-    One memory-mapped float32 file a view; a file appears when it is whole, and those already there are used
+    One memory-mapped file a view; a file appears when it is whole, and those already there are used
     again, so an interrupted computation goes on with the view it was at.
 
     Args:
@@ -42,6 +43,7 @@ class ViewArrays:
         views: augmented views each of them has.
         width: columns of a row.
         compute: gives rows; called for missing files alone.
+        dtype: of the files and of what `gather` gives: float32 or float16.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class ViewArrays:
         views: int,
         width: int,
         compute: Compute,
+        dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self.views, self.width = views, width
+        self.views, self.width, self.dtype = views, width, np.dtype(dtype)
         self._row = np.full(count, -1, np.int64)
         self._row[augmented] = np.arange(len(augmented))
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +69,7 @@ class ViewArrays:
             for view in missing:
                 temporary = paths[view].with_suffix(".partial")
                 shape = (len(rows[view]), width)
-                array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+                array = np.lib.format.open_memmap(temporary, mode="w+", dtype=self.dtype, shape=shape)
                 _reserve(temporary)
                 done = 0
                 for chunk in compute(rows[view], np.full(len(rows[view]), view, np.int64)):
@@ -83,7 +86,7 @@ class ViewArrays:
         Raises:
             IndexError: an augmented view of an image that has none.
         """
-        out = np.empty((len(positions), self.width), np.float32)
+        out = np.empty((len(positions), self.width), self.dtype)
         for view in np.unique(views):
             here = views == view
             rows = positions[here] if view == 0 else self._row[positions[here]]

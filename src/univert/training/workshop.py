@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int64
 
@@ -31,7 +33,16 @@ from univert.training.loop import Log, Task, fit
 from univert.training.objectives import Objective
 from univert.training.recipe import LoopConfig, Recipe
 from univert.training.router import Router
-from univert.training.sources import CachedSource, ImageSource, Source, feature_rows
+from univert.training.sources import (
+    CachedSource,
+    ImageSource,
+    MapSource,
+    Source,
+    feature_rows,
+    map_rows,
+    map_shape,
+    split_of,
+)
 from univert.training.views import Compute, ViewArrays, by_parts
 
 MIN_PRODUCTS = 2
@@ -151,13 +162,42 @@ class Workshop:
     def source(self) -> Source:
         """Embeddings for training: from cached features where the trunk is frozen, else from images."""
         if self.recipe.trunk != "frozen":
-            return ImageSource(self.loader, views=self.recipe.data.views)
+            live = ImageSource(self.loader, views=self.recipe.data.views)
+            return self._map_source() if self._keeps_maps else live
         name = f"features-{self.base_fingerprint}"
         compute = feature_rows(self.base, self.loader)
         return CachedSource(self.view_arrays(name, "features", self.base.feature_size, compute))
 
+    @cached_property
+    def _keeps_maps(self) -> bool:
+        """Whether a base network of which the last stages learn is fed with the maps of those before."""
+        recipe, stages = self.recipe, self.recipe.partial_blocks
+        if recipe.trunk != "partial" or not recipe.maps_gb or split_of(self.base, stages) is None:
+            return False
+        rows = len(self.catalogue) + recipe.data.views * int(self.is_train.sum())
+        return 2 * math.prod(map_shape(self.base, stages)) * rows <= recipe.maps_gb * 1e9
+
+    def _map_source(self) -> MapSource:
+        stages = self.recipe.partial_blocks
+        width = math.prod(map_shape(self.base, stages))
+        maps = self.view_arrays(
+            f"maps-{self.base_fingerprint}-{stages}",
+            "maps of the frozen layers",
+            width,
+            map_rows(self.base, self.loader, stages),
+            dtype=np.float16,
+        )
+        return MapSource(maps, self.base, stages)
+
     def view_arrays(
-        self, name: str, description: str, width: int, compute: Compute, *, views: int | None = None
+        self,
+        name: str,
+        description: str,
+        width: int,
+        compute: Compute,
+        *,
+        views: int | None = None,
+        dtype: npt.DTypeLike = np.float32,
     ) -> ViewArrays:
         """An array with a row for every image and training view, kept with the run; see `ViewArrays`.
 
@@ -167,6 +207,7 @@ class Workshop:
             width: of a row.
             compute: gives the rows.
             views: augmented views; null takes the recipe's.
+            dtype: see `ViewArrays`.
         """
         return ViewArrays(
             self.run.path / "cache" / f"{name}-{self._images_key}",
@@ -176,6 +217,7 @@ class Workshop:
             views=self.recipe.data.views if views is None else views,
             width=width,
             compute=compute,
+            dtype=dtype,
         )
 
     def remembered(self, stage: str, inputs: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -297,6 +339,8 @@ class Workshop:
         """
         recipe = config_to_mapping(self.recipe)
         shared = {key: recipe[key] for key in ("seed", "trunk", "partial_blocks", "data", "model")}
+        if self._keeps_maps:
+            shared["maps"] = "float16"
         key = fingerprint(
             univert.__version__, self.catalogue.fingerprint, self.base_fingerprint, shared, inputs
         )
