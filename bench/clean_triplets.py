@@ -27,7 +27,8 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.evaluation.compare import Comparison, Metric
 from univert.training.clean_triplets import FinetuneResult, finetune
-from univert.training.recipe import Recipe, SpecialistsConfig
+from univert.training.label_config import SpecialistsConfig
+from univert.training.recipe import Recipe
 from univert.training.specialists import label_lesson
 from univert.training.triplet_lesson import FinetuneConfig
 from univert.training.workshop import Trained, Workshop

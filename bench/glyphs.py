@@ -34,7 +34,8 @@ from univert.evaluation.evaluate import evaluate_vectors
 from univert.losses.registry import LossName
 from univert.models.config import EmbedderConfig
 from univert.models.embedder import Embedder
-from univert.training.recipe import DataConfig, EvaluationConfig, LoopConfig, Recipe, SpecialistsConfig
+from univert.training.label_config import LoopConfig, SpecialistsConfig
+from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 from univert.training.specialists import train_on_labels
 from univert.training.workshop import Trained, Workshop
 

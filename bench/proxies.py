@@ -35,7 +35,8 @@ from univert.evaluation.evaluate import evaluate_vectors
 from univert.evaluation.ranking import recall_at_k
 from univert.losses.registry import LOSSES, LossName, LossOption
 from univert.models.config import EmbedderConfig
-from univert.training.recipe import LoopConfig, Recipe, SpecialistsConfig
+from univert.training.label_config import LoopConfig, SpecialistsConfig
+from univert.training.recipe import Recipe
 from univert.training.specialists import label_lesson
 from univert.training.workshop import Workshop
 

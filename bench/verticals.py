@@ -33,14 +33,16 @@ from univert.core.run import Run
 from univert.evaluation.outcomes import query_outcomes
 from univert.evaluation.separation import separation
 from univert.training.ensemble import blind_targets
+from univert.training.label_config import SpecialistsConfig
 from univert.training.members import Member
 from univert.training.pipeline import train
-from univert.training.recipe import PolishConfig, Recipe, SpecialistsConfig, TargetsConfig, UnifyConfig
+from univert.training.recipe import Recipe
 from univert.training.router import trusted
 from univert.training.specialists import train_joint, train_on_labels, train_trial
 from univert.training.stages import Models, train_models
 from univert.training.targets import learning_targets
 from univert.training.unify import polish, train_unified, usable
+from univert.training.unify_config import PolishConfig, TargetsConfig, UnifyConfig
 from univert.training.workshop import Trained, Workshop
 
 HERE = Path(__file__).parent

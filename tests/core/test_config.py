@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from univert.core.config import config_from_mapping, config_from_toml, config_to_toml, read_settings
 from univert.core.errors import BadInputError
-from univert.training.recipe import LoopConfig, Recipe, SpecialistsConfig
+from univert.training.label_config import LoopConfig, SpecialistsConfig
+from univert.training.recipe import Recipe
 
 
 def test_an_empty_recipe_is_the_default() -> None:
@@ -52,6 +53,15 @@ def test_recipes_survive_the_file(
             {"unify": {"targets": {"align": False, "rounds": 2}}},
             "unify.targets.reference and rounds have no effect",
         ),
+        (
+            {"unify": {"way": "specialists", "budget": 2.0}},
+            'budget has no effect where unify.way is "specialists"',
+        ),
+        ({"unify": {"way": "specialists", "members": ["verticals"]}}, "unify.members has no effect"),
+        ({"unify": {"start": "random", "start_rate": 0.5}}, "unify.start_rate has no effect"),
+        ({"grow": {"neighbours_images": 9}}, "grow.neighbours_images has no effect"),
+        ({"partial_blocks": 3}, 'partial_blocks has no effect where trunk is "frozen"'),
+        ({"trunk": "full", "maps_gb": 1.0}, 'maps_gb has no effect where trunk is "full"'),
     ],
 )
 def test_mistakes_name_the_key_and_the_fix(values: dict[str, object], message: str) -> None:

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 import univert.losses
 from univert.core.errors import BadInputError
 from univert.losses.registry import LOSSES, LossName, make_loss
-from univert.training.recipe import SpecialistsConfig
+from univert.training.label_config import SpecialistsConfig
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -219,7 +219,8 @@ def test_killed_it_goes_on_to_the_same_weights(
 def test_a_learning_trunk_moves(
     trunk: Trunk, model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    config = replace(CONFIG, trunk=trunk, partial_blocks=1, loop=replace(LOOP, min_steps=3))
+    blocks = {"partial_blocks": 1} if trunk == "partial" else {}
+    config = replace(CONFIG, trunk=trunk, loop=replace(LOOP, min_steps=3), **blocks)
     finetune(model, catalogue, verified, tmp_path, config)
     old, new = weights(model), weights(tmp_path / "tuned")
     moved = [name for name in old if name.startswith("trunk.") and not old[name].equal(new[name])]

@@ -26,8 +26,9 @@ from univert.training.greedy import (
     greedy_groups,
     nearest_centroid,
 )
+from univert.training.label_config import LoopConfig
 from univert.training.probe import Probe
-from univert.training.recipe import LoopConfig, Recipe
+from univert.training.recipe import Recipe
 from univert.training.specialists import group_name, train_group, train_trial
 from univert.training.workshop import Workshop
 

@@ -17,9 +17,10 @@ from univert.training import ensemble as module
 from univert.training.ensemble import Ensemble, blind_targets, choose_members
 from univert.training.members import Member
 from univert.training.projection import unit
-from univert.training.recipe import Recipe, TargetsConfig, UnifyConfig
+from univert.training.recipe import Recipe
 from univert.training.specialists import presentations
 from univert.training.target_map import fit_target_map
+from univert.training.unify_config import TargetsConfig, UnifyConfig
 from univert.training.workshop import Trained, Workshop
 
 BASE = 200

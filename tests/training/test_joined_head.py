@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tests.training.shop import Shop
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
 from univert.training.joined_head import joined_embedder
 from univert.training.members import Member
 from univert.training.projection import unit
-from univert.training.recipe import TargetsConfig
+from univert.training.recipe import Recipe
+from univert.training.specialists import train_joint
 from univert.training.target_map import TargetMap, fit_target_map
 from univert.training.unify import train_unified
+from univert.training.unify_config import TargetsConfig
+from univert.training.workshop import Workshop
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +99,29 @@ def test_the_training_goes_on_from_there(shop: Shop, second: Member) -> None:
         train_unified(work, members, name="apart", config=apart).embedder.config.hidden_sizes
         == random.config.hidden_sizes
     )
+
+
+def test_where_the_base_network_learns_it_starts_from_the_member_that_did_best(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, trunk="partial", partial_blocks=1)
+    work = Workshop(Run(tmp_path), catalogue, recipe)
+    models = [train_joint(work, loss, 120) for loss in ("triplet", "proxy-nca")]
+    scored = [
+        replace(model, record=model.record | {"best_score": score})
+        for model, score in zip(models, (0.6, 0.7), strict=True)
+    ]
+    members = [Member(name=f"joint:{model.name}", title="", models=(model,)) for model in scored]
+    targets = fit_target_map(work, members, TargetsConfig())
+    everything = np.arange(len(catalogue))
+    joined = joined_embedder(work, targets, np.flatnonzero(work.is_train), batch_norm=True)
+    assert joined is not None
+    best = members[1].embedders[0]
+    for name, tensor in best.trunk.state_dict().items():
+        assert joined.trunk.state_dict()[name].equal(tensor)
+    assert joined.config.hidden_sizes == best.config.hidden_sizes
+    expected = unit(work.source.embed_all(best, everything) @ targets.matrices[1][0])
+    np.testing.assert_allclose(work.source.embed_all(joined, everything), expected, atol=1e-3)
 
 
 def test_it_learns_at_its_own_rate(shop: Shop, second: Member, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from tests.training.shop import Shop
 from univert.core.errors import BadInputError
 from univert.training.member_name import MemberName
 from univert.training.members import Member
-from univert.training.recipe import UnifyConfig
+from univert.training.unify_config import UnifyConfig
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from univert.data.catalogue import Catalogue
 from univert.evaluation.charts import training_panels
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.losses.proxy_nca_loss import ProxyNCALoss
+from univert.training.label_config import SpecialistsConfig
 from univert.training.objectives import DynamicObjective, LabelObjective, Objective, label_objective
 from univert.training.pipeline import _curves
-from univert.training.recipe import Recipe, SpecialistsConfig
+from univert.training.recipe import Recipe
 from univert.training.specialists import label_lesson, train_joint, train_on_labels
 from univert.training.workshop import Workshop
 

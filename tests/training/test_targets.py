@@ -16,9 +16,9 @@ from univert.training import target_map as module
 from univert.training.members import Member
 from univert.training.placement import simplex_size
 from univert.training.projection import fit_projection, unit
-from univert.training.recipe import TargetsConfig, UnifyConfig
 from univert.training.target_map import fit_target_map
 from univert.training.targets import distortion_of, learning_targets, vertical_weights
+from univert.training.unify_config import TargetsConfig, UnifyConfig
 from univert.training.workshop import Workshop
 
 SIZE = 8

@@ -24,18 +24,11 @@ from univert.training.combine_config import CombineConfig
 from univert.training.members import Member
 from univert.training.objectives import Objective, TargetObjective
 from univert.training.pipeline import train
-from univert.training.recipe import (
-    DataConfig,
-    EvaluationConfig,
-    PolishConfig,
-    PolishLabelsConfig,
-    PolishLoopConfig,
-    Recipe,
-    TargetsConfig,
-)
+from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 from univert.training.stages import POLISHED
 from univert.training.targets import learning_targets, vertical_weights
 from univert.training.unify import PolishObjective, polish, train_unified, usable
+from univert.training.unify_config import PolishConfig, PolishLabelsConfig, PolishLoopConfig, TargetsConfig
 from univert.training.workshop import Workshop
 
 UNSORTED = "unsorted"
@@ -148,7 +141,8 @@ def test_a_polished_model_is_kept_only_where_it_is_better(
 def test_each_way_trains_no_more_than_it_needs(
     catalogue: Catalogue, quick: Recipe, tmp_path: Path, way: str
 ) -> None:
-    recipe = unify(quick, way=way, members=("specialists", "joint:proxy-nca"), choose=False)
+    of_ensemble = {"members": ("specialists", "joint:proxy-nca"), "choose": False}
+    recipe = unify(quick, way=way, **(of_ensemble if way == "ensemble" else {}))
     result = train(catalogue, tmp_path, recipe, report=False)
     assert [row["key"] for row in result.results["rows"]] == ["base", "specialists", "unified"]
     models = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("model.safetensors")}

@@ -125,3 +125,20 @@ def _refuse_unknown_keys(cls: type[Any], values: dict[str, Any], where: str, pre
             raise BadInputError(f"{where}: unknown key {prefix}{key}; {hint}")
         if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
             _refuse_unknown_keys(typing.cast(type[Any], hints[key]), value, where, prefix=f"{prefix}{key}.")
+
+
+def refuse_without_effect(config: Any, names: Sequence[str], *, where: str, because: str) -> None:
+    """Refuse settings that differ from their defaults where nothing heeds them.
+
+    Args:
+        config: a dataclass.
+        names: of its fields.
+        where: the name of the config within the recipe, with a dot; empty for the recipe itself.
+        because: what makes them so, as in "where trunk is frozen".
+
+    Raises:
+        BadInputError: naming the first of them.
+    """
+    for each in dataclasses.fields(config):
+        if each.name in names and getattr(config, each.name) != each.default:
+            raise BadInputError(f"{where}{each.name} has no effect {because}; leave it out")

@@ -17,7 +17,7 @@ from univert.losses.miners.miner import Miner
 from univert.losses.miners.semi_hard_miner import SemiHardMiner
 from univert.losses.registry import compares_images
 from univert.models.embedder import Embedder
-from univert.training.recipe import MinerName, SpecialistsConfig
+from univert.training.label_config import MinerName, SpecialistsConfig
 from univert.training.remining import ReminingSampler, miner_of
 from univert.training.workshop import Workshop
 

@@ -24,9 +24,10 @@ from univert.core.progress import progress_bar
 from univert.data.samplers import Sampler, step_rng
 from univert.models.embedder import Embedder
 from univert.training.checkpoint import load_checkpoint, save_checkpoint
+from univert.training.label_config import LoopConfig
 from univert.training.objectives import Objective
 from univert.training.optimisers import Optimisers, parameter_groups, sparse_parameters
-from univert.training.recipe import LoopConfig, Trunk
+from univert.training.recipe import Trunk
 from univert.training.sources import Source
 
 LOG_EVERY_STEPS = 20

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from univert.proxies.bank import ProxyBank
 from univert.proxies.dynamic import forget_rows
-from univert.training.recipe import LoopConfig, OptimiserName
+from univert.training.label_config import LoopConfig, OptimiserName
 
 RMSPROP_SMOOTHING = 0.9
 

@@ -24,8 +24,8 @@ from univert.models.head import Head, l2_normalise
 from univert.training.batches import make_miner
 from univert.training.folds import Embed, Folds, outcomes_from_dict, outcomes_to_dict
 from univert.training.greedy import Group
+from univert.training.label_config import SpecialistsConfig
 from univert.training.optimisers import Optimisers, parameter_groups, sparse_parameters
-from univert.training.recipe import SpecialistsConfig
 from univert.training.sources import CachedSource
 from univert.training.specialists import group_loop, group_name, labelled_products
 from univert.training.workshop import Workshop

@@ -7,7 +7,8 @@ from typing import Literal
 from univert.data.transforms import Augmentation
 from univert.losses.registry import LOSSES, LossName, LossOption
 from univert.models.config import EmbedderConfig
-from univert.training.recipe import DataConfig, LoopConfig, Recipe, SpecialistsConfig
+from univert.training.label_config import LoopConfig, SpecialistsConfig
+from univert.training.recipe import DataConfig, Recipe
 
 ProtocolName = Literal["document", "modern"]
 

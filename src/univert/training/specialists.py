@@ -16,9 +16,9 @@ from univert.losses.mined_loss import MinedLoss
 from univert.losses.registry import LossName, compares_images, make_loss
 from univert.models.embedder import Embedder
 from univert.training.batches import label_sampler, make_miner
+from univert.training.label_config import LoopConfig, SpecialistsConfig, with_positives
 from univert.training.objectives import label_objective
 from univert.training.proxies import bounds_monitor, start_proxies
-from univert.training.recipe import LoopConfig, SpecialistsConfig, with_positives
 from univert.training.workshop import Lesson, Trained, Workshop
 
 

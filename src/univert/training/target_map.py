@@ -24,7 +24,7 @@ from univert.training.alignment import PCAReference, generalised_procrustes, ort
 from univert.training.members import Member
 from univert.training.placement import place_apart, simplex_size
 from univert.training.projection import Distortion, fit_projection, measure_distortion, unit
-from univert.training.recipe import TargetsConfig
+from univert.training.unify_config import TargetsConfig
 from univert.training.views import Positions, Rows
 from univert.training.workshop import Workshop
 

@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 from univert.core.files import fingerprint
 from univert.training.members import Member
-from univert.training.recipe import TargetsConfig
 from univert.training.router import trusted
 from univert.training.target_map import fit_target_map, map_inputs
+from univert.training.unify_config import TargetsConfig
 from univert.training.views import Positions, Rows, ViewArrays, by_parts
 from univert.training.workshop import Workshop
 

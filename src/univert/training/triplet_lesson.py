@@ -17,8 +17,9 @@ from univert.data.samplers import Positions, Sampler, UniformSampler
 from univert.data.triplets import CleanTriplets
 from univert.losses.target_l2_loss import target_l2_loss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
+from univert.training.label_config import Count, LoopConfig, NotNegative, Positive
 from univert.training.objectives import Objective
-from univert.training.recipe import Count, DataConfig, LoopConfig, NotNegative, Positive, Trunk
+from univert.training.recipe import DataConfig, Trunk
 
 EmbedViews = Callable[[Positions, Positions], Float[Tensor, "B D"]]
 """From positions and views to embeddings."""

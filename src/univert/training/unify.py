@@ -16,10 +16,10 @@ from univert.models.embedder import Embedder
 from univert.training.joined_head import joined_embedder
 from univert.training.members import Member
 from univert.training.objectives import EmbedAll, MovedRows, Objective, TargetObjective
-from univert.training.recipe import UnifyConfig
 from univert.training.specialists import label_lesson
 from univert.training.target_map import fit_target_map
 from univert.training.targets import learning_targets, vertical_weights
+from univert.training.unify_config import UnifyConfig
 from univert.training.views import Positions
 from univert.training.workshop import ROWS_AT_ONCE, Lesson, Trained, Workshop
 

@@ -29,9 +29,10 @@ from univert.evaluation.inputs import has_queries
 from univert.evaluation.ranking import map_at_r
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
+from univert.training.label_config import LoopConfig
 from univert.training.loop import Log, Task, fit
 from univert.training.objectives import Objective
-from univert.training.recipe import LoopConfig, Recipe
+from univert.training.recipe import Recipe
 from univert.training.router import Router
 from univert.training.sources import (
     CachedSource,

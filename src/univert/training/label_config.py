@@ -1,0 +1,138 @@
+"""How a model is trained on product labels: the loop, the loss, the proxies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
+
+from univert.core.errors import BadInputError
+from univert.losses.registry import LOSSES, LossName, LossOption, compares_images, make_loss
+
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Count = Annotated[int, Ge(1)]
+MinerName = Literal["none", "semi-hard", "hard", "distance-weighted"]
+OptimiserName = Literal["adamw", "rmsprop"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """One training: how long, how fast, when to stop.
+
+    Attributes:
+        epochs: passes over the training images (over the products, for P x K batches), at most.
+        min_steps: a small vertical gets more epochs, until it has this many steps.
+        batch_size: images a batch; for P x K batches, P = batch_size / images_per_product.
+        images_per_product: K of P x K batches; 1 draws images at random, whatever their product (for losses with
+            proxies).
+        optimiser: `adamw` or `rmsprop`; proxies with sparse gradients have a lazy Adam of their own.
+        decay: null lets the learning rates fall as a half cosine to zero after the warm-up; a number multiplies them
+            by it every `decay_every_steps` steps, smoothly.
+        decay_every_steps: see `decay`.
+        learning_rate: of the head.
+        trunk_learning_rate: of the base network, where it is not frozen.
+        proxy_learning_rate: of the proxies.
+        weight_decay: of weight matrices (AdamW); norms, biases and proxies have none.
+        warmup: share of the steps during which the learning rates rise from zero.
+        head_warmup: share of the steps during which the head alone learns.
+        clip_norm: largest length of the model's gradient; proxies are not clipped.
+        evaluations: how often the validation images are looked at over the whole training.
+        patience: stop after this many looks without a better one.
+        checkpoint_every_steps: how much work a kill can cost.
+    """
+
+    epochs: Count = 40
+    min_steps: Count = 240
+    batch_size: Annotated[int, Ge(4)] = 128
+    images_per_product: Count = 4
+    optimiser: OptimiserName = "adamw"
+    decay: Annotated[float, Interval(gt=0, le=1)] | None = None
+    decay_every_steps: Count | None = None
+    learning_rate: Positive = 1e-3
+    trunk_learning_rate: Positive = 1e-4
+    proxy_learning_rate: Positive = 3e-2
+    weight_decay: NotNegative = 1e-2
+    warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    head_warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    clip_norm: Positive = 5.0
+    evaluations: Count = 20
+    patience: Count = 8
+    checkpoint_every_steps: Count = 200
+
+    def __post_init__(self) -> None:
+        if (self.decay is None) != (self.decay_every_steps is None):
+            raise BadInputError(
+                "loop.decay and loop.decay_every_steps belong together: set both, or neither for a cosine; "
+                f"got {self.decay} and {self.decay_every_steps}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialistsConfig:
+    """One specialist a vertical.
+
+    Attributes:
+        loss: `triplet` (Unified eq. 1), `proxy-nca` (Proxies eq. 4) or any other of `univert.losses.registry.LOSSES`.
+        loss_options: keyword arguments of that loss, such as `margin` or `softmax_scale`.
+        proxies_per_product: below 1, products share proxies; above 1, each has several. Losses with proxies only.
+        proxy_start: `random` directions, or means of the untrained embeddings of each product's images (`data`);
+            null takes `data` for `dynamic-proxy-nca`, which may collapse from a random start, else `random`.
+        reseed_every_steps: with `dynamic-proxy-nca`, how often all images are assigned anew and proxies that none of
+            them chose are put to use; the images of a batch are assigned anew in every step.
+        miner: which of a batch's triplets count: what the `triplet` loss itself takes (`none`), or what
+            an in-batch miner chooses.
+        mine_every_steps: how often strong negatives are looked for in all training images, to come into one batch with
+            their anchors; 0 switches it off.
+        size: width of a specialist's embedding; null takes the unified model's, `model.size`.
+        sizes: by vertical, where one needs another width than the rest; a group takes its largest.
+        loop: the training.
+    """
+
+    loss: LossName = "triplet"
+    loss_options: dict[str, LossOption] = field(default_factory=dict)
+    proxies_per_product: Positive = 1.0
+    proxy_start: Literal["random", "data"] | None = None
+    reseed_every_steps: Count = 20
+    miner: MinerName = "none"
+    mine_every_steps: Annotated[int, Ge(0)] = 0
+    size: Count | None = None
+    sizes: dict[str, Count] = field(default_factory=dict)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        # a loss of a few products meets the same checks as the one to be trained
+        make_loss(
+            self.loss, self.loss_options, products=32, size=2, proxies_per_product=self.proxies_per_product
+        )
+        kind, loop = LOSSES[self.loss].proxies, self.loop
+        if self.proxy_start is None:
+            object.__setattr__(self, "proxy_start", "data" if kind == "dynamic" else "random")
+        without_effect = {
+            "proxies_per_product": kind in ("none", "own") and self.proxies_per_product != 1,
+            "proxy_start": kind == "none" and self.proxy_start != "random",
+            "reseed_every_steps": kind != "dynamic" and self.reseed_every_steps != 20,
+            "miner": self.loss != "triplet" and self.miner != "none",
+        }
+        for name, is_set in without_effect.items():
+            if is_set:
+                raise BadInputError(
+                    f"specialists.{name} has no effect on the loss {self.loss!r}; leave it out"
+                )
+        if (compares_images(self.loss) or self.mine_every_steps) and loop.images_per_product < 2:
+            raise BadInputError(
+                f"specialists.loop.images_per_product must be at least 2 for {self.loss!r}"
+                f"{' with mine_every_steps' if self.mine_every_steps else ''}: images of one product are compared "
+                f"with each other; got {loop.images_per_product}"
+            )
+        if loop.batch_size < 2 * loop.images_per_product:
+            raise BadInputError(
+                "specialists.loop.batch_size must be at least twice images_per_product, "
+                f"got {loop.batch_size} and {loop.images_per_product}"
+            )
+
+
+def with_positives(loop: LoopConfig) -> LoopConfig:
+    """The same training with batches in which each image has others of its product."""
+    return replace(loop, images_per_product=max(loop.images_per_product, 2 if loop.batch_size < 8 else 4))
