@@ -28,10 +28,11 @@ from univert.data.catalogue import Catalogue
 from univert.evaluation.compare import Comparison, Metric
 from univert.training.clean_triplets import FinetuneResult, finetune
 from univert.training.label_config import SpecialistsConfig
+from univert.training.lesson import Trained
 from univert.training.recipe import Recipe
 from univert.training.specialists import label_lesson
 from univert.training.triplet_lesson import FinetuneConfig
-from univert.training.workshop import Trained, Workshop
+from univert.training.workshop import Workshop
 
 RESULT = Path(__file__).parent / "results" / "clean-triplets.md"
 ONE_VERTICAL = "food-drink"

@@ -34,6 +34,7 @@ from univert.evaluation.outcomes import query_outcomes
 from univert.evaluation.separation import separation
 from univert.training.ensemble import blind_targets
 from univert.training.label_config import SpecialistsConfig
+from univert.training.lesson import Trained
 from univert.training.members import Member
 from univert.training.pipeline import train
 from univert.training.recipe import Recipe
@@ -43,7 +44,7 @@ from univert.training.stages import Models, train_models
 from univert.training.targets import learning_targets
 from univert.training.unify import polish, train_unified, usable
 from univert.training.unify_config import PolishConfig, TargetsConfig, UnifyConfig
-from univert.training.workshop import Trained, Workshop
+from univert.training.workshop import Workshop
 
 HERE = Path(__file__).parent
 SIZES = (64, 128, 256, 512)

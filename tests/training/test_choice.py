@@ -14,8 +14,9 @@ from univert.data.catalogue import Catalogue
 from univert.evaluation.compare import Comparison, Difference, Metric, Verdict
 from univert.training import choice as module
 from univert.training.choice import Candidate, choose, judge, publish
+from univert.training.lesson import Trained
 from univert.training.recipe import Recipe
-from univert.training.workshop import Trained, Workshop
+from univert.training.workshop import Workshop
 
 
 def difference(metric: Metric, change: float, verdict: Verdict = "same") -> Difference:
@@ -61,7 +62,12 @@ def comparison(
 @pytest.mark.parametrize(
     ("found", "taken", "words"),
     [
-        (comparison(0.03, 0.03), True, "better and nowhere worse (+3.0 R@1, +3.0 MAP@R merged)"),
+        (comparison(0.03, 0.03), True, "ahead beyond the tolerance, if not beyond chance"),
+        (
+            comparison(0.03, 0.03, merged="better"),
+            True,
+            "better and nowhere worse (+3.0 R@1, +3.0 MAP@R merged)",
+        ),
         (comparison(0.03, -0.02), False, "no gain beyond the tolerance"),
         (comparison(0.01, 0.01), False, "no gain beyond the tolerance"),
         (comparison(0.015, 0.0, merged="better"), True, "better"),
@@ -96,7 +102,7 @@ def decided(
     def compare(workshop: Workshop, first: Trained, second: Trained, positions: np.ndarray) -> Comparison:
         pair = named[first.key], named[second.key]
         asked.append("".join(pair))
-        return comparison(0.1, 0.1) if pair in better else comparison(-0.1, 0.0)
+        return comparison(0.1, 0.1, merged="better") if pair in better else comparison(-0.1, 0.0)
 
     monkeypatch.setattr(module, "_compare", compare)
     return choose(shop.workshop, found), asked

@@ -15,13 +15,14 @@ from univert.evaluation.compare import Comparison
 from univert.losses.registry import LossName
 from univert.training import ensemble as module
 from univert.training.ensemble import Ensemble, blind_targets, choose_members
+from univert.training.lesson import Trained
 from univert.training.members import Member
 from univert.training.projection import unit
 from univert.training.recipe import Recipe
 from univert.training.specialists import presentations
 from univert.training.target_map import fit_target_map
 from univert.training.unify_config import TargetsConfig, UnifyConfig
-from univert.training.workshop import Trained, Workshop
+from univert.training.workshop import Workshop
 
 BASE = 200
 

@@ -135,12 +135,17 @@ def read_comparisons(results: Mapping[str, Any], rows: Sequence[Row]) -> list[Pa
     return found or []
 
 
-def chart_of(comparison: Comparison) -> DifferenceChart:
-    """A comparison as a chart: the merged gallery, then the verticals, the largest gain first."""
+def chart_of(comparison: Comparison, *, routed: bool = False) -> DifferenceChart:
+    """A comparison as a chart: all queries together, then the verticals, the largest gain first.
+
+    Args:
+        comparison: what was found.
+        routed: each query searched its own vertical alone, also where all are taken together.
+    """
     by_gain = sorted(
         comparison.verticals.items(), key=lambda one: (-one[1]["recall_at_1"].difference, one[0])
     )
-    figures = [("Merged gallery", comparison.merged), *by_gain]
+    figures = [("All, each in its vertical" if routed else "Merged gallery", comparison.merged), *by_gain]
     scale = scale_around_zero([one["recall_at_1"] for _, one in figures], tolerance=comparison.tolerance)
     lines = [
         DifferenceLine(
@@ -210,5 +215,5 @@ def _paired(values: Mapping[str, Any], titles: Mapping[str, str]) -> Paired:
         second=second,
         names=(titles.get(first, first), titles.get(second, second)),
         comparison=comparison,
-        chart=chart_of(comparison),
+        chart=chart_of(comparison, routed=SPECIALISTS in (first, second)),
     )

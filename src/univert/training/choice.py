@@ -11,9 +11,10 @@ import numpy as np
 
 from univert.core.files import publishing
 from univert.evaluation.compare import Comparison, compare_vectors
+from univert.training.lesson import Trained
 from univert.training.members import Member
 from univert.training.views import Positions
-from univert.training.workshop import Trained, Workshop
+from univert.training.workshop import Workshop
 
 TOLERANCE = 0.01
 
@@ -180,8 +181,13 @@ def judge(comparison: Comparison) -> tuple[bool, str]:
     significant = any(
         each.difference > 0 and each.p_adjusted < 1 - comparison.level for each in merged.values()
     )
-    if gain > comparison.tolerance or (gain > 0 and significant):
+    if gain > 0 and significant:
         return True, f"better and nowhere worse ({change})"
+    if gain > comparison.tolerance:
+        return (
+            True,
+            f"ahead beyond the tolerance, if not beyond chance, and nowhere worse ({change})",
+        )
     return False, f"no gain beyond the tolerance ({change})"
 
 

@@ -26,9 +26,10 @@ from univert.evaluation.compare import METRICS, Comparison, compare_vectors
 from univert.evaluation.inputs import has_queries
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
+from univert.training.lesson import Lesson, Trained
 from univert.training.recipe import Recipe
 from univert.training.triplet_lesson import CleanTripletObjective, EmbedViews, FinetuneConfig, TripletSampler
-from univert.training.workshop import Lesson, Trained, Workshop
+from univert.training.workshop import Workshop
 
 REJECTED_CSV = "rejected.csv"
 

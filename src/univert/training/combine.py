@@ -28,6 +28,7 @@ from univert.training.greedy import (
     greedy_groups,
     nearest_centroid,
 )
+from univert.training.lesson import Trained
 from univert.training.probe import Probe
 from univert.training.specialists import (
     held_out_name,
@@ -36,7 +37,7 @@ from univert.training.specialists import (
     train_trial,
     trial_name,
 )
-from univert.training.workshop import Trained, Workshop
+from univert.training.workshop import Workshop
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,13 +22,14 @@ from univert.core.config import config_to_mapping
 from univert.evaluation.compare import Comparison, Difference, compare_vectors
 from univert.losses.registry import LossName, compares_images
 from univert.training.label_config import SpecialistsConfig, with_positives
+from univert.training.lesson import Trained
 from univert.training.member_name import MemberName
 from univert.training.members import Member
 from univert.training.router import trusted
 from univert.training.specialists import presentations, train_joint, train_specialist
 from univert.training.target_map import fit_target_map
 from univert.training.unify_config import TargetsConfig
-from univert.training.workshop import Trained, Workshop
+from univert.training.workshop import Workshop
 
 ROWS_AT_ONCE = 1024
 

@@ -29,11 +29,11 @@ from univert.training.growth_lesson import GrowthWorkshop, growth_lesson
 from univert.training.growth_targets import GrowthTargets, growth_targets
 from univert.training.growth_verdict import card_figures, refusal_of
 from univert.training.label_config import SpecialistsConfig
+from univert.training.lesson import Trained
 from univert.training.lineage import Growth, Lineage, deployed_model
 from univert.training.recipe import Recipe
 from univert.training.specialists import presentations, train_on_labels, train_specialist
 from univert.training.views import ViewArrays
-from univert.training.workshop import Trained
 
 __all__ = ["GrowResult", "deployed_model", "grow"]
 

@@ -9,7 +9,8 @@ from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.training.lineage import Lineage
-from univert.training.workshop import MIN_PRODUCTS, Workshop
+from univert.training.run_images import MIN_PRODUCTS
+from univert.training.workshop import Workshop
 
 
 def check_verticals(lineage: Lineage, catalogue: Catalogue, vertical: str) -> None:

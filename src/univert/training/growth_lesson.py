@@ -11,9 +11,10 @@ from univert.data.samplers import Sampler, UniformSampler, step_rng
 from univert.evaluation.ranking import rank_queries
 from univert.models.embedder import Embedder
 from univert.training.growth_objective import GrowthObjective
+from univert.training.lesson import Lesson
 from univert.training.recipe import GrowConfig
 from univert.training.views import Positions, Rows, ViewArrays
-from univert.training.workshop import Lesson, Workshop
+from univert.training.workshop import Workshop
 
 _NEIGHBOURS_SEED = 3
 

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from univert.models.embedder import Embedder
 from univert.models.head import Head
+from univert.training.lesson import Trained
 from univert.training.sources import Source
 from univert.training.target_map import TargetMap
 from univert.training.views import Positions
-from univert.training.workshop import Trained, Workshop
+from univert.training.workshop import Workshop
 
 FIT_IMAGES = 2_000
 """Norms and the statistics of the batch normalisation are taken from at most so many training images."""

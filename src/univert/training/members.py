@@ -11,9 +11,10 @@ import numpy as np
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.models.embedder import Embedder
+from univert.training.lesson import Trained
 from univert.training.member_name import MemberName
 from univert.training.views import Positions, Rows, ViewArrays, by_parts
-from univert.training.workshop import Trained, Workshop
+from univert.training.workshop import Workshop
 
 ROWS_AT_ONCE = 1024
 

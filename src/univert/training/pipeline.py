@@ -19,12 +19,13 @@ from univert.data.catalogue import Catalogue
 from univert.data.info import catalogue_info
 from univert.evaluation.evaluate import Evaluation
 from univert.models.embedder import Embedder
+from univert.training.lesson import Trained
 from univert.training.proxies import WATCHED
 from univert.training.recipe import Recipe
 from univert.training.rows import Row, TestSplit, comparison_rows, comparisons
 from univert.training.stages import BEST, Models, train_models
 from univert.training.targets import distortion_of, learning_targets
-from univert.training.workshop import Trained, Workshop
+from univert.training.workshop import Workshop
 
 
 @dataclass(frozen=True, kw_only=True)

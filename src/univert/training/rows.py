@@ -14,12 +14,13 @@ from univert.evaluation.compare import compare_vectors
 from univert.evaluation.evaluate import evaluate_vectors
 from univert.evaluation.inputs import has_queries
 from univert.training.choice import Candidate
+from univert.training.lesson import Trained
 from univert.training.members import Member
 from univert.training.specialists import presentations
 from univert.training.stages import BEST, DOCUMENT, JOINT_ROWS, Models, candidate_of, seconds_of
 from univert.training.unify import train_unified
 from univert.training.unify_config import TargetsConfig
-from univert.training.workshop import Trained, Workshop
+from univert.training.workshop import Workshop
 
 Positions = Int64[np.ndarray, "N"]
 Vectors = Float[np.ndarray, "N D"]

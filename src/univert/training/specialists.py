@@ -17,9 +17,10 @@ from univert.losses.registry import LossName, compares_images, make_loss
 from univert.models.embedder import Embedder
 from univert.training.batches import label_sampler, make_miner
 from univert.training.label_config import LoopConfig, SpecialistsConfig, with_positives
+from univert.training.lesson import Lesson, Trained
 from univert.training.objectives import label_objective
 from univert.training.proxies import bounds_monitor, start_proxies
-from univert.training.workshop import Lesson, Trained, Workshop
+from univert.training.workshop import Workshop
 
 
 def train_specialist(

@@ -11,12 +11,13 @@ from univert.losses.registry import LossName
 from univert.training.choice import Candidate, Choice, choose, publish
 from univert.training.combine import Combination, combine
 from univert.training.ensemble import Ensemble, choose_members, only_specialists
+from univert.training.lesson import Trained
 from univert.training.member_name import MemberName
 from univert.training.members import Member
 from univert.training.recipe import Recipe
 from univert.training.specialists import presentations, train_group, train_joint, train_specialist
 from univert.training.unify import planned_presentations, polish, train_unified
-from univert.training.workshop import Trained, Workshop
+from univert.training.workshop import Workshop
 
 BEST = "unified"
 DOCUMENT = "candidates/specialists"

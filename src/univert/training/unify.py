@@ -14,6 +14,7 @@ from univert.data.samplers import UniformSampler
 from univert.losses.target_l2_loss import TargetL2Loss
 from univert.models.embedder import Embedder
 from univert.training.joined_head import joined_embedder
+from univert.training.lesson import Lesson, Trained
 from univert.training.members import Member
 from univert.training.objectives import EmbedAll, MovedRows, Objective, TargetObjective
 from univert.training.specialists import label_lesson
@@ -21,7 +22,7 @@ from univert.training.target_map import fit_target_map
 from univert.training.targets import learning_targets, vertical_weights
 from univert.training.unify_config import UnifyConfig
 from univert.training.views import Positions
-from univert.training.workshop import ROWS_AT_ONCE, Lesson, Trained, Workshop
+from univert.training.workshop import ROWS_AT_ONCE, Workshop
 
 
 def train_unified(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,21 +18,19 @@ from jaxtyping import Bool, Float, Int64
 import univert
 from univert.core.config import config_to_mapping, config_to_toml
 from univert.core.device import choose_device
-from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.loading import ImageLoader
-from univert.data.samplers import Sampler
 from univert.evaluation.inputs import has_queries
 from univert.evaluation.ranking import map_at_r
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
-from univert.training.label_config import LoopConfig
-from univert.training.loop import Log, Task, fit
-from univert.training.objectives import Objective
+from univert.training.lesson import Lesson, Trained, scalar_log
+from univert.training.loop import Task, fit
 from univert.training.recipe import Recipe
 from univert.training.router import Router
+from univert.training.run_images import RunImages
 from univert.training.sources import (
     CachedSource,
     ImageSource,
@@ -46,12 +43,11 @@ from univert.training.sources import (
 )
 from univert.training.views import Compute, ViewArrays, by_parts
 
-MIN_PRODUCTS = 2
 ROWS_AT_ONCE = 1024
 T = TypeVar("T")
 
 
-class Workshop:
+class Workshop(RunImages):
     """One run at work.
 
     Args:
@@ -69,58 +65,8 @@ class Workshop:
     """
 
     def __init__(self, run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> None:
-        self.run, self.recipe, self.device = run, recipe, choose_device(device)
-        for key, named in (
-            ("data.verticals", recipe.data.verticals),
-            ("specialists.sizes", recipe.specialists.sizes),
-        ):
-            unknown = sorted(set(named) - set(catalogue.verticals))
-            if unknown:
-                raise BadInputError(
-                    f"{key}: the catalogue has no {', '.join(unknown)}; it has {', '.join(catalogue.verticals)}"
-                )
-        if recipe.data.verticals:
-            wanted = {*recipe.data.verticals, recipe.data.unsorted}
-            catalogue = catalogue.select(vertical=[name for name in catalogue.verticals if name in wanted])
-        self.catalogue = catalogue
-        self.vertical_names = [name for name in catalogue.verticals if name != recipe.data.unsorted]
-        self._check_unsorted(recipe.data.unsorted)
-
-    def _check_unsorted(self, unsorted: str | None) -> None:
-        if unsorted is None:
-            return
-        if unsorted not in self.catalogue.verticals:
-            raise BadInputError(f"data.unsorted: the catalogue has no vertical {unsorted!r}; leave it out")
-        labelled = int(((self.products >= 0) & (self.verticals < 0)).sum())
-        if labelled or not self.vertical_names:
-            raise BadInputError(
-                f"data.unsorted: {labelled} images of {unsorted!r} have a product, so their vertical must be known; "
-                "give them their vertical, and leave in it only images without a product"
-                if labelled
-                else f"data.unsorted: {unsorted!r} is the catalogue's only vertical; leave it out"
-            )
-
-    @cached_property
-    def products(self) -> Int64[np.ndarray, "N"]:
-        """Product code of each image, -1 where unknown."""
-        return self.catalogue.product_labels()
-
-    @cached_property
-    def verticals(self) -> Int64[np.ndarray, "N"]:
-        """Vertical of each image, as a place in `vertical_names`; -1 where it is unknown (`data.unsorted`)."""
-        names = self.catalogue.column("vertical").astype(str)
-        places = np.searchsorted(self.vertical_names, names)
-        return np.where(names == (self.recipe.data.unsorted or ""), -1, places)
-
-    @cached_property
-    def splits(self) -> np.ndarray:
-        """Split of each image (or null)."""
-        return self.catalogue.column("split")
-
-    @cached_property
-    def is_train(self) -> Bool[np.ndarray, "N"]:
-        """Which images may be learned from."""
-        return np.asarray(self.splits == "train")
+        super().__init__(catalogue, recipe)
+        self.run, self.device = run, choose_device(device)
 
     def vertical_probabilities(self, positions: Int64[np.ndarray, "B"]) -> Float[np.ndarray, "B K"]:
         """The probability of each vertical for some images, as the untrained base network sees them."""
@@ -138,20 +84,6 @@ class Workshop:
     def target_size(self) -> int:
         """Width of the learning targets and of the unified model."""
         return self.base.feature_size if self.recipe.model.size is None else self.recipe.model.size
-
-    def names_of(self, positions: Int64[np.ndarray, "B"]) -> list[str]:
-        """The verticals of some images by name."""
-        return [str(name) for name in self.catalogue.column("vertical")[positions]]
-
-    @cached_property
-    def validation_queries(self) -> Int64[np.ndarray, "M"] | None:
-        """Positions of the labelled validation images; null where no product has two of them."""
-        positions = np.flatnonzero((self.splits == "val") & (self.products >= 0))
-        return positions if has_queries(self.products[positions]) else None
-
-    def of_vertical(self, name: str) -> Bool[np.ndarray, "N"]:
-        """Which images belong to a vertical."""
-        return np.asarray(self.verticals == self.vertical_names.index(name))
 
     @cached_property
     def loader(self) -> ImageLoader:
@@ -413,72 +345,3 @@ class Workshop:
                 "image presentations": record["image_presentations"],
             },
         )
-
-    def refuse_small_verticals(self) -> None:
-        """Specialists need something to learn from in every vertical.
-
-        Raises:
-            BadInputError: naming the verticals that have too little.
-        """
-        labelled = self.is_train & (self.products >= 0)
-        small = {}
-        for name in self.vertical_names:
-            here = self.products[labelled & self.of_vertical(name)]
-            products, images = np.unique(here, return_counts=True)
-            if len(products) < MIN_PRODUCTS or not (images > 1).any():
-                small[name] = f"{name} ({len(products)} products, {len(here)} images)"
-        if small:
-            rest = [name for name in self.vertical_names if name not in small]
-            raise BadInputError(
-                f"too few labelled training images to learn from in: {', '.join(small.values())}; a vertical needs at "
-                f"least {MIN_PRODUCTS} products, one of them with 2 images: add some, or set data.verticals = {rest}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """What one model of the run is to learn; see `Task`.
-
-    Attributes:
-        among: the images whose validation score counts; null for all.
-        monitor: further figures to watch; see `Task`.
-    """
-
-    embedder: Embedder
-    objective: Objective
-    sampler: Sampler
-    loop: LoopConfig
-    among: Bool[np.ndarray, "N"] | None = None
-    monitor: Callable[[], Mapping[str, float]] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A trained model of the run.
-
-    Attributes:
-        name: its folder within the run.
-        key: fingerprint of all it was made from.
-        record: steps, image presentations, seconds and curves.
-        folder: where it is saved.
-    """
-
-    name: str
-    key: str
-    record: dict[str, Any]
-    folder: Path
-    device: torch.device
-
-    @cached_property
-    def embedder(self) -> Embedder:
-        """The model, loaded on first use."""
-        return Embedder.from_pretrained(self.folder).to(self.device)
-
-
-@contextlib.contextmanager
-def scalar_log(folder: Path, first_step: int) -> Iterator[Log]:
-    """TensorBoard scalars of one training; what a killed run wrote from `first_step` on is superseded."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(folder), purge_step=first_step) as writer:
-        yield writer.add_scalar

@@ -1,0 +1,69 @@
+"""A lesson, what one model of a run is to learn; and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+
+from univert.data.samplers import Sampler
+from univert.models.embedder import Embedder
+from univert.training.label_config import LoopConfig
+from univert.training.loop import Log
+from univert.training.objectives import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What one model of the run is to learn; see `Task`.
+
+    Attributes:
+        among: the images whose validation score counts; null for all.
+        monitor: further figures to watch; see `Task`.
+    """
+
+    embedder: Embedder
+    objective: Objective
+    sampler: Sampler
+    loop: LoopConfig
+    among: Bool[np.ndarray, "N"] | None = None
+    monitor: Callable[[], Mapping[str, float]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained model of the run.
+
+    Attributes:
+        name: its folder within the run.
+        key: fingerprint of all it was made from.
+        record: steps, image presentations, seconds and curves.
+        folder: where it is saved.
+    """
+
+    name: str
+    key: str
+    record: dict[str, Any]
+    folder: Path
+    device: torch.device
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The model, loaded on first use."""
+        return Embedder.from_pretrained(self.folder).to(self.device)
+
+
+@contextlib.contextmanager
+def scalar_log(folder: Path, first_step: int) -> Iterator[Log]:
+    """TensorBoard scalars of one training; what a killed run wrote from `first_step` on is superseded."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder), purge_step=first_step) as writer:
+        yield writer.add_scalar
