@@ -15,6 +15,7 @@ from tests.drawn import drawn_rows
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import EmbedderConfig
+from univert.training.combine_config import CombineConfig
 from univert.training.label_config import LoopConfig, SpecialistsConfig
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 from univert.training.unify_config import UnifyConfig
@@ -46,6 +47,7 @@ def recipe() -> Recipe:
             image_size_px=32,
         ),
         specialists=SpecialistsConfig(loop=loop),
+        combine=CombineConfig(mode="off"),
         unify=UnifyConfig(loop=loop),
         evaluation=EvaluationConfig(resamples=20),
     )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from univert.core.errors import BadInputError
 
 C = TypeVar("C")
+_adapters: dict[type, Any] = {}  # what checks a class is costly to make
 
 
 def config_from_mapping(cls: type[C], values: dict[str, Any], *, where: str = "recipe") -> C:
@@ -28,9 +29,12 @@ def config_from_mapping(cls: type[C], values: dict[str, Any], *, where: str = "r
     """
     import pydantic
 
+    if cls not in _adapters:
+        _adapters[cls] = pydantic.TypeAdapter(cls)
     _refuse_unknown_keys(cls, values, where, prefix="")
     try:
-        return pydantic.TypeAdapter(cls).validate_python(values)
+        validated: C = _adapters[cls].validate_python(values)
+        return validated
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "value_error":  # the dataclass's own check, which names key and fix itself
