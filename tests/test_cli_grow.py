@@ -90,7 +90,9 @@ def test_an_index_grows_with_its_run(
 def test_a_refusal_exits_with_1_and_leaves_the_index(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("univert.training.grow.refusal_of", lambda figures: "discs lost 9.9 points of R@1")
+    monkeypatch.setattr(
+        "univert.training.grow.refusal_of", lambda figures, limit: "discs lost 9.9 points of R@1"
+    )
     run, index = tmp_path / "run", tmp_path / "shop.index"
     shutil.copytree(place / "run", run)
     shutil.copytree(place / "shop.index", index)

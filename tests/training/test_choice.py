@@ -105,7 +105,7 @@ def decided(
         return comparison(0.1, 0.1, merged="better") if pair in better else comparison(-0.1, 0.0)
 
     monkeypatch.setattr(module, "_compare", compare)
-    return choose(shop.workshop, found), asked
+    return choose(shop.workshop, found, shop.own), asked
 
 
 def test_the_champion_meets_every_challenger(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_a_tie_goes_to_the_simpler(shop: Shop, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_candidate_needs_no_comparison(shop: Shop) -> None:
-    choice = choose(shop.workshop, candidates(shop, "a"))
+    choice = choose(shop.workshop, candidates(shop, "a"), shop.own)
     assert (choice.chosen.key, choice.steps) == ("a", ())
     assert choice.reason == "Model a: there is no other candidate"
     assert choice.to_dict()["candidates"] == [
@@ -143,16 +143,16 @@ def test_without_validation_queries_the_last_is_taken(
 ) -> None:
     without = Workshop(Run(tmp_path), catalogue.select(split=["train", "test"]), recipe)
     assert without.validation_queries is None
-    choice = choose(without, candidates(shop, "abc"))
+    choice = choose(without, candidates(shop, "abc"), shop.own)
     assert (choice.chosen.key, choice.steps) == ("c", ())
     assert "no validation queries" in choice.reason
 
 
 def test_real_models_are_compared_on_val_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     found = candidates(shop, "abcde")
-    first = choose(shop.workshop, found).to_dict()
+    first = choose(shop.workshop, found, shop.own).to_dict()
     monkeypatch.setattr(module, "compare_vectors", None)
-    assert choose(shop.workshop, found).to_dict() == first
+    assert choose(shop.workshop, found, shop.own).to_dict() == first
     monkeypatch.undo()
     positions = shop.workshop.validation_queries
     assert positions is not None

@@ -375,3 +375,11 @@ def test_full_mode_on_validation_images_holds_trials_against_the_specialists(
     assert (tmp_path / "trials" / "discs+squares" / "model.safetensors").exists()
     assert {path.name for path in (tmp_path / "specialists").iterdir()} == {"discs", "squares"}
     assert combination.trials[0].differences["discs"]["recall_at_1"].queries == 9
+
+
+@pytest.mark.parametrize("changes", [{"partial_blocks": 1}, {"maps_gb": 0.0}])
+def test_a_probe_stands_for_a_base_network_that_learns_however_it_does(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, changes: dict[str, float]
+) -> None:
+    learning = replace(recipe, trunk="partial", combine=CombineConfig(), **changes)  # type: ignore[arg-type]
+    Probe(Workshop(Run(tmp_path), catalogue, learning))

@@ -61,7 +61,7 @@ def train_old(shop: Catalogue, recipe: Recipe, path: Path) -> None:
     recipe = replace(
         recipe,
         data=replace(recipe.data, verticals=("discs", "squares")),
-        grow=GrowConfig(loop=recipe.unify.loop, resamples=50, tolerance=0.9),
+        grow=GrowConfig(loop=recipe.unify.loop, resamples=50, tolerance=0.9, limit=1.0),
     )
     train_on_labels(Workshop(Run(path), shop, recipe), recipe.specialists, name="unified")
     (path / "recipe.toml").write_text(config_to_toml(recipe))
@@ -105,7 +105,7 @@ def test_a_growth_from_end_to_end(shop: Catalogue, run_path: Path) -> None:
     assert deployed_model(run_path) == run_path / "unified"
     result = grow(run_path, shop, "hats")
     assert result.published
-    assert result.reason == "no significant loss on the validation images"
+    assert result.reason == "no loss on the validation images beyond chance and tolerance"
     assert result.path == run_path / "grown/1-hats"
     assert deployed_model(run_path) == result.model_path == result.index_model_path
     for name in ("specialists/hats/model.safetensors", "unified/README.md", "grow.json", "log/unified"):
@@ -167,7 +167,7 @@ def test_a_loss_is_not_published_unless_forced(
     shop: Catalogue, run_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(run_path)
-    monkeypatch.setattr(module, "refusal_of", lambda figures: "discs lost 9.9 points of R@1")
+    monkeypatch.setattr(module, "refusal_of", lambda figures, limit: "discs lost 9.9 points of R@1")
     refused = grow(run_path, shop, "hats")
     assert not refused.published
     assert "discs lost" in refused.reason
@@ -186,13 +186,13 @@ def test_the_refusal_says_who_lost_and_what_indexing_anew_would_gain() -> None:
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(6, 6)))[0].astype(np.float32)
     lost = figures(stored, stored @ rotation)
     kept = lost.kept.verticals["tops"]["recall_at_1"]
-    message = refusal_of(lost)
+    message = refusal_of(lost, limit=0.05)
     assert message is not None
     assert f"tops lost {-100 * kept.difference:.1f} points of R@1" in message
     assert f"indexing anew would give {100 * kept.first:.1f}" in message
     assert "old verticals merged lost" in message
-    assert refusal_of(figures(stored, stored)) is None
-    assert "no validation image is a query" in (refusal_of(None) or "")
+    assert refusal_of(figures(stored, stored), limit=0.05) is None
+    assert "no validation image is a query" in (refusal_of(None, limit=0.05) or "")
 
 
 def test_a_kill_is_resumed_to_the_same_model(

@@ -96,7 +96,7 @@ def test_a_run_that_was_trained_anew_is_refused(run_path: Path) -> None:
 def test_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="is not a finished run"):
         Lineage.read(tmp_path / "nowhere")
-    with pytest.raises(BadInputError, match="has no deployed model"):
+    with pytest.raises(BadInputError, match="is not a finished run"):
         deployed_model(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,7 @@ from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.training.recipe import Recipe
-from univert.training.sources import CachedSource, ImageSource, MapSource
+from univert.training.sources import CachedSource, FrontSource, ImageSource
 from univert.training.workshop import Workshop
 
 
@@ -41,7 +41,7 @@ def test_maps_of_the_frozen_layers_give_what_images_give(partial: Workshop) -> N
     embedder = partial.new_embedder()
     embedder.trainable("partial", partial_blocks=2)
     maps, live = partial.source, ImageSource(partial.loader, views=2)
-    assert isinstance(maps, MapSource)
+    assert isinstance(maps, FrontSource)
     positions, views = np.flatnonzero(partial.is_train)[[5, 0, 9, 5]], np.array([1, 2, 0, 2])
     for mode in (False, True):
         embedder.train(mode)
@@ -65,9 +65,35 @@ def test_maps_are_only_kept_where_they_fit(partial: Workshop, tmp_path: Path) ->
     ):
         recipe = replace(partial.recipe, **changed)  # type: ignore[arg-type]
         assert isinstance(Workshop(Run(tmp_path), partial.catalogue, recipe).source, ImageSource)
-    tokens = replace(partial.recipe.model, base_network="timm/test_vit", image_size_px=160)
-    recipe = replace(partial.recipe, model=tokens)  # not a plain sequence of modules
+
+
+@pytest.mark.parametrize("name", ["timm/test_vit", "timm/mixer_s32_224", "timm/selecsls42b"])
+def test_networks_whose_layers_pass_no_maps_are_fed_with_images(
+    partial: Workshop, tmp_path: Path, name: str
+) -> None:
+    size = 224 if "mixer" in name else 160 if "vit" in name else 64
+    model = replace(partial.recipe.model, base_network=name, image_size_px=size)
+    recipe = replace(partial.recipe, model=model, partial_blocks=2)
     assert isinstance(Workshop(Run(tmp_path), partial.catalogue, recipe).source, ImageSource)
+
+
+def test_cutting_a_network_leaves_frozen_layers_in_evaluation(partial: Workshop) -> None:
+    embedder = partial.new_embedder()
+    embedder.trainable("partial", partial_blocks=2)
+    embedder.train()
+    before = [module.training for module in embedder.modules()]
+    assert embedder.trunk.cut(2, 32) is not None
+    assert [module.training for module in embedder.modules()] == before
+    assert True in before
+    assert False in before
+
+
+def test_members_of_other_seeds_share_the_base_network(partial: Workshop) -> None:
+    again = partial.reseeded(1001)
+    embedder, first = again.new_embedder().eval(), partial.new_embedder().eval()
+    again.source.embed_all(embedder, np.arange(3))  # else refused: its front would be another
+    heads = [next(model.head.parameters()) for model in (embedder, first)]
+    assert not heads[0].equal(heads[1])
 
 
 def test_maps_are_refused_to_a_model_with_another_front(partial: Workshop) -> None:

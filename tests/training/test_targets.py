@@ -247,7 +247,7 @@ def test_settings_that_do_not_go_together_are_refused(shop: Shop) -> None:
     with pytest.raises(BadInputError, match="at least one member, got none"):
         fit_target_map(shop.workshop, [], TargetsConfig())
     for change in ({"reference": "base"}, {"rounds": 2}):
-        with pytest.raises(BadInputError, match="have no effect where align is false"):
+        with pytest.raises(BadInputError, match="has no effect where align is false"):
             TargetsConfig(align=False, **change)  # type: ignore[arg-type]
     for config in ({"members": ("specialists",)}, {"way": "specialists"}):
         with pytest.raises(BadInputError, match="needs a joint model among the members"):

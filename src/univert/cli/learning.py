@@ -105,8 +105,11 @@ def grow(
     ],
     vertical: Annotated[str, typer.Option(help="The vertical to add.")],
     index_path: Annotated[
-        Path | None,
-        typer.Option("--index", help="Add the vertical to this index, too; nothing else changes."),
+        str | None,
+        typer.Option(
+            "--index",
+            help="Add the vertical to this index, too: a folder or s3://BUCKET/PATH.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change the run's recipe: grow.key=value.")

@@ -10,6 +10,8 @@ import typer
 
 from univert.cli.options import Device, Json, Names, app, load_model, print_table
 
+LARGE_FALL = 0.05
+
 
 @app.command(epilog="Example: univert evaluate runs/shop/unified shop.lance --split test")
 def evaluate(
@@ -79,6 +81,13 @@ def compare(
         from univert.evaluation.console import comparison_table
 
         print_table(comparison_table(comparison, titles=(first.title, second.title)))
+    unsure = sorted({name for name, one in comparison.losses(LARGE_FALL) if name not in worse})
+    if unsure:
+        typer.echo(
+            f"univert: {second.title} falls by more than {100 * LARGE_FALL:g} points in {', '.join(unsure)}, "
+            "with too few products to tell from chance; label more",
+            err=True,
+        )
     if worse:
         typer.echo(f"univert: {second.title} is worse in: {', '.join(worse)}", err=True)
         raise typer.Exit(1)

@@ -144,5 +144,7 @@ def refuse_without_effect(config: Any, names: Sequence[str], *, where: str, beca
         BadInputError: naming the first of them.
     """
     for each in dataclasses.fields(config):
-        if each.name in names and getattr(config, each.name) != each.default:
+        factory = each.default_factory
+        default = each.default if factory is dataclasses.MISSING else factory()
+        if each.name in names and getattr(config, each.name) != default:
             raise BadInputError(f"{where}{each.name} has no effect {because}; leave it out")

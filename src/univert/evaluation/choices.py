@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from univert.evaluation.compare import METRIC_NAMES, Comparison, Difference
+from univert.evaluation.compare import MERGED, METRIC_NAMES, Comparison, Difference
 from univert.evaluation.differences import (
     DifferenceChart,
     DifferenceLine,
@@ -16,6 +16,7 @@ from univert.evaluation.differences import (
     read_part,
     scale_around_zero,
 )
+from univert.evaluation.words import listing, points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ class Choice:
         reason: in a sentence.
         candidates: all there were.
         steps: in order.
+        against_specialists: in words; null where that was not measured.
     """
 
     split: str
@@ -77,6 +79,7 @@ class Choice:
     reason: str
     candidates: tuple[Candidate, ...]
     steps: tuple[Step, ...]
+    against_specialists: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +172,20 @@ def _choice(values: Mapping[str, Any]) -> Choice:
             )
             for step in values["steps"]
         ),
+        against_specialists=words_against_specialists(values),
+    )
+
+
+def words_against_specialists(choice: Mapping[str, Any]) -> str | None:
+    """How the chosen model does against the specialists, in a sentence; null where that was not measured."""
+    if not choice.get("against_specialists"):
+        return None
+    found = Comparison.from_dict(choice["against_specialists"])
+    worse = sorted({*found.worse("recall_at_1"), *found.worse("map_at_r")} - {MERGED})
+    mean = f"{points(found.mean_within())} points of R@1 on average"
+    return (
+        f"Against the specialist of each vertical, searched within the vertical: {mean}, "
+        f"worse in {f'{listing(worse)}, which its specialist serves better' if worse else 'none'}."
     )
 
 

@@ -6,7 +6,7 @@ products at a time, since images of one product succeed and fail together.
 
 - The interval is the percentile interval of the bootstrap.
 - The p-value is two-sided, by flipping the signs of whole products' changes. It is never below 2^(1 - n) for n
-  products, so that two or three products alone are never called significant.
+  products whose queries changed, so that a handful of products alone is never called significant.
 - Where there are several verticals, their p-values are corrected by Holm's method (Holm 1979): the chance that any
   of them is called different without being so stays below 1 - level. The merged gallery is a question of its own.
 - `worse` needs both: a significant difference, and one larger than the tolerance.
@@ -68,10 +68,12 @@ class Difference:
     queries: int
     products: int
 
-    @property
-    def least_p_value(self) -> float:
-        """The smallest p-value that so few products can give: when each of them changes for the same side."""
-        return 2.0 ** (1 - self.products)
+    def is_loss(self, limit: float) -> bool:
+        """Whether the second model is worse, or has fallen by more than `limit`, however few the products.
+
+        Few products can hardly prove anything: without a limit a model could lose all of a small vertical and pass.
+        """
+        return self.verdict == "worse" or self.difference < -limit
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON; `from_dict` reads it back."""
@@ -107,6 +109,11 @@ class Comparison:
         """The verticals in which the second model is worse, and `merged` where it is so there."""
         named = [*self.verticals.items(), (MERGED, self.merged)]
         return [name for name, figures in named if figures[metric].verdict == "worse"]
+
+    def losses(self, limit: float) -> list[tuple[str, Difference]]:
+        """Where the second model is worse, or has fallen by more than `limit`, with what it lost; see `is_loss`."""
+        named = [*self.verticals.items(), (MERGED, self.merged)]
+        return [(name, one) for name, figures in named for one in figures.values() if one.is_loss(limit)]
 
     def mean_within(self, metric: Metric = "recall_at_1") -> float:
         """The plain mean of the difference over the verticals."""

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from univert.core.tables import new_table
+from univert.evaluation.choices import words_against_specialists
 from univert.evaluation.compare import MERGED, METRICS, Comparison, Difference
 from univert.evaluation.evaluate import Evaluation, Interval, Metrics
 from univert.evaluation.tables import ROUTED
@@ -137,7 +138,9 @@ def choice_table(choice: Mapping[str, Any]) -> Table:
         )
     chosen = titles.get(choice["chosen"], choice["chosen"])
     why = choice["reason"].removeprefix(f"{chosen}: ")
-    table.caption = escape("\n".join([*steps, f"Chosen: {chosen}: {why}"]))
+    specialists = words_against_specialists(choice)
+    lines = [*steps, f"Chosen: {chosen}: {why}", *([specialists] if specialists else [])]
+    table.caption = escape("\n".join(lines))
     return table
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from univert.core.errors import BadInputError
 from univert.evaluation.compare import (
     METRICS,
     Comparison,
@@ -41,14 +42,14 @@ _SINGLE = ("old", "old_merged", "old_merged_reindexed", "beside_new", "specialis
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loss:
+class Setback:
     """A gallery whose queries the new model serves worse than the stored vectors serve themselves.
 
     Attributes:
         gallery: its name.
         kept: what was lost.
         reindexed: what indexing all anew would make of it; null where that was not measured.
-        certain: whether chance is ruled out; else there are too few products to ever rule it out.
+        certain: whether chance is ruled out.
     """
 
     gallery: str
@@ -91,40 +92,36 @@ class GrowthFigures:
     new_merged: Figures | None
     nearness: dict[str, float]
 
-    def losses(self) -> list[Loss]:
-        """Where the new model loses: worse in Recall@1 or MAP@R by the paired comparison.
+    def setbacks(self, limit: float) -> list[Setback]:
+        """Where the new model loses Recall@1 or MAP@R: significantly, or by more than `limit`.
 
-        Of a gallery with so few products that no loss could ever be significant, any loss of Recall@1 beyond the
-        tolerance counts: nothing shows that it is chance.
+        Args:
+            limit: of a loss that may be chance (0.05: five points); see `Difference.is_loss`.
         """
-        found = []
-        for gallery, kept, reindexed, among in self._galleries():
-            hopeless = kept["recall_at_1"].least_p_value * among >= 1 - self.kept.level
-            for metric in METRICS:
-                one = kept[metric]
-                uncertain = hopeless and metric == "recall_at_1" and one.difference < -self.kept.tolerance
-                if one.verdict == "worse" or uncertain:
-                    anew = None if reindexed is None else reindexed[metric]
-                    found.append(
-                        Loss(gallery=gallery, kept=one, reindexed=anew, certain=one.verdict == "worse")
-                    )
-                    break
-        return found
+        return [
+            Setback(
+                gallery=gallery,
+                kept=kept[metric],
+                reindexed=None if reindexed is None else reindexed[metric],
+                certain=kept[metric].verdict == "worse",
+            )
+            for gallery, kept, reindexed in self._galleries()
+            for metric in METRICS
+            if kept[metric].is_loss(limit)
+        ]
 
-    def _galleries(self) -> Iterator[tuple[str, Figures, Figures | None, int]]:
-        """Name, what is kept, what indexing anew gives, and with how many others it was corrected together."""
-        verticals = self.kept.verticals
-        for name, kept in verticals.items():
-            yield name, kept, self.reindexed.verticals[name], len(verticals)
-        pooled_ones = (
+    def _galleries(self) -> Iterator[tuple[str, Figures, Figures | None]]:
+        """Name, what is kept, and what indexing anew gives."""
+        for name, kept in self.kept.verticals.items():
+            yield name, kept, self.reindexed.verticals[name]
+        for name, together, anew in (
             ("the old verticals, each within itself", self.old, None),
             ("the old verticals merged", self.old_merged, self.old_merged_reindexed),
             ("the old verticals' queries among all images", self.beside_new, None),
             ("all verticals merged", self.kept.merged, self.reindexed.merged),
-        )
-        for name, pooled_one, anew in pooled_ones:
-            if pooled_one is not None:
-                yield name, pooled_one, anew, 1
+        ):
+            if together is not None:
+                yield name, together, anew
 
     def unmeasured(self) -> list[str]:
         """The verticals without any query, about which nothing can be said."""
@@ -147,7 +144,20 @@ class GrowthFigures:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GrowthFigures:
-        """What `to_dict` gave, back again."""
+        """What `to_dict` gave, back again.
+
+        Raises:
+            BadInputError: it is something else.
+        """
+        try:
+            return cls._read(values)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadInputError(
+                f"values must be what GrowthFigures.to_dict gave, got something else ({error!r}); grow again"
+            ) from None
+
+    @classmethod
+    def _read(cls, values: Mapping[str, Any]) -> GrowthFigures:
         single = {name: None if values[name] is None else read_figures(values[name]) for name in _SINGLE}
         return cls(
             split=values["split"],

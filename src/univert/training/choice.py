@@ -69,6 +69,8 @@ class Choice:
         steps: the comparisons; empty where there was nothing to compare.
         reason: the choice in one sentence.
         figures: by key, what `candidates` reach on the validation split.
+        against_specialists: the chosen model against the specialists, each query searching its own vertical, on the
+            validation split; null without queries. It is told, and changes nothing: no candidate may be left otherwise.
     """
 
     chosen: Candidate
@@ -76,6 +78,7 @@ class Choice:
     steps: tuple[Step, ...]
     reason: str
     figures: dict[str, dict[str, float]]
+    against_specialists: Comparison | None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -84,6 +87,7 @@ class Choice:
             "tolerance": TOLERANCE,
             "chosen": self.chosen.key,
             "reason": self.reason,
+            "against_specialists": self.against_specialists and self.against_specialists.to_dict(),
             "candidates": [
                 {
                     "key": candidate.key,
@@ -107,7 +111,7 @@ class Choice:
         }
 
 
-def choose(workshop: Workshop, candidates: Sequence[Candidate]) -> Choice:
+def choose(workshop: Workshop, candidates: Sequence[Candidate], specialists: Member) -> Choice:
     """Choose the model that is best on the validation split.
 
     The candidates are looked at in the order given, simpler ones first. A challenger takes the champion's place if the
@@ -119,6 +123,7 @@ def choose(workshop: Workshop, candidates: Sequence[Candidate]) -> Choice:
     Args:
         workshop: the run.
         candidates: at least one; without validation queries the last is taken.
+        specialists: one a vertical, which the chosen model is held against.
     """
     positions = workshop.validation_queries
     if positions is None or len(candidates) == 1:
@@ -129,6 +134,7 @@ def choose(workshop: Workshop, candidates: Sequence[Candidate]) -> Choice:
             steps=(),
             reason=f"{candidates[-1].title}: {why}",
             figures={},
+            against_specialists=_against_specialists(workshop, specialists, candidates[-1].model, positions),
         )
     champion = candidates[0]
     steps = []
@@ -154,7 +160,30 @@ def choose(workshop: Workshop, candidates: Sequence[Candidate]) -> Choice:
         steps=tuple(steps),
         reason=f"{champion.title}: {_summary(champion, candidates, steps)}",
         figures=figures,
+        against_specialists=_against_specialists(workshop, specialists, champion.model, positions),
     )
+
+
+def _against_specialists(
+    workshop: Workshop, specialists: Member, model: Trained, positions: Positions | None
+) -> Comparison | None:
+    if positions is None:
+        return None
+
+    def compare() -> dict[str, Any]:
+        return compare_vectors(
+            specialists.vectors(workshop).clean(positions),
+            workshop.source.embed_all(model.embedder, positions),
+            workshop.products[positions],
+            workshop.names_of(positions),
+            first_routed=True,
+            second_routed=True,
+            tolerance=TOLERANCE,
+            seed=workshop.recipe.seed,
+        ).to_dict()
+
+    inputs = [specialists.key, model.key, TOLERANCE, workshop.recipe.seed]
+    return Comparison.from_dict(workshop.remembered("choice/against-specialists", inputs, compare))
 
 
 def _compare(workshop: Workshop, first: Trained, second: Trained, positions: Positions) -> Comparison:

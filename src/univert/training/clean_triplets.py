@@ -22,7 +22,7 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.samplers import Positions
 from univert.data.triplets import CleanTriplets, TripletReport, read_clean_triplets
-from univert.evaluation.compare import METRICS, Comparison, compare_vectors
+from univert.evaluation.compare import Comparison, compare_vectors
 from univert.evaluation.inputs import has_queries
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
@@ -117,6 +117,7 @@ def _workshop(
         seed=config.seed,
         trunk=config.trunk,
         partial_blocks=config.partial_blocks,
+        maps_gb=config.maps_gb,
         data=config.data,
         model=model.config,
     )
@@ -159,7 +160,9 @@ def _finetune(
 ) -> dict[str, Any]:
     """Train, compare and publish; the content of `finetune.json`."""
     choices = config_to_mapping(config)
-    learned = {name: value for name, value in choices.items() if name not in ("tolerance", "resamples")}
+    learned = {
+        name: value for name, value in choices.items() if name not in ("tolerance", "limit", "resamples")
+    }
     inputs = {"model": old.fingerprint, "triplets": clean.fingerprint, **learned}
     tuned = workshop.train_stage("tuned", inputs, lambda: _lesson(workshop, old, clean, config))
     key = fingerprint(univert.__version__, tuned.key, choices)
@@ -168,7 +171,7 @@ def _finetune(
         comparisons = {split: _compare(workshop, old, tuned, config, split) for split in ("val", "test")}
         measured = comparisons["val"]
         assert measured is not None  # refused before training
-        lost = [f"{place}, {metric}" for metric in METRICS for place in measured.worse(metric)]
+        lost = [f"{place}, {one.metric}" for place, one in measured.losses(config.limit)]
         figures = _order(workshop, old, tuned, clean)
         results = {
             "format": 1,
@@ -202,7 +205,13 @@ def _lesson(workshop: Workshop, old: Embedder, clean: CleanTriplets, config: Fin
         keep=config.keep,
         old=_embed_views(workshop, old),
     )
-    return Lesson(embedder=copy.deepcopy(old), objective=objective, sampler=sampler, loop=config.loop)
+    return Lesson(
+        embedder=copy.deepcopy(old),
+        objective=objective,
+        sampler=sampler,
+        loop=config.loop,
+        starts_trained=True,
+    )
 
 
 def _embed_views(workshop: Workshop, old: Embedder) -> EmbedViews:

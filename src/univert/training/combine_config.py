@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
+from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
 
 Count = Annotated[int, Ge(1)]
@@ -66,6 +67,12 @@ class CombineConfig:
             raise BadInputError(
                 "combine.folds must be 0 or at least 2, got 1: a single fold would hold all products out; "
                 "0 judges on the validation images"
+            )
+        if self.mode == "off":
+            refuse_without_effect(
+                *(self, ("order", "folds", "tolerance", "level", "trials", "unmeasured")),
+                where="combine.",
+                because='where combine.mode is "off"',
             )
         if self.mode != "probe" and self.probe != ProbeConfig():
             raise BadInputError(

@@ -3,7 +3,7 @@
 The new model's targets for the old verticals are the embeddings that the index holds, so its queries find in the old
 vectors what the old model's did, and nothing has to be indexed again. For the new vertical they come from a specialist
 of it, its space first rotated towards the deployed model's. Whether the old verticals lost is measured on the
-validation images by paired comparison; a growth with a significant loss is not published.
+validation images by paired comparison; a growth with a loss is not published.
 """
 
 from __future__ import annotations
@@ -121,11 +121,15 @@ def grow(
         recipe = read_settings(Recipe, run_path / "recipe.toml", settings)
         growing = _Growing(lineage, catalogue, vertical, recipe, indexed_by=indexed_by, device=device)
         figures = growing.measured()
-        refusal = refusal_of(figures.get("val"))
+        refusal = refusal_of(figures.get("val"), limit=recipe.grow.limit)
         if refusal is not None and not force:
             return _result(lineage, growing.path, indexed_by, refusal)
         growth = growing.growth(forced=refusal is not None)
-        reason = "no significant loss on the validation images" if refusal is None else f"forced: {refusal}"
+        reason = (
+            "no loss on the validation images beyond chance and tolerance"
+            if refusal is None
+            else f"forced: {refusal}"
+        )
         return _result(lineage.publish(growth), growing.path, indexed_by, reason)
 
 
@@ -198,7 +202,7 @@ class _Growing:
         )
         workshop.describe(grown, card_figures(record))
         content = {
-            "format": 1,
+            "format": 2,
             **asdict(self.growth(forced=False)),
             "catalogue_fingerprint": workshop.catalogue.fingerprint,
             "image_presentations": presentations([*trained.values(), grown]),
@@ -216,7 +220,7 @@ class _Growing:
 
     def _grown(self, specialists: Sequence[Trained], targets: GrowthTargets) -> Trained:
         config = config_to_mapping(
-            replace(self._config, tolerance=0.0, resamples=1)
+            replace(self._config, tolerance=0.0, resamples=1, limit=0.0)
         )  # what training depends on
         inputs = {
             "deployed": self._lineage.deployed,

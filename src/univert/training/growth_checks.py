@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.training.lineage import Lineage
 from univert.training.run_images import MIN_PRODUCTS
+from univert.training.sources import same_weights
 from univert.training.workshop import Workshop
 
 
@@ -85,10 +85,8 @@ def check_base(deployed: Embedder, workshop: Workshop) -> None:
                 f"model.{name} must be the deployed model's, {has!r}, got {wanted!r}; leave it as the run has it"
             )
     if recipe.trunk == "frozen":
-        mine, base = (
-            {**model.trunk.state_dict(), **model.pooling.state_dict()} for model in (deployed, workshop.base)
-        )
-        if mine.keys() != base.keys() or any(not torch.equal(mine[name], base[name]) for name in mine):
+        pairs = ((deployed.trunk, workshop.base.trunk), (deployed.pooling, workshop.base.pooling))
+        if not all(same_weights(mine, base) for mine, base in pairs):
             raise BadInputError(
                 "trunk must not be frozen, for the deployed model's base network has learned; "
                 "leave it as the run has it"

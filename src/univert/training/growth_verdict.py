@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from univert.evaluation.compare import METRIC_NAMES
-from univert.evaluation.versions import GrowthFigures, Loss
+from univert.evaluation.versions import GrowthFigures, Setback
 
 
-def refusal_of(figures: GrowthFigures | None) -> str | None:
+def refusal_of(figures: GrowthFigures | None, *, limit: float) -> str | None:
     """Why a growth must not be published; null if it may.
 
     Args:
         figures: on the validation images; null without any query.
+        limit: of a loss that may be chance; see `GrowthFigures.setbacks`.
     """
     if figures is None:
         return "no validation image is a query, so nothing shows that the old vectors still serve; label some"
@@ -22,19 +23,19 @@ def refusal_of(figures: GrowthFigures | None) -> str | None:
             f"no validation image of {', '.join(figures.unmeasured())} is a query, so nothing shows that all is well "
             "there; label two images of a product"
         )
-    return "; ".join(map(_in_words, figures.losses())) or None
+    return "; ".join(map(_in_words, figures.setbacks(limit))) or None
 
 
-def _in_words(loss: Loss) -> str:
-    kept = loss.kept
+def _in_words(setback: Setback) -> str:
+    kept = setback.kept
     text = (
-        f"{loss.gallery} lost {-100 * kept.difference:.1f} points of {METRIC_NAMES[kept.metric]} "
+        f"{setback.gallery} lost {-100 * kept.difference:.1f} points of {METRIC_NAMES[kept.metric]} "
         f"({100 * kept.first:.1f} to {100 * kept.second:.1f})"
     )
-    if not loss.certain:
-        text += f" on {kept.products} products, too few to tell from chance: label more"
-    if loss.reindexed is not None:
-        text += f", and indexing anew would give {100 * loss.reindexed.second:.1f}"
+    if not setback.certain:
+        text += f" on {kept.products} products: too much, though chance is not ruled out"
+    if setback.reindexed is not None:
+        text += f", and indexing anew would give {100 * setback.reindexed.second:.1f}"
     return text
 
 

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from univert.evaluation.ranking import map_at_r
 from univert.models.embedder import Embedder
 from univert.models.head import Head
-from univert.training.lesson import Trained
 from univert.training.sources import Source
 from univert.training.target_map import TargetMap
 from univert.training.views import Positions
@@ -51,7 +51,7 @@ def joined_embedder(
         does), or one of them has another number of hidden layers than one.
     """
     frozen = workshop.recipe.trunk == "frozen"
-    parts = _parts(targets) if frozen else _best_part(targets)
+    parts = _parts(targets) if frozen else _best_part(workshop, targets)
     if len(parts) < (2 if frozen else 1) or any(len(_hidden(model)) != 1 for model, _ in parts):
         return None
     width = sum(_hidden(model)[0].out_features for model, _ in parts)
@@ -77,29 +77,24 @@ def _features(source: Source, embedder: Embedder, positions: Positions) -> Float
 
 
 def _parts(targets: TargetMap) -> list[Part]:
-    """The models whose heads are joined: those that embed most of the verticals, with their mean matrix."""
-    return [(embedder, matrix) for embedder, matrix, _ in _broad(targets)]
-
-
-def _best_part(targets: TargetMap) -> list[Part]:
-    """The one of them that did best on the validation images, if any."""
-    scored = [
-        (model.record["best_score"] or 0.0, embedder, matrix) for embedder, matrix, model in _broad(targets)
-    ]
-    best = max(scored, key=lambda one: one[0], default=None)
-    return [] if best is None else [best[1:]]
-
-
-def _broad(targets: TargetMap) -> list[tuple[Embedder, Float[np.ndarray, "W D"], Trained]]:
     """The models that embed most of the verticals and have a head, with their mean matrix."""
-    found = []
+    parts = []
     for member, matrices in zip(targets.members, targets.matrices, strict=True):
         for model in member.distinct:
             own = [number for number, other in enumerate(member.models) if other.key == model.key]
             embedder = member.embedders[own[0]]
             if 2 * len(own) > len(member.models) and isinstance(embedder.head, Head):
-                found.append((embedder, np.mean([matrices[number] for number in own], axis=0), model))
-    return found
+                parts.append((embedder, np.mean([matrices[number] for number in own], axis=0)))
+    return parts
+
+
+def _best_part(workshop: Workshop, targets: TargetMap) -> list[Part]:
+    """The one of them that does best on all validation images, if any; without queries the first."""
+    parts, positions = _parts(targets), workshop.validation_queries
+    if positions is None or len(parts) < 2:
+        return parts[:1]
+    labels = workshop.products[positions]
+    return [max(parts, key=lambda part: map_at_r(workshop.source.embed_all(part[0], positions), labels))]
 
 
 def _hidden(model: Embedder) -> list[nn.Linear]:

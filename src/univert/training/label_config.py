@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
+from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
 from univert.losses.registry import LOSSES, LossName, LossOption, compares_images, make_loss
 
@@ -107,19 +108,19 @@ class SpecialistsConfig:
             self.loss, self.loss_options, products=32, size=2, proxies_per_product=self.proxies_per_product
         )
         kind, loop = LOSSES[self.loss].proxies, self.loop
+        unheeded = {
+            "proxies_per_product": kind in ("none", "own"),
+            "proxy_start": kind == "none" and self.proxy_start != "random",
+            "reseed_every_steps": kind != "dynamic",
+            "miner": self.loss != "triplet",
+        }
+        refuse_without_effect(
+            *(self, [name for name, applies in unheeded.items() if applies]),
+            where="specialists.",
+            because=f"on the loss {self.loss!r}",
+        )
         if self.proxy_start is None:
             object.__setattr__(self, "proxy_start", "data" if kind == "dynamic" else "random")
-        without_effect = {
-            "proxies_per_product": kind in ("none", "own") and self.proxies_per_product != 1,
-            "proxy_start": kind == "none" and self.proxy_start != "random",
-            "reseed_every_steps": kind != "dynamic" and self.reseed_every_steps != 20,
-            "miner": self.loss != "triplet" and self.miner != "none",
-        }
-        for name, is_set in without_effect.items():
-            if is_set:
-                raise BadInputError(
-                    f"specialists.{name} has no effect on the loss {self.loss!r}; leave it out"
-                )
         if (compares_images(self.loss) or self.mine_every_steps) and loop.images_per_product < 2:
             raise BadInputError(
                 f"specialists.loop.images_per_product must be at least 2 for {self.loss!r}"

@@ -27,6 +27,7 @@ class Lesson:
     Attributes:
         among: the images whose validation score counts; null for all.
         monitor: further figures to watch; see `Task`.
+        starts_trained: see `Task`.
     """
 
     embedder: Embedder
@@ -35,6 +36,7 @@ class Lesson:
     loop: LoopConfig
     among: Bool[np.ndarray, "N"] | None = None
     monitor: Callable[[], Mapping[str, float]] | None = None
+    starts_trained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

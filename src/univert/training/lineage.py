@@ -189,18 +189,10 @@ def deployed_model(run_path: Path | str) -> Path:
         run_path: the run folder.
 
     Raises:
-        BadInputError: there is none.
+        BadInputError: there is no finished run, or it was trained anew since it grew.
     """
-    run_path = Path(run_path)
-    stored = _read(run_path)
-    folder = run_path / "unified"
-    if stored is not None and stored["growths"]:
-        folder = run_path / Growth(**stored["growths"][-1]).model_folder
-    if not (folder / "config.json").exists():
-        raise BadInputError(
-            f"{run_path} has no deployed model; make one with: univert train CAT --out {run_path}"
-        )
-    return folder
+    lineage = Lineage.read(Path(run_path))
+    return lineage.models[lineage.deployed]
 
 
 def _read(run_path: Path) -> dict[str, Any] | None:

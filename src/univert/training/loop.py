@@ -51,6 +51,7 @@ class Task:
         score: validation score of the model as it stands, larger is better; null where there is nothing to
             validate on: then training runs to its end.
         monitor: further figures of the model as it stands, watched and never acted upon.
+        starts_trained: the model knows something already, so its score before the first step counts.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Task:
     source: Source
     score: Callable[[], float] | None
     monitor: Callable[[], Mapping[str, float]] | None = None
+    starts_trained: bool = False
 
 
 @dataclass
@@ -125,6 +127,8 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, open_log: Op
         open_log(history.step + 1) if open_log else contextlib.nullcontext() as log,
     ):
         advance(history.step)
+        if task.starts_trained and not history.step:
+            _look(task, state, history, log)
         while not history.finished:
             started = time.perf_counter()
             rate = _rate(history.step, total_steps, config)

@@ -26,6 +26,7 @@ from univert.training.folds import Embed, Folds, outcomes_from_dict, outcomes_to
 from univert.training.greedy import Group
 from univert.training.label_config import SpecialistsConfig
 from univert.training.optimisers import Optimisers, parameter_groups, sparse_parameters
+from univert.training.recipe import Recipe
 from univert.training.sources import CachedSource
 from univert.training.specialists import group_loop, group_name, labelled_products
 from univert.training.workshop import Workshop
@@ -49,7 +50,14 @@ class Probe:
         self._config, self._specialists = recipe.combine.probe, _plain(recipe.specialists)
         # a frozen twin of the recipe has the same cached features, and asks for no more views than are wanted
         views = min(self._config.views, recipe.data.views)
-        frozen = replace(recipe, trunk="frozen", data=replace(recipe.data, views=views))
+        usual = Recipe()
+        frozen = replace(
+            recipe,
+            trunk="frozen",
+            partial_blocks=usual.partial_blocks,
+            maps_gb=usual.maps_gb,
+            data=replace(recipe.data, views=views),
+        )
         self._workshop = Workshop(workshop.run, workshop.catalogue, frozen, device=str(workshop.device))
         self._folds = Folds(self._workshop, recipe.combine.folds, most_images=self._config.images)
         self._inputs = fingerprint(

@@ -83,7 +83,9 @@ class GrowConfig:
             stored vector does; 0 leaves the L2 loss alone.
         neighbours_temperature: differences of cosine much below it hardly matter.
         neighbours_images: training images that can be neighbours, at most.
-        tolerance: a loss of Recall@1 (0 to 1) up to this much is none.
+        tolerance: a loss of Recall@1 or MAP@R (0 to 1) up to this much is none.
+        limit: a loss of Recall@1 or MAP@R (0 to 1) beyond this counts even where so few products show it that chance is
+            not ruled out.
         resamples: of the bootstrap behind each comparison.
         loop: the training of the grown model.
     """
@@ -97,6 +99,7 @@ class GrowConfig:
     neighbours_temperature: Positive = 0.05
     neighbours_images: Count = 4096
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
+    limit: Annotated[float, Interval(ge=0, le=1)] = 0.05
     resamples: Count = 2000
     loop: GrowLoopConfig = field(default_factory=GrowLoopConfig)
 

@@ -19,7 +19,6 @@ from univert.training.members import Member
 from univert.training.specialists import presentations
 from univert.training.stages import BEST, DOCUMENT, JOINT_ROWS, Models, candidate_of, seconds_of
 from univert.training.unify import train_unified
-from univert.training.unify_config import TargetsConfig
 from univert.training.workshop import Workshop
 
 Positions = Int64[np.ndarray, "N"]
@@ -71,10 +70,11 @@ def comparison_rows(workshop: Workshop, models: Models) -> tuple[list[Row], list
     for loss, model in models.joint.items():
         key, title = JOINT_ROWS[loss]
         rows.append(_model_row(workshop, candidate_of(key, title, model), "all verticals at once"))
-    plain = replace(recipe.unify, targets=TargetsConfig(align=False))
+    targets = replace(recipe.unify.targets, align=False, reference="auto", rounds=1)
+    plain = replace(recipe.unify, targets=targets)
     aligned = replace(recipe.unify, targets=replace(recipe.unify.targets, align=True))
     variants = [
-        ("unified_plain", "Unified, plain", "the document's way: the specialists' own spaces", plain),
+        ("unified_plain", "Unified, plain", "learns from specialists alone, in their own spaces", plain),
         (
             "unified_labelled",
             "Unified, aligned, labelled only",

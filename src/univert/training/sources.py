@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float16, Int64
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
 from univert.data.loading import ImageLoader
-from univert.models.base_networks.base import Split
+from univert.models.base_networks.base import Cut
 from univert.models.embedder import Embedder
 from univert.training.views import Compute, ViewArrays
 
@@ -123,30 +123,32 @@ class CachedSource(Source):
         return inputs
 
 
-class MapSource(Source):
-    """Reads the maps that a base network's frozen front gives, computed once per image and view, and runs the rest.
+class FrontSource(Source):
+    """Reads what a base network's frozen first layers give, computed once per image and view, and runs the rest.
 
-    For a base network whose last stages learn. The maps are kept at half precision: embeddings are those of
-    `ImageSource` up to a thousandth.
+    For a base network whose last stages learn. Kept at half precision: embeddings are those of `ImageSource` up to a
+    thousandth.
 
     Args:
-        maps: a flat row an image and view; see `map_rows`.
+        maps: a flat row an image and view; see `front_rows`.
         base: the network whose front made them.
         stages: how many of the last stages learn.
+
+    Raises:
+        BadInputError: the base network cannot be cut there.
     """
 
     batch_size = 2 * FEATURE_BATCH
 
     def __init__(self, maps: ViewArrays, base: Embedder, stages: int) -> None:
         self.views = maps.views
-        self._maps, self._base, self._stages = maps, base, stages
-        self._splits: weakref.WeakKeyDictionary[Embedder, Split] = weakref.WeakKeyDictionary()
-        self._shape = map_shape(base, stages)
+        self._maps, self._own, self._stages = maps, cut_of(base, stages), stages
+        self._cuts: weakref.WeakKeyDictionary[Embedder, Cut] = weakref.WeakKeyDictionary()
 
-    def load(self, positions: Positions, views: Positions) -> Tensor:
+    def load(self, positions: Positions, views: Positions) -> Float16[Tensor, "B C H W"]:
         """Maps at half precision; see `Source.load`."""
         maps: Tensor = torch.from_numpy(self._maps.gather(positions, views))
-        return maps.view(-1, *self._shape)
+        return maps.view(-1, *self._own.map_shape)
 
     def pooled(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B F"]:
         """Features by the rest of the base network; see `Source.pooled`.
@@ -154,53 +156,66 @@ class MapSource(Source):
         Raises:
             BadInputError: the front of the embedder's base network is another one.
         """
-        if embedder not in self._splits:
-            self._splits[embedder] = self._split(embedder)
+        if embedder not in self._cuts:
+            self._cuts[embedder] = self._cut(embedder)
         maps = inputs.float().contiguous(memory_format=torch.channels_last)
-        features: Tensor = embedder.pooling(self._splits[embedder].back(maps))
+        features: Tensor = embedder.pooling(self._cuts[embedder].back(maps))
         return features
 
-    def _split(self, embedder: Embedder) -> Split:
-        split, own = split_of(embedder, self._stages), split_of(self._base, self._stages)
-        if split is None or own is None or not _equal(split.front, own.front):
+    def _cut(self, embedder: Embedder) -> Cut:
+        cut = cut_of(embedder, self._stages)
+        if not same_weights(cut.front, self._own.front):
             raise BadInputError(
                 "the first layers of the model are not those of the run's base network, whose maps are kept; "
                 "set maps_gb = 0"
             )
-        return split
+        return cut
 
 
-def split_of(embedder: Embedder, stages: int) -> Split | None:
-    """The base network before its last stages, and from there on; null if it cannot be split."""
-    return embedder.trunk.split(stages, embedder.config.image_size_px)
+def cut_of(embedder: Embedder, stages: int) -> Cut:
+    """The base network before its last stages, and from there on.
+
+    Raises:
+        BadInputError: it cannot be cut there; see `BaseNetwork.cut`.
+    """
+    cut = embedder.trunk.cut(stages, embedder.config.image_size_px)
+    if cut is None:
+        raise BadInputError(
+            f"{embedder.config.base_network} is no plain sequence of layers before its last {stages} stages; "
+            "set maps_gb = 0"
+        )
+    return cut
 
 
-def map_shape(base: Embedder, stages: int) -> tuple[int, ...]:
-    """Shape of what comes between the two parts of a base network, for one image."""
-    split = split_of(base, stages)
-    assert split is not None
-    size = base.config.image_size_px
-    with torch.inference_mode():
-        return tuple(split.front.eval()(torch.zeros(1, 3, size, size, device=base.device)).shape[1:])
+def front_rows(base: Embedder, loader: ImageLoader, stages: int) -> Compute:
+    """What computes the maps that a base network's front gives for images and views, flat, for `ViewArrays` to keep.
 
-
-def map_rows(base: Embedder, loader: ImageLoader, stages: int) -> Compute:
-    """What computes those maps for images and views, flat, for `ViewArrays` to keep."""
+    Raises:
+        BadInputError: the base network cannot be cut there; when called, a map is too large for half precision.
+    """
+    front = cut_of(base, stages).front
 
     def compute(positions: Positions, views: Positions) -> Iterator[np.ndarray]:
-        split = split_of(base.eval(), stages)
-        assert split is not None
+        base.eval()
         with torch.inference_mode():
             for images in loader.batches(positions, FEATURE_BATCH, views):
-                maps = split.front(base.normalise(images.to(base.device)))
-                yield maps.flatten(1).half().cpu().numpy()
+                maps = front(base.normalise(images.to(base.device))).flatten(1).half()
+                if not maps.isfinite().all():
+                    raise BadInputError(
+                        f"{base.config.base_network} gives maps beyond half precision; set maps_gb = 0"
+                    )
+                yield maps.cpu().numpy()
 
     return compute
 
 
-def _equal(one: nn.Module, other: nn.Module) -> bool:
-    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    return all(torch.equal(first, second.to(first.device)) for first, second in pairs)
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules hold equal parameters and buffers, in the same order."""
+    mine, theirs = list(one.state_dict().values()), list(other.state_dict().values())
+    return len(mine) == len(theirs) and all(
+        first.shape == second.shape and torch.equal(first, second.to(first.device))
+        for first, second in zip(mine, theirs, strict=True)
+    )
 
 
 def feature_rows(embedder: Embedder, loader: ImageLoader) -> Compute:

@@ -91,7 +91,7 @@ def train_models(workshop: Workshop) -> Models:
         model = polish(workshop, last.model, members, name=POLISHED, config=recipe.unify)
         title = f"{last.title}, polished"
         candidates.append(candidate_of("unified_polished", title, model, members, begun=last.model))
-    choice = choose(workshop, candidates)
+    choice = choose(workshop, candidates, individual)
     return Models(
         specialists=individual,
         own=own,

@@ -12,6 +12,7 @@ from annotated_types import Ge, Interval
 from jaxtyping import Float
 from torch import Tensor
 
+from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
 from univert.data.samplers import Positions, Sampler, UniformSampler
 from univert.data.triplets import CleanTriplets
@@ -45,12 +46,14 @@ class FinetuneConfig:
         seed: of everything random.
         trunk: `frozen`, `partial` (the last blocks learn) or `full`.
         partial_blocks: how many of the base network's last blocks learn where `trunk` is `partial`.
+        maps_gb: see `Recipe.maps_gb`.
         data: which verticals, and how images reach the network.
         margin: the wanted gap between D(a,n) and D(a,p), squared (Unified eq. 1).
         keep: weight of the L2 term that holds the model to its own old embeddings; 0 switches it off.
         others: share of each batch that is training images at random, on which the L2 term works; batch normalisation
             sees them, too.
         tolerance: on the validation images, a loss of up to this much (0.01: one point of Recall@1) is none.
+        limit: a loss beyond this counts even where so few products show it that chance is not ruled out.
         resamples: bootstrap resamples behind the comparison.
         loop: the training; `epochs` counts passes over the triplets.
     """
@@ -58,15 +61,21 @@ class FinetuneConfig:
     seed: Annotated[int, Ge(0)] = 0
     trunk: Trunk = "frozen"
     partial_blocks: Count = 2
+    maps_gb: NotNegative = 8.0
     data: DataConfig = field(default_factory=DataConfig)
     margin: Positive = 0.2
     keep: NotNegative = 2.0
     others: Annotated[float, Interval(ge=0, le=0.9)] = 0.5
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
+    limit: Annotated[float, Interval(ge=0, le=1)] = 0.05
     resamples: Count = 2000
     loop: TripletLoopConfig = field(default_factory=TripletLoopConfig)
 
     def __post_init__(self) -> None:
+        if self.trunk != "partial":
+            refuse_without_effect(
+                self, ("partial_blocks", "maps_gb"), where="", because=f'where trunk is "{self.trunk}"'
+            )
         if self.keep and not self.others:
             raise BadInputError(
                 f"keep has no effect without other images, got keep {self.keep} and others 0; set others, or keep = 0"

@@ -115,6 +115,7 @@ def _lesson(workshop: Workshop, members: Sequence[Member], config: UnifyConfig) 
         objective=TargetObjective(TargetL2Loss(), targets, consistent=config.consistent),
         sampler=_sampler(workshop, config),
         loop=loop,
+        starts_trained=joined is not None,
     )
 
 

@@ -44,9 +44,9 @@ class TargetsConfig:
     uncertain: Literal["weighted", "left_out"] = "weighted"
 
     def __post_init__(self) -> None:
-        if not self.align and (self.reference != "auto" or self.rounds != 1):
-            raise BadInputError(
-                "unify.targets.reference and rounds have no effect where align is false; leave them out"
+        if not self.align:
+            refuse_without_effect(
+                self, ("reference", "rounds"), where="unify.targets.", because="where align is false"
             )
 
 
@@ -77,10 +77,9 @@ class PolishLabelsConfig(SpecialistsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size or self.sizes:
-            raise BadInputError(
-                "unify.polish.labels.size and sizes have no effect: the model has its size; leave them out"
-            )
+        refuse_without_effect(
+            self, ("size", "sizes"), where="unify.polish.labels.", because="where the model has its size"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +95,14 @@ class PolishConfig:
     enabled: bool = False
     weight: NotNegative = 1.0
     labels: PolishLabelsConfig = field(default_factory=PolishLabelsConfig)
+
+    def __post_init__(self) -> None:
+        if not self.enabled:
+            refuse_without_effect(
+                *(self, ("weight", "labels")),
+                where="unify.polish.",
+                because="where unify.polish.enabled is false",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +163,12 @@ class UnifyConfig:
         if self.start == "random":
             refuse_without_effect(
                 self, ("start_rate",), where="unify.", because='where unify.start is "random"'
+            )
+        if self.targets.offset:
+            refuse_without_effect(
+                *(self, ("start_rate",)),
+                where="unify.",
+                because="where unify.targets.offset sets a random start",
             )
         without_joint = self.way == "specialists" or not any(name.startswith("joint") for name in names)
         if self.targets.reference == "joint" and without_joint:

@@ -33,13 +33,11 @@ from univert.training.router import Router
 from univert.training.run_images import RunImages
 from univert.training.sources import (
     CachedSource,
+    FrontSource,
     ImageSource,
-    MapSource,
     Source,
     feature_rows,
-    map_rows,
-    map_shape,
-    split_of,
+    front_rows,
 )
 from univert.training.views import Compute, ViewArrays, by_parts
 
@@ -95,32 +93,38 @@ class Workshop(RunImages):
     def source(self) -> Source:
         """Embeddings for training: from cached features where the trunk is frozen, else from images."""
         if self.recipe.trunk != "frozen":
+            width = self._map_width
             live = ImageSource(self.loader, views=self.recipe.data.views)
-            return self._map_source() if self._keeps_maps else live
+            return live if width is None else self._front_source(width)
         name = f"features-{self.base_fingerprint}"
         compute = feature_rows(self.base, self.loader)
         return CachedSource(self.view_arrays(name, "features", self.base.feature_size, compute))
 
     @cached_property
-    def _keeps_maps(self) -> bool:
-        """Whether a base network of which the last stages learn is fed with the maps of those before."""
-        recipe, stages = self.recipe, self.recipe.partial_blocks
-        if recipe.trunk != "partial" or not recipe.maps_gb or split_of(self.base, stages) is None:
-            return False
-        rows = len(self.catalogue) + recipe.data.views * int(self.is_train.sum())
-        return 2 * math.prod(map_shape(self.base, stages)) * rows <= recipe.maps_gb * 1e9
+    def _map_width(self) -> int | None:
+        """Width of the rows that a partly learning base network is fed with; null where they are not kept."""
+        recipe = self.recipe
+        if recipe.trunk != "partial" or not recipe.maps_gb:
+            return None
+        cut = self.base.trunk.cut(recipe.partial_blocks, self.base.config.image_size_px)
+        if cut is None:
+            return None
+        width, rows = (
+            math.prod(cut.map_shape),
+            len(self.catalogue) + recipe.data.views * int(self.is_train.sum()),
+        )
+        return width if 2 * width * rows <= recipe.maps_gb * 1e9 else None
 
-    def _map_source(self) -> MapSource:
+    def _front_source(self, width: int) -> FrontSource:
         stages = self.recipe.partial_blocks
-        width = math.prod(map_shape(self.base, stages))
         maps = self.view_arrays(
             f"maps-{self.base_fingerprint}-{stages}",
             "maps of the frozen layers",
             width,
-            map_rows(self.base, self.loader, stages),
+            front_rows(self.base, self.loader, stages),
             dtype=np.float16,
         )
-        return MapSource(maps, self.base, stages)
+        return FrontSource(maps, self.base, stages)
 
     def view_arrays(
         self,
@@ -210,7 +214,7 @@ class Workshop(RunImages):
     def _base_rows(self) -> ViewArrays:
         """Where no features are kept, so that several stages can ask for them."""
         compute = by_parts(lambda positions, _: self.source.embed_all(self.base, positions), ROWS_AT_ONCE)
-        name = f"base-{self.base_fingerprint}"
+        name = f"base-{self.base_fingerprint}{'' if self._map_width is None else '-maps'}"
         return self.view_arrays(name, "base network", self.base.feature_size, compute, views=0)
 
     @cached_property
@@ -226,7 +230,13 @@ class Workshop(RunImages):
         """
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.seed)
-            return Embedder(replace(self.recipe.model, **changes)).to(self.device)
+            embedder = Embedder(replace(self.recipe.model, **changes)).to(self.device)
+        if (
+            "base" in self.__dict__
+        ):  # whose features are kept: without pretrained weights another seed has another
+            embedder.trunk.load_state_dict(self.base.trunk.state_dict())
+            embedder.pooling.load_state_dict(self.base.pooling.state_dict())
+        return embedder
 
     def reseeded(self, seed: int) -> Workshop:
         """The same run, its images and features shared, with another seed for heads, batches and proxies."""
@@ -272,7 +282,7 @@ class Workshop(RunImages):
         """
         recipe = config_to_mapping(self.recipe)
         shared = {key: recipe[key] for key in ("seed", "trunk", "partial_blocks", "data", "model")}
-        if self._keeps_maps:
+        if self._map_width is not None:
             shared["maps"] = "float16"
         key = fingerprint(
             univert.__version__, self.catalogue.fingerprint, self.base_fingerprint, shared, inputs
@@ -317,6 +327,7 @@ class Workshop(RunImages):
             source=self.source,
             score=self.scorer(lesson.embedder, lesson.among),
             monitor=lesson.monitor,
+            starts_trained=lesson.starts_trained,
         )
         open_log = partial(scalar_log, self.run.path / "log" / name)
         done = fit(task, lesson.loop, seed=self.recipe.seed, folder=folder, open_log=open_log)

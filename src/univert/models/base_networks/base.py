@@ -10,21 +10,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class Split:
-    """A network in two parts.
+class Cut:
+    """A network in two parts that run one after the other; they share its modules.
 
     Args:
-        front: from normalised images to the maps between the two.
+        front: from normalised images (B, 3, S, S) to the maps in between.
         back: from those on.
         arrange: what the network does with its output.
+        map_shape: (C, H, W) of the maps of one image.
     """
 
     def __init__(
-        self, front: nn.Module, back: nn.Module, arrange: Callable[[Tensor], Float[Tensor, "B C H W"]]
+        self,
+        front: nn.Module,
+        back: nn.Module,
+        arrange: Callable[[Tensor], Tensor],
+        map_shape: tuple[int, ...],
     ) -> None:
-        self.front, self._back, self._arrange = front, back, arrange
+        self.front, self.map_shape = front, map_shape
+        self._back, self._arrange = back, arrange
 
-    def back(self, maps: Tensor) -> Float[Tensor, "B C H W"]:
+    def back(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F X Y"]:
         """Feature maps, as the whole network gives them, from what `front` gave."""
         return self._arrange(self._back(maps))
 
@@ -66,7 +72,6 @@ class BaseNetwork(nn.Module):
         self._layout = layout
         self._method = method
         self._prefix_tokens = prefix_tokens
-        self._runs_in_sequence: bool | None = None
 
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C H W"]:
         """Feature maps of normalised images; tokens come as a map of width 1."""
@@ -80,43 +85,44 @@ class BaseNetwork(nn.Module):
             return features[:, self._prefix_tokens :].transpose(1, 2).unsqueeze(-1)
         return features
 
-    def split(self, count: int, image_size_px: int) -> Split | None:
-        """The network before its last `count` stages, and from there on; null if it is no plain sequence.
-
-        The two share the network's modules, their weights, and whether they are in training.
+    def cut(self, count: int, image_size_px: int) -> Cut | None:
+        """The network before its last `count` stages, and from there on.
 
         Args:
             count: of stages.
             image_size_px: side of the images.
+
+        Returns:
+            null if the network is more than its modules one after the other, seen by what it makes of noise, or what
+            runs between the two is not a map (C, H, W).
         """
         last = {id(parameter) for parameter in self.last_stages(count)}
         parts: list[nn.Module] = []
         for part in self.network.children():
             parts += part.children() if isinstance(part, nn.Sequential) else [part]
-        for place, part in enumerate(parts):
-            if any(id(parameter) in last for parameter in part.parameters()):
-                found = Split(nn.Sequential(*parts[:place]), nn.Sequential(*parts[place:]), self._arrange)
-                return found if self._runs_as(found, image_size_px) else None
-        return None
-
-    @torch.inference_mode()
-    def _runs_as(self, split: Split, image_size_px: int) -> bool:
-        """Whether the network is no more than its modules one after the other, seen by what it makes of noise."""
-        if self._runs_in_sequence is None:
-            training = self.network.training
-            noise = torch.Generator().manual_seed(0)
-            images = torch.randn(2, 3, image_size_px, image_size_px, generator=noise)
-            images = images.to(next(self.network.parameters()).device)
-            self.network.eval()
-            try:
-                features, wanted = split.back(split.front(images)), self(images)
-                self._runs_in_sequence = features.shape == wanted.shape and torch.allclose(
-                    features, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max())
+        holds = [any(id(one) in last for one in part.parameters()) for part in parts]
+        place = holds.index(True) if True in holds else 0
+        front, back = nn.Sequential(*parts[:place]), nn.Sequential(*parts[place:])
+        noise = torch.Generator().manual_seed(0)
+        images = torch.randn(2, 3, image_size_px, image_size_px, generator=noise)
+        modes = {module: module.training for module in self.network.modules()}
+        self.network.eval()
+        try:
+            with torch.inference_mode():
+                images = images.to(next(self.network.parameters()).device)
+                maps, wanted = front(images), self(images)
+                found = self._arrange(back(maps))
+                same = found.shape == wanted.shape and torch.allclose(
+                    found, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max())
                 )
-            except (RuntimeError, TypeError, ValueError):  # its modules do not fit one behind the other
-                self._runs_in_sequence = False
-            self.network.train(training)
-        return self._runs_in_sequence
+        except Exception:  # its modules do not fit one behind the other: they may raise whatever they like
+            return None
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        if not (same and isinstance(maps, Tensor) and maps.ndim == 4):
+            return None
+        return Cut(front, back, self._arrange, tuple(maps.shape[1:]))
 
     def to_channels_last(self) -> Self:
         """Store the weights channels last: on a CPU that makes convolutions several times faster."""
