@@ -211,3 +211,43 @@ def test_all_triplets_of_labels_are_good(catalogue: Catalogue, tmp_path: Path) -
         if a != p and products[a] == products[p] >= 0 and products[n] not in (-1, products[a])
     ]
     assert read_clean_triplets(write(tmp_path / "t.csv", rows), catalogue).report.used == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("second", "contradicts"),
+    [
+        (("{u}", "discs-4-1", "discs-8-0"), True),  # another product than before
+        (("{u}", "discs-0-1", "discs-8-0"), False),
+        (("discs-0-1", "discs-0-2", "{u}"), True),  # not the product it was
+        (("discs-4-1", "discs-4-2", "{u}"), False),
+    ],
+)
+def test_an_unlabelled_image_has_one_product(
+    second: tuple[str, ...], contradicts: bool, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    products, ids = catalogue.column("product"), catalogue.column("id")
+    chosen = (catalogue.column("vertical") == "discs") & (catalogue.column("split") == "train")
+    unlabelled = next(
+        name for name, product in zip(ids[chosen], products[chosen], strict=True) if product is None
+    )
+    rows = [(unlabelled, "discs-0-0", "discs-4-1"), tuple(name.format(u=unlabelled) for name in second)]
+    path = write(tmp_path / "t.csv", rows)  # type: ignore[arg-type]
+    if contradicts:
+        with pytest.raises(TripletProblemsError) as error:
+            read_clean_triplets(path, catalogue)
+        assert error.value.report.problems == {"contradiction": 1}
+    else:
+        assert read_clean_triplets(path, catalogue).report.used == 2
+
+
+def test_images_of_verticals_that_were_not_chosen_are_told_from_unknown_ones(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    discs = catalogue.select(vertical="discs")
+    rows = [*GOOD, ("nobody", "discs-0-1", "discs-1-0")]
+    left_out = set(catalogue.column("id")) - set(discs.column("id"))
+    clean = read_clean_triplets(
+        write(tmp_path / "t.csv", rows), discs, on_bad="skip", not_chosen=left_out
+    )  # fmt: skip
+    assert clean.report.used == 4
+    assert clean.report.problems == {"image of a vertical not chosen": 3, "unknown id": 1}

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from univert.cli.options import Json, app
+from univert.cli.options import Json, app, model_folder
 
 
 @app.command(epilog="Example: univert export runs/shop/unified --int8 shop.lance")
 def export(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     int8: Annotated[
         Path | None, typer.Option(help="Also quantise to 8 bits, with this catalogue's images, and measure.")
     ] = None,
@@ -22,7 +22,7 @@ def export(
     """Export a model to ONNX for serving, checked against PyTorch; `serve` does so by itself when it first starts."""
     from univert.serving.onnx_export import ensure_onnx
 
-    path = ensure_onnx(model)
+    path = ensure_onnx(model_folder(model))
     answer: dict[str, Any] = {"onnx": str(path)}
     if int8 is None:
         typer.echo(
@@ -71,7 +71,7 @@ def _quantise(exact_path: Path, catalogue_path: Path) -> tuple[Path, Any]:
     epilog="Example: univert calibrate runs/shop/unified shop.index shop.lance --precision product=0.95"
 )
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     index: Annotated[str, typer.Argument(metavar="INDEX", help="An index made with this model.")],
     cat: Annotated[Path, typer.Argument(help="A catalogue with splits: fitted on val, measured on test.")],
     precision: Annotated[
@@ -113,11 +113,12 @@ def calibrate(
         new_value_share=new_value_share,
         max_queries=max_queries,
     )
-    target = out or calibration_places(index, model)[0]
+    folder = model_folder(model)
+    target = out or calibration_places(index, folder)[0]
     catalogue = Catalogue.open(cat)
     reader = IndexReader.open(index)
     try:
-        calibration = fit_calibration(load_engine(model, engine), reader.current(), catalogue, config)  # type: ignore[arg-type]
+        calibration = fit_calibration(load_engine(folder, engine), reader.current(), catalogue, config)  # type: ignore[arg-type]
     finally:
         reader.close()
     calibration.save(target)

@@ -27,7 +27,7 @@ IndexPlace = Annotated[
 
 @app.command(epilog="Example: univert index runs/shop/unified shop.lance shop.index")
 def index(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     cat: Annotated[Path, typer.Argument(help="A catalogue.")],
     out: Annotated[
         str,

@@ -15,7 +15,7 @@ LARGE_FALL = 0.05
 
 @app.command(epilog="Example: univert evaluate runs/shop/unified shop.lance --split test")
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     cat: Annotated[Path, typer.Argument(help="A catalogue.")],
     split: Annotated[str, typer.Option(help="train, val, test, or all.")] = "test",
     vertical: Names = None,

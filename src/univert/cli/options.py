@@ -30,12 +30,21 @@ Device = Annotated[
 Names = Annotated[list[str] | None, typer.Option(help="Only these verticals; give it again for several.")]
 
 
+def model_folder(path: Path | str) -> str:
+    """A model's folder or name as given, or of a run that of its deployed model."""
+    if not (Path(path) / "groups.json").exists():
+        return str(path)
+    from univert.training.lineage import deployed_model
+
+    return str(deployed_model(path))
+
+
 def load_model(path: Path, device: str) -> Any:
-    """A saved model on a device, `auto` or as torch names it."""
+    """A saved model, or a run's deployed one, on a device, `auto` or as torch names it."""
     from univert.core.device import choose_device
     from univert.models.embedder import Embedder
 
-    return Embedder.from_pretrained(path).to(choose_device(device))
+    return Embedder.from_pretrained(model_folder(path)).to(choose_device(device))
 
 
 def print_table(table: Any) -> None:

@@ -13,7 +13,7 @@ from univert.cli.options import Device, Json, Names, app, load_model, print_tabl
 
 @app.command(epilog="Example: univert embed runs/shop/unified photo.jpg other.png --out vectors.npy")
 def embed(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     out: Annotated[Path, typer.Option(help="A .npy file: float32, one unit row an image.")],
     device: Device = "auto",
@@ -34,7 +34,7 @@ def embed(
 
 @app.command(epilog="Example: univert search runs/shop/unified shop.index photo.jpg --k 5 --out found.html")
 def search(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     index_path: Annotated[
         str,
         typer.Argument(

@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
-from univert.cli.options import Json, app
+from univert.cli.options import Json, app, model_folder
 
 
 @app.command(epilog="Example: univert serve runs/shop/unified shop.index --port 8000")
 def serve(
-    model: Annotated[str | None, typer.Argument(help="A model folder; may come from the settings.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="A model folder, or a run; may come from the settings.")
+    ] = None,
     index: Annotated[
         str | None,
         typer.Argument(
@@ -42,7 +44,13 @@ def serve(
 
     if settings is not None:
         os.environ[FILE_VARIABLE] = str(settings)
-    given = {"model": model, "index": index, "host": host, "port": port, "workers": workers}
+    given = {
+        "model": None if model is None else model_folder(model),
+        "index": index,
+        "host": host,
+        "port": port,
+        "workers": workers,
+    }
     for name, value in given.items():
         if value is not None:  # the workers read their settings from the environment, too
             os.environ[PREFIX + name.upper()] = str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,12 @@ class CleanTriplets:
 
 
 def read_clean_triplets(
-    path: Path | str, catalogue: Catalogue, *, on_bad: str = "reject", rejected_csv: Path | None = None
+    path: Path | str,
+    catalogue: Catalogue,
+    *,
+    on_bad: str = "reject",
+    rejected_csv: Path | None = None,
+    not_chosen: Collection[str] = (),
 ) -> CleanTriplets:
     """Read verified triplets of image ids and check them against the catalogue.
 
@@ -116,6 +122,7 @@ def read_clean_triplets(
         catalogue: with the images; give a selection to leave the other verticals' out.
         on_bad: `reject` raises an error if any triplet cannot be used, `skip` leaves those out.
         rejected_csv: where to list every problem; null writes no list.
+        not_chosen: ids of images that the selection left out, so that they are not called unknown.
 
     Raises:
         TripletProblemsError: triplets that cannot be used, or none that can.
@@ -124,7 +131,7 @@ def read_clean_triplets(
     if on_bad not in ("reject", "skip"):
         raise BadInputError(f"on_bad must be 'reject' or 'skip', got {on_bad!r}")
     path = Path(path)
-    checks = _Checks(catalogue)
+    checks = _Checks(catalogue, not_chosen)
     examples: defaultdict[str, list[str]] = defaultdict(list)
     good: list[tuple[int, int, int]] = []
     with (
@@ -167,7 +174,8 @@ def read_clean_triplets(
 class _Checks:
     """What the catalogue says of a triplet, and what the triplets accepted so far do."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, not_chosen: Collection[str]) -> None:
+        self._not_chosen = not_chosen
         self.products: list[str | None] = catalogue.column("product").tolist()
         self.verticals: list[str] = catalogue.column("vertical").tolist()
         self._splits: list[str | None] = catalogue.column("split").tolist()
@@ -175,6 +183,7 @@ class _Checks:
         self._known_products = {product for product in self.products if product is not None}
         self._lines: dict[tuple[int, int, int], str] = {}
         self._said: dict[tuple[int, int], tuple[bool, str]] = {}
+        self._product_of: dict[int, tuple[str, str]] = {}
 
     def problems(self, row: TripletRow) -> list[Problem]:
         """All that keeps a triplet out; empty for a good one."""
@@ -192,6 +201,9 @@ class _Checks:
         for pair, same in _claims(images):
             if not self._both_labelled(pair):
                 self._said.setdefault(pair, (same, row.origin))
+            image, product = self._half_labelled(pair)
+            if same and product is not None:
+                self._product_of.setdefault(image, (product, row.origin))
         return images
 
     def _images(self, row: TripletRow) -> tuple[int, int, int]:
@@ -203,6 +215,9 @@ class _Checks:
         for role, name in zip(ROLES, row.ids, strict=True):
             if name is None:
                 found.append(_problem(row, "missing id", f"no {role}", "give the id of an image"))
+            elif name in self._not_chosen:
+                fix = "leave it out, or choose its vertical, too"
+                found.append(_problem(row, "image of a vertical not chosen", f"{role} {name!r}", fix))
             elif name not in self._position:
                 fix = "give the id of an image of the catalogue"
                 if name in self._known_products:
@@ -254,7 +269,20 @@ class _Checks:
                 first, second = (row.ids[images.index(image)] for image in pair)
                 detail = f"{origin} has {first!r} and {second!r} as {verb}"
                 return [_problem(row, "contradiction", detail, "verify the two again")]
+            image, product = self._half_labelled(pair)
+            known, origin = self._product_of.get(image, (product, ""))
+            if product is not None and origin and same == (known != product):
+                detail = f"{origin} has {row.ids[images.index(image)]!r} as {known!r}, this one as "
+                detail += repr(product) if same else f"another product than {product!r}"
+                return [_problem(row, "contradiction", detail, "verify the image again")]
         return []
+
+    def _half_labelled(self, pair: tuple[int, int]) -> tuple[int, str | None]:
+        """The unlabelled image of a pair, and the other's product; null unless just one of the two has a product."""
+        first, second = pair
+        if self.products[first] is not None:
+            first, second = second, first
+        return first, None if self.products[first] is not None else self.products[second]
 
     def _both_labelled(self, pair: tuple[int, int]) -> bool:
         return all(self.products[image] is not None for image in pair)

@@ -102,7 +102,14 @@ def finetune(
     with run.locked():
         workshop = _workshop(run, catalogue, old, config, device)
         rejected_csv = run.path / REJECTED_CSV if on_bad == "skip" else None
-        clean = read_clean_triplets(triplets, workshop.catalogue, on_bad=on_bad, rejected_csv=rejected_csv)
+        chosen = set(workshop.catalogue.column("id"))
+        clean = read_clean_triplets(
+            triplets,
+            workshop.catalogue,
+            on_bad=on_bad,
+            rejected_csv=rejected_csv,
+            not_chosen=set(catalogue.column("id")) - chosen,
+        )
         _share_features(Path(model), workshop)
         results = _finetune(workshop, old.to(workshop.device), clean, config, str(model))
         write_atomic(run.path / "finetune.json", json.dumps(results, indent=1))
