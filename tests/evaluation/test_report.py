@@ -12,8 +12,10 @@ from tests.evaluation import decisions
 from tests.evaluation.comparison import full_comparison, results, row
 from univert.core.errors import BadInputError
 from univert.core.records import SourceRow
+from univert.core.tables import table_text
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.evaluation.console import choice_table
 from univert.evaluation.gallery import MOST_VERTICALS, Columns, retrieval_groups
 from univert.evaluation.report import write_report
 
@@ -285,6 +287,30 @@ def test_each_decision_may_be_absent(shop, tmp_path, absent):
     for key, words in texts.items():
         assert (words in page.text) == (key != absent), key
     assert {link["href"][1:] for link in page.all("a")} <= {one.get("id") for _, one in page.tags}
+
+
+def test_an_ensemble_that_was_not_chosen_is_told_as_such(shop, tmp_path):
+    values = decided()
+    values["ensemble"]["learned_from"] = False
+    page = reported(tmp_path / "report.html", values, shop)
+    assert "An ensemble that was tried" in page.text
+    assert "The chosen model does not learn from it." in page.text
+    assert "learning targets are made of" not in page.text
+
+
+def test_the_first_panel_is_named_for_what_it_shows(shop, tmp_path):
+    title, path = "Embeddings of the specialists", tmp_path / "report.html"
+    page = reported(path, results(full_comparison()), shop, targets=vectors_for(shop, 4), targets_title=title)
+    assert f"(a) {title}" in page.text
+    assert f"Left, the {title.lower()}" in page.text
+
+
+def test_what_the_specialists_serve_better_is_said(shop, tmp_path):
+    values = decided()
+    values["choice"]["against_specialists"] = values["comparisons"][0]["comparison"]
+    page = reported(tmp_path / "report.html", values, shop)
+    assert "worse in shoes, which its specialist serves better" in page.text
+    assert "worse in shoes" in table_text(choice_table(values["choice"]))
 
 
 def test_the_numbers_of_separation_are_over_the_same_images(shop, tmp_path):

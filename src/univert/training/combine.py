@@ -168,6 +168,7 @@ def full_measure(workshop: Workshop, specialists: Mapping[str, Trained] | None =
         workshop.base_fingerprint,
         {key: mapping[key] for key in ("seed", "trunk", "partial_blocks", "data", "model", "specialists")},
         recipe.combine.folds,
+        *(["maps"] if workshop.keeps_maps else []),
     )
 
     def models(verticals: Group) -> Iterator[tuple[int, Embed]]:

@@ -25,6 +25,10 @@ class Lesson:
     """What one model of the run is to learn; see `Task`.
 
     Attributes:
+        embedder: the model, which learns in place.
+        objective: the loss and what it looks up.
+        sampler: the batches.
+        loop: how long, how fast, when to stop.
         among: the images whose validation score counts; null for all.
         monitor: further figures to watch; see `Task`.
         starts_trained: see `Task`.
@@ -48,6 +52,7 @@ class Trained:
         key: fingerprint of all it was made from.
         record: steps, image presentations, seconds and curves.
         folder: where it is saved.
+        device: where it is loaded to.
     """
 
     name: str

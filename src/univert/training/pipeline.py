@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,10 @@ def _report(workshop: Workshop, models: Models, best: Row, test: TestSplit, resu
         return
     unify, learned_from = workshop.recipe.unify, models.choice.chosen.members
     targets = learning_targets(
-        workshop, learned_from or [models.own], unify.targets, unlabelled=unify.unlabelled
+        workshop,
+        learned_from or [models.own],
+        unify.targets if learned_from else replace(unify.targets, offset=0.0),
+        unlabelled=unify.unlabelled,
     )
     write_report(
         path,

@@ -128,7 +128,7 @@ class UnifyConfig:
             side by side, and so as wide as they are together; where the base network learns, base network and head of
             that one of them which did best on the validation split. `random`, and where there are fewer than two such
             members (one, where the base network learns): a head as `model` says on the untrained base network.
-        start_rate: what `start = "members"` makes of the loop's learning rate: it has less to learn.
+        start_rate: what `start = "members"` makes of the loop's learning rate of the head: it has less to learn.
         loop: the training.
         polish: training on labels afterwards.
     """

@@ -56,7 +56,10 @@ class Workshop(RunImages):
 
     Attributes:
         catalogue: the images of the recipe's verticals.
+        recipe: as given.
         vertical_names: sorted.
+        run: as given.
+        device: the one chosen.
 
     Raises:
         BadInputError: unknown verticals.
@@ -99,6 +102,11 @@ class Workshop(RunImages):
         name = f"features-{self.base_fingerprint}"
         compute = feature_rows(self.base, self.loader)
         return CachedSource(self.view_arrays(name, "features", self.base.feature_size, compute))
+
+    @property
+    def keeps_maps(self) -> bool:
+        """Whether a partly learning base network is fed with what its frozen layers gave, at half precision."""
+        return self._map_width is not None
 
     @cached_property
     def _map_width(self) -> int | None:
@@ -214,7 +222,7 @@ class Workshop(RunImages):
     def _base_rows(self) -> ViewArrays:
         """Where no features are kept, so that several stages can ask for them."""
         compute = by_parts(lambda positions, _: self.source.embed_all(self.base, positions), ROWS_AT_ONCE)
-        name = f"base-{self.base_fingerprint}{'' if self._map_width is None else '-maps'}"
+        name = f"base-{self.base_fingerprint}{'-maps' if self.keeps_maps else ''}"
         return self.view_arrays(name, "base network", self.base.feature_size, compute, views=0)
 
     @cached_property
@@ -282,7 +290,7 @@ class Workshop(RunImages):
         """
         recipe = config_to_mapping(self.recipe)
         shared = {key: recipe[key] for key in ("seed", "trunk", "partial_blocks", "data", "model")}
-        if self._map_width is not None:
+        if self.keeps_maps:
             shared["maps"] = "float16"
         key = fingerprint(
             univert.__version__, self.catalogue.fingerprint, self.base_fingerprint, shared, inputs
