@@ -10,7 +10,7 @@ import typer
 
 from univert.cli.options import Device, Json, Names, app, load_model, print_table
 
-LARGE_FALL = 0.05
+LARGE_FALL = 0.1
 
 
 @app.command(epilog="Example: univert evaluate runs/shop/unified shop.lance --split test")

@@ -96,7 +96,7 @@ class GrowthFigures:
         """Where the new model loses Recall@1 or MAP@R: significantly, or by more than `limit`.
 
         Args:
-            limit: of a loss that may be chance (0.05: five points); see `Difference.is_loss`.
+            limit: of a loss that may be chance (0.1: ten points); see `Difference.is_loss`.
         """
         return [
             Setback(

@@ -99,7 +99,7 @@ class GrowConfig:
     neighbours_temperature: Positive = 0.05
     neighbours_images: Count = 4096
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
-    limit: Annotated[float, Interval(ge=0, le=1)] = 0.05
+    limit: Annotated[float, Interval(ge=0, le=1)] = 0.1
     resamples: Count = 2000
     loop: GrowLoopConfig = field(default_factory=GrowLoopConfig)
 

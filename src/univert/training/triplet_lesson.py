@@ -67,7 +67,7 @@ class FinetuneConfig:
     keep: NotNegative = 2.0
     others: Annotated[float, Interval(ge=0, le=0.9)] = 0.5
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
-    limit: Annotated[float, Interval(ge=0, le=1)] = 0.05
+    limit: Annotated[float, Interval(ge=0, le=1)] = 0.1
     resamples: Count = 2000
     loop: TripletLoopConfig = field(default_factory=TripletLoopConfig)
 
