@@ -262,7 +262,7 @@ def test_the_chosen_verticals_alone(
     model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, data=replace(CONFIG.data, verticals=("discs",)))
-    with pytest.raises(TripletProblemsError, match="unknown id"):
+    with pytest.raises(TripletProblemsError, match="image of a vertical not chosen"):
         finetune(model, catalogue, verified, tmp_path, config)
     result = finetune(model, catalogue, verified, tmp_path, config, on_bad="skip")
     assert result.report.verticals == {"discs": 15}
