@@ -10,8 +10,6 @@ import typer
 
 from univert.cli.options import Device, Json, Names, app, load_model, print_table
 
-LARGE_FALL = 0.1
-
 
 @app.command(epilog="Example: univert evaluate runs/shop/unified shop.lance --split test")
 def evaluate(
@@ -56,7 +54,7 @@ def compare(
     """Compare two models on the same queries; exit 1 if the second is worse anywhere."""
     from univert.core.device import choose_device
     from univert.data.catalogue import Catalogue
-    from univert.evaluation.compare import METRICS, compare_vectors
+    from univert.evaluation.compare import LARGE_FALL, compare_vectors
     from univert.evaluation.subjects import embed_subject
     from univert.training.lineage import deployed_model
 
@@ -74,7 +72,7 @@ def compare(
         tolerance=tolerance,
         resamples=resamples,
     )
-    worse = sorted({name for metric in METRICS for name in comparison.worse(metric)})
+    worse = comparison.worse_in_any()
     if as_json:
         typer.echo(json.dumps({"split": split, "worse": worse, **comparison.to_dict()}, indent=1))
     else:

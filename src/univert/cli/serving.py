@@ -44,16 +44,11 @@ def serve(
 
     if settings is not None:
         os.environ[FILE_VARIABLE] = str(settings)
-    given = {
-        "model": None if model is None else model_folder(model),
-        "index": index,
-        "host": host,
-        "port": port,
-        "workers": workers,
-    }
+    given = {"model": model, "index": index, "host": host, "port": port, "workers": workers}
     for name, value in given.items():
         if value is not None:  # the workers read their settings from the environment, too
             os.environ[PREFIX + name.upper()] = str(value)
+    os.environ[f"{PREFIX}MODEL"] = model_folder(load_settings().model)
     status = run_server(load_settings())
     if status:
         raise typer.Exit(status)

@@ -181,7 +181,7 @@ def words_against_specialists(choice: Mapping[str, Any]) -> str | None:
     if not choice.get("against_specialists"):
         return None
     found = Comparison.from_dict(choice["against_specialists"])
-    worse = sorted({*found.worse("recall_at_1"), *found.worse("map_at_r")} - {MERGED})
+    worse = [name for name in found.worse_in_any() if name != MERGED]
     mean = f"{points(found.mean_within())} points of R@1 on average"
     return (
         f"Against the specialist of each vertical, searched within the vertical: {mean}, "

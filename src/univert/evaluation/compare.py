@@ -35,6 +35,8 @@ Verdict = Literal["better", "same", "worse"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 METRIC_NAMES: dict[Metric, str] = {"recall_at_1": "R@1", "map_at_r": "MAP@R"}
 """What people call the metrics."""
+LARGE_FALL = 0.1
+"""A fall by more (ten points) counts as a loss, where nothing else is set, even if few products prove nothing."""
 MERGED = "merged"
 
 
@@ -109,6 +111,10 @@ class Comparison:
         """The verticals in which the second model is worse, and `merged` where it is so there."""
         named = [*self.verticals.items(), (MERGED, self.merged)]
         return [name for name, figures in named if figures[metric].verdict == "worse"]
+
+    def worse_in_any(self) -> list[str]:
+        """Where the second model is worse in either figure, sorted; see `worse`."""
+        return sorted({name for metric in METRICS for name in self.worse(metric)})
 
     def losses(self, limit: float) -> list[tuple[str, Difference]]:
         """Where the second model is worse, or has fallen by more than `limit`, with what it lost; see `is_loss`."""

@@ -49,13 +49,16 @@ class Setback:
         gallery: its name.
         kept: what was lost.
         reindexed: what indexing all anew would make of it; null where that was not measured.
-        certain: whether chance is ruled out.
     """
 
     gallery: str
     kept: Difference
     reindexed: Difference | None
-    certain: bool
+
+    @property
+    def certain(self) -> bool:
+        """Whether chance is ruled out."""
+        return self.kept.verdict == "worse"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,6 @@ class GrowthFigures:
                 gallery=gallery,
                 kept=kept[metric],
                 reindexed=None if reindexed is None else reindexed[metric],
-                certain=kept[metric].verdict == "worse",
             )
             for gallery, kept, reindexed in self._galleries()
             for metric in METRICS

@@ -202,7 +202,7 @@ def _compare(workshop: Workshop, first: Trained, second: Trained, positions: Pos
 def judge(comparison: Comparison) -> tuple[bool, str]:
     """Whether a challenger takes the champion's place, and why."""
     merged = comparison.merged
-    worse = sorted({*comparison.worse("recall_at_1"), *comparison.worse("map_at_r")})
+    worse = comparison.worse_in_any()
     change = f"{_change(merged['recall_at_1'].difference)} R@1, {_change(merged['map_at_r'].difference)} MAP@R merged"
     if worse:
         return False, f"worse in {', '.join(worse)} ({change})"

@@ -192,7 +192,7 @@ def _compare(workshop: Workshop, without: list[Member], joined: list[Member]) ->
 def _judge(comparison: Comparison) -> tuple[bool, str]:
     gain = comparison.merged["map_at_r"]
     change = f"{100 * gain.difference:+.1f} points of MAP@R ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
-    worse = sorted({*comparison.worse("recall_at_1"), *comparison.worse("map_at_r")})
+    worse = comparison.worse_in_any()
     if worse:
         return False, f"left out: the targets would be worse in {', '.join(worse)}; {change} merged"
     if gain.difference <= 0:

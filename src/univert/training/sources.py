@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -131,18 +131,15 @@ class FrontSource(Source):
 
     Args:
         maps: a flat row an image and view; see `front_rows`.
-        base: the network whose front made them.
+        cut: the base network whose front made them, before the stages that learn.
         stages: how many of the last stages learn.
-
-    Raises:
-        BadInputError: the base network cannot be cut there.
     """
 
     batch_size = 2 * FEATURE_BATCH
 
-    def __init__(self, maps: ViewArrays, base: Embedder, stages: int) -> None:
+    def __init__(self, maps: ViewArrays, cut: Cut, stages: int) -> None:
         self.views = maps.views
-        self._maps, self._own, self._stages = maps, cut_of(base, stages), stages
+        self._maps, self._own, self._stages = maps, cut, stages
         self._cuts: weakref.WeakKeyDictionary[Embedder, Cut] = weakref.WeakKeyDictionary()
 
     def load(self, positions: Positions, views: Positions) -> Float16[Tensor, "B C H W"]:
@@ -163,8 +160,8 @@ class FrontSource(Source):
         return features
 
     def _cut(self, embedder: Embedder) -> Cut:
-        cut = cut_of(embedder, self._stages)
-        if not same_weights(cut.front, self._own.front):
+        cut = embedder.trunk.cut(self._stages, embedder.config.image_size_px)
+        if cut is None or not same_weights(cut.front, self._own.front):
             raise BadInputError(
                 "the first layers of the model are not those of the run's base network, whose maps are kept; "
                 "set maps_gb = 0"
@@ -172,41 +169,22 @@ class FrontSource(Source):
         return cut
 
 
-def cut_of(embedder: Embedder, stages: int) -> Cut:
-    """The base network before its last stages, and from there on.
-
-    Raises:
-        BadInputError: it cannot be cut there; see `BaseNetwork.cut`.
-    """
-    cut = embedder.trunk.cut(stages, embedder.config.image_size_px)
-    if cut is None:
-        raise BadInputError(
-            f"{embedder.config.base_network} is no plain sequence of layers before its last {stages} stages; "
-            "set maps_gb = 0"
-        )
-    return cut
-
-
-def front_rows(base: Embedder, loader: ImageLoader, stages: int) -> Compute:
+def front_rows(base: Embedder, loader: ImageLoader, cut: Cut) -> Compute:
     """What computes the maps that a base network's front gives for images and views, flat, for `ViewArrays` to keep.
 
     Raises:
-        BadInputError: the base network cannot be cut there; when called, a map is too large for half precision.
+        BadInputError: when called, a map is too large for half precision.
     """
-    front = cut_of(base, stages).front
 
-    def compute(positions: Positions, views: Positions) -> Iterator[np.ndarray]:
-        base.eval()
-        with torch.inference_mode():
-            for images in loader.batches(positions, FEATURE_BATCH, views):
-                maps = front(base.normalise(images.to(base.device))).flatten(1).half()
-                if not maps.isfinite().all():
-                    raise BadInputError(
-                        f"{base.config.base_network} gives maps beyond half precision; set maps_gb = 0"
-                    )
-                yield maps.cpu().numpy()
+    def of_images(images: Tensor) -> Tensor:
+        maps: Tensor = cut.front(base.normalise(images)).flatten(1).half()
+        if not maps.isfinite().all():
+            raise BadInputError(
+                f"{base.config.base_network} gives maps beyond half precision; set maps_gb = 0"
+            )
+        return maps
 
-    return compute
+    return _rows(base, loader, of_images)
 
 
 def same_weights(one: nn.Module, other: nn.Module) -> bool:
@@ -220,12 +198,15 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
 
 def feature_rows(embedder: Embedder, loader: ImageLoader) -> Compute:
     """What computes the pooled features of images and views, for `ViewArrays` to keep."""
+    return _rows(embedder, loader, lambda images: embedder.inference_features(images).float())
 
-    def compute(positions: Positions, views: Positions) -> Iterator[Float[np.ndarray, "B F"]]:
+
+def _rows(embedder: Embedder, loader: ImageLoader, of_images: Callable[[Tensor], Tensor]) -> Compute:
+    def compute(positions: Positions, views: Positions) -> Iterator[np.ndarray]:
         embedder.eval()
         with torch.inference_mode():
             for images in loader.batches(positions, FEATURE_BATCH, views):
-                yield embedder.inference_features(images.to(embedder.device)).float().cpu().numpy()
+                yield of_images(images.to(embedder.device)).cpu().numpy()
 
     return compute
 

@@ -16,6 +16,7 @@ from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
 from univert.data.samplers import Positions, Sampler, UniformSampler
 from univert.data.triplets import CleanTriplets
+from univert.evaluation.compare import LARGE_FALL
 from univert.losses.target_l2_loss import target_l2_loss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
 from univert.training.label_config import Count, LoopConfig, NotNegative, Positive
@@ -67,7 +68,7 @@ class FinetuneConfig:
     keep: NotNegative = 2.0
     others: Annotated[float, Interval(ge=0, le=0.9)] = 0.5
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
-    limit: Annotated[float, Interval(ge=0, le=1)] = 0.1
+    limit: Annotated[float, Interval(ge=0, le=1)] = LARGE_FALL
     resamples: Count = 2000
     loop: TripletLoopConfig = field(default_factory=TripletLoopConfig)
 

@@ -24,6 +24,7 @@ from univert.data.catalogue import Catalogue
 from univert.data.loading import ImageLoader
 from univert.evaluation.inputs import has_queries
 from univert.evaluation.ranking import map_at_r
+from univert.models.base_networks.base import Cut
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
 from univert.training.lesson import Lesson, Trained, scalar_log
@@ -95,10 +96,10 @@ class Workshop(RunImages):
     @cached_property
     def source(self) -> Source:
         """Embeddings for training: from cached features where the trunk is frozen, else from images."""
+        if self._kept_cut is not None:
+            return self._front_source(self._kept_cut)
         if self.recipe.trunk != "frozen":
-            width = self._map_width
-            live = ImageSource(self.loader, views=self.recipe.data.views)
-            return live if width is None else self._front_source(width)
+            return ImageSource(self.loader, views=self.recipe.data.views)
         name = f"features-{self.base_fingerprint}"
         compute = feature_rows(self.base, self.loader)
         return CachedSource(self.view_arrays(name, "features", self.base.feature_size, compute))
@@ -106,33 +107,30 @@ class Workshop(RunImages):
     @property
     def keeps_maps(self) -> bool:
         """Whether a partly learning base network is fed with what its frozen layers gave, at half precision."""
-        return self._map_width is not None
+        return self._kept_cut is not None
 
     @cached_property
-    def _map_width(self) -> int | None:
-        """Width of the rows that a partly learning base network is fed with; null where they are not kept."""
+    def _kept_cut(self) -> Cut | None:
+        """Where a partly learning base network is cut to keep what comes before; null where that is not kept."""
         recipe = self.recipe
         if recipe.trunk != "partial" or not recipe.maps_gb:
             return None
         cut = self.base.trunk.cut(recipe.partial_blocks, self.base.config.image_size_px)
         if cut is None:
             return None
-        width, rows = (
-            math.prod(cut.map_shape),
-            len(self.catalogue) + recipe.data.views * int(self.is_train.sum()),
-        )
-        return width if 2 * width * rows <= recipe.maps_gb * 1e9 else None
+        rows = len(self.catalogue) + recipe.data.views * int(self.is_train.sum())
+        return cut if 2 * math.prod(cut.map_shape) * rows <= recipe.maps_gb * 1e9 else None
 
-    def _front_source(self, width: int) -> FrontSource:
+    def _front_source(self, cut: Cut) -> FrontSource:
         stages = self.recipe.partial_blocks
         maps = self.view_arrays(
             f"maps-{self.base_fingerprint}-{stages}",
             "maps of the frozen layers",
-            width,
-            front_rows(self.base, self.loader, stages),
+            math.prod(cut.map_shape),
+            front_rows(self.base, self.loader, cut),
             dtype=np.float16,
         )
-        return FrontSource(maps, self.base, stages)
+        return FrontSource(maps, cut, stages)
 
     def view_arrays(
         self,
@@ -239,11 +237,12 @@ class Workshop(RunImages):
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.seed)
             embedder = Embedder(replace(self.recipe.model, **changes)).to(self.device)
+        base: Embedder | None = self.__dict__.get("base")
         if (
-            "base" in self.__dict__
-        ):  # whose features are kept: without pretrained weights another seed has another
-            embedder.trunk.load_state_dict(self.base.trunk.state_dict())
-            embedder.pooling.load_state_dict(self.base.pooling.state_dict())
+            base is not None
+        ):  # its features are kept, and without pretrained weights another seed gives another
+            embedder.trunk.load_state_dict(base.trunk.state_dict())
+            embedder.pooling.load_state_dict(base.pooling.state_dict())
         return embedder
 
     def reseeded(self, seed: int) -> Workshop:
