@@ -123,7 +123,8 @@ def test_any_order_of_actions_equals_a_dictionary(
             history[writer.publish()] = shown = dict(model)
         elif action == "roll back" and history:
             back = sorted(history)[len(history) // 2]
-            history[writer.roll_back(back)] = shown = model = dict(history[back])
+            history[writer.roll_back(back)] = shown = history[back]
+            model = dict(shown)
         elif action == "compact":
             writer.compact()
         elif action == "reopen":

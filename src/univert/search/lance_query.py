@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float
+import pyarrow as pa
+from jaxtyping import Float, UInt64
 
+from univert.search.lance_effort import as_matrix
 from univert.search.lance_structures import VectorIndexState
 from univert.search.store import Hit
 
@@ -19,56 +22,142 @@ FILTERED_EXACT_ROWS: Final = 1_000
 
 _HIT_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "source")
 _MIN_CANDIDATES: Final = 50
-_MIN_REFINE_FACTOR: Final = 5
-"""Candidates whose full vectors are compared: five times k, and never fewer than fifty."""
+_CANDIDATES_PER_NEIGHBOUR: Final = 5
+"""Candidates that the index is asked for: five times k, and never fewer than fifty."""
 _MIN_EF: Final = 400
 _EF_PER_NEIGHBOUR: Final = 16
 """For the graphs that older indexes have: nodes kept in view."""
 _ALL: Final = 1_000_000
 
 
-def nearest(
-    dataset: Any,
-    queries: Float[np.ndarray, "Q D"],
-    limit: int,
-    condition: str | None,
-    index: VectorIndexState | None,
+def nearest_of_all(
+    dataset: Any, queries: Float[np.ndarray, "Q D"], limit: int, condition: str | None
 ) -> list[list[Hit]]:
-    """The hits of each query, nearest first, equal distances in order of id.
+    """The hits of each query by comparing every vector, nearest first, equal distances in order of id.
 
     Args:
         dataset: the table of images.
         queries: unit vectors.
         limit: hits a query.
         condition: which rows may be answered; null for all.
-        index: the vector index to go through; null compares every vector.
     """
-    question: dict[str, Any] = {
-        "column": "vector",
-        "q": queries[0] if len(queries) == 1 else queries,
-        "k": limit,
-        "use_index": index is not None,
-    }
-    if index is not None:
-        question |= _effort(index, limit, filtered=condition is not None)
     scanner = dataset.scanner(
-        columns=[*_HIT_COLUMNS, "_distance"], nearest=question, filter=condition, prefilter=True
+        columns=[*_HIT_COLUMNS, "_distance"],
+        nearest=_question(queries, limit, use_index=False),
+        filter=condition,
+        prefilter=True,
     )
     answers: list[list[Hit]] = [[] for _ in queries]
     for row in scanner.to_table().to_pylist():
         distance = max(0.0, row.pop("_distance"))
         answers[row.pop("query_index", 0)].append(Hit(distance=distance, **row))
-    return [sorted(hits, key=lambda hit: (hit.distance, hit.id)) for hits in answers]
+    return [sorted(hits, key=_order) for hits in answers]
+
+
+def nearest_by_index(
+    dataset: Any,
+    queries: Float[np.ndarray, "Q D"],
+    limit: int,
+    condition: str | None,
+    index: VectorIndexState,
+) -> list[list[Hit]]:
+    """The hits of each query through the vector index, nearest first, equal distances in order of id.
+
+    The index compares 8-bit vectors; its candidates are put in order by their full vectors. Only those are read that
+    may be among the nearest, given how far the index is known to be off, and for all queries together: reading them
+    is most of the work.
+
+    Args:
+        dataset: the table of images.
+        queries: unit vectors.
+        limit: hits a query; there may be fewer where the partitions that were looked into hold fewer.
+        condition: which rows may be answered; null for all.
+        index: the vector index.
+    """
+    wanted = max(_MIN_CANDIDATES, _CANDIDATES_PER_NEIGHBOUR * limit)
+    question = _question(queries, wanted, use_index=True)
+    question |= _effort(index, limit, filtered=condition is not None)
+    found = dataset.scanner(
+        columns=["_distance"], with_row_id=True, nearest=question, filter=condition, prefilter=True
+    ).to_table()
+    if not len(found):
+        return [[] for _ in queries]
+    margin = math.inf if index.effort is None else index.effort.margin
+    candidates = [
+        _within(places, distances, limit, margin) for places, distances in _by_query(found, len(queries))
+    ]
+    rows = _Rows(dataset, np.unique(np.concatenate(candidates)))
+    return [rows.nearest(query, some, limit) for query, some in zip(queries, candidates, strict=True)]
+
+
+def _question(queries: Float[np.ndarray, "Q D"], k: int, *, use_index: bool) -> dict[str, Any]:
+    return {
+        "column": "vector",
+        "q": queries[0] if len(queries) == 1 else queries,
+        "k": k,
+        "use_index": use_index,
+    }
 
 
 def _effort(index: VectorIndexState, k: int, *, filtered: bool) -> dict[str, Any]:
     # What a filter leaves may lie far from the query, in partitions that it would look into last. So all of them are
     # looked into; rows that the filter takes out cost next to nothing.
     probes = None if filtered or index.effort is None else index.effort.for_neighbours(k)
-    options: dict[str, Any] = {
-        "nprobes": _ALL if probes is None else probes,
-        "refine_factor": max(_MIN_REFINE_FACTOR, math.ceil(_MIN_CANDIDATES / k)),
-    }
+    options: dict[str, Any] = {"nprobes": _ALL if probes is None else probes}
     if "HNSW" in index.kind:
         options["ef"] = max(_MIN_EF, _EF_PER_NEIGHBOUR * k)
     return options
+
+
+def _by_query(found: pa.Table, queries: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The addresses of each query's candidates and how far the index thinks they are."""
+    places, distances = found["_rowid"].to_numpy(), found["_distance"].to_numpy()
+    if "query_index" not in found.column_names:  # where one was asked
+        yield places, distances
+        return
+    asked = found["query_index"].to_numpy()
+    for number in range(queries):
+        mine = asked == number
+        yield places[mine], distances[mine]
+
+
+def _within(
+    places: UInt64[np.ndarray, " C"], distances: Float[np.ndarray, " C"], limit: int, margin: float
+) -> UInt64[np.ndarray, " _"]:
+    """Those candidates that may be among the `limit` nearest."""
+    if len(places) <= limit:
+        return places
+    near: np.ndarray = places[distances <= np.partition(distances, limit - 1)[limit - 1] + margin]
+    return near
+
+
+class _Rows:
+    """Rows of the table, read at once, and put in order for one query after the other."""
+
+    def __init__(self, dataset: Any, places: UInt64[np.ndarray, " N"]) -> None:
+        condition = f"_rowid IN ({', '.join(map(str, places.tolist()))})"
+        table = dataset.to_table(columns=[*_HIT_COLUMNS, "vector"], filter=condition, with_row_id=True)
+        there = table["_rowid"].to_numpy()
+        self._order = np.argsort(there)
+        self._places = there[self._order]
+        self._vectors = as_matrix(table["vector"].combine_chunks())
+        self._columns = [table[name].to_pylist() for name in _HIT_COLUMNS]
+        self._ids = self._columns[0]
+
+    def nearest(self, query: Float[np.ndarray, " D"], places: np.ndarray, limit: int) -> list[Hit]:
+        """The hits among the rows at some places."""
+        positions = self._order[np.searchsorted(self._places, places)]
+        distances = np.square(self._vectors[positions] - query).sum(axis=1)
+        ranked = sorted(
+            zip(distances.tolist(), positions.tolist(), strict=True),
+            key=lambda one: (one[0], self._ids[one[1]]),
+        )
+        return [self._hit(*one) for one in ranked[:limit]]
+
+    def _hit(self, distance: float, position: int) -> Hit:
+        values = [column[position] for column in self._columns]
+        return Hit(distance=distance, **dict(zip(_HIT_COLUMNS, values, strict=True)))
+
+
+def _order(hit: Hit) -> tuple[float, str]:
+    return hit.distance, hit.id

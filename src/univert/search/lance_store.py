@@ -16,7 +16,12 @@ from univert.core.errors import BadInputError
 from univert.search.filters import check_column, check_vertical, sql_condition
 from univert.search.lance_fill import LanceIndexWriter, creating
 from univert.search.lance_open import open_published
-from univert.search.lance_query import FILTERED_EXACT_ROWS, MAX_INDEXED_K, nearest
+from univert.search.lance_query import (
+    FILTERED_EXACT_ROWS,
+    MAX_INDEXED_K,
+    nearest_by_index,
+    nearest_of_all,
+)
 from univert.search.lance_rows import Rows
 from univert.search.lance_schema import COMPATIBLE_KEY, MODEL_KEY
 from univert.search.lance_structures import EXACT_ROWS, vector_index_state
@@ -267,19 +272,20 @@ class LanceIndex:
     ) -> list[list[Hit]]:
         # One more than asked for shows whether the cut falls among equal distances: the engine picks any.
         limit = min(k + 1, matching)
-        answers = nearest(self._dataset, queries, limit, condition, None)
+        answers = nearest_of_all(self._dataset, queries, limit, condition)
         for position, hits in enumerate(answers):
             wider = limit
             while wider < matching and hits[k - 1].distance == hits[-1].distance:
                 wider = min(4 * wider, matching)
-                hits = nearest(self._dataset, queries[position : position + 1], wider, condition, None)[0]
+                hits = nearest_of_all(self._dataset, queries[position : position + 1], wider, condition)[0]
             answers[position] = hits[:k]
         return answers
 
     def _by_index(
         self, queries: Float[np.ndarray, "Q D"], k: int, condition: str | None, matching: int
     ) -> list[list[Hit]]:
-        answers = nearest(self._dataset, queries, k, condition, self._vector_index)
+        assert self._vector_index is not None
+        answers = nearest_by_index(self._dataset, queries, k, condition, self._vector_index)
         # The partitions that were looked into may hold fewer than k.
         return [
             hits
