@@ -2,8 +2,7 @@
 
     python bench/search.py [--rows 100000 1000000] [--queries 200]
 
-Vectors are drawn as embeddings lie: verticals, styles and products in them, directions of uneven strength; images of a
-product are as far apart (0.7) as those of the bundled sample's unified model. Queries are new images of products in the
+Vectors are those of bench/clustered.py. Queries are new images of products in the
 index. The filtered queries ask for a brand that 1% of the images have, spread over all verticals, and for the rarest
 vertical. FAISS gets the least effort that reaches the index's recall. Both run on as many threads as the machine has
 processors; queries come one at a time. Each size is searched in a process of its own, so that memory is its own.
@@ -27,49 +26,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clustered import CHUNK, SIZE, clustered
 from univert.core.files import write_atomic
 from univert.search.lance_store import LanceIndex
 from univert.search.reader import IndexReader
 from univert.search.writer import IndexWriter
 
 RESULT = Path(__file__).parent / "results" / "search.md"
-SIZE, K, SEED = 256, 10, 0
+K = 10
 MODEL = "bench"
-CHUNK = 50_000
 LIMITS = {
     "recall": 0.99,
     "p50_ms": {100_000: 8.0, 1_000_000: 20.0},
     "filtered_p50_ms": {1_000_000: 30.0},
     "memory_gb": 1.5,
 }
-
-
-def clustered(rows: int, queries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vectors (N, D), queries (Q, D) and the vertical of each vector (N,)."""
-    rng = np.random.default_rng(SEED)
-    strength = (1.0 + np.arange(SIZE, dtype=np.float32)) ** -0.25
-    strength /= np.sqrt(np.mean(strength**2))
-
-    def draw(count: int) -> np.ndarray:
-        return rng.standard_normal((count, SIZE), dtype=np.float32) * strength
-
-    verticals, styles, products = draw(20), max(rows // 400, 10), max(rows // 8, 10)
-    style_vertical = rng.integers(0, 20, styles)
-    product_style = rng.integers(0, styles, products)
-    style = verticals[style_vertical] + 0.8 * draw(styles)
-    product = style[product_style] + 0.6 * draw(products)
-
-    def images(of: np.ndarray) -> np.ndarray:
-        made = product[of] + draw(len(of))
-        unit: np.ndarray = made / np.linalg.norm(made, axis=1, keepdims=True)
-        return unit.astype(np.float32)
-
-    image_product = rng.integers(0, products, rows)
-    vectors = np.empty((rows, SIZE), np.float32)
-    for start in range(0, rows, CHUNK):
-        vectors[start : start + CHUNK] = images(image_product[start : start + CHUNK])
-    asked = images(rng.integers(0, products, queries))
-    return vectors, asked, style_vertical[product_style[image_product]]
 
 
 def nearest(vectors: np.ndarray, queries: np.ndarray, allowed: np.ndarray | None = None) -> list[set[int]]:
@@ -142,7 +113,7 @@ def faiss_at(
 def measure(rows: int, queries: int, peer: bool) -> dict[str, Any]:
     """All figures of one size."""
     vectors, ask, vertical = clustered(rows, queries)
-    brand = np.random.default_rng(SEED + 1).random(rows) < 0.01
+    brand = np.random.default_rng(1).random(rows) < 0.01
     rarest = int(
         np.argmin(np.bincount(vertical, minlength=20) + rows * (np.bincount(vertical, minlength=20) == 0))
     )

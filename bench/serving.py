@@ -33,6 +33,7 @@ import pyarrow as pa
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from clustered import CHUNK, clustered
 from univert.core.files import write_atomic
 from univert.models.embedder import Embedder
 from univert.search.reader import IndexReader
@@ -44,7 +45,7 @@ HERE = Path(__file__).parent
 RESULT = HERE / "results" / "serving.md"
 CACHE = HERE / "results" / ".cache" / "serving"
 LIMITS = {"throughput": 0.6, "latency": 1.5, "memory_gb": 1.5}
-BATCH, K, CHUNK = 32, 24, 50_000
+BATCH, K = 32, 24
 
 
 def photos(count: int) -> Path:
@@ -71,25 +72,21 @@ def model_folder() -> Path:
 
 
 def index_folder(rows: int, engine: Engine) -> Path:
-    """An index of clustered vectors, kept for the next run with the same model."""
+    """An index of the vectors that bench/search.py draws, kept for the next run with the same model."""
     folder = CACHE / f"index-{rows}-{engine.fingerprint[:12]}"
     if folder.exists():
         return folder
-    rng = np.random.default_rng(0)
-    centres = rng.standard_normal((max(10, rows // 8), engine.size), dtype=np.float32)
+    vectors, _, vertical = clustered(rows, 1)
     with IndexWriter.create(folder, size=engine.size, model_fingerprint=engine.fingerprint) as writer:
         for start in range(0, rows, CHUNK):
-            which = rng.integers(0, len(centres), min(CHUNK, rows - start))
-            made = centres[which] + 0.6 * rng.standard_normal((len(which), engine.size), dtype=np.float32)
-            made /= np.linalg.norm(made, axis=1, keepdims=True)
-            ids = [f"item/{start + number}" for number in range(len(which))]
+            which = range(start, min(start + CHUNK, rows))
             columns = {
-                "id": ids,
-                "vertical": [f"vertical {number % 20}" for number in which],
-                "product": [f"product {number}" for number in which],
-                "brand": [f"brand {number % 100}" for number in which],
+                "id": [f"item/{row}" for row in which],
+                "vertical": [f"vertical {vertical[row]}" for row in which],
+                "product": [f"product {row // 8}" for row in which],
+                "brand": [f"brand {row % 100}" for row in which],
             }
-            writer.append(made, pa.table(columns))
+            writer.append(vectors[start : which.stop], pa.table(columns))
         writer.publish()
     return folder
 
