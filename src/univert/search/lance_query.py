@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -86,6 +86,23 @@ def nearest_by_index(
     candidates = [
         _within(places, distances, limit, margin) for places, distances in _by_query(found, len(queries))
     ]
+    return in_order(dataset, queries, candidates, limit)
+
+
+def in_order(
+    dataset: Any,
+    queries: Float[np.ndarray, "Q D"],
+    candidates: Sequence[UInt64[np.ndarray, " _"]],
+    limit: int,
+) -> list[list[Hit]]:
+    """The hits of each query among its candidates, nearest first, equal distances in order of id.
+
+    Args:
+        dataset: the table of images.
+        queries: unit vectors.
+        candidates: of each query, addresses of rows; all are read together.
+        limit: hits a query.
+    """
     rows = _Rows(dataset, np.unique(np.concatenate(candidates)))
     return [rows.nearest(query, some, limit) for query, some in zip(queries, candidates, strict=True)]
 
@@ -101,7 +118,7 @@ def _question(queries: Float[np.ndarray, "Q D"], k: int, *, use_index: bool) -> 
 
 def _effort(index: VectorIndexState, k: int, *, filtered: bool) -> dict[str, Any]:
     # What a filter leaves may lie far from the query, in partitions that it would look into last. So all of them are
-    # looked into; rows that the filter takes out cost next to nothing.
+    # looked into, which is why `lance_subsets` keeps what popular filters leave.
     probes = None if filtered or index.effort is None else index.effort.for_neighbours(k)
     options: dict[str, Any] = {"nprobes": _ALL if probes is None else probes}
     if "HNSW" in index.kind:

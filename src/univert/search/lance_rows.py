@@ -12,6 +12,8 @@ from univert.search.filters import sql_condition
 
 _NAMES_AT_ONCE: Final = 1_000
 _COUNTS_KEPT: Final = 4_096
+_CONDITION_LENGTH: Final = 1_000
+"""How many rows longer filters leave is not kept in mind: strangers write them."""
 
 
 class Rows:
@@ -33,9 +35,11 @@ class Rows:
         key = condition or ""
         count = self._counts.get(key)
         if count is None:
+            count = int(self._dataset.count_rows(condition))
             if len(self._counts) >= _COUNTS_KEPT:
                 self._counts = {}
-            count = self._counts[key] = int(self._dataset.count_rows(condition))
+            if len(key) <= _CONDITION_LENGTH:
+                self._counts[key] = count
         return count
 
     def values(self, column: str) -> list[tuple[str, int]]:

@@ -19,12 +19,14 @@ from univert.search.lance_open import open_published
 from univert.search.lance_query import (
     FILTERED_EXACT_ROWS,
     MAX_INDEXED_K,
+    in_order,
     nearest_by_index,
     nearest_of_all,
 )
 from univert.search.lance_rows import Rows
 from univert.search.lance_schema import COMPATIBLE_KEY, MODEL_KEY
 from univert.search.lance_structures import EXACT_ROWS, vector_index_state
+from univert.search.lance_subsets import Subsets
 from univert.search.place import Place
 from univert.search.publications import published_version
 from univert.search.store import Hit, Picture, Where, check_k, check_unit_vectors
@@ -56,6 +58,7 @@ class LanceIndex:
         self._rows = Rows(dataset, place.uri)
         self._vector_index = vector_index_state(dataset)
         self._exact_rows = exact_rows
+        self._subsets = Subsets(dataset)
 
     @classmethod
     @contextlib.contextmanager
@@ -284,6 +287,9 @@ class LanceIndex:
     def _by_index(
         self, queries: Float[np.ndarray, "Q D"], k: int, condition: str | None, matching: int
     ) -> list[list[Hit]]:
+        subset = None if condition is None else self._subsets.find(condition, matching, self._size)
+        if subset is not None:
+            return in_order(self._dataset, queries, subset.candidates(queries, k), k)
         assert self._vector_index is not None
         answers = nearest_by_index(self._dataset, queries, k, condition, self._vector_index)
         # The partitions that were looked into may hold fewer than k.
