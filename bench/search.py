@@ -2,12 +2,13 @@
 
     python bench/search.py [--rows 100000 1000000] [--queries 200]
 
-Vectors are those of bench/clustered.py. Queries are new images of products in the
-index. The filtered queries ask for a brand that 1% of the images have, spread over all verticals, and for the rarest
-vertical. FAISS gets the least effort that reaches the index's recall. Both run on as many threads as the machine has
-processors; queries come one at a time. Each size is searched in a process of its own, so that memory is its own.
+Vectors are those of bench/clustered.py. Queries are new images of products in the index. The filtered queries ask for a
+brand that 1% of the images have, spread over all verticals, and for the rarest vertical: each time with a filter that
+was not asked for before, and again and again with the same. FAISS gets the least effort that reaches the index's
+recall. Both run on as many threads as the machine has processors; queries come one at a time. Each size is searched in a
+process of its own, so that memory is its own.
 
-Writes bench/results/search.md.
+Writes bench/results/search.md; exit 1 beyond the limits.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from clustered import CHUNK, SIZE, clustered
+from common import commit, cpu_name
 from univert.core.files import write_atomic
 from univert.search.lance_store import LanceIndex
 from univert.search.reader import IndexReader
@@ -35,12 +38,8 @@ from univert.search.writer import IndexWriter
 RESULT = Path(__file__).parent / "results" / "search.md"
 K = 10
 MODEL = "bench"
-LIMITS = {
-    "recall": 0.99,
-    "p50_ms": {100_000: 8.0, 1_000_000: 20.0},
-    "filtered_p50_ms": {1_000_000: 30.0},
-    "memory_gb": 1.5,
-}
+LIMITS = {"recall": 0.99, "memory_gb": 1.5}
+LIMITS_MS = {"p50_ms": {100_000: 8.0, 1_000_000: 20.0}, "filtered_p50_ms": {1_000_000: 30.0}}
 
 
 def nearest(vectors: np.ndarray, queries: np.ndarray, allowed: np.ndarray | None = None) -> list[set[int]]:
@@ -145,6 +144,7 @@ def serve(path: Path) -> dict[str, Any]:
     asks = json.loads(sys.stdin.read())
     queries = np.load(path.parent / "queries.npy")
     figures: dict[str, Any] = {}
+    numbers = count()
     with IndexReader.open(path) as reader:
         index: LanceIndex = reader.current()
         for name, (where, truth) in asks.items():
@@ -153,7 +153,18 @@ def serve(path: Path) -> dict[str, Any]:
                 hits = index.search(query, K, where=where, model_fingerprint=MODEL)
                 return [int(hit.id) for hit in hits]
 
-            figures[name] = asked(ask, queries, [set(near) for near in truth])
+            def ask_first(query: np.ndarray, where: Any = where) -> list[int]:
+                # nobody has the style, and no two filters are the same
+                styles = [None, f"style {next(numbers)}"]
+                return ask(query, {**where, "style": styles})
+
+            near = [set(one) for one in truth]
+            if where:
+                figures[f"{name}, first time"] = asked(ask_first, queries, near)
+                for _ in range(3):  # what is asked for again is read meanwhile
+                    ask(queries[0])
+                    time.sleep(2)
+            figures[name] = asked(ask, queries, near)
         started = time.perf_counter()
         index.exact_search(queries[0], K, model_fingerprint=MODEL)
         figures["exact_ms"] = 1000 * (time.perf_counter() - started)
@@ -178,6 +189,29 @@ def _now_gb() -> float:
     return float(psutil.Process().memory_info().rss) / 1e9
 
 
+def labels(figures: dict[str, Any]) -> dict[str, str]:
+    """What was asked for, by the name of its figures."""
+    filters = {"brand": "1%, anywhere", "vertical": f"{figures['vertical_share']:.1%}, in one place"}
+    found = {"all": "none"}
+    for name, label in filters.items():
+        found |= {f"{name}, first time": f"{label}, not asked for before", name: f"{label}, asked for again"}
+    return found
+
+
+def limit_ms(rows: int, name: str) -> float | None:
+    """The limit of the median."""
+    return LIMITS_MS["p50_ms" if name == "all" else "filtered_p50_ms"].get(rows)
+
+
+def held(figures: dict[str, Any]) -> bool:
+    """Whether the figures of one size are within their limits."""
+    return figures["memory"]["peak_gb"] <= LIMITS["memory_gb"] and all(
+        figures[name]["recall"] >= LIMITS["recall"]
+        and figures[name]["p50_ms"] <= (limit_ms(figures["rows"], name) or float("inf"))
+        for name in labels(figures)
+    )
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """The figures and their limits as Markdown."""
     lines = [
@@ -190,14 +224,8 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     for figures in results:
         rows = figures["rows"]
-        names = {
-            "all": "none",
-            "brand": "1%, anywhere",
-            "vertical": f"{figures['vertical_share']:.1%}, in one place",
-        }
-        for name, label in names.items():
-            limits = LIMITS["p50_ms" if name == "all" else "filtered_p50_ms"]
-            limit = limits.get(rows) if isinstance(limits, dict) else None
+        for name, label in labels(figures).items():
+            limit = limit_ms(rows, name)
             lines.append(
                 f"| {rows:,} | {label} | {figures[name]['recall']:.4f} | {LIMITS['recall']} | "
                 f"{figures[name]['p50_ms']:.1f} | {limit or ''} | {figures[name]['p95_ms']:.1f} |"
@@ -226,10 +254,16 @@ def table(results: list[dict[str, Any]]) -> str:
             str(LIMITS["memory_gb"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"Machine: {cpu_name()}, {os.cpu_count()} cores; commit {commit('src/univert/search', 'bench')}.",
+        "",
+        "Made by `python bench/search.py`.",
+    ]
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -242,10 +276,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.serve:
         print(json.dumps(serve(options.serve)))
-        return
+        return 0
     if options.measure:
         print(json.dumps(measure(options.measure, options.queries, not options.no_peer)))
-        return
+        return 0
     results = []
     for rows in options.rows:
         command = [sys.executable, __file__, "--measure", str(rows), "--queries", str(options.queries)]
@@ -257,7 +291,8 @@ def main() -> None:
     print(table(results))
     if not options.no_write:
         write_atomic(RESULT, table(results))
+    return 0 if all(map(held, results)) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

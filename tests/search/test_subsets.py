@@ -88,7 +88,7 @@ def test_only_what_is_asked_for_again_is_read(shop: tuple[Path, np.ndarray]) -> 
 
 def test_the_least_recently_used_makes_room(shop: tuple[Path, np.ndarray]) -> None:
     dataset = LanceIndex.open(shop[0])._dataset
-    kept = Subsets(dataset, kept_bytes=2 * 1_500 * (4 * SIZE + 8), rest=0)
+    kept = Subsets(dataset, kept_bytes=2 * 1_500 * (4 * SIZE + 12), rest=0)
 
     def load(condition: str) -> Subset | None:
         for _ in range(2):
@@ -133,3 +133,29 @@ def test_from_many_threads(shop: tuple[Path, np.ndarray]) -> None:
         thread.join()
     subsets(index).wait()
     assert not wrong
+
+
+def test_other_filters_meanwhile_are_no_harm(shop: tuple[Path, np.ndarray]) -> None:
+    kept = Subsets(LanceIndex.open(shop[0])._dataset, rest=0)
+    for _ in range(2):
+        kept.find("brand = 'b0'", 1_500, SIZE)
+    for number in range(300):
+        kept.find(f"brand = 'other {number}'", 10, SIZE)
+    kept.wait()
+    assert kept.find("brand = 'b0'", 1_500, SIZE) is not None
+    for _ in range(2):
+        kept.find("brand = 'b1'", 1_500, SIZE)
+    kept.wait()
+    assert kept.find("brand = 'b1'", 1_500, SIZE) is not None, "it goes on reading"
+
+
+def test_lengths_that_are_not_quite_one() -> None:
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.normal(size=(2_000, SIZE)))
+    vectors *= rng.uniform(0.9995, 1.0005, size=(2_000, 1)).astype(np.float32)
+    subset = Subset(
+        places=np.arange(2_000, dtype=np.uint64), vectors=vectors, squares=np.square(vectors).sum(axis=1)
+    )
+    for query, places in zip(vectors[:50], subset.candidates(vectors[:50], 10), strict=True):
+        nearest = np.square(vectors - query).sum(axis=1).argsort()[:10]
+        assert set(nearest) <= set(places.tolist())

@@ -82,24 +82,35 @@ def measure_effort(dataset: Any, index_name: str) -> Effort:
     """
     centroids = as_matrix(dataset.get_ivf_model(index_name).centroids)
     rows = dataset.count_rows()
-    picked = np.sort(np.random.default_rng(0).choice(rows, size=min(_QUERIES, rows), replace=False))
-    queries = as_matrix(dataset.take(picked.tolist(), columns=["vector"])["vector"].combine_chunks())
+    queries = _sample(dataset, range(rows))
     neighbours = _nearest(dataset, queries, min(max(RANKS) + 1, rows))
     # the query itself comes first and proves nothing
     places = _partition_places(queries, neighbours[:, 1:], centroids)
     probes = {rank: _needed(places[:, :rank], len(centroids)) for rank in RANKS}
-    return Effort(rows=rows, probes=probes, error=_error(dataset, queries))
+    return Effort(rows=rows, probes=probes, error=measure_error(dataset, range(rows)))
 
 
-def _error(dataset: Any, queries: Float[np.ndarray, "Q D"]) -> float:
-    """The standard error of the distances by which the index picks candidates."""
+def measure_error(dataset: Any, among: range) -> float:
+    """The standard error of the squared distances by which the index picks candidates, for queries like some rows.
+
+    Args:
+        dataset: the table, with an index on the column `vector`.
+        among: the rows, by their numbers.
+    """
     squares = list[np.ndarray]()
-    for query in queries:
+    for query in _sample(dataset, among):
         question = {"column": "vector", "q": query, "k": RANKS[1]}
         found = dataset.to_table(columns=["vector", "_distance"], nearest=question)
         exact = np.square(as_matrix(found["vector"].combine_chunks()) - query).sum(axis=1)
         squares.append(np.square(exact - found["_distance"].to_numpy()))
     return float(np.sqrt(np.concatenate(squares).mean()))
+
+
+def _sample(dataset: Any, among: range) -> Float[np.ndarray, "Q D"]:
+    """The vectors of some rows, the same ones every time."""
+    rows = np.arange(among.start, among.stop)
+    picked = np.sort(np.random.default_rng(0).choice(rows, size=min(_QUERIES, len(rows)), replace=False))
+    return as_matrix(dataset.take(picked.tolist(), columns=["vector"])["vector"].combine_chunks())
 
 
 def _needed(places: Int64[np.ndarray, "Q K"], partitions: int) -> int:

@@ -6,10 +6,10 @@ That is: partitions of its vectors, indexes of its columns, few and whole files.
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from univert.search.lance_effort import EFFORT_KEY, Effort, measure_effort
+from univert.search.lance_effort import EFFORT_KEY, Effort, measure_effort, measure_error
 
 EXACT_ROWS: Final = 20_000
 """Up to this many rows every vector is compared: about 1 us a row."""
@@ -21,6 +21,8 @@ _TAIL_ROWS: Final = 2_000
 """Rows outside of the vector index are compared one by one: two milliseconds a query for so many."""
 _RETRAIN_SHARE: Final = 0.25
 _MAX_SEGMENTS: Final = 8
+_ERROR_GROWTH: Final = 1.5
+"""Train anew when the rows that were added make the 8-bit distances so much worse."""
 _SMALL_FILE_ROWS: Final = 65_536
 _MAX_SMALL_FILES: Final = 16
 _DELETED_SHARE: Final = 0.1
@@ -81,9 +83,7 @@ def renew_search_structures(dataset: Any, exact_rows: int) -> None:
     if outgrown or (tail > _TAIL_ROWS and state.segments >= _MAX_SEGMENTS):
         _train(dataset, rows)
     elif tail > _TAIL_ROWS:
-        # a segment of its own: adding to the trained one would write all of it again
-        dataset.optimize.optimize_indices(index_names=[VECTOR_INDEX], num_indices_to_merge=0)
-        dataset.optimize.optimize_indices(index_names=[_name(column) for column in (*_BITMAPS, *_TREES)])
+        _add_segment(dataset, rows, tail, state.effort)
 
 
 def compact(dataset: Any, *, always: bool = False) -> bool:
@@ -115,6 +115,21 @@ def _worth_compacting(dataset: Any) -> bool:
         return True
     deleted = sum(fragment.num_deletions for fragment in fragments)
     return bool(deleted > _DELETED_SHARE * sum(fragment.physical_rows for fragment in fragments))
+
+
+def _add_segment(dataset: Any, rows: int, tail: int, effort: Effort | None) -> None:
+    """Index the rows at the end in a segment of their own; adding to the trained one would write all of it again."""
+    dataset.update_schema_metadata({EFFORT_KEY: None})
+    dataset.optimize.optimize_indices(index_names=[VECTOR_INDEX], num_indices_to_merge=0)
+    dataset.optimize.optimize_indices(index_names=[_name(column) for column in (*_BITMAPS, *_TREES)])
+    assert effort is not None
+    # The 8 bits span the values that the index was trained on: those of another vertical may lie outside.
+    error = max(measure_error(dataset, range(rows)), measure_error(dataset, range(rows - tail, rows)))
+    if effort.error is not None and error > _ERROR_GROWTH * effort.error:
+        _train(dataset, rows)
+    else:
+        grown = replace(effort, error=max(error, effort.error or 0.0))
+        dataset.update_schema_metadata({EFFORT_KEY: grown.to_text()})
 
 
 def _train(dataset: Any, rows: int) -> None:

@@ -25,7 +25,8 @@ _CONDITIONS_COUNTED: Final = 256
 _CONDITION_LENGTH: Final = 1_000
 """Longer filters are not kept in mind: strangers write them."""
 _MARGIN: Final = 1e-5
-"""Similarities summed in another order differ by less."""
+"""Squared distances summed in another order differ by less."""
+_QUERIES_AT_ONCE: Final = 32
 _CANDIDATES_PER_NEIGHBOUR: Final = 5
 """Where more than this many are equally near, as copies of one picture are, not all of them are read."""
 
@@ -37,28 +38,38 @@ class Subset:
     Attributes:
         places: (N,) their addresses in the table.
         vectors: (N, D) their vectors.
+        squares: (N,) the squared lengths of the vectors.
     """
 
     places: UInt64[np.ndarray, " N"]
     vectors: Float[np.ndarray, "N D"]
+    squares: Float[np.ndarray, " N"]
 
     @property
     def bytes(self) -> int:
         """What it takes."""
-        return int(self.places.nbytes + self.vectors.nbytes)
+        return int(self.places.nbytes + self.vectors.nbytes + self.squares.nbytes)
 
     def candidates(self, queries: Float[np.ndarray, "Q D"], limit: int) -> list[UInt64[np.ndarray, " _"]]:
         """Of each query, the addresses of its `limit` nearest rows, and of some that are as near as the last."""
+        return [
+            some
+            for start in range(0, len(queries), _QUERIES_AT_ONCE)
+            for some in self._candidates(queries[start : start + _QUERIES_AT_ONCE], limit)
+        ]
+
+    def _candidates(self, queries: Float[np.ndarray, "Q D"], limit: int) -> list[UInt64[np.ndarray, " _"]]:
         wanted = _CANDIDATES_PER_NEIGHBOUR * limit
         if len(self.places) <= wanted:
             return [self.places for _ in queries]
-        similarity = queries @ self.vectors.T
-        nearest = np.argpartition(-similarity, wanted - 1, axis=1)[:, :wanted]
-        found = np.take_along_axis(similarity, nearest, axis=1)
-        edges = np.partition(found, -limit, axis=1)[:, -limit]
+        # Squared distances but for what all rows of a query share; lengths are not quite 1.
+        farness = self.squares - 2 * (queries @ self.vectors.T)
+        nearest = np.argpartition(farness, wanted - 1, axis=1)[:, :wanted]
+        found = np.take_along_axis(farness, nearest, axis=1)
+        edges = np.partition(found, limit - 1, axis=1)[:, limit - 1]
         return [
-            self.places[some[close >= edge - _MARGIN]]
-            for some, close, edge in zip(nearest, found, edges, strict=True)
+            self.places[some[far <= edge + _MARGIN]]
+            for some, far, edge in zip(nearest, found, edges, strict=True)
         ]
 
 
@@ -89,7 +100,7 @@ class Subsets:
             rows: how many it leaves.
             size: D.
         """
-        if rows * (4 * size + 8) > self._kept_bytes or len(condition) > _CONDITION_LENGTH:
+        if rows * (4 * size + 12) > self._kept_bytes or len(condition) > _CONDITION_LENGTH:
             return None
         with self._lock:
             if condition in self._kept:
@@ -119,20 +130,22 @@ class Subsets:
             subset = self._subset(condition)
         finally:
             with self._lock:
-                if subset is not None:
-                    self._keep(condition, subset)
                 self._reading = None
                 self._rest_until = time.monotonic() + self._rest * (time.monotonic() - started)
+                if subset is not None:
+                    self._keep(condition, subset)
 
     def _subset(self, condition: str) -> Subset:
         places, vectors = list[np.ndarray](), list[np.ndarray]()
         for batch in self._dataset.to_batches(columns=["vector"], filter=condition, with_row_id=True):
             places.append(batch["_rowid"].to_numpy())
             vectors.append(as_matrix(batch["vector"]))
-        return Subset(places=np.concatenate(places), vectors=np.concatenate(vectors))
+        stacked = np.concatenate(vectors)
+        squares = np.einsum("nd,nd->n", stacked, stacked)
+        return Subset(places=np.concatenate(places), vectors=stacked, squares=squares)
 
     def _keep(self, condition: str, subset: Subset) -> None:
         self._kept[condition] = subset
-        del self._asked[condition]
+        self._asked.pop(condition, None)
         while sum(one.bytes for one in self._kept.values()) > self._kept_bytes:
             self._kept.popitem(last=False)
