@@ -5,8 +5,8 @@
 Vectors are those of bench/clustered.py. Queries are new images of products in the index. The filtered queries ask for a
 brand that 1% of the images have, spread over all verticals, and for the rarest vertical: each time with a filter that
 was not asked for before, and again and again with the same. FAISS gets the least effort that reaches the index's
-recall. Both run on as many threads as the machine has processors; queries come one at a time. Each size is searched in a
-process of its own, so that memory is its own.
+recall. Both run on as many threads as the machine has processors; queries come one at a time. Each size is searched in
+a process of its own, so that memory is its own.
 
 Writes bench/results/search.md; exit 1 beyond the limits.
 """
