@@ -41,6 +41,12 @@ from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search.reader import IndexReader
 from univert.search.writer import IndexWriter
 from univert.serving.engine import Engine, load_engine
+from univert.serving.identity import (
+    ATTRIBUTES,
+    CALIBRATION_FILE,
+    AttributeCalibration,
+    Calibration,
+)
 from univert.serving.photos import PhotoLimits, read_photo
 
 HERE = Path(__file__).parent
@@ -91,6 +97,16 @@ def index_folder(rows: int, engine: Engine) -> Path:
             }
             writer.append(vectors[start : which.stop], pa.table(columns))
         writer.publish()
+    # Any numbers will do: naming what is shown takes as long whatever comes out.
+    attribute = AttributeCalibration(
+        temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5
+    )
+    Calibration(
+        model_fingerprint=engine.fingerprint,
+        engine="onnx",
+        neighbours=K,
+        attributes=dict.fromkeys(ATTRIBUTES, attribute),
+    ).save(folder / CALIBRATION_FILE)
     return folder
 
 
@@ -293,7 +309,9 @@ def main() -> int:
     print("\n".join(lines))
     write_atomic(RESULT, "\n".join(lines))
     held = all(
-        middle(rounds, "searches", bare) >= LIMITS["throughput"]
+        middle(rounds, bare, f"PyTorch, {BATCH} at a time") > 1
+        and middle(rounds, "ONNX Runtime, 1 at a time", "PyTorch, 1 at a time") > 1
+        and middle(rounds, "searches", bare) >= LIMITS["throughput"]
         and middle(rounds, "one_p50_ms", "bare_p50_ms") <= LIMITS["latency"]
         and memory <= LIMITS["memory_gb"]
         for rounds, memory in measured
