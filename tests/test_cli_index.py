@@ -13,6 +13,7 @@ from tests.test_cli import univert
 from univert.cli import app
 from univert.data.build import build_catalogue
 from univert.models.embedder import Embedder, EmbedderConfig
+from univert.search.writer import IndexWriter
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +63,14 @@ def test_a_life_of_an_index(
     assert json.loads(run("index-admin", "statistics", index, "--json"))["images"] == first["images"]
     assert "files are" in run("index-admin", "compact", index)
     assert "added" in make("--overwrite")
+    assert "not published yet" in make("--overwrite", "--no-publish")
+    assert "is published" in run("index-admin", "publish", index)
+    with IndexWriter.open(index) as writer:
+        writer.start_over(size=writer.size, model_fingerprint=writer.model_fingerprint)
 
     for arguments, message in (
         (("index-admin", "roll-back", index, 999), "no published version 999 to roll back to; there are:"),
+        (("index-admin", "publish", index), "was interrupted: it holds 0 images so far; run the same"),
         (("index-admin", "statistics", tmp_path / "nowhere"), "no such index; make one with"),
         (("index-admin", "publish", place / "shop.lance"), "is not an index"),
         (("index", place / "model", place / "shop.lance", "gs://bucket/x"), "s3://bucket/prefix"),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from lance.dataset import Tags
 
 from tests.search import generations
 from tests.search.generations import EXACT_ROWS
@@ -56,6 +60,56 @@ def test_killed_fifty_times(what: str, tmp_path: Path) -> None:
     generations.start(tmp_path / "index")
     for _ in range(50):
         kill_and_check(tmp_path / "index", what, float(rng.uniform(0, 0.5)))
+
+
+class KilledError(Exception):
+    """The writer is gone."""
+
+
+def kill_at_tag(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a writer move or make so many tags, and no more."""
+
+    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any) -> Any:
+            nonlocal left
+            if not left:
+                raise KilledError
+            left -= 1
+            return change(*arguments)
+
+        return wrapped
+
+    for name in ("create", "update"):
+        monkeypatch.setattr(Tags, name, counted(getattr(Tags, name)))
+
+
+@pytest.mark.parametrize("earlier", [0, 2])
+@pytest.mark.parametrize("tags", [0, 1, 2, 3])
+def test_killed_between_tags_only_what_was_published_is_listed(
+    earlier: int, tags: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with IndexWriter.create(
+        tmp_path / "index", size=generations.SIZE, model_fingerprint=generations.MODEL
+    ) as writer:
+        shown = []
+        for number in range(earlier):
+            writer.upsert(*generations.generation(number))
+            shown.append(writer.publish())
+        writer.upsert(*generations.generation(earlier))
+        with monkeypatch.context() as patch, contextlib.suppress(KilledError):
+            kill_at_tag(tags, patch)
+            writer.publish()
+    with IndexWriter.open(tmp_path / "index") as writer:
+        now = writer.statistics().published_version
+        shown += [now] if now is not None and now not in shown else []
+        assert [entry.version for entry in writer.statistics().publications] == shown
+        writer.upsert(*generations.generation(earlier + 1))
+        shown.append(writer.publish())
+        writer.compact()
+        listed = [entry.version for entry in writer.statistics().publications]
+        assert listed[: len(shown)] == shown
+        for version in shown:
+            generations.published(LanceIndex.open(tmp_path / "index", version=version))
 
 
 def test_killed_while_it_begins(tmp_path: Path) -> None:

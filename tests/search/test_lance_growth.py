@@ -144,6 +144,19 @@ def test_images_that_the_catalogue_lacks_are_refused(path: Path) -> None:
         grow(path.parent / "nowhere")
 
 
+def test_an_index_that_was_left_half_way_is_not_grown(path: Path) -> None:
+    with IndexWriter.open(path) as writer:
+        writer.start_over(size=8, model_fingerprint=MODEL)
+        writer.upsert(OLD[:1], pa.table({"id": ["old-0"], "vertical": ["bags"]}))
+    with pytest.raises(
+        BadInputError, match="is being made anew, and that was interrupted: it holds 1 images"
+    ):
+        grow(path)
+    assert len(LanceIndex.open(path)) == 40
+    with IndexWriter.open(path) as writer:
+        assert len(writer) == 1
+
+
 def test_a_large_index_gets_and_keeps_its_graph(path: Path) -> None:
     add_vertical(path, "hats", IDS, parts, compatible_models=["model-b"], exact_rows=50)
     index = LanceIndex.open(path, exact_rows=10)

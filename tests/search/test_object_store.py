@@ -13,6 +13,7 @@ from tests.search import generations
 from tests.search.object_store import BUCKET, object_store
 from univert.core.errors import BadInputError
 from univert.search.lance_growth import add_vertical
+from univert.search.lance_open import StorageError
 from univert.search.lance_store import LanceIndex
 from univert.search.place import Place
 from univert.search.reader import IndexReader
@@ -138,6 +139,24 @@ def test_a_lease_that_another_took_is_noticed(uri: str) -> None:
 def test_places_that_cannot_be(uri: str, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         LanceIndex.open(uri)
+
+
+def test_a_store_that_is_away_is_another_thing_than_a_wrong_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One may pass, the other stays."""
+    away = Place(
+        uri="s3://bucket/index",
+        folder=None,
+        storage_options={
+            "aws_endpoint": "http://127.0.0.1:9",
+            "allow_http": "true",
+            "aws_region": "here",
+            "client_max_retries": "0",
+        },
+    )
+    with pytest.raises(StorageError, match=r"s3://bucket/index cannot be read \(.*try again") as raised:
+        IndexReader.open(away)
+    assert not isinstance(raised.value, BadInputError)
+    assert raised.value.exit_code == 1
 
 
 def test_storage_options_come_from_the_usual_variables() -> None:

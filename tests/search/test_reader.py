@@ -5,8 +5,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.search import generations
@@ -113,6 +116,36 @@ def test_a_store_that_is_away_changes_nothing(tmp_path: Path) -> None:
         while reader.error is not None and time.monotonic() < deadline:
             time.sleep(0.01)
         assert reader.error is None
+
+
+def test_a_version_that_must_not_be_used_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    generations.start(path)
+    with pytest.raises(BadInputError, match="was made with model model-a"):
+        IndexReader.open(path, check=lambda index: index.check_model("another"))
+    with IndexReader.open(path, refresh_s=0.02, check=lambda index: index.check_model("model-a")) as reader:
+        first = reader.current()
+        with IndexWriter.open(path) as writer:
+            writer.start_over(size=4, model_fingerprint="another")
+            writer.upsert(np.eye(4, dtype=np.float32), pa.table({"id": list("abcd"), "vertical": ["v"] * 4}))
+            writer.publish(rebuilt=True)
+            wait_for(lambda: reader.error is not None)
+            assert "was made with model another" in str(reader.error)
+            with pytest.raises(BadInputError, match="was made with model another"):
+                reader.refresh()
+            assert reader.current() is first
+            assert generations.published(first) == 0
+            writer.roll_back(first.version)
+        wait_for(lambda: reader.current() is not first)
+        wait_for(lambda: reader.error is None)
+        assert generations.published(reader.current()) == 0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import lance
 import lancedb
@@ -18,7 +20,9 @@ from tests.search.conftest import unit
 from univert.core.errors import BadInputError
 from univert.search.exact import exact_neighbours
 from univert.search.lance_store import LanceIndex
+from univert.search.place import Place
 from univert.search.writer import IndexWriter
+from univert.search.writer_lock import Lease
 
 MODEL = "model-a"
 SIZE = 6
@@ -87,6 +91,40 @@ def test_discard_takes_the_working_copy_back(path: Path) -> None:
         writer.discard()
         assert (len(writer), writer.size, writer.model_fingerprint) == (3, SIZE, MODEL)
         assert not writer.is_rebuilding
+
+
+def test_a_rebuilding_that_was_interrupted_is_not_published(path: Path) -> None:
+    version = LanceIndex.open(path).version
+    with IndexWriter.open(path) as writer:
+        writer.start_over(size=SIZE, model_fingerprint=MODEL)
+        writer.upsert(*rows(["x"], 2))
+    with IndexWriter.open(path) as writer:
+        message = (
+            rf"holds 1 images so far; run the same .* --overwrite again, or .* roll-back INDEX {version}$"
+        )
+        with pytest.raises(BadInputError, match=message):
+            writer.publish()
+        assert len(LanceIndex.open(path)) == 3
+        writer.compact()
+        assert (len(LanceIndex.open(path)), writer.is_rebuilding) == (3, True)
+        writer.publish(rebuilt=True)
+        assert (list(content(LanceIndex.open(path))), writer.is_rebuilding) == (["x"], False)
+        writer.start_over(size=SIZE, model_fingerprint=MODEL)
+        writer.roll_back(version)
+        assert (sorted(content(LanceIndex.open(path))), writer.is_rebuilding) == (["a", "b", "c"], False)
+
+
+def test_a_new_index_says_how_to_go_on(tmp_path: Path) -> None:
+    with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL) as writer:
+        writer.upsert(*rows(["a"], 1))
+        with pytest.raises(BadInputError, match="again, or publish the part that is there"):
+            LanceIndex.open(tmp_path / "index")
+        writer.start_over(size=SIZE, model_fingerprint=MODEL)
+        writer.upsert(*rows(["a"], 1))
+        with pytest.raises(BadInputError, match=r"run the same univert index command again$"):
+            LanceIndex.open(tmp_path / "index")
+        with pytest.raises(BadInputError, match=r"with --overwrite again$"):
+            writer.publish()
 
 
 actions = st.lists(
@@ -161,6 +199,23 @@ def test_one_writer_at_a_time(path: Path) -> None:
             pass
         other.kill()
     IndexWriter.open(path).close()
+
+
+def test_a_lease_ends_when_it_says_so_however_slow_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may take it from the moment that is written down, not from when the writing was done."""
+    write = lance.LanceDataset.update_config
+
+    def slow(self: Any, values: Any) -> Any:
+        time.sleep(0.4)
+        return write(self, values)
+
+    monkeypatch.setattr(lance.LanceDataset, "update_config", slow)
+    lease = Lease(Place.of(tmp_path), lease_s=0.3)
+    with pytest.raises(BadInputError, match="the right to write was lost"):
+        lease.check()
+    lease.release()
 
 
 def test_refused_rows_change_nothing(path: Path) -> None:

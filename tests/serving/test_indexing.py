@@ -11,6 +11,7 @@ from typing import Any
 
 import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.serving.bytes_model import BytesModel
@@ -25,7 +26,7 @@ from univert.search.lance_store import LanceIndex
 from univert.search.reader import IndexReader
 from univert.search.writer import IndexWriter
 from univert.serving import index_parts
-from univert.serving.indexing import IndexReport, index_catalogue
+from univert.serving.indexing import IndexReport, add_vertical_to_index, index_catalogue
 
 
 def test_holds_the_catalogue_and_its_vectors(
@@ -263,6 +264,55 @@ def test_another_model_needs_the_flag_and_readers_go_on(
     assert len(other.ids) == PRODUCTS
 
 
+def left_half_way(model: Embedder, catalogue: Catalogue, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index of shoes, and an interrupted call that makes it anew, of everything."""
+    index_catalogue(model, catalogue.select(vertical="shoes"), path)
+    stopping = Counting(model)
+
+    def embed(part: Any, batch_size: int = 64, progress: bool = False) -> np.ndarray:
+        if stopping.ids:
+            raise RuntimeError("killed")
+        return Counting.embed_catalogue(stopping, part, batch_size, progress)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(index_parts, "PART_ROWS", PRODUCTS + 2)
+        patch.setattr(stopping, "embed_catalogue", embed)
+        index_catalogue(stopping, catalogue, path, overwrite=True)
+    with IndexWriter.open(path) as writer:
+        assert writer.is_rebuilding
+        assert set(writer.columns(["vertical"])["vertical"].to_pylist()) == {"bags", "shoes"}
+
+
+def test_made_anew_with_another_selection_it_holds_only_that(
+    model: Embedder, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index"
+    left_half_way(model, catalogue, path, monkeypatch)
+    shoes = catalogue.select(vertical="shoes")
+    index_catalogue(model, shoes, path, overwrite=True, verticals=["shoes"])
+    assert LanceIndex.open(path).distinct("vertical") == [("shoes", PRODUCTS)]
+
+
+def test_what_was_left_half_way_is_neither_published_nor_taken_for_an_index(
+    model: Embedder, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index"
+    left_half_way(model, catalogue, path, monkeypatch)
+    shoes = catalogue.select(vertical="shoes")
+    with pytest.raises(BadInputError, match="with --overwrite again"):
+        index_catalogue(model, shoes, path, verticals=["shoes"])
+    options = {"compatible_models": [model.fingerprint, "grown"]}
+    with pytest.raises(BadInputError, match="with --overwrite again"):
+        add_vertical_to_index(model, shoes, path, "shoes", **options)  # type: ignore[arg-type]
+    assert len(LanceIndex.open(path)) == PRODUCTS
+    # Made whole but not published, it is an index like any other, whose verticals can be renewed one by one.
+    index_catalogue(model, catalogue, path, overwrite=True, publish=False)
+    index_catalogue(model, shoes, path, delete_missing=True, verticals=["shoes"], publish=False)
+    with IndexWriter.open(path) as writer:
+        writer.publish()
+    assert len(LanceIndex.open(path)) == 2 * PRODUCTS
+
+
 def test_what_is_no_index_is_not_overwritten(model: Embedder, catalogue: Catalogue, tmp_path: Path) -> None:
     for overwrite in (False, True):
         with pytest.raises(BadInputError, match="is not an index, so it is not overwritten"):
@@ -322,3 +372,19 @@ def test_killed_fifty_times_at_random(catalogue: Catalogue, tmp_path: Path) -> N
     rng = np.random.default_rng()
     for number in range(50):
         kill_and_go_on(catalogue, tmp_path / f"index-{number}", float(rng.uniform(0, 0.3)))
+
+
+def test_parts_are_as_large_as_ten_seconds_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is stopped on a slow machine loses seconds of work, and a fast one writes large parts."""
+    clock = [0.0]
+    monkeypatch.setattr("univert.serving.index_parts.time.monotonic", lambda: clock[0])
+    sizes = {}
+    for name, seconds_each in {"slow": 1.0, "steady": 0.05, "fast": 1e-5}.items():
+        sizes[name] = []
+        for part in index_parts.parts_of(None, pa.table({}), range(10_000)):  # type: ignore[arg-type]
+            sizes[name].append(len(part))
+            clock[0] += seconds_each * len(part)
+        assert sum(sizes[name]) == 10_000
+    assert set(sizes["slow"]) == {64, 10_000 % 64}
+    assert sizes["steady"][1] == 200
+    assert sizes["fast"][1] == index_parts.PART_ROWS

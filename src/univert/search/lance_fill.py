@@ -46,7 +46,7 @@ class LanceIndexWriter:
         if not len(self._writer):
             raise BadInputError("nothing to index: the catalogue (or the selection of it) has no images")
         check_unique(self._writer.columns(["id"])["id"])
-        self._writer.publish()
+        self._writer.publish(rebuilt=True)
 
 
 @contextlib.contextmanager

@@ -40,11 +40,12 @@ def add_vertical(
         how many images were added or renewed.
 
     Raises:
-        BadInputError: no index at `path`, another process is writing to it, an id twice, an id that the index has in
-            another vertical, images of the vertical in the index that are not among `ids`, or rows that
-            `IndexWriter.upsert` refuses. The index stays as it was.
+        BadInputError: no index at `path`, another process is writing to it, it is being made anew and that was
+            interrupted, an id twice, an id that the index has in another vertical, images of the vertical in the index
+            that are not among `ids`, or rows that `IndexWriter.upsert` refuses. The index stays as it was.
     """
     with IndexWriter.open(path, exact_rows=exact_rows) as writer:
+        writer.check_whole()
         known = (writer.model_fingerprint, *writer.compatible_models)
         missing = [name for name in compatible_models if name not in known]
         there = _check_ids(writer, vertical, ids)

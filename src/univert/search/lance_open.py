@@ -6,12 +6,38 @@ from typing import Any, Final
 
 import lance
 
-from univert.core.errors import BadInputError
+from univert.core.errors import BadInputError, UnivertError
 from univert.search.lance_schema import FORMAT_KEY, FORMAT_VERSION, OLD_FORMAT
 from univert.search.place import Place
 from univert.search.publications import published_version
+from univert.search.rebuilding import is_rebuilding
 
 MAKE_ONE: Final = "make one with: univert index MODEL CATALOGUE INDEX"
+
+
+class StorageError(UnivertError, OSError):
+    """An object store that could not be read just now. It may be there again in a minute, so trying again can help."""
+
+
+def unreadable(place: Place, error: Exception) -> UnivertError:
+    """What to tell of an index whose storage met an error.
+
+    Args:
+        place: where the index lies.
+        error: as the engine raised it; whatever its storage layer met, to the user it is one thing.
+
+    Returns:
+        a `BadInputError` for what stays so: a folder that is damaged, a bucket that does not exist; a `StorageError`
+        for an object store that does not answer, or refuses to.
+    """
+    cause = (str(error).splitlines() or [type(error).__name__])[0]
+    if place.folder is not None:
+        return BadInputError(f"{place.uri} is a damaged index ({cause}); {MAKE_ONE}")
+    if "404 Not Found" in cause:
+        return BadInputError(f"{place.uri} cannot be read ({cause}); check the bucket's name, or {MAKE_ONE}")
+    return StorageError(
+        f"{place.uri} cannot be read ({cause}); check the address, the keys and the network, and try again"
+    )
 
 
 def open_table(place: Place) -> Any:
@@ -19,6 +45,7 @@ def open_table(place: Place) -> Any:
 
     Raises:
         BadInputError: there is nothing at the place, or it is not an index of a format this version reads.
+        StorageError: the object store could not be read.
     """
     if place.folder is not None and not place.folder.exists():
         raise BadInputError(f"{place.uri}: no such index; {MAKE_ONE}")
@@ -31,10 +58,7 @@ def open_table(place: Place) -> Any:
     except BadInputError:
         raise
     except Exception as error:
-        # The engine raises whatever its storage layer met: to the user it is one thing.
-        cause = str(error).splitlines()[0]
-        what = "is a damaged index" if place.folder is not None else "cannot be read"
-        raise BadInputError(f"{place.uri} {what} ({cause}); {MAKE_ONE}") from error
+        raise unreadable(place, error) from error
     if found not in (FORMAT_VERSION, OLD_FORMAT):
         raise BadInputError(
             f"{place.uri}: index format {found} where this version reads {OLD_FORMAT} and {FORMAT_VERSION}; {MAKE_ONE}"
@@ -58,9 +82,10 @@ def open_published(place: Place, version: int | None = None) -> Any:
     if version is None:
         if table_format(dataset) == OLD_FORMAT:
             return dataset
+        publish = ", or publish the part that is there with: univert index-admin publish INDEX"
         raise BadInputError(
             f"{place.uri} has no published version yet: it is being made, or that was interrupted; run the same "
-            "univert index command again, or publish what is there with: univert index-admin publish INDEX"
+            f"univert index command again{'' if is_rebuilding(dataset) else publish}"
         )
     try:
         return dataset if version == dataset.version else dataset.checkout_version(version)

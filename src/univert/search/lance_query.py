@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Float, UInt64
 
 from univert.search.lance_effort import as_matrix
@@ -28,30 +29,41 @@ _MIN_EF: Final = 400
 _EF_PER_NEIGHBOUR: Final = 16
 """For the graphs that older indexes have: nodes kept in view."""
 _ALL: Final = 1_000_000
+_ROWS_AT_ONCE: Final = 250_000
+_WIDER: Final = 8
+"""Where the cut falls among equal distances, so many times as many rows are read next."""
 
 
 def nearest_of_all(
-    dataset: Any, queries: Float[np.ndarray, "Q D"], limit: int, condition: str | None
+    dataset: Any, queries: Float[np.ndarray, "Q D"], limit: int, condition: str | None, matching: int
 ) -> list[list[Hit]]:
-    """The hits of each query by comparing every vector, nearest first, equal distances in order of id.
+    """The hits of each query by comparing every vector, nearest first, equal distances in order of id, also at the cut.
 
     Args:
         dataset: the table of images.
         queries: unit vectors.
         limit: hits a query.
         condition: which rows may be answered; null for all.
+        matching: how many rows may be answered.
     """
-    scanner = dataset.scanner(
-        columns=[*_HIT_COLUMNS, "_distance"],
-        nearest=_question(queries, limit, use_index=False),
-        filter=condition,
-        prefilter=True,
-    )
     answers: list[list[Hit]] = [[] for _ in queries]
-    for row in scanner.to_table().to_pylist():
-        distance = max(0.0, row.pop("_distance"))
-        answers[row.pop("query_index", 0)].append(Hit(distance=distance, **row))
-    return [sorted(hits, key=_order) for hits in answers]
+    asked = np.arange(len(queries))
+    # One more than asked for shows whether the cut falls among equal distances, of which the engine picks any. Where it
+    # does, more is read for all such queries together; only what is answered becomes objects.
+    wide = limit + 1
+    while len(asked):
+        wide = min(wide, matching)
+        at_once = max(1, _ROWS_AT_ONCE // wide)
+        tied: list[int] = []
+        for start in range(0, len(asked), at_once):
+            some = asked[start : start + at_once]
+            for number, found in zip(some, _compared(dataset, queries[some], wide, condition), strict=True):
+                answers[number] = _first(found, limit)
+                if wide < matching and answers[number][-1].distance == pc.max(found["_distance"]).as_py():
+                    tied.append(number)
+        asked = np.array(tied, dtype=np.int64)
+        wide *= _WIDER
+    return answers
 
 
 def nearest_by_index(
@@ -105,6 +117,32 @@ def in_order(
     """
     rows = _Rows(dataset, np.unique(np.concatenate(candidates)))
     return [rows.nearest(query, some, limit) for query, some in zip(queries, candidates, strict=True)]
+
+
+def _compared(
+    dataset: Any, queries: Float[np.ndarray, "Q D"], wide: int, condition: str | None
+) -> Iterator[pa.Table]:
+    """The `wide` rows nearest to each query, in no order, of equally distant ones any."""
+    found = dataset.scanner(
+        columns=[*_HIT_COLUMNS, "_distance"],
+        nearest=_question(queries, wide, use_index=False),
+        filter=condition,
+        prefilter=True,
+    ).to_table()
+    at_least_0 = pc.max_element_wise(found["_distance"], pa.scalar(0.0, pa.float32()))
+    rows = found.select(_HIT_COLUMNS).append_column("_distance", at_least_0)
+    if "query_index" not in found.column_names:  # where one was asked
+        yield rows
+        return
+    for number in range(len(queries)):
+        yield rows.filter(pc.equal(found["query_index"], number))
+
+
+def _first(rows: pa.Table, limit: int) -> list[Hit]:
+    """The hits among rows: the nearest, of equally distant ones those whose ids come first."""
+    order = [("_distance", "ascending"), ("id", "ascending")]
+    nearest = rows.take(pc.select_k_unstable(rows, k=limit, sort_keys=order))
+    return [Hit(distance=row.pop("_distance"), **row) for row in nearest.to_pylist()]
 
 
 def _question(queries: Float[np.ndarray, "Q D"], k: int, *, use_index: bool) -> dict[str, Any]:
@@ -174,7 +212,3 @@ class _Rows:
     def _hit(self, distance: float, position: int) -> Hit:
         values = [column[position] for column in self._columns]
         return Hit(distance=distance, **dict(zip(_HIT_COLUMNS, values, strict=True)))
-
-
-def _order(hit: Hit) -> tuple[float, str]:
-    return hit.distance, hit.id

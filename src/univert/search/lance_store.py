@@ -273,16 +273,7 @@ class LanceIndex:
     def _exactly(
         self, queries: Float[np.ndarray, "Q D"], k: int, condition: str | None, matching: int
     ) -> list[list[Hit]]:
-        # One more than asked for shows whether the cut falls among equal distances: the engine picks any.
-        limit = min(k + 1, matching)
-        answers = nearest_of_all(self._dataset, queries, limit, condition)
-        for position, hits in enumerate(answers):
-            wider = limit
-            while wider < matching and hits[k - 1].distance == hits[-1].distance:
-                wider = min(4 * wider, matching)
-                hits = nearest_of_all(self._dataset, queries[position : position + 1], wider, condition)[0]
-            answers[position] = hits[:k]
-        return answers
+        return nearest_of_all(self._dataset, queries, k, condition, matching)
 
     def _by_index(
         self, queries: Float[np.ndarray, "Q D"], k: int, condition: str | None, matching: int

@@ -2,7 +2,8 @@
 
 The tag `published` names the version that readers answer from. Every version that was published keeps a tag of its own,
 `publication-VERSION-SECONDS`, with the time when it was last the published one: what has a tag is never cleaned up,
-so readers that still hold it go on undisturbed, and it can be rolled back to.
+so readers that still hold it go on undisturbed, and it can be rolled back to. That tag comes after the move of
+`published`: what has it was published, even if the writer is killed between the two.
 """
 
 from __future__ import annotations
@@ -46,10 +47,13 @@ def published_version(dataset: Any) -> int | None:
 
 
 def publications(dataset: Any) -> list[Publication]:
-    """The versions that are kept, oldest first."""
+    """The versions that are kept, oldest first, with the one that is published."""
     latest: dict[int, float] = {}
     for version, served_until_s in _kept(dataset).values():
         latest[version] = max(served_until_s, latest.get(version, 0.0))
+    current = published_version(dataset)
+    if current is not None:  # a writer that was killed may have left it without a tag of its own
+        latest.setdefault(current, time.time())
     return [Publication(version=v, served_until_unix_s=s) for v, s in sorted(latest.items())]
 
 
@@ -85,13 +89,12 @@ def set_published(dataset: Any, version: int) -> None:
     before = published_version(dataset)
     if before == version:
         return
-    for number in (version, before):
-        if number is not None:
-            _keep(dataset, number)
     if before is None:
         dataset.tags.create(PUBLISHED, version)
     else:
+        _keep(dataset, before)  # as long as it is the published one: readers will have it for a while
         dataset.tags.update(PUBLISHED, version)
+    _keep(dataset, version)
 
 
 def forget_old(dataset: Any, *, keep: int, grace_s: float) -> None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from univert.core.errors import UnivertError
+from univert.search.lance_open import unreadable
 from univert.search.lance_store import EXACT_ROWS, LanceIndex
 from univert.search.place import Place
+
+Check = Callable[[LanceIndex], None]
+"""Raises an error if a version must not be used."""
 
 _log = logging.getLogger(__name__)
 
@@ -18,19 +24,22 @@ class IndexReader(AbstractContextManager["IndexReader"]):
 
     A thread of its own looks for a newer version, makes it ready, and only then puts it in the place of the old one.
     Who holds the old one goes on with it: a request that takes `current()` once is answered by one version, wholly.
-    If looking fails, as when an object store is away for a while, the version at hand stays in use and the next look
-    comes.
+    If looking fails, as when an object store is away for a while, or what was published is refused by `check`, the
+    version at hand stays in use and the next look comes.
 
     Examples:
         >>> reader = IndexReader.open("shop.index")  # doctest: +SKIP
         >>> hits = reader.current().search(vector, model_fingerprint="a1b2")  # doctest: +SKIP
     """
 
-    def __init__(self, place: Place, first: LanceIndex, refresh_s: float, exact_rows: int) -> None:
+    def __init__(
+        self, place: Place, first: LanceIndex, refresh_s: float, exact_rows: int, check: Check | None
+    ) -> None:
         """Internal: use `IndexReader.open`."""
         self._place = place
         self._current = first
         self._exact_rows = exact_rows
+        self._check = check
         self._error: str | None = None
         self._looking = threading.Lock()
         self._closed = threading.Event()
@@ -41,7 +50,12 @@ class IndexReader(AbstractContextManager["IndexReader"]):
 
     @classmethod
     def open(
-        cls, uri: str | Path | Place, refresh_s: float = 1.0, *, exact_rows: int = EXACT_ROWS
+        cls,
+        uri: str | Path | Place,
+        refresh_s: float = 1.0,
+        *,
+        exact_rows: int = EXACT_ROWS,
+        check: Check | None = None,
     ) -> IndexReader:
         """Open an index for as long as a service runs.
 
@@ -49,14 +63,23 @@ class IndexReader(AbstractContextManager["IndexReader"]):
             uri: a folder, or `s3://bucket/prefix`.
             refresh_s: how often to look for a newer version.
             exact_rows: compare every vector where there are no more rows than this.
+            check: raises an error for a version that must not be used, such as one of another model:
+                `lambda index: index.check_model(fingerprint)`. The first version must pass; a later one that does
+                not is passed over.
 
         Raises:
-            BadInputError: no index there, or nothing has been published in it.
+            BadInputError: no index there, nothing has been published in it, or it is damaged.
+            StorageError: the object store could not be read.
+            Exception: what `check` raises for the first version.
         """
         place = Place.of(uri)
-        first = LanceIndex.open(place, exact_rows=exact_rows)
-        first.warm()
-        return cls(place, first, refresh_s, exact_rows)
+        try:
+            first = _ready(LanceIndex.open(place, exact_rows=exact_rows), check)
+        except UnivertError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:  # as the engine tells of its storage
+            raise unreadable(place, error) from error
+        return cls(place, first, refresh_s, exact_rows, check)
 
     def __exit__(self, *raised: object) -> None:
         self.close()
@@ -75,14 +98,16 @@ class IndexReader(AbstractContextManager["IndexReader"]):
 
         Returns:
             whether there was one.
+
+        Raises:
+            Exception: what the storage met, or what `check` raises for it; the version at hand stays.
         """
         with self._looking:
             version = self._current.published_now()
             if version is None or version == self._current.version:
                 return False
             newer = LanceIndex.open(self._place, exact_rows=self._exact_rows, version=version)
-            newer.warm()
-            self._current = newer
+            self._current = _ready(newer, self._check)
             return True
 
     def close(self) -> None:
@@ -100,3 +125,11 @@ class IndexReader(AbstractContextManager["IndexReader"]):
                 if self._error is None:
                     _log.warning("looking for a newer version of %s failed: %s", self._place.uri, error)
                 self._error = str(error)
+
+
+def _ready(index: LanceIndex, check: Check | None) -> LanceIndex:
+    """A version that passed the check and needs not be waited for."""
+    if check is not None:
+        check(index)
+    index.warm()
+    return index

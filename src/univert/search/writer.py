@@ -20,6 +20,7 @@ from univert.search.lance_schema import COMPATIBLE_KEY, MODEL_KEY, REBUILDING_KE
 from univert.search.lance_structures import EXACT_ROWS, compact, renew_search_structures
 from univert.search.place import Place
 from univert.search.publications import forget_and_clean, publications, publish_latest, published_version
+from univert.search.rebuilding import check_whole, finish_rebuilding, is_rebuilding
 from univert.search.statistics import IndexStatistics, table_statistics
 from univert.search.writer_lock import WriterLock, lock_for_writing
 
@@ -137,8 +138,8 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
 
     @property
     def is_rebuilding(self) -> bool:
-        """Whether the working copy was emptied by `start_over` and has not been published since."""
-        return bool(self._metadata(REBUILDING_KEY, ""))
+        """Whether the working copy was emptied by `start_over` and is not whole again: it cannot be published."""
+        return is_rebuilding(self._dataset)
 
     def __len__(self) -> int:
         """Number of images in the working copy."""
@@ -198,7 +199,10 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         return before - len(self)
 
     def start_over(self, *, size: int, model_fingerprint: str) -> None:
-        """Empty the working copy, for vectors of another model or length. Readers keep what is published."""
+        """Empty the working copy, for vectors of another model or length. Readers keep what is published.
+
+        Until it is said to be whole again, by `finish_rebuilding` or `publish(rebuilt=True)`, it cannot be published.
+        """
         self._lock.check()
         rows = empty_index(size, model_fingerprint)
         rows = rows.replace_schema_metadata({**rows.schema.metadata, REBUILDING_KEY: "yes"})
@@ -217,24 +221,37 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         known += [name for name in models if name not in (self.model_fingerprint, *known)]
         self._dataset.update_schema_metadata({COMPATIBLE_KEY: json.dumps(known)})
 
-    def publish(self) -> int:
+    def finish_rebuilding(self) -> None:
+        """Say that what `start_over` began is whole: from now on it may be published."""
+        self._lock.check()
+        finish_rebuilding(self._dataset)
+
+    def check_whole(self) -> None:
+        """Raise BadInputError if the working copy `is_rebuilding`."""
+        check_whole(self._dataset, self.uri)
+
+    def publish(self, *, rebuilt: bool = False) -> int:
         """Show the working copy to readers, in one step.
 
         Before that, files are joined and the vector index is built or renewed, if it pays.
+
+        Args:
+            rebuilt: what `start_over` began is whole.
 
         Returns:
             the version that is published now; the one that was if nothing has changed.
 
         Raises:
-            BadInputError: there are no images.
+            BadInputError: there are no images, or a rebuilding was interrupted and this is not its end.
         """
         self._lock.check()
+        if not rebuilt:
+            self.check_whole()
         if not len(self):
             raise BadInputError(f"{self.uri}: nothing to publish, the index would be empty")
         compact(self._dataset)
         renew_search_structures(self._dataset, self._exact_rows)
-        if self.is_rebuilding:
-            self._dataset.update_schema_metadata({REBUILDING_KEY: None})
+        finish_rebuilding(self._dataset)
         self._lock.check()
         return publish_latest(self._dataset)
 

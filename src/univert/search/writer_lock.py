@@ -105,8 +105,8 @@ class Lease:
         self._lost: str | None = None
         self._released = threading.Event()
         self._table = self._open()
-        self._take()
         self._renewed = time.monotonic()
+        self._take()
         self._thread = threading.Thread(target=self._renew, name="univert-writer-lease", daemon=True)
         self._thread.start()
 
@@ -163,10 +163,12 @@ class Lease:
         )
 
     def _write(self) -> None:
+        # The entry ends so long after this moment, however long the store takes to write it.
+        begun = time.monotonic()
         until = time.time() + self._lease_s
         entry = {"token": self._token, "who": _who(), "until_unix_s": until}
         self._table.update_config({_LEASE_KEY: json.dumps(entry)})
-        self._renewed = time.monotonic()
+        self._renewed = begun
 
     def _renew(self) -> None:
         while not self._released.wait(self._lease_s / 4):

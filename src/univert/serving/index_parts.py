@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +13,12 @@ from univert.core.files import fingerprint
 from univert.search.lance_schema import CONTENT, TEXT_COLUMNS
 from univert.serving.ports import Images
 
-PART_ROWS = 1024
-"""Images embedded and written together."""
+PART_ROWS: Final = 4096
+"""Images embedded and written together at most."""
+
+FIRST_ROWS: Final = 64
+PART_S: Final = 10.0
+"""Whoever is stopped loses no more work than this, about."""
 
 _IMAGES_AT_ONCE = 64
 _BYTES_AT_ONCE = 64 << 20
@@ -99,7 +105,13 @@ class Part:
 def parts_of(
     catalogue: Images, columns: pa.Table, positions: Sequence[int], rows: int | None = None
 ) -> Iterator[Part]:
-    """Some images of a catalogue, `rows` at a time (by default `PART_ROWS`)."""
-    step = rows or PART_ROWS
-    for start in range(0, len(positions), step):
+    """Some images of a catalogue, `rows` at a time; by default as many as the last ones allow in `PART_S`."""
+    least = min(FIRST_ROWS, PART_ROWS)
+    start, step = 0, rows or least
+    while start < len(positions):
+        began = time.monotonic()
         yield Part(catalogue, columns, positions[start : start + step])
+        start += step
+        if rows is None:
+            a_second = step / max(time.monotonic() - began, 1e-6)
+            step = max(least, min(PART_ROWS, round(PART_S * a_second)))

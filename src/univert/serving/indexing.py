@@ -88,12 +88,15 @@ def index_catalogue(
 
     Raises:
         BadInputError: the index was made with another model, another process is writing to it, what is at `path` is
-            not an index, the catalogue has no images, an id twice, or an image that cannot be read.
+            not an index, the catalogue has no images, an id twice, or an image that cannot be read; `verticals` of an
+            index that an interrupted call with `overwrite` left half-way, without `overwrite`.
     """
     if not len(catalogue):
         raise BadInputError("nothing to index: the catalogue (or the selection of it) has no images")
     started = time.monotonic()
     with _writer(model, path, overwrite=overwrite) as writer:
+        if verticals and not overwrite:
+            writer.check_whole()  # an update of some verticals must not become all that there is
         columns = text_columns(catalogue)
         try:
             changes = _embed_changes(writer, model, catalogue, columns, batch_size)
@@ -102,8 +105,15 @@ def index_catalogue(
             raise
         for part in parts_of(catalogue, columns, changes.relabelled):
             _relabel(writer, part)
-        deleted = _delete(writer, changes, verticals) if delete_missing or writer.is_rebuilding else 0
-        version = writer.publish() if publish else None
+        if writer.is_rebuilding:
+            # What this catalogue lacks was left by a call that was interrupted, in whatever vertical.
+            delete_missing, verticals = True, None
+        deleted = _delete(writer, changes, verticals) if delete_missing else 0
+        version = None
+        if publish:
+            version = writer.publish(rebuilt=True)
+        else:
+            writer.finish_rebuilding()
         statistics = writer.statistics()
     return IndexReport(
         path=str(path),
