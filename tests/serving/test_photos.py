@@ -1,17 +1,43 @@
 from __future__ import annotations
 
 import io
+import struct
+import time
+import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from univert.data.decode import BoxXyxyPx
-from univert.serving.photos import PhotoLimits, read_photo, upright_size
+from univert.data.decode import BoxXyxyPx, decode_rgb
+from univert.serving.jpeg_headers import SEGMENTS_MAX
+from univert.serving.photos import PhotoLimits, decode_photo, read_header, read_photo
 from univert.serving.problems import Problem
 from univert.serving.regions import GivenBox, WholePhoto, clip_box, parse_box
 
 LIMITS = PhotoLimits(pixels_max=1_000_000)
+
+
+def saved(format_name: str, **options: object) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, format_name, **options)
+    return buffer.getvalue()
+
+
+def segment(kind: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, kind, len(body) + 2) + body
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def tags(count: int, bytes_each: int) -> bytes:
+    """EXIF in which each of many tags says that it is as long as the block."""
+    entries = (struct.pack(">HHII", 500 + number, 7, bytes_each, 8) for number in range(count))
+    return b"MM\0*\0\0\0\x08" + struct.pack(">H", count) + b"".join(entries) + bytes(bytes_each)
 
 
 def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
@@ -26,7 +52,8 @@ def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
 def test_size_and_pixels_are_upright(orientation: int) -> None:
     content = jpeg(800, 400, orientation)
     size = (400, 800) if orientation >= 5 else (800, 400)
-    assert upright_size(content, LIMITS) == size
+    header = read_header(content, LIMITS)
+    assert (header.width_px, header.height_px) == size
     photo = read_photo(content, LIMITS, detail_px=64)
     assert (photo.width_px, photo.height_px) == size
     assert 64 <= min(photo.rgb.size) < 400, "a large JPEG is decoded smaller"
@@ -42,6 +69,87 @@ def test_a_box_keeps_its_detail(box: BoxXyxyPx) -> None:
     ramp = np.asarray(part)[..., 0].mean(0)
     assert ramp[0] == pytest.approx(255 * box[0] / 800, abs=6)
     assert ramp[-1] == pytest.approx(255 * box[2] / 800, abs=6)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        saved("JPEG", quality=95, comment=b"a comment", icc_profile=bytes(70_000)),
+        saved("JPEG", progressive=True, xmp=b'<x tiff:Orientation="6"/>'),
+        saved("PNG", exif=b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x08\0\0\0\0\0\0"),
+        saved("WEBP", lossless=True, exif=b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0"),
+        saved("WEBP", xmp=b"<tiff:Orientation>5<"),
+        *(jpeg(60, 40, orientation) for orientation in range(1, 9)),
+    ],
+)
+def test_the_decoder_gets_less_and_sees_the_same(content: bytes) -> None:
+    header = read_header(content, LIMITS)
+    expected = decode_rgb(content)
+    assert sum(map(len, header.parts)) <= len(content) + 40
+    assert (header.width_px, header.height_px) == expected.size
+    photo = decode_photo(header, LIMITS, detail_px=1000)
+    assert np.array_equal(np.asarray(photo.rgb), np.asarray(expected))
+
+
+def test_what_follows_the_picture_is_not_looked_at() -> None:
+    film = b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x02\xff\xe1\0\0" * 10_000
+    for progressive in (False, True):
+        content = saved("JPEG", progressive=progressive)
+        photo = read_photo(content + film, LIMITS, detail_px=1000)
+        assert np.array_equal(np.asarray(photo.rgb), np.asarray(decode_rgb(content)))
+
+
+PLAIN, PASSES, PNG = saved("JPEG"), saved("JPEG", progressive=True), saved("PNG")
+
+REFUSED: dict[str, Callable[[], bytes]] = {
+    "EXIF in small pieces": lambda: PLAIN[:2] + segment(0xE1, b"Exif\0\0" + bytes(100)) * 134_000 + PLAIN[2:],
+    "empty comments": lambda: PLAIN[:2] + segment(0xFE, b"") * 3_700_000 + PLAIN[2:],
+    "empty comments between the passes": lambda: PASSES[:-2] + segment(0xFE, b"") * 3_700_000 + PASSES[-2:],
+    "fill bytes": lambda: PLAIN[:2] + b"\xff" * 15_000_000 + PLAIN[2:],
+    "junk": lambda: PLAIN[:2] + b"\xff\0" * 7_500_000 + PLAIN[2:],
+    "tables": lambda: PLAIN[:2] + segment(0xDB, bytes(65 * 1000)) * 225 + PLAIN[2:],
+    "passes": lambda: PASSES[:-2] + PASSES[PASSES.rfind(b"\xff\xda") : -2] * 65 + PASSES[-2:],
+    "chunks": lambda: PNG[:33] + chunk(b"teXt", b"") * 1_200_000 + PNG[33:],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_header_that_is_made_to_cost_time_is_refused_at_once(name: str) -> None:
+    content = REFUSED[name]()
+    start = time.process_time()
+    with pytest.raises(Problem) as problem:
+        read_header(content, LIMITS)
+    assert time.process_time() - start < 0.2
+    assert problem.value.name == "bad-photo"
+
+
+def test_many_segments_are_fine_if_not_too_many() -> None:
+    for count in (SEGMENTS_MAX // 2, SEGMENTS_MAX):
+        content = PLAIN[:2] + segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(20)) * count + PLAIN[2:]
+        if count < SEGMENTS_MAX:
+            assert read_photo(content, LIMITS, detail_px=1000).rgb.size == (40, 30)
+        else:
+            with pytest.raises(Problem, match="more than 1,000 segments"):
+                read_header(content, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN[:2] + segment(0xE1, b"Exif\0\0" + tags(2700, 33_000)) + PLAIN[2:],
+        PNG[:33] + chunk(b"eXIf", tags(65_000, 100_000)) + PNG[33:],
+    ],
+    ids=["JPEG", "PNG"],
+)
+def test_tags_that_each_claim_the_whole_block_take_no_memory(content: bytes) -> None:
+    import tracemalloc
+
+    tracemalloc.start()
+    try:
+        read_photo(content, LIMITS, detail_px=1000)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_limits_hold_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

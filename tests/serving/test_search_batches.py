@@ -54,6 +54,8 @@ def test_an_error_reaches_only_those_who_made_it(model: Embedder, index: LanceIn
     first, second, *right = asyncio.run(ask())
     assert isinstance(first, BadInputError)
     assert isinstance(second, BadInputError)
+    assert first is not second
+    assert str(first) == str(second)
     assert all(len(hits) == 1 for hits in right)
 
 
@@ -88,11 +90,28 @@ def test_the_monitor_counts_what_the_index_missed(model: Embedder, index: LanceI
 
     async def watch() -> None:
         monitor = RecallMonitor(1.0, model.fingerprint, metrics)
-        monitor.offer(index, vector, None, [*exact[:5], *far[:5]])
-        monitor.offer(index, vector, None, exact)
+        monitor.offer(index, vector, None, [*exact[:5], *far[:5]], 10)
+        monitor.offer(index, vector, None, exact, 10)
         await monitor.close()
 
     asyncio.run(watch())
     text = metrics.render().decode()
     assert "univert_recall_sum 0.5" in text
     assert "univert_recall_skipped_total 1.0" in text
+
+
+@pytest.mark.parametrize(("found", "share"), [(3, "0.3"), (0, "0.0")])
+def test_the_monitor_sees_what_an_answer_lacks(
+    model: Embedder, index: LanceIndex, found: int, share: str
+) -> None:
+    metrics = Metrics()
+    vector = vectors(1)[0]
+    exact = index.exact_search(vector, 10, model_fingerprint=model.fingerprint)
+
+    async def watch() -> None:
+        monitor = RecallMonitor(1.0, model.fingerprint, metrics)
+        monitor.offer(index, vector, None, exact[:found], 10)
+        await monitor.close()
+
+    asyncio.run(watch())
+    assert f"univert_recall_sum {share}" in metrics.render().decode()

@@ -1,4 +1,4 @@
-"""Keep freed memory for the next use, instead of giving it back to the system after every layer of a network."""
+"""What becomes of freed memory: kept for the next use, or given back to the system."""
 
 from __future__ import annotations
 
@@ -33,3 +33,17 @@ def reuse_freed_memory() -> bool:
     )
     results = [mallopt(option, value) for option, value in settings]
     return all(result == 1 for result in results)
+
+
+def return_freed_memory() -> bool:
+    """Give what is freed but kept back to the system: after something large that does not come often.
+
+    Returns:
+        whether anything was given back; false, too, where the C library is another one.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError):
+        return False

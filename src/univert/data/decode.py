@@ -73,6 +73,7 @@ _ORIENTATION_TAG: Final = 0x0112
 _BITS_TAG: Final = 258
 _PHOTOMETRIC_TAG: Final = 262
 _WHITE_IS_ZERO: Final = 0
+_STRIP_ROWS: Final = 256
 
 
 class ImageProblem(BadInputError):  # noqa: N818
@@ -261,16 +262,19 @@ def _to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile) -> Image.I
         )
     if not image.has_transparency_data:
         return image if type(image) is Image.Image and image.mode == "RGB" else image.convert("RGB")
-    return _composite(image.convert("RGBA"), background_rgb)
+    return _composite(image if image.mode == "RGBA" else image.convert("RGBA"), background_rgb)
 
 
 def _sixteen_bits_to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile) -> Image.Image:
-    values = np.asarray(image).astype(np.uint32)
+    values = np.asarray(image)
     peak = 65535
     transparent = image.info.get("transparency")
     if isinstance(file, TiffImageFile):
         peak = 2 ** int(file.tag_v2.get(_BITS_TAG, (16,))[0]) - 1
-    scaled = ((np.minimum(values, peak) * 255 + peak // 2) // peak).astype(np.uint8)
+    scaled = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _STRIP_ROWS):
+        strip = values[top : top + _STRIP_ROWS].astype(np.uint32)
+        scaled[top : top + _STRIP_ROWS] = (np.minimum(strip, peak) * 255 + peak // 2) // peak
     if isinstance(file, TiffImageFile) and file.tag_v2.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
         scaled = 255 - scaled
     grey = Image.fromarray(scaled).convert("RGB")
@@ -282,7 +286,9 @@ def _sixteen_bits_to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFil
 
 def _composite(rgba: Image.Image, background_rgb: Rgb) -> Image.Image:
     below = Image.new("RGB", rgba.size, tuple(background_rgb))
-    below.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
+    for top in range(0, rgba.height, _STRIP_ROWS):  # a large photo takes hundreds of megabytes as it is
+        strip = rgba.crop((0, top, rgba.width, min(top + _STRIP_ROWS, rgba.height)))
+        below.paste(strip.convert("RGB"), (0, top), mask=strip.getchannel("A"))
     return below
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 from jaxtyping import Float
 
+from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
 from univert.search.store import Hit, VectorIndex, Where
@@ -19,12 +20,12 @@ from univert.serving.batcher import Batcher, BatcherClosedError, DeadlineError, 
 from univert.serving.engine import Engine
 from univert.serving.identity import ATTRIBUTES, Calibration, identify
 from univert.serving.metrics import Metrics
-from univert.serving.photos import Photo, PhotoLimits, read_photo, upright_size
+from univert.serving.photos import Photo, PhotoHeader, PhotoLimits, decode_photo, read_header
 from univert.serving.problems import Problem, busy
 from univert.serving.queries import SearchQuery
 from univert.serving.rate_limits import retry_after
 from univert.serving.recall_monitor import RecallMonitor
-from univert.serving.regions import GivenBox, Region, Regions, WholePhoto
+from univert.serving.regions import GivenBox, Region, Regions, WholePhoto, clip_box
 from univert.serving.request_logs import RequestRecord
 from univert.serving.search_batches import SearchBatches
 from univert.serving.settings import Settings
@@ -32,6 +33,9 @@ from univert.serving.uploads import Form
 
 _LARGE_PIXELS: Final = 12_000_000
 """Photos above this are decoded one at a time: as RGBA they take 50 MB and more."""
+
+_Decoded = tuple[tuple[int, int], Region, np.ndarray]
+"""The upright photo's width and height, what counts of it, and the pixels for the network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,26 +179,30 @@ class Answering:
         await self._recall.close()
         self._decoders.shutdown()
 
-    async def _decode(
-        self, form: Form, box_xyxy_px: BoxXyxyPx | None
-    ) -> tuple[tuple[int, int], Region, np.ndarray]:
+    async def _decode(self, form: Form, box_xyxy_px: BoxXyxyPx | None) -> _Decoded:
         content = form.photo
         assert content is not None
         regions: Regions = WholePhoto() if box_xyxy_px is None else GivenBox(box_xyxy_px)
 
-        def decode() -> tuple[tuple[int, int], Region, np.ndarray]:
-            photo = read_photo(
-                content, self._limits, detail_px=self._engine.image_size_px, box_xyxy_px=box_xyxy_px
-            )
+        def decode(header: PhotoHeader) -> _Decoded:
+            size = header.width_px, header.height_px
+            box = None if box_xyxy_px is None else clip_box(box_xyxy_px, size)
+            photo = decode_photo(header, self._limits, detail_px=self._engine.image_size_px, box_xyxy_px=box)
             region = regions(photo)[0]
-            return (photo.width_px, photo.height_px), region, self._prepare(photo, region)
+            return size, region, self._prepare(photo, region)
+
+        def look() -> tuple[PhotoHeader, _Decoded | None]:
+            header = read_header(content, self._limits)
+            large = header.width_px * header.height_px > _LARGE_PIXELS
+            return header, None if large else decode(header)
 
         loop = asyncio.get_running_loop()
-        width, height = upright_size(content, self._limits)
-        if width * height <= _LARGE_PIXELS:
-            return await loop.run_in_executor(self._decoders, decode)
-        async with self._one_large:
-            return await loop.run_in_executor(self._decoders, decode)
+        header, decoded = await loop.run_in_executor(self._decoders, look)
+        if decoded is None:
+            async with self._one_large:
+                decoded = await loop.run_in_executor(self._decoders, decode, header)
+                await loop.run_in_executor(self._decoders, return_freed_memory)
+        return decoded
 
     def _prepare(self, photo: Photo, region: Region) -> np.ndarray:
         return self._engine.prepare(
@@ -219,7 +227,8 @@ class Answering:
         wanted = query.k + (query.like is not None)  # an item is its own nearest
         naming = self._calibration.neighbours if self._calibration and query.like is None else 0
         if not query.where:
-            found = await self._asked(index, vector, max(wanted, naming), None)
+            wanted = max(wanted, naming)
+            found = await self._asked(index, vector, wanted, None)
             neighbours = found[:naming]
         elif naming:
             found, neighbours = await asyncio.gather(
@@ -228,7 +237,7 @@ class Answering:
         else:
             found, neighbours = await self._asked(index, vector, wanted, query.where), []
         hits = [hit for hit in found if hit.id != query.like][: query.k]
-        self._recall.offer(index, vector, query.where, found)
+        self._recall.offer(index, vector, query.where, found, wanted)
         return hits, neighbours
 
     def _identity(self, neighbours: list[Hit]) -> dict[str, Any] | None:

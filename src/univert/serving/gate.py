@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from starlette.requests import Request
@@ -18,8 +19,14 @@ from univert.serving.security import SECURITY_HEADERS, ApiKeys, is_open
 from univert.serving.settings import Settings
 from univert.serving.uploads import discard_body
 
+CHARGE: Final = "univert.charge"
+"""In a request's scope: a function that counts so many tokens towards the client's rate, or raises `Problem`."""
+
 _QUIET: Final = ("/health", "/ready", "/metrics")
 """Asked every few seconds by machines: logged only when it fails."""
+
+_PLAIN_ROUTES: Final = ("/", "/search", "/embed", "/verticals", "/openapi.json", *_QUIET)
+"""Paths that are labels of metrics as they are."""
 
 
 class Gate:
@@ -78,10 +85,11 @@ class Gate:
                 record.body_complete = True
             return message
 
-        self._in_flight += 1
+        counted = False
         self._metrics.in_flight.inc()
         try:
-            self._admit(scope, headers, record)
+            counted = self._admit(scope, headers, record)
+            self._in_flight += counted
             await self._app(scope, received, answer)
         except Problem as problem:
             await discard_body(Request(scope, received), record)
@@ -93,19 +101,23 @@ class Gate:
             failure = Problem("internal", "an error of the service's own; it has been logged")
             await problem_response(failure, scope)(scope, receive, answer)
         finally:
-            self._in_flight -= 1
+            self._in_flight -= counted
             self._metrics.in_flight.dec()
             self._account(scope, record, status)
 
-    def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], record: RequestRecord) -> None:
+    def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], record: RequestRecord) -> bool:
         """Refuse a request before anything of its body is read.
+
+        Returns:
+            whether it counts towards `requests_at_once`. What anybody may ask does not, nor does what is refused:
+            whoever has no key must not be able to keep out those who have one.
 
         Raises:
             Problem: `unauthorised`, `rate-limited` or `overloaded`.
         """
         path: str = scope["path"]
         if is_open(path) or scope["method"] == "OPTIONS":
-            return
+            return False
         if self._keys:
             record.key_name = self._keys.name_of(headers)
             if record.key_name is None:
@@ -115,18 +127,22 @@ class Gate:
                     {"WWW-Authenticate": "Bearer"},
                 )
         if path == "/metrics":
-            return
-        # a page of results asks for each of its thumbnails: they cost little, and are kept by the browser
-        if self._rates is not None and not path.endswith("/thumbnail"):
-            wait_s = self._rates.take(record.key_name or (scope.get("client") or ("unknown", 0))[0])
-            if wait_s:
-                raise busy(
-                    "rate-limited",
-                    f"over {self._settings.rate_per_s:g} requests a second",
-                    retry_after(wait_s),
-                )
-        if self._in_flight > self._settings.requests_at_once:
+            return False
+        client = record.key_name or (scope.get("client") or ("unknown", 0))[0]
+        scope[CHARGE] = partial(self._charge, client)
+        # A page of results asks for all of its thumbnails, most of which are kept: the route charges for the others.
+        if not path.endswith("/thumbnail"):
+            self._charge(client, 1.0)
+        if self._in_flight >= self._settings.requests_at_once:
             raise busy("overloaded", "too many requests at once", self._settings.retry_after_s)
+        return True
+
+    def _charge(self, client: str, tokens: float) -> None:
+        wait_s = self._rates.take(client, tokens) if self._rates is not None else 0.0
+        if wait_s:
+            raise busy(
+                "rate-limited", f"over {self._settings.rate_per_s:g} requests a second", retry_after(wait_s)
+            )
 
     def _headers(
         self, headers: list[tuple[bytes, bytes]], record: RequestRecord
@@ -144,7 +160,7 @@ class Gate:
         return [*headers, *added]
 
     def _account(self, scope: Scope, record: RequestRecord, status: int) -> None:
-        route = getattr(scope.get("route"), "path", "none")
+        route = _route(scope)
         total_s = record.total_s()
         self._metrics.requests.labels(route, _method(scope), str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(total_s)
@@ -181,6 +197,14 @@ class Gate:
             await send(message)
 
         await self._app(scope, receive, one_line)
+
+
+def _route(scope: Scope) -> str:
+    """The route as a label: also of what was refused before it got there, and never a stranger's own words."""
+    path: str = getattr(scope.get("route"), "path", None) or scope["path"]
+    if path.startswith("/items/") and "{" not in path:
+        return "/items/{id:path}/thumbnail" if path.endswith("/thumbnail") else "/items/{id:path}"
+    return path if path in _PLAIN_ROUTES or "{" in path else "none"
 
 
 def _method(scope: Scope) -> str:

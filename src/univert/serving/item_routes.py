@@ -12,7 +12,9 @@ from fastapi.responses import JSONResponse
 
 from univert.core.errors import BadInputError
 from univert.search.store import VectorIndex
+from univert.serving.gate import CHARGE
 from univert.serving.problems import Problem, documented
+from univert.serving.queries import check_parameters
 from univert.serving.schemas import ItemAnswer, VerticalsAnswer
 from univert.serving.service import Service, record_of, service_of
 from univert.serving.thumbnails import (
@@ -21,6 +23,8 @@ from univert.serving.thumbnails import (
     SIZE_PX_MAX,
     SIZE_PX_MIN,
     PictureGoneError,
+    render_tokens,
+    rendered_size_px,
 )
 
 router = APIRouter(tags=["items"])
@@ -57,6 +61,7 @@ _ID: Final = {
 )
 async def verticals(request: Request) -> JSONResponse:
     """At most 1,000 values of each column."""
+    check_parameters(request.query_params)
     service = service_of(request)
     index = service.index(record_of(request))
     if service.counts is None or service.counts[0] != index.version:  # a version never changes
@@ -89,25 +94,34 @@ async def verticals(request: Request) -> JSONResponse:
 async def thumbnail(
     request: Request,
     size_px: Annotated[
-        int, Query(ge=SIZE_PX_MIN, le=SIZE_PX_MAX, description="The longer side.")
+        int,
+        Query(
+            ge=SIZE_PX_MIN,
+            le=SIZE_PX_MAX,
+            description="The longer side; the picture may be the next larger of 128, 256, 512, 1024.",
+        ),
     ] = SIZE_PX_DEFAULT,
 ) -> Response:
     """Rendered anew: whatever metadata the picture has stays in the index."""
-    name = _item_of(request)
+    name, charge = _item_of(request), request.scope[CHARGE]
+    check_parameters(request.query_params, ["size_px"])
     if name is None:  # the id itself ends in "/thumbnail": the slash came percent-encoded
+        charge(1.0)
         return await item(request)
     service = service_of(request)
     index = service.index(record_of(request))
+    size_px = rendered_size_px(size_px)
     tag = _tag(index, name, size_px)
     headers = {"ETag": tag, "Cache-Control": f"{_scope(service)}, max-age={_CACHE_S}"}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
     content = service.thumbnails.kept(index, name, size_px)
     if content is None:
+        charge(render_tokens(size_px))
         try:
             content = await asyncio.to_thread(service.thumbnails.render, index, name, size_px)
         except (BadInputError, PictureGoneError):
             raise Problem("not-found", f"no picture of item {name[:200]!r} in the index") from None
-    if tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
     return Response(content, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -120,6 +134,8 @@ async def thumbnail(
 )
 async def item(request: Request) -> JSONResponse:
     """The image's columns in the index."""
+    if not _raw(request).endswith(_SUFFIX):
+        check_parameters(request.query_params)
     name = unquote(_raw(request).removeprefix(_PREFIX))
     service = service_of(request)
     index = service.index(record_of(request))

@@ -61,6 +61,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         title="The upload took too long",
         advice="Send a smaller photo or use a faster connection.",
     ),
+    "length-required": Kind(
+        status=411,
+        title="The length of the body is missing",
+        advice="Send a Content-Length, not the body in chunks (Transfer-Encoding).",
+    ),
     "too-large": Kind(status=413, title="The upload is too large", advice="Send a smaller photo."),
     "unsupported-type": Kind(
         status=415, title="This type of content is not taken", advice="Send a JPEG, PNG or WebP photo."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
@@ -78,6 +78,18 @@ def parse_embed(fields: Mapping[str, Sequence[str]]) -> BoxXyxyPx | None:
     return parse_single_box(fields)
 
 
+def check_parameters(given: Iterable[str], known: Sequence[str] = ()) -> None:
+    """Refuse parameters in the address that a route does not have: what is passed over looks like what was heeded.
+
+    Raises:
+        Problem: `validation`.
+    """
+    for name in given:
+        if name not in known:
+            there = f"there are {', '.join(known)}" if known else "this address takes none"
+            raise Problem("validation", f"unknown parameter {name[:60]!r} in the address; {there}")
+
+
 def parse_single_box(fields: Mapping[str, Sequence[str]]) -> BoxXyxyPx | None:
     """The box of a form; null where it is absent or empty."""
     text = _single(fields, "box")
@@ -127,11 +139,18 @@ def _parse_where(fields: Mapping[str, Sequence[str]]) -> Where | None:
     return where or None
 
 
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise Problem("bad-filter", "filter names a column twice; give its values as a list")
+    return values
+
+
 def _parse_filter(text: str | None) -> dict[str, FilterValue]:
     if not text:
         return {}
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError):
         raise Problem(
             "bad-filter", 'filter must be a JSON object such as {"brand": ["Acme", null]}'

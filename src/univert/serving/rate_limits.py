@@ -45,11 +45,12 @@ class RateLimits:
         self._table = mmap.mmap(descriptor, _SLOTS * _SLOT.size)
         self._salt = b"" if path is None else path.name.encode()
 
-    def take(self, client: str) -> float:
+    def take(self, client: str, tokens: float = 1.0) -> float:
         """Count a request.
 
         Args:
             client: a key's name or an address.
+            tokens: what it costs.
 
         Returns:
             0 if it may go on; otherwise the seconds until the next one may.
@@ -57,13 +58,13 @@ class RateLimits:
         place = self._place(client)
         fcntl.lockf(self._descriptor, fcntl.LOCK_EX, _SLOT.size, place)
         try:
-            tokens, counted_s = _SLOT.unpack_from(self._table, place)
+            held, counted_s = _SLOT.unpack_from(self._table, place)
             now = time.monotonic()
             fresh = counted_s == 0.0 or counted_s > now  # never used, or written before the machine restarted
-            tokens = self._burst if fresh else min(self._burst, tokens + (now - counted_s) * self._rate)
-            allowed = tokens >= 1
-            _SLOT.pack_into(self._table, place, tokens - 1 if allowed else tokens, now)
-            return 0.0 if allowed else (1 - tokens) / self._rate
+            held = self._burst if fresh else min(self._burst, held + (now - counted_s) * self._rate)
+            allowed = held >= tokens
+            _SLOT.pack_into(self._table, place, held - tokens if allowed else held, now)
+            return 0.0 if allowed else (tokens - held) / self._rate
         finally:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, _SLOT.size, place)
 

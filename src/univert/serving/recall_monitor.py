@@ -49,6 +49,7 @@ class RecallMonitor:
         vector: Float[np.ndarray, " D"],
         where: Where | None,
         hits: Sequence[Hit],
+        k: int,
     ) -> None:
         """A search was answered; it may be drawn. Returns at once.
 
@@ -57,14 +58,15 @@ class RecallMonitor:
             vector: the query.
             where: its filters.
             hits: the answer, nearest first.
+            k: how many were asked for; an answer that is too short misses what it lacks.
         """
-        if not hits or self._random.random() >= self._share:
+        if self._random.random() >= self._share:
             return
         running = self._task is not None and not self._task.done()
         if running or time.monotonic() < self._rest_until:
             self._metrics.recall_skipped.inc()
             return
-        self._task = asyncio.create_task(self._compare(index, vector, where, list(hits)))
+        self._task = asyncio.create_task(self._compare(index, vector, where, list(hits), k))
 
     async def close(self) -> None:
         """Finish the comparison that runs."""
@@ -73,11 +75,11 @@ class RecallMonitor:
         self._executor.shutdown()
 
     async def _compare(
-        self, index: VectorIndex, vector: np.ndarray, where: Where | None, hits: list[Hit]
+        self, index: VectorIndex, vector: np.ndarray, where: Where | None, hits: list[Hit], k: int
     ) -> None:
         def exactly() -> list[Hit]:
             return index.exact_search(
-                vector, min(K, len(hits)), where=where, model_fingerprint=self._model_fingerprint
+                vector, min(K, k), where=where, model_fingerprint=self._model_fingerprint
             )
 
         started = time.monotonic()
@@ -97,7 +99,7 @@ def recall(hits: Sequence[Hit], exact: Sequence[Hit]) -> float:
 
     Args:
         hits: an answer, nearest first.
-        exact: the exact answer, no longer than `hits`.
+        exact: the exact answer.
     """
     if not exact:
         return 1.0

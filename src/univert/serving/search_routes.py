@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from univert.serving.problems import Problem, documented
-from univert.serving.queries import parse_embed, parse_search
+from univert.serving.queries import check_parameters, parse_embed, parse_search
 from univert.serving.schemas import EMBED_BODY, SEARCH_BODY, SEARCH_EXAMPLE, EmbedAnswer, SearchAnswer
 from univert.serving.service import record_of, service_of
 from univert.serving.uploads import read_form
@@ -23,6 +23,7 @@ _UPLOAD_PROBLEMS = (
     "bad-box",
     "unauthorised",
     "slow-upload",
+    "length-required",
     "too-large",
     "unsupported-type",
     "rate-limited",
@@ -49,6 +50,7 @@ _UPLOAD_PROBLEMS = (
 async def search(request: Request) -> JSONResponse:
     """Send a photo as multipart/form-data, or an item's id as `like`; narrow the answer by columns."""
     service, record = service_of(request), record_of(request)
+    check_parameters(request.query_params)
     answering = service.loaded.answering
     async with read_form(request, service.upload_limits, service.memory, record) as form:
         query = parse_search(form.fields, has_photo=form.photo is not None)
@@ -68,6 +70,7 @@ async def search(request: Request) -> JSONResponse:
 async def embed(request: Request) -> JSONResponse:
     """Vectors of the same model may be compared; squared distances between them go from 0 to 4."""
     service, record = service_of(request), record_of(request)
+    check_parameters(request.query_params)
     loaded = service.loaded
     async with read_form(request, service.upload_limits, service.memory, record) as form:
         box = parse_embed(form.fields)

@@ -19,6 +19,8 @@ MEDIA_TYPE: Final = "image/webp"
 SIZE_PX_MIN: Final = 32
 SIZE_PX_MAX: Final = 1024
 SIZE_PX_DEFAULT: Final = 256
+SIZES_PX: Final = (128, 256, 512, SIZE_PX_MAX)
+"""What is rendered. Were any size to be had, one picture could be asked for a thousand times and never be kept."""
 
 _QUALITY: Final = 82
 _Key = tuple[int, str, int]
@@ -70,6 +72,16 @@ class Thumbnails:
             while self._held_bytes > self._cache_bytes and self._kept:
                 self._held_bytes -= len(self._kept.popitem(last=False)[1])
         return content
+
+
+def rendered_size_px(size_px: int) -> int:
+    """The least of `SIZES_PX` that is not below the size asked for."""
+    return next(size for size in SIZES_PX if size >= size_px)
+
+
+def render_tokens(size_px: int) -> float:
+    """What rendering costs of a client's rate: the work grows with the area; the largest costs as much as a search."""
+    return (size_px / SIZE_PX_MAX) ** 2
 
 
 def thumbnail(picture: Picture, size_px: int) -> bytes:

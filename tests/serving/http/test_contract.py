@@ -6,6 +6,7 @@ import io
 import json
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -54,6 +55,24 @@ def test_a_box_searches_with_a_part(server: ServerProcess) -> None:
     assert answer["hits"][0]["id"] == "p6-0"
 
 
+@pytest.mark.parametrize("far", ["1e308", "100000"])
+def test_a_box_that_reaches_outside_is_cut_before_the_photo_is_reduced(
+    server: ServerProcess, far: str
+) -> None:
+    across = np.linspace(0, 255, 1600, dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.stack([across] * 3, 1)[None].repeat(1200, 0)).save(buffer, "JPEG", quality=95)
+
+    def vector(box: str) -> list[float]:
+        answer = server.request("POST", "/embed", photo=buffer.getvalue(), fields={"box": box})
+        assert answer.status == 200, answer.body
+        found: list[float] = answer.json()["vector"]
+        return found
+
+    assert vector(f"1500,1100,{far},{far}") == vector("1500,1100,1600,1200")
+    assert vector(f"-{far},-{far},{far},{far}") == vector("0,0,1600,1200")
+
+
 def test_more_like_this(server: ServerProcess) -> None:
     answer = server.search(like="p4-1", k="5").json()
     assert answer["query"]["like"] == "p4-1"
@@ -98,8 +117,14 @@ def test_items(server: ServerProcess) -> None:
 def test_thumbnails(server: ServerProcess) -> None:
     answer = server.request("GET", "/items/p4-1/thumbnail?size_px=32")
     assert answer.headers["content-type"] == "image/webp"
-    assert Image.open(io.BytesIO(answer.body)).size == (32, 27)
+    assert Image.open(io.BytesIO(answer.body)).size == (48, 40), "smaller pictures stay as they are"
     tag = answer.headers["etag"]
+    tags = {
+        server.request("GET", f"/items/p4-1/thumbnail?size_px={size}").headers["etag"]
+        for size in range(32, 1025, 31)
+    }
+    assert len(tags) == 4, "few sizes are rendered, whatever is asked for"
+    assert tag in tags
     again = server.request("GET", "/items/p4-1/thumbnail?size_px=32", headers={"If-None-Match": tag})
     assert (again.status, again.body) == (304, b"")
     boxed = server.request("GET", "/items/p3-1/thumbnail")
@@ -210,3 +235,27 @@ def test_logs_are_json_with_request_ids_and_without_the_clients_words(
 def test_an_id_with_slashes(server: ServerProcess) -> None:
     answer = server.request("GET", f"/items/{quote('a/thumbnail', safe='')}")
     assert answer.json()["detail"] == "no item 'a/thumbnail' in the index"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/search?k=3"),
+        ("POST", "/embed?box=1,2,3,4"),
+        ("GET", "/items/p4-1?size_px=64"),
+        ("GET", "/items/p4-1/thumbnail?size=64"),
+        ("GET", "/verticals?limit=3"),
+    ],
+)
+def test_parameters_that_a_route_does_not_have_are_errors(
+    server: ServerProcess, photo: bytes, method: str, path: str
+) -> None:
+    answer = server.request(method, path, photo=photo if method == "POST" else None)
+    assert answer.status == 422
+    assert answer.json()["type"] == "/problems/validation"
+    assert path.partition("?")[2].partition("=")[0] in answer.json()["detail"]
+
+
+def test_a_filter_that_names_a_column_twice(server: ServerProcess, photo: bytes) -> None:
+    answer = server.search(photo, filter='{"brand": "a", "brand": "b"}')
+    assert answer.json()["type"] == "/problems/bad-filter"

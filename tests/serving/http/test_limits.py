@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,18 @@ def test_api_keys(client: Client, photo: bytes) -> None:
     assert thumbnail.headers["cache-control"].startswith("private")
 
 
+def test_what_is_refused_is_counted_under_its_route(client: Client, photo: bytes) -> None:
+    keyed = client(api_keys=(LINE,))
+    keyed.post("/search", files={"photo": photo})
+    keyed.get("/items/p4-1/thumbnail")
+    keyed.get("/nowhere/else")
+    keyed.get("/openapi.json")
+    text = keyed.get("/metrics", headers={"X-API-Key": SECRET}).text
+    for route, status in {"/search": 401, "/items/{id:path}/thumbnail": 401, "/openapi.json": 200}.items():
+        assert re.search(rf'univert_requests_total{{.*route="{re.escape(route)}",status="{status}"}} 1', text)
+    assert "nowhere" not in text
+
+
 def test_rates_are_kept_for_each_key(client: Client, photo: bytes) -> None:
     second, line = new_key("second")
     limited = client(api_keys=(LINE, line), rate_per_s=0.01, rate_burst=2)
@@ -58,6 +71,27 @@ def test_rates_are_kept_for_each_key(client: Client, photo: bytes) -> None:
     assert answers[2].json()["type"] == "/problems/rate-limited"
     assert ask(limited, photo, **{"X-API-Key": second}).status_code == 200
     assert limited.get("/health").status_code == 200
+
+
+def test_thumbnails_cost_what_their_rendering_does(client: Client) -> None:
+    limited = client(rate_per_s=0.001, rate_burst=2)
+    for name in ("p4-1", "p4-0"):
+        assert limited.get(f"/items/{name}/thumbnail?size_px=1024").status_code == 200
+    for _ in range(5):
+        kept = limited.get("/items/p4-1/thumbnail?size_px=700")
+        assert kept.status_code == 200, "what is kept is free"
+        tag = {"If-None-Match": kept.headers["etag"]}
+        assert limited.get("/items/p4-1/thumbnail?size_px=900", headers=tag).status_code == 304
+    refused = limited.get("/items/p4-1/thumbnail")
+    assert refused.status_code == 429
+    assert refused.json()["type"] == "/problems/rate-limited"
+    assert limited.get("/items/a%2Fthumbnail").status_code == 429, "an item, and no thumbnail"
+
+
+def test_the_thumbnails_of_a_page_cost_little(client: Client) -> None:
+    limited = client(rate_per_s=0.001, rate_burst=2)
+    names = [f"p{product}-{copy}" for product in range(12) for copy in range(2)]
+    assert {limited.get(f"/items/{name}/thumbnail").status_code for name in names} == {200}
 
 
 def test_cors_is_off_unless_an_origin_is_named(client: Client) -> None:
@@ -191,7 +225,10 @@ def test_identity_with_a_calibration(client: Client, model_folder: Any, photo: b
     assert len(answer["hits"]) == 1
     assert answer["identity"]["vertical"]["value"] == "bags"
     assert answer["identity"]["vertical"]["known"] is True
-    assert answer["identity"]["product"] == {"value": None, "confidence": 0.0, "known": False}
+    assert answer["identity"]["vertical"]["known_precision"] == 0.95
+    assert answer["identity"]["vertical"]["known_threshold"] == 0.5
+    never = {"value": None, "confidence": 0.0, "known": False}
+    assert answer["identity"]["product"] == never | {"known_precision": None, "known_threshold": None}
     assert answer["identity"]["evidence"][0]["id"] == "p4-1"
     shoes = naming.post("/search", files={"photo": photo}, data={"vertical": "shoes"}).json()
     assert {hit["vertical"] for hit in shoes["hits"]} == {"shoes"}
