@@ -183,6 +183,31 @@ def test_a_failure_reaches_its_batch_alone() -> None:
     in_a_loop(body)
 
 
+def test_each_of_a_failed_batch_gets_an_error_of_its_own() -> None:
+    class UncopiableError(RuntimeError):
+        def __init__(self, code: int, reason: str) -> None:
+            super().__init__(f"{code}: {reason}")
+
+    async def body() -> None:
+        raised = [ValueError("too much"), UncopiableError(7, "no such number")]
+
+        def run(batch: np.ndarray) -> np.ndarray:
+            raise raised[int(batch[0, 0])]
+
+        for number, kind in enumerate((ValueError, RuntimeError)):
+            batcher = Batcher(run)
+            asked = (batcher.submit(item(number)) for _ in range(3))
+            errors = await asyncio.gather(*asked, return_exceptions=True)
+            assert len({id(error) for error in (*errors, raised[number])}) == 4
+            for error in errors:
+                assert type(error) is kind
+                assert str(raised[number]) in str(error)
+                assert error.__cause__ is raised[number]
+            await batcher.close()
+
+    in_a_loop(body)
+
+
 def test_closing_finishes_what_was_taken_and_takes_no_more() -> None:
     async def body() -> None:
         network = Network()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,11 @@ from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
+from univert.serving import engine as engines
 from univert.serving import onnx_export
-from univert.serving.engine import as_pixels, load_engine, prepare_image, share_of_cores
+from univert.serving.engine import as_pixels, export_ahead, load_engine, prepare_image, share_of_cores
 from univert.serving.onnx_engine import OnnxEngine
-from univert.serving.onnx_export import ONNX_FILE, ExportError, ensure_onnx, export_onnx
+from univert.serving.onnx_export import ONNX_FILE, ExportError, ensure_onnx, export_onnx, source_key
 from univert.serving.torch_engine import TorchEngine
 
 
@@ -151,6 +154,41 @@ def test_a_damaged_file_is_made_anew(
     (copy / ONNX_FILE).write_bytes(exported.read_bytes()[:-1000])
     assert load_engine(copy, threads=1).name == "onnx"
     assert len(quick_export) == 1
+
+
+def test_who_waited_for_anothers_export_does_not_even_load_the_model(
+    exported: Path, tmp_path: Path, model: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, cache = model.save_pretrained(tmp_path / "model"), tmp_path / "cache"
+    loads: list[Path] = []
+    from_pretrained = Embedder.from_pretrained
+    monkeypatch.setattr(
+        Embedder, "from_pretrained", lambda path: (loads.append(path), from_pretrained(path))[1]
+    )
+    cache.mkdir()
+    waiter = threading.Thread(target=ensure_onnx, args=(copy,), kwargs={"cache": cache})
+    with (cache / f"{source_key(copy)}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiter.start()
+        waiter.join(0.3)
+        assert waiter.is_alive()
+        (copy / ONNX_FILE).write_bytes(exported.read_bytes())
+    waiter.join(10)
+    assert not waiter.is_alive()
+    assert loads == []
+
+
+def test_there_is_nothing_to_export_ahead(
+    saved: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(command: list[str], **options: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(engines.subprocess, "run", start)
+    export_ahead(saved)
+    export_ahead(tmp_path / "nothing", "torch")
+    with pytest.raises(AssertionError, match="was started"):
+        export_ahead(tmp_path / "nothing")
 
 
 def test_a_file_of_unknown_origin_is_refused(exported: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from univert.serving.identity import (
     find_calibration,
     identify,
 )
+from univert.serving.schemas import SEARCH_EXAMPLE, IdentityOfPhoto
 from univert.serving.votes import FARTHEST, NO_VOTE, confidence, vote
 
 WEIGHTS = (0.5, 1.0, -2.0, 0.1, -0.3)
@@ -121,6 +122,34 @@ def test_known_means_over_the_threshold() -> None:
     assert not identify(hits, calibrated(threshold=None)).vertical.known
 
 
+@pytest.mark.parametrize("threshold", [0.5, None])
+def test_each_attribute_states_what_known_promises(threshold: float | None) -> None:
+    """Also where the neighbours have no value of it; an attribute without a calibration promises nothing."""
+    product = AttributeCalibration(temperature=0.1, weights=WEIGHTS, precision=0.7, threshold=threshold)
+    brand = AttributeCalibration(temperature=0.1, weights=WEIGHTS, precision=0.9, threshold=threshold)
+    calibration = calibrated(attributes={"product": product, "brand": brand})
+    values = identify([hit(0, 0.1, brand="Maker")], calibration).to_dict()
+    stated = {name: (values[name]["known_precision"], values[name]["known_threshold"]) for name in ATTRIBUTES}
+    assert stated == {
+        "product": (0.7, threshold),
+        "brand": (0.9, threshold),
+        "vertical": (None, None),
+        "style": (None, None),
+    }
+
+
+def test_the_documented_example_is_an_answer_as_it_is_given() -> None:
+    given = identify([hit(0, 0.1, brand="Maker")], calibrated()).to_dict()
+    example = SEARCH_EXAMPLE["identity"]
+    assert {name: set(example[name]) for name in ATTRIBUTES} == {
+        name: set(given[name]) for name in ATTRIBUTES
+    }
+    for identity in (given, example):
+        assert IdentityOfPhoto.model_validate(identity, strict=True).model_dump() == identity
+    for name in ATTRIBUTES:
+        assert example[name]["known"] == (example[name]["confidence"] >= example[name]["known_threshold"])
+
+
 def test_only_so_many_neighbours_as_were_calibrated_vote() -> None:
     near = [hit(number, 0.3, vertical="bags") for number in range(4)]
     assert identify(near + [hit(9, 0.31, vertical="hats")] * 90, calibrated()).vertical.value == "bags"
@@ -160,6 +189,11 @@ def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
             '{"format": 1, "attributes": {"vertical": {"temperature": 0, "weights": [0, 0, 0, 0, 0], '
             '"precision": 0.9, "threshold": 0.5}}}',
             "temperature must be positive",
+        ),
+        (
+            '{"format": 1, "attributes": {"vertical": {"temperature": 0.1, "weights": [0, 0, 0, 0, 0], '
+            '"precision": 90, "threshold": 0.5}}}',
+            "precision must lie between 0 and 1, got 90",
         ),
     ],
 )

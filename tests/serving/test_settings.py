@@ -97,3 +97,28 @@ def test_what_is_missing_or_not_readable(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("UNIVERT_SETTINGS", str(tmp_path / "nowhere.toml"))
     with pytest.raises(BadInputError, match="no such settings file"):
         load_settings(**NEEDED)
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "s.toml", "port = 81\n", monkeypatch)
+    for name, value in {
+        "UNIVERT_SERVICE_HOST": "10.0.0.1",
+        "UNIVERT_SERVICE_PORT": "8000",
+        "UNIVERT_SERVICE_PORT_HTTP": "8000",
+        "UNIVERT_PORT": "tcp://10.0.0.1:8000",
+        "UNIVERT_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "UNIVERT_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "UNIVERT_PAGE_SERVICE_HOST": "10.0.0.2",
+        "UNIVERT_PAGE_PORT": "udp://10.0.0.2:53",
+        "UNIVERT_PAGE_PORT_53_UDP_PROTO": "udp",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings(**NEEDED).port == 81
+    assert load_settings(**NEEDED, port=82).port == 82
+    monkeypatch.setenv("UNIVERT_PORT", "83")
+    assert load_settings(**NEEDED).port == 83
+    monkeypatch.setenv("UNIVERT_PORTS", "tcp://10.0.0.1:8000")
+    with pytest.raises(BadInputError, match="did you mean port"):
+        load_settings(**NEEDED)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 
 import univert
 from univert.serving import item_routes, operation_routes, search_routes
+from univert.serving.cross_origin import AllowedOrigins, Preflights, cors_options
 from univert.serving.gate import Gate
 from univert.serving.lifecycle import Lifecycle
 from univert.serving.metrics import Metrics
@@ -69,16 +69,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(page_router())
     install_problem_handlers(app)
     _document(app, keys_needed=bool(keys))
+    # What is added later is further out. The gate sees each request first; only a header for answers lies around it.
     if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["X-API-Key", "Authorization", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Retry-After"],
-        )
-    # Added last, so it is outermost: it sees each request first and each answer last.
+        app.add_middleware(Preflights, **cors_options(settings))
     app.add_middleware(Gate, settings=settings, metrics=metrics, lifecycle=lifecycle, keys=keys, rates=rates)
+    if settings.cors_origins:
+        app.add_middleware(AllowedOrigins, **cors_options(settings))
     return app
 
 

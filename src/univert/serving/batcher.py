@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from univert.core.errors import BadInputError, UnivertError
+from univert.serving.shared_failures import own_copy
 
 OnBatch = Callable[[int, float], None]
 """Called after each batch with its size and the seconds it took."""
@@ -214,7 +215,7 @@ class Batcher:
         except Exception as error:
             for entry in batch:
                 if not entry.answer.done():
-                    entry.answer.set_exception(error)
+                    entry.answer.set_exception(own_copy(error))
             return
         seconds = time.monotonic() - started
         self._recent.append(len(batch))

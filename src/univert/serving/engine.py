@@ -116,11 +116,22 @@ def export_ahead(model_path: str | Path, kind: EngineKind = "auto", *, cache: Pa
         kind: as for `load_engine`; there is nothing to do but for `auto` and `onnx`.
         cache: as for `load_engine`.
     """
-    if kind in ("auto", "onnx"):
-        arguments = [str(model_path), *([str(cache)] if cache is not None else [])]
-        subprocess.run(  # noqa: S603 - our own module
-            [sys.executable, "-m", "univert.serving.onnx_export", *arguments], check=False
-        )
+    if kind not in ("auto", "onnx"):
+        return
+    try:
+        from univert.serving.onnx_export import ONNX_FILE, find_onnx, source_key
+    except ImportError:
+        return
+    source = source_key(model_path)
+    if source is not None and find_onnx(model_path, source, ONNX_FILE, cache) is not None:
+        return
+    arguments = [str(model_path), *([str(cache)] if cache is not None else [])]
+    subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-m", "univert.serving.onnx_export", *arguments],
+        check=False,
+        stdout=subprocess.DEVNULL,  # the exporter talks about itself
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def share_of_cores(workers: int) -> int:

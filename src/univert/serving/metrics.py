@@ -132,7 +132,18 @@ class Metrics:
 
 def forget_dead_workers(folder: Path) -> None:
     """Drop the gauges of workers that are gone, killed ones included; their counters stay, as they happened."""
+    if not Path("/proc/self").exists():
+        return
     for file in folder.glob("gauge_live*.db"):
         found = _LIVE_FILE.fullmatch(file.name)
-        if found and not Path(f"/proc/{found[1]}").exists() and Path("/proc/self").exists():
+        if found and not _lives(int(found[1])):
             mark_process_dead(int(found[1]), path=str(folder))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        about = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    # PID (NAME) STATE ...; a process that was killed is a zombie until its parent has seen it
+    return about.rpartition(")")[2].split()[0] not in ("Z", "X")

@@ -63,16 +63,21 @@ def ensure_onnx(model_path: str | Path, *, cache: Path | None = None) -> Path:
         ExportError: the model cannot be exported, or the file's vectors differ from PyTorch's by more than 1e-4.
     """
     source = source_key(model_path)
-    if source is not None and (found := find_onnx(model_path, source, ONNX_FILE, cache)) is not None:
+    if source is None:  # a model on the hub, or none: loading it says which
+        model = _load(model_path)
+        key = model.fingerprint
+    elif (found := find_onnx(model_path, source, ONNX_FILE, cache)) is not None:
         return found
-    from univert.models.embedder import Embedder
-
-    model = Embedder.from_pretrained(model_path)
-    folder = export_folder(model_path, model.fingerprint, cache)
-    with _one_at_a_time(folder, source or model.fingerprint, cache):
+    else:
+        model, key = None, source
+    folder = export_folder(model_path, key, cache)
+    with _one_at_a_time(folder, key, cache):
+        if source is not None and (found := find_onnx(model_path, source, ONNX_FILE, cache)) is not None:
+            return found  # another process was faster: this one need not even load the model
+        model = model or _load(model_path)
         path = folder / ONNX_FILE
         if belongs(path, source=source, model_fingerprint=model.fingerprint):
-            return path  # another process was faster
+            return path
         return export_onnx(model, folder, source=source)
 
 
@@ -236,6 +241,12 @@ def torch_vectors(model: Embedder, images: UInt8[np.ndarray, "B 3 S S"]) -> Floa
     from univert.serving.torch_engine import TorchEngine
 
     return TorchEngine(model).run(images)
+
+
+def _load(model_path: str | Path) -> Embedder:
+    from univert.models.embedder import Embedder
+
+    return Embedder.from_pretrained(model_path)
 
 
 def _to_onnx(model: Embedder) -> Any:

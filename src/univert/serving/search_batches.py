@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float
 
-from univert.core.errors import BadInputError
 from univert.search.store import Hit, VectorIndex, Where
+from univert.serving.shared_failures import own_copy
 
 TOGETHER_MAX: Final = 32
 
@@ -110,7 +110,7 @@ class SearchBatches:
         except Exception as error:
             for query in queries:
                 if not query.answer.done():
-                    query.answer.set_exception(_copy_of(error))
+                    query.answer.set_exception(own_copy(error))
             return
         for query, hits in zip(queries, answers, strict=True):
             if not query.answer.done():
@@ -129,8 +129,3 @@ class SearchBatches:
 
 def _canonical(where: Where | None) -> str:
     return repr(sorted((column, value) for column, value in where.items())) if where else ""
-
-
-def _copy_of(error: Exception) -> Exception:
-    """An error of its own for each waiter: raising one object in several tasks mixes their tracebacks."""
-    return BadInputError(str(error)) if isinstance(error, BadInputError) else RuntimeError(repr(error))

@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
+from uvicorn.config import STARTUP_FAILURE
 
 from univert.serving import metrics, rate_limits
 from univert.serving.connections import TimedProtocol
+from univert.serving.engine import export_ahead
+from univert.serving.listening import bind
 from univert.serving.request_logs import logging_config
 from univert.serving.settings import Settings
+from univert.serving.startup import StartupStatus
+from univert.serving.workers import Workers
 
 APPLICATION: Final = "univert.serving.app:create_app"
 
-_HEALTHCHECK_S: Final = 60
-"""A worker that loads a model on a busy machine may be silent for a while."""
+_STOP_S: Final = 10
+"""How much longer than its settings allow a worker may take to stop."""
 
 _HEADER_BYTES: Final = 32_768
 
@@ -34,28 +38,40 @@ class ServiceConfig(uvicorn.Config):
         self.header_deadline_s = settings.header_deadline_s
         self.connections_max = settings.connections_max
 
+    def load(self) -> None:
+        """As uvicorn's, with a start whose failure says by the exit status whether to try again."""
+        super().load()
+        self.lifespan_class = StartupStatus
+
 
 def run_server(settings: Settings) -> int:
     """Serve until told to stop. The workers read their settings from the environment, as this process did.
+
+    A worker of several that could not start for a reason that may pass is started again, while the others serve.
 
     Args:
         settings: of the service.
 
     Returns:
-        the exit status: 0, or 2 where the service could not start; the reason is in the log.
+        the exit status; the reason is in the log. 0: it was told to stop. 2: it cannot start, for the model, the
+        index or a setting is wrong, and stays so. 1: it could not start just now, as when the object store is away.
+
+    Raises:
+        BadInputError: the host or the port can never be listened on.
+        UnivertError: the port is in use.
     """
     config = server_config(settings)
-    socket = config.bind_socket()
+    socket = bind(settings.host, settings.port)
+    export_ahead(settings.model, settings.engine)
     if settings.workers == 1:
         try:
             uvicorn.Server(config).run(sockets=[socket])
-        except SystemExit:
-            return 2
+        except SystemExit as stopped:
+            return 2 if stopped.code == STARTUP_FAILURE else 1
         return 0
     with _shared_by_workers(settings):
-        supervisor = Multiprocess(config, sockets=[socket])
-        supervisor.run()
-        return 2 if any(process.exitcode == 3 for process in supervisor.processes) else 0
+        stop_s = settings.drain_s + settings.shutdown_deadline_s + _STOP_S
+        return 0 if Workers(config, socket, stop_s=stop_s).run() else 2
 
 
 def server_config(settings: Settings) -> ServiceConfig:
@@ -75,7 +91,6 @@ def server_config(settings: Settings) -> ServiceConfig:
         forwarded_allow_ips=settings.trusted_proxies or None,
         timeout_keep_alive=max(1, round(settings.keep_alive_s)),
         timeout_graceful_shutdown=max(1, round(settings.shutdown_deadline_s)),
-        timeout_worker_healthcheck=_HEALTHCHECK_S,
         h11_max_incomplete_event_size=_HEADER_BYTES,
     )
 

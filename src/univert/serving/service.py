@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from fastapi import Request
 
-from univert.core.errors import BadInputError, UnivertError
+from univert.core.errors import UnivertError
 from univert.search.reader import IndexReader
 from univert.search.store import VectorIndex
 from univert.serving.answering import Answering
@@ -34,7 +34,7 @@ class Loaded:
 
     Attributes:
         engine: the model.
-        reader: the index, always at its published version.
+        reader: the index, at the newest published version that this model can search.
         answering: the work behind the routes.
     """
 
@@ -82,18 +82,10 @@ class Service:
         """The published version of the index, for all of one request.
 
         Raises:
-            Problem: `not-ready`: nothing is loaded yet, or what was published is of another model.
+            Problem: `not-ready`: nothing is loaded yet.
         """
-        loaded = self.loaded
-        index = loaded.reader.current()
+        index = self.loaded.reader.current()
         record.index_version = index.version
-        try:
-            index.check_model(loaded.engine.fingerprint)
-        except BadInputError as error:
-            log(logging.ERROR, "the published index is of another model", detail=str(error))
-            raise busy(
-                "not-ready", "the index has moved to another model", self.settings.retry_after_s
-            ) from None
         return index
 
     def measure(self) -> None:
@@ -143,15 +135,21 @@ class Service:
 
     async def _load(self) -> Loaded:
         settings = self.settings
-        reader = await asyncio.to_thread(IndexReader.open, settings.index, refresh_s=settings.refresh_s)
+        engine = await asyncio.to_thread(
+            load_engine,
+            settings.model,
+            settings.engine,
+            threads=settings.threads or None,
+            workers=settings.workers,
+        )
+        reader = await asyncio.to_thread(
+            IndexReader.open,
+            settings.index,
+            refresh_s=settings.refresh_s,
+            # what another model published is passed over: requests go on with the version at hand
+            check=lambda index: index.check_model(engine.fingerprint),
+        )
         try:
-            engine = await asyncio.to_thread(
-                load_engine,
-                settings.model,
-                settings.engine,
-                threads=settings.threads or None,
-                workers=settings.workers,
-            )
             await asyncio.to_thread(_warm_up, reader.current(), engine)
             calibration = await asyncio.to_thread(_calibration, settings, engine)
         except BaseException:
@@ -181,12 +179,7 @@ def record_of(request: Request) -> RequestRecord:
 
 
 def _warm_up(index: VectorIndex, engine: Engine) -> None:
-    """Search once, so that the first query does not wait for the index to be opened and read.
-
-    Raises:
-        BadInputError: the index was made with another model.
-    """
-    index.check_model(engine.fingerprint)
+    """Search once, so that the first query does not wait for the index to be opened and read."""
     pixels = np.zeros((1, 3, engine.image_size_px, engine.image_size_px), np.uint8)
     index.search(engine.run(pixels)[0], K_DEFAULT, model_fingerprint=engine.fingerprint)
 

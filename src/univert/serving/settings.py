@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self, cast
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -30,6 +31,12 @@ _NOT_OURS: Final = (
     "UNIVERT_CHROMIUM",
     "UNIVERT_SCREENSHOTS",
 )
+_OF_KUBERNETES: Final = re.compile(
+    r"UNIVERT(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://.*")
+"""What Kubernetes sets in each pod beside a Service whose name begins with `univert`: `UNIVERT_SERVICE_HOST`, and also
+`UNIVERT_PORT=tcp://10.0.0.1:8000`. None of it is meant for us."""
 _KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -162,7 +169,13 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Given values win over the environment, and that over the file."""
         file = os.environ.get(FILE_VARIABLE)
-        sources = (init_settings, env_settings)
+        environment = EnvSettingsSource(settings_cls)
+        environment.env_vars = {
+            name: value
+            for name, value in environment.env_vars.items()
+            if not _is_of_kubernetes(name.upper(), value or "")
+        }
+        sources = (init_settings, environment)
         return (*sources, TomlConfigSettingsSource(settings_cls, Path(file))) if file else sources
 
 
@@ -179,8 +192,8 @@ def load_settings(**given: Any) -> Settings:
     file = os.environ.get(FILE_VARIABLE)
     if file:
         _check_file(Path(file))
-    for name in os.environ:
-        if name.startswith(PREFIX) and name not in _NOT_OURS:
+    for name, value in os.environ.items():
+        if name.startswith(PREFIX) and name not in _NOT_OURS and not _is_of_kubernetes(name, value):
             _check_name(name.removeprefix(PREFIX).lower(), f"environment variable {name}")
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
@@ -196,6 +209,12 @@ def load_settings(**given: Any) -> Settings:
         raise BadInputError(f"settings: {name + ': ' if name else ''}{message}{shown}") from None
     except ValueError as error:  # an environment variable that should hold JSON does not
         raise BadInputError(f"settings: {error}; write lists as JSON") from None
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    if _OF_KUBERNETES.fullmatch(name):
+        return True
+    return name.startswith(PREFIX) and name.endswith("_PORT") and _ADDRESS.fullmatch(value) is not None
 
 
 def _check_file(path: Path) -> None:
