@@ -50,6 +50,42 @@ def test_an_upload_is_answered_with_identity_and_neighbours(
         sys.stdout.write(f"\nfirst results {took_ms:.0f} ms after the photo was chosen\n")
 
 
+def test_the_card_says_what_a_name_is_worth(visitor: Visitor) -> None:
+    page = visitor.open()
+    visitor.upload(shop.photo(0, 0))
+    visitor.settled()
+    promise = page.locator("#identity .promise")
+    assert promise.text_content() == "Named when right 9 times in 10, otherwise “maybe”."
+
+    def with_precision(**precisions: float | None) -> str | None:
+        """The card for another calibration."""
+        page.evaluate(
+            """async (precisions) => {
+              const {showIdentity} = await import("/static/identity.js");
+              const level = (precision) => ({
+                value: "it", confidence: 0.5, known: false,
+                known_precision: precision ?? 0.9, known_threshold: precision === null ? null : 0.6,
+              });
+              const levels = Object.entries(precisions).map(([name, precision]) => [name, level(precision)]);
+              showIdentity({...Object.fromEntries(levels), evidence: []}, [], () => "/");
+            }""",
+            precisions,
+        )
+        return promise.text_content() if promise.count() else None
+
+    said = with_precision(vertical=0.95, style=0.95, brand=0.999, product=0.7)
+    assert said is not None
+    assert said.startswith(
+        "Named when right 95 times in 100 (product 7 times in 10, brand 999 times in 1000),"
+    )
+    said = with_precision(vertical=2 / 3, product=None, brand=None)
+    assert said == (
+        "Named when right 666 times in 1000, otherwise “maybe”. "
+        "The product and brand can't be told that surely here."
+    ), "no more is promised than was asked for"
+    assert with_precision(vertical=None, product=None) is None
+
+
 def test_the_evidence_for_the_identity_is_there(visitor: Visitor) -> None:
     page = visitor.open()
     visitor.upload(shop.photo(1, 2))
@@ -68,6 +104,9 @@ def test_what_is_unlike_anything_is_not_named(visitor: Visitor) -> None:
     visitor.settled()
     assert page.locator("#identity h2").text_content() == "Not sure what this is"
     assert page.locator("#identity .known").count() == 0
+    why = page.locator(".why summary").text_content() or ""
+    assert "agree" not in why, "the card says that they don't"
+    assert "came near" in why
     visitor.snap("unknown")
 
 
@@ -181,9 +220,18 @@ def test_more_like_this_and_back_again(visitor: Visitor) -> None:
     assert page.evaluate("scrollY") == scrolled
     page.go_forward()
     page.wait_for_selector(".of-item")
+    visitor.settled()
+    assert page.evaluate("document.activeElement.id") == "query-title"
     page.go_back()
+    page.wait_for_selector(".photo img")
+    assert page.evaluate("document.activeElement.dataset.like") == wanted
     page.go_back()
     page.wait_for_selector("#start:not([hidden])")
+    assert page.evaluate("document.activeElement.id") == "start-title"
+    page.go_forward()
+    page.wait_for_selector(".photo img")
+    visitor.settled()
+    assert page.evaluate("document.activeElement.dataset.like") == wanted
 
 
 def test_a_link_leads_to_the_same_answer(visitor: Visitor, service: ServiceProcess) -> None:

@@ -31,12 +31,17 @@ class AttributeAnswer:
     Attributes:
         value: the neighbours' choice; null if none of them has this attribute.
         confidence: calibrated probability that the value is right.
-        known: whether that reaches the threshold of the stated precision; if not, take it as unknown.
+        known: whether that reaches `known_threshold`; if not, take it as unknown.
+        known_precision: share of right answers, among those called known, that the calibration was asked for and
+            fitted to; null where this attribute could not be calibrated.
+        known_threshold: the confidence from which on an answer is called known; null where none ever is.
     """
 
     value: str | None
     confidence: float
     known: bool
+    known_precision: float | None = None
+    known_threshold: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +105,8 @@ class AttributeCalibration:
             raise BadInputError(f"temperature must be positive, got {self.temperature}")
         if len(self.weights) != 1 + len(FEATURES) or not np.isfinite(self.weights).all():
             raise BadInputError(f"weights must be {1 + len(FEATURES)} finite numbers, got {self.weights}")
+        if not 0 < self.precision < 1:  # every answer states it
+            raise BadInputError(f"precision must lie between 0 and 1, got {self.precision}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,8 +229,11 @@ def value_codes(values: Sequence[str | None], known: dict[str, int]) -> list[int
 def _attribute(voters: Sequence[Hit], name: str, calibration: AttributeCalibration | None) -> AttributeAnswer:
     names: dict[str, int] = {}
     codes = value_codes([getattr(hit, name) for hit in voters], names)
-    if calibration is None or not names:
+    if calibration is None:
         return AttributeAnswer(value=None, confidence=0.0, known=False)
+    promise = {"known_precision": calibration.precision, "known_threshold": calibration.threshold}
+    if not names:
+        return AttributeAnswer(value=None, confidence=0.0, known=False, **promise)
     distances = np.array([[hit.distance for hit in voters]]).clip(0.0, FARTHEST)
     votes = vote(distances, np.array([codes]), calibration.temperature)
     sure = float(confidence(votes.features, np.array(calibration.weights))[0])
@@ -231,6 +241,7 @@ def _attribute(voters: Sequence[Hit], name: str, calibration: AttributeCalibrati
         value=list(names)[int(votes.winner[0])],
         confidence=sure,
         known=calibration.threshold is not None and sure >= calibration.threshold,
+        **promise,
     )
 
 

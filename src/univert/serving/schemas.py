@@ -44,7 +44,16 @@ class IdentityLevel(BaseModel):
 
     value: str | None = Field(description="The best guess; trust it only where known is true.")
     confidence: float = Field(ge=0, le=1, description="Calibrated probability that the value is right.")
-    known: bool = Field(description="Whether the confidence reaches the threshold of the stated precision.")
+    known: bool = Field(description="Whether the confidence reaches known_threshold.")
+    known_precision: float | None = Field(
+        gt=0,
+        lt=1,
+        description="What known promises: the share of right answers, among those called known, that was asked for "
+        "when the service was calibrated. Null where this level could not be calibrated; known is false then.",
+    )
+    known_threshold: float | None = Field(
+        description="Confidence from which on known is true; null where nothing reaches known_precision."
+    )
 
 
 class Evidence(BaseModel):
@@ -212,13 +221,24 @@ EMBED_BODY: Final[dict[str, Any]] = {
 }
 """The body of `POST /embed`."""
 
+
+def _level(value: str, confidence: float, *, known_threshold: float) -> dict[str, Any]:
+    return {
+        "value": value,
+        "confidence": confidence,
+        "known": confidence >= known_threshold,
+        "known_precision": 0.9,
+        "known_threshold": known_threshold,
+    }
+
+
 SEARCH_EXAMPLE: Final[dict[str, Any]] = {
     "query": {"width_px": 1200, "height_px": 1600, "box_xyxy_px": [40, 60, 420, 500], "like": None},
     "identity": {
-        "vertical": {"value": "shoes", "confidence": 0.998, "known": True},
-        "brand": {"value": "Acme", "confidence": 0.93, "known": True},
-        "style": {"value": "sneaker", "confidence": 0.97, "known": True},
-        "product": {"value": "a-17", "confidence": 0.41, "known": False},
+        "vertical": _level("shoes", 0.998, known_threshold=0.72),
+        "brand": _level("Acme", 0.93, known_threshold=0.81),
+        "style": _level("sneaker", 0.97, known_threshold=0.77),
+        "product": _level("a-17", 0.41, known_threshold=0.86),
         "evidence": [
             {"id": "sneakers/0042.jpg", "distance": 0.21, "agrees": ["vertical", "brand", "style", "product"]}
         ],

@@ -42,11 +42,8 @@ function go(next, { replace = false } = {}) {
   }
   place = next;
   comingBack = null;
-  show({ sameQuery });
-  if (!sameQuery) {
-    scrollTo({ top: 0, behavior: "instant" });
-    byId(place.query ? "query-title" : "start-title").focus({ preventScroll: true });
-  }
+  show({ sameQuery, moved: !sameQuery });
+  if (!sameQuery) scrollTo({ top: 0, behavior: "instant" });
 }
 
 /** Note with the current entry of the history what is needed to come back to it. */
@@ -58,7 +55,8 @@ function linkTo(id) {
   return placeUrl({ query: { kind: "item", id }, filters: place.filters, k: FEW });
 }
 
-function show({ sameQuery = false } = {}) {
+/** Show the place; `moved`: the visitor comes from another question, and what had the focus stays behind with it. */
+function show({ sameQuery = false, moved = false } = {}) {
   const { query } = place;
   const photo = query?.kind === "photo" ? findPhoto(query.key) : null;
   const gone = query?.kind === "photo" && !photo;
@@ -66,6 +64,7 @@ function show({ sameQuery = false } = {}) {
   document.body.dataset.view = place.query ? "search" : "start";
   byId("start").hidden = place.query !== null;
   byId("search").hidden = place.query === null;
+  if (moved) byId(place.query ? "query-title" : "start-title").focus({ preventScroll: true });
   byId("start-trouble").replaceChildren(
     gone
       ? element(
@@ -164,6 +163,7 @@ function focusCard(id) {
     ?.focus({ preventScroll: true });
 }
 
+/** Where the list was left; the focus is on the title already, and stays there if no card was left. */
 function comeBack() {
   const { scroll, focus } = comingBack;
   comingBack = null;
@@ -242,12 +242,19 @@ document.addEventListener("click", (event) => {
   else go({ query: { kind: "item", id }, box: null, filters: place.filters, k: FEW });
 });
 
+/** Without an entry of its own in the history: that would know nothing of the photo. */
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("results").scrollIntoView();
+  byId("results").focus({ preventScroll: true });
+});
+
 addEventListener("popstate", (event) => {
+  const before = JSON.stringify(place.query);
   place = readPlace(location.href, event.state);
   comingBack = event.state ?? {};
   document.querySelector("dialog[open]")?.close();
-  show();
-  if (place.query === null) byId("start-title").focus({ preventScroll: true });
+  show({ moved: place.query === null || JSON.stringify(place.query) !== before });
 });
 addEventListener("online", () => {
   if (document.querySelector('[data-problem="network"]')) ask(0, false);

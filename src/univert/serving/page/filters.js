@@ -1,7 +1,7 @@
 /** The filters: a button for each facet opens its values, the chosen ones stand beside as chips. */
 
 import { byId, element, icon } from "./dom.js";
-import { FACETS, chosenCount } from "./place.js";
+import { FACETS } from "./place.js";
 
 const WORDS = { vertical: "Vertical", brand: "Brand", style: "Style", source: "Source" };
 const LISTS = { vertical: "verticals", brand: "brands", style: "styles", source: "sources" };
@@ -48,11 +48,17 @@ export class Filters {
     byId("filters").querySelector("button")?.focus({ preventScroll: true });
   }
 
-  /** The chips of the first view: verticals to search within. */
+  /** The chips of the first view: verticals to search within, and whatever else the address has narrowed to. */
   showStart(filters) {
     this.filters = filters;
     const values = this.#values("vertical");
-    byId("within").hidden = values.length < 2;
+    const offered = new Set(values.map(({ name }) => name));
+    const others = FACETS.flatMap((facet) =>
+      filters[facet]
+        .filter((value) => facet !== "vertical" || values.length < 2 || !offered.has(value))
+        .map((value) => this.#chip(facet, value, { inStart: true })),
+    );
+    byId("within").hidden = values.length < 2 && others.length === 0;
     const chip = ({ name, images }) =>
       element(
         "button",
@@ -68,7 +74,8 @@ export class Filters {
       );
     const held = document.activeElement?.dataset?.value;
     const list = byId("within").querySelector("ul");
-    list.replaceChildren(...values.map((value) => element("li", {}, chip(value))));
+    const verticals = values.length < 2 ? [] : values.map(chip);
+    list.replaceChildren(...[...verticals, ...others].map((one) => element("li", {}, one)));
     if (held) list.querySelector(`[data-value="${CSS.escape(held)}"]`)?.focus({ preventScroll: true });
   }
 
@@ -105,10 +112,14 @@ export class Filters {
     );
   }
 
-  #chip(facet, value) {
+  /** A chosen value, to take away; in the first view, where no button beside it says what it is, it says so itself. */
+  #chip(facet, value, { inStart = false } = {}) {
     const remove = () => {
       this.#toggle(facet, value, false);
-      byId("filters").querySelector(`[data-facet="${facet}"]`)?.focus({ preventScroll: true });
+      const next = inStart
+        ? (byId("within").querySelector("button") ?? byId("start-title"))
+        : byId("filters").querySelector(`[data-facet="${facet}"]`);
+      next?.focus({ preventScroll: true });
     };
     return element(
       "button",
@@ -118,7 +129,7 @@ export class Filters {
         onclick: remove,
         "aria-label": `Remove the filter ${WORDS[facet].toLowerCase()} ${value}`,
       },
-      element("span", { class: "words" }, value),
+      element("span", { class: "words" }, inStart ? `${WORDS[facet]}: ${value}` : value),
       icon("close"),
     );
   }
@@ -207,9 +218,4 @@ function under(button, dialog) {
   const { width, height } = dialog.getBoundingClientRect();
   dialog.style.setProperty("left", `${Math.max(8, Math.min(left, innerWidth - width - 8))}px`);
   dialog.style.setProperty("top", `${Math.max(8, Math.min(bottom + 6, innerHeight - height - 8))}px`);
-}
-
-/** Whether a place has filters at all. */
-export function filtered(place) {
-  return chosenCount(place.filters) > 0;
 }

@@ -30,6 +30,7 @@ export function showIdentity(identity, hits, linkTo) {
   // A product that is sure is the headline; its confidence goes with it instead of a row that says the same again.
   const named = identity.product?.known ? `${percent(identity.product.confidence)} sure` : null;
   const rows = FIELDS.filter((name) => identity[name] && !(name === "product" && named));
+  const promised = promise(identity);
   fill(
     card,
     element(
@@ -43,15 +44,44 @@ export function showIdentity(identity, hits, linkTo) {
       element(
         "p",
         { class: "note" },
-        "The nearest images are shown, but they don't agree, or aren't close enough, to put a name to it.",
+        "The nearest images are shown, but too few of them agree, or they aren't close enough, to put a name to it.",
       ),
     element(
       "dl",
       { class: "identity" },
       rows.map((name) => row(name, identity[name])),
     ),
-    evidence(identity, hits, linkTo),
+    promised && element("p", { class: "note promise" }, promised),
+    evidence(identity, hits, linkTo, sure),
   );
+}
+
+/** What a name is worth: "Named when right 9 times in 10"; attributes with another precision, or none, are told apart. */
+function promise(identity) {
+  const calibrated = FIELDS.filter((name) => identity[name]?.known_precision);
+  const fields = calibrated.filter((name) => identity[name].known_threshold !== null);
+  const never = calibrated.filter((name) => !fields.includes(name) && identity[name].value !== null);
+  const worth = new Map(fields.map((name) => [name, times(identity[name].known_precision)]));
+  const said = [...worth.values()];
+  if (said.length === 0) return null;
+  const often = (one) => said.filter((other) => other === one).length;
+  const usual = said.reduce((best, one) => (often(one) > often(best) ? one : best));
+  const others = fields
+    .filter((name) => worth.get(name) !== usual)
+    .map((name) => `${WORDS[name].toLowerCase()} ${worth.get(name)}`);
+  const apart = others.length ? ` (${others.join(", ")})` : "";
+  const words = never.map((name) => WORDS[name]).join(" and ").toLowerCase();
+  const rest = never.length ? ` The ${words} can't be told that surely here.` : "";
+  return `Named when right ${usual}${apart}, otherwise “maybe”.${rest}`;
+}
+
+/** 0.9 -> "9 times in 10", 0.75 -> "75 times in 100"; rounded down, so as not to promise more. */
+function times(precision) {
+  for (const of of [10, 100, 1000]) {
+    const right = Math.round(precision * of);
+    if (Math.abs(right / of - precision) < 1e-9) return `${right} times in ${of}`;
+  }
+  return `${Math.floor(precision * 1000)} times in 1000`;
 }
 
 /** Grey bones while the answer is on its way. */
@@ -96,7 +126,7 @@ function row(name, { value, confidence, known }) {
   );
 }
 
-function evidence(identity, hits, linkTo) {
+function evidence(identity, hits, linkTo, sure) {
   const near = identity.evidence ?? [];
   if (near.length === 0) return null;
   const named = new Map(hits.map((hit) => [hit.id, hit]));
@@ -108,8 +138,16 @@ function evidence(identity, hits, linkTo) {
   return element(
     "details",
     { class: "why" },
-    element("summary", {}, `Why? ${count(near.length, "image")} agree`),
-    element("p", { class: "note" }, `Nearer images count more. How many agree on each: ${agreeing}.`),
+    element(
+      "summary",
+      {},
+      sure ? `Why? ${count(near.length, "image")} agree` : `Why not? ${count(near.length, "image")} came near`,
+    ),
+    element(
+      "p",
+      { class: "note" },
+      `Nearer images count more. How many ${sure ? "agree on each" : "speak for the best guess"}: ${agreeing}.`,
+    ),
     element(
       "ol",
       { class: "evidence" },

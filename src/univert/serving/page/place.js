@@ -14,11 +14,6 @@ export function noFilters() {
   return Object.fromEntries(FACETS.map((facet) => [facet, []]));
 }
 
-/** How many values are chosen, over all facets. */
-export function chosenCount(filters) {
-  return FACETS.reduce((sum, facet) => sum + filters[facet].length, 0);
-}
-
 /** The place that an address and what the browser remembers with it stand for. */
 export function readPlace(address, remembered) {
   const asked = new URL(address).searchParams;
