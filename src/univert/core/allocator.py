@@ -9,13 +9,16 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h of the
 _LARGEST_KEPT_BYTES = 1 << 30
 
 
-def reuse_freed_memory() -> bool:
+def reuse_freed_memory(largest_bytes: int = _LARGEST_KEPT_BYTES) -> bool:
     """Make the C allocator of this process reuse large freed blocks.
 
     A network on the CPU allocates and frees tens of megabytes a layer. The GNU C library hands such blocks back
     to the system each time, and the page faults of getting them again take half of the running time. This is a
     setting of the whole process, so only our own command line calls it; a program that embeds many images on the
-    CPU may want to call it too, once, at its start.
+    CPU may want to call it too, once, at its start. May be called again with another limit.
+
+    Args:
+        largest_bytes: larger blocks go back to the system, and so does what is free beyond twice as much.
 
     Returns:
         whether the setting was made; false where the C library is another one (and nothing was changed).
@@ -27,9 +30,9 @@ def reuse_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     settings = (
-        (_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES),
-        (_M_TRIM_THRESHOLD, 2**31 - 1),
-        (_M_TOP_PAD, 1 << 26),
+        (_M_MMAP_THRESHOLD, largest_bytes),
+        (_M_TRIM_THRESHOLD, min(2 * largest_bytes, 2**31 - 1)),
+        (_M_TOP_PAD, min(largest_bytes, 1 << 26)),
     )
     results = [mallopt(option, value) for option, value in settings]
     return all(result == 1 for result in results)

@@ -15,7 +15,7 @@ EXACT_ROWS: Final = 20_000
 """Up to this many rows every vector is compared: about 1 us a row."""
 
 VECTOR_INDEX: Final = "vector_idx"
-_ROWS_A_PARTITION: Final = 2_000
+_ROWS_A_PARTITION: Final = 1_000
 _MAX_PARTITIONS: Final = 4_096
 _TAIL_ROWS: Final = 2_000
 """Rows outside of the vector index are compared one by one: two milliseconds a query for so many."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
+from univert.core.allocator import reuse_freed_memory
 from univert.serving import metrics, rate_limits
 from univert.serving.connections import TimedProtocol
 from univert.serving.engine import export_ahead
@@ -28,6 +29,8 @@ _STOP_S: Final = 10
 """How much longer than its settings allow a worker may take to stop."""
 
 _HEADER_BYTES: Final = 32_768
+_LARGEST_KEPT_BYTES: Final = 4_000_000
+"""Blocks of memory up to this are kept for the next request; what a large photo took goes back to the system."""
 
 
 class ServiceConfig(uvicorn.Config):
@@ -39,7 +42,11 @@ class ServiceConfig(uvicorn.Config):
         self.connections_max = settings.connections_max
 
     def load(self) -> None:
-        """As uvicorn's, with a start whose failure says by the exit status whether to try again."""
+        """As uvicorn's, with a start whose failure says by the exit status whether to try again.
+
+        It is called in each process that serves.
+        """
+        reuse_freed_memory(_LARGEST_KEPT_BYTES)
         super().load()
         self.lifespan_class = StartupStatus
 
