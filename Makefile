@@ -44,7 +44,7 @@ audit: $(READY)
 BENCHES := startup embed recall losses sample proxies verticals combine grow clean_triplets engine search serving
 bench: $(READY)
 	@failed=; for name in $(BENCHES); do echo "== $$name"; $(BIN)/python bench/$$name.py || failed="$$failed $$name"; done; \
-	echo "glyphs need fonts first: see bench/glyphs.py"; test -z "$$failed" || { echo "not as wanted:$$failed"; exit 1; }
+	echo "glyphs need fonts first, the page a model and an index: see bench/glyphs.py, bench/page.py"; test -z "$$failed" || { echo "not as wanted:$$failed"; exit 1; }
 
 clean:
 	rm -rf .venv .tools .work
