@@ -46,6 +46,7 @@ def test_every_filter_of_a_link_without_a_question_is_in_sight_and_can_be_taken_
 ) -> None:
     page = visitor.open(f"/?vertical=bags&vertical=gone&brand={quote(shop.BRANDS[0])}")
     pressed = page.locator("#within [aria-pressed=true]")
+    pressed.first.wait_for()  # the verticals come after the filters of the link
     assert pressed.count() == 1
     assert (pressed.text_content() or "").startswith("bags")
     assert page.locator("#within .chip.on").all_text_contents() == [
