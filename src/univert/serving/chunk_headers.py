@@ -5,12 +5,11 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from univert.serving.jpeg_headers import Parts
 from univert.serving.orientation import UPRIGHT, exif_with, read_orientation
 from univert.serving.problems import Problem
+from univert.serving.stored_photos import Parts, StoredHeader
 
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 CHUNKS_MAX: Final = 20_000
@@ -26,29 +25,12 @@ _WEBP_EXIF: Final = 0x08
 _WEBP_PICTURE: Final = (b"ALPH", b"VP8 ", b"VP8L")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChunkedHeader:
-    """What the chunks tell.
-
-    Attributes:
-        width_px: as stored, not turned.
-        height_px: as stored.
-        orientation: as EXIF counts it, 1 to 8.
-        parts: the picture without whatever else is in the file; of the metadata it has the orientation.
-    """
-
-    width_px: int
-    height_px: int
-    orientation: int
-    parts: Parts
-
-
 def is_webp(content: bytes) -> bool:
     """Whether a file begins as a WebP does."""
     return content[:4] == b"RIFF" and content[8:12] == b"WEBP"
 
 
-def read_png_header(content: bytes) -> ChunkedHeader:
+def read_png_header(content: bytes) -> StoredHeader:
     """Walk over a PNG's chunks.
 
     Args:
@@ -76,12 +58,12 @@ def read_png_header(content: bytes) -> ChunkedHeader:
         turned = b"eXIf" + exif_with(orientation)
         parts.insert(1, struct.pack(">I", len(turned) - 4) + turned + struct.pack(">I", zlib.crc32(turned)))
     width, height = struct.unpack(">II", content[16:24])
-    return ChunkedHeader(
+    return StoredHeader(
         width_px=width, height_px=height, orientation=orientation, parts=[PNG_SIGNATURE, *parts]
     )
 
 
-def read_webp_header(content: bytes) -> ChunkedHeader:
+def read_webp_header(content: bytes) -> StoredHeader:
     """Walk over a WebP's chunks.
 
     Args:
@@ -92,7 +74,7 @@ def read_webp_header(content: bytes) -> ChunkedHeader:
     """
     width, height = _webp_size(content)
     if content[12:16] != b"VP8X" or len(content) < 30:
-        return ChunkedHeader(width_px=width, height_px=height, orientation=UPRIGHT, parts=[content])
+        return StoredHeader(width_px=width, height_px=height, orientation=UPRIGHT, parts=[content])
     exif: bytes | None = None
     xmp: bytes | None = None
     view, parts = memoryview(content), Parts()
@@ -110,7 +92,7 @@ def read_webp_header(content: bytes) -> ChunkedHeader:
         flags |= _WEBP_EXIF
     size = 4 + 18 + sum(map(len, parts))
     head = struct.pack("<4sI4s8sB", b"RIFF", size, b"WEBP", content[12:20], flags) + content[21:30]
-    return ChunkedHeader(width_px=width, height_px=height, orientation=orientation, parts=[head, *parts])
+    return StoredHeader(width_px=width, height_px=height, orientation=orientation, parts=[head, *parts])
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -9,6 +9,7 @@ from typing import Final
 
 from univert.serving.orientation import UPRIGHT, exif_with, read_orientation
 from univert.serving.problems import Problem
+from univert.serving.stored_photos import Parts, StoredHeader
 
 SIGNATURE: Final = b"\xff\xd8\xff"
 SEGMENTS_MAX: Final = 1_000
@@ -32,27 +33,6 @@ _TABLES: Final = frozenset({0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE})
 _FRAME_BYTES: Final = 6
 _EXIF_ID: Final = b"Exif\0\0"
 _XMP_ID: Final = b"http://ns.adobe.com/xap/1.0/\0"
-
-
-Parts = list[bytes | memoryview]
-"""Pieces of a file, to be joined."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JpegHeader:
-    """What the markers tell.
-
-    Attributes:
-        width_px: as stored, not turned.
-        height_px: as stored.
-        orientation: as EXIF counts it, 1 to 8.
-        parts: the picture without whatever else is in the file; of the metadata it has the orientation.
-    """
-
-    width_px: int
-    height_px: int
-    orientation: int
-    parts: Parts
 
 
 @dataclass(kw_only=True, slots=True)
@@ -90,7 +70,7 @@ class _Found:
             self.xmp = body
 
 
-def read_jpeg_header(content: bytes, scans_max: int) -> JpegHeader:
+def read_jpeg_header(content: bytes, scans_max: int) -> StoredHeader:
     """Walk over the markers, up to where the decoder stops: the end of the first picture, or its only scan.
 
     Strangers can put a marker into every fourth byte of a file; the walk ends at `SEGMENTS_MAX` of them, and what
@@ -123,7 +103,7 @@ def read_jpeg_header(content: bytes, scans_max: int) -> JpegHeader:
     if len(found.frame) < _FRAME_BYTES or not pixels_at:
         raise _damaged("there is no picture")
     orientation = read_orientation(found.exif, found.xmp)
-    return JpegHeader(
+    return StoredHeader(
         width_px=int.from_bytes(found.frame[3:5], "big"),
         height_px=int.from_bytes(found.frame[1:3], "big"),
         orientation=orientation,

@@ -17,15 +17,15 @@ from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx, ImageProblem, decode_rgb
 from univert.serving.chunk_headers import (
     PNG_SIGNATURE,
-    ChunkedHeader,
     is_webp,
     read_png_header,
     read_webp_header,
 )
 from univert.serving.jpeg_headers import SIGNATURE as JPEG_SIGNATURE
-from univert.serving.jpeg_headers import JpegHeader, Parts, read_jpeg_header
+from univert.serving.jpeg_headers import read_jpeg_header
 from univert.serving.orientation import swaps_sides
 from univert.serving.problems import Problem
+from univert.serving.stored_photos import Parts
 
 FORMATS: Final = ("JPEG", "PNG", "WebP")
 """What is taken. GIF is not a format of photos. AVIF and HEIC would put a video decoder in the reach of
@@ -95,7 +95,6 @@ def read_header(content: bytes, limits: PhotoLimits) -> PhotoHeader:
     """
     if not content:
         raise Problem("bad-photo", "the photo is empty: zero bytes arrived")
-    found: ChunkedHeader | JpegHeader
     if content.startswith(PNG_SIGNATURE):
         found = read_png_header(content)
     elif is_webp(content):
