@@ -98,7 +98,8 @@ def nearest_by_index(
         return [[] for _ in queries]
     margin = math.inf if index.effort is None else index.effort.margin
     candidates = [
-        _within(places, distances, limit, margin) for places, distances in _by_query(found, len(queries))
+        _within(mine["_rowid"].to_numpy(), mine["_distance"].to_numpy(), limit, margin)
+        for mine in _by_query(found, len(queries))
     ]
     return in_order(dataset, queries, candidates, limit)
 
@@ -133,18 +134,16 @@ def _compared(
         io_buffer_size=_READ_AHEAD_BYTES,
     ).to_table()
     at_least_0 = pc.max_element_wise(found["_distance"], pa.scalar(0.0, pa.float32()))
-    rows = found.select(_HIT_COLUMNS).append_column("_distance", at_least_0)
-    if "query_index" not in found.column_names:  # where one was asked
-        yield rows
-        return
-    for number in range(len(queries)):
-        yield rows.filter(pc.equal(found["query_index"], number))
+    place = found.column_names.index("_distance")
+    return _by_query(found.set_column(place, "_distance", at_least_0), len(queries))
 
 
 def _first(rows: pa.Table, limit: int) -> list[Hit]:
     """The hits among rows: the nearest, of equally distant ones those whose ids come first."""
     order = [("_distance", "ascending"), ("id", "ascending")]
-    nearest = rows.take(pc.select_k_unstable(rows, k=limit, sort_keys=order))
+    nearest = rows.select([*_HIT_COLUMNS, "_distance"]).take(
+        pc.select_k_unstable(rows, k=limit, sort_keys=order)
+    )
     return [Hit(distance=row.pop("_distance"), **row) for row in nearest.to_pylist()]
 
 
@@ -167,16 +166,13 @@ def _effort(index: VectorIndexState, k: int, *, filtered: bool) -> dict[str, Any
     return options
 
 
-def _by_query(found: pa.Table, queries: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The addresses of each query's candidates and how far the index thinks they are."""
-    places, distances = found["_rowid"].to_numpy(), found["_distance"].to_numpy()
+def _by_query(found: pa.Table, queries: int) -> Iterator[pa.Table]:
+    """The rows that were found for each query."""
     if "query_index" not in found.column_names:  # where one was asked
-        yield places, distances
+        yield found
         return
-    asked = found["query_index"].to_numpy()
     for number in range(queries):
-        mine = asked == number
-        yield places[mine], distances[mine]
+        yield found.filter(pc.equal(found["query_index"], number))
 
 
 def _within(

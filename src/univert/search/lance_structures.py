@@ -79,11 +79,12 @@ def renew_search_structures(dataset: Any, exact_rows: int) -> None:
             _train(dataset, rows)
         return
     tail = rows - state.indexed_rows
-    outgrown = state.effort is None or max(rows - state.effort.rows, tail) > _RETRAIN_SHARE * rows
-    if outgrown or (tail > _TAIL_ROWS and state.segments >= _MAX_SEGMENTS):
+    effort = state.effort
+    full = tail > _TAIL_ROWS and state.segments >= _MAX_SEGMENTS
+    if effort is None or full or max(rows - effort.rows, tail) > _RETRAIN_SHARE * rows:
         _train(dataset, rows)
     elif tail > _TAIL_ROWS:
-        _add_segment(dataset, rows, tail, state.effort)
+        _add_segment(dataset, rows, tail, effort)
 
 
 def compact(dataset: Any, *, always: bool = False) -> bool:
@@ -117,12 +118,11 @@ def _worth_compacting(dataset: Any) -> bool:
     return bool(deleted > _DELETED_SHARE * sum(fragment.physical_rows for fragment in fragments))
 
 
-def _add_segment(dataset: Any, rows: int, tail: int, effort: Effort | None) -> None:
+def _add_segment(dataset: Any, rows: int, tail: int, effort: Effort) -> None:
     """Index the rows at the end in a segment of their own; adding to the trained one would write all of it again."""
     dataset.update_schema_metadata({EFFORT_KEY: None})
     dataset.optimize.optimize_indices(index_names=[VECTOR_INDEX], num_indices_to_merge=0)
     dataset.optimize.optimize_indices(index_names=[_name(column) for column in (*_BITMAPS, *_TREES)])
-    assert effort is not None
     # The 8 bits span the values that the index was trained on: those of another vertical may lie outside.
     error = max(measure_error(dataset, range(rows)), measure_error(dataset, range(rows - tail, rows)))
     if effort.error is not None and error > _ERROR_GROWTH * effort.error:
