@@ -19,6 +19,10 @@ from univert.serving.security import SECURITY_HEADERS, ApiKeys, is_open
 from univert.serving.settings import Settings
 from univert.serving.uploads import discard_body
 
+ITEMS: Final = "/items/"
+THUMBNAIL: Final = "/thumbnail"
+"""An item's address is the first and its id; its thumbnail's ends in the second."""
+
 CHARGE: Final = "univert.charge"
 """In a request's scope: a function that counts so many tokens towards the client's rate, or raises `Problem`."""
 
@@ -131,7 +135,7 @@ class Gate:
         client = record.key_name or (scope.get("client") or ("unknown", 0))[0]
         scope[CHARGE] = partial(self._charge, client)
         # A page of results asks for all of its thumbnails, most of which are kept: the route charges for the others.
-        if not path.endswith("/thumbnail"):
+        if not path.endswith(THUMBNAIL):
             self._charge(client, 1.0)
         if self._in_flight >= self._settings.requests_at_once:
             raise busy("overloaded", "too many requests at once", self._settings.retry_after_s)
@@ -202,8 +206,8 @@ class Gate:
 def _route(scope: Scope) -> str:
     """The route as a label: also of what was refused before it got there, and never a stranger's own words."""
     path: str = getattr(scope.get("route"), "path", None) or scope["path"]
-    if path.startswith("/items/") and "{" not in path:
-        return "/items/{id:path}/thumbnail" if path.endswith("/thumbnail") else "/items/{id:path}"
+    if path.startswith(ITEMS) and "{" not in path:
+        return "/items/{id:path}/thumbnail" if path.endswith(THUMBNAIL) else "/items/{id:path}"
     return path if path in _PLAIN_ROUTES or "{" in path else "none"
 
 

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from univert.core.errors import BadInputError
 from univert.search.store import VectorIndex
-from univert.serving.gate import CHARGE
+from univert.serving.gate import CHARGE, ITEMS, THUMBNAIL
 from univert.serving.problems import Problem, documented
 from univert.serving.queries import check_parameters
 from univert.serving.schemas import ItemAnswer, VerticalsAnswer
@@ -31,8 +31,6 @@ router = APIRouter(tags=["items"])
 
 _VALUES_MAX: Final = 1000
 _ID_MAX: Final = 1000
-_PREFIX: Final = "/items/"
-_SUFFIX: Final = "/thumbnail"
 _CACHE_S: Final = 300
 
 _PROBLEMS: Final = ("unauthorised", "rate-limited", "overloaded", "not-ready", "not-found", "validation")
@@ -134,16 +132,16 @@ async def thumbnail(
 )
 async def item(request: Request) -> JSONResponse:
     """The image's columns in the index."""
-    if not _raw(request).endswith(_SUFFIX):
+    if not _raw(request).endswith(THUMBNAIL):
         check_parameters(request.query_params)
-    name = unquote(_raw(request).removeprefix(_PREFIX))
+    name = unquote(_raw(request).removeprefix(ITEMS))
     service = service_of(request)
     index = service.index(record_of(request))
     row = await asyncio.to_thread(_row, index, name)
     if row is None:
         raise Problem("not-found", f"no item {name[:200]!r} in the index")
-    address = f"{_PREFIX}{quote(name, safe='')}"
-    return JSONResponse({**row, "thumbnail": address + _SUFFIX, "index_version": index.version})
+    address = f"{ITEMS}{quote(name, safe='')}"
+    return JSONResponse({**row, "thumbnail": address + THUMBNAIL, "index_version": index.version})
 
 
 def _raw(request: Request) -> str:
@@ -154,7 +152,7 @@ def _raw(request: Request) -> str:
 
 def _item_of(request: Request) -> str | None:
     raw = _raw(request)
-    return unquote(raw.removeprefix(_PREFIX).removesuffix(_SUFFIX)) if raw.endswith(_SUFFIX) else None
+    return unquote(raw.removeprefix(ITEMS).removesuffix(THUMBNAIL)) if raw.endswith(THUMBNAIL) else None
 
 
 def _row(index: VectorIndex, name: str) -> dict[str, Any] | None:
