@@ -67,9 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     reuse_freed_memory()
     catalogue = sample_catalogue(options.out)
-    summary = [
-        ["seed", "probe s", "probe CPU s", "full s", "full CPU s", "trials tried in", "trials", "both accept"]
-    ]
+    summary = [["seed", "probe s", "probe CPU s", "full s", "full CPU s", "trials tried in", "trials", "both accept"]]
     summary[0] += ["both refuse", "probe alone refuses", "full alone refuses", "agreement"]
     pages: list[str] = []
     itself: list[str] = []

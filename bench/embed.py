@@ -104,18 +104,14 @@ def compare(
 ) -> tuple[list[str], dict[str, float], list[float]]:
     """The table rows, the ratios and the loads of one set of images."""
     bare = {f"{BARE}, {size} at a time": bare_forward(model, paths, size) for size in (BATCH, SLICE)}
-    jobs: dict[str, Callable[[], object]] = {
-        **bare,
-        "embed(paths)": lambda: model.embed(paths, batch_size=BATCH),
-    }
+    jobs: dict[str, Callable[[], object]] = {**bare, "embed(paths)": lambda: model.embed(paths, batch_size=BATCH)}
     if catalogue is not None:
         assert len(catalogue) == len(paths)
         jobs["embed_catalogue(catalogue)"] = lambda: model.embed_catalogue(catalogue, batch_size=BATCH)
     seconds, loads = measure(jobs, rounds)
     fastest = [min(times) for times in zip(*(seconds[name] for name in bare), strict=True)]
     ratios = {
-        name: statistics.median(best / took for best, took in zip(fastest, seconds[name], strict=True))
-        for name in jobs
+        name: statistics.median(best / took for best, took in zip(fastest, seconds[name], strict=True)) for name in jobs
     }
     rows = [
         f"| {title} | {name} | {len(paths) / statistics.median(seconds[name]):.0f} | {ratios[name]:.2f} |"
@@ -125,9 +121,7 @@ def compare(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()

@@ -55,9 +55,7 @@ def commit() -> str:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.strip()
 
     root = Path(__file__).resolve().parent.parent
-    changed = git(
-        "status", "--porcelain", "--", "src/univert/serving", "src/univert/models", "bench/engine.py"
-    )
+    changed = git("status", "--porcelain", "--", "src/univert/serving", "src/univert/models", "bench/engine.py")
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + (" with changes" if changed else "")
 
 
@@ -88,9 +86,7 @@ def speed_rows(runs: dict[str, Run], images: np.ndarray, rounds: int) -> tuple[l
     for size in BATCHES:
         seconds = measure(runs, np.ascontiguousarray(images[:size]), rounds)
         for name in runs:
-            ratio = statistics.median(
-                slow / fast for slow, fast in zip(seconds[EAGER], seconds[name], strict=True)
-            )
+            ratio = statistics.median(slow / fast for slow, fast in zip(seconds[EAGER], seconds[name], strict=True))
             median = statistics.median(seconds[name])
             rows.append(f"| {size} | {name} | {1000 * median:.2f} | {size / median:.0f} | {ratio:.2f} |")
             faster &= name == EAGER or ratio > 1
@@ -103,14 +99,12 @@ def cost_lines(cost: Int8Cost) -> list[str]:
         f"int8 in Recall@1, merged gallery: {change.second:.4f} against {change.first:.4f}, a difference of "
         f"{change.difference:+.4f} (95% interval {change.low:+.4f} to {change.high:+.4f}, p = {change.p_value:.2g}) "
         f"over {change.queries:,} queries of {change.products:,} products: {change.verdict}. Mean cosine between "
-        f"quantised and exact vectors: {cost.cosine:.4f}.",
+        f"quantised and exact vectors: {cost.cosine:.4f}."
     ]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--catalogue", type=Path)
     parser.add_argument("--rounds", type=int, default=15)
@@ -135,9 +129,7 @@ def main() -> int:
         int8 = OnnxEngine(int8_path, threads=options.threads)
         sizes = [file.stat().st_size / 1e6 for file in (path, int8_path)]
         load_before = os.getloadavg()[0]
-        rows, faster = speed_rows(
-            {EAGER: eager(model), EXACT: exact.run, INT8: int8.run}, seen, options.rounds
-        )
+        rows, faster = speed_rows({EAGER: eager(model), EXACT: exact.run, INT8: int8.run}, seen, options.rounds)
         cost = measure_int8(exact, int8, _first_products(test, options.images))
     base = model.config
     lines = [

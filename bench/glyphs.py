@@ -101,9 +101,7 @@ def comparison(rows: dict[str, list[dict[str, Any]]], records: dict[str, list[di
             per_cent([metrics["nmi"]["value"] for metrics in merged]),
             per_cent([evaluation["mean_within"]["recall_at_1"] for evaluation in evaluations]),
             *(
-                f"{statistics.mean(record[key] for record in records[title]):,.0f}"
-                if title in records
-                else ""
+                f"{statistics.mean(record[key] for record in records[title]):,.0f}" if title in records else ""
                 for key in ("image_presentations", "seconds")
             ),
         ]
@@ -150,18 +148,14 @@ def catalogue_lines(catalogue: Catalogue, place: Path) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalogue", type=Path, default=Path(".work/glyphs/glyphs-4000.lance"))
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
     parser.add_argument("--steps", type=int, default=4000, help="batches of 128 images")
     parser.add_argument("--views", type=int, default=2, help="augmented views of each training image")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=Path(".work/bench-glyphs"))
-    parser.add_argument(
-        "--features-only", action="store_true", help="compute the features, say how long, stop"
-    )
+    parser.add_argument("--features-only", action="store_true", help="compute the features, say how long, stop")
     options = parser.parse_args()
     reuse_freed_memory()
     if not options.catalogue.exists():
@@ -183,18 +177,12 @@ def main() -> int:
     for title in CONTENDERS:
         tried = {rate: trained(workshops[0], title, rate, options.steps) for rate in options.rates}
         rate = max(tried, key=lambda rate: tried[rate].record["best_score"])
-        scores = ", ".join(
-            f"{rate:g}: {100 * model.record['best_score']:.1f}" for rate, model in tried.items()
-        )
+        scores = ", ".join(f"{rate:g}: {100 * model.record['best_score']:.1f}" for rate, model in tried.items())
         searches.append(f"{title}: {rate:g} (validation MAP@R by rate: {scores})")
         models = [trained(workshop, title, rate, options.steps) for workshop in workshops]
         records[title] = [model.record for model in models]
-        rows[title] = [
-            evaluated(workshop, model.embedder) for workshop, model in zip(workshops, models, strict=True)
-        ]
-        print(
-            f"{searches[-1]}; merged R@1 {[row['merged']['recall_at']['1']['value'] for row in rows[title]]}"
-        )
+        rows[title] = [evaluated(workshop, model.embedder) for workshop, model in zip(workshops, models, strict=True)]
+        print(f"{searches[-1]}; merged R@1 {[row['merged']['recall_at']['1']['value'] for row in rows[title]]}")
     lines = report(catalogue, options, rows, records, searches)
     write_atomic(RESULT, "\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -55,16 +55,12 @@ def deployed_run(catalogue: Catalogue, path: Path, seed: int) -> None:
     if not (path / "unified" / "config.json").exists():
         old = tuple(name for name in catalogue.verticals if name not in ADDED)
         recipe = Recipe(
-            seed=seed,
-            data=DataConfig(verticals=old),
-            evaluation=EvaluationConfig(baselines=(), resamples=100),
+            seed=seed, data=DataConfig(verticals=old), evaluation=EvaluationConfig(baselines=(), resamples=100)
         )
         train(catalogue, path, recipe, report=False)
 
 
-def grown_chain(
-    catalogue: Catalogue, deployed: Path, path: Path, features: Path, changes: dict[str, str]
-) -> Chain:
+def grown_chain(catalogue: Catalogue, deployed: Path, path: Path, features: Path, changes: dict[str, str]) -> Chain:
     """Grow a copy of a run three times; cached features are shared between the chains."""
     if not path.exists():
         temporary = path.with_suffix(".partial")
@@ -88,20 +84,13 @@ def grown_chain(
             if not folder.is_symlink():
                 shared.mkdir(parents=True, exist_ok=True)
                 shutil.copytree(folder, shared / folder.name, dirs_exist_ok=True)
-        print(
-            path.parent.name,
-            path.name,
-            vertical,
-            *(cells([chain], split, number) for split in ("val", "test")),
-        )
+        print(path.parent.name, path.name, vertical, *(cells([chain], split, number) for split in ("val", "test")))
     return chain
 
 
 def originals(figures: GrowthFigures, added: Sequence[str]) -> tuple[float, float]:
     """Old-old and new-old Recall@1 over the queries of the verticals that were deployed first."""
-    kept = [
-        figures.kept.verticals[name]["recall_at_1"] for name in figures.kept.verticals if name not in added
-    ]
+    kept = [figures.kept.verticals[name]["recall_at_1"] for name in figures.kept.verticals if name not in added]
     queries = sum(each.queries for each in kept)
     return (
         sum(each.first * each.queries for each in kept) / queries,
@@ -114,9 +103,7 @@ def cells(chains: list[Chain], split: str, number: int) -> str:
     figures = [chain[number - 1][split] for chain in chains]
     pairs = [originals(each, ADDED) for each in figures]
 
-    def of(
-        function: Callable[[GrowthFigures], Figures | None], metric: Metric = "recall_at_1"
-    ) -> list[Difference]:
+    def of(function: Callable[[GrowthFigures], Figures | None], metric: Metric = "recall_at_1") -> list[Difference]:
         return [found[metric] for each in figures if (found := function(each)) is not None]
 
     all_old = of(lambda each: each.old)
@@ -200,9 +187,7 @@ def main() -> None:
         deployed_run(catalogue, folder / "deployed", seed)
         for key in options.variants:
             changes = VARIANTS[key][1]
-            found[key].append(
-                grown_chain(catalogue, folder / "deployed", folder / key, folder / "features", changes)
-            )
+            found[key].append(grown_chain(catalogue, folder / "deployed", folder / key, folder / "features", changes))
     lines = [
         "# Growing three times in a row",
         "",

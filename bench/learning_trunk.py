@@ -65,19 +65,14 @@ def main() -> None:
     train, rng = np.flatnonzero(work.is_train), np.random.default_rng(0)
     seconds: dict[str, list[float]] = {"images": [], "maps": []}
     for number in range(-1, options.rounds):
-        batches = [
-            (rng.choice(train, BATCH, replace=False), rng.integers(0, 2, BATCH)) for _ in range(options.steps)
-        ]
+        batches = [(rng.choice(train, BATCH, replace=False), rng.integers(0, 2, BATCH)) for _ in range(options.steps)]
         ways: list[tuple[str, Source]] = [("images", live), ("maps", maps)]
         for name, source in ways[:: 1 if number % 2 else -1]:
             found = seconds_a_step(source, embedder, batches)
             if number >= 0:  # the first round warms up
                 seconds[name].append(found)
     ratios = [images / kept for images, kept in zip(*seconds.values(), strict=True)]
-    size = sum(
-        path.stat().st_size
-        for path in (work.run.path / "cache").glob(f"maps-*-{options.blocks}-*/view-*.npy")
-    )
+    size = sum(path.stat().st_size for path in (work.run.path / "cache").glob(f"maps-*-{options.blocks}-*/view-*.npy"))
     lines = [
         "# A base network of which the last stages learn, fed from images and from kept maps",
         "",
@@ -93,8 +88,7 @@ def main() -> None:
         f"{size / 1e9:.2f} GB for {len(work.catalogue) + len(train):,} images and views"
         f"; having them ready took {made_s:.0f} s in this run.",
         "",
-        f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit "
-        f"{commit('src', 'bench')}.",
+        f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit('src', 'bench')}.",
     ]
     write_atomic(RESULT, "\n".join(lines) + "\n")
     print("\n".join(lines))

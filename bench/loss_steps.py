@@ -55,8 +55,7 @@ def nca_step(name: str, rows: int, count: int, size: int, device: str) -> Step:
     if name == PLAIN:
         unit = nn.functional.normalize
         return backward_of(
-            [x, proxies],
-            lambda: nn.functional.cross_entropy(2 * SCALE * unit(x) @ unit(proxies).T, labels),
+            [x, proxies], lambda: nn.functional.cross_entropy(2 * SCALE * unit(x) @ unit(proxies).T, labels)
         )
     loss: Any
     if name == OURS:
@@ -74,9 +73,7 @@ def bare_step(x: Tensor, proxies: Tensor, chunk_rows: int) -> Step:
 
     def step() -> None:
         if not buffers:
-            buffers.extend(
-                (x.new_empty(chunk_rows, len(proxies)), torch.empty_like(x), torch.empty_like(proxies))
-            )
+            buffers.extend((x.new_empty(chunk_rows, len(proxies)), torch.empty_like(x), torch.empty_like(proxies)))
         logits, by_x, by_proxies = buffers
         for start in range(0, len(x), chunk_rows):
             part = slice(start, start + chunk_rows)

@@ -140,9 +140,7 @@ def million_here(kind: str, device: str) -> dict[str, float]:
         assert value.isfinite()  # also waits for the device
         seconds.append(time.perf_counter() - start)
     on_gpu = device == "cuda"
-    peak, files = (
-        (torch.cuda.max_memory_allocated(), 0) if on_gpu else (peak_bytes(), status_bytes("RssFile"))
-    )
+    peak, files = (torch.cuda.max_memory_allocated(), 0) if on_gpu else (peak_bytes(), status_bytes("RssFile"))
     return {"seconds": statistics.median(seconds[1:]), "peak_gb": peak / 1e9, "files_gb": files / 1e9}
 
 
@@ -157,9 +155,7 @@ def in_fresh_process(options: argparse.Namespace, *arguments: str) -> Any:
 
 def half_precision(device: str) -> tuple[float, float, float]:
     """Proxy-NCA under fp16 autocast, scale 100, each embedding on another product's proxy: peer, ours, float64."""
-    proxies = nn.functional.normalize(torch.randn(64, 64, generator=torch.Generator().manual_seed(0))).to(
-        device
-    )
+    proxies = nn.functional.normalize(torch.randn(64, 64, generator=torch.Generator().manual_seed(0))).to(device)
     x, labels = proxies.half().roll(1, 0), torch.arange(64, device=device)
     theirs, ours = peer("losses").ProxyNCALoss(64, 64, softmax_scale=100), ProxyNCALoss(64, 64, 100.0)
     theirs.proxies.data, ours.bank.proxies.data = proxies.clone(), proxies.clone()
@@ -168,9 +164,7 @@ def half_precision(device: str) -> tuple[float, float, float]:
         by_peer, by_us = theirs(x, labels).item(), ours(x, labels).item()
     unit = nn.functional.normalize
     logits = (
-        -100
-        * torch.cdist(unit(x.double()), unit(proxies.double()), compute_mode="donot_use_mm_for_euclid_dist")
-        ** 2
+        -100 * torch.cdist(unit(x.double()), unit(proxies.double()), compute_mode="donot_use_mm_for_euclid_dist") ** 2
     )
     return by_peer, by_us, nn.functional.cross_entropy(logits, labels).item()
 
@@ -205,17 +199,13 @@ def compare(case: str, options: argparse.Namespace, device: str) -> Iterator[str
     """The table of one case, line by line."""
     seconds = timed(case, options.rounds, device)
     memory = {
-        name: in_fresh_process(options, "--memory", case, name)
-        for name in seconds
-        if name not in (BARE, BARE_CHUNKS)
+        name: in_fresh_process(options, "--memory", case, name) for name in seconds if name not in (BARE, BARE_CHUNKS)
     }
     shape = NCA_CASES.get(case) or TRIPLET_CASES[case]
     if case in NCA_CASES:
         yield "## Proxy-NCA forward and backward, B={} C={:,} D={}".format(*shape)
     else:
-        yield "## Triplet, all semi-hard, forward and backward, B={:,} D={}, {} images a product".format(
-            *shape
-        )
+        yield "## Triplet, all semi-hard, forward and backward, B={:,} D={}, {} images a product".format(*shape)
     yield from (
         "",
         "| what | ms (median) | over Univert (median of rounds) | peak extra memory, MB |",
@@ -239,9 +229,7 @@ def compare(case: str, options: argparse.Namespace, device: str) -> Iterator[str
         targets.append(f"at most 1/10 of its memory: 1/{1 / max(part, 1e-9):.0f} ({verdict(part <= 0.1)})")
     if device == "cuda" and case in NCA_CASES:
         floor = gpu_floor_seconds(*NCA_CASES[case])
-        targets.append(
-            f"over the floor of {1e3 * floor:.2f} ms: {statistics.median(seconds[OURS]) / floor:.2f}"
-        )
+        targets.append(f"over the floor of {1e3 * floor:.2f} ms: {statistics.median(seconds[OURS]) / floor:.2f}")
     yield from ("", *(f"- {target}" for target in targets), "")
 
 
@@ -270,9 +258,7 @@ def report_half(device: str) -> Iterator[str]:
 
 def main() -> int:
     cases = [*NCA_CASES, "million", *TRIPLET_CASES, "half"]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--case", nargs="+", choices=cases, help="these alone; nothing is written")
     parser.add_argument(
@@ -313,9 +299,7 @@ def main() -> int:
         f"{load:.1f}, freed memory {kept}; Python {platform.python_version()}, torch {torch.__version__}. "
         f"Commit {measured_commit}, {datetime.date.today().isoformat()}.",
         "",
-        ""
-        if SENTENCES in contenders("triplet-4")
-        else f"{SENTENCES} is not installed here; it would be a peer, too.",
+        "" if SENTENCES in contenders("triplet-4") else f"{SENTENCES} is not installed here; it would be a peer, too.",
         f"Made by `python bench/losses.py --rounds {options.rounds}{' --keep-memory' if options.keep_memory else ''}`.",
         "",
     ]

@@ -67,9 +67,7 @@ def measure(options: argparse.Namespace, path: str) -> tuple[list[dict[str, floa
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("index", type=Path)
     parser.add_argument("photos", type=Path)
@@ -78,9 +76,7 @@ def main() -> int:
     named = os.environ.get("UNIVERT_CHROMIUM")
     path = named or next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        parser.error(
-            "no Chromium: install it (Debian: apt-get install chromium) or name it in UNIVERT_CHROMIUM"
-        )
+        parser.error("no Chromium: install it (Debian: apt-get install chromium) or name it in UNIVERT_CHROMIUM")
     found, bare = measure(options, path)
 
     def figure(name: str) -> tuple[float, float]:

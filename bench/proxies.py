@@ -42,9 +42,7 @@ from univert.training.workshop import Workshop
 
 Rates = tuple[float, float]
 """Learning rates of the head and of the proxies."""
-POINT_RATES: tuple[Rates, ...] = tuple(
-    (rate, 1.0) for rate in (1e-4, 3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 1e-2, 3e-2)
-)
+POINT_RATES: tuple[Rates, ...] = tuple((rate, 1.0) for rate in (1e-4, 3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 1e-2, 3e-2))
 PROXY_RATES: tuple[Rates, ...] = (
     (3e-4, 1e-2),
     (3e-4, 1e-1),
@@ -88,8 +86,7 @@ class Trial:
     @property
     def key(self) -> str:
         defaults = {
-            name: repr(option.default)
-            for name, option in inspect.signature(LOSSES[self.loss].make).parameters.items()
+            name: repr(option.default) for name, option in inspect.signature(LOSSES[self.loss].make).parameters.items()
         }
         return f"{self.loss}-{fingerprint(asdict(self), defaults)[:12]}"
 
@@ -110,13 +107,7 @@ class Contender:
     def trial(self, rates: Rates, seed: int, steps: int, ratio: float = 1.0) -> Trial:
         options = self.options
         return Trial(
-            loss=self.loss,
-            options=options,
-            start=self.start,
-            rates=rates,
-            seed=seed,
-            steps=steps,
-            ratio=ratio,
+            loss=self.loss, options=options, start=self.start, rates=rates, seed=seed, steps=steps, ratio=ratio
         )
 
 
@@ -124,16 +115,10 @@ DYNAMIC = "Proxy-NCA, dynamic, started from the data"
 BOUNDED = ("Proxy-NCA", "Proxy-NCA, started from the data", "Proxy-NCA, as printed", "Proxy-Triplet")
 """Those whose bounds are reported: the document's losses."""
 CONTENDERS = [
-    *(
-        Contender(title=entry.title, loss=name)
-        for name, entry in LOSSES.items()
-        if entry.proxies != "dynamic"
-    ),
+    *(Contender(title=entry.title, loss=name) for name, entry in LOSSES.items() if entry.proxies != "dynamic"),
     Contender(title="Proxy-NCA, started from the data", loss="proxy-nca", start="data"),
     Contender(title=DYNAMIC, loss="dynamic-proxy-nca", start="data"),
-    Contender(
-        title="Lifted structure, scale 1 (as published)", loss="lifted-structure", options={"scale": 1.0}
-    ),
+    Contender(title="Lifted structure, scale 1 (as published)", loss="lifted-structure", options={"scale": 1.0}),
     Contender(title="N-pairs, scale 1 (as published)", loss="n-pairs", options={"scale": 1.0}),
     Contender(title="Proxy-NCA, as printed", loss="proxy-nca", options={"form": "paper"}),
     Contender(title="Proxy-NCA, label smoothing 0.1", loss="proxy-nca", options={"label_smoothing": 0.1}),
@@ -176,10 +161,7 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
 
     def monitor() -> Mapping[str, float]:
         vectors = work.source.embed_all(lesson.embedder, test)
-        return {
-            "test_recall_at_1": recall_at_k(vectors, work.products[test], ks=(1,))[1],
-            **(watch() if watch else {}),
-        }
+        return {"test_recall_at_1": recall_at_k(vectors, work.products[test], ks=(1,))[1], **(watch() if watch else {})}
 
     started = time.perf_counter()
     lesson = replace(lesson, monitor=None if trial.tuning else monitor)
@@ -297,9 +279,7 @@ def losses_part(bench: Bench, seeds: list[int], steps: int) -> tuple[list[str], 
     return lines, {"curves": means, "bounds": bounds, "rates": rates}
 
 
-def mean_curves(
-    seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]],
-) -> dict[str, list[tuple[float, float]]]:
+def mean_curves(seeds: Sequence[Mapping[str, Sequence[Sequence[float]]]]) -> dict[str, list[tuple[float, float]]]:
     """Each watched figure against steps, mean over seeds."""
     return {
         name: [
@@ -347,12 +327,7 @@ def ratios_part(
     kinds["dynamic, random start"] = (replace(by_title[DYNAMIC], start="random"), rates[DYNAMIC])
     found = iter(
         bench.run(
-            [
-                one.trial(at, seed, steps, ratio)
-                for one, at in kinds.values()
-                for ratio in RATIOS
-                for seed in seeds
-            ]
+            [one.trial(at, seed, steps, ratio) for one, at in kinds.values() for ratio in RATIOS for seed in seeds]
         )
     )
     header = " | ".join(f"{ratio:g}" for ratio in RATIOS)
@@ -366,9 +341,7 @@ def ratios_part(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--processes", type=int, default=2)

@@ -65,9 +65,7 @@ def _curves(curves: dict[str, list[list[float]]], path: Path) -> None:
     axes.set_ylim(20, 65)
     axes.set_xlabel("step (128 images each)")
     axes.set_ylabel("test R@1, %")
-    axes.set_title(
-        "Recall@1 by training step, mean over seeds (grey: the other losses)", loc="left", fontsize=10
-    )
+    axes.set_title("Recall@1 by training step, mean over seeds (grey: the other losses)", loc="left", fontsize=10)
     _save(figure, path)
 
 
@@ -77,9 +75,7 @@ def _ratios(kinds: dict[str, list[list[float]]], ratios: tuple[float, ...], path
     for (kind, values), (colour, line) in zip(kinds.items(), marks, strict=True):
         means = [100 * statistics.mean(one) for one in values]
         errors = [100 * (statistics.stdev(one) if len(one) > 1 else 0) for one in values]
-        axes.errorbar(
-            ratios, means, errors, color=colour, ls=line, marker="o", ms=5, lw=2, capsize=3, label=kind
-        )
+        axes.errorbar(ratios, means, errors, color=colour, ls=line, marker="o", ms=5, lw=2, capsize=3, label=kind)
     axes.set_xscale("log")
     axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
     axes.minorticks_off()
@@ -107,9 +103,7 @@ def _bounds(losses: dict[str, dict[str, list[list[float]]]], path: Path) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(".work/bench-proxies"))
     options = parser.parse_args()
     from proxies import RATIOS

@@ -81,12 +81,8 @@ def measured(job: Callable[[], object]) -> tuple[float, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="12,000 rows instead of 60,502; nothing is written"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="12,000 rows instead of 60,502; nothing is written")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     measured_commit = commit("src/univert/evaluation/ran*.py", "bench/recall.py")
@@ -110,10 +106,7 @@ def main() -> int:
             extra[name] = max(extra[name], memory)
             print(f"round {number + 1}: {name}: {took:.2f} s, {memory:.3f} GB", file=sys.stderr)
     bare = seconds["bare matrix product"]
-    ratios = {
-        name: statistics.median(a / b for a, b in zip(took, bare, strict=True))
-        for name, took in seconds.items()
-    }
+    ratios = {name: statistics.median(a / b for a, b in zip(took, bare, strict=True)) for name, took in seconds.items()}
     lines = [
         "# Exact retrieval metrics against the bare matrix product",
         "",

@@ -41,9 +41,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def comparison(runs: list[dict[str, Any]]) -> list[str]:
-    lines = [
-        "| model | merged R@1 | merged R@8 | merged MAP@R | merged NMI | mean within R@1 | image presentations |"
-    ]
+    lines = ["| model | merged R@1 | merged R@8 | merged MAP@R | merged NMI | mean within R@1 | image presentations |"]
     lines += ["|---|---|---|---|---|---|---|"]
     shared = [key for key in (row["key"] for row in runs[0]["rows"]) if all(_row(run, key) for run in runs)]
     for key in shared:
@@ -71,14 +69,10 @@ def _row(run: dict[str, Any], key: str) -> dict[str, Any] | None:
 def long_joint_row(workshop: Workshop, results: dict[str, Any]) -> dict[str, Any]:
     """The best joint model, given all the image presentations that stand behind the unified model."""
     unified = results["rows"][-1]
-    joint = train_joint(
-        workshop, "proxy-nca", unified["image_presentations"], name="baselines/joint_proxy_nca_long"
-    )
+    joint = train_joint(workshop, "proxy-nca", unified["image_presentations"], name="baselines/joint_proxy_nca_long")
     test = np.flatnonzero(workshop.splits == "test")
     columns = (list(workshop.catalogue.column(name)[test]) for name in ("product", "vertical"))
-    evaluation = evaluate_vectors(
-        workshop.source.embed_all(joint.embedder, test), *columns, seed=results["seed"]
-    )
+    evaluation = evaluate_vectors(workshop.source.embed_all(joint.embedder, test), *columns, seed=results["seed"])
     return {
         "key": "joint_proxy_nca_long",
         "title": "The same, given the presentations of the last row",
@@ -94,8 +88,7 @@ def outcomes_of(workshop: Workshop) -> dict[str, Outcomes]:
     rows, _ = comparison_rows(workshop, models)
     test = TestSplit(workshop)
     return {
-        row.key: query_outcomes(test.vectors(row), test.products, test.verticals, routed=row.routed)
-        for row in rows
+        row.key: query_outcomes(test.vectors(row), test.products, test.verticals, routed=row.routed) for row in rows
     }
 
 
@@ -125,10 +118,7 @@ def against_specialists(runs: list[dict[str, Outcomes]]) -> list[str]:
 
 def against_rivals(runs: list[dict[str, Outcomes]], titles: dict[str, str]) -> list[str]:
     """Unified against every other model, in the merged gallery."""
-    lines = [
-        "| against | its R@1 | unified R@1 | difference | 95% interval over products |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| against | its R@1 | unified R@1 | difference | 95% interval over products |", "|---|---|---|---|---|"]
     for key in runs[0]:
         if key not in ("unified", "specialists", "groups") and all(key in run for run in runs):
             pairs = [(run[key].merged, run["unified"].merged) for run in runs]

@@ -56,9 +56,7 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, allowed: np.ndarray | None
     return [set(row.tolist()) for row in names]
 
 
-def asked(
-    ask: Callable[[np.ndarray], list[int]], queries: np.ndarray, truth: list[set[int]]
-) -> dict[str, float]:
+def asked(ask: Callable[[np.ndarray], list[int]], queries: np.ndarray, truth: list[set[int]]) -> dict[str, float]:
     """Recall at `K` and latency, one query at a time, after a warm-up."""
     for query in queries[:10]:
         ask(query)
@@ -89,9 +87,7 @@ def build(vectors: np.ndarray, vertical: np.ndarray, brand: np.ndarray, path: Pa
     return {"store_s": stored - started, "build_s": time.perf_counter() - stored}
 
 
-def faiss_at(
-    recall: float, vectors: np.ndarray, queries: np.ndarray, truth: list[set[int]]
-) -> dict[str, float]:
+def faiss_at(recall: float, vectors: np.ndarray, queries: np.ndarray, truth: list[set[int]]) -> dict[str, float]:
     """FAISS HNSW with the least effort that reaches a recall."""
     import faiss
 
@@ -113,9 +109,7 @@ def measure(rows: int, queries: int, peer: bool) -> dict[str, Any]:
     """All figures of one size."""
     vectors, ask, vertical = clustered(rows, queries)
     brand = np.random.default_rng(1).random(rows) < 0.01
-    rarest = int(
-        np.argmin(np.bincount(vertical, minlength=20) + rows * (np.bincount(vertical, minlength=20) == 0))
-    )
+    rarest = int(np.argmin(np.bincount(vertical, minlength=20) + rows * (np.bincount(vertical, minlength=20) == 0)))
     filters: dict[str, tuple[dict[str, Any], np.ndarray | None]] = {
         "all": ({}, None),
         "brand": ({"brand": "rare"}, brand),
@@ -129,9 +123,7 @@ def measure(rows: int, queries: int, peer: bool) -> dict[str, Any]:
         figures["vertical_share"] = float(np.mean(vertical == rarest))
         np.save(Path(folder) / "queries.npy", ask)
         command = [sys.executable, __file__, "--serve", str(path)]
-        served = subprocess.run(
-            command, check=True, capture_output=True, text=True, input=_text(filters, truths)
-        )
+        served = subprocess.run(command, check=True, capture_output=True, text=True, input=_text(filters, truths))
         figures |= json.loads(served.stdout)
         if peer:
             figures["faiss"] = faiss_at(figures["all"]["recall"], vectors, ask, truths["all"])
@@ -172,9 +164,7 @@ def serve(path: Path) -> dict[str, Any]:
 
 
 def _text(filters: dict[str, Any], truths: dict[str, list[set[int]]]) -> str:
-    return json.dumps(
-        {name: [where, [sorted(n) for n in truths[name]]] for name, (where, _) in filters.items()}
-    )
+    return json.dumps({name: [where, [sorted(n) for n in truths[name]]] for name, (where, _) in filters.items()})
 
 
 def _peak_gb() -> float:
@@ -236,10 +226,7 @@ def table(results: list[dict[str, Any]]) -> str:
                 f"| {rows:,} | none, FAISS HNSW (M 32, ef {peer['ef']}), vectors in memory | {peer['recall']:.4f} | | "
                 f"{peer['p50_ms']:.1f} | | {peer['p95_ms']:.1f} |"
             )
-    lines += [
-        "",
-        "| rows | store s | build s | FAISS build s | one exact search ms | memory GB searching | limit |",
-    ]
+    lines += ["", "| rows | store s | build s | FAISS build s | one exact search ms | memory GB searching | limit |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for figures in results:
         peer_s = f"{figures['faiss']['build_s']:.0f}" if "faiss" in figures else ""
@@ -264,9 +251,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--no-peer", action="store_true", help="leave FAISS out")
@@ -284,9 +269,7 @@ def main() -> int:
     for rows in options.rows:
         command = [sys.executable, __file__, "--measure", str(rows), "--queries", str(options.queries)]
         command += ["--no-peer"] * options.no_peer
-        results.append(
-            json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        )
+        results.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
         print(json.dumps(results[-1], indent=1), file=sys.stderr)
     print(table(results))
     if not options.no_write:

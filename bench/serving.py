@@ -41,12 +41,7 @@ from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search.reader import IndexReader
 from univert.search.writer import IndexWriter
 from univert.serving.engine import Engine, load_engine
-from univert.serving.identity import (
-    ATTRIBUTES,
-    CALIBRATION_FILE,
-    AttributeCalibration,
-    Calibration,
-)
+from univert.serving.identity import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.serving.photos import PhotoLimits, read_photo
 
 HERE = Path(__file__).parent
@@ -98,9 +93,7 @@ def index_folder(rows: int, engine: Engine) -> Path:
             writer.append(vectors[start : which.stop], pa.table(columns))
         writer.publish()
     # Any numbers will do: naming what is shown takes as long whatever comes out.
-    attribute = AttributeCalibration(
-        temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5
-    )
+    attribute = AttributeCalibration(temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5)
     Calibration(
         model_fingerprint=engine.fingerprint,
         engine="onnx",
@@ -132,9 +125,7 @@ def service(model: Path, index: Path) -> Iterator[tuple[int, psutil.Process]]:
         if not port:
             raise SystemExit("the service did not start")
         time.sleep(1)
-        drain = subprocess.Popen(
-            ["cat"], stdin=started.stdout, stdout=subprocess.DEVNULL
-        )  # its log must not fill up
+        drain = subprocess.Popen(["cat"], stdin=started.stdout, stdout=subprocess.DEVNULL)  # its log must not fill up
         yield port, psutil.Process(started.pid)
     finally:
         started.terminate()
@@ -144,14 +135,7 @@ def service(model: Path, index: Path) -> Iterator[tuple[int, psutil.Process]]:
 
 
 def load(port: int, clients: int, seconds: float, folder: Path) -> dict[str, Any]:
-    command = [
-        sys.executable,
-        str(HERE / "serving_load.py"),
-        str(port),
-        str(clients),
-        str(seconds),
-        str(folder),
-    ]
+    command = [sys.executable, str(HERE / "serving_load.py"), str(port), str(clients), str(seconds), str(folder)]
     found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     if set(found["statuses"]) != {"200"}:
         raise SystemExit(f"not all requests were answered: {found['statuses']}")
@@ -199,8 +183,7 @@ def measure(options: argparse.Namespace, image_size_px: int) -> tuple[list[dict[
     folder = photos(options.photos)
     contents = [path.read_bytes() for path in sorted(folder.iterdir())]
     squares = [
-        engine.prepare(read_photo(content, PhotoLimits(), detail_px=engine.image_size_px).rgb)
-        for content in contents
+        engine.prepare(read_photo(content, PhotoLimits(), detail_px=engine.image_size_px).rgb) for content in contents
     ]
     batch = np.stack((squares * BATCH)[:BATCH])
     index_path = index_folder(options.rows, engine)
@@ -223,9 +206,7 @@ def measure(options: argparse.Namespace, image_size_px: int) -> tuple[list[dict[
             found["searches"] = many["answers"] / many["seconds"]
             found["p50_ms"] = statistics.median(many["latencies_ms"])
             found["p99_ms"] = many["latencies_ms"][int(0.99 * (len(many["latencies_ms"]) - 1))]
-            found["one_p50_ms"] = statistics.median(
-                load(port, 1, options.seconds / 2, folder)["latencies_ms"]
-            )
+            found["one_p50_ms"] = statistics.median(load(port, 1, options.seconds / 2, folder)["latencies_ms"])
             found["bare_p50_ms"] = statistics.median(bare_ms(engine, index, contents))
             found["load"] = os.getloadavg()[0]
             rounds.append(found)
@@ -241,9 +222,7 @@ def peak_gb(process: psutil.Process) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--image-sizes-px", type=int, nargs="+", default=[128, 224])
     parser.add_argument("--rounds", type=int, default=5)
@@ -273,10 +252,7 @@ def main() -> int:
         f"| what | {' | '.join(f'{size} px' for size in options.image_sizes_px)} | to hold |",
         f"|---|{'---|' * len(measured)}---|",
         row(f"bare network, {bare}, images a second", figure(bare, "{:.0f}")),
-        row(
-            "decode + forward + query of 32 at a time without a service, photos a second",
-            figure("work", "{:.0f}"),
-        ),
+        row("decode + forward + query of 32 at a time without a service, photos a second", figure("work", "{:.0f}")),
         row(f"`POST /search`, {options.clients} clients, a second", figure("searches", "{:.0f}")),
         row("its p50, ms", figure("p50_ms", "{:.0f}")),
         row("its p99, ms", figure("p99_ms", "{:.0f}")),
@@ -294,9 +270,7 @@ def main() -> int:
             )
             for size in (1, BATCH)
         ),
-        row(
-            "memory of the service, peak, GB", lambda _, memory: f"{memory:.2f}", f"<= {LIMITS['memory_gb']}"
-        ),
+        row("memory of the service, peak, GB", lambda _, memory: f"{memory:.2f}", f"<= {LIMITS['memory_gb']}"),
         "",
         f"Machine: {cpu_name()}, {os.cpu_count()} cores, load at the rounds' ends {loads}; "
         f"Python {platform.python_version()}; commit {commit('src', 'bench/serving*.py')}.",

@@ -61,18 +61,12 @@ async def main() -> None:
     requests = [request(path.read_bytes()) for path in sorted(Path(sys.argv[4]).iterdir())]
     count_from = time.perf_counter() + WARM_UP_S
     until = count_from + seconds
-    answers = await asyncio.gather(
-        *(client(port, number, requests, until, count_from) for number in range(clients))
-    )
+    answers = await asyncio.gather(*(client(port, number, requests, until, count_from) for number in range(clients)))
     statuses: Counter[str] = Counter()
     for _, counted in answers:
         statuses += counted
     latencies = sorted(one for found, _ in answers for one in found)
-    print(
-        json.dumps(
-            {"answers": len(latencies), "seconds": seconds, "statuses": statuses, "latencies_ms": latencies}
-        )
-    )
+    print(json.dumps({"answers": len(latencies), "seconds": seconds, "statuses": statuses, "latencies_ms": latencies}))
 
 
 if __name__ == "__main__":

@@ -103,9 +103,7 @@ def train_variants(workshop: Workshop, models: Models) -> dict[str, dict[str, Fi
     found = {}
     for number, (title, config) in enumerate(variants(default).items()):
         name = f"bench/unified-{number}"
-        found[title] = of_model(
-            workshop, train_unified(workshop, models.ensemble.members, name=name, config=config)
-        )
+        found[title] = of_model(workshop, train_unified(workshop, models.ensemble.members, name=name, config=config))
     first = train_unified(workshop, models.ensemble.members, name="bench/unified-0", config=default)
     polished = replace(default, polish=PolishConfig(enabled=True))
     model = polish(workshop, first, models.ensemble.members, name="bench/polished", config=polished)
@@ -118,9 +116,7 @@ def train_sizes(workshop: Workshop, models: Models) -> dict[str, dict[str, Figur
     found = {}
     for size in SIZES:
         other = Workshop(
-            workshop.run,
-            workshop.catalogue,
-            replace(workshop.recipe, model=replace(workshop.recipe.model, size=size)),
+            workshop.run, workshop.catalogue, replace(workshop.recipe, model=replace(workshop.recipe.model, size=size))
         )
         model = train_unified(
             other,
@@ -155,15 +151,9 @@ def draw_map(workshop: Workshop, models: Models) -> list[str]:
     own = learning_targets(workshop, [models.own], workshop.recipe.unify.targets).clean(test)
     vectors = workshop.source.embed_all(models.unified.embedder, test)
     names = workshop.names_of(test)
-    univert.save_map_figure(
-        HERE.parent / "docs" / "images" / "map.png", vectors, names, targets=own, total=18_000
-    )
+    univert.save_map_figure(HERE.parent / "docs" / "images" / "map.png", vectors, names, targets=own, total=18_000)
     lines = ["| | purity | own energy | other energy | overlap |", "|---|---|---|---|---|"]
-    spaces = {
-        "specialists' targets": own,
-        "unified model": vectors,
-        "base network": workshop.base_vectors(test),
-    }
+    spaces = {"specialists' targets": own, "unified model": vectors, "base network": workshop.base_vectors(test)}
     for title, space in spaces.items():
         found = separation(space, names)
         figures = (found.purity, found.own_energy, found.other_energy)
@@ -318,10 +308,7 @@ def overhead(workshop: Workshop, models: Models) -> str:
 
 def table(runs: list[dict[str, dict[str, Figures]]]) -> list[str]:
     """A line a variation: mean and spread over the seeds."""
-    lines = [
-        "| | val R@1 | val MAP@R | test R@1 | test MAP@R | test within R@1 |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = ["| | val R@1 | val MAP@R | test R@1 | test MAP@R | test within R@1 |", "|---|---|---|---|---|---|"]
     for title in runs[0]:
         cells = [
             mean_and_spread([run[title][split][name] for run in runs])
@@ -356,8 +343,7 @@ def draw(runs: list[list[dict[str, float]]], order: Sequence[str], path: Path) -
         values = [statistics.mean(run[count - 1][name] for run in runs) for count in counts]
         axes.plot(counts, values, marker="o", ms=4, lw=1.6, label=name, color=plt.get_cmap("tab10")(number))
     means = [
-        statistics.mean(statistics.mean(run[count - 1].values()) for run in runs)
-        for count in range(1, len(order) + 1)
+        statistics.mean(statistics.mean(run[count - 1].values()) for run in runs) for count in range(1, len(order) + 1)
     ]
     axes.plot(range(1, len(order) + 1), means, color="black", lw=2.4, ls="--", label="mean of those trained")
     axes.set_xlabel("verticals trained together, in the order of the legend")

@@ -40,11 +40,7 @@ def recipe() -> Recipe:
     return Recipe(
         data=DataConfig(views=2),
         model=EmbedderConfig(
-            base_network="timm/test_efficientnet",
-            pretrained=False,
-            hidden_sizes=(16,),
-            size=8,
-            image_size_px=32,
+            base_network="timm/test_efficientnet", pretrained=False, hidden_sizes=(16,), size=8, image_size_px=32
         ),
         specialists=SpecialistsConfig(loop=loop),
         combine=CombineConfig(mode="off"),

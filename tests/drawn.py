@@ -22,9 +22,7 @@ def drawn_rows() -> Iterator[SourceRow]:
             split = ("train", "train", "val", "test")[product % 4]
             for image in range(IMAGES):
                 rng = np.random.default_rng((v, product, image))
-                colour = Image.new(
-                    "HSV", (1, 1), (product * 255 // PRODUCTS, 220, int(rng.integers(180, 255)))
-                )
+                colour = Image.new("HSV", (1, 1), (product * 255 // PRODUCTS, 220, int(rng.integers(180, 255))))
                 canvas = Image.new("RGB", (32, 32), "white")
                 low, high = rng.integers(2, 8), rng.integers(22, 30)
                 draw = ImageDraw.Draw(canvas)

@@ -62,11 +62,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_from_photos_to_a_search(
-    photos: Path,
-    recipe: Recipe,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    photos: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*arguments: object) -> str:
         status, out, err = univert(*arguments, monkeypatch=monkeypatch, capsys=capsys)
@@ -81,9 +77,7 @@ def test_from_photos_to_a_search(
     assert "72" in run("catalogue", "build", photos, shop)
     assert json.loads(run("catalogue", "info", shop, "--json"))["images"] == 72
     assert "discs" in run("catalogue", "info", shop)
-    out = run(
-        "train", shop, "--recipe", recipe_file, "--out", model.parent, "--set", "evaluation.baselines=[]"
-    )
+    out = run("train", shop, "--recipe", recipe_file, "--out", model.parent, "--set", "evaluation.baselines=[]")
     assert "Untrained base network" in out
     assert str(model) in out
     begun = (model.parent / "recipe.toml").read_text()
@@ -134,9 +128,7 @@ def test_bad_input_is_one_line_and_exit_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_says_how_to_go_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 

@@ -76,9 +76,7 @@ def test_specialists_search_their_own_vertical(places: Path, catalogue: Catalogu
     found = Comparison.from_dict(json.loads(shown))
     assert all(each["recall_at_1"].difference == 0 for each in found.verticals.values())
     merged = found.merged["recall_at_1"]
-    within = sum(
-        each["recall_at_1"].second * each["recall_at_1"].queries for each in found.verticals.values()
-    )
+    within = sum(each["recall_at_1"].second * each["recall_at_1"].queries for each in found.verticals.values())
     assert merged.second == pytest.approx(within / merged.queries)
     status, shown, _ = run(places / "good", places / "good", *arguments, "--vertical", "discs")
     assert list(json.loads(shown)["verticals"]) == ["discs"]

@@ -90,9 +90,7 @@ def test_an_index_grows_with_its_run(
 def test_a_refusal_exits_with_1_and_leaves_the_index(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "univert.training.grow.refusal_of", lambda figures, limit: "discs lost 9.9 points of R@1"
-    )
+    monkeypatch.setattr("univert.training.grow.refusal_of", lambda figures, limit: "discs lost 9.9 points of R@1")
     run, index = tmp_path / "run", tmp_path / "shop.index"
     shutil.copytree(place / "run", run)
     shutil.copytree(place / "shop.index", index)
@@ -117,10 +115,7 @@ def test_an_index_of_another_run_is_refused_before_any_work(
     stranger = Embedder.from_pretrained(run / "unified")
     next(stranger.head.parameters()).data.add_(1)
     index_catalogue(stranger, shop, tmp_path / "other.index")
-    for index, message in (
-        (tmp_path / "other.index", "which is none of"),
-        (tmp_path / "no.index", "no such index"),
-    ):
+    for index, message in ((tmp_path / "other.index", "which is none of"), (tmp_path / "no.index", "no such index")):
         status, out, err = univert(
             *("grow", run, place / "shop.lance", "--vertical", "hats", "--index", index),
             monkeypatch=monkeypatch,

@@ -20,9 +20,7 @@ from univert.search.writer import IndexWriter
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("shop")
     build_catalogue(drawn_rows(), place / "shop.lance")
-    config = EmbedderConfig(
-        base_network="timm/test_efficientnet", pretrained=False, image_size_px=32, size=16
-    )
+    config = EmbedderConfig(base_network="timm/test_efficientnet", pretrained=False, image_size_px=32, size=16)
     Embedder(config).save_pretrained(place / "model")
     return place
 

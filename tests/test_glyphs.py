@@ -111,10 +111,7 @@ def test_one_regular_face_of_each_family_is_found(tmp_path: Path) -> None:
     (tmp_path / "alias.ttf").symlink_to(tmp_path / "c.otf")
     (tmp_path / "readme.txt").write_text("not a font either")
     found = find_faces(tmp_path)
-    assert [(face.family, face.path.name) for face in found] == [
-        ("First", "regular.ttf"),
-        ("Second", "c.otf"),
-    ]
+    assert [(face.family, face.path.name) for face in found] == [("First", "regular.ttf"), ("Second", "c.otf")]
 
 
 def test_a_character_map_leaves_out_what_is_missing_or_no_product(tmp_path: Path) -> None:
@@ -131,9 +128,7 @@ def test_a_character_map_leaves_out_what_is_missing_or_no_product(tmp_path: Path
 def test_faces_of_a_collection_that_share_a_glyph_count_once(tmp_path: Path) -> None:
     collection = TTCollection()
     for region in ("East", "West"):
-        collection.fonts.append(
-            TTFont(write_font(tmp_path / f"{region}.ttf", region, {"A": SQUARE, "B": BOX}))
-        )
+        collection.fonts.append(TTFont(write_font(tmp_path / f"{region}.ttf", region, {"A": SQUARE, "B": BOX})))
     collection.save(tmp_path / "both.ttc", shareTables=True)
     for region in ("East", "West"):
         (tmp_path / f"{region}.ttf").unlink()
@@ -219,9 +214,7 @@ def test_drawings_differ_by_the_squares_of_their_half_size() -> None:
 def drawings_of(text: str, faces: int, *, same: dict[str, str] | None = None) -> Drawings:
     """Every face draws every character its own way, but those in `same` like another one."""
     return {
-        ord(character): [
-            (face, hash(((same or {}).get(character, character), face)), True) for face in range(faces)
-        ]
+        ord(character): [(face, hash(((same or {}).get(character, character), face)), True) for face in range(faces)]
         for character in text
     }
 
@@ -245,9 +238,7 @@ def test_a_product_needs_enough_fonts_and_takes_no_more_than_asked() -> None:
 def test_a_character_drawn_like_an_earlier_one_is_left_out_within_its_vertical_only() -> None:
     # Latin Đ, Ð and Ɖ are one drawing in most fonts; Greek Alpha is Latin A, and stays
     found = drawings_of("AÐĐƉ\u0391", 6, same={"Đ": "Ð", "Ɖ": "Ð", "\u0391": "A"})
-    found[ord("Ɖ")] = [
-        (face, digest if face < 3 else face, distinct) for face, digest, distinct in found[ord("Ɖ")]
-    ]
+    found[ord("Ɖ")] = [(face, digest if face < 3 else face, distinct) for face, digest, distinct in found[ord("Ɖ")]]
     assert repeated_characters(found) >= {ord("Đ")}
     products = choose(found, FACES, fonts_per_product=6, min_fonts=6)
     assert "".join(chr(one.code) for one in products) == "AÐƉ\u0391"  # half of the fonts is not most
@@ -341,9 +332,7 @@ def test_too_few_fonts_is_said_with_the_packages_to_install(
 
 
 @pytest.mark.parametrize("option", ["--products-limit", "--fonts-per-product", "--min-fonts", "--processes"])
-def test_counts_must_be_positive(
-    fonts: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_counts_must_be_positive(fonts: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run_tool(fonts, tmp_path / "out", option, "0")
     assert f"argument {option}: invalid positive value: '0'" in capsys.readouterr().err

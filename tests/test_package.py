@@ -12,19 +12,7 @@ import torch
 
 import univert
 
-HEAVY = (
-    "torch",
-    "timm",
-    "lance",
-    "lancedb",
-    "pyarrow",
-    "faiss",
-    "sklearn",
-    "openTSNE",
-    "numpy",
-    "PIL",
-    "pydantic",
-)
+HEAVY = ("torch", "timm", "lance", "lancedb", "pyarrow", "faiss", "sklearn", "openTSNE", "numpy", "PIL", "pydantic")
 
 
 @pytest.mark.parametrize("module", ["univert", "univert.cli"])
@@ -46,9 +34,7 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages(univert.__path__, "
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
-def test_docstrings_exist_and_their_examples_run(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_docstrings_exist_and_their_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
     assert module.__doc__, f"{name} has no docstring"

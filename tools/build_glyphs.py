@@ -99,9 +99,7 @@ def look(job: tuple[int, list[tuple[int, Face]]]) -> tuple[int, list[tuple[int, 
     return code, [(faces[place][0], digest, distinct) for place, digest, distinct in found]
 
 
-def survey_all(
-    faces: Sequence[Face], scripts: Sequence[str], least: int, seed: int, spread: Spread
-) -> Drawings:
+def survey_all(faces: Sequence[Face], scripts: Sequence[str], least: int, seed: int, spread: Spread) -> Drawings:
     """The drawings of all characters of some scripts that at least `least` faces have."""
     maps = list(watched(spread(character_map, faces), "Reading fonts", len(faces), "fonts"))
     jobs = []
@@ -138,9 +136,7 @@ def check_found(products: list[Product], scripts: Sequence[str], faces: Sequence
     there = {product.vertical for product in products}
     lacking = [script for script in scripts if script not in there]
     if lacking:
-        wanted = " ".join(
-            dict.fromkeys(f"{PACKAGES[script]} {PACKAGES['latin']}".strip() for script in lacking)
-        )
+        wanted = " ".join(dict.fromkeys(f"{PACKAGES[script]} {PACKAGES['latin']}".strip() for script in lacking))
         raise BadInputError(
             f"--fonts {options.fonts}: too few fonts for {', '.join(lacking)}: found {len(faces)} families, and "
             f"no character that {options.min_fonts} of them draw differently; install fonts, for example "
@@ -152,9 +148,7 @@ def contact_sheet(products: list[Product], seed: int, rows: int = 6, columns: in
     """A few random products of each vertical, a row of drawings each, the first drawing's font in their order."""
     cell, wide = SIDE_PX + 2, max(len(product.faces) for product in products)
     verticals = sorted({product.vertical for product in products})
-    sheet = Image.new(
-        "L", (columns * (wide * cell + cell // 2), len(verticals) * (rows * cell + cell // 2)), 200
-    )
+    sheet = Image.new("L", (columns * (wide * cell + cell // 2), len(verticals) * (rows * cell + cell // 2)), 200)
     for number, vertical in enumerate(verticals):
         own = [product for product in products if product.vertical == vertical]
         picked = random.Random(f"sheet {seed}").sample(own, min(len(own), rows * columns))  # noqa: S311
@@ -179,9 +173,7 @@ def build(options: argparse.Namespace, spread: Spread) -> dict[str, Any]:
     surveyed = time.perf_counter()
     rows = (row for rows in spread(rows_of, products) for row in rows)
     images = sum(len(product.faces) for product in products)
-    report = build_catalogue(
-        rows, options.out, overwrite=options.overwrite, fractions=FRACTIONS, total=images
-    )
+    report = build_catalogue(rows, options.out, overwrite=options.overwrite, fractions=FRACTIONS, total=images)
     if options.sheet:
         contact_sheet(products, options.seed).save(options.sheet)
     return {
@@ -191,9 +183,7 @@ def build(options: argparse.Namespace, spread: Spread) -> dict[str, Any]:
         "characters_looked_at": len(drawings),
         "survey_seconds": round(surveyed - start, 1),
         "draw_and_write_seconds": round(time.perf_counter() - surveyed, 1),
-        "options": {
-            key: getattr(options, key) for key in ("products_limit", "fonts_per_product", "min_fonts", "seed")
-        },
+        "options": {key: getattr(options, key) for key in ("products_limit", "fonts_per_product", "min_fonts", "seed")},
         "unicode": unicodedata.unidata_version,
     }
 
@@ -207,9 +197,7 @@ def positive(text: str) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fonts", type=Path, default=Path("/usr/share/fonts"), help="folder with fonts")
     parser.add_argument("--out", type=Path, default=Path(".work/glyphs/glyphs.lance"))
     parser.add_argument("--overwrite", action="store_true", help="replace the catalogue at --out")
@@ -244,9 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("| script | products | images | fonts |\n|---|---|---|---|")
     for row in made["verticals"]:
         print(f"| {row['script']} | {row['products']:,} | {row['images']:,} | {row['fonts']:,} |")
-    print(
-        f"survey {made['survey_seconds']} s, drawing and writing {made['draw_and_write_seconds']} s: {options.out}"
-    )
+    print(f"survey {made['survey_seconds']} s, drawing and writing {made['draw_and_write_seconds']} s: {options.out}")
     return 0
 
 

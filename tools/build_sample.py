@@ -82,9 +82,7 @@ SCHEMA = pa.schema(
 
 def main() -> int:
     """Run the tool; see the module's text."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, help="an existing node_modules folder")
     parser.add_argument("--check", action="store_true", help="compare a rebuild with the committed file")
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
@@ -132,9 +130,7 @@ def check_versions(packages: Path) -> None:
         manifest = packages / name / "package.json"
         found = json.loads(manifest.read_text())["version"] if manifest.exists() else "nothing"
         if found != version:
-            sys.exit(
-                f"{packages}: {name} must be {version}, found {found}; leave --packages out to install it"
-            )
+            sys.exit(f"{packages}: {name} must be {version}, found {found}; leave --packages out to install it")
 
 
 def draw(packages: Path, emoji: list[Emoji]) -> Pictures:
@@ -264,9 +260,7 @@ def check_committed(table: pa.Table, content: bytes) -> int:
         return 0
     committed = pq.read_table(SAMPLE)
     theirs = (committed.schema.metadata or {}).get(b"made_with", b"unknown versions").decode()
-    print(
-        f"the committed sample differs from this rebuild; it was made with {theirs}, this one with {made_with()}"
-    )
+    print(f"the committed sample differs from this rebuild; it was made with {theirs}, this one with {made_with()}")
     if committed.column_names != table.column_names or committed.num_rows != table.num_rows:
         print(f"rows or columns differ: {committed.shape} committed, {table.shape} rebuilt")
     else:

@@ -11,14 +11,7 @@ from pathlib import Path
 
 # Far below what every seed reaches and far above what a broken run does.
 FLOORS = {"base": 0.25, "specialists": 0.40, "joint_triplet": 0.35, "joint_proxy_nca": 0.35, "unified": 0.42}
-FILES = (
-    "recipe.toml",
-    "groups.json",
-    "report.html",
-    "search.html",
-    "unified/model.safetensors",
-    "sample.index",
-)
+FILES = ("recipe.toml", "groups.json", "report.html", "search.html", "unified/model.safetensors", "sample.index")
 
 
 def problems(run: Path) -> list[str]:

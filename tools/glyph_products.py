@@ -27,9 +27,7 @@ class Product:
     faces: tuple[Face, ...]
 
 
-def choose(
-    drawings: Drawings, faces: Sequence[Face], *, fonts_per_product: int, min_fonts: int
-) -> list[Product]:
+def choose(drawings: Drawings, faces: Sequence[Face], *, fonts_per_product: int, min_fonts: int) -> list[Product]:
     """The products among all characters, in order of their code points, and the faces of each."""
     verticals: dict[str, list[int]] = collections.defaultdict(list)
     for code in sorted(drawings):
@@ -37,11 +35,7 @@ def choose(
     products = []
     for vertical, codes in verticals.items():
         good = without_placeholders({code: drawings[code] for code in codes})
-        enough = {
-            code: found
-            for code, found in good.items()
-            if sum(distinct for _, _, distinct in found) >= min_fonts
-        }
+        enough = {code: found for code, found in good.items() if sum(distinct for _, _, distinct in found) >= min_fonts}
         for code in enough.keys() - repeated_characters(enough):
             chosen = [faces[face] for face, _, distinct in enough[code] if distinct][:fonts_per_product]
             products.append(Product(code=code, vertical=vertical, faces=tuple(sorted(chosen))))
@@ -52,8 +46,7 @@ def without_placeholders(drawings: Drawings) -> Drawings:
     """Leave out the drawings that a face repeats for `PLACEHOLDER` characters."""
     times = collections.Counter((face, digest) for found in drawings.values() for face, digest, _ in found)
     return {
-        code: [drawing for drawing in found if times[drawing[:2]] < PLACEHOLDER]
-        for code, found in drawings.items()
+        code: [drawing for drawing in found if times[drawing[:2]] < PLACEHOLDER] for code, found in drawings.items()
     }
 
 

@@ -137,9 +137,7 @@ def read_emoji(packages: Path) -> list[Emoji]:
         if entry["group"] not in VERTICALS or not _HAIR.isdisjoint(codes.split("-")):
             continue
         style = slug(styles[codes])
-        found.append(
-            Emoji(product=slug(entry["name"]), codes=codes, vertical=VERTICALS[entry["group"]], style=style)
-        )
+        found.append(Emoji(product=slug(entry["name"]), codes=codes, vertical=VERTICALS[entry["group"]], style=style))
     products = [emoji.product for emoji in found]
     assert len(products) == len(set(products)), "two emoji share a slug"
     return found

@@ -51,9 +51,7 @@ def from_file(path: Path) -> Image.Image:
 
 def from_svg(svg: str) -> Image.Image:
     """An SVG drawing as a square RGBA picture with sides of `LARGEST_SIDE_PX`."""
-    png = resvg_py.svg_to_bytes(
-        svg_string=svg, width=LARGEST_SIDE_PX, height=LARGEST_SIDE_PX, skip_system_fonts=True
-    )
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=LARGEST_SIDE_PX, height=LARGEST_SIDE_PX, skip_system_fonts=True)
     with Image.open(io.BytesIO(bytes(png))) as opened:
         return opened.convert("RGBA")
 
@@ -75,9 +73,7 @@ def distances(signatures: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Root-mean-square differences between `signature` vectors (N, D), as (N, N), 0 to 255."""
     x = signatures.astype(np.float64)
     squares = (x**2).sum(axis=1)
-    gaps: npt.NDArray[np.float64] = np.sqrt(
-        np.maximum(squares[:, None] + squares - 2 * x @ x.T, 0) / x.shape[1]
-    )
+    gaps: npt.NDArray[np.float64] = np.sqrt(np.maximum(squares[:, None] + squares - 2 * x @ x.T, 0) / x.shape[1])
     return gaps
 
 

@@ -22,9 +22,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 def main() -> int:
     """Start, results, a box, filters, more like this: for each width, light and dark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", help="of a running service, such as http://127.0.0.1:8000")
     parser.add_argument("photo", type=Path, help="what to search with")
     parser.add_argument("out", type=Path, help="the folder to fill")
@@ -82,9 +80,7 @@ def take_round(browser: Browser, url: str, photo: Path, out: Path, width_px: int
 def settle(page: Page) -> None:
     """Wait for the answer and for the pictures that are in sight."""
     page.wait_for_selector("#grid:not([aria-busy]) a")
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('#grid img')].slice(0, 4).every((one) => one.complete)"
-    )
+    page.wait_for_function("() => [...document.querySelectorAll('#grid img')].slice(0, 4).every((one) => one.complete)")
 
 
 if __name__ == "__main__":

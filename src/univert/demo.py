@@ -71,9 +71,7 @@ def _index(model: Embedder, catalogue: Catalogue, path: Path) -> LanceIndex:
     return LanceIndex.open(path)
 
 
-def _search(
-    model: Embedder, catalogue: Catalogue, index: LanceIndex, out: Path, say: Callable[[str], None]
-) -> None:
+def _search(model: Embedder, catalogue: Catalogue, index: LanceIndex, out: Path, say: Callable[[str], None]) -> None:
     """Search with the first test image of the artist left out of the index."""
     queries = catalogue.select(split="test", brand=SAMPLE_HELD_OUT_BRAND)
     product = queries.column("product")[0]

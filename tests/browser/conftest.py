@@ -30,14 +30,9 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     ensure_onnx(folder / "model")
     index_catalogue(model, Catalogue.open(folder / "shop.lance"), folder / "index")
     names = ("vertical", "brand", "style", "product")
-    sure = AttributeCalibration(
-        temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5
-    )
+    sure = AttributeCalibration(temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5)
     calibration = Calibration(
-        model_fingerprint=model.fingerprint,
-        engine="onnx",
-        neighbours=8,
-        attributes=dict.fromkeys(names, sure),
+        model_fingerprint=model.fingerprint, engine="onnx", neighbours=8, attributes=dict.fromkeys(names, sure)
     )
     calibration.save(folder / "index" / CALIBRATION_FILE)
     return folder / "model", folder / "index"
@@ -70,9 +65,7 @@ def browser() -> Iterator[Browser]:
     """One browser for these tests; it ends with them, since its event loop would be in other tests' way."""
     path = chromium()
     if path is None:
-        pytest.skip(
-            "no Chromium: install it (Debian: apt-get install chromium) or name it in UNIVERT_CHROMIUM"
-        )
+        pytest.skip("no Chromium: install it (Debian: apt-get install chromium) or name it in UNIVERT_CHROMIUM")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
@@ -105,6 +98,4 @@ def visitor(new_visitor: NewVisitor) -> Visitor:
 @pytest.fixture
 def phone(new_visitor: NewVisitor) -> Visitor:
     """Somebody with a phone."""
-    return new_visitor(
-        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2
-    )
+    return new_visitor(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2)

@@ -65,9 +65,7 @@ class ServiceProcess:
         environment |= {f"UNIVERT_{name.upper()}": str(value) for name, value in self.settings.items()}
         command = ["-c", RUN, "serve", str(self.model), str(self.index), "--port", str(self.port)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *command], env=environment, stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen([sys.executable, *command], env=environment, stdout=log, stderr=log)
         due = time.monotonic() + START_S
         while time.monotonic() < due and self.process.poll() is None:
             try:
@@ -149,9 +147,7 @@ class Visitor:
 
     def verify(self) -> None:
         """No error in the console, no violation of the policy, besides what the test expects."""
-        unexpected = [
-            line for line in self.heard if not any(re.search(pattern, line) for pattern in self.expected)
-        ]
+        unexpected = [line for line in self.heard if not any(re.search(pattern, line) for pattern in self.expected)]
         assert not unexpected, unexpected
 
     def _console(self, message: ConsoleMessage) -> None:

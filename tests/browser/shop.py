@@ -28,9 +28,7 @@ def look(vertical: int, product: int, copy: int = 0, side_px: int = 160) -> Imag
     draw, low, high = ImageDraw.Draw(outline), side_px // 16, side_px - side_px // 16
     if vertical == 0:
         draw.rounded_rectangle((low, low + side_px // 6, high, high), side_px // 8, fill=255)
-        draw.arc(
-            (side_px // 3, low, side_px - side_px // 3, side_px // 2), 180, 360, fill=255, width=side_px // 20
-        )
+        draw.arc((side_px // 3, low, side_px - side_px // 3, side_px // 2), 180, 360, fill=255, width=side_px // 20)
     elif vertical == 1:
         draw.ellipse((low, low, high, high), fill=255)
     else:

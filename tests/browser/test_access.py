@@ -21,12 +21,7 @@ def problems(visitor: Visitor, rules: list[str] | None = None) -> list[str]:
     """What axe-core finds grave, by all its rules or by some."""
     options: dict[str, Any] = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
     found: list[dict[str, Any]] = Axe().run(visitor.page, options=options).response["violations"]
-    return [
-        f"{one['id']}: {node['html'][:120]}"
-        for one in found
-        if one["impact"] in GRAVE
-        for node in one["nodes"]
-    ]
+    return [f"{one['id']}: {node['html'][:120]}" for one in found if one["impact"] in GRAVE for node in one["nodes"]]
 
 
 def go_round(visitor: Visitor, rules: list[str] | None = None) -> list[str]:
@@ -179,9 +174,7 @@ def test_no_width_needs_scrolling_sideways(new_visitor: NewVisitor, width_px: in
 
 
 @pytest.mark.parametrize("width_px", [320, pytest.param(390, marks=pytest.mark.slow)])
-def test_a_box_at_the_photos_edge_makes_a_phones_page_no_wider(
-    new_visitor: NewVisitor, width_px: int
-) -> None:
+def test_a_box_at_the_photos_edge_makes_a_phones_page_no_wider(new_visitor: NewVisitor, width_px: int) -> None:
     """A phone's browser makes room for what sticks out, so the width is held against the screen's."""
     visitor = new_visitor(viewport={"width": width_px, "height": 700}, has_touch=True, is_mobile=True)
     page = visitor.open()
@@ -201,9 +194,7 @@ def test_a_box_at_the_photos_edge_makes_a_phones_page_no_wider(
     visitor.snap(f"box-at-the-edge-{width_px}")
 
 
-def test_a_box_at_the_photos_edge_does_not_scroll_the_column_of_a_wide_tablet(
-    new_visitor: NewVisitor,
-) -> None:
+def test_a_box_at_the_photos_edge_does_not_scroll_the_column_of_a_wide_tablet(new_visitor: NewVisitor) -> None:
     visitor = new_visitor(viewport={"width": 1180, "height": 820}, has_touch=True, is_mobile=True)
     page = visitor.open()
     visitor.upload(shop.scene(), "table.jpg", "image/jpeg")
@@ -233,9 +224,7 @@ def test_a_phone_has_its_camera_and_targets_for_fingers(phone: Visitor) -> None:
           })
           .filter(({width, height}) => Math.min(width, height) < 24)"""
     )
-    assert [
-        one for one in small if one["name"] not in ("Interface for programs", "Skip to the results")
-    ] == []
+    assert [one for one in small if one["name"] not in ("Interface for programs", "Skip to the results")] == []
 
 
 def test_the_page_is_light(new_visitor: NewVisitor) -> None:

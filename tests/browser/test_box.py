@@ -172,9 +172,7 @@ def stroke(touch: Any, start: tuple[float, float], end: tuple[float, float], ste
         for n in range(steps + 1)
     ]
     for n, point in enumerate(points):
-        touch.send(
-            "Input.dispatchTouchEvent", {"type": "touchMove" if n else "touchStart", "touchPoints": [point]}
-        )
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove" if n else "touchStart", "touchPoints": [point]})
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 

@@ -41,18 +41,13 @@ def test_a_filter_narrows_the_results_and_the_back_button_widens_them(visitor: V
     assert visitor.found() == everything
 
 
-def test_every_filter_of_a_link_without_a_question_is_in_sight_and_can_be_taken_away(
-    visitor: Visitor,
-) -> None:
+def test_every_filter_of_a_link_without_a_question_is_in_sight_and_can_be_taken_away(visitor: Visitor) -> None:
     page = visitor.open(f"/?vertical=bags&vertical=gone&brand={quote(shop.BRANDS[0])}")
     pressed = page.locator("#within [aria-pressed=true]")
     pressed.first.wait_for()  # the verticals come after the filters of the link
     assert pressed.count() == 1
     assert (pressed.text_content() or "").startswith("bags")
-    assert page.locator("#within .chip.on").all_text_contents() == [
-        "Vertical: gone",
-        f"Brand: {shop.BRANDS[0]}",
-    ]
+    assert page.locator("#within .chip.on").all_text_contents() == ["Vertical: gone", f"Brand: {shop.BRANDS[0]}"]
     visitor.snap("start-filters")
     page.get_by_role("button", name="Remove the filter vertical gone").click()
     assert page.evaluate("document.activeElement.matches('#within button')")

@@ -42,13 +42,9 @@ def test_modules_import_only_what_is_there(name: str) -> None:
     for names, target in re.findall(r'import (?:\{([^}]*)\}|\* as \w+) from "\./([^"]+)"', FILES[name]):
         assert target in FILES
         for exported in filter(None, (part.strip() for part in names.split(","))):
-            assert re.search(rf"export (?:async )?(?:function|class|const) {exported}\b", FILES[target]), (
-                exported
-            )
+            assert re.search(rf"export (?:async )?(?:function|class|const) {exported}\b", FILES[target]), exported
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_text_never_becomes_markup(name: str) -> None:
-    assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", FILES[name]
-    )
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", FILES[name])

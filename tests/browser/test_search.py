@@ -75,13 +75,10 @@ def test_the_card_says_what_a_name_is_worth(visitor: Visitor) -> None:
 
     said = with_precision(vertical=0.95, style=0.95, brand=0.999, product=0.7)
     assert said is not None
-    assert said.startswith(
-        "Named when right 95 times in 100 (product 7 times in 10, brand 999 times in 1000),"
-    )
+    assert said.startswith("Named when right 95 times in 100 (product 7 times in 10, brand 999 times in 1000),")
     said = with_precision(vertical=2 / 3, product=None, brand=None)
     assert said == (
-        "Named when right 666 times in 1000, otherwise “maybe”. "
-        "The product and brand can't be told that surely here."
+        "Named when right 666 times in 1000, otherwise “maybe”. The product and brand can't be told that surely here."
     ), "no more is promised than was asked for"
     assert with_precision(vertical=None, product=None) is None
 
@@ -143,21 +140,10 @@ def test_of_a_large_photo_only_what_is_asked_about_is_sent(visitor: Visitor) -> 
           };
         }"""
     )
-    assert sent == {
-        "large": True,
-        "whole": [1280, 960, None, True],
-        "part": [600, 400, None, True],
-        "untouched": True,
-    }
+    assert sent == {"large": True, "whole": [1280, 960, None, True], "part": [600, 400, None, True], "untouched": True}
 
 
-@pytest.mark.parametrize(
-    ("way", "target"),
-    [
-        pytest.param("paste", "body", marks=pytest.mark.slow),
-        ("drop", "footer"),
-    ],
-)
+@pytest.mark.parametrize(("way", "target"), [pytest.param("paste", "body", marks=pytest.mark.slow), ("drop", "footer")])
 def test_pasting_and_dropping_work_like_choosing(visitor: Visitor, way: str, target: str) -> None:
     page = visitor.open()
     page.evaluate(FILE_EVENT, [target, way, list(shop.photo(2, 1))])

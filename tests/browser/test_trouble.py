@@ -115,13 +115,9 @@ def test_every_problem_of_the_service_has_words(visitor: Visitor) -> None:
         [*KINDS, "network", "some-day"],
     )
     names = {"again", "photo", "whole", "clear", "start", "key"}
-    assert all(
-        one["title"] and one["advice"] and set(one["actions"]) <= names and one["actions"] for one in words
-    )
+    assert all(one["title"] and one["advice"] and set(one["actions"]) <= names and one["actions"] for one in words)
     own = [
-        one["title"]
-        for kind, one in zip(KINDS, words, strict=False)
-        if kind not in ("method-not-allowed", "internal")
+        one["title"] for kind, one in zip(KINDS, words, strict=False) if kind not in ("method-not-allowed", "internal")
     ]
     assert len(set(own)) == len(own)
     assert words[-1]["title"] == words[list(KINDS).index("internal")]["title"]
@@ -165,9 +161,7 @@ def guarded(stock: tuple[Path, Path], tmp_path: Path) -> Iterator[ServiceProcess
 
 
 @pytest.mark.slow
-def test_a_key_is_asked_for_once_and_pictures_come_with_it(
-    new_visitor: NewVisitor, guarded: ServiceProcess
-) -> None:
+def test_a_key_is_asked_for_once_and_pictures_come_with_it(new_visitor: NewVisitor, guarded: ServiceProcess) -> None:
     visitor = new_visitor(guarded.url)
     visitor.expected = [FAILED]
     page = visitor.page

@@ -16,12 +16,7 @@ def test_an_empty_recipe_is_the_default() -> None:
     assert config_from_mapping(Recipe, {}) == Recipe()
 
 
-@given(
-    seed=st.integers(0, 2**31),
-    rate=st.floats(1e-8, 10),
-    align=st.booleans(),
-    sizes=st.lists(st.integers(1, 9)),
-)
+@given(seed=st.integers(0, 2**31), rate=st.floats(1e-8, 10), align=st.booleans(), sizes=st.lists(st.integers(1, 9)))
 def test_recipes_survive_the_file(
     tmp_path_factory: pytest.TempPathFactory, seed: int, rate: float, align: bool, sizes: list[int]
 ) -> None:
@@ -53,17 +48,11 @@ def test_recipes_survive_the_file(
             {"unify": {"targets": {"align": False, "rounds": 2}}},
             "unify.targets.rounds has no effect where align is false",
         ),
-        (
-            {"unify": {"way": "specialists", "budget": 2.0}},
-            'budget has no effect where unify.way is "specialists"',
-        ),
+        ({"unify": {"way": "specialists", "budget": 2.0}}, 'budget has no effect where unify.way is "specialists"'),
         ({"unify": {"way": "specialists", "members": ["verticals"]}}, "unify.members has no effect"),
         ({"unify": {"start": "random", "start_rate": 0.5}}, "unify.start_rate has no effect"),
         ({"grow": {"neighbours_images": 9}}, "grow.neighbours_images has no effect"),
-        (
-            {"combine": {"mode": "off", "trials": 3}},
-            'combine.trials has no effect where combine.mode is "off"',
-        ),
+        ({"combine": {"mode": "off", "trials": 3}}, 'combine.trials has no effect where combine.mode is "off"'),
         ({"unify": {"polish": {"weight": 2.0}}}, "unify.polish.weight has no effect"),
         ({"unify": {"polish": {"labels": {"loss": "soft-triple"}}}}, "unify.polish.labels has no effect"),
         ({"unify": {"start_rate": 0.5, "targets": {"offset": 0.1}}}, "unify.start_rate has no effect"),

@@ -23,24 +23,18 @@ DOTS = Benchmark(
 def rows(products=1000, images=2, split="train", vertical="cars"):
     for product in range(products):
         for image in range(images):
-            yield SourceRow(
-                origin=f"{product}/{image}", vertical=vertical, product=f"p{product}", split=split
-            )
+            yield SourceRow(origin=f"{product}/{image}", vertical=vertical, product=f"p{product}", split=split)
 
 
 def test_names():
     assert list(BENCHMARKS) == ["cub200", "cars196", "sop", "inshop"]
-    with pytest.raises(
-        BadInputError, match="must be one of cub200, cars196, sop, inshop, got 'CARS-196'; did you"
-    ):
+    with pytest.raises(BadInputError, match="must be one of cub200, cars196, sop, inshop, got 'CARS-196'; did you"):
         open_dataset("CARS-196", "somewhere")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_folder_without_the_benchmark(name, tmp_path):
-    with pytest.raises(
-        BadInputError, match=r"nothing: no such folder; .* is a folder with .*; get it from http"
-    ):
+    with pytest.raises(BadInputError, match=r"nothing: no such folder; .* is a folder with .*; get it from http"):
         open_dataset(name, tmp_path / "nothing")
     with pytest.raises(BadInputError, match=r"no such file; .* is a folder with .*; get it from https?://"):
         open_dataset(name, tmp_path)

@@ -49,12 +49,7 @@ def only_kind(rows: list[SourceRow | Problem], folder: Path) -> str:
 
 
 def test_a_tree_becomes_a_catalogue(tmp_path):
-    images = {
-        "bags/b1/x.png": png(1),
-        "shoes/s1/a.jpg": jpeg(2),
-        "shoes/s1/b.png": png(3),
-        "shoes/c.png": png(4),
-    }
+    images = {"bags/b1/x.png": png(1), "shoes/s1/a.jpg": jpeg(2), "shoes/s1/b.png": png(3), "shoes/c.png": png(4)}
     for place, content in images.items():
         write(tmp_path / "src" / place, content)
     report = build_catalogue(open_source(tmp_path / "src"), tmp_path / "out")
@@ -277,9 +272,7 @@ def test_background(tmp_path):
             parse_background(text)
     with pytest.raises(BadInputError, match="background_rgb"):
         build_catalogue([row()], tmp_path / "out", background_rgb=(0, 0, 256))
-    prints = {
-        build_catalogue([row()], tmp_path / f"out{n}", background_rgb=(n, n, n)).fingerprint for n in (0, 255)
-    }
+    prints = {build_catalogue([row()], tmp_path / f"out{n}", background_rgb=(n, n, n)).fingerprint for n in (0, 255)}
     assert len(prints) == 2
 
 
@@ -387,9 +380,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    products=st.dictionaries(
-        NAMES, st.tuples(st.sampled_from(["v", "w"]), st.integers(1, 4)), min_size=1, max_size=8
-    ),
+    products=st.dictionaries(NAMES, st.tuples(st.sampled_from(["v", "w"]), st.integers(1, 4)), min_size=1, max_size=8),
     seed=st.randoms(use_true_random=False),
 )
 def test_order_and_place_of_a_build_do_not_matter(tmp_path_factory, products: dict, seed: random.Random):
@@ -435,7 +426,6 @@ def test_every_field_enters_the_fingerprint(tmp_path):
         {"box_xyxy_px": (0, 0, 3, 3)},
     ]
     prints = [
-        build_catalogue([row(**change)], tmp_path / str(number)).fingerprint
-        for number, change in enumerate(changes)
+        build_catalogue([row(**change)], tmp_path / str(number)).fingerprint for number, change in enumerate(changes)
     ]
     assert len(set(prints)) == len(changes)

@@ -56,9 +56,7 @@ def test_ids_are_unique_and_neither_they_nor_the_order_tell_the_product(rows: li
     assert all(len(id_) == 16 and set(id_) <= set("0123456789abcdef") for id_ in ids)
 
 
-def test_every_product_lies_in_one_vertical_and_one_split_with_two_to_five_artists(
-    rows: list[SourceRow],
-) -> None:
+def test_every_product_lies_in_one_vertical_and_one_split_with_two_to_five_artists(rows: list[SourceRow]) -> None:
     members = defaultdict(list)
     for row in rows:
         if row.product is not None:
@@ -110,9 +108,7 @@ def test_the_file_is_at_most_ten_megabytes() -> None:
     assert path.stat().st_size <= 10_000_000
 
 
-def test_build_sample_makes_a_catalogue_and_refuses_to_replace_one(
-    tmp_path: Path, rows: list[SourceRow]
-) -> None:
+def test_build_sample_makes_a_catalogue_and_refuses_to_replace_one(tmp_path: Path, rows: list[SourceRow]) -> None:
     catalogue = build_sample(tmp_path / "sample")
     assert len(catalogue) == len(rows)
     assert catalogue.verticals == sorted(IMAGES_AT_LEAST)

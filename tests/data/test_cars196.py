@@ -14,15 +14,9 @@ from univert.data.readers.benchmarks import Size
 from univert.data.readers.cars196 import CARS196, maker, read_cars196
 
 NAMES = [f"Maker{number} Model 2012" for number in range(1, 197)]
-NAMES[0], NAMES[97], NAMES[98] = (
-    "AM General Hummer SUV 2000",
-    "Ford GT Coupe 2006",
-    "Land Rover LR2 SUV 2012",
-)
+NAMES[0], NAMES[97], NAMES[98] = ("AM General Hummer SUV 2000", "Ford GT Coupe 2006", "Land Rover LR2 SUV 2012")
 MINIATURE = replace(
-    CARS196,
-    sizes={"cars196 train": Size(images=3, products=2), "cars196 test": Size(images=2, products=1)},
-    md5={},
+    CARS196, sizes={"cars196 train": Size(images=3, products=2), "cars196 test": Size(images=2, products=1)}, md5={}
 )
 
 
@@ -108,9 +102,7 @@ def test_the_layout_with_devkit(devkit):
 
 
 def test_a_source_is_recognised_and_its_checksum_compared(one_folder, devkit):
-    with pytest.raises(
-        BadInputError, match=r"cars_annos\.mat: not the published file: its MD5 is not b407c6"
-    ):
+    with pytest.raises(BadInputError, match=r"cars_annos\.mat: not the published file: its MD5 is not b407c6"):
         open_source(one_folder)
     with pytest.raises(BadInputError, match=r"cars_test_annos_withlabels\.mat: not the published file"):
         open_source(devkit)
@@ -118,9 +110,7 @@ def test_a_source_is_recognised_and_its_checksum_compared(one_folder, devkit):
 
 def test_wrong_counts_and_missing_images(one_folder):
     more = replace(MINIATURE, sizes={**MINIATURE.sizes, "cars196 test": Size(images=3, products=2)})
-    with pytest.raises(
-        BadInputError, match="cars196 test has 2 images of 1 products, expected 3 of 2; unpack"
-    ):
+    with pytest.raises(BadInputError, match="cars196 test has 2 images of 1 products, expected 3 of 2; unpack"):
         read_cars196(one_folder, benchmark=more)
     (one_folder / "car_ims/000002.jpg").unlink()
     with pytest.raises(BadInputError, match=r"missing images: 1 of 5 \(car_ims/000002\.jpg\)"):

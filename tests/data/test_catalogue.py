@@ -64,9 +64,7 @@ def test_selecting_is_filtering(catalogue):
     rows = source_rows()
 
     def expect(selection: Catalogue, keep: list[bool]) -> None:
-        assert selection.column("id").tolist() == [
-            row.id for row, kept in zip(rows, keep, strict=True) if kept
-        ]
+        assert selection.column("id").tolist() == [row.id for row, kept in zip(rows, keep, strict=True) if kept]
 
     expect(catalogue.select(vertical="shoes"), [r.vertical == "shoes" for r in rows])
     expect(catalogue.select(vertical=["shoes", "bags"]), [r.vertical != "hats" for r in rows])
@@ -177,9 +175,7 @@ def test_what_is_not_a_catalogue(tmp_path, catalogue):
 
 def test_linked_images(tmp_path):
     path = write(tmp_path / "pictures" / "a b#%é.png", png(1))
-    rows = [
-        SourceRow(origin="1", id="linked", path=path, vertical="v"),
-    ]
+    rows = [SourceRow(origin="1", id="linked", path=path, vertical="v")]
     build_catalogue(rows, tmp_path / "cat", link=True)
     catalogue = Catalogue.open(tmp_path / "cat")
     assert catalogue.column("uri").tolist() == [path.as_uri()]

@@ -27,9 +27,7 @@ def root(tmp_path: Path) -> Path:
     for seed, place in enumerate(places):
         write(root / "images" / place, jpeg(seed))
     write_lines(root / "images.txt", [f"{image} {place}" for image, place in enumerate(places, 1)])
-    write_lines(
-        root / "image_class_labels.txt", [f"{image} {number}" for image, number in enumerate(classes, 1)]
-    )
+    write_lines(root / "image_class_labels.txt", [f"{image} {number}" for image, number in enumerate(classes, 1)])
     write_lines(root / "classes.txt", [f"{number} {name}" for number, name in SPECIES.items()])
     # there, too, but of another protocol
     write_lines(root / "train_test_split.txt", [f"{image} {image % 2}" for image in range(1, 6)])
@@ -86,17 +84,13 @@ def test_a_source_is_recognised_and_verified(root):
 @pytest.mark.parametrize("name", ["images.txt", "image_class_labels.txt", "classes.txt"])
 def test_a_missing_file_is_named(root, name):
     (root / name).unlink()
-    with pytest.raises(
-        BadInputError, match=f"{name}: no such file; CUB-200-2011 is a folder with images.txt"
-    ):
+    with pytest.raises(BadInputError, match=f"{name}: no such file; CUB-200-2011 is a folder with images.txt"):
         read_cub200(root, verify=False)
 
 
 def test_missing_images_are_named_before_anything_is_read(root):
     (root / "images" / SPECIES[100] / "Bird_0003_100.jpg").unlink()
-    with pytest.raises(
-        BadInputError, match=r"missing images: 1 of 5 \(images/100\.Brown_Pelican/Bird_0003_100\.jpg\)"
-    ):
+    with pytest.raises(BadInputError, match=r"missing images: 1 of 5 \(images/100\.Brown_Pelican/Bird_0003_100\.jpg\)"):
         read_cub200(root, benchmark=MINIATURE)
     assert len(list(read_cub200(root, verify=False))) == 5  # the build says which one is missing
 
@@ -113,9 +107,7 @@ def test_missing_images_are_named_before_anything_is_read(root):
 )
 def test_broken_lines(root, file, line, detail):
     replace_line(root / file, 2, line)
-    with pytest.raises(
-        BadInputError, match=rf"unusable lines in its annotations: \d+ .*{detail}.*verify=False"
-    ):
+    with pytest.raises(BadInputError, match=rf"unusable lines in its annotations: \d+ .*{detail}.*verify=False"):
         read_cub200(root, benchmark=MINIATURE)
     problems = [row for row in read_cub200(root, verify=False) if isinstance(row, Problem)]
     assert detail in problems[0].detail
@@ -134,7 +126,4 @@ def test_wrong_counts(root):
 
 def test_the_published_counts():
     assert CUB200.images == 11_788
-    assert {part: size.products for part, size in CUB200.sizes.items()} == {
-        "cub200 train": 100,
-        "cub200 test": 100,
-    }
+    assert {part: size.products for part, size in CUB200.sizes.items()} == {"cub200 train": 100, "cub200 test": 100}

@@ -60,9 +60,7 @@ def test_jpeg_is_close_to_what_was_saved(options):
 def test_the_first_frame_of_an_animation_counts(file_format):
     frames = [Image.new("RGB", (9, 5), colour) for colour in ((200, 10, 30), (0, 255, 0), (0, 0, 255))]
     options = {"save_all": True, "append_images": frames[1:], "duration": 50}
-    content = encoded(
-        frames[0], file_format, **options, **({"lossless": True} if file_format == "WEBP" else {})
-    )
+    content = encoded(frames[0], file_format, **options, **({"lossless": True} if file_format == "WEBP" else {}))
     assert (pixels(content) == (200, 10, 30)).all()
     assert check_image(content) == (9, 5)
 
@@ -115,9 +113,7 @@ def test_damaged_exif_leaves_the_pixels_alone():
 def test_alpha_is_composited_on_the_background(file_format, background):
     image = noise(16, 16, 4)
     image[0], image[1] = image[0] | [0, 0, 0, 255], image[1] & [255, 255, 255, 0]
-    content = encoded(
-        image, file_format, **LOSSLESS[file_format], **({"exact": True} if file_format == "WEBP" else {})
-    )
+    content = encoded(image, file_format, **LOSSLESS[file_format], **({"exact": True} if file_format == "WEBP" else {}))
     assert np.abs(pixels(content, background_rgb=background) - composited(image, background)).max() <= 1
 
 
@@ -127,9 +123,7 @@ def test_grey_with_alpha_and_plain_grey():
     alpha = noise(8, 8, 1, seed=1)[..., 0]
     both = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
     rgba = np.dstack([grey, grey, grey, alpha])
-    assert (
-        np.abs(pixels(encoded(both), background_rgb=(9, 99, 199)) - composited(rgba, (9, 99, 199))).max() <= 1
-    )
+    assert np.abs(pixels(encoded(both), background_rgb=(9, 99, 199)) - composited(rgba, (9, 99, 199))).max() <= 1
 
 
 def test_palette_with_partial_transparency():
@@ -166,11 +160,7 @@ def test_sixteen_bit_grey_with_a_transparent_value():
     ihdr_end = 8 + 25
     body = b"tRNS" + struct.pack(">H", 30000)
     content = (
-        content[:ihdr_end]
-        + struct.pack(">I", 2)
-        + body
-        + struct.pack(">I", zlib.crc32(body))
-        + content[ihdr_end:]
+        content[:ihdr_end] + struct.pack(">I", 2) + body + struct.pack(">I", zlib.crc32(body)) + content[ihdr_end:]
     )
     assert pixels(content, background_rgb=(1, 2, 3)).tolist()[0][:3] == [[0] * 3, [1, 2, 3], [117] * 3]
 
@@ -185,19 +175,10 @@ def test_white_is_zero_tiff():
 
 @pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
 def test_cmyk(file_format):
-    corners = [
-        [0, 0, 0, 0],
-        [255, 0, 0, 0],
-        [0, 255, 0, 0],
-        [0, 0, 0, 255],
-        [0, 128, 255, 64],
-        [20, 30, 40, 50],
-    ]
+    corners = [[0, 0, 0, 0], [255, 0, 0, 0], [0, 255, 0, 0], [0, 0, 0, 255], [0, 128, 255, 64], [20, 30, 40, 50]]
     ink = np.repeat(np.repeat(np.array(corners, np.uint8).reshape(2, 3, 4), 16, axis=0), 16, axis=1)
     image = Image.frombytes("CMYK", (48, 32), ink.tobytes())
-    content = encoded(
-        image, file_format, **({"quality": 98, "subsampling": 0} if file_format == "JPEG" else {})
-    )
+    content = encoded(image, file_format, **({"quality": 98, "subsampling": 0} if file_format == "JPEG" else {}))
     expected = (255.0 - ink[..., :3]) * (255.0 - ink[..., 3:]) / 255
     assert np.abs(pixels(content) - expected).max() <= (6 if file_format == "JPEG" else 1)
 
@@ -231,9 +212,7 @@ def test_draft_is_smaller_but_never_below_the_asked_size():
     content = encoded(image, "JPEG", quality=95)
     small = pixels(content, draft_px=60)
     assert 60 <= min(small.shape[:2]) < 120
-    expected = np.asarray(
-        Image.fromarray(image).resize((small.shape[1], small.shape[0]), Image.Resampling.BOX)
-    )
+    expected = np.asarray(Image.fromarray(image).resize((small.shape[1], small.shape[0]), Image.Resampling.BOX))
     assert np.abs(small.astype(int) - expected).max() <= 8
     box = (100, 50, 300, 350)
     crop = pixels(content, draft_px=60, box_xyxy_px=box)

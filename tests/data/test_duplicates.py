@@ -12,21 +12,13 @@ from tests.data.pictures import encoded
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.data.decode import BoxXyxyPx, ImageProblem, decode_rgb
-from univert.data.duplicates import (
-    NearDuplicates,
-    PictureHashes,
-    colour_grid,
-    perceptual_hash,
-    picture_hashes,
-)
+from univert.data.duplicates import NearDuplicates, PictureHashes, colour_grid, perceptual_hash, picture_hashes
 
 
 def photo(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
     """Something with large and small structure, in colour."""
     rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize(
-        size, Image.Resampling.BICUBIC
-    )
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(coarse)
     for _ in range(6):
         x, y = rng.integers(0, 90, 2).tolist()
@@ -54,11 +46,7 @@ def naive_hash(picture: Image.Image) -> int:
     grey = np.asarray(picture.convert("L").resize((32, 32), Image.Resampling.BICUBIC), float)
     steps = np.arange(32)
     frequencies = [
-        (
-            grey
-            * np.cos(np.pi * (2 * steps[:, None] + 1) * u / 64)
-            * np.cos(np.pi * (2 * steps + 1) * v / 64)
-        ).sum()
+        (grey * np.cos(np.pi * (2 * steps[:, None] + 1) * u / 64) * np.cos(np.pi * (2 * steps + 1) * v / 64)).sum()
         for u in range(8)
         for v in range(8)
     ]
@@ -79,9 +67,7 @@ def test_the_hash_is_its_definition(seed: int) -> None:
         pytest.param(lambda picture: jpeg(picture, 40), id="jpeg 40"),
         pytest.param(lambda picture: picture.resize((60, 45), Image.Resampling.LANCZOS), id="half"),
         pytest.param(lambda picture: picture.resize((200, 150), Image.Resampling.BILINEAR), id="larger"),
-        pytest.param(
-            lambda picture: picture.resize((119, 91), Image.Resampling.BICUBIC), id="a pixel squeezed"
-        ),
+        pytest.param(lambda picture: picture.resize((119, 91), Image.Resampling.BICUBIC), id="a pixel squeezed"),
     ],
 )
 def test_the_same_picture_once_more(seed: int, change: Callable[[Image.Image], Image.Image]) -> None:
@@ -122,11 +108,7 @@ def test_vectors_must_agree_where_given() -> None:
     vectors = np.array([[1, 0], [0.99, np.sqrt(1 - 0.99**2)], [0, 1]], np.float32)
     near = NearDuplicates(hashes=pictures, vectors=vectors)
     rows = np.arange(3)
-    assert near(rows[:, None], rows).tolist() == [
-        [True, True, False],
-        [True, True, False],
-        [False, False, True],
-    ]
+    assert near(rows[:, None], rows).tolist() == [[True, True, False], [True, True, False], [False, False, True]]
     assert NearDuplicates(hashes=pictures)(rows[:, None], rows).all()
 
 

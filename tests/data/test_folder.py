@@ -33,13 +33,7 @@ def test_the_tree_gives_vertical_and_product(tmp_path):
 
 
 def test_hidden_files_and_litter_are_skipped(tmp_path):
-    for place in (
-        ".git/a/1.png",
-        "shoes/.DS_Store",
-        "shoes/a/Thumbs.db",
-        "shoes/a/._1.png",
-        "__MACOSX/a/1.png",
-    ):
+    for place in (".git/a/1.png", "shoes/.DS_Store", "shoes/a/Thumbs.db", "shoes/a/._1.png", "__MACOSX/a/1.png"):
         write(tmp_path / place, b"?")
     write(tmp_path / "shoes/a/1.png", png())
     write(tmp_path / "README.txt", b"not an image, and no harm")

@@ -30,9 +30,7 @@ def images(vertical: str, product: str | None, count: int, split: str) -> list[S
 def healthy(vertical: str) -> list[SourceRow]:
     """A vertical that nothing is wrong with."""
     shares = (("train", 12), ("val", 6), ("test", 6))
-    return [
-        r for split, many in shares for n in range(many) for r in images(vertical, f"{split}{n}", 2, split)
-    ]
+    return [r for split, many in shares for n in range(many) for r in images(vertical, f"{split}{n}", 2, split)]
 
 
 def info_of(rows: list[SourceRow], folder) -> CatalogueInfo:
@@ -41,11 +39,7 @@ def info_of(rows: list[SourceRow], folder) -> CatalogueInfo:
 
 
 def test_counts(tmp_path):
-    rows = [
-        *images("bags", "a", 3, "train"),
-        *images("bags", "b", 1, "test"),
-        *images("bags", None, 4, "train"),
-    ]
+    rows = [*images("bags", "a", 3, "train"), *images("bags", "b", 1, "test"), *images("bags", None, 4, "train")]
     info = info_of(rows + healthy("shoes"), tmp_path)
     assert (info.images, info.products, info.unlabelled, info.linked) == (8 + 48, 2 + 24, 4, 0)
     bags, shoes = info.verticals
@@ -56,9 +50,7 @@ def test_counts(tmp_path):
     assert bags.splits["val"].images == 0
     assert list(shoes.splits) == ["train", "val", "test"]
     assert json.loads(json.dumps(info.to_dict()))["verticals"][1]["splits"]["test"]["products"] == 6
-    assert (
-        sum(split.images for vertical in info.verticals for split in vertical.splits.values()) == info.images
-    )
+    assert sum(split.images for vertical in info.verticals for split in vertical.splits.values()) == info.images
 
 
 def test_a_healthy_catalogue_has_no_warnings(tmp_path):
@@ -83,16 +75,11 @@ def test_a_healthy_catalogue_has_no_warnings(tmp_path):
             "test is near-empty for evaluation: hats (0)",
         ),
         (images("shoes", None, 3, "val"), "unlabelled images in val or test: 3;"),
-        (
-            images("hats", "a", 2, "train"),
-            "extreme imbalance: shoes has 24 times the images of hats (48 to 2);",
-        ),
+        (images("hats", "a", 2, "train"), "extreme imbalance: shoes has 24 times the images of hats (48 to 2);"),
     ],
 )
 def test_what_hurts_is_flagged_once_with_a_remedy(tmp_path, extra, warning):
-    found = [
-        text for text in info_of(healthy("shoes") + extra, tmp_path).warnings if text.startswith(warning)
-    ]
+    found = [text for text in info_of(healthy("shoes") + extra, tmp_path).warnings if text.startswith(warning)]
     assert len(found) == 1
     assert "; " in found[0]
 

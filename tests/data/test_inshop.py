@@ -86,9 +86,7 @@ def test_an_item_in_two_places_stays_in_its_first(root):
 
 
 def test_a_source_is_recognised_and_verified(root):
-    with pytest.raises(
-        BadInputError, match="inshop query has 2 images of 2 products, expected 14,218 of 3,985"
-    ):
+    with pytest.raises(BadInputError, match="inshop query has 2 images of 2 products, expected 14,218 of 3,985"):
         open_source(root)
     (root / "Img/img/MEN/Denim/id_00000080/01_1_front.jpg").unlink()
     with pytest.raises(BadInputError, match=r"missing images: 1 of 7 \(Img/img/MEN/Denim/id_00000080/01_1_"):
@@ -97,9 +95,7 @@ def test_a_source_is_recognised_and_verified(root):
 
 def test_a_missing_list_is_named(root):
     (root / "Eval/list_eval_partition.txt").unlink()
-    with pytest.raises(
-        BadInputError, match=r"list_eval_partition\.txt: no such file; DeepFashion In-shop is"
-    ):
+    with pytest.raises(BadInputError, match=r"list_eval_partition\.txt: no such file; DeepFashion In-shop is"):
         open_dataset("inshop", root)
 
 
@@ -113,10 +109,7 @@ def test_another_benchmark_of_deepfashion(root):
     ("line", "detail"),
     [
         ("img/MEN/Denim/id_00000080/a.jpg id_00000080", "2 fields, expected 3"),
-        (
-            "img/MEN/Denim/id_00000080/a.jpg id_00000080 val",
-            "evaluation_status 'val' is none of train, query",
-        ),
+        ("img/MEN/Denim/id_00000080/a.jpg id_00000080 val", "evaluation_status 'val' is none of train, query"),
         ("img/a.jpg id_00000080 query", "img/a.jpg is not img/MEN or WOMEN/CATEGORY"),
     ],
 )

@@ -58,9 +58,7 @@ def images() -> Images:
 
 def straight(images: Images, position: int, view: int = 0, seed: int = 0) -> np.ndarray:
     image = decode_rgb(
-        images.contents[position],
-        box_xyxy_px=images.boxes([position])[0],
-        background_rgb=PREPROCESSING.background_rgb,
+        images.contents[position], box_xyxy_px=images.boxes([position])[0], background_rgb=PREPROCESSING.background_rgb
     )
     if view:
         return Augmentation().apply(image, PREPROCESSING, view_rng(seed, f"shoes/{position}", view))
@@ -84,9 +82,7 @@ def test_batches_come_in_order_and_equal_one_load(images: Images, batch_size: in
     loader = ImageLoader(images, PREPROCESSING, Augmentation(), workers=3)
     positions, views = list(range(12, -1, -1)), [i % 3 for i in range(13)]
     batches = list(loader.batches(positions, batch_size, views))
-    assert [len(batch) for batch in batches] == [
-        min(batch_size, 13 - start) for start in range(0, 13, batch_size)
-    ]
+    assert [len(batch) for batch in batches] == [min(batch_size, 13 - start) for start in range(0, 13, batch_size)]
     assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in batches)
     assert torch.equal(torch.cat(batches), loader.load(positions, views))
 
@@ -133,9 +129,7 @@ def test_a_box_outside_its_image_is_named(images: Images) -> None:
         ([0], [1], "need an augmentation"),
     ],
 )
-def test_refuses_bad_requests(
-    images: Images, positions: list[int], views: list[int] | None, message: str
-) -> None:
+def test_refuses_bad_requests(images: Images, positions: list[int], views: list[int] | None, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         ImageLoader(images, PREPROCESSING).load(positions, views)
 

@@ -85,9 +85,7 @@ def test_uniform_sampler_shows_each_image_once_an_epoch() -> None:
         UniformSampler(positions[:0])
 
 
-def strong(
-    rows: list[tuple[int, int, list[int]]], protected: list[tuple[int, int]] | None = None
-) -> StrongNegatives:
+def strong(rows: list[tuple[int, int, list[int]]], protected: list[tuple[int, int]] | None = None) -> StrongNegatives:
     width = max((len(negatives) for _, _, negatives in rows), default=1)
     return StrongNegatives(
         anchors=np.array([a for a, _, _ in rows], np.int64),
@@ -105,28 +103,17 @@ def strong(
     brought=st.integers(1, 4),
     seed=st.integers(0, 99),
 )
-def test_strong_batches_hold_p_products_of_k_images(
-    counts: list[int], p: int, k: int, brought: int, seed: int
-) -> None:
+def test_strong_batches_hold_p_products_of_k_images(counts: list[int], p: int, k: int, brought: int, seed: int) -> None:
     products = np.append(codes(*counts, 2), [-1, -1])
     rng = np.random.default_rng(seed)
     mined = [
-        (
-            int(a),
-            int(b),
-            rng.permutation(np.flatnonzero((products >= 0) & (products != products[a])))[:3].tolist(),
-        )
+        (int(a), int(b), rng.permutation(np.flatnonzero((products >= 0) & (products != products[a])))[:3].tolist())
         for a in range(len(products) - 2)
         for b in range(len(products) - 2)
         if a != b and products[a] == products[b] and rng.random() < 0.6
     ]
     sampler = StrongNegativeSampler(
-        products,
-        strong(mined),
-        batch_size=p * k + 1,
-        images_per_product=k,
-        negatives_per_anchor=brought,
-        seed=seed,
+        products, strong(mined), batch_size=p * k + 1, images_per_product=k, negatives_per_anchor=brought, seed=seed
     )
     batch = sampler.batch(2)
     groups = batch.reshape(-1, k)
@@ -141,9 +128,7 @@ def test_strong_batches_hold_p_products_of_k_images(
 def test_strong_negatives_meet_their_anchor() -> None:
     products = codes(*[3] * 40)
     mined = strong([(3 * product, 3 * product + 2, [(3 * product + 4) % 120]) for product in range(0, 40, 2)])
-    sampler = StrongNegativeSampler(
-        products, mined, batch_size=16, images_per_product=2, negatives_per_anchor=1
-    )
+    sampler = StrongNegativeSampler(products, mined, batch_size=16, images_per_product=2, negatives_per_anchor=1)
     assert sampler.steps_per_epoch == 10
     met = set()
     for step in range(10):
@@ -158,9 +143,7 @@ def test_strong_negatives_meet_their_anchor() -> None:
 
 def test_an_epoch_of_strong_batches_visits_every_product_with_two_images() -> None:
     products = codes(*[2] * 12, 1)
-    sampler = StrongNegativeSampler(
-        products, strong([]), batch_size=8, images_per_product=2, negatives_per_anchor=1
-    )
+    sampler = StrongNegativeSampler(products, strong([]), batch_size=8, images_per_product=2, negatives_per_anchor=1)
     assert sampler.steps_per_epoch == 6
     seen = [int(products[image]) for step in range(6) for image in sampler.batch(step)[:4:2]]
     assert sorted(seen) == list(range(12))
@@ -169,9 +152,7 @@ def test_an_epoch_of_strong_batches_visits_every_product_with_two_images() -> No
 def test_products_that_share_a_picture_do_not_meet() -> None:
     products = codes(*[2] * 20)
     mined = strong([(0, 1, [2])], protected=[(0, 4), (7, 9), (1, 10)])
-    sampler = StrongNegativeSampler(
-        products, mined, batch_size=16, images_per_product=2, negatives_per_anchor=3
-    )
+    sampler = StrongNegativeSampler(products, mined, batch_size=16, images_per_product=2, negatives_per_anchor=3)
     for step in range(60):
         present = set(products[sampler.batch(step)].tolist())
         for pair in ({0, 2}, {3, 4}, {0, 5}):
@@ -208,8 +189,6 @@ def test_strong_batches_depend_on_seed_and_step_alone() -> None:
         (codes(2, 2), {"negatives_per_anchor": 0}, "negatives_per_anchor"),
     ],
 )
-def test_nothing_to_mine_batches_from_is_an_error(
-    products: np.ndarray, settings: dict[str, int], message: str
-) -> None:
+def test_nothing_to_mine_batches_from_is_an_error(products: np.ndarray, settings: dict[str, int], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         StrongNegativeSampler(products, strong([]), **settings)

@@ -18,9 +18,7 @@ TRAIN = [
     "3 2 12 toaster_final/111265328556_0.JPG",
 ]
 TEST = ["4 11319 4 coffee_maker_final/251952414262_0.JPG", "5 11319 4 coffee_maker_final/251952414262_1.JPG"]
-MINIATURE = replace(
-    SOP, sizes={"sop train": Size(images=3, products=2), "sop test": Size(images=2, products=1)}
-)
+MINIATURE = replace(SOP, sizes={"sop train": Size(images=3, products=2), "sop test": Size(images=2, products=1)})
 
 
 @pytest.fixture

@@ -149,10 +149,7 @@ def test_views_are_the_same_in_another_process_and_on_every_machine() -> None:
 
 def test_views_seeds_and_images_differ_from_each_other() -> None:
     draws = {
-        view_rng(seed, name, view).random()
-        for seed in range(4)
-        for name in ("a", "b", "1")
-        for view in range(1, 5)
+        view_rng(seed, name, view).random() for seed in range(4) for name in ("a", "b", "1") for view in range(1, 5)
     }
     assert len(draws) == 4 * 3 * 4
 
@@ -168,12 +165,8 @@ def test_switched_off_it_is_the_clean_square() -> None:
 def test_switching_one_change_off_leaves_the_others_as_they_were() -> None:
     image, preprocessing = noise(70, 50), Preprocessing(image_size_px=48)
     for view in range(1, 9):
-        flipped = Augmentation(flip_probability=1.0, **NO_COLOUR).apply(
-            image, preprocessing, view_rng(0, "a", view)
-        )
-        plain = Augmentation(flip_probability=0.0, **NO_COLOUR).apply(
-            image, preprocessing, view_rng(0, "a", view)
-        )
+        flipped = Augmentation(flip_probability=1.0, **NO_COLOUR).apply(image, preprocessing, view_rng(0, "a", view))
+        plain = Augmentation(flip_probability=0.0, **NO_COLOUR).apply(image, preprocessing, view_rng(0, "a", view))
         assert np.array_equal(flipped[:, ::-1], plain)
 
 
@@ -185,9 +178,7 @@ def test_crops_keep_the_stated_share_of_the_image() -> None:
     augmentation = Augmentation(min_scale=0.5, max_aspect=1.5, flip_probability=0.0, **NO_COLOUR)
     shares = []
     for view in range(1, 200):
-        out = augmentation.apply(image, Preprocessing(image_size_px=100), view_rng(0, "ramp", view)).astype(
-            float
-        )
+        out = augmentation.apply(image, Preprocessing(image_size_px=100), view_rng(0, "ramp", view)).astype(float)
         width, height = (np.ptp(out[..., axis]) / 200 for axis in (0, 1))
         shares.append(width * height)
         assert 1 / 1.6 < width / height < 1.6
@@ -196,9 +187,7 @@ def test_crops_keep_the_stated_share_of_the_image() -> None:
 
 
 def test_scales_above_one_shrink_onto_background() -> None:
-    augmentation = Augmentation(
-        min_scale=4.0, max_scale=4.0, max_aspect=1.0, flip_probability=0.0, **NO_COLOUR
-    )
+    augmentation = Augmentation(min_scale=4.0, max_scale=4.0, max_aspect=1.0, flip_probability=0.0, **NO_COLOUR)
     preprocessing = Preprocessing(image_size_px=64, background_rgb=BLUE)
     out = augmentation.apply(Image.new("RGB", (100, 100), RED), preprocessing, view_rng(0, "a", 1))
     assert (out == RED).all(-1).sum() == 32 * 32
@@ -217,9 +206,7 @@ def test_rotation_turns_onto_background() -> None:
 
 @pytest.mark.parametrize("factors", [(1.2, 1.0, 1.0), (1.0, 0.7, 1.0), (1.0, 1.0, 1.3), (0.9, 1.1, 0.8)])
 def test_colour_jitter_equals_its_steps_one_after_the_other(factors: tuple[float, float, float]) -> None:
-    image = Image.fromarray(
-        (np.asarray(noise(40, 40)) // 4 + 90).astype(np.uint8)
-    )  # nothing is clipped on the way
+    image = Image.fromarray((np.asarray(noise(40, 40)) // 4 + 90).astype(np.uint8))  # nothing is clipped on the way
     expected: Image.Image = image
     for enhance, factor in zip(
         (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors, strict=True
@@ -235,9 +222,7 @@ def test_a_central_share_is_shown_and_views_come_from_the_whole() -> None:
     image = Image.fromarray(pixels)
     shown = Preprocessing(image_size_px=16, centre_share=0.5)
     assert shown(image).min() > 230  # the filter looks a little beyond the edge
-    everything = Augmentation(
-        min_scale=1, max_aspect=1, flip_probability=0, brightness=0, contrast=0, saturation=0
-    )
+    everything = Augmentation(min_scale=1, max_aspect=1, flip_probability=0, brightness=0, contrast=0, saturation=0)
     np.testing.assert_array_equal(
         everything.apply(image, shown, np.random.default_rng(0)), Preprocessing(image_size_px=16)(image)
     )

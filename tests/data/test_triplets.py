@@ -68,9 +68,7 @@ def test_columns_may_be_in_any_order_and_more(catalogue: Catalogue, tmp_path: Pa
     path.write_text("\ufeffRater\tNegative\tanchor\tpositive\nann\tdiscs-4-0\tdiscs-0-0\tdiscs-0-1\n\n")
     assert read_clean_triplets(path, catalogue).report.used == 1
     first = write(tmp_path / "a.csv", GOOD[:1])
-    assert (
-        read_clean_triplets(path, catalogue).fingerprint == read_clean_triplets(first, catalogue).fingerprint
-    )
+    assert read_clean_triplets(path, catalogue).fingerprint == read_clean_triplets(first, catalogue).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -148,9 +146,7 @@ def test_a_selection_knows_its_own_images_alone(catalogue: Catalogue, tmp_path: 
         ("t.csv", "anchor,positive,negative\n", "0 of 0 triplets"),
     ],
 )
-def test_files_that_cannot_be_read(
-    name: str, text: str, message: str, catalogue: Catalogue, tmp_path: Path
-) -> None:
+def test_files_that_cannot_be_read(name: str, text: str, message: str, catalogue: Catalogue, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(BadInputError, match=message):
         read_clean_triplets(tmp_path / name, catalogue)
@@ -227,9 +223,7 @@ def test_an_unlabelled_image_has_one_product(
 ) -> None:
     products, ids = catalogue.column("product"), catalogue.column("id")
     chosen = (catalogue.column("vertical") == "discs") & (catalogue.column("split") == "train")
-    unlabelled = next(
-        name for name, product in zip(ids[chosen], products[chosen], strict=True) if product is None
-    )
+    unlabelled = next(name for name, product in zip(ids[chosen], products[chosen], strict=True) if product is None)
     rows = [(unlabelled, "discs-0-0", "discs-4-1"), tuple(name.format(u=unlabelled) for name in second)]
     path = write(tmp_path / "t.csv", rows)  # type: ignore[arg-type]
     if contradicts:

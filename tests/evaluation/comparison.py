@@ -9,9 +9,7 @@ def interval(value, spread=0.02):
 
 def metrics(recall_at_1, *, nmi=None, spread=0.02, queries=40):
     return figures.Metrics(
-        recall_at={
-            k: interval(min(recall_at_1 + 0.05 * i, 0.97), spread) for i, k in enumerate((1, 2, 4, 8))
-        },
+        recall_at={k: interval(min(recall_at_1 + 0.05 * i, 0.97), spread) for i, k in enumerate((1, 2, 4, 8))},
         map_at_r=interval(recall_at_1 * 0.9, spread),
         nmi=None if nmi is None else figures.Interval(nmi),
         queries=queries,
@@ -65,13 +63,5 @@ def results(rows, *, best_key="unified", **extra):
 
 def full_comparison(verticals=("bags", "shoes")):
     """Seven rows, the last the best."""
-    keys = (
-        "base",
-        "specialists",
-        "joint_triplet",
-        "joint_proxy_nca",
-        "unified_plain",
-        "unified_labelled",
-        "unified",
-    )
+    keys = ("base", "specialists", "joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified")
     return [row(key, 0.3 + 0.05 * i, dict.fromkeys(verticals, 0.35 + 0.05 * i)) for i, key in enumerate(keys)]

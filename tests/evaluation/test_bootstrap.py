@@ -64,12 +64,7 @@ def test_equal_values_and_a_single_product_give_the_mean() -> None:
         (np.zeros(0), np.zeros(0), {}, "at least one query"),
         (np.array([np.nan]), np.zeros(1), {}, "finite"),
         (np.zeros((2, 2, 2)), np.zeros(2), {}, r"\(Q,\) or \(Q, M\)"),
-        (
-            np.zeros(2),
-            np.zeros(3),
-            {},
-            "products must have one entry for each of the 2 rows of values, got 3",
-        ),
+        (np.zeros(2), np.zeros(3), {}, "products must have one entry for each of the 2 rows of values, got 3"),
         (np.zeros(2), np.zeros(2), {"resamples": 0}, "resamples must be at least 1"),
         (np.zeros(2), np.zeros(2), {"level": 95}, "level must lie between 0 and 1, got 95"),
         (np.zeros(2), np.zeros(2), {"seed": -1}, "seed must be at least 0"),

@@ -48,9 +48,7 @@ def test_panels_say_what_they_show():
 
 def test_long_curves_are_thinned_and_lost_values_left_out():
     steps = list(range(10_000))
-    losses = [
-        math.nan if step % 7 == 0 else math.inf if step % 11 == 0 else 1.0 / (step + 1) for step in steps
-    ]
+    losses = [math.nan if step % 7 == 0 else math.inf if step % 11 == 0 else 1.0 / (step + 1) for step in steps]
     panel = curve(step=steps, loss=losses, val_recall_at_1=[[1, None], [2, math.nan]])
     assert panel.loss.path.count("L") < 200
     assert "nan" not in panel.loss.path

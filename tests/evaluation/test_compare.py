@@ -62,9 +62,7 @@ def test_false_alarms_are_as_rare_as_promised() -> None:
     alarms = []
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        comparison = compare_vectors(
-            drawn(rng, 1.0), drawn(rng, 1.0), *labels(), tolerance=0.0, resamples=400
-        )
+        comparison = compare_vectors(drawn(rng, 1.0), drawn(rng, 1.0), *labels(), tolerance=0.0, resamples=400)
         alarms.append(any(each["recall_at_1"].verdict != "same" for each in comparison.verticals.values()))
     assert np.mean(alarms) <= 0.15  # 5% wanted; 60 trials of 5% exceed 9 alarms once in a thousand times
 

@@ -35,9 +35,7 @@ def test_ticks_are_signed_points():
 
 
 def test_a_chart_begins_with_the_merged_gallery_and_goes_on_by_gain():
-    found = chart_of(
-        decisions.comparison((0.01, "same"), a=(-0.04, "worse"), b=(0.06, "better"), c=(0.0, "same"))
-    )
+    found = chart_of(decisions.comparison((0.01, "same"), a=(-0.04, "worse"), b=(0.06, "better"), c=(0.0, "same")))
     assert [line.name for line in found.lines] == ["Merged gallery", "b", "c", "a"]
     assert [line.emphasised for line in found.lines] == [True, False, False, False]
     by_name = {line.name: line for line in found.lines}
@@ -90,9 +88,7 @@ def test_choice_and_members_are_read():
     found = read_choice({"choice": decisions.choice()})
     assert (found.title, found.reason) == ("Ensemble", "better and nowhere worse")
     assert [one.chosen for one in found.candidates] == [False, True]
-    assert [(step.champion, step.challenger, step.taken) for step in found.steps] == [
-        ("Plain", "Ensemble", True)
-    ]
+    assert [(step.champion, step.challenger, step.taken) for step in found.steps] == [("Plain", "Ensemble", True)]
     members = read_ensemble({"ensemble": decisions.ensemble()})
     assert members.metric == "MAP@R"
     assert [one.line.mark is None for one in members.members] == [True, False, True]

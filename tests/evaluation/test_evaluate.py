@@ -65,9 +65,7 @@ def test_routed_queries_stay_in_their_vertical() -> None:
     assert routed.merged.recall_at[1].value == pytest.approx(routed.mean_within["recall_at_1"])  # equal sizes
     # Each specialist may turn its space as it likes.
     turned = np.where((verticals == "hats")[:, None], -vectors, vectors)
-    assert evaluate_vectors(
-        turned, products, verticals, routed=True, resamples=50, with_nmi=False
-    ).merged == (
+    assert evaluate_vectors(turned, products, verticals, routed=True, resamples=50, with_nmi=False).merged == (
         evaluate_vectors(vectors, products, verticals, routed=True, resamples=50, with_nmi=False).merged
     )
 
@@ -117,9 +115,7 @@ def test_one_product_has_figures_but_no_interval() -> None:
 
 
 def test_a_vertical_that_the_gallery_lacks_has_no_queries() -> None:
-    evaluation = evaluate_query_gallery(
-        np.eye(2), ["a", "b"], ["cups", "hats"], np.eye(2)[:1], ["a"], ["cups"]
-    )
+    evaluation = evaluate_query_gallery(np.eye(2), ["a", "b"], ["cups", "hats"], np.eye(2)[:1], ["a"], ["cups"])
     assert evaluation.verticals["hats"] is None
     assert evaluation.merged.queries == 1
 
@@ -127,28 +123,10 @@ def test_a_vertical_that_the_gallery_lacks_has_no_queries() -> None:
 @pytest.mark.parametrize(
     ("vectors", "products", "verticals", "options", "says"),
     [
-        (
-            np.eye(2),
-            ["a", "a"],
-            ["cups"],
-            {},
-            "verticals must have one entry for each of the 2 rows of vectors, got 1",
-        ),
+        (np.eye(2), ["a", "a"], ["cups"], {}, "verticals must have one entry for each of the 2 rows of vectors, got 1"),
         (np.eye(2), ["a"], ["cups", "cups"], {}, "products must have one entry"),
-        (
-            np.eye(2),
-            ["a", "a"],
-            ["cups", None],
-            {},
-            "verticals must name a vertical for every row, got None in row 1",
-        ),
-        (
-            np.eye(2),
-            ["a", "a"],
-            ["cups", "hats"],
-            {},
-            "products must lie in one vertical each, got 'a' in 'cups' and",
-        ),
+        (np.eye(2), ["a", "a"], ["cups", None], {}, "verticals must name a vertical for every row, got None in row 1"),
+        (np.eye(2), ["a", "a"], ["cups", "hats"], {}, "products must lie in one vertical each, got 'a' in 'cups' and"),
         (np.eye(2), ["a", "b"], ["cups", "cups"], {}, "at least one query in some vertical"),
         (np.eye(2), [None, None], ["cups", "cups"], {}, "at least one query in some vertical"),
         (np.eye(2), ["a", "a"], ["cups", "cups"], {"ks": ()}, "ks must hold"),

@@ -35,9 +35,7 @@ def test_retrieval_equals_a_naive_ranking(labelled):
     gallery = np.asarray([row for row in range(40) if products[row] is not None])
     queries = possible_queries(products)[:6].tolist()
     for query, found in zip(queries, retrieve(vectors, products, queries, gallery, k=5), strict=True):
-        others = sorted(
-            (float(((vectors[query] - vectors[row]) ** 2).sum()), row) for row in gallery if row != query
-        )
+        others = sorted((float(((vectors[query] - vectors[row]) ** 2).sum()), row) for row in gallery if row != query)
         assert [hit.position for hit in found.hits] == [row for _, row in others[:5]]
         assert [hit.rank for hit in found.hits] == [1, 2, 3, 4, 5]
         for hit, (distance, row) in zip(found.hits, others, strict=False):

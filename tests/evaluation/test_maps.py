@@ -72,9 +72,7 @@ def test_tsne_keeps_clusters_together_and_is_reproducible():
 def test_a_map_that_starts_from_another_lies_like_it(count):
     vectors = clusters(each=count // 3)
     first = tsne_map(vectors, seed=0)
-    quarter = np.array(
-        [[0, 1], [-1, 0]], np.float32
-    )  # a turn and a mirror, which t-SNE itself would not prefer
+    quarter = np.array([[0, 1], [-1, 0]], np.float32)  # a turn and a mirror, which t-SNE itself would not prefer
     for start in (first, first @ quarter, first * np.array([1, -1], np.float32)):
         second = tsne_map(vectors, start=start, seed=1)
         assert np.abs(second).max() == pytest.approx(1.0)

@@ -37,9 +37,7 @@ def assert_as_oracle(outcome: QueryOutcome, ranked: dict[int, list[bool]]) -> No
 
 @settings(max_examples=60, deadline=None)
 @given(labelled_sets(), st.integers(1, 30), st.integers(1, 30))
-def test_leave_one_out_equals_the_oracle_whatever_the_chunks(
-    data: Set, query_chunk: int, gallery_chunk: int
-) -> None:
+def test_leave_one_out_equals_the_oracle_whatever_the_chunks(data: Set, query_chunk: int, gallery_chunk: int) -> None:
     vectors, labels = data
     ranked = oracle.ranked_relevance(vectors, labels)
     if not ranked:
@@ -52,9 +50,7 @@ def test_leave_one_out_equals_the_oracle_whatever_the_chunks(
 
 @settings(max_examples=60, deadline=None)
 @given(labelled_sets(shared=True), labelled_sets(shared=True), st.integers(1, 30), st.integers(1, 30))
-def test_a_separate_gallery_equals_the_oracle(
-    queries: Set, gallery: Set, query_chunk: int, gallery_chunk: int
-) -> None:
+def test_a_separate_gallery_equals_the_oracle(queries: Set, gallery: Set, query_chunk: int, gallery_chunk: int) -> None:
     ranked = oracle.ranked_relevance(*queries, *gallery)
     arguments = {"gallery_vectors": gallery[0], "gallery_labels": gallery[1]}
     if not ranked:
@@ -111,9 +107,7 @@ def sphere(
     rng: np.random.Generator, products: int, images: int, size: int, spread: float
 ) -> tuple[np.ndarray, np.ndarray]:
     labels = np.repeat(np.arange(products), images)
-    vectors = rng.standard_normal((products, size))[labels] + spread * rng.standard_normal(
-        (len(labels), size)
-    )
+    vectors = rng.standard_normal((products, size))[labels] + spread * rng.standard_normal((len(labels), size))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors.astype(np.float32), labels
 
@@ -237,18 +231,8 @@ LABELS = ["a", "a", "b", "b"]
         (GOOD, ["a", 1, "b", 2], {}, r"all names or all integer codes.*got 1"),
         (GOOD, [0.5, 0.5, 1.0, 1.0], {}, r"all names or all integer codes"),
         (GOOD, LABELS, {"gallery_vectors": GOOD}, r"must come together"),
-        (
-            GOOD,
-            LABELS,
-            {"gallery_vectors": np.eye(3), "gallery_labels": [1, 2, 3]},
-            r"must have 4 columns.*got 3",
-        ),
-        (
-            GOOD,
-            LABELS,
-            {"gallery_vectors": GOOD, "gallery_labels": ["a"]},
-            r"gallery_labels must have one entry",
-        ),
+        (GOOD, LABELS, {"gallery_vectors": np.eye(3), "gallery_labels": [1, 2, 3]}, r"must have 4 columns.*got 3"),
+        (GOOD, LABELS, {"gallery_vectors": GOOD, "gallery_labels": ["a"]}, r"gallery_labels must have one entry"),
         (GOOD, LABELS, {"gallery_vectors": GOOD, "gallery_labels": ["c"] * 4}, r"share at least one product"),
         (
             GOOD,

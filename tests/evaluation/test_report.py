@@ -323,7 +323,5 @@ def test_the_numbers_of_separation_are_over_the_same_images(shop, tmp_path):
 
 
 def test_targets_that_do_not_fit_are_refused(shop, tmp_path):
-    with pytest.raises(
-        BadInputError, match="targets must be finite, \\(N, D\\), one for each of the catalogue's 21"
-    ):
+    with pytest.raises(BadInputError, match="targets must be finite, \\(N, D\\), one for each of the catalogue's 21"):
         write_report(tmp_path / "report.html", results([]), shop, vectors_for(shop), targets=np.zeros((3, 4)))

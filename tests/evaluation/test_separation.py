@@ -16,8 +16,7 @@ def unit(vectors):
 def drawn(seed, sizes=(12, 7, 20), dimensions=6):
     rng = np.random.default_rng(seed)
     vectors = unit(
-        rng.normal(size=(sum(sizes), dimensions))
-        + np.repeat(rng.normal(size=(len(sizes), dimensions)), sizes, 0)
+        rng.normal(size=(sum(sizes), dimensions)) + np.repeat(rng.normal(size=(len(sizes), dimensions)), sizes, 0)
     )
     names = [f"v{code}" for code in np.repeat(np.arange(len(sizes)), sizes)]
     order = rng.permutation(len(names))
@@ -45,13 +44,9 @@ def test_energy_equals_the_oracle(sizes, k):
     found = separation(vectors, verticals, directions=k)
     names = [one.vertical for one in found.verticals]
     for one in found.verticals:
-        assert one.own_energy == pytest.approx(
-            oracle.energy(vectors, verticals, one.vertical, one.vertical, k)
-        )
+        assert one.own_energy == pytest.approx(oracle.energy(vectors, verticals, one.vertical, one.vertical, k))
         if k <= min(sizes):
-            others = [
-                oracle.energy(vectors, verticals, one.vertical, w, k) for w in names if w != one.vertical
-            ]
+            others = [oracle.energy(vectors, verticals, one.vertical, w, k) for w in names if w != one.vertical]
             assert one.other_energy == pytest.approx(np.mean(others), rel=1e-5)
     assert found.own_energy == pytest.approx(np.mean([one.own_energy for one in found.verticals]))
 
@@ -85,9 +80,7 @@ def test_islands_in_subspaces_of_their_own_are_separate():
     rng = np.random.default_rng(0)
     blocks = np.zeros((60, 12), np.float32)
     for vertical in range(3):
-        blocks[20 * vertical : 20 * vertical + 20, 4 * vertical : 4 * vertical + 4] = (
-            rng.normal(size=(20, 4)) + 2
-        )
+        blocks[20 * vertical : 20 * vertical + 20, 4 * vertical : 4 * vertical + 4] = rng.normal(size=(20, 4)) + 2
     found = separation(unit(blocks), ["a"] * 20 + ["b"] * 20 + ["c"] * 20, directions=4)
     assert found.purity == 1.0
     assert found.purity_by_chance == pytest.approx(3 * 20 * 19 / (60 * 59))
@@ -98,9 +91,7 @@ def test_islands_in_subspaces_of_their_own_are_separate():
 def test_shuffled_verticals_give_what_chance_gives():
     rng = np.random.default_rng(1)
     vectors = unit(rng.normal(size=(3000, 16)))
-    found = separation(
-        vectors, rng.choice(["a", "b", "c"], size=3000, p=[0.6, 0.3, 0.1]).tolist(), directions=4
-    )
+    found = separation(vectors, rng.choice(["a", "b", "c"], size=3000, p=[0.6, 0.3, 0.1]).tolist(), directions=4)
     assert found.purity == pytest.approx(found.purity_by_chance, abs=0.03)
     assert found.purity_by_chance == pytest.approx(0.46, abs=0.02)
     assert found.overlap > 0.7
@@ -125,17 +116,14 @@ def test_directions_without_energy_do_not_count():
 
 
 @pytest.mark.parametrize(
-    ("verticals", "purity", "other"),
-    [(["a"], None, False), (["a", "a"], 1.0, False), (["a", "b"], 0.0, True)],
+    ("verticals", "purity", "other"), [(["a"], None, False), (["a", "a"], 1.0, False), (["a", "b"], 0.0, True)]
 )
 def test_few_images(verticals, purity, other):
     found = separation(np.eye(3, dtype=np.float32)[: len(verticals)], verticals)
     assert found.purity == purity
     assert (found.other_energy is not None) == other
     assert Separation.from_dict(found.to_dict()) == found
-    assert [one.images for one in found.verticals] == [
-        verticals.count(name) for name in sorted(set(verticals))
-    ]
+    assert [one.images for one in found.verticals] == [verticals.count(name) for name in sorted(set(verticals))]
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,10 @@ def save(recipe: Recipe, folder: Path, *, seed: int = 0, size: int = 8) -> Embed
     return model
 
 
-def test_a_model_and_the_run_it_belongs_to_are_the_same(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_a_model_and_the_run_it_belongs_to_are_the_same(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     model = save(recipe, tmp_path / "shop" / "unified")
     expected = model.embed_catalogue(catalogue)
-    for place, title in (
-        (tmp_path / "shop" / "unified", "shop/unified"),
-        (tmp_path / "shop", "shop/unified"),
-    ):
+    for place, title in ((tmp_path / "shop" / "unified", "shop/unified"), (tmp_path / "shop", "shop/unified")):
         subject = embed_subject(place, catalogue, CPU)
         assert (subject.title, subject.routed) == (title, False)
         np.testing.assert_allclose(subject.vectors, expected, atol=1e-6)

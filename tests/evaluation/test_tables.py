@@ -11,9 +11,7 @@ def rows_of(*rows):
 
 
 def test_comparison_has_every_figure_and_marks_the_best_that_competes():
-    rows = rows_of(
-        row("base", 0.3, {"a": 0.4}), row("specialists", 0.9, {"a": 0.6}), row("unified", 0.5, {"a": 0.5})
-    )
+    rows = rows_of(row("base", 0.3, {"a": 0.4}), row("specialists", 0.9, {"a": 0.6}), row("unified", 0.5, {"a": 0.5}))
     table = comparison_table(rows)
     assert table.columns == ("R@1", "R@2", "R@4", "R@8", "MAP@R", "NMI", "Mean within R@1")
     best = [[cell.best for cell in line.cells] for line in table.lines]
@@ -50,9 +48,7 @@ def test_missing_rows_and_null_figures():
     assert len(vertical_table(rows_of(*full_comparison())).lines) == 2
 
 
-@pytest.mark.parametrize(
-    "content", [{}, {"rows": [{}]}, {"rows": [{"key": "a", "evaluation": None}]}, {"rows": ["a"]}]
-)
+@pytest.mark.parametrize("content", [{}, {"rows": [{}]}, {"rows": [{"key": "a", "evaluation": None}]}, {"rows": ["a"]}])
 def test_what_is_no_evaluation_is_refused(content):
     with pytest.raises(BadInputError, match=r"not the content of an evaluation\.json"):
         read_rows(content)

@@ -28,14 +28,7 @@ def linked(tmp_path):
             image.paste((0, 0, 255), (30, 0, 60, 60))
         image.save(tmp_path / f"{name}.png")
         rows.append(
-            SourceRow(
-                origin=name,
-                id=name,
-                vertical="v",
-                path=tmp_path / f"{name}.png",
-                product="p",
-                box_xyxy_px=box,
-            )
+            SourceRow(origin=name, id=name, vertical="v", path=tmp_path / f"{name}.png", product="p", box_xyxy_px=box)
         )
     build_catalogue(rows, tmp_path / "catalogue", link=True, background_rgb=(0, 255, 0), workers=1)
     (tmp_path / "c.png").unlink()

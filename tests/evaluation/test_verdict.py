@@ -39,10 +39,7 @@ def test_joint_models_are_named_each():
         row("unified", 0.5, {"a": 0.5}),
     )
     assert found.findings[0].tone == "bad"
-    assert (
-        "+10.0 against Joint triplet (40.0%) and \N{MINUS SIGN}0.5 against Joint Proxy-NCA"
-        in found.findings[0].text
-    )
+    assert "+10.0 against Joint triplet (40.0%) and \N{MINUS SIGN}0.5 against Joint Proxy-NCA" in found.findings[0].text
     assert "Overlapping intervals" in found.findings[0].text
 
 
@@ -84,16 +81,8 @@ def test_the_whole_comparison():
 @pytest.mark.parametrize(
     ("pair", "tone", "text"),
     [
-        (
-            (0.155, "better"),
-            "good",
-            "+15.5 (+13.5 to +17.5) points against the untrained base network (40.0%).",
-        ),
-        (
-            (0.015, "same"),
-            "even",
-            f"+1.5 ({MINUS}0.5 to +3.5) points against the untrained base network (40.0%).",
-        ),
+        ((0.155, "better"), "good", "+15.5 (+13.5 to +17.5) points against the untrained base network (40.0%)."),
+        ((0.015, "same"), "even", f"+1.5 ({MINUS}0.5 to +3.5) points against the untrained base network (40.0%)."),
         ((-0.05, "worse"), "bad", f"{MINUS}5.0 ({MINUS}7.0 to {MINUS}3.0) points against"),
     ],
 )
@@ -143,9 +132,7 @@ def test_specialists_compared_in_pairs(b, c, tone, text):
     found = decisions.comparison((-0.1, "worse"), a=(0.05, "better"), b=b, c=c)
     verticals = dict.fromkeys("abc", 0.5)
     pairs = [decisions.paired("specialists", found)]
-    finding = said(
-        row("specialists", 0.6, verticals), row("unified", 0.5, verticals), comparisons=pairs
-    ).findings[0]
+    finding = said(row("specialists", 0.6, verticals), row("unified", 0.5, verticals), comparisons=pairs).findings[0]
     assert finding.tone == tone
     assert text in finding.text
 
@@ -159,10 +146,6 @@ def test_one_specialist_compared_in_a_pair():
 
 
 def test_pairs_that_judge_another_model_do_not_count():
-    pairs = [
-        decisions.paired(
-            "base", decisions.comparison((0.3, "better"), a=(0.3, "better")), second="joint_triplet"
-        )
-    ]
+    pairs = [decisions.paired("base", decisions.comparison((0.3, "better"), a=(0.3, "better")), second="joint_triplet")]
     found = said(row("base", 0.49, {"a": 0.3}), row("unified", 0.5, {"a": 0.5}), comparisons=pairs)
     assert "overlap" in found.findings[0].text

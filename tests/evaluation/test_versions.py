@@ -62,17 +62,12 @@ def test_outcomes_equal_the_oracle(seed: int) -> None:
         ranked = oracle.ranked_relevance(queries[rows], here, stored[rows])
         assert outcome is not None
         assert outcome.rows.tolist() == [rows[place] for place in ranked]
-        assert outcome.rank_of_first_hit.tolist() == [
-            oracle.rank_of_first_hit(one) for one in ranked.values()
-        ]
+        assert outcome.rank_of_first_hit.tolist() == [oracle.rank_of_first_hit(one) for one in ranked.values()]
 
 
 def test_one_version_is_plain_leave_one_out() -> None:
     vectors, products, verticals = shop(1)
-    one, other = (
-        version_outcomes(vectors, vectors, products, verticals),
-        query_outcomes(vectors, products, verticals),
-    )
+    one, other = (version_outcomes(vectors, vectors, products, verticals), query_outcomes(vectors, products, verticals))
     assert (one.merged.rank_of_first_hit == other.merged.rank_of_first_hit).all()
 
 
@@ -158,21 +153,13 @@ def test_as_json_and_back_and_as_a_table() -> None:
     found = figures(stored, shaken(stored, 0.2))
     assert GrowthFigures.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     text = table_text(growth_table(found))
-    for words in (
-        "growing by hats, val split",
-        "bags",
-        "tops",
-        "anew",
-        "hats, specialist before",
-    ):
+    for words in ("growing by hats, val split", "bags", "tops", "anew", "hats, specialist before"):
         assert words in text
 
 
 def test_verticals_without_queries_are_named() -> None:
     vectors, products, verticals = shop(0)
-    without = [
-        None if vertical != "bags" else product for product, vertical in zip(products, verticals, strict=True)
-    ]
+    without = [None if vertical != "bags" else product for product, vertical in zip(products, verticals, strict=True)]
     found = growth_figures(
         *("test", "hats"),
         stored=vectors,
@@ -191,8 +178,7 @@ def test_verticals_without_queries_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "message"),
-    [(np.eye(6), "one entry for each of the 72"), (np.ones((72, 3)), "must have 6 columns")],
+    ("stored", "message"), [(np.eye(6), "one entry for each of the 72"), (np.ones((72, 3)), "must have 6 columns")]
 )
 def test_vectors_that_do_not_fit(stored: np.ndarray, message: str) -> None:
     vectors, products, verticals = shop(0)

@@ -15,8 +15,6 @@ def targets(labels: Tensor) -> Tensor:
 
 CASES = {
     "target-l2": Case(
-        TargetL2Loss,
-        lambda x, y: target_l2_loss(x, targets(y)),
-        lambda x, y: oracles.target_l2(x, targets(y)),
-    ),
+        TargetL2Loss, lambda x, y: target_l2_loss(x, targets(y)), lambda x, y: oracles.target_l2(x, targets(y))
+    )
 }

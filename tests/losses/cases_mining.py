@@ -17,8 +17,6 @@ CASES = {
         lambda x, y: oracles.triplet_margin(x, y, 0.5, None),
     ),
     "mined-hard": Case(
-        MinedLoss,
-        MinedLoss(TripletMarginLoss(0.5), HardMiner()),
-        lambda x, y: mining.hardest_loss(x, y, 0.5),
+        MinedLoss, MinedLoss(TripletMarginLoss(0.5), HardMiner()), lambda x, y: mining.hardest_loss(x, y, 0.5)
     ),
 }

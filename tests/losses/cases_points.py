@@ -18,9 +18,7 @@ def verticals(labels: Tensor) -> Tensor:
 
 
 CASES = {
-    "triplet": Case(
-        TripletMarginLoss, TripletMarginLoss(0.5), lambda x, y: oracles.triplet_margin(x, y, 0.5)
-    ),
+    "triplet": Case(TripletMarginLoss, TripletMarginLoss(0.5), lambda x, y: oracles.triplet_margin(x, y, 0.5)),
     "triplet-verticals": Case(
         TripletMarginLoss,
         lambda x, y: TripletMarginLoss(0.5)(x, y, verticals=verticals(y)),
@@ -44,28 +42,18 @@ CASES = {
     "nca-softmax": Case(NCALoss, NCALoss(4.0), lambda x, y: oracles.nca(x, y, 4.0, "softmax")),
     "nca-paper": Case(NCALoss, NCALoss(4.0, form="paper"), lambda x, y: oracles.nca(x, y, 4.0, "paper")),
     "lifted-structure": Case(
-        LiftedStructureLoss,
-        LiftedStructureLoss(),
-        lambda x, y: oracles.lifted_structure(x, y, 1.0, 0.0, 16.0),
+        LiftedStructureLoss, LiftedStructureLoss(), lambda x, y: oracles.lifted_structure(x, y, 1.0, 0.0, 16.0)
     ),
     "lifted-structure-paper": Case(
         LiftedStructureLoss,
         LiftedStructureLoss(0.5, 0.25, scale=1.0),
         lambda x, y: oracles.lifted_structure(x, y, 0.5, 0.25, 1.0),
     ),
-    "n-pairs": Case(
-        NPairsLoss,
-        NPairsLoss(l2_reg_weight=0.1),
-        lambda x, y: oracles.n_pairs(x, y, 0.1, "all", 8.0),
-    ),
+    "n-pairs": Case(NPairsLoss, NPairsLoss(l2_reg_weight=0.1), lambda x, y: oracles.n_pairs(x, y, 0.1, "all", 8.0)),
     "structured-clustering": Case(
-        StructuredClusteringLoss,
-        StructuredClusteringLoss(),
-        lambda x, y: oracles.structured_clustering(x, y, 1.0),
+        StructuredClusteringLoss, StructuredClusteringLoss(), lambda x, y: oracles.structured_clustering(x, y, 1.0)
     ),
     "structured-clustering-small-gamma": Case(
-        StructuredClusteringLoss,
-        StructuredClusteringLoss(0.1),
-        lambda x, y: oracles.structured_clustering(x, y, 0.1),
+        StructuredClusteringLoss, StructuredClusteringLoss(0.1), lambda x, y: oracles.structured_clustering(x, y, 0.1)
     ),
 }

@@ -41,9 +41,7 @@ def triplet(table: Tensor, negatives: Negatives, chunk_rows: int | None = None) 
 def n_pairs(table: Tensor, chunk_rows: int | None = None) -> Case:
     return Case(
         ProxyNPairsLoss,
-        lambda x, y: proxy_n_pairs_loss(
-            x, bank(table), table[y], scale=1.5, l2_reg_weight=0.1, chunk_rows=chunk_rows
-        ),
+        lambda x, y: proxy_n_pairs_loss(x, bank(table), table[y], scale=1.5, l2_reg_weight=0.1, chunk_rows=chunk_rows),
         lambda x, y: oracles.proxy_n_pairs(x, bank(table), own(table, y), 1.5, 0.1),
     )
 

@@ -40,9 +40,7 @@ def test_any_relation_equals_the_oracle(
     for naive in (False, True):
         x, p = normal(4, seed=seed).requires_grad_(), normal(proxies, seed=seed + 1).requires_grad_()
         if naive:
-            value = oracles.dynamic_proxy_nca(
-                x, p, assigned.tolist(), kind == 0, kind == 1, scale, form, negatives
-            )
+            value = oracles.dynamic_proxy_nca(x, p, assigned.tolist(), kind == 0, kind == 1, scale, form, negatives)
         else:
             options = {"form": form, "negatives": negatives}
             value = dynamic_proxy_nca_loss(
@@ -87,14 +85,7 @@ def test_a_kept_assignment_is_used_and_gaps_are_filled_with_the_nearest() -> Non
     other = (nearest + 1) % 6
     same = labels[:, None] == labels
     wanted = oracles.dynamic_proxy_nca(
-        x,
-        loss.bank.proxies,
-        other.tolist(),
-        same & ~torch.eye(12, dtype=torch.bool),
-        ~same,
-        9.0,
-        "softmax",
-        "batch",
+        x, loss.bank.proxies, other.tolist(), same & ~torch.eye(12, dtype=torch.bool), ~same, 9.0, "softmax", "batch"
     )
     assert loss(x, labels, other).item() == pytest.approx(wanted.item(), rel=1e-5)
 

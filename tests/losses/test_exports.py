@@ -15,9 +15,7 @@ from torch import nn
 from univert import losses
 
 PAGES = Path(__file__).parents[2] / "docs" / "losses"
-MODULES = [
-    importlib.import_module(info.name) for info in pkgutil.walk_packages(losses.__path__, "univert.losses.")
-]
+MODULES = [importlib.import_module(info.name) for info in pkgutil.walk_packages(losses.__path__, "univert.losses.")]
 FOUND = {
     name: item
     for module in MODULES
@@ -76,7 +74,4 @@ def test_the_page_of_a_loss_has_an_example_and_is_in_the_overview(loss: type[nn.
 
 
 def test_every_page_belongs_to_a_loss() -> None:
-    assert {page.name for page in PAGES.glob("*.md")} == {
-        "README.md",
-        *(page_of(f).name for f in FOUND.values()),
-    }
+    assert {page.name for page in PAGES.glob("*.md")} == {"README.md", *(page_of(f).name for f in FOUND.values())}

@@ -43,10 +43,7 @@ def test_value_and_gradients_equal_float64(loss: str, dtype: torch.dtype) -> Non
     wanted = exact(wanted_rows, wanted_proxies, labels)
     wanted.backward()
     assert value.item() == pytest.approx(wanted.item(), rel=1e-2)
-    for found, expected in (
-        (given.grad, wanted_rows.grad),
-        (module.bank.proxies.grad, wanted_proxies.grad),
-    ):
+    for found, expected in ((given.grad, wanted_rows.grad), (module.bank.proxies.grad, wanted_proxies.grad)):
         assert found is not None
         assert expected is not None
         assert (found.double() - expected).norm() < 1e-2 * expected.norm()

@@ -35,10 +35,7 @@ def test_any_batch_equals_the_oracle(
     wanted = oracles.lifted_structure(x, y, neg_margin, pos_margin, scale)
     assert loss(x, y).item() == pytest.approx(wanted.item(), rel=1e-4, abs=1e-5)
     assert_same_gradients(
-        lambda x: loss(x, y),
-        lambda x: oracles.lifted_structure(x, y, neg_margin, pos_margin, scale),
-        x,
-        tolerance=1e-3,
+        lambda x: loss(x, y), lambda x: oracles.lifted_structure(x, y, neg_margin, pos_margin, scale), x, tolerance=1e-3
     )
 
 

@@ -51,12 +51,7 @@ def found(triplets: Triplets) -> set[oracle.Triple]:
     return set(rows)
 
 
-batches = given(
-    rows=st.integers(1, 16),
-    size=st.integers(2, 8),
-    products=st.integers(1, 6),
-    seed=st.integers(0, 10**6),
-)
+batches = given(rows=st.integers(1, 16), size=st.integers(2, 8), products=st.integers(1, 6), seed=st.integers(0, 10**6))
 
 
 @batches
@@ -64,12 +59,7 @@ batches = given(
 @pytest.mark.parametrize("distance", ["squared", "plain"])
 @pytest.mark.parametrize("per_pair", [1, 3, None])
 def test_semi_hard_equals_the_loop_over_all_triples(
-    per_pair: int | None,
-    distance: Literal["squared", "plain"],
-    rows: int,
-    size: int,
-    products: int,
-    seed: int,
+    per_pair: int | None, distance: Literal["squared", "plain"], rows: int, size: int, products: int, seed: int
 ) -> None:
     embeddings, labels = batch(rows, size, products, seed)
     miner = SemiHardMiner(0.3, negatives_per_pair=per_pair, distance=distance)
@@ -86,9 +76,7 @@ def test_hard_equals_the_loop_over_all_triples(rows: int, size: int, products: i
 
 @batches
 @settings(max_examples=25, deadline=None)
-def test_distance_weighted_gives_each_pair_one_negative(
-    rows: int, size: int, products: int, seed: int
-) -> None:
+def test_distance_weighted_gives_each_pair_one_negative(rows: int, size: int, products: int, seed: int) -> None:
     embeddings, labels = batch(rows, size, products, seed)
     triplets = found(DistanceWeightedMiner()(embeddings, labels))
     every = set(oracle.triples(labels))
@@ -236,9 +224,7 @@ def test_batches_without_triplets_give_none(make: Callable[[], Miner], rows: int
 
 @every_miner
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_and_autocast_are_computed_in_float32(
-    make: Callable[[], Miner], dtype: torch.dtype
-) -> None:
+def test_half_precision_and_autocast_are_computed_in_float32(make: Callable[[], Miner], dtype: torch.dtype) -> None:
     embeddings, labels = batch(24, 6, 4, 8)
     embeddings = embeddings.to(dtype)
     with torch.random.fork_rng():

@@ -55,14 +55,9 @@ SWITCHES = {
         "LiftedStructureLoss", {"neg_margin": 0.7, "pos_margin": 0.2}, only_ours={"scale": 1.0}
     ),
     "NPairsLoss": Switch("NPairsLoss", only_ours={"pairs": "one", "scale": 1.0}),
-    "TripletMarginLoss": Switch(
-        "TripletMarginLoss", {"margin": 0.3}, only_ours={"mining": "all", "distance": "plain"}
-    ),
+    "TripletMarginLoss": Switch("TripletMarginLoss", {"margin": 0.3}, only_ours={"mining": "all", "distance": "plain"}),
     "TripletMarginLoss, squared": Switch(
-        "TripletMarginLoss",
-        {"margin": 0.3},
-        only_ours={"mining": "all"},
-        only_theirs={"distance": LpDistance(power=2)},
+        "TripletMarginLoss", {"margin": 0.3}, only_ours={"mining": "all"}, only_theirs={"distance": LpDistance(power=2)}
     ),
     "ProxyNCALoss": Switch("ProxyNCALoss", SHAPE, SCALE, SCALE, proxies="proxies"),
     "ProxyAnchorLoss": Switch("ProxyAnchorLoss", {**SHAPE, "margin": 0.2, "alpha": 16}, proxies="proxies"),
@@ -99,15 +94,11 @@ def test_value_and_gradients_are_theirs(switch: Switch, by_name: bool, seed: int
     x, y = batch(seed)
     torch.testing.assert_close(one(x, y), other(x, y), rtol=1e-4, atol=1e-5)
     # a tangent on the sphere: theirs normalises inside and so has no gradient along the row
-    found, wanted = (
-        _along_the_sphere(x, *gradients(lambda x, loss=loss: loss(x, y), x)) for loss in (one, other)
-    )
+    found, wanted = (_along_the_sphere(x, *gradients(lambda x, loss=loss: loss(x, y), x)) for loss in (one, other))
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "switch", [s for s in SWITCHES.values() if s.proxies], ids=lambda switch: switch.name
-)
+@pytest.mark.parametrize("switch", [s for s in SWITCHES.values() if s.proxies], ids=lambda switch: switch.name)
 @pytest.mark.parametrize("length", [0.01, 100.0])
 def test_losses_with_proxies_normalise_as_theirs(switch: Switch, length: float) -> None:
     one, other = switch.pair()
@@ -128,9 +119,7 @@ def test_keyword_arguments_have_their_order_and_names(switch: Switch) -> None:
 
 
 def defaults(make: Callable[..., Any]) -> dict[str, Any]:
-    return {
-        name: p.default for name, p in inspect.signature(make).parameters.items() if p.default is not p.empty
-    }
+    return {name: p.default for name, p in inspect.signature(make).parameters.items() if p.default is not p.empty}
 
 
 def test_defaults_differ_only_where_the_documentation_says_so() -> None:
@@ -160,9 +149,7 @@ def test_their_triplets_can_be_handed_over() -> None:
     torch.testing.assert_close(one(x, y, triplets), theirs.TripletMarginLoss(0.2)(x, y, triplets))
 
 
-@pytest.mark.parametrize(
-    "switch", [s for s in SWITCHES.values() if not s.proxies], ids=lambda switch: switch.name
-)
+@pytest.mark.parametrize("switch", [s for s in SWITCHES.values() if not s.proxies], ids=lambda switch: switch.name)
 def test_losses_on_images_alone_want_unit_rows_where_theirs_make_them(switch: Switch) -> None:
     one, other = switch.pair()
     x, y = batch(0)

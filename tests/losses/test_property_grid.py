@@ -54,14 +54,9 @@ def test_every_loss_is_in_the_grid() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_value_and_gradient_equal_the_oracle(case: Case, seed: int) -> None:
     embeddings, labels = batch(seed=seed)
-    assert case.loss(embeddings, labels).item() == pytest.approx(
-        case.oracle(embeddings, labels).item(), rel=1e-5
-    )
+    assert case.loss(embeddings, labels).item() == pytest.approx(case.oracle(embeddings, labels).item(), rel=1e-5)
     torch.testing.assert_close(
-        gradient(case.loss, embeddings, labels),
-        gradient(case.oracle, embeddings, labels),
-        rtol=1e-4,
-        atol=1e-5,
+        gradient(case.loss, embeddings, labels), gradient(case.oracle, embeddings, labels), rtol=1e-4, atol=1e-5
     )
 
 

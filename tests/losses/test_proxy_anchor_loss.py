@@ -36,12 +36,7 @@ def test_gradients_of_embeddings_and_proxies(table: Tensor, chunk_rows: int | No
 
 
 @settings(deadline=None, max_examples=50)
-@given(
-    seed=st.integers(0, 10_000),
-    alpha=st.floats(0.1, 1e4),
-    margin=st.floats(0, 1),
-    images=st.integers(1, 12),
-)
+@given(seed=st.integers(0, 10_000), alpha=st.floats(0.1, 1e4), margin=st.floats(0, 1), images=st.integers(1, 12))
 def test_equals_pytorch_metric_learning(seed: int, alpha: float, margin: float, images: int) -> None:
     from pytorch_metric_learning.losses import ProxyAnchorLoss as Theirs
 
@@ -116,10 +111,7 @@ def test_compiled_equals_eager(chunk_rows: int | None) -> None:
         (lambda: ProxyAnchorLoss(1, 4), "owns all 1"),
         (lambda: ProxyAnchorLoss(4, 4, assignment=StaticAssignment.several(3, 2)), "num_classes = 4"),
         (lambda: ProxyAnchorLoss(4, 4)(torch.ones(1, 4), torch.tensor([4])), "labels"),
-        (
-            lambda: proxy_anchor_loss(torch.ones(1, 4), torch.ones(1, 4), torch.tensor([0])),
-            "at least 2 proxies",
-        ),
+        (lambda: proxy_anchor_loss(torch.ones(1, 4), torch.ones(1, 4), torch.tensor([0])), "at least 2 proxies"),
     ],
 )
 def test_errors(make: Callable[[], object], message: str) -> None:

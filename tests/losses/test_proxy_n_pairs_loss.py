@@ -57,11 +57,7 @@ def test_n_pairs_of_pytorch_metric_learning_with_proxies_as_positives() -> None:
 
     x = torch.randn(PRODUCTS, SIZE, generator=torch.Generator().manual_seed(1))
     both, labels = torch.cat([x, proxies()]), torch.arange(PRODUCTS).repeat(2)
-    pairs = (
-        torch.arange(PRODUCTS),
-        torch.arange(PRODUCTS) + PRODUCTS,
-        *[torch.empty(0, dtype=torch.long)] * 2,
-    )
+    pairs = (torch.arange(PRODUCTS), torch.arange(PRODUCTS) + PRODUCTS, *[torch.empty(0, dtype=torch.long)] * 2)
     theirs = NPairsLoss(distance=DotProductSimilarity(normalize_embeddings=False))
     wanted = theirs(both, labels, indices_tuple=pairs)
     torch.testing.assert_close(proxy_n_pairs_loss(x, proxies(), labels[:PRODUCTS], scale=1.0), wanted)

@@ -64,9 +64,7 @@ def test_value_and_gradients_equal_the_oracle(options: dict[str, Any], device: s
 
         def loss(x: Tensor, p: Tensor, table: Tensor = table, chunk_rows: int | None = chunk_rows) -> Tensor:
             assigned = table[labels].to(device)
-            value = proxy_nca_loss(
-                x.to(device), p.to(device), assigned, scale=scale, chunk_rows=chunk_rows, **options
-            )
+            value = proxy_nca_loss(x.to(device), p.to(device), assigned, scale=scale, chunk_rows=chunk_rows, **options)
             return value.cpu()
 
         def oracle(x: Tensor, p: Tensor, table: Tensor = table) -> Tensor:
@@ -105,16 +103,12 @@ def test_proxies_too_large_to_copy_give_the_same(
     seed=st.integers(0, 99),
 )
 @settings(max_examples=40, deadline=None)
-def test_any_sizes_and_chunks(
-    rows: int, proxies: int, chunk_rows: int, scale: float, form: str, seed: int
-) -> None:
+def test_any_sizes_and_chunks(rows: int, proxies: int, chunk_rows: int, scale: float, form: str, seed: int) -> None:
     x, p, labels = drawn(rows, proxies, 3, seed)
     mine = labels[:, None].tolist()
     options: Any = {"scale": scale, "form": form}
     closely(
-        proxy_nca_loss(x, p, labels, chunk_rows=chunk_rows, **options),
-        oracles.proxy_nca(x, p, mine, **options),
-        1e-4,
+        proxy_nca_loss(x, p, labels, chunk_rows=chunk_rows, **options), oracles.proxy_nca(x, p, mine, **options), 1e-4
     )
     assert_same_gradients(
         lambda x, p: proxy_nca_loss(x, p, labels, chunk_rows=chunk_rows, **options),
@@ -236,9 +230,7 @@ def test_module_uses_its_assignment() -> None:
     x, _, labels = drawn(9, 4, 5)
     assignment = StaticAssignment(SEVERAL, count=7)
     loss = ProxyNCALoss(4, 5, assignment=assignment, form="paper", pooling="nearest", seed=3)
-    wanted = oracles.proxy_nca(
-        x, loss.bank.proxies.detach(), own(SEVERAL, labels), form="paper", pooling="nearest"
-    )
+    wanted = oracles.proxy_nca(x, loss.bank.proxies.detach(), own(SEVERAL, labels), form="paper", pooling="nearest")
     closely(loss(x, labels), wanted)
 
 
@@ -313,9 +305,7 @@ def test_the_kernel_is_a_sound_operator(want: tuple[bool, bool]) -> None:
 def test_compiles_with_inductor() -> None:
     x, proxies, labels = drawn(9, 6, 3)
     compiled = torch.compile(proxy_nca_loss, fullgraph=True)
-    assert_same_gradients(
-        lambda x, p: compiled(x, p, labels), lambda x, p: proxy_nca_loss(x, p, labels), x, proxies
-    )
+    assert_same_gradients(lambda x, p: compiled(x, p, labels), lambda x, p: proxy_nca_loss(x, p, labels), x, proxies)
 
 
 def test_no_tensor_of_images_times_proxies_is_made() -> None:
@@ -389,13 +379,9 @@ def test_enough_negatives_are_the_whole_sum(form: Any, negatives: int) -> None:
     closely(loss(x, labels % 20), loss.eval()(x, labels % 20))
 
 
-@given(
-    count=st.integers(2, 300), negatives=st.integers(1, 40), rows=st.integers(0, 6), seed=st.integers(0, 99)
-)
+@given(count=st.integers(2, 300), negatives=st.integers(1, 40), rows=st.integers(0, 6), seed=st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
-def test_samples_hold_each_proxy_once_and_the_own_ones(
-    count: int, negatives: int, rows: int, seed: int
-) -> None:
+def test_samples_hold_each_proxy_once_and_the_own_ones(count: int, negatives: int, rows: int, seed: int) -> None:
     torch.manual_seed(seed)
     own_BM = torch.randint(count, (rows, 2))
     sampled, position, log_weights = sample_proxies(own_BM, count, negatives)
@@ -461,9 +447,7 @@ def test_sampled_steps_with_an_empty_batch() -> None:
         (lambda: NormalizedSoftmaxLoss(4, 4, 0.0), "temperature .* must be positive"),
         (lambda: SoftmaxLoss(4, 4, label_smoothing=-1), "label_smoothing"),
         (
-            lambda: softmax_loss(
-                torch.ones(2, 3), torch.ones(4, 3), torch.tensor([0, 1]), bias=torch.ones(3)
-            ),
+            lambda: softmax_loss(torch.ones(2, 3), torch.ones(4, 3), torch.tensor([0, 1]), bias=torch.ones(3)),
             "bias must be a floating-point vector",
         ),
         (

@@ -28,14 +28,10 @@ def batch(size: int = 9, seed: int = 0) -> tuple[Tensor, Tensor]:
 @choices
 @pytest.mark.parametrize("table", TABLES.values(), ids=["one", "several", "shared", "repeated"])
 @pytest.mark.parametrize("chunk_rows", [None, 1, 4])
-def test_gradients_of_embeddings_and_proxies(
-    negatives: Negatives, table: Tensor, chunk_rows: int | None
-) -> None:
+def test_gradients_of_embeddings_and_proxies(negatives: Negatives, table: Tensor, chunk_rows: int | None) -> None:
     x, y = batch()
     assert_same_gradients(
-        lambda x, p: proxy_triplet_loss(
-            x, p, table[y], margin=0.5, negatives=negatives, chunk_rows=chunk_rows
-        ),
+        lambda x, p: proxy_triplet_loss(x, p, table[y], margin=0.5, negatives=negatives, chunk_rows=chunk_rows),
         lambda x, p: oracles.proxy_triplet(x, p, own(table, y), 0.5, negatives),
         x,
         bank(table),
@@ -49,12 +45,7 @@ def test_the_choices_of_negatives_on_a_line_of_distances() -> None:
     distances = 2 - 2 * angles.cos()
     hinges = distances[0] + 0.2 - distances[1:]
     assert (hinges > 0).tolist() == [True, True, False]
-    wanted = {
-        "active": hinges[:2].mean(),
-        "all": hinges[:2].sum() / 3,
-        "semi-hard": hinges[1],
-        "hardest": hinges[0],
-    }
+    wanted = {"active": hinges[:2].mean(), "all": hinges[:2].sum() / 3, "semi-hard": hinges[1], "hardest": hinges[0]}
     for negatives in get_args(Negatives):
         found = proxy_triplet_loss(x, rows, torch.tensor([0]), margin=0.2, negatives=negatives)
         torch.testing.assert_close(found, wanted[negatives])
@@ -163,10 +154,7 @@ def test_a_module_with_fewer_proxies_than_products_trains() -> None:
         (lambda: ProxyTripletLoss(4, 4)(torch.ones(2, 4), torch.tensor([0])), "each of the 2 images"),
         (lambda: proxy_triplet_loss(torch.ones(2, 4), torch.ones(3, 4), torch.tensor([0, 3])), "assigned"),
         (lambda: proxy_triplet_loss(torch.ones(2, 4), torch.ones(3, 4), torch.ones(2)), "assigned"),
-        (
-            lambda: proxy_triplet_loss(torch.ones(1, 4), torch.ones(1, 4), torch.tensor([0])),
-            "at least 2 proxies",
-        ),
+        (lambda: proxy_triplet_loss(torch.ones(1, 4), torch.ones(1, 4), torch.tensor([0])), "at least 2 proxies"),
     ],
 )
 def test_errors(make: Callable[[], object], message: str) -> None:

@@ -45,9 +45,7 @@ def test_gradients_of_embeddings_and_centers(per_product: int, tau: float, chunk
     margin=st.floats(0, 1),
     per_product=st.integers(2, 6),
 )
-def test_equals_pytorch_metric_learning(
-    seed: int, la: float, gamma: float, margin: float, per_product: int
-) -> None:
+def test_equals_pytorch_metric_learning(seed: int, la: float, gamma: float, margin: float, per_product: int) -> None:
     from pytorch_metric_learning.losses import SoftTripleLoss as Theirs
     from pytorch_metric_learning.regularizers import SparseCentersRegularizer
 
@@ -143,9 +141,7 @@ def test_an_assignment_can_order_the_centers_otherwise() -> None:
     x, y = batch()
     plain = SoftTripleLoss(PRODUCTS, SIZE, 2, seed=0)
     order = torch.randperm(2 * PRODUCTS, generator=torch.Generator().manual_seed(0))
-    shuffled = SoftTripleLoss(
-        PRODUCTS, SIZE, 2, assignment=StaticAssignment(order.view(PRODUCTS, 2), 2 * PRODUCTS)
-    )
+    shuffled = SoftTripleLoss(PRODUCTS, SIZE, 2, assignment=StaticAssignment(order.view(PRODUCTS, 2), 2 * PRODUCTS))
     shuffled.bank.proxies.data[order] = plain.bank.proxies.data
     torch.testing.assert_close(shuffled(x, y), plain(x, y))
 

@@ -26,9 +26,7 @@ def inputs(rows: int, others: int, seed: int = 0) -> tuple[Tensor, Tensor, Tenso
     return normal(rows, 4), labels, normal(rows), normal(others, 4), normal(others)
 
 
-@given(
-    rows=st.integers(0, 12), others=st.integers(1, 6), chunk_rows=st.integers(1, 13), seed=st.integers(0, 99)
-)
+@given(rows=st.integers(0, 12), others=st.integers(1, 6), chunk_rows=st.integers(1, 13), seed=st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_equals_the_sum_in_one_piece(rows: int, others: int, chunk_rows: int, seed: int) -> None:
     x, labels, weights, proxies, bias = inputs(rows, others, seed)
@@ -51,9 +49,7 @@ def test_gradients_of_some_inputs_alone(frozen: int) -> None:
     wanted = [tensor.requires_grad_(i != frozen) for i, tensor in enumerate(tensors) if i != frozen]
     value = streamed_sum(term, (x, labels, weights), (proxies, bias), chunk_rows=3)
     found = torch.autograd.grad(value, wanted)
-    for one, other in zip(
-        found, torch.autograd.grad(term(x, labels, weights, proxies, bias), wanted), strict=True
-    ):
+    for one, other in zip(found, torch.autograd.grad(term(x, labels, weights, proxies, bias), wanted), strict=True):
         torch.testing.assert_close(one, other)
     with torch.no_grad():
         alone = streamed_sum(term, (x, labels, weights), (proxies, bias), chunk_rows=3)

@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from tests.losses.watch import assert_same_gradients, gradients
 from tests.oracles import points as oracles
 from univert.core.errors import BadInputError
-from univert.losses.structured_clustering_loss import (
-    StructuredClusteringLoss,
-    structured_clustering_loss,
-)
+from univert.losses.structured_clustering_loss import StructuredClusteringLoss, structured_clustering_loss
 
 
 def batch(rows: int = 12, products: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -35,17 +32,13 @@ def search(x: Tensor, y: Tensor, gamma: float, max_swaps: int = -1) -> tuple[lis
     gamma=st.floats(0, 3),
     max_swaps=st.sampled_from([None, 0, 1]),
 )
-def test_any_batch_equals_the_oracle(
-    seed: int, rows: int, products: int, gamma: float, max_swaps: int | None
-) -> None:
+def test_any_batch_equals_the_oracle(seed: int, rows: int, products: int, gamma: float, max_swaps: int | None) -> None:
     x, y = batch(rows, products, seed)
     medoids = oracles.searched_medoids(x.double(), y.tolist(), gamma, max_swaps)
     loss = StructuredClusteringLoss(gamma, max_swaps=max_swaps)
     wanted = oracles.structured_clustering(x, y, gamma, medoids)
     assert loss(x, y).item() == pytest.approx(wanted.item(), rel=1e-4, abs=1e-5)
-    assert_same_gradients(
-        lambda x: loss(x, y), lambda x: oracles.structured_clustering(x, y, gamma, medoids), x
-    )
+    assert_same_gradients(lambda x: loss(x, y), lambda x: oracles.structured_clustering(x, y, gamma, medoids), x)
 
 
 @settings(max_examples=40)

@@ -128,10 +128,7 @@ def test_given_triplets_are_exactly_those_that_count(distance: Any) -> None:
     def naive(x: Tensor) -> Tensor:
         d = [
             [oracles.distance(x.double(), int(i), int(j), plain=distance == "plain") for i, j in pairs]
-            for pairs in (
-                zip(triplets[0], triplets[1], strict=True),
-                zip(triplets[0], triplets[2], strict=True),
-            )
+            for pairs in (zip(triplets[0], triplets[1], strict=True), zip(triplets[0], triplets[2], strict=True))
         ]
         losses = [(0.5 + p - n).clamp_min(0) for p, n in zip(*d, strict=True)]
         return torch.stack([one for one in losses if one > 0]).mean()

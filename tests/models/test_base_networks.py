@@ -52,9 +52,7 @@ def test_the_installed_weights_give_the_known_activations() -> None:
         pooled = network((photo("flower.jpg", 128) - 127) / 128).mean((2, 3))[0]
     assert pooled.shape == (1280,)
     strongest = {303: 5.7021, 1089: 4.8534, 1118: 4.8193, 486: 4.7582, 397: 4.7544}
-    assert {i: float(pooled[i]) for i in pooled.topk(5).indices.tolist()} == pytest.approx(
-        strongest, rel=1e-3
-    )
+    assert {i: float(pooled[i]) for i in pooled.topk(5).indices.tolist()} == pytest.approx(strongest, rel=1e-3)
     assert float(pooled.norm()) == pytest.approx(33.792, rel=1e-3)
 
 
@@ -105,9 +103,7 @@ def test_weights_are_stored_channels_last() -> None:
         assert all(value.is_contiguous(memory_format=torch.channels_last) for value in weights)
 
 
-def test_pretrained_weights_of_timm_come_as_safetensors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pretrained_weights_of_timm_come_as_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = timm.create_model("test_resnet", pretrained=False)
     safetensors.torch.save_file(source.state_dict(), tmp_path / "model.safetensors")
     asked: list[Any] = []

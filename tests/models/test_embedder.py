@@ -50,9 +50,7 @@ def test_features_and_project_make_up_forward(model: Embedder) -> None:
         assert features.shape == (3, model.feature_size)
         assert torch.equal(model(images), model.project(features))
         assert torch.allclose(model(images / 255), model(images), atol=1e-5)
-        mean, std = (
-            torch.tensor(values).view(1, 3, 1, 1) for values in (model.trunk.mean_rgb, model.trunk.std_rgb)
-        )
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (model.trunk.mean_rgb, model.trunk.std_rgb))
         by_hand = model.trunk((images / 255 - mean) / std).mean((2, 3))
     assert torch.allclose(features, by_hand, atol=1e-5)
 
@@ -104,9 +102,7 @@ WAYS: dict[str, Callable[[Image.Image, Path], Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_hand_over_an_image_gives_the_same_vector(
-    model: Embedder, way: str, tmp_path: Path
-) -> None:
+def test_every_way_to_hand_over_an_image_gives_the_same_vector(model: Embedder, way: str, tmp_path: Path) -> None:
     image = picture(1)
     expected = model.embed([image])
     given = WAYS[way](image, tmp_path)
@@ -294,10 +290,7 @@ def test_only_what_should_learn_does(trunk: Any, blocks: int) -> None:
         if isinstance(module, nn.BatchNorm2d):
             frozen = not module.weight.requires_grad
             assert module.training != frozen
-            assert (
-                torch.equal(before[f"trunk.{name}.running_mean"], after[f"trunk.{name}.running_mean"])
-                == frozen
-            )
+            assert torch.equal(before[f"trunk.{name}.running_mean"], after[f"trunk.{name}.running_mean"]) == frozen
     if trunk == "full":
         assert all(p.requires_grad for p in model.parameters())
 
@@ -330,12 +323,7 @@ def test_impossible_choices_are_refused() -> None:
 
 def test_images_and_weights_stay_channels_last(model: Embedder, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
-    models = (
-        model,
-        copy.deepcopy(model),
-        Embedder.from_pretrained(tmp_path / "model"),
-        Embedder(tiny()).double(),
-    )
+    models = (model, copy.deepcopy(model), Embedder.from_pretrained(tmp_path / "model"), Embedder(tiny()).double())
     for candidate in models:
         weights = [value for value in candidate.parameters() if value.ndim == 4]
         assert all(value.is_contiguous(memory_format=torch.channels_last) for value in weights)
@@ -348,9 +336,7 @@ def _flow_is_channels_last(model: Embedder) -> list[bool]:
     def look(_: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
         seen.extend(value.is_contiguous(memory_format=torch.channels_last) for value in (inputs[0], output))
 
-    hooks = [
-        module.register_forward_hook(look) for module in model.modules() if isinstance(module, nn.Conv2d)
-    ]
+    hooks = [module.register_forward_hook(look) for module in model.modules() if isinstance(module, nn.Conv2d)]
     with torch.inference_mode():
         model.features(torch.rand(2, 3, SIZE_PX, SIZE_PX).to(model.pixel_scale.dtype))
     for hook in hooks:

@@ -102,12 +102,9 @@ def published_network(stored: dict[str, Tensor], pixels_bgr: Tensor) -> Tensor:
 
     def convolution(name: str, maps: Tensor, stride: int = 1) -> Tensor:
         weight = stored[f"{name}.weight"]
-        maps = functional.conv2d(
-            maps, weight, stored[f"{name}.bias"], stride=stride, padding=weight.shape[-1] // 2
-        )
+        maps = functional.conv2d(maps, weight, stored[f"{name}.bias"], stride=stride, padding=weight.shape[-1] // 2)
         mean, variance, scale, shift = (
-            stored[f"{name}_bn.{part}"].view(-1, 1, 1)
-            for part in ("running_mean", "running_var", "weight", "bias")
+            stored[f"{name}_bn.{part}"].view(-1, 1, 1) for part in ("running_mean", "running_var", "weight", "bias")
         )
         return ((maps - mean) / (variance + 1e-5).sqrt() * scale + shift).relu()
 
@@ -224,9 +221,7 @@ def test_pretrained_without_weights_says_what_to_do(monkeypatch: pytest.MonkeyPa
         make_base_network("inception_v2", pretrained=True, image_size_px=227)
 
 
-def test_weights_that_do_not_fit(
-    published: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_do_not_fit(published: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "weights.safetensors"
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(file))
     with pytest.raises(BadInputError, match=r"weights\.safetensors: no such file; .* Convert"):

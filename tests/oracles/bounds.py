@@ -18,13 +18,7 @@ def d(x: Tensor, y: Tensor) -> float:
 
 def all_triplets(labels: list[int]) -> list[tuple[int, int, int]]:
     n = range(len(labels))
-    return [
-        (x, y, z)
-        for x in n
-        for y in n
-        for z in n
-        if x != y and labels[x] == labels[y] and labels[x] != labels[z]
-    ]
+    return [(x, y, z) for x in n for y in n for z in n if x != y and labels[x] == labels[y] and labels[x] != labels[z]]
 
 
 def nca(x: Tensor, y: Tensor, negatives: list[Tensor]) -> float:

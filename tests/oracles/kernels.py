@@ -38,9 +38,7 @@ def proxy_nca(
     return total / max(len(embeddings), 1)
 
 
-def normalized_softmax(
-    embeddings: Tensor, proxies: Tensor, own: list[list[int]], temperature: float = 0.05
-) -> Tensor:
+def normalized_softmax(embeddings: Tensor, proxies: Tensor, own: list[list[int]], temperature: float = 0.05) -> Tensor:
     total = embeddings.double().sum() * 0
     for x, mine in zip(embeddings.double(), own, strict=True):
         logits = torch.stack([(unit(x) * unit(p)).sum() / temperature for p in proxies.double()])
@@ -48,13 +46,9 @@ def normalized_softmax(
     return total / max(len(embeddings), 1)
 
 
-def softmax(
-    embeddings: Tensor, weights: Tensor, bias: Tensor, own: list[list[int]], smoothing: float = 0.0
-) -> Tensor:
+def softmax(embeddings: Tensor, weights: Tensor, bias: Tensor, own: list[list[int]], smoothing: float = 0.0) -> Tensor:
     total = embeddings.double().sum() * 0
     for x, mine in zip(embeddings.double(), own, strict=True):
-        logits = torch.stack(
-            [(x * w).sum() + b for w, b in zip(weights.double(), bias.double(), strict=True)]
-        )
+        logits = torch.stack([(x * w).sum() + b for w, b in zip(weights.double(), bias.double(), strict=True)])
         total = total + share(logits, mine, "softmax", "soft", smoothing)
     return total / max(len(embeddings), 1)

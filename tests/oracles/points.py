@@ -26,9 +26,7 @@ def positives(labels: Tensor, i: int) -> list[int]:
 
 def negatives(labels: Tensor, i: int, verticals: Tensor | None = None) -> list[int]:
     return [
-        j
-        for j in range(len(labels))
-        if labels[j] != labels[i] and (verticals is None or verticals[j] == verticals[i])
+        j for j in range(len(labels)) if labels[j] != labels[i] and (verticals is None or verticals[j] == verticals[i])
     ]
 
 
@@ -70,9 +68,7 @@ def nca(embeddings: Tensor, labels: Tensor, scale: float, form: str) -> Tensor:
     return torch.stack(losses).mean() if losses else x.sum() * 0
 
 
-def lifted_structure(
-    embeddings: Tensor, labels: Tensor, neg_margin: float, pos_margin: float, scale: float
-) -> Tensor:
+def lifted_structure(embeddings: Tensor, labels: Tensor, neg_margin: float, pos_margin: float, scale: float) -> Tensor:
     x = embeddings.double()
     total, pairs = x.sum() * 0, 0
     for i in range(len(x)):
@@ -140,9 +136,7 @@ def searched_medoids(x: Tensor, products: list[int], gamma: float, max_swaps: in
         scores = [medoids_score(x, products, medoids, gamma) * len(x) for medoids, _ in options]
         best = max(scores)
         equals = [
-            i
-            for i, score in zip(range(len(options)), scores, strict=True)
-            if score >= best - TIE * (1 + abs(best))
+            i for i, score in zip(range(len(options)), scores, strict=True) if score >= best - TIE * (1 + abs(best))
         ]
         chosen = min(equals, key=lambda i: spread[options[i][1]])
         return options[chosen][0], scores[chosen]

@@ -11,9 +11,7 @@ def unit(x: Tensor) -> Tensor:
     return x / length if length > 0 else x
 
 
-def proxy_triplet(
-    embeddings: Tensor, proxies: Tensor, own: list[list[int]], margin: float, negatives: str
-) -> Tensor:
+def proxy_triplet(embeddings: Tensor, proxies: Tensor, own: list[list[int]], margin: float, negatives: str) -> Tensor:
     total = embeddings.double().sum() * 0
     for x, mine in zip(embeddings.double(), own, strict=True):
         distances = [(unit(x) - unit(p)).square().sum() for p in proxies.double()]
@@ -44,9 +42,7 @@ def proxy_n_pairs(
     return total / max(len(embeddings), 1)
 
 
-def proxy_anchor(
-    embeddings: Tensor, proxies: Tensor, own: list[list[int]], margin: float, alpha: float
-) -> Tensor:
+def proxy_anchor(embeddings: Tensor, proxies: Tensor, own: list[list[int]], margin: float, alpha: float) -> Tensor:
     nothing = embeddings.double().sum() * 0
     pull, push, with_positives = nothing, nothing, 0
     for i, proxy in enumerate(proxies.double()):

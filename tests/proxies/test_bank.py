@@ -53,9 +53,7 @@ def test_empty_banks_are_refused(count: int, size: int) -> None:
         ProxyBank(count, size)
 
 
-def points(
-    products: int, per_product: int, *, size: int = 8, spread: float = 0.1
-) -> tuple[torch.Tensor, torch.Tensor]:
+def points(products: int, per_product: int, *, size: int = 8, spread: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     centres = torch.randn(products, size, generator=generator)
     labels = torch.arange(products).repeat_interleave(per_product)
@@ -77,14 +75,10 @@ def test_start_from_data_is_the_mean_direction_of_the_points_of_each_proxy() -> 
 def test_a_proxy_without_points_keeps_its_random_direction() -> None:
     embeddings, labels = points(4, 3)
     kept = labels != 2
-    bank = ProxyBank.from_embeddings(
-        embeddings[kept], labels[kept], StaticAssignment.one_per_product(4), seed=5
-    )
+    bank = ProxyBank.from_embeddings(embeddings[kept], labels[kept], StaticAssignment.one_per_product(4), seed=5)
     assert torch.equal(bank.proxies[2], ProxyBank(4, 8, seed=5).proxies[2])
     opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-    bank = ProxyBank.from_embeddings(
-        opposite, torch.zeros(2, dtype=torch.long), StaticAssignment.one_per_product(1)
-    )
+    bank = ProxyBank.from_embeddings(opposite, torch.zeros(2, dtype=torch.long), StaticAssignment.one_per_product(1))
     torch.testing.assert_close(bank.proxies.norm(dim=1), torch.ones(1))  # no mean direction: none is made up
 
 
@@ -100,9 +94,7 @@ def test_several_proxies_of_a_product_find_its_parts() -> None:
 
 def test_proxies_never_coincide_though_points_do() -> None:
     embeddings = torch.eye(3)[[0, 0, 0, 1]]
-    bank = ProxyBank.from_embeddings(
-        embeddings, torch.zeros(4, dtype=torch.long), StaticAssignment.several(1, 3)
-    )
+    bank = ProxyBank.from_embeddings(embeddings, torch.zeros(4, dtype=torch.long), StaticAssignment.several(1, 3))
     similarity = bank.proxies.detach() @ bank.proxies.detach().T
     assert similarity.fill_diagonal_(0).max() < 0.999
     chosen = split_over_proxies(embeddings, torch.tensor([[0, 1, 2]]).expand(4, 3), 3)

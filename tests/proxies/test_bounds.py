@@ -15,14 +15,7 @@ from tests.oracles import bounds as oracles
 from univert.core.errors import BadInputError
 from univert.proxies.approximation import Approximation, TripletDistances, Triplets, label_triplets
 from univert.proxies.assignment import StaticAssignment
-from univert.proxies.bounds import (
-    measure_bounds,
-    monitor_points,
-    nca_bound,
-    order_error,
-    ranking_bound,
-    triplet_bound,
-)
+from univert.proxies.bounds import measure_bounds, monitor_points, nca_bound, order_error, ranking_bound, triplet_bound
 
 
 def normal(rows: int, size: int, seed: int) -> Tensor:
@@ -43,9 +36,7 @@ def situations(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
 
 
 @given(situation=situations(), margin=st.floats(0, 2), norms=st.floats(0.05, 100))
-def test_bounds_hold(
-    situation: tuple[Tensor, Tensor, Tensor, Tensor | None], margin: float, norms: float
-) -> None:
+def test_bounds_hold(situation: tuple[Tensor, Tensor, Tensor, Tensor | None], margin: float, norms: float) -> None:
     points, labels, proxies, assigned = situation
     triplets = label_triplets(labels)
     distances = TripletDistances(Approximation(points, proxies, assigned), triplets)
@@ -59,9 +50,7 @@ def test_bounds_hold(
 
 @pytest.mark.parametrize("lengths", [(1.0, 1.0), (3.0, 3.0), (2.0, 5.0), (0.5, 0.8)])
 @pytest.mark.parametrize("seed", range(3))
-def test_both_sides_equal_the_oracle_with_vectors_of_those_lengths(
-    lengths: tuple[float, float], seed: int
-) -> None:
+def test_both_sides_equal_the_oracle_with_vectors_of_those_lengths(lengths: tuple[float, float], seed: int) -> None:
     points, proxies = normal(9, 4, seed), normal(3, 4, seed + 10)
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
     chosen = label_triplets(labels)
@@ -75,9 +64,7 @@ def test_both_sides_equal_the_oracle_with_vectors_of_those_lengths(
     )
     kept = 0
     for i, triplet in enumerate(zip(*(t.tolist() for t in chosen), strict=True)):
-        wanted = oracles.sides(
-            points, labels.tolist(), proxies, labels.tolist(), triplet, 0.3, lengths[0], lengths[1]
-        )
+        wanted = oracles.sides(points, labels.tolist(), proxies, labels.tolist(), triplet, 0.3, lengths[0], lengths[1])
         assert a.eps.item() == pytest.approx(wanted.eps, rel=1e-5)
         for bound, (left, right) in zip(found, (wanted.ranking, wanted.nca, wanted.triplet), strict=True):
             assert bound.left[i].item() == pytest.approx(left, rel=1e-4, abs=1e-5)

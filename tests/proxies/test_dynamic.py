@@ -12,12 +12,7 @@ from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
 from univert.proxies import dynamic
 from univert.proxies.bank import ProxyBank
-from univert.proxies.dynamic import (
-    DynamicAssignment,
-    forget_rows,
-    nearest_proxies,
-    start_from_points,
-)
+from univert.proxies.dynamic import DynamicAssignment, forget_rows, nearest_proxies, start_from_points
 
 
 def normal(rows: int, size: int = 5, seed: int = 0) -> torch.Tensor:

@@ -23,9 +23,7 @@ def object_store() -> Iterator[dict[str, str]]:
     endpoint = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as server:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             _create_bucket(endpoint)
             yield {
@@ -40,9 +38,7 @@ def object_store() -> Iterator[dict[str, str]]:
 
 def _create_bucket(endpoint: str) -> None:
     request = urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT")
-    request.add_header(
-        "Authorization", "AWS4-HMAC-SHA256 Credential=nobody/20260101/us-east-1/s3/aws4_request"
-    )
+    request.add_header("Authorization", "AWS4-HMAC-SHA256 Credential=nobody/20260101/us-east-1/s3/aws4_request")
     deadline = time.monotonic() + 30
     while True:
         try:

@@ -65,9 +65,7 @@ def test_all_rows_can_be_asked_for(large: Large) -> None:
     index, vectors, queries, _ = large
     hits = index.search(queries[0], 10**9, model_fingerprint=MODEL)
     assert len({hit.id for hit in hits}) == len(vectors)
-    assert [hit.id for hit in hits[:50]] == [
-        f"i{n}" for n in exact_neighbours(queries[:1], vectors, 50)[0][0]
-    ]
+    assert [hit.id for hit in hits[:50]] == [f"i{n}" for n in exact_neighbours(queries[:1], vectors, 50)[0][0]]
 
 
 def test_small_indexes_have_no_graph(grid: tuple[LanceIndex, np.ndarray, dict[str, np.ndarray]]) -> None:

@@ -57,9 +57,7 @@ def recall(index: LanceIndex, vectors: np.ndarray, names: list[str], queries: np
 
 def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path) -> None:
     vectors = clustered(6_000, 0)
-    with IndexWriter.create(
-        tmp_path / "index", size=SIZE, model_fingerprint=MODEL, exact_rows=EXACT_ROWS
-    ) as writer:
+    with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL, exact_rows=EXACT_ROWS) as writer:
         append(writer, vectors, "v")
         writer.publish()
     index = LanceIndex.open(tmp_path / "index", exact_rows=EXACT_ROWS)
@@ -74,13 +72,9 @@ def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("later", "trained_anew"), [(clustered, False), (pointed, True)])
-def test_what_is_added_later_is_found_and_takes_nothing_away(
-    tmp_path: Path, later: object, trained_anew: bool
-) -> None:
+def test_what_is_added_later_is_found_and_takes_nothing_away(tmp_path: Path, later: object, trained_anew: bool) -> None:
     first, second = clustered(5_000, 0), later(800, 1)  # type: ignore[operator]
-    with IndexWriter.create(
-        tmp_path / "index", size=SIZE, model_fingerprint=MODEL, exact_rows=EXACT_ROWS
-    ) as writer:
+    with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL, exact_rows=EXACT_ROWS) as writer:
         append(writer, first, "old")
         writer.publish()
         append(writer, second, "new")

@@ -11,10 +11,7 @@ from univert.search.exact import exact_neighbours
 
 
 @given(
-    seed=st.integers(0, 1000),
-    rows=st.integers(1, 40),
-    k=st.integers(1, 50),
-    chunk_rows=st.sampled_from([1, 7, 8192]),
+    seed=st.integers(0, 1000), rows=st.integers(1, 40), k=st.integers(1, 50), chunk_rows=st.sampled_from([1, 7, 8192])
 )
 @settings(max_examples=40, deadline=None)
 def test_equals_sorting_all_pairs_in_python(seed: int, rows: int, k: int, chunk_rows: int) -> None:
@@ -23,9 +20,7 @@ def test_equals_sorting_all_pairs_in_python(seed: int, rows: int, k: int, chunk_
     queries = rng.integers(-1, 2, size=(4, 3)).astype(np.float32)
     allowed = rng.random(rows) < 0.7
     ids = [f"i{n}" for n in rng.permutation(rows)]
-    positions, distances = exact_neighbours(
-        queries, vectors, k, ids=ids, allowed=allowed, chunk_rows=chunk_rows
-    )
+    positions, distances = exact_neighbours(queries, vectors, k, ids=ids, allowed=allowed, chunk_rows=chunk_rows)
     for query, found, far in zip(queries, positions, distances, strict=True):
         expected = sorted(
             (sum((float(a) - float(b)) ** 2 for a, b in zip(vectors[n], query, strict=True)), ids[n], n)

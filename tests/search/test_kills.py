@@ -88,9 +88,7 @@ def kill_at_tag(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_killed_between_tags_only_what_was_published_is_listed(
     earlier: int, tags: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with IndexWriter.create(
-        tmp_path / "index", size=generations.SIZE, model_fingerprint=generations.MODEL
-    ) as writer:
+    with IndexWriter.create(tmp_path / "index", size=generations.SIZE, model_fingerprint=generations.MODEL) as writer:
         shown = []
         for number in range(earlier):
             writer.upsert(*generations.generation(number))

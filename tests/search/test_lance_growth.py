@@ -28,9 +28,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "index"
 
 
-def parts(
-    vectors: np.ndarray = NEW, ids: Sequence[str] = IDS, vertical: str = "hats", at_once: int = 5
-) -> Parts:
+def parts(vectors: np.ndarray = NEW, ids: Sequence[str] = IDS, vertical: str = "hats", at_once: int = 5) -> Parts:
     for start in range(0, len(ids), at_once):
         names = list(ids[start : start + at_once])
         table = pa.table({"id": names, "vertical": [vertical] * len(names), "product": names})
@@ -127,9 +125,7 @@ def test_a_kill_between_rows_and_record_shows_nothing_and_is_made_good(
         (["x", "y"], NEW[:2, :4], r"shape \(N, 8\)"),
     ],
 )
-def test_what_is_refused_changes_nothing(
-    path: Path, ids: list[str], vectors: np.ndarray, message: str
-) -> None:
+def test_what_is_refused_changes_nothing(path: Path, ids: list[str], vectors: np.ndarray, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         grow(path, vectors=vectors, ids=ids)
     index = LanceIndex.open(path)
@@ -148,9 +144,7 @@ def test_an_index_that_was_left_half_way_is_not_grown(path: Path) -> None:
     with IndexWriter.open(path) as writer:
         writer.start_over(size=8, model_fingerprint=MODEL)
         writer.upsert(OLD[:1], pa.table({"id": ["old-0"], "vertical": ["bags"]}))
-    with pytest.raises(
-        BadInputError, match="is being made anew, and that was interrupted: it holds 1 images"
-    ):
+    with pytest.raises(BadInputError, match="is being made anew, and that was interrupted: it holds 1 images"):
         grow(path)
     assert len(LanceIndex.open(path)) == 40
     with IndexWriter.open(path) as writer:
@@ -164,12 +158,7 @@ def test_a_large_index_gets_and_keeps_its_graph(path: Path) -> None:
     more = unit(RNG.normal(size=(300, 8)))
     names = [f"more-{n}" for n in range(300)]
     add_vertical(
-        path,
-        "caps",
-        names,
-        lambda: parts(more, names, "caps", 100),
-        compatible_models=["model-c"],
-        exact_rows=50,
+        path, "caps", names, lambda: parts(more, names, "caps", 100), compatible_models=["model-c"], exact_rows=50
     )
     index = LanceIndex.open(path, exact_rows=10)
     stats = lancedb.connect(str(path)).open_table("images")

@@ -111,9 +111,7 @@ def test_hits_carry_the_columns(grid: Grid) -> None:
 def test_random_directions_agree_with_the_oracle(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     vectors = unit(rng.normal(size=(1500, 37)))
-    index = build(
-        tmp_path / "index", vectors, {"id": [f"{n}" for n in range(1500)], "vertical": ["v"] * 1500}
-    )
+    index = build(tmp_path / "index", vectors, {"id": [f"{n}" for n in range(1500)], "vertical": ["v"] * 1500})
     queries = unit(rng.normal(size=(20, 37)))
     positions, distances = exact_neighbours(queries, vectors, 25)
     for hits, near, far in zip(
@@ -129,45 +127,14 @@ def test_is_the_port(grid: Grid) -> None:
     assert index.verticals == ["bags", "shoes", "tops"]
 
 
-HOSTILE = [
-    "",
-    "'",
-    "''",
-    "\\",
-    "\\'",
-    "' OR 1=1 --",
-    "'; DROP TABLE images; --",
-    '"',
-    "`brand`",
-    "%",
-    "_",
-    "NULL",
-]
-HOSTILE += [
-    "\n",
-    "\0",
-    "é",
-    "e\u0301",
-    "日本",
-    "🦊",
-    "a\u202eb",
-    "{{ 7*7 }}",
-    "<script>",
-    "x" * 3000,
-    "$1",
-    "?",
-]
+HOSTILE = ["", "'", "''", "\\", "\\'", "' OR 1=1 --", "'; DROP TABLE images; --", '"', "`brand`", "%", "_", "NULL"]
+HOSTILE += ["\n", "\0", "é", "e\u0301", "日本", "🦊", "a\u202eb", "{{ 7*7 }}", "<script>", "x" * 3000, "$1", "?"]
 
 
 def test_hostile_names_are_only_names(tmp_path: Path) -> None:
     count = len(HOSTILE)
     vectors = unit(np.random.default_rng(2).normal(size=(count, 8)))
-    columns = {
-        "id": HOSTILE,
-        "vertical": HOSTILE,
-        "brand": HOSTILE,
-        "image": [name.encode() for name in HOSTILE],
-    }
+    columns = {"id": HOSTILE, "vertical": HOSTILE, "brand": HOSTILE, "image": [name.encode() for name in HOSTILE]}
     index = build(tmp_path / "an index's \\ é #1 %20", vectors, columns)
     assert index.verticals == sorted(HOSTILE)
     for name in HOSTILE:
@@ -232,11 +199,7 @@ def test_pictures_in_the_order_asked_for(tmp_path: Path) -> None:
         "box": [None, list(box), None],
     }
     index = build(tmp_path / "index", np.eye(3, dtype=np.float32), columns)
-    a, b, c = (
-        Picture(image=b"A"),
-        Picture(image=b"B", box_xyxy_px=box),
-        Picture(image=None, uri="file:///c.jpg"),
-    )
+    a, b, c = (Picture(image=b"A"), Picture(image=b"B", box_xyxy_px=box), Picture(image=None, uri="file:///c.jpg"))
     assert index.pictures(["c", "a", "b", "a"]) == [c, a, b, a]
     assert index.pictures([]) == []
     with pytest.raises(BadInputError, match="no image 'd'"):
@@ -303,10 +266,7 @@ def test_overwriting_needs_the_flag_and_an_index(tmp_path: Path) -> None:
     build(path, np.eye(2), columns)
     with pytest.raises(BadInputError, match="exists already"):
         build(path, np.eye(2), columns)
-    with (
-        pytest.raises(ZeroDivisionError),
-        LanceIndex.create(path, size=2, model_fingerprint="b", overwrite=True),
-    ):
+    with pytest.raises(ZeroDivisionError), LanceIndex.create(path, size=2, model_fingerprint="b", overwrite=True):
         raise ZeroDivisionError
     assert len(LanceIndex.open(path)) == 2
     one = build(path, np.eye(2)[:1], {"id": ["c"], "vertical": ["v"]}, overwrite=True)
@@ -345,9 +305,7 @@ def test_opening_another_format(tmp_path: Path) -> None:
         LanceIndex.open(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("size", "model", "message"), [(0, "m", "size must be"), (2, "", "model_fingerprint")]
-)
+@pytest.mark.parametrize(("size", "model", "message"), [(0, "m", "size must be"), (2, "", "model_fingerprint")])
 def test_refuses_a_nameless_or_flat_index(tmp_path: Path, size: int, model: str, message: str) -> None:
     with (
         pytest.raises(BadInputError, match=message),

@@ -163,11 +163,7 @@ def test_storage_options_come_from_the_usual_variables() -> None:
     place = Place.of("s3://bucket/a/b/", {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_REGION": "here"})
     assert place.uri == "s3://bucket/a/b"
     assert place.table_uri == "s3://bucket/a/b/images.lance"
-    assert place.storage_options == {
-        "aws_region": "here",
-        "aws_endpoint": "http://127.0.0.1:9",
-        "allow_http": "true",
-    }
+    assert place.storage_options == {"aws_region": "here", "aws_endpoint": "http://127.0.0.1:9", "allow_http": "true"}
     assert Place.of("s3://bucket/a", {}).storage_options == {"aws_region": "us-east-1"}
     assert Place.of("folder").storage_options is None
     assert "127.0.0.1" not in repr(place)

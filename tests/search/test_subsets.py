@@ -57,8 +57,7 @@ def test_the_answer_is_the_exact_one(shop: tuple[Path, np.ndarray], k: int) -> N
         assert ask(index, vector, k, where) == [(hit.id, hit.distance) for hit in exact]
     together = index.search_many(shop[1][:40], k, where=where, model_fingerprint=MODEL)
     assert [[hit.id for hit in hits] for hits in together] == [
-        [hit.id for hit in index.search(vector, k, where=where, model_fingerprint=MODEL)]
-        for vector in shop[1][:40]
+        [hit.id for hit in index.search(vector, k, where=where, model_fingerprint=MODEL)] for vector in shop[1][:40]
     ]
 
 
@@ -115,9 +114,7 @@ def test_what_is_too_large_is_left_alone(shop: tuple[Path, np.ndarray], conditio
 
 def test_from_many_threads(shop: tuple[Path, np.ndarray]) -> None:
     index = LanceIndex.open(shop[0], exact_rows=1_000)
-    right = [
-        hit.id for hit in index.exact_search(shop[1][3], 5, where={"brand": "b3"}, model_fingerprint=MODEL)
-    ]
+    right = [hit.id for hit in index.exact_search(shop[1][3], 5, where={"brand": "b3"}, model_fingerprint=MODEL)]
     wrong = list[list[str]]()
 
     def work() -> None:
@@ -153,9 +150,7 @@ def test_lengths_that_are_not_quite_one() -> None:
     rng = np.random.default_rng(0)
     vectors = unit(rng.normal(size=(2_000, SIZE)))
     vectors *= rng.uniform(0.9995, 1.0005, size=(2_000, 1)).astype(np.float32)
-    subset = Subset(
-        places=np.arange(2_000, dtype=np.uint64), vectors=vectors, squares=np.square(vectors).sum(axis=1)
-    )
+    subset = Subset(places=np.arange(2_000, dtype=np.uint64), vectors=vectors, squares=np.square(vectors).sum(axis=1))
     for query, places in zip(vectors[:50], subset.candidates(vectors[:50], 10), strict=True):
         nearest = np.square(vectors - query).sum(axis=1).argsort()[:10]
         assert set(nearest) <= set(places.tolist())

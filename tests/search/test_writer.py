@@ -77,9 +77,7 @@ def test_roll_back_and_go_on_from_there(path: Path) -> None:
         writer.upsert(*rows(["f"], 4))
         writer.publish()
         assert sorted(content(LanceIndex.open(path))) == ["a", "b", "c", "f"]
-        with pytest.raises(
-            BadInputError, match=f"no published version 999 to roll back to; there are: {first}"
-        ):
+        with pytest.raises(BadInputError, match=f"no published version 999 to roll back to; there are: {first}"):
             writer.roll_back(999)
         assert sorted(content(LanceIndex.open(path, version=second))) == ["a", "b", "c", "d"]
 
@@ -99,9 +97,7 @@ def test_a_rebuilding_that_was_interrupted_is_not_published(path: Path) -> None:
         writer.start_over(size=SIZE, model_fingerprint=MODEL)
         writer.upsert(*rows(["x"], 2))
     with IndexWriter.open(path) as writer:
-        message = (
-            rf"holds 1 images so far; run the same .* --overwrite again, or .* roll-back INDEX {version}$"
-        )
+        message = rf"holds 1 images so far; run the same .* --overwrite again, or .* roll-back INDEX {version}$"
         with pytest.raises(BadInputError, match=message):
             writer.publish()
         assert len(LanceIndex.open(path)) == 3
@@ -201,9 +197,7 @@ def test_one_writer_at_a_time(path: Path) -> None:
     IndexWriter.open(path).close()
 
 
-def test_a_lease_ends_when_it_says_so_however_slow_the_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lease_ends_when_it_says_so_however_slow_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others may take it from the moment that is written down, not from when the writing was done."""
     write = lance.LanceDataset.update_config
 

@@ -288,8 +288,7 @@ def test_everybody_gets_their_own_answer_whatever_the_timing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("max_batch", 0), ("max_wait_ms", -1), ("max_wait_ms", float("nan")), ("queue_size", 0)],
+    ("name", "value"), [("max_batch", 0), ("max_wait_ms", -1), ("max_wait_ms", float("nan")), ("queue_size", 0)]
 )
 def test_limits_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(BadInputError, match=name):

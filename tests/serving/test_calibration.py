@@ -20,21 +20,8 @@ from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.search.lance_store import LanceIndex
 from univert.serving.calibration import CalibrationConfig
-from univert.serving.calibration_fit import (
-    Sample,
-    calibration_error,
-    fit,
-    fit_threshold,
-    measure,
-)
-from univert.serving.calibration_questions import (
-    KNOWN_PRODUCT,
-    NEW_PRODUCT,
-    NEW_VALUE,
-    Query,
-    Questions,
-    ask,
-)
+from univert.serving.calibration_fit import Sample, calibration_error, fit, fit_threshold, measure
+from univert.serving.calibration_questions import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, Query, Questions, ask
 from univert.serving.calibration_table import calibration_table
 from univert.serving.identity import ATTRIBUTES, Calibration
 from univert.serving.indexing import index_catalogue
@@ -59,10 +46,7 @@ def questions(rng: np.random.Generator, count: int, *, known: bool) -> Questions
 
 def sample(seed: int, count: int = 600, new_share: float = 0.3) -> Sample:
     rng = np.random.default_rng(seed)
-    asked = {
-        KNOWN_PRODUCT: questions(rng, count, known=True),
-        NEW_PRODUCT: questions(rng, count, known=False),
-    }
+    asked = {KNOWN_PRODUCT: questions(rng, count, known=True), NEW_PRODUCT: questions(rng, count, known=False)}
     return Sample.of(asked, {KNOWN_PRODUCT: 1 - new_share, NEW_PRODUCT: new_share})
 
 
@@ -216,9 +200,7 @@ def run(*arguments: object) -> tuple[int, str, BaseException | None]:
     return result.exit_code, result.stdout, result.exception
 
 
-def test_the_command_writes_a_calibration_beside_the_index(
-    shop: tuple[Path, Path, Path], model: Embedder
-) -> None:
+def test_the_command_writes_a_calibration_beside_the_index(shop: tuple[Path, Path, Path], model: Embedder) -> None:
     folder, catalogue, index = shop
     status, said, _ = run(
         "calibrate", folder, index, catalogue, "--engine", "torch", "--precision", "0.8",
@@ -246,11 +228,7 @@ def test_out_and_bad_options(shop: tuple[Path, Path, Path], tmp_path: Path) -> N
     assert status == 0
     assert out.is_file()
     assert "What 24 neighbours tell" in said
-    for option, says in (
-        ("x", "must be a number"),
-        ("colour=0.9", "no attribute"),
-        ("1.5", "between 0 and 1"),
-    ):
+    for option, says in (("x", "must be a number"), ("colour=0.9", "no attribute"), ("1.5", "between 0 and 1")):
         _, _, error = run("calibrate", folder, index, catalogue, "--precision", option)
         assert isinstance(error, BadInputError)
         assert says in str(error)

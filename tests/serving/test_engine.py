@@ -55,9 +55,7 @@ def photos() -> list[Image.Image]:
     return [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
 
 
-def test_both_engines_give_what_embed_gives(
-    model: Embedder, exported: Path, photos: list[Image.Image]
-) -> None:
+def test_both_engines_give_what_embed_gives(model: Embedder, exported: Path, photos: list[Image.Image]) -> None:
     expected = model.embed(photos)
     for engine in (OnnxEngine(exported), TorchEngine(model)):
         batch = np.stack([engine.prepare(photo) for photo in photos])
@@ -121,24 +119,18 @@ def test_what_is_no_batch_of_pixels_is_refused(batch: np.ndarray, says: str) -> 
         as_pixels(batch, 64)
 
 
-@pytest.mark.parametrize(
-    "image", [Image.new("RGBA", (4, 4)), Image.new("L", (4, 4)), Image.new("RGB", (0, 4))]
-)
+@pytest.mark.parametrize("image", [Image.new("RGBA", (4, 4)), Image.new("L", (4, 4)), Image.new("RGB", (0, 4))])
 def test_prepare_wants_decoded_rgb(exported: Path, image: Image.Image) -> None:
     with pytest.raises(BadInputError, match="decode_rgb"):
         OnnxEngine(exported).prepare(image)
 
 
-def test_the_file_is_kept_and_made_anew_for_another_model(
-    saved: Path, exported: Path, tmp_path: Path
-) -> None:
+def test_the_file_is_kept_and_made_anew_for_another_model(saved: Path, exported: Path, tmp_path: Path) -> None:
     assert exported == saved / ONNX_FILE
     before = exported.stat().st_mtime_ns
     assert ensure_onnx(saved).stat().st_mtime_ns == before
     retrained = tmp_path / "retrained"
-    other = Embedder(
-        EmbedderConfig(base_network="timm/test_resnet", pretrained=False, size=8, image_size_px=64)
-    )
+    other = Embedder(EmbedderConfig(base_network="timm/test_resnet", pretrained=False, size=8, image_size_px=64))
     other.save_pretrained(retrained)
     (retrained / ONNX_FILE).write_bytes(exported.read_bytes())  # left from the model that was here before
     engine = load_engine(retrained, "onnx", threads=1)
@@ -162,9 +154,7 @@ def test_who_waited_for_anothers_export_does_not_even_load_the_model(
     copy, cache = model.save_pretrained(tmp_path / "model"), tmp_path / "cache"
     loads: list[Path] = []
     from_pretrained = Embedder.from_pretrained
-    monkeypatch.setattr(
-        Embedder, "from_pretrained", lambda path: (loads.append(path), from_pretrained(path))[1]
-    )
+    monkeypatch.setattr(Embedder, "from_pretrained", lambda path: (loads.append(path), from_pretrained(path))[1])
     cache.mkdir()
     waiter = threading.Thread(target=ensure_onnx, args=(copy,), kwargs={"cache": cache})
     with (cache / f"{source_key(copy)}.lock").open("w") as lock:
@@ -232,11 +222,7 @@ def test_an_export_that_differs_is_refused_and_leaves_no_file(
 
 
 def test_auto_falls_back_to_torch_where_export_fails(
-    saved: Path,
-    tmp_path: Path,
-    model: Embedder,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    saved: Path, tmp_path: Path, model: Embedder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     copy = model.save_pretrained(tmp_path / "model")
 

@@ -37,9 +37,7 @@ def calibrated(threshold: float | None = 0.5, **changes: object) -> Calibration:
 
 
 def hit(number: int, distance: float, **columns: str | None) -> Hit:
-    return Hit(
-        id=f"i{number}", distance=distance, vertical=columns.pop("vertical", None) or "shoes", **columns
-    )
+    return Hit(id=f"i{number}", distance=distance, vertical=columns.pop("vertical", None) or "shoes", **columns)
 
 
 def naive_vote(
@@ -87,12 +85,7 @@ def test_votes_do_not_vanish_far_away() -> None:
 
 
 def test_unlabelled_neighbours_do_not_vote_and_are_no_evidence() -> None:
-    hits = [
-        hit(0, 0.1),
-        hit(1, 0.2),
-        hit(2, 0.3, brand="Maker"),
-        hit(3, 0.4, brand="Other"),
-    ]
+    hits = [hit(0, 0.1), hit(1, 0.2), hit(2, 0.3, brand="Maker"), hit(3, 0.4, brand="Other")]
     answer = identify(hits, calibrated())
     assert answer.brand.value == "Maker"
     assert answer.product.value is None
@@ -141,9 +134,7 @@ def test_each_attribute_states_what_known_promises(threshold: float | None) -> N
 def test_the_documented_example_is_an_answer_as_it_is_given() -> None:
     given = identify([hit(0, 0.1, brand="Maker")], calibrated()).to_dict()
     example = SEARCH_EXAMPLE["identity"]
-    assert {name: set(example[name]) for name in ATTRIBUTES} == {
-        name: set(given[name]) for name in ATTRIBUTES
-    }
+    assert {name: set(example[name]) for name in ATTRIBUTES} == {name: set(given[name]) for name in ATTRIBUTES}
     for identity in (given, example):
         assert IdentityOfPhoto.model_validate(identity, strict=True).model_dump() == identity
     for name in ATTRIBUTES:
@@ -159,9 +150,7 @@ def test_only_so_many_neighbours_as_were_calibrated_vote() -> None:
 def test_few_or_odd_neighbours_are_no_problem(hits: list[Hit]) -> None:
     answer = identify(hits, calibrated())
     assert 0 <= answer.vertical.confidence <= 1
-    assert json.loads(json.dumps(answer.to_dict()))["vertical"]["value"] == (
-        hits[0].vertical if hits else None
-    )
+    assert json.loads(json.dumps(answer.to_dict()))["vertical"]["value"] == (hits[0].vertical if hits else None)
 
 
 def test_an_attribute_that_was_not_calibrated_is_never_known() -> None:
@@ -204,9 +193,7 @@ def test_a_file_that_is_no_calibration_is_refused(content: str, says: str, tmp_p
         Calibration.load(path)
 
 
-def test_the_calibration_beside_the_index_comes_first(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_calibration_beside_the_index_comes_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     index, model = tmp_path / "index", tmp_path / "model"
     assert find_calibration(index, model, "model") is None
     calibrated(engine="torch").save(model / "calibration.json")

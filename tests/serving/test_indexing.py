@@ -29,17 +29,12 @@ from univert.serving import index_parts
 from univert.serving.indexing import IndexReport, add_vertical_to_index, index_catalogue
 
 
-def test_holds_the_catalogue_and_its_vectors(
-    model: Embedder, catalogue: Catalogue, index: LanceIndex
-) -> None:
+def test_holds_the_catalogue_and_its_vectors(model: Embedder, catalogue: Catalogue, index: LanceIndex) -> None:
     ids = catalogue.column("id").tolist()
     vectors = model.embed_catalogue(catalogue)
     positions, distances = exact_neighbours(vectors, vectors, len(ids), ids=ids)
     for hits, near, far in zip(
-        index.search_many(vectors, len(ids), model_fingerprint=model.fingerprint),
-        positions,
-        distances,
-        strict=True,
+        index.search_many(vectors, len(ids), model_fingerprint=model.fingerprint), positions, distances, strict=True
     ):
         np.testing.assert_allclose([hit.distance for hit in hits], far, atol=1e-5)
         assert hits[0].id == ids[near[0]]
@@ -63,9 +58,7 @@ def test_parts_make_no_difference(
     again = LanceIndex.open(tmp_path / "index")
     vectors = model.embed_catalogue(catalogue)[:5]
     options = {"k": 50, "model_fingerprint": model.fingerprint}
-    for one, other in zip(
-        again.search_many(vectors, **options), index.search_many(vectors, **options), strict=True
-    ):
+    for one, other in zip(again.search_many(vectors, **options), index.search_many(vectors, **options), strict=True):
         assert {hit.id for hit in one} == {hit.id for hit in other}
         np.testing.assert_allclose([h.distance for h in one], [h.distance for h in other], atol=1e-5)
     ids = catalogue.column("id").tolist()
@@ -84,9 +77,7 @@ def test_report(model: Embedder, catalogue: Catalogue, tmp_path: Path) -> None:
 def test_linked_images_stay_where_they_are(model: Embedder, tmp_path: Path) -> None:
     photo = tmp_path / "a photo #1 50%.png"
     photo.write_bytes(picture(0, 0))
-    build_catalogue(
-        [SourceRow(origin="t", id="a", vertical="v", path=photo)], tmp_path / "catalogue", link=True
-    )
+    build_catalogue([SourceRow(origin="t", id="a", vertical="v", path=photo)], tmp_path / "catalogue", link=True)
     catalogue = Catalogue.open(tmp_path / "catalogue")
     index_catalogue(model, catalogue, tmp_path / "index")
     (found,) = LanceIndex.open(tmp_path / "index").pictures(["a"])
@@ -103,9 +94,7 @@ def test_an_empty_selection_is_refused(model: Embedder, catalogue: Catalogue, tm
 def test_an_image_that_is_gone_leaves_nothing(model: Embedder, tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(picture(0, 0))
-    build_catalogue(
-        [SourceRow(origin="t", id="a", vertical="v", path=photo)], tmp_path / "catalogue", link=True
-    )
+    build_catalogue([SourceRow(origin="t", id="a", vertical="v", path=photo)], tmp_path / "catalogue", link=True)
     photo.unlink()
     with pytest.raises(BadInputError, match=r"photo\.png"):
         index_catalogue(model, Catalogue.open(tmp_path / "catalogue"), tmp_path / "index")
@@ -199,9 +188,7 @@ def test_a_linked_file_that_changed_is_embedded_again(counting: Counting, tmp_pa
     assert counting.ids == ["a", "a"]
 
 
-def test_without_publishing_readers_see_nothing(
-    model: Embedder, catalogue: Catalogue, tmp_path: Path
-) -> None:
+def test_without_publishing_readers_see_nothing(model: Embedder, catalogue: Catalogue, tmp_path: Path) -> None:
     index_catalogue(model, catalogue.select(vertical="shoes"), tmp_path / "index")
     report = index_catalogue(model, catalogue, tmp_path / "index", publish=False)
     assert (report.version, report.images) == (None, 2 * PRODUCTS)
@@ -228,9 +215,7 @@ def test_another_model_needs_the_flag_and_readers_go_on(
     path = tmp_path / "index"
     index_catalogue(model, catalogue, path)
     other = Counting(other_model())
-    with pytest.raises(
-        BadInputError, match=r"cannot be compared with those; use the first model, or pass --overwrite"
-    ):
+    with pytest.raises(BadInputError, match=r"cannot be compared with those; use the first model, or pass --overwrite"):
         index_catalogue(other, catalogue, path)
     monkeypatch.setattr(index_parts, "PART_ROWS", 5)
     query = model.embed_catalogue(catalogue.select(vertical="bags"))[0]
@@ -324,9 +309,7 @@ def test_what_is_no_index_is_not_overwritten(model: Embedder, catalogue: Catalog
         index_catalogue(model, catalogue, tmp_path / "index")
 
 
-def test_an_index_of_the_old_format_keeps_its_vectors(
-    counting: Counting, catalogue: Catalogue, tmp_path: Path
-) -> None:
+def test_an_index_of_the_old_format_keeps_its_vectors(counting: Counting, catalogue: Catalogue, tmp_path: Path) -> None:
     """There is no hash of the pictures in it, but there are the pictures."""
     path = tmp_path / "index"
     index_catalogue(counting, catalogue, path)

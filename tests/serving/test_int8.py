@@ -52,9 +52,7 @@ def test_the_command_writes_both_files_and_says_what_int8_costs(
     )
 
 
-def test_the_quantised_engine_is_the_models_and_smaller(
-    exported: tuple[Path, dict[str, str]], model: Embedder
-) -> None:
+def test_the_quantised_engine_is_the_models_and_smaller(exported: tuple[Path, dict[str, str]], model: Embedder) -> None:
     folder, _ = exported
     engine = load_engine(folder, "onnx-int8", threads=1)
     assert (engine.name, engine.fingerprint, engine.size) == ("onnx-int8", model.fingerprint, model.size)
@@ -76,9 +74,7 @@ def test_batches_are_what_the_model_embeds(
 ) -> None:
     engine = OnnxEngine(exported[0] / ONNX_FILE)
     positions = [7, 0, 7]
-    vectors = np.concatenate(
-        [engine.run(part) for part in prepared_batches(engine, catalogue, 2, positions=positions)]
-    )
+    vectors = np.concatenate([engine.run(part) for part in prepared_batches(engine, catalogue, 2, positions=positions)])
     assert np.abs(vectors - model.embed_catalogue(catalogue)[positions]).max() < 1e-5
 
 

@@ -30,9 +30,7 @@ def test_within_a_vertical_and_with_filters(model: Embedder, index: LanceIndex) 
     shoes = search_image(model, index, picture(4, 1), 100, vertical="shoes")
     assert len(shoes) == PRODUCTS
     assert {hit.vertical for hit in shoes} == {"shoes"}
-    branded = search_image(
-        model, index, picture(4, 1), 100, vertical="shoes", where={"brand": "Maker & Sons"}
-    )
+    branded = search_image(model, index, picture(4, 1), 100, vertical="shoes", where={"brand": "Maker & Sons"})
     assert [hit.id for hit in branded] == [hit.id for hit in shoes if hit.brand is not None]
 
 

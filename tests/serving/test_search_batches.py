@@ -101,9 +101,7 @@ def test_the_monitor_counts_what_the_index_missed(model: Embedder, index: LanceI
 
 
 @pytest.mark.parametrize(("found", "share"), [(3, "0.3"), (0, "0.0")])
-def test_the_monitor_sees_what_an_answer_lacks(
-    model: Embedder, index: LanceIndex, found: int, share: str
-) -> None:
+def test_the_monitor_sees_what_an_answer_lacks(model: Embedder, index: LanceIndex, found: int, share: str) -> None:
     metrics = Metrics()
     vector = vectors(1)[0]
     exact = index.exact_search(vector, 10, model_fingerprint=model.fingerprint)

@@ -34,20 +34,13 @@ def test_what_is_given_wins_over_the_environment_and_that_over_the_file(
     monkeypatch.setenv("UNIVERT_INDEX", "s3://bucket/shop")
     monkeypatch.setenv("UNIVERT_CORS_ORIGINS", '["https://shop.example"]')
     settings = load_settings(index=None, port=3)
-    assert (settings.model, settings.index, settings.port, settings.queue_size) == (
-        "a",
-        "s3://bucket/shop",
-        3,
-        7,
-    )
+    assert (settings.model, settings.index, settings.port, settings.queue_size) == ("a", "s3://bucket/shop", 3, 7)
     assert settings.cors_origins == ("https://shop.example",)
     assert settings.host == "127.0.0.1"
     assert settings.api_keys == ()
 
 
-def test_unknown_names_are_errors_that_name_the_nearest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unknown_names_are_errors_that_name_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIVERT_QUEUE_SISE", "5")
     with pytest.raises(BadInputError, match=r"UNIVERT_QUEUE_SISE .* did you mean queue_size"):
         load_settings(**NEEDED)

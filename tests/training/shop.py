@@ -45,10 +45,7 @@ def open_shop(catalogue: Catalogue, recipe: Recipe, path: Path) -> Shop:
 
 def specialists(workshop: Workshop, folder: str = "specialists", **changes: object) -> Member:
     config: SpecialistsConfig = replace(workshop.recipe.specialists, **changes)  # type: ignore[arg-type]
-    trained = {
-        name: train_specialist(workshop, name, config=config, within=folder)
-        for name in workshop.vertical_names
-    }
+    trained = {name: train_specialist(workshop, name, config=config, within=folder) for name in workshop.vertical_names}
     return Member.of_specialists(workshop, trained)
 
 

@@ -36,17 +36,11 @@ def difference(metric: Metric, change: float, verdict: Verdict = "same") -> Diff
 
 
 def comparison(
-    recall: float,
-    precision: float,
-    *,
-    merged: Verdict = "same",
-    discs: Verdict = "same",
-    metric: Metric = "map_at_r",
+    recall: float, precision: float, *, merged: Verdict = "same", discs: Verdict = "same", metric: Metric = "map_at_r"
 ) -> Comparison:
     """Differences in the merged gallery, and verdicts there (Recall@1) and in one vertical (`metric`)."""
     within: dict[Metric, Difference] = {
-        name: difference(name, 0.0, discs if name == metric else "same")
-        for name in ("recall_at_1", "map_at_r")
+        name: difference(name, 0.0, discs if name == metric else "same") for name in ("recall_at_1", "map_at_r")
     }
     return Comparison(
         merged={
@@ -63,11 +57,7 @@ def comparison(
     ("found", "taken", "words"),
     [
         (comparison(0.03, 0.03), True, "ahead beyond the tolerance, if not beyond chance"),
-        (
-            comparison(0.03, 0.03, merged="better"),
-            True,
-            "better and nowhere worse (+3.0 R@1, +3.0 MAP@R merged)",
-        ),
+        (comparison(0.03, 0.03, merged="better"), True, "better and nowhere worse (+3.0 R@1, +3.0 MAP@R merged)"),
         (comparison(0.03, -0.02), False, "no gain beyond the tolerance"),
         (comparison(0.01, 0.01), False, "no gain beyond the tolerance"),
         (comparison(0.015, 0.0, merged="better"), True, "better"),

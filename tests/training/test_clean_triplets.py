@@ -22,12 +22,7 @@ from univert.evaluation.compare import Comparison, compare_vectors
 from univert.models.embedder import Embedder
 from univert.training.clean_triplets import base_of, finetune
 from univert.training.recipe import DataConfig, Recipe, Trunk
-from univert.training.triplet_lesson import (
-    CleanTripletObjective,
-    FinetuneConfig,
-    TripletLoopConfig,
-    TripletSampler,
-)
+from univert.training.triplet_lesson import CleanTripletObjective, FinetuneConfig, TripletLoopConfig, TripletSampler
 from univert.training.workshop import Workshop
 
 LOOP = TripletLoopConfig(epochs=1, min_steps=12, batch_size=12, evaluations=3, checkpoint_every_steps=3)
@@ -46,11 +41,7 @@ def verified(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Verified triplets of both verticals."""
     path = tmp_path_factory.mktemp("triplets") / "verified.csv"
     rows = [
-        (
-            f"{vertical}-{product}-{image}",
-            f"{vertical}-{product}-{(image + 1) % 3}",
-            f"{vertical}-{other}-{image}",
-        )
+        (f"{vertical}-{product}-{image}", f"{vertical}-{product}-{(image + 1) % 3}", f"{vertical}-{other}-{image}")
         for vertical in ("discs", "squares")
         for product, other in ((0, 4), (4, 5), (5, 8), (8, 0), (1, 0))
         for image in range(3)
@@ -84,10 +75,7 @@ def lost_in_discs(*args: object, **settings: object) -> Comparison:
 def table(count: int, catalogue: Catalogue, verified: Path) -> CleanTriplets:
     clean = read_clean_triplets(verified, catalogue)
     return replace(
-        clean,
-        anchors=clean.anchors[:count],
-        positives=clean.positives[:count],
-        negatives=clean.negatives[:count],
+        clean, anchors=clean.anchors[:count], positives=clean.positives[:count], negatives=clean.negatives[:count]
     )
 
 
@@ -239,9 +227,7 @@ def test_the_features_are_those_of_the_models_own_trunk(
     result = finetune(tmp_path / "moved", catalogue, verified, tmp_path / "out", CONFIG)
     val = catalogue.select(split="val")
     after = Embedder.from_pretrained(tmp_path / "out" / "tuned").embed_catalogue(val)
-    expected = compare_vectors(
-        after, after, list(val.column("product")), list(val.column("vertical")), resamples=100
-    )
+    expected = compare_vectors(after, after, list(val.column("product")), list(val.column("vertical")), resamples=100)
     assert result.comparison.merged["map_at_r"].second == pytest.approx(expected.merged["map_at_r"].second)
 
 
@@ -258,9 +244,7 @@ def test_the_features_of_its_run_are_used_again(
     assert ours.samefile(theirs)
 
 
-def test_the_chosen_verticals_alone(
-    model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path
-) -> None:
+def test_the_chosen_verticals_alone(model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path) -> None:
     config = replace(CONFIG, data=replace(CONFIG.data, verticals=("discs",)))
     with pytest.raises(TripletProblemsError, match="image of a vertical not chosen"):
         finetune(model, catalogue, verified, tmp_path, config)
@@ -270,9 +254,7 @@ def test_the_chosen_verticals_alone(
     assert len((tmp_path / "rejected.csv").read_text().splitlines()) == 1 + 15 * 3
 
 
-def test_nothing_to_validate_on_is_refused(
-    model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path
-) -> None:
+def test_nothing_to_validate_on_is_refused(model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="nothing can tell whether"):
         finetune(model, catalogue.select(split=("train", "test")), verified, tmp_path, CONFIG)
 

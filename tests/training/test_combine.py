@@ -17,15 +17,7 @@ from univert.evaluation.ranking import QueryOutcome
 from univert.training.combine import Combination, combination_tables, combine, combine_by
 from univert.training.combine_config import CombineConfig, ProbeConfig
 from univert.training.folds import Folds, outcomes_from_dict, outcomes_to_dict
-from univert.training.greedy import (
-    Group,
-    Judge,
-    Measured,
-    Trial,
-    easiest_first,
-    greedy_groups,
-    nearest_centroid,
-)
+from univert.training.greedy import Group, Judge, Measured, Trial, easiest_first, greedy_groups, nearest_centroid
 from univert.training.label_config import LoopConfig
 from univert.training.probe import Probe
 from univert.training.recipe import Recipe
@@ -150,11 +142,7 @@ def test_greedy_against_the_naive_way(count: int, seed: int, share: float) -> No
 
 def test_orders() -> None:
     by_score = easiest_first({"a": (0.5, 0.1), "b": (0.5, 0.2), "c": (0.9, 0.0)})
-    assert [by_score((), names) for names in (["a", "b", "c"], ["a", "b", "x"], ["x", "a"])] == [
-        "c",
-        "b",
-        "a",
-    ]
+    assert [by_score((), names) for names in (["a", "b", "c"], ["a", "b", "x"], ["x", "a"])] == ["c", "b", "a"]
     near = nearest_centroid(
         {"a": np.array([0.0]), "b": np.array([1.0]), "c": np.array([9.0])}, {"a": 1, "b": 5, "c": 90}
     )
@@ -164,9 +152,7 @@ def test_orders() -> None:
 
 
 @pytest.mark.parametrize("unmeasured", ["alone", "join"])
-def test_a_vertical_without_queries(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, unmeasured: str
-) -> None:
+def test_a_vertical_without_queries(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, unmeasured: str) -> None:
     config = CombineConfig(unmeasured=unmeasured)  # type: ignore[arg-type]
     workshop = Workshop(Run(tmp_path), catalogue, replace(recipe, combine=config))
     world = World(FOUR, lambda name, group: 0.1, bare=["tops"])
@@ -212,9 +198,7 @@ def test_folds_hold_every_product_out_once(catalogue: Catalogue, recipe: Recipe,
             among = folds.among([name], training)
             assert not among[held[training]].any()
             assert among[held[1 - training]].all()
-            assert (
-                among | np.isin(np.arange(len(among)), held[training]) | ~workshop.of_vertical(name)
-            ).all()
+            assert (among | np.isin(np.arange(len(among)), held[training]) | ~workshop.of_vertical(name)).all()
 
 
 @pytest.mark.parametrize("folds", [0, 4])
@@ -303,9 +287,7 @@ def test_the_probe_of_a_learning_trunk_reads_frozen_features(
 
 
 @pytest.mark.parametrize("loss", ["proxy-nca", "dynamic-proxy-nca"])
-def test_the_probe_takes_the_specialists_loss(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, loss: str
-) -> None:
+def test_the_probe_takes_the_specialists_loss(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, loss: str) -> None:
     specialists = replace(recipe.specialists, loss=loss)  # type: ignore[arg-type]
     combination = combine(Workshop(Run(tmp_path), catalogue, small(replace(recipe, specialists=specialists))))
     assert combination.individual["discs"] is not None
@@ -339,9 +321,7 @@ def test_a_chosen_trial_becomes_the_groups_specialist(
     assert train_group(workshop, ["squares", "discs"]).folder.stat().st_mtime_ns == changed
 
 
-def test_a_group_is_trained_without_any_trial_too(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_a_group_is_trained_without_any_trial_too(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     workshop = Workshop(Run(tmp_path), catalogue, recipe)
     assert train_group(workshop, ["discs"]).name == "specialists/discs"
     assert train_group(workshop, ["discs", "squares"]).record["steps"] == 24

@@ -219,13 +219,7 @@ def test_a_kill_is_resumed_to_the_same_model(
 
 
 @pytest.mark.parametrize(
-    "setting",
-    [
-        "grow.warm_start=false",
-        "grow.neighbours_weight=1",
-        "grow.unlabelled=false",
-        "grow.new_share=0",
-    ],
+    "setting", ["grow.warm_start=false", "grow.neighbours_weight=1", "grow.unlabelled=false", "grow.new_share=0"]
 )
 def test_every_choice_makes_another_model(shop: Catalogue, run_path: Path, usual: str, setting: str) -> None:
     assert grow(run_path, shop, "hats", settings=[setting]).model_fingerprint != usual
@@ -256,9 +250,7 @@ def test_the_sampler_keeps_the_share() -> None:
 
 def test_a_specialist_of_another_width_is_fitted_to_the_deployed_one(shop: Catalogue, run_path: Path) -> None:
     for size in (4, 12):
-        result = grow(
-            run_path, shop, "hats", settings=[f"model.size={size}", "grow.tolerance=0.0"], force=True
-        )
+        result = grow(run_path, shop, "hats", settings=[f"model.size={size}", "grow.tolerance=0.0"], force=True)
         assert Embedder.from_pretrained(result.model_path).size == 8
         (run_path / "growth.json").unlink()
 
@@ -267,23 +259,11 @@ def test_bad_input(shop: Catalogue, run_path: Path, tmp_path: Path) -> None:
     cases = [
         (run_path, shop, "discs", {}, "was trained on discs; name a vertical that is new"),
         (run_path, shop, "shoes", {}, "no images of shoes; it has discs, hats, rings, squares"),
-        (
-            run_path,
-            shop.select(vertical=["discs", "hats"]),
-            "hats",
-            {},
-            "no images of squares, and without any",
-        ),
+        (run_path, shop.select(vertical=["discs", "hats"]), "hats", {}, "no images of squares, and without any"),
         (run_path, shop.select(vertical="hats"), "hats", {}, "no images of discs, squares"),
         (run_path, shop.select(split=["val", "test"]), "hats", {}, "no training images of discs, squares"),
         (run_path, shop.select(labelled=False), "hats", {}, "too few labelled training images to learn hats"),
-        (
-            run_path,
-            shop,
-            "hats",
-            {"settings": ["model.image_size_px=64"]},
-            "image_size_px must be the deployed",
-        ),
+        (run_path, shop, "hats", {"settings": ["model.image_size_px=64"]}, "image_size_px must be the deployed"),
         (run_path, shop, "hats", {"settings": ["grow.wram_start=true"]}, "did you mean grow.warm_start"),
         (run_path, shop, "hats", {"settings": ["grow.align=false"]}, "grow.align must be true where"),
         (tmp_path / "nowhere", shop, "hats", {}, "is not a finished run"),
@@ -314,9 +294,7 @@ def test_one_process_at_a_time(shop: Catalogue, run_path: Path) -> None:
 def test_a_learning_trunk_grows_too(shop: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     train_old(shop, replace(recipe, trunk="partial", partial_blocks=1, data=DataConfig(views=1)), tmp_path)
     result = grow(tmp_path, shop, "hats")
-    old, new = (
-        Embedder.from_pretrained(folder).state_dict() for folder in (tmp_path / "unified", result.model_path)
-    )
+    old, new = (Embedder.from_pretrained(folder).state_dict() for folder in (tmp_path / "unified", result.model_path))
     moved = [name for name in old if name.startswith("trunk.") and not old[name].equal(new[name])]
     assert moved
     assert not any("conv_stem" in name for name in moved)
@@ -338,6 +316,4 @@ def test_the_neighbourhood_loss_is_the_divergence(rows: torch.Tensor, temperatur
         expected += float(torch.sum(torch.where(p > 0, p * (p.log() - q.log()), 0.0))) / len(embeddings)
     loss = float(neighbourhood_loss(embeddings, targets, neighbours, temperature=temperature))
     assert loss == pytest.approx(expected, rel=1e-6, abs=1e-9)
-    assert float(neighbourhood_loss(targets, targets, neighbours, temperature=temperature)) == pytest.approx(
-        0
-    )
+    assert float(neighbourhood_loss(targets, targets, neighbours, temperature=temperature)) == pytest.approx(0)

@@ -69,9 +69,7 @@ def test_a_group_counts_by_the_verticals_it_embeds(shop: Shop, second: Member) -
     joined = joined_embedder(work, targets, train, batch_norm=True)
     assert joined is not None
     as_one = replace(
-        targets,
-        members=(shop.joint, second),
-        matrices=((np.mean(targets.matrices[0], axis=0),), targets.matrices[1]),
+        targets, members=(shop.joint, second), matrices=((np.mean(targets.matrices[0], axis=0),), targets.matrices[1])
     )
     expected = joined_embedder(work, as_one, train, batch_norm=True)
     assert expected is not None
@@ -86,9 +84,7 @@ def test_the_training_goes_on_from_there(shop: Shop, second: Member) -> None:
     still = replace(work.recipe.unify.loop, learning_rate=1e-9, weight_decay=0.0)
     config = replace(work.recipe.unify, loop=still)
     model = train_unified(work, members, name="joined", config=config).embedder
-    start = joined_embedder(
-        work, fitted(shop, members), np.flatnonzero(work.is_train), batch_norm=config.batch_norm
-    )
+    start = joined_embedder(work, fitted(shop, members), np.flatnonzero(work.is_train), batch_norm=config.batch_norm)
     assert start is not None
     vectors = [work.source.embed_all(each, shop.everything) for each in (start, model)]
     np.testing.assert_allclose(vectors[0], vectors[1], atol=0.1)  # running means of the batches move a little

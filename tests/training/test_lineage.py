@@ -61,13 +61,7 @@ def test_each_vertical_keeps_the_vectors_it_came_in_with(run_path: Path) -> None
     assert Lineage.read(run_path) == lineage
     first, second, third = lineage.models
     assert lineage.verticals == ("bags", "hats", "tops", "shoes", "rings")
-    assert lineage.vectors_of() == {
-        "bags": first,
-        "hats": first,
-        "tops": first,
-        "shoes": second,
-        "rings": third,
-    }
+    assert lineage.vectors_of() == {"bags": first, "hats": first, "tops": first, "shoes": second, "rings": third}
     assert deployed_model(run_path) == run_path / "grown/2-rings/unified"
     assert lineage.models_since() == [first, second, third]
 
@@ -77,10 +71,7 @@ def test_an_index_made_later_holds_the_vectors_of_its_own_model(run_path: Path) 
     lineage = publish(grown, "rings", indexed_by=grown.deployed)
     first, second, third = lineage.models
     assert lineage.models_since(first) == [first, second], "the third was held to other vectors"
-    assert lineage.vectors_of(second) == {
-        **dict.fromkeys(["bags", "hats", "tops", "shoes"], second),
-        "rings": third,
-    }
+    assert lineage.vectors_of(second) == {**dict.fromkeys(["bags", "hats", "tops", "shoes"], second), "rings": third}
     assert lineage.models_since(second) == [second, third]
     with pytest.raises(BadInputError, match="made with model stranger, which is none of"):
         lineage.vectors_of("stranger")
@@ -102,8 +93,7 @@ def test_what_is_no_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [("{", "cannot be read"), ('{"format": 2}', "unknown format 2, this version reads 1")],
+    ("content", "message"), [("{", "cannot be read"), ('{"format": 2}', "unknown format 2, this version reads 1")]
 )
 def test_a_damaged_or_newer_record(run_path: Path, content: str, message: str) -> None:
     (run_path / "growth.json").write_text(content)

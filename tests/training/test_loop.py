@@ -49,9 +49,7 @@ def task(workshop: Workshop, loss: nn.Module, *, trunk: Trunk = "frozen") -> Tas
     )
 
 
-def run(
-    workshop: Workshop, loss: nn.Module, folder: Path, loop: LoopConfig | None = None
-) -> tuple[Fit, Tensor]:
+def run(workshop: Workshop, loss: nn.Module, folder: Path, loop: LoopConfig | None = None) -> tuple[Fit, Tensor]:
     work = task(workshop, loss)
     done = fit(work, loop or workshop.recipe.specialists.loop, seed=0, folder=folder)
     return done, torch.cat([v.detach().float().flatten() for v in work.embedder.head.state_dict().values()])
@@ -95,9 +93,7 @@ def test_learning_lowers_the_loss(workshop: Workshop, tmp_path: Path) -> None:
         pytest.param(lambda: peer.ArcFaceLoss(count(), 8), id="ArcFaceLoss"),
     ],
 )
-def test_losses_of_pytorch_metric_learning_train(
-    workshop: Workshop, tmp_path: Path, loss: type[nn.Module]
-) -> None:
+def test_losses_of_pytorch_metric_learning_train(workshop: Workshop, tmp_path: Path, loss: type[nn.Module]) -> None:
     done, _ = run(workshop, loss(), tmp_path / "a")
     assert np.isfinite([value for _, value in done.history.loss_curve]).all()
 
@@ -208,9 +204,7 @@ def train_in_a_process(catalogue: str, out: str, recipe: Recipe) -> None:
     ("trunk", "way", "stages"),
     [
         ("frozen", "ensemble", ("cache", "candidates/ensemble")),
-        pytest.param(
-            "partial", "specialists", ("specialists/discs", "candidates/specialists"), marks=pytest.mark.slow
-        ),
+        pytest.param("partial", "specialists", ("specialists/discs", "candidates/specialists"), marks=pytest.mark.slow),
     ],
 )
 def test_killed_at_any_moment_a_run_ends_with_the_same_weights(

@@ -62,9 +62,7 @@ def test_bad_names_are_refused_with_what_a_name_looks_like(text: str) -> None:
 
 def test_members_are_named_once_and_there_is_one() -> None:
     for members in ((), ("specialists", "specialists"), ("joint:triplet", "joint:triplet#0")):
-        with pytest.raises(
-            BadInputError, match=r"unify\.members must name at least one member and each once"
-        ):
+        with pytest.raises(BadInputError, match=r"unify\.members must name at least one member and each once"):
             UnifyConfig(members=members)
 
 
@@ -90,9 +88,7 @@ def test_each_image_is_embedded_by_its_verticals_model(shop: Shop) -> None:
     assert shop.mixed.width == found.shape[1] == 12
     for name, trained, size in zip(work.vertical_names, shop.mixed.models, (4, 12), strict=True):
         here = np.flatnonzero(work.of_vertical(name))
-        np.testing.assert_allclose(
-            found[here, :size], work.source.embed_all(trained.embedder, here), atol=1e-6
-        )
+        np.testing.assert_allclose(found[here, :size], work.source.embed_all(trained.embedder, here), atol=1e-6)
         assert (found[here, size:] == 0).all()
     own = work.source.embed_all(shop.joint.models[0].embedder, everything)
     np.testing.assert_allclose(shop.joint.vectors(work).clean(everything), own, atol=1e-6)

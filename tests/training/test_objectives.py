@@ -68,11 +68,7 @@ def test_an_image_without_a_product_is_refused() -> None:
 
 def test_a_dynamic_training_reports_dead_proxies_and_bounds(workshop: Workshop) -> None:
     chosen = config(
-        workshop,
-        loss="dynamic-proxy-nca",
-        proxies_per_product=2.0,
-        proxy_start="data",
-        reseed_every_steps=4,
+        workshop, loss="dynamic-proxy-nca", proxies_per_product=2.0, proxy_start="data", reseed_every_steps=4
     )
     curves = train_on_labels(workshop, chosen, name="dynamic").record["monitor_curves"]
     assert {"dead_proxies", "nca_tightness", "triplet_tightness", "order_preserved", "eps_max"} <= set(curves)
@@ -85,10 +81,7 @@ def test_proxies_start_where_their_images_are(workshop: Workshop, ratio: float) 
     chosen = config(workshop, loss="proxy-nca", proxies_per_product=ratio, proxy_start="data")
     near = label_lesson(workshop, chosen, everything(workshop), folder=workshop.run.path / "x").monitor
     far = label_lesson(
-        workshop,
-        replace(chosen, proxy_start="random"),
-        everything(workshop),
-        folder=workshop.run.path / "x",
+        workshop, replace(chosen, proxy_start="random"), everything(workshop), folder=workshop.run.path / "x"
     ).monitor
     assert near is not None
     assert far is not None

@@ -43,14 +43,7 @@ def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path:
     assert [key for key in keys if key in BASELINES] == BASELINES
     assert (keys[0], keys[1], keys[-1]) == ("base", "specialists", "unified")
     assert set(keys) - set(BASELINES) <= {"base", "specialists", "groups", "unified_ensemble", "unified"}
-    for name in (
-        "recipe.toml",
-        "groups.json",
-        "evaluation.json",
-        "report.html",
-        "unified/README.md",
-        "log/candidates",
-    ):
+    for name in ("recipe.toml", "groups.json", "evaluation.json", "report.html", "unified/README.md", "log/candidates"):
         assert (tmp_path / name).exists(), name
     combination = json.loads((tmp_path / "groups.json").read_text())
     assert combination == result.results["combination"]
@@ -72,9 +65,7 @@ def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path:
     assert {**again.results, "finished": ""} == {**result.results, "finished": ""}
 
 
-def test_a_change_redoes_only_what_depends_on_it(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_a_change_redoes_only_what_depends_on_it(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     recipe = short(recipe)
     train(catalogue, tmp_path, recipe, report=False)
     before = modified(tmp_path)
@@ -123,9 +114,7 @@ def test_vectors_of_the_run_equal_those_of_the_saved_model(
     recipe = short(recipe)
     model = train(catalogue, tmp_path, recipe, report=False).model
     workshop = Workshop(Run(tmp_path), catalogue, recipe)
-    cached = workshop.source.embed_all(
-        Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue))
-    )
+    cached = workshop.source.embed_all(Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue)))
     np.testing.assert_allclose(cached, model.embed_catalogue(catalogue), atol=1e-5)
 
 
@@ -135,16 +124,12 @@ def test_specialists_by_proxy_nca(catalogue: Catalogue, recipe: Recipe, tmp_path
     assert result.results["curves"]["specialists/discs"]["loss"]
 
 
-def test_products_with_one_image_each_cannot_be_learned(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_products_with_one_image_each_cannot_be_learned(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"discs \(4 products, 4 images\)"):
         train(catalogue.select(brand="artist-0"), tmp_path, recipe)
 
 
-def test_labelled_only_means_for_the_alignment_too(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_labelled_only_means_for_the_alignment_too(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     workshop = Workshop(Run(tmp_path), catalogue, recipe)
     specialists = {name: train_specialist(workshop, name) for name in workshop.vertical_names}
     members = [Member.of_specialists(workshop, specialists)]
@@ -159,20 +144,11 @@ def test_labelled_only_means_for_the_alignment_too(
 def test_the_card_states_what_was_measured(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     train(catalogue, tmp_path, short(recipe), report=False)
     card = (tmp_path / "unified" / "README.md").read_text()
-    for words in (
-        "recall_at_1, test",
-        "map_at_r",
-        "| images | 72 |",
-        "discs, squares",
-        "base_network",
-        "[unify.loop]",
-    ):
+    for words in ("recall_at_1, test", "map_at_r", "| images | 72 |", "discs, squares", "base_network", "[unify.loop]"):
         assert words in card, words
 
 
-def test_without_a_recipe_a_run_goes_on_with_its_own(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_without_a_recipe_a_run_goes_on_with_its_own(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(recipe, unify=replace(recipe.unify, way="specialists"), evaluation=only())
     first = train(catalogue, tmp_path, recipe, report=False)
     before = modified(tmp_path)

@@ -34,9 +34,7 @@ def test_pca_keeps_as_much_as_the_singular_values_allow(seed: int, size: int, co
 
 def test_random_directions_keep_norms_in_expectation() -> None:
     vector = rows(0, 1, 40)
-    lengths = [
-        ((vector @ fit_projection(vector, 10, kind="random", seed=seed)) ** 2).sum() for seed in range(300)
-    ]
+    lengths = [((vector @ fit_projection(vector, 10, kind="random", seed=seed)) ** 2).sum() for seed in range(300)]
     assert np.mean(lengths) == pytest.approx(1, abs=0.05)
     same = [fit_projection(vector, 10, kind="random", seed=3) for _ in range(2)]
     np.testing.assert_array_equal(*same)

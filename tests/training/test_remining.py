@@ -103,9 +103,7 @@ def test_mined_on_the_drawn_catalogue_and_trained_on(workshop: Workshop, tmp_pat
     "loss",
     [
         pytest.param(lambda: TripletMarginLoss(0.5), id="triplet"),
-        pytest.param(
-            lambda: MinedLoss(TripletMarginLoss(0.5, mining="all"), DistanceWeightedMiner()), id="mined"
-        ),
+        pytest.param(lambda: MinedLoss(TripletMarginLoss(0.5, mining="all"), DistanceWeightedMiner()), id="mined"),
     ],
 )
 def test_interrupted_anywhere_it_ends_with_the_same_weights(

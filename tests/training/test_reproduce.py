@@ -68,9 +68,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     def shrunk(make: Callable[..., Recipe]) -> Callable[..., Recipe]:
         def made(*args: object, **options: object) -> Recipe:
             recipe = make(*args, **options)
-            model = dataclasses.replace(
-                recipe.model, base_network="timm/test_efficientnet", image_size_px=32, size=8
-            )
+            model = dataclasses.replace(recipe.model, base_network="timm/test_efficientnet", image_size_px=32, size=8)
             loop = dataclasses.replace(recipe.specialists.loop, evaluations=2)
             specialists = dataclasses.replace(recipe.specialists, loop=loop)
             return dataclasses.replace(recipe, model=model, specialists=specialists)
@@ -86,9 +84,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     ("loss", "protocol", "published"),
     [("proxy-nca", "document", 49.21), ("triplet", "document", 42.59), ("proxy-nca", "modern", 72.2)],
 )
-def test_a_benchmark_is_trained_on_and_measured(
-    tmp_path: Path, loss: str, protocol: str, published: float
-) -> None:
+def test_a_benchmark_is_trained_on_and_measured(tmp_path: Path, loss: str, protocol: str, published: float) -> None:
     root = miniature_birds(tmp_path / "CUB_200_2011")
     chosen = check_choices("cub200", loss, protocol)
 
@@ -118,9 +114,7 @@ def test_a_benchmark_is_trained_on_and_measured(
 
 
 @pytest.mark.usefixtures("small")
-def test_queries_of_in_shop_search_its_gallery_and_another_data_set_is_not_taken_for_it(
-    tmp_path: Path,
-) -> None:
+def test_queries_of_in_shop_search_its_gallery_and_another_data_set_is_not_taken_for_it(tmp_path: Path) -> None:
     options = {"pretrained": False, "epochs": 1, "verify": False}
     shop, birds = miniature_shop(tmp_path / "shop"), miniature_birds(tmp_path / "CUB_200_2011")
     result = reproduce("inshop", shop, tmp_path / "run", **options)  # type: ignore[arg-type]
@@ -135,9 +129,7 @@ def test_queries_of_in_shop_search_its_gallery_and_another_data_set_is_not_taken
     assert (Catalogue.open(tmp_path / "run" / "catalogue.lance").column("split") != split).any()
 
 
-def test_missing_weights_are_said_before_anything_is_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_weights_are_said_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UNIVERT_INCEPTION_V2_WEIGHTS", raising=False)
     with pytest.raises(BadInputError, match="UNIVERT_INCEPTION_V2_WEIGHTS"):
         reproduce("cub200", miniature_birds(tmp_path / "CUB_200_2011"), tmp_path / "run", verify=False)

@@ -58,19 +58,13 @@ def test_maps_of_the_frozen_layers_give_what_images_give(partial: Workshop) -> N
 
 
 def test_maps_are_only_kept_where_they_fit(partial: Workshop, tmp_path: Path) -> None:
-    for changed in (
-        {"maps_gb": 0.0},
-        {"maps_gb": 1e-6},
-        {"trunk": "full"},
-    ):
+    for changed in ({"maps_gb": 0.0}, {"maps_gb": 1e-6}, {"trunk": "full"}):
         recipe = replace(partial.recipe, **changed)  # type: ignore[arg-type]
         assert isinstance(Workshop(Run(tmp_path), partial.catalogue, recipe).source, ImageSource)
 
 
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/mixer_s32_224", "timm/selecsls42b"])
-def test_networks_whose_layers_pass_no_maps_are_fed_with_images(
-    partial: Workshop, tmp_path: Path, name: str
-) -> None:
+def test_networks_whose_layers_pass_no_maps_are_fed_with_images(partial: Workshop, tmp_path: Path, name: str) -> None:
     size = 224 if "mixer" in name else 160 if "vit" in name else 64
     model = replace(partial.recipe.model, base_network=name, image_size_px=size)
     recipe = replace(partial.recipe, model=model, partial_blocks=2)

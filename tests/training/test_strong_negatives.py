@@ -119,9 +119,7 @@ def test_products_that_share_a_picture_are_no_negatives_of_each_other(seed: int)
     keep = np.isin(products, [p for p in range(12) if (products == p).sum() > 1])
     data = (data[0], np.where(keep, products, -1), data[2])
     mined = mine_strong_negatives(*data, margin=0.5, k=50, positives=60, protect=same)
-    expected = oracle.strong_negatives(
-        *data, 0.5, 50, lambda i, j: bool(same(np.array([i]), np.array([j]))[0])
-    )
+    expected = oracle.strong_negatives(*data, 0.5, 50, lambda i, j: bool(same(np.array([i]), np.array([j]))[0]))
     assert table(mined) == expected
     free = mine_strong_negatives(*data, margin=0.5, k=50, positives=60)
     lost = sum(map(len, table(free).values())) - sum(map(len, table(mined).values()))
@@ -132,9 +130,7 @@ def test_products_that_share_a_picture_are_no_negatives_of_each_other(seed: int)
         assert data[1][i] != data[1][j]
         assert data[2][i] == data[2][j]
         assert same(np.array([i]), np.array([j]))[0]
-    assert len({tuple(sorted(data[1][pair])) for pair in mined.protected}) == (
-        mined.statistics.protected_products
-    )
+    assert len({tuple(sorted(data[1][pair])) for pair in mined.protected}) == (mined.statistics.protected_products)
 
 
 def test_a_copy_of_the_positive_is_protected_even_out_of_the_anchors_sight() -> None:

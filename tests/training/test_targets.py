@@ -54,9 +54,7 @@ def test_plain_targets_are_the_specialists_own_embeddings_of_every_view(shop: Sh
 
 @pytest.mark.parametrize("projection", ["pca", "random"])
 @pytest.mark.parametrize("kind", ["mixed", "wide"])
-def test_specialists_of_any_size_give_targets_of_the_models_size(
-    shop: Shop, kind: str, projection: str
-) -> None:
+def test_specialists_of_any_size_give_targets_of_the_models_size(shop: Shop, kind: str, projection: str) -> None:
     member: Member = getattr(shop, kind)
     found = clean(shop, [member], projection=projection)
     assert found.shape == (72, SIZE)
@@ -92,9 +90,7 @@ def test_the_distortion_is_that_of_the_targets(shop: Shop) -> None:
 
 @pytest.mark.parametrize("reference", ["auto", "base", "joint", "specialists"])
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_aligning_one_member_leaves_distances_within_a_vertical(
-    shop: Shop, reference: str, rounds: int
-) -> None:
+def test_aligning_one_member_leaves_distances_within_a_vertical(shop: Shop, reference: str, rounds: int) -> None:
     before = clean(shop, [shop.own], align=False)
     after = clean(shop, [shop.own], reference=reference, rounds=rounds)
     assert not np.allclose(before, after, atol=0.1)

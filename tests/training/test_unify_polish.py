@@ -51,11 +51,7 @@ def mixed_up(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 @pytest.fixture
 def quick(recipe: Recipe) -> Recipe:
     """Every vertical by itself, and no rivals."""
-    return replace(
-        recipe,
-        combine=CombineConfig(mode="off"),
-        evaluation=EvaluationConfig(baselines=(), resamples=20),
-    )
+    return replace(recipe, combine=CombineConfig(mode="off"), evaluation=EvaluationConfig(baselines=(), resamples=20))
 
 
 @pytest.fixture
@@ -103,9 +99,7 @@ def test_polishing_starts_where_l2_ended(shop: Shop, polishing: PolishConfig) ->
     same = polish(work, start, [shop.own], name="polished/still", config=config)
     moved = polish(work, start, [shop.own], name="polished/moved", config=replace(config, polish=polishing))
     vectors = [work.source.embed_all(model.embedder, shop.everything) for model in (start, same, moved)]
-    np.testing.assert_allclose(
-        vectors[0], vectors[1], atol=0.05
-    )  # running means of the batches move a little
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=0.05)  # running means of the batches move a little
     assert np.abs(vectors[0] - vectors[2]).max() > np.abs(vectors[0] - vectors[1]).max()
     assert same.key != moved.key
 
@@ -124,23 +118,16 @@ def test_a_polished_model_is_kept_only_where_it_is_better(
     recipe = unify(quick, way="specialists", polish=polishing)
     result = train(catalogue, tmp_path, recipe, report=False)
     decision = result.results["choice"]
-    assert [candidate["key"] for candidate in decision["candidates"]] == [
-        "unified_specialists",
-        "unified_polished",
-    ]
+    assert [candidate["key"] for candidate in decision["candidates"]] == ["unified_specialists", "unified_polished"]
     assert decision["chosen"] == decision["candidates"][better]["key"]
-    published, polished = (
-        (tmp_path / name / "model.safetensors").read_bytes() for name in ("unified", POLISHED)
-    )
+    published, polished = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("unified", POLISHED))
     assert (published == polished) is better
     keys = [row["key"] for row in result.results["rows"]]
     assert keys == ["base", "specialists", *([] if better else ["unified_polished"]), "unified"]
 
 
 @pytest.mark.parametrize("way", ["specialists", "ensemble"])
-def test_each_way_trains_no_more_than_it_needs(
-    catalogue: Catalogue, quick: Recipe, tmp_path: Path, way: str
-) -> None:
+def test_each_way_trains_no_more_than_it_needs(catalogue: Catalogue, quick: Recipe, tmp_path: Path, way: str) -> None:
     of_ensemble = {"members": ("specialists", "joint:proxy-nca"), "choose": False}
     recipe = unify(quick, way=way, **(of_ensemble if way == "ensemble" else {}))
     result = train(catalogue, tmp_path, recipe, report=False)
@@ -153,9 +140,7 @@ def test_each_way_trains_no_more_than_it_needs(
     assert set(ensemble["distortion"]) == {"energy_kept", "distance_error", "order_kept"}
 
 
-def test_joint_members_beyond_the_budget_are_not_trained(
-    catalogue: Catalogue, quick: Recipe, tmp_path: Path
-) -> None:
+def test_joint_members_beyond_the_budget_are_not_trained(catalogue: Catalogue, quick: Recipe, tmp_path: Path) -> None:
     recipe = unify(quick, way="ensemble", members=("specialists", "joint:triplet"), budget=0.1)
     result = train(catalogue, tmp_path, recipe, report=False)
     assert "exceed the budget" in result.results["ensemble"]["members"][1]["reason"]
@@ -266,6 +251,4 @@ def test_l2_towards_wider_and_narrower_specialists(shop: Shop) -> None:
         assert trained.embedder.size == 8
     targets = learning_targets(work, [shop.wide], TargetsConfig())
     objective = TargetObjective(TargetL2Loss(), targets)
-    assert np.isfinite(
-        float(objective(torch.ones(4, 8), np.flatnonzero(work.is_train)[:4], np.arange(4) % 3))
-    )
+    assert np.isfinite(float(objective(torch.ones(4, 8), np.flatnonzero(work.is_train)[:4], np.arange(4) % 3)))

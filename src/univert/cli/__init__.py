@@ -14,17 +14,7 @@ from univert.cli.options import app
 from univert.core.allocator import reuse_freed_memory
 from univert.core.errors import UnivertError
 
-__all__ = [
-    "app",
-    "building",
-    "calibrating",
-    "indexing",
-    "learning",
-    "main",
-    "measuring",
-    "searching",
-    "serving",
-]
+__all__ = ["app", "building", "calibrating", "indexing", "learning", "main", "measuring", "searching", "serving"]
 
 INTERRUPTED = 130  # the shell's convention for Ctrl-C
 

@@ -21,18 +21,14 @@ def catalogue_build(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="The catalogue to write.")],
-    link: Annotated[
-        bool, typer.Option("--link", help="Keep the images where they are and store their place.")
-    ] = False,
+    link: Annotated[bool, typer.Option("--link", help="Keep the images where they are and store their place.")] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out and list them in rejected.csv.")
     ] = False,
     overwrite: Overwrite = False,
     background: Annotated[
         str,
-        typer.Option(
-            help="Colour behind transparent images in reports, as RRGGBB; models have model.background_rgb."
-        ),
+        typer.Option(help="Colour behind transparent images in reports, as RRGGBB; models have model.background_rgb."),
     ] = "ffffff",
     as_json: Json = False,
 ) -> None:
@@ -53,9 +49,7 @@ def catalogue_build(
 
 
 @catalogue_app.command("info", epilog="Example: univert catalogue info shop.lance")
-def catalogue_info_command(
-    cat: Annotated[Path, typer.Argument(help="A catalogue.")], as_json: Json = False
-) -> None:
+def catalogue_info_command(cat: Annotated[Path, typer.Argument(help="A catalogue.")], as_json: Json = False) -> None:
     """Count what a catalogue holds and flag what will hurt."""
     from univert.data.catalogue import Catalogue
     from univert.data.info import catalogue_info, render

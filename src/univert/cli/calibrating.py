@@ -25,9 +25,7 @@ def export(
     path = ensure_onnx(model_folder(model))
     answer: dict[str, Any] = {"onnx": str(path)}
     if int8 is None:
-        typer.echo(
-            json.dumps(answer, indent=1) if as_json else f"{path}: the same vectors as PyTorch's, to 1e-4"
-        )
+        typer.echo(json.dumps(answer, indent=1) if as_json else f"{path}: the same vectors as PyTorch's, to 1e-4")
         return
     quantised, cost = _quantise(path, int8)
     answer |= {"int8": str(quantised), "cost": cost.to_dict()}
@@ -67,31 +65,23 @@ def _quantise(exact_path: Path, catalogue_path: Path) -> tuple[Path, Any]:
     return quantised_path, measure_int8(exact, quantised, held_out)
 
 
-@app.command(
-    epilog="Example: univert calibrate runs/shop/unified shop.index shop.lance --precision product=0.95"
-)
+@app.command(epilog="Example: univert calibrate runs/shop/unified shop.index shop.lance --precision product=0.95")
 def calibrate(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     index: Annotated[str, typer.Argument(metavar="INDEX", help="An index made with this model.")],
     cat: Annotated[Path, typer.Argument(help="A catalogue with splits: fitted on val, measured on test.")],
     precision: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Share of right answers among those called known, such as 0.9 or brand=0.95; repeatable."
-        ),
+        typer.Option(help="Share of right answers among those called known, such as 0.9 or brand=0.95; repeatable."),
     ] = None,
     neighbours: Annotated[int, typer.Option(min=1, help="How many neighbours vote.")] = 24,
-    new_product_share: Annotated[
-        float, typer.Option(help="Share of photos whose product is not in the index.")
-    ] = 0.2,
+    new_product_share: Annotated[float, typer.Option(help="Share of photos whose product is not in the index.")] = 0.2,
     new_value_share: Annotated[
         float, typer.Option(help="Share of photos whose vertical, brand or style is not in the index.")
     ] = 0.1,
     max_queries: Annotated[int, typer.Option(min=1, help="Images of a split that are asked about.")] = 2000,
     engine: Annotated[str, typer.Option(help="As it will serve: auto, onnx, onnx-int8 or torch.")] = "auto",
-    out: Annotated[
-        Path | None, typer.Option(help="The file to write; beside the index where nothing is said.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; beside the index where nothing is said.")] = None,
     as_json: Json = False,
 ) -> None:
     """Calibrate what a service says a photo shows: how sure it is, and from when on it says "unknown"."""

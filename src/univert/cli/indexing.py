@@ -20,9 +20,7 @@ admin_app = typer.Typer(
 )
 app.add_typer(admin_app, name="index-admin")
 
-IndexPlace = Annotated[
-    str, typer.Argument(metavar="INDEX", help="An index: a folder, or s3://bucket/prefix.")
-]
+IndexPlace = Annotated[str, typer.Argument(metavar="INDEX", help="An index: a folder, or s3://bucket/prefix.")]
 
 
 @app.command(epilog="Example: univert index runs/shop/unified shop.lance shop.index")
@@ -30,15 +28,13 @@ def index(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     cat: Annotated[Path, typer.Argument(help="A catalogue.")],
     out: Annotated[
-        str,
-        typer.Argument(metavar="INDEX", help="The index to make or update: a folder, or s3://bucket/prefix."),
+        str, typer.Argument(metavar="INDEX", help="The index to make or update: a folder, or s3://bucket/prefix.")
     ],
     vertical: Names = None,
     delete_missing: Annotated[
         bool,
         typer.Option(
-            "--delete-missing",
-            help="Delete images that the catalogue lacks (of the verticals given, or all).",
+            "--delete-missing", help="Delete images that the catalogue lacks (of the verticals given, or all)."
         ),
     ] = False,
     publish: Annotated[
@@ -108,9 +104,7 @@ def compact(place: IndexPlace) -> None:
         before = writer.statistics()
         writer.compact()
         after = writer.statistics()
-    typer.echo(
-        f"{place}: {before.files} files are {after.files}, {_megabytes(before)} are {_megabytes(after)}"
-    )
+    typer.echo(f"{place}: {before.files} files are {after.files}, {_megabytes(before)} are {_megabytes(after)}")
 
 
 def _report_text(report: IndexReport) -> str:
@@ -141,8 +135,7 @@ def _statistics_text(figures: IndexStatistics) -> str:
     kind = "approximate" if figures.approximate else "exact"
     lines = [
         f"published    {published}",
-        f"working copy {figures.images:,} images"
-        + (", not published" if figures.unpublished_changes else ""),
+        f"working copy {figures.images:,} images" + (", not published" if figures.unpublished_changes else ""),
         f"model        {', '.join(models)}",
         f"search       {kind}, {figures.unindexed_images:,} images outside of the vector index",
         f"files        {figures.files}, {figures.deleted_rows:,} deleted rows in them, {_megabytes(figures)} in all",

@@ -20,13 +20,11 @@ def train(
     cat: Annotated[Path, typer.Argument(help="A catalogue.")],
     recipe: Annotated[
         Path | None,
-        typer.Option(
-            help="A TOML file; what it leaves out takes its default. Without it, a begun run keeps its own."
-        ),
+        typer.Option(help="A TOML file; what it leaves out takes its default. Without it, a begun run keeps its own."),
     ] = None,
-    out: Annotated[
-        Path, typer.Option(help="The run folder; an interrupted run goes on where it was.")
-    ] = Path("runs/run"),
+    out: Annotated[Path, typer.Option(help="The run folder; an interrupted run goes on where it was.")] = Path(
+        "runs/run"
+    ),
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change the recipe: key=value, dots for tables.")
     ] = None,
@@ -46,23 +44,18 @@ def train(
     _print_results(result, as_json)
 
 
-@app.command(
-    epilog="Example: univert finetune runs/shop/unified shop.lance --triplets verified.csv --out runs/tuned"
-)
+@app.command(epilog="Example: univert finetune runs/shop/unified shop.lance --triplets verified.csv --out runs/tuned")
 def finetune(
     model: Annotated[Path, typer.Argument(help="A model folder, specialist or unified.")],
     cat: Annotated[Path, typer.Argument(help="A catalogue.")],
     triplets: Annotated[
-        Path,
-        typer.Option(help="Verified image ids: .parquet, .csv or .jsonl with anchor, positive and negative."),
+        Path, typer.Option(help="Verified image ids: .parquet, .csv or .jsonl with anchor, positive and negative.")
     ],
     out: Annotated[
-        Path,
-        typer.Option(help="A folder for model/ and finetune.json; interrupted work goes on where it was."),
+        Path, typer.Option(help="A folder for model/ and finetune.json; interrupted work goes on where it was.")
     ],
     on_bad: Annotated[
-        str,
-        typer.Option(help="Triplets that cannot be used: reject the file, or skip them (see rejected.csv)."),
+        str, typer.Option(help="Triplets that cannot be used: reject the file, or skip them (see rejected.csv).")
     ] = "reject",
     vertical: Names = None,
     settings: Annotated[
@@ -87,9 +80,7 @@ def finetune(
         typer.echo(result.report.summary())
         print_table(comparison_table(result.comparison, titles=("before", "after fine-tuning, val split")))
         before, after = (100 * result.results["triplets_in_order"][when] for when in ("before", "after"))
-        typer.echo(
-            f"triplets with the positive nearer than the negative: {before:.1f}% before, {after:.1f}% after"
-        )
+        typer.echo(f"triplets with the positive nearer than the negative: {before:.1f}% before, {after:.1f}% after")
         typer.echo(f"model   {result.model_path}{'' if result.kept else '  (the old one)'}")
     if not result.kept:
         lost = "; ".join(result.results["lost"])
@@ -100,16 +91,10 @@ def finetune(
 @app.command(epilog="Example: univert grow runs/shop shop.lance --vertical hats --index shop.index")
 def grow(
     run: Annotated[Path, typer.Argument(help="A finished run.")],
-    cat: Annotated[
-        Path, typer.Argument(help="A catalogue with images of the new vertical, and of those the run has.")
-    ],
+    cat: Annotated[Path, typer.Argument(help="A catalogue with images of the new vertical, and of those the run has.")],
     vertical: Annotated[str, typer.Option(help="The vertical to add.")],
     index_path: Annotated[
-        str | None,
-        typer.Option(
-            "--index",
-            help="Add the vertical to this index, too: a folder or s3://BUCKET/PATH.",
-        ),
+        str | None, typer.Option("--index", help="Add the vertical to this index, too: a folder or s3://BUCKET/PATH.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change the run's recipe: grow.key=value.")
@@ -128,11 +113,7 @@ def grow(
     catalogue = Catalogue.open(cat)
     indexed_by = None if index_path is None else LanceIndex.open(index_path).model_fingerprint
     result = run_growth(
-        *(run, catalogue, vertical),
-        indexed_by=indexed_by,
-        settings=settings or [],
-        force=force,
-        device=device,
+        *(run, catalogue, vertical), indexed_by=indexed_by, settings=settings or [], force=force, device=device
     )
     added = 0
     if index_path is not None and result.published:
@@ -157,9 +138,7 @@ def grow(
 
 @app.command(epilog="Example: univert demo --out runs/demo")
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the catalogue, the run and the index go.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[Path, typer.Option(help="Where the catalogue, the run and the index go.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     device: Device = "auto",
 ) -> None:
@@ -169,29 +148,20 @@ def demo(
     run_demo(out, seed=seed, device=device, say=typer.echo)
 
 
-@app.command(
-    epilog="Example: univert reproduce cars196 --root data/cars196 --loss proxy-nca --out runs/cars196"
-)
+@app.command(epilog="Example: univert reproduce cars196 --root data/cars196 --loss proxy-nca --out runs/cars196")
 def reproduce(
     dataset: Annotated[str, typer.Argument(help="cub200, cars196, sop or inshop.")],
     root: Annotated[Path, typer.Option(help="The data set's folder, in its official layout.")],
     loss: Annotated[str, typer.Option(help="A loss by name, such as proxy-nca or triplet.")] = "proxy-nca",
     protocol: Annotated[
-        str,
-        typer.Option(
-            help="document: Inception with BN, 64-d; modern: ResNet-50, 2048-d, ProxyNCA++'s settings."
-        ),
+        str, typer.Option(help="document: Inception with BN, 64-d; modern: ResNet-50, 2048-d, ProxyNCA++'s settings.")
     ] = "document",
     out: Annotated[
         Path | None, typer.Option(help="The run folder; runs/DATASET-LOSS-PROTOCOL-SEED if not given.")
     ] = None,
-    pretrained: Annotated[
-        bool, typer.Option(help="Start from ImageNet weights, or from random ones.")
-    ] = True,
+    pretrained: Annotated[bool, typer.Option(help="Start from ImageNet weights, or from random ones.")] = True,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    verify: Annotated[
-        bool, typer.Option(help="Refuse a data set whose counts are not the published ones.")
-    ] = True,
+    verify: Annotated[bool, typer.Option(help="Refuse a data set whose counts are not the published ones.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     device: Device = "auto",
     as_json: Json = False,

@@ -26,9 +26,7 @@ def evaluate(
 
     catalogue = Catalogue.open(cat).select(split=None if split == "all" else split, vertical=vertical)
     vectors = load_model(model, device).embed_catalogue(catalogue, progress=True)
-    evaluation = evaluate_vectors(
-        vectors, list(catalogue.column("product")), list(catalogue.column("vertical"))
-    )
+    evaluation = evaluate_vectors(vectors, list(catalogue.column("product")), list(catalogue.column("vertical")))
     if as_json:
         typer.echo(json.dumps({"split": split, **evaluation.to_dict()}, indent=1))
     else:

@@ -36,10 +36,7 @@ def embed(
 def search(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     index_path: Annotated[
-        str,
-        typer.Argument(
-            metavar="INDEX", help="An index made with this model: a folder or s3://bucket/prefix."
-        ),
+        str, typer.Argument(metavar="INDEX", help="An index made with this model: a folder or s3://bucket/prefix.")
     ],
     image: Annotated[Path, typer.Argument(help="The photo to search with.")],
     k: Annotated[int, typer.Option(min=1, help="How many results.")] = 10,

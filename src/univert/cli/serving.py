@@ -14,22 +14,17 @@ from univert.cli.options import Json, app, model_folder
 
 @app.command(epilog="Example: univert serve runs/shop/unified shop.index --port 8000")
 def serve(
-    model: Annotated[
-        str | None, typer.Argument(help="A model folder, or a run; may come from the settings.")
-    ] = None,
+    model: Annotated[str | None, typer.Argument(help="A model folder, or a run; may come from the settings.")] = None,
     index: Annotated[
         str | None,
         typer.Argument(
-            metavar="INDEX",
-            help="An index made with this model: a folder or s3://; may come from the settings.",
+            metavar="INDEX", help="An index made with this model: a folder or s3://; may come from the settings."
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (8000).")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes (1).")] = None,
-    settings: Annotated[
-        Path | None, typer.Option(help="A TOML file with settings; see docs/serve.md.")
-    ] = None,
+    settings: Annotated[Path | None, typer.Option(help="A TOML file with settings; see docs/serve.md.")] = None,
 ) -> None:
     """Serve visual search over HTTP: the page at /, the API, metrics."""
     from univert.core.errors import BadInputError
@@ -56,8 +51,7 @@ def serve(
 
 @app.command(epilog="Example: univert key warehouse-scanner")
 def key(
-    name: Annotated[str, typer.Argument(help="Who it is for: letters, digits, dots, dashes.")],
-    as_json: Json = False,
+    name: Annotated[str, typer.Argument(help="Who it is for: letters, digits, dots, dashes.")], as_json: Json = False
 ) -> None:
     """Make an API key for the service: the key for the client, and the line for the settings."""
     import json
@@ -66,9 +60,7 @@ def key(
     from univert.serving.security import new_key
 
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
-        raise BadInputError(
-            f"name must be 1 to 64 letters, digits, dots, dashes or underscores, got {name!r}"
-        )
+        raise BadInputError(f"name must be 1 to 64 letters, digits, dots, dashes or underscores, got {name!r}")
     secret, line = new_key(name)
     if as_json:
         typer.echo(json.dumps({"key": secret, "line": line}))

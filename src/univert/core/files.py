@@ -56,9 +56,7 @@ def publishing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         BadInputError: `target` exists and `overwrite` is false.
     """
     if target.exists() and not overwrite:
-        raise BadInputError(
-            f"{target} exists already; pass --overwrite to replace it, or choose another path"
-        )
+        raise BadInputError(f"{target} exists already; pass --overwrite to replace it, or choose another path")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:

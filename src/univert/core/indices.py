@@ -19,9 +19,7 @@ def value_range(values: Integer[Tensor, "..."]) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def check_indices(
-    values: Integer[Tensor, "..."], limit: int, *, name: str, rule: str = "must lie in 0..{}"
-) -> None:
+def check_indices(values: Integer[Tensor, "..."], limit: int, *, name: str, rule: str = "must lie in 0..{}") -> None:
     """Refuse values outside 0..limit-1; under `torch.compile` that is left to the look-ups, which fail less clearly.
 
     Args:

@@ -69,9 +69,7 @@ class Catalogue:
     fingerprint: str
     background_rgb: Rgb
 
-    def __init__(
-        self, path: Path, dataset: Any, table: pa.Table, order: np.ndarray, rows: np.ndarray
-    ) -> None:
+    def __init__(self, path: Path, dataset: Any, table: pa.Table, order: np.ndarray, rows: np.ndarray) -> None:
         """Internal: use `Catalogue.open` and `select`."""
         metadata = {key.decode(): value.decode() for key, value in (dataset.schema.metadata or {}).items()}
         self.path = path
@@ -144,9 +142,7 @@ class Catalogue:
             ("not_brand", "brand", not_brand, False),
         ):
             if names is not None:
-                known = self._known_names(
-                    column, [names] if isinstance(names, str) else list(names), parameter
-                )
+                known = self._known_names(column, [names] if isinstance(names, str) else list(names), parameter)
                 values = self._table[column].take(self._rows)
                 inside = pc.is_in(values, value_set=pa.array(known, pa.string()))
                 kept &= inside.to_numpy(zero_copy_only=False) == wanted
@@ -192,9 +188,7 @@ class Catalogue:
             batch = rows[start : start + _BATCH_ROWS]
             uris = self._table["uri"].take(batch).to_pylist()
             stored = [int(row) for row, uri in zip(self._order[batch], uris, strict=True) if uri is None]
-            contents = iter(
-                self._dataset.take(stored, columns=["image"])["image"].to_pylist() if stored else ()
-            )
+            contents = iter(self._dataset.take(stored, columns=["image"])["image"].to_pylist() if stored else ())
             images.extend(next(contents) if uri is None else _read_uri(uri) for uri in uris)
         return images
 
@@ -212,9 +206,7 @@ class Catalogue:
     def _rows_at(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         wanted = np.asarray(positions, dtype=np.int64)
         if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
-            raise BadInputError(
-                f"positions: must be from 0 to {len(self) - 1}, got {wanted.min()} to {wanted.max()}"
-            )
+            raise BadInputError(f"positions: must be from 0 to {len(self) - 1}, got {wanted.min()} to {wanted.max()}")
         return self._rows[wanted]
 
     def _known_names(self, column: str, names: list[str], parameter: str) -> list[str]:
@@ -259,9 +251,7 @@ def _open_dataset(path: Path) -> Any:
         raise BadInputError(f"{path} cannot be read as a catalogue: {error}; build it again") from None
     version = metadata.get(FORMAT_KEY.encode(), b"").decode()
     if not version or FINGERPRINT_KEY.encode() not in metadata:
-        raise BadInputError(
-            f"{path} is a Lance dataset but not a catalogue; make one with: univert catalogue build"
-        )
+        raise BadInputError(f"{path} is a Lance dataset but not a catalogue; make one with: univert catalogue build")
     if version != FORMAT_VERSION:
         raise BadInputError(
             f"{path} has catalogue format {version}, this Univert reads {FORMAT_VERSION}; "

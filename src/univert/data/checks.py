@@ -72,14 +72,7 @@ def _problem(row: SourceRow, kind: str, detail: str, fix: str) -> Problem:
 
 def _check_fields(row: SourceRow, link: bool) -> list[Problem]:
     problems = []
-    texts = (
-        row.vertical,
-        row.product,
-        row.brand,
-        row.style,
-        row.source,
-        str(row.path) if row.id is None else row.id,
-    )
+    texts = (row.vertical, row.product, row.brand, row.style, row.source, str(row.path) if row.id is None else row.id)
     if not all(is_utf8(text) for text in texts if text is not None):
         problems.append(_problem(row, "name not UTF-8", "a name is not valid UTF-8", "rename it"))
     if not row.vertical:
@@ -105,9 +98,7 @@ def _read_file(path: Path | None) -> bytes:
     except FileNotFoundError:
         raise ImageProblem("missing file", f"there is no file {path}", "correct the path") from None
     except OSError as error:
-        raise ImageProblem(
-            "unreadable", f"{path}: {error.strerror}", "check the path and its rights"
-        ) from None
+        raise ImageProblem("unreadable", f"{path}: {error.strerror}", "check the path and its rights") from None
     except ValueError:
         raise ImageProblem("missing file", f"{str(path)!r} is no file name", "correct the path") from None
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
@@ -116,9 +107,7 @@ def _read_file(path: Path | None) -> bytes:
     raise ImageProblem("too large", detail, "make it smaller or remove it")
 
 
-def _check_box(
-    row: SourceRow, box: BoxXyxyPx, size: tuple[int, int]
-) -> tuple[BoxXyxyPx | None, list[Problem]]:
+def _check_box(row: SourceRow, box: BoxXyxyPx, size: tuple[int, int]) -> tuple[BoxXyxyPx | None, list[Problem]]:
     x0, y0, x1, y1 = box
     width, height = size
     if not (all(math.isfinite(value) for value in box) and x0 < x1 and y0 < y1):
@@ -174,8 +163,7 @@ class RowsSoFar:
             self._database.execute("INSERT INTO ids VALUES (?, ?)", (image_id, origin))
             if row.product is not None:
                 self._database.execute(
-                    "INSERT OR IGNORE INTO products VALUES (?, ?, ?, ?)",
-                    (row.product, row.vertical, split, origin),
+                    "INSERT OR IGNORE INTO products VALUES (?, ?, ?, ?)", (row.product, row.vertical, split, origin)
                 )
         return problems
 

@@ -178,9 +178,7 @@ def _not_ours(content: bytes) -> ImageProblem:
             return ImageProblem(
                 "unsupported format", f"{name} is not supported", f"convert it to one of {', '.join(FORMATS)}"
             )
-    return ImageProblem(
-        "not an image", "the content is not an image", f"remove it, or give {', '.join(FORMATS)}"
-    )
+    return ImageProblem("not an image", "the content is not an image", f"remove it, or give {', '.join(FORMATS)}")
 
 
 def _refuse_too_large(size: tuple[int, int], max_pixels: int) -> None:
@@ -303,12 +301,8 @@ def _explaining(content: bytes) -> Iterator[None]:
         raise ImageProblem("too large", str(error), "make it smaller or remove it") from None
     except Exception as error:
         if _looks_truncated(content, error):
-            raise ImageProblem(
-                "truncated", "the image breaks off before its end", "copy or export it again"
-            ) from None
-        raise ImageProblem(
-            "unreadable", f"the image is damaged ({error})", "copy or export it again"
-        ) from None
+            raise ImageProblem("truncated", "the image breaks off before its end", "copy or export it again") from None
+        raise ImageProblem("unreadable", f"the image is damaged ({error})", "copy or export it again") from None
 
 
 def _looks_truncated(content: bytes, error: Exception) -> bool:

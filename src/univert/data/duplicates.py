@@ -113,9 +113,7 @@ def picture_hashes(images: Images, *, workers: int | None = None) -> PictureHash
     def fill(chunk: range) -> int:
         contents, boxes = images.image_bytes(chunk), images.boxes(chunk)
         for position, content, box in zip(chunk, contents, boxes, strict=True):
-            picture = decode_rgb(
-                content, box_xyxy_px=box, background_rgb=images.background_rgb, draft_px=_DRAFT_PX
-            )
+            picture = decode_rgb(content, box_xyxy_px=box, background_rgb=images.background_rgb, draft_px=_DRAFT_PX)
             bits[position], colours[position] = perceptual_hash(picture), colour_grid(picture)
         return len(chunk)
 
@@ -171,9 +169,7 @@ class NearDuplicates:
             if not getattr(self, name) >= 0:
                 raise BadInputError(f"{name} must be 0 or more, got {getattr(self, name)}; 0 means equal")
 
-    def __call__(
-        self, rows: Int64[np.ndarray, "*#S"], others: Int64[np.ndarray, "*#S"]
-    ) -> Bool[np.ndarray, "*S"]:
+    def __call__(self, rows: Int64[np.ndarray, "*#S"], others: Int64[np.ndarray, "*#S"]) -> Bool[np.ndarray, "*S"]:
         """Whether images are near-duplicates of others, row by row; shapes broadcast.
 
         Args:

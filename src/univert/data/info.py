@@ -136,9 +136,7 @@ def render(info: CatalogueInfo, console: Console) -> None:
             *(_split_cell(_total(info.verticals, split)) for split in splits),
             style="bold",
         )
-    console.print(
-        Text(info.path, style="bold"), size, f"fingerprint {info.fingerprint}", sep="\n", highlight=False
-    )
+    console.print(Text(info.path, style="bold"), size, f"fingerprint {info.fingerprint}", sep="\n", highlight=False)
     console.print(table)
     console.print(f"{', '.join(splits)}: images (products)", style="dim", highlight=False)
     if info.linked:
@@ -229,9 +227,7 @@ def _warnings(verticals: list[VerticalInfo]) -> list[str]:
         )
     single = sum(v.single_image_products for v in verticals)
     if single:
-        worst = sorted(
-            (v for v in verticals if v.single_image_products), key=lambda v: -v.single_image_products
-        )
+        worst = sorted((v for v in verticals if v.single_image_products), key=lambda v: -v.single_image_products)
         where = _names([f"{v.name} ({v.single_image_products})" for v in worst])
         found.append(
             f"products with one image only: {single:,}, in {where}; they have no positive to learn from, and no "
@@ -256,8 +252,7 @@ def _split_warnings(verticals: list[VerticalInfo]) -> list[str]:
     stray = sum(v.splits[split].unlabelled for v in verticals for split in ("val", "test"))
     if stray:
         found.append(
-            f"unlabelled images in val or test: {stray:,}; nothing can be measured on them there; "
-            "put them in train"
+            f"unlabelled images in val or test: {stray:,}; nothing can be measured on them there; put them in train"
         )
     unused = sum(v.splits["none"].images for v in verticals if "none" in v.splits)
     if unused:

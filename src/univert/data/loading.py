@@ -111,25 +111,17 @@ class ImageLoader:
         jobs = self._jobs(positions, views, batch_size)
         return map(channels_first, map_ahead(self._decode, jobs, workers=self.workers))
 
-    def _jobs(
-        self, positions: Numbers, views: Numbers | None, chunk: int
-    ) -> list[tuple[list[int], list[int]]]:
+    def _jobs(self, positions: Numbers, views: Numbers | None, chunk: int) -> list[tuple[list[int], list[int]]]:
         rows = [int(position) for position in positions]
         numbers = [0] * len(rows) if views is None else [int(view) for view in views]
         if len(numbers) != len(rows):
-            raise BadInputError(
-                f"views must have one number an image, got {len(numbers)} for {len(rows)} images"
-            )
+            raise BadInputError(f"views must have one number an image, got {len(numbers)} for {len(rows)} images")
         if rows and not 0 <= min(rows) <= max(rows) < len(self._catalogue):
-            raise BadInputError(
-                f"positions must lie in 0..{len(self._catalogue) - 1}, got {min(rows)}..{max(rows)}"
-            )
+            raise BadInputError(f"positions must lie in 0..{len(self._catalogue) - 1}, got {min(rows)}..{max(rows)}")
         if numbers and min(numbers) < 0:
             raise BadInputError(f"views must be 0 (clean) or more, got {min(numbers)}")
         if any(numbers) and self.augmentation is None:
-            raise BadInputError(
-                "views above 0 need an augmentation; pass augmentation=Augmentation() to ImageLoader"
-            )
+            raise BadInputError("views above 0 need an augmentation; pass augmentation=Augmentation() to ImageLoader")
         return [(rows[i : i + chunk], numbers[i : i + chunk]) for i in range(0, len(rows), chunk)]
 
     def _decode(self, job: tuple[list[int], list[int]]) -> UInt8[np.ndarray, "B S S 3"]:
@@ -142,19 +134,14 @@ class ImageLoader:
             batch[i] = self._square(str(self._ids[row]), content, box, view)
         return batch
 
-    def _square(
-        self, image_id: str, content: bytes, box: Box | None, view: int
-    ) -> UInt8[np.ndarray, "S S 3"]:
+    def _square(self, image_id: str, content: bytes, box: Box | None, view: int) -> UInt8[np.ndarray, "S S 3"]:
         size = self.preprocessing.image_size_px
         augmentation = self.augmentation if view else None
         if augmentation is not None:  # the smallest crop still has enough pixels
             size = math.ceil(size / math.sqrt(augmentation.min_scale))
         try:
             image = decode_rgb(
-                content,
-                box_xyxy_px=box,
-                background_rgb=self.preprocessing.background_rgb,
-                draft_px=size,
+                content, box_xyxy_px=box, background_rgb=self.preprocessing.background_rgb, draft_px=size
             )
         except BadInputError as error:
             raise BadInputError(f"image {image_id}: {error}") from error
@@ -170,10 +157,7 @@ def decoding_threads(workers: int | None) -> int:
         BadInputError: `workers` is not positive.
     """
     if workers is None:
-        return max(
-            1,
-            min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
-        )
+        return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
     if workers < 1:
         raise BadInputError(f"workers must be at least 1, got {workers}; leave it out for one a core")
     return workers

@@ -110,6 +110,4 @@ class StrongNegatives:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return cls(**arrays, statistics=statistics)
         except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise BadInputError(
-                f"{path}: not a readable table of strong negatives ({error}); delete it"
-            ) from None
+            raise BadInputError(f"{path}: not a readable table of strong negatives ({error}); delete it") from None

@@ -123,9 +123,7 @@ class UniformSampler(Sampler):
     def __init__(self, positions: Int64[np.ndarray, "N"], *, batch_size: int = 128, seed: int = 0) -> None:
         count = len(positions)
         if count < 1 or batch_size < 1:
-            raise BadInputError(
-                f"sampling needs at least 1 image and batch_size >= 1, got {count} and {batch_size}"
-            )
+            raise BadInputError(f"sampling needs at least 1 image and batch_size >= 1, got {count} and {batch_size}")
         self._positions = positions
         self._visits = _visiting_order(seed, count)
         self.batch_size = min(batch_size, count)
@@ -214,9 +212,7 @@ class StrongNegativeSampler(Sampler):
                     chosen.setdefault(product, [])
         return np.concatenate([self._images(product, first, rng) for product, first in chosen.items()])
 
-    def _add_with_negatives(
-        self, product: int, chosen: dict[int, list[int]], rng: np.random.Generator
-    ) -> None:
+    def _add_with_negatives(self, product: int, chosen: dict[int, list[int]], rng: np.random.Generator) -> None:
         if not self._fits(product, chosen):
             return
         low, high = np.searchsorted(self._row_products, [product, product + 1])
@@ -245,9 +241,7 @@ class StrongNegativeSampler(Sampler):
         return np.array(picked[: self._k], np.int64)
 
 
-def balanced_sample(
-    positions: Positions, groups: Positions, most: int, rng: np.random.Generator
-) -> Positions:
+def balanced_sample(positions: Positions, groups: Positions, most: int, rng: np.random.Generator) -> Positions:
     """At most so many of some images, as many of each group as there is room for, so that small groups stay whole.
 
     Args:

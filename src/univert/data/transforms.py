@@ -59,20 +59,14 @@ class Preprocessing:
         if not 0 < self.centre_share <= 1:
             raise BadInputError(f"centre_share must lie in (0, 1], got {self.centre_share}; 1 shows all")
         if not 8 <= self.image_size_px <= 4096:
-            raise BadInputError(
-                f"image_size_px must lie in 8..4096, got {self.image_size_px}; try 128 or 224"
-            )
+            raise BadInputError(f"image_size_px must lie in 8..4096, got {self.image_size_px}; try 128 or 224")
         if self.fit not in ("pad", "crop", "stretch"):
             raise BadInputError(f'fit must be "pad", "crop" or "stretch", got {self.fit!r}')
         if self.interpolation not in _RESAMPLING:
-            raise BadInputError(
-                f"interpolation must be one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}"
-            )
+            raise BadInputError(f"interpolation must be one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}")
         rgb = self.background_rgb
         if len(rgb) != 3 or not all(0 <= value <= 255 for value in rgb):
-            raise BadInputError(
-                f"background_rgb must be three values in 0..255, got {rgb!r}; white is 255, 255, 255"
-            )
+            raise BadInputError(f"background_rgb must be three values in 0..255, got {rgb!r}; white is 255, 255, 255")
 
     def __call__(self, image: Image.Image) -> UInt8[np.ndarray, "S S 3"]:
         """Fit an upright RGB image of any size into the square.
@@ -164,9 +158,7 @@ class Augmentation:
                 f"got {self.min_scale} and {self.max_scale}"
             )
         if not 1 <= self.max_aspect <= 4:
-            raise BadInputError(
-                f"max_aspect must lie in 1..4, got {self.max_aspect}; 1 keeps the aspect ratio"
-            )
+            raise BadInputError(f"max_aspect must lie in 1..4, got {self.max_aspect}; 1 keeps the aspect ratio")
         for name in ("flip_probability", "brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInputError(f"{name} must lie in 0..1, got {getattr(self, name)}; 0 switches it off")
@@ -216,10 +208,7 @@ def _jitter(image: Image.Image, brightness: float, contrast: float, saturation: 
     offset = (1 - contrast) * grey
     rows: list[float] = []
     for channel in range(3):
-        mixed = [
-            (1 - saturation) * weight + (saturation if channel == c else 0.0)
-            for c, weight in enumerate(_LUMA)
-        ]
+        mixed = [(1 - saturation) * weight + (saturation if channel == c else 0.0) for c, weight in enumerate(_LUMA)]
         rows += [gain * value for value in mixed] + [offset]
     return image.convert("RGB", matrix=tuple(rows))
 

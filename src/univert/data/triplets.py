@@ -244,9 +244,7 @@ class _Checks:
         found = []
         if verticals[1] != verticals[0]:
             detail = f"{verticals[0]!r} and {verticals[1]!r}"
-            found.append(
-                _problem(row, "positive of another vertical", detail, "one product has one vertical")
-            )
+            found.append(_problem(row, "positive of another vertical", detail, "one product has one vertical"))
         elif None not in (anchor, positive) and anchor != positive:
             fix = "correct the triplet, or the catalogue's labels"
             found.append(_problem(row, "positive of another product", f"{anchor!r} and {positive!r}", fix))

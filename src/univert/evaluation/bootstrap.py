@@ -19,12 +19,7 @@ _MOST_DRAWS = 1 << 22
 
 
 def bootstrap_interval(
-    values: npt.NDArray[Any],
-    products: Codes,
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    values: npt.NDArray[Any], products: Codes, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Percentile interval of the mean over queries, resampling products with replacement.
 
@@ -83,9 +78,7 @@ def bootstrap_means(
     _, product_of_query = np.unique(products, return_inverse=True)
     count = int(product_of_query.max()) + 1
     columns = np.column_stack([table.reshape(len(table), -1), np.ones(len(table))])
-    totals = np.stack(
-        [np.bincount(product_of_query, column, minlength=count) for column in columns.T], axis=1
-    )
+    totals = np.stack([np.bincount(product_of_query, column, minlength=count) for column in columns.T], axis=1)
     rng = np.random.default_rng(seed)
     means = []
     batch = max(1, _MOST_DRAWS // count)

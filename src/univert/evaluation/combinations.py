@@ -10,10 +10,7 @@ from univert.evaluation.compare import METRIC_NAMES, METRICS, Difference
 from univert.evaluation.differences import interval_words, read_part
 from univert.evaluation.words import points
 
-_MODES = {
-    "probe": "trained as heads on cached features of the frozen base network",
-    "full": "trained in full",
-}
+_MODES = {"probe": "trained as heads on cached features of the frozen base network", "full": "trained in full"}
 _ORDERS = {"difficulty": "the easiest first", "centroids": "the nearest first"}
 
 
@@ -113,9 +110,7 @@ def _combination(values: Mapping[str, Any]) -> CombinationSection:
     return CombinationSection(
         how=", ".join(word for word in how if word),
         columns=tuple(columns),
-        individual=tuple(
-            TrialCell(value=(individual.get(name) or {}).get("recall_at_1")) for name in columns
-        ),
+        individual=tuple(TrialCell(value=(individual.get(name) or {}).get("recall_at_1")) for name in columns),
         trials=trials,
         groups=tuple(
             GroupLine(number=number, verticals=group, refused=_refused(group, trials))
@@ -134,8 +129,7 @@ def _trial(trial: Mapping[str, Any], columns: Sequence[str]) -> TrialLine:
         accepted=bool(trial["accepted"]),
         reason=trial.get("reason") or "",
         cells=tuple(
-            _cell(trial["recall_at_1"].get(name), (trial.get("differences") or {}).get(name) or {})
-            for name in columns
+            _cell(trial["recall_at_1"].get(name), (trial.get("differences") or {}).get(name) or {}) for name in columns
         ),
     )
 

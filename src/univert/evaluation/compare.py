@@ -215,9 +215,7 @@ def compare_outcomes(
         for name, outcome in first.verticals.items()
         if outcome is not None and (other := second.verticals.get(name)) is not None
     }
-    return Comparison(
-        merged=merged, verticals=compare_pairs(pairs, **settings), tolerance=tolerance, level=level
-    )
+    return Comparison(merged=merged, verticals=compare_pairs(pairs, **settings), tolerance=tolerance, level=level)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,9 +227,7 @@ class _Settings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < 1:
-            raise BadInputError(
-                f"tolerance must lie in [0, 1), got {self.tolerance}; 0.01 is one point of Recall@1"
-            )
+            raise BadInputError(f"tolerance must lie in [0, 1), got {self.tolerance}; 0.01 is one point of Recall@1")
         if self.resamples < 1:
             raise BadInputError(f"resamples must be at least 1, got {self.resamples}; 2000 is usual")
         if not 0 < self.level < 1:
@@ -284,9 +280,7 @@ def _difference(
         )
     values = [_figures(outcome, metric) for outcome in pair]
     changes = values[1] - values[0]
-    means = bootstrap_means(
-        changes, first.products, resamples=settings.resamples, seed=settings.seed + column
-    )
+    means = bootstrap_means(changes, first.products, resamples=settings.resamples, seed=settings.seed + column)
     low, high = np.quantile(means, [(1 - settings.level) / 2, (1 + settings.level) / 2])
     return Difference(
         metric=metric,
@@ -295,9 +289,7 @@ def _difference(
         difference=float(changes.mean()),
         low=float(low),
         high=float(high),
-        p_value=sign_flip_p_value(
-            changes, first.products, resamples=settings.resamples, seed=settings.seed + column
-        ),
+        p_value=sign_flip_p_value(changes, first.products, resamples=settings.resamples, seed=settings.seed + column),
         p_adjusted=1.0,
         verdict="same",
         queries=len(first),

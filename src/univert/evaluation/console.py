@@ -28,9 +28,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
         merged, within = evaluation.merged, evaluation.mean_within
         style = "bold" if row["key"] == results["best_key"] else ""
         mark = "*" if row["key"] in ROUTED else ""
-        table.add_row(
-            f"{row['title']}{mark}", *_cells(merged), _percent(within.get("recall_at_1")), style=style
-        )
+        table.add_row(f"{row['title']}{mark}", *_cells(merged), _percent(within.get("recall_at_1")), style=style)
     table.caption = "* told each query's true vertical. within: mean over verticals, each searched alone."
     return table
 
@@ -124,18 +122,13 @@ def choice_table(choice: Mapping[str, Any]) -> Table:
         table.add_row(
             escape(one["title"]),
             *(_percent(one.get(name)) for name in ("recall_at_1", "map_at_r", "mean_within_recall_at_1")),
-            *(
-                "-" if one.get(name) is None else f"{one[name]:,.0f}"
-                for name in ("image_presentations", "seconds")
-            ),
+            *("-" if one.get(name) is None else f"{one[name]:,.0f}" for name in ("image_presentations", "seconds")),
             style="bold" if one["key"] == choice["chosen"] else "",
         )
     steps = []
     for step in choice["steps"]:
         both = (titles.get(step[name], step[name]) for name in ("challenger", "champion"))
-        steps.append(
-            f"{' against '.join(both)}: {'taken' if step['taken'] else 'not taken'}; {step['reason']}"
-        )
+        steps.append(f"{' against '.join(both)}: {'taken' if step['taken'] else 'not taken'}; {step['reason']}")
     chosen = titles.get(choice["chosen"], choice["chosen"])
     why = choice["reason"].removeprefix(f"{chosen}: ")
     specialists = words_against_specialists(choice)

@@ -142,9 +142,7 @@ def chart_of(comparison: Comparison, *, routed: bool = False) -> DifferenceChart
         comparison: what was found.
         routed: each query searched its own vertical alone, also where all are taken together.
     """
-    by_gain = sorted(
-        comparison.verticals.items(), key=lambda one: (-one[1]["recall_at_1"].difference, one[0])
-    )
+    by_gain = sorted(comparison.verticals.items(), key=lambda one: (-one[1]["recall_at_1"].difference, one[0]))
     figures = [("All, each in its vertical" if routed else "Merged gallery", comparison.merged), *by_gain]
     scale = scale_around_zero([one["recall_at_1"] for _, one in figures], tolerance=comparison.tolerance)
     lines = [
@@ -190,8 +188,7 @@ def scale_around_zero(differences: Sequence[Difference], *, tolerance: float) ->
     if first == last:
         first, last = first - 1, last + 1
     ticks = tuple(
-        (round(100 * (place - first) / (last - first), 2), _tick(place * step))
-        for place in range(first, last + 1)
+        (round(100 * (place - first) / (last - first), 2), _tick(place * step)) for place in range(first, last + 1)
     )
     return Scale(low=first * step, high=last * step, ticks=ticks)
 

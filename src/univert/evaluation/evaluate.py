@@ -102,10 +102,7 @@ def evaluate_query_gallery(
     query_vectors = check_vectors(query_vectors, name="query_vectors")
     gallery_vectors = check_vectors(gallery_vectors, name="gallery_vectors", size=query_vectors.shape[1])
     queries = LabelledRows.of(
-        query_vectors,
-        query_products,
-        query_verticals,
-        names=("query_vectors", "query_products", "query_verticals"),
+        query_vectors, query_products, query_verticals, names=("query_vectors", "query_products", "query_verticals")
     )
     gallery = LabelledRows.of(
         gallery_vectors,
@@ -150,17 +147,14 @@ def _evaluation(
     nmis: dict[str, float | None],
 ) -> Evaluation:
     verticals = {
-        name: None if outcome is None else _metrics(settings, outcome, nmis[name])
-        for name, outcome in outcomes.items()
+        name: None if outcome is None else _metrics(settings, outcome, nmis[name]) for name, outcome in outcomes.items()
     }
     figures = [metrics.figures() for metrics in verticals.values() if metrics is not None]
     names = dict.fromkeys(name for values in figures for name in values)
     return Evaluation(
         merged=_metrics(settings, merged, merged_nmi),
         verticals=verticals,
-        mean_within={
-            name: float(np.mean([values[name] for values in figures if name in values])) for name in names
-        },
+        mean_within={name: float(np.mean([values[name] for values in figures if name in values])) for name in names},
     )
 
 
@@ -171,9 +165,7 @@ def _metrics(settings: _Settings, outcome: QueryOutcome, clustering: float | Non
     products = len(np.unique(outcome.products))
     ends: list[tuple[float | None, float | None]] = [(None, None)] * len(means)
     if products > 1:  # one product alone says nothing about how products differ
-        low, high = bootstrap_interval(
-            values, outcome.products, resamples=settings.resamples, seed=settings.seed
-        )
+        low, high = bootstrap_interval(values, outcome.products, resamples=settings.resamples, seed=settings.seed)
         ends = list(zip(low.tolist(), high.tolist(), strict=True))
     intervals = [Interval(float(mean), *end) for mean, end in zip(means, ends, strict=True)]
     return Metrics(

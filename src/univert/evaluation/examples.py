@@ -170,6 +170,5 @@ def worst_queries(
 def _codes(products: Sequence[str | None]) -> npt.NDArray[np.int64]:
     code_of: dict[str, int] = {}
     return np.asarray(
-        [-1 if product is None else code_of.setdefault(product, len(code_of)) for product in products],
-        dtype=np.int64,
+        [-1 if product is None else code_of.setdefault(product, len(code_of)) for product in products], dtype=np.int64
     )

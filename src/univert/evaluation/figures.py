@@ -90,8 +90,7 @@ class Evaluation:
         return {
             "merged": self.merged.to_dict(),
             "verticals": {
-                name: None if metrics is None else metrics.to_dict()
-                for name, metrics in self.verticals.items()
+                name: None if metrics is None else metrics.to_dict() for name, metrics in self.verticals.items()
             },
             "mean_within": dict(self.mean_within),
         }
@@ -114,8 +113,7 @@ class Evaluation:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInputError(
-                f"values must be what Evaluation.to_dict gave, got something else ({error!r}); "
-                "run the evaluation again"
+                f"values must be what Evaluation.to_dict gave, got something else ({error!r}); run the evaluation again"
             ) from None
 
 

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from univert.evaluation.examples import (
-    Neighbour,
-    Retrieval,
-    possible_queries,
-    retrieve,
-    sample_queries,
-    worst_queries,
-)
+from univert.evaluation.examples import Neighbour, Retrieval, possible_queries, retrieve, sample_queries, worst_queries
 from univert.evaluation.thumbnails import data_uri, thumbnails
 
 if TYPE_CHECKING:
@@ -161,8 +154,7 @@ def retrieval_groups(
             gallery_images=len(gallery),
             queries=len(queries),
             rankings=tuple(
-                _ranking(one, columns, pictures, name_verticals=title is None, with_first_right=False)
-                for one in group
+                _ranking(one, columns, pictures, name_verticals=title is None, with_first_right=False) for one in group
             ),
         )
         for (title, gallery, queries, _), group in zip(plan, retrieved, strict=True)
@@ -170,9 +162,7 @@ def retrieval_groups(
     return Groups(groups=groups, left_out=len(asked) - len(kept))
 
 
-def failures(
-    catalogue: Catalogue, columns: Columns, vectors: npt.NDArray[np.float32], *, seed: int = 0
-) -> Failures:
+def failures(catalogue: Catalogue, columns: Columns, vectors: npt.NDArray[np.float32], *, seed: int = 0) -> Failures:
     """Queries of the merged gallery whose first right answer ranks worst, worst first, one a product."""
     gallery = columns.gallery()
     queries = columns.queries(gallery)
@@ -188,15 +178,12 @@ def failures(
         queries=len(queries),
         gallery_images=len(gallery),
         rankings=tuple(
-            _ranking(one, columns, pictures, name_verticals=several, with_first_right=True)
-            for one in retrieved
+            _ranking(one, columns, pictures, name_verticals=several, with_first_right=True) for one in retrieved
         ),
     )
 
 
-def _pictures(
-    catalogue: Catalogue, retrievals: Iterable[Retrieval], *, with_first_right: bool
-) -> dict[int, str]:
+def _pictures(catalogue: Catalogue, retrievals: Iterable[Retrieval], *, with_first_right: bool) -> dict[int, str]:
     shown: set[int] = set()
     for one in retrievals:
         shown.update((one.query, *(hit.position for hit in one.hits)))
@@ -208,12 +195,7 @@ def _pictures(
 
 
 def _ranking(
-    one: Retrieval,
-    columns: Columns,
-    pictures: dict[int, str],
-    *,
-    name_verticals: bool,
-    with_first_right: bool,
+    one: Retrieval, columns: Columns, pictures: dict[int, str], *, name_verticals: bool, with_first_right: bool
 ) -> Ranking:
     def tile(position: int, neighbour: Neighbour | None = None) -> Tile:
         return Tile(

@@ -84,9 +84,7 @@ def label_codes(*label_lists: Labels) -> list[Codes]:
     # a dict keeps the order, so that the message names the first one
     known = dict.fromkeys(label for labels in values for label in labels if label is not None)
     if all(isinstance(label, int) and not isinstance(label, bool) for label in known):
-        plain = [
-            [UNLABELLED if label is None or label < 0 else label for label in labels] for labels in values
-        ]
+        plain = [[UNLABELLED if label is None or label < 0 else label for label in labels] for labels in values]
         return [np.array(labels, dtype=np.int64) for labels in plain]
     strange = next((label for label in known if not isinstance(label, str)), None)
     if strange is not None:

@@ -15,10 +15,7 @@ from univert.evaluation.mapdata import A_VERTICAL, POINTS, layouts_of
 from univert.evaluation.maps import sample_for_map
 from univert.evaluation.separation import Separation, separation
 
-_COLOURS = (
-    *("#466be7", "#d2536a", "#5a7206", "#9c4182", "#a19b05"),
-    *("#00a3d5", "#2a32bc", "#7d0005", "#5d2467"),
-)
+_COLOURS = (*("#466be7", "#d2536a", "#5a7206", "#9c4182", "#a19b05"), *("#00a3d5", "#2a32bc", "#7d0005", "#5d2467"))
 """Those of the report's light page: apart under every kind of colour-blindness."""
 
 _MARKS = ("o", "s", "^", "D")
@@ -74,10 +71,7 @@ def save_map_figure(
 
 
 def _draw(
-    path: Path,
-    layouts: dict[str, npt.NDArray[np.float32]],
-    numbers: Sequence[Separation],
-    verticals: npt.NDArray[Any],
+    path: Path, layouts: dict[str, npt.NDArray[np.float32]], numbers: Sequence[Separation], verticals: npt.NDArray[Any]
 ) -> None:
     try:
         from matplotlib import rc_context

@@ -101,9 +101,7 @@ def map_section(
     if not len(catalogue):
         return None
     rows = sample_for_map(columns.vertical, columns.product, per_vertical=A_VERTICAL, total=POINTS, seed=seed)
-    many = sample_for_map(
-        columns.vertical, columns.product, per_vertical=A_VERTICAL, total=MEASURED, seed=seed
-    )
+    many = sample_for_map(columns.vertical, columns.product, per_vertical=A_VERTICAL, total=MEASURED, seed=seed)
     named = {} if targets is None else {targets_title: targets}
     named["Unified embeddings" if named else "Embeddings"] = vectors
     verticals = [columns.vertical[row] for row in rows]

@@ -205,9 +205,7 @@ def _small(start: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return np.asarray(1e-4 * (places / scale if scale > 0 else places) + 1e-6 * jitter)
 
 
-def _turned(
-    points: npt.NDArray[np.float64], towards: npt.NDArray[np.float32] | None
-) -> npt.NDArray[np.float64]:
+def _turned(points: npt.NDArray[np.float64], towards: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float64]:
     """Points rotated or mirrored as a whole towards other points (orthogonal Procrustes)."""
     if towards is None:
         return points

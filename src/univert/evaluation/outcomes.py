@@ -70,9 +70,7 @@ class LabelledRows:
     verticals: list[str]
 
     @classmethod
-    def of(
-        cls, vectors: Vectors, products: Names, verticals: Names, *, names: tuple[str, str, str]
-    ) -> LabelledRows:
+    def of(cls, vectors: Vectors, products: Names, verticals: Names, *, names: tuple[str, str, str]) -> LabelledRows:
         """Take the labels of some vectors.
 
         Args:

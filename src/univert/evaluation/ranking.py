@@ -34,14 +34,7 @@ from univert.evaluation.inputs import (
 )
 from univert.evaluation.ranks import TIE_TOLERANCE, Layout, rank
 
-__all__ = [
-    "TIE_TOLERANCE",
-    "QueryOutcome",
-    "check_ks",
-    "map_at_r",
-    "rank_queries",
-    "recall_at_k",
-]
+__all__ = ["TIE_TOLERANCE", "QueryOutcome", "check_ks", "map_at_r", "rank_queries", "recall_at_k"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +117,7 @@ def rank_queries(
             "gallery_labels must be left out with leave_one_out, got some; both galleries are of the same images"
         )
     if (gallery_vectors is None) != (gallery_labels is None) and not leave_one_out:
-        raise BadInputError(
-            "gallery_vectors and gallery_labels must come together, got only one; pass both or none"
-        )
+        raise BadInputError("gallery_vectors and gallery_labels must come together, got only one; pass both or none")
     vectors = check_vectors(vectors)
     check_length(labels, len(vectors), name="labels", of="vectors")
     if gallery_vectors is not None:
@@ -171,21 +162,13 @@ def recall_at_k(
     """
     check_ks(ks)
     outcome = rank_queries(
-        vectors,
-        labels,
-        gallery_vectors=gallery_vectors,
-        gallery_labels=gallery_labels,
-        with_average_precision=False,
+        vectors, labels, gallery_vectors=gallery_vectors, gallery_labels=gallery_labels, with_average_precision=False
     )
     return {k: float(outcome.hits(k).mean()) for k in ks}
 
 
 def map_at_r(
-    vectors: Vectors,
-    labels: Labels,
-    *,
-    gallery_vectors: Vectors | None = None,
-    gallery_labels: Labels | None = None,
+    vectors: Vectors, labels: Labels, *, gallery_vectors: Vectors | None = None, gallery_labels: Labels | None = None
 ) -> float:
     """MAP@R: the mean over queries of 1/R sum_{i=1..R} precision@i rel(i), R = the query's positives.
 
@@ -210,9 +193,7 @@ def check_ks(ks: Sequence[int]) -> None:
         BadInputError: as said.
     """
     if not ks or any(k < 1 for k in ks):
-        raise BadInputError(
-            f"ks must hold at least one K, all of them 1 or more, got {list(ks)}; try (1, 2, 4, 8)"
-        )
+        raise BadInputError(f"ks must hold at least one K, all of them 1 or more, got {list(ks)}; try (1, 2, 4, 8)")
 
 
 def _leave_one_out(vectors: Vectors, codes: Codes, gallery: Vectors | None) -> Layout:

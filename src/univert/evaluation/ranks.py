@@ -68,9 +68,7 @@ def rank(
         relevant = torch.from_numpy(layout.ends[block] - layout.starts[block] - layout.leave_one_out)
         if not all_positives:
             thresholds = thresholds[:, :1]
-        before = _count_before(
-            layout, block, queries, half_squares, thresholds, relevant, gallery_chunk, buffers
-        )
+        before = _count_before(layout, block, queries, half_squares, thresholds, relevant, gallery_chunk, buffers)
         first[block] = before[:, 0].numpy() + 1
         if all_positives:
             average_precision[block] = _average_precision(before, relevant).numpy()
@@ -90,9 +88,7 @@ def _blocks(layout: Layout, query_chunk: int) -> list[slice]:
     return blocks
 
 
-def _positives(
-    layout: Layout, block: slice, queries: torch.Tensor, half_squares: torch.Tensor
-) -> torch.Tensor:
+def _positives(layout: Layout, block: slice, queries: torch.Tensor, half_squares: torch.Tensor) -> torch.Tensor:
     """(B, R) similarities of each query's positives, nearest first, -inf where a query has fewer than R."""
     starts, ends = layout.starts[block], layout.ends[block]
     places = layout.places[block]

@@ -94,9 +94,7 @@ def write_report(
             "ensemble": read_ensemble(results),
             "combination": read_combination(results),
             "panels": training_panels(results.get("curves") or {}),
-            "map": map_section(
-                catalogue, columns, vectors, targets=targets, targets_title=targets_title, seed=seed
-            ),
+            "map": map_section(catalogue, columns, vectors, targets=targets, targets_title=targets_title, seed=seed),
             "groups": retrieval_groups(catalogue, columns, vectors, seed=seed),
             "failures": failures(catalogue, columns, vectors, seed=seed),
             "recipe": results.get("recipe_toml") or "",

@@ -33,9 +33,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def sign_flip_p_value(
-    changes: npt.NDArray[np.float64], products: Codes, *, resamples: int, seed: int
-) -> float:
+def sign_flip_p_value(changes: npt.NDArray[np.float64], products: Codes, *, resamples: int, seed: int) -> float:
     """How often chance alone would move the mean of some queries at least as far, in either direction.
 
     If two models are alike, what a product gains it might as well have lost: the sign of each product's change is drawn

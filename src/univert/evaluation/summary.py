@@ -57,9 +57,7 @@ def stats(rows: Sequence[Row], best: Row | None) -> list[Stat]:
     first = recall_at_1(merged)
     found = []
     if first is not None:
-        found.append(
-            Stat(label="Merged gallery, R@1", value=percent(first.value), unit="%", detail=_interval(first))
-        )
+        found.append(Stat(label="Merged gallery, R@1", value=percent(first.value), unit="%", detail=_interval(first)))
         base = next((row for row in rows if row.key == "base"), None)
         untrained = recall_at_1(base.merged) if base and base is not best else None
         if untrained is not None:
@@ -125,9 +123,7 @@ def vertical_plot(rows: Sequence[Row], best: Row | None) -> DotPlot | None:
                 dots=tuple(dots),
             )
         )
-    return DotPlot(
-        scale=scale, lines=tuple(lines), legend=tuple((_kind(row, best), row.title) for row in shown)
-    )
+    return DotPlot(scale=scale, lines=tuple(lines), legend=tuple((_kind(row, best), row.title) for row in shown))
 
 
 def _kind(row: Row, best: Row | None) -> str:

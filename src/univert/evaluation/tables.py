@@ -118,8 +118,7 @@ def comparison_table(rows: Sequence[Row]) -> Table:
             name=row.title,
             row=row,
             cells=tuple(
-                Cell(interval=figures[index][column], best=index in best[column])
-                for column in range(len(columns))
+                Cell(interval=figures[index][column], best=index in best[column]) for column in range(len(columns))
             ),
         )
         for index, row in enumerate(rows)

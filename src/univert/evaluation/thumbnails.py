@@ -114,9 +114,7 @@ def _thumbnail(
     size_px: int,
 ) -> Image.Image:
     try:
-        image = decode_rgb(
-            content, box_xyxy_px=box_xyxy_px, background_rgb=background_rgb, draft_px=2 * size_px
-        )
+        image = decode_rgb(content, box_xyxy_px=box_xyxy_px, background_rgb=background_rgb, draft_px=2 * size_px)
     except (OSError, BadInputError):
         return _placeholder(size_px)
     return ImageOps.pad(image, (size_px, size_px), Image.Resampling.LANCZOS, color=background_rgb)

@@ -60,9 +60,7 @@ def verdict(rows: Sequence[Row], best: Row | None, comparisons: Sequence[Paired]
     merged = recall_at_1(best.merged)
     if merged is None:
         text = "No product in the evaluated split has two images, so there is nothing to look up."
-        return Verdict(
-            headline="Trained, but there are no queries", findings=(Finding(tone="bad", text=text),)
-        )
+        return Verdict(headline="Trained, but there are no queries", findings=(Finding(tone="bad", text=text),))
     paired = {one.first: one.comparison for one in comparisons if one.second == best.key}
     joint = [by_key[key] for key in by_key if key.startswith("joint")]
     findings = [
@@ -103,8 +101,7 @@ def _against_untrained(
     return [
         Finding(
             tone=tone,
-            text=f"{points(gain)} points against the untrained base network"
-            f" ({percent(untrained.value)}%){certainty}.",
+            text=f"{points(gain)} points against the untrained base network ({percent(untrained.value)}%){certainty}.",
         )
     ]
 
@@ -119,8 +116,7 @@ def _against_joint(
     if all(row.key in paired for row, _ in known):
         return [_paired_against_joint([(row, other, paired[row.key]) for row, other in known])]
     parts = [
-        f"{points(merged.value - other.value)} against {row.title} ({percent(other.value)}%)"
-        for row, other in known
+        f"{points(merged.value - other.value)} against {row.title} ({percent(other.value)}%)" for row, other in known
     ]
     behind = [row for row, other in known if other.value > merged.value]
     clear = [row for row, other in known if other.value < merged.value and lie_apart(merged, other)]
@@ -143,9 +139,7 @@ def _paired_against_joint(known: Sequence[tuple[Row, Interval, Comparison]]) -> 
     if "same" in said:
         close = [row.title for one, (row, _, _) in zip(found, known, strict=True) if one.verdict == "same"]
         hint = f" Level with {listing(close)}." if len(known) > 1 else " That is level."
-    return Finding(
-        tone=tone, text=f"Against training one model on everything, points: {listing(parts)}.{hint}"
-    )
+    return Finding(tone=tone, text=f"Against training one model on everything, points: {listing(parts)}.{hint}")
 
 
 def _paired_against_specialists(comparison: Comparison) -> list[Finding]:
@@ -157,9 +151,7 @@ def _paired_against_specialists(comparison: Comparison) -> list[Finding]:
         text = f"{_paired(one)} points against the specialist of {name}."
         return [Finding(tone=_TONES[one.verdict], text=text)]
     better = [name for name, one in found.items() if one.verdict == "better"]
-    worse = [
-        f"{name} ({points(found[name].difference)})" for name, one in found.items() if one.verdict == "worse"
-    ]
+    worse = [f"{name} ({points(found[name].difference)})" for name, one in found.items() if one.verdict == "worse"]
     level = len(found) - len(better) - len(worse)
     mean = comparison.mean_within()
     parts = [f"better than the specialist in {len(better)} of {len(found)}"]
@@ -174,9 +166,7 @@ def _paired(difference: Difference) -> str:
     return f"{points(difference.difference)} ({interval_words(difference)})"
 
 
-def _against_specialists(
-    best: Row, specialists: Row | None, paired: Mapping[str, Comparison]
-) -> list[Finding]:
+def _against_specialists(best: Row, specialists: Row | None, paired: Mapping[str, Comparison]) -> list[Finding]:
     if specialists is None or specialists is best:
         return []
     if specialists.key in paired:

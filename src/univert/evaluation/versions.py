@@ -29,13 +29,7 @@ from univert.evaluation.compare import (
     read_figures,
 )
 from univert.evaluation.inputs import Codes, Vectors, check_length, check_vectors, has_queries, label_codes
-from univert.evaluation.outcomes import (
-    LabelledRows,
-    Names,
-    Outcomes,
-    check_one_vertical_each,
-    pooled,
-)
+from univert.evaluation.outcomes import LabelledRows, Names, Outcomes, check_one_vertical_each, pooled
 from univert.evaluation.ranking import QueryOutcome, rank_queries
 
 _SINGLE = ("old", "old_merged", "old_merged_reindexed", "beside_new", "specialist", "new_merged")
@@ -102,11 +96,7 @@ class GrowthFigures:
             limit: of a loss that may be chance (0.1: ten points); see `Difference.is_loss`.
         """
         return [
-            Setback(
-                gallery=gallery,
-                kept=kept[metric],
-                reindexed=None if reindexed is None else reindexed[metric],
-            )
+            Setback(gallery=gallery, kept=kept[metric], reindexed=None if reindexed is None else reindexed[metric])
             for gallery, kept, reindexed in self._galleries()
             for metric in METRICS
             if kept[metric].is_loss(limit)
@@ -290,9 +280,7 @@ def _pool_of(outcomes: Outcomes, names: list[str]) -> QueryOutcome | None:
     return pooled(chosen) if chosen else None
 
 
-def _single(
-    first: QueryOutcome | None, second: QueryOutcome | None, settings: Mapping[str, Any]
-) -> Figures | None:
+def _single(first: QueryOutcome | None, second: QueryOutcome | None, settings: Mapping[str, Any]) -> Figures | None:
     """How two outcomes of the same queries differ."""
     if first is None or second is None:
         return None
@@ -300,10 +288,7 @@ def _single(
 
 
 def _against_specialist(
-    specialist: Float[np.ndarray, "M E"],
-    new: Float[np.ndarray, "M D"],
-    products: Any,
-    settings: Mapping[str, Any],
+    specialist: Float[np.ndarray, "M E"], new: Float[np.ndarray, "M D"], products: Any, settings: Mapping[str, Any]
 ) -> Figures | None:
     (codes,) = label_codes(products)
     if not has_queries(codes):

@@ -13,11 +13,7 @@ from univert.proxies.assignment import StaticAssignment
 
 
 def checked_assigned(
-    assigned: Integer[Tensor, "..."],
-    embeddings: Float[Tensor, "B D"],
-    proxies: Float[Tensor, "C D"],
-    *,
-    loss: str,
+    assigned: Integer[Tensor, "..."], embeddings: Float[Tensor, "B D"], proxies: Float[Tensor, "C D"], *, loss: str
 ) -> Integer[Tensor, "B M"]:
     """The own proxies of each row as an int64 matrix; a vector names one a row.
 
@@ -34,9 +30,7 @@ def checked_assigned(
             f"embeddings and proxies must have the same size, got {embeddings.shape[1]} and {proxies.shape[1]}"
         )
     if len(proxies) < 2:
-        raise BadInputError(
-            f"{loss} needs at least 2 proxies, got {len(proxies)}: with one there is no negative"
-        )
+        raise BadInputError(f"{loss} needs at least 2 proxies, got {len(proxies)}: with one there is no negative")
     integers = not (assigned.is_floating_point() or assigned.is_complex() or assigned.dtype is torch.bool)
     if not integers or assigned.ndim not in (1, 2) or len(assigned) != len(embeddings):
         raise BadInputError(

@@ -62,10 +62,6 @@ def check_labels(labels: Tensor, embeddings: Tensor, *, name: str = "labels") ->
     """
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype.itemsize < 2:
         found = f"{labels.dtype} of shape {tuple(labels.shape)}"
-        raise BadInputError(
-            f"{name} must be a vector of integers (int16 or wider), one an image, got {found}"
-        )
+        raise BadInputError(f"{name} must be a vector of integers (int16 or wider), one an image, got {found}")
     if len(labels) != len(embeddings):
-        raise BadInputError(
-            f"{name} must be as many as the embeddings: {len(labels)} against {len(embeddings)}"
-        )
+        raise BadInputError(f"{name} must be as many as the embeddings: {len(labels)} against {len(embeddings)}")

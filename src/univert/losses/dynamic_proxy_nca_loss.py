@@ -253,10 +253,7 @@ class DynamicProxyNCALoss(nn.Module):
         return self._loss(embeddings, self._assign(embeddings, assigned), similar, dissimilar)
 
     def forward_triplets(
-        self,
-        anchors: Float[Tensor, "T D"],
-        positives: Float[Tensor, "T D"],
-        negatives: Float[Tensor, "T D"],
+        self, anchors: Float[Tensor, "T D"], positives: Float[Tensor, "T D"], negatives: Float[Tensor, "T D"]
     ) -> Float[Tensor, ""]:
         """The loss of triplets: row i of `anchors` is similar to that of `positives`, not to that of `negatives`.
 

@@ -132,6 +132,4 @@ class NPairsLoss(nn.Module):
 
     def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one batch; see `n_pairs_loss`."""
-        return n_pairs_loss(
-            embeddings, labels, l2_reg_weight=self.l2_reg_weight, pairs=self.pairs, scale=self.scale
-        )
+        return n_pairs_loss(embeddings, labels, l2_reg_weight=self.l2_reg_weight, pairs=self.pairs, scale=self.scale)

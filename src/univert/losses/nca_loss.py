@@ -58,10 +58,7 @@ def nca_loss(
         term, count = _paper_term, (positives_B * (positives_B + 1 < len(labels))).sum()
     rows_B = torch.arange(len(labels), device=labels.device)
     total = streamed_sum(
-        partial(term, scale=softmax_scale),
-        (embeddings, labels, rows_B),
-        (embeddings, labels),
-        chunk_rows=chunk_rows,
+        partial(term, scale=softmax_scale), (embeddings, labels, rows_B), (embeddings, labels), chunk_rows=chunk_rows
     )
     return total / count.clamp_min(1)
 
@@ -88,9 +85,7 @@ def _softmax_term(
     return nn.functional.softplus(negatives_R - positives_R).masked_fill(alone_R, 0).sum()
 
 
-def _paper_term(
-    x_RD: Tensor, label_R: Tensor, row_R: Tensor, x_BD: Tensor, label_B: Tensor, *, scale: float
-) -> Tensor:
+def _paper_term(x_RD: Tensor, label_R: Tensor, row_R: Tensor, x_BD: Tensor, label_B: Tensor, *, scale: float) -> Tensor:
     logits_RB = -scale * squared_distances(x_RD, x_BD)
     negative_RB = negative_mask(label_R, label_B)
     counted_RB = positive_mask(label_R, label_B, row_R) & negative_RB.any(1, keepdim=True)

@@ -35,9 +35,7 @@ def define_operator(schema: str, kernel: Callable[..., Any], shapes: Callable[..
 
 
 def define_gradient(
-    operator: OpOverload,
-    backward: Callable[..., Any],
-    keep: Callable[[Any, tuple[Any, ...], Any], None],
+    operator: OpOverload, backward: Callable[..., Any], keep: Callable[[Any, tuple[Any, ...], Any], None]
 ) -> None:
     """Tell autograd how to differentiate an operator.
 

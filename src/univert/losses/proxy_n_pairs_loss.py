@@ -47,9 +47,7 @@ def proxy_n_pairs_loss(
     assigned_BM = checked_assigned(assigned, embeddings, proxies, loss="Proxied N-pairs")
     check_proxy_n_pairs(scale, l2_reg_weight)
     embeddings = embeddings.float()
-    total = proxy_softmax_sum(
-        scale * embeddings, proxies, assigned_BM, unit_proxies=False, chunk_rows=chunk_rows
-    )
+    total = proxy_softmax_sum(scale * embeddings, proxies, assigned_BM, unit_proxies=False, chunk_rows=chunk_rows)
     if l2_reg_weight > 0:
         total = total + l2_reg_weight * embeddings.square().sum()
     return total / max(len(embeddings), 1)
@@ -110,6 +108,4 @@ class ProxyNPairsLoss(nn.Module):
     def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one batch; `labels` are products."""
         assigned = self.assignment(labels)
-        return proxy_n_pairs_loss(
-            embeddings, self.bank(), assigned, scale=self.scale, l2_reg_weight=self.l2_reg_weight
-        )
+        return proxy_n_pairs_loss(embeddings, self.bank(), assigned, scale=self.scale, l2_reg_weight=self.l2_reg_weight)

@@ -87,9 +87,7 @@ def proxy_nca_loss(
     return total / max(len(embeddings), 1)
 
 
-def check_proxy_nca(
-    proxies: int, scale: float, form: str, pooling: str = "soft", label_smoothing: float = 0.0
-) -> None:
+def check_proxy_nca(proxies: int, scale: float, form: str, pooling: str = "soft", label_smoothing: float = 0.0) -> None:
     """Refuse settings with which Proxy-NCA means nothing.
 
     Raises:
@@ -97,9 +95,7 @@ def check_proxy_nca(
             pooling, a smoothing outside 0..1.
     """
     if proxies < 2:
-        raise BadInputError(
-            f"Proxy-NCA needs at least 2 proxies, got {proxies}: with one there is no negative"
-        )
+        raise BadInputError(f"Proxy-NCA needs at least 2 proxies, got {proxies}: with one there is no negative")
     check_positive(scale, "scale (= 1/temperature)")
     check_form(form)
     check_pooling(pooling)

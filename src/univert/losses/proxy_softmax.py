@@ -140,11 +140,7 @@ def value_and_gradients(
             if want_bias:
                 d_bias += logits_bC.sum(0)
             if want_queries:
-                torch.mm(
-                    logits_bC if inverse_C is None else logits_bC.mul_(inverse_C),
-                    keys_CD,
-                    out=d_queries[part],
-                )
+                torch.mm(logits_bC if inverse_C is None else logits_bC.mul_(inverse_C), keys_CD, out=d_queries[part])
         del buffer
         if not rows:
             d_keys.zero_()
@@ -184,13 +180,7 @@ def _softmax_in_place(
 
 
 def _spread_target_(
-    part: float,
-    queries: Tensor,
-    mean_D: Tensor,
-    bias: Tensor | None,
-    d_queries: Tensor,
-    d_keys: Tensor,
-    d_bias: Tensor,
+    part: float, queries: Tensor, mean_D: Tensor, bias: Tensor | None, d_queries: Tensor, d_keys: Tensor, d_bias: Tensor
 ) -> Tensor:
     """`part` of the summed mean logits, after its slopes have been taken off the gradients; empty ones stay so.
 

@@ -68,9 +68,7 @@ def proxy_triplet_loss(
             chosen_BC &= others_BC > positive_B1
         return ((hinge_BC * chosen_BC).sum(1) / chosen_BC.sum(1).clamp_min(1)).sum()
 
-    total = streamed_sum(
-        term, (unit_rows(embeddings), assigned_BM), (unit_rows(proxies),), chunk_rows=chunk_rows
-    )
+    total = streamed_sum(term, (unit_rows(embeddings), assigned_BM), (unit_rows(proxies),), chunk_rows=chunk_rows)
     return total / max(len(embeddings), 1)
 
 
@@ -132,6 +130,4 @@ class ProxyTripletLoss(nn.Module):
     def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one batch; `labels` are products."""
         assigned = self.assignment(labels)
-        return proxy_triplet_loss(
-            embeddings, self.bank(), assigned, margin=self.margin, negatives=self.negatives
-        )
+        return proxy_triplet_loss(embeddings, self.bank(), assigned, margin=self.margin, negatives=self.negatives)

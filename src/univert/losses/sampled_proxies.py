@@ -34,9 +34,7 @@ def sample_proxies(
     """
     owned_U, position_BM = own.unique(return_inverse=True)
     others = count - len(owned_U)
-    drawn = min(
-        max(negatives, 2 - len(owned_U)), others
-    )  # an empty batch owns none, and losses want two proxies
+    drawn = min(max(negatives, 2 - len(owned_U)), others)  # an empty batch owns none, and losses want two proxies
     drawn_N = _distinct(others, drawn, own.device)
     # the j-th proxy that nobody owns lies behind all those owned ones with fewer than j + 1 free proxies before them
     free_before_U = owned_U - torch.arange(len(owned_U), device=own.device)

@@ -61,9 +61,7 @@ def soft_triple_loss(
         raise BadInputError(f"centers must be floating-point, products x centres x size, got {found}")
     products, per_product, size = centers.shape
     if embeddings.shape[1] != size:
-        raise BadInputError(
-            f"embeddings and centers must have the same size, got {embeddings.shape[1]} and {size}"
-        )
+        raise BadInputError(f"embeddings and centers must have the same size, got {embeddings.shape[1]} and {size}")
     check_soft_triple(products, per_product, la, gamma, margin, tau)
     check_indices(labels, products, name="labels", rule="must be products in 0..{}")
 
@@ -71,19 +69,12 @@ def soft_triple_loss(
         cosine_BKC = (x_BD @ centers_ND.T).view(len(x_BD), per_product, products)
         similarity_BC = ((cosine_BKC / gamma).softmax(1) * cosine_BKC).sum(1)
         own_B1 = label_B[:, None]
-        logits_BC = la * similarity_BC.scatter_add(
-            1, own_B1, torch.full_like(own_B1, -margin, dtype=x_BD.dtype)
-        )
+        logits_BC = la * similarity_BC.scatter_add(1, own_B1, torch.full_like(own_B1, -margin, dtype=x_BD.dtype))
         return nn.functional.cross_entropy(logits_BC, label_B, reduction="sum")
 
     # centre by centre rather than product by product: the inner soft-max then runs along contiguous memory
     unit_KCD = unit_rows(centers.transpose(0, 1).flatten(0, 1)).view(per_product, products, size)
-    total = streamed_sum(
-        term,
-        (unit_rows(embeddings), labels.long()),
-        (unit_KCD.flatten(0, 1),),
-        chunk_rows=chunk_rows,
-    )
+    total = streamed_sum(term, (unit_rows(embeddings), labels.long()), (unit_KCD.flatten(0, 1),), chunk_rows=chunk_rows)
     loss = total / max(len(labels), 1)
     if tau > 0:
         loss = loss + tau * mean_distance_of_centers(unit_KCD.transpose(0, 1))
@@ -106,18 +97,14 @@ def mean_distance_of_centers(unit_centers: Float[Tensor, "C K D"]) -> Float[Tens
     return torch.where(apart_CT, root_CT, 0.0).mean() / 2
 
 
-def check_soft_triple(
-    products: int, per_product: int, la: float, gamma: float, margin: float, tau: float
-) -> None:
+def check_soft_triple(products: int, per_product: int, la: float, gamma: float, margin: float, tau: float) -> None:
     """Refuse settings with which SoftTriple means nothing.
 
     Raises:
         BadInputError: naming the setting.
     """
     if products < 2:
-        raise BadInputError(
-            f"SoftTriple needs at least 2 products, got {products}: with one there is no negative"
-        )
+        raise BadInputError(f"SoftTriple needs at least 2 products, got {products}: with one there is no negative")
     if per_product < 1:
         raise BadInputError(f"SoftTriple needs at least 1 centre a product, got {per_product}")
     check_positive(la, "la (scale = 1/temperature)")
@@ -125,9 +112,7 @@ def check_soft_triple(
     check_not_negative(margin, "margin")
     check_not_negative(tau, "tau (weight of the regulariser)")
     if tau > 0 and per_product == 1:
-        raise BadInputError(
-            "tau draws the centres of a product together and needs at least 2 of them; set tau = 0"
-        )
+        raise BadInputError("tau draws the centres of a product together and needs at least 2 of them; set tau = 0")
 
 
 class SoftTripleLoss(nn.Module):
@@ -186,9 +171,7 @@ class SoftTripleLoss(nn.Module):
             )
         table = self.assignment.table.flatten()
         if len(table.unique()) < len(table):
-            raise BadInputError(
-                "assignment must give no proxy to two products: SoftTriple's centres are not shared"
-            )
+            raise BadInputError("assignment must give no proxy to two products: SoftTriple's centres are not shared")
         self.bank = ProxyBank(self.assignment.count, embedding_size, seed=seed)
         self.la, self.gamma, self.margin, self.tau = la, gamma, margin, tau
 

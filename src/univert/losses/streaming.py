@@ -12,9 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from univert.core.errors import BadInputError
 
-CHUNK_BYTES = (
-    1 << 24
-)  # of one chunk's matrix: large enough for a fast matrix product, small beside the network
+CHUNK_BYTES = 1 << 24  # of one chunk's matrix: large enough for a fast matrix product, small beside the network
 
 Term = Callable[..., Tensor]
 
@@ -30,11 +28,7 @@ def rows_per_chunk(columns: int, *, chunk_bytes: int = CHUNK_BYTES) -> int:
 
 
 def streamed_sum(
-    term: Term,
-    rows: Sequence[Tensor],
-    others: Sequence[Tensor] = (),
-    *,
-    chunk_rows: int | None = None,
+    term: Term, rows: Sequence[Tensor], others: Sequence[Tensor] = (), *, chunk_rows: int | None = None
 ) -> Tensor:
     """Sum over rows of a term of which each row needs all of `others`, without holding rows x others.
 
@@ -99,17 +93,12 @@ class _StreamedSum(torch.autograd.Function):
         rows, others = tensors[:row_tensors], tensors[row_tensors:]
         wanted = ctx.needs_input_grad[3:]
         grads = [torch.zeros_like(t) if want else None for t, want in zip(tensors, wanted, strict=True)]
-        others = tuple(
-            t.detach().requires_grad_(want) for t, want in zip(others, wanted[row_tensors:], strict=True)
-        )
+        others = tuple(t.detach().requires_grad_(want) for t, want in zip(others, wanted[row_tensors:], strict=True))
         total = _zero_that_depends_on(tensors)
         for start in range(0, len(rows[0]), chunk_rows):
             part = slice(start, start + chunk_rows)
             leaves = [
-                *(
-                    t[part].detach().requires_grad_(w)
-                    for t, w in zip(rows, wanted[:row_tensors], strict=True)
-                ),
+                *(t[part].detach().requires_grad_(w) for t, w in zip(rows, wanted[:row_tensors], strict=True)),
                 *others,
             ]
             with torch.enable_grad():

@@ -18,11 +18,7 @@ TIE = 1e-9  # relative: scores closer than this are equal but for rounding
 
 
 def structured_clustering_loss(
-    embeddings: Float[Tensor, "B D"],
-    labels: Integer[Tensor, "B"],
-    *,
-    gamma: float = 1.0,
-    max_swaps: int | None = None,
+    embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"], *, gamma: float = 1.0, max_swaps: int | None = None
 ) -> Float[Tensor, ""]:
     """Hinge on how far some clustering's score exceeds that of the clustering by products.
 
@@ -59,9 +55,7 @@ def structured_clustering_loss(
     check_labels(labels, embeddings)
     check_structured_clustering(gamma, max_swaps)
     x = embeddings.float()
-    found_B, own_B, mixing = _search_medoids(
-        x.detach(), labels, gamma, -1 if max_swaps is None else max_swaps
-    )
+    found_B, own_B, mixing = _search_medoids(x.detach(), labels, gamma, -1 if max_swaps is None else max_swaps)
     to_found_B = plain_distances((x - x[found_B]).square().sum(1))
     to_own_B = plain_distances((x - x[own_B]).square().sum(1))
     gap = (to_own_B - to_found_B).sum() / max(len(x), 1)
@@ -173,9 +167,7 @@ class _MedoidSearch:
         cells, cell = keys.unique(return_inverse=True)
         return cell.split(len(self.product_B)), len(cells)
 
-    def _scores(
-        self, reach_BB: Tensor, cluster_BB: Tensor, cell_BB: Tensor, cells: int
-    ) -> tuple[Tensor, Tensor]:
+    def _scores(self, reach_BB: Tensor, cluster_BB: Tensor, cell_BB: Tensor, cells: int) -> tuple[Tensor, Tensor]:
         """Of each candidate's clustering: the loss-augmented score, summed over images, and 1 - NMI."""
         rows = len(self.product_B)
         cluster_logs_B = _size_logs(cluster_BB, self.products, self.table)
@@ -195,9 +187,7 @@ class _MedoidSearch:
         best = scores_B.max()
         return torch.where(scores_B >= best - TIE * (1 + best.abs()), self.spread_B, torch.inf).argmin()
 
-    def _take(
-        self, best: Tensor, scores_B: Tensor, mixing_B: Tensor, reach_BB: Tensor, cluster_BB: Tensor
-    ) -> None:
+    def _take(self, best: Tensor, scores_B: Tensor, mixing_B: Tensor, reach_BB: Tensor, cluster_BB: Tensor) -> None:
         self.score, self.mixing = scores_B[best], mixing_B[best]
         self.reach_B, self.cluster_B = reach_BB[best], cluster_BB[best]
 

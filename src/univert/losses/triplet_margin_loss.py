@@ -72,9 +72,7 @@ def triplet_margin_loss(
         _check_triplets(triplets, len(labels), verticals)
         return _listed(embeddings.float(), triplets, margin, plain)
     differentiable = torch.is_grad_enabled() and embeddings.requires_grad
-    total, count, _ = _mined_triplets(
-        embeddings.float(), labels, verticals, margin, mining, plain, differentiable
-    )
+    total, count, _ = _mined_triplets(embeddings.float(), labels, verticals, margin, mining, plain, differentiable)
     mean: Tensor = total / count.clamp_min(1)
     return mean.float()
 
@@ -101,15 +99,9 @@ def _check_triplets(triplets: Triplets, rows: int, verticals: Tensor | None) -> 
             "gives triplets, not pairs"
         )
     shapes = {tuple(index.shape) for index in triplets}
-    if (
-        len(shapes) > 1
-        or len(next(iter(shapes))) != 1
-        or any(index.is_floating_point() for index in triplets)
-    ):
+    if len(shapes) > 1 or len(next(iter(shapes))) != 1 or any(index.is_floating_point() for index in triplets):
         raise BadInputError(f"triplets must be 3 integer vectors of one length, got shapes {sorted(shapes)}")
-    check_indices(
-        torch.stack(list(triplets)), rows, name="triplets", rule="must index rows 0..{} of the batch"
-    )
+    check_indices(torch.stack(list(triplets)), rows, name="triplets", rule="must index rows 0..{} of the batch")
 
 
 def _listed(x: Tensor, triplets: Triplets, margin: float, plain: bool) -> Tensor:
@@ -119,21 +111,13 @@ def _listed(x: Tensor, triplets: Triplets, margin: float, plain: bool) -> Tensor
         flat = squared_distances(x, x).flatten()
     if plain:
         flat = plain_distances(flat)
-    gap_T = flat.index_select(0, anchor_T * len(x) + positive_T) - flat.index_select(
-        0, anchor_T * len(x) + negative_T
-    )
+    gap_T = flat.index_select(0, anchor_T * len(x) + positive_T) - flat.index_select(0, anchor_T * len(x) + negative_T)
     losses_T = (gap_T + margin).relu()
     return losses_T.sum() / (losses_T > 0).sum().clamp_min(1)
 
 
 def _mined(
-    x: Tensor,
-    labels: Tensor,
-    verticals: Tensor | None,
-    margin: float,
-    mining: str,
-    plain: bool,
-    differentiable: bool,
+    x: Tensor, labels: Tensor, verticals: Tensor | None, margin: float, mining: str, plain: bool, differentiable: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sum of the losses (float64), number of triplets that have one, and the sum's gradient by x (if wanted).
 
@@ -167,9 +151,7 @@ def _mined(
                 if plain:  # the slope of the root; 0 where it is infinite
                     counts_RB.div_(distances_RB.mul_(2)).masked_fill_(distances_RB == 0, 0)
                 grad.addcmul_(counts_RB.sum(0)[:, None], x, value=2).addmm_(counts_RB.T, x[part], alpha=-2)
-                grad[part].addcmul_(counts_RB.sum(1)[:, None], x[part], value=2).addmm_(
-                    counts_RB, x, alpha=-2
-                )
+                grad[part].addcmul_(counts_RB.sum(1)[:, None], x[part], value=2).addmm_(counts_RB, x, alpha=-2)
     return total + margin * triplets, triplets, grad
 
 
@@ -201,23 +183,17 @@ def _window_counts(
     start_RK = beyond_RK if semi_hard else torch.full_like(own_RK, -torch.inf)
     ends_RE = torch.cat([start_RK, torch.maximum(own_RK + margin, beyond_RK)], 1)
     ends_RE, order_RE = ends_RE.masked_fill_(missing_RK.repeat(1, 2), torch.inf).sort(1)
-    passed_RB = torch.searchsorted(
-        ends_RE, other_RB, right=True
-    )  # how many ends lie at or below the distance
+    passed_RB = torch.searchsorted(ends_RE, other_RB, right=True)  # how many ends lie at or below the distance
     # sums of integers: exact, and the same on every run on every device
     opens_RE = torch.where(order_RE < own_RK.shape[1], 1, -1)
     open_RF = nn.functional.pad(opens_RE.cumsum(1), (1, 0))  # windows that are open after so many ends
-    others_RF = torch.zeros_like(open_RF).scatter_add_(
-        1, passed_RB, opens_RE.new_ones(()).expand_as(passed_RB)
-    )
+    others_RF = torch.zeros_like(open_RF).scatter_add_(1, passed_RB, opens_RE.new_ones(()).expand_as(passed_RB))
     below_RE = torch.empty_like(order_RE).scatter_(1, order_RE, others_RF.cumsum(1)[:, :-1])
     below_start_RK, below_end_RK = below_RE.to(own_RK.dtype).chunk(2, 1)
     return below_end_RK - below_start_RK, open_RF.to(own_RK.dtype).gather(1, passed_RB)
 
 
-def _hardest_counts(
-    own_RK: Tensor, missing_RK: Tensor, other_RB: Tensor, margin: float
-) -> tuple[Tensor, Tensor]:
+def _hardest_counts(own_RK: Tensor, missing_RK: Tensor, other_RB: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     """The farthest positive and the nearest negative of each anchor make one triplet; there is no other."""
     farthest_R1, positive_R1 = own_RK.masked_fill(missing_RK, -torch.inf).max(1, keepdim=True)
     nearest_R1, negative_R1 = other_RB.min(1, keepdim=True)
@@ -277,9 +253,7 @@ class TripletMarginLoss(nn.Module):
         0.46
     """
 
-    def __init__(
-        self, margin: float = 0.2, *, mining: Mining = "semi-hard", distance: Distance = "squared"
-    ) -> None:
+    def __init__(self, margin: float = 0.2, *, mining: Mining = "semi-hard", distance: Distance = "squared") -> None:
         super().__init__()
         check_triplet_margin(margin, mining, distance)
         self.margin = margin

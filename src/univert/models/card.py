@@ -77,16 +77,12 @@ class ModelCard:
         return "\n".join(["| figure | value |", "|---|---|", *rows])
 
     def _recipe(self) -> str:
-        return (
-            f"```toml\n{self.recipe_toml.strip()}\n```" if self.recipe_toml.strip() else "None: not trained."
-        )
+        return f"```toml\n{self.recipe_toml.strip()}\n```" if self.recipe_toml.strip() else "None: not trained."
 
 
 def _width(config: Mapping[str, Any]) -> str:
     size = config.get("size")
-    return (
-        f"a unit vector of {size} numbers" if size else "a unit vector of the base network's pooled features"
-    )
+    return f"a unit vector of {size} numbers" if size else "a unit vector of the base network's pooled features"
 
 
 def _cell(text: str) -> str:

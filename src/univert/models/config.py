@@ -49,9 +49,7 @@ class EmbedderConfig:
         if self.size is not None and not 1 <= self.size <= 65536:
             raise BadInputError(f"size must lie in 1..65536, got {self.size}; 64 to 512 suit most catalogues")
         if any(hidden < 1 for hidden in self.hidden_sizes):
-            raise BadInputError(
-                f"hidden_sizes must be positive, got {self.hidden_sizes}; () leaves the set out"
-            )
+            raise BadInputError(f"hidden_sizes must be positive, got {self.hidden_sizes}; () leaves the set out")
         if not 0 <= self.dropout < 1:
             raise BadInputError(f"dropout must lie in [0, 1), got {self.dropout}; 0 switches it off")
         if self.size is None and (self.batch_norm or self.dropout):

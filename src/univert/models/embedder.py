@@ -67,9 +67,7 @@ class Embedder(nn.Module):
         self.config = config or EmbedderConfig()
         self.preprocessing = self.config.preprocessing()
         self.trunk = make_base_network(
-            self.config.base_network,
-            pretrained=self.config.pretrained,
-            image_size_px=self.config.image_size_px,
+            self.config.base_network, pretrained=self.config.pretrained, image_size_px=self.config.image_size_px
         )
         self.pooling = make_pooling(self.config.pooling)
         self.feature_size = self.trunk.feature_size
@@ -105,9 +103,7 @@ class Embedder(nn.Module):
         features: Tensor = self.pooling(self.trunk(self.normalise(images)))
         return features
 
-    def normalise(
-        self, images: UInt8[Tensor, "B 3 S S"] | Float[Tensor, "B 3 S S"]
-    ) -> Float[Tensor, "B 3 S S"]:
+    def normalise(self, images: UInt8[Tensor, "B 3 S S"] | Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
         """Preprocessed images as the base network takes them; see `features`."""
         images = images.contiguous(memory_format=torch.channels_last)
         scale = self.pixel_scale / 255 if images.dtype == torch.uint8 else self.pixel_scale
@@ -205,9 +201,7 @@ class Embedder(nn.Module):
         """
         _check_batch_size(batch_size)
         loader = ImageLoader(catalogue, self.preprocessing)
-        return self._embed_batches(
-            loader.batches(range(len(catalogue)), batch_size), len(catalogue), progress
-        )
+        return self._embed_batches(loader.batches(range(len(catalogue)), batch_size), len(catalogue), progress)
 
     def _squares(self, chunk: list[tuple[int, ImageLike]]) -> UInt8[np.ndarray, "B S S 3"]:
         size = self.preprocessing.image_size_px
@@ -251,9 +245,7 @@ class Embedder(nn.Module):
 
         return model_fingerprint(self)
 
-    def save_pretrained(
-        self, folder: Path | str, card: ModelCard | None = None, *, overwrite: bool = False
-    ) -> Path:
+    def save_pretrained(self, folder: Path | str, card: ModelCard | None = None, *, overwrite: bool = False) -> Path:
         """Write `config.json`, `model.safetensors` and `README.md`; see `univert.models.io.save_model`."""
         from univert.models.io import save_model
 

@@ -47,9 +47,7 @@ class Head(nn.Module):
                 it with.
         """
         if self.training and self._normalises_over_batch and len(features) == 1:
-            raise BadInputError(
-                "a training batch must hold at least 2 images, got 1: batch normalisation needs more"
-            )
+            raise BadInputError("a training batch must hold at least 2 images, got 1: batch normalisation needs more")
         embedding: Tensor = self.batch_norm(self.second(self.first(features)))
         return embedding
 

@@ -34,8 +34,7 @@ def iterate_images(items: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike
         return iter([items])
     if not isinstance(items, Iterable):
         raise BadInputError(
-            "embed takes paths, bytes, PIL images, arrays, tensors, or an iterable of them, "
-            f"got {_kind(items)}"
+            f"embed takes paths, bytes, PIL images, arrays, tensors, or an iterable of them, got {_kind(items)}"
         )
     return iter(items)
 
@@ -81,16 +80,12 @@ def to_rgb(number: int, item: ImageLike, *, background_rgb: Rgb, draft_px: int) 
         return _from_pil(item, f"image {number}", background_rgb)
     if isinstance(item, torch.Tensor):
         if item.ndim != 3 or item.shape[0] != 3:
-            raise BadInputError(
-                f"image {number}: a tensor must have the shape (3, H, W), got {tuple(item.shape)}"
-            )
+            raise BadInputError(f"image {number}: a tensor must have the shape (3, H, W), got {tuple(item.shape)}")
         item = item.detach().permute(1, 2, 0).cpu()
         item = (item.float() if item.is_floating_point() else item).numpy()
     if isinstance(item, np.ndarray):
         return _from_pil(Image.fromarray(_uint8(item, f"image {number}")), f"image {number}", background_rgb)
-    raise BadInputError(
-        f"image {number}: must be a path, bytes, a PIL image, an array or a tensor, got {_kind(item)}"
-    )
+    raise BadInputError(f"image {number}: must be a path, bytes, a PIL image, an array or a tensor, got {_kind(item)}")
 
 
 def _decode(content: bytes, name: str, background_rgb: Rgb, draft_px: int) -> Image.Image:
@@ -137,9 +132,7 @@ def _uint8(array: np.ndarray, name: str) -> np.ndarray:
     low, high = float(array.min()), float(array.max())
     if not 0 <= low <= high <= 1:  # false for NaN, too
         fix = "divide by 255" if 1 < high <= 255 and low >= 0 else "check how it was made"
-        raise BadInputError(
-            f"{name}: floats must be finite and lie in 0..1, got {low:.4g}..{high:.4g}; {fix}"
-        )
+        raise BadInputError(f"{name}: floats must be finite and lie in 0..1, got {low:.4g}..{high:.4g}; {fix}")
     return np.asarray(np.rint(array * 255.0), np.uint8)
 
 

@@ -31,9 +31,7 @@ def model_fingerprint(model: Embedder) -> str:
     return fingerprint(dataclasses.asdict(model.config), _weights_fingerprint(_weights(model)))
 
 
-def save_model(
-    model: Embedder, folder: Path, card: ModelCard | None = None, *, overwrite: bool = False
-) -> Path:
+def save_model(model: Embedder, folder: Path, card: ModelCard | None = None, *, overwrite: bool = False) -> Path:
     """Save a model as a folder, whole or not at all.
 
     Args:
@@ -102,10 +100,7 @@ def _weights_fingerprint(weights: dict[str, Tensor]) -> str:
     parts: list[Any] = []
     for name in sorted(weights):
         value = weights[name].contiguous()
-        parts += [
-            [name, str(value.dtype), list(value.shape)],
-            value.view(-1).view(torch.uint8).numpy().tobytes(),
-        ]
+        parts += [[name, str(value.dtype), list(value.shape)], value.view(-1).view(torch.uint8).numpy().tobytes()]
     return fingerprint(*parts)
 
 
@@ -113,16 +108,12 @@ def _find(folder_or_hub_id: Path | str, revision: str | None) -> Path:
     folder = Path(folder_or_hub_id)
     if folder.is_dir():
         if revision is not None:
-            raise BadInputError(
-                f"revision belongs to models on the hub, but {folder} is a folder; leave it out"
-            )
+            raise BadInputError(f"revision belongs to models on the hub, but {folder} is a folder; leave it out")
         return folder
     if folder.exists():
         raise BadInputError(f"{folder} is a file; pass the model's folder, the one with {CONFIG_FILE}")
     if not _HUB_ID.fullmatch(str(folder_or_hub_id)):
-        raise BadInputError(
-            f"{folder}: no such model folder; pass a folder, or OWNER/NAME of a model on the hub"
-        )
+        raise BadInputError(f"{folder}: no such model folder; pass a folder, or OWNER/NAME of a model on the hub")
     return _download(str(folder_or_hub_id), revision)
 
 

@@ -44,14 +44,10 @@ class StaticAssignment(nn.Module):
         super().__init__()
         _check_integers(table, "table", dimensions=2)
         if not table.numel():
-            raise BadInputError(
-                f"table must have a row a product and a proxy in each, got shape {tuple(table.shape)}"
-            )
+            raise BadInputError(f"table must have a row a product and a proxy in each, got shape {tuple(table.shape)}")
         low, high = value_range(table)
         if not 0 <= low <= high < count:
-            raise BadInputError(
-                f"table must name proxies in 0..{count - 1} (count = {count}), got {low}..{high}"
-            )
+            raise BadInputError(f"table must name proxies in 0..{count - 1} (count = {count}), got {low}..{high}")
         self.register_buffer("table", table.detach().long().clone())
         self.products, self.per_product = table.shape
         self.count = count
@@ -94,9 +90,7 @@ class StaticAssignment(nn.Module):
         _check_count("products", products)
         _check_count("count", count)
         if count > products:
-            raise BadInputError(
-                f"count must be at most products = {products}, got {count}; use several(...) for more"
-            )
+            raise BadInputError(f"count must be at most products = {products}, got {count}; use several(...) for more")
         order = torch.randperm(products, generator=torch.Generator().manual_seed(seed))
         return cls((order % count)[:, None], count)
 
@@ -158,6 +152,4 @@ def _check_integers(values: Tensor, name: str, *, dimensions: int) -> None:
     shape = "vector" if dimensions == 1 else "matrix"
     floating = values.is_floating_point() or values.is_complex() or values.dtype is torch.bool
     if values.ndim != dimensions or floating:
-        raise BadInputError(
-            f"{name} must be a {shape} of integers, got {values.dtype} of shape {tuple(values.shape)}"
-        )
+        raise BadInputError(f"{name} must be a {shape} of integers, got {values.dtype} of shape {tuple(values.shape)}")

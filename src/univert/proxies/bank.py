@@ -42,13 +42,7 @@ class ProxyBank(nn.Module):
     """
 
     def __init__(
-        self,
-        count: int,
-        size: int,
-        *,
-        unit_norm: bool = False,
-        sparse: bool = False,
-        seed: int | None = None,
+        self, count: int, size: int, *, unit_norm: bool = False, sparse: bool = False, seed: int | None = None
     ) -> None:
         super().__init__()
         if count < 1 or size < 1:
@@ -120,14 +114,10 @@ class ProxyBank(nn.Module):
         if assignment.count != self.count:
             raise BadInputError(f"assignment has {assignment.count} proxies, but the bank {self.count}")
         if len(labels) != len(embeddings):
-            raise BadInputError(
-                f"labels must be as many as the embeddings: {len(labels)} against {len(embeddings)}"
-            )
+            raise BadInputError(f"labels must be as many as the embeddings: {len(labels)} against {len(embeddings)}")
         own = assignment(labels).to(self.proxies.device)
         points = embeddings.to(self.proxies.device)
-        means, found = means_of_points(
-            points, split_over_proxies(points, own, self.count, seed=seed), self.count
-        )
+        means, found = means_of_points(points, split_over_proxies(points, own, self.count, seed=seed), self.count)
         self.proxies[found] = means[found].to(self.proxies.dtype)
         return self
 

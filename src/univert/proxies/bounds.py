@@ -133,9 +133,7 @@ def nca_bound(distances: TripletDistances, negative: Bool[Tensor, "N N"], *, nor
     spread_N = max(0.0, 1 - 1 / norms) * negative.sum(1).clamp_min(1).log()  # (1 - alpha) log |Z|
     common = distances.to_own_y + spread_N[x]
     return Bound(
-        distances.to_y + on_points[x],
-        common + on_proxies[x] + 4 * a.eps.sqrt(),
-        common + actual[x] + 2 * roots_N[y],
+        distances.to_y + on_points[x], common + on_proxies[x] + 4 * a.eps.sqrt(), common + actual[x] + 2 * roots_N[y]
     )
 
 
@@ -198,9 +196,7 @@ def measure_bounds(
                 values[f"{name}_bound"] = bound.right.mean()
                 values[f"{name}_tightness"] = (bound.right - bound.left).mean()
                 values[f"{name}_slack"] = (bound.actual - bound.left).mean()
-        numbers = torch.stack(
-            [value.float() for value in values.values()]
-        ).tolist()  # one wait for the device
+        numbers = torch.stack([value.float() for value in values.values()]).tolist()  # one wait for the device
     return dict(zip(values, numbers, strict=True))
 
 
@@ -226,9 +222,7 @@ def monitor_points(
     turn = torch.randperm(len(sizes), generator=generator) + len(sizes) * (sizes < 2)
     by_turn = turn[product].argsort(stable=True)  # whole products, one after the other
     order, product = order[by_turn], product[by_turn]
-    starts = (
-        torch.cat([product.new_ones(1), product.diff().ne(0).long()])[: len(product)].nonzero().squeeze(1)
-    )
+    starts = torch.cat([product.new_ones(1), product.diff().ne(0).long()])[: len(product)].nonzero().squeeze(1)
     lengths = torch.cat([starts, starts.new_tensor([len(product)])]).diff()
     rank = torch.arange(len(product)) - starts.repeat_interleave(lengths)
     return order[rank < per_product][:limit].sort().values
@@ -259,8 +253,6 @@ def _log_sum(logits_NN: Tensor, counted_NN: Tensor) -> Tensor:
 
 def _check_positive(norms: float, margin: float = 0.0) -> None:
     if not 0 < norms < float("inf"):
-        raise BadInputError(
-            f"norms (N_p N_x, or the scale of a loss on unit rows) must be positive, got {norms}"
-        )
+        raise BadInputError(f"norms (N_p N_x, or the scale of a loss on unit rows) must be positive, got {norms}")
     if margin < 0:
         raise BadInputError(f"margin must not be negative, got {margin}")

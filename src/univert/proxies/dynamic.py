@@ -15,9 +15,7 @@ from univert.proxies.bank import ProxyBank
 from univert.proxies.start import check_points, means_of_points
 
 _ROWS_AT_ONCE = 1 << 9
-_COLUMNS_AT_ONCE = (
-    1 << 11
-)  # on a CPU: 4 MB, which stay mapped and cached; five times as fast as 16 times more
+_COLUMNS_AT_ONCE = 1 << 11  # on a CPU: 4 MB, which stay mapped and cached; five times as fast as 16 times more
 _COLUMNS_AT_ONCE_GPU = 1 << 16  # where launching many small kernels would cost more
 _NOISE = 0.05  # length of the random part of a re-seeded proxy, beside a unit direction
 
@@ -115,9 +113,7 @@ class DynamicAssignment(nn.Module):
     def __init__(self, points: int, proxies: int) -> None:
         super().__init__()
         if points < 1 or proxies < 1:
-            raise BadInputError(
-                f"a dynamic assignment needs points >= 1 and proxies >= 1, got {points} and {proxies}"
-            )
+            raise BadInputError(f"a dynamic assignment needs points >= 1 and proxies >= 1, got {points} and {proxies}")
         self.points, self.proxies = points, proxies
         self.register_buffer("nearest", torch.full((points,), -1))
         self.register_buffer("refreshes", torch.zeros((), dtype=torch.long))
@@ -144,10 +140,7 @@ class DynamicAssignment(nn.Module):
         if positions.shape != nearest.shape or positions.ndim != 1:
             found = f"{tuple(positions.shape)} and {tuple(nearest.shape)}"
             raise BadInputError(f"positions and nearest must be vectors of the same length, got {found}")
-        for name, values, limit in (
-            ("positions", positions, self.points),
-            ("nearest", nearest, self.proxies),
-        ):
+        for name, values, limit in (("positions", positions, self.points), ("nearest", nearest, self.proxies)):
             check_indices(values, limit, name=name)
         self.nearest[positions] = nearest.to(self.nearest)
 
@@ -172,9 +165,7 @@ class DynamicAssignment(nn.Module):
         return Refresh(*found)
 
     @torch.no_grad()
-    def reseed(
-        self, bank: ProxyBank, embeddings: Float[Tensor, "N D"], *, seed: int = 0
-    ) -> Integer[Tensor, "K"]:
+    def reseed(self, bank: ProxyBank, embeddings: Float[Tensor, "N D"], *, seed: int = 0) -> Integer[Tensor, "K"]:
         """Move each dead proxy onto a point of a proxy that has several, so that it gets a share of them.
 
         Points are drawn without repetition with a chance proportional to their squared distance from their
@@ -247,9 +238,7 @@ def _own_distances(points: Tensor, proxies: Tensor, nearest: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def start_from_points(
-    bank: ProxyBank, embeddings: Float[Tensor, "N D"], *, rounds: int = 5, seed: int = 0
-) -> None:
+def start_from_points(bank: ProxyBank, embeddings: Float[Tensor, "N D"], *, rounds: int = 5, seed: int = 0) -> None:
     """Spread a bank over the points without labels: random points, then k-means with dead proxies re-seeded.
 
     Dynamic assignment can end with all points at one proxy; a bank that starts among the points rarely does.
@@ -276,9 +265,7 @@ def start_from_points(
 
 
 @torch.no_grad()
-def forget_rows(
-    optimiser: torch.optim.Optimizer, parameter: nn.Parameter, rows: Integer[Tensor, "K"]
-) -> None:
+def forget_rows(optimiser: torch.optim.Optimizer, parameter: nn.Parameter, rows: Integer[Tensor, "K"]) -> None:
     """Clear the momentum that an optimiser keeps for some rows of a parameter, such as re-seeded proxies.
 
     Averages of squares stay: without them the first steps of the row would be many times too long.

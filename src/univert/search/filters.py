@@ -58,9 +58,7 @@ def _one_column(column: str, value: FilterValue) -> str:
     check_column(column)
     values = _values(value)
     if not values:
-        raise BadInputError(
-            f"the filter on {column} has no values; give at least one, or leave the filter out"
-        )
+        raise BadInputError(f"the filter on {column} has no values; give at least one, or leave the filter out")
     texts = [_quoted(column, item) for item in values if item is not None]
     terms = [f"{column} IN ({', '.join(texts)})"] if texts else []
     return " OR ".join([*terms, f"{column} IS NULL"] if None in values else terms)

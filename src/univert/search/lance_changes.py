@@ -78,8 +78,7 @@ def read_columns(dataset: Any, names: Sequence[str], ids: Sequence[str] | None) 
     if ids is None:
         return dataset.to_table(columns=list(names))
     parts = [
-        dataset.to_table(columns=list(names), filter=sql_condition({"id": list(some)}))
-        for some in some_at_a_time(ids)
+        dataset.to_table(columns=list(names), filter=sql_condition({"id": list(some)})) for some in some_at_a_time(ids)
     ]
     return pa.concat_tables(parts) if parts else dataset.schema.empty_table().select(list(names))
 

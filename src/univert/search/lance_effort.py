@@ -121,9 +121,7 @@ def _needed(places: Int64[np.ndarray, "Q K"], partitions: int) -> int:
 
 
 def _partition_places(
-    queries: Float[np.ndarray, "Q D"],
-    neighbours: Float[np.ndarray, "Q K D"],
-    centroids: Float[np.ndarray, "P D"],
+    queries: Float[np.ndarray, "Q D"], neighbours: Float[np.ndarray, "Q K D"], centroids: Float[np.ndarray, "P D"]
 ) -> Int64[np.ndarray, "Q K"]:
     """The place of each neighbour's partition in the order in which its query looks into them."""
     places = np.empty(neighbours.shape[:2], dtype=np.int64)
@@ -164,7 +162,5 @@ def _squared(a: Float[np.ndarray, "A D"], b: Float[np.ndarray, "B D"]) -> Float[
 
 def as_matrix(column: Any) -> Float[np.ndarray, "N D"]:
     """A fixed-size list column as a matrix."""
-    matrix: Float[np.ndarray, "N D"] = (
-        column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
-    )
+    matrix: Float[np.ndarray, "N D"] = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
     return matrix.astype(np.float32, copy=False)

@@ -69,11 +69,7 @@ def nearest_of_all(
 
 
 def nearest_by_index(
-    dataset: Any,
-    queries: Float[np.ndarray, "Q D"],
-    limit: int,
-    condition: str | None,
-    index: VectorIndexState,
+    dataset: Any, queries: Float[np.ndarray, "Q D"], limit: int, condition: str | None, index: VectorIndexState
 ) -> list[list[Hit]]:
     """The hits of each query through the vector index, nearest first, equal distances in order of id.
 
@@ -105,10 +101,7 @@ def nearest_by_index(
 
 
 def in_order(
-    dataset: Any,
-    queries: Float[np.ndarray, "Q D"],
-    candidates: Sequence[UInt64[np.ndarray, " _"]],
-    limit: int,
+    dataset: Any, queries: Float[np.ndarray, "Q D"], candidates: Sequence[UInt64[np.ndarray, " _"]], limit: int
 ) -> list[list[Hit]]:
     """The hits of each query among its candidates, nearest first, equal distances in order of id.
 
@@ -122,9 +115,7 @@ def in_order(
     return [rows.nearest(query, some, limit) for query, some in zip(queries, candidates, strict=True)]
 
 
-def _compared(
-    dataset: Any, queries: Float[np.ndarray, "Q D"], wide: int, condition: str | None
-) -> Iterator[pa.Table]:
+def _compared(dataset: Any, queries: Float[np.ndarray, "Q D"], wide: int, condition: str | None) -> Iterator[pa.Table]:
     """The `wide` rows nearest to each query, in no order, of equally distant ones any."""
     found = dataset.scanner(
         columns=[*_HIT_COLUMNS, "_distance"],
@@ -141,19 +132,12 @@ def _compared(
 def _first(rows: pa.Table, limit: int) -> list[Hit]:
     """The hits among rows: the nearest, of equally distant ones those whose ids come first."""
     order = [("_distance", "ascending"), ("id", "ascending")]
-    nearest = rows.select([*_HIT_COLUMNS, "_distance"]).take(
-        pc.select_k_unstable(rows, k=limit, sort_keys=order)
-    )
+    nearest = rows.select([*_HIT_COLUMNS, "_distance"]).take(pc.select_k_unstable(rows, k=limit, sort_keys=order))
     return [Hit(distance=row.pop("_distance"), **row) for row in nearest.to_pylist()]
 
 
 def _question(queries: Float[np.ndarray, "Q D"], k: int, *, use_index: bool) -> dict[str, Any]:
-    return {
-        "column": "vector",
-        "q": queries[0] if len(queries) == 1 else queries,
-        "k": k,
-        "use_index": use_index,
-    }
+    return {"column": "vector", "q": queries[0] if len(queries) == 1 else queries, "k": k, "use_index": use_index}
 
 
 def _effort(index: VectorIndexState, k: int, *, filtered: bool) -> dict[str, Any]:
@@ -203,8 +187,7 @@ class _Rows:
         positions = self._order[np.searchsorted(self._places, places)]
         distances = np.square(self._vectors[positions] - query).sum(axis=1)
         ranked = sorted(
-            zip(distances.tolist(), positions.tolist(), strict=True),
-            key=lambda one: (one[0], self._ids[one[1]]),
+            zip(distances.tolist(), positions.tolist(), strict=True), key=lambda one: (one[0], self._ids[one[1]])
         )
         return [self._hit(*one) for one in ranked[:limit]]
 

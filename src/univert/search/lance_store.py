@@ -16,13 +16,7 @@ from univert.core.errors import BadInputError
 from univert.search.filters import check_column, check_vertical, sql_condition
 from univert.search.lance_fill import LanceIndexWriter, creating
 from univert.search.lance_open import open_published
-from univert.search.lance_query import (
-    FILTERED_EXACT_ROWS,
-    MAX_INDEXED_K,
-    in_order,
-    nearest_by_index,
-    nearest_of_all,
-)
+from univert.search.lance_query import FILTERED_EXACT_ROWS, MAX_INDEXED_K, in_order, nearest_by_index, nearest_of_all
 from univert.search.lance_rows import Rows
 from univert.search.lance_schema import COMPATIBLE_KEY, MODEL_KEY
 from univert.search.lance_structures import EXACT_ROWS, vector_index_state
@@ -89,15 +83,11 @@ class LanceIndex:
             ...     writer.add(vectors, columns)
             >>> index = LanceIndex.open(path)  # doctest: +SKIP
         """
-        with creating(
-            Path(path), size, model_fingerprint, overwrite=overwrite, exact_rows=exact_rows
-        ) as writer:
+        with creating(Path(path), size, model_fingerprint, overwrite=overwrite, exact_rows=exact_rows) as writer:
             yield writer
 
     @classmethod
-    def open(
-        cls, path: str | Path | Place, *, exact_rows: int = EXACT_ROWS, version: int | None = None
-    ) -> LanceIndex:
+    def open(cls, path: str | Path | Place, *, exact_rows: int = EXACT_ROWS, version: int | None = None) -> LanceIndex:
         """Open an index for searching.
 
         Args:
@@ -285,9 +275,7 @@ class LanceIndex:
         answers = nearest_by_index(self._dataset, queries, k, condition, self._vector_index)
         # The partitions that were looked into may hold fewer than k.
         return [
-            hits
-            if len(hits) == k
-            else self._exactly(queries[position : position + 1], k, condition, matching)[0]
+            hits if len(hits) == k else self._exactly(queries[position : position + 1], k, condition, matching)[0]
             for position, hits in enumerate(answers)
         ]
 

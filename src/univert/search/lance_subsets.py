@@ -67,10 +67,7 @@ class Subset:
         nearest = np.argpartition(farness, wanted - 1, axis=1)[:, :wanted]
         found = np.take_along_axis(farness, nearest, axis=1)
         edges = np.partition(found, limit - 1, axis=1)[:, limit - 1]
-        return [
-            self.places[some[far <= edge + _MARGIN]]
-            for some, far, edge in zip(nearest, found, edges, strict=True)
-        ]
+        return [self.places[some[far <= edge + _MARGIN]] for some, far, edge in zip(nearest, found, edges, strict=True)]
 
 
 class Subsets:

@@ -59,9 +59,7 @@ class Place:
         if not (parts.netloc and prefix):
             raise BadInputError(f"{text}: give a bucket and a prefix, as in s3://bucket/shop.index")
         variables = os.environ if environment is None else environment
-        return cls(
-            uri=f"s3://{parts.netloc}/{prefix}", folder=None, storage_options=_storage_options(variables)
-        )
+        return cls(uri=f"s3://{parts.netloc}/{prefix}", folder=None, storage_options=_storage_options(variables))
 
     @property
     def table_uri(self) -> str:
@@ -101,9 +99,7 @@ class Place:
             version: a version's number.
             session: the caches to use; by default the process's own.
         """
-        return lance.dataset(
-            self.table_uri, version=version, storage_options=self.storage_options, session=session
-        )
+        return lance.dataset(self.table_uri, version=version, storage_options=self.storage_options, session=session)
 
 
 def _storage_options(variables: Mapping[str, str]) -> dict[str, str]:

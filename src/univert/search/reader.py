@@ -32,9 +32,7 @@ class IndexReader(AbstractContextManager["IndexReader"]):
         >>> hits = reader.current().search(vector, model_fingerprint="a1b2")  # doctest: +SKIP
     """
 
-    def __init__(
-        self, place: Place, first: LanceIndex, refresh_s: float, exact_rows: int, check: Check | None
-    ) -> None:
+    def __init__(self, place: Place, first: LanceIndex, refresh_s: float, exact_rows: int, check: Check | None) -> None:
         """Internal: use `IndexReader.open`."""
         self._place = place
         self._current = first

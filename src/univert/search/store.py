@@ -174,9 +174,7 @@ def check_unit_vectors(vectors: ArrayLike, size: int, *, name: str = "vectors") 
     try:
         array = np.ascontiguousarray(vectors, dtype=np.float32)
     except (TypeError, ValueError):
-        raise BadInputError(
-            f"{name} must be numbers in rows of {size}, got {type(vectors).__name__}"
-        ) from None
+        raise BadInputError(f"{name} must be numbers in rows of {size}, got {type(vectors).__name__}") from None
     if array.ndim != 2 or array.shape[1] != size:
         raise BadInputError(
             f"{name} must have shape (N, {size}) as the index does, got {array.shape}; "
@@ -184,14 +182,11 @@ def check_unit_vectors(vectors: ArrayLike, size: int, *, name: str = "vectors") 
         )
     if not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-        raise BadInputError(
-            f"{name} must be finite, row {row} holds NaN or infinity; look at the image it came from"
-        )
+        raise BadInputError(f"{name} must be finite, row {row} holds NaN or infinity; look at the image it came from")
     norms = np.sqrt(np.einsum("nd,nd->n", array, array, dtype=np.float64))
     wrong = np.flatnonzero(np.abs(norms - 1) > UNIT_NORM_TOLERANCE)
     if wrong.size:
         raise BadInputError(
-            f"{name} must be unit vectors, row {wrong[0]} has length {norms[wrong[0]]:.4g}; "
-            "divide each by its length"
+            f"{name} must be unit vectors, row {wrong[0]} has length {norms[wrong[0]]:.4g}; divide each by its length"
         )
     return array

@@ -95,9 +95,7 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         try:
             if place.holds_index():  # another process was quicker
                 raise BadInputError(f"{place.uri} exists already; choose another path")
-            dataset = lance.write_dataset(
-                rows, place.table_uri, mode="create", storage_options=place.storage_options
-            )
+            dataset = lance.write_dataset(rows, place.table_uri, mode="create", storage_options=place.storage_options)
         except BaseException:
             lock.release()
             raise
@@ -271,9 +269,7 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         kept = [entry.version for entry in publications(self._dataset)]
         if version not in kept:
             there = ", ".join(map(str, kept)) or "none"
-            raise BadInputError(
-                f"{self.uri} has no published version {version} to roll back to; there are: {there}"
-            )
+            raise BadInputError(f"{self.uri} has no published version {version} to roll back to; there are: {there}")
         self._restore(version)
         return publish_latest(self._dataset)
 

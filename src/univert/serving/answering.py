@@ -65,22 +65,14 @@ class Answering:
         metrics: where batches and recall are counted.
     """
 
-    def __init__(
-        self, engine: Engine, calibration: Calibration | None, settings: Settings, metrics: Metrics
-    ) -> None:
+    def __init__(self, engine: Engine, calibration: Calibration | None, settings: Settings, metrics: Metrics) -> None:
         self._engine = engine
         self._calibration = calibration
         self._settings = settings
         self._metrics = metrics
-        self._limits = PhotoLimits(
-            pixels_max=settings.photo_pixels_max, jpeg_scans_max=settings.jpeg_scans_max
-        )
+        self._limits = PhotoLimits(pixels_max=settings.photo_pixels_max, jpeg_scans_max=settings.jpeg_scans_max)
         self._batcher = Batcher(
-            engine.run,
-            settings.max_batch,
-            settings.max_wait_ms,
-            settings.queue_size,
-            on_batch=metrics.observe_batch,
+            engine.run, settings.max_batch, settings.max_wait_ms, settings.queue_size, on_batch=metrics.observe_batch
         )
         self._searches = SearchBatches(
             engine.fingerprint, settings.search_threads, on_batch=metrics.search_batch_size.observe
@@ -205,9 +197,7 @@ class Answering:
         return decoded
 
     def _prepare(self, photo: Photo, region: Region) -> np.ndarray:
-        return self._engine.prepare(
-            photo.rgb if region.box_xyxy_px is None else photo.crop(region.box_xyxy_px)
-        )
+        return self._engine.prepare(photo.rgb if region.box_xyxy_px is None else photo.crop(region.box_xyxy_px))
 
     async def _through_network(self, pixels: np.ndarray, deadline: float) -> np.ndarray:
         try:
@@ -220,9 +210,7 @@ class Answering:
         except BatcherClosedError:
             raise busy("not-ready", "the service is stopping", self._settings.retry_after_s) from None
 
-    async def _find(
-        self, index: VectorIndex, vector: np.ndarray, query: SearchQuery
-    ) -> tuple[list[Hit], list[Hit]]:
+    async def _find(self, index: VectorIndex, vector: np.ndarray, query: SearchQuery) -> tuple[list[Hit], list[Hit]]:
         """The hits, and the neighbours over all of the index that name the query."""
         wanted = query.k + (query.like is not None)  # an item is its own nearest
         naming = self._calibration.neighbours if self._calibration and query.like is None else 0

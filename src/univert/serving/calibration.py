@@ -53,13 +53,9 @@ class CalibrationConfig:
                 raise BadInputError(f"{name} must be at least 1, got {getattr(self, name)}")
         for attribute, precision in self.precision.items():
             if attribute not in ATTRIBUTES:
-                raise BadInputError(
-                    f"precision: no attribute {attribute!r}; there are {', '.join(ATTRIBUTES)}"
-                )
+                raise BadInputError(f"precision: no attribute {attribute!r}; there are {', '.join(ATTRIBUTES)}")
             if not 0 < precision < 1:
-                raise BadInputError(
-                    f"precision of {attribute} must lie between 0 and 1, got {precision}; 0.9 is usual"
-                )
+                raise BadInputError(f"precision of {attribute} must lie between 0 and 1, got {precision}; 0.9 is usual")
         shares = (self.new_product_share, self.new_value_share)
         if not (min(shares) >= 0 and sum(shares) < 1):
             raise BadInputError(

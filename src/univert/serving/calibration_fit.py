@@ -187,9 +187,7 @@ def calibration_error(
     return float(np.abs(gap).sum() / weights.sum())
 
 
-def _figures(
-    right: Bool[np.ndarray, " Q"], known: Bool[np.ndarray, " Q"], weights: np.ndarray
-) -> dict[str, Any]:
+def _figures(right: Bool[np.ndarray, " Q"], known: Bool[np.ndarray, " Q"], weights: np.ndarray) -> dict[str, Any]:
     called = float(weights[known].sum())
     return {
         "queries": len(right),

@@ -104,9 +104,7 @@ def ask(
             sheets[name][situation].add(hits, name, query, codes[name])
         for name in ("vertical", "brand", "style"):
             others = [value for value in values[name] if value is not None]
-            for position, hits in _without_value(
-                index, part, rows, found, name, others, neighbours, model_fingerprint
-            ):
+            for position, hits in _without_value(index, part, rows, found, name, others, neighbours, model_fingerprint):
                 sheets[name][NEW_VALUE].add(hits, name, part[position], codes[name])
         advance(len(part))
     return {
@@ -115,9 +113,7 @@ def ask(
     }
 
 
-def _allowed(
-    queries: Sequence[Query], found: Sequence[Sequence[Hit]]
-) -> Iterator[tuple[str, str, Query, list[Hit]]]:
+def _allowed(queries: Sequence[Query], found: Sequence[Sequence[Hit]]) -> Iterator[tuple[str, str, Query, list[Hit]]]:
     for query, hits in zip(queries, found, strict=True):
         others = [hit for hit in hits if hit.id != query.id]
         product = query.labels["product"]
@@ -158,9 +154,7 @@ def _without_value(
         else:
             wanted.append(None)
         answers = (
-            index.search_many(
-                vectors[positions], neighbours, where={name: wanted}, model_fingerprint=model_fingerprint
-            )
+            index.search_many(vectors[positions], neighbours, where={name: wanted}, model_fingerprint=model_fingerprint)
             if wanted
             else [[] for _ in positions]
         )

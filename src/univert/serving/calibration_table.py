@@ -17,9 +17,7 @@ def calibration_table(calibration: Calibration) -> Table:
     report = calibration.report["attributes"]
     split = "test" if any("test" in figures for figures in report.values()) else "val"
     columns = ("", "known", "right", "asked for", "error", KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE)
-    table = new_table(
-        f"What {calibration.neighbours} neighbours tell, on the {split} split", columns, left=("",)
-    )
+    table = new_table(f"What {calibration.neighbours} neighbours tell, on the {split} split", columns, left=("",))
     table.caption = (
         "known: share of answers above the threshold; right: share of those that are right, and what was asked for; "
         "error: mean difference between confidence and share right. Last: share called known of photos whose product "

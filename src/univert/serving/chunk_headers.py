@@ -58,9 +58,7 @@ def read_png_header(content: bytes) -> StoredHeader:
         turned = b"eXIf" + exif_with(orientation)
         parts.insert(1, struct.pack(">I", len(turned) - 4) + turned + struct.pack(">I", zlib.crc32(turned)))
     width, height = struct.unpack(">II", content[16:24])
-    return StoredHeader(
-        width_px=width, height_px=height, orientation=orientation, parts=[PNG_SIGNATURE, *parts]
-    )
+    return StoredHeader(width_px=width, height_px=height, orientation=orientation, parts=[PNG_SIGNATURE, *parts])
 
 
 def read_webp_header(content: bytes) -> StoredHeader:
@@ -136,10 +134,7 @@ def _webp_size(content: bytes) -> tuple[int, int]:
         bits = int.from_bytes(body[1:5], "little")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     if chunk == b"VP8 ":
-        return (
-            int.from_bytes(body[6:8], "little") & 0x3FFF,
-            int.from_bytes(body[8:10], "little") & 0x3FFF,
-        )
+        return (int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF)
     return 0, 0
 
 

@@ -69,9 +69,7 @@ class TimedProtocol(H11Protocol):
         self._write_deadline_s: float = getattr(config, "write_deadline_s", WRITE_DEADLINE_S)
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self.conn: _LengthsOnly = _LengthsOnly(
-            h11.SERVER, config.h11_max_incomplete_event_size or _HEADER_BYTES
-        )
+        self.conn: _LengthsOnly = _LengthsOnly(h11.SERVER, config.h11_max_incomplete_event_size or _HEADER_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected."""
@@ -131,9 +129,7 @@ class TimedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Tell a client that what it sent is no HTTP, or that its body has no length."""
         if self.conn.refused:
-            self._refuse(
-                "length-required", 411, "the body has no Content-Length; send it whole, not in chunks"
-            )
+            self._refuse("length-required", 411, "the body has no Content-Length; send it whole, not in chunks")
             # The client may be sending still, and a connection that is closed with bytes unread loses the answer.
             if self.transport.can_write_eof():
                 self.transport.write_eof()

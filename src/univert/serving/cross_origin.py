@@ -24,9 +24,7 @@ def cors_options(settings: Settings) -> dict[str, Any]:
 class Preflights(CORSMiddleware):
     """Answers the browser's question whether it may call. Inside the gate, which counts and logs it as any request."""
 
-    async def simple_response(
-        self, scope: Scope, receive: Receive, send: Send, request_headers: Headers
-    ) -> None:
+    async def simple_response(self, scope: Scope, receive: Receive, send: Send, request_headers: Headers) -> None:
         """The calls themselves are `AllowedOrigins`' business."""
         await self.app(scope, receive, send)
 

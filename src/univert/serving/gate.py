@@ -144,13 +144,9 @@ class Gate:
     def _charge(self, client: str, tokens: float) -> None:
         wait_s = self._rates.take(client, tokens) if self._rates is not None else 0.0
         if wait_s:
-            raise busy(
-                "rate-limited", f"over {self._settings.rate_per_s:g} requests a second", retry_after(wait_s)
-            )
+            raise busy("rate-limited", f"over {self._settings.rate_per_s:g} requests a second", retry_after(wait_s))
 
-    def _headers(
-        self, headers: list[tuple[bytes, bytes]], record: RequestRecord
-    ) -> list[tuple[bytes, bytes]]:
+    def _headers(self, headers: list[tuple[bytes, bytes]], record: RequestRecord) -> list[tuple[bytes, bytes]]:
         present = {name.lower() for name, _ in headers}
         added = [(b"x-request-id", record.request_id.encode())]
         added += [(name, value) for name, value in SECURITY_HEADERS.items() if name not in present]
@@ -185,8 +181,7 @@ class Gate:
             "problem": record.problem,
             "index_version": record.index_version,
             "bytes_in": record.bytes_in or None,
-            "stages_ms": {name: round(1000 * seconds, 1) for name, seconds in record.stages_s.items()}
-            or None,
+            "stages_ms": {name: round(1000 * seconds, 1) for name, seconds in record.stages_s.items()} or None,
         }
         level = logging.ERROR if status >= 500 and record.problem == "internal" else logging.INFO
         log(level, "request", **{name: value for name, value in fields.items() if value is not None})

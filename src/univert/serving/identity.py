@@ -212,9 +212,7 @@ def identify(hits: Sequence[Hit], calibration: Calibration) -> IdentityAnswer:
     evidence = []
     for hit in voters:
         agrees = tuple(
-            name
-            for name, answer in answers.items()
-            if answer.value is not None and getattr(hit, name) == answer.value
+            name for name, answer in answers.items() if answer.value is not None and getattr(hit, name) == answer.value
         )
         if agrees:
             evidence.append(Evidence(id=hit.id, distance=hit.distance, agrees=agrees))

@@ -76,11 +76,7 @@ def find_changes(writer: IndexWriter, catalogue: Images, columns: pa.Table, adva
             else:
                 unchanged += 1
     return Changes(
-        new=new,
-        changed=changed,
-        relabelled=relabelled,
-        missing=sorted(stored.keys() - set(ids)),
-        unchanged=unchanged,
+        new=new, changed=changed, relabelled=relabelled, missing=sorted(stored.keys() - set(ids)), unchanged=unchanged
     )
 
 
@@ -98,6 +94,4 @@ def _stored(writer: IndexWriter) -> dict[str, tuple[str | None, int]]:
 def _hashes_of_pictures(writer: IndexWriter, ids: Sequence[str]) -> dict[str, str]:
     """For rows from before hashes were kept: those of the pictures in the index; linked ones have none."""
     rows = writer.columns(["id", "image", "box"], ids).to_pylist() if ids else []
-    return {
-        row["id"]: content_hash(row["image"], row["box"] or None) for row in rows if row["image"] is not None
-    }
+    return {row["id"]: content_hash(row["image"], row["box"] or None) for row in rows if row["image"] is not None}

@@ -86,8 +86,7 @@ class Part:
             hashes += map(content_hash, images, self.boxes(positions))
             # Linked images stay where they are; the index keeps their place, as the catalogue does.
             held += [
-                image if uris[position] is None else None
-                for position, image in zip(positions, images, strict=True)
+                image if uris[position] is None else None for position, image in zip(positions, images, strict=True)
             ]
             held_bytes += sum(len(image) for image in held[first - start :] if image is not None)
             if held_bytes >= _BYTES_AT_ONCE or positions.stop == len(self):
@@ -102,9 +101,7 @@ class Part:
         return table.append_column(CONTENT, pa.array(hashes, pa.string()))
 
 
-def parts_of(
-    catalogue: Images, columns: pa.Table, positions: Sequence[int], rows: int | None = None
-) -> Iterator[Part]:
+def parts_of(catalogue: Images, columns: pa.Table, positions: Sequence[int], rows: int | None = None) -> Iterator[Part]:
     """Some images of a catalogue, `rows` at a time; by default as many as the last ones allow in `PART_S`."""
     least = min(FIRST_ROWS, PART_ROWS)
     start, step = 0, rows or least

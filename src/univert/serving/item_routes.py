@@ -80,10 +80,7 @@ async def verticals(request: Request) -> JSONResponse:
     operation_id="thumbnail",
     response_class=Response,
     responses={
-        200: {
-            "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
-            "description": "A WebP",
-        },
+        200: {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}, "description": "A WebP"},
         304: {"description": "Not changed since the ETag in If-None-Match"},
         **documented(*_PROBLEMS),
     },

@@ -42,12 +42,8 @@ def bind(host: str, port: int) -> socket.socket:
 def _explained(error: OSError, host: str, address: str) -> UnivertError:
     if isinstance(error, socket.gaierror):
         if error.errno == socket.EAI_AGAIN:
-            return UnivertError(
-                f"host {host}: its address could not be looked up just now; is the network up?"
-            )
-        return BadInputError(
-            f"host must be an address of this machine or its name, got {host!r}: {error.strerror}"
-        )
+            return UnivertError(f"host {host}: its address could not be looked up just now; is the network up?")
+        return BadInputError(f"host must be an address of this machine or its name, got {host!r}: {error.strerror}")
     if error.errno == errno.EADDRINUSE:
         return UnivertError(
             f"{address} is in use by another process (ss -ltnp shows which): stop it, or give another --port"

@@ -7,14 +7,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -34,12 +27,8 @@ class Metrics:
     def __init__(self) -> None:
         own = CollectorRegistry()
         self._registry = own
-        self.requests = Counter(
-            "univert_requests", "Requests answered.", ("route", "method", "status"), registry=own
-        )
-        self.problems = Counter(
-            "univert_problems", "Requests answered with a problem.", ("type",), registry=own
-        )
+        self.requests = Counter("univert_requests", "Requests answered.", ("route", "method", "status"), registry=own)
+        self.problems = Counter("univert_problems", "Requests answered with a problem.", ("type",), registry=own)
         self.request_seconds = Histogram(
             "univert_request_seconds",
             "From the end of the headers to the end of the answer.",
@@ -55,25 +44,16 @@ class Metrics:
             registry=own,
         )
         self.batch_size = Histogram(
-            "univert_batch_size",
-            "Photos that went through the network together.",
-            buckets=_BATCHES,
-            registry=own,
+            "univert_batch_size", "Photos that went through the network together.", buckets=_BATCHES, registry=own
         )
         self.forward_seconds = Histogram(
             "univert_forward_seconds", "Seconds of the network for a batch.", buckets=_SECONDS, registry=own
         )
         self.search_batch_size = Histogram(
-            "univert_search_batch_size",
-            "Queries that went to the index together.",
-            buckets=_BATCHES,
-            registry=own,
+            "univert_search_batch_size", "Queries that went to the index together.", buckets=_BATCHES, registry=own
         )
         self.queue_depth = Gauge(
-            "univert_queue_depth",
-            "Photos waiting for the network.",
-            registry=own,
-            multiprocess_mode="livesum",
+            "univert_queue_depth", "Photos waiting for the network.", registry=own, multiprocess_mode="livesum"
         )
         self.in_flight = Gauge(
             "univert_requests_in_flight", "Requests being served.", registry=own, multiprocess_mode="livesum"
@@ -88,10 +68,7 @@ class Metrics:
             multiprocess_mode="livemin",
         )
         self.index_images = Gauge(
-            "univert_index_images",
-            "Images in the version that answers.",
-            registry=own,
-            multiprocess_mode="livemin",
+            "univert_index_images", "Images in the version that answers.", registry=own, multiprocess_mode="livemin"
         )
         self.refresh_failing = Gauge(
             "univert_index_refresh_failing",
@@ -106,9 +83,7 @@ class Metrics:
             registry=own,
         )
         self.recall_skipped = Counter(
-            "univert_recall_skipped",
-            "Sampled queries not compared: one was, or had just been.",
-            registry=own,
+            "univert_recall_skipped", "Sampled queries not compared: one was, or had just been.", registry=own
         )
         self.identities = Counter(
             "univert_identities", "Answers of identity, by what is known.", ("level", "known"), registry=own

@@ -119,9 +119,7 @@ def read_about(session: Any, path: Path) -> dict[str, str]:
     """
     metadata = session.get_modelmeta().custom_metadata_map
     about = {
-        key.removeprefix(METADATA_PREFIX): value
-        for key, value in metadata.items()
-        if key.startswith(METADATA_PREFIX)
+        key.removeprefix(METADATA_PREFIX): value for key, value in metadata.items() if key.startswith(METADATA_PREFIX)
     }
     if about.get("format") != FORMAT:
         raise BadInputError(

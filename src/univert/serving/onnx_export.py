@@ -19,14 +19,7 @@ from jaxtyping import Float, UInt8
 
 from univert.core.errors import BadInputError, UnivertError
 from univert.core.files import fingerprint, write_atomic
-from univert.serving.onnx_engine import (
-    FORMAT,
-    INPUT,
-    METADATA_PREFIX,
-    OUTPUT,
-    open_session,
-    read_about,
-)
+from univert.serving.onnx_engine import FORMAT, INPUT, METADATA_PREFIX, OUTPUT, open_session, read_about
 
 if TYPE_CHECKING:
     from univert.models.embedder import Embedder
@@ -82,11 +75,7 @@ def ensure_onnx(model_path: str | Path, *, cache: Path | None = None) -> Path:
 
 
 def export_onnx(
-    model: Embedder,
-    folder: Path,
-    *,
-    images: UInt8[np.ndarray, "B 3 S S"] | None = None,
-    source: str | None = None,
+    model: Embedder, folder: Path, *, images: UInt8[np.ndarray, "B 3 S S"] | None = None, source: str | None = None
 ) -> Path:
     """Export everything after preprocessing, up to the unit vector, with a batch of any size; check it; write it.
 
@@ -194,9 +183,7 @@ def with_about(proto: Any, about: dict[str, str]) -> bytes:
     return content
 
 
-def check_images(
-    model: Embedder, images: UInt8[np.ndarray, "B 3 S S"] | None = None
-) -> UInt8[np.ndarray, "B 3 S S"]:
+def check_images(model: Embedder, images: UInt8[np.ndarray, "B 3 S S"] | None = None) -> UInt8[np.ndarray, "B 3 S S"]:
     """Random and real images, prepared, on which an exported model must agree with PyTorch."""
     side = model.preprocessing.image_size_px
     rng = np.random.default_rng(0)
@@ -228,8 +215,7 @@ def largest_difference(model: Embedder, content: bytes, images: UInt8[np.ndarray
     largest = 0.0
     for batch in (*_CHECK_BATCHES, len(images)):
         parts = [
-            session.run([OUTPUT], {INPUT: images[start : start + batch]})[0]
-            for start in range(0, len(images), batch)
+            session.run([OUTPUT], {INPUT: images[start : start + batch]})[0] for start in range(0, len(images), batch)
         ]
         difference = float(np.abs(np.concatenate(parts) - expected).max())
         largest = max(largest, difference) if difference == difference else float("nan")
@@ -273,9 +259,7 @@ def _to_onnx(model: Embedder) -> Any:
     except Exception as error:
         # The exporter's errors are as many as the operators it does not know.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(
-            f"the model cannot be exported to ONNX ({reason}); serve it with the engine torch"
-        ) from error
+        raise ExportError(f"the model cannot be exported to ONNX ({reason}); serve it with the engine torch") from error
     finally:
         model.train(training)
 

@@ -106,13 +106,7 @@ def export_int8(exact: Path, folder: Path, images: UInt8[np.ndarray, "B 3 S S"])
     return folder / INT8_FILE
 
 
-def measure_int8(
-    exact: Engine,
-    quantised: Engine,
-    catalogue: Images,
-    *,
-    batch_size: int = 64,
-) -> Int8Cost:
+def measure_int8(exact: Engine, quantised: Engine, catalogue: Images, *, batch_size: int = 64) -> Int8Cost:
     """Recall@1 of quantised queries against exact ones, paired, each image searching all the others' exact vectors.
 
     Args:
@@ -155,9 +149,7 @@ def _reader(images: UInt8[np.ndarray, "B 3 S S"]) -> Any:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._parts = iter(
-                {INPUT: images[start : start + _AT_ONCE]} for start in range(0, len(images), _AT_ONCE)
-            )
+            self._parts = iter({INPUT: images[start : start + _AT_ONCE]} for start in range(0, len(images), _AT_ONCE))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._parts, None)

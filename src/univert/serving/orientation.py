@@ -53,9 +53,7 @@ def _from_exif(exif: bytes) -> int | None:
     if start + 2 > len(tiff):
         return None
     (count,) = struct.unpack_from(f"{order}H", tiff, start)
-    for at in range(
-        start + 2, min(start + 2 + count * _ENTRY_BYTES, len(tiff) - _ENTRY_BYTES + 1), _ENTRY_BYTES
-    ):
+    for at in range(start + 2, min(start + 2 + count * _ENTRY_BYTES, len(tiff) - _ENTRY_BYTES + 1), _ENTRY_BYTES):
         tag, kind, values = struct.unpack_from(f"{order}HHI", tiff, at)
         if tag == _TAG:
             if kind not in _FORMATS or values != 1:

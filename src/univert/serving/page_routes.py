@@ -93,7 +93,5 @@ def _answer(file: PageFile, request: Request) -> Response:
     if file.tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):
-        return Response(
-            file.packed, media_type=file.media_type, headers={**headers, "Content-Encoding": "gzip"}
-        )
+        return Response(file.packed, media_type=file.media_type, headers={**headers, "Content-Encoding": "gzip"})
     return Response(file.content, media_type=file.media_type, headers=headers)

@@ -15,12 +15,7 @@ from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx, ImageProblem, decode_rgb
-from univert.serving.chunk_headers import (
-    PNG_SIGNATURE,
-    is_webp,
-    read_png_header,
-    read_webp_header,
-)
+from univert.serving.chunk_headers import PNG_SIGNATURE, is_webp, read_png_header, read_webp_header
 from univert.serving.jpeg_headers import SIGNATURE as JPEG_SIGNATURE
 from univert.serving.jpeg_headers import read_jpeg_header
 from univert.serving.orientation import swaps_sides
@@ -140,9 +135,7 @@ def decode_photo(
     try:
         rgb = decode_rgb(b"".join(header.parts), max_pixels=limits.pixels_max, draft_px=wanted)
     except ImageProblem as error:
-        name = {"too large": "too-large", "unsupported format": "unsupported-type"}.get(
-            error.kind, "bad-photo"
-        )
+        name = {"too large": "too-large", "unsupported format": "unsupported-type"}.get(error.kind, "bad-photo")
         raise Problem(name, str(error)) from None
     except BadInputError as error:
         raise Problem("bad-photo", str(error)) from None
@@ -150,9 +143,7 @@ def decode_photo(
     return Photo(rgb=rgb, width_px=header.width_px, height_px=header.height_px)
 
 
-def read_photo(
-    content: bytes, limits: PhotoLimits, *, detail_px: int, box_xyxy_px: BoxXyxyPx | None = None
-) -> Photo:
+def read_photo(content: bytes, limits: PhotoLimits, *, detail_px: int, box_xyxy_px: BoxXyxyPx | None = None) -> Photo:
     """Look at a photo, and decode it: `read_header`, then `decode_photo`.
 
     Args:

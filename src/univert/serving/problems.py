@@ -33,13 +33,9 @@ class Kind:
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "validation": Kind(
-        status=422, title="The request is not as documented", advice="Compare it with /openapi.json."
-    ),
+    "validation": Kind(status=422, title="The request is not as documented", advice="Compare it with /openapi.json."),
     "bad-photo": Kind(
-        status=400,
-        title="The photo cannot be used",
-        advice="Send a still JPEG, PNG or WebP that opens elsewhere.",
+        status=400, title="The photo cannot be used", advice="Send a still JPEG, PNG or WebP that opens elsewhere."
     ),
     "bad-box": Kind(
         status=400, title="The box cannot be used", advice="Give x0,y0,x1,y1 in pixels of the upright photo."
@@ -48,18 +44,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         status=400, title="The filter cannot be used", advice="See /verticals for the values there are."
     ),
     "unauthorised": Kind(
-        status=401,
-        title="An API key is needed",
-        advice="Send a valid key as X-API-Key or as a Bearer token.",
+        status=401, title="An API key is needed", advice="Send a valid key as X-API-Key or as a Bearer token."
     ),
     "not-found": Kind(status=404, title="There is nothing here", advice="Check the address or the id."),
-    "method-not-allowed": Kind(
-        status=405, title="This method is not allowed here", advice="See the Allow header."
-    ),
+    "method-not-allowed": Kind(status=405, title="This method is not allowed here", advice="See the Allow header."),
     "slow-upload": Kind(
-        status=408,
-        title="The upload took too long",
-        advice="Send a smaller photo or use a faster connection.",
+        status=408, title="The upload took too long", advice="Send a smaller photo or use a faster connection."
     ),
     "length-required": Kind(
         status=411,
@@ -82,9 +72,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         title="The service is starting or stopping",
         advice="Wait as long as Retry-After says and try again.",
     ),
-    "deadline": Kind(
-        status=504, title="The answer took too long", advice="Try again; if it stays so, ask for less."
-    ),
+    "deadline": Kind(status=504, title="The answer took too long", advice="Try again; if it stays so, ask for less."),
 }
 """Every type of problem by name; its URI is `/problems/NAME`."""
 
@@ -178,9 +166,7 @@ def documented(*names: str) -> dict[int | str, dict[str, Any]]:
             kind.status,
             {
                 "description": kind.title,
-                "content": {
-                    MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}
-                },
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}},
             },
         )
         if kind.status in (429, 503):

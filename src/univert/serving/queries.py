@@ -63,9 +63,7 @@ def parse_search(fields: Mapping[str, Sequence[str]], *, has_photo: bool) -> Sea
         raise Problem("validation", "box belongs to a photo; leave it out with like")
     if like is not None and len(like) > _TEXT_MAX:
         raise Problem("not-found", "no item has an id that long")
-    return SearchQuery(
-        like=like, box_xyxy_px=box, k=_parse_k(_single(fields, "k")), where=_parse_where(fields)
-    )
+    return SearchQuery(like=like, box_xyxy_px=box, k=_parse_k(_single(fields, "k")), where=_parse_where(fields))
 
 
 def parse_embed(fields: Mapping[str, Sequence[str]]) -> BoxXyxyPx | None:
@@ -122,9 +120,7 @@ def _parse_k(text: str | None) -> int:
 
 def _parse_where(fields: Mapping[str, Sequence[str]]) -> Where | None:
     where: dict[str, FilterValue] = {
-        name: [value for value in fields[name] if value]
-        for name in FILTER_FIELDS
-        if any(fields.get(name, ()))
+        name: [value for value in fields[name] if value] for name in FILTER_FIELDS if any(fields.get(name, ()))
     }
     for column, value in _parse_filter(_single(fields, "filter")).items():
         if column in where:
@@ -152,9 +148,7 @@ def _parse_filter(text: str | None) -> dict[str, FilterValue]:
     try:
         values = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError):
-        raise Problem(
-            "bad-filter", 'filter must be a JSON object such as {"brand": ["Acme", null]}'
-        ) from None
+        raise Problem("bad-filter", 'filter must be a JSON object such as {"brand": ["Acme", null]}') from None
     if not isinstance(values, dict):
         raise Problem("bad-filter", f"filter must be a JSON object, got {type(values).__name__}")
     for column, value in values.items():

@@ -74,9 +74,7 @@ class RateLimits:
         os.close(self._descriptor)
 
     def _place(self, client: str) -> int:
-        digest = hashlib.blake2b(
-            client.encode("utf-8", "replace"), digest_size=8, key=self._salt[:64]
-        ).digest()
+        digest = hashlib.blake2b(client.encode("utf-8", "replace"), digest_size=8, key=self._salt[:64]).digest()
         return int.from_bytes(digest, "little") % _SLOTS * _SLOT.size
 
 

@@ -44,12 +44,7 @@ class RecallMonitor:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="univert-recall")
 
     def offer(
-        self,
-        index: VectorIndex,
-        vector: Float[np.ndarray, " D"],
-        where: Where | None,
-        hits: Sequence[Hit],
-        k: int,
+        self, index: VectorIndex, vector: Float[np.ndarray, " D"], where: Where | None, hits: Sequence[Hit], k: int
     ) -> None:
         """A search was answered; it may be drawn. Returns at once.
 
@@ -78,9 +73,7 @@ class RecallMonitor:
         self, index: VectorIndex, vector: np.ndarray, where: Where | None, hits: list[Hit], k: int
     ) -> None:
         def exactly() -> list[Hit]:
-            return index.exact_search(
-                vector, min(K, k), where=where, model_fingerprint=self._model_fingerprint
-            )
+            return index.exact_search(vector, min(K, k), where=where, model_fingerprint=self._model_fingerprint)
 
         started = time.monotonic()
         try:

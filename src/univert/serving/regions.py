@@ -92,7 +92,6 @@ def clip_box(box_xyxy_px: BoxXyxyPx, size_px: tuple[int, int]) -> BoxXyxyPx:
     clipped = max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)
     if clipped[2] - clipped[0] < 1 or clipped[3] - clipped[1] < 1:
         raise Problem(
-            "bad-box",
-            f"box {x0:g},{y0:g},{x1:g},{y1:g} covers less than a pixel of the {width} x {height} px photo",
+            "bad-box", f"box {x0:g},{y0:g},{x1:g},{y1:g} covers less than a pixel of the {width} x {height} px photo"
         )
     return clipped

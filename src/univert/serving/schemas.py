@@ -33,9 +33,7 @@ class QueryAnswer(BaseModel):
 
     width_px: int | None = Field(description="Of the upright photo.")
     height_px: int | None = Field(description="Of the upright photo.")
-    box_xyxy_px: list[float] | None = Field(
-        description="x0, y0, x1, y1, cut to the photo; null for all of it."
-    )
+    box_xyxy_px: list[float] | None = Field(description="x0, y0, x1, y1, cut to the photo; null for all of it.")
     like: str | None = Field(description="The item that was given instead of a photo.")
 
 

@@ -104,9 +104,7 @@ class SearchBatches:
         if not queries:
             return
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(
-                self._executor, self._search, group, queries
-            )
+            answers = await asyncio.get_running_loop().run_in_executor(self._executor, self._search, group, queries)
         except Exception as error:
             for query in queries:
                 if not query.answer.done():

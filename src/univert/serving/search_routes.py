@@ -79,11 +79,7 @@ async def embed(request: Request) -> JSONResponse:
         async with _deadline(service.settings.request_deadline_s):
             embedded = await loaded.answering.embed(form, box, record, loaded.answering.deadline())
     return JSONResponse(
-        {
-            "vector": embedded.vector.tolist(),
-            "size": loaded.engine.size,
-            "model": loaded.engine.fingerprint,
-        }
+        {"vector": embedded.vector.tolist(), "size": loaded.engine.size, "model": loaded.engine.fingerprint}
     )
 
 

@@ -136,11 +136,7 @@ class Service:
     async def _load(self) -> Loaded:
         settings = self.settings
         engine = await asyncio.to_thread(
-            load_engine,
-            settings.model,
-            settings.engine,
-            threads=settings.threads or None,
-            workers=settings.workers,
+            load_engine, settings.model, settings.engine, threads=settings.threads or None, workers=settings.workers
         )
         reader = await asyncio.to_thread(
             IndexReader.open,
@@ -155,9 +151,7 @@ class Service:
         except BaseException:
             reader.close()
             raise
-        return Loaded(
-            engine=engine, reader=reader, answering=Answering(engine, calibration, settings, self.metrics)
-        )
+        return Loaded(engine=engine, reader=reader, answering=Answering(engine, calibration, settings, self.metrics))
 
     async def _keep_measuring(self) -> None:
         """Gauges of a worker that another worker's scrape asks for must not be older than a second."""

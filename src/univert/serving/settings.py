@@ -31,9 +31,7 @@ _NOT_OURS: Final = (
     "UNIVERT_CHROMIUM",
     "UNIVERT_SCREENSHOTS",
 )
-_OF_KUBERNETES: Final = re.compile(
-    r"UNIVERT(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
-)
+_OF_KUBERNETES: Final = re.compile(r"UNIVERT(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://.*")
 """What Kubernetes sets in each pod beside a Service whose name begins with `univert`: `UNIVERT_SERVICE_HOST`, and also
 `UNIVERT_PORT=tcp://10.0.0.1:8000`. None of it is meant for us."""
@@ -153,9 +151,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.uploads_bytes_max < self.photo_bytes_max:
-            raise ValueError(
-                "uploads_bytes_max must be at least photo_bytes_max, or no large photo ever passes"
-            )
+            raise ValueError("uploads_bytes_max must be at least photo_bytes_max, or no large photo ever passes")
         return self
 
     @classmethod
@@ -201,9 +197,7 @@ def load_settings(**given: Any) -> Settings:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"][:1])
         if first["type"] == "missing":
-            raise BadInputError(
-                f"settings: {name} is missing; give it, or set {PREFIX}{name.upper()}"
-            ) from None
+            raise BadInputError(f"settings: {name} is missing; give it, or set {PREFIX}{name.upper()}") from None
         message = first["msg"].removeprefix("Value error, ")
         shown = "" if name in ("api_keys", "") else f", got {first['input']!r}"
         raise BadInputError(f"settings: {name + ': ' if name else ''}{message}{shown}") from None

@@ -111,9 +111,7 @@ async def read_form(
                     await _parse(request, form, bytes_max, limits, record)
         except TimeoutError:
             raise Problem(
-                "slow-upload",
-                f"the body was not complete after {limits.body_deadline_s:g} s",
-                {"Connection": "close"},
+                "slow-upload", f"the body was not complete after {limits.body_deadline_s:g} s", {"Connection": "close"}
             ) from None
         except _OverLimitError:
             await discard_body(request, record)
@@ -160,9 +158,7 @@ class _NoMemoryError(Exception):
     pass
 
 
-async def _parse(
-    request: Request, form: Form, bytes_max: int, limits: UploadLimits, record: RequestRecord
-) -> None:
+async def _parse(request: Request, form: Form, bytes_max: int, limits: UploadLimits, record: RequestRecord) -> None:
     async def counted() -> AsyncGenerator[bytes, None]:
         async for chunk in request.stream():
             record.bytes_in += len(chunk)

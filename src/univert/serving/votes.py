@@ -78,9 +78,7 @@ def vote(distances: Float[np.ndarray, "Q K"], codes: Int[np.ndarray, "Q K"], tem
     return Votes(winner=np.where(anybody, codes[rows, best], NO_VOTE), features=features, shares=shares)
 
 
-def confidence(
-    features: Float[np.ndarray, "Q 4"], weights: Float[np.ndarray, " 5"]
-) -> Float[np.ndarray, " Q"]:
+def confidence(features: Float[np.ndarray, "Q 4"], weights: Float[np.ndarray, " 5"]) -> Float[np.ndarray, " Q"]:
     """The probability that the winner is right: a logistic function of the vote's features.
 
     Args:

@@ -33,9 +33,7 @@ def orthogonal_alignment(
     Source: the orthogonal Procrustes problem (Schoenemann 1966): Q = U V^T for vectors^T reference = U S V^T.
     """
     if vectors.shape != reference.shape or not len(vectors):
-        raise BadInputError(
-            f"vectors and reference must share a shape, got {vectors.shape} and {reference.shape}"
-        )
+        raise BadInputError(f"vectors and reference must share a shape, got {vectors.shape} and {reference.shape}")
     left, _, right = np.linalg.svd(vectors.astype(np.float64).T @ reference.astype(np.float64))
     return np.asarray(left @ right)
 
@@ -61,10 +59,7 @@ class PCAReference:
 
 
 def generalised_procrustes(
-    spaces: Sequence[Float[np.ndarray, "N D"]],
-    start: Float[np.ndarray, "N D"] | None = None,
-    *,
-    rounds: int = 10,
+    spaces: Sequence[Float[np.ndarray, "N D"]], start: Float[np.ndarray, "N D"] | None = None, *, rounds: int = 10
 ) -> tuple[list[Float[np.ndarray, "D D"]], Float[np.ndarray, "N D"]]:
     """Rotate several spaces towards their common mean, so that they agree best on where the same images lie.
 

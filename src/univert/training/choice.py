@@ -145,13 +145,7 @@ def choose(workshop: Workshop, candidates: Sequence[Candidate], specialists: Mem
         figures[challenger.key] = _figures(comparison, "second")
         taken, reason = judge(comparison)
         steps.append(
-            Step(
-                champion=champion.key,
-                challenger=challenger.key,
-                taken=taken,
-                reason=reason,
-                comparison=comparison,
-            )
+            Step(champion=champion.key, challenger=challenger.key, taken=taken, reason=reason, comparison=comparison)
         )
         champion = challenger if taken else champion
     return Choice(
@@ -191,9 +185,7 @@ def _compare(workshop: Workshop, first: Trained, second: Trained, positions: Pos
         vectors = [workshop.source.embed_all(model.embedder, positions) for model in (first, second)]
         products, verticals = workshop.products[positions], workshop.names_of(positions)
         seed = workshop.recipe.seed
-        return compare_vectors(
-            vectors[0], vectors[1], products, verticals, tolerance=TOLERANCE, seed=seed
-        ).to_dict()
+        return compare_vectors(vectors[0], vectors[1], products, verticals, tolerance=TOLERANCE, seed=seed).to_dict()
 
     inputs = [first.key, second.key, TOLERANCE, workshop.recipe.seed]
     return Comparison.from_dict(workshop.remembered(f"choice/{second.name}", inputs, compare))
@@ -207,16 +199,11 @@ def judge(comparison: Comparison) -> tuple[bool, str]:
     if worse:
         return False, f"worse in {', '.join(worse)} ({change})"
     gain = float(np.mean([difference.difference for difference in merged.values()]))
-    significant = any(
-        each.difference > 0 and each.p_adjusted < 1 - comparison.level for each in merged.values()
-    )
+    significant = any(each.difference > 0 and each.p_adjusted < 1 - comparison.level for each in merged.values())
     if gain > 0 and significant:
         return True, f"better and nowhere worse ({change})"
     if gain > comparison.tolerance:
-        return (
-            True,
-            f"ahead beyond the tolerance, if not beyond chance, and nowhere worse ({change})",
-        )
+        return (True, f"ahead beyond the tolerance, if not beyond chance, and nowhere worse ({change})")
     return False, f"no gain beyond the tolerance ({change})"
 
 

@@ -116,9 +116,7 @@ def finetune(
     return FinetuneResult(path=run.path, results=results, report=clean.report)
 
 
-def _workshop(
-    run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneConfig, device: str
-) -> Workshop:
+def _workshop(run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneConfig, device: str) -> Workshop:
     """A workshop whose base network is the model's own: its cached features are those of that trunk."""
     recipe = Recipe(
         seed=config.seed,
@@ -167,9 +165,7 @@ def _finetune(
 ) -> dict[str, Any]:
     """Train, compare and publish; the content of `finetune.json`."""
     choices = config_to_mapping(config)
-    learned = {
-        name: value for name, value in choices.items() if name not in ("tolerance", "limit", "resamples")
-    }
+    learned = {name: value for name, value in choices.items() if name not in ("tolerance", "limit", "resamples")}
     inputs = {"model": old.fingerprint, "triplets": clean.fingerprint, **learned}
     tuned = workshop.train_stage("tuned", inputs, lambda: _lesson(workshop, old, clean, config))
     key = fingerprint(univert.__version__, tuned.key, choices)
@@ -207,17 +203,10 @@ def _lesson(workshop: Workshop, old: Embedder, clean: CleanTriplets, config: Fin
         seed=config.seed,
     )
     objective = CleanTripletObjective(
-        sampler.triplets_per_batch,
-        margin=config.margin,
-        keep=config.keep,
-        old=_embed_views(workshop, old),
+        sampler.triplets_per_batch, margin=config.margin, keep=config.keep, old=_embed_views(workshop, old)
     )
     return Lesson(
-        embedder=copy.deepcopy(old),
-        objective=objective,
-        sampler=sampler,
-        loop=config.loop,
-        starts_trained=True,
+        embedder=copy.deepcopy(old), objective=objective, sampler=sampler, loop=config.loop, starts_trained=True
     )
 
 
@@ -261,9 +250,7 @@ def _order(workshop: Workshop, old: Embedder, tuned: Trained, clean: CleanTriple
     return shares
 
 
-def _publish(
-    workshop: Workshop, model: Embedder, config: FinetuneConfig, measured: Comparison, *, kept: bool
-) -> None:
+def _publish(workshop: Workshop, model: Embedder, config: FinetuneConfig, measured: Comparison, *, kept: bool) -> None:
     """Write `model/`, with a card that tells which of the two models it is."""
     figures: dict[str, float | int | str] = {}
     for metric, difference in measured.merged.items():

@@ -30,13 +30,7 @@ from univert.training.greedy import (
 )
 from univert.training.lesson import Trained
 from univert.training.probe import Probe
-from univert.training.specialists import (
-    held_out_name,
-    train_held_out,
-    train_specialist,
-    train_trial,
-    trial_name,
-)
+from univert.training.specialists import held_out_name, train_held_out, train_specialist, train_trial, trial_name
 from univert.training.workshop import Workshop
 
 
@@ -116,9 +110,7 @@ def combine(workshop: Workshop, specialists: Mapping[str, Trained] | None = None
     return combine_by(measure, names, config, workshop)
 
 
-def combine_by(
-    measure: Measure, names: Sequence[str], config: CombineConfig, workshop: Workshop
-) -> Combination:
+def combine_by(measure: Measure, names: Sequence[str], config: CombineConfig, workshop: Workshop) -> Combination:
     """Decide by any way of training and measuring; see `combine`."""
     individual: dict[str, tuple[float, float, int] | None] = {}
     for name in names:
@@ -174,9 +166,7 @@ def full_measure(workshop: Workshop, specialists: Mapping[str, Trained] | None =
     def models(verticals: Group) -> Iterator[tuple[int, Embed]]:
         for training in range(folds.trainings):
             if recipe.combine.folds:
-                model = train_held_out(
-                    workshop, verticals, folds.among(verticals, training), training=training
-                )
+                model = train_held_out(workshop, verticals, folds.among(verticals, training), training=training)
             elif len(verticals) > 1:
                 model = train_trial(workshop, verticals)
             else:

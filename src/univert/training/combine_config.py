@@ -75,6 +75,4 @@ class CombineConfig:
                 because='where combine.mode is "off"',
             )
         if self.mode != "probe" and self.probe != ProbeConfig():
-            raise BadInputError(
-                f'combine.probe has no effect where combine.mode is "{self.mode}"; leave it out'
-            )
+            raise BadInputError(f'combine.probe has no effect where combine.mode is "{self.mode}"; leave it out')

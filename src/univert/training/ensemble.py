@@ -76,10 +76,7 @@ class Ensemble:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON; `distortion` is added by who fits the targets."""
-        return {
-            "members": [tried.to_dict() for tried in self.tried],
-            "budget_presentations": self.budget_presentations,
-        }
+        return {"members": [tried.to_dict() for tried in self.tried], "budget_presentations": self.budget_presentations}
 
 
 def only_specialists(own: Member) -> Ensemble:
@@ -91,12 +88,7 @@ def only_specialists(own: Member) -> Ensemble:
 
 
 def choose_members(
-    workshop: Workshop,
-    own: Member,
-    individual: Member,
-    joint: Mapping[LossName, Trained],
-    *,
-    base_presentations: int,
+    workshop: Workshop, own: Member, individual: Member, joint: Mapping[LossName, Trained], *, base_presentations: int
 ) -> Ensemble:
     """Train the members of the recipe within its budget, and keep those that help on the validation split.
 
@@ -200,9 +192,7 @@ def _judge(comparison: Comparison) -> tuple[bool, str]:
     return True, f"in: {change}"
 
 
-def _tried(
-    name: MemberName, kept: bool, reason: str, difference: Difference | None, image_presentations: int
-) -> Tried:
+def _tried(name: MemberName, kept: bool, reason: str, difference: Difference | None, image_presentations: int) -> Tried:
     return Tried(
         name=str(name),
         title=name.title,
@@ -213,9 +203,7 @@ def _tried(
     )
 
 
-def _ready(
-    workshop: Workshop, own: Member, individual: Member, joint: Mapping[LossName, Trained]
-) -> dict[str, Member]:
+def _ready(workshop: Workshop, own: Member, individual: Member, joint: Mapping[LossName, Trained]) -> dict[str, Member]:
     """The members that are trained already, by name."""
     models = {
         "verticals": individual.models,
@@ -223,18 +211,13 @@ def _ready(
         **{f"joint:{loss}": (model,) for loss, model in joint.items()},
     }
     titled = {
-        name: Member(name=name, title=MemberName.parse(name).title, models=trained)
-        for name, trained in models.items()
+        name: Member(name=name, title=MemberName.parse(name).title, models=trained) for name, trained in models.items()
     }
     return {"specialists": own, **titled}
 
 
 def _expected(
-    name: MemberName,
-    individual: Member,
-    ready: Mapping[str, Member],
-    base_presentations: int,
-    paid: Container[str],
+    name: MemberName, individual: Member, ready: Mapping[str, Member], base_presentations: int, paid: Container[str]
 ) -> int:
     """Image presentations that a member's training takes, at most; models of earlier members are paid for."""
     if str(name) in ready:

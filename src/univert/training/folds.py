@@ -43,9 +43,7 @@ class Folds:
         self._takes_part: Bool[np.ndarray, "N"] = np.ones(count, bool)
         for number in range(len(workshop.vertical_names)):
             here = np.flatnonzero(self._labelled & workshop.is_train & (workshop.verticals == number))
-            names, product, images = np.unique(
-                workshop.products[here], return_inverse=True, return_counts=True
-            )
+            names, product, images = np.unique(workshop.products[here], return_inverse=True, return_counts=True)
             rng = np.random.default_rng((workshop.recipe.seed, _PURPOSE, number))
             order = rng.permutation(len(names))
             if most_images is not None:
@@ -77,9 +75,7 @@ class Folds:
             return np.flatnonzero(here & (self._fold == training))
         return np.flatnonzero(here & (self._workshop.splits == "val"))
 
-    def measure(
-        self, verticals: Iterable[str], models: Iterable[tuple[int, Embed]]
-    ) -> dict[str, QueryOutcome]:
+    def measure(self, verticals: Iterable[str], models: Iterable[tuple[int, Embed]]) -> dict[str, QueryOutcome]:
         """What happens to the queries of each vertical, searched within it; see `univert.training.greedy.Measured`.
 
         Args:

@@ -57,8 +57,7 @@ class Trial:
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
         figures: dict[str, Any] = {
-            metric: {name: values[metric].second for name, values in self.differences.items()}
-            for metric in METRICS
+            metric: {name: values[metric].second for name, values in self.differences.items()} for metric in METRICS
         }
         differences = {
             name: {metric: value.to_dict() for metric, value in values.items()}
@@ -210,9 +209,7 @@ def nearest_centroid(centroids: Mapping[str, np.ndarray], images: Mapping[str, i
     def choose(group: Group, candidates: Sequence[str]) -> str:
         if not group:
             return min(candidates, key=lambda name: (-images[name], name))
-        centre = np.average(
-            [centroids[name] for name in group], axis=0, weights=[images[name] for name in group]
-        )
+        centre = np.average([centroids[name] for name in group], axis=0, weights=[images[name] for name in group])
         return min(candidates, key=lambda name: (float(np.linalg.norm(centroids[name] - centre)), name))
 
     return choose

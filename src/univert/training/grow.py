@@ -126,9 +126,7 @@ def grow(
             return _result(lineage, growing.path, indexed_by, refusal)
         growth = growing.growth(forced=refusal is not None)
         reason = (
-            "no loss on the validation images beyond chance and tolerance"
-            if refusal is None
-            else f"forced: {refusal}"
+            "no loss on the validation images beyond chance and tolerance" if refusal is None else f"forced: {refusal}"
         )
         return _result(lineage.publish(growth), growing.path, indexed_by, reason)
 
@@ -232,11 +230,7 @@ class _Growing:
             "unified",
             inputs,
             lambda: growth_lesson(
-                self._workshop,
-                self._vertical,
-                deployed=self._deployed,
-                targets=targets.arrays,
-                config=self._config,
+                self._workshop, self._vertical, deployed=self._deployed, targets=targets.arrays, config=self._config
             ),
         )
 

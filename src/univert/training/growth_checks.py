@@ -25,13 +25,9 @@ def check_verticals(lineage: Lineage, catalogue: Catalogue, vertical: str) -> No
         BadInputError: as said.
     """
     if vertical in lineage.original_verticals:
-        raise BadInputError(
-            f"{lineage.run_path} was trained on {vertical}; name a vertical that is new to it"
-        )
+        raise BadInputError(f"{lineage.run_path} was trained on {vertical}; name a vertical that is new to it")
     if vertical not in catalogue.verticals:
-        raise BadInputError(
-            f"the catalogue has no images of {vertical}; it has {', '.join(catalogue.verticals)}"
-        )
+        raise BadInputError(f"the catalogue has no images of {vertical}; it has {', '.join(catalogue.verticals)}")
     missing = sorted(set(lineage.verticals) - set(catalogue.verticals))
     if missing:
         raise BadInputError(

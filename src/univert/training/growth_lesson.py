@@ -28,9 +28,7 @@ class GrowthWorkshop(Workshop):
 
     stored: Rows | None = None
 
-    def scorer(
-        self, embedder: Embedder, among: Bool[np.ndarray, "N"] | None = None
-    ) -> Callable[[], float] | None:
+    def scorer(self, embedder: Embedder, among: Bool[np.ndarray, "N"] | None = None) -> Callable[[], float] | None:
         """MAP@R over the labelled validation images in the gallery of the grown index; null without queries.
 
         A model of some images alone (the new specialist) is scored as in any other run.
@@ -64,9 +62,7 @@ class GrowthSampler(Sampler):
         seed: of the order.
     """
 
-    def __init__(
-        self, new: Positions, old: Positions, *, new_share: float, batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, new: Positions, old: Positions, *, new_share: float, batch_size: int, seed: int) -> None:
         count = min(max(1, round(new_share * batch_size)), batch_size - 1)
         self._parts = [
             UniformSampler(new, batch_size=count, seed=seed),
@@ -120,10 +116,7 @@ def _sampler(workshop: Workshop, vertical: str, positions: Positions, config: Gr
         return UniformSampler(positions, batch_size=batch_size, seed=seed)
     is_new = workshop.of_vertical(vertical)[positions]
     return GrowthSampler(
-        *(positions[is_new], positions[~is_new]),
-        new_share=config.new_share,
-        batch_size=batch_size,
-        seed=seed,
+        *(positions[is_new], positions[~is_new]), new_share=config.new_share, batch_size=batch_size, seed=seed
     )
 
 

@@ -27,16 +27,12 @@ class GrowthObjective(Objective):
 
     stored: Tensor
 
-    def __init__(
-        self, targets: ViewArrays, stored: Rows, *, neighbours_weight: float, temperature: float
-    ) -> None:
+    def __init__(self, targets: ViewArrays, stored: Rows, *, neighbours_weight: float, temperature: float) -> None:
         super().__init__()
         self._targets, self._weight, self._temperature = targets, neighbours_weight, temperature
         self.register_buffer("stored", torch.from_numpy(stored), persistent=False)
 
-    def forward(
-        self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
-    ) -> Float[Tensor, ""]:
+    def forward(self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions) -> Float[Tensor, ""]:
         """The loss of the images at `positions`, shown in `views`."""
         targets = torch.from_numpy(self._targets.gather(positions, views)).to(embeddings.device)
         loss = target_l2_loss(embeddings, targets)
@@ -48,11 +44,7 @@ class GrowthObjective(Objective):
 
 
 def neighbourhood_loss(
-    embeddings: Float[Tensor, "B D"],
-    targets: Float[Tensor, "B D"],
-    stored: Float[Tensor, "M D"],
-    *,
-    temperature: float,
+    embeddings: Float[Tensor, "B D"], targets: Float[Tensor, "B D"], stored: Float[Tensor, "M D"], *, temperature: float
 ) -> Float[Tensor, ""]:
     """Mean over images of KL(p || q): p the target's and q the embedding's softmax of cosine over `stored`.
 

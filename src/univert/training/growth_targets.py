@@ -87,9 +87,7 @@ def growth_targets(
     def towards(model: Embedder, fitted_on: Bool[np.ndarray, "N"]) -> Float[np.ndarray, "E D"]:
         return _towards(workshop, model, deployed, np.flatnonzero(fitted_on), align=config.align)
 
-    candidates = [
-        GrowthMember(name="specialist", model=specialist, towards=towards(specialist, usable & is_new))
-    ]
+    candidates = [GrowthMember(name="specialist", model=specialist, towards=towards(specialist, usable & is_new))]
     if joint is not None:  # where the new vertical lies among the others is worth keeping, too
         candidates.append(GrowthMember(name="joint", model=joint, towards=towards(joint, usable)))
         candidates.append(_as_it_is("deployed", deployed))

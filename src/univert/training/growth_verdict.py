@@ -48,15 +48,10 @@ def card_figures(record: Mapping[str, Any]) -> dict[str, float | int | str]:
     figures: dict[str, float | int | str] = {}
     for split, values in record.items():
         found = GrowthFigures.from_dict(values)
-        named = {
-            "old verticals, queries to the stored vectors": found.old,
-            found.new_vertical: found.specialist,
-        }
+        named = {"old verticals, queries to the stored vectors": found.old, found.new_vertical: found.specialist}
         for name, differences in named.items():
             if differences is not None:
                 difference = differences["recall_at_1"]
                 before = "its specialist" if name == found.new_vertical else "the stored vectors themselves"
-                figures[f"{name}, recall_at_1, {split}"] = (
-                    f"{difference.second:.3f} ({before}: {difference.first:.3f})"
-                )
+                figures[f"{name}, recall_at_1, {split}"] = f"{difference.second:.3f} ({before}: {difference.first:.3f})"
     return figures

@@ -32,9 +32,7 @@ Part = tuple[Embedder, Float[np.ndarray, "W D"]]
 HeadPart = tuple[Head, Float[np.ndarray, "W D"]]
 
 
-def joined_embedder(
-    workshop: Workshop, targets: TargetMap, images: Positions, *, batch_norm: bool
-) -> Embedder | None:
+def joined_embedder(workshop: Workshop, targets: TargetMap, images: Positions, *, batch_norm: bool) -> Embedder | None:
     """An embedder whose head joins those of the members, or null where there is nothing to join.
 
     Where the base network learns, each member has its own, and heads of several cannot be joined: then the base network

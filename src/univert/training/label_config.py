@@ -104,9 +104,7 @@ class SpecialistsConfig:
 
     def __post_init__(self) -> None:
         # a loss of a few products meets the same checks as the one to be trained
-        make_loss(
-            self.loss, self.loss_options, products=32, size=2, proxies_per_product=self.proxies_per_product
-        )
+        make_loss(self.loss, self.loss_options, products=32, size=2, proxies_per_product=self.proxies_per_product)
         kind, loop = LOSSES[self.loss].proxies, self.loop
         unheeded = {
             "proxies_per_product": kind in ("none", "own"),

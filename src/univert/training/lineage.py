@@ -172,10 +172,7 @@ class Lineage:
         )
         content: dict[str, Any] = {
             "format": FORMAT,
-            "original": {
-                "model_fingerprint": self.original_fingerprint,
-                "verticals": list(self.original_verticals),
-            },
+            "original": {"model_fingerprint": self.original_fingerprint, "verticals": list(self.original_verticals)},
             "growths": [asdict(each) for each in grown.growths],
         }
         write_atomic(self.run_path / GROWTHS_FILE, json.dumps(content, indent=1))

@@ -148,9 +148,7 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, open_log: Op
                 state.save(history)
             advance(1)
     state.restore_best()
-    return Fit(
-        steps=history.step, image_presentations=history.step * task.sampler.batch_size, history=history
-    )
+    return Fit(steps=history.step, image_presentations=history.step * task.sampler.batch_size, history=history)
 
 
 def _take_step(task: Task, optimiser: Optimisers, step: int, seed: int, config: LoopConfig) -> torch.Tensor:
@@ -205,11 +203,7 @@ def _set_learning_rates(groups: list[dict[str, Any]], rate: float, done: float, 
 
 
 def _record_losses(
-    name: str,
-    history: History,
-    pending: list[torch.Tensor],
-    config: LoopConfig,
-    log: Log | None,
+    name: str, history: History, pending: list[torch.Tensor], config: LoopConfig, log: Log | None
 ) -> None:
     value = float(torch.stack(pending).mean())
     pending.clear()

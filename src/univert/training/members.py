@@ -36,11 +36,7 @@ class Member:
 
     @classmethod
     def of_specialists(
-        cls,
-        workshop: Workshop,
-        specialists: Mapping[str, Trained],
-        name: str = "specialists",
-        title: str = "",
+        cls, workshop: Workshop, specialists: Mapping[str, Trained], name: str = "specialists", title: str = ""
     ) -> Member:
         """The specialists as one member.
 
@@ -55,9 +51,7 @@ class Member:
         """
         missing = [vertical for vertical in workshop.vertical_names if vertical not in specialists]
         if missing:
-            raise BadInputError(
-                f"no specialist for: {', '.join(missing)}; train one, or leave the vertical out"
-            )
+            raise BadInputError(f"no specialist for: {', '.join(missing)}; train one, or leave the vertical out")
         models = tuple(specialists[vertical] for vertical in workshop.vertical_names)
         return cls(name=name, title=title or MemberName.parse(name).title, models=models)
 
@@ -95,9 +89,7 @@ class Member:
         """
         name = f"member-{self.key}"
         compute = by_parts(lambda positions, _: self._rows(workshop, positions), ROWS_AT_ONCE)
-        return workshop.once(
-            name, lambda: workshop.view_arrays(name, self.title, self.width, compute, views=0)
-        )
+        return workshop.once(name, lambda: workshop.view_arrays(name, self.title, self.width, compute, views=0))
 
     def _rows(self, workshop: Workshop, positions: Positions) -> Rows:
         if not self.routed:

@@ -37,11 +37,7 @@ class IndexNeighbours:
     """
 
     def __init__(
-        self,
-        index: VectorIndex,
-        ids: Sequence[str],
-        vectors: Float[np.ndarray, "N D"],
-        verticals: Sequence[str],
+        self, index: VectorIndex, ids: Sequence[str], vectors: Float[np.ndarray, "N D"], verticals: Sequence[str]
     ) -> None:
         self._index, self._vectors = index, vectors
         self._row = {name: row for row, name in enumerate(ids)}
@@ -49,11 +45,7 @@ class IndexNeighbours:
 
     @classmethod
     def build(
-        cls,
-        folder: Path,
-        vectors: Float[np.ndarray, "N D"],
-        verticals: Int64[np.ndarray, "N"],
-        rows: Rows,
+        cls, folder: Path, vectors: Float[np.ndarray, "N D"], verticals: Int64[np.ndarray, "N"], rows: Rows
     ) -> IndexNeighbours:
         """Build a LanceDB index of some vectors, nothing else, and search in that.
 
@@ -96,10 +88,7 @@ class ExactNeighbours:
     """
 
     def __init__(
-        self,
-        vectors: Float[np.ndarray, "N D"],
-        verticals: Int64[np.ndarray, "N"],
-        allowed: Bool[np.ndarray, "N"],
+        self, vectors: Float[np.ndarray, "N D"], verticals: Int64[np.ndarray, "N"], allowed: Bool[np.ndarray, "N"]
     ) -> None:
         self._vectors, self._verticals, self._allowed = vectors, verticals, allowed
 

@@ -25,9 +25,7 @@ class Objective(nn.Module, ABC):
     """A loss with the lookup it needs; whatever is a parameter of it learns with the model."""
 
     @abstractmethod
-    def forward(
-        self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
-    ) -> Float[Tensor, ""]:
+    def forward(self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions) -> Float[Tensor, ""]:
         """The loss of the images at `positions`, shown in `views`."""
 
     def after_step(self, step: int, embed_all: EmbedAll) -> list[MovedRows]:
@@ -60,9 +58,7 @@ class LabelObjective(Objective):
         self.loss = loss
         self._products = torch.as_tensor(products)
 
-    def forward(
-        self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
-    ) -> Float[Tensor, ""]:
+    def forward(self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions) -> Float[Tensor, ""]:
         """The loss of the images at `positions`, whatever their view.
 
         Raises:
@@ -94,12 +90,7 @@ class DynamicObjective(LabelObjective):
     dead: Tensor
 
     def __init__(
-        self,
-        loss: DynamicProxyNCALoss,
-        products: Int64[np.ndarray, "N"],
-        *,
-        reseed_every_steps: int,
-        seed: int,
+        self, loss: DynamicProxyNCALoss, products: Int64[np.ndarray, "N"], *, reseed_every_steps: int, seed: int
     ) -> None:
         super().__init__(loss, products)
         self._bank: ProxyBank = loss.bank
@@ -146,12 +137,8 @@ class TargetObjective(Objective):
         self.loss = loss
         self._targets, self._consistent = targets, consistent
 
-    def forward(
-        self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
-    ) -> Float[Tensor, ""]:
+    def forward(self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions) -> Float[Tensor, ""]:
         """The loss of the images at `positions`, shown in `views`."""
-        wanted = (
-            self._targets.gather(positions, views) if self._consistent else self._targets.clean(positions)
-        )
+        wanted = self._targets.gather(positions, views) if self._consistent else self._targets.clean(positions)
         value: Tensor = self.loss(embeddings, torch.from_numpy(wanted).to(embeddings.device))
         return value

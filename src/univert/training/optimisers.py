@@ -93,9 +93,7 @@ def parameter_groups(
         others = [parameter for parameter in parameters if parameter.ndim <= 1]
         for chosen, decay in ((matrices, config.weight_decay), (others, 0.0)):
             groups.append({"params": chosen, "name": name, "peak": rates[name], "weight_decay": decay})
-    groups.append(
-        {"params": list(proxies), "name": "proxies", "peak": config.proxy_learning_rate, "weight_decay": 0.0}
-    )
+    groups.append({"params": list(proxies), "name": "proxies", "peak": config.proxy_learning_rate, "weight_decay": 0.0})
     return [group for group in groups if group["params"]]
 
 

@@ -134,11 +134,7 @@ def _results(
         "comparisons": comparisons(test, rows),
         "recipe_toml": config_to_toml(workshop.recipe),
         "curves": {model.name: _curves(model) for model in trained},
-        "versions": {
-            "univert": univert.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": {"univert": univert.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "device": str(workshop.device),
         "seed": workshop.recipe.seed,
         "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
@@ -182,9 +178,7 @@ def _report(workshop: Workshop, models: Models, best: Row, test: TestSplit, resu
     from univert.evaluation.report import write_report
 
     path = workshop.run.path / "report.html"
-    inputs = fingerprint(
-        univert.__version__, {key: value for key, value in results.items() if key != "finished"}
-    )
+    inputs = fingerprint(univert.__version__, {key: value for key, value in results.items() if key != "finished"})
     if path.exists() and workshop.run.finished("report", inputs) is not None:
         return
     unify, learned_from = workshop.recipe.unify, models.choice.chosen.members

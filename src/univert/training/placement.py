@@ -35,9 +35,7 @@ def place_apart(
     if len(verticals) and not (verticals.min() >= 0 and verticals.max() < count):
         raise BadInputError(f"verticals must lie in 0..{count - 1}, got {verticals.min()}..{verticals.max()}")
     corners = simplex(count)
-    return np.concatenate(
-        [np.sqrt(1 - offset**2) * vectors, offset * corners[verticals]], axis=1, dtype=vectors.dtype
-    )
+    return np.concatenate([np.sqrt(1 - offset**2) * vectors, offset * corners[verticals]], axis=1, dtype=vectors.dtype)
 
 
 def simplex_size(count: int) -> int:

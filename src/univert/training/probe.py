@@ -115,9 +115,7 @@ class Probe:
         features, place = self._features
         head.eval()
         with torch.inference_mode():
-            vectors: Float[np.ndarray, "B D"] = (
-                l2_normalise(head(features[0, place[positions]])).cpu().numpy()
-            )
+            vectors: Float[np.ndarray, "B D"] = l2_normalise(head(features[0, place[positions]])).cpu().numpy()
         return vectors
 
     def _train(self, verticals: Group, training: int, turn: int) -> Head:
@@ -143,9 +141,7 @@ class Probe:
             optimiser = _optimiser(head, loss, self._specialists)
             for step in range(total):
                 positions = sampler.batch(step)
-                views = step_rng(workshop.recipe.seed + turn, 2, step).integers(
-                    0, len(features), len(positions)
-                )
+                views = step_rng(workshop.recipe.seed + turn, 2, step).integers(0, len(features), len(positions))
                 head.train()
                 embeddings = l2_normalise(head(features[views, place[positions]]))
                 value: Tensor = loss(embeddings, codes[positions])

@@ -38,9 +38,7 @@ MODERN_PUBLISHED: dict[str, float] = {"cub200": 72.2, "cars196": 90.1, "sop": 81
 """R@1 that ProxyNCA++ reports (ResNet-50, 2048-d; arXiv 2004.01113); its crops are larger than 224 px for some."""
 
 
-def document_recipe(
-    loss: LossName, images: int, *, pretrained: bool = True, epochs: int = 20, seed: int = 0
-) -> Recipe:
+def document_recipe(loss: LossName, images: int, *, pretrained: bool = True, epochs: int = 20, seed: int = 0) -> Recipe:
     """The document's protocol: Inception with BN, 64-d, 256 -> 227 random crop and mirror, batch 32, RMSprop.
 
     The document's "decay 0.94" is read as the learning rates' factor an epoch. Losses on data points get batches of 8
@@ -65,12 +63,7 @@ def document_recipe(
         data=DataConfig(
             views=10_000,
             augmentation=Augmentation(
-                min_scale=share**2,
-                max_scale=share**2,
-                max_aspect=1.0,
-                brightness=0.0,
-                contrast=0.0,
-                saturation=0.0,
+                min_scale=share**2, max_scale=share**2, max_aspect=1.0, brightness=0.0, contrast=0.0, saturation=0.0
             ),
         ),
         model=EmbedderConfig(
@@ -103,9 +96,7 @@ def document_recipe(
     )
 
 
-def modern_recipe(
-    loss: LossName, images: int, *, pretrained: bool = True, epochs: int = 40, seed: int = 0
-) -> Recipe:
+def modern_recipe(loss: LossName, images: int, *, pretrained: bool = True, epochs: int = 40, seed: int = 0) -> Recipe:
     """In the manner of ProxyNCA++: ResNet-50, global max pooling, 2048-d, scale 9, fast proxies, label smoothing 0.1.
 
     Its authors' code differs: a LayerNorm after the pooling, Adam with epsilon 1 and far larger rates, which only
@@ -118,9 +109,7 @@ def modern_recipe(
         epochs: how many.
         seed: of everything random.
     """
-    options: dict[str, LossOption] = (
-        {"softmax_scale": 9.0, "label_smoothing": 0.1} if loss == "proxy-nca" else {}
-    )
+    options: dict[str, LossOption] = {"softmax_scale": 9.0, "label_smoothing": 0.1} if loss == "proxy-nca" else {}
     return Recipe(
         seed=seed,
         trunk="full",

@@ -81,13 +81,7 @@ def bounds_monitor(
         assignment = getattr(loss, "assignment", None)
         own = None if assignment is None else assignment(labels.to(assignment.table.device)).cpu()
         found = measure_bounds(
-            vectors,
-            labels,
-            bank().detach().cpu(),
-            own,
-            scale=bounded.scale,
-            margin=bounded.margin,
-            seed=seed,
+            vectors, labels, bank().detach().cpu(), own, scale=bounded.scale, margin=bounded.margin, seed=seed
         )
         return {name: value for name, value in found.items() if name.startswith(bounded.figures)}
 

@@ -106,9 +106,7 @@ class GrowConfig:
 
     def __post_init__(self) -> None:
         if self.targets == "ensemble" and not self.align:
-            raise BadInputError(
-                'grow.align must be true where grow.targets is "ensemble"; set targets = "specialist"'
-            )
+            raise BadInputError('grow.align must be true where grow.targets is "ensemble"; set targets = "specialist"')
         if not self.neighbours_weight:
             refuse_without_effect(
                 *(self, ("neighbours_temperature", "neighbours_images")),

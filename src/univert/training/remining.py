@@ -106,14 +106,7 @@ def miner_of(
         vectors[positions] = source.embed_all(embedder, positions)
         embedder.train(training)
         return mine_strong_negatives(
-            vectors,
-            products,
-            verticals,
-            margin=margin,
-            k=k,
-            neighbours=neighbours,
-            protect=protect,
-            seed=seed,
+            vectors, products, verticals, margin=margin, k=k, neighbours=neighbours, protect=protect, seed=seed
         )
 
     return mine

@@ -20,24 +20,13 @@ from univert.data.readers.inshop import GALLERY, QUERY
 from univert.evaluation.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
 from univert.losses.registry import LOSSES, LossName
 from univert.models.base_networks.inception_v2_weights import weights_file
-from univert.training.protocols import (
-    MODERN_PUBLISHED,
-    PUBLISHED,
-    ProtocolName,
-    document_recipe,
-    modern_recipe,
-)
+from univert.training.protocols import MODERN_PUBLISHED, PUBLISHED, ProtocolName, document_recipe, modern_recipe
 from univert.training.recipe import Recipe
 from univert.training.specialists import train_on_labels
 from univert.training.workshop import Workshop
 
 VALIDATION_SHARE = 0.1
-RECALL_AT = {
-    "cub200": (1, 2, 4, 8),
-    "cars196": (1, 2, 4, 8),
-    "sop": (1, 10, 100, 1000),
-    "inshop": (1, 10, 20, 30),
-}
+RECALL_AT = {"cub200": (1, 2, 4, 8), "cars196": (1, 2, 4, 8), "sop": (1, 10, 100, 1000), "inshop": (1, 10, 20, 30)}
 """The K that papers report."""
 
 
@@ -137,9 +126,7 @@ def reproduce(
         return _result(out, dataset, loss, protocol, evaluation)
 
 
-def _result(
-    out: Path, dataset: str, loss: LossName, protocol: ProtocolName, evaluation: Evaluation
-) -> Reproduction:
+def _result(out: Path, dataset: str, loss: LossName, protocol: ProtocolName, evaluation: Evaluation) -> Reproduction:
     """The figures beside the published ones, also written to `evaluation.json`."""
     published = PUBLISHED.get(dataset, {}).get(loss, {}) if protocol == "document" else {}
     if protocol == "modern" and loss == "proxy-nca":
@@ -147,8 +134,7 @@ def _result(
     result = Reproduction(path=out, evaluation=evaluation, published=published)
     content = {"dataset": dataset, "loss": loss, "protocol": protocol, "figures": result.figures()}
     write_atomic(
-        out / "evaluation.json",
-        json.dumps({**content, "published": published, **evaluation.to_dict()}, indent=1),
+        out / "evaluation.json", json.dumps({**content, "published": published, **evaluation.to_dict()}, indent=1)
     )
     return result
 
@@ -164,9 +150,7 @@ def _catalogue(run: Run, dataset: str, root: Path, *, verify: bool, seed: int) -
     return Catalogue.open(place)
 
 
-def _train_and_measure(
-    run: Run, catalogue: Catalogue, recipe: Recipe, dataset: str, device: str
-) -> Evaluation:
+def _train_and_measure(run: Run, catalogue: Catalogue, recipe: Recipe, dataset: str, device: str) -> Evaluation:
     workshop = Workshop(run, catalogue, recipe, device=device)
     model = train_on_labels(workshop, recipe.specialists, name="model")
     columns = {name: catalogue.column(name) for name in ("product", "vertical", "source")}

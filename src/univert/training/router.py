@@ -26,9 +26,7 @@ class Router:
         BadInputError: a vertical without images.
     """
 
-    def __init__(
-        self, features: Float[np.ndarray, "N F"], verticals: Int64[np.ndarray, "N"], *, count: int
-    ) -> None:
+    def __init__(self, features: Float[np.ndarray, "N F"], verticals: Int64[np.ndarray, "N"], *, count: int) -> None:
         from sklearn.linear_model import LogisticRegression
 
         self._count = count
@@ -55,9 +53,7 @@ class Router:
         return probabilities.astype(np.float32)
 
 
-def trusted(
-    probabilities: Float[np.ndarray, "N K"], confidence: float, *, weighted: bool
-) -> Float[np.ndarray, "N K"]:
+def trusted(probabilities: Float[np.ndarray, "N K"], confidence: float, *, weighted: bool) -> Float[np.ndarray, "N K"]:
     """How much each vertical has to say about images whose vertical is predicted.
 
     Args:

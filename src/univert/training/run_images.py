@@ -33,10 +33,7 @@ class RunImages:
 
     def __init__(self, catalogue: Catalogue, recipe: Recipe) -> None:
         self.recipe = recipe
-        for key, named in (
-            ("data.verticals", recipe.data.verticals),
-            ("specialists.sizes", recipe.specialists.sizes),
-        ):
+        for key, named in (("data.verticals", recipe.data.verticals), ("specialists.sizes", recipe.specialists.sizes)):
             unknown = sorted(set(named) - set(catalogue.verticals))
             if unknown:
                 raise BadInputError(

@@ -179,9 +179,7 @@ def front_rows(base: Embedder, loader: ImageLoader, cut: Cut) -> Compute:
     def of_images(images: Tensor) -> Tensor:
         maps: Tensor = cut.front(base.normalise(images)).flatten(1).half()
         if not maps.isfinite().all():
-            raise BadInputError(
-                f"{base.config.base_network} gives maps beyond half precision; set maps_gb = 0"
-            )
+            raise BadInputError(f"{base.config.base_network} gives maps beyond half precision; set maps_gb = 0")
         return maps
 
     return _rows(base, loader, of_images)

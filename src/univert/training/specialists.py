@@ -24,11 +24,7 @@ from univert.training.workshop import Workshop
 
 
 def train_specialist(
-    workshop: Workshop,
-    vertical: str,
-    *,
-    config: SpecialistsConfig | None = None,
-    within: str = "specialists",
+    workshop: Workshop, vertical: str, *, config: SpecialistsConfig | None = None, within: str = "specialists"
 ) -> Trained:
     """Train (or load) the specialist of one vertical, on its labelled training images alone.
 
@@ -137,11 +133,7 @@ def _train_together(
         name,
         inputs,
         lambda: label_lesson(
-            workshop,
-            config,
-            among,
-            folder=folder,
-            embedder=_new_specialist(workshop, config, verticals),
+            workshop, config, among, folder=folder, embedder=_new_specialist(workshop, config, verticals)
         ),
     )
 
@@ -157,9 +149,7 @@ def _adopt(workshop: Workshop, trial: Trained, name: str) -> None:
     workshop.run.finish(name, trial.key, trial.record)
 
 
-def train_joint(
-    workshop: Workshop, loss: LossName, image_presentations: int, *, name: str | None = None
-) -> Trained:
+def train_joint(workshop: Workshop, loss: LossName, image_presentations: int, *, name: str | None = None) -> Trained:
     """Train (or load) one model on all verticals at once: what the unified model has to beat.
 
     Args:

@@ -80,9 +80,7 @@ def mine_strong_negatives(
         return StrongNegatives.none()
     with tempfile.TemporaryDirectory() as folder:
         if search is None:
-            search = IndexNeighbours.build(
-                Path(folder) / "index", vectors, verticals, np.flatnonzero(products >= 0)
-            )
+            search = IndexNeighbours.build(Path(folder) / "index", vectors, verticals, np.flatnonzero(products >= 0))
         mining = _Mining.of(vectors, products, verticals, pairs, search, neighbours)
     twins = mining.twins(protect, margin) if protect else np.empty((0, 2), np.int64)
     return mining.table(margin, k, twins)
@@ -174,9 +172,7 @@ class _Mining:
                 excluded += int(wrong.sum())
                 in_window &= ~wrong
             first = np.argsort(~in_window, axis=1, kind="stable")[:, :k]
-            chosen = np.where(
-                np.take_along_axis(in_window, first, axis=1), np.take_along_axis(near, first, axis=1), -1
-            )
+            chosen = np.where(np.take_along_axis(in_window, first, axis=1), np.take_along_axis(near, first, axis=1), -1)
             place, some = self.place[rows], chosen[:, 0] >= 0
             goes_on = ~self.complete[place] & (last[place] < self.gaps[rows] + margin)
             cut_short += int((goes_on & (in_window.sum(1) < k)).sum())

@@ -60,11 +60,7 @@ class TargetMap:
         return int(self.matrices[0][0].shape[1])
 
     def rows(
-        self,
-        workshop: Workshop,
-        positions: Positions,
-        views: Positions,
-        weights: Float[np.ndarray, "B K"],
+        self, workshop: Workshop, positions: Positions, views: Positions, weights: Float[np.ndarray, "B K"]
     ) -> Rows:
         """The learning targets of some images, each in a view.
 
@@ -118,9 +114,7 @@ def fit_target_map(
     return workshop.once(key, lambda: _fit(workshop, members, config, unlabelled))
 
 
-def map_inputs(
-    workshop: Workshop, members: Sequence[Member], config: TargetsConfig, unlabelled: bool
-) -> list[object]:
+def map_inputs(workshop: Workshop, members: Sequence[Member], config: TargetsConfig, unlabelled: bool) -> list[object]:
     """All that a target map depends on besides the images."""
     own = [member.key for member in members]
     return [own, config_to_mapping(config), unlabelled, workshop.recipe.data.unsorted, workshop.target_size]
@@ -159,14 +153,7 @@ class _Block:
 
     @classmethod
     def of(
-        cls,
-        workshop: Workshop,
-        member: Member,
-        positions: Positions,
-        width: int,
-        config: TargetsConfig,
-        *,
-        seed: int,
+        cls, workshop: Workshop, member: Member, positions: Positions, width: int, config: TargetsConfig, *, seed: int
     ) -> _Block:
         """Embed the images, and project every space to the common width."""
         verticals = workshop.verticals[positions]
@@ -191,9 +178,7 @@ class _Block:
             self.matrices[number] = self.matrices[number] @ rotation
 
 
-def _align(
-    workshop: Workshop, blocks: list[_Block], positions: Positions, width: int, config: TargetsConfig
-) -> None:
+def _align(workshop: Workshop, blocks: list[_Block], positions: Positions, width: int, config: TargetsConfig) -> None:
     """Rotate all spaces towards the reference; in further rounds, towards the mean of all members."""
     joint = [block for block in blocks if len(block.groups) == 1]
     if joint and config.reference != "base":
@@ -208,11 +193,7 @@ def _align(
 
 
 def _turn_together(
-    workshop: Workshop,
-    members: Sequence[Member],
-    blocks: list[_Block],
-    positions: Positions,
-    width: int,
+    workshop: Workshop, members: Sequence[Member], blocks: list[_Block], positions: Positions, width: int
 ) -> None:
     """Rotate all spaces by generalised Procrustes analysis: every model embeds the same images of all verticals."""
     same = positions
@@ -220,9 +201,7 @@ def _turn_together(
         same = np.sort(step_rng(FIT_SEED, 1).choice(positions, SAME_IMAGES, replace=False))
     base = workshop.base_vectors(same)
     embedded = {
-        model.key: workshop.source.embed_all(model.embedder, same)
-        for member in members
-        for model in member.distinct
+        model.key: workshop.source.embed_all(model.embedder, same) for member in members for model in member.distinct
     }
     spaces = [
         unit(embedded[model.key] @ matrix)
@@ -263,10 +242,7 @@ def _join(
             targets[here] += block.raw[here, : len(matrix)] @ matrix
     raw = np.concatenate([block.raw for block in blocks], axis=1) * share
     return TargetMap(
-        members=members,
-        matrices=matrices,
-        offset=config.offset,
-        distortion=measure_distortion(raw, targets, verticals),
+        members=members, matrices=matrices, offset=config.offset, distortion=measure_distortion(raw, targets, verticals)
     )
 
 

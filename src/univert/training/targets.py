@@ -66,9 +66,7 @@ def distortion_of(
     return workshop.remembered("distortion", map_inputs(workshop, members, config, unlabelled), measure)
 
 
-def vertical_weights(
-    workshop: Workshop, config: TargetsConfig, positions: Positions
-) -> Float[np.ndarray, "B K"]:
+def vertical_weights(workshop: Workshop, config: TargetsConfig, positions: Positions) -> Float[np.ndarray, "B K"]:
     """How much the specialists of each vertical have to say about some images.
 
     An image of a known vertical belongs to that one's specialist. Where the vertical is unknown (`data.unsorted`) it is

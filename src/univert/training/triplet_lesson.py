@@ -101,13 +101,7 @@ class TripletSampler(Sampler):
     """
 
     def __init__(
-        self,
-        triplets: CleanTriplets,
-        others: Positions,
-        *,
-        batch_size: int = 128,
-        share: float = 0.5,
-        seed: int = 0,
+        self, triplets: CleanTriplets, others: Positions, *, batch_size: int = 128, share: float = 0.5, seed: int = 0
     ) -> None:
         count = int(batch_size * share) if len(others) else 0
         if batch_size - count < 3:
@@ -143,9 +137,7 @@ class CleanTripletObjective(Objective):
         self._loss = TripletMarginLoss(margin)
         self._count, self._keep, self._old = triplets_per_batch, keep, old
 
-    def forward(
-        self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
-    ) -> Float[Tensor, ""]:
+    def forward(self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions) -> Float[Tensor, ""]:
         """The loss of a batch of `TripletSampler`."""
         T = self._count
         rows = torch.arange(T, device=embeddings.device)

@@ -25,9 +25,7 @@ from univert.training.views import Positions
 from univert.training.workshop import ROWS_AT_ONCE, Workshop
 
 
-def train_unified(
-    workshop: Workshop, members: Sequence[Member], *, name: str, config: UnifyConfig
-) -> Trained:
+def train_unified(workshop: Workshop, members: Sequence[Member], *, name: str, config: UnifyConfig) -> Trained:
     """Train (or load) a unified model by L2 loss on the learning targets.
 
     Args:
@@ -100,9 +98,7 @@ def _joined(workshop: Workshop, members: Sequence[Member], config: UnifyConfig) 
 
 
 def _sampler(workshop: Workshop, config: UnifyConfig) -> UniformSampler:
-    return UniformSampler(
-        usable(workshop, config), batch_size=config.loop.batch_size, seed=workshop.recipe.seed
-    )
+    return UniformSampler(usable(workshop, config), batch_size=config.loop.batch_size, seed=workshop.recipe.seed)
 
 
 def _lesson(workshop: Workshop, members: Sequence[Member], config: UnifyConfig) -> Lesson:
@@ -132,9 +128,7 @@ class PolishObjective(Objective):
         super().__init__()
         self.labels, self.targets, self._weight = labels, targets, weight
 
-    def forward(
-        self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions
-    ) -> Float[Tensor, ""]:
+    def forward(self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions) -> Float[Tensor, ""]:
         """The sum of both for the images at `positions`, shown in `views`."""
         own: Tensor = self.labels(embeddings, positions, views)
         if not self._weight:

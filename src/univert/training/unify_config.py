@@ -45,9 +45,7 @@ class TargetsConfig:
 
     def __post_init__(self) -> None:
         if not self.align:
-            refuse_without_effect(
-                self, ("reference", "rounds"), where="unify.targets.", because="where align is false"
-            )
+            refuse_without_effect(self, ("reference", "rounds"), where="unify.targets.", because="where align is false")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +97,7 @@ class PolishConfig:
     def __post_init__(self) -> None:
         if not self.enabled:
             refuse_without_effect(
-                *(self, ("weight", "labels")),
-                where="unify.polish.",
-                because="where unify.polish.enabled is false",
+                *(self, ("weight", "labels")), where="unify.polish.", because="where unify.polish.enabled is false"
             )
 
 
@@ -151,24 +147,16 @@ class UnifyConfig:
         names = [str(MemberName.parse(name)) for name in self.members]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice or not names:
-            raise BadInputError(
-                f"unify.members must name at least one member and each once, got {list(self.members)}"
-            )
+            raise BadInputError(f"unify.members must name at least one member and each once, got {list(self.members)}")
         if self.way == "specialists":
             refuse_without_effect(
-                *(self, ("members", "choose", "budget")),
-                where="unify.",
-                because='where unify.way is "specialists"',
+                *(self, ("members", "choose", "budget")), where="unify.", because='where unify.way is "specialists"'
             )
         if self.start == "random":
-            refuse_without_effect(
-                self, ("start_rate",), where="unify.", because='where unify.start is "random"'
-            )
+            refuse_without_effect(self, ("start_rate",), where="unify.", because='where unify.start is "random"')
         if self.targets.offset:
             refuse_without_effect(
-                *(self, ("start_rate",)),
-                where="unify.",
-                because="where unify.targets.offset sets a random start",
+                *(self, ("start_rate",)), where="unify.", because="where unify.targets.offset sets a random start"
             )
         without_joint = self.way == "specialists" or not any(name.startswith("joint") for name in names)
         if self.targets.reference == "joint" and without_joint:

@@ -32,14 +32,7 @@ from univert.training.loop import Task, fit
 from univert.training.recipe import Recipe
 from univert.training.router import Router
 from univert.training.run_images import RunImages
-from univert.training.sources import (
-    CachedSource,
-    FrontSource,
-    ImageSource,
-    Source,
-    feature_rows,
-    front_rows,
-)
+from univert.training.sources import CachedSource, FrontSource, ImageSource, Source, feature_rows, front_rows
 from univert.training.views import Compute, ViewArrays, by_parts
 
 ROWS_AT_ONCE = 1024
@@ -238,9 +231,7 @@ class Workshop(RunImages):
             torch.manual_seed(self.recipe.seed)
             embedder = Embedder(replace(self.recipe.model, **changes)).to(self.device)
         base: Embedder | None = self.__dict__.get("base")
-        if (
-            base is not None
-        ):  # its features are kept, and without pretrained weights another seed gives another
+        if base is not None:  # its features are kept, and without pretrained weights another seed gives another
             embedder.trunk.load_state_dict(base.trunk.state_dict())
             embedder.pooling.load_state_dict(base.pooling.state_dict())
         return embedder
@@ -248,21 +239,14 @@ class Workshop(RunImages):
     def reseeded(self, seed: int) -> Workshop:
         """The same run, its images and features shared, with another seed for heads, batches and proxies."""
         other = Workshop.__new__(Workshop)
-        shared = {
-            "source": self.source,
-            "base": self.base,
-            "loader": self.loader,
-            "_images_key": self._images_key,
-        }
+        shared = {"source": self.source, "base": self.base, "loader": self.loader, "_images_key": self._images_key}
         other.__dict__.update(self.__dict__, **shared)
         for depends_on_the_seed in ("router", "_held"):
             other.__dict__.pop(depends_on_the_seed, None)
         other.recipe = replace(self.recipe, seed=seed)
         return other
 
-    def scorer(
-        self, embedder: Embedder, among: Bool[np.ndarray, "N"] | None = None
-    ) -> Callable[[], float] | None:
+    def scorer(self, embedder: Embedder, among: Bool[np.ndarray, "N"] | None = None) -> Callable[[], float] | None:
         """MAP@R over the labelled validation images (of a subset); null where none of them is a query.
 
         Args:
@@ -291,9 +275,7 @@ class Workshop(RunImages):
         shared = {key: recipe[key] for key in ("seed", "trunk", "partial_blocks", "data", "model")}
         if self.keeps_maps:
             shared["maps"] = "float16"
-        key = fingerprint(
-            univert.__version__, self.catalogue.fingerprint, self.base_fingerprint, shared, inputs
-        )
+        key = fingerprint(univert.__version__, self.catalogue.fingerprint, self.base_fingerprint, shared, inputs)
         folder = self.run.path / name
         record = self.run.finished(name, key)
         if record is None or not (folder / "model.safetensors").exists():
@@ -347,9 +329,7 @@ class Workshop(RunImages):
             shutil.rmtree(folder)
         write_atomic(marker, key)
 
-    def _card(
-        self, name: str, record: dict[str, Any], among: Bool[np.ndarray, "N"] | None = None
-    ) -> ModelCard:
+    def _card(self, name: str, record: dict[str, Any], among: Bool[np.ndarray, "N"] | None = None) -> ModelCard:
         names = self.vertical_names
         if among is not None:
             names = [vertical for vertical in names if (among & self.of_vertical(vertical)).any()]

@@ -75,8 +75,7 @@ def webp(*chunks: bytes) -> bytes:
 
 def canvas(width: int, height: int, flags: int = 0) -> bytes:
     return webp_chunk(
-        b"VP8X",
-        bytes([flags, 0, 0, 0]) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little"),
+        b"VP8X", bytes([flags, 0, 0, 0]) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     )
 
 
@@ -158,11 +157,7 @@ def refused(bytes_max: int) -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
     yield "PNG: 10 thousand million pixels", png(header(HUGE, HUGE), chunk(b"IDAT", zeros(1000))), (413,)
     yield "PNG: bomb of zeros", png(header(20_000, 20_000, 8, 0), chunk(b"IDAT", zeros(60 << 20))), (413,)
     yield "PNG: one long line", png(header(5_000_000, 1, 8, 0), chunk(b"IDAT", zeros(5_000_001))), (413,)
-    yield (
-        "PNG: a second, huge header",
-        png(header(9, 9), header(HUGE, HUGE), chunk(b"IDAT", zeros(1000))),
-        ANY_BAD,
-    )
+    yield ("PNG: a second, huge header", png(header(9, 9), header(HUGE, HUGE), chunk(b"IDAT", zeros(1000))), ANY_BAD)
     yield "PNG: wrong checksum", plain_png[:30] + b"\0\0\0\0" + plain_png[34:], (400,)
     yield "PNG: unknown depth", png(header(9, 9, 7), chunk(b"IDAT", zeros(99))), ANY_BAD
     yield "PNG: pixels that are not compressed", png(header(9, 9), chunk(b"IDAT", bytes(300))), (400,)
@@ -193,10 +188,7 @@ def accepted() -> Iterator[tuple[str, bytes]]:
     yield "JPEG and HTML in one", jpeg + b"<script>alert(1)</script>"
     yield "PNG with a script as text", encoded("PNG", pnginfo=notes)
     yield "CMYK", encoded("JPEG", image(mode="CMYK"))
-    yield (
-        "grey, 16 bits",
-        encoded("PNG", Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50)),
-    )
+    yield ("grey, 16 bits", encoded("PNG", Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50)))
     yield "palette", encoded("PNG", image(mode="L").convert("P"))
     yield "transparent", encoded("PNG", image(mode="RGBA"))
     yield "one pixel", encoded("PNG", image(1, 1))

@@ -28,9 +28,7 @@ def test_the_corpus_is_large_enough() -> None:
     assert len({name for name, _, _ in REFUSED}) == len(REFUSED)
 
 
-@pytest.mark.parametrize(
-    ("content", "statuses"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
-)
+@pytest.mark.parametrize(("content", "statuses"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
 def test_refused(server: ServerProcess, content: bytes, statuses: tuple[int, ...]) -> None:
     check_problem(server.search(content), statuses)
 

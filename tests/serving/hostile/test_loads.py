@@ -75,9 +75,7 @@ def test_a_body_that_trickles_is_cut_off_while_others_are_served(server: ServerP
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["said before", "in chunks, without a length"])
-def test_a_hundred_uploads_at_once_over_the_limit(
-    server: ServerProcess, photo: bytes, declared: bool
-) -> None:
+def test_a_hundred_uploads_at_once_over_the_limit(server: ServerProcess, photo: bytes, declared: bool) -> None:
     body, kind = multipart(bytes(10 * BYTES_MAX), {})
     before, peak, done = server.rss_bytes(), [0], threading.Event()
 

@@ -89,9 +89,7 @@ def test_filters(server: ServerProcess, photo: bytes, text: str) -> None:
     assert answer.json()["type"] == "/problems/bad-filter"
 
 
-@pytest.mark.parametrize(
-    "value", ["' OR 1=1 --", "'; DROP TABLE x; --", "\\", "%", "a'b''c", "\u202e", "🦊" * 100]
-)
+@pytest.mark.parametrize("value", ["' OR 1=1 --", "'; DROP TABLE x; --", "\\", "%", "a'b''c", "\u202e", "🦊" * 100])
 def test_values_are_values_and_no_language(server: ServerProcess, photo: bytes, value: str) -> None:
     answer = server.search(photo, brand=value)
     assert answer.status == 200, answer.body
@@ -150,9 +148,7 @@ BODIES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "body", "statuses"), [row[1:] for row in BODIES], ids=[row[0] for row in BODIES]
-)
+@pytest.mark.parametrize(("kind", "body", "statuses"), [row[1:] for row in BODIES], ids=[row[0] for row in BODIES])
 def test_bodies(server: ServerProcess, kind: str, body: bytes, statuses: tuple[int, ...]) -> None:
     for path in ("/search", "/embed"):
         check_problem(server.request("POST", path, body=body, headers={"Content-Type": kind}), statuses)

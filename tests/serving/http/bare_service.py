@@ -19,7 +19,5 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 if __name__ == "__main__":
-    config = uvicorn.Config(
-        "tests.serving.http.bare_service:app", workers=2, lifespan="off", access_log=False
-    )
+    config = uvicorn.Config("tests.serving.http.bare_service:app", workers=2, lifespan="off", access_log=False)
     Workers(config, bind("127.0.0.1", int(sys.argv[1])), stop_s=10).run()

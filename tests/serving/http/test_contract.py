@@ -56,9 +56,7 @@ def test_a_box_searches_with_a_part(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("far", ["1e308", "100000"])
-def test_a_box_that_reaches_outside_is_cut_before_the_photo_is_reduced(
-    server: ServerProcess, far: str
-) -> None:
+def test_a_box_that_reaches_outside_is_cut_before_the_photo_is_reduced(server: ServerProcess, far: str) -> None:
     across = np.linspace(0, 255, 1600, dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(np.stack([across] * 3, 1)[None].repeat(1200, 0)).save(buffer, "JPEG", quality=95)
@@ -120,8 +118,7 @@ def test_thumbnails(server: ServerProcess) -> None:
     assert Image.open(io.BytesIO(answer.body)).size == (48, 40), "smaller pictures stay as they are"
     tag = answer.headers["etag"]
     tags = {
-        server.request("GET", f"/items/p4-1/thumbnail?size_px={size}").headers["etag"]
-        for size in range(32, 1025, 31)
+        server.request("GET", f"/items/p4-1/thumbnail?size_px={size}").headers["etag"] for size in range(32, 1025, 31)
     }
     assert len(tags) == 4, "few sizes are rendered, whatever is asked for"
     assert tag in tags
@@ -136,10 +133,7 @@ def test_thumbnails(server: ServerProcess) -> None:
 def test_verticals(server: ServerProcess) -> None:
     answer = server.request("GET", "/verticals").json()
     assert answer["images"] == 2 * PRODUCTS
-    assert {entry["name"]: entry["images"] for entry in answer["verticals"]} == {
-        "bags": PRODUCTS,
-        "shoes": PRODUCTS,
-    }
+    assert {entry["name"]: entry["images"] for entry in answer["verticals"]} == {"bags": PRODUCTS, "shoes": PRODUCTS}
     assert answer["brands"] == [{"name": "Maker & Sons", "images": PRODUCTS}]
 
 
@@ -166,9 +160,7 @@ def test_health_ready_and_request_ids(server: ServerProcess) -> None:
         ("BREW", "/search", 405, "method-not-allowed"),
     ],
 )
-def test_errors_are_problem_details(
-    server: ServerProcess, method: str, path: str, status: int, name: str
-) -> None:
+def test_errors_are_problem_details(server: ServerProcess, method: str, path: str, status: int, name: str) -> None:
     answer = server.request(method, path, body=b"" if method == "POST" else None)
     assert answer.status == status
     assert answer.headers["content-type"] == "application/problem+json"
@@ -213,15 +205,9 @@ def test_metrics_and_the_recall_monitor(server: ServerProcess, photo: bytes) -> 
     assert found["univert_batch_size_count"] >= 1
 
 
-def test_logs_are_json_with_request_ids_and_without_the_clients_words(
-    server: ServerProcess, photo: bytes
-) -> None:
+def test_logs_are_json_with_request_ids_and_without_the_clients_words(server: ServerProcess, photo: bytes) -> None:
     server.request(
-        "POST",
-        "/search",
-        photo=photo,
-        fields={"brand": "a secret wish"},
-        headers={"X-Request-ID": "to-be-logged"},
+        "POST", "/search", photo=photo, fields={"brand": "a secret wish"}, headers={"X-Request-ID": "to-be-logged"}
     )
     wait_until(lambda: any(line.get("request_id") == "to-be-logged" for line in server.lines))
     (line,) = [line for line in server.lines if line.get("request_id") == "to-be-logged"]

@@ -12,11 +12,7 @@ SECRET, LINE = new_key("shop")
 
 def test_refusals_of_the_gate_can_be_read(client: Client) -> None:
     opened = client(
-        cors_origins=("https://shop.example",),
-        api_keys=(LINE,),
-        rate_per_s=0.01,
-        rate_burst=1,
-        requests_at_once=1,
+        cors_origins=("https://shop.example",), api_keys=(LINE,), rate_per_s=0.01, rate_burst=1, requests_at_once=1
     )
     key = {"X-API-Key": SECRET}
     answers = [opened.get("/verticals", headers=SHOP)]

@@ -161,9 +161,7 @@ def test_the_deadline_of_a_request(client: Client, photo: bytes, stage: str) -> 
     assert answer.json()["type"] == "/problems/deadline"
 
 
-def test_a_failure_of_our_own_tells_no_secrets(
-    client: Client, photo: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failure_of_our_own_tells_no_secrets(client: Client, photo: bytes, caplog: pytest.LogCaptureFixture) -> None:
     broken = client()
 
     def fail(*_: object) -> None:

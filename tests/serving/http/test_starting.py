@@ -31,9 +31,7 @@ IN_A_STORE = "s3://bucket/shop.index"
 
 
 def start_in_this_process(model: Path, index: str) -> StartupStatus:
-    config = uvicorn.Config(
-        create_app(Settings(model=str(model), index=index)), lifespan="on", log_config=None
-    )
+    config = uvicorn.Config(create_app(Settings(model=str(model), index=index)), lifespan="on", log_config=None)
     config.load()
     status = StartupStatus(config)
     asyncio.run(status.startup())
@@ -44,9 +42,7 @@ def test_a_store_that_is_away_may_come_back(model_folder: Path, monkeypatch: pyt
     for name, value in AWAY.items():
         monkeypatch.setenv(name, value)
     options = place._storage_options
-    monkeypatch.setattr(
-        place, "_storage_options", lambda given: {**options(given), "client_max_retries": "0"}
-    )
+    monkeypatch.setattr(place, "_storage_options", lambda given: {**options(given), "client_max_retries": "0"})
     with pytest.raises(SystemExit) as ended:
         start_in_this_process(model_folder, IN_A_STORE)
     assert ended.value.code == 1
@@ -69,11 +65,7 @@ def start(model: Path, index: str, **variables: str) -> subprocess.CompletedProc
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("index", "workers", "status", "said"),
-    [
-        ("nowhere", 1, 2, "no such index"),
-        ("nowhere", 2, 2, "no such index"),
-        (IN_A_STORE, 1, 1, "cannot be read"),
-    ],
+    [("nowhere", 1, 2, "no such index"), ("nowhere", 2, 2, "no such index"), (IN_A_STORE, 1, 1, "cannot be read")],
 )
 def test_the_exit_status(model_folder: Path, index: str, workers: int, status: int, said: str) -> None:
     ended = start(model_folder, index, UNIVERT_WORKERS=str(workers), **AWAY)
@@ -99,9 +91,7 @@ def test_workers_try_again_until_the_store_is_there(model_folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_is_exported_before_the_workers_start(
-    model: Embedder, index: LanceIndex, tmp_path: Path
-) -> None:
+def test_a_model_is_exported_before_the_workers_start(model: Embedder, index: LanceIndex, tmp_path: Path) -> None:
     folder = model.save_pretrained(tmp_path / "model")
     with serving(folder, index.path, workers=2) as server:
         wait_until(lambda: len(server.events("ready")) == 2, 60)
@@ -117,9 +107,7 @@ def values(text: str) -> dict[str, float]:
     return {name: float(value) for name, value in lines}
 
 
-def test_what_another_model_publishes_is_passed_over(
-    client: Client, index: LanceIndex, tmp_path: Path
-) -> None:
+def test_what_another_model_publishes_is_passed_over(client: Client, index: LanceIndex, tmp_path: Path) -> None:
     path = tmp_path / "index"
     shutil.copytree(index.path, path)
     served = client(index=str(path), refresh_s=0.05)

@@ -28,9 +28,7 @@ CLIENTS = 8
 class Load(threading.Thread):
     """A client with one open connection that asks on and on; counts what came of it."""
 
-    def __init__(
-        self, server: ServerProcess, photo: bytes, check: Callable[[bytes], None] | None = None
-    ) -> None:
+    def __init__(self, server: ServerProcess, photo: bytes, check: Callable[[bytes], None] | None = None) -> None:
         super().__init__(daemon=True)
         self.server, self.check = server, check
         self.body, self.kind = multipart(photo, {"k": "24"})
@@ -58,9 +56,7 @@ class Load(threading.Thread):
             except ConnectionError as error:
                 if not fresh:
                     self.errors.append(error)
-                self.outcomes["not taken"] += (
-                    1  # a new connection, refused or dropped from the system's queue
-                )
+                self.outcomes["not taken"] += 1  # a new connection, refused or dropped from the system's queue
                 return
             except BaseException as error:
                 self.errors.append(error)
@@ -120,13 +116,7 @@ def publish_over_and_over(
         ids = [f"p{product}-{copy}" for product in range(12) for copy in range(2)]
         vectors = np.stack([LanceIndex.open(path).vectors([name])[0] for name in ids])
         for number in range(1_000):
-            table = pa.table(
-                {
-                    "id": ids,
-                    "vertical": ["bags", "shoes"] * 12,
-                    "style": [f"round {number}"] * len(ids),
-                }
-            )
+            table = pa.table({"id": ids, "vertical": ["bags", "shoes"] * 12, "style": [f"round {number}"] * len(ids)})
             writer.upsert(vectors, table)
             versions.append(writer.publish())
             if enough.wait(pause_s):

@@ -90,9 +90,7 @@ def test_a_killed_worker_is_replaced_under_load_and_the_service_still_stops(
             wait_until(lambda: all(len(c.statuses) > n for c, n in zip(asking, answered, strict=True)))
         for client in asking:
             assert set(client.statuses) == {200}
-            assert len(client.broken) <= (last[client.name] == victim), (
-                "only what the dead worker held is lost"
-            )
+            assert len(client.broken) <= (last[client.name] == victim), "only what the dead worker held is lost"
         died = server.events("a worker ended")
         assert [(line["worker"], line["status"]) for line in died] == [(victim, -signal.SIGKILL)]
         assert b"univert_requests_in_flight 1.0" in server.request("GET", "/metrics").body
@@ -174,10 +172,7 @@ def test_an_address_that_cannot_be_had_is_named_and_says_whether_to_try_again(tm
             bind("127.0.0.1", port)
         assert passing.value.exit_code == 1
         done = subprocess.run(
-            [*COMMAND, str(tmp_path), str(tmp_path), "--port", str(port)],
-            capture_output=True,
-            text=True,
-            check=False,
+            [*COMMAND, str(tmp_path), str(tmp_path), "--port", str(port)], capture_output=True, text=True, check=False
         )
         assert done.returncode == 1
         assert f"univert: 127.0.0.1:{port} is in use" in done.stderr

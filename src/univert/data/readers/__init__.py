@@ -34,12 +34,7 @@ __all__ = [
 
 BENCHMARKS = {
     benchmark.name: (benchmark, reader)
-    for benchmark, reader in (
-        (CUB200, read_cub200),
-        (CARS196, read_cars196),
-        (SOP, read_sop),
-        (INSHOP, read_inshop),
-    )
+    for benchmark, reader in ((CUB200, read_cub200), (CARS196, read_cars196), (SOP, read_sop), (INSHOP, read_inshop))
 }
 """Name to benchmark and reader; add one with a file and a line here."""
 
@@ -54,9 +49,7 @@ def open_source(source: Path | str) -> Iterator[SourceRow | Problem]:
     """
     source = Path(source)
     if not source.exists():
-        raise BadInputError(
-            f"{source} does not exist; give a folder with vertical/product/image, or a manifest"
-        )
+        raise BadInputError(f"{source} does not exist; give a folder with vertical/product/image, or a manifest")
     if source.is_dir():
         if is_catalogue(source):
             raise BadInputError(f"{source} is a catalogue already; use it as it is")
@@ -65,9 +58,7 @@ def open_source(source: Path | str) -> Iterator[SourceRow | Problem]:
                 return reader(source)
         return read_folder(source)
     if source.suffix.lower() not in _TABLES:
-        raise BadInputError(
-            f"{source}: unknown kind of source; give a folder, or one of {', '.join(_TABLES)}"
-        )
+        raise BadInputError(f"{source}: unknown kind of source; give a folder, or one of {', '.join(_TABLES)}")
     return read_manifest(source)
 
 

@@ -111,13 +111,8 @@ class Benchmark:
     def _check_md5(self, root: Path) -> None:
         for place, expected in self.md5.items():
             path = root / place
-            if (
-                path.is_file()
-                and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != expected
-            ):
-                raise BadInputError(
-                    f"{path}: not the published file: its MD5 is not {expected}; {self._remedy(root)}"
-                )
+            if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != expected:
+                raise BadInputError(f"{path}: not the published file: its MD5 is not {expected}; {self._remedy(root)}")
 
     def _check_rows(self, root: Path, rows: Iterator[SourceRow | Problem]) -> None:
         images: Counter[str] = Counter()
@@ -217,9 +212,7 @@ def with_validation(
     return _with_validation(rows, share, seed)
 
 
-def _with_validation(
-    rows: Iterable[SourceRow | Problem], share: float, seed: int
-) -> Iterator[SourceRow | Problem]:
+def _with_validation(rows: Iterable[SourceRow | Problem], share: float, seed: int) -> Iterator[SourceRow | Problem]:
     for row in rows:
         if isinstance(row, SourceRow) and row.split == "train" and row.product is not None:
             name = f"{seed}\0{row.vertical}\0{row.product}".encode("utf-8", "surrogateescape")

@@ -23,10 +23,7 @@ CARS196 = Benchmark(
         "cars_test_annos_withlabels.mat, cars_train/ and cars_test/"
     ),
     markers=("cars_annos.mat", "devkit/cars_train_annos.mat", "devkit/cars_meta.mat"),
-    sizes={
-        "cars196 train": Size(images=8_054, products=98),
-        "cars196 test": Size(images=8_131, products=98),
-    },
+    sizes={"cars196 train": Size(images=8_054, products=98), "cars196 test": Size(images=8_131, products=98)},
     md5={
         "cars_annos.mat": "b407c6086d669747186bd1d764ff9dbc",
         "cars_test_annos_withlabels.mat": "b0a2b23655a3edd16d84508592a98d10",
@@ -116,6 +113,4 @@ def _variable(path: Path, name: str) -> Any:
     try:
         return np.atleast_1d(loadmat(path, squeeze_me=True, variable_names=[name])[name])
     except Exception as error:
-        raise BadInputError(
-            f"{path}: not a MATLAB file with {name!r} ({error}); restore the published file"
-        ) from error
+        raise BadInputError(f"{path}: not a MATLAB file with {name!r} ({error}); restore the published file") from error

@@ -16,10 +16,7 @@ CUB200 = Benchmark(
     folder="CUB_200_2011",
     layout="images.txt, image_class_labels.txt, classes.txt and images/ (CUB_200_2011.tgz)",
     markers=("image_class_labels.txt", "images.txt"),
-    sizes={
-        "cub200 train": Size(images=5_864, products=100),
-        "cub200 test": Size(images=5_924, products=100),
-    },
+    sizes={"cub200 train": Size(images=5_864, products=100), "cub200 test": Size(images=5_924, products=100)},
 )
 _TRAIN_CLASSES = 100
 

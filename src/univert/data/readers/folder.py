@@ -66,9 +66,7 @@ def _read_root(root: Path) -> Iterator[SourceRow | Problem]:
             yield from _read_vertical(root, path, (*ancestors, (what.st_dev, what.st_ino)))
         elif path.suffix.lower() in _IMAGE_SUFFIXES:
             fix = "move it into a vertical's folder: vertical/image, or vertical/product/image"
-            yield Problem(
-                kind="outside a vertical", origin=str(path), detail="an image beside the verticals", fix=fix
-            )
+            yield Problem(kind="outside a vertical", origin=str(path), detail="an image beside the verticals", fix=fix)
 
 
 def _read_vertical(root: Path, folder: Path, ancestors: _Ancestors) -> Iterator[SourceRow | Problem]:
@@ -104,10 +102,7 @@ def _entries(folder: Path, ancestors: _Ancestors) -> Iterator[tuple[Path, os.sta
         names = sorted(path.name for path in folder.iterdir() if not _is_skipped(path.name))
     except OSError as error:
         detail = error.strerror or str(error)
-        yield (
-            folder,
-            Problem(kind="unreadable", origin=str(folder), detail=detail, fix="check the folder's rights"),
-        )
+        yield (folder, Problem(kind="unreadable", origin=str(folder), detail=detail, fix="check the folder's rights"))
         return
     for name in names:
         path = folder / name

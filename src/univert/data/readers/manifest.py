@@ -24,17 +24,7 @@ _CORNERS: Final = ("x0", "y0", "x1", "y1")
 _COLUMNS: Final = ("path", "uri", "image", *_TEXT_COLUMNS, "box", *_CORNERS)
 _OTHER_WORDS: Final = {
     "vertical": ("category", "domain", "department", "verticals"),
-    "path": (
-        "image",
-        "file",
-        "filename",
-        "file_name",
-        "filepath",
-        "image_path",
-        "img_path",
-        "image_file",
-        "location",
-    ),
+    "path": ("image", "file", "filename", "file_name", "filepath", "image_path", "img_path", "image_file", "location"),
     "product": ("product_id", "item", "item_id", "sku", "label", "identity", "instance", "class", "products"),
 }
 _PARQUET_ROWS: Final = 256
@@ -88,9 +78,7 @@ def _csv_header(source: Path) -> tuple[list[str], str]:
         raise BadInputError(f"{source}: the text is UTF-16; save it as UTF-8")
     text = line.decode("utf-8-sig", "surrogateescape").strip()
     if not text or "\0" in text:
-        raise BadInputError(
-            f"{source}: the first line is not a header; give a CSV file whose first line names columns"
-        )
+        raise BadInputError(f"{source}: the first line is not a header; give a CSV file whose first line names columns")
     delimiter = max((",", ";", "\t"), key=text.count)
     return [name.strip().lower() for name in next(csv.reader([text], delimiter=delimiter))], delimiter
 
@@ -109,9 +97,7 @@ def _check_columns(source: Path, header: Sequence[str], known: Sequence[str]) ->
     corners = [name for name in _CORNERS if name in header]
     if corners and len(corners) < 4:
         missing = ", ".join(name for name in _CORNERS if name not in header)
-        raise BadInputError(
-            f"{source}: a box needs the columns x0, y0, x1 and y1, but {missing} is missing; add it"
-        )
+        raise BadInputError(f"{source}: a box needs the columns x0, y0, x1 and y1, but {missing} is missing; add it")
     absent = [name for name in known if name not in header and len(name) > 2]
     for name in header:
         near = difflib.get_close_matches(name, absent, n=1, cutoff=0.8)
@@ -180,9 +166,7 @@ def _parquet_rows(source: Path, columns: list[str]) -> Iterator[SourceRow | Prob
             except StopIteration:
                 return
             except (pa.ArrowException, OSError) as error:
-                raise BadInputError(
-                    f"{source}: damaged after row {number}: {error}; copy or export it again"
-                ) from None
+                raise BadInputError(f"{source}: damaged after row {number}: {error}; copy or export it again") from None
             for values in batch.rename_columns([name.lower() for name in batch.schema.names]).to_pylist():
                 number += 1
                 yield _row(values, f"{source}:row {number}", source.parent)

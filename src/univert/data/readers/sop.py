@@ -17,10 +17,7 @@ SOP = Benchmark(
     folder="Stanford_Online_Products",
     layout="Ebay_train.txt, Ebay_test.txt, bicycle_final/, cabinet_final/ ... (Stanford_Online_Products.zip)",
     markers=("Ebay_train.txt", "Ebay_test.txt"),
-    sizes={
-        "sop train": Size(images=59_551, products=11_318),
-        "sop test": Size(images=60_502, products=11_316),
-    },
+    sizes={"sop train": Size(images=59_551, products=11_318), "sop test": Size(images=60_502, products=11_316)},
 )
 _VERTICALS: Final = {
     "1": "bicycle",
@@ -39,9 +36,7 @@ _VERTICALS: Final = {
 """The super classes by number; their images lie in `NAME_final/`."""
 
 
-def read_sop(
-    root: Path | str, *, verify: bool = True, benchmark: Benchmark = SOP
-) -> Iterator[SourceRow | Problem]:
+def read_sop(root: Path | str, *, verify: bool = True, benchmark: Benchmark = SOP) -> Iterator[SourceRow | Problem]:
     """Read Stanford Online Products (Song et al., 2016), in the order of its lists, training first.
 
     The verticals are the 12 super classes; the product is the number of the class.

@@ -13,9 +13,7 @@ from univert.losses.miners.miner import Block, Miner, Triplets
 _UNITS = 2.0**40
 
 
-def log_inverse_density(
-    squared_distances: Float[Tensor, "..."], size: int, *, cutoff: float
-) -> Float[Tensor, "..."]:
+def log_inverse_density(squared_distances: Float[Tensor, "..."], size: int, *, cutoff: float) -> Float[Tensor, "..."]:
     """Log of 1/q(d), in float64: how rare a distance is between random points of the unit sphere in `size` dimensions.
 
     q(d) is proportional to d^(D-2) (1 - d^2/4)^((D-3)/2). For large D nearly all pairs are sqrt(2) apart.
@@ -62,11 +60,7 @@ class DistanceWeightedMiner(Miner):
     """
 
     def __init__(
-        self,
-        cutoff: float = 0.5,
-        nonzero_loss_cutoff: float = 1.4,
-        *,
-        generator: torch.Generator | None = None,
+        self, cutoff: float = 0.5, nonzero_loss_cutoff: float = 1.4, *, generator: torch.Generator | None = None
     ) -> None:
         if not 0 < cutoff < nonzero_loss_cutoff <= 2:
             raise BadInputError(

@@ -93,10 +93,7 @@ class Miner(ABC):
 
 
 def _block(
-    points: Float[Tensor, "B D"],
-    labels: Integer[Tensor, "B"],
-    verticals: Integer[Tensor, "B"] | None,
-    start: int,
+    points: Float[Tensor, "B D"], labels: Integer[Tensor, "B"], verticals: Integer[Tensor, "B"] | None, start: int
 ) -> Block:
     rows = slice(start, start + ANCHORS_AT_ONCE)
     is_positive_RB = labels[rows, None] == labels

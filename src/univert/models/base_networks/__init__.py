@@ -36,7 +36,5 @@ def make_base_network(name: str, *, pretrained: bool, image_size_px: int) -> Bas
         network = BASE_NETWORKS[name](pretrained, image_size_px)
     else:
         known = ", ".join(BASE_NETWORKS)
-        raise BadInputError(
-            f"base_network must be one of {known}, or timm/NAME for a network of timm, got {name!r}"
-        )
+        raise BadInputError(f"base_network must be one of {known}, or timm/NAME for a network of timm, got {name!r}")
     return network.to_channels_last().eval()

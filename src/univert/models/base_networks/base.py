@@ -21,11 +21,7 @@ class Cut:
     """
 
     def __init__(
-        self,
-        front: nn.Module,
-        back: nn.Module,
-        arrange: Callable[[Tensor], Tensor],
-        map_shape: tuple[int, ...],
+        self, front: nn.Module, back: nn.Module, arrange: Callable[[Tensor], Tensor], map_shape: tuple[int, ...]
     ) -> None:
         self.front, self.map_shape = front, map_shape
         self._back, self._arrange = back, arrange

@@ -53,8 +53,6 @@ def imagenet_weights() -> dict[str, Tensor]:
         raise BadInputError(f"{path}: the weights of efficientnet_lite0 cannot be read; {fix}") from error
     with torch.device("meta"):
         expected: dict[str, Tensor] = timm.create_model(_TIMM_NAME, pretrained=False).state_dict()
-    if [tuple(value.shape) for value in stored.values()] != [
-        tuple(value.shape) for value in expected.values()
-    ]:
+    if [tuple(value.shape) for value in stored.values()] != [tuple(value.shape) for value in expected.values()]:
         raise BadInputError(f"{path}: not the weights of efficientnet_lite0: its tensors do not fit; {fix}")
     return dict(zip(expected, stored.values(), strict=True))

@@ -69,14 +69,10 @@ class InceptionBlock(nn.Module):
         super().__init__()
         stride = 1 if row.one else 2
         reduced, wide = row.three
-        self.three = nn.Sequential(
-            ConvNormAct(size, reduced, 1), ConvNormAct(reduced, wide, 3, stride=stride)
-        )
+        self.three = nn.Sequential(ConvNormAct(size, reduced, 1), ConvNormAct(reduced, wide, 3, stride=stride))
         reduced, wide = row.double_three
         self.double_three = nn.Sequential(
-            ConvNormAct(size, reduced, 1),
-            ConvNormAct(reduced, wide, 3),
-            ConvNormAct(wide, wide, 3, stride=stride),
+            ConvNormAct(size, reduced, 1), ConvNormAct(reduced, wide, 3), ConvNormAct(wide, wide, 3, stride=stride)
         )
         self.one = ConvNormAct(size, row.one, 1) if row.one else None
         self.pool: nn.Module = _HalvingMaxPool()
@@ -144,9 +140,7 @@ class InceptionV2(nn.Module):
             size = block.size
             if name in ("3b", "4d", "5b"):
                 reduction = 8 * 2 ** (int(name[0]) - 3)
-                self.feature_info.append(
-                    {"num_chs": size, "reduction": reduction, "module": f"inception_{name}"}
-                )
+                self.feature_info.append({"num_chs": size, "reduction": reduction, "module": f"inception_{name}"})
         assert size == self.num_features
         self.head = ClassifierHead(size, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self._init_weights()
@@ -224,10 +218,7 @@ def inception_v2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         BadInputError: `pretrained`, but there are no weights.
     """
     if pretrained:
-        overlay = {
-            "file": str(weights_file()),
-            **(kwargs.get("pretrained_cfg_overlay") or {}),
-        }
+        overlay = {"file": str(weights_file()), **(kwargs.get("pretrained_cfg_overlay") or {})}
         kwargs["pretrained_cfg_overlay"] = overlay
     network: nn.Module = build_model_with_cfg(
         InceptionV2, "inception_v2", pretrained, pretrained_filter_fn=_to_our_names, **kwargs

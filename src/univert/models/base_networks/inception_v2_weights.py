@@ -91,8 +91,7 @@ def to_our_names(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
             raise BadInputError(f"weights of inception_v2: there is no tensor {name!r}; {fix}")
         if found is not None and found.shape != value.shape:
             raise BadInputError(
-                f"weights of inception_v2: {name} has shape {tuple(found.shape)}, "
-                f"expected {tuple(value.shape)}; {fix}"
+                f"weights of inception_v2: {name} has shape {tuple(found.shape)}, expected {tuple(value.shape)}; {fix}"
             )
     return {name: value for name, value in ours.items() if name in expected}
 

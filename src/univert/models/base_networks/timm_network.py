@@ -45,12 +45,7 @@ def make_timm_network(name: str, pretrained: bool, image_size_px: int) -> BaseNe
         ) from error
     config = cast(dict[str, Any], network.pretrained_cfg)
     return wrap_timm(
-        network,
-        f"timm/{name}",
-        image_size_px,
-        mean_rgb=config["mean"],
-        std_rgb=config["std"],
-        method=method,
+        network, f"timm/{name}", image_size_px, mean_rgb=config["mean"], std_rgb=config["std"], method=method
     )
 
 
@@ -154,11 +149,7 @@ def _stages(network: nn.Module) -> list[list[str]]:
     """Parameter names by stage, from the input on, as timm groups them for its layer-wise learning rates."""
     try:
         matcher = network.group_matcher(coarse=True)  # type: ignore[operator]
-    except (
-        AttributeError,
-        AssertionError,
-        NotImplementedError,
-    ):  # a few networks do not say; take their parts
+    except (AttributeError, AssertionError, NotImplementedError):  # a few networks do not say; take their parts
         stages: dict[str, list[str]] = {}
         for name, _ in network.named_parameters():
             stages.setdefault(name.split(".", 1)[0], []).append(name)
