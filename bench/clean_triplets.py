@@ -25,7 +25,7 @@ from univert.core.config import config_to_mapping
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.evaluation.compare import Comparison, Metric
+from univert.metrics.compare import Comparison, Metric
 from univert.training.clean_triplets import FinetuneResult, finetune
 from univert.training.label_config import SpecialistsConfig
 from univert.training.lesson import Trained

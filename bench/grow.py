@@ -19,8 +19,8 @@ from common import per_cent, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.data.catalogue import Catalogue
-from univert.evaluation.compare import Difference, Figures, Metric
-from univert.evaluation.versions import GrowthFigures
+from univert.metrics.compare import Difference, Figures, Metric
+from univert.metrics.compatibility import GrowthFigures
 from univert.training.grow import grow
 from univert.training.growth_verdict import refusal_of
 from univert.training.pipeline import train

@@ -31,9 +31,9 @@ from common import sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
-from univert.evaluation.evaluate import evaluate_vectors
-from univert.evaluation.ranking import recall_at_k
 from univert.losses.registry import LOSSES, LossName, LossOption
+from univert.metrics.evaluate import evaluate_vectors
+from univert.metrics.ranking import recall_at_k
 from univert.models.config import EmbedderConfig
 from univert.training.label_config import LoopConfig, SpecialistsConfig
 from univert.training.recipe import Recipe

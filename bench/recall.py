@@ -28,7 +28,7 @@ import torch
 
 from common import commit, cpu_name
 from univert.core.files import write_atomic
-from univert.evaluation.ranking import rank_queries, recall_at_k
+from univert.metrics.ranking import rank_queries, recall_at_k
 
 RESULT = Path(__file__).parent / "results" / "recall.md"
 QUERY_CHUNK, GALLERY_CHUNK = 1024, 8192  # the defaults of rank_queries

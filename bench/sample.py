@@ -26,10 +26,10 @@ from univert.core.config import read_settings
 from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.evaluation.bootstrap import bootstrap_interval
-from univert.evaluation.evaluate import evaluate_vectors
-from univert.evaluation.outcomes import Outcomes, query_outcomes
-from univert.evaluation.ranking import QueryOutcome
+from univert.metrics.bootstrap import bootstrap_interval
+from univert.metrics.evaluate import evaluate_vectors
+from univert.metrics.per_query import Outcomes, query_outcomes
+from univert.metrics.ranking import QueryOutcome
 from univert.training.pipeline import train
 from univert.training.recipe import Recipe
 from univert.training.rows import TestSplit, comparison_rows

@@ -30,8 +30,8 @@ from common import mean_and_spread, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
-from univert.evaluation.outcomes import query_outcomes
-from univert.evaluation.separation import separation
+from univert.metrics.per_query import query_outcomes
+from univert.metrics.separation import separation
 from univert.training.ensemble import blind_targets
 from univert.training.label_config import SpecialistsConfig
 from univert.training.lesson import Trained

@@ -12,7 +12,7 @@ import torch
 
 from tests.test_cli import univert
 from univert.data.catalogue import Catalogue
-from univert.evaluation.compare import Comparison
+from univert.metrics.compare import Comparison
 from univert.models.embedder import Embedder
 from univert.training.recipe import Recipe
 

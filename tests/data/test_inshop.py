@@ -13,7 +13,7 @@ from univert.data.problems import Problem
 from univert.data.readers import open_dataset, open_source
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.inshop import GALLERY, INSHOP, QUERY, read_inshop
-from univert.evaluation.evaluate import evaluate_query_gallery
+from univert.metrics.evaluate import evaluate_query_gallery
 
 HEADER = "image_name                                      item_id evaluation_status"
 LINES = [

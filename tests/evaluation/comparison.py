@@ -1,6 +1,6 @@
 """Made-up comparisons for the tests of the report."""
 
-import univert.evaluation.figures as figures
+from univert.metrics import figures
 
 
 def interval(value, spread=0.02):

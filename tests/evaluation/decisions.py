@@ -1,6 +1,6 @@
 """Made-up decisions of a run for the tests of the report and the console."""
 
-from univert.evaluation.compare import METRICS, Comparison, Difference
+from univert.metrics.compare import METRICS, Comparison, Difference
 
 VERTICALS = ("bags", "shoes")
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from univert.evaluation.charts import dot, scale_for, scale_for_intervals, training_panels
-from univert.evaluation.figures import Interval
+from univert.metrics.figures import Interval
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

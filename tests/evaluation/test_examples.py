@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from univert.evaluation.examples import possible_queries, retrieve, sample_queries, worst_queries
-from univert.evaluation.ranking import rank_queries
+from univert.metrics.ranking import rank_queries
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.evaluation.map_figure import save_map_figure
-from univert.evaluation.separation import separation
+from univert.metrics.separation import separation
 
 VERTICALS = ["bags", "_shoes $x$", "hats"] * 8
 VECTORS = np.random.default_rng(0).normal(size=(24, 6)).astype(np.float32)

@@ -2,8 +2,8 @@ import pytest
 
 from tests.evaluation.comparison import full_comparison, interval, results, row
 from univert.core.errors import BadInputError
-from univert.evaluation.figures import Interval
 from univert.evaluation.tables import comparison_table, lie_apart, read_rows, vertical_table
+from univert.metrics.figures import Interval
 
 
 def rows_of(*rows):

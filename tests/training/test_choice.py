@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from tests.training.shop import Shop
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.evaluation.compare import Comparison, Difference, Metric, Verdict
+from univert.metrics.compare import Comparison, Difference, Metric, Verdict
 from univert.training import choice as module
 from univert.training.choice import Candidate, choose, judge, publish
 from univert.training.lesson import Trained

@@ -18,7 +18,7 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.triplet_rows import ROLES
 from univert.data.triplets import CleanTriplets, TripletProblemsError, read_clean_triplets
-from univert.evaluation.compare import Comparison, compare_vectors
+from univert.metrics.compare import Comparison, compare_vectors
 from univert.models.embedder import Embedder
 from univert.training.clean_triplets import base_of, finetune
 from univert.training.recipe import DataConfig, Recipe, Trunk

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.evaluation.ranking import QueryOutcome
+from univert.metrics.ranking import QueryOutcome
 from univert.training.combine import Combination, combination_tables, combine, combine_by
 from univert.training.combine_config import CombineConfig, ProbeConfig
 from univert.training.folds import Folds, outcomes_from_dict, outcomes_to_dict

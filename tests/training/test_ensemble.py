@@ -11,8 +11,8 @@ from tests.training.shop import Shop
 from tests.training.test_choice import comparison
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.evaluation.compare import Comparison
 from univert.losses.registry import LossName
+from univert.metrics.compare import Comparison
 from univert.training import ensemble as module
 from univert.training.ensemble import Ensemble, blind_targets, choose_members
 from univert.training.lesson import Trained

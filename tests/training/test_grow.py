@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.drawn import drawn_rows
-from tests.evaluation.test_versions import figures
-from tests.evaluation.test_versions import shop as made_up
+from tests.metrics.test_compatibility import figures
+from tests.metrics.test_compatibility import shop as made_up
 from univert.core.config import config_to_toml
 from univert.core.errors import BadInputError
 from univert.core.records import SourceRow

@@ -22,7 +22,7 @@ def evaluate(
 ) -> None:
     """Measure a model within each vertical and in the merged gallery."""
     from univert.data.catalogue import Catalogue
-    from univert.evaluation.evaluate import evaluate_vectors
+    from univert.metrics.evaluate import evaluate_vectors
 
     catalogue = Catalogue.open(cat).select(split=None if split == "all" else split, vertical=vertical)
     vectors = load_model(model, device).embed_catalogue(catalogue, progress=True)
@@ -52,8 +52,8 @@ def compare(
     """Compare two models on the same queries; exit 1 if the second is worse anywhere."""
     from univert.core.device import choose_device
     from univert.data.catalogue import Catalogue
-    from univert.evaluation.compare import LARGE_FALL, compare_vectors
     from univert.evaluation.subjects import embed_subject
+    from univert.metrics.compare import LARGE_FALL, compare_vectors
     from univert.training.lineage import deployed_model
 
     catalogue = Catalogue.open(cat).select(split=None if split == "all" else split, vertical=vertical)

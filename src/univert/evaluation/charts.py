@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from univert.evaluation.figures import Interval
 from univert.evaluation.words import percent
+from univert.metrics.figures import Interval
 
 _CURVE_POINTS = 160
 """Points of a drawn curve: more than a panel has pixels would only weigh."""

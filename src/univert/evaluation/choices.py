@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from univert.evaluation.compare import MERGED, METRIC_NAMES, Comparison, Difference
 from univert.evaluation.differences import (
     DifferenceChart,
     DifferenceLine,
@@ -17,6 +16,7 @@ from univert.evaluation.differences import (
     scale_around_zero,
 )
 from univert.evaluation.words import listing, points
+from univert.metrics.compare import MERGED, METRIC_NAMES, Comparison, Difference
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from univert.core.tables import new_table
 from univert.evaluation.choices import words_against_specialists
-from univert.evaluation.compare import MERGED, METRICS, Comparison, Difference
-from univert.evaluation.evaluate import Evaluation, Interval, Metrics
 from univert.evaluation.tables import ROUTED
+from univert.metrics.compare import MERGED, METRICS, Comparison, Difference
+from univert.metrics.evaluate import Evaluation, Interval, Metrics
 
 
 def results_table(results: Mapping[str, Any]) -> Table:

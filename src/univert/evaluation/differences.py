@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from univert.core.errors import BadInputError
 from univert.evaluation.charts import Scale
-from univert.evaluation.compare import Comparison, Difference, Verdict
 from univert.evaluation.tables import SPECIALISTS, Row
 from univert.evaluation.words import count, points
+from univert.metrics.compare import Comparison, Difference, Verdict
 
 _STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 _MOST_TICKS = 6

@@ -6,8 +6,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from univert.core.tables import new_table
-from univert.evaluation.compare import Difference
-from univert.evaluation.versions import GrowthFigures
+from univert.metrics.compare import Difference
+from univert.metrics.compatibility import GrowthFigures
 
 _COLUMNS = ("gallery", "before", "grown", "change", "(95%)", "verdict", "anew", "queries")
 

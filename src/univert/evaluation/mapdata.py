@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from univert.evaluation.gallery import Columns
 from univert.evaluation.maps import Surroundings, sample_for_map, surroundings, tsne_map
-from univert.evaluation.separation import Separation, VerticalSeparation, separation
 from univert.evaluation.thumbnails import Atlas, atlas, thumbnails
+from univert.metrics.separation import Separation, VerticalSeparation, separation
 
 if TYPE_CHECKING:
     from univert.data.catalogue import Catalogue

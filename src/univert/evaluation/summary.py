@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from univert.evaluation.charts import Dot, Scale, dot, scale_for_intervals
-from univert.evaluation.figures import Interval
 from univert.evaluation.tables import Row, recall_at_1
 from univert.evaluation.words import RANGE, count, percent, points
+from univert.metrics.figures import Interval
 
 
 @dataclass(frozen=True, kw_only=True)

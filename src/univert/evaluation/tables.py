@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from univert.core.errors import BadInputError
-from univert.evaluation.figures import Interval, Metrics
+from univert.metrics.figures import Interval, Metrics
 
 SPECIALISTS = "specialists"
 ROUTED = (SPECIALISTS, "groups")

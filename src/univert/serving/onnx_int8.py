@@ -24,7 +24,7 @@ from univert.serving.ports import Images
 from univert.serving.prepared import prepared_batches
 
 if TYPE_CHECKING:
-    from univert.evaluation.compare import Difference
+    from univert.metrics.compare import Difference
 
 CALIBRATION_IMAGES: Final = 256
 """Images whose activations set the ranges; more change nothing that can be seen in Recall@1."""
@@ -118,8 +118,8 @@ def measure_int8(exact: Engine, quantised: Engine, catalogue: Images, *, batch_s
     Raises:
         BadInputError: no product has two images.
     """
-    from univert.evaluation.compare import compare_pairs
-    from univert.evaluation.ranking import rank_queries
+    from univert.metrics.compare import compare_pairs
+    from univert.metrics.ranking import rank_queries
 
     firsts: list[np.ndarray] = []
     seconds: list[np.ndarray] = []

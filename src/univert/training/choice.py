@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from univert.core.files import publishing
-from univert.evaluation.compare import Comparison, compare_vectors
+from univert.metrics.compare import Comparison, compare_vectors
 from univert.training.lesson import Trained
 from univert.training.members import Member
 from univert.training.views import Positions

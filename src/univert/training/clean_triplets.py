@@ -22,8 +22,8 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.samplers import Positions
 from univert.data.triplets import CleanTriplets, TripletReport, read_clean_triplets
-from univert.evaluation.compare import Comparison, compare_vectors
-from univert.evaluation.inputs import has_queries
+from univert.metrics.compare import Comparison, compare_vectors
+from univert.metrics.inputs import has_queries
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
 from univert.training.lesson import Lesson, Trained
@@ -77,7 +77,7 @@ def finetune(
     """Fine-tune a specialist or the unified model on verified triplets.
 
     It starts from the model's own weights. The result is kept if on the validation images neither any vertical nor the
-    merged gallery is worse than before (Recall@1 and MAP@R; see `univert.evaluation.compare`); otherwise
+    merged gallery is worse than before (Recall@1 and MAP@R; see `univert.metrics.compare`); otherwise
     `OUT/model` is the old model. Started again on the same folder it goes on where it was.
 
     Args:

@@ -12,8 +12,8 @@ import numpy as np
 
 from univert.core.config import config_to_mapping
 from univert.core.files import fingerprint
-from univert.evaluation.compare import METRICS
-from univert.evaluation.ranking import QueryOutcome
+from univert.metrics.compare import METRICS
+from univert.metrics.ranking import QueryOutcome
 from univert.training.combine_config import CombineConfig
 from univert.training.folds import Embed, Folds, outcomes_from_dict, outcomes_to_dict
 from univert.training.greedy import (

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float
 
 from univert.core.config import config_to_mapping
-from univert.evaluation.compare import Comparison, Difference, compare_vectors
 from univert.losses.registry import LossName, compares_images
+from univert.metrics.compare import Comparison, Difference, compare_vectors
 from univert.training.label_config import SpecialistsConfig, with_positives
 from univert.training.lesson import Trained
 from univert.training.member_name import MemberName

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from univert.evaluation.outcomes import average_precision, outcome_within, pooled
-from univert.evaluation.ranking import QueryOutcome
+from univert.metrics.per_query import average_precision, outcome_within, pooled
+from univert.metrics.ranking import QueryOutcome
 from univert.training.workshop import Workshop
 
 Positions = Int64[np.ndarray, "B"]

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from univert.evaluation.compare import METRICS, Difference, Metric, compare_pairs
-from univert.evaluation.outcomes import average_precision
-from univert.evaluation.ranking import QueryOutcome
+from univert.metrics.compare import METRICS, Difference, Metric, compare_pairs
+from univert.metrics.per_query import average_precision
+from univert.metrics.ranking import QueryOutcome
 
 Group = tuple[str, ...]
 Measured = Mapping[str, QueryOutcome]

@@ -21,8 +21,8 @@ from univert.core.errors import BadInputError
 from univert.core.files import folder_name, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.evaluation.inputs import has_queries
-from univert.evaluation.versions import GrowthFigures, growth_figures
+from univert.metrics.compatibility import GrowthFigures, growth_figures
+from univert.metrics.inputs import has_queries
 from univert.models.embedder import Embedder
 from univert.training.growth_checks import check_base, check_images, check_verticals
 from univert.training.growth_lesson import GrowthWorkshop, growth_lesson

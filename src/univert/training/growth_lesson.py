@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from univert.data.samplers import Sampler, UniformSampler, step_rng
-from univert.evaluation.ranking import rank_queries
+from univert.metrics.ranking import rank_queries
 from univert.models.embedder import Embedder
 from univert.training.growth_objective import GrowthObjective
 from univert.training.lesson import Lesson

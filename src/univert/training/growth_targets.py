@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 
 from univert.core.files import fingerprint
-from univert.evaluation.compare import METRICS, compare_vectors
-from univert.evaluation.inputs import has_queries
-from univert.evaluation.ranking import map_at_r
+from univert.metrics.compare import METRICS, compare_vectors
+from univert.metrics.inputs import has_queries
+from univert.metrics.ranking import map_at_r
 from univert.models.embedder import Embedder
 from univert.training.alignment import orthogonal_alignment
 from univert.training.projection import fit_projection, unit

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from univert.evaluation.compare import METRIC_NAMES
-from univert.evaluation.versions import GrowthFigures, Setback
+from univert.metrics.compare import METRIC_NAMES
+from univert.metrics.compatibility import GrowthFigures, Setback
 
 
 def refusal_of(figures: GrowthFigures | None, *, limit: float) -> str | None:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from univert.evaluation.ranking import map_at_r
+from univert.metrics.ranking import map_at_r
 from univert.models.embedder import Embedder
 from univert.models.head import Head
 from univert.training.sources import Source

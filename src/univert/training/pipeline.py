@@ -17,7 +17,7 @@ from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.info import catalogue_info
-from univert.evaluation.evaluate import Evaluation
+from univert.metrics.evaluate import Evaluation
 from univert.models.embedder import Embedder
 from univert.training.lesson import Trained
 from univert.training.proxies import WATCHED

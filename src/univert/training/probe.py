@@ -16,10 +16,10 @@ from univert.core.config import config_to_mapping
 from univert.core.files import fingerprint
 from univert.core.progress import progress_bar
 from univert.data.samplers import PKSampler, step_rng
-from univert.evaluation.inputs import has_queries
-from univert.evaluation.ranking import QueryOutcome, map_at_r
 from univert.losses.mined_loss import MinedLoss
 from univert.losses.registry import LOSSES, compares_images, make_loss
+from univert.metrics.inputs import has_queries
+from univert.metrics.ranking import QueryOutcome, map_at_r
 from univert.models.head import Head, l2_normalise
 from univert.training.batches import make_miner
 from univert.training.folds import Embed, Folds, outcomes_from_dict, outcomes_to_dict

@@ -10,7 +10,7 @@ from annotated_types import Ge, Interval
 from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
 from univert.data.transforms import Augmentation
-from univert.evaluation.compare import LARGE_FALL
+from univert.metrics.compare import LARGE_FALL
 from univert.models.embedder import EmbedderConfig
 from univert.training.combine_config import CombineConfig
 from univert.training.label_config import Count, LoopConfig, NotNegative, Positive, SpecialistsConfig

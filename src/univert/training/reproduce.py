@@ -17,8 +17,8 @@ from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.readers import BENCHMARKS, open_dataset, with_validation
 from univert.data.readers.inshop import GALLERY, QUERY
-from univert.evaluation.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
 from univert.losses.registry import LOSSES, LossName
+from univert.metrics.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
 from univert.models.base_networks.inception_v2_weights import weights_file
 from univert.training.protocols import MODERN_PUBLISHED, PUBLISHED, ProtocolName, document_recipe, modern_recipe
 from univert.training.recipe import Recipe

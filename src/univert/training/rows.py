@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from univert.core.errors import BadInputError
-from univert.evaluation.compare import compare_vectors
-from univert.evaluation.evaluate import evaluate_vectors
-from univert.evaluation.inputs import has_queries
+from univert.metrics.compare import compare_vectors
+from univert.metrics.evaluate import evaluate_vectors
+from univert.metrics.inputs import has_queries
 from univert.training.choice import Candidate
 from univert.training.lesson import Trained
 from univert.training.members import Member

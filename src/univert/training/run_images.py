@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int64
 
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
-from univert.evaluation.inputs import has_queries
+from univert.metrics.inputs import has_queries
 from univert.training.recipe import Recipe
 
 MIN_PRODUCTS = 2

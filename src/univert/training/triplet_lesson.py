@@ -16,9 +16,9 @@ from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
 from univert.data.samplers import Positions, Sampler, UniformSampler
 from univert.data.triplets import CleanTriplets
-from univert.evaluation.compare import LARGE_FALL
 from univert.losses.target_l2_loss import target_l2_loss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
+from univert.metrics.compare import LARGE_FALL
 from univert.training.label_config import Count, LoopConfig, NotNegative, Positive
 from univert.training.objectives import Objective
 from univert.training.recipe import DataConfig, Trunk

@@ -22,8 +22,8 @@ from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.loading import ImageLoader
-from univert.evaluation.inputs import has_queries
-from univert.evaluation.ranking import map_at_r
+from univert.metrics.inputs import has_queries
+from univert.metrics.ranking import map_at_r
 from univert.models.base_networks.base import Cut
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.oracles import retrieval as oracle
 from univert.core.errors import BadInputError
-from univert.evaluation import ranks
-from univert.evaluation.ranking import QueryOutcome, map_at_r, rank_queries, recall_at_k
+from univert.metrics import ranks
+from univert.metrics.ranking import QueryOutcome, map_at_r, rank_queries, recall_at_k
 
 Set = tuple[np.ndarray, list[str | None]]
 

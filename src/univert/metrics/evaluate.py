@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from univert.evaluation.bootstrap import bootstrap_interval
-from univert.evaluation.clustering import nmi
-from univert.evaluation.figures import Evaluation, Interval, Metrics
-from univert.evaluation.inputs import Codes, Vectors, check_vectors, label_codes
-from univert.evaluation.outcomes import (
+from univert.metrics.bootstrap import bootstrap_interval
+from univert.metrics.clustering import nmi
+from univert.metrics.figures import Evaluation, Interval, Metrics
+from univert.metrics.inputs import Codes, Vectors, check_vectors, label_codes
+from univert.metrics.per_query import (
     LabelledRows,
     Names,
     average_precision,
@@ -20,7 +20,7 @@ from univert.evaluation.outcomes import (
     pooled,
     query_outcomes,
 )
-from univert.evaluation.ranking import QueryOutcome, check_ks, rank_queries
+from univert.metrics.ranking import QueryOutcome, check_ks, rank_queries
 
 __all__ = ["Evaluation", "Interval", "Metrics", "evaluate_query_gallery", "evaluate_vectors"]
 
@@ -39,7 +39,7 @@ def evaluate_vectors(
     """Evaluate leave-one-out: every labelled image searches all the others, and a hit is the right product.
 
     Products with one image are no queries but stay in the gallery; unlabelled images are ignored. The rules
-    of ranking are those of `univert.evaluation.ranking`.
+    of ranking are those of `univert.metrics.ranking`.
 
     Args:
         vectors: (N, D) embeddings.

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from univert.evaluation.inputs import label_codes, power_of_two_scale, take_float32
+from univert.metrics.inputs import label_codes, power_of_two_scale, take_float32
 
 
 def test_codes_follow_the_names_not_the_rows() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from univert.evaluation.inputs import Codes
+from univert.metrics.inputs import Codes
 
 TIE_TOLERANCE = 1e-6
 

@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from univert.core.errors import BadInputError
-from univert.evaluation.bootstrap import bootstrap_means
-from univert.evaluation.inputs import Vectors, check_length
-from univert.evaluation.outcomes import Names, Outcomes, average_precision, query_outcomes
-from univert.evaluation.ranking import QueryOutcome
-from univert.evaluation.significance import holm, sign_flip_p_value
+from univert.metrics.bootstrap import bootstrap_means
+from univert.metrics.inputs import Vectors, check_length
+from univert.metrics.per_query import Names, Outcomes, average_precision, query_outcomes
+from univert.metrics.ranking import QueryOutcome
+from univert.metrics.significance import holm, sign_flip_p_value
 
 Metric = Literal["recall_at_1", "map_at_r"]
 Verdict = Literal["better", "same", "worse"]

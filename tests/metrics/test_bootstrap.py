@@ -5,8 +5,8 @@ import pytest
 
 from tests.oracles import retrieval as oracle
 from univert.core.errors import BadInputError
-from univert.evaluation import bootstrap
-from univert.evaluation.bootstrap import bootstrap_interval
+from univert.metrics import bootstrap
+from univert.metrics.bootstrap import bootstrap_interval
 
 
 def queries(products: int = 80, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from univert.core.errors import BadInputError
-from univert.evaluation.compare import (
+from univert.metrics.compare import (
     METRICS,
     Comparison,
     Difference,
@@ -28,9 +28,9 @@ from univert.evaluation.compare import (
     compare_pairs,
     read_figures,
 )
-from univert.evaluation.inputs import Codes, Vectors, check_length, check_vectors, has_queries, label_codes
-from univert.evaluation.outcomes import LabelledRows, Names, Outcomes, check_one_vertical_each, pooled
-from univert.evaluation.ranking import QueryOutcome, rank_queries
+from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, has_queries, label_codes
+from univert.metrics.per_query import LabelledRows, Names, Outcomes, check_one_vertical_each, pooled
+from univert.metrics.ranking import QueryOutcome, rank_queries
 
 _SINGLE = ("old", "old_merged", "old_merged_reindexed", "beside_new", "specialist", "new_merged")
 

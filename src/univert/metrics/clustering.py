@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.metrics import normalized_mutual_info_score
 
 from univert.core.errors import BadInputError
-from univert.evaluation.inputs import (
+from univert.metrics.inputs import (
     Labels,
     Vectors,
     check_length,

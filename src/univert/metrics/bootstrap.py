@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from univert.core.errors import BadInputError
-from univert.evaluation.inputs import Codes, check_length
+from univert.metrics.inputs import Codes, check_length
 
 _MOST_DRAWS = 1 << 22
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from tests.oracles import separation as oracle
 from univert.core.errors import BadInputError
-from univert.evaluation import separation as module
-from univert.evaluation.separation import Separation, separation
+from univert.metrics import separation as module
+from univert.metrics.separation import Separation, separation
 
 
 def unit(vectors):

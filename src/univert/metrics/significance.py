@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from univert.evaluation.inputs import Codes
+from univert.metrics.inputs import Codes
 
 _NOTHING = 1e-9
 _ALL_SIGNS_OF = 12

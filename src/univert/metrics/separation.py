@@ -25,8 +25,8 @@ import numpy.typing as npt
 from jaxtyping import Float
 
 from univert.core.errors import BadInputError
-from univert.evaluation.inputs import Codes, Vectors, check_length, check_vectors, power_of_two_scale
-from univert.evaluation.ranks import TIE_TOLERANCE
+from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, power_of_two_scale
+from univert.metrics.ranks import TIE_TOLERANCE
 
 DIRECTIONS = 16
 """Leading directions of a vertical that count. Few beside the usual 256 dimensions, and yet enough to hold most of a

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from univert.core.errors import BadInputError
-from univert.evaluation.clustering import nmi
-from univert.evaluation.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
-from univert.evaluation.ranking import map_at_r, recall_at_k
+from univert.metrics.clustering import nmi
+from univert.metrics.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
+from univert.metrics.ranking import map_at_r, recall_at_k
 
 
 def catalogue(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

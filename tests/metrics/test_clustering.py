@@ -6,7 +6,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from tests.oracles import retrieval as oracle
 from univert.core.errors import BadInputError
-from univert.evaluation.clustering import nmi
+from univert.metrics.clustering import nmi
 
 
 def blobs(spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

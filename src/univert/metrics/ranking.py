@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from univert.core.errors import BadInputError
-from univert.evaluation.inputs import (
+from univert.metrics.inputs import (
     Codes,
     Labels,
     Vectors,
@@ -32,7 +32,7 @@ from univert.evaluation.inputs import (
     power_of_two_scale,
     take_float32,
 )
-from univert.evaluation.ranks import TIE_TOLERANCE, Layout, rank
+from univert.metrics.ranks import TIE_TOLERANCE, Layout, rank
 
 __all__ = ["TIE_TOLERANCE", "QueryOutcome", "check_ks", "map_at_r", "rank_queries", "recall_at_k"]
 

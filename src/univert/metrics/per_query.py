@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from univert.core.errors import BadInputError
-from univert.evaluation.inputs import Codes, Vectors, check_length, check_vectors, has_queries, label_codes
-from univert.evaluation.ranking import QueryOutcome, rank_queries
+from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, has_queries, label_codes
+from univert.metrics.ranking import QueryOutcome, rank_queries
 
 Names = Sequence[str | None] | Sequence[int] | npt.NDArray[Any]
 """Products or verticals of rows; null or, for codes, negative: unlabelled."""
@@ -35,7 +35,7 @@ class Outcomes:
 
 
 def query_outcomes(vectors: Vectors, products: Names, verticals: Names, *, routed: bool = False) -> Outcomes:
-    """Leave-one-out: every labelled image searches all the others; see `univert.evaluation.ranking`.
+    """Leave-one-out: every labelled image searches all the others; see `univert.metrics.ranking`.
 
     Args:
         vectors: (N, D) embeddings.

@@ -1,0 +1,1 @@
+"""How good retrieval is: rankings, clusters, intervals, paired comparison."""
