@@ -19,11 +19,11 @@ from common import per_cent, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.data.catalogue import Catalogue
+from univert.main_job import train
 from univert.metrics.compare import Difference, Figures, Metric
 from univert.metrics.compatibility import GrowthFigures
 from univert.training.grow import grow
 from univert.training.growth_verdict import refusal_of
-from univert.training.pipeline import train
 from univert.training.recipe import DataConfig, EvaluationConfig, GrowConfig, Recipe
 
 RESULT = Path(__file__).parent / "results" / "grow.md"

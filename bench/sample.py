@@ -26,11 +26,11 @@ from univert.core.config import read_settings
 from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
+from univert.main_job import train
 from univert.metrics.bootstrap import bootstrap_interval
 from univert.metrics.evaluate import evaluate_vectors
 from univert.metrics.per_query import Outcomes, query_outcomes
 from univert.metrics.ranking import QueryOutcome
-from univert.training.pipeline import train
 from univert.training.recipe import Recipe
 from univert.training.rows import TestSplit, comparison_rows
 from univert.training.specialists import train_joint

@@ -30,13 +30,13 @@ from common import mean_and_spread, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
+from univert.main_job import train
 from univert.metrics.per_query import query_outcomes
 from univert.metrics.separation import separation
 from univert.training.ensemble import blind_targets
 from univert.training.label_config import SpecialistsConfig
 from univert.training.lesson import Trained
 from univert.training.members import Member
-from univert.training.pipeline import train
 from univert.training.recipe import Recipe
 from univert.training.router import trusted
 from univert.training.specialists import train_joint, train_on_labels, train_trial

@@ -132,7 +132,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def interrupt(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("univert.training.pipeline.train", interrupt)
+    monkeypatch.setattr("univert.main_job.train", interrupt)
     status, _, err = univert("train", "x", monkeypatch=monkeypatch, capsys=capsys)
     assert status == 130
     assert "run the same command again" in err

@@ -17,8 +17,8 @@ _HOMES = {
     "EmbedderConfig": "univert.models.embedder",
     "Recipe": "univert.training.recipe",
     "UnivertError": "univert.core.errors",
-    "save_map_figure": "univert.evaluation.map_figure",
-    "train": "univert.training.pipeline",
+    "save_map_figure": "univert.report.map_figure",
+    "train": "univert.main_job",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

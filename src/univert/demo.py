@@ -13,14 +13,14 @@ from univert.core.files import fingerprint, write_atomic
 from univert.core.tables import table_text
 from univert.data.bundled import SAMPLE_HELD_OUT_BRAND, SAMPLE_PATH, build_sample
 from univert.data.catalogue import Catalogue
-from univert.evaluation.console import results_table
+from univert.main_job import TrainResult, train
 from univert.models.embedder import Embedder
+from univert.report.console import results_table
+from univert.report.search_page import render_grid
 from univert.search.lance_store import LanceIndex
 from univert.serving.console import hits_table
-from univert.serving.grid import render_grid
 from univert.serving.indexing import index_catalogue
 from univert.serving.lookup import search_image
-from univert.training.pipeline import TrainResult, train
 from univert.training.recipe import Baseline, EvaluationConfig, Recipe
 
 HITS = 5

@@ -62,6 +62,6 @@ def client(model_folder: Path, index: LanceIndex) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def photo() -> bytes:
-    from tests.serving.conftest import picture
+    from tests.small_shop import picture
 
     return picture(4, 1)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from tests.serving.bytes_model import BytesModel
-from tests.serving.conftest import PRODUCTS, picture, source_row
+from tests.small_shop import PRODUCTS, picture, source_row
 from univert.core.errors import BadInputError
 from univert.core.records import SourceRow
 from univert.data.build import build_catalogue

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.serving.conftest import PRODUCTS, picture
+from tests.small_shop import PRODUCTS, picture
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search.lance_store import LanceIndex

@@ -19,11 +19,11 @@ from univert.data.catalogue import Catalogue
 from univert.data.samplers import PKSampler
 from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
+from univert.main_job import train
 from univert.training.label_config import LoopConfig
 from univert.training.loop import Fit, Task, _rate, _set_learning_rates, fit
 from univert.training.objectives import LabelObjective
 from univert.training.optimisers import Optimisers
-from univert.training.pipeline import train
 from univert.training.recipe import Recipe, Trunk
 from univert.training.specialists import labelled_products
 from univert.training.workshop import Workshop

@@ -13,9 +13,9 @@ import torch
 from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.evaluation.charts import training_panels
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.losses.proxy_nca_loss import ProxyNCALoss
+from univert.report.charts import training_panels
 from univert.training.label_config import SpecialistsConfig
 from univert.training.objectives import DynamicObjective, LabelObjective, Objective, label_objective
 from univert.training.pipeline import _curves

@@ -10,10 +10,10 @@ import pytest
 from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
+from univert.main_job import train
 from univert.models.embedder import Embedder
 from univert.training.combine_config import CombineConfig
 from univert.training.members import Member
-from univert.training.pipeline import train
 from univert.training.recipe import Baseline, DataConfig, EvaluationConfig, Recipe
 from univert.training.specialists import train_specialist
 from univert.training.targets import learning_targets

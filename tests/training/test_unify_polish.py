@@ -19,11 +19,11 @@ from univert.core.run import Run
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.losses.target_l2_loss import TargetL2Loss
+from univert.main_job import train
 from univert.training import choice, loop
 from univert.training.combine_config import CombineConfig
 from univert.training.members import Member
 from univert.training.objectives import Objective, TargetObjective
-from univert.training.pipeline import train
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 from univert.training.stages import POLISHED
 from univert.training.targets import learning_targets, vertical_weights

@@ -11,7 +11,7 @@ import typer
 from univert.cli.options import Device, Json, Names, app, load_model, print_table
 
 if TYPE_CHECKING:
-    from univert.training.pipeline import TrainResult
+    from univert.main_job import TrainResult
     from univert.training.recipe import Recipe
 
 
@@ -33,7 +33,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train specialists, then one unified model; evaluate it and write a report."""
-    from univert.training.pipeline import train as run_training
+    from univert.main_job import train as run_training
 
     if seed is not None:
         settings = [*(settings or []), f"seed={seed}"]
@@ -75,7 +75,7 @@ def finetune(
     if as_json:
         typer.echo(json.dumps(result.results, indent=1))
     else:
-        from univert.evaluation.console import comparison_table
+        from univert.report.console import comparison_table
 
         typer.echo(result.report.summary())
         print_table(comparison_table(result.comparison, titles=("before", "after fine-tuning, val split")))
@@ -105,7 +105,7 @@ def grow(
 ) -> None:
     """Add a vertical to a run's model without indexing again; exit 1 if that would lose anything."""
     from univert.data.catalogue import Catalogue
-    from univert.evaluation.growth_table import growth_table
+    from univert.report.growth_table import growth_table
     from univert.search.lance_store import LanceIndex
     from univert.serving.indexing import add_vertical_to_index
     from univert.training.grow import grow as run_growth
@@ -167,7 +167,7 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Train and measure on a public benchmark by a published protocol."""
-    from univert.evaluation.console import reproduction_table
+    from univert.report.console import reproduction_table
     from univert.training.reproduce import check_choices
     from univert.training.reproduce import reproduce as run_reproduction
 
@@ -200,7 +200,7 @@ def _print_results(result: TrainResult, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result.results, indent=1))
         return
-    from univert.evaluation.console import choice_table, combination_table, results_table
+    from univert.report.console import choice_table, combination_table, results_table
 
     print_table(combination_table(result.results["combination"]))
     print_table(choice_table(result.results["choice"]))

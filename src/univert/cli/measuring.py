@@ -30,7 +30,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps({"split": split, **evaluation.to_dict()}, indent=1))
     else:
-        from univert.evaluation.console import evaluation_table
+        from univert.report.console import evaluation_table
 
         print_table(evaluation_table(evaluation))
 
@@ -52,8 +52,8 @@ def compare(
     """Compare two models on the same queries; exit 1 if the second is worse anywhere."""
     from univert.core.device import choose_device
     from univert.data.catalogue import Catalogue
-    from univert.evaluation.subjects import embed_subject
     from univert.metrics.compare import LARGE_FALL, compare_vectors
+    from univert.report.compared_models import embed_subject
     from univert.training.lineage import deployed_model
 
     catalogue = Catalogue.open(cat).select(split=None if split == "all" else split, vertical=vertical)
@@ -74,7 +74,7 @@ def compare(
     if as_json:
         typer.echo(json.dumps({"split": split, "worse": worse, **comparison.to_dict()}, indent=1))
     else:
-        from univert.evaluation.console import comparison_table
+        from univert.report.console import comparison_table
 
         print_table(comparison_table(comparison, titles=(first.title, second.title)))
     unsure = sorted({name for name, one in comparison.losses(LARGE_FALL) if name not in worse})

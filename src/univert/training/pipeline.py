@@ -1,103 +1,73 @@
-"""The main job: catalogue -> specialists -> groups -> unified model -> evaluation -> report."""
+"""All stages of a run: specialists -> groups -> unified model -> evaluation."""
 
 from __future__ import annotations
 
 import json
 import platform
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 import univert
-from univert.core.config import config_from_toml, config_to_toml
-from univert.core.files import fingerprint, write_atomic
+from univert.core.config import config_to_toml
+from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.info import catalogue_info
 from univert.metrics.evaluate import Evaluation
-from univert.models.embedder import Embedder
 from univert.training.lesson import Trained
 from univert.training.proxies import WATCHED
 from univert.training.recipe import Recipe
 from univert.training.rows import Row, TestSplit, comparison_rows, comparisons
 from univert.training.stages import BEST, Models, train_models
-from univert.training.targets import distortion_of, learning_targets
+from univert.training.targets import distortion_of
 from univert.training.workshop import Workshop
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """What a run produced.
+class FinishedRun:
+    """What a run trained and measured.
 
     Attributes:
-        path: the run folder.
+        workshop: what its stages shared.
+        models: all that it trained.
+        rows: every model that was measured; the last is the chosen one.
+        test: the images they were measured on.
         results: the content of `evaluation.json`.
     """
 
-    path: Path
+    workshop: Workshop
+    models: Models
+    rows: list[Row]
+    test: TestSplit
     results: dict[str, Any]
 
-    @property
-    def model_path(self) -> Path:
-        """The unified model's folder."""
-        return self.path / "unified"
 
-    @property
-    def model(self) -> Embedder:
-        """The unified model."""
-        return Embedder.from_pretrained(self.model_path)
-
-    def recall_at_1(self, key: str) -> float:
-        """Merged-gallery Recall@1 of a row, on the test split."""
-        row = next(row for row in self.results["rows"] if row["key"] == key)
-        return float(row["evaluation"]["merged"]["recall_at"]["1"]["value"])
-
-
-def train(
-    catalogue: Catalogue | Path | str,
-    out: Path | str,
-    recipe: Recipe | None = None,
-    *,
-    device: str = "auto",
-    report: bool = True,
-) -> TrainResult:
-    """Train a unified model on a catalogue, hold it against its rivals, and write the report.
-
-    Started again on the same folder it goes on where it was; finished stages whose inputs are unchanged are
-    not done again.
+def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> FinishedRun:
+    """Train all that the recipe asks for, measure it on the test split, and write `evaluation.json`.
 
     Args:
-        catalogue: the images, or where they are.
-        out: the run folder.
-        recipe: the choices; null takes those the run was begun with or, for a new one, the defaults, which are good.
+        run: the run folder; finished stages whose inputs are unchanged are not done again.
+        catalogue: the images.
+        recipe: the choices.
         device: a torch device, or `auto`.
-        report: write `report.html` too.
 
     Raises:
         BadInputError: the catalogue or the recipe cannot be used.
         TrainingError: a training failed; what was done is kept.
     """
-    catalogue = catalogue if isinstance(catalogue, Catalogue) else Catalogue.open(catalogue)
-    run = Run(Path(out))
-    begun = run.path / "recipe.toml"
-    if recipe is None:
-        recipe = config_from_toml(Recipe, begun) if begun.exists() else Recipe()
-    with run.locked():
-        workshop = Workshop(run, catalogue, recipe, device=device)
-        workshop.refuse_small_verticals()
-        test = TestSplit(workshop)
-        write_atomic(begun, config_to_toml(recipe))
-        models = train_models(workshop)
-        rows, trained = comparison_rows(workshop, models)
-        results = _results(workshop, models, rows, trained, test)
-        write_atomic(run.path / "evaluation.json", json.dumps(results, indent=1))
-        workshop.describe(models.unified, _card_figures(results))
-        if report:
-            _report(workshop, models, rows[-1], test, results)
-    return TrainResult(path=run.path, results=results)
+    workshop = Workshop(run, catalogue, recipe, device=device)
+    workshop.refuse_small_verticals()
+    test = TestSplit(workshop)
+    write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
+    models = train_models(workshop)
+    rows, trained = comparison_rows(workshop, models)
+    results = _results(workshop, models, rows, trained, test)
+    write_atomic(run.path / "evaluation.json", json.dumps(results, indent=1))
+    workshop.describe(models.unified, _card_figures(results))
+    return FinishedRun(workshop=workshop, models=models, rows=rows, test=test, results=results)
 
 
 def _results(
@@ -172,29 +142,3 @@ def _curves(model: Trained) -> dict[str, Any]:
         "best_step": record["best_step"],
         "watched": {WATCHED[name]: curve for name, curve in watched.items()},
     }
-
-
-def _report(workshop: Workshop, models: Models, best: Row, test: TestSplit, results: dict[str, Any]) -> None:
-    from univert.evaluation.report import write_report
-
-    path = workshop.run.path / "report.html"
-    inputs = fingerprint(univert.__version__, {key: value for key, value in results.items() if key != "finished"})
-    if path.exists() and workshop.run.finished("report", inputs) is not None:
-        return
-    unify, learned_from = workshop.recipe.unify, models.choice.chosen.members
-    targets = learning_targets(
-        workshop,
-        learned_from or [models.own],
-        unify.targets if learned_from else replace(unify.targets, offset=0.0),
-        unlabelled=unify.unlabelled,
-    )
-    write_report(
-        path,
-        results,
-        workshop.catalogue.select(split="test", vertical=workshop.vertical_names),
-        test.vectors(best),
-        targets=targets.clean(test.positions),
-        targets_title="Learning targets" if learned_from else "Embeddings of the specialists",
-        seed=workshop.recipe.seed,
-    )
-    workshop.run.finish("report", inputs, {})

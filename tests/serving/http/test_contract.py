@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.serving.conftest import PRODUCTS, picture
 from tests.serving.http.processes import ServerProcess, wait_until
+from tests.small_shop import PRODUCTS, picture
 from univert.models.embedder import Embedder
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from univert.evaluation.examples import Neighbour, Retrieval, possible_queries, retrieve, sample_queries, worst_queries
-from univert.evaluation.thumbnails import data_uri, thumbnails
+from univert.report.examples import Neighbour, Retrieval, possible_queries, retrieve, sample_queries, worst_queries
+from univert.report.thumbnails import data_uri, thumbnails
 
 if TYPE_CHECKING:
     from univert.data.catalogue import Catalogue

@@ -1,9 +1,9 @@
 import pytest
 
-from tests.evaluation.comparison import full_comparison, interval, results, row
+from tests.report.comparison import full_comparison, interval, results, row
 from univert.core.errors import BadInputError
-from univert.evaluation.tables import comparison_table, lie_apart, read_rows, vertical_table
 from univert.metrics.figures import Interval
+from univert.report.tables import comparison_table, lie_apart, read_rows, vertical_table
 
 
 def rows_of(*rows):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
-from univert.evaluation.maps import Surroundings, sample_for_map, surroundings, tsne_map
+from univert.report.map_layout import Surroundings, sample_for_map, surroundings, tsne_map
 
 
 def unit(vectors):

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from univert.evaluation.words import percent
 from univert.metrics.figures import Interval
+from univert.report.number_format import percent
 
 _CURVE_POINTS = 160
 """Points of a drawn curve: more than a panel has pixels would only weigh."""

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from univert.core.errors import BadInputError
-from univert.evaluation.map_figure import save_map_figure
 from univert.metrics.separation import separation
+from univert.report.map_figure import save_map_figure
 
 VERTICALS = ["bags", "_shoes $x$", "hats"] * 8
 VECTORS = np.random.default_rng(0).normal(size=(24, 6)).astype(np.float32)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from univert.evaluation.differences import (
+from univert.metrics.compare import MERGED, METRIC_NAMES, Comparison, Difference
+from univert.report.differences import (
     DifferenceChart,
     DifferenceLine,
     chart,
@@ -15,8 +16,7 @@ from univert.evaluation.differences import (
     read_part,
     scale_around_zero,
 )
-from univert.evaluation.words import listing, points
-from univert.metrics.compare import MERGED, METRIC_NAMES, Comparison, Difference
+from univert.report.number_format import listing, points
 
 
 @dataclass(frozen=True, kw_only=True)

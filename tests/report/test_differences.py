@@ -2,13 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.evaluation import decisions
-from tests.evaluation.comparison import results, row
+from tests.report import decisions
+from tests.report.comparison import results, row
 from univert.core.errors import BadInputError
-from univert.evaluation.choices import read_choice, read_ensemble
-from univert.evaluation.combinations import read_combination
-from univert.evaluation.differences import chart_of, read_comparisons, scale_around_zero
-from univert.evaluation.tables import read_rows
+from univert.report.choice import read_choice, read_ensemble
+from univert.report.differences import chart_of, read_comparisons, scale_around_zero
+from univert.report.groups import read_combination
+from univert.report.tables import read_rows
 
 shares = st.floats(-1, 1)
 

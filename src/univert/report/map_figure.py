@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from univert.core.errors import BadInputError
-from univert.evaluation.mapdata import A_VERTICAL, POINTS, layouts_of
-from univert.evaluation.maps import sample_for_map
 from univert.metrics.inputs import check_length, check_vectors
 from univert.metrics.separation import Separation, separation
+from univert.report.map_data import A_VERTICAL, POINTS, layouts_of
+from univert.report.map_layout import sample_for_map
 
 _COLOURS = (*("#466be7", "#d2536a", "#5a7206", "#9c4182", "#a19b05"), *("#00a3d5", "#2a32bc", "#7d0005", "#5d2467"))
 """Those of the report's light page: apart under every kind of colour-blindness."""

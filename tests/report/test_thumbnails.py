@@ -9,7 +9,7 @@ from univert.core.errors import BadInputError
 from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.evaluation.thumbnails import atlas, data_uri, thumbnails
+from univert.report.thumbnails import atlas, data_uri, thumbnails
 
 
 def opened(uri):

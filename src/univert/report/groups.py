@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from univert.evaluation.differences import interval_words, read_part
-from univert.evaluation.words import points
 from univert.metrics.compare import METRIC_NAMES, METRICS, Difference
+from univert.report.differences import interval_words, read_part
+from univert.report.number_format import points
 
 _MODES = {"probe": "trained as heads on cached features of the frozen base network", "full": "trained in full"}
 _ORDERS = {"difficulty": "the easiest first", "centroids": "the nearest first"}

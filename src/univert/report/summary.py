@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from univert.evaluation.charts import Dot, Scale, dot, scale_for_intervals
-from univert.evaluation.tables import Row, recall_at_1
-from univert.evaluation.words import RANGE, count, percent, points
 from univert.metrics.figures import Interval
+from univert.report.charts import Dot, Scale, dot, scale_for_intervals
+from univert.report.number_format import RANGE, count, percent, points
+from univert.report.tables import Row, recall_at_1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.evaluation import decisions
-from tests.evaluation.comparison import full_comparison, results, row
+from tests.report import decisions
+from tests.report.comparison import full_comparison, results, row
 from univert.core.errors import BadInputError
 from univert.core.records import SourceRow
 from univert.core.tables import table_text
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.evaluation.console import choice_table
-from univert.evaluation.gallery import MOST_VERTICALS, Columns, retrieval_groups
-from univert.evaluation.report import write_report
+from univert.report.console import choice_table
+from univert.report.page import write_report
+from univert.report.retrieval_grids import MOST_VERTICALS, Columns, retrieval_groups
 
 VOID = {"meta", "link", "img", "input", "br"}
 NASTY = '</script><script>alert("1")</script><img src=x onerror=alert(2)>\'"&'

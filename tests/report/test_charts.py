@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univert.evaluation.charts import dot, scale_for, scale_for_intervals, training_panels
 from univert.metrics.figures import Interval
+from univert.report.charts import dot, scale_for, scale_for_intervals, training_panels
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

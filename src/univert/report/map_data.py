@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from univert.evaluation.gallery import Columns
-from univert.evaluation.maps import Surroundings, sample_for_map, surroundings, tsne_map
-from univert.evaluation.thumbnails import Atlas, atlas, thumbnails
 from univert.metrics.separation import Separation, VerticalSeparation, separation
+from univert.report.map_layout import Surroundings, sample_for_map, surroundings, tsne_map
+from univert.report.retrieval_grids import Columns
+from univert.report.thumbnails import Atlas, atlas, thumbnails
 
 if TYPE_CHECKING:
     from univert.data.catalogue import Catalogue

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.serving.conftest import HOSTILE, PRODUCTS, picture
+from tests.small_shop import HOSTILE, PRODUCTS, catalogue, index, model, picture
 from univert.core.errors import BadInputError
 from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
+from univert.report.search_page import render_grid
 from univert.search.lance_store import LanceIndex
-from univert.serving.grid import render_grid
 from univert.serving.indexing import index_catalogue
 from univert.serving.lookup import search_image
+
+__all__ = ["catalogue", "index", "model"]  # fixtures
 
 
 class Page(HTMLParser):

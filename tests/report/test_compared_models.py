@@ -9,8 +9,8 @@ import torch
 
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
-from univert.evaluation.subjects import embed_subject
 from univert.models.embedder import Embedder
+from univert.report.compared_models import embed_subject
 from univert.training.recipe import Recipe
 
 CPU = torch.device("cpu")

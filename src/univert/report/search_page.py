@@ -12,7 +12,7 @@ from PIL import Image
 from univert.core.errors import BadInputError
 from univert.data.catalogue import uri_to_path
 from univert.data.decode import decode_rgb
-from univert.evaluation.thumbnails import data_uri
+from univert.report.thumbnails import data_uri
 from univert.search.store import Hit, Picture, VectorIndex
 from univert.serving.lookup import QueryImage
 
@@ -80,13 +80,13 @@ def render_grid(
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("univert.serving"),
+        loader=jinja2.PackageLoader("univert.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("results.html.jinja")
+    return environment.get_template("search.html.jinja")
 
 
 def _query_rgb(image: QueryImage) -> Image.Image:

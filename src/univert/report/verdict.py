@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from univert.evaluation.differences import Paired, interval_words
-from univert.evaluation.tables import Row, lie_apart, recall_at_1
-from univert.evaluation.words import count, listing, percent, points
 from univert.metrics import compare
 from univert.metrics.compare import Comparison, Difference
 from univert.metrics.figures import Interval
+from univert.report.differences import Paired, interval_words
+from univert.report.number_format import count, listing, percent, points
+from univert.report.tables import Row, lie_apart, recall_at_1
 
 Tone = Literal["good", "bad", "even", "note"]
 

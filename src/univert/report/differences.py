@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from univert.core.errors import BadInputError
-from univert.evaluation.charts import Scale
-from univert.evaluation.tables import SPECIALISTS, Row
-from univert.evaluation.words import count, points
 from univert.metrics.compare import Comparison, Difference, Verdict
+from univert.report.charts import Scale
+from univert.report.number_format import count, points
+from univert.report.tables import SPECIALISTS, Row
 
 _STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 _MOST_TICKS = 6

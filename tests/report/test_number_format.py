@@ -1,6 +1,6 @@
 import pytest
 
-from univert.evaluation import words
+from univert.report import number_format as words
 
 
 @pytest.mark.parametrize(

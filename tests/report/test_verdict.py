@@ -1,10 +1,10 @@
 import pytest
 
-from tests.evaluation import decisions
-from tests.evaluation.comparison import full_comparison, results, row
-from univert.evaluation.differences import read_comparisons
-from univert.evaluation.tables import read_rows
-from univert.evaluation.verdict import verdict
+from tests.report import decisions
+from tests.report.comparison import full_comparison, results, row
+from univert.report.differences import read_comparisons
+from univert.report.tables import read_rows
+from univert.report.verdict import verdict
 
 MINUS = "\N{MINUS SIGN}"
 

@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from univert.core.tables import new_table
-from univert.evaluation.choices import words_against_specialists
-from univert.evaluation.tables import ROUTED
 from univert.metrics.compare import MERGED, METRICS, Comparison, Difference
 from univert.metrics.evaluate import Evaluation, Interval, Metrics
+from univert.report.choice import words_against_specialists
+from univert.report.tables import ROUTED
 
 
 def results_table(results: Mapping[str, Any]) -> Table:

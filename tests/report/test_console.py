@@ -1,6 +1,6 @@
-from tests.evaluation import decisions
+from tests.report import decisions
 from univert.core.tables import table_text
-from univert.evaluation.console import choice_table, combination_table, comparison_table
+from univert.report.console import choice_table, combination_table, comparison_table
 
 
 def test_a_comparison_has_a_line_a_gallery_and_says_who_is_who():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from univert.evaluation.examples import possible_queries, retrieve, sample_queries, worst_queries
 from univert.metrics.ranking import rank_queries
+from univert.report.examples import possible_queries, retrieve, sample_queries, worst_queries
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_gallery_smaller_than_k():
 
 @pytest.mark.parametrize("block", [1, 90, 10_000])
 def test_worst_queries_agree_with_the_metric(labelled, monkeypatch, block):
-    monkeypatch.setattr("univert.evaluation.examples._SIMILARITIES_AT_ONCE", block)
+    monkeypatch.setattr("univert.report.examples._SIMILARITIES_AT_ONCE", block)
     vectors, products = labelled
     gallery = np.asarray([row for row in range(40) if products[row] is not None])
     codes = np.asarray([-1 if product is None else int(product[1:]) for product in products])

@@ -16,16 +16,16 @@ from markupsafe import Markup
 import univert
 from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
-from univert.evaluation import words
-from univert.evaluation.charts import training_panels
-from univert.evaluation.choices import read_choice, read_ensemble
-from univert.evaluation.combinations import read_combination
-from univert.evaluation.differences import read_comparisons
-from univert.evaluation.gallery import Columns, failures, retrieval_groups
-from univert.evaluation.mapdata import TARGETS, map_section
-from univert.evaluation.summary import ladder, stats, vertical_plot
-from univert.evaluation.tables import Row, comparison_table, read_rows, vertical_table
-from univert.evaluation.verdict import verdict
+from univert.report import number_format as words
+from univert.report.charts import training_panels
+from univert.report.choice import read_choice, read_ensemble
+from univert.report.differences import read_comparisons
+from univert.report.groups import read_combination
+from univert.report.map_data import TARGETS, map_section
+from univert.report.retrieval_grids import Columns, failures, retrieval_groups
+from univert.report.summary import ladder, stats, vertical_plot
+from univert.report.tables import Row, comparison_table, read_rows, vertical_table
+from univert.report.verdict import verdict
 
 if TYPE_CHECKING:
     from univert.data.catalogue import Catalogue

@@ -1,0 +1,79 @@
+"""The main job: catalogue -> specialists -> groups -> unified model -> evaluation -> report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from univert.core.config import config_from_toml
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.models.embedder import Embedder
+from univert.report.run_report import report_run
+from univert.training.pipeline import run_stages
+from univert.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run produced.
+
+    Attributes:
+        path: the run folder.
+        results: the content of `evaluation.json`.
+    """
+
+    path: Path
+    results: dict[str, Any]
+
+    @property
+    def model_path(self) -> Path:
+        """The unified model's folder."""
+        return self.path / "unified"
+
+    @property
+    def model(self) -> Embedder:
+        """The unified model."""
+        return Embedder.from_pretrained(self.model_path)
+
+    def recall_at_1(self, key: str) -> float:
+        """Merged-gallery Recall@1 of a row, on the test split."""
+        row = next(row for row in self.results["rows"] if row["key"] == key)
+        return float(row["evaluation"]["merged"]["recall_at"]["1"]["value"])
+
+
+def train(
+    catalogue: Catalogue | Path | str,
+    out: Path | str,
+    recipe: Recipe | None = None,
+    *,
+    device: str = "auto",
+    report: bool = True,
+) -> TrainResult:
+    """Train a unified model on a catalogue, hold it against its rivals, and write the report.
+
+    Started again on the same folder it goes on where it was; finished stages whose inputs are unchanged are
+    not done again.
+
+    Args:
+        catalogue: the images, or where they are.
+        out: the run folder.
+        recipe: the choices; null takes those the run was begun with or, for a new one, the defaults, which are good.
+        device: a torch device, or `auto`.
+        report: write `report.html` too.
+
+    Raises:
+        BadInputError: the catalogue or the recipe cannot be used.
+        TrainingError: a training failed; what was done is kept.
+    """
+    catalogue = catalogue if isinstance(catalogue, Catalogue) else Catalogue.open(catalogue)
+    run = Run(Path(out))
+    begun = run.path / "recipe.toml"
+    if recipe is None:
+        recipe = config_from_toml(Recipe, begun) if begun.exists() else Recipe()
+    with run.locked():
+        finished = run_stages(run, catalogue, recipe, device=device)
+        if report:
+            report_run(finished)
+    return TrainResult(path=run.path, results=finished.results)
