@@ -31,10 +31,10 @@ from univert.core.files import write_atomic
 from univert.data.bundled import build_sample
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
-from univert.serving.onnx_engine import OnnxEngine
-from univert.serving.onnx_export import check_images, export_onnx, largest_difference
+from univert.models.runtime.onnx_engine import OnnxEngine
+from univert.models.runtime.onnx_export import check_images, export_onnx, largest_difference
+from univert.models.runtime.prepared import prepared_batches
 from univert.serving.onnx_int8 import CALIBRATION_IMAGES, Int8Cost, export_int8, measure_int8
-from univert.serving.prepared import prepared_batches
 
 RESULT = Path(__file__).parent / "results" / "engine.md"
 BATCHES = (1, 32)

@@ -38,9 +38,9 @@ from clustered import CHUNK, clustered
 from common import commit, cpu_name
 from univert.core.files import write_atomic
 from univert.models.embedder import Embedder, EmbedderConfig
+from univert.models.runtime.engine import Engine, load_engine
 from univert.search.reader import IndexReader
 from univert.search.writer import IndexWriter
-from univert.serving.engine import Engine, load_engine
 from univert.serving.identity import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.serving.photos import PhotoLimits, read_photo
 

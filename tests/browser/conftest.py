@@ -13,9 +13,9 @@ from tests.browser.driving import ROOT, ServiceProcess, Visitor, chromium
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder, EmbedderConfig
+from univert.models.runtime.onnx_export import ensure_onnx
 from univert.serving.identity import CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.serving.indexing import index_catalogue
-from univert.serving.onnx_export import ensure_onnx
 
 NewVisitor = Callable[..., Visitor]
 

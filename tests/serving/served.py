@@ -11,9 +11,9 @@ from starlette.testclient import TestClient
 
 from tests.serving.http.processes import ServerProcess, serving
 from univert.models.embedder import Embedder
+from univert.models.runtime.onnx_export import ensure_onnx
 from univert.search.lance_store import LanceIndex
 from univert.serving.app import create_app
-from univert.serving.onnx_export import ensure_onnx
 from univert.serving.settings import Settings
 
 SMALL_LIMITS: dict[str, Any] = {

@@ -14,11 +14,11 @@ from univert.cli.options import app
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
-from univert.serving.engine import load_engine
-from univert.serving.onnx_engine import OnnxEngine
-from univert.serving.onnx_export import INT8_FILE, ONNX_FILE
+from univert.models.runtime.engine import load_engine
+from univert.models.runtime.onnx_engine import OnnxEngine
+from univert.models.runtime.onnx_export import INT8_FILE, ONNX_FILE
+from univert.models.runtime.prepared import prepared_batches
 from univert.serving.onnx_int8 import export_int8, measure_int8
-from univert.serving.prepared import prepared_batches
 
 assert calibrating
 

@@ -20,7 +20,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a model to ONNX for serving, checked against PyTorch; `serve` does so by itself when it first starts."""
-    from univert.serving.onnx_export import ensure_onnx
+    from univert.models.runtime.onnx_export import ensure_onnx
 
     path = ensure_onnx(model_folder(model))
     answer: dict[str, Any] = {"onnx": str(path)}
@@ -48,10 +48,10 @@ def _quantise(exact_path: Path, catalogue_path: Path) -> tuple[Path, Any]:
     import numpy as np
 
     from univert.data.catalogue import Catalogue
-    from univert.serving.engine import share_of_cores
-    from univert.serving.onnx_engine import OnnxEngine
+    from univert.models.runtime.engine import share_of_cores
+    from univert.models.runtime.onnx_engine import OnnxEngine
+    from univert.models.runtime.prepared import prepared_batches
     from univert.serving.onnx_int8 import CALIBRATION_IMAGES, export_int8, measure_int8
-    from univert.serving.prepared import prepared_batches
 
     whole = Catalogue.open(catalogue_path)
     splits = set(whole.column("split"))
@@ -89,11 +89,11 @@ def calibrate(
 
     from univert.cli.options import print_table
     from univert.data.catalogue import Catalogue
+    from univert.models.runtime.engine import load_engine
     from univert.search.reader import IndexReader
     from univert.serving.calibration import CalibrationConfig
     from univert.serving.calibration import calibrate as fit_calibration
     from univert.serving.calibration_table import calibration_table
-    from univert.serving.engine import load_engine
     from univert.serving.identity import calibration_places
 
     config = CalibrationConfig(

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from univert.core.errors import BadInputError
 from univert.core.progress import Advance
+from univert.core.protocols import Images
 from univert.search.lance_schema import CONTENT, TEXT_COLUMNS
 from univert.search.writer import IndexWriter
 from univert.serving.index_parts import content_hash, parts_of
-from univert.serving.ports import Images
 
 _LABELS: Final = tuple(name for name in TEXT_COLUMNS if name != "id")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from univert.core.files import fingerprint
+from univert.core.protocols import Images
 from univert.search.lance_schema import CONTENT, TEXT_COLUMNS
-from univert.serving.ports import Images
 
 PART_ROWS: Final = 4096
 """Images embedded and written together at most."""

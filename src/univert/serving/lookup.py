@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from univert.core.errors import BadInputError
+from univert.core.protocols import ImageEmbedder
 from univert.search.store import Hit, VectorIndex, Where
-from univert.serving.ports import ImageEmbedder
 
 QueryImage = str | Path | bytes | Image.Image
 """A file, its content, or a PIL image."""

@@ -17,11 +17,11 @@ from jaxtyping import Float, UInt8
 from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
 from univert.core.progress import progress_bar
-from univert.serving.engine import Engine
-from univert.serving.onnx_engine import INPUT, OnnxEngine
-from univert.serving.onnx_export import INT8_FILE, with_about
-from univert.serving.ports import Images
-from univert.serving.prepared import prepared_batches
+from univert.core.protocols import Images
+from univert.models.runtime.engine import Engine
+from univert.models.runtime.onnx_engine import INPUT, OnnxEngine
+from univert.models.runtime.onnx_export import INT8_FILE, with_about
+from univert.models.runtime.prepared import prepared_batches
 
 if TYPE_CHECKING:
     from univert.metrics.compare import Difference
@@ -61,7 +61,7 @@ def export_int8(exact: Path, folder: Path, images: UInt8[np.ndarray, "B 3 S S"])
     orders of magnitude: it took Recall@1 of an EfficientNet-Lite0 from 0.61 to 0.46, a scale a channel took nothing.
 
     Args:
-        exact: the file that `univert.serving.onnx_export.ensure_onnx` gave.
+        exact: the file that `univert.models.runtime.onnx_export.ensure_onnx` gave.
         folder: where the quantised file goes; it appears whole or not at all.
         images: prepared images such as the model will see; `CALIBRATION_IMAGES` are enough.
 

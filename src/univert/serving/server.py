@@ -14,9 +14,9 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from univert.core.allocator import reuse_freed_memory
+from univert.models.runtime.engine import export_ahead
 from univert.serving import metrics, rate_limits
 from univert.serving.connections import TimedProtocol
-from univert.serving.engine import export_ahead
 from univert.serving.listening import bind
 from univert.serving.request_logs import logging_config
 from univert.serving.settings import Settings

@@ -13,10 +13,10 @@ import numpy as np
 from fastapi import Request
 
 from univert.core.errors import UnivertError
+from univert.models.runtime.engine import Engine, load_engine
 from univert.search.reader import IndexReader
 from univert.search.store import VectorIndex
 from univert.serving.answering import Answering
-from univert.serving.engine import Engine, load_engine
 from univert.serving.identity import Calibration, find_calibration
 from univert.serving.lifecycle import Lifecycle
 from univert.serving.metrics import Metrics

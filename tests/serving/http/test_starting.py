@@ -18,11 +18,11 @@ import uvicorn
 from tests.serving.http.processes import COMMAND, serving, wait_until
 from tests.serving.served import Client
 from univert.models.embedder import Embedder
+from univert.models.runtime.onnx_export import ONNX_FILE
 from univert.search import place
 from univert.search.lance_store import LanceIndex
 from univert.search.writer import IndexWriter
 from univert.serving.app import create_app
-from univert.serving.onnx_export import ONNX_FILE
 from univert.serving.settings import Settings
 from univert.serving.startup import StartupStatus
 

@@ -75,7 +75,7 @@ def load_engine(
 ) -> Engine:
     """Make a saved model ready for queries, and run it once, so that the first query is not the slowest.
 
-    The ONNX file is exported on first use and kept beside the model, see `univert.serving.onnx_export.ensure_onnx`.
+    The ONNX file is exported on first use and kept beside the model, see `univert.models.runtime.onnx_export.ensure_onnx`.
     Where it is there already, PyTorch is not even imported.
 
     Args:
@@ -119,7 +119,7 @@ def export_ahead(model_path: str | Path, kind: EngineKind = "auto", *, cache: Pa
     if kind not in ("auto", "onnx"):
         return
     try:
-        from univert.serving.onnx_export import ONNX_FILE, find_onnx, source_key
+        from univert.models.runtime.onnx_export import ONNX_FILE, find_onnx, source_key
     except ImportError:
         return
     source = source_key(model_path)
@@ -127,7 +127,7 @@ def export_ahead(model_path: str | Path, kind: EngineKind = "auto", *, cache: Pa
         return
     arguments = [str(model_path), *([str(cache)] if cache is not None else [])]
     subprocess.run(  # noqa: S603 - our own module
-        [sys.executable, "-m", "univert.serving.onnx_export", *arguments],
+        [sys.executable, "-m", "univert.models.runtime.onnx_export", *arguments],
         check=False,
         stdout=subprocess.DEVNULL,  # the exporter talks about itself
         stderr=subprocess.DEVNULL,
@@ -182,8 +182,8 @@ def _load(model_path: str | Path, kind: EngineKind, threads: int, cache: Path | 
     if kind == "torch":
         return _torch_engine(model_path, threads)
     try:
-        from univert.serving.onnx_engine import OnnxEngine
-        from univert.serving.onnx_export import ensure_onnx, find_int8
+        from univert.models.runtime.onnx_engine import OnnxEngine
+        from univert.models.runtime.onnx_export import ensure_onnx, find_int8
 
         if kind == "onnx-int8":
             return OnnxEngine(find_int8(model_path, cache=cache), threads=threads)
@@ -203,7 +203,7 @@ def _load(model_path: str | Path, kind: EngineKind, threads: int, cache: Path | 
 
 def _torch_engine(model_path: str | Path, threads: int) -> Engine:
     from univert.models.embedder import Embedder
-    from univert.serving.torch_engine import TorchEngine
+    from univert.models.runtime.torch_engine import TorchEngine
 
     model: Embedder = Embedder.from_pretrained(model_path)
     return TorchEngine(model, threads=threads)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.data.transforms import Preprocessing
-from univert.serving.engine import as_pixels, prepare_image
+from univert.models.runtime.engine import as_pixels, prepare_image
 
 onnxruntime.disable_telemetry_events()  # it would keep a database and a device id in the user's cache
 
@@ -28,7 +28,7 @@ because the maps between the layers leave the caches, and one alone takes 1.9.""
 
 
 class OnnxEngine:
-    """An `univert.serving.engine.Engine` over a file that `univert.serving.onnx_export` wrote.
+    """An `univert.models.runtime.engine.Engine` over a file that `univert.models.runtime.onnx_export` wrote.
 
     Args:
         path: the file.
@@ -70,14 +70,14 @@ class OnnxEngine:
         return self._preprocessing
 
     def prepare(self, image: Image.Image) -> UInt8[np.ndarray, "3 S S"]:
-        """An upright RGB image as what the network sees; see `univert.serving.engine.prepare_image`."""
+        """An upright RGB image as what the network sees; see `univert.models.runtime.engine.prepare_image`."""
         return prepare_image(self._preprocessing, image)
 
     def run(self, batch: UInt8[np.ndarray, "B 3 S S"]) -> Float[np.ndarray, "B D"]:
         """Unit vectors of prepared images, computed in slices that suit a processor's caches.
 
         Raises:
-            BadInputError: see `univert.serving.engine.as_pixels`.
+            BadInputError: see `univert.models.runtime.engine.as_pixels`.
         """
         pixels = as_pixels(batch, self.image_size_px)
         vectors = np.empty((len(pixels), self._size), np.float32)

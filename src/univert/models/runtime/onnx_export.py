@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 
 from univert.core.errors import BadInputError, UnivertError
 from univert.core.files import fingerprint, write_atomic
-from univert.serving.onnx_engine import FORMAT, INPUT, METADATA_PREFIX, OUTPUT, open_session, read_about
+from univert.models.runtime.onnx_engine import FORMAT, INPUT, METADATA_PREFIX, OUTPUT, open_session, read_about
 
 if TYPE_CHECKING:
     from univert.models.embedder import Embedder
@@ -198,7 +198,7 @@ def sample_images(model: Embedder, count: int) -> UInt8[np.ndarray, "B 3 S S"]:
     """The first images of the bundled sample, prepared for a model."""
     from univert.data.bundled import sample_rows
     from univert.data.decode import decode_rgb
-    from univert.serving.engine import prepare_image
+    from univert.models.runtime.engine import prepare_image
 
     preprocessing = model.preprocessing
     contents = [row.image or b"" for row in itertools.islice(sample_rows(), count)]
@@ -224,7 +224,7 @@ def largest_difference(model: Embedder, content: bytes, images: UInt8[np.ndarray
 
 def torch_vectors(model: Embedder, images: UInt8[np.ndarray, "B 3 S S"]) -> Float[np.ndarray, "B D"]:
     """PyTorch's unit vectors of prepared images."""
-    from univert.serving.torch_engine import TorchEngine
+    from univert.models.runtime.torch_engine import TorchEngine
 
     return TorchEngine(model).run(images)
 
@@ -288,6 +288,6 @@ def _one_at_a_time(folder: Path, key: str, cache: Path | None) -> Iterator[None]
         yield
 
 
-if __name__ == "__main__":  # see `univert.serving.engine.export_ahead`
+if __name__ == "__main__":  # see `univert.models.runtime.engine.export_ahead`
     with contextlib.suppress(UnivertError):
         ensure_onnx(sys.argv[1], cache=Path(sys.argv[2]) if len(sys.argv) > 2 else None)

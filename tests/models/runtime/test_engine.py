@@ -16,12 +16,12 @@ from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
-from univert.serving import engine as engines
-from univert.serving import onnx_export
-from univert.serving.engine import as_pixels, export_ahead, load_engine, prepare_image, share_of_cores
-from univert.serving.onnx_engine import OnnxEngine
-from univert.serving.onnx_export import ONNX_FILE, ExportError, ensure_onnx, export_onnx, source_key
-from univert.serving.torch_engine import TorchEngine
+from univert.models.runtime import engine as engines
+from univert.models.runtime import onnx_export
+from univert.models.runtime.engine import as_pixels, export_ahead, load_engine, prepare_image, share_of_cores
+from univert.models.runtime.onnx_engine import OnnxEngine
+from univert.models.runtime.onnx_export import ONNX_FILE, ExportError, ensure_onnx, export_onnx, source_key
+from univert.models.runtime.torch_engine import TorchEngine
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +238,7 @@ def test_auto_falls_back_to_torch_where_export_fails(
 
 def test_an_exported_model_loads_without_torch(saved: Path, exported: Path) -> None:
     program = (
-        "import sys; from univert.serving.engine import load_engine; "
+        "import sys; from univert.models.runtime.engine import load_engine; "
         f"assert load_engine({str(saved)!r}).name == 'onnx'; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)

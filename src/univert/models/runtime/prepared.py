@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from univert.serving.engine import Engine
-from univert.serving.ports import Images
+from univert.core.protocols import Images
+from univert.models.runtime.engine import Engine
 
 
 def prepared_batches(

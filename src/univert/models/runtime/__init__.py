@@ -1,0 +1,1 @@
+"""A model at work without training: ONNX Runtime, PyTorch, and the export from one to the other."""
