@@ -12,9 +12,9 @@ from tests.browser import shop
 from tests.browser.driving import ROOT, ServiceProcess, Visitor, chromium
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.identity.identify import CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.onnx_export import ensure_onnx
-from univert.serving.identity import CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.serving.indexing import index_catalogue
 
 NewVisitor = Callable[..., Visitor]

@@ -89,12 +89,12 @@ def calibrate(
 
     from univert.cli.options import print_table
     from univert.data.catalogue import Catalogue
+    from univert.identity.calibration import CalibrationConfig
+    from univert.identity.calibration import calibrate as fit_calibration
+    from univert.identity.identify import calibration_places
     from univert.models.runtime.engine import load_engine
     from univert.search.reader import IndexReader
-    from univert.serving.calibration import CalibrationConfig
-    from univert.serving.calibration import calibrate as fit_calibration
     from univert.serving.calibration_table import calibration_table
-    from univert.serving.identity import calibration_places
 
     config = CalibrationConfig(
         neighbours=neighbours,
@@ -122,7 +122,7 @@ def calibrate(
 def _precisions(texts: list[str]) -> dict[str, float]:
     """`0.9` for every attribute, `brand=0.95` for one; the latter count whatever the order."""
     from univert.core.errors import BadInputError
-    from univert.serving.identity import ATTRIBUTES
+    from univert.identity.identify import ATTRIBUTES
 
     general: dict[str, float] = {}
     special: dict[str, float] = {}

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
+from univert.identity.identify import ATTRIBUTES, Calibration, identify
 from univert.models.runtime.engine import Engine
 from univert.search.store import Hit, VectorIndex, Where
 from univert.serving.batcher import Batcher, BatcherClosedError, DeadlineError, QueueFullError
-from univert.serving.identity import ATTRIBUTES, Calibration, identify
 from univert.serving.metrics import Metrics
 from univert.serving.photos import Photo, PhotoHeader, PhotoLimits, decode_photo, read_header
 from univert.serving.problems import Problem, busy

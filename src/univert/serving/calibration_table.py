@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from univert.core.tables import new_table
-from univert.serving.calibration_questions import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE
-from univert.serving.identity import ATTRIBUTES, Calibration
+from univert.identity.held_out_queries import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE
+from univert.identity.identify import ATTRIBUTES, Calibration
 
 
 def calibration_table(calibration: Calibration) -> Table:

@@ -13,11 +13,11 @@ import numpy as np
 from fastapi import Request
 
 from univert.core.errors import UnivertError
+from univert.identity.identify import Calibration, find_calibration
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.reader import IndexReader
 from univert.search.store import VectorIndex
 from univert.serving.answering import Answering
-from univert.serving.identity import Calibration, find_calibration
 from univert.serving.lifecycle import Lifecycle
 from univert.serving.metrics import Metrics
 from univert.serving.problems import busy

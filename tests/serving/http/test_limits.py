@@ -206,8 +206,8 @@ def test_an_index_that_another_model_made(model_folder: Any, tmp_path: Any) -> N
 
 
 def test_identity_with_a_calibration(client: Client, model_folder: Any, photo: bytes, tmp_path: Any) -> None:
-    from univert.serving.identity import AttributeCalibration, Calibration
-    from univert.serving.votes import FEATURES
+    from univert.identity.identify import AttributeCalibration, Calibration
+    from univert.identity.vote import FEATURES
 
     plain = client()
     fingerprint = loaded(plain).engine.fingerprint

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
-from univert.search.store import Hit
-from univert.serving.identity import (
+from univert.identity.identify import (
     ATTRIBUTES,
     AttributeCalibration,
     Calibration,
@@ -19,8 +18,9 @@ from univert.serving.identity import (
     find_calibration,
     identify,
 )
+from univert.identity.vote import FARTHEST, NO_VOTE, confidence, vote
+from univert.search.store import Hit
 from univert.serving.schemas import SEARCH_EXAMPLE, IdentityOfPhoto
-from univert.serving.votes import FARTHEST, NO_VOTE, confidence, vote
 
 WEIGHTS = (0.5, 1.0, -2.0, 0.1, -0.3)
 

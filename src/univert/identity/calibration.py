@@ -12,12 +12,12 @@ import numpy as np
 from univert.core.errors import BadInputError
 from univert.core.progress import progress_bar
 from univert.core.protocols import Images
+from univert.identity.calibration_fit import Sample, fit, measure
+from univert.identity.held_out_queries import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, Query, Questions, ask
+from univert.identity.identify import ATTRIBUTES, AttributeCalibration, Calibration
 from univert.models.runtime.engine import Engine
 from univert.models.runtime.prepared import prepared_batches
 from univert.search.store import VectorIndex
-from univert.serving.calibration_fit import Sample, fit, measure
-from univert.serving.calibration_questions import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, Query, Questions, ask
-from univert.serving.identity import ATTRIBUTES, AttributeCalibration, Calibration
 
 _LEAST_QUESTIONS: Final = 50
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
+from univert.identity.vote import FARTHEST, FEATURES, NO_VOTE, confidence, vote
 from univert.search.store import Hit
-from univert.serving.votes import FARTHEST, FEATURES, NO_VOTE, confidence, vote
 
 ATTRIBUTES: Final = ("vertical", "brand", "style", "product")
 CALIBRATION_FILE: Final = "calibration.json"
@@ -89,8 +89,8 @@ class AttributeCalibration:
     """How votes on one attribute are read.
 
     Attributes:
-        temperature: of the vote; see `univert.serving.votes.vote`.
-        weights: of the confidence: the constant and one for each of `univert.serving.votes.FEATURES`.
+        temperature: of the vote; see `univert.identity.vote.vote`.
+        weights: of the confidence: the constant and one for each of `univert.identity.vote.FEATURES`.
         precision: share of right answers, among those called known, that was asked for.
         threshold: confidence from which on an answer is called known; null where nothing reaches that precision.
     """
@@ -118,7 +118,7 @@ class Calibration:
         engine: the kind of engine that made the queries.
         neighbours: how many vote.
         attributes: those that could be calibrated; the others are never known.
-        report: how well it did on images that it was not fitted on; see `univert.serving.calibration`.
+        report: how well it did on images that it was not fitted on; see `univert.identity.calibration`.
     """
 
     model_fingerprint: str

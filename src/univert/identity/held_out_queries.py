@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from univert.identity.identify import ATTRIBUTES, value_codes
+from univert.identity.vote import FARTHEST, NO_VOTE
 from univert.search.store import Hit, VectorIndex
-from univert.serving.identity import ATTRIBUTES, value_codes
-from univert.serving.votes import FARTHEST, NO_VOTE
 
 KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE = "known product", "new product", "new value"
 

@@ -18,9 +18,9 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from univert.serving.calibration_questions import Questions
-from univert.serving.identity import AttributeCalibration
-from univert.serving.votes import NO_VOTE, confidence, vote
+from univert.identity.held_out_queries import Questions
+from univert.identity.identify import AttributeCalibration
+from univert.identity.vote import NO_VOTE, confidence, vote
 
 _LEAST_KNOWN: Final = 30
 """Fewer answers say too little about their precision to state it."""

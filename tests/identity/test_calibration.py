@@ -17,15 +17,15 @@ from univert.core.records import SourceRow
 from univert.core.tables import table_text
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.identity.calibration import CalibrationConfig
+from univert.identity.calibration_fit import Sample, calibration_error, fit, fit_threshold, measure
+from univert.identity.held_out_queries import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, Query, Questions, ask
+from univert.identity.identify import ATTRIBUTES, Calibration
+from univert.identity.vote import FARTHEST, NO_VOTE
 from univert.models.embedder import Embedder
 from univert.search.lance_store import LanceIndex
-from univert.serving.calibration import CalibrationConfig
-from univert.serving.calibration_fit import Sample, calibration_error, fit, fit_threshold, measure
-from univert.serving.calibration_questions import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, Query, Questions, ask
 from univert.serving.calibration_table import calibration_table
-from univert.serving.identity import ATTRIBUTES, Calibration
 from univert.serving.indexing import index_catalogue
-from univert.serving.votes import FARTHEST, NO_VOTE
 
 assert calibrating
 

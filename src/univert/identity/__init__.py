@@ -1,0 +1,1 @@
+"""What a photo shows, named from its neighbours by a calibrated vote."""
