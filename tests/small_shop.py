@@ -13,8 +13,8 @@ from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder, EmbedderConfig
+from univert.search.indexing import index_catalogue
 from univert.search.lance_store import LanceIndex
-from univert.serving.indexing import index_catalogue
 
 PRODUCTS = 12
 HOSTILE = "<script>alert('x')</script>"

@@ -15,8 +15,8 @@ from univert.cli import app
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
+from univert.search.indexing import index_catalogue
 from univert.search.lance_store import LanceIndex
-from univert.serving.indexing import index_catalogue
 from univert.serving.lookup import search_image
 from univert.training.lineage import deployed_model
 from univert.training.recipe import Recipe

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from univert.cli.search_table import hits_table
 from univert.core.device import choose_device
 from univert.core.files import fingerprint, write_atomic
 from univert.core.tables import table_text
@@ -17,9 +18,8 @@ from univert.main_job import TrainResult, train
 from univert.models.embedder import Embedder
 from univert.report.console import results_table
 from univert.report.search_page import render_grid
+from univert.search.indexing import index_catalogue
 from univert.search.lance_store import LanceIndex
-from univert.serving.console import hits_table
-from univert.serving.indexing import index_catalogue
 from univert.serving.lookup import search_image
 from univert.training.recipe import Baseline, EvaluationConfig, Recipe
 

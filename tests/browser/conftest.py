@@ -15,7 +15,7 @@ from univert.data.catalogue import Catalogue
 from univert.identity.identify import CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.onnx_export import ensure_onnx
-from univert.serving.indexing import index_catalogue
+from univert.search.indexing import index_catalogue
 
 NewVisitor = Callable[..., Visitor]
 

@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from univert.cli import calibrating
+from univert.cli.calibration_table import calibration_table
 from univert.cli.options import app
 from univert.core.errors import BadInputError
 from univert.core.records import SourceRow
@@ -23,9 +24,8 @@ from univert.identity.held_out_queries import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VA
 from univert.identity.identify import ATTRIBUTES, Calibration
 from univert.identity.vote import FARTHEST, NO_VOTE
 from univert.models.embedder import Embedder
+from univert.search.indexing import index_catalogue
 from univert.search.lance_store import LanceIndex
-from univert.serving.calibration_table import calibration_table
-from univert.serving.indexing import index_catalogue
 
 assert calibrating
 

@@ -18,8 +18,8 @@ from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.report.search_page import render_grid
+from univert.search.indexing import index_catalogue
 from univert.search.lance_store import LanceIndex
-from univert.serving.indexing import index_catalogue
 from univert.serving.lookup import search_image
 
 __all__ = ["catalogue", "index", "model"]  # fixtures

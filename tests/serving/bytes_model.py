@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from univert.data.catalogue import Catalogue
-from univert.serving import index_parts
-from univert.serving.indexing import index_catalogue
+from univert.search import index_parts
+from univert.search.indexing import index_catalogue
 
 
 def say(line: str) -> None:

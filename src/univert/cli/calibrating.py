@@ -87,6 +87,7 @@ def calibrate(
     """Calibrate what a service says a photo shows: how sure it is, and from when on it says "unknown"."""
     import dataclasses
 
+    from univert.cli.calibration_table import calibration_table
     from univert.cli.options import print_table
     from univert.data.catalogue import Catalogue
     from univert.identity.calibration import CalibrationConfig
@@ -94,7 +95,6 @@ def calibrate(
     from univert.identity.identify import calibration_places
     from univert.models.runtime.engine import load_engine
     from univert.search.reader import IndexReader
-    from univert.serving.calibration_table import calibration_table
 
     config = CalibrationConfig(
         neighbours=neighbours,

@@ -12,8 +12,8 @@ import typer
 from univert.cli.options import Device, Json, Names, Overwrite, app, load_model
 
 if TYPE_CHECKING:
+    from univert.search.indexing import IndexReport
     from univert.search.statistics import IndexStatistics
-    from univert.serving.indexing import IndexReport
 
 admin_app = typer.Typer(
     help="Look at an index, publish or roll back a version of it, make it compact.", no_args_is_help=True
@@ -50,7 +50,7 @@ def index(
     at the end.
     """
     from univert.data.catalogue import Catalogue
-    from univert.serving.indexing import index_catalogue
+    from univert.search.indexing import index_catalogue
 
     report = index_catalogue(
         load_model(model, device),

@@ -106,8 +106,8 @@ def grow(
     """Add a vertical to a run's model without indexing again; exit 1 if that would lose anything."""
     from univert.data.catalogue import Catalogue
     from univert.report.growth_table import growth_table
+    from univert.search.indexing import add_vertical_to_index
     from univert.search.lance_store import LanceIndex
-    from univert.serving.indexing import add_vertical_to_index
     from univert.training.grow import grow as run_growth
 
     catalogue = Catalogue.open(cat)

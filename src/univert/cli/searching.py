@@ -46,10 +46,10 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the images of an index that are nearest to a photo."""
+    from univert.cli.search_table import hits_table
     from univert.core.files import write_atomic
     from univert.report.search_page import render_grid
     from univert.search.lance_store import LanceIndex
-    from univert.serving.console import hits_table
     from univert.serving.lookup import search_image
 
     opened = LanceIndex.open(index_path)

@@ -11,9 +11,9 @@ import pyarrow as pa
 from univert.core.errors import BadInputError
 from univert.core.progress import Advance
 from univert.core.protocols import Images
+from univert.search.index_parts import content_hash, parts_of
 from univert.search.lance_schema import CONTENT, TEXT_COLUMNS
 from univert.search.writer import IndexWriter
-from univert.serving.index_parts import content_hash, parts_of
 
 _LABELS: Final = tuple(name for name in TEXT_COLUMNS if name != "id")
 
@@ -45,7 +45,7 @@ def find_changes(writer: IndexWriter, catalogue: Images, columns: pa.Table, adva
     Args:
         writer: of the index.
         catalogue: a catalogue or a selection of one.
-        columns: all its columns, see `univert.serving.index_parts.text_columns`.
+        columns: all its columns, see `univert.search.index_parts.text_columns`.
         advance: told of every image that needs no vector.
 
     Raises:

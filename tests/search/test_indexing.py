@@ -21,12 +21,12 @@ from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder, EmbedderConfig
+from univert.search import index_parts
 from univert.search.exact import exact_neighbours
+from univert.search.indexing import IndexReport, add_vertical_to_index, index_catalogue
 from univert.search.lance_store import LanceIndex
 from univert.search.reader import IndexReader
 from univert.search.writer import IndexWriter
-from univert.serving import index_parts
-from univert.serving.indexing import IndexReport, add_vertical_to_index, index_catalogue
 
 
 def test_holds_the_catalogue_and_its_vectors(model: Embedder, catalogue: Catalogue, index: LanceIndex) -> None:
@@ -360,7 +360,7 @@ def test_killed_fifty_times_at_random(catalogue: Catalogue, tmp_path: Path) -> N
 def test_parts_are_as_large_as_ten_seconds_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is stopped on a slow machine loses seconds of work, and a fast one writes large parts."""
     clock = [0.0]
-    monkeypatch.setattr("univert.serving.index_parts.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("univert.search.index_parts.time.monotonic", lambda: clock[0])
     sizes = {}
     for name, seconds_each in {"slow": 1.0, "steady": 0.05, "fast": 1e-5}.items():
         sizes[name] = []

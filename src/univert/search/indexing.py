@@ -15,11 +15,11 @@ import pyarrow as pa
 from univert.core.errors import BadInputError
 from univert.core.progress import Advance, progress_bar
 from univert.core.protocols import ImageEmbedder, Images
+from univert.search.index_changes import Changes, find_changes
+from univert.search.index_parts import Part, parts_of, text_columns
 from univert.search.lance_growth import add_vertical
 from univert.search.place import Place
 from univert.search.writer import IndexWriter, Parts
-from univert.serving.index_changes import Changes, find_changes
-from univert.serving.index_parts import Part, parts_of, text_columns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
