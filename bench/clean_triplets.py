@@ -26,13 +26,13 @@ from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.metrics.compare import Comparison, Metric
-from univert.training.clean_triplets import FinetuneResult, finetune
+from univert.training.finetune import FinetuneResult, finetune
+from univert.training.jobs import Trained
 from univert.training.label_config import SpecialistsConfig
-from univert.training.lesson import Trained
 from univert.training.recipe import Recipe
+from univert.training.run_context import Workshop
 from univert.training.specialists import label_lesson
-from univert.training.triplet_lesson import FinetuneConfig
-from univert.training.workshop import Workshop
+from univert.training.triplet_learning import FinetuneConfig
 
 RESULT = Path(__file__).parent / "results" / "clean-triplets.md"
 ONE_VERTICAL = "food-drink"

@@ -23,12 +23,12 @@ from common import sample_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
-from univert.training.combine import Combination, combination_tables, combine, full_measure, kept
-from univert.training.combine_config import CombineConfig
-from univert.training.greedy import Judge, Measure, Trial
-from univert.training.probe import Probe
+from univert.training.combine.config import CombineConfig
+from univert.training.combine.greedy import Judge, Measure, Trial
+from univert.training.combine.groups import Combination, combination_tables, combine, full_measure, kept
+from univert.training.combine.probe import Probe
 from univert.training.recipe import Recipe
-from univert.training.workshop import Workshop
+from univert.training.run_context import Workshop
 
 RESULT = Path(__file__).parent / "results" / "combine.md"
 

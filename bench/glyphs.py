@@ -34,11 +34,11 @@ from univert.losses.registry import LossName
 from univert.metrics.evaluate import evaluate_vectors
 from univert.models.config import EmbedderConfig
 from univert.models.embedder import Embedder
+from univert.training.jobs import Trained
 from univert.training.label_config import LoopConfig, SpecialistsConfig
-from univert.training.lesson import Trained
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
+from univert.training.run_context import Workshop
 from univert.training.specialists import train_on_labels
-from univert.training.workshop import Workshop
 
 RESULT = Path(__file__).parent / "results" / "glyphs.md"
 IMAGE_PX, SIZE = 64, 64

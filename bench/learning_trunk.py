@@ -23,8 +23,8 @@ from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.models.embedder import Embedder
 from univert.training.recipe import Recipe
+from univert.training.run_context import Workshop
 from univert.training.sources import FrontSource, ImageSource, Source
-from univert.training.workshop import Workshop
 
 RESULT = Path(__file__).parent / "results" / "learning-trunk.md"
 BATCH = 128

@@ -37,8 +37,8 @@ from univert.metrics.ranking import recall_at_k
 from univert.models.config import EmbedderConfig
 from univert.training.label_config import LoopConfig, SpecialistsConfig
 from univert.training.recipe import Recipe
+from univert.training.run_context import Workshop
 from univert.training.specialists import label_lesson
-from univert.training.workshop import Workshop
 
 Rates = tuple[float, float]
 """Learning rates of the head and of the proxies."""

@@ -31,11 +31,11 @@ from univert.metrics.bootstrap import bootstrap_interval
 from univert.metrics.evaluate import evaluate_vectors
 from univert.metrics.per_query import Outcomes, query_outcomes
 from univert.metrics.ranking import QueryOutcome
+from univert.training.evaluation import TestSplit, comparison_rows
 from univert.training.recipe import Recipe
-from univert.training.rows import TestSplit, comparison_rows
+from univert.training.run_context import Workshop
 from univert.training.specialists import train_joint
 from univert.training.stages import train_models
-from univert.training.workshop import Workshop
 
 RESULTS = Path(__file__).parent / "results"
 

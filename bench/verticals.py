@@ -33,18 +33,18 @@ from univert.core.run import Run
 from univert.main_job import train
 from univert.metrics.per_query import query_outcomes
 from univert.metrics.separation import separation
-from univert.training.ensemble import blind_targets
+from univert.training.jobs import Trained
 from univert.training.label_config import SpecialistsConfig
-from univert.training.lesson import Trained
-from univert.training.members import Member
 from univert.training.recipe import Recipe
-from univert.training.router import trusted
+from univert.training.run_context import Workshop
 from univert.training.specialists import train_joint, train_on_labels, train_trial
 from univert.training.stages import Models, train_models
-from univert.training.targets import learning_targets
+from univert.training.targets.config import PolishConfig, TargetsConfig, UnifyConfig
+from univert.training.targets.ensemble import blind_targets
+from univert.training.targets.learning_targets import learning_targets
+from univert.training.targets.members import Member
+from univert.training.targets.vertical_prediction import trusted
 from univert.training.unify import polish, train_unified, usable
-from univert.training.unify_config import PolishConfig, TargetsConfig, UnifyConfig
-from univert.training.workshop import Workshop
 
 HERE = Path(__file__).parent
 SIZES = (64, 128, 256, 512)

@@ -15,10 +15,10 @@ from tests.drawn import drawn_rows
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import EmbedderConfig
-from univert.training.combine_config import CombineConfig
+from univert.training.combine.config import CombineConfig
 from univert.training.label_config import LoopConfig, SpecialistsConfig
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
-from univert.training.unify_config import UnifyConfig
+from univert.training.targets.config import UnifyConfig
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("shared machine", deadline=None)

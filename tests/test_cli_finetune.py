@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.test_cli import univert
-from tests.training.test_clean_triplets import lost_in_discs
+from tests.training.test_finetune import lost_in_discs
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.training.recipe import Recipe
@@ -52,7 +52,7 @@ def test_before_and_after_for_a_person_and_for_a_program(
     assert status == 0
     assert json.loads(shown) == json.loads((out / "finetune.json").read_text())
 
-    monkeypatch.setattr("univert.training.clean_triplets.compare_vectors", lost_in_discs)
+    monkeypatch.setattr("univert.training.finetune.compare_vectors", lost_in_discs)
     command[command.index(out)] = tmp_path / "again"
     status, shown, error = univert(*command, "--on-bad", "skip", **run)
     assert status == 1

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.test_cli import univert
-from tests.training.test_grow import four_verticals, train_old
+from tests.training.grow.test_growing import four_verticals, train_old
 from univert.cli import app
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
@@ -18,7 +18,7 @@ from univert.models.embedder import Embedder
 from univert.search.indexing import index_catalogue
 from univert.search.lance_store import LanceIndex
 from univert.serving.lookup import search_image
-from univert.training.lineage import deployed_model
+from univert.training.grow.lineage import deployed_model
 from univert.training.recipe import Recipe
 
 
@@ -90,7 +90,9 @@ def test_an_index_grows_with_its_run(
 def test_a_refusal_exits_with_1_and_leaves_the_index(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("univert.training.grow.refusal_of", lambda figures, limit: "discs lost 9.9 points of R@1")
+    monkeypatch.setattr(
+        "univert.training.grow.growing.refusal_of", lambda figures, limit: "discs lost 9.9 points of R@1"
+    )
     run, index = tmp_path / "run", tmp_path / "shop.index"
     shutil.copytree(place / "run", run)
     shutil.copytree(place / "shop.index", index)

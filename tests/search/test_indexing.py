@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from tests.serving.bytes_model import BytesModel
-from tests.small_shop import PRODUCTS, picture, source_row
+from tests.small_shop import PRODUCTS, catalogue, index, model, picture, source_row
 from univert.core.errors import BadInputError
 from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
@@ -27,6 +27,8 @@ from univert.search.indexing import IndexReport, add_vertical_to_index, index_ca
 from univert.search.lance_store import LanceIndex
 from univert.search.reader import IndexReader
 from univert.search.writer import IndexWriter
+
+__all__ = ["catalogue", "index", "model"]  # fixtures
 
 
 def test_holds_the_catalogue_and_its_vectors(model: Embedder, catalogue: Catalogue, index: LanceIndex) -> None:

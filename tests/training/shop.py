@@ -9,12 +9,12 @@ import numpy as np
 
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.training.combine_config import CombineConfig
+from univert.training.combine.config import CombineConfig
 from univert.training.label_config import SpecialistsConfig
-from univert.training.members import Member
 from univert.training.recipe import Recipe
+from univert.training.run_context import Workshop
 from univert.training.specialists import train_joint, train_specialist
-from univert.training.workshop import Workshop
+from univert.training.targets.members import Member
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,8 +25,8 @@ from univert.training.loop import Fit, Task, _rate, _set_learning_rates, fit
 from univert.training.objectives import LabelObjective
 from univert.training.optimisers import Optimisers
 from univert.training.recipe import Recipe, Trunk
+from univert.training.run_context import Workshop
 from univert.training.specialists import labelled_products
-from univert.training.workshop import Workshop
 
 
 @pytest.fixture

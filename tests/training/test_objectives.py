@@ -20,8 +20,8 @@ from univert.training.label_config import SpecialistsConfig
 from univert.training.objectives import DynamicObjective, LabelObjective, Objective, label_objective
 from univert.training.pipeline import _curves
 from univert.training.recipe import Recipe
+from univert.training.run_context import Workshop
 from univert.training.specialists import label_lesson, train_joint, train_on_labels
-from univert.training.workshop import Workshop
 
 
 @pytest.fixture

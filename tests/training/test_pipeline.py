@@ -12,13 +12,13 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.main_job import train
 from univert.models.embedder import Embedder
-from univert.training.combine_config import CombineConfig
-from univert.training.members import Member
+from univert.training.combine.config import CombineConfig
 from univert.training.recipe import Baseline, DataConfig, EvaluationConfig, Recipe
+from univert.training.run_context import Workshop
 from univert.training.specialists import train_specialist
-from univert.training.targets import learning_targets
-from univert.training.unify_config import TargetsConfig
-from univert.training.workshop import Workshop
+from univert.training.targets.config import TargetsConfig
+from univert.training.targets.learning_targets import learning_targets
+from univert.training.targets.members import Member
 
 BASELINES = ["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]
 

@@ -23,8 +23,8 @@ from univert.training.loop import Fit, Task, fit
 from univert.training.objectives import LabelObjective
 from univert.training.recipe import Recipe
 from univert.training.remining import ReminingSampler, miner_of
+from univert.training.run_context import Workshop
 from univert.training.specialists import labelled_products
-from univert.training.workshop import Workshop
 
 
 @pytest.fixture

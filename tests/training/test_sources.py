@@ -11,8 +11,8 @@ from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.training.recipe import Recipe
+from univert.training.run_context import Workshop
 from univert.training.sources import CachedSource, FrontSource, ImageSource
-from univert.training.workshop import Workshop
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 
 from tests.drawn import drawn_rows
 from tests.training.shop import Shop, specialists
-from tests.training.test_choice import comparison
+from tests.training.targets.test_choice import comparison
 from univert.core.errors import BadInputError, TrainingError
 from univert.core.records import SourceRow
 from univert.core.run import Run
@@ -20,16 +20,17 @@ from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.losses.target_l2_loss import TargetL2Loss
 from univert.main_job import train
-from univert.training import choice, loop
-from univert.training.combine_config import CombineConfig
-from univert.training.members import Member
+from univert.training import loop
+from univert.training.combine.config import CombineConfig
 from univert.training.objectives import Objective, TargetObjective
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
+from univert.training.run_context import Workshop
 from univert.training.stages import POLISHED
-from univert.training.targets import learning_targets, vertical_weights
+from univert.training.targets import choice
+from univert.training.targets.config import PolishConfig, PolishLabelsConfig, PolishLoopConfig, TargetsConfig
+from univert.training.targets.learning_targets import learning_targets, vertical_weights
+from univert.training.targets.members import Member
 from univert.training.unify import PolishObjective, polish, train_unified, usable
-from univert.training.unify_config import PolishConfig, PolishLabelsConfig, PolishLoopConfig, TargetsConfig
-from univert.training.workshop import Workshop
 
 UNSORTED = "unsorted"
 
@@ -162,7 +163,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
             raise TrainingError("the power went off")
         return real(task, *arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("univert.training.workshop.fit", dies)
+    monkeypatch.setattr("univert.training.run_context.fit", dies)
     with pytest.raises(TrainingError, match="the power went off"):
         train(catalogue, tmp_path / "killed", recipe, report=False)
     finished, begun[:] = begun[:3], [""] * 4

@@ -66,8 +66,8 @@ def finetune(
 ) -> None:
     """Fine-tune a model on verified triplets; exit 1, and keep the old model, if that made it worse."""
     from univert.core.config import read_settings
-    from univert.training.clean_triplets import finetune as run_finetuning
-    from univert.training.triplet_lesson import FinetuneConfig
+    from univert.training.finetune import finetune as run_finetuning
+    from univert.training.triplet_learning import FinetuneConfig
 
     chosen = [f"data.verticals={json.dumps(vertical)}"] if vertical else []
     config = read_settings(FinetuneConfig, None, [*(settings or []), *chosen])
@@ -108,7 +108,7 @@ def grow(
     from univert.report.growth_table import growth_table
     from univert.search.indexing import add_vertical_to_index
     from univert.search.lance_store import LanceIndex
-    from univert.training.grow import grow as run_growth
+    from univert.training.grow.growing import grow as run_growth
 
     catalogue = Catalogue.open(cat)
     indexed_by = None if index_path is None else LanceIndex.open(index_path).model_fingerprint

@@ -54,7 +54,7 @@ def compare(
     from univert.data.catalogue import Catalogue
     from univert.metrics.compare import LARGE_FALL, compare_vectors
     from univert.report.compared_models import embed_subject
-    from univert.training.lineage import deployed_model
+    from univert.training.grow.lineage import deployed_model
 
     catalogue = Catalogue.open(cat).select(split=None if split == "all" else split, vertical=vertical)
     places = [deployed_model(place) if (place / "growth.json").exists() else place for place in (a, b)]

@@ -32,7 +32,7 @@ def model_folder(path: Path | str) -> str:
     """A model's folder or name as given, or of a run that of its deployed model."""
     if not (Path(path) / "groups.json").exists():
         return str(path)
-    from univert.training.lineage import deployed_model
+    from univert.training.grow.lineage import deployed_model
 
     return str(deployed_model(path))
 

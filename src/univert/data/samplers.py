@@ -149,7 +149,7 @@ class StrongNegativeSampler(Sampler):
     Args:
         products: a product code for each image; -1 (unlabelled) takes no part. Products with one image are not
             visited, but they can be negatives and fill.
-        mined: strong negatives by position in `products`, see `univert.training.strong_negatives`.
+        mined: strong negatives by position in `products`, see `univert.training.mining`.
         batch_size: images a batch, P = batch_size / images_per_product; lowered to the number of products there are.
         images_per_product: K, at least 2: an anchor and a positive. A product with fewer gives some of them twice.
         negatives_per_anchor: products that a visited one brings along, at most.

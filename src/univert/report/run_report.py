@@ -8,7 +8,7 @@ import univert
 from univert.core.files import fingerprint
 from univert.report.page import write_report
 from univert.training.pipeline import FinishedRun
-from univert.training.targets import learning_targets
+from univert.training.targets.learning_targets import learning_targets
 
 
 def report_run(finished: FinishedRun) -> None:

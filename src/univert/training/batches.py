@@ -19,7 +19,7 @@ from univert.losses.registry import compares_images
 from univert.models.embedder import Embedder
 from univert.training.label_config import MinerName, SpecialistsConfig
 from univert.training.remining import ReminingSampler, miner_of
-from univert.training.workshop import Workshop
+from univert.training.run_context import Workshop
 
 Products = Int64[np.ndarray, "N"]
 

@@ -14,7 +14,7 @@ from univert.core.errors import BadInputError
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.proxies.bank import ProxyBank
 from univert.proxies.dynamic import DynamicAssignment
-from univert.training.views import ViewArrays
+from univert.training.view_arrays import ViewArrays
 
 Positions = Int64[np.ndarray, "B"]
 MovedRows = tuple[nn.Parameter, Tensor]

@@ -17,13 +17,13 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.info import catalogue_info
 from univert.metrics.evaluate import Evaluation
-from univert.training.lesson import Trained
+from univert.training.evaluation import Row, TestSplit, comparison_rows, comparisons
+from univert.training.jobs import Trained
 from univert.training.proxies import WATCHED
 from univert.training.recipe import Recipe
-from univert.training.rows import Row, TestSplit, comparison_rows, comparisons
+from univert.training.run_context import Workshop
 from univert.training.stages import BEST, Models, train_models
-from univert.training.targets import distortion_of
-from univert.training.workshop import Workshop
+from univert.training.targets.learning_targets import distortion_of
 
 
 @dataclass(frozen=True, kw_only=True)

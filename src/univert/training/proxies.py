@@ -19,7 +19,7 @@ from univert.proxies.assignment import StaticAssignment
 from univert.proxies.bank import ProxyBank
 from univert.proxies.bounds import measure_bounds, monitor_points
 from univert.proxies.dynamic import start_from_points
-from univert.training.workshop import Workshop
+from univert.training.run_context import Workshop
 
 WATCHED = {
     "nca_tightness": "NCA bound minus loss",

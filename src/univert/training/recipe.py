@@ -12,9 +12,9 @@ from univert.core.errors import BadInputError
 from univert.data.transforms import Augmentation
 from univert.metrics.compare import LARGE_FALL
 from univert.models.embedder import EmbedderConfig
-from univert.training.combine_config import CombineConfig
+from univert.training.combine.config import CombineConfig
 from univert.training.label_config import Count, LoopConfig, NotNegative, Positive, SpecialistsConfig
-from univert.training.unify_config import UnifyConfig
+from univert.training.targets.config import UnifyConfig
 
 Trunk = Literal["frozen", "partial", "full"]
 Baseline = Literal["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]

@@ -12,8 +12,8 @@ from univert.core.errors import BadInputError
 from univert.data.mined import StrongNegatives
 from univert.data.samplers import Positions, Sampler
 from univert.models.embedder import Embedder
+from univert.training.mining import Protect, mine_strong_negatives
 from univert.training.sources import Source
-from univert.training.strong_negatives import Protect, mine_strong_negatives
 
 
 class ReminingSampler(Sampler):

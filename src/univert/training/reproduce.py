@@ -22,8 +22,8 @@ from univert.metrics.evaluate import Evaluation, evaluate_query_gallery, evaluat
 from univert.models.base_networks.inception_v2_weights import weights_file
 from univert.training.protocols import MODERN_PUBLISHED, PUBLISHED, ProtocolName, document_recipe, modern_recipe
 from univert.training.recipe import Recipe
+from univert.training.run_context import Workshop
 from univert.training.specialists import train_on_labels
-from univert.training.workshop import Workshop
 
 VALIDATION_SHARE = 0.1
 RECALL_AT = {"cub200": (1, 2, 4, 8), "cars196": (1, 2, 4, 8), "sop": (1, 10, 100, 1000), "inshop": (1, 10, 20, 30)}

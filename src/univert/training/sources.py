@@ -16,7 +16,7 @@ from univert.core.errors import BadInputError
 from univert.data.loading import ImageLoader
 from univert.models.base_networks.base import Cut
 from univert.models.embedder import Embedder
-from univert.training.views import Compute, ViewArrays
+from univert.training.view_arrays import Compute, ViewArrays
 
 Positions = Int64[np.ndarray, "B"]
 FEATURE_BATCH = 32

@@ -16,11 +16,11 @@ from univert.losses.mined_loss import MinedLoss
 from univert.losses.registry import LossName, compares_images, make_loss
 from univert.models.embedder import Embedder
 from univert.training.batches import label_sampler, make_miner
+from univert.training.jobs import Lesson, Trained
 from univert.training.label_config import LoopConfig, SpecialistsConfig, with_positives
-from univert.training.lesson import Lesson, Trained
 from univert.training.objectives import label_objective
 from univert.training.proxies import bounds_monitor, start_proxies
-from univert.training.workshop import Workshop
+from univert.training.run_context import Workshop
 
 
 def train_specialist(

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 from univert.core.files import write_atomic
 from univert.losses.registry import LossName
-from univert.training.choice import Candidate, Choice, choose, publish
-from univert.training.combine import Combination, combine
-from univert.training.ensemble import Ensemble, choose_members, only_specialists
-from univert.training.lesson import Trained
-from univert.training.member_name import MemberName
-from univert.training.members import Member
+from univert.training.combine.groups import Combination, combine
+from univert.training.jobs import Trained
 from univert.training.recipe import Recipe
+from univert.training.run_context import Workshop
 from univert.training.specialists import presentations, train_group, train_joint, train_specialist
+from univert.training.targets.choice import Candidate, Choice, choose, publish
+from univert.training.targets.ensemble import Ensemble, choose_members, only_specialists
+from univert.training.targets.member_name import MemberName
+from univert.training.targets.members import Member
 from univert.training.unify import planned_presentations, polish, train_unified
-from univert.training.workshop import Workshop
 
 BEST = "unified"
 DOCUMENT = "candidates/specialists"

@@ -13,16 +13,16 @@ from univert.core.config import config_to_mapping
 from univert.data.samplers import UniformSampler
 from univert.losses.target_l2_loss import TargetL2Loss
 from univert.models.embedder import Embedder
-from univert.training.joined_head import joined_embedder
-from univert.training.lesson import Lesson, Trained
-from univert.training.members import Member
+from univert.training.jobs import Lesson, Trained
 from univert.training.objectives import EmbedAll, MovedRows, Objective, TargetObjective
+from univert.training.run_context import ROWS_AT_ONCE, Workshop
 from univert.training.specialists import label_lesson
-from univert.training.target_map import fit_target_map
-from univert.training.targets import learning_targets, vertical_weights
-from univert.training.unify_config import UnifyConfig
-from univert.training.views import Positions
-from univert.training.workshop import ROWS_AT_ONCE, Workshop
+from univert.training.targets.config import UnifyConfig
+from univert.training.targets.joined_head import joined_embedder
+from univert.training.targets.learning_targets import learning_targets, vertical_weights
+from univert.training.targets.map import fit_target_map
+from univert.training.targets.members import Member
+from univert.training.view_arrays import Positions
 
 
 def train_unified(workshop: Workshop, members: Sequence[Member], *, name: str, config: UnifyConfig) -> Trained:

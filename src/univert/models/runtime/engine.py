@@ -75,7 +75,7 @@ def load_engine(
 ) -> Engine:
     """Make a saved model ready for queries, and run it once, so that the first query is not the slowest.
 
-    The ONNX file is exported on first use and kept beside the model, see `univert.models.runtime.onnx_export.ensure_onnx`.
+    The ONNX file is exported on first use and kept beside the model, see `ensure_onnx`.
     Where it is there already, PyTorch is not even imported.
 
     Args:

@@ -1,0 +1,1 @@
+"""Which verticals are trained together."""

@@ -1,0 +1,125 @@
+"""Queries by cross-fitting: every labelled training product is held out once, and its images are queries then.
+
+A vertical has some tens of validation queries, too few to see a fall of a few points; and a training keeps the weights
+that do best on them, which flatters small models on just these queries. Held-out training products are several times
+as many, and nothing was chosen on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from univert.metrics.per_query import average_precision, outcome_within, pooled
+from univert.metrics.ranking import QueryOutcome
+from univert.training.run_context import Workshop
+
+Positions = Int64[np.ndarray, "B"]
+Embed = Callable[[Positions], Float[np.ndarray, "B D"]]
+_PURPOSE = 7  # tells these draws from others of the same seed
+
+
+class Folds:
+    """Which products are held out from which of several trainings.
+
+    In a vertical with too few products to hold any out, all learn in every training, and the validation images are
+    the queries. Without folds it is so in every vertical, with a single training.
+
+    Args:
+        workshop: the run.
+        folds: how many trainings share the products among them, 2 or more; 0: none.
+        most_images: labelled training images of a vertical that take part; null for all. Whole products are left out.
+    """
+
+    def __init__(self, workshop: Workshop, folds: int, *, most_images: int | None = None) -> None:
+        self._workshop = workshop
+        self.trainings = max(1, folds)
+        count = len(workshop.catalogue)
+        self._fold: Int64[np.ndarray, "N"] = np.full(count, -1, np.int64)
+        self._takes_part: Bool[np.ndarray, "N"] = np.ones(count, bool)
+        for number in range(len(workshop.vertical_names)):
+            here = np.flatnonzero(self._labelled & workshop.is_train & (workshop.verticals == number))
+            names, product, images = np.unique(workshop.products[here], return_inverse=True, return_counts=True)
+            rng = np.random.default_rng((workshop.recipe.seed, _PURPOSE, number))
+            order = rng.permutation(len(names))
+            if most_images is not None:
+                chosen = order[np.cumsum(images[order]) <= max(most_images, images[order[:4]].sum())]
+                self._takes_part[here] = np.isin(product, chosen)
+                order = chosen
+            # products with a pair first, so that each fold gets its share of them
+            order = order[np.argsort(images[order] < 2, kind="stable")]
+            pairs = int((images[order] > 1).sum())
+            if folds and pairs >= folds and pairs - -(-pairs // folds) >= 2:
+                fold = np.full(len(names), -1)
+                fold[order] = np.arange(len(order)) % folds
+                self._fold[here] = fold[product]
+
+    @cached_property
+    def _labelled(self) -> Bool[np.ndarray, "N"]:
+        return np.asarray(self._workshop.products >= 0)
+
+    def among(self, verticals: Iterable[str], training: int) -> Bool[np.ndarray, "N"]:
+        """The images of some verticals that one of the trainings may look at, those for early stopping included."""
+        numbers = [self._workshop.vertical_names.index(name) for name in verticals]
+        here = np.isin(self._workshop.verticals, numbers)
+        return np.asarray(here & self._takes_part & (self._fold != training))
+
+    def queries(self, vertical: str, training: int) -> Positions:
+        """The images of a vertical that are queries and gallery for the model of one of the trainings."""
+        here = self._workshop.of_vertical(vertical) & self._labelled & self._takes_part
+        if (self._fold[here] >= 0).any():
+            return np.flatnonzero(here & (self._fold == training))
+        return np.flatnonzero(here & (self._workshop.splits == "val"))
+
+    def measure(self, verticals: Iterable[str], models: Iterable[tuple[int, Embed]]) -> dict[str, QueryOutcome]:
+        """What happens to the queries of each vertical, searched within it; see `greedy.Measured`.
+
+        Args:
+            verticals: to measure.
+            models: the number of a training and the model it gave; several of one training (seeds) may follow each
+                other. A query counts once for each model it is shown to, all under its one product.
+        """
+        found: dict[str, list[QueryOutcome]] = {name: [] for name in verticals}
+        for turn, (training, embed) in enumerate(models):
+            for name, outcomes in found.items():
+                positions = self.queries(name, training)
+                if len(positions):
+                    codes = self._workshop.products[positions]
+                    rows = positions + turn * len(self._fold)
+                    outcome = outcome_within(embed(positions), codes, rows)
+                    outcomes += [] if outcome is None else [outcome]
+        return {
+            name: pooled({str(i): outcome for i, outcome in enumerate(outcomes)})
+            for name, outcomes in found.items()
+            if outcomes
+        }
+
+
+def outcomes_to_dict(measured: dict[str, QueryOutcome]) -> dict[str, Any]:
+    """As plain values for JSON; `outcomes_from_dict` reads it back."""
+    return {
+        name: {
+            "rows": outcome.rows.tolist(),
+            "products": outcome.products.tolist(),
+            "ranks": outcome.rank_of_first_hit.tolist(),
+            "precisions": average_precision(outcome).tolist(),
+        }
+        for name, outcome in measured.items()
+    }
+
+
+def outcomes_from_dict(values: dict[str, Any]) -> dict[str, QueryOutcome]:
+    """What `outcomes_to_dict` gave, back again."""
+    return {
+        name: QueryOutcome(
+            rows=np.asarray(columns["rows"], np.int64),
+            products=np.asarray(columns["products"], np.int64),
+            rank_of_first_hit=np.asarray(columns["ranks"], np.int64),
+            average_precision_at_r=np.asarray(columns["precisions"], np.float64),
+        )
+        for name, columns in values.items()
+    }

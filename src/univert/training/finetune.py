@@ -1,0 +1,267 @@
+"""Fine-tune a trained model on clean triplets, and keep the result only if it is not worse (Unified FIG. 6)."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import univert
+from univert.core.config import config_to_mapping, config_to_toml
+from univert.core.errors import BadInputError
+from univert.core.files import fingerprint, write_atomic
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.data.samplers import Positions
+from univert.data.triplets import CleanTriplets, TripletReport, read_clean_triplets
+from univert.metrics.compare import Comparison, compare_vectors
+from univert.metrics.inputs import has_queries
+from univert.models.card import ModelCard
+from univert.models.embedder import Embedder
+from univert.training.jobs import Lesson, Trained
+from univert.training.recipe import Recipe
+from univert.training.run_context import Workshop
+from univert.training.triplet_learning import CleanTripletObjective, EmbedViews, FinetuneConfig, TripletSampler
+
+REJECTED_CSV = "rejected.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneResult:
+    """What fine-tuning came to.
+
+    Attributes:
+        path: the folder of the work; the model is in `model/`.
+        results: the content of `finetune.json`.
+        report: what the file of triplets held.
+    """
+
+    path: Path
+    results: dict[str, Any]
+    report: TripletReport
+
+    @property
+    def model_path(self) -> Path:
+        """The fine-tuned model's folder, or, where it was worse, that of the old one."""
+        return self.path / "model"
+
+    @property
+    def kept(self) -> bool:
+        """Whether the fine-tuned model was kept."""
+        return bool(self.results["kept"])
+
+    @property
+    def comparison(self) -> Comparison:
+        """Before and after on the validation images; a positive difference speaks for fine-tuning."""
+        return Comparison.from_dict(self.results["val"])
+
+
+def finetune(
+    model: Path | str,
+    catalogue: Catalogue | Path | str,
+    triplets: Path | str,
+    out: Path | str,
+    config: FinetuneConfig | None = None,
+    *,
+    on_bad: str = "reject",
+    device: str = "auto",
+) -> FinetuneResult:
+    """Fine-tune a specialist or the unified model on verified triplets.
+
+    It starts from the model's own weights. The result is kept if on the validation images neither any vertical nor the
+    merged gallery is worse than before (Recall@1 and MAP@R; see `univert.metrics.compare`); otherwise
+    `OUT/model` is the old model. Started again on the same folder it goes on where it was.
+
+    Args:
+        model: a saved model's folder, or its id on a hub.
+        catalogue: the images, or where they are.
+        triplets: the file; see `univert.data.triplets.read_clean_triplets`.
+        out: a folder for `model/`, `finetune.json`, and the work.
+        config: the choices; the defaults are good.
+        on_bad: `reject` refuses a file with triplets that cannot be used, `skip` leaves those out and lists them in
+            `OUT/rejected.csv`.
+        device: a torch device, or `auto`.
+
+    Raises:
+        BadInputError: the model, the catalogue, the file or the choices cannot be used, or there is nothing to validate
+            on.
+        TrainingError: the training failed; what was done is kept.
+    """
+    catalogue = catalogue if isinstance(catalogue, Catalogue) else Catalogue.open(catalogue)
+    config = config or FinetuneConfig()
+    old = Embedder.from_pretrained(model)
+    run = Run(Path(out))
+    with run.locked():
+        workshop = _workshop(run, catalogue, old, config, device)
+        rejected_csv = run.path / REJECTED_CSV if on_bad == "skip" else None
+        chosen = set(workshop.catalogue.column("id"))
+        clean = read_clean_triplets(
+            triplets,
+            workshop.catalogue,
+            on_bad=on_bad,
+            rejected_csv=rejected_csv,
+            not_chosen=set(catalogue.column("id")) - chosen,
+        )
+        _share_features(Path(model), workshop)
+        results = _finetune(workshop, old.to(workshop.device), clean, config, str(model))
+        write_atomic(run.path / "finetune.json", json.dumps(results, indent=1))
+    return FinetuneResult(path=run.path, results=results, report=clean.report)
+
+
+def _workshop(run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneConfig, device: str) -> Workshop:
+    """A workshop whose base network is the model's own: its cached features are those of that trunk."""
+    recipe = Recipe(
+        seed=config.seed,
+        trunk=config.trunk,
+        partial_blocks=config.partial_blocks,
+        maps_gb=config.maps_gb,
+        data=config.data,
+        model=model.config,
+    )
+    workshop = Workshop(run, catalogue, recipe, device=device)
+    if workshop.scorer(model) is None:
+        raise BadInputError(
+            f"{catalogue.path} has no product with two images in its val split"
+            f"{' in the chosen verticals' if config.data.verticals else ''}, so nothing can tell whether "
+            "fine-tuning did any harm; give some products the split val"
+        )
+    workshop.base = base_of(model).to(workshop.device)
+    return workshop
+
+
+def base_of(model: Embedder) -> Embedder:
+    """The model without its head: its embedding is the pooled features of its own trunk."""
+    config = replace(model.config, size=None, batch_norm=False, dropout=0.0)
+    base = copy.deepcopy(model)
+    base.config, base.head, base.size = config, torch.nn.Identity(), model.feature_size
+    return base.eval()
+
+
+def _share_features(model: Path, workshop: Workshop) -> None:
+    """Take the cached features of the run that the model lies in, if they are of its trunk.
+
+    A folder's name says all that its features depend on, so what does not fit is never read. Links cost nothing, and
+    outlive the run; where the disk has none, the features are computed anew.
+    """
+    for folder in list(model.absolute().parents)[:2]:
+        for features in folder.glob(f"cache/features-{workshop.base.fingerprint}-*/view-*.npy"):
+            place = workshop.run.path / "cache" / features.parent.name / features.name
+            if not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(OSError):
+                    place.hardlink_to(features)
+
+
+def _finetune(
+    workshop: Workshop, old: Embedder, clean: CleanTriplets, config: FinetuneConfig, name: str
+) -> dict[str, Any]:
+    """Train, compare and publish; the content of `finetune.json`."""
+    choices = config_to_mapping(config)
+    learned = {name: value for name, value in choices.items() if name not in ("tolerance", "limit", "resamples")}
+    inputs = {"model": old.fingerprint, "triplets": clean.fingerprint, **learned}
+    tuned = workshop.train_stage("tuned", inputs, lambda: _lesson(workshop, old, clean, config))
+    key = fingerprint(univert.__version__, tuned.key, choices)
+    results = workshop.run.finished("finetune", key)
+    if results is None or not (workshop.run.path / "model" / "model.safetensors").exists():
+        comparisons = {split: _compare(workshop, old, tuned, config, split) for split in ("val", "test")}
+        measured = comparisons["val"]
+        assert measured is not None  # refused before training
+        lost = [f"{place}, {one.metric}" for place, one in measured.losses(config.limit)]
+        figures = _order(workshop, old, tuned, clean)
+        results = {
+            "format": 1,
+            "kept": not lost,
+            "lost": lost,
+            **{split: found and found.to_dict() for split, found in comparisons.items()},
+            "triplets_in_order": figures,
+            "steps": tuned.record["steps"],
+            "best_step": tuned.record["best_step"],
+            "image_presentations": tuned.record["image_presentations"],
+            "seconds": tuned.record["seconds"],
+            "fingerprints": {"old": old.fingerprint, "tuned": tuned.embedder.fingerprint},
+        }
+        workshop.run.forget("finetune")  # until the new record is there, none vouches for the model
+        _publish(workshop, old if lost else tuned.embedder, config, measured, kept=not lost)
+        workshop.run.finish("finetune", key, results)
+    return {**results, "model": name, "triplets": clean.report.to_dict(), "config": choices}
+
+
+def _lesson(workshop: Workshop, old: Embedder, clean: CleanTriplets, config: FinetuneConfig) -> Lesson:
+    sampler = TripletSampler(
+        clean,
+        np.flatnonzero(workshop.is_train),
+        batch_size=config.loop.batch_size,
+        share=config.others,
+        seed=config.seed,
+    )
+    objective = CleanTripletObjective(
+        sampler.triplets_per_batch, margin=config.margin, keep=config.keep, old=_embed_views(workshop, old)
+    )
+    return Lesson(
+        embedder=copy.deepcopy(old), objective=objective, sampler=sampler, loop=config.loop, starts_trained=True
+    )
+
+
+def _embed_views(workshop: Workshop, old: Embedder) -> EmbedViews:
+    """The old model as a function; it learns nothing, so its embeddings are plain numbers."""
+    old.eval()
+
+    def embed(positions: Positions, views: Positions) -> Float[Tensor, "B D"]:
+        with torch.no_grad():
+            return workshop.source.embed(old, positions, views).float()
+
+    return embed
+
+
+def _compare(
+    workshop: Workshop, old: Embedder, tuned: Trained, config: FinetuneConfig, split: str
+) -> Comparison | None:
+    """Before and after on the images of a split; null where it has no queries."""
+    positions = np.flatnonzero(workshop.splits == split)
+    products = workshop.products[positions]
+    if not has_queries(products):
+        return None
+    before, after = (workshop.source.embed_all(model, positions) for model in (old, tuned.embedder))
+    return compare_vectors(
+        *(before, after, products, workshop.names_of(positions)),
+        tolerance=config.tolerance,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+
+
+def _order(workshop: Workshop, old: Embedder, tuned: Trained, clean: CleanTriplets) -> dict[str, float]:
+    """The share of the triplets with D(a,p) < D(a,n), before and after; the images are those learned from."""
+    images, places = np.unique([clean.anchors, clean.positives, clean.negatives], return_inverse=True)
+    anchor, positive, negative = places.reshape(3, -1)
+    shares = {}
+    for name, model in (("before", old), ("after", tuned.embedder)):
+        vectors = workshop.source.embed_all(model, images)
+        nearer = vectors[positive] - vectors[negative]  # of unit vectors the nearer has the larger product
+        shares[name] = float((np.einsum("td,td->t", vectors[anchor], nearer) > 0).mean())
+    return shares
+
+
+def _publish(workshop: Workshop, model: Embedder, config: FinetuneConfig, measured: Comparison, *, kept: bool) -> None:
+    """Write `model/`, with a card that tells which of the two models it is."""
+    figures: dict[str, float | int | str] = {}
+    for metric, difference in measured.merged.items():
+        figures[f"merged gallery, {metric}, val"] = difference.second if kept else difference.first
+        if kept:
+            figures[f"merged gallery, {metric}, val, before fine-tuning"] = difference.first
+    card = ModelCard(
+        name="univert, fine-tuned on clean triplets" if kept else "univert, as it was before fine-tuning",
+        recipe_toml=config_to_toml(config) if kept else "",
+        catalogue_fingerprint=workshop.catalogue.fingerprint,
+        verticals=workshop.vertical_names,
+        figures=figures,
+    )
+    model.save_pretrained(workshop.run.path / "model", card, overwrite=True)

@@ -1,0 +1,276 @@
+"""Grow: a deployed model learns one more vertical, and the vectors already in the index stay valid.
+
+The new model's targets for the old verticals are the embeddings that the index holds, so its queries find in the old
+vectors what the old model's did, and nothing has to be indexed again. For the new vertical they come from a specialist
+of it, its space first rotated towards the deployed model's. Whether the old verticals lost is measured on the
+validation images by paired comparison; a growth with a loss is not published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from univert.core.config import config_to_mapping, read_settings
+from univert.core.errors import BadInputError
+from univert.core.files import folder_name, write_atomic
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.metrics.compatibility import GrowthFigures, growth_figures
+from univert.metrics.inputs import has_queries
+from univert.models.embedder import Embedder
+from univert.training.grow.checks import check_base, check_images, check_verticals
+from univert.training.grow.learning import GrowthWorkshop, growth_lesson
+from univert.training.grow.lineage import Growth, Lineage, deployed_model
+from univert.training.grow.targets import GrowthTargets, growth_targets
+from univert.training.grow.verdict import card_figures, refusal_of
+from univert.training.jobs import Trained
+from univert.training.label_config import SpecialistsConfig
+from univert.training.recipe import Recipe
+from univert.training.specialists import presentations, train_on_labels, train_specialist
+from univert.training.view_arrays import ViewArrays
+
+__all__ = ["GrowResult", "deployed_model", "grow"]
+
+SPLITS = ("val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowResult:
+    """What came of a growth.
+
+    Attributes:
+        path: the growth's folder.
+        vertical: what was to be added.
+        published: whether its model is deployed now.
+        reason: why, or why not, in one line.
+        figures: by split (`val` decides, `test` is reported); a split without queries is absent.
+        model_fingerprint: of the grown model.
+        index_model_path: the model whose vectors of the vertical belong in the index.
+        compatible_models: fingerprints of the models whose queries the index should answer, the oldest first.
+    """
+
+    path: Path
+    vertical: str
+    published: bool
+    reason: str
+    figures: dict[str, GrowthFigures]
+    model_fingerprint: str
+    index_model_path: Path
+    compatible_models: tuple[str, ...]
+
+    @property
+    def model_path(self) -> Path:
+        """The grown model's folder."""
+        return self.path / "unified"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        figures = {split: each.to_dict() for split, each in self.figures.items()}
+        paths = {"path": str(self.path), "index_model_path": str(self.index_model_path)}
+        return {**asdict(self), **paths, "figures": figures}
+
+
+def grow(
+    run_path: Path | str,
+    catalogue: Catalogue | Path | str,
+    vertical: str,
+    *,
+    indexed_by: str | None = None,
+    settings: Sequence[str] = (),
+    force: bool = False,
+    device: str = "auto",
+) -> GrowResult:
+    """Add a vertical to a run's deployed model, and publish the result unless something was lost.
+
+    Started again it goes on where it was; a growth that was published is only looked up.
+
+    Args:
+        run_path: a finished run.
+        catalogue: images of the new vertical, labelled, and of all verticals that the run has, labelled or not.
+        vertical: the new one.
+        indexed_by: fingerprint of the model that made the index, where that is not the run's original model.
+        settings: changes of the run's recipe, `key=value`; those of `grow` and `specialists` make sense.
+        force: publish in spite of a loss.
+        device: a torch device, or `auto`.
+
+    Raises:
+        BadInputError: no finished run, a vertical that it was trained on, or images that are missing.
+        TrainingError: a training failed; what was done is kept.
+    """
+    catalogue = catalogue if isinstance(catalogue, Catalogue) else Catalogue.open(catalogue)
+    run_path = Path(run_path)
+    Lineage.read(run_path)  # refuses what is no run, before a lock would make it a folder
+    with Run(run_path).locked():
+        lineage = Lineage.read(run_path)
+        lineage.models_since(indexed_by)
+        published = lineage.growth_of(vertical)
+        if published is not None:
+            later = published.number > lineage.number_of(indexed_by)
+            if later and published.model_fingerprint not in lineage.models_since(indexed_by):
+                raise BadInputError(
+                    f"{vertical} came in with a model that was held to the vectors of another index, not of this one "
+                    f"by {indexed_by}; make the index anew with the deployed model"
+                )
+            return _result(lineage, run_path / published.folder, indexed_by, "it was published before")
+        recipe = read_settings(Recipe, run_path / "recipe.toml", settings)
+        growing = _Growing(lineage, catalogue, vertical, recipe, indexed_by=indexed_by, device=device)
+        figures = growing.measured()
+        refusal = refusal_of(figures.get("val"), limit=recipe.grow.limit)
+        if refusal is not None and not force:
+            return _result(lineage, growing.path, indexed_by, refusal)
+        growth = growing.growth(forced=refusal is not None)
+        reason = (
+            "no loss on the validation images beyond chance and tolerance" if refusal is None else f"forced: {refusal}"
+        )
+        return _result(lineage.publish(growth), growing.path, indexed_by, reason)
+
+
+class _Growing:
+    """One growth at work in its own folder; every stage is done once."""
+
+    def __init__(
+        self,
+        lineage: Lineage,
+        catalogue: Catalogue,
+        vertical: str,
+        recipe: Recipe,
+        *,
+        indexed_by: str | None,
+        device: str,
+    ) -> None:
+        check_verticals(lineage, catalogue, vertical)
+        self._lineage, self._vertical = lineage, vertical
+        self._folder = f"grown/{len(lineage.growths) + 1}-{folder_name(vertical)}"
+        self.path = lineage.run_path / self._folder
+        self._vectors_of = lineage.vectors_of(indexed_by)
+        names = tuple(sorted((*lineage.verticals, vertical)))
+        recipe = replace(recipe, data=replace(recipe.data, verticals=names, unsorted=None))
+        self._workshop = GrowthWorkshop(Run(self.path), catalogue, recipe, device=device)
+        self._config = recipe.grow
+        check_images(self._workshop, lineage, vertical)
+        self._models = {
+            name: Embedder.from_pretrained(folder).to(self._workshop.device)
+            for name, folder in lineage.models.items()
+            if name in {lineage.deployed, *self._vectors_of.values()}
+        }
+        self._deployed = self._models[lineage.deployed]
+        check_base(self._deployed, self._workshop)
+
+    def growth(self, *, forced: bool) -> Growth:
+        """The entry of this growth in the lineage."""
+        return Growth(
+            number=len(self._lineage.growths) + 1,
+            vertical=self._vertical,
+            folder=self._folder,
+            model_fingerprint=Embedder.from_pretrained(self.path / "unified").fingerprint,
+            grown_from=self._lineage.deployed,
+            vectors_of=self._vectors_of,
+            forced=forced,
+        )
+
+    def measured(self) -> dict[str, GrowthFigures]:
+        """Train what is missing and measure it, by split."""
+        workshop, config = self._workshop, self._config
+        trained = {"specialist": train_specialist(workshop, self._vertical)}
+        if config.targets == "ensemble":
+            trained["joint"] = self._joint()
+        targets = growth_targets(
+            workshop,
+            self._vertical,
+            deployed=self._deployed,
+            indexed_by={name: self._models[model] for name, model in self._vectors_of.items()},
+            specialist=trained["specialist"].embedder,
+            joint=trained["joint"].embedder if "joint" in trained else None,
+            config=config,
+        )
+        everything = np.arange(len(workshop.catalogue))
+        is_new = workshop.of_vertical(self._vertical)
+        workshop.stored = np.where(is_new[:, None], 0, targets.arrays.clean(everything))
+        grown = self._grown(list(trained.values()), targets)
+        record = workshop.remembered(
+            "evaluation",
+            [grown.key, config.tolerance, config.resamples, "by metric"],
+            lambda: self._measure(trained["specialist"], grown, targets.arrays),
+        )
+        workshop.describe(grown, card_figures(record))
+        content = {
+            "format": 2,
+            **asdict(self.growth(forced=False)),
+            "catalogue_fingerprint": workshop.catalogue.fingerprint,
+            "image_presentations": presentations([*trained.values(), grown]),
+            "targets": {"members": targets.members, "val_map_at_r": targets.scores},
+            "figures": record,
+        }
+        write_atomic(self.path / "grow.json", json.dumps(content, indent=1))
+        return {split: GrowthFigures.from_dict(figures) for split, figures in record.items()}
+
+    def _joint(self) -> Trained:
+        """A joint model of all labelled images: it knows what sets the new vertical apart from the old ones."""
+        loop = self._workshop.recipe.specialists.loop
+        config = SpecialistsConfig(loss="proxy-nca", loop=loop)
+        return train_on_labels(self._workshop, config, name="members/joint")
+
+    def _grown(self, specialists: Sequence[Trained], targets: GrowthTargets) -> Trained:
+        config = config_to_mapping(
+            replace(self._config, tolerance=0.0, resamples=1, limit=0.0)
+        )  # what training depends on
+        inputs = {
+            "deployed": self._lineage.deployed,
+            "vectors_of": self._vectors_of,
+            "specialists": [specialist.key for specialist in specialists],
+            **config,
+        }
+        return self._workshop.train_stage(
+            "unified",
+            inputs,
+            lambda: growth_lesson(
+                self._workshop, self._vertical, deployed=self._deployed, targets=targets.arrays, config=self._config
+            ),
+        )
+
+    def _measure(self, specialist: Trained, grown: Trained, targets: ViewArrays) -> dict[str, Any]:
+        workshop, found = self._workshop, dict[str, Any]()
+        columns = {name: workshop.catalogue.column(name) for name in ("product", "vertical")}
+        for split in SPLITS:
+            here = np.flatnonzero(workshop.splits == split)
+            if not has_queries(workshop.products[here]):
+                continue
+            is_new = workshop.of_vertical(self._vertical)[here]
+            stored = targets.clean(here)
+            stored[is_new] = workshop.source.embed_all(self._deployed, here[is_new])
+            found[split] = growth_figures(
+                split,
+                self._vertical,
+                stored=stored,
+                new=workshop.source.embed_all(grown.embedder, here),
+                specialist=workshop.source.embed_all(specialist.embedder, here[is_new]),
+                products=list(columns["product"][here]),
+                verticals=list(columns["vertical"][here]),
+                tolerance=self._config.tolerance,
+                resamples=self._config.resamples,
+                seed=workshop.recipe.seed,
+            ).to_dict()
+        return found
+
+
+def _result(lineage: Lineage, folder: Path, indexed_by: str | None, reason: str) -> GrowResult:
+    record = json.loads((folder / "grow.json").read_text())
+    vertical = record["vertical"]
+    published = lineage.growth_of(vertical) is not None
+    model = lineage.vectors_of(indexed_by)[vertical] if published else record["model_fingerprint"]
+    return GrowResult(
+        path=folder,
+        vertical=vertical,
+        published=published,
+        reason=reason,
+        figures={split: GrowthFigures.from_dict(each) for split, each in record["figures"].items()},
+        model_fingerprint=record["model_fingerprint"],
+        index_model_path=lineage.models.get(model, folder / "unified"),
+        compatible_models=tuple(lineage.models_since(indexed_by)),
+    )

@@ -1,0 +1,132 @@
+"""What a deployed model learns when it grows: to embed a new vertical, and every old image as it was stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool
+
+from univert.data.samplers import Sampler, UniformSampler, step_rng
+from univert.metrics.ranking import rank_queries
+from univert.models.embedder import Embedder
+from univert.training.grow.objective import GrowthObjective
+from univert.training.jobs import Lesson
+from univert.training.recipe import GrowConfig
+from univert.training.run_context import Workshop
+from univert.training.view_arrays import Positions, Rows, ViewArrays
+
+_NEIGHBOURS_SEED = 3
+
+
+class GrowthWorkshop(Workshop):
+    """A workshop that judges a model over all verticals by what it is for: queries to the stored vectors.
+
+    Attributes:
+        stored: (N, D) vectors in the index, zero for the new vertical; set before a model is grown.
+    """
+
+    stored: Rows | None = None
+
+    def scorer(self, embedder: Embedder, among: Bool[np.ndarray, "N"] | None = None) -> Callable[[], float] | None:
+        """MAP@R over the labelled validation images in the gallery of the grown index; null without queries.
+
+        A model of some images alone (the new specialist) is scored as in any other run.
+        """
+        if among is not None or self.stored is None:
+            return super().scorer(embedder, among)
+        chosen = self.validation_queries
+        if chosen is None:
+            return None
+        labels, stored = self.products[chosen], self.stored[chosen]
+        is_old = stored.any(axis=1, keepdims=True)
+
+        def score() -> float:
+            queries = self.source.embed_all(embedder, chosen)
+            gallery = np.where(is_old, stored, queries)
+            outcome = rank_queries(queries, labels, gallery_vectors=gallery, leave_one_out=True)
+            assert outcome.average_precision_at_r is not None
+            return float(outcome.average_precision_at_r.mean())
+
+        return score
+
+
+class GrowthSampler(Sampler):
+    """So many images of the new vertical in each batch, and of the old ones; each kind once in its own epoch.
+
+    Args:
+        new: positions of the new vertical's images.
+        old: positions of all others.
+        new_share: of a batch, above 0 and below 1.
+        batch_size: at least 2.
+        seed: of the order.
+    """
+
+    def __init__(self, new: Positions, old: Positions, *, new_share: float, batch_size: int, seed: int) -> None:
+        count = min(max(1, round(new_share * batch_size)), batch_size - 1)
+        self._parts = [
+            UniformSampler(new, batch_size=count, seed=seed),
+            UniformSampler(old, batch_size=batch_size - count, seed=seed),
+        ]
+        self.batch_size = sum(part.batch_size for part in self._parts)
+        self.steps_per_epoch = max(1, (len(new) + len(old)) // self.batch_size)
+
+    def batch(self, step: int) -> Positions:
+        """Positions of step `step`, the new vertical's first."""
+        return np.concatenate([part.batch(step) for part in self._parts])
+
+
+def growth_lesson(
+    workshop: Workshop, vertical: str, *, deployed: Embedder, targets: ViewArrays, config: GrowConfig
+) -> Lesson:
+    """The lesson of the grown model.
+
+    Args:
+        workshop: of the growth.
+        vertical: the new one.
+        deployed: the model that grows.
+        targets: see `growth_targets`.
+        config: the choices.
+    """
+    usable = workshop.is_train if config.unlabelled else workshop.is_train & (workshop.products >= 0)
+    positions = np.flatnonzero(usable)
+    seed = workshop.recipe.seed
+    embedder = _new_model(workshop, deployed)
+    if config.warm_start:
+        embedder.load_state_dict(deployed.state_dict())
+    old = positions[~workshop.of_vertical(vertical)[positions]]
+    if len(old) > config.neighbours_images:
+        old = np.sort(step_rng(seed, _NEIGHBOURS_SEED).choice(old, config.neighbours_images, replace=False))
+    return Lesson(
+        embedder=embedder,
+        objective=GrowthObjective(
+            targets,
+            targets.clean(old),
+            neighbours_weight=config.neighbours_weight,
+            temperature=config.neighbours_temperature,
+        ),
+        sampler=_sampler(workshop, vertical, positions, config),
+        loop=config.loop,
+    )
+
+
+def _sampler(workshop: Workshop, vertical: str, positions: Positions, config: GrowConfig) -> Sampler:
+    seed, batch_size = workshop.recipe.seed, config.loop.batch_size
+    if not config.new_share:
+        return UniformSampler(positions, batch_size=batch_size, seed=seed)
+    is_new = workshop.of_vertical(vertical)[positions]
+    return GrowthSampler(
+        *(positions[is_new], positions[~is_new]), new_share=config.new_share, batch_size=batch_size, seed=seed
+    )
+
+
+def _new_model(workshop: Workshop, deployed: Embedder) -> Embedder:
+    """An untrained model with a head like the deployed one's, whatever the recipe says."""
+    config = deployed.config
+    return workshop.new_embedder(
+        size=config.size,
+        hidden_sizes=config.hidden_sizes,
+        batch_norm=config.batch_norm,
+        dropout=config.dropout,
+        pooling=config.pooling,
+    )

@@ -1,0 +1,1 @@
+"""What the unified model learns to reproduce: members, their alignment and joining, and the choice of models."""

@@ -1,0 +1,146 @@
+"""The start of a unified model: the heads of its members side by side, as one.
+
+On a frozen base network all members read the same features. A member's head is a set of hidden units and a linear map
+behind it; the learning target is, up to the members' norms, the sum of their mapped embeddings. So one head with the
+hidden units of all members can give that sum as it stands, and the L2 training goes on from there: it has the
+specialists of single verticals left to learn, and what the norms were. It then answers unseen products much as the
+ensemble does, which a head of usual width that starts at random does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from univert.metrics.ranking import map_at_r
+from univert.models.embedder import Embedder
+from univert.models.head import Head
+from univert.training.run_context import Workshop
+from univert.training.sources import Source
+from univert.training.targets.map import TargetMap
+from univert.training.view_arrays import Positions
+
+FIT_IMAGES = 2_000
+"""Norms and the statistics of the batch normalisation are taken from at most so many training images."""
+
+Part = tuple[Embedder, Float[np.ndarray, "W D"]]
+HeadPart = tuple[Head, Float[np.ndarray, "W D"]]
+
+
+def joined_embedder(workshop: Workshop, targets: TargetMap, images: Positions, *, batch_norm: bool) -> Embedder | None:
+    """An embedder whose head joins those of the members, or null where there is nothing to join.
+
+    Where the base network learns, each member has its own, and heads of several cannot be joined: then the base network
+    and the head are those of the one member that did best on the validation split.
+
+    Args:
+        workshop: the run.
+        targets: the members, and how their embeddings become the learning target.
+        images: the training images, for norms and statistics.
+        batch_norm: of the unified model.
+
+    Returns:
+        the embedder; null if fewer than two models embed most of the verticals (where the base network learns: none
+        does), or one of them has another number of hidden layers than one.
+    """
+    frozen = workshop.recipe.trunk == "frozen"
+    parts = _parts(targets) if frozen else _best_part(workshop, targets)
+    if len(parts) < (2 if frozen else 1) or any(len(_hidden(model)) != 1 for model, _ in parts):
+        return None
+    width = sum(_hidden(model)[0].out_features for model, _ in parts)
+    embedder = workshop.new_embedder(batch_norm=batch_norm, size=targets.size, hidden_sizes=(width,))
+    if not frozen:
+        embedder.trunk.load_state_dict(parts[0][0].trunk.state_dict())
+        embedder.pooling.load_state_dict(parts[0][0].pooling.state_dict())
+    positions = images[:: math.ceil(len(images) / FIT_IMAGES)]
+    assert isinstance(embedder.head, Head)
+    with torch.no_grad():
+        heads = [(model.head, matrix) for model, matrix in parts if isinstance(model.head, Head)]
+        _join(embedder.head, heads, _features(workshop.source, embedder.eval(), positions))
+    return embedder
+
+
+def _features(source: Source, embedder: Embedder, positions: Positions) -> Float[Tensor, "N F"]:
+    found = []
+    for start in range(0, len(positions), source.batch_size):
+        part = positions[start : start + source.batch_size]
+        inputs = source.load(part, np.zeros(len(part), np.int64)).to(embedder.device)
+        found.append(source.pooled(embedder, inputs))
+    return torch.cat(found)
+
+
+def _parts(targets: TargetMap) -> list[Part]:
+    """The models that embed most of the verticals and have a head, with their mean matrix."""
+    parts = []
+    for member, matrices in zip(targets.members, targets.matrices, strict=True):
+        for model in member.distinct:
+            own = [number for number, other in enumerate(member.models) if other.key == model.key]
+            embedder = member.embedders[own[0]]
+            if 2 * len(own) > len(member.models) and isinstance(embedder.head, Head):
+                parts.append((embedder, np.mean([matrices[number] for number in own], axis=0)))
+    return parts
+
+
+def _best_part(workshop: Workshop, targets: TargetMap) -> list[Part]:
+    """The one of them that does best on all validation images, if any; without queries the first."""
+    parts, positions = _parts(targets), workshop.validation_queries
+    if positions is None or len(parts) < 2:
+        return parts[:1]
+    labels = workshop.products[positions]
+    return [max(parts, key=lambda part: map_at_r(workshop.source.embed_all(part[0], positions), labels))]
+
+
+def _hidden(model: Embedder) -> list[nn.Linear]:
+    assert isinstance(model.head, Head)
+    return [layer for layer in model.head.first if isinstance(layer, nn.Linear)]
+
+
+def _join(head: Head, parts: Sequence[HeadPart], features: Float[Tensor, "N F"]) -> None:
+    """Fill a head with the hidden units of others, and with a linear map that sums what they give."""
+    head.eval()
+    linear, normalised = head.first[0], head.first[1]
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(normalised, nn.BatchNorm1d)
+    shift = torch.zeros(head.second.out_features, device=features.device)
+    first = 0
+    for part, matrix in parts:
+        own_linear, own = part.first[0], part.first[1]
+        assert isinstance(own_linear, nn.Linear)
+        units = slice(first, first + own_linear.out_features)
+        linear.weight[units] = own_linear.weight
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(normalised, name)[units] = getattr(own, name)
+        weight, bias = _linear_part(part)
+        norm = part(features).norm(dim=1).mean().clamp_min(1e-6)
+        turn = torch.from_numpy(matrix).to(features.device, weight.dtype) / norm
+        head.second.weight[:, units] = turn.T @ weight
+        shift += bias @ turn
+        first = units.stop
+    if not isinstance(head.batch_norm, nn.BatchNorm1d):
+        head.second.bias.copy_(shift)
+        return
+    # a batch normalisation that changes nothing yet, but for the shift
+    outputs = head.second(head.first(features))
+    mean, variance = outputs.mean(dim=0), outputs.var(dim=0, unbiased=False)
+    head.batch_norm.running_mean.copy_(mean)  # type: ignore[union-attr]
+    head.batch_norm.running_var.copy_(variance)  # type: ignore[union-attr]
+    head.batch_norm.weight.copy_((variance + head.batch_norm.eps).sqrt())
+    head.batch_norm.bias.copy_(mean + shift)
+
+
+def _linear_part(head: Head) -> tuple[Float[Tensor, "D H"], Float[Tensor, " D"]]:
+    """What a head does behind its hidden units, at inference, as one linear map: weight and bias."""
+    weight = head.second.weight
+    bias = torch.zeros(len(weight), device=weight.device) if head.second.bias is None else head.second.bias
+    after = head.batch_norm
+    if isinstance(after, nn.BatchNorm1d):
+        assert after.running_mean is not None
+        assert after.running_var is not None
+        scale = after.weight / (after.running_var + after.eps).sqrt()
+        return weight * scale[:, None], after.bias + (bias - after.running_mean) * scale
+    return weight, bias

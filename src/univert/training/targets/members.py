@@ -1,0 +1,103 @@
+"""Members: the models whose embeddings make up the learning targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from univert.core.errors import BadInputError
+from univert.core.files import fingerprint
+from univert.models.embedder import Embedder
+from univert.training.jobs import Trained
+from univert.training.run_context import Workshop
+from univert.training.targets.member_name import MemberName
+from univert.training.view_arrays import Positions, Rows, ViewArrays, by_parts
+
+ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A model for all verticals, or one for each.
+
+    Attributes:
+        name: as in the recipe.
+        title: for people.
+        models: one for each of the run's verticals, in their order (a group's model comes once for each of its
+            verticals); or a single one for all.
+    """
+
+    name: str
+    title: str
+    models: tuple[Trained, ...]
+
+    @classmethod
+    def of_specialists(
+        cls, workshop: Workshop, specialists: Mapping[str, Trained], name: str = "specialists", title: str = ""
+    ) -> Member:
+        """The specialists as one member.
+
+        Args:
+            workshop: the run.
+            specialists: by vertical.
+            name: as in the recipe.
+            title: for people; empty takes that of the name.
+
+        Raises:
+            BadInputError: a vertical of the run has no specialist.
+        """
+        missing = [vertical for vertical in workshop.vertical_names if vertical not in specialists]
+        if missing:
+            raise BadInputError(f"no specialist for: {', '.join(missing)}; train one, or leave the vertical out")
+        models = tuple(specialists[vertical] for vertical in workshop.vertical_names)
+        return cls(name=name, title=title or MemberName.parse(name).title, models=models)
+
+    @property
+    def routed(self) -> bool:
+        """Whether the vertical of an image decides which model embeds it."""
+        return len(self.models) > 1
+
+    @property
+    def distinct(self) -> list[Trained]:
+        """Its models, each once."""
+        return list({model.key: model for model in self.models}.values())
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of all that its embeddings depend on."""
+        return fingerprint([model.key for model in self.models])
+
+    @cached_property
+    def embedders(self) -> tuple[Embedder, ...]:
+        """Its models' networks, ready for inference; equal models share one."""
+        loaded = {model.key: model.embedder.eval() for model in self.distinct}
+        return tuple(loaded[model.key] for model in self.models)
+
+    @property
+    def width(self) -> int:
+        """Of its widest model's embeddings."""
+        return max(embedder.size for embedder in self.embedders)
+
+    def vectors(self, workshop: Workshop) -> ViewArrays:
+        """Embeddings of all images as they are, each by its vertical's model; computed once, then read from disk.
+
+        Narrower embeddings than the widest are filled up with zeros, as are the rows of images whose vertical is
+        unknown, where only a vertical's model could embed them.
+        """
+        name = f"member-{self.key}"
+        compute = by_parts(lambda positions, _: self._rows(workshop, positions), ROWS_AT_ONCE)
+        return workshop.once(name, lambda: workshop.view_arrays(name, self.title, self.width, compute, views=0))
+
+    def _rows(self, workshop: Workshop, positions: Positions) -> Rows:
+        if not self.routed:
+            return workshop.source.embed_all(self.embedders[0], positions)
+        verticals = workshop.verticals[positions]
+        rows = np.zeros((len(positions), self.width), np.float32)
+        for vertical in np.unique(verticals[verticals >= 0]):
+            here = verticals == vertical
+            embedder = self.embedders[vertical]
+            rows[here, : embedder.size] = workshop.source.embed_all(embedder, positions[here])
+        return rows

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from univert.core.errors import BadInputError
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.metrics.ranking import QueryOutcome
+from univert.training.combine.config import CombineConfig, ProbeConfig
+from univert.training.combine.folds import Folds, outcomes_from_dict, outcomes_to_dict
+from univert.training.combine.greedy import (
+    Group,
+    Judge,
+    Measured,
+    Trial,
+    easiest_first,
+    greedy_groups,
+    nearest_centroid,
+)
+from univert.training.combine.groups import Combination, combination_tables, combine, combine_by
+from univert.training.combine.probe import Probe
+from univert.training.label_config import LoopConfig
+from univert.training.recipe import Recipe
+from univert.training.run_context import Workshop
+from univert.training.specialists import group_name, train_group, train_trial
+
+QUERIES = 120
+
+
+def outcome(hits: float, *, queries: int = QUERIES, shift: int = 0) -> QueryOutcome:
+    """The first `hits` of the queries (a share) succeed; two queries a product."""
+    good = (np.arange(queries) + shift) % queries < round(hits * queries)
+    return QueryOutcome(
+        rows=np.arange(queries),
+        products=np.arange(queries) // 2,
+        rank_of_first_hit=np.where(good, 1, 3),
+        average_precision_at_r=np.where(good, 0.8, 0.0).astype(np.float64),
+    )
+
+
+class World:
+    """A pretended trainer: what a vertical scores is a function of the group it is trained in."""
+
+    def __init__(self, score: dict[str, float], change: object, *, bare: Sequence[str] = ()) -> None:
+        self.score, self.change, self.bare = score, change, bare
+        self.asked: list[Group] = []
+
+    def __call__(self, verticals: Group) -> Measured:
+        self.asked.append(verticals)
+        return {
+            name: outcome(self.score[name] + (self.change(name, verticals) if len(verticals) > 1 else 0))  # type: ignore[operator]
+            for name in verticals
+            if name not in self.bare
+        }
+
+
+FOUR = {"dresses": 0.6, "tops": 0.5, "outerwear": 0.4, "shoes": 0.3}
+
+
+def found(world: World, trials: int = 99) -> tuple[tuple[Group, ...], tuple[Trial, ...], tuple[str, ...]]:
+    order = easiest_first({name: (value, value) for name, value in world.score.items()})
+    judge = Judge(measure=world, tolerance=0.01, level=0.95)
+    return greedy_groups(sorted(world.score), order, judge, trials=trials)
+
+
+def test_joint_training_that_helps_all_gives_one_group() -> None:
+    groups, trials, _ = found(World(FOUR, lambda name, group: 0.1))
+    assert groups == (("dresses", "tops", "outerwear", "shoes"),)
+    assert [trial.accepted for trial in trials] == [True] * 3
+
+
+def test_joint_training_that_hurts_all_gives_singletons() -> None:
+    groups, trials, path = found(World(FOUR, lambda name, group: -0.2))
+    assert groups == (("dresses",), ("tops",), ("outerwear",), ("shoes",))
+    assert len(trials) == 6 == len(path)  # each pair once
+    assert not any(trial.accepted for trial in trials)
+
+
+def test_the_documents_example() -> None:
+    """Unified, Table 1: dresses and tops go together, outerwear does harm to all three."""
+    world = World(FOUR, lambda name, group: -0.2 if "outerwear" in group else 0.05)
+    groups, trials, path = found(world)
+    assert groups == (("dresses", "tops", "shoes"), ("outerwear",))
+    refused = next(trial for trial in trials if not trial.accepted)
+    assert refused.verticals == ("dresses", "tops", "outerwear")
+    assert "significantly worse than its own specialist: dresses (R@1 60.0 to 40.0" in refused.reason
+    assert path[1].startswith("dresses + tops - outerwear: refused")
+
+
+def test_harm_to_a_member_alone_refuses_and_a_small_fall_does_not() -> None:
+    groups, _, _ = found(World(FOUR, lambda name, group: -0.2 if name == "dresses" else 0.1))
+    assert groups[0] == ("dresses",)
+    groups, _, _ = found(World(FOUR, lambda name, group: -0.009))
+    assert len(groups) == 1
+
+
+def test_the_budget_leaves_the_rest_by_themselves() -> None:
+    groups, trials, path = found(World(FOUR, lambda name, group: 0.1), trials=1)
+    assert groups == (("dresses", "tops"), ("outerwear",), ("shoes",))
+    assert len(trials) == 1
+    assert path[-1] == "the budget of 1 trials is spent: outerwear, shoes by themselves, untried from here on"
+    _, trials, path = found(World(FOUR, lambda name, group: 0.1), trials=3)
+    assert len(trials) == 3
+    assert "budget" not in path[-1]
+
+
+def naive_groups(names: Sequence[str], accepts: object) -> list[list[str]]:
+    """The document's words, one by one."""
+    groups: list[list[str]] = []
+    waiting = list(names)
+    while waiting:
+        group, refused = [waiting[0]], []
+        for name in waiting[1:]:
+            if accepts([*group, name]):  # type: ignore[operator]
+                group.append(name)
+            else:
+                refused.append(name)
+        groups.append(group)
+        waiting = refused
+    return groups
+
+
+@given(st.integers(1, 7), st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_greedy_against_the_naive_way(count: int, seed: int, share: float) -> None:
+    names = [f"v{number}" for number in range(count)]
+
+    def accepts(group: Sequence[str]) -> bool:
+        key = [seed, *(int(name[1:]) for name in sorted(group))]
+        return bool(np.random.default_rng(key).random() < share)
+
+    def judge(number: int, group: Group, added: str) -> Trial:
+        ok = accepts([*group, added])
+        return Trial(number=number, group=group, added=added, differences={}, accepted=ok, reason="")
+
+    groups, trials, _ = greedy_groups(names, lambda group, candidates: candidates[0], judge, trials=10_000)
+    assert [list(group) for group in groups] == naive_groups(names, accepts)
+    assert sorted(name for group in groups for name in group) == names
+    tried = [frozenset(trial.verticals) for trial in trials]
+    assert len(set(tried)) == len(tried) <= count * (count - 1) // 2
+    assert [trial.number for trial in trials] == list(range(1, len(trials) + 1))
+
+
+def test_orders() -> None:
+    by_score = easiest_first({"a": (0.5, 0.1), "b": (0.5, 0.2), "c": (0.9, 0.0)})
+    assert [by_score((), names) for names in (["a", "b", "c"], ["a", "b", "x"], ["x", "a"])] == ["c", "b", "a"]
+    near = nearest_centroid(
+        {"a": np.array([0.0]), "b": np.array([1.0]), "c": np.array([9.0])}, {"a": 1, "b": 5, "c": 90}
+    )
+    assert near((), ["a", "b", "c"]) == "c"
+    assert near(("c",), ["a", "b"]) == "b"
+    assert near(("a", "c"), ["b"]) == "b"
+
+
+@pytest.mark.parametrize("unmeasured", ["alone", "join"])
+def test_a_vertical_without_queries(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, unmeasured: str) -> None:
+    config = CombineConfig(unmeasured=unmeasured)  # type: ignore[arg-type]
+    workshop = Workshop(Run(tmp_path), catalogue, replace(recipe, combine=config))
+    world = World(FOUR, lambda name, group: 0.1, bare=["tops"])
+    combination = combine_by(world, sorted(FOUR), config, workshop)
+    if unmeasured == "alone":
+        assert combination.groups == (("dresses", "outerwear", "shoes"), ("tops",))
+        assert "tops has no queries, so no harm to it could be seen: by itself" in combination.path
+    else:
+        assert combination.groups == (("dresses", "outerwear", "shoes", "tops"),)
+    as_json = json.loads(json.dumps(combination.to_dict()))
+    assert as_json["individual"]["tops"] == {"recall_at_1": None, "map_at_r": None, "queries": 0}
+    assert as_json["trials"][0]["recall_at_1"] == pytest.approx({"dresses": 0.7, "outerwear": 0.5})
+    nobody = combine_by(World(FOUR, lambda name, group: 0, bare=sorted(FOUR)), sorted(FOUR), config, workshop)
+    assert len(nobody.groups) == (4 if unmeasured == "alone" else 1)
+
+
+def test_the_documents_tables(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    workshop = Workshop(Run(tmp_path), catalogue, recipe)
+    world = World(FOUR, lambda name, group: -0.2 if "outerwear" in group else 0.05)
+    tried, groups = combination_tables(combine_by(world, list(FOUR), CombineConfig(), workshop))
+    assert tried[:3] == [
+        ["model", "dresses", "tops", "outerwear", "shoes", "verdict"],
+        ["individual models", "60.0", "50.0", "40.0", "30.0", ""],
+        ["dresses + tops", "65.0", "55.0", "", "", "accepted"],
+    ]
+    assert groups == [["group", "verticals"], ["1", "dresses, tops, shoes"], ["2", "outerwear"]]
+
+
+def small(recipe: Recipe, **changes: object) -> Recipe:
+    probe = ProbeConfig(hidden_size=8, size=8, steps=4) if changes.get("mode") != "full" else ProbeConfig()
+    return replace(recipe, combine=CombineConfig(folds=2, probe=probe, **changes))  # type: ignore[arg-type]
+
+
+def test_folds_hold_every_product_out_once(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    workshop = Workshop(Run(tmp_path), catalogue, recipe)
+    folds = Folds(workshop, 2)
+    labelled = workshop.is_train & (workshop.products >= 0)
+    for name in workshop.vertical_names:
+        held = [folds.queries(name, training) for training in range(2)]
+        assert sorted(np.concatenate(held)) == np.flatnonzero(labelled & workshop.of_vertical(name)).tolist()
+        assert not set(workshop.products[held[0]]) & set(workshop.products[held[1]])
+        for training in range(2):
+            among = folds.among([name], training)
+            assert not among[held[training]].any()
+            assert among[held[1 - training]].all()
+            assert (among | np.isin(np.arange(len(among)), held[training]) | ~workshop.of_vertical(name)).all()
+
+
+@pytest.mark.parametrize("folds", [0, 4])
+def test_without_products_to_spare_the_validation_images_are_the_queries(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, folds: int
+) -> None:
+    workshop = Workshop(Run(tmp_path), catalogue.select(labelled=True), recipe)
+    few = Folds(workshop, folds or 0, most_images=9 if folds else None)
+    for name in workshop.vertical_names:
+        val = np.flatnonzero(workshop.of_vertical(name) & (workshop.splits == "val"))
+        if folds:  # four products a vertical, whatever the limit says: each of four folds holds one out
+            assert all(len(few.queries(name, training)) == 3 for training in range(4))
+        else:
+            assert few.queries(name, 0).tolist() == val.tolist()
+            assert few.among([name], 0).sum() == workshop.of_vertical(name).sum()
+
+
+def test_measured_outcomes_survive_json(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    workshop = Workshop(Run(tmp_path), catalogue, recipe)
+    folds = Folds(workshop, 2)
+    embed = workshop.base_vectors
+    measured = folds.measure(workshop.vertical_names, [(0, embed), (1, embed)])
+    again = outcomes_from_dict(json.loads(json.dumps(outcomes_to_dict(measured))))
+    for name, outcome in measured.items():
+        assert len(outcome) == len(np.unique(outcome.rows)) == 12
+        for field in ("rows", "products", "rank_of_first_hit", "average_precision_at_r"):
+            assert np.array_equal(getattr(outcome, field), getattr(again[name], field))
+
+
+def stages(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "stages").iterdir()}
+
+
+@pytest.mark.parametrize("mode", ["probe", "full"])
+def test_end_to_end_and_again(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small(recipe, mode=mode)
+
+    def run() -> Combination:
+        return combine(Workshop(Run(tmp_path), catalogue, recipe))
+
+    first = run()
+    assert sorted(name for group in first.groups for name in group) == ["discs", "squares"]
+    assert len(first.trials) == 1
+    assert first.trials[0].differences["discs"]["recall_at_1"].queries == 12
+    before = stages(tmp_path)
+    assert len(before) == (3 if mode == "probe" else 9)
+    assert not list(tmp_path.rglob("*.safetensors")), "models of held-out trainings are not kept"
+    assert run().to_dict() == first.to_dict()
+    assert stages(tmp_path) == before, "a trial was made again"
+    assert not (tmp_path / "specialists").exists()
+    other = combine(Workshop(Run(tmp_path / "other"), catalogue, recipe))
+    assert other.to_dict() == first.to_dict()
+
+
+def test_a_probe_that_is_killed_goes_on(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small(recipe)
+    whole = combine(Workshop(Run(tmp_path / "whole"), catalogue, recipe)).to_dict()
+    train = Probe._train
+    left = iter([1, 1, 1])
+
+    def killed(*args: object) -> object:
+        if not next(left, 0):
+            raise KeyboardInterrupt
+        return train(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Probe, "_train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        combine(Workshop(Run(tmp_path / "cut"), catalogue, recipe))
+    done = stages(tmp_path / "cut")
+    assert len(done) == 1
+    monkeypatch.undo()
+    assert combine(Workshop(Run(tmp_path / "cut"), catalogue, recipe)).to_dict() == whole
+    assert done.items() <= stages(tmp_path / "cut").items()
+
+
+def test_the_probe_of_a_learning_trunk_reads_frozen_features(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    frozen = combine(Workshop(Run(tmp_path / "frozen"), catalogue, small(recipe)))
+    learning = combine(Workshop(Run(tmp_path / "full"), catalogue, small(replace(recipe, trunk="full"))))
+    assert learning.to_dict() == frozen.to_dict()
+
+
+@pytest.mark.parametrize("loss", ["proxy-nca", "dynamic-proxy-nca"])
+def test_the_probe_takes_the_specialists_loss(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, loss: str) -> None:
+    specialists = replace(recipe.specialists, loss=loss)  # type: ignore[arg-type]
+    combination = combine(Workshop(Run(tmp_path), catalogue, small(replace(recipe, specialists=specialists))))
+    assert combination.individual["discs"] is not None
+
+
+def test_off_and_a_single_vertical(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    off = combine(Workshop(Run(tmp_path), catalogue, replace(recipe, combine=CombineConfig(mode="off"))))
+    assert off.groups == (("discs",), ("squares",))
+    assert off.to_dict()["individual"]["discs"]["queries"] == 0
+    assert off.group_of("discs") == ("discs",)
+    with pytest.raises(KeyError):
+        off.group_of("hats")
+    one = combine(Workshop(Run(tmp_path), catalogue.select(vertical=["discs"]), recipe))
+    assert one.groups == (("discs",),)
+    assert not (tmp_path / "stages").exists()
+
+
+def test_a_chosen_trial_becomes_the_groups_specialist(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = Workshop(Run(tmp_path), catalogue, recipe)
+    trial = train_trial(workshop, ["squares", "discs"])
+    steps = trial.record["steps"]
+    monkeypatch.setattr(Workshop, "learn", lambda *_: pytest.fail("trained again"))
+    group = train_group(workshop, ["discs", "squares"])
+    assert group.name == "specialists/discs+squares"
+    assert group.folder == tmp_path / "specialists" / "discs+squares"
+    assert group.record["steps"] == steps == 24  # two verticals, twice the steps
+    assert group.embedder.fingerprint == trial.embedder.fingerprint
+    changed = group.folder.stat().st_mtime_ns
+    assert train_group(workshop, ["squares", "discs"]).folder.stat().st_mtime_ns == changed
+
+
+def test_a_group_is_trained_without_any_trial_too(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    workshop = Workshop(Run(tmp_path), catalogue, recipe)
+    assert train_group(workshop, ["discs"]).name == "specialists/discs"
+    assert train_group(workshop, ["discs", "squares"]).record["steps"] == 24
+    assert not (tmp_path / "trials").exists()
+
+
+def test_group_names() -> None:
+    assert group_name(["b", "a"]) == group_name(["a", "b"]) == "a+b"
+    assert group_name(["a+b"]) != group_name(["a", "b"])
+    assert "/" not in group_name(["a/b", ".."])
+    many = [f"vertical-{number}" for number in range(90)]
+    assert len(group_name(many)) < 150
+    assert group_name(many) != group_name(many[:-1])
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(BadInputError, match=r"combine\.folds must be 0 or at least 2, got 1"):
+        CombineConfig(folds=1)
+    with pytest.raises(BadInputError, match=r"combine\.probe has no effect"):
+        CombineConfig(mode="full", probe=ProbeConfig(steps=9))
+
+
+def test_full_mode_on_validation_images_holds_trials_against_the_specialists(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    loop = LoopConfig(epochs=1, min_steps=4, batch_size=12, images_per_product=3, evaluations=2)
+    recipe = replace(recipe, specialists=replace(recipe.specialists, loop=loop))
+    recipe = replace(recipe, combine=CombineConfig(mode="full", folds=0, order="centroids"))
+    workshop = Workshop(Run(tmp_path), catalogue, recipe)
+    combination = combine(workshop)
+    assert (tmp_path / "trials" / "discs+squares" / "model.safetensors").exists()
+    assert {path.name for path in (tmp_path / "specialists").iterdir()} == {"discs", "squares"}
+    assert combination.trials[0].differences["discs"]["recall_at_1"].queries == 9
+
+
+@pytest.mark.parametrize("changes", [{"partial_blocks": 1}, {"maps_gb": 0.0}])
+def test_a_probe_stands_for_a_base_network_that_learns_however_it_does(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, changes: dict[str, float]
+) -> None:
+    learning = replace(recipe, trunk="partial", combine=CombineConfig(), **changes)  # type: ignore[arg-type]
+    Probe(Workshop(Run(tmp_path), catalogue, learning))

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from univert.core.errors import BadInputError
+from univert.models.embedder import Embedder, EmbedderConfig
+from univert.training.grow.lineage import Growth, Lineage, deployed_model
+
+
+def save_model(folder: Path, size: int) -> str:
+    config = EmbedderConfig(
+        base_network="timm/test_efficientnet", pretrained=False, hidden_sizes=(), size=size, image_size_px=32
+    )
+    model = Embedder(config)
+    model.save_pretrained(folder, overwrite=True)
+    return model.fingerprint
+
+
+def publish(lineage: Lineage, vertical: str, indexed_by: str | None = None) -> Lineage:
+    number = len(lineage.growths) + 1
+    folder = f"grown/{number}-{vertical}"
+    fingerprint = save_model(lineage.run_path / folder / "unified", 3 + number)
+    return lineage.publish(
+        Growth(
+            number=number,
+            vertical=vertical,
+            folder=folder,
+            model_fingerprint=fingerprint,
+            grown_from=lineage.deployed,
+            vectors_of=lineage.vectors_of(indexed_by),
+            forced=False,
+        )
+    )
+
+
+@pytest.fixture
+def run_path(tmp_path: Path) -> Path:
+    save_model(tmp_path / "unified", 3)
+    (tmp_path / "groups.json").write_text('[["tops"], ["bags", "hats"]]')
+    return tmp_path
+
+
+def test_a_run_that_never_grew(run_path: Path) -> None:
+    lineage = Lineage.read(run_path)
+    assert lineage.verticals == ("bags", "hats", "tops")
+    assert deployed_model(run_path) == run_path / "unified"
+    assert lineage.models == {lineage.original_fingerprint: run_path / "unified"}
+    assert set(lineage.vectors_of().values()) == {lineage.original_fingerprint} == {lineage.deployed}
+
+
+def test_groups_in_their_longer_form(run_path: Path) -> None:
+    (run_path / "groups.json").write_text(json.dumps({"mode": "probe", "groups": [["b", "a"], ["c"]]}))
+    assert Lineage.read(run_path).original_verticals == ("a", "b", "c")
+
+
+def test_each_vertical_keeps_the_vectors_it_came_in_with(run_path: Path) -> None:
+    lineage = publish(publish(Lineage.read(run_path), "shoes"), "rings")
+    assert Lineage.read(run_path) == lineage
+    first, second, third = lineage.models
+    assert lineage.verticals == ("bags", "hats", "tops", "shoes", "rings")
+    assert lineage.vectors_of() == {"bags": first, "hats": first, "tops": first, "shoes": second, "rings": third}
+    assert deployed_model(run_path) == run_path / "grown/2-rings/unified"
+    assert lineage.models_since() == [first, second, third]
+
+
+def test_an_index_made_later_holds_the_vectors_of_its_own_model(run_path: Path) -> None:
+    grown = publish(Lineage.read(run_path), "shoes")
+    lineage = publish(grown, "rings", indexed_by=grown.deployed)
+    first, second, third = lineage.models
+    assert lineage.models_since(first) == [first, second], "the third was held to other vectors"
+    assert lineage.vectors_of(second) == {**dict.fromkeys(["bags", "hats", "tops", "shoes"], second), "rings": third}
+    assert lineage.models_since(second) == [second, third]
+    with pytest.raises(BadInputError, match="made with model stranger, which is none of"):
+        lineage.vectors_of("stranger")
+
+
+def test_a_run_that_was_trained_anew_is_refused(run_path: Path) -> None:
+    publish(Lineage.read(run_path), "shoes")
+    save_model(run_path / "unified", 9)
+    with pytest.raises(BadInputError, match="was trained anew since it grew"):
+        Lineage.read(run_path)
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="is not a finished run"):
+        Lineage.read(tmp_path / "nowhere")
+    with pytest.raises(BadInputError, match="is not a finished run"):
+        deployed_model(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "cannot be read"), ('{"format": 2}', "unknown format 2, this version reads 1")]
+)
+def test_a_damaged_or_newer_record(run_path: Path, content: str, message: str) -> None:
+    (run_path / "growth.json").write_text(content)
+    with pytest.raises(BadInputError, match=message):
+        deployed_model(run_path)

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.training.shop import Shop
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.metrics.compare import Comparison, Difference, Metric, Verdict
+from univert.training.jobs import Trained
+from univert.training.recipe import Recipe
+from univert.training.run_context import Workshop
+from univert.training.targets import choice as module
+from univert.training.targets.choice import Candidate, choose, judge, publish
+
+
+def difference(metric: Metric, change: float, verdict: Verdict = "same") -> Difference:
+    return Difference(
+        metric=metric,
+        first=0.5,
+        second=0.5 + change,
+        difference=change,
+        low=change - 0.01,
+        high=change + 0.01,
+        p_value=0.5 if verdict == "same" else 0.001,
+        p_adjusted=0.5 if verdict == "same" else 0.001,
+        verdict=verdict,
+        queries=40,
+        products=10,
+    )
+
+
+def comparison(
+    recall: float, precision: float, *, merged: Verdict = "same", discs: Verdict = "same", metric: Metric = "map_at_r"
+) -> Comparison:
+    """Differences in the merged gallery, and verdicts there (Recall@1) and in one vertical (`metric`)."""
+    within: dict[Metric, Difference] = {
+        name: difference(name, 0.0, discs if name == metric else "same") for name in ("recall_at_1", "map_at_r")
+    }
+    return Comparison(
+        merged={
+            "recall_at_1": difference("recall_at_1", recall, merged),
+            "map_at_r": difference("map_at_r", precision),
+        },
+        verticals={"discs": within, "squares": {name: difference(name, 0.0) for name in within}},
+        tolerance=0.01,
+        level=0.95,
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "taken", "words"),
+    [
+        (comparison(0.03, 0.03), True, "ahead beyond the tolerance, if not beyond chance"),
+        (comparison(0.03, 0.03, merged="better"), True, "better and nowhere worse (+3.0 R@1, +3.0 MAP@R merged)"),
+        (comparison(0.03, -0.02), False, "no gain beyond the tolerance"),
+        (comparison(0.01, 0.01), False, "no gain beyond the tolerance"),
+        (comparison(0.015, 0.0, merged="better"), True, "better"),
+        (comparison(0.015, -0.2, merged="better"), False, "no gain beyond the tolerance"),
+        (comparison(0.5, 0.5, discs="worse"), False, "worse in discs"),
+        (comparison(0.5, 0.5, discs="worse", metric="recall_at_1"), False, "worse in discs"),
+        (comparison(-0.05, 0.5, merged="worse", discs="worse"), False, "worse in discs, merged"),
+        (comparison(-0.3, -0.3), False, "no gain"),
+    ],
+)
+def test_a_challenger_must_gain_and_lose_nowhere(found: Comparison, taken: bool, words: str) -> None:
+    assert judge(found)[0] is taken
+    assert words in judge(found)[1]
+
+
+def candidates(shop: Shop, keys: str) -> list[Candidate]:
+    models = [*shop.own.models, *shop.mixed.models, *shop.joint.models]
+    return [
+        Candidate(key=key, title=f"Model {key}", model=model, image_presentations=10, seconds=1.0)
+        for key, model in zip(keys, models, strict=False)
+    ]
+
+
+def decided(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, keys: str, better: Sequence[tuple[str, str]]
+) -> tuple[module.Choice, list[str]]:
+    """Choose where the first of each pair of keys loses to the second, and every other challenger fails."""
+    found = candidates(shop, keys)
+    named = {candidate.model.key: candidate.key for candidate in found}
+    asked: list[str] = []
+
+    def compare(workshop: Workshop, first: Trained, second: Trained, positions: np.ndarray) -> Comparison:
+        pair = named[first.key], named[second.key]
+        asked.append("".join(pair))
+        return comparison(0.1, 0.1, merged="better") if pair in better else comparison(-0.1, 0.0)
+
+    monkeypatch.setattr(module, "_compare", compare)
+    return choose(shop.workshop, found, shop.own), asked
+
+
+def test_the_champion_meets_every_challenger(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice, asked = decided(shop, monkeypatch, "abcd", [("a", "b"), ("b", "d")])
+    assert asked == ["ab", "bc", "bd"]
+    assert choice.chosen.key == "d"
+    assert [step.taken for step in choice.steps] == [True, False, True]
+    values = choice.to_dict()
+    assert values["chosen"] == "d"
+    assert values["split"] == "val"
+    assert [candidate["key"] for candidate in values["candidates"]] == list("abcd")
+    assert all(0 <= candidate["recall_at_1"] <= 1 for candidate in values["candidates"])
+    reason = "Model d: better and nowhere worse (+10.0 R@1, +10.0 MAP@R merged), against Model b"
+    assert values["reason"] == reason
+
+
+def test_a_tie_goes_to_the_simpler(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice, asked = decided(shop, monkeypatch, "abc", [])
+    assert (choice.chosen.key, asked) == ("a", ["ab", "ac"])
+    for name in ("Model b", "Model c"):
+        assert f"{name}, held against it: no gain beyond the tolerance" in choice.reason
+
+
+def test_one_candidate_needs_no_comparison(shop: Shop) -> None:
+    choice = choose(shop.workshop, candidates(shop, "a"), shop.own)
+    assert (choice.chosen.key, choice.steps) == ("a", ())
+    assert choice.reason == "Model a: there is no other candidate"
+    assert choice.to_dict()["candidates"] == [
+        {"key": "a", "title": "Model a", "image_presentations": 10, "seconds": 1.0}
+    ]
+
+
+def test_without_validation_queries_the_last_is_taken(
+    shop: Shop, catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    without = Workshop(Run(tmp_path), catalogue.select(split=["train", "test"]), recipe)
+    assert without.validation_queries is None
+    choice = choose(without, candidates(shop, "abc"), shop.own)
+    assert (choice.chosen.key, choice.steps) == ("c", ())
+    assert "no validation queries" in choice.reason
+
+
+def test_real_models_are_compared_on_val_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = candidates(shop, "abcde")
+    first = choose(shop.workshop, found, shop.own).to_dict()
+    monkeypatch.setattr(module, "compare_vectors", None)
+    assert choose(shop.workshop, found, shop.own).to_dict() == first
+    monkeypatch.undo()
+    positions = shop.workshop.validation_queries
+    assert positions is not None
+    assert set(shop.workshop.splits[positions]) == {"val"}
+    assert (shop.workshop.products[positions] >= 0).all()
+    assert first["steps"][0]["comparison"]["merged"]["recall_at_1"]["queries"] == len(positions)
+
+
+def test_a_model_is_published_once_and_again_when_another_is_chosen(
+    shop: Shop, catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    work = Workshop(Run(tmp_path), catalogue, recipe)
+    first, second = shop.own.models
+    published = publish(work, first, "unified")
+    weights = tmp_path / "unified" / "model.safetensors"
+    assert (published.name, published.key, published.folder) == ("unified", first.key, tmp_path / "unified")
+    assert load_file(weights).keys() == load_file(first.folder / "model.safetensors").keys()
+    time = weights.stat().st_mtime_ns
+    publish(work, first, "unified")
+    assert weights.stat().st_mtime_ns == time
+    publish(work, second, "unified")
+    assert (
+        published.folder.joinpath("model.safetensors").read_bytes()
+        == (second.folder / "model.safetensors").read_bytes()
+    )
+    weights.unlink()
+    publish(work, second, "unified")
+    assert weights.exists()
+    assert publish(work, replace(first, name="unified"), "unified").name == "unified"

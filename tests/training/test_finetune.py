@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from univert.core.config import read_settings
+from univert.core.errors import BadInputError
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.data.triplet_rows import ROLES
+from univert.data.triplets import CleanTriplets, TripletProblemsError, read_clean_triplets
+from univert.metrics.compare import Comparison, compare_vectors
+from univert.models.embedder import Embedder
+from univert.training.finetune import base_of, finetune
+from univert.training.recipe import DataConfig, Recipe, Trunk
+from univert.training.run_context import Workshop
+from univert.training.triplet_learning import CleanTripletObjective, FinetuneConfig, TripletLoopConfig, TripletSampler
+
+LOOP = TripletLoopConfig(epochs=1, min_steps=12, batch_size=12, evaluations=3, checkpoint_every_steps=3)
+CONFIG = FinetuneConfig(data=DataConfig(views=2), resamples=100, loop=LOOP)
+
+
+@pytest.fixture(scope="module")
+def model(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model; its batch normalisation has seen nothing."""
+    torch.manual_seed(0)
+    return Embedder(recipe.model).eval().save_pretrained(tmp_path_factory.mktemp("models") / "model")
+
+
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Verified triplets of both verticals."""
+    path = tmp_path_factory.mktemp("triplets") / "verified.csv"
+    rows = [
+        (f"{vertical}-{product}-{image}", f"{vertical}-{product}-{(image + 1) % 3}", f"{vertical}-{other}-{image}")
+        for vertical in ("discs", "squares")
+        for product, other in ((0, 4), (4, 5), (5, 8), (8, 0), (1, 0))
+        for image in range(3)
+    ]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([ROLES, *rows])
+    return path
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return Embedder.from_pretrained(folder).state_dict()
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    ours, theirs = weights(first), weights(second)
+    return all(ours[name].equal(theirs[name]) for name in ours)
+
+
+def modified(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+
+
+def lost_in_discs(*args: object, **settings: object) -> Comparison:
+    """A comparison in which the second model has lost in one vertical."""
+    found = compare_vectors(*args, **settings)  # type: ignore[arg-type]
+    bad = dataclasses.replace(found.verticals["discs"]["map_at_r"], verdict="worse")
+    verticals = {**found.verticals, "discs": {**found.verticals["discs"], "map_at_r": bad}}
+    return dataclasses.replace(found, verticals=verticals)
+
+
+def table(count: int, catalogue: Catalogue, verified: Path) -> CleanTriplets:
+    clean = read_clean_triplets(verified, catalogue)
+    return replace(
+        clean, anchors=clean.anchors[:count], positives=clean.positives[:count], negatives=clean.negatives[:count]
+    )
+
+
+@given(
+    count=st.integers(1, 30),
+    others=st.integers(0, 40),
+    batch_size=st.integers(4, 60),
+    share=st.floats(0, 0.9),
+    seed=st.integers(0, 9),
+)
+def test_batches_are_whole_triplets_then_others(
+    count: int, others: int, batch_size: int, share: float, seed: int, catalogue: Catalogue, verified: Path
+) -> None:
+    clean = table(count, catalogue, verified)
+    images = np.arange(others)
+    if batch_size - (int(batch_size * share) if others else 0) < 3:
+        with pytest.raises(BadInputError, match="room for a triplet"):
+            TripletSampler(clean, images, batch_size=batch_size, share=share, seed=seed)
+        return
+    sampler = TripletSampler(clean, images, batch_size=batch_size, share=share, seed=seed)
+    again = TripletSampler(clean, images, batch_size=batch_size, share=share, seed=seed)
+    known = set(zip(clean.anchors.tolist(), clean.positives.tolist(), clean.negatives.tolist(), strict=True))
+    size, seen = sampler.triplets_per_batch, []
+    for step in range(sampler.steps_per_epoch):
+        batch = sampler.batch(step)
+        assert len(batch) == sampler.batch_size <= batch_size
+        seen += list(zip(*batch[: 3 * size].reshape(3, size).tolist(), strict=True))
+        assert set(batch[3 * size :]) <= set(images)
+    assert len(seen) == len(set(seen))
+    assert set(seen) <= known
+    np.testing.assert_array_equal(again.batch(5), sampler.batch(5))
+
+
+def test_the_loss_is_as_written() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(8, 4, generator=generator), dim=1)
+    old = torch.nn.functional.normalize(torch.randn(8, 4, generator=generator), dim=1)
+    positions, views = np.arange(8), np.zeros(8, np.int64)
+    asked = []
+
+    def embed(positions: np.ndarray, views: np.ndarray) -> torch.Tensor:
+        asked.append(positions.tolist())
+        return old[positions]
+
+    losses = []
+    for a, p, n in ((0, 2, 4), (1, 3, 5)):
+        near, far = (vectors[a] - vectors[p]).square().sum(), (vectors[a] - vectors[n]).square().sum()
+        losses.append(max(0.0, float(0.5 + near - far)))
+    triplet = sum(losses) / max(1, sum(loss > 0 for loss in losses))
+    kept = float((vectors[6:] - old[6:]).square().sum() / 2)
+    objective = CleanTripletObjective(2, margin=0.5, keep=3.0, old=embed)
+    assert float(objective(vectors, positions, views)) == pytest.approx(triplet + 3 * kept, rel=1e-5)
+    assert asked == [[6, 7]]
+    plain = CleanTripletObjective(2, margin=0.5, keep=0.0, old=embed)
+    assert float(plain(vectors, positions, views)) == pytest.approx(triplet, rel=1e-5)
+    assert len(asked) == 1
+    assert not list(objective.parameters())
+
+
+def test_fine_tuning_end_to_end(model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path) -> None:
+    result = finetune(model, catalogue, verified, tmp_path, CONFIG)
+    stored = json.loads((tmp_path / "finetune.json").read_text())
+    assert stored == json.loads(json.dumps(result.results))
+    assert stored["kept"] == result.kept == (not stored["lost"])
+    assert stored["triplets"]["used"] == 30
+    assert stored["triplets"]["unlabelled"] == 6
+    assert set(stored["triplets_in_order"]) == {"before", "after"}
+    assert stored["test"]["merged"]["recall_at_1"]["queries"] > 0
+    assert same_weights(result.model_path, tmp_path / "tuned" if result.kept else model)
+    assert not same_weights(tmp_path / "tuned", model)
+
+    old, val = Embedder.from_pretrained(model), catalogue.select(split="val")
+    new = Embedder.from_pretrained(tmp_path / "tuned")
+    expected = compare_vectors(
+        old.embed_catalogue(val),
+        new.embed_catalogue(val),
+        list(val.column("product")),
+        list(val.column("vertical")),
+        resamples=100,
+    )
+    for metric, difference in expected.merged.items():
+        assert result.comparison.merged[metric].first == pytest.approx(difference.first)
+        assert result.comparison.merged[metric].second == pytest.approx(difference.second)
+
+    before = modified(tmp_path)
+    again = finetune(model, catalogue, verified, tmp_path, CONFIG)
+    assert modified(tmp_path) == before, "finished work was done again"
+    assert again.results == result.results
+    stricter = finetune(model, catalogue, verified, tmp_path, replace(CONFIG, tolerance=0.5))
+    tuned = str(tmp_path / "tuned" / "model.safetensors")
+    assert modified(tmp_path)[tuned] == before[tuned], "another tolerance is no other training"
+    assert stricter.kept
+
+
+def test_a_worse_model_is_not_kept(
+    model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("univert.training.finetune.compare_vectors", lost_in_discs)
+    result = finetune(model, catalogue, verified, tmp_path, CONFIG)
+    assert not result.kept
+    assert result.results["lost"] == ["discs, map_at_r"]
+    assert same_weights(result.model_path, model)
+    assert "as it was before fine-tuning" in (result.model_path / "README.md").read_text()
+
+
+def test_killed_it_goes_on_to_the_same_weights(
+    model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finetune(model, catalogue, verified, tmp_path / "whole", CONFIG)
+    forward, calls = CleanTripletObjective.forward, 0
+
+    def killed(self: CleanTripletObjective, *args: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise KeyboardInterrupt
+        return forward(self, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CleanTripletObjective, "forward", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(model, catalogue, verified, tmp_path / "cut", CONFIG)
+    cut = finetune(model, catalogue, verified, tmp_path / "cut", CONFIG)
+    assert same_weights(tmp_path / "whole" / "tuned", tmp_path / "cut" / "tuned")
+    assert cut.results["fingerprints"] == whole.results["fingerprints"]
+
+
+@pytest.mark.parametrize("trunk", ["partial", "full"])
+def test_a_learning_trunk_moves(
+    trunk: Trunk, model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    blocks = {"partial_blocks": 1} if trunk == "partial" else {}
+    config = replace(CONFIG, trunk=trunk, loop=replace(LOOP, min_steps=3), **blocks)
+    finetune(model, catalogue, verified, tmp_path, config)
+    old, new = weights(model), weights(tmp_path / "tuned")
+    moved = [name for name in old if name.startswith("trunk.") and not old[name].equal(new[name])]
+    assert moved
+    assert any("conv_stem" in name for name in moved) == (trunk == "full")
+
+
+def test_the_features_are_those_of_the_models_own_trunk(
+    model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    moved = Embedder.from_pretrained(model)
+    with torch.no_grad():
+        for parameter in moved.trunk.parameters():
+            parameter.mul_(1.1)
+    moved.save_pretrained(tmp_path / "moved")
+    result = finetune(tmp_path / "moved", catalogue, verified, tmp_path / "out", CONFIG)
+    val = catalogue.select(split="val")
+    after = Embedder.from_pretrained(tmp_path / "out" / "tuned").embed_catalogue(val)
+    expected = compare_vectors(after, after, list(val.column("product")), list(val.column("vertical")), resamples=100)
+    assert result.comparison.merged["map_at_r"].second == pytest.approx(expected.merged["map_at_r"].second)
+
+
+def test_the_features_of_its_run_are_used_again(
+    model: Path, verified: Path, catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    workshop = Workshop(Run(tmp_path / "run"), catalogue, replace(recipe, data=DataConfig(views=2)))
+    assert workshop.source.views == 2  # computes the features
+    unified = workshop.new_embedder().save_pretrained(tmp_path / "run" / "unified")
+    assert base_of(Embedder.from_pretrained(unified)).fingerprint == workshop.base.fingerprint
+    finetune(unified, catalogue, verified, tmp_path / "out", CONFIG)
+    (theirs,) = (tmp_path / "run" / "cache").glob("features-*/view-1.npy")
+    (ours,) = (tmp_path / "out" / "cache").glob("features-*/view-1.npy")
+    assert ours.samefile(theirs)
+
+
+def test_the_chosen_verticals_alone(model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path) -> None:
+    config = replace(CONFIG, data=replace(CONFIG.data, verticals=("discs",)))
+    with pytest.raises(TripletProblemsError, match="image of a vertical not chosen"):
+        finetune(model, catalogue, verified, tmp_path, config)
+    result = finetune(model, catalogue, verified, tmp_path, config, on_bad="skip")
+    assert result.report.verticals == {"discs": 15}
+    assert list(result.comparison.verticals) == ["discs"]
+    assert len((tmp_path / "rejected.csv").read_text().splitlines()) == 1 + 15 * 3
+
+
+def test_nothing_to_validate_on_is_refused(model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="nothing can tell whether"):
+        finetune(model, catalogue.select(split=("train", "test")), verified, tmp_path, CONFIG)
+
+
+def test_an_option_without_effect_is_refused() -> None:
+    with pytest.raises(BadInputError, match="keep has no effect"):
+        FinetuneConfig(keep=1.0, others=0.0)
+    assert FinetuneConfig(keep=0.0, others=0.0).loop.epochs == 10
+
+
+def test_one_changed_key_leaves_the_other_defaults() -> None:
+    changed = read_settings(FinetuneConfig, None, ["loop.epochs=3"])
+    assert changed == FinetuneConfig(loop=replace(FinetuneConfig().loop, epochs=3))

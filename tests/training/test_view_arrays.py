@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.training.recipe import Recipe
+from univert.training.run_context import Workshop
+from univert.training.specialists import train_specialist
+from univert.training.targets.members import Member
+from univert.training.unify import train_unified
+from univert.training.view_arrays import ViewArrays
+
+
+def test_rows_come_back_by_position_and_view(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def compute(positions: np.ndarray, views: np.ndarray) -> Iterator[np.ndarray]:
+        asked.append(int(views[0]))
+        for start in range(0, len(positions), 3):
+            part = slice(start, start + 3)
+            yield np.stack([positions[part], views[part]], axis=1).astype(np.float32)
+
+    def arrays() -> ViewArrays:
+        return ViewArrays(
+            tmp_path / "a", "test", count=9, augmented=np.array([1, 4, 8]), views=2, width=2, compute=compute
+        )
+
+    found = arrays().gather(np.array([8, 0, 4, 8]), np.array([1, 0, 2, 0]))
+    np.testing.assert_array_equal(found, [[8, 1], [0, 0], [4, 2], [8, 0]])
+    np.testing.assert_array_equal(arrays().clean(np.array([5])), [[5, 0]])
+    assert asked == [0, 1, 2], "computed once, then read"
+    (tmp_path / "a" / "view-1.npy").unlink()
+    arrays()
+    assert asked == [0, 1, 2, 1]
+    with pytest.raises(IndexError, match="position 0 has no augmented view 2"):
+        arrays().gather(np.array([1, 0]), np.array([2, 2]))
+
+
+@pytest.mark.parametrize("consistent", [True, False])
+def test_fixed_and_consistent_targets_both_train(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, consistent: bool
+) -> None:
+    workshop = Workshop(Run(tmp_path), catalogue, recipe)
+    specialists = {name: train_specialist(workshop, name) for name in workshop.vertical_names}
+    members = [Member.of_specialists(workshop, specialists)]
+    config = replace(recipe.unify, consistent=consistent)
+    trained = train_unified(workshop, members, name="unified", config=config)
+    losses = [value for _, value in trained.record["loss_curve"]]
+    assert losses[-1] < losses[0]
