@@ -27,11 +27,11 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.metrics.compare import Comparison, Metric
 from univert.training.finetune import FinetuneResult, finetune
-from univert.training.jobs import Trained
+from univert.training.jobs import TrainedModel
 from univert.training.label_config import SpecialistsConfig
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
-from univert.training.specialists import label_lesson
+from univert.training.run_context import RunContext
+from univert.training.specialists import label_job
 from univert.training.triplet_learning import FinetuneConfig
 
 RESULT = Path(__file__).parent / "results" / "clean-triplets.md"
@@ -40,23 +40,23 @@ HARD = 5
 """A negative is one of the images of other products that lie nearest, so many of them."""
 
 
-def known_model(workshop: Workshop, known: np.ndarray, name: str) -> Trained:
+def known_model(context: RunContext, known: np.ndarray, name: str) -> TrainedModel:
     """A Proxy-NCA model of the training products that are known; all validation images say when it is best."""
-    among = known | (workshop.splits == "val")
+    among = known | (context.splits == "val")
     config = SpecialistsConfig(loss="proxy-nca")
-    folder = workshop.work_folder(name)
+    folder = context.work_folder(name)
     inputs = {"known": fingerprint(np.packbits(known).tobytes()), **config_to_mapping(config)}
-    return workshop.train_stage(name, inputs, lambda: label_lesson(workshop, config, among, folder=folder))
+    return context.train_stage(name, inputs, lambda: label_job(context, config, among, folder=folder))
 
 
 def write_triplets(
-    path: Path, workshop: Workshop, model: Trained, anchors: np.ndarray, *, each: int, seed: int
+    path: Path, context: RunContext, model: TrainedModel, anchors: np.ndarray, *, each: int, seed: int
 ) -> None:
     """For each anchor some positives of its product, each with a near image of another product of its vertical."""
     rng = np.random.default_rng(seed)
-    usable = np.flatnonzero(workshop.is_train & (workshop.products >= 0))
-    vectors, products = workshop.source.embed_all(model.embedder, usable), workshop.products[usable]
-    verticals, ids = workshop.verticals[usable], workshop.catalogue.column("id")[usable]
+    usable = np.flatnonzero(context.is_train & (context.products >= 0))
+    vectors, products = context.source.embed_all(model.embedder, usable), context.products[usable]
+    verticals, ids = context.verticals[usable], context.catalogue.column("id")[usable]
     path.parent.mkdir(parents=True, exist_ok=True)
     written = set()
     for place in np.flatnonzero(anchors[usable]):
@@ -70,30 +70,30 @@ def write_triplets(
         csv.writer(file).writerows([("anchor", "positive", "negative"), *sorted(written)])
 
 
-def cases(workshop: Workshop, seed: int) -> dict[str, tuple[str, np.ndarray, np.ndarray, int]]:
+def cases(context: RunContext, seed: int) -> dict[str, tuple[str, np.ndarray, np.ndarray, int]]:
     """By title: the model's folder, the training images it has seen, the anchors, and triplets of each anchor."""
-    labelled = workshop.is_train & (workshop.products >= 0)
-    codes = np.unique(workshop.products[labelled])
+    labelled = context.is_train & (context.products >= 0)
+    codes = np.unique(context.products[labelled])
     half = np.random.default_rng(100 + seed).permutation(codes)[: len(codes) // 2]
-    seen = labelled & np.isin(workshop.products, half)
+    seen = labelled & np.isin(context.products, half)
     return {
         "half of the products; triplets of the other half": ("half", seen, labelled & ~seen, 3),
         "all products; triplets of the same": ("all", labelled, labelled, 2),
         f"all products; triplets of {ONE_VERTICAL}": (
             *("all", labelled),
-            *(labelled & workshop.of_vertical(ONE_VERTICAL), 4),
+            *(labelled & context.of_vertical(ONE_VERTICAL), 4),
         ),
     }
 
 
 def tuned(catalogue: Catalogue, out: Path, seed: int) -> dict[str, FinetuneResult]:
     """All cases of one seed, with and without the L2 term."""
-    workshop = Workshop(Run(out), catalogue, Recipe(seed=seed))
+    context = RunContext(Run(out), catalogue, Recipe(seed=seed))
     found = {}
-    for number, (title, (name, seen, anchors, each)) in enumerate(cases(workshop, seed).items()):
-        model = known_model(workshop, seen, name)
+    for number, (title, (name, seen, anchors, each)) in enumerate(cases(context, seed).items()):
+        model = known_model(context, seen, name)
         triplets = out / f"triplets-{number}.csv"
-        write_triplets(triplets, workshop, model, anchors, each=each, seed=seed)
+        write_triplets(triplets, context, model, anchors, each=each, seed=seed)
         config = FinetuneConfig(seed=seed)
         for ending, choices in (("", config), (", without the L2 term", replace(config, keep=0.0))):
             place = out / "tuned" / f"{number}{'-free' if ending else ''}"

@@ -28,7 +28,7 @@ from univert.training.combine.greedy import Judge, Measure, Trial
 from univert.training.combine.groups import Combination, combination_tables, combine, full_measure, kept
 from univert.training.combine.probe import Probe
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 
 RESULT = Path(__file__).parent / "results" / "combine.md"
 
@@ -45,10 +45,10 @@ def decisions(trials: tuple[Trial, ...], measure: Measure, config: CombineConfig
     return [judge(trial.number, trial.group, trial.added).accepted for trial in trials]
 
 
-def again(workshop: Workshop) -> Workshop:
+def again(context: RunContext) -> RunContext:
     """The same images and features, other random starts, and a folder of its own for what is trained."""
-    other = workshop.reseeded(workshop.recipe.seed + 100)
-    other.run = Run(workshop.run.path / "again")
+    other = context.reseeded(context.recipe.seed + 100)
+    other.run = Run(context.run.path / "again")
     return other
 
 
@@ -73,17 +73,17 @@ def main() -> None:
     itself: list[str] = []
     total = agreed = 0
     for seed in options.seeds:
-        workshops = {}
+        contexts = {}
         for mode in ("probe", "full"):
             config = CombineConfig(mode=mode, order=options.order)
             recipe = Recipe(seed=seed, combine=config)
-            workshops[mode] = Workshop(Run(options.out / f"seed-{seed}"), catalogue, recipe)
-            _ = workshops[mode].source  # features are cached before the clock starts
-        probe, *probe_seconds = timed(lambda: combine(workshops["probe"]))  # noqa: B023
-        full, *full_seconds = timed(lambda: combine(workshops["full"]))  # noqa: B023
-        sides = [("full", full, kept(Probe(workshops["probe"])))]
+            contexts[mode] = RunContext(Run(options.out / f"seed-{seed}"), catalogue, recipe)
+            _ = contexts[mode].source  # features are cached before the clock starts
+        probe, *probe_seconds = timed(lambda: combine(contexts["probe"]))  # noqa: B023
+        full, *full_seconds = timed(lambda: combine(contexts["full"]))  # noqa: B023
+        sides = [("full", full, kept(Probe(contexts["probe"])))]
         if options.both:
-            sides.append(("probe", probe, kept(full_measure(workshops["full"]))))
+            sides.append(("probe", probe, kept(full_measure(contexts["full"]))))
         for mode, walked, measure in sides:
             own = [trial.accepted for trial in walked.trials]
             other = decisions(walked.trials, measure, walked.config, seed)
@@ -96,7 +96,7 @@ def main() -> None:
             agreement = f"{100 * sum(a == b for a, b in pairs) / len(pairs):.0f}%"
             summary.append([str(seed), *seconds, f"{mode} mode", *counts, agreement])
         if options.again:
-            other = decisions(full.trials, kept(full_measure(again(workshops["full"]))), full.config, seed)
+            other = decisions(full.trials, kept(full_measure(again(contexts["full"]))), full.config, seed)
             pairs = [(first, trial.accepted) for first, trial in zip(other, full.trials, strict=True)]
             same = sum(first == second for first, second in pairs)
             itself.append(

@@ -34,10 +34,10 @@ from univert.losses.registry import LossName
 from univert.metrics.evaluate import evaluate_vectors
 from univert.models.config import EmbedderConfig
 from univert.models.embedder import Embedder
-from univert.training.jobs import Trained
+from univert.training.jobs import TrainedModel
 from univert.training.label_config import LoopConfig, SpecialistsConfig
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import train_on_labels
 
 RESULT = Path(__file__).parent / "results" / "glyphs.md"
@@ -52,17 +52,17 @@ CONTENDERS: dict[str, tuple[LossName, Literal["random", "data"]]] = {
 AUGMENTATION = Augmentation(min_scale=0.8, flip_probability=0.0)  # a mirrored glyph is another one, or none
 
 
-def open_workshop(catalogue: Catalogue, out: Path, seed: int, views: int) -> Workshop:
+def open_context(catalogue: Catalogue, out: Path, seed: int, views: int) -> RunContext:
     recipe = Recipe(
         seed=seed,
         data=DataConfig(views=views, augmentation=AUGMENTATION),
         model=EmbedderConfig(size=SIZE, image_size_px=IMAGE_PX),
         evaluation=EvaluationConfig(bounds_images=0),
     )
-    return Workshop(Run(out / f"seed-{seed}"), catalogue, recipe)
+    return RunContext(Run(out / f"seed-{seed}"), catalogue, recipe)
 
 
-def trained(workshop: Workshop, contender: str, rate: float, steps: int) -> Trained:
+def trained(context: RunContext, contender: str, rate: float, steps: int) -> TrainedModel:
     loop = LoopConfig(
         epochs=1,
         min_steps=steps,
@@ -73,16 +73,16 @@ def trained(workshop: Workshop, contender: str, rate: float, steps: int) -> Trai
     )
     loss, start = CONTENDERS[contender]
     config = SpecialistsConfig(loss=loss, proxy_start=start, loop=loop)
-    return train_on_labels(workshop, config, name=f"{loss}-{start}-{rate:g}-{steps}")
+    return train_on_labels(context, config, name=f"{loss}-{start}-{rate:g}-{steps}")
 
 
-def evaluated(workshop: Workshop, embedder: Embedder) -> dict[str, Any]:
+def evaluated(context: RunContext, embedder: Embedder) -> dict[str, Any]:
     """Test figures, merged and within, and how long they took."""
-    test = np.flatnonzero(workshop.splits == "test")
+    test = np.flatnonzero(context.splits == "test")
     start = time.perf_counter()
-    columns = (list(workshop.catalogue.column(name)[test]) for name in ("product", "vertical"))
-    vectors = workshop.source.embed_all(embedder, test)
-    figures = evaluate_vectors(vectors, *columns, resamples=1, seed=workshop.recipe.seed).to_dict()
+    columns = (list(context.catalogue.column(name)[test]) for name in ("product", "vertical"))
+    vectors = context.source.embed_all(embedder, test)
+    figures = evaluate_vectors(vectors, *columns, resamples=1, seed=context.recipe.seed).to_dict()
     return {**figures, "evaluation_seconds": time.perf_counter() - start}
 
 
@@ -166,22 +166,22 @@ def main() -> int:
         )
         return 2
     catalogue = Catalogue.open(options.catalogue)
-    workshops = [open_workshop(catalogue, options.out, seed, options.views) for seed in options.seeds]
+    contexts = [open_context(catalogue, options.out, seed, options.views) for seed in options.seeds]
     if options.features_only:
-        return time_features(workshops[0])
+        return time_features(contexts[0])
     rows: dict[str, list[dict[str, Any]]] = {
-        "Untrained base network": [evaluated(workshop, workshop.base) for workshop in workshops[:1]]
+        "Untrained base network": [evaluated(context, context.base) for context in contexts[:1]]
     }
     records: dict[str, list[dict[str, Any]]] = {}
     searches = []
     for title in CONTENDERS:
-        tried = {rate: trained(workshops[0], title, rate, options.steps) for rate in options.rates}
+        tried = {rate: trained(contexts[0], title, rate, options.steps) for rate in options.rates}
         rate = max(tried, key=lambda rate: tried[rate].record["best_score"])
         scores = ", ".join(f"{rate:g}: {100 * model.record['best_score']:.1f}" for rate, model in tried.items())
         searches.append(f"{title}: {rate:g} (validation MAP@R by rate: {scores})")
-        models = [trained(workshop, title, rate, options.steps) for workshop in workshops]
+        models = [trained(context, title, rate, options.steps) for context in contexts]
         records[title] = [model.record for model in models]
-        rows[title] = [evaluated(workshop, model.embedder) for workshop, model in zip(workshops, models, strict=True)]
+        rows[title] = [evaluated(context, model.embedder) for context, model in zip(contexts, models, strict=True)]
         print(f"{searches[-1]}; merged R@1 {[row['merged']['recall_at']['1']['value'] for row in rows[title]]}")
     lines = report(catalogue, options, rows, records, searches)
     write_atomic(RESULT, "\n".join(lines) + "\n")
@@ -221,11 +221,11 @@ def report(
     ]
 
 
-def time_features(workshop: Workshop) -> int:
+def time_features(context: RunContext) -> int:
     """Compute the features as a training would; a second time they are only opened."""
     start = time.perf_counter()
-    images = len(workshop.catalogue) + workshop.recipe.data.views * int(workshop.is_train.sum())
-    assert workshop.source.views == workshop.recipe.data.views
+    images = len(context.catalogue) + context.recipe.data.views * int(context.is_train.sum())
+    assert context.source.views == context.recipe.data.views
     seconds = time.perf_counter() - start
     print(f"{images:,} images and views in {seconds:.1f} s, {1000 * seconds / images:.2f} s for 1,000")
     return 0

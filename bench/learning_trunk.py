@@ -23,7 +23,7 @@ from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.models.embedder import Embedder
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.sources import FrontSource, ImageSource, Source
 
 RESULT = Path(__file__).parent / "results" / "learning-trunk.md"
@@ -54,7 +54,7 @@ def main() -> None:
     reuse_freed_memory()
     recipe = Recipe(trunk="partial", partial_blocks=options.blocks)
     recipe = replace(recipe, data=replace(recipe.data, views=1))
-    work = Workshop(Run(options.out / "maps"), sample_catalogue(options.out), recipe)
+    work = RunContext(Run(options.out / "maps"), sample_catalogue(options.out), recipe)
     started = time.perf_counter()
     maps = work.source
     assert isinstance(maps, FrontSource)

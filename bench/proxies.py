@@ -37,8 +37,8 @@ from univert.metrics.ranking import recall_at_k
 from univert.models.config import EmbedderConfig
 from univert.training.label_config import LoopConfig, SpecialistsConfig
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
-from univert.training.specialists import label_lesson
+from univert.training.run_context import RunContext
+from univert.training.specialists import label_job
 
 Rates = tuple[float, float]
 """Learning rates of the head and of the proxies."""
@@ -126,10 +126,10 @@ CONTENDERS = [
 
 
 @cache
-def workshop(out: Path, seed: int) -> Workshop:
+def open_context(out: Path, seed: int) -> RunContext:
     catalogue = sample_catalogue(out)
     recipe = Recipe(seed=seed, model=EmbedderConfig(size=SIZE))
-    return Workshop(Run(out / f"seed-{seed}"), catalogue, recipe)
+    return RunContext(Run(out / f"seed-{seed}"), catalogue, recipe)
 
 
 def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(place.read_text())
         return result
     torch.set_num_threads(1)  # two trainings side by side are faster than one on two cores
-    work = workshop(out, trial.seed)
+    work = open_context(out, trial.seed)
     loop = LoopConfig(
         epochs=1,
         min_steps=trial.steps,
@@ -155,21 +155,21 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
         loop=loop,
     )
     folder = work.run.path / "work" / trial.key
-    lesson = label_lesson(work, config, np.ones(len(work.catalogue), bool), folder=folder)
+    job = label_job(work, config, np.ones(len(work.catalogue), bool), folder=folder)
     test = np.flatnonzero((work.splits == "test") & (work.products >= 0))
-    watch = lesson.monitor
+    watch = job.monitor
 
     def monitor() -> Mapping[str, float]:
-        vectors = work.source.embed_all(lesson.embedder, test)
+        vectors = work.source.embed_all(job.embedder, test)
         return {"test_recall_at_1": recall_at_k(vectors, work.products[test], ks=(1,))[1], **(watch() if watch else {})}
 
     started = time.perf_counter()
-    lesson = replace(lesson, monitor=None if trial.tuning else monitor)
-    record = work.learn(trial.key, lesson, folder)
+    job = replace(job, monitor=None if trial.tuning else monitor)
+    record = work.learn(trial.key, job, folder)
     result = {"trial": asdict(trial), "record": record}
     if not trial.tuning:
         result["evaluation"] = evaluate_vectors(
-            work.source.embed_all(lesson.embedder, test),
+            work.source.embed_all(job.embedder, test),
             list(work.catalogue.column("product")[test]),
             list(work.catalogue.column("vertical")[test]),
             resamples=1,
@@ -194,10 +194,10 @@ class Bench:
 
     def run(self, trials: list[Trial]) -> list[dict[str, Any]]:
         for seed in sorted({trial.seed for trial in trials}):
-            _ = workshop(self._out, seed).source  # features first: the trainings share them
-        workshop.cache_clear()
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(self._processes) as pool:
+            _ = open_context(self._out, seed).source  # features first: the trainings share them
+        open_context.cache_clear()
+        spawn = multiprocessing.get_context("spawn")
+        with spawn.Pool(self._processes) as pool:
             return pool.starmap(run_trial, [(self._out, trial) for trial in trials], chunksize=1)
 
     def tune(self, contenders: list[Contender], steps: int, seed: int) -> dict[str, Rates]:
@@ -353,7 +353,7 @@ def main() -> None:
     loss_lines, plots = losses_part(bench, options.seeds, options.steps)
     ratio_lines, ratios = ratios_part(bench, options.seeds, options.steps, plots["rates"])
     write_atomic(options.out / "plots.json", json.dumps({**plots, "ratios": ratios}))
-    catalogue = workshop(options.out, options.seeds[0]).catalogue
+    catalogue = open_context(options.out, options.seeds[0]).catalogue
     point_rates = ", ".join(rates_of(rates, POINT_RATES) for rates in POINT_RATES)
     proxy_rates = ", ".join(rates_of(rates, PROXY_RATES) for rates in PROXY_RATES)
     lines = [

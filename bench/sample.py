@@ -33,7 +33,7 @@ from univert.metrics.per_query import Outcomes, query_outcomes
 from univert.metrics.ranking import QueryOutcome
 from univert.training.evaluation import TestSplit, comparison_rows
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import train_joint
 from univert.training.stages import train_models
 
@@ -66,13 +66,13 @@ def _row(run: dict[str, Any], key: str) -> dict[str, Any] | None:
     return next((row for row in run["rows"] if row["key"] == key), None)
 
 
-def long_joint_row(workshop: Workshop, results: dict[str, Any]) -> dict[str, Any]:
+def long_joint_row(context: RunContext, results: dict[str, Any]) -> dict[str, Any]:
     """The best joint model, given all the image presentations that stand behind the unified model."""
     unified = results["rows"][-1]
-    joint = train_joint(workshop, "proxy-nca", unified["image_presentations"], name="baselines/joint_proxy_nca_long")
-    test = np.flatnonzero(workshop.splits == "test")
-    columns = (list(workshop.catalogue.column(name)[test]) for name in ("product", "vertical"))
-    evaluation = evaluate_vectors(workshop.source.embed_all(joint.embedder, test), *columns, seed=results["seed"])
+    joint = train_joint(context, "proxy-nca", unified["image_presentations"], name="baselines/joint_proxy_nca_long")
+    test = np.flatnonzero(context.splits == "test")
+    columns = (list(context.catalogue.column(name)[test]) for name in ("product", "vertical"))
+    evaluation = evaluate_vectors(context.source.embed_all(joint.embedder, test), *columns, seed=results["seed"])
     return {
         "key": "joint_proxy_nca_long",
         "title": "The same, given the presentations of the last row",
@@ -82,11 +82,11 @@ def long_joint_row(workshop: Workshop, results: dict[str, Any]) -> dict[str, Any
     }
 
 
-def outcomes_of(workshop: Workshop) -> dict[str, Outcomes]:
+def outcomes_of(context: RunContext) -> dict[str, Outcomes]:
     """What happened to the test queries of a finished run, by row."""
-    models = train_models(workshop)
-    rows, _ = comparison_rows(workshop, models)
-    test = TestSplit(workshop)
+    models = train_models(context)
+    rows, _ = comparison_rows(context, models)
+    test = TestSplit(context)
     return {
         row.key: query_outcomes(test.vectors(row), test.products, test.verticals, routed=row.routed) for row in rows
     }
@@ -159,11 +159,11 @@ def main() -> None:
         out = options.out / f"seed-{seed}"
         recipe = read_settings(Recipe, None, [*options.settings, f"seed={seed}"])
         runs.append(train(catalogue, out, recipe, report=seed == options.seeds[0]).results)
-        workshop = Workshop(Run(out), catalogue, recipe)
-        outcomes.append(outcomes_of(workshop))
+        context = RunContext(Run(out), catalogue, recipe)
+        outcomes.append(outcomes_of(context))
         if options.long:
             place_after = 1 + [row["key"] for row in runs[-1]["rows"]].index("joint_proxy_nca")
-            runs[-1]["rows"].insert(place_after, long_joint_row(workshop, runs[-1]))
+            runs[-1]["rows"].insert(place_after, long_joint_row(context, runs[-1]))
         print(
             f"seed {seed}:",
             {row["key"]: row["evaluation"]["merged"]["recall_at"]["1"]["value"] for row in runs[-1]["rows"]},

@@ -33,10 +33,10 @@ from univert.core.run import Run
 from univert.main_job import train
 from univert.metrics.per_query import query_outcomes
 from univert.metrics.separation import separation
-from univert.training.jobs import Trained
+from univert.training.jobs import TrainedModel
 from univert.training.label_config import SpecialistsConfig
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import train_joint, train_on_labels, train_trial
 from univert.training.stages import Models, train_models
 from univert.training.targets.config import PolishConfig, TargetsConfig, UnifyConfig
@@ -52,10 +52,10 @@ TIMED_QUERIES = 60
 Figures = dict[str, float]
 
 
-def measure(workshop: Workshop, embed: Callable[[np.ndarray], np.ndarray], split: str) -> Figures:
+def measure(context: RunContext, embed: Callable[[np.ndarray], np.ndarray], split: str) -> Figures:
     """Merged Recall@1 and MAP@R, and the mean within verticals, on one split, in per cent."""
-    here = np.flatnonzero((workshop.splits == split) & (workshop.products >= 0))
-    outcomes = query_outcomes(embed(here), workshop.products[here], workshop.names_of(here))
+    here = np.flatnonzero((context.splits == split) & (context.products >= 0))
+    outcomes = query_outcomes(embed(here), context.products[here], context.names_of(here))
     within = [outcome.hits(1).mean() for outcome in outcomes.verticals.values() if outcome is not None]
     precision = outcomes.merged.average_precision_at_r
     assert precision is not None
@@ -66,10 +66,10 @@ def measure(workshop: Workshop, embed: Callable[[np.ndarray], np.ndarray], split
     }
 
 
-def of_model(workshop: Workshop, model: Trained) -> dict[str, Figures]:
+def of_model(context: RunContext, model: TrainedModel) -> dict[str, Figures]:
     """A model's figures on both splits."""
     return {
-        split: measure(workshop, lambda at: workshop.source.embed_all(model.embedder, at), split)
+        split: measure(context, lambda at: context.source.embed_all(model.embedder, at), split)
         for split in ("val", "test")
     }
 
@@ -97,26 +97,26 @@ def variants(default: UnifyConfig) -> dict[str, UnifyConfig]:
     }
 
 
-def train_variants(workshop: Workshop, models: Models) -> dict[str, dict[str, Figures]]:
+def train_variants(context: RunContext, models: Models) -> dict[str, dict[str, Figures]]:
     """Each variation's figures."""
-    default = replace(workshop.recipe.unify, polish=PolishConfig())
+    default = replace(context.recipe.unify, polish=PolishConfig())
     found = {}
     for number, (title, config) in enumerate(variants(default).items()):
         name = f"bench/unified-{number}"
-        found[title] = of_model(workshop, train_unified(workshop, models.ensemble.members, name=name, config=config))
-    first = train_unified(workshop, models.ensemble.members, name="bench/unified-0", config=default)
+        found[title] = of_model(context, train_unified(context, models.ensemble.members, name=name, config=config))
+    first = train_unified(context, models.ensemble.members, name="bench/unified-0", config=default)
     polished = replace(default, polish=PolishConfig(enabled=True))
-    model = polish(workshop, first, models.ensemble.members, name="bench/polished", config=polished)
-    found["polished with Proxy-NCA beside L2"] = of_model(workshop, model)
+    model = polish(context, first, models.ensemble.members, name="bench/polished", config=polished)
+    found["polished with Proxy-NCA beside L2"] = of_model(context, model)
     return found
 
 
-def train_sizes(workshop: Workshop, models: Models) -> dict[str, dict[str, Figures]]:
+def train_sizes(context: RunContext, models: Models) -> dict[str, dict[str, Figures]]:
     """The unified model at several widths; the models it learns from keep theirs."""
     found = {}
     for size in SIZES:
-        other = Workshop(
-            workshop.run, workshop.catalogue, replace(workshop.recipe, model=replace(workshop.recipe.model, size=size))
+        other = RunContext(
+            context.run, context.catalogue, replace(context.recipe, model=replace(context.recipe.model, size=size))
         )
         model = train_unified(
             other,
@@ -128,32 +128,32 @@ def train_sizes(workshop: Workshop, models: Models) -> dict[str, dict[str, Figur
     return found
 
 
-def joint_from_data(workshop: Workshop, models: Models) -> dict[str, Figures]:
+def joint_from_data(context: RunContext, models: Models) -> dict[str, Figures]:
     """The joint model by the loss that does best on the sample: Proxy-NCA whose proxies start at the data."""
     steps = models.joint["proxy-nca"].record["steps"]
-    loop = replace(workshop.recipe.specialists.loop, epochs=1, min_steps=max(steps, 1))
+    loop = replace(context.recipe.specialists.loop, epochs=1, min_steps=max(steps, 1))
     config = SpecialistsConfig(loss="proxy-nca", proxy_start="data", loop=loop)
-    return of_model(workshop, train_on_labels(workshop, config, name="bench/joint-from-data"))
+    return of_model(context, train_on_labels(context, config, name="bench/joint-from-data"))
 
 
-def joint_as_wide(workshop: Workshop, models: Models) -> dict[str, Figures]:
+def joint_as_wide(context: RunContext, models: Models) -> dict[str, Figures]:
     """The joint Proxy-NCA model, its head as wide as the unified model's."""
-    config = replace(workshop.recipe.model, hidden_sizes=models.unified.embedder.config.hidden_sizes)
-    other = Workshop(workshop.run, workshop.catalogue, replace(workshop.recipe, model=config))
-    other.__dict__["source"] = workshop.source
+    config = replace(context.recipe.model, hidden_sizes=models.unified.embedder.config.hidden_sizes)
+    other = RunContext(context.run, context.catalogue, replace(context.recipe, model=config))
+    other.__dict__["source"] = context.source
     presentations = models.joint["proxy-nca"].record["image_presentations"]
-    return of_model(workshop, train_joint(other, "proxy-nca", presentations, name="bench/joint-as-wide"))
+    return of_model(context, train_joint(other, "proxy-nca", presentations, name="bench/joint-as-wide"))
 
 
-def draw_map(workshop: Workshop, models: Models) -> list[str]:
+def draw_map(context: RunContext, models: Models) -> list[str]:
     """FIG. 3 of the document for the test images, and how far apart the verticals are, as numbers."""
-    test = np.flatnonzero((workshop.splits == "test") & (workshop.verticals >= 0))
-    own = learning_targets(workshop, [models.own], workshop.recipe.unify.targets).clean(test)
-    vectors = workshop.source.embed_all(models.unified.embedder, test)
-    names = workshop.names_of(test)
+    test = np.flatnonzero((context.splits == "test") & (context.verticals >= 0))
+    own = learning_targets(context, [models.own], context.recipe.unify.targets).clean(test)
+    vectors = context.source.embed_all(models.unified.embedder, test)
+    names = context.names_of(test)
     univert.save_map_figure(HERE.parent / "docs" / "images" / "map.png", vectors, names, targets=own, total=18_000)
     lines = ["| | purity | own energy | other energy | overlap |", "|---|---|---|---|---|"]
-    spaces = {"specialists' targets": own, "unified model": vectors, "base network": workshop.base_vectors(test)}
+    spaces = {"specialists' targets": own, "unified model": vectors, "base network": context.base_vectors(test)}
     for title, space in spaces.items():
         found = separation(space, names)
         figures = (found.purity, found.own_energy, found.other_energy)
@@ -163,69 +163,67 @@ def draw_map(workshop: Workshop, models: Models) -> list[str]:
     return lines
 
 
-def joint_triplet(workshop: Workshop, order: Sequence[str]) -> list[dict[str, float]]:
+def joint_triplet(context: RunContext, order: Sequence[str]) -> list[dict[str, float]]:
     """One triplet model on the first 1, 2, ... verticals: test Recall@1 within each vertical it was trained on."""
-    test = np.flatnonzero((workshop.splits == "test") & (workshop.products >= 0))
-    names = np.array(workshop.names_of(test))
+    test = np.flatnonzero((context.splits == "test") & (context.products >= 0))
+    names = np.array(context.names_of(test))
     found = []
     for count in range(1, len(order) + 1):
-        model = train_trial(workshop, order[:count])
-        vectors = workshop.source.embed_all(model.embedder, test)
+        model = train_trial(context, order[:count])
+        vectors = context.source.embed_all(model.embedder, test)
         row = {}
         for name in order[:count]:
             here = names == name
-            outcome = query_outcomes(vectors[here], workshop.products[test][here], list(names[here])).merged
+            outcome = query_outcomes(vectors[here], context.products[test][here], list(names[here])).merged
             row[name] = 100 * float(outcome.hits(1).mean())
         found.append(row)
     return found
 
 
-def routed_figures(workshop: Workshop, own: Member) -> dict[str, Figures]:
+def routed_figures(context: RunContext, own: Member) -> dict[str, Figures]:
     """Specialists behind a router: each image goes to the specialist of its predicted vertical, query or not."""
-    blocks = len(workshop.vertical_names)
+    blocks = len(context.vertical_names)
 
     def embed(positions: np.ndarray) -> np.ndarray:
-        weights = trusted(workshop.vertical_probabilities(positions), 0.0, weighted=False)
+        weights = trusted(context.vertical_probabilities(positions), 0.0, weighted=False)
         homes = weights.argmax(axis=1)
         vectors = np.zeros((len(positions), blocks, own.width), np.float32)
         for vertical in np.unique(homes):
             here = np.flatnonzero(homes == vertical)
             embedder = own.embedders[vertical]
-            vectors[here, vertical, : embedder.size] = workshop.source.embed_all(embedder, positions[here])
+            vectors[here, vertical, : embedder.size] = context.source.embed_all(embedder, positions[here])
         return vectors.reshape(len(positions), -1)
 
-    return {split: measure(workshop, embed, split) for split in ("val", "test")}
+    return {split: measure(context, embed, split) for split in ("val", "test")}
 
 
-def blind_figures(workshop: Workshop, models: Models) -> dict[str, Figures]:
+def blind_figures(context: RunContext, models: Models) -> dict[str, Figures]:
     """The learning targets themselves, the verticals predicted."""
     return {
         split: measure(
-            workshop,
-            lambda at: blind_targets(workshop, models.ensemble.members, workshop.recipe.unify.targets, at),
-            split,
+            context, lambda at: blind_targets(context, models.ensemble.members, context.recipe.unify.targets, at), split
         )
         for split in ("val", "test")
     }
 
 
-def costs(workshop: Workshop, models: Models) -> list[str]:
+def costs(context: RunContext, models: Models) -> list[str]:
     """Parameters, time and bytes of one query: one model against specialists behind a router."""
     unified, own = models.unified.embedder.eval(), models.specialists
     heads = [list(embedder.head.parameters()) for embedder in own.embedders]
     trunk = sum(parameter.numel() for parameter in unified.trunk.parameters())
-    router = (unified.feature_size + 1) * len(workshop.vertical_names)
+    router = (unified.feature_size + 1) * len(context.vertical_names)
     own_heads = sum(parameter.numel() for head in heads for parameter in head)
-    positions = np.flatnonzero(workshop.splits == "test")[:TIMED_QUERIES]
+    positions = np.flatnonzero(context.splits == "test")[:TIMED_QUERIES]
     images = [
-        workshop.loader.load(positions[at : at + 1], np.zeros(1, np.int64)).to(workshop.device)
+        context.loader.load(positions[at : at + 1], np.zeros(1, np.int64)).to(context.device)
         for at in range(len(positions))
     ]
-    base = workshop.base.eval()
+    base = context.base.eval()
 
     def route(features: torch.Tensor) -> int:
         unit = torch.nn.functional.normalize(features).cpu().numpy()
-        return int(workshop.router(unit).argmax())
+        return int(context.router(unit).argmax())
 
     def one(image: torch.Tensor) -> None:
         unified(image)
@@ -245,7 +243,7 @@ def costs(workshop: Workshop, models: Models) -> list[str]:
             for name, run in (("one", one), ("shared", shared), ("separate", separate)):
                 started = time.perf_counter()
                 run(image)
-                if workshop.device.type == "cuda":
+                if context.device.type == "cuda":
                     torch.cuda.synchronize()
                 times[name].append(time.perf_counter() - started)
     median = {name: 1000 * statistics.median(values[5:]) for name, values in times.items()}
@@ -271,14 +269,14 @@ def costs(workshop: Workshop, models: Models) -> list[str]:
     return lines
 
 
-def overhead(workshop: Workshop, models: Models) -> str:
+def overhead(context: RunContext, models: Models) -> str:
     """Unify's time over one pass of its members and the training itself, all of it timed in this process."""
-    place = workshop.run.path / "bench" / "overhead"
+    place = context.run.path / "bench" / "overhead"
     place.mkdir(parents=True, exist_ok=True)
-    fresh = Workshop(Run(place / str(time.time_ns())), workshop.catalogue, workshop.recipe)
-    fresh.__dict__["source"] = workshop.source
+    fresh = RunContext(Run(place / str(time.time_ns())), context.catalogue, context.recipe)
+    fresh.__dict__["source"] = context.source
     positions, views = [], []
-    for view in range(workshop.recipe.data.views + 1):
+    for view in range(context.recipe.data.views + 1):
         shown = np.flatnonzero(fresh.is_train) if view else np.arange(len(fresh.catalogue))
         positions.append(shown)
         views.append(np.full(len(shown), view))
@@ -293,7 +291,7 @@ def overhead(workshop: Workshop, models: Models) -> str:
                     for home in np.unique(homes):
                         fresh.source.run(member.embedders[home], inputs[torch.from_numpy(homes == home)])
     one_pass = time.perf_counter() - started
-    config = replace(workshop.recipe.unify, polish=PolishConfig())
+    config = replace(context.recipe.unify, polish=PolishConfig())
     started = time.perf_counter()
     model = train_unified(fresh, models.ensemble.members, name="unified", config=config)
     total = time.perf_counter() - started
@@ -366,21 +364,21 @@ def main() -> None:
     for seed in options.seeds:
         recipe = Recipe(seed=seed)
         train(catalogue, options.out / f"seed-{seed}", recipe, report=False)
-        workshop = Workshop(Run(options.out / f"seed-{seed}"), catalogue, recipe)
-        models = train_models(workshop)
+        context = RunContext(Run(options.out / f"seed-{seed}"), catalogue, recipe)
+        models = train_models(context)
         if not order:
-            order = sorted(workshop.vertical_names, key=lambda name: -_own_recall(models, name))
-        joined.append(joint_triplet(workshop, order))
-        varied.append(train_variants(workshop, models))
-        sized.append(train_sizes(workshop, models))
+            order = sorted(context.vertical_names, key=lambda name: -_own_recall(models, name))
+        joined.append(joint_triplet(context, order))
+        varied.append(train_variants(context, models))
+        sized.append(train_sizes(context, models))
         against.append(
             {
-                "specialists behind the router": routed_figures(workshop, models.specialists),
-                "learning targets, verticals predicted": blind_figures(workshop, models),
-                "one joint Proxy-NCA model": of_model(workshop, models.joint["proxy-nca"]),
-                "the same, its head as wide as the unified model's": joint_as_wide(workshop, models),
-                "the same, proxies started from the data": joint_from_data(workshop, models),
-                "unified": of_model(workshop, models.unified),
+                "specialists behind the router": routed_figures(context, models.specialists),
+                "learning targets, verticals predicted": blind_figures(context, models),
+                "one joint Proxy-NCA model": of_model(context, models.joint["proxy-nca"]),
+                "the same, its head as wide as the unified model's": joint_as_wide(context, models),
+                "the same, proxies started from the data": joint_from_data(context, models),
+                "unified": of_model(context, models.unified),
             }
         )
         print(f"seed {seed}: {against[-1]['unified']['test']}", flush=True)
@@ -402,15 +400,15 @@ def main() -> None:
         "",
         *table(against),
         "",
-        *costs(workshop, models),
+        *costs(context, models),
         "",
-        overhead(workshop, models),
+        overhead(context, models),
         "",
         "## How far apart the verticals are",
         "",
         "Test split, last seed, 16 directions.",
         "",
-        *draw_map(workshop, models),
+        *draw_map(context, models),
         "",
         "## One joint triplet model on more and more verticals",
         "",

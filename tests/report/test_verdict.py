@@ -68,7 +68,7 @@ def test_one_vertical_reads_naturally():
 
 
 def test_without_queries_or_rows_it_says_so():
-    assert said(row("unified", None, {"a": None})).headline == "Trained, but there are no queries"
+    assert said(row("unified", None, {"a": None})).headline == "TrainedModel, but there are no queries"
     assert said().headline == "Nothing was evaluated"
     found = said(row("unified", 0.5, {"a": 0.5, "b": None}))
     assert found.findings[-1].text.startswith("No queries in b:")

@@ -12,16 +12,16 @@ from univert.data.catalogue import Catalogue
 from univert.training.combine.config import CombineConfig
 from univert.training.label_config import SpecialistsConfig
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import train_joint, train_specialist
 from univert.training.targets.members import Member
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shop:
-    """A workshop and members; `mixed` has one specialist narrower than the unified model and one wider."""
+    """A context and members; `mixed` has one specialist narrower than the unified model and one wider."""
 
-    workshop: Workshop
+    context: RunContext
     own: Member
     mixed: Member
     wide: Member
@@ -29,26 +29,26 @@ class Shop:
 
     @property
     def everything(self) -> np.ndarray:
-        return np.arange(len(self.workshop.catalogue))
+        return np.arange(len(self.context.catalogue))
 
 
 def open_shop(catalogue: Catalogue, recipe: Recipe, path: Path) -> Shop:
-    workshop = Workshop(Run(path), catalogue, replace(recipe, combine=CombineConfig(mode="off")))
+    context = RunContext(Run(path), catalogue, replace(recipe, combine=CombineConfig(mode="off")))
     return Shop(
-        workshop=workshop,
-        own=specialists(workshop),
-        mixed=specialists(workshop, "mixed", sizes={"discs": 4, "squares": 12}),
-        wide=specialists(workshop, "wide", size=20),
-        joint=joint_member(workshop),
+        context=context,
+        own=specialists(context),
+        mixed=specialists(context, "mixed", sizes={"discs": 4, "squares": 12}),
+        wide=specialists(context, "wide", size=20),
+        joint=joint_member(context),
     )
 
 
-def specialists(workshop: Workshop, folder: str = "specialists", **changes: object) -> Member:
-    config: SpecialistsConfig = replace(workshop.recipe.specialists, **changes)  # type: ignore[arg-type]
-    trained = {name: train_specialist(workshop, name, config=config, within=folder) for name in workshop.vertical_names}
-    return Member.of_specialists(workshop, trained)
+def specialists(context: RunContext, folder: str = "specialists", **changes: object) -> Member:
+    config: SpecialistsConfig = replace(context.recipe.specialists, **changes)  # type: ignore[arg-type]
+    trained = {name: train_specialist(context, name, config=config, within=folder) for name in context.vertical_names}
+    return Member.of_specialists(context, trained)
 
 
-def joint_member(workshop: Workshop) -> Member:
-    model = train_joint(workshop, "proxy-nca", 200)
+def joint_member(context: RunContext) -> Member:
+    model = train_joint(context, "proxy-nca", 200)
     return Member(name="joint:proxy-nca", title="one joint model", models=(model,))

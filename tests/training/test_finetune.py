@@ -22,7 +22,7 @@ from univert.metrics.compare import Comparison, compare_vectors
 from univert.models.embedder import Embedder
 from univert.training.finetune import base_of, finetune
 from univert.training.recipe import DataConfig, Recipe, Trunk
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.triplet_learning import CleanTripletObjective, FinetuneConfig, TripletLoopConfig, TripletSampler
 
 LOOP = TripletLoopConfig(epochs=1, min_steps=12, batch_size=12, evaluations=3, checkpoint_every_steps=3)
@@ -234,10 +234,10 @@ def test_the_features_are_those_of_the_models_own_trunk(
 def test_the_features_of_its_run_are_used_again(
     model: Path, verified: Path, catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:
-    workshop = Workshop(Run(tmp_path / "run"), catalogue, replace(recipe, data=DataConfig(views=2)))
-    assert workshop.source.views == 2  # computes the features
-    unified = workshop.new_embedder().save_pretrained(tmp_path / "run" / "unified")
-    assert base_of(Embedder.from_pretrained(unified)).fingerprint == workshop.base.fingerprint
+    context = RunContext(Run(tmp_path / "run"), catalogue, replace(recipe, data=DataConfig(views=2)))
+    assert context.source.views == 2  # computes the features
+    unified = context.new_embedder().save_pretrained(tmp_path / "run" / "unified")
+    assert base_of(Embedder.from_pretrained(unified)).fingerprint == context.base.fingerprint
     finetune(unified, catalogue, verified, tmp_path / "out", CONFIG)
     (theirs,) = (tmp_path / "run" / "cache").glob("features-*/view-1.npy")
     (ours,) = (tmp_path / "out" / "cache").glob("features-*/view-1.npy")

@@ -25,18 +25,18 @@ from univert.training.loop import Fit, Task, _rate, _set_learning_rates, fit
 from univert.training.objectives import LabelObjective
 from univert.training.optimisers import Optimisers
 from univert.training.recipe import Recipe, Trunk
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import labelled_products
 
 
 @pytest.fixture
-def workshop(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> Workshop:
-    return Workshop(Run(tmp_path), catalogue, recipe)
+def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
+    return RunContext(Run(tmp_path), catalogue, recipe)
 
 
-def task(workshop: Workshop, loss: nn.Module, *, trunk: Trunk = "frozen") -> Task:
-    products = labelled_products(workshop, workshop.is_train)
-    embedder = workshop.new_embedder()
+def task(context: RunContext, loss: nn.Module, *, trunk: Trunk = "frozen") -> Task:
+    products = labelled_products(context, context.is_train)
+    embedder = context.new_embedder()
     return Task(
         name="test",
         embedder=embedder,
@@ -44,14 +44,14 @@ def task(workshop: Workshop, loss: nn.Module, *, trunk: Trunk = "frozen") -> Tas
         partial_blocks=1,
         objective=LabelObjective(loss, products),
         sampler=PKSampler(products, products_per_batch=4, images_per_product=3),
-        source=workshop.source,
-        score=workshop.scorer(embedder),
+        source=context.source,
+        score=context.scorer(embedder),
     )
 
 
-def run(workshop: Workshop, loss: nn.Module, folder: Path, loop: LoopConfig | None = None) -> tuple[Fit, Tensor]:
-    work = task(workshop, loss)
-    done = fit(work, loop or workshop.recipe.specialists.loop, seed=0, folder=folder)
+def run(context: RunContext, loss: nn.Module, folder: Path, loop: LoopConfig | None = None) -> tuple[Fit, Tensor]:
+    work = task(context, loss)
+    done = fit(work, loop or context.recipe.specialists.loop, seed=0, folder=folder)
     return done, torch.cat([v.detach().float().flatten() for v in work.embedder.head.state_dict().values()])
 
 
@@ -75,11 +75,11 @@ class Poison(nn.Module):
         return loss * self.value if self.left < 0 and self.value is not None else loss
 
 
-def test_learning_lowers_the_loss(workshop: Workshop, tmp_path: Path) -> None:
-    products = labelled_products(workshop, workshop.is_train)
+def test_learning_lowers_the_loss(context: RunContext, tmp_path: Path) -> None:
+    products = labelled_products(context, context.is_train)
     assert products.max() + 1 == count()
-    loop = replace(workshop.recipe.specialists.loop, min_steps=80, learning_rate=1e-2)
-    done, _ = run(workshop, ProxyNCALoss(count(), 8, seed=0), tmp_path / "a", loop)
+    loop = replace(context.recipe.specialists.loop, min_steps=80, learning_rate=1e-2)
+    done, _ = run(context, ProxyNCALoss(count(), 8, seed=0), tmp_path / "a", loop)
     first, last = done.history.loss_curve[0][1], done.history.loss_curve[-1][1]
     assert last < 0.7 * first
     assert done.image_presentations == done.steps * 12
@@ -93,44 +93,44 @@ def test_learning_lowers_the_loss(workshop: Workshop, tmp_path: Path) -> None:
         pytest.param(lambda: peer.ArcFaceLoss(count(), 8), id="ArcFaceLoss"),
     ],
 )
-def test_losses_of_pytorch_metric_learning_train(workshop: Workshop, tmp_path: Path, loss: type[nn.Module]) -> None:
-    done, _ = run(workshop, loss(), tmp_path / "a")
+def test_losses_of_pytorch_metric_learning_train(context: RunContext, tmp_path: Path, loss: type[nn.Module]) -> None:
+    done, _ = run(context, loss(), tmp_path / "a")
     assert np.isfinite([value for _, value in done.history.loss_curve]).all()
 
 
-def test_proxies_learn_at_their_own_rate(workshop: Workshop, tmp_path: Path) -> None:
+def test_proxies_learn_at_their_own_rate(context: RunContext, tmp_path: Path) -> None:
     moves = []
     for rate in (1e-5, 1e-1):
         loss = ProxyNCALoss(count(), 8, seed=0)
         before = loss.bank.proxies.detach().clone()
-        loop = replace(workshop.recipe.specialists.loop, proxy_learning_rate=rate)
-        run(workshop, loss, tmp_path / str(rate), loop)
+        loop = replace(context.recipe.specialists.loop, proxy_learning_rate=rate)
+        run(context, loss, tmp_path / str(rate), loop)
         moves.append((loss.bank.proxies.detach() - before).norm().item())
     assert moves[1] > 100 * moves[0]
 
 
-def test_after_ctrl_c_the_next_run_goes_on_to_the_same_end(workshop: Workshop, tmp_path: Path) -> None:
-    _, expected = run(workshop, TripletMarginLoss(0.5), tmp_path / "a")
+def test_after_ctrl_c_the_next_run_goes_on_to_the_same_end(context: RunContext, tmp_path: Path) -> None:
+    _, expected = run(context, TripletMarginLoss(0.5), tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
-        run(workshop, Poison(8, None), tmp_path / "b")
-    done, found = run(workshop, Poison(10**6, 1.0), tmp_path / "b")
+        run(context, Poison(8, None), tmp_path / "b")
+    done, found = run(context, Poison(10**6, 1.0), tmp_path / "b")
     assert done.steps == 12
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9])
 def test_a_loss_that_explodes_is_named_and_the_checkpoint_kept(
-    workshop: Workshop, tmp_path: Path, value: float
+    context: RunContext, tmp_path: Path, value: float
 ) -> None:
     with pytest.raises(TrainingError, match=r"test: the loss became .* learning_rate \(now 0.001\)"):
-        run(workshop, Poison(4, value), tmp_path / "a")
-    done, _ = run(workshop, Poison(10**6, 1.0), tmp_path / "a")
+        run(context, Poison(4, value), tmp_path / "a")
+    done, _ = run(context, Poison(10**6, 1.0), tmp_path / "a")
     assert done.steps == 12
     assert np.isfinite([loss for _, loss in done.history.loss_curve]).all()
 
 
-def test_patience_stops_and_the_best_weights_win(workshop: Workshop, tmp_path: Path) -> None:
-    work = task(workshop, TripletMarginLoss(0.5))
+def test_patience_stops_and_the_best_weights_win(context: RunContext, tmp_path: Path) -> None:
+    work = task(context, TripletMarginLoss(0.5))
     scores = iter([0.5, 0.9, 0.4, 0.3, 0.2, 0.1])
     states = []
 
@@ -138,7 +138,7 @@ def test_patience_stops_and_the_best_weights_win(workshop: Workshop, tmp_path: P
         states.append({name: value.clone() for name, value in work.embedder.head.state_dict().items()})
         return next(scores)
 
-    loop = replace(workshop.recipe.specialists.loop, min_steps=60, evaluations=6, patience=2)
+    loop = replace(context.recipe.specialists.loop, min_steps=60, evaluations=6, patience=2)
     done = fit(replace(work, score=score), loop, seed=0, folder=tmp_path)
     assert (done.steps, done.history.best_step) == (40, 20)
     for name, value in work.embedder.head.state_dict().items():
@@ -186,12 +186,12 @@ def test_each_parameter_has_the_optimiser_that_suits_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "rmsprop"])
-def test_both_optimisers_learn_and_resume(workshop: Workshop, tmp_path: Path, name: str) -> None:
-    loop = replace(workshop.recipe.specialists.loop, optimiser=name)
-    _, expected = run(workshop, TripletMarginLoss(0.5), tmp_path / "a", loop)
+def test_both_optimisers_learn_and_resume(context: RunContext, tmp_path: Path, name: str) -> None:
+    loop = replace(context.recipe.specialists.loop, optimiser=name)
+    _, expected = run(context, TripletMarginLoss(0.5), tmp_path / "a", loop)
     with pytest.raises(KeyboardInterrupt):
-        run(workshop, Poison(8, None), tmp_path / "b", loop)
-    _, found = run(workshop, Poison(10**6, 1.0), tmp_path / "b", loop)
+        run(context, Poison(8, None), tmp_path / "b", loop)
+    _, found = run(context, Poison(10**6, 1.0), tmp_path / "b", loop)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 

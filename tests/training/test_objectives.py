@@ -20,21 +20,21 @@ from univert.training.label_config import SpecialistsConfig
 from univert.training.objectives import DynamicObjective, LabelObjective, Objective, label_objective
 from univert.training.pipeline import _curves
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
-from univert.training.specialists import label_lesson, train_joint, train_on_labels
+from univert.training.run_context import RunContext
+from univert.training.specialists import label_job, train_joint, train_on_labels
 
 
 @pytest.fixture
-def workshop(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> Workshop:
-    return Workshop(Run(tmp_path), catalogue, recipe)
+def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
+    return RunContext(Run(tmp_path), catalogue, recipe)
 
 
-def config(workshop: Workshop, **changes: object) -> SpecialistsConfig:
-    return replace(workshop.recipe.specialists, **changes)  # type: ignore[arg-type]
+def config(context: RunContext, **changes: object) -> SpecialistsConfig:
+    return replace(context.recipe.specialists, **changes)  # type: ignore[arg-type]
 
 
-def everything(workshop: Workshop) -> np.ndarray:
-    return np.ones(len(workshop.catalogue), bool)
+def everything(context: RunContext) -> np.ndarray:
+    return np.ones(len(context.catalogue), bool)
 
 
 def test_the_objective_suits_the_loss() -> None:
@@ -66,22 +66,22 @@ def test_an_image_without_a_product_is_refused() -> None:
         objective(torch.eye(4)[:2], np.array([0, 1]), np.zeros(2, np.int64))
 
 
-def test_a_dynamic_training_reports_dead_proxies_and_bounds(workshop: Workshop) -> None:
+def test_a_dynamic_training_reports_dead_proxies_and_bounds(context: RunContext) -> None:
     chosen = config(
-        workshop, loss="dynamic-proxy-nca", proxies_per_product=2.0, proxy_start="data", reseed_every_steps=4
+        context, loss="dynamic-proxy-nca", proxies_per_product=2.0, proxy_start="data", reseed_every_steps=4
     )
-    curves = train_on_labels(workshop, chosen, name="dynamic").record["monitor_curves"]
+    curves = train_on_labels(context, chosen, name="dynamic").record["monitor_curves"]
     assert {"dead_proxies", "nca_tightness", "triplet_tightness", "order_preserved", "eps_max"} <= set(curves)
     for points in curves.values():
         assert np.isfinite([value for _, value in points]).all()
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
-def test_proxies_start_where_their_images_are(workshop: Workshop, ratio: float) -> None:
-    chosen = config(workshop, loss="proxy-nca", proxies_per_product=ratio, proxy_start="data")
-    near = label_lesson(workshop, chosen, everything(workshop), folder=workshop.run.path / "x").monitor
-    far = label_lesson(
-        workshop, replace(chosen, proxy_start="random"), everything(workshop), folder=workshop.run.path / "x"
+def test_proxies_start_where_their_images_are(context: RunContext, ratio: float) -> None:
+    chosen = config(context, loss="proxy-nca", proxies_per_product=ratio, proxy_start="data")
+    near = label_job(context, chosen, everything(context), folder=context.run.path / "x").monitor
+    far = label_job(
+        context, replace(chosen, proxy_start="random"), everything(context), folder=context.run.path / "x"
     ).monitor
     assert near is not None
     assert far is not None
@@ -99,15 +99,15 @@ def test_proxies_start_where_their_images_are(workshop: Workshop, ratio: float) 
     ],
 )
 def test_an_interrupted_training_ends_with_the_same_weights_and_proxies(
-    workshop: Workshop, changes: dict[str, object]
+    context: RunContext, changes: dict[str, object]
 ) -> None:
-    chosen = config(workshop, **changes)
+    chosen = config(context, **changes)
 
     def learn(name: str, stop_at: int) -> dict[str, torch.Tensor]:
-        folder = workshop.run.path / name
-        lesson = label_lesson(workshop, chosen, everything(workshop), folder=folder)
-        workshop.learn("test", replace(lesson, objective=interrupted(lesson.objective, stop_at)), folder)
-        return {**lesson.embedder.head.state_dict(), **lesson.objective.state_dict()}
+        folder = context.run.path / name
+        job = label_job(context, chosen, everything(context), folder=folder)
+        context.learn("test", replace(job, objective=interrupted(job.objective, stop_at)), folder)
+        return {**job.embedder.head.state_dict(), **job.objective.state_dict()}
 
     whole = learn("whole", 0)
     for stop_at in (3, 5):
@@ -132,11 +132,11 @@ def interrupted(objective: Objective, stop_at: int) -> Objective:
     return objective
 
 
-def test_bounds_reach_tensorboard_and_the_report(workshop: Workshop) -> None:
+def test_bounds_reach_tensorboard_and_the_report(context: RunContext) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    trained = train_on_labels(workshop, config(workshop, loss="proxy-nca"), name="joint/bounds")
-    events = EventAccumulator(str(workshop.run.path / "log" / "joint" / "bounds")).Reload()
+    trained = train_on_labels(context, config(context, loss="proxy-nca"), name="joint/bounds")
+    events = EventAccumulator(str(context.run.path / "log" / "joint" / "bounds")).Reload()
     logged = set(events.Tags()["scalars"])
     assert {"loss", "validation", "nca_tightness", "triplet_tightness", "order_preserved"} <= logged
     (panel,) = training_panels({"joint": _curves(trained)})
@@ -152,19 +152,17 @@ def test_bounds_reach_tensorboard_and_the_report(workshop: Workshop) -> None:
     ],
 )
 def test_only_bounds_of_the_loss_that_is_trained_are_shown(
-    workshop: Workshop, loss: str, present: str, absent: str
+    context: RunContext, loss: str, present: str, absent: str
 ) -> None:
-    monitor = label_lesson(
-        workshop, config(workshop, loss=loss), everything(workshop), folder=workshop.run.path / "x"
-    ).monitor
+    monitor = label_job(context, config(context, loss=loss), everything(context), folder=context.run.path / "x").monitor
     assert monitor is not None
     found = monitor()
     assert present in found
     assert absent not in found
 
 
-def test_a_joint_triplet_model_gets_positives_where_the_specialists_need_none(workshop: Workshop) -> None:
-    loop = replace(workshop.recipe.specialists.loop, images_per_product=1)
-    specialists = config(workshop, loss="proxy-nca", loop=loop)
-    workshop.recipe = replace(workshop.recipe, specialists=specialists)
-    assert train_joint(workshop, "triplet", 48).record["steps"] == 4
+def test_a_joint_triplet_model_gets_positives_where_the_specialists_need_none(context: RunContext) -> None:
+    loop = replace(context.recipe.specialists.loop, images_per_product=1)
+    specialists = config(context, loss="proxy-nca", loop=loop)
+    context.recipe = replace(context.recipe, specialists=specialists)
+    assert train_joint(context, "triplet", 48).record["steps"] == 4

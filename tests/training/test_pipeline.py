@@ -14,7 +14,7 @@ from univert.main_job import train
 from univert.models.embedder import Embedder
 from univert.training.combine.config import CombineConfig
 from univert.training.recipe import Baseline, DataConfig, EvaluationConfig, Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import train_specialist
 from univert.training.targets.config import TargetsConfig
 from univert.training.targets.learning_targets import learning_targets
@@ -88,7 +88,7 @@ def test_a_learning_trunk_moves(catalogue: Catalogue, recipe: Recipe, tmp_path: 
     recipe = replace(short(recipe), trunk=trunk, **({"partial_blocks": 1} if trunk == "partial" else {}))
     result = train(catalogue, tmp_path, recipe, report=False)
     state = result.model.state_dict()
-    start = Workshop(Run(tmp_path / "other"), catalogue, recipe).new_embedder().state_dict()
+    start = RunContext(Run(tmp_path / "other"), catalogue, recipe).new_embedder().state_dict()
     moved = [name for name in start if name.startswith("trunk.") and not start[name].equal(state[name])]
     stem = [name for name in moved if "conv_stem" in name]
     assert moved
@@ -113,8 +113,8 @@ def test_vectors_of_the_run_equal_those_of_the_saved_model(
 ) -> None:
     recipe = short(recipe)
     model = train(catalogue, tmp_path, recipe, report=False).model
-    workshop = Workshop(Run(tmp_path), catalogue, recipe)
-    cached = workshop.source.embed_all(Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue)))
+    context = RunContext(Run(tmp_path), catalogue, recipe)
+    cached = context.source.embed_all(Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue)))
     np.testing.assert_allclose(cached, model.embed_catalogue(catalogue), atol=1e-5)
 
 
@@ -130,12 +130,12 @@ def test_products_with_one_image_each_cannot_be_learned(catalogue: Catalogue, re
 
 
 def test_labelled_only_means_for_the_alignment_too(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    workshop = Workshop(Run(tmp_path), catalogue, recipe)
-    specialists = {name: train_specialist(workshop, name) for name in workshop.vertical_names}
-    members = [Member.of_specialists(workshop, specialists)]
+    context = RunContext(Run(tmp_path), catalogue, recipe)
+    specialists = {name: train_specialist(context, name) for name in context.vertical_names}
+    members = [Member.of_specialists(context, specialists)]
     everything = np.arange(len(catalogue))
     both, labelled = (
-        learning_targets(workshop, members, TargetsConfig(), unlabelled=unlabelled).clean(everything)
+        learning_targets(context, members, TargetsConfig(), unlabelled=unlabelled).clean(everything)
         for unlabelled in (True, False)
     )
     assert not np.allclose(both, labelled)

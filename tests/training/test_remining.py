@@ -23,15 +23,15 @@ from univert.training.loop import Fit, Task, fit
 from univert.training.objectives import LabelObjective
 from univert.training.recipe import Recipe
 from univert.training.remining import ReminingSampler, miner_of
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import labelled_products
 
 
 @pytest.fixture
-def workshop(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> Workshop:
+def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
     loop = replace(recipe.specialists.loop, min_steps=14, checkpoint_every_steps=3)
     recipe = replace(recipe, specialists=replace(recipe.specialists, loop=loop))
-    return Workshop(Run(tmp_path / "run"), catalogue, recipe)
+    return RunContext(Run(tmp_path / "run"), catalogue, recipe)
 
 
 class Interrupted(nn.Module):
@@ -49,12 +49,12 @@ class Interrupted(nn.Module):
         return loss
 
 
-def train(workshop: Workshop, loss: nn.Module, folder: Path) -> tuple[Fit, Tensor, ReminingSampler]:
-    products = labelled_products(workshop, workshop.is_train)
-    embedder = workshop.new_embedder()
-    near = NearDuplicates(hashes=picture_hashes(workshop.catalogue))
+def train(context: RunContext, loss: nn.Module, folder: Path) -> tuple[Fit, Tensor, ReminingSampler]:
+    products = labelled_products(context, context.is_train)
+    embedder = context.new_embedder()
+    near = NearDuplicates(hashes=picture_hashes(context.catalogue))
     sampler = ReminingSampler(
-        miner_of(embedder, workshop.source, products, workshop.verticals, margin=0.5, protect=near),
+        miner_of(embedder, context.source, products, context.verticals, margin=0.5, protect=near),
         lambda mined: StrongNegativeSampler(
             products, mined, batch_size=12, images_per_product=3, negatives_per_anchor=1
         ),
@@ -68,21 +68,21 @@ def train(workshop: Workshop, loss: nn.Module, folder: Path) -> tuple[Fit, Tenso
         partial_blocks=1,
         objective=LabelObjective(loss, products),
         sampler=sampler,
-        source=workshop.source,
-        score=workshop.scorer(embedder),
+        source=context.source,
+        score=context.scorer(embedder),
     )
-    done = fit(task, workshop.recipe.specialists.loop, seed=0, folder=folder)
+    done = fit(task, context.recipe.specialists.loop, seed=0, folder=folder)
     head = torch.cat([v.detach().float().flatten() for v in embedder.head.state_dict().values()])
     return done, head, sampler
 
 
-def test_mined_on_the_drawn_catalogue_and_trained_on(workshop: Workshop, tmp_path: Path) -> None:
-    done, _, sampler = train(workshop, TripletMarginLoss(0.5), tmp_path / "a")
+def test_mined_on_the_drawn_catalogue_and_trained_on(context: RunContext, tmp_path: Path) -> None:
+    done, _, sampler = train(context, TripletMarginLoss(0.5), tmp_path / "a")
     assert done.steps == 14
     assert np.isfinite([value for _, value in done.history.loss_curve]).all()
     names = sorted(path.name for path in (tmp_path / "a").glob("strong-*"))
     assert names == [f"strong-negatives-{number}.safetensors" for number in range(3)]
-    products, verticals = labelled_products(workshop, workshop.is_train), workshop.verticals
+    products, verticals = labelled_products(context, context.is_train), context.verticals
     tables = [sampler.table(step) for step in (0, 5, 10)]
     assert any(len(table) for table in tables)
     for table in tables:
@@ -107,12 +107,12 @@ def test_mined_on_the_drawn_catalogue_and_trained_on(workshop: Workshop, tmp_pat
     ],
 )
 def test_interrupted_anywhere_it_ends_with_the_same_weights(
-    workshop: Workshop, tmp_path: Path, step: int, loss: type[nn.Module]
+    context: RunContext, tmp_path: Path, step: int, loss: type[nn.Module]
 ) -> None:
-    _, expected, _ = train(workshop, loss(), tmp_path / "a")
+    _, expected, _ = train(context, loss(), tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
-        train(workshop, Interrupted(loss(), step), tmp_path / "b")
-    done, found, _ = train(workshop, Interrupted(loss(), 10**6), tmp_path / "b")
+        train(context, Interrupted(loss(), step), tmp_path / "b")
+    done, found, _ = train(context, Interrupted(loss(), 10**6), tmp_path / "b")
     assert done.steps == 14
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
@@ -147,10 +147,10 @@ def test_a_table_is_mined_once_and_kept(tmp_path: Path) -> None:
     assert (first.batch_size, len(batches[0])) == (plain.batch_size, plain.batch_size)
 
 
-def test_mining_leaves_the_model_as_it_was(workshop: Workshop) -> None:
-    products = labelled_products(workshop, workshop.is_train)
-    embedder = workshop.new_embedder()
-    mine = miner_of(embedder, workshop.source, products)
+def test_mining_leaves_the_model_as_it_was(context: RunContext) -> None:
+    products = labelled_products(context, context.is_train)
+    embedder = context.new_embedder()
+    mine = miner_of(embedder, context.source, products)
     for training in (True, False):
         embedder.train(training)
         before = torch.random.get_rng_state()

@@ -11,20 +11,20 @@ from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.sources import CachedSource, FrontSource, ImageSource
 
 
 @pytest.fixture
-def workshop(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> Workshop:
-    return Workshop(Run(tmp_path), catalogue, recipe)
+def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
+    return RunContext(Run(tmp_path), catalogue, recipe)
 
 
-def test_cached_features_give_what_images_give(workshop: Workshop) -> None:
-    embedder = workshop.new_embedder().eval()
-    cached, live = workshop.source, ImageSource(workshop.loader, views=2)
+def test_cached_features_give_what_images_give(context: RunContext) -> None:
+    embedder = context.new_embedder().eval()
+    cached, live = context.source, ImageSource(context.loader, views=2)
     assert isinstance(cached, CachedSource)
-    positions = np.flatnonzero(workshop.is_train)[[5, 0, 9, 5]]
+    positions = np.flatnonzero(context.is_train)[[5, 0, 9, 5]]
     for views in ([0, 0, 0, 0], [1, 2, 0, 2]):
         expected = live.embed(embedder, positions, np.array(views))
         found = cached.embed(embedder, positions, np.array(views))
@@ -33,11 +33,11 @@ def test_cached_features_give_what_images_give(workshop: Workshop) -> None:
 
 
 @pytest.fixture
-def partial(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> Workshop:
-    return Workshop(Run(tmp_path), catalogue, replace(recipe, trunk="partial", partial_blocks=2))
+def partial(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
+    return RunContext(Run(tmp_path), catalogue, replace(recipe, trunk="partial", partial_blocks=2))
 
 
-def test_maps_of_the_frozen_layers_give_what_images_give(partial: Workshop) -> None:
+def test_maps_of_the_frozen_layers_give_what_images_give(partial: RunContext) -> None:
     embedder = partial.new_embedder()
     embedder.trainable("partial", partial_blocks=2)
     maps, live = partial.source, ImageSource(partial.loader, views=2)
@@ -57,21 +57,21 @@ def test_maps_of_the_frozen_layers_give_what_images_give(partial: Workshop) -> N
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.999
 
 
-def test_maps_are_only_kept_where_they_fit(partial: Workshop, tmp_path: Path) -> None:
+def test_maps_are_only_kept_where_they_fit(partial: RunContext, tmp_path: Path) -> None:
     for changed in ({"maps_gb": 0.0}, {"maps_gb": 1e-6}, {"trunk": "full"}):
         recipe = replace(partial.recipe, **changed)  # type: ignore[arg-type]
-        assert isinstance(Workshop(Run(tmp_path), partial.catalogue, recipe).source, ImageSource)
+        assert isinstance(RunContext(Run(tmp_path), partial.catalogue, recipe).source, ImageSource)
 
 
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/mixer_s32_224", "timm/selecsls42b"])
-def test_networks_whose_layers_pass_no_maps_are_fed_with_images(partial: Workshop, tmp_path: Path, name: str) -> None:
+def test_networks_whose_layers_pass_no_maps_are_fed_with_images(partial: RunContext, tmp_path: Path, name: str) -> None:
     size = 224 if "mixer" in name else 160 if "vit" in name else 64
     model = replace(partial.recipe.model, base_network=name, image_size_px=size)
     recipe = replace(partial.recipe, model=model, partial_blocks=2)
-    assert isinstance(Workshop(Run(tmp_path), partial.catalogue, recipe).source, ImageSource)
+    assert isinstance(RunContext(Run(tmp_path), partial.catalogue, recipe).source, ImageSource)
 
 
-def test_cutting_a_network_leaves_frozen_layers_in_evaluation(partial: Workshop) -> None:
+def test_cutting_a_network_leaves_frozen_layers_in_evaluation(partial: RunContext) -> None:
     embedder = partial.new_embedder()
     embedder.trainable("partial", partial_blocks=2)
     embedder.train()
@@ -82,7 +82,7 @@ def test_cutting_a_network_leaves_frozen_layers_in_evaluation(partial: Workshop)
     assert False in before
 
 
-def test_members_of_other_seeds_share_the_base_network(partial: Workshop) -> None:
+def test_members_of_other_seeds_share_the_base_network(partial: RunContext) -> None:
     again = partial.reseeded(1001)
     embedder, first = again.new_embedder().eval(), partial.new_embedder().eval()
     again.source.embed_all(embedder, np.arange(3))  # else refused: its front would be another
@@ -90,7 +90,7 @@ def test_members_of_other_seeds_share_the_base_network(partial: Workshop) -> Non
     assert not heads[0].equal(heads[1])
 
 
-def test_maps_are_refused_to_a_model_with_another_front(partial: Workshop) -> None:
+def test_maps_are_refused_to_a_model_with_another_front(partial: RunContext) -> None:
     embedder = partial.new_embedder().eval()
     with torch.no_grad():
         next(embedder.trunk.parameters()).mul_(1.01)
@@ -98,9 +98,9 @@ def test_maps_are_refused_to_a_model_with_another_front(partial: Workshop) -> No
         partial.source.embed_all(embedder, np.arange(3))
 
 
-def test_prefetching_changes_nothing(workshop: Workshop) -> None:
-    embedder = workshop.new_embedder().eval()
-    source = ImageSource(workshop.loader, views=2)
+def test_prefetching_changes_nothing(context: RunContext) -> None:
+    embedder = context.new_embedder().eval()
+    source = ImageSource(context.loader, views=2)
     positions, views = np.array([1, 4]), np.array([1, 2])
     expected = source.embed(embedder, positions, views)
     source.prefetch(positions, views)
@@ -109,30 +109,28 @@ def test_prefetching_changes_nothing(workshop: Workshop) -> None:
     torch.testing.assert_close(source.embed(embedder, positions, views), expected)
 
 
-def test_the_cache_is_read_again_and_finished_where_it_was_cut_off(workshop: Workshop) -> None:
-    first = workshop.source.embed_all(workshop.base, np.arange(6))
-    files = sorted((workshop.run.path / "cache").rglob("view-*.npy"))
+def test_the_cache_is_read_again_and_finished_where_it_was_cut_off(context: RunContext) -> None:
+    first = context.source.embed_all(context.base, np.arange(6))
+    files = sorted((context.run.path / "cache").rglob("view-*.npy"))
     assert len(files) == 3
     kept = files[0].stat().st_mtime_ns
     files[1].unlink()
-    again = Workshop(workshop.run, workshop.catalogue, workshop.recipe)
+    again = RunContext(context.run, context.catalogue, context.recipe)
     np.testing.assert_array_equal(again.source.embed_all(again.base, np.arange(6)), first)
     assert files[0].stat().st_mtime_ns == kept
     assert files[1].exists()
 
 
-def test_other_augmentation_is_other_features(workshop: Workshop, tmp_path: Path) -> None:
-    changed = replace(workshop.recipe, seed=9)
-    other = Workshop(Run(tmp_path), workshop.catalogue, changed)
-    position, view = np.flatnonzero(workshop.is_train)[:1], np.array([1])
-    assert isinstance(workshop.source, CachedSource)
+def test_other_augmentation_is_other_features(context: RunContext, tmp_path: Path) -> None:
+    changed = replace(context.recipe, seed=9)
+    other = RunContext(Run(tmp_path), context.catalogue, changed)
+    position, view = np.flatnonzero(context.is_train)[:1], np.array([1])
+    assert isinstance(context.source, CachedSource)
     assert isinstance(other.source, CachedSource)
-    assert not np.allclose(
-        workshop.source.features.gather(position, view), other.source.features.gather(position, view)
-    )
+    assert not np.allclose(context.source.features.gather(position, view), other.source.features.gather(position, view))
 
 
-def test_views_of_images_that_are_not_for_training_do_not_exist(workshop: Workshop) -> None:
-    assert isinstance(workshop.source, CachedSource)
+def test_views_of_images_that_are_not_for_training_do_not_exist(context: RunContext) -> None:
+    assert isinstance(context.source, CachedSource)
     with pytest.raises(IndexError, match="view 1"):
-        workshop.source.features.gather(np.flatnonzero(~workshop.is_train)[:1], np.array([1]))
+        context.source.features.gather(np.flatnonzero(~context.is_train)[:1], np.array([1]))

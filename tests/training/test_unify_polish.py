@@ -24,7 +24,7 @@ from univert.training import loop
 from univert.training.combine.config import CombineConfig
 from univert.training.objectives import Objective, TargetObjective
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.stages import POLISHED
 from univert.training.targets import choice
 from univert.training.targets.config import PolishConfig, PolishLabelsConfig, PolishLoopConfig, TargetsConfig
@@ -93,7 +93,7 @@ def test_polishing_adds_the_two_losses() -> None:
 
 
 def test_polishing_starts_where_l2_ended(shop: Shop, polishing: PolishConfig) -> None:
-    work = shop.workshop
+    work = shop.context
     start = train_unified(work, [shop.own], name="start", config=work.recipe.unify)
     still = replace(polishing.labels, loop=replace(polishing.labels.loop, learning_rate=1e-9, weight_decay=0))
     config = replace(work.recipe.unify, polish=replace(polishing, labels=still))
@@ -184,7 +184,7 @@ def test_images_of_unknown_vertical_are_learned_from(
     targets = TargetsConfig(confidence=0.7, uncertain=uncertain)  # type: ignore[arg-type]
     recipe = replace(quick, data=DataConfig(views=2, unsorted=UNSORTED, verticals=verticals))
     recipe = unify(recipe, members=("specialists", "joint:proxy-nca"), choose=False, targets=targets)
-    work = Workshop(Run(tmp_path), mixed_up, recipe)
+    work = RunContext(Run(tmp_path), mixed_up, recipe)
     lost = np.flatnonzero(work.catalogue.column("vertical") == UNSORTED)
     assert work.vertical_names == ["discs", "squares"]
     assert len(lost) == 6
@@ -212,25 +212,25 @@ def test_images_of_unknown_vertical_are_learned_from(
 def test_an_unsorted_vertical_is_checked(
     mixed_up: Catalogue, catalogue: Catalogue, quick: Recipe, tmp_path: Path
 ) -> None:
-    def workshop(catalogue: Catalogue, name: str, **data: object) -> Workshop:
+    def context(catalogue: Catalogue, name: str, **data: object) -> RunContext:
         config = DataConfig(unsorted=name, **data)  # type: ignore[arg-type]
-        return Workshop(Run(tmp_path), catalogue, replace(quick, data=config))
+        return RunContext(Run(tmp_path), catalogue, replace(quick, data=config))
 
     with pytest.raises(BadInputError, match=r"data\.unsorted: the catalogue has no vertical 'attic'"):
-        workshop(mixed_up, "attic")
+        context(mixed_up, "attic")
     with pytest.raises(BadInputError, match=r"data\.unsorted: the catalogue has no vertical 'attic'"):
-        workshop(mixed_up, "attic", verticals=("discs",))
+        context(mixed_up, "attic", verticals=("discs",))
     with pytest.raises(BadInputError, match=r"data\.unsorted: 30 images of 'discs' have a product"):
-        workshop(catalogue, "discs")
+        context(catalogue, "discs")
     with pytest.raises(BadInputError, match="'unsorted' is the catalogue's only vertical"):
-        workshop(mixed_up.select(vertical=UNSORTED), UNSORTED)
+        context(mixed_up.select(vertical=UNSORTED), UNSORTED)
 
 
 def test_no_specialist_or_no_training_images_is_said_before_training(shop: Shop) -> None:
-    work = shop.workshop
+    work = shop.context
     with pytest.raises(BadInputError, match="no specialist for: discs, squares"):
         Member.of_specialists(work, {})
-    bare = Workshop(work.run, work.catalogue, work.recipe)
+    bare = RunContext(work.run, work.catalogue, work.recipe)
     bare.__dict__["is_train"] = work.is_train & ~work.of_vertical("discs")
     with pytest.raises(BadInputError, match="too few labelled training images to learn from in: discs"):
         bare.refuse_small_verticals()
@@ -246,7 +246,7 @@ def test_a_catalogue_without_test_queries_is_refused_before_training(
 
 
 def test_l2_towards_wider_and_narrower_specialists(shop: Shop) -> None:
-    work = shop.workshop
+    work = shop.context
     for member in (shop.mixed, shop.wide):
         trained = train_unified(work, [member], name=f"sizes/{member.width}", config=work.recipe.unify)
         assert trained.embedder.size == 8

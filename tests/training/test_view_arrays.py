@@ -10,7 +10,7 @@ import pytest
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import train_specialist
 from univert.training.targets.members import Member
 from univert.training.unify import train_unified
@@ -46,10 +46,10 @@ def test_rows_come_back_by_position_and_view(tmp_path: Path) -> None:
 def test_fixed_and_consistent_targets_both_train(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path, consistent: bool
 ) -> None:
-    workshop = Workshop(Run(tmp_path), catalogue, recipe)
-    specialists = {name: train_specialist(workshop, name) for name in workshop.vertical_names}
-    members = [Member.of_specialists(workshop, specialists)]
+    context = RunContext(Run(tmp_path), catalogue, recipe)
+    specialists = {name: train_specialist(context, name) for name in context.vertical_names}
+    members = [Member.of_specialists(context, specialists)]
     config = replace(recipe.unify, consistent=consistent)
-    trained = train_unified(workshop, members, name="unified", config=config)
+    trained = train_unified(context, members, name="unified", config=config)
     losses = [value for _, value in trained.record["loss_curve"]]
     assert losses[-1] < losses[0]

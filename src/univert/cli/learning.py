@@ -143,7 +143,7 @@ def demo(
     device: Device = "auto",
 ) -> None:
     """The whole job on the bundled sample: five artists' emoji, nine verticals."""
-    from univert.demo import run_demo
+    from univert.cli.demo import run_demo
 
     run_demo(out, seed=seed, device=device, say=typer.echo)
 

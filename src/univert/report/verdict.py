@@ -60,7 +60,7 @@ def verdict(rows: Sequence[Row], best: Row | None, comparisons: Sequence[Paired]
     merged = recall_at_1(best.merged)
     if merged is None:
         text = "No product in the evaluated split has two images, so there is nothing to look up."
-        return Verdict(headline="Trained, but there are no queries", findings=(Finding(tone="bad", text=text),))
+        return Verdict(headline="TrainedModel, but there are no queries", findings=(Finding(tone="bad", text=text),))
     paired = {one.first: one.comparison for one in comparisons if one.second == best.key}
     joint = [by_key[key] for key in by_key if key.startswith("joint")]
     findings = [

@@ -19,7 +19,7 @@ from univert.losses.registry import compares_images
 from univert.models.embedder import Embedder
 from univert.training.label_config import MinerName, SpecialistsConfig
 from univert.training.remining import ReminingSampler, miner_of
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 
 Products = Int64[np.ndarray, "N"]
 
@@ -35,20 +35,20 @@ def make_miner(name: MinerName) -> Miner:
 
 
 def label_sampler(
-    workshop: Workshop, config: SpecialistsConfig, products: Products, embedder: Embedder, folder: Path
+    context: RunContext, config: SpecialistsConfig, products: Products, embedder: Embedder, folder: Path
 ) -> Sampler:
     """The batches of a training on product labels.
 
     Args:
-        workshop: the run.
+        context: the run.
         config: what the recipe says.
         products: the product code of every image of the catalogue, -1 for those that take no part.
         embedder: the model in training, for mining.
         folder: of the checkpoint; mined tables are kept there.
     """
-    loop, seed = config.loop, workshop.recipe.seed
+    loop, seed = config.loop, context.recipe.seed
     if config.mine_every_steps:
-        return _mined(workshop, config, products, embedder, folder)
+        return _mined(context, config, products, embedder, folder)
     if loop.images_per_product == 1:
         return UniformSampler(np.flatnonzero(products >= 0), batch_size=loop.batch_size, seed=seed)
     return PKSampler(
@@ -61,18 +61,18 @@ def label_sampler(
 
 
 def _mined(
-    workshop: Workshop, config: SpecialistsConfig, products: Products, embedder: Embedder, folder: Path
+    context: RunContext, config: SpecialistsConfig, products: Products, embedder: Embedder, folder: Path
 ) -> Sampler:
     """P x K batches in which anchors meet their strong negatives, mined anew as the model learns."""
-    loop, seed = config.loop, workshop.recipe.seed
-    duplicates = NearDuplicates(hashes=picture_hashes(workshop.catalogue))
+    loop, seed = config.loop, context.recipe.seed
+    duplicates = NearDuplicates(hashes=picture_hashes(context.catalogue))
 
     def sample(mined: StrongNegatives) -> Sampler:
         return StrongNegativeSampler(
             products, mined, batch_size=loop.batch_size, images_per_product=loop.images_per_product, seed=seed
         )
 
-    mine = partial(miner_of, embedder, workshop.source, products, workshop.verticals)
+    mine = partial(miner_of, embedder, context.source, products, context.verticals)
     if isinstance(margin := config.loss_options.get("margin"), int | float):
         mine = partial(mine, margin=float(margin))
     return ReminingSampler(

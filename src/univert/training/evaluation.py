@@ -13,8 +13,8 @@ from univert.core.errors import BadInputError
 from univert.metrics.compare import compare_vectors
 from univert.metrics.evaluate import evaluate_vectors
 from univert.metrics.inputs import has_queries
-from univert.training.jobs import Trained
-from univert.training.run_context import Workshop
+from univert.training.jobs import TrainedModel
+from univert.training.run_context import RunContext
 from univert.training.specialists import presentations
 from univert.training.stages import BEST, DOCUMENT, JOINT_ROWS, Models, candidate_of, seconds_of
 from univert.training.targets.choice import Candidate
@@ -50,26 +50,26 @@ class Row:
     routed: bool = False
 
 
-def comparison_rows(workshop: Workshop, models: Models) -> tuple[list[Row], list[Trained]]:
+def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], list[TrainedModel]]:
     """The comparison, in the order people read it, and all models in it; trains the variants that are asked for."""
-    recipe, own = workshop.recipe, models.own
+    recipe, own = context.recipe, models.own
     trained = [*models.specialists.distinct, *own.distinct, *models.joint.values()]
     rows = [
         Row(
             key="base",
             title="Untrained base network",
             note="pooled features of the ImageNet network",
-            vectors=workshop.base_vectors,
-            inputs=workshop.base_fingerprint,
+            vectors=context.base_vectors,
+            inputs=context.base_fingerprint,
         ),
-        _specialists_row(workshop, "specialists", "Specialists, one a vertical", models.specialists),
+        _specialists_row(context, "specialists", "Specialists, one a vertical", models.specialists),
     ]
     if own.key != models.specialists.key:
-        rows.append(_specialists_row(workshop, "groups", "Specialists, one a group", own))
+        rows.append(_specialists_row(context, "groups", "Specialists, one a group", own))
     candidates = {candidate.key: candidate for candidate in models.candidates}
     for loss, model in models.joint.items():
         key, title = JOINT_ROWS[loss]
-        rows.append(_model_row(workshop, candidate_of(key, title, model), "all verticals at once"))
+        rows.append(_model_row(context, candidate_of(key, title, model), "all verticals at once"))
     targets = replace(recipe.unify.targets, align=False, reference="auto", rounds=1)
     plain = replace(recipe.unify, targets=targets)
     aligned = replace(recipe.unify, targets=replace(recipe.unify.targets, align=True))
@@ -87,16 +87,16 @@ def comparison_rows(workshop: Workshop, models: Models) -> tuple[list[Row], list
         if key in recipe.evaluation.baselines:
             same = config == recipe.unify and "unified_specialists" in candidates
             name = DOCUMENT if same else f"baselines/{key}"
-            variant = train_unified(workshop, [own], name=name, config=config)
+            variant = train_unified(context, [own], name=name, config=config)
             trained.append(variant)
-            rows.append(_model_row(workshop, candidate_of(key, title, variant, [own]), note))
+            rows.append(_model_row(context, candidate_of(key, title, variant, [own]), note))
     for candidate in models.candidates:
         shown = candidate.key in ("unified_ensemble", "unified_polished")
         if shown and candidate is not models.choice.chosen:
-            rows.append(_model_row(workshop, candidate, "not chosen"))
+            rows.append(_model_row(context, candidate, "not chosen"))
     chosen = models.choice.chosen
     best = replace(chosen, key=BEST, title=_chosen_title(chosen))
-    rows.append(_model_row(workshop, best, "the model of this run"))
+    rows.append(_model_row(context, best, "the model of this run"))
     return rows, [*trained, *(candidate.model for candidate in models.candidates)]
 
 
@@ -104,12 +104,12 @@ def _chosen_title(chosen: Candidate) -> str:
     return chosen.title if chosen.title.startswith("Unified") else f"Unified: {chosen.title.lower()}"
 
 
-def _specialists_row(workshop: Workshop, key: str, title: str, member: Member) -> Row:
+def _specialists_row(context: RunContext, key: str, title: str, member: Member) -> Row:
     return Row(
         key=key,
         title=title,
         note="told the true vertical of each query, and searching that vertical alone",
-        vectors=lambda positions: member.vectors(workshop).clean(positions),
+        vectors=lambda positions: member.vectors(context).clean(positions),
         inputs=member.key,
         image_presentations=presentations(member.distinct),
         seconds=seconds_of(member.distinct),
@@ -117,12 +117,12 @@ def _specialists_row(workshop: Workshop, key: str, title: str, member: Member) -
     )
 
 
-def _model_row(workshop: Workshop, candidate: Candidate, note: str) -> Row:
+def _model_row(context: RunContext, candidate: Candidate, note: str) -> Row:
     return Row(
         key=candidate.key,
         title=candidate.title,
         note=note,
-        vectors=lambda positions: workshop.source.embed_all(candidate.model.embedder, positions),
+        vectors=lambda positions: context.source.embed_all(candidate.model.embedder, positions),
         inputs=candidate.model.key,
         image_presentations=candidate.image_presentations,
         seconds=candidate.seconds,
@@ -133,7 +133,7 @@ class TestSplit:
     """The test images, and what the rows make of them.
 
     Args:
-        workshop: the run.
+        context: the run.
 
     Raises:
         BadInputError: no product has two test images, so that nothing could be measured.
@@ -141,12 +141,12 @@ class TestSplit:
 
     __test__ = False  # not a test case
 
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
-        self.positions = np.flatnonzero((workshop.splits == "test") & (workshop.verticals >= 0))
-        self.products = list(workshop.catalogue.column("product")[self.positions])
-        self.verticals = workshop.names_of(self.positions)
-        codes = workshop.products[self.positions]
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self.positions = np.flatnonzero((context.splits == "test") & (context.verticals >= 0))
+        self.products = list(context.catalogue.column("product")[self.positions])
+        self.verticals = context.names_of(self.positions)
+        codes = context.products[self.positions]
         if not has_queries(codes):
             raise BadInputError(
                 f"the test split needs a product with two images to measure on, got {(codes >= 0).sum()} labelled "
@@ -162,8 +162,8 @@ class TestSplit:
 
     def evaluate(self, row: Row) -> dict[str, Any]:
         """A row's figures; measured before with the same inputs, it is not measured again."""
-        config, seed = self._workshop.recipe.evaluation, self._workshop.recipe.seed
-        return self._workshop.remembered(
+        config, seed = self._context.recipe.evaluation, self._context.recipe.seed
+        return self._context.remembered(
             f"evaluation/{row.key}",
             [row.inputs, row.routed, config.resamples, seed],
             lambda: evaluate_vectors(
@@ -181,8 +181,8 @@ class TestSplit:
 
         Against specialists, both search the query's own vertical: the specialists know no other way.
         """
-        config, seed = self._workshop.recipe.evaluation, self._workshop.recipe.seed
-        comparison = self._workshop.remembered(
+        config, seed = self._context.recipe.evaluation, self._context.recipe.seed
+        comparison = self._context.remembered(
             f"comparison/{first.key}-{second.key}",
             [first.inputs, second.inputs, first.routed or second.routed, config.resamples, seed],
             lambda: compare_vectors(

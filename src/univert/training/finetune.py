@@ -26,9 +26,9 @@ from univert.metrics.compare import Comparison, compare_vectors
 from univert.metrics.inputs import has_queries
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
-from univert.training.jobs import Lesson, Trained
+from univert.training.jobs import TrainedModel, TrainingJob
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.triplet_learning import CleanTripletObjective, EmbedViews, FinetuneConfig, TripletSampler
 
 REJECTED_CSV = "rejected.csv"
@@ -100,24 +100,24 @@ def finetune(
     old = Embedder.from_pretrained(model)
     run = Run(Path(out))
     with run.locked():
-        workshop = _workshop(run, catalogue, old, config, device)
+        context = _context(run, catalogue, old, config, device)
         rejected_csv = run.path / REJECTED_CSV if on_bad == "skip" else None
-        chosen = set(workshop.catalogue.column("id"))
+        chosen = set(context.catalogue.column("id"))
         clean = read_clean_triplets(
             triplets,
-            workshop.catalogue,
+            context.catalogue,
             on_bad=on_bad,
             rejected_csv=rejected_csv,
             not_chosen=set(catalogue.column("id")) - chosen,
         )
-        _share_features(Path(model), workshop)
-        results = _finetune(workshop, old.to(workshop.device), clean, config, str(model))
+        _share_features(Path(model), context)
+        results = _finetune(context, old.to(context.device), clean, config, str(model))
         write_atomic(run.path / "finetune.json", json.dumps(results, indent=1))
     return FinetuneResult(path=run.path, results=results, report=clean.report)
 
 
-def _workshop(run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneConfig, device: str) -> Workshop:
-    """A workshop whose base network is the model's own: its cached features are those of that trunk."""
+def _context(run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneConfig, device: str) -> RunContext:
+    """A context whose base network is the model's own: its cached features are those of that trunk."""
     recipe = Recipe(
         seed=config.seed,
         trunk=config.trunk,
@@ -126,15 +126,15 @@ def _workshop(run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneC
         data=config.data,
         model=model.config,
     )
-    workshop = Workshop(run, catalogue, recipe, device=device)
-    if workshop.scorer(model) is None:
+    context = RunContext(run, catalogue, recipe, device=device)
+    if context.scorer(model) is None:
         raise BadInputError(
             f"{catalogue.path} has no product with two images in its val split"
             f"{' in the chosen verticals' if config.data.verticals else ''}, so nothing can tell whether "
             "fine-tuning did any harm; give some products the split val"
         )
-    workshop.base = base_of(model).to(workshop.device)
-    return workshop
+    context.base = base_of(model).to(context.device)
+    return context
 
 
 def base_of(model: Embedder) -> Embedder:
@@ -145,15 +145,15 @@ def base_of(model: Embedder) -> Embedder:
     return base.eval()
 
 
-def _share_features(model: Path, workshop: Workshop) -> None:
+def _share_features(model: Path, context: RunContext) -> None:
     """Take the cached features of the run that the model lies in, if they are of its trunk.
 
     A folder's name says all that its features depend on, so what does not fit is never read. Links cost nothing, and
     outlive the run; where the disk has none, the features are computed anew.
     """
     for folder in list(model.absolute().parents)[:2]:
-        for features in folder.glob(f"cache/features-{workshop.base.fingerprint}-*/view-*.npy"):
-            place = workshop.run.path / "cache" / features.parent.name / features.name
+        for features in folder.glob(f"cache/features-{context.base.fingerprint}-*/view-*.npy"):
+            place = context.run.path / "cache" / features.parent.name / features.name
             if not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(OSError):
@@ -161,21 +161,21 @@ def _share_features(model: Path, workshop: Workshop) -> None:
 
 
 def _finetune(
-    workshop: Workshop, old: Embedder, clean: CleanTriplets, config: FinetuneConfig, name: str
+    context: RunContext, old: Embedder, clean: CleanTriplets, config: FinetuneConfig, name: str
 ) -> dict[str, Any]:
     """Train, compare and publish; the content of `finetune.json`."""
     choices = config_to_mapping(config)
     learned = {name: value for name, value in choices.items() if name not in ("tolerance", "limit", "resamples")}
     inputs = {"model": old.fingerprint, "triplets": clean.fingerprint, **learned}
-    tuned = workshop.train_stage("tuned", inputs, lambda: _lesson(workshop, old, clean, config))
+    tuned = context.train_stage("tuned", inputs, lambda: _job(context, old, clean, config))
     key = fingerprint(univert.__version__, tuned.key, choices)
-    results = workshop.run.finished("finetune", key)
-    if results is None or not (workshop.run.path / "model" / "model.safetensors").exists():
-        comparisons = {split: _compare(workshop, old, tuned, config, split) for split in ("val", "test")}
+    results = context.run.finished("finetune", key)
+    if results is None or not (context.run.path / "model" / "model.safetensors").exists():
+        comparisons = {split: _compare(context, old, tuned, config, split) for split in ("val", "test")}
         measured = comparisons["val"]
         assert measured is not None  # refused before training
         lost = [f"{place}, {one.metric}" for place, one in measured.losses(config.limit)]
-        figures = _order(workshop, old, tuned, clean)
+        figures = _order(context, old, tuned, clean)
         results = {
             "format": 1,
             "kept": not lost,
@@ -188,69 +188,69 @@ def _finetune(
             "seconds": tuned.record["seconds"],
             "fingerprints": {"old": old.fingerprint, "tuned": tuned.embedder.fingerprint},
         }
-        workshop.run.forget("finetune")  # until the new record is there, none vouches for the model
-        _publish(workshop, old if lost else tuned.embedder, config, measured, kept=not lost)
-        workshop.run.finish("finetune", key, results)
+        context.run.forget("finetune")  # until the new record is there, none vouches for the model
+        _publish(context, old if lost else tuned.embedder, config, measured, kept=not lost)
+        context.run.finish("finetune", key, results)
     return {**results, "model": name, "triplets": clean.report.to_dict(), "config": choices}
 
 
-def _lesson(workshop: Workshop, old: Embedder, clean: CleanTriplets, config: FinetuneConfig) -> Lesson:
+def _job(context: RunContext, old: Embedder, clean: CleanTriplets, config: FinetuneConfig) -> TrainingJob:
     sampler = TripletSampler(
         clean,
-        np.flatnonzero(workshop.is_train),
+        np.flatnonzero(context.is_train),
         batch_size=config.loop.batch_size,
         share=config.others,
         seed=config.seed,
     )
     objective = CleanTripletObjective(
-        sampler.triplets_per_batch, margin=config.margin, keep=config.keep, old=_embed_views(workshop, old)
+        sampler.triplets_per_batch, margin=config.margin, keep=config.keep, old=_embed_views(context, old)
     )
-    return Lesson(
+    return TrainingJob(
         embedder=copy.deepcopy(old), objective=objective, sampler=sampler, loop=config.loop, starts_trained=True
     )
 
 
-def _embed_views(workshop: Workshop, old: Embedder) -> EmbedViews:
+def _embed_views(context: RunContext, old: Embedder) -> EmbedViews:
     """The old model as a function; it learns nothing, so its embeddings are plain numbers."""
     old.eval()
 
     def embed(positions: Positions, views: Positions) -> Float[Tensor, "B D"]:
         with torch.no_grad():
-            return workshop.source.embed(old, positions, views).float()
+            return context.source.embed(old, positions, views).float()
 
     return embed
 
 
 def _compare(
-    workshop: Workshop, old: Embedder, tuned: Trained, config: FinetuneConfig, split: str
+    context: RunContext, old: Embedder, tuned: TrainedModel, config: FinetuneConfig, split: str
 ) -> Comparison | None:
     """Before and after on the images of a split; null where it has no queries."""
-    positions = np.flatnonzero(workshop.splits == split)
-    products = workshop.products[positions]
+    positions = np.flatnonzero(context.splits == split)
+    products = context.products[positions]
     if not has_queries(products):
         return None
-    before, after = (workshop.source.embed_all(model, positions) for model in (old, tuned.embedder))
+    before, after = (context.source.embed_all(model, positions) for model in (old, tuned.embedder))
     return compare_vectors(
-        *(before, after, products, workshop.names_of(positions)),
+        *(before, after, products, context.names_of(positions)),
         tolerance=config.tolerance,
         resamples=config.resamples,
         seed=config.seed,
     )
 
 
-def _order(workshop: Workshop, old: Embedder, tuned: Trained, clean: CleanTriplets) -> dict[str, float]:
+def _order(context: RunContext, old: Embedder, tuned: TrainedModel, clean: CleanTriplets) -> dict[str, float]:
     """The share of the triplets with D(a,p) < D(a,n), before and after; the images are those learned from."""
     images, places = np.unique([clean.anchors, clean.positives, clean.negatives], return_inverse=True)
     anchor, positive, negative = places.reshape(3, -1)
     shares = {}
     for name, model in (("before", old), ("after", tuned.embedder)):
-        vectors = workshop.source.embed_all(model, images)
+        vectors = context.source.embed_all(model, images)
         nearer = vectors[positive] - vectors[negative]  # of unit vectors the nearer has the larger product
         shares[name] = float((np.einsum("td,td->t", vectors[anchor], nearer) > 0).mean())
     return shares
 
 
-def _publish(workshop: Workshop, model: Embedder, config: FinetuneConfig, measured: Comparison, *, kept: bool) -> None:
+def _publish(context: RunContext, model: Embedder, config: FinetuneConfig, measured: Comparison, *, kept: bool) -> None:
     """Write `model/`, with a card that tells which of the two models it is."""
     figures: dict[str, float | int | str] = {}
     for metric, difference in measured.merged.items():
@@ -260,8 +260,8 @@ def _publish(workshop: Workshop, model: Embedder, config: FinetuneConfig, measur
     card = ModelCard(
         name="univert, fine-tuned on clean triplets" if kept else "univert, as it was before fine-tuning",
         recipe_toml=config_to_toml(config) if kept else "",
-        catalogue_fingerprint=workshop.catalogue.fingerprint,
-        verticals=workshop.vertical_names,
+        catalogue_fingerprint=context.catalogue.fingerprint,
+        verticals=context.vertical_names,
         figures=figures,
     )
-    model.save_pretrained(workshop.run.path / "model", card, overwrite=True)
+    model.save_pretrained(context.run.path / "model", card, overwrite=True)

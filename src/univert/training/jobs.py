@@ -1,4 +1,4 @@
-"""A lesson, what one model of a run is to learn; and what came of it."""
+"""A job, what one model of a run is to learn; and what came of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from univert.training.objectives import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class TrainingJob:
     """What one model of the run is to learn; see `Task`.
 
     Attributes:
@@ -44,7 +44,7 @@ class Lesson:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedModel:
     """A trained model of the run.
 
     Attributes:

@@ -18,10 +18,10 @@ from univert.data.catalogue import Catalogue
 from univert.data.info import catalogue_info
 from univert.metrics.evaluate import Evaluation
 from univert.training.evaluation import Row, TestSplit, comparison_rows, comparisons
-from univert.training.jobs import Trained
+from univert.training.jobs import TrainedModel
 from univert.training.proxies import WATCHED
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.stages import BEST, Models, train_models
 from univert.training.targets.learning_targets import distortion_of
 
@@ -31,14 +31,14 @@ class FinishedRun:
     """What a run trained and measured.
 
     Attributes:
-        workshop: what its stages shared.
+        context: what its stages shared.
         models: all that it trained.
         rows: every model that was measured; the last is the chosen one.
         test: the images they were measured on.
         results: the content of `evaluation.json`.
     """
 
-    workshop: Workshop
+    context: RunContext
     models: Models
     rows: list[Row]
     test: TestSplit
@@ -58,25 +58,25 @@ def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = 
         BadInputError: the catalogue or the recipe cannot be used.
         TrainingError: a training failed; what was done is kept.
     """
-    workshop = Workshop(run, catalogue, recipe, device=device)
-    workshop.refuse_small_verticals()
-    test = TestSplit(workshop)
+    context = RunContext(run, catalogue, recipe, device=device)
+    context.refuse_small_verticals()
+    test = TestSplit(context)
     write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
-    models = train_models(workshop)
-    rows, trained = comparison_rows(workshop, models)
-    results = _results(workshop, models, rows, trained, test)
+    models = train_models(context)
+    rows, trained = comparison_rows(context, models)
+    results = _results(context, models, rows, trained, test)
     write_atomic(run.path / "evaluation.json", json.dumps(results, indent=1))
-    workshop.describe(models.unified, _card_figures(results))
-    return FinishedRun(workshop=workshop, models=models, rows=rows, test=test, results=results)
+    context.describe(models.unified, _card_figures(results))
+    return FinishedRun(context=context, models=models, rows=rows, test=test, results=results)
 
 
 def _results(
-    workshop: Workshop, models: Models, rows: list[Row], trained: list[Trained], test: TestSplit
+    context: RunContext, models: Models, rows: list[Row], trained: list[TrainedModel], test: TestSplit
 ) -> dict[str, Any]:
     """The content of `evaluation.json`."""
-    catalogue, unify = workshop.catalogue, workshop.recipe.unify
+    catalogue, unify = context.catalogue, context.recipe.unify
     chosen = models.choice.chosen
-    distortion = distortion_of(workshop, models.ensemble.members, unify.targets, unlabelled=unify.unlabelled)
+    distortion = distortion_of(context, models.ensemble.members, unify.targets, unlabelled=unify.unlabelled)
     return {
         "format": 1,
         "split": "test",
@@ -102,11 +102,11 @@ def _results(
             "learned_from": chosen.members == models.ensemble.members,
         },
         "comparisons": comparisons(test, rows),
-        "recipe_toml": config_to_toml(workshop.recipe),
+        "recipe_toml": config_to_toml(context.recipe),
         "curves": {model.name: _curves(model) for model in trained},
         "versions": {"univert": univert.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "device": str(workshop.device),
-        "seed": workshop.recipe.seed,
+        "device": str(context.device),
+        "seed": context.recipe.seed,
         "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     }
 
@@ -130,7 +130,7 @@ def _card_figures(results: dict[str, Any]) -> dict[str, float | int | str]:
     return figures
 
 
-def _curves(model: Trained) -> dict[str, Any]:
+def _curves(model: TrainedModel) -> dict[str, Any]:
     record = model.record
     watched = {name: record["monitor_curves"][name] for name in WATCHED if name in record["monitor_curves"]}
     if "nca_tightness" in watched:  # the loss that is trained; the triplet bound is watched beside it

@@ -19,7 +19,7 @@ from univert.proxies.assignment import StaticAssignment
 from univert.proxies.bank import ProxyBank
 from univert.proxies.bounds import measure_bounds, monitor_points
 from univert.proxies.dynamic import start_from_points
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 
 WATCHED = {
     "nca_tightness": "NCA bound minus loss",
@@ -54,12 +54,12 @@ def start_proxies(
 
 
 def bounds_monitor(
-    workshop: Workshop, embedder: Embedder, loss: nn.Module, products: Int64[np.ndarray, "N"]
+    context: RunContext, embedder: Embedder, loss: nn.Module, products: Int64[np.ndarray, "N"]
 ) -> Callable[[], Mapping[str, float]] | None:
     """What watches how tightly a loss with proxies bounds the loss on the images themselves.
 
     Args:
-        workshop: the run; `evaluation.bounds_images` says on how many labelled training images.
+        context: the run; `evaluation.bounds_images` says on how many labelled training images.
         embedder: looked at as it stands at each call.
         loss: likewise.
         products: the product code of every image of the catalogue, -1 for those that do not count.
@@ -68,7 +68,7 @@ def bounds_monitor(
         null for a loss without proxies, and where the recipe switches it off.
     """
     bank = getattr(loss, "bank", None)
-    count, seed = workshop.recipe.evaluation.bounds_images, workshop.recipe.seed
+    count, seed = context.recipe.evaluation.bounds_images, context.recipe.seed
     if not isinstance(bank, ProxyBank) or not count:
         return None
     labelled = np.flatnonzero(products >= 0)
@@ -77,7 +77,7 @@ def bounds_monitor(
     bounded = _bounded(loss)
 
     def measure() -> Mapping[str, float]:
-        vectors = torch.from_numpy(workshop.source.embed_all(embedder, positions))
+        vectors = torch.from_numpy(context.source.embed_all(embedder, positions))
         assignment = getattr(loss, "assignment", None)
         own = None if assignment is None else assignment(labels.to(assignment.table.device)).cpu()
         found = measure_bounds(

@@ -22,7 +22,7 @@ from univert.metrics.evaluate import Evaluation, evaluate_query_gallery, evaluat
 from univert.models.base_networks.inception_v2_weights import weights_file
 from univert.training.protocols import MODERN_PUBLISHED, PUBLISHED, ProtocolName, document_recipe, modern_recipe
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import train_on_labels
 
 VALIDATION_SHARE = 0.1
@@ -151,13 +151,13 @@ def _catalogue(run: Run, dataset: str, root: Path, *, verify: bool, seed: int) -
 
 
 def _train_and_measure(run: Run, catalogue: Catalogue, recipe: Recipe, dataset: str, device: str) -> Evaluation:
-    workshop = Workshop(run, catalogue, recipe, device=device)
-    model = train_on_labels(workshop, recipe.specialists, name="model")
+    context = RunContext(run, catalogue, recipe, device=device)
+    model = train_on_labels(context, recipe.specialists, name="model")
     columns = {name: catalogue.column(name) for name in ("product", "vertical", "source")}
 
     def rows(where: Any) -> tuple[Any, list[str], list[str]]:
-        positions = np.flatnonzero(where & (workshop.splits == "test"))
-        vectors = workshop.source.embed_all(model.embedder, positions)
+        positions = np.flatnonzero(where & (context.splits == "test"))
+        vectors = context.source.embed_all(model.embedder, positions)
         return vectors, list(columns["product"][positions]), list(columns["vertical"][positions])
 
     seed = recipe.seed

@@ -1,4 +1,4 @@
-"""The workshop: what all stages of a run share (recipe, catalogue, features, validation, bookkeeping)."""
+"""The run context: what all stages of a run share (recipe, catalogue, features, validation, bookkeeping)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from univert.metrics.ranking import map_at_r
 from univert.models.base_networks.base import Cut
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
-from univert.training.jobs import Lesson, Trained, scalar_log
+from univert.training.jobs import TrainedModel, TrainingJob, scalar_log
 from univert.training.loop import Task, fit
 from univert.training.recipe import Recipe
 from univert.training.run_images import RunImages
@@ -39,7 +39,7 @@ ROWS_AT_ONCE = 1024
 T = TypeVar("T")
 
 
-class Workshop(RunImages):
+class RunContext(RunImages):
     """One run at work.
 
     Args:
@@ -172,7 +172,7 @@ class Workshop(RunImages):
         return record
 
     def once(self, key: str, compute: Callable[[], T]) -> T:
-        """What a function gives, computed once for this workshop and held in memory.
+        """What a function gives, computed once for this run context and held in memory.
 
         Args:
             key: names all that the result depends on.
@@ -236,9 +236,9 @@ class Workshop(RunImages):
             embedder.pooling.load_state_dict(base.pooling.state_dict())
         return embedder
 
-    def reseeded(self, seed: int) -> Workshop:
+    def reseeded(self, seed: int) -> RunContext:
         """The same run, its images and features shared, with another seed for heads, batches and proxies."""
-        other = Workshop.__new__(Workshop)
+        other = RunContext.__new__(RunContext)
         shared = {"source": self.source, "base": self.base, "loader": self.loader, "_images_key": self._images_key}
         other.__dict__.update(self.__dict__, **shared)
         for depends_on_the_seed in ("router", "_held"):
@@ -260,13 +260,13 @@ class Workshop(RunImages):
             return None
         return lambda: map_at_r(self.source.embed_all(embedder, positions), labels)
 
-    def train_stage(self, name: str, inputs: Any, prepare: Callable[[], Lesson]) -> Trained:
+    def train_stage(self, name: str, inputs: Any, prepare: Callable[[], TrainingJob]) -> TrainedModel:
         """Train one model in its folder of the run, unless that is done; resume it where it was cut off.
 
         Args:
             name: the folder within the run, such as `specialists/dresses`.
             inputs: JSON-able; together with the recipe's model, data, trunk and seed all that the result depends on.
-            prepare: gives the lesson; not called when the stage is finished.
+            prepare: gives the job; not called when the stage is finished.
 
         Raises:
             TrainingError: see `fit`.
@@ -281,15 +281,15 @@ class Workshop(RunImages):
         if record is None or not (folder / "model.safetensors").exists():
             work = self.work_folder(name)
             self._discard_other_work(work, key)
-            lesson = prepare()
-            record = self.learn(name, lesson, work)
+            job = prepare()
+            record = self.learn(name, job, work)
             self.run.forget(name)
-            lesson.embedder.save_pretrained(folder, self._card(name, record, lesson.among), overwrite=True)
+            job.embedder.save_pretrained(folder, self._card(name, record, job.among), overwrite=True)
             self.run.finish(name, key, record)
             shutil.rmtree(work)
-        return Trained(name=name, key=key, record=record, folder=folder, device=self.device)
+        return TrainedModel(name=name, key=key, record=record, folder=folder, device=self.device)
 
-    def describe(self, model: Trained, figures: dict[str, float | int | str]) -> None:
+    def describe(self, model: TrainedModel, figures: dict[str, float | int | str]) -> None:
         """Write a model's card anew, with figures that were measured after its training."""
         card = replace(self._card(model.name, model.record), figures=figures)
         write_atomic(model.folder / "README.md", card.to_markdown(config_to_mapping(model.embedder.config)))
@@ -298,8 +298,8 @@ class Workshop(RunImages):
         """Where an unfinished stage keeps its checkpoint, and whatever else must not outlive it."""
         return self.run.path / "checkpoints" / name
 
-    def learn(self, name: str, lesson: Lesson, folder: Path) -> dict[str, Any]:
-        """Train the lesson's model in place, with its checkpoint in `folder`, and say how it went.
+    def learn(self, name: str, job: TrainingJob, folder: Path) -> dict[str, Any]:
+        """Train the job's model in place, with its checkpoint in `folder`, and say how it went.
 
         `train_stage` does this and keeps the model; call it where the model is not to be kept.
 
@@ -308,18 +308,18 @@ class Workshop(RunImages):
         """
         task = Task(
             name=name,
-            embedder=lesson.embedder,
+            embedder=job.embedder,
             trunk=self.recipe.trunk,
             partial_blocks=self.recipe.partial_blocks,
-            objective=lesson.objective.to(self.device),
-            sampler=lesson.sampler,
+            objective=job.objective.to(self.device),
+            sampler=job.sampler,
             source=self.source,
-            score=self.scorer(lesson.embedder, lesson.among),
-            monitor=lesson.monitor,
-            starts_trained=lesson.starts_trained,
+            score=self.scorer(job.embedder, job.among),
+            monitor=job.monitor,
+            starts_trained=job.starts_trained,
         )
         open_log = partial(scalar_log, self.run.path / "log" / name)
-        done = fit(task, lesson.loop, seed=self.recipe.seed, folder=folder, open_log=open_log)
+        done = fit(task, job.loop, seed=self.recipe.seed, folder=folder, open_log=open_log)
         return {"steps": done.steps, "image_presentations": done.image_presentations, **asdict(done.history)}
 
     def _discard_other_work(self, folder: Path, key: str) -> None:

@@ -16,44 +16,44 @@ from univert.losses.mined_loss import MinedLoss
 from univert.losses.registry import LossName, compares_images, make_loss
 from univert.models.embedder import Embedder
 from univert.training.batches import label_sampler, make_miner
-from univert.training.jobs import Lesson, Trained
+from univert.training.jobs import TrainedModel, TrainingJob
 from univert.training.label_config import LoopConfig, SpecialistsConfig, with_positives
 from univert.training.objectives import label_objective
 from univert.training.proxies import bounds_monitor, start_proxies
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 
 
 def train_specialist(
-    workshop: Workshop, vertical: str, *, config: SpecialistsConfig | None = None, within: str = "specialists"
-) -> Trained:
+    context: RunContext, vertical: str, *, config: SpecialistsConfig | None = None, within: str = "specialists"
+) -> TrainedModel:
     """Train (or load) the specialist of one vertical, on its labelled training images alone.
 
     Args:
-        workshop: the run.
+        context: the run.
         vertical: its name.
         config: null takes the recipe's.
         within: the folder within the run that holds the specialists' folders.
     """
-    config = config or workshop.recipe.specialists
+    config = config or context.recipe.specialists
     name = f"{within}/{folder_name(vertical)}"
-    folder = workshop.work_folder(name)
-    return workshop.train_stage(
+    folder = context.work_folder(name)
+    return context.train_stage(
         name,
         {"vertical": vertical, **config_to_mapping(config)},
-        lambda: label_lesson(
-            workshop,
+        lambda: label_job(
+            context,
             config,
-            workshop.of_vertical(vertical),
+            context.of_vertical(vertical),
             folder=folder,
-            embedder=_new_specialist(workshop, config, [vertical]),
+            embedder=_new_specialist(context, config, [vertical]),
         ),
     )
 
 
-def _new_specialist(workshop: Workshop, config: SpecialistsConfig, verticals: Sequence[str]) -> Embedder:
+def _new_specialist(context: RunContext, config: SpecialistsConfig, verticals: Sequence[str]) -> Embedder:
     """An embedder of the size that the recipe wants for some verticals; the largest, if they differ."""
     sizes = [size for vertical in verticals if (size := config.sizes.get(vertical, config.size))]
-    return workshop.new_embedder(size=max(sizes)) if sizes else workshop.new_embedder()
+    return context.new_embedder(size=max(sizes)) if sizes else context.new_embedder()
 
 
 def group_name(verticals: Sequence[str]) -> str:
@@ -63,18 +63,18 @@ def group_name(verticals: Sequence[str]) -> str:
     return name if len(name) <= most else f"{name[:most]}~{fingerprint(sorted(verticals))[:8]}"
 
 
-def train_group(workshop: Workshop, verticals: Sequence[str]) -> Trained:
+def train_group(context: RunContext, verticals: Sequence[str]) -> TrainedModel:
     """Train (or load) the specialist of a group of verticals, on their labelled training images together.
 
     It is the specialist of each of them; see `group_loop` for its steps. If a trial of `combine` trained this very
     model, it is taken from there.
     """
     if len(verticals) == 1:
-        return train_specialist(workshop, verticals[0])
+        return train_specialist(context, verticals[0])
     name = f"specialists/{group_name(verticals)}"
-    if (workshop.run.path / trial_name(verticals) / "model.safetensors").exists():
-        _adopt(workshop, train_trial(workshop, verticals), name)
-    return _train_together(workshop, verticals, name=name)
+    if (context.run.path / trial_name(verticals) / "model.safetensors").exists():
+        _adopt(context, train_trial(context, verticals), name)
+    return _train_together(context, verticals, name=name)
 
 
 def trial_name(verticals: Sequence[str]) -> str:
@@ -82,9 +82,9 @@ def trial_name(verticals: Sequence[str]) -> str:
     return f"trials/{group_name(verticals)}"
 
 
-def train_trial(workshop: Workshop, verticals: Sequence[str]) -> Trained:
+def train_trial(context: RunContext, verticals: Sequence[str]) -> TrainedModel:
     """Train (or load) one model on some verticals, to see what that does to each of them."""
-    return _train_together(workshop, verticals, name=trial_name(verticals))
+    return _train_together(context, verticals, name=trial_name(verticals))
 
 
 def held_out_name(verticals: Sequence[str], training: int) -> str:
@@ -93,17 +93,17 @@ def held_out_name(verticals: Sequence[str], training: int) -> str:
 
 
 def train_held_out(
-    workshop: Workshop, verticals: Sequence[str], among: Bool[np.ndarray, "N"], *, training: int
-) -> Trained:
+    context: RunContext, verticals: Sequence[str], among: Bool[np.ndarray, "N"], *, training: int
+) -> TrainedModel:
     """Train (or load) one model on some verticals without the products that another purpose needs.
 
     Args:
-        workshop: the run.
+        context: the run.
         verticals: to be trained together.
         among: the images that it may look at.
         training: its number among those that share the products.
     """
-    return _train_together(workshop, verticals, name=held_out_name(verticals, training), among=among)
+    return _train_together(context, verticals, name=held_out_name(verticals, training), among=among)
 
 
 def group_loop(loop: LoopConfig, verticals: int) -> LoopConfig:
@@ -119,98 +119,98 @@ def group_loop(loop: LoopConfig, verticals: int) -> LoopConfig:
 
 
 def _train_together(
-    workshop: Workshop, verticals: Sequence[str], *, name: str, among: Bool[np.ndarray, "N"] | None = None
-) -> Trained:
-    config = workshop.recipe.specialists
+    context: RunContext, verticals: Sequence[str], *, name: str, among: Bool[np.ndarray, "N"] | None = None
+) -> TrainedModel:
+    config = context.recipe.specialists
     config = replace(config, loop=group_loop(config.loop, len(verticals)))
     inputs = {"verticals": sorted(verticals), **config_to_mapping(config)}
     if among is None:
-        among = np.any([workshop.of_vertical(vertical) for vertical in verticals], axis=0)
+        among = np.any([context.of_vertical(vertical) for vertical in verticals], axis=0)
     else:
         inputs["among"] = fingerprint(np.packbits(among).tobytes())
-    folder = workshop.work_folder(name)
-    return workshop.train_stage(
+    folder = context.work_folder(name)
+    return context.train_stage(
         name,
         inputs,
-        lambda: label_lesson(
-            workshop, config, among, folder=folder, embedder=_new_specialist(workshop, config, verticals)
-        ),
+        lambda: label_job(context, config, among, folder=folder, embedder=_new_specialist(context, config, verticals)),
     )
 
 
-def _adopt(workshop: Workshop, trial: Trained, name: str) -> None:
+def _adopt(context: RunContext, trial: TrainedModel, name: str) -> None:
     """Make a trial's model that of a stage with the same inputs."""
-    folder = workshop.run.path / name
-    if workshop.run.finished(name, trial.key) is not None and (folder / "model.safetensors").exists():
+    folder = context.run.path / name
+    if context.run.finished(name, trial.key) is not None and (folder / "model.safetensors").exists():
         return
-    workshop.run.forget(name)
+    context.run.forget(name)
     with publishing(folder, overwrite=True) as place:
         shutil.copytree(trial.folder, place, dirs_exist_ok=True)
-    workshop.run.finish(name, trial.key, trial.record)
+    context.run.finish(name, trial.key, trial.record)
 
 
-def train_joint(workshop: Workshop, loss: LossName, image_presentations: int, *, name: str | None = None) -> Trained:
+def train_joint(
+    context: RunContext, loss: LossName, image_presentations: int, *, name: str | None = None
+) -> TrainedModel:
     """Train (or load) one model on all verticals at once: what the unified model has to beat.
 
     Args:
-        workshop: the run.
+        context: the run.
         loss: as in `SpecialistsConfig`; the specialists' options hold if it is theirs, else its defaults.
         image_presentations: how many images it may see at most.
         name: its folder within the run; null takes `joint/LOSS`.
     """
-    config = workshop.recipe.specialists
+    config = context.recipe.specialists
     steps = max(1, image_presentations // config.loop.batch_size)
     loop = replace(config.loop, epochs=1, min_steps=steps)
     if loss == config.loss:
         config = replace(config, loop=loop)
     else:
         config = SpecialistsConfig(loss=loss, loop=with_positives(loop) if compares_images(loss) else loop)
-    return train_on_labels(workshop, config, name=name or f"joint/{loss.replace('-', '_')}")
+    return train_on_labels(context, config, name=name or f"joint/{loss.replace('-', '_')}")
 
 
-def train_on_labels(workshop: Workshop, config: SpecialistsConfig, *, name: str) -> Trained:
+def train_on_labels(context: RunContext, config: SpecialistsConfig, *, name: str) -> TrainedModel:
     """Train (or load) one model on the labelled training images of all verticals.
 
     Args:
-        workshop: the run.
+        context: the run.
         config: loss and loop.
         name: its folder within the run.
     """
-    everything = np.ones(len(workshop.catalogue), bool)
-    folder = workshop.work_folder(name)
-    return workshop.train_stage(
-        name, config_to_mapping(config), lambda: label_lesson(workshop, config, everything, folder=folder)
+    everything = np.ones(len(context.catalogue), bool)
+    folder = context.work_folder(name)
+    return context.train_stage(
+        name, config_to_mapping(config), lambda: label_job(context, config, everything, folder=folder)
     )
 
 
-def labelled_products(workshop: Workshop, among: Bool[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+def labelled_products(context: RunContext, among: Bool[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
     """Product codes of the labelled training images of a subset, counted from 0; -1 for every other image."""
-    usable = workshop.is_train & (workshop.products >= 0) & among
-    codes = np.full(len(workshop.products), -1, np.int64)
-    codes[usable] = np.unique(workshop.products[usable], return_inverse=True)[1]
+    usable = context.is_train & (context.products >= 0) & among
+    codes = np.full(len(context.products), -1, np.int64)
+    codes[usable] = np.unique(context.products[usable], return_inverse=True)[1]
     return codes
 
 
-def label_lesson(
-    workshop: Workshop,
+def label_job(
+    context: RunContext,
     config: SpecialistsConfig,
     among: Bool[np.ndarray, "N"],
     *,
     folder: Path,
     embedder: Embedder | None = None,
-) -> Lesson:
+) -> TrainingJob:
     """What a model learns from product labels alone.
 
     Args:
-        workshop: the run.
+        context: the run.
         config: loss, batches and loop.
         among: the images that count, in training and in validation.
         folder: of the checkpoint; strong negatives that are mined on the way are kept there, too.
         embedder: to go on with; null takes a new one.
     """
-    products = labelled_products(workshop, among)
-    seed, count = workshop.recipe.seed, int(products.max()) + 1
-    embedder = embedder or workshop.new_embedder()
+    products = labelled_products(context, among)
+    seed, count = context.recipe.seed, int(products.max()) + 1
+    embedder = embedder or context.new_embedder()
     loss = make_loss(
         config.loss,
         config.loss_options,
@@ -221,20 +221,20 @@ def label_lesson(
     )
     if config.proxy_start == "data":
         labelled = np.flatnonzero(products >= 0)
-        start_proxies(loss, workshop.source.embed_all(embedder, labelled), products[labelled], seed=seed)
-    monitor = bounds_monitor(workshop, embedder, loss, products)
+        start_proxies(loss, context.source.embed_all(embedder, labelled), products[labelled], seed=seed)
+    monitor = bounds_monitor(context, embedder, loss, products)
     if config.miner != "none":
         loss = MinedLoss(loss, make_miner(config.miner))
-    return Lesson(
+    return TrainingJob(
         embedder=embedder,
         objective=label_objective(loss, products, reseed_every_steps=config.reseed_every_steps, seed=seed),
-        sampler=label_sampler(workshop, config, products, embedder, folder),
+        sampler=label_sampler(context, config, products, embedder, folder),
         loop=config.loop,
         among=among,
         monitor=monitor,
     )
 
 
-def presentations(trained: list[Trained]) -> int:
+def presentations(trained: list[TrainedModel]) -> int:
     """Images shown during the training of several models, counted with repetition."""
     return int(sum(model.record["image_presentations"] for model in trained))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from univert.core.files import write_atomic
 from univert.losses.registry import LossName
 from univert.training.combine.groups import Combination, combine
-from univert.training.jobs import Trained
+from univert.training.jobs import TrainedModel
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import presentations, train_group, train_joint, train_specialist
 from univert.training.targets.choice import Candidate, Choice, choose, publish
 from univert.training.targets.ensemble import Ensemble, choose_members, only_specialists
@@ -46,52 +46,52 @@ class Models:
 
     specialists: Member
     own: Member
-    joint: dict[LossName, Trained]
+    joint: dict[LossName, TrainedModel]
     combination: Combination
     ensemble: Ensemble
     candidates: tuple[Candidate, ...]
     choice: Choice
-    unified: Trained
+    unified: TrainedModel
 
 
-def train_models(workshop: Workshop) -> Models:
+def train_models(context: RunContext) -> Models:
     """Train whatever the recipe asks for, and choose the unified model.
 
     Raises:
         BadInputError: the recipe and the catalogue do not fit.
         TrainingError: a training failed; what was done is kept.
     """
-    recipe, names = workshop.recipe, workshop.vertical_names
-    specialists = {name: train_specialist(workshop, name) for name in names}
-    combination = combine(workshop, specialists)
-    write_atomic(workshop.run.path / "groups.json", json.dumps(combination.to_dict(), indent=1))
-    grouped = {name: train_group(workshop, combination.group_of(name)) for name in names}
-    own = Member.of_specialists(workshop, grouped)
-    individual = Member.of_specialists(workshop, specialists)
-    base_presentations = presentations(own.distinct) + planned_presentations(workshop, recipe.unify)
-    joint = {loss: train_joint(workshop, loss, base_presentations) for loss in _joint_losses(recipe)}
+    recipe, names = context.recipe, context.vertical_names
+    specialists = {name: train_specialist(context, name) for name in names}
+    combination = combine(context, specialists)
+    write_atomic(context.run.path / "groups.json", json.dumps(combination.to_dict(), indent=1))
+    grouped = {name: train_group(context, combination.group_of(name)) for name in names}
+    own = Member.of_specialists(context, grouped)
+    individual = Member.of_specialists(context, specialists)
+    base_presentations = presentations(own.distinct) + planned_presentations(context, recipe.unify)
+    joint = {loss: train_joint(context, loss, base_presentations) for loss in _joint_losses(recipe)}
     candidates: list[Candidate] = []
     if recipe.unify.way == "auto":
         for loss, model in joint.items():
             candidates.append(candidate_of(*JOINT_ROWS[loss], model))
     if recipe.unify.way != "ensemble":
-        model = train_unified(workshop, [own], name=DOCUMENT, config=recipe.unify)
+        model = train_unified(context, [own], name=DOCUMENT, config=recipe.unify)
         candidates.append(candidate_of("unified_specialists", _own_title(recipe), model, [own]))
     ensemble = only_specialists(own)
     if recipe.unify.way != "specialists":
-        ensemble = choose_members(workshop, own, individual, joint, base_presentations=base_presentations)
+        ensemble = choose_members(context, own, individual, joint, base_presentations=base_presentations)
         members = ensemble.members
         if recipe.unify.way == "ensemble" or members != (own,):
-            model = train_unified(workshop, members, name=ENSEMBLE, config=recipe.unify)
+            model = train_unified(context, members, name=ENSEMBLE, config=recipe.unify)
             title = f"Unified, from {len(members)} {'members' if len(members) > 1 else 'member'}"
             candidates.append(candidate_of("unified_ensemble", title, model, members))
     members = ensemble.members
     if recipe.unify.polish.enabled:
         last = candidates[-1]
-        model = polish(workshop, last.model, members, name=POLISHED, config=recipe.unify)
+        model = polish(context, last.model, members, name=POLISHED, config=recipe.unify)
         title = f"{last.title}, polished"
         candidates.append(candidate_of("unified_polished", title, model, members, begun=last.model))
-    choice = choose(workshop, candidates, individual)
+    choice = choose(context, candidates, individual)
     return Models(
         specialists=individual,
         own=own,
@@ -100,7 +100,7 @@ def train_models(workshop: Workshop) -> Models:
         ensemble=ensemble,
         candidates=tuple(candidates),
         choice=choice,
-        unified=publish(workshop, choice.chosen.model, BEST),
+        unified=publish(context, choice.chosen.model, BEST),
     )
 
 
@@ -118,7 +118,7 @@ def _joint_losses(recipe: Recipe) -> list[LossName]:
 
 
 def candidate_of(
-    key: str, title: str, model: Trained, members: Sequence[Member] = (), *, begun: Trained | None = None
+    key: str, title: str, model: TrainedModel, members: Sequence[Member] = (), *, begun: TrainedModel | None = None
 ) -> Candidate:
     """A model with all that its training cost.
 
@@ -140,7 +140,7 @@ def candidate_of(
     )
 
 
-def _behind(members: Sequence[Member]) -> list[Trained]:
+def _behind(members: Sequence[Member]) -> list[TrainedModel]:
     """All models behind some members, each once."""
     return list({model.key: model for member in members for model in member.models}.values())
 
@@ -149,6 +149,6 @@ def _own_title(recipe: Recipe) -> str:
     return f"Unified, from specialists, {'aligned' if recipe.unify.targets.align else 'plain'}"
 
 
-def seconds_of(models: list[Trained]) -> float:
+def seconds_of(models: list[TrainedModel]) -> float:
     """Seconds of training of several models."""
     return float(sum(model.record["seconds"] for model in models))

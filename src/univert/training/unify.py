@@ -13,10 +13,10 @@ from univert.core.config import config_to_mapping
 from univert.data.samplers import UniformSampler
 from univert.losses.target_l2_loss import TargetL2Loss
 from univert.models.embedder import Embedder
-from univert.training.jobs import Lesson, Trained
+from univert.training.jobs import TrainedModel, TrainingJob
 from univert.training.objectives import EmbedAll, MovedRows, Objective, TargetObjective
-from univert.training.run_context import ROWS_AT_ONCE, Workshop
-from univert.training.specialists import label_lesson
+from univert.training.run_context import ROWS_AT_ONCE, RunContext
+from univert.training.specialists import label_job
 from univert.training.targets.config import UnifyConfig
 from univert.training.targets.joined_head import joined_embedder
 from univert.training.targets.learning_targets import learning_targets, vertical_weights
@@ -25,11 +25,11 @@ from univert.training.targets.members import Member
 from univert.training.view_arrays import Positions
 
 
-def train_unified(workshop: Workshop, members: Sequence[Member], *, name: str, config: UnifyConfig) -> Trained:
+def train_unified(context: RunContext, members: Sequence[Member], *, name: str, config: UnifyConfig) -> TrainedModel:
     """Train (or load) a unified model by L2 loss on the learning targets.
 
     Args:
-        workshop: the run.
+        context: the run.
         members: whose embeddings the targets join.
         name: the folder within the run.
         config: the recipe's, or a variation of it.
@@ -37,47 +37,47 @@ def train_unified(workshop: Workshop, members: Sequence[Member], *, name: str, c
     Raises:
         BadInputError: a vertical has no specialist or no training images.
     """
-    return workshop.train_stage(
+    return context.train_stage(
         name,
         {"members": [member.key for member in members], **_own_settings(config)},
-        lambda: _lesson(workshop, members, config),
+        lambda: _job(context, members, config),
     )
 
 
 def polish(
-    workshop: Workshop, unified: Trained, members: Sequence[Member], *, name: str, config: UnifyConfig
-) -> Trained:
+    context: RunContext, unified: TrainedModel, members: Sequence[Member], *, name: str, config: UnifyConfig
+) -> TrainedModel:
     """Train (or load) what a unified model becomes when a loss on product labels joins the L2 loss at the end.
 
     Args:
-        workshop: the run.
+        context: the run.
         unified: as the L2 loss left it.
         members: of its targets.
         name: the folder within the run.
         config: `config.polish` says how.
     """
-    return workshop.train_stage(
+    return context.train_stage(
         name,
         {"unified": unified.key, **config_to_mapping(config.polish)},
-        lambda: _polishing(workshop, unified, members, name, config),
+        lambda: _polishing(context, unified, members, name, config),
     )
 
 
-def planned_presentations(workshop: Workshop, config: UnifyConfig) -> int:
+def planned_presentations(context: RunContext, config: UnifyConfig) -> int:
     """Images that the training of a unified model shows at most, counted with repetition."""
-    sampler = _sampler(workshop, config)
+    sampler = _sampler(context, config)
     return max(config.loop.epochs * sampler.steps_per_epoch, config.loop.min_steps) * sampler.batch_size
 
 
-def usable(workshop: Workshop, config: UnifyConfig) -> Positions:
+def usable(context: RunContext, config: UnifyConfig) -> Positions:
     """Positions of the training images that have a target, with or without those whose product is unknown."""
-    chosen = workshop.is_train if config.unlabelled else workshop.is_train & (workshop.products >= 0)
+    chosen = context.is_train if config.unlabelled else context.is_train & (context.products >= 0)
     positions = np.flatnonzero(chosen)
     if config.targets.uncertain == "weighted":  # then every image has a target
         return positions
-    unknown = np.flatnonzero(workshop.verticals[positions] < 0)
+    unknown = np.flatnonzero(context.verticals[positions] < 0)
     left_out = [
-        part[~vertical_weights(workshop, config.targets, positions[part]).any(axis=1)]
+        part[~vertical_weights(context, config.targets, positions[part]).any(axis=1)]
         for part in np.array_split(unknown, range(ROWS_AT_ONCE, len(unknown), ROWS_AT_ONCE))
     ]
     return np.delete(positions, np.concatenate(left_out))
@@ -89,27 +89,27 @@ def _own_settings(config: UnifyConfig) -> dict[str, object]:
     return {key: values[key] for key in values if key not in ("way", "members", "choose", "budget", "polish")}
 
 
-def _joined(workshop: Workshop, members: Sequence[Member], config: UnifyConfig) -> Embedder | None:
+def _joined(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> Embedder | None:
     """The unified model as its members' heads start it; null where they cannot."""
     if config.start == "random" or config.targets.offset:  # no member has the dimensions of an offset
         return None
-    fitted = fit_target_map(workshop, members, config.targets, unlabelled=config.unlabelled)
-    return joined_embedder(workshop, fitted, usable(workshop, config), batch_norm=config.batch_norm)
+    fitted = fit_target_map(context, members, config.targets, unlabelled=config.unlabelled)
+    return joined_embedder(context, fitted, usable(context, config), batch_norm=config.batch_norm)
 
 
-def _sampler(workshop: Workshop, config: UnifyConfig) -> UniformSampler:
-    return UniformSampler(usable(workshop, config), batch_size=config.loop.batch_size, seed=workshop.recipe.seed)
+def _sampler(context: RunContext, config: UnifyConfig) -> UniformSampler:
+    return UniformSampler(usable(context, config), batch_size=config.loop.batch_size, seed=context.recipe.seed)
 
 
-def _lesson(workshop: Workshop, members: Sequence[Member], config: UnifyConfig) -> Lesson:
-    targets = learning_targets(workshop, members, config.targets, unlabelled=config.unlabelled)
-    joined, loop = _joined(workshop, members, config), config.loop
+def _job(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> TrainingJob:
+    targets = learning_targets(context, members, config.targets, unlabelled=config.unlabelled)
+    joined, loop = _joined(context, members, config), config.loop
     if joined is not None:
         loop = replace(loop, learning_rate=config.start_rate * loop.learning_rate)
-    return Lesson(
-        embedder=joined or workshop.new_embedder(batch_norm=config.batch_norm, size=targets.width),
+    return TrainingJob(
+        embedder=joined or context.new_embedder(batch_norm=config.batch_norm, size=targets.width),
         objective=TargetObjective(TargetL2Loss(), targets, consistent=config.consistent),
-        sampler=_sampler(workshop, config),
+        sampler=_sampler(context, config),
         loop=loop,
         starts_trained=joined is not None,
     )
@@ -146,18 +146,18 @@ class PolishObjective(Objective):
 
 
 def _polishing(
-    workshop: Workshop, unified: Trained, members: Sequence[Member], name: str, config: UnifyConfig
-) -> Lesson:
-    targets = learning_targets(workshop, members, config.targets, unlabelled=config.unlabelled)
+    context: RunContext, unified: TrainedModel, members: Sequence[Member], name: str, config: UnifyConfig
+) -> TrainingJob:
+    targets = learning_targets(context, members, config.targets, unlabelled=config.unlabelled)
     own = unified.embedder.config
-    embedder = workshop.new_embedder(batch_norm=own.batch_norm, size=own.size, hidden_sizes=own.hidden_sizes)
+    embedder = context.new_embedder(batch_norm=own.batch_norm, size=own.size, hidden_sizes=own.hidden_sizes)
     embedder.load_state_dict(unified.embedder.state_dict())
-    lesson = label_lesson(
-        workshop,
+    job = label_job(
+        context,
         config.polish.labels,
-        np.ones(len(workshop.catalogue), bool),
-        folder=workshop.work_folder(name),
+        np.ones(len(context.catalogue), bool),
+        folder=context.work_folder(name),
         embedder=embedder,
     )
     towards = TargetObjective(TargetL2Loss(), targets, consistent=config.consistent)
-    return replace(lesson, objective=PolishObjective(lesson.objective, towards, weight=config.polish.weight))
+    return replace(job, objective=PolishObjective(job.objective, towards, weight=config.polish.weight))

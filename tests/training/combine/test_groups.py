@@ -29,7 +29,7 @@ from univert.training.combine.groups import Combination, combination_tables, com
 from univert.training.combine.probe import Probe
 from univert.training.label_config import LoopConfig
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import group_name, train_group, train_trial
 
 QUERIES = 120
@@ -162,9 +162,9 @@ def test_orders() -> None:
 @pytest.mark.parametrize("unmeasured", ["alone", "join"])
 def test_a_vertical_without_queries(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, unmeasured: str) -> None:
     config = CombineConfig(unmeasured=unmeasured)  # type: ignore[arg-type]
-    workshop = Workshop(Run(tmp_path), catalogue, replace(recipe, combine=config))
+    context = RunContext(Run(tmp_path), catalogue, replace(recipe, combine=config))
     world = World(FOUR, lambda name, group: 0.1, bare=["tops"])
-    combination = combine_by(world, sorted(FOUR), config, workshop)
+    combination = combine_by(world, sorted(FOUR), config, context)
     if unmeasured == "alone":
         assert combination.groups == (("dresses", "outerwear", "shoes"), ("tops",))
         assert "tops has no queries, so no harm to it could be seen: by itself" in combination.path
@@ -173,14 +173,14 @@ def test_a_vertical_without_queries(catalogue: Catalogue, recipe: Recipe, tmp_pa
     as_json = json.loads(json.dumps(combination.to_dict()))
     assert as_json["individual"]["tops"] == {"recall_at_1": None, "map_at_r": None, "queries": 0}
     assert as_json["trials"][0]["recall_at_1"] == pytest.approx({"dresses": 0.7, "outerwear": 0.5})
-    nobody = combine_by(World(FOUR, lambda name, group: 0, bare=sorted(FOUR)), sorted(FOUR), config, workshop)
+    nobody = combine_by(World(FOUR, lambda name, group: 0, bare=sorted(FOUR)), sorted(FOUR), config, context)
     assert len(nobody.groups) == (4 if unmeasured == "alone" else 1)
 
 
 def test_the_documents_tables(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    workshop = Workshop(Run(tmp_path), catalogue, recipe)
+    context = RunContext(Run(tmp_path), catalogue, recipe)
     world = World(FOUR, lambda name, group: -0.2 if "outerwear" in group else 0.05)
-    tried, groups = combination_tables(combine_by(world, list(FOUR), CombineConfig(), workshop))
+    tried, groups = combination_tables(combine_by(world, list(FOUR), CombineConfig(), context))
     assert tried[:3] == [
         ["model", "dresses", "tops", "outerwear", "shoes", "verdict"],
         ["individual models", "60.0", "50.0", "40.0", "30.0", ""],
@@ -195,40 +195,40 @@ def small(recipe: Recipe, **changes: object) -> Recipe:
 
 
 def test_folds_hold_every_product_out_once(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    workshop = Workshop(Run(tmp_path), catalogue, recipe)
-    folds = Folds(workshop, 2)
-    labelled = workshop.is_train & (workshop.products >= 0)
-    for name in workshop.vertical_names:
+    context = RunContext(Run(tmp_path), catalogue, recipe)
+    folds = Folds(context, 2)
+    labelled = context.is_train & (context.products >= 0)
+    for name in context.vertical_names:
         held = [folds.queries(name, training) for training in range(2)]
-        assert sorted(np.concatenate(held)) == np.flatnonzero(labelled & workshop.of_vertical(name)).tolist()
-        assert not set(workshop.products[held[0]]) & set(workshop.products[held[1]])
+        assert sorted(np.concatenate(held)) == np.flatnonzero(labelled & context.of_vertical(name)).tolist()
+        assert not set(context.products[held[0]]) & set(context.products[held[1]])
         for training in range(2):
             among = folds.among([name], training)
             assert not among[held[training]].any()
             assert among[held[1 - training]].all()
-            assert (among | np.isin(np.arange(len(among)), held[training]) | ~workshop.of_vertical(name)).all()
+            assert (among | np.isin(np.arange(len(among)), held[training]) | ~context.of_vertical(name)).all()
 
 
 @pytest.mark.parametrize("folds", [0, 4])
 def test_without_products_to_spare_the_validation_images_are_the_queries(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path, folds: int
 ) -> None:
-    workshop = Workshop(Run(tmp_path), catalogue.select(labelled=True), recipe)
-    few = Folds(workshop, folds or 0, most_images=9 if folds else None)
-    for name in workshop.vertical_names:
-        val = np.flatnonzero(workshop.of_vertical(name) & (workshop.splits == "val"))
+    context = RunContext(Run(tmp_path), catalogue.select(labelled=True), recipe)
+    few = Folds(context, folds or 0, most_images=9 if folds else None)
+    for name in context.vertical_names:
+        val = np.flatnonzero(context.of_vertical(name) & (context.splits == "val"))
         if folds:  # four products a vertical, whatever the limit says: each of four folds holds one out
             assert all(len(few.queries(name, training)) == 3 for training in range(4))
         else:
             assert few.queries(name, 0).tolist() == val.tolist()
-            assert few.among([name], 0).sum() == workshop.of_vertical(name).sum()
+            assert few.among([name], 0).sum() == context.of_vertical(name).sum()
 
 
 def test_measured_outcomes_survive_json(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    workshop = Workshop(Run(tmp_path), catalogue, recipe)
-    folds = Folds(workshop, 2)
-    embed = workshop.base_vectors
-    measured = folds.measure(workshop.vertical_names, [(0, embed), (1, embed)])
+    context = RunContext(Run(tmp_path), catalogue, recipe)
+    folds = Folds(context, 2)
+    embed = context.base_vectors
+    measured = folds.measure(context.vertical_names, [(0, embed), (1, embed)])
     again = outcomes_from_dict(json.loads(json.dumps(outcomes_to_dict(measured))))
     for name, outcome in measured.items():
         assert len(outcome) == len(np.unique(outcome.rows)) == 12
@@ -247,7 +247,7 @@ def test_end_to_end_and_again(
     recipe = small(recipe, mode=mode)
 
     def run() -> Combination:
-        return combine(Workshop(Run(tmp_path), catalogue, recipe))
+        return combine(RunContext(Run(tmp_path), catalogue, recipe))
 
     first = run()
     assert sorted(name for group in first.groups for name in group) == ["discs", "squares"]
@@ -259,7 +259,7 @@ def test_end_to_end_and_again(
     assert run().to_dict() == first.to_dict()
     assert stages(tmp_path) == before, "a trial was made again"
     assert not (tmp_path / "specialists").exists()
-    other = combine(Workshop(Run(tmp_path / "other"), catalogue, recipe))
+    other = combine(RunContext(Run(tmp_path / "other"), catalogue, recipe))
     assert other.to_dict() == first.to_dict()
 
 
@@ -267,7 +267,7 @@ def test_a_probe_that_is_killed_goes_on(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small(recipe)
-    whole = combine(Workshop(Run(tmp_path / "whole"), catalogue, recipe)).to_dict()
+    whole = combine(RunContext(Run(tmp_path / "whole"), catalogue, recipe)).to_dict()
     train = Probe._train
     left = iter([1, 1, 1])
 
@@ -278,37 +278,37 @@ def test_a_probe_that_is_killed_goes_on(
 
     monkeypatch.setattr(Probe, "_train", killed)
     with pytest.raises(KeyboardInterrupt):
-        combine(Workshop(Run(tmp_path / "cut"), catalogue, recipe))
+        combine(RunContext(Run(tmp_path / "cut"), catalogue, recipe))
     done = stages(tmp_path / "cut")
     assert len(done) == 1
     monkeypatch.undo()
-    assert combine(Workshop(Run(tmp_path / "cut"), catalogue, recipe)).to_dict() == whole
+    assert combine(RunContext(Run(tmp_path / "cut"), catalogue, recipe)).to_dict() == whole
     assert done.items() <= stages(tmp_path / "cut").items()
 
 
 def test_the_probe_of_a_learning_trunk_reads_frozen_features(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:
-    frozen = combine(Workshop(Run(tmp_path / "frozen"), catalogue, small(recipe)))
-    learning = combine(Workshop(Run(tmp_path / "full"), catalogue, small(replace(recipe, trunk="full"))))
+    frozen = combine(RunContext(Run(tmp_path / "frozen"), catalogue, small(recipe)))
+    learning = combine(RunContext(Run(tmp_path / "full"), catalogue, small(replace(recipe, trunk="full"))))
     assert learning.to_dict() == frozen.to_dict()
 
 
 @pytest.mark.parametrize("loss", ["proxy-nca", "dynamic-proxy-nca"])
 def test_the_probe_takes_the_specialists_loss(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, loss: str) -> None:
     specialists = replace(recipe.specialists, loss=loss)  # type: ignore[arg-type]
-    combination = combine(Workshop(Run(tmp_path), catalogue, small(replace(recipe, specialists=specialists))))
+    combination = combine(RunContext(Run(tmp_path), catalogue, small(replace(recipe, specialists=specialists))))
     assert combination.individual["discs"] is not None
 
 
 def test_off_and_a_single_vertical(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    off = combine(Workshop(Run(tmp_path), catalogue, replace(recipe, combine=CombineConfig(mode="off"))))
+    off = combine(RunContext(Run(tmp_path), catalogue, replace(recipe, combine=CombineConfig(mode="off"))))
     assert off.groups == (("discs",), ("squares",))
     assert off.to_dict()["individual"]["discs"]["queries"] == 0
     assert off.group_of("discs") == ("discs",)
     with pytest.raises(KeyError):
         off.group_of("hats")
-    one = combine(Workshop(Run(tmp_path), catalogue.select(vertical=["discs"]), recipe))
+    one = combine(RunContext(Run(tmp_path), catalogue.select(vertical=["discs"]), recipe))
     assert one.groups == (("discs",),)
     assert not (tmp_path / "stages").exists()
 
@@ -316,23 +316,23 @@ def test_off_and_a_single_vertical(catalogue: Catalogue, recipe: Recipe, tmp_pat
 def test_a_chosen_trial_becomes_the_groups_specialist(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workshop = Workshop(Run(tmp_path), catalogue, recipe)
-    trial = train_trial(workshop, ["squares", "discs"])
+    context = RunContext(Run(tmp_path), catalogue, recipe)
+    trial = train_trial(context, ["squares", "discs"])
     steps = trial.record["steps"]
-    monkeypatch.setattr(Workshop, "learn", lambda *_: pytest.fail("trained again"))
-    group = train_group(workshop, ["discs", "squares"])
+    monkeypatch.setattr(RunContext, "learn", lambda *_: pytest.fail("trained again"))
+    group = train_group(context, ["discs", "squares"])
     assert group.name == "specialists/discs+squares"
     assert group.folder == tmp_path / "specialists" / "discs+squares"
     assert group.record["steps"] == steps == 24  # two verticals, twice the steps
     assert group.embedder.fingerprint == trial.embedder.fingerprint
     changed = group.folder.stat().st_mtime_ns
-    assert train_group(workshop, ["squares", "discs"]).folder.stat().st_mtime_ns == changed
+    assert train_group(context, ["squares", "discs"]).folder.stat().st_mtime_ns == changed
 
 
 def test_a_group_is_trained_without_any_trial_too(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    workshop = Workshop(Run(tmp_path), catalogue, recipe)
-    assert train_group(workshop, ["discs"]).name == "specialists/discs"
-    assert train_group(workshop, ["discs", "squares"]).record["steps"] == 24
+    context = RunContext(Run(tmp_path), catalogue, recipe)
+    assert train_group(context, ["discs"]).name == "specialists/discs"
+    assert train_group(context, ["discs", "squares"]).record["steps"] == 24
     assert not (tmp_path / "trials").exists()
 
 
@@ -358,8 +358,8 @@ def test_full_mode_on_validation_images_holds_trials_against_the_specialists(
     loop = LoopConfig(epochs=1, min_steps=4, batch_size=12, images_per_product=3, evaluations=2)
     recipe = replace(recipe, specialists=replace(recipe.specialists, loop=loop))
     recipe = replace(recipe, combine=CombineConfig(mode="full", folds=0, order="centroids"))
-    workshop = Workshop(Run(tmp_path), catalogue, recipe)
-    combination = combine(workshop)
+    context = RunContext(Run(tmp_path), catalogue, recipe)
+    combination = combine(context)
     assert (tmp_path / "trials" / "discs+squares" / "model.safetensors").exists()
     assert {path.name for path in (tmp_path / "specialists").iterdir()} == {"discs", "squares"}
     assert combination.trials[0].differences["discs"]["recall_at_1"].queries == 9
@@ -370,4 +370,4 @@ def test_a_probe_stands_for_a_base_network_that_learns_however_it_does(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path, changes: dict[str, float]
 ) -> None:
     learning = replace(recipe, trunk="partial", combine=CombineConfig(), **changes)  # type: ignore[arg-type]
-    Probe(Workshop(Run(tmp_path), catalogue, learning))
+    Probe(RunContext(Run(tmp_path), catalogue, learning))

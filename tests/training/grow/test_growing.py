@@ -24,12 +24,12 @@ from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.training.grow import growing as module
 from univert.training.grow.growing import deployed_model, grow
-from univert.training.grow.learning import GrowthSampler, GrowthWorkshop
+from univert.training.grow.learning import GrowthContext, GrowthSampler
 from univert.training.grow.lineage import Lineage
 from univert.training.grow.objective import neighbourhood_loss
 from univert.training.grow.verdict import refusal_of
 from univert.training.recipe import DataConfig, GrowConfig, Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import train_on_labels
 
 NEW = ("hats", "rings")
@@ -63,7 +63,7 @@ def train_old(shop: Catalogue, recipe: Recipe, path: Path) -> None:
         data=replace(recipe.data, verticals=("discs", "squares")),
         grow=GrowConfig(loop=recipe.unify.loop, resamples=50, tolerance=0.9, limit=1.0),
     )
-    train_on_labels(Workshop(Run(path), shop, recipe), recipe.specialists, name="unified")
+    train_on_labels(RunContext(Run(path), shop, recipe), recipe.specialists, name="unified")
     (path / "recipe.toml").write_text(config_to_toml(recipe))
     (path / "groups.json").write_text('[["discs"], ["squares"]]')
 
@@ -199,15 +199,15 @@ def test_a_kill_is_resumed_to_the_same_model(
     shop: Catalogue, run_path: Path, usual: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = iter(range(100))
-    scorer = GrowthWorkshop.scorer
+    scorer = GrowthContext.scorer
 
-    def killing(workshop: GrowthWorkshop, embedder: Embedder, among: np.ndarray | None = None) -> object:
-        score = scorer(workshop, embedder, among)
+    def killing(context: GrowthContext, embedder: Embedder, among: np.ndarray | None = None) -> object:
+        score = scorer(context, embedder, among)
         assert score is not None
         return lambda: 1 / 0 if among is None and next(looks) == 1 else score()
 
     with monkeypatch.context() as patch:
-        patch.setattr(GrowthWorkshop, "scorer", killing)
+        patch.setattr(GrowthContext, "scorer", killing)
         with pytest.raises(ZeroDivisionError):
             grow(run_path, shop, "hats")
     growth = run_path / "grown/1-hats"

@@ -12,9 +12,9 @@ from tests.training.shop import Shop
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.metrics.compare import Comparison, Difference, Metric, Verdict
-from univert.training.jobs import Trained
+from univert.training.jobs import TrainedModel
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.targets import choice as module
 from univert.training.targets.choice import Candidate, choose, judge, publish
 
@@ -89,13 +89,13 @@ def decided(
     named = {candidate.model.key: candidate.key for candidate in found}
     asked: list[str] = []
 
-    def compare(workshop: Workshop, first: Trained, second: Trained, positions: np.ndarray) -> Comparison:
+    def compare(context: RunContext, first: TrainedModel, second: TrainedModel, positions: np.ndarray) -> Comparison:
         pair = named[first.key], named[second.key]
         asked.append("".join(pair))
         return comparison(0.1, 0.1, merged="better") if pair in better else comparison(-0.1, 0.0)
 
     monkeypatch.setattr(module, "_compare", compare)
-    return choose(shop.workshop, found, shop.own), asked
+    return choose(shop.context, found, shop.own), asked
 
 
 def test_the_champion_meets_every_challenger(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_a_tie_goes_to_the_simpler(shop: Shop, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_candidate_needs_no_comparison(shop: Shop) -> None:
-    choice = choose(shop.workshop, candidates(shop, "a"), shop.own)
+    choice = choose(shop.context, candidates(shop, "a"), shop.own)
     assert (choice.chosen.key, choice.steps) == ("a", ())
     assert choice.reason == "Model a: there is no other candidate"
     assert choice.to_dict()["candidates"] == [
@@ -131,7 +131,7 @@ def test_one_candidate_needs_no_comparison(shop: Shop) -> None:
 def test_without_validation_queries_the_last_is_taken(
     shop: Shop, catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:
-    without = Workshop(Run(tmp_path), catalogue.select(split=["train", "test"]), recipe)
+    without = RunContext(Run(tmp_path), catalogue.select(split=["train", "test"]), recipe)
     assert without.validation_queries is None
     choice = choose(without, candidates(shop, "abc"), shop.own)
     assert (choice.chosen.key, choice.steps) == ("c", ())
@@ -140,21 +140,21 @@ def test_without_validation_queries_the_last_is_taken(
 
 def test_real_models_are_compared_on_val_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     found = candidates(shop, "abcde")
-    first = choose(shop.workshop, found, shop.own).to_dict()
+    first = choose(shop.context, found, shop.own).to_dict()
     monkeypatch.setattr(module, "compare_vectors", None)
-    assert choose(shop.workshop, found, shop.own).to_dict() == first
+    assert choose(shop.context, found, shop.own).to_dict() == first
     monkeypatch.undo()
-    positions = shop.workshop.validation_queries
+    positions = shop.context.validation_queries
     assert positions is not None
-    assert set(shop.workshop.splits[positions]) == {"val"}
-    assert (shop.workshop.products[positions] >= 0).all()
+    assert set(shop.context.splits[positions]) == {"val"}
+    assert (shop.context.products[positions] >= 0).all()
     assert first["steps"][0]["comparison"]["merged"]["recall_at_1"]["queries"] == len(positions)
 
 
 def test_a_model_is_published_once_and_again_when_another_is_chosen(
     shop: Shop, catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:
-    work = Workshop(Run(tmp_path), catalogue, recipe)
+    work = RunContext(Run(tmp_path), catalogue, recipe)
     first, second = shop.own.models
     published = publish(work, first, "unified")
     weights = tmp_path / "unified" / "model.safetensors"

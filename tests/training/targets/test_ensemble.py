@@ -13,9 +13,9 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.losses.registry import LossName
 from univert.metrics.compare import Comparison
-from univert.training.jobs import Trained
+from univert.training.jobs import TrainedModel
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import presentations
 from univert.training.targets import ensemble as module
 from univert.training.targets.config import TargetsConfig, UnifyConfig
@@ -27,14 +27,14 @@ from univert.training.targets.projection import unit
 BASE = 200
 
 
-def with_unify(workshop: Workshop, **changes: object) -> Workshop:
-    unify: UnifyConfig = replace(workshop.recipe.unify, **changes)  # type: ignore[arg-type]
-    return Workshop(workshop.run, workshop.catalogue, replace(workshop.recipe, unify=unify))
+def with_unify(context: RunContext, **changes: object) -> RunContext:
+    unify: UnifyConfig = replace(context.recipe.unify, **changes)  # type: ignore[arg-type]
+    return RunContext(context.run, context.catalogue, replace(context.recipe, unify=unify))
 
 
-def chosen(shop: Shop, *members: str, workshop: Workshop | None = None, **changes: object) -> Ensemble:
-    joint: dict[LossName, Trained] = {"proxy-nca": shop.joint.models[0]}
-    work = with_unify(workshop or shop.workshop, members=members, **changes)
+def chosen(shop: Shop, *members: str, context: RunContext | None = None, **changes: object) -> Ensemble:
+    joint: dict[LossName, TrainedModel] = {"proxy-nca": shop.joint.models[0]}
+    work = with_unify(context or shop.context, members=members, **changes)
     return choose_members(work, shop.own, shop.wide, joint, base_presentations=BASE)
 
 
@@ -46,7 +46,7 @@ def names(members: Sequence[Member]) -> list[str]:
 def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Comparison]:
     """What the comparison of the targets with each member finds, by its name."""
     found: dict[str, Comparison] = {}
-    monkeypatch.setattr(module, "_compare", lambda workshop, without, joined: found[joined[-1].name])
+    monkeypatch.setattr(module, "_compare", lambda context, without, joined: found[joined[-1].name])
     return found
 
 
@@ -80,7 +80,7 @@ def test_members_beyond_the_budget_are_not_trained(shop: Shop) -> None:
     assert found.tried[2].reason == (
         f"left out: {BASE:,} image presentations more would exceed the budget of {own + ready + BASE - 1:,}"
     )
-    path = shop.workshop.run.path / "members"
+    path = shop.context.run.path / "members"
     assert not (path / "joint-triplet").exists()
     assert not (path / "specialists-proxy-nca-5").exists()
 
@@ -96,15 +96,15 @@ def test_all_are_taken_unasked(shop: Shop, verdicts: dict[str, Comparison]) -> N
 
 
 def test_without_validation_queries_all_are_taken(shop: Shop, catalogue: Catalogue, tmp_path: Path) -> None:
-    bare = Workshop(Run(tmp_path), catalogue.select(split=["train", "test"]), shop.workshop.recipe)
-    found = chosen(shop, "specialists", "joint:proxy-nca", workshop=bare, budget=20.0)
+    bare = RunContext(Run(tmp_path), catalogue.select(split=["train", "test"]), shop.context.recipe)
+    found = chosen(shop, "specialists", "joint:proxy-nca", context=bare, budget=20.0)
     assert names(found.members) == ["specialists", "joint:proxy-nca"]
     assert "no validation queries" in found.tried[1].reason
 
 
 def test_the_same_models_are_not_counted_twice(shop: Shop) -> None:
     work = with_unify(
-        shop.workshop, members=("specialists", "verticals", "specialists:triplet"), budget=20.0, choose=False
+        shop.context, members=("specialists", "verticals", "specialists:triplet"), budget=20.0, choose=False
     )
     found = choose_members(work, shop.own, shop.own, {}, base_presentations=BASE)
     assert names(found.members) == ["specialists"]
@@ -117,7 +117,7 @@ def test_further_members_are_trained_with_other_seeds_and_losses(shop: Shop) -> 
     assert names(found.members) == list(order)
     prints = {model.embedder.fingerprint for member in found.members for model in member.distinct}
     assert len(prints) == 6
-    path = shop.workshop.run.path
+    path = shop.context.run.path
     assert (path / "members" / "joint-proxy-nca-1" / "config.json").exists()
     card = (path / "members" / "specialists-triplet-1" / "squares" / "README.md").read_text()
     assert "squares" in card
@@ -138,7 +138,7 @@ def test_a_comparison_is_made_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_blind_targets_weigh_the_specialists_by_the_predicted_verticals(shop: Shop) -> None:
-    work, members, config = shop.workshop, [shop.own, shop.joint], TargetsConfig()
+    work, members, config = shop.context, [shop.own, shop.joint], TargetsConfig()
     found = fit_target_map(work, members, config)
     blind = blind_targets(work, members, config, shop.everything)
     odds = work.vertical_probabilities(shop.everything)
@@ -154,7 +154,7 @@ def test_blind_targets_weigh_the_specialists_by_the_predicted_verticals(shop: Sh
 def test_labelled_only_holds_for_the_comparison_too(shop: Shop, recipe: Recipe) -> None:
     members, config = [shop.own, shop.joint], recipe.unify.targets
     both, labelled = (
-        blind_targets(with_unify(shop.workshop, unlabelled=flag), members, config, shop.everything)
+        blind_targets(with_unify(shop.context, unlabelled=flag), members, config, shop.everything)
         for flag in (True, False)
     )
     assert not np.allclose(both, labelled, atol=1e-4)

@@ -15,7 +15,7 @@ from tests.training.shop import Shop
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import train_joint
 from univert.training.targets.config import TargetsConfig
 from univert.training.targets.joined_head import joined_embedder
@@ -29,7 +29,7 @@ from univert.training.unify import train_unified
 def second(shop: Shop) -> Member:
     """Another model for all verticals: the joint one, its hidden units and its norms changed."""
     model = replace(shop.joint.models[0], key="changed")
-    embedder = shop.workshop.new_embedder(hidden_sizes=(12,), batch_norm=True)
+    embedder = shop.context.new_embedder(hidden_sizes=(12,), batch_norm=True)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for tensor in [*embedder.head.parameters(), *embedder.head.buffers()]:
@@ -40,12 +40,12 @@ def second(shop: Shop) -> Member:
 
 
 def fitted(shop: Shop, members: Sequence[Member]) -> TargetMap:
-    return fit_target_map(shop.workshop, members, TargetsConfig())
+    return fit_target_map(shop.context, members, TargetsConfig())
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_it_sums_what_the_members_heads_give(shop: Shop, second: Member, batch_norm: bool) -> None:
-    work, targets = shop.workshop, fitted(shop, [shop.joint, second])
+    work, targets = shop.context, fitted(shop, [shop.joint, second])
     joined = joined_embedder(work, targets, np.flatnonzero(work.is_train), batch_norm=batch_norm)
     assert joined is not None
     train = np.flatnonzero(work.is_train)
@@ -63,7 +63,7 @@ def test_it_sums_what_the_members_heads_give(shop: Shop, second: Member, batch_n
 
 
 def test_a_group_counts_by_the_verticals_it_embeds(shop: Shop, second: Member) -> None:
-    work, train = shop.workshop, np.flatnonzero(shop.workshop.is_train)
+    work, train = shop.context, np.flatnonzero(shop.context.is_train)
     group = Member(name="specialists", title="", models=shop.joint.models * 2)
     targets = fitted(shop, [group, second])
     joined = joined_embedder(work, targets, train, batch_norm=True)
@@ -80,7 +80,7 @@ def test_a_group_counts_by_the_verticals_it_embeds(shop: Shop, second: Member) -
 
 
 def test_the_training_goes_on_from_there(shop: Shop, second: Member) -> None:
-    work, members = shop.workshop, [shop.joint, second]
+    work, members = shop.context, [shop.joint, second]
     still = replace(work.recipe.unify.loop, learning_rate=1e-9, weight_decay=0.0)
     config = replace(work.recipe.unify, loop=still)
     model = train_unified(work, members, name="joined", config=config).embedder
@@ -101,7 +101,7 @@ def test_where_the_base_network_learns_it_starts_from_the_member_that_did_best(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:
     recipe = replace(recipe, trunk="partial", partial_blocks=1)
-    work = Workshop(Run(tmp_path), catalogue, recipe)
+    work = RunContext(Run(tmp_path), catalogue, recipe)
     models = [train_joint(work, loss, 120) for loss in ("triplet", "proxy-nca")]
     scored = [
         replace(model, record=model.record | {"best_score": score})
@@ -121,10 +121,8 @@ def test_where_the_base_network_learns_it_starts_from_the_member_that_did_best(
 
 
 def test_it_learns_at_its_own_rate(shop: Shop, second: Member, monkeypatch: pytest.MonkeyPatch) -> None:
-    work, rates = shop.workshop, []
-    monkeypatch.setattr(
-        type(work), "learn", lambda self, name, lesson, folder: rates.append(lesson.loop.learning_rate) or {}
-    )
+    work, rates = shop.context, []
+    monkeypatch.setattr(type(work), "learn", lambda self, name, job, folder: rates.append(job.loop.learning_rate) or {})
     config = work.recipe.unify
     for start in ("members", "random"):
         with contextlib.suppress(KeyError):  # the record is empty

@@ -12,7 +12,7 @@ from scipy.linalg import orthogonal_procrustes
 from tests.training.shop import Shop
 from univert.core.errors import BadInputError
 from univert.core.run import Run
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.targets import map as module
 from univert.training.targets.config import TargetsConfig, UnifyConfig
 from univert.training.targets.learning_targets import distortion_of, learning_targets, vertical_weights
@@ -26,21 +26,21 @@ SIZE = 8
 
 def clean(shop: Shop, members: Sequence[Member], **changes: object) -> np.ndarray:
     config = TargetsConfig(**changes)  # type: ignore[arg-type]
-    return learning_targets(shop.workshop, members, config).clean(shop.everything).astype(np.float64)
+    return learning_targets(shop.context, members, config).clean(shop.everything).astype(np.float64)
 
 
 def raw(shop: Shop, member: Member, vertical: int) -> np.ndarray:
     """A member's own embeddings of all images, as if all were of one vertical."""
     model = member.models[vertical if member.routed else 0]
-    return shop.workshop.source.embed_all(model.embedder, shop.everything).astype(np.float64)
+    return shop.context.source.embed_all(model.embedder, shop.everything).astype(np.float64)
 
 
 def fitted_on(shop: Shop) -> np.ndarray:
-    return np.flatnonzero(shop.workshop.is_train)
+    return np.flatnonzero(shop.context.is_train)
 
 
 def test_plain_targets_are_the_specialists_own_embeddings_of_every_view(shop: Shop) -> None:
-    work = shop.workshop
+    work = shop.context
     found = learning_targets(work, [shop.own], TargetsConfig(align=False))
     positions = fitted_on(shop)
     for view in range(work.recipe.data.views + 1):
@@ -60,7 +60,7 @@ def test_specialists_of_any_size_give_targets_of_the_models_size(shop: Shop, kin
     assert found.shape == (72, SIZE)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     for number in range(2):
-        here = np.flatnonzero(shop.workshop.verticals == number)
+        here = np.flatnonzero(shop.context.verticals == number)
         own = raw(shop, member, number)[here]
         if own.shape[1] > SIZE:
             train = np.isin(here, fitted_on(shop))
@@ -70,21 +70,21 @@ def test_specialists_of_any_size_give_targets_of_the_models_size(shop: Shop, kin
 
 def test_the_distortion_is_that_of_the_targets(shop: Shop) -> None:
     def distortion(member: Member, **changes: object) -> dict[str, float]:
-        return distortion_of(shop.workshop, [member], TargetsConfig(**changes))  # type: ignore[arg-type]
+        return distortion_of(shop.context, [member], TargetsConfig(**changes))  # type: ignore[arg-type]
 
     lossless = distortion(shop.own)
     assert lossless == pytest.approx({"energy_kept": 1, "distance_error": 0, "order_kept": 1}, abs=1e-3)
     lossy = distortion(shop.wide)
     kept = []
     for number in range(2):
-        here = np.flatnonzero((shop.workshop.verticals == number) & shop.workshop.is_train)
+        here = np.flatnonzero((shop.context.verticals == number) & shop.context.is_train)
         values = np.linalg.svd(raw(shop, shop.wide, number)[here], compute_uv=False) ** 2
         kept.append((values[:SIZE].sum(), values.sum()))
     assert lossy["energy_kept"] == pytest.approx(np.sum(kept, axis=0)[0] / np.sum(kept, axis=0)[1], abs=1e-4)
     assert 0 < lossy["distance_error"] < 1
     assert distortion(shop.wide, projection="random")["distance_error"] > lossy["distance_error"]
-    assert lossy == asdict(fit_target_map(shop.workshop, [shop.wide], TargetsConfig()).distortion)
-    mean = distortion_of(shop.workshop, [shop.own, shop.joint], TargetsConfig(join="mean"))
+    assert lossy == asdict(fit_target_map(shop.context, [shop.wide], TargetsConfig()).distortion)
+    mean = distortion_of(shop.context, [shop.own, shop.joint], TargetsConfig(join="mean"))
     assert 0 < mean["energy_kept"] <= 1
 
 
@@ -95,7 +95,7 @@ def test_aligning_one_member_leaves_distances_within_a_vertical(shop: Shop, refe
     after = clean(shop, [shop.own], reference=reference, rounds=rounds)
     assert not np.allclose(before, after, atol=0.1)
     for number in range(2):
-        here = shop.workshop.verticals == number
+        here = shop.context.verticals == number
         np.testing.assert_allclose(after[here] @ after[here].T, before[here] @ before[here].T, atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_specialists_come_nearer_to_each_other_by_every_reference(shop: Shop) ->
     """Where both specialists put the same images: the sum of squares between the two."""
 
     def apart(config: TargetsConfig) -> float:
-        found = fit_target_map(shop.workshop, [shop.own], config)
+        found = fit_target_map(shop.context, [shop.own], config)
         spaces = [raw(shop, shop.own, number) @ found.matrices[0][number] for number in range(2)]
         return float(((spaces[0] - spaces[1])[fitted_on(shop)] ** 2).sum())
 
@@ -119,7 +119,7 @@ def test_a_joint_model_that_is_the_reference_stays_where_it_is(shop: Shop) -> No
     expected = np.zeros_like(found)
     train, joint = fitted_on(shop), raw(shop, shop.joint, 0)
     for number in range(2):
-        here = shop.workshop.verticals == number
+        here = shop.context.verticals == number
         own = raw(shop, shop.own, number)
         fit = train[here[train]]
         rotation, _ = orthogonal_procrustes(own[fit], joint[fit])
@@ -131,7 +131,7 @@ def test_a_joint_model_that_is_the_reference_stays_where_it_is(shop: Shop) -> No
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_an_ensemble_is_what_a_loop_over_images_gives(shop: Shop, join: str, rounds: int) -> None:
     members = [shop.own, shop.joint, shop.wide]
-    train, verticals = fitted_on(shop), shop.workshop.verticals
+    train, verticals = fitted_on(shop), shop.context.verticals
     spaces = []
     for member in members:
         rows = np.zeros((72, SIZE))
@@ -178,7 +178,7 @@ def test_an_offset_sets_verticals_apart_at_the_same_size(shop: Shop) -> None:
     placed = clean(shop, [shop.own, shop.joint], offset=offset)
     assert placed.shape == (72, SIZE)
     np.testing.assert_allclose(np.linalg.norm(placed, axis=1), 1, atol=1e-5)
-    verticals = shop.workshop.verticals
+    verticals = shop.context.verticals
     np.testing.assert_allclose(placed[:, -1] ** 2, offset**2, atol=1e-5)
     assert len(np.unique(np.sign(placed[verticals == 0, -1]))) == 1
     assert np.sign(placed[verticals == 0, -1][0]) != np.sign(placed[verticals == 1, -1][0])
@@ -186,8 +186,8 @@ def test_an_offset_sets_verticals_apart_at_the_same_size(shop: Shop) -> None:
 
 def test_an_offset_needs_room(shop: Shop) -> None:
     room = simplex_size(2)
-    recipe = replace(shop.workshop.recipe, model=replace(shop.workshop.recipe.model, size=room))
-    small = Workshop(Run(shop.workshop.run.path), shop.workshop.catalogue, recipe)
+    recipe = replace(shop.context.recipe, model=replace(shop.context.recipe.model, size=room))
+    small = RunContext(Run(shop.context.run.path), shop.context.catalogue, recipe)
     message = r"unify\.targets\.offset needs 1 of the 1 dimensions for 2 verticals; raise model\.size"
     with pytest.raises(BadInputError, match=message):
         fit_target_map(small, [shop.own], TargetsConfig(offset=0.2))
@@ -202,21 +202,21 @@ def test_they_are_computed_once_and_fitted_once(shop: Shop, monkeypatch: pytest.
         return fit(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "_fit", counted)
-    first, second = (learning_targets(shop.workshop, [shop.own], config) for _ in range(2))
+    first, second = (learning_targets(shop.context, [shop.own], config) for _ in range(2))
     np.testing.assert_array_equal(first.clean(shop.everything), second.clean(shop.everything))
     assert len(fits) == 1
-    distortion_of(shop.workshop, [shop.own], config)
-    distortion_of(shop.workshop, [shop.own], config)
+    distortion_of(shop.context, [shop.own], config)
+    distortion_of(shop.context, [shop.own], config)
     assert len(fits) == 1
 
 
 def test_known_verticals_need_no_prediction(shop: Shop) -> None:
-    weights = vertical_weights(shop.workshop, TargetsConfig(confidence=1), shop.everything)
-    np.testing.assert_array_equal(weights, np.eye(2)[shop.workshop.verticals])
+    weights = vertical_weights(shop.context, TargetsConfig(confidence=1), shop.everything)
+    np.testing.assert_array_equal(weights, np.eye(2)[shop.context.verticals])
 
 
 def test_uncertain_images_get_a_weighted_target(shop: Shop) -> None:
-    work = shop.workshop
+    work = shop.context
     found = fit_target_map(work, [shop.own, shop.joint], TargetsConfig())
     positions, views = fitted_on(shop)[:4], np.array([0, 1, 2, 0])
     weights = np.array([[1, 0], [0.25, 0.75], [0, 0], [0, 1]], np.float32)
@@ -232,8 +232,8 @@ def test_uncertain_images_get_a_weighted_target(shop: Shop) -> None:
 
 
 def test_a_vertical_without_training_images_is_named(shop: Shop) -> None:
-    work = shop.workshop
-    bare = Workshop(work.run, work.catalogue, work.recipe)
+    work = shop.context
+    bare = RunContext(work.run, work.catalogue, work.recipe)
     bare.__dict__["is_train"] = work.is_train & ~work.of_vertical("squares")
     with pytest.raises(BadInputError, match="no training images to align on in: squares; add some"):
         fit_target_map(bare, [shop.own], TargetsConfig())
@@ -241,7 +241,7 @@ def test_a_vertical_without_training_images_is_named(shop: Shop) -> None:
 
 def test_settings_that_do_not_go_together_are_refused(shop: Shop) -> None:
     with pytest.raises(BadInputError, match="at least one member, got none"):
-        fit_target_map(shop.workshop, [], TargetsConfig())
+        fit_target_map(shop.context, [], TargetsConfig())
     for change in ({"reference": "base"}, {"rounds": 2}):
         with pytest.raises(BadInputError, match="has no effect where align is false"):
             TargetsConfig(align=False, **change)  # type: ignore[arg-type]

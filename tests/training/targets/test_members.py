@@ -67,10 +67,10 @@ def test_members_are_named_once_and_there_is_one() -> None:
 
 
 def test_a_vertical_without_a_specialist_is_named(shop: Shop) -> None:
-    specialists = dict(zip(shop.workshop.vertical_names, shop.own.models, strict=True))
+    specialists = dict(zip(shop.context.vertical_names, shop.own.models, strict=True))
     del specialists["squares"]
     with pytest.raises(BadInputError, match="no specialist for: squares; train one, or leave"):
-        Member.of_specialists(shop.workshop, specialists)
+        Member.of_specialists(shop.context, specialists)
 
 
 def test_a_specialist_of_all_its_verticals_counts_once(shop: Shop) -> None:
@@ -83,7 +83,7 @@ def test_a_specialist_of_all_its_verticals_counts_once(shop: Shop) -> None:
 
 
 def test_each_image_is_embedded_by_its_verticals_model(shop: Shop) -> None:
-    work, everything = shop.workshop, shop.everything
+    work, everything = shop.context, shop.everything
     found = shop.mixed.vectors(work).clean(everything)
     assert shop.mixed.width == found.shape[1] == 12
     for name, trained, size in zip(work.vertical_names, shop.mixed.models, (4, 12), strict=True):

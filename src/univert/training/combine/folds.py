@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int64
 
 from univert.metrics.per_query import average_precision, outcome_within, pooled
 from univert.metrics.ranking import QueryOutcome
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 
 Positions = Int64[np.ndarray, "B"]
 Embed = Callable[[Positions], Float[np.ndarray, "B D"]]
@@ -30,21 +30,21 @@ class Folds:
     the queries. Without folds it is so in every vertical, with a single training.
 
     Args:
-        workshop: the run.
+        context: the run.
         folds: how many trainings share the products among them, 2 or more; 0: none.
         most_images: labelled training images of a vertical that take part; null for all. Whole products are left out.
     """
 
-    def __init__(self, workshop: Workshop, folds: int, *, most_images: int | None = None) -> None:
-        self._workshop = workshop
+    def __init__(self, context: RunContext, folds: int, *, most_images: int | None = None) -> None:
+        self._context = context
         self.trainings = max(1, folds)
-        count = len(workshop.catalogue)
+        count = len(context.catalogue)
         self._fold: Int64[np.ndarray, "N"] = np.full(count, -1, np.int64)
         self._takes_part: Bool[np.ndarray, "N"] = np.ones(count, bool)
-        for number in range(len(workshop.vertical_names)):
-            here = np.flatnonzero(self._labelled & workshop.is_train & (workshop.verticals == number))
-            names, product, images = np.unique(workshop.products[here], return_inverse=True, return_counts=True)
-            rng = np.random.default_rng((workshop.recipe.seed, _PURPOSE, number))
+        for number in range(len(context.vertical_names)):
+            here = np.flatnonzero(self._labelled & context.is_train & (context.verticals == number))
+            names, product, images = np.unique(context.products[here], return_inverse=True, return_counts=True)
+            rng = np.random.default_rng((context.recipe.seed, _PURPOSE, number))
             order = rng.permutation(len(names))
             if most_images is not None:
                 chosen = order[np.cumsum(images[order]) <= max(most_images, images[order[:4]].sum())]
@@ -60,20 +60,20 @@ class Folds:
 
     @cached_property
     def _labelled(self) -> Bool[np.ndarray, "N"]:
-        return np.asarray(self._workshop.products >= 0)
+        return np.asarray(self._context.products >= 0)
 
     def among(self, verticals: Iterable[str], training: int) -> Bool[np.ndarray, "N"]:
         """The images of some verticals that one of the trainings may look at, those for early stopping included."""
-        numbers = [self._workshop.vertical_names.index(name) for name in verticals]
-        here = np.isin(self._workshop.verticals, numbers)
+        numbers = [self._context.vertical_names.index(name) for name in verticals]
+        here = np.isin(self._context.verticals, numbers)
         return np.asarray(here & self._takes_part & (self._fold != training))
 
     def queries(self, vertical: str, training: int) -> Positions:
         """The images of a vertical that are queries and gallery for the model of one of the trainings."""
-        here = self._workshop.of_vertical(vertical) & self._labelled & self._takes_part
+        here = self._context.of_vertical(vertical) & self._labelled & self._takes_part
         if (self._fold[here] >= 0).any():
             return np.flatnonzero(here & (self._fold == training))
-        return np.flatnonzero(here & (self._workshop.splits == "val"))
+        return np.flatnonzero(here & (self._context.splits == "val"))
 
     def measure(self, verticals: Iterable[str], models: Iterable[tuple[int, Embed]]) -> dict[str, QueryOutcome]:
         """What happens to the queries of each vertical, searched within it; see `greedy.Measured`.
@@ -88,7 +88,7 @@ class Folds:
             for name, outcomes in found.items():
                 positions = self.queries(name, training)
                 if len(positions):
-                    codes = self._workshop.products[positions]
+                    codes = self._context.products[positions]
                     rows = positions + turn * len(self._fold)
                     outcome = outcome_within(embed(positions), codes, rows)
                     outcomes += [] if outcome is None else [outcome]

@@ -29,8 +29,8 @@ from univert.training.combine.greedy import (
     nearest_centroid,
 )
 from univert.training.combine.probe import Probe
-from univert.training.jobs import Trained
-from univert.training.run_context import Workshop
+from univert.training.jobs import TrainedModel
+from univert.training.run_context import RunContext
 from univert.training.specialists import held_out_name, train_held_out, train_specialist, train_trial, trial_name
 
 
@@ -84,20 +84,20 @@ class Combination:
         raise KeyError(vertical)
 
 
-def combine(workshop: Workshop, specialists: Mapping[str, Trained] | None = None) -> Combination:
+def combine(context: RunContext, specialists: Mapping[str, TrainedModel] | None = None) -> Combination:
     """Decide which verticals are trained together, as the recipe's `combine` says.
 
     Trials are stages of the run: started again it goes on where it was, and a trial is made once.
 
     Args:
-        workshop: the run.
+        context: the run.
         specialists: by vertical, where they are trained already. With `mode = "full"` and `folds = 0` they are what
             the trials are held against (missing ones are trained); nothing else looks at them.
 
     Raises:
         TrainingError: a trial failed.
     """
-    config, names = workshop.recipe.combine, workshop.vertical_names
+    config, names = context.recipe.combine, context.vertical_names
     if config.mode == "off" or len(names) == 1:
         why = "combination is off" if config.mode == "off" else "there is one vertical alone"
         return Combination(
@@ -106,11 +106,11 @@ def combine(workshop: Workshop, specialists: Mapping[str, Trained] | None = None
             individual=dict.fromkeys(names),
             path=(f"{why}: every vertical by itself",),
         )
-    measure = kept(Probe(workshop) if config.mode == "probe" else full_measure(workshop, specialists))
-    return combine_by(measure, names, config, workshop)
+    measure = kept(Probe(context) if config.mode == "probe" else full_measure(context, specialists))
+    return combine_by(measure, names, config, context)
 
 
-def combine_by(measure: Measure, names: Sequence[str], config: CombineConfig, workshop: Workshop) -> Combination:
+def combine_by(measure: Measure, names: Sequence[str], config: CombineConfig, context: RunContext) -> Combination:
     """Decide by any way of training and measuring; see `combine`."""
     individual: dict[str, tuple[float, float, int] | None] = {}
     for name in names:
@@ -118,8 +118,8 @@ def combine_by(measure: Measure, names: Sequence[str], config: CombineConfig, wo
         individual[name] = None if outcome is None else (*figures_of(outcome), len(outcome))
     unmeasured = [name for name in names if individual[name] is None]
     aside = unmeasured if config.unmeasured == "alone" else []
-    choose = _order(workshop, individual)
-    judge = Judge(measure=measure, tolerance=config.tolerance, level=config.level, seed=workshop.recipe.seed)
+    choose = _order(context, individual)
+    judge = Judge(measure=measure, tolerance=config.tolerance, level=config.level, seed=context.recipe.seed)
     placed = [name for name in names if name not in aside]
     groups, trials, path = greedy_groups(placed, choose, judge, trials=config.trials)
     alone = [f"{name} has no queries, so no harm to it could be seen: by itself" for name in aside]
@@ -146,57 +146,57 @@ def kept(measure: Measure) -> Measure:
     return remembered
 
 
-def full_measure(workshop: Workshop, specialists: Mapping[str, Trained] | None = None) -> Measure:
+def full_measure(context: RunContext, specialists: Mapping[str, TrainedModel] | None = None) -> Measure:
     """Trials that train as the specialists do; the measure behind `mode = "full"`.
 
     Args:
-        workshop: the run.
+        context: the run.
         specialists: as in `combine`.
     """
-    recipe = workshop.recipe
-    folds = Folds(workshop, recipe.combine.folds)
+    recipe = context.recipe
+    folds = Folds(context, recipe.combine.folds)
     mapping = config_to_mapping(recipe)
     inputs = fingerprint(
-        workshop.base_fingerprint,
+        context.base_fingerprint,
         {key: mapping[key] for key in ("seed", "trunk", "partial_blocks", "data", "model", "specialists")},
         recipe.combine.folds,
-        *(["maps"] if workshop.keeps_maps else []),
+        *(["maps"] if context.keeps_maps else []),
     )
 
     def models(verticals: Group) -> Iterator[tuple[int, Embed]]:
         for training in range(folds.trainings):
             if recipe.combine.folds:
-                model = train_held_out(workshop, verticals, folds.among(verticals, training), training=training)
+                model = train_held_out(context, verticals, folds.among(verticals, training), training=training)
             elif len(verticals) > 1:
-                model = train_trial(workshop, verticals)
+                model = train_trial(context, verticals)
             else:
-                model = (specialists or {}).get(verticals[0]) or train_specialist(workshop, verticals[0])
-            yield training, partial(workshop.source.embed_all, model.embedder)
+                model = (specialists or {}).get(verticals[0]) or train_specialist(context, verticals[0])
+            yield training, partial(context.source.embed_all, model.embedder)
 
     def measure(verticals: Group) -> dict[str, QueryOutcome]:
         verticals = tuple(sorted(verticals))
         if not recipe.combine.folds:
             return folds.measure(verticals, models(verticals))
         # the models that leave products out serve this measure alone, so its outcome is what is kept
-        record = workshop.remembered(
+        record = context.remembered(
             f"{trial_name(verticals)}/measured",
             [inputs, *verticals],
             lambda: outcomes_to_dict(folds.measure(verticals, models(verticals))),
         )
         for training in range(folds.trainings):
-            shutil.rmtree(workshop.run.path / held_out_name(verticals, training), ignore_errors=True)
+            shutil.rmtree(context.run.path / held_out_name(verticals, training), ignore_errors=True)
         return outcomes_from_dict(record)
 
     return measure
 
 
-def _order(workshop: Workshop, individual: Mapping[str, tuple[float, float, int] | None]) -> Next:
-    if workshop.recipe.combine.order == "difficulty":
+def _order(context: RunContext, individual: Mapping[str, tuple[float, float, int] | None]) -> Next:
+    if context.recipe.combine.order == "difficulty":
         return easiest_first({name: figures[:2] for name, figures in individual.items() if figures})
     centroids, images = {}, {}
-    for name in workshop.vertical_names:
-        here = np.flatnonzero(workshop.of_vertical(name) & workshop.is_train & (workshop.products >= 0))
-        centroids[name] = workshop.base_vectors(here).mean(axis=0)
+    for name in context.vertical_names:
+        here = np.flatnonzero(context.of_vertical(name) & context.is_train & (context.products >= 0))
+        centroids[name] = context.base_vectors(here).mean(axis=0)
         images[name] = len(here)
     return nearest_centroid(centroids, images)
 

@@ -27,7 +27,7 @@ from univert.training.combine.greedy import Group
 from univert.training.label_config import SpecialistsConfig
 from univert.training.optimisers import Optimisers, parameter_groups, sparse_parameters
 from univert.training.recipe import Recipe
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.sources import CachedSource
 from univert.training.specialists import group_loop, group_name, labelled_products
 
@@ -42,11 +42,11 @@ class Probe:
     assignment gives way to Proxy-NCA. The outcome of each set of verticals is kept with the run.
 
     Args:
-        workshop: the run.
+        context: the run.
     """
 
-    def __init__(self, workshop: Workshop) -> None:
-        recipe = workshop.recipe
+    def __init__(self, context: RunContext) -> None:
+        recipe = context.recipe
         self._config, self._specialists = recipe.combine.probe, _plain(recipe.specialists)
         # a frozen twin of the recipe has the same cached features, and asks for no more views than are wanted
         views = min(self._config.views, recipe.data.views)
@@ -58,10 +58,10 @@ class Probe:
             maps_gb=usual.maps_gb,
             data=replace(recipe.data, views=views),
         )
-        self._workshop = Workshop(workshop.run, workshop.catalogue, frozen, device=str(workshop.device))
-        self._folds = Folds(self._workshop, recipe.combine.folds, most_images=self._config.images)
+        self._context = RunContext(context.run, context.catalogue, frozen, device=str(context.device))
+        self._folds = Folds(self._context, recipe.combine.folds, most_images=self._config.images)
         self._inputs = fingerprint(
-            self._workshop.base_fingerprint,
+            self._context.base_fingerprint,
             config_to_mapping(frozen.data),
             config_to_mapping(frozen.model.preprocessing()),
             config_to_mapping(self._specialists),
@@ -77,7 +77,7 @@ class Probe:
             BadInputError: a vertical has too few labelled images to learn from.
         """
         verticals = tuple(sorted(verticals))
-        record = self._workshop.remembered(
+        record = self._context.remembered(
             f"probe/{group_name(verticals)}",
             [self._inputs, *verticals],
             lambda: outcomes_to_dict(self._folds.measure(verticals, self._models(verticals))),
@@ -96,20 +96,20 @@ class Probe:
     @cached_property
     def _features(self) -> tuple[Float[Tensor, "V N F"], Int64[np.ndarray, "M"]]:
         """Features of the labelled images in all views, and the place of each image of the catalogue among them."""
-        workshop = self._workshop
-        wanted = (workshop.products >= 0) & (workshop.is_train | (workshop.splits == "val"))
-        wanted &= self._folds.among(workshop.vertical_names, -2)
+        context = self._context
+        wanted = (context.products >= 0) & (context.is_train | (context.splits == "val"))
+        wanted &= self._folds.among(context.vertical_names, -2)
         positions = np.flatnonzero(wanted)
         place = np.full(len(wanted), -1, np.int64)
         place[positions] = np.arange(len(positions))
-        source = workshop.source
+        source = context.source
         assert isinstance(source, CachedSource)
         arrays = source.features
         table = np.stack([arrays.clean(positions)] * (source.views + 1))
-        augmented = workshop.is_train[positions]
+        augmented = context.is_train[positions]
         for view in range(1, len(table)):
             table[view, augmented] = arrays.gather(positions[augmented], np.full(int(augmented.sum()), view))
-        return torch.from_numpy(table).to(workshop.device), place
+        return torch.from_numpy(table).to(context.device), place
 
     def _embed(self, head: Head, positions: Positions) -> Float[np.ndarray, "B D"]:
         features, place = self._features
@@ -119,29 +119,29 @@ class Probe:
         return vectors
 
     def _train(self, verticals: Group, training: int, turn: int) -> Head:
-        workshop, config = self._workshop, self._config
+        context, config = self._context, self._config
         loop = group_loop(self._specialists.loop, len(verticals))
         among = self._folds.among(verticals, training)
-        products = labelled_products(workshop, among)
+        products = labelled_products(context, among)
         features, place = self._features
         sampler = PKSampler(
             products,
             products_per_batch=loop.batch_size // loop.images_per_product,
             images_per_product=loop.images_per_product,
             min_images=2 if compares_images(self._specialists.loss) else 1,
-            seed=workshop.recipe.seed + turn,
+            seed=context.recipe.seed + turn,
         )
         total = config.steps * len(verticals)
         look_every, looks_without_better = math.ceil(total / loop.evaluations), 0
         codes = torch.from_numpy(products).to(features.device)
         best_score, best = -1.0, None
         with torch.random.fork_rng():
-            torch.manual_seed((workshop.recipe.seed * 1_000 + training) * 1_000 + turn)
+            torch.manual_seed((context.recipe.seed * 1_000 + training) * 1_000 + turn)
             head, loss = self._new(features.shape[-1], int(products.max()) + 1, turn)
             optimiser = _optimiser(head, loss, self._specialists)
             for step in range(total):
                 positions = sampler.batch(step)
-                views = step_rng(workshop.recipe.seed + turn, 2, step).integers(0, len(features), len(positions))
+                views = step_rng(context.recipe.seed + turn, 2, step).integers(0, len(features), len(positions))
                 head.train()
                 embeddings = l2_normalise(head(features[views, place[positions]]))
                 value: Tensor = loss(embeddings, codes[positions])
@@ -172,18 +172,18 @@ class Probe:
             products=products,
             size=config.size,
             proxies_per_product=specialists.proxies_per_product,
-            seed=self._workshop.recipe.seed + turn,
+            seed=self._context.recipe.seed + turn,
         )
         if specialists.miner != "none":
             loss = MinedLoss(loss, make_miner(specialists.miner))
-        return head.to(self._workshop.device), loss.to(self._workshop.device)
+        return head.to(self._context.device), loss.to(self._context.device)
 
     def _score(self, head: Head, verticals: Sequence[str]) -> float | None:
         """Validation MAP@R over the verticals together, as the specialists' own early stopping has it."""
-        workshop = self._workshop
-        here = self._folds.among(verticals, -2) & (workshop.splits == "val") & (workshop.products >= 0)
+        context = self._context
+        here = self._folds.among(verticals, -2) & (context.splits == "val") & (context.products >= 0)
         positions = np.flatnonzero(here)
-        labels = workshop.products[positions]
+        labels = context.products[positions]
         if not has_queries(labels):
             return None
         return map_at_r(self._embed(head, positions), labels)

@@ -8,7 +8,7 @@ from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.training.grow.lineage import Lineage
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.run_images import MIN_PRODUCTS
 from univert.training.sources import same_weights
 
@@ -36,25 +36,25 @@ def check_verticals(lineage: Lineage, catalogue: Catalogue, vertical: str) -> No
         )
 
 
-def check_images(workshop: Workshop, lineage: Lineage, vertical: str) -> None:
+def check_images(context: RunContext, lineage: Lineage, vertical: str) -> None:
     """Refuse a growth with too little to learn from.
 
     Args:
-        workshop: of the growth.
+        context: of the growth.
         lineage: of the run.
         vertical: the new one.
 
     Raises:
         BadInputError: an old vertical without training images, or a new one without labels.
     """
-    bare = [name for name in lineage.verticals if not (workshop.is_train & workshop.of_vertical(name)).any()]
+    bare = [name for name in lineage.verticals if not (context.is_train & context.of_vertical(name)).any()]
     if bare:
         raise BadInputError(
             f"no training images of {', '.join(bare)}: the new model cannot be held to their vectors in the index; "
             'add some with split = "train"; they need no labels'
         )
-    labelled = workshop.is_train & workshop.of_vertical(vertical) & (workshop.products >= 0)
-    products, images = np.unique(workshop.products[labelled], return_counts=True)
+    labelled = context.is_train & context.of_vertical(vertical) & (context.products >= 0)
+    products, images = np.unique(context.products[labelled], return_counts=True)
     if len(products) < MIN_PRODUCTS or not (images > 1).any():
         raise BadInputError(
             f"too few labelled training images to learn {vertical} from: {len(products)} products, {images.sum()} "
@@ -62,17 +62,17 @@ def check_images(workshop: Workshop, lineage: Lineage, vertical: str) -> None:
         )
 
 
-def check_base(deployed: Embedder, workshop: Workshop) -> None:
+def check_base(deployed: Embedder, context: RunContext) -> None:
     """Refuse a recipe with another base network: cached features would not be the deployed model's.
 
     Args:
         deployed: the model that grows.
-        workshop: the growth at work, with the run's recipe, possibly changed.
+        context: the growth at work, with the run's recipe, possibly changed.
 
     Raises:
         BadInputError: naming the setting.
     """
-    recipe = workshop.recipe
+    recipe = context.recipe
     names = ("base_network", "pooling", "image_size_px", "fit", "background_rgb", "centre_share")
     for name in names:
         has, wanted = getattr(deployed.config, name), getattr(recipe.model, name)
@@ -81,7 +81,7 @@ def check_base(deployed: Embedder, workshop: Workshop) -> None:
                 f"model.{name} must be the deployed model's, {has!r}, got {wanted!r}; leave it as the run has it"
             )
     if recipe.trunk == "frozen":
-        pairs = ((deployed.trunk, workshop.base.trunk), (deployed.pooling, workshop.base.pooling))
+        pairs = ((deployed.trunk, context.base.trunk), (deployed.pooling, context.base.pooling))
         if not all(same_weights(mine, base) for mine, base in pairs):
             raise BadInputError(
                 "trunk must not be frozen, for the deployed model's base network has learned; "

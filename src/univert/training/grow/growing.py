@@ -25,11 +25,11 @@ from univert.metrics.compatibility import GrowthFigures, growth_figures
 from univert.metrics.inputs import has_queries
 from univert.models.embedder import Embedder
 from univert.training.grow.checks import check_base, check_images, check_verticals
-from univert.training.grow.learning import GrowthWorkshop, growth_lesson
+from univert.training.grow.learning import GrowthContext, growth_job
 from univert.training.grow.lineage import Growth, Lineage, deployed_model
 from univert.training.grow.targets import GrowthTargets, growth_targets
 from univert.training.grow.verdict import card_figures, refusal_of
-from univert.training.jobs import Trained
+from univert.training.jobs import TrainedModel
 from univert.training.label_config import SpecialistsConfig
 from univert.training.recipe import Recipe
 from univert.training.specialists import presentations, train_on_labels, train_specialist
@@ -151,16 +151,16 @@ class _Growing:
         self._vectors_of = lineage.vectors_of(indexed_by)
         names = tuple(sorted((*lineage.verticals, vertical)))
         recipe = replace(recipe, data=replace(recipe.data, verticals=names, unsorted=None))
-        self._workshop = GrowthWorkshop(Run(self.path), catalogue, recipe, device=device)
+        self._context = GrowthContext(Run(self.path), catalogue, recipe, device=device)
         self._config = recipe.grow
-        check_images(self._workshop, lineage, vertical)
+        check_images(self._context, lineage, vertical)
         self._models = {
-            name: Embedder.from_pretrained(folder).to(self._workshop.device)
+            name: Embedder.from_pretrained(folder).to(self._context.device)
             for name, folder in lineage.models.items()
             if name in {lineage.deployed, *self._vectors_of.values()}
         }
         self._deployed = self._models[lineage.deployed]
-        check_base(self._deployed, self._workshop)
+        check_base(self._deployed, self._context)
 
     def growth(self, *, forced: bool) -> Growth:
         """The entry of this growth in the lineage."""
@@ -176,12 +176,12 @@ class _Growing:
 
     def measured(self) -> dict[str, GrowthFigures]:
         """Train what is missing and measure it, by split."""
-        workshop, config = self._workshop, self._config
-        trained = {"specialist": train_specialist(workshop, self._vertical)}
+        context, config = self._context, self._config
+        trained = {"specialist": train_specialist(context, self._vertical)}
         if config.targets == "ensemble":
             trained["joint"] = self._joint()
         targets = growth_targets(
-            workshop,
+            context,
             self._vertical,
             deployed=self._deployed,
             indexed_by={name: self._models[model] for name, model in self._vectors_of.items()},
@@ -189,20 +189,20 @@ class _Growing:
             joint=trained["joint"].embedder if "joint" in trained else None,
             config=config,
         )
-        everything = np.arange(len(workshop.catalogue))
-        is_new = workshop.of_vertical(self._vertical)
-        workshop.stored = np.where(is_new[:, None], 0, targets.arrays.clean(everything))
+        everything = np.arange(len(context.catalogue))
+        is_new = context.of_vertical(self._vertical)
+        context.stored = np.where(is_new[:, None], 0, targets.arrays.clean(everything))
         grown = self._grown(list(trained.values()), targets)
-        record = workshop.remembered(
+        record = context.remembered(
             "evaluation",
             [grown.key, config.tolerance, config.resamples, "by metric"],
             lambda: self._measure(trained["specialist"], grown, targets.arrays),
         )
-        workshop.describe(grown, card_figures(record))
+        context.describe(grown, card_figures(record))
         content = {
             "format": 2,
             **asdict(self.growth(forced=False)),
-            "catalogue_fingerprint": workshop.catalogue.fingerprint,
+            "catalogue_fingerprint": context.catalogue.fingerprint,
             "image_presentations": presentations([*trained.values(), grown]),
             "targets": {"members": targets.members, "val_map_at_r": targets.scores},
             "figures": record,
@@ -210,13 +210,13 @@ class _Growing:
         write_atomic(self.path / "grow.json", json.dumps(content, indent=1))
         return {split: GrowthFigures.from_dict(figures) for split, figures in record.items()}
 
-    def _joint(self) -> Trained:
+    def _joint(self) -> TrainedModel:
         """A joint model of all labelled images: it knows what sets the new vertical apart from the old ones."""
-        loop = self._workshop.recipe.specialists.loop
+        loop = self._context.recipe.specialists.loop
         config = SpecialistsConfig(loss="proxy-nca", loop=loop)
-        return train_on_labels(self._workshop, config, name="members/joint")
+        return train_on_labels(self._context, config, name="members/joint")
 
-    def _grown(self, specialists: Sequence[Trained], targets: GrowthTargets) -> Trained:
+    def _grown(self, specialists: Sequence[TrainedModel], targets: GrowthTargets) -> TrainedModel:
         config = config_to_mapping(
             replace(self._config, tolerance=0.0, resamples=1, limit=0.0)
         )  # what training depends on
@@ -226,35 +226,35 @@ class _Growing:
             "specialists": [specialist.key for specialist in specialists],
             **config,
         }
-        return self._workshop.train_stage(
+        return self._context.train_stage(
             "unified",
             inputs,
-            lambda: growth_lesson(
-                self._workshop, self._vertical, deployed=self._deployed, targets=targets.arrays, config=self._config
+            lambda: growth_job(
+                self._context, self._vertical, deployed=self._deployed, targets=targets.arrays, config=self._config
             ),
         )
 
-    def _measure(self, specialist: Trained, grown: Trained, targets: ViewArrays) -> dict[str, Any]:
-        workshop, found = self._workshop, dict[str, Any]()
-        columns = {name: workshop.catalogue.column(name) for name in ("product", "vertical")}
+    def _measure(self, specialist: TrainedModel, grown: TrainedModel, targets: ViewArrays) -> dict[str, Any]:
+        context, found = self._context, dict[str, Any]()
+        columns = {name: context.catalogue.column(name) for name in ("product", "vertical")}
         for split in SPLITS:
-            here = np.flatnonzero(workshop.splits == split)
-            if not has_queries(workshop.products[here]):
+            here = np.flatnonzero(context.splits == split)
+            if not has_queries(context.products[here]):
                 continue
-            is_new = workshop.of_vertical(self._vertical)[here]
+            is_new = context.of_vertical(self._vertical)[here]
             stored = targets.clean(here)
-            stored[is_new] = workshop.source.embed_all(self._deployed, here[is_new])
+            stored[is_new] = context.source.embed_all(self._deployed, here[is_new])
             found[split] = growth_figures(
                 split,
                 self._vertical,
                 stored=stored,
-                new=workshop.source.embed_all(grown.embedder, here),
-                specialist=workshop.source.embed_all(specialist.embedder, here[is_new]),
+                new=context.source.embed_all(grown.embedder, here),
+                specialist=context.source.embed_all(specialist.embedder, here[is_new]),
                 products=list(columns["product"][here]),
                 verticals=list(columns["vertical"][here]),
                 tolerance=self._config.tolerance,
                 resamples=self._config.resamples,
-                seed=workshop.recipe.seed,
+                seed=context.recipe.seed,
             ).to_dict()
         return found
 

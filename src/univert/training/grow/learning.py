@@ -11,16 +11,16 @@ from univert.data.samplers import Sampler, UniformSampler, step_rng
 from univert.metrics.ranking import rank_queries
 from univert.models.embedder import Embedder
 from univert.training.grow.objective import GrowthObjective
-from univert.training.jobs import Lesson
+from univert.training.jobs import TrainingJob
 from univert.training.recipe import GrowConfig
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.view_arrays import Positions, Rows, ViewArrays
 
 _NEIGHBOURS_SEED = 3
 
 
-class GrowthWorkshop(Workshop):
-    """A workshop that judges a model over all verticals by what it is for: queries to the stored vectors.
+class GrowthContext(RunContext):
+    """A context that judges a model over all verticals by what it is for: queries to the stored vectors.
 
     Attributes:
         stored: (N, D) vectors in the index, zero for the new vertical; set before a model is grown.
@@ -76,28 +76,28 @@ class GrowthSampler(Sampler):
         return np.concatenate([part.batch(step) for part in self._parts])
 
 
-def growth_lesson(
-    workshop: Workshop, vertical: str, *, deployed: Embedder, targets: ViewArrays, config: GrowConfig
-) -> Lesson:
-    """The lesson of the grown model.
+def growth_job(
+    context: RunContext, vertical: str, *, deployed: Embedder, targets: ViewArrays, config: GrowConfig
+) -> TrainingJob:
+    """The job of the grown model.
 
     Args:
-        workshop: of the growth.
+        context: of the growth.
         vertical: the new one.
         deployed: the model that grows.
         targets: see `growth_targets`.
         config: the choices.
     """
-    usable = workshop.is_train if config.unlabelled else workshop.is_train & (workshop.products >= 0)
+    usable = context.is_train if config.unlabelled else context.is_train & (context.products >= 0)
     positions = np.flatnonzero(usable)
-    seed = workshop.recipe.seed
-    embedder = _new_model(workshop, deployed)
+    seed = context.recipe.seed
+    embedder = _new_model(context, deployed)
     if config.warm_start:
         embedder.load_state_dict(deployed.state_dict())
-    old = positions[~workshop.of_vertical(vertical)[positions]]
+    old = positions[~context.of_vertical(vertical)[positions]]
     if len(old) > config.neighbours_images:
         old = np.sort(step_rng(seed, _NEIGHBOURS_SEED).choice(old, config.neighbours_images, replace=False))
-    return Lesson(
+    return TrainingJob(
         embedder=embedder,
         objective=GrowthObjective(
             targets,
@@ -105,25 +105,25 @@ def growth_lesson(
             neighbours_weight=config.neighbours_weight,
             temperature=config.neighbours_temperature,
         ),
-        sampler=_sampler(workshop, vertical, positions, config),
+        sampler=_sampler(context, vertical, positions, config),
         loop=config.loop,
     )
 
 
-def _sampler(workshop: Workshop, vertical: str, positions: Positions, config: GrowConfig) -> Sampler:
-    seed, batch_size = workshop.recipe.seed, config.loop.batch_size
+def _sampler(context: RunContext, vertical: str, positions: Positions, config: GrowConfig) -> Sampler:
+    seed, batch_size = context.recipe.seed, config.loop.batch_size
     if not config.new_share:
         return UniformSampler(positions, batch_size=batch_size, seed=seed)
-    is_new = workshop.of_vertical(vertical)[positions]
+    is_new = context.of_vertical(vertical)[positions]
     return GrowthSampler(
         *(positions[is_new], positions[~is_new]), new_share=config.new_share, batch_size=batch_size, seed=seed
     )
 
 
-def _new_model(workshop: Workshop, deployed: Embedder) -> Embedder:
+def _new_model(context: RunContext, deployed: Embedder) -> Embedder:
     """An untrained model with a head like the deployed one's, whatever the recipe says."""
     config = deployed.config
-    return workshop.new_embedder(
+    return context.new_embedder(
         size=config.size,
         hidden_sizes=config.hidden_sizes,
         batch_norm=config.batch_norm,

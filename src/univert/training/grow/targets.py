@@ -15,7 +15,7 @@ from univert.metrics.inputs import has_queries
 from univert.metrics.ranking import map_at_r
 from univert.models.embedder import Embedder
 from univert.training.recipe import GrowConfig
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.targets.alignment import orthogonal_alignment
 from univert.training.targets.projection import fit_projection, unit
 from univert.training.view_arrays import Positions, Rows, ViewArrays, by_parts
@@ -55,7 +55,7 @@ class GrowthTargets:
 
 
 def growth_targets(
-    workshop: Workshop,
+    context: RunContext,
     vertical: str,
     *,
     deployed: Embedder,
@@ -73,7 +73,7 @@ def growth_targets(
     images in the gallery of stored vectors and new targets.
 
     Args:
-        workshop: of the growth.
+        context: of the growth.
         vertical: the new one.
         deployed: the model that grows.
         indexed_by: for every old vertical, the model whose vectors are in the index.
@@ -81,29 +81,29 @@ def growth_targets(
         joint: of all verticals; null without an ensemble.
         config: the choices.
     """
-    is_new = workshop.of_vertical(vertical)
-    usable = workshop.is_train & ((workshop.products >= 0) | config.unlabelled)
+    is_new = context.of_vertical(vertical)
+    usable = context.is_train & ((context.products >= 0) | config.unlabelled)
 
     def towards(model: Embedder, fitted_on: Bool[np.ndarray, "N"]) -> Float[np.ndarray, "E D"]:
-        return _towards(workshop, model, deployed, np.flatnonzero(fitted_on), align=config.align)
+        return _towards(context, model, deployed, np.flatnonzero(fitted_on), align=config.align)
 
     candidates = [GrowthMember(name="specialist", model=specialist, towards=towards(specialist, usable & is_new))]
     if joint is not None:  # where the new vertical lies among the others is worth keeping, too
         candidates.append(GrowthMember(name="joint", model=joint, towards=towards(joint, usable)))
         candidates.append(_as_it_is("deployed", deployed))
-    by_code = [_as_it_is(name, indexed_by.get(name, deployed)) for name in workshop.vertical_names]
-    members, scores = _choose(workshop, candidates, by_code, is_new)
-    new = workshop.vertical_names.index(vertical)
+    by_code = [_as_it_is(name, indexed_by.get(name, deployed)) for name in context.vertical_names]
+    members, scores = _choose(context, candidates, by_code, is_new)
+    new = context.vertical_names.index(vertical)
 
     def rows(positions: Positions, views: Positions) -> Rows:
         found = np.empty((len(positions), deployed.size), np.float32)
-        for code in np.unique(workshop.verticals[positions]):
-            here = workshop.verticals[positions] == code
-            inputs = workshop.source.load(positions[here], views[here])
+        for code in np.unique(context.verticals[positions]):
+            here = context.verticals[positions] == code
+            inputs = context.source.load(positions[here], views[here])
             if code == new:
-                found[here] = _mean([_embed(workshop, member, inputs) for member in members])
+                found[here] = _mean([_embed(context, member, inputs) for member in members])
             else:
-                found[here] = _embed(workshop, by_code[code], inputs)
+                found[here] = _embed(context, by_code[code], inputs)
         return found
 
     key = fingerprint(
@@ -112,12 +112,12 @@ def growth_targets(
         [deployed.fingerprint, config.align, config.unlabelled],
     )
     compute = by_parts(rows, ROWS_AT_ONCE)
-    arrays = workshop.view_arrays(f"growth-targets-{key}", "learning targets", deployed.size, compute)
+    arrays = context.view_arrays(f"growth-targets-{key}", "learning targets", deployed.size, compute)
     return GrowthTargets(arrays=arrays, members=tuple(member.name for member in members), scores=scores)
 
 
 def _choose(
-    workshop: Workshop,
+    context: RunContext,
     candidates: Sequence[GrowthMember],
     by_code: Sequence[GrowthMember],
     is_new: Bool[np.ndarray, "N"],
@@ -127,26 +127,26 @@ def _choose(
     It must raise their MAP@R, and make no vertical significantly worse by the paired comparison.
     """
     members = [candidates[0]]
-    positions = np.flatnonzero((workshop.splits == "val") & (workshop.products >= 0))
+    positions = np.flatnonzero((context.splits == "val") & (context.products >= 0))
     new = positions[is_new[positions]]
-    if len(candidates) == 1 or not has_queries(workshop.products[new]):
+    if len(candidates) == 1 or not has_queries(context.products[new]):
         return members, {}
     gallery = np.empty((len(positions), candidates[0].towards.shape[1]), np.float32)
-    for code in np.unique(workshop.verticals[positions]):
-        here = workshop.verticals[positions] == code
-        gallery[here] = _embed_clean(workshop, by_code[code], positions[here])
-    rows = {member.name: _embed_clean(workshop, member, new) for member in candidates}
+    for code in np.unique(context.verticals[positions]):
+        here = context.verticals[positions] == code
+        gallery[here] = _embed_clean(context, by_code[code], positions[here])
+    rows = {member.name: _embed_clean(context, member, new) for member in candidates}
 
     def grown(ensemble: Sequence[GrowthMember]) -> Rows:
         vectors = gallery.copy()
         vectors[is_new[positions]] = _mean([rows[member.name] for member in ensemble])
         return vectors
 
-    products, names = workshop.products[positions], workshop.names_of(positions)
+    products, names = context.products[positions], context.names_of(positions)
     scores = {members[0].name: map_at_r(grown(members), products)}
     for candidate in candidates[1:]:
         tried = [*members, candidate]
-        comparison = compare_vectors(grown(members), grown(tried), products, names, seed=workshop.recipe.seed)
+        comparison = compare_vectors(grown(members), grown(tried), products, names, seed=context.recipe.seed)
         gain = comparison.merged["map_at_r"]
         scores[" + ".join(member.name for member in tried)] = gain.second
         if gain.difference > 0 and not any(comparison.worse(metric) for metric in METRICS):
@@ -158,12 +158,12 @@ def _as_it_is(name: str, model: Embedder) -> GrowthMember:
     return GrowthMember(name=name, model=model, towards=np.eye(model.size, dtype=np.float32))
 
 
-def _embed_clean(workshop: Workshop, member: GrowthMember, positions: Positions) -> Rows:
-    return np.asarray(workshop.source.embed_all(member.model, positions) @ member.towards)
+def _embed_clean(context: RunContext, member: GrowthMember, positions: Positions) -> Rows:
+    return np.asarray(context.source.embed_all(member.model, positions) @ member.towards)
 
 
-def _embed(workshop: Workshop, member: GrowthMember, inputs: torch.Tensor) -> Rows:
-    rows: Rows = (workshop.source.infer(member.model, inputs) @ torch.from_numpy(member.towards)).numpy()
+def _embed(context: RunContext, member: GrowthMember, inputs: torch.Tensor) -> Rows:
+    rows: Rows = (context.source.infer(member.model, inputs) @ torch.from_numpy(member.towards)).numpy()
     return rows
 
 
@@ -173,14 +173,14 @@ def _mean(parts: Sequence[Rows]) -> Rows:
 
 
 def _towards(
-    workshop: Workshop, specialist: Embedder, deployed: Embedder, fitted_on: Positions, *, align: bool
+    context: RunContext, specialist: Embedder, deployed: Embedder, fitted_on: Positions, *, align: bool
 ) -> Float[np.ndarray, "E D"]:
     """From a specialist's space to the deployed model's; distances stay unless the latter is smaller."""
-    vectors = workshop.source.embed_all(specialist, fitted_on)
+    vectors = context.source.embed_all(specialist, fitted_on)
     basis = np.eye(deployed.size)
     if specialist.size != deployed.size:
         basis = fit_projection(vectors, deployed.size)
     if not align:
         return np.asarray(basis, np.float32)
-    rotation = orthogonal_alignment(vectors @ basis, workshop.source.embed_all(deployed, fitted_on))
+    rotation = orthogonal_alignment(vectors @ basis, context.source.embed_all(deployed, fitted_on))
     return np.asarray(basis @ rotation, np.float32)

@@ -11,8 +11,8 @@ import numpy as np
 
 from univert.core.files import publishing
 from univert.metrics.compare import Comparison, compare_vectors
-from univert.training.jobs import Trained
-from univert.training.run_context import Workshop
+from univert.training.jobs import TrainedModel
+from univert.training.run_context import RunContext
 from univert.training.targets.members import Member
 from univert.training.view_arrays import Positions
 
@@ -34,7 +34,7 @@ class Candidate:
 
     key: str
     title: str
-    model: Trained
+    model: TrainedModel
     image_presentations: int
     seconds: float
     members: tuple[Member, ...] = ()
@@ -111,7 +111,7 @@ class Choice:
         }
 
 
-def choose(workshop: Workshop, candidates: Sequence[Candidate], specialists: Member) -> Choice:
+def choose(context: RunContext, candidates: Sequence[Candidate], specialists: Member) -> Choice:
     """Choose the model that is best on the validation split.
 
     The candidates are looked at in the order given, simpler ones first. A challenger takes the champion's place if the
@@ -121,11 +121,11 @@ def choose(workshop: Workshop, candidates: Sequence[Candidate], specialists: Mem
     and a tie goes to the simpler.
 
     Args:
-        workshop: the run.
+        context: the run.
         candidates: at least one; without validation queries the last is taken.
         specialists: one a vertical, which the chosen model is held against.
     """
-    positions = workshop.validation_queries
+    positions = context.validation_queries
     if positions is None or len(candidates) == 1:
         why = "there is no other candidate" if len(candidates) == 1 else "there are no validation queries"
         return Choice(
@@ -134,13 +134,13 @@ def choose(workshop: Workshop, candidates: Sequence[Candidate], specialists: Mem
             steps=(),
             reason=f"{candidates[-1].title}: {why}",
             figures={},
-            against_specialists=_against_specialists(workshop, specialists, candidates[-1].model, positions),
+            against_specialists=_against_specialists(context, specialists, candidates[-1].model, positions),
         )
     champion = candidates[0]
     steps = []
     figures: dict[str, dict[str, float]] = {}
     for challenger in candidates[1:]:
-        comparison = _compare(workshop, champion.model, challenger.model, positions)
+        comparison = _compare(context, champion.model, challenger.model, positions)
         figures.setdefault(champion.key, _figures(comparison, "first"))
         figures[challenger.key] = _figures(comparison, "second")
         taken, reason = judge(comparison)
@@ -154,41 +154,41 @@ def choose(workshop: Workshop, candidates: Sequence[Candidate], specialists: Mem
         steps=tuple(steps),
         reason=f"{champion.title}: {_summary(champion, candidates, steps)}",
         figures=figures,
-        against_specialists=_against_specialists(workshop, specialists, champion.model, positions),
+        against_specialists=_against_specialists(context, specialists, champion.model, positions),
     )
 
 
 def _against_specialists(
-    workshop: Workshop, specialists: Member, model: Trained, positions: Positions | None
+    context: RunContext, specialists: Member, model: TrainedModel, positions: Positions | None
 ) -> Comparison | None:
     if positions is None:
         return None
 
     def compare() -> dict[str, Any]:
         return compare_vectors(
-            specialists.vectors(workshop).clean(positions),
-            workshop.source.embed_all(model.embedder, positions),
-            workshop.products[positions],
-            workshop.names_of(positions),
+            specialists.vectors(context).clean(positions),
+            context.source.embed_all(model.embedder, positions),
+            context.products[positions],
+            context.names_of(positions),
             first_routed=True,
             second_routed=True,
             tolerance=TOLERANCE,
-            seed=workshop.recipe.seed,
+            seed=context.recipe.seed,
         ).to_dict()
 
-    inputs = [specialists.key, model.key, TOLERANCE, workshop.recipe.seed]
-    return Comparison.from_dict(workshop.remembered("choice/against-specialists", inputs, compare))
+    inputs = [specialists.key, model.key, TOLERANCE, context.recipe.seed]
+    return Comparison.from_dict(context.remembered("choice/against-specialists", inputs, compare))
 
 
-def _compare(workshop: Workshop, first: Trained, second: Trained, positions: Positions) -> Comparison:
+def _compare(context: RunContext, first: TrainedModel, second: TrainedModel, positions: Positions) -> Comparison:
     def compare() -> dict[str, Any]:
-        vectors = [workshop.source.embed_all(model.embedder, positions) for model in (first, second)]
-        products, verticals = workshop.products[positions], workshop.names_of(positions)
-        seed = workshop.recipe.seed
+        vectors = [context.source.embed_all(model.embedder, positions) for model in (first, second)]
+        products, verticals = context.products[positions], context.names_of(positions)
+        seed = context.recipe.seed
         return compare_vectors(vectors[0], vectors[1], products, verticals, tolerance=TOLERANCE, seed=seed).to_dict()
 
-    inputs = [first.key, second.key, TOLERANCE, workshop.recipe.seed]
-    return Comparison.from_dict(workshop.remembered(f"choice/{second.name}", inputs, compare))
+    inputs = [first.key, second.key, TOLERANCE, context.recipe.seed]
+    return Comparison.from_dict(context.remembered(f"choice/{second.name}", inputs, compare))
 
 
 def judge(comparison: Comparison) -> tuple[bool, str]:
@@ -207,17 +207,17 @@ def judge(comparison: Comparison) -> tuple[bool, str]:
     return False, f"no gain beyond the tolerance ({change})"
 
 
-def publish(workshop: Workshop, model: Trained, name: str) -> Trained:
+def publish(context: RunContext, model: TrainedModel, name: str) -> TrainedModel:
     """A copy of a trained model in another folder of the run, made once."""
     if model.name == name:
         return model
-    folder = workshop.run.path / name
-    if workshop.run.finished(name, model.key) is None or not (folder / "model.safetensors").exists():
-        workshop.run.forget(name)
+    folder = context.run.path / name
+    if context.run.finished(name, model.key) is None or not (folder / "model.safetensors").exists():
+        context.run.forget(name)
         with publishing(folder, overwrite=True) as place:
             shutil.copytree(model.folder, place, dirs_exist_ok=True)
-        workshop.run.finish(name, model.key, {"copied_from": model.name})
-    return Trained(name=name, key=model.key, record=model.record, folder=folder, device=model.device)
+        context.run.finish(name, model.key, {"copied_from": model.name})
+    return TrainedModel(name=name, key=model.key, record=model.record, folder=folder, device=model.device)
 
 
 def _figures(comparison: Comparison, side: str) -> dict[str, float]:

@@ -21,9 +21,9 @@ from jaxtyping import Float
 from univert.core.config import config_to_mapping
 from univert.losses.registry import LossName, compares_images
 from univert.metrics.compare import Comparison, Difference, compare_vectors
-from univert.training.jobs import Trained
+from univert.training.jobs import TrainedModel
 from univert.training.label_config import SpecialistsConfig, with_positives
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.specialists import presentations, train_joint, train_specialist
 from univert.training.targets.config import TargetsConfig
 from univert.training.targets.map import fit_target_map
@@ -88,12 +88,17 @@ def only_specialists(own: Member) -> Ensemble:
 
 
 def choose_members(
-    workshop: Workshop, own: Member, individual: Member, joint: Mapping[LossName, Trained], *, base_presentations: int
+    context: RunContext,
+    own: Member,
+    individual: Member,
+    joint: Mapping[LossName, TrainedModel],
+    *,
+    base_presentations: int,
 ) -> Ensemble:
     """Train the members of the recipe within its budget, and keep those that help on the validation split.
 
     Args:
-        workshop: the run.
+        context: the run.
         own: the recipe's specialists, in their groups.
         individual: the same for each vertical by itself.
         joint: joint models that are trained already, by loss.
@@ -102,9 +107,9 @@ def choose_members(
     Raises:
         TrainingError: a training failed.
     """
-    config = workshop.recipe.unify
+    config = context.recipe.unify
     budget = int(config.budget * base_presentations)
-    ready = _ready(workshop, own, individual, joint)
+    ready = _ready(context, own, individual, joint)
     kept: list[Member] = []
     tried: list[Tried] = []
     spent = 0
@@ -120,11 +125,11 @@ def choose_members(
             reason = f"left out: {cost:,} image presentations more would exceed the budget of {budget:,}"
             tried.append(_tried(name, False, reason, None, 0))
             continue
-        member = ready.get(str(name)) or _train_member(workshop, name, base_presentations)
+        member = ready.get(str(name)) or _train_member(context, name, base_presentations)
         cost = presentations([model for model in member.distinct if model.key not in paid])
         paid.update(model.key for model in member.distinct)
         spent += cost
-        comparison = _compare(workshop, kept, [*kept, member]) if kept and config.choose else None
+        comparison = _compare(context, kept, [*kept, member]) if kept and config.choose else None
         if comparison is None:
             reason = "the first is always in" if not kept else "taken without asking (choose = false)"
             if kept and config.choose:
@@ -140,45 +145,45 @@ def choose_members(
 
 
 def blind_targets(
-    workshop: Workshop, members: Sequence[Member], config: TargetsConfig, positions: np.ndarray
+    context: RunContext, members: Sequence[Member], config: TargetsConfig, positions: np.ndarray
 ) -> Float[np.ndarray, "N D"]:
     """Learning targets of images as they would be if nobody knew the images' verticals.
 
     Args:
-        workshop: the run.
+        context: the run.
         members: whose embeddings the targets join.
         config: how.
         positions: of the images, which are shown as they are.
     """
-    found = fit_target_map(workshop, members, config, unlabelled=workshop.recipe.unify.unlabelled)
-    parts = [np.zeros((0, workshop.target_size), np.float32)]
+    found = fit_target_map(context, members, config, unlabelled=context.recipe.unify.unlabelled)
+    parts = [np.zeros((0, context.target_size), np.float32)]
     for start in range(0, len(positions), ROWS_AT_ONCE):
         chunk = positions[start : start + ROWS_AT_ONCE]
-        weights = trusted(workshop.vertical_probabilities(chunk), 1.0, weighted=True)
-        parts.append(found.rows(workshop, chunk, np.zeros(len(chunk), np.int64), weights))
+        weights = trusted(context.vertical_probabilities(chunk), 1.0, weighted=True)
+        parts.append(found.rows(context, chunk, np.zeros(len(chunk), np.int64), weights))
     return np.concatenate(parts)
 
 
-def _compare(workshop: Workshop, without: list[Member], joined: list[Member]) -> Comparison | None:
-    positions = workshop.validation_queries
+def _compare(context: RunContext, without: list[Member], joined: list[Member]) -> Comparison | None:
+    positions = context.validation_queries
     if positions is None:
         return None
-    config = replace(workshop.recipe.unify.targets, offset=0.0)
+    config = replace(context.recipe.unify.targets, offset=0.0)
 
     def compare() -> dict[str, Any]:
-        first, second = (blind_targets(workshop, members, config, positions) for members in (without, joined))
-        products, verticals = workshop.products[positions], workshop.names_of(positions)
-        found = compare_vectors(first, second, products, verticals, seed=workshop.recipe.seed)
+        first, second = (blind_targets(context, members, config, positions) for members in (without, joined))
+        products, verticals = context.products[positions], context.names_of(positions)
+        found = compare_vectors(first, second, products, verticals, seed=context.recipe.seed)
         return found.to_dict()
 
-    recipe = workshop.recipe
+    recipe = context.recipe
     inputs = [
         [member.key for member in joined],
         config_to_mapping(config),
-        [recipe.unify.unlabelled, recipe.data.unsorted, workshop.target_size],
+        [recipe.unify.unlabelled, recipe.data.unsorted, context.target_size],
         recipe.seed,
     ]
-    return Comparison.from_dict(workshop.remembered(f"ensemble/{joined[-1].name}", inputs, compare))
+    return Comparison.from_dict(context.remembered(f"ensemble/{joined[-1].name}", inputs, compare))
 
 
 def _judge(comparison: Comparison) -> tuple[bool, str]:
@@ -203,11 +208,13 @@ def _tried(name: MemberName, kept: bool, reason: str, difference: Difference | N
     )
 
 
-def _ready(workshop: Workshop, own: Member, individual: Member, joint: Mapping[LossName, Trained]) -> dict[str, Member]:
+def _ready(
+    context: RunContext, own: Member, individual: Member, joint: Mapping[LossName, TrainedModel]
+) -> dict[str, Member]:
     """The members that are trained already, by name."""
     models = {
         "verticals": individual.models,
-        f"specialists:{workshop.recipe.specialists.loss}": individual.models,
+        f"specialists:{context.recipe.specialists.loss}": individual.models,
         **{f"joint:{loss}": (model,) for loss, model in joint.items()},
     }
     titled = {
@@ -225,24 +232,23 @@ def _expected(
     return base_presentations if name.kind == "joint" else presentations(individual.distinct)
 
 
-def _train_member(workshop: Workshop, name: MemberName, base_presentations: int) -> Member:
+def _train_member(context: RunContext, name: MemberName, base_presentations: int) -> Member:
     assert name.loss is not None  # those without are ready
-    again = workshop if not name.number else workshop.reseeded(workshop.recipe.seed + 1000 * name.number)
+    again = context if not name.number else context.reseeded(context.recipe.seed + 1000 * name.number)
     folder = f"members/{str(name).replace(':', '-').replace('#', '-')}"
     if name.kind == "joint":
         model = train_joint(again, name.loss, base_presentations, name=folder)
         return Member(name=str(name), title=name.title, models=(model,))
-    config = _config(workshop, name.loss)
+    config = _config(context, name.loss)
     specialists = {
-        vertical: train_specialist(again, vertical, config=config, within=folder)
-        for vertical in workshop.vertical_names
+        vertical: train_specialist(again, vertical, config=config, within=folder) for vertical in context.vertical_names
     }
-    return Member.of_specialists(workshop, specialists, str(name))
+    return Member.of_specialists(context, specialists, str(name))
 
 
-def _config(workshop: Workshop, loss: LossName) -> SpecialistsConfig:
+def _config(context: RunContext, loss: LossName) -> SpecialistsConfig:
     """The recipe's settings if the loss is the recipe's, else the loss's defaults in the recipe's loop."""
-    config = workshop.recipe.specialists
+    config = context.recipe.specialists
     if loss == config.loss:
         return config
     loop = with_positives(config.loop) if compares_images(loss) else config.loop

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from univert.metrics.ranking import map_at_r
 from univert.models.embedder import Embedder
 from univert.models.head import Head
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.sources import Source
 from univert.training.targets.map import TargetMap
 from univert.training.view_arrays import Positions
@@ -32,14 +32,14 @@ Part = tuple[Embedder, Float[np.ndarray, "W D"]]
 HeadPart = tuple[Head, Float[np.ndarray, "W D"]]
 
 
-def joined_embedder(workshop: Workshop, targets: TargetMap, images: Positions, *, batch_norm: bool) -> Embedder | None:
+def joined_embedder(context: RunContext, targets: TargetMap, images: Positions, *, batch_norm: bool) -> Embedder | None:
     """An embedder whose head joins those of the members, or null where there is nothing to join.
 
     Where the base network learns, each member has its own, and heads of several cannot be joined: then the base network
     and the head are those of the one member that did best on the validation split.
 
     Args:
-        workshop: the run.
+        context: the run.
         targets: the members, and how their embeddings become the learning target.
         images: the training images, for norms and statistics.
         batch_norm: of the unified model.
@@ -48,12 +48,12 @@ def joined_embedder(workshop: Workshop, targets: TargetMap, images: Positions, *
         the embedder; null if fewer than two models embed most of the verticals (where the base network learns: none
         does), or one of them has another number of hidden layers than one.
     """
-    frozen = workshop.recipe.trunk == "frozen"
-    parts = _parts(targets) if frozen else _best_part(workshop, targets)
+    frozen = context.recipe.trunk == "frozen"
+    parts = _parts(targets) if frozen else _best_part(context, targets)
     if len(parts) < (2 if frozen else 1) or any(len(_hidden(model)) != 1 for model, _ in parts):
         return None
     width = sum(_hidden(model)[0].out_features for model, _ in parts)
-    embedder = workshop.new_embedder(batch_norm=batch_norm, size=targets.size, hidden_sizes=(width,))
+    embedder = context.new_embedder(batch_norm=batch_norm, size=targets.size, hidden_sizes=(width,))
     if not frozen:
         embedder.trunk.load_state_dict(parts[0][0].trunk.state_dict())
         embedder.pooling.load_state_dict(parts[0][0].pooling.state_dict())
@@ -61,7 +61,7 @@ def joined_embedder(workshop: Workshop, targets: TargetMap, images: Positions, *
     assert isinstance(embedder.head, Head)
     with torch.no_grad():
         heads = [(model.head, matrix) for model, matrix in parts if isinstance(model.head, Head)]
-        _join(embedder.head, heads, _features(workshop.source, embedder.eval(), positions))
+        _join(embedder.head, heads, _features(context.source, embedder.eval(), positions))
     return embedder
 
 
@@ -86,13 +86,13 @@ def _parts(targets: TargetMap) -> list[Part]:
     return parts
 
 
-def _best_part(workshop: Workshop, targets: TargetMap) -> list[Part]:
+def _best_part(context: RunContext, targets: TargetMap) -> list[Part]:
     """The one of them that does best on all validation images, if any; without queries the first."""
-    parts, positions = _parts(targets), workshop.validation_queries
+    parts, positions = _parts(targets), context.validation_queries
     if positions is None or len(parts) < 2:
         return parts[:1]
-    labels = workshop.products[positions]
-    return [max(parts, key=lambda part: map_at_r(workshop.source.embed_all(part[0], positions), labels))]
+    labels = context.products[positions]
+    return [max(parts, key=lambda part: map_at_r(context.source.embed_all(part[0], positions), labels))]
 
 
 def _hidden(model: Embedder) -> list[nn.Linear]:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from univert.core.files import fingerprint
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.targets.config import TargetsConfig
 from univert.training.targets.map import fit_target_map, map_inputs
 from univert.training.targets.members import Member
@@ -24,12 +24,12 @@ ROWS_AT_ONCE = 256
 
 
 def learning_targets(
-    workshop: Workshop, members: Sequence[Member], config: TargetsConfig, *, unlabelled: bool = True
+    context: RunContext, members: Sequence[Member], config: TargetsConfig, *, unlabelled: bool = True
 ) -> ViewArrays:
     """Every image's learning target; computed once, then read from disk.
 
     Args:
-        workshop: the run.
+        context: the run.
         members: whose embeddings the target joins; specialists alone are the document's way.
         config: how they are aligned, joined and projected.
         unlabelled: fit rotations and projection on images whose product is unknown, too.
@@ -41,18 +41,18 @@ def learning_targets(
     Raises:
         BadInputError: no members, a vertical without training images, or settings that do not go with the members.
     """
-    key = fingerprint(map_inputs(workshop, members, config, unlabelled))
+    key = fingerprint(map_inputs(context, members, config, unlabelled))
 
     def rows(positions: Positions, views: Positions) -> Rows:
-        fitted = fit_target_map(workshop, members, config, unlabelled=unlabelled)
-        return fitted.rows(workshop, positions, views, vertical_weights(workshop, config, positions))
+        fitted = fit_target_map(context, members, config, unlabelled=unlabelled)
+        return fitted.rows(context, positions, views, vertical_weights(context, config, positions))
 
     compute = by_parts(rows, ROWS_AT_ONCE)
-    return workshop.view_arrays(f"targets-{key}", "learning targets", workshop.target_size, compute)
+    return context.view_arrays(f"targets-{key}", "learning targets", context.target_size, compute)
 
 
 def distortion_of(
-    workshop: Workshop, members: Sequence[Member], config: TargetsConfig, *, unlabelled: bool = True
+    context: RunContext, members: Sequence[Member], config: TargetsConfig, *, unlabelled: bool = True
 ) -> dict[str, float]:
     """What joining the members and projecting to the unified model's width does to distances; see `Distortion`.
 
@@ -61,23 +61,23 @@ def distortion_of(
     """
 
     def measure() -> dict[str, float]:
-        return asdict(fit_target_map(workshop, members, config, unlabelled=unlabelled).distortion)
+        return asdict(fit_target_map(context, members, config, unlabelled=unlabelled).distortion)
 
-    return workshop.remembered("distortion", map_inputs(workshop, members, config, unlabelled), measure)
+    return context.remembered("distortion", map_inputs(context, members, config, unlabelled), measure)
 
 
-def vertical_weights(workshop: Workshop, config: TargetsConfig, positions: Positions) -> Float[np.ndarray, "B K"]:
+def vertical_weights(context: RunContext, config: TargetsConfig, positions: Positions) -> Float[np.ndarray, "B K"]:
     """How much the specialists of each vertical have to say about some images.
 
     An image of a known vertical belongs to that one's specialist. Where the vertical is unknown (`data.unsorted`) it is
     predicted; see `trusted`. Rows sum to 1, or are zero for images that do not count.
     """
-    verticals = workshop.verticals[positions]
-    weights = np.zeros((len(positions), len(workshop.vertical_names)), np.float32)
+    verticals = context.verticals[positions]
+    weights = np.zeros((len(positions), len(context.vertical_names)), np.float32)
     known = np.flatnonzero(verticals >= 0)
     weights[known, verticals[known]] = 1
     unknown = np.flatnonzero(verticals < 0)
     if len(unknown):
-        probabilities = workshop.vertical_probabilities(positions[unknown])
+        probabilities = context.vertical_probabilities(positions[unknown])
         weights[unknown] = trusted(probabilities, config.confidence, weighted=config.uncertain == "weighted")
     return weights

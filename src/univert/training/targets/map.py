@@ -20,7 +20,7 @@ from univert.core.config import config_to_mapping
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.data.samplers import balanced_sample, step_rng
-from univert.training.run_context import Workshop
+from univert.training.run_context import RunContext
 from univert.training.targets.alignment import PCAReference, generalised_procrustes, orthogonal_alignment
 from univert.training.targets.config import TargetsConfig
 from univert.training.targets.members import Member
@@ -60,19 +60,19 @@ class TargetMap:
         return int(self.matrices[0][0].shape[1])
 
     def rows(
-        self, workshop: Workshop, positions: Positions, views: Positions, weights: Float[np.ndarray, "B K"]
+        self, context: RunContext, positions: Positions, views: Positions, weights: Float[np.ndarray, "B K"]
     ) -> Rows:
         """The learning targets of some images, each in a view.
 
         Args:
-            workshop: the run.
+            context: the run.
             positions: of the images.
             views: of the images.
             weights: how much the specialists of each vertical have to say about each image.
         """
         # in torch throughout: its threads and those of NumPy's matrix product would get in each other's way
         total, shares = torch.zeros(len(positions), self.size), torch.from_numpy(weights)
-        embed = self._embeddings(workshop, positions, views, weights)
+        embed = self._embeddings(context, positions, views, weights)
         everything = torch.arange(len(positions))
         for member, matrices in zip(self.members, self.matrices, strict=True):
             if not member.routed:
@@ -86,56 +86,56 @@ class TargetMap:
         if self.offset:
             # the direction of an image between verticals is that of its likeliest
             homes = weights.argmax(axis=1)
-            rows = place_apart(rows, homes, count=len(workshop.vertical_names), offset=self.offset)
+            rows = place_apart(rows, homes, count=len(context.vertical_names), offset=self.offset)
         return rows.astype(np.float32)
 
     def _embeddings(
-        self, workshop: Workshop, positions: Positions, views: Positions, weights: Float[np.ndarray, "B K"]
+        self, context: RunContext, positions: Positions, views: Positions, weights: Float[np.ndarray, "B K"]
     ) -> Callable[[Member, int, Tensor], Float[Tensor, "R W"]]:
         """Gives some rows' embeddings by one of a member's models: kept ones where there are, else new ones."""
-        verticals = workshop.verticals[positions]
+        verticals = context.verticals[positions]
         own = verticals >= 0
         if not views.any() and own.all() and (weights[np.arange(len(own)), verticals] == 1).all():
             # of the images as they are, each by its own vertical's model: the map was fitted on these
             return lambda member, number, here: torch.from_numpy(
-                member.vectors(workshop).clean(positions[here.numpy()])[:, : member.embedders[number].size]
+                member.vectors(context).clean(positions[here.numpy()])[:, : member.embedders[number].size]
             )
-        inputs = workshop.source.load(positions, views)
-        return lambda member, number, here: workshop.source.infer(member.embedders[number], inputs[here])
+        inputs = context.source.load(positions, views)
+        return lambda member, number, here: context.source.infer(member.embedders[number], inputs[here])
 
 
 def fit_target_map(
-    workshop: Workshop, members: Sequence[Member], config: TargetsConfig, *, unlabelled: bool = True
+    context: RunContext, members: Sequence[Member], config: TargetsConfig, *, unlabelled: bool = True
 ) -> TargetMap:
     """Fit rotations and projection on training images, once in a process; see `learning_targets`."""
     if not members:
         raise BadInputError("the learning targets need at least one member, got none; see unify.members")
-    key = f"target map {fingerprint(map_inputs(workshop, members, config, unlabelled))}"
-    return workshop.once(key, lambda: _fit(workshop, members, config, unlabelled))
+    key = f"target map {fingerprint(map_inputs(context, members, config, unlabelled))}"
+    return context.once(key, lambda: _fit(context, members, config, unlabelled))
 
 
-def map_inputs(workshop: Workshop, members: Sequence[Member], config: TargetsConfig, unlabelled: bool) -> list[object]:
+def map_inputs(context: RunContext, members: Sequence[Member], config: TargetsConfig, unlabelled: bool) -> list[object]:
     """All that a target map depends on besides the images."""
     own = [member.key for member in members]
-    return [own, config_to_mapping(config), unlabelled, workshop.recipe.data.unsorted, workshop.target_size]
+    return [own, config_to_mapping(config), unlabelled, context.recipe.data.unsorted, context.target_size]
 
 
-def _fit(workshop: Workshop, members: Sequence[Member], config: TargetsConfig, unlabelled: bool) -> TargetMap:
-    positions = _fitted_on(workshop, unlabelled)
-    count = len(workshop.vertical_names)
-    size = workshop.target_size
+def _fit(context: RunContext, members: Sequence[Member], config: TargetsConfig, unlabelled: bool) -> TargetMap:
+    positions = _fitted_on(context, unlabelled)
+    count = len(context.vertical_names)
+    size = context.target_size
     width = size - simplex_size(count) if config.offset else size
     if width < 1:
         raise BadInputError(
             f"unify.targets.offset needs {simplex_size(count)} of the {size} dimensions for {count} verticals; "
             "raise model.size or set offset = 0"
         )
-    blocks = [_Block.of(workshop, member, positions, width, config, seed=FIT_SEED) for member in members]
+    blocks = [_Block.of(context, member, positions, width, config, seed=FIT_SEED) for member in members]
     if config.align and config.reference == "specialists":
-        _turn_together(workshop, members, blocks, positions, width)
+        _turn_together(context, members, blocks, positions, width)
     elif config.align:
-        _align(workshop, blocks, positions, width, config)
-    return _join(tuple(members), blocks, width, config, workshop.verticals[positions])
+        _align(context, blocks, positions, width, config)
+    return _join(tuple(members), blocks, width, config, context.verticals[positions])
 
 
 @dataclass(kw_only=True)
@@ -153,15 +153,15 @@ class _Block:
 
     @classmethod
     def of(
-        cls, workshop: Workshop, member: Member, positions: Positions, width: int, config: TargetsConfig, *, seed: int
+        cls, context: RunContext, member: Member, positions: Positions, width: int, config: TargetsConfig, *, seed: int
     ) -> _Block:
         """Embed the images, and project every space to the common width."""
-        verticals = workshop.verticals[positions]
+        verticals = context.verticals[positions]
         everything = np.arange(len(positions))
         groups = [everything]
         if member.routed:
             groups = [np.flatnonzero(verticals == number) for number in range(len(member.models))]
-        raw = member.vectors(workshop).clean(positions)
+        raw = member.vectors(context).clean(positions)
         plain = np.zeros((len(positions), width))
         matrices = []
         for number, here in enumerate(groups):
@@ -178,13 +178,13 @@ class _Block:
             self.matrices[number] = self.matrices[number] @ rotation
 
 
-def _align(workshop: Workshop, blocks: list[_Block], positions: Positions, width: int, config: TargetsConfig) -> None:
+def _align(context: RunContext, blocks: list[_Block], positions: Positions, width: int, config: TargetsConfig) -> None:
     """Rotate all spaces towards the reference; in further rounds, towards the mean of all members."""
     joint = [block for block in blocks if len(block.groups) == 1]
     if joint and config.reference != "base":
         reference = joint[0].plain.copy()
     else:
-        base = workshop.base_vectors(positions)
+        base = context.base_vectors(positions)
         reference = PCAReference(base, width)(base)
     for _ in range(config.rounds):
         for block in blocks:
@@ -193,15 +193,15 @@ def _align(workshop: Workshop, blocks: list[_Block], positions: Positions, width
 
 
 def _turn_together(
-    workshop: Workshop, members: Sequence[Member], blocks: list[_Block], positions: Positions, width: int
+    context: RunContext, members: Sequence[Member], blocks: list[_Block], positions: Positions, width: int
 ) -> None:
     """Rotate all spaces by generalised Procrustes analysis: every model embeds the same images of all verticals."""
     same = positions
     if len(same) > SAME_IMAGES:
         same = np.sort(step_rng(FIT_SEED, 1).choice(positions, SAME_IMAGES, replace=False))
-    base = workshop.base_vectors(same)
+    base = context.base_vectors(same)
     embedded = {
-        model.key: workshop.source.embed_all(model.embedder, same) for member in members for model in member.distinct
+        model.key: context.source.embed_all(model.embedder, same) for member in members for model in member.distinct
     }
     spaces = [
         unit(embedded[model.key] @ matrix)
@@ -246,15 +246,15 @@ def _join(
     )
 
 
-def _fitted_on(workshop: Workshop, unlabelled: bool) -> Positions:
-    usable = workshop.is_train & (workshop.verticals >= 0)
+def _fitted_on(context: RunContext, unlabelled: bool) -> Positions:
+    usable = context.is_train & (context.verticals >= 0)
     if not unlabelled:
-        usable &= workshop.products >= 0
+        usable &= context.products >= 0
     positions = np.flatnonzero(usable)
-    positions = balanced_sample(positions, workshop.verticals[positions], FIT_IMAGES, step_rng(FIT_SEED, 0))
-    empty = sorted(set(range(len(workshop.vertical_names))) - set(workshop.verticals[positions].tolist()))
+    positions = balanced_sample(positions, context.verticals[positions], FIT_IMAGES, step_rng(FIT_SEED, 0))
+    empty = sorted(set(range(len(context.vertical_names))) - set(context.verticals[positions].tolist()))
     if empty:
-        names = [workshop.vertical_names[number] for number in empty]
+        names = [context.vertical_names[number] for number in empty]
         raise BadInputError(
             f"no training images to align on in: {', '.join(names)}; add some, or leave the vertical out"
         )

@@ -11,8 +11,8 @@ import numpy as np
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.models.embedder import Embedder
-from univert.training.jobs import Trained
-from univert.training.run_context import Workshop
+from univert.training.jobs import TrainedModel
+from univert.training.run_context import RunContext
 from univert.training.targets.member_name import MemberName
 from univert.training.view_arrays import Positions, Rows, ViewArrays, by_parts
 
@@ -32,16 +32,16 @@ class Member:
 
     name: str
     title: str
-    models: tuple[Trained, ...]
+    models: tuple[TrainedModel, ...]
 
     @classmethod
     def of_specialists(
-        cls, workshop: Workshop, specialists: Mapping[str, Trained], name: str = "specialists", title: str = ""
+        cls, context: RunContext, specialists: Mapping[str, TrainedModel], name: str = "specialists", title: str = ""
     ) -> Member:
         """The specialists as one member.
 
         Args:
-            workshop: the run.
+            context: the run.
             specialists: by vertical.
             name: as in the recipe.
             title: for people; empty takes that of the name.
@@ -49,10 +49,10 @@ class Member:
         Raises:
             BadInputError: a vertical of the run has no specialist.
         """
-        missing = [vertical for vertical in workshop.vertical_names if vertical not in specialists]
+        missing = [vertical for vertical in context.vertical_names if vertical not in specialists]
         if missing:
             raise BadInputError(f"no specialist for: {', '.join(missing)}; train one, or leave the vertical out")
-        models = tuple(specialists[vertical] for vertical in workshop.vertical_names)
+        models = tuple(specialists[vertical] for vertical in context.vertical_names)
         return cls(name=name, title=title or MemberName.parse(name).title, models=models)
 
     @property
@@ -61,7 +61,7 @@ class Member:
         return len(self.models) > 1
 
     @property
-    def distinct(self) -> list[Trained]:
+    def distinct(self) -> list[TrainedModel]:
         """Its models, each once."""
         return list({model.key: model for model in self.models}.values())
 
@@ -81,23 +81,23 @@ class Member:
         """Of its widest model's embeddings."""
         return max(embedder.size for embedder in self.embedders)
 
-    def vectors(self, workshop: Workshop) -> ViewArrays:
+    def vectors(self, context: RunContext) -> ViewArrays:
         """Embeddings of all images as they are, each by its vertical's model; computed once, then read from disk.
 
         Narrower embeddings than the widest are filled up with zeros, as are the rows of images whose vertical is
         unknown, where only a vertical's model could embed them.
         """
         name = f"member-{self.key}"
-        compute = by_parts(lambda positions, _: self._rows(workshop, positions), ROWS_AT_ONCE)
-        return workshop.once(name, lambda: workshop.view_arrays(name, self.title, self.width, compute, views=0))
+        compute = by_parts(lambda positions, _: self._rows(context, positions), ROWS_AT_ONCE)
+        return context.once(name, lambda: context.view_arrays(name, self.title, self.width, compute, views=0))
 
-    def _rows(self, workshop: Workshop, positions: Positions) -> Rows:
+    def _rows(self, context: RunContext, positions: Positions) -> Rows:
         if not self.routed:
-            return workshop.source.embed_all(self.embedders[0], positions)
-        verticals = workshop.verticals[positions]
+            return context.source.embed_all(self.embedders[0], positions)
+        verticals = context.verticals[positions]
         rows = np.zeros((len(positions), self.width), np.float32)
         for vertical in np.unique(verticals[verticals >= 0]):
             here = verticals == vertical
             embedder = self.embedders[vertical]
-            rows[here, : embedder.size] = workshop.source.embed_all(embedder, positions[here])
+            rows[here, : embedder.size] = context.source.embed_all(embedder, positions[here])
         return rows
