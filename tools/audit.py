@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def run(requirements: Path) -> list[dict[str, Any]] | None:
-    """The report of pip-audit, an entry a dependency; null if it could not ask."""
+    """The report of pip-audit, an entry a dependency; None if it could not ask."""
     command = [sys.executable, "-m", "pip_audit", "-r", str(requirements), *OPTIONS]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)

@@ -41,7 +41,7 @@ def draw(face: Face, character: str) -> Ink | None:
     """A character in one face, its ink in the middle of a square of `SIDE_PX`.
 
     Returns:
-        null where the face draws nothing or its `.notdef` box, or cannot draw it.
+        None where the face draws nothing or its `.notdef` box, or cannot draw it.
     """
     ink = _draw(face, character)
     missing = _missing(face)

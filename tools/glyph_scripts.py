@@ -24,7 +24,7 @@ _BY_SCRIPT = {code: vertical for vertical, code in VERTICALS.items()}
 
 @functools.cache
 def vertical_of(character: str) -> str | None:
-    """The vertical that a character is a product of, or null for a character that is left out.
+    """The vertical that a character is a product of, or None for a character that is left out.
 
     Letters and numerals of a script count, and of Hangul the syllables, as long as compatibility normalisation
     (NFKC) leaves them as they are: fullwidth, presentation and compatibility forms are other names of the

@@ -59,7 +59,7 @@ def train(
     Args:
         catalogue: the images, or where they are.
         out: the run folder.
-        recipe: the choices; null takes those the run was begun with or, for a new one, the defaults, which are good.
+        recipe: the choices; None takes those the run was begun with or, for a new one, the defaults, which are good.
         device: a torch device, or `auto`.
         report: write `report.html` too.
 

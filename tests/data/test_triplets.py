@@ -164,7 +164,7 @@ def test_bad_arguments(catalogue: Catalogue, tmp_path: Path) -> None:
 
 def test_lines_that_are_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    path.write_text('\n{"anchor": 1, "positive": 2.0, "negative": " x "}\n[1]\n{\n{"anchor": null}\n')
+    path.write_text('\n{"anchor": 1, "positive": 2.0, "negative": " x "}\n[1]\n{\n{"anchor": None}\n')
     rows = list(read_triplet_rows(path))
     assert rows[0] == TripletRow(origin=f"{path}:2", ids=("1", "2", "x"))
     assert [isinstance(row, Problem) for row in rows] == [False, True, True, False]

@@ -18,7 +18,7 @@ def metrics(recall_at_1, *, nmi=None, spread=0.02, queries=40):
 
 
 def row(key, merged, verticals, *, title=None, spread=0.02, **extra):
-    """A row of `evaluation.json`; null figures where a value is null."""
+    """A row of `evaluation.json`; None figures where a value is None."""
 
     def plain(value):
         return None if value is None else metrics(value, spread=spread).to_dict()

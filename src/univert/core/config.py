@@ -58,7 +58,7 @@ def read_settings(cls: type[C], path: Path | None, settings: Sequence[str]) -> C
 
     Args:
         cls: the configuration dataclass.
-        path: a TOML file; null means all defaults.
+        path: a TOML file; None means all defaults.
         settings: `key=value` with dots for tables; a value that is not TOML is taken as a string.
 
     Raises:

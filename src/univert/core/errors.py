@@ -1,5 +1,7 @@
 """Errors a user can meet. Each message is one line: what is wrong, where, and the fix."""
 
+from collections.abc import Iterable
+
 
 class UnivertError(Exception):
     """Base of every error that Univert raises on purpose; the command line prints its message alone.
@@ -19,3 +21,26 @@ class BadInputError(UnivertError, ValueError):
 
 class TrainingError(UnivertError, RuntimeError):
     """Training could not go on. What was done so far is on disk and can be resumed."""
+
+
+def nearest_name(word: str, known: Iterable[str]) -> str | None:
+    """The known name that a word was probably meant to be; None where none is near."""
+    import difflib
+
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.strip().lower()[:100], list(names), n=1, cutoff=0.5)
+    return names[near[0]] if near else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, or all of them where there are few.
+
+    Example:
+        >>> did_you_mean("tripplet", ["triplet", "proxy-nca"])
+        "did you mean 'triplet'?"
+        >>> did_you_mean("?", ["triplet", "proxy-nca"])
+        'there are triplet, proxy-nca'
+    """
+    names = list(known)
+    near = nearest_name(word, names)
+    return f"did you mean {near!r}?" if near else f"there are {', '.join(names[:12])}{', ...' if names[12:] else ''}"

@@ -16,7 +16,7 @@ def progress_bar(description: str, total: int | None, *, unit: str = "images") -
 
     Args:
         description: what is going on, a few words.
-        total: units of work in all; null shows a count without an end.
+        total: units of work in all; None shows a count without an end.
         unit: the name of a unit.
 
     Yields:

@@ -17,7 +17,7 @@ class Images(Protocol):
         ...
 
     def column(self, name: str) -> np.ndarray:
-        """A column over all positions, null as None."""
+        """A column over all positions, None as None."""
         ...
 
     def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
@@ -25,7 +25,7 @@ class Images(Protocol):
         ...
 
     def boxes(self, positions: Sequence[int]) -> list[tuple[float, float, float, float] | None]:
-        """The item's box (x0, y0, x1, y1), in pixels, in each of these images; null for the whole image."""
+        """The item's box (x0, y0, x1, y1), in pixels, in each of these images; None for the whole image."""
         ...
 
 

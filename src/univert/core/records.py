@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("train", "val", "test")
-"""The split names a catalogue knows; an image may also be in none (null)."""
+"""The split names a catalogue knows; an image may also be in none (None)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,11 +20,11 @@ class SourceRow:
         vertical: the vertical's name.
         path: the image file.
         image: the encoded image itself.
-        id: unique name of the image; null lets the catalogue derive one.
-        product: the identity; null means unlabelled.
+        id: unique name of the image; None lets the catalogue derive one.
+        product: the identity; None means unlabelled.
         brand: who makes the product, if known.
         style: the product's type within the vertical, if known.
-        split: `train`, `val` or `test`; null lets the catalogue decide.
+        split: `train`, `val` or `test`; None lets the catalogue decide.
         source: where the image was taken from (a shop photo, a user's photo, a collection).
         box_xyxy_px: the item within the image (x0, y0, x1, y1), in pixels of the upright image.
     """

@@ -42,7 +42,7 @@ class Run:
             yield
 
     def finished(self, stage: str, inputs: str) -> dict[str, Any] | None:
-        """What the stage recorded when it finished with these inputs; null if it has not.
+        """What the stage recorded when it finished with these inputs; None if it has not.
 
         Args:
             stage: its name, such as `specialists/dresses`.

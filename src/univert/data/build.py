@@ -43,7 +43,7 @@ class BuildReport:
         images: how many images it holds.
         rejected: how many images were left out.
         problems: how many problems of each kind kept them out.
-        rejected_csv: the file that lists them; null unless bad images were to be skipped.
+        rejected_csv: the file that lists them; None unless bad images were to be skipped.
     """
 
     path: Path
@@ -98,7 +98,7 @@ def build_catalogue(
         overwrite: replace the catalogue at `out`.
         background_rgb: the colour behind transparent pixels.
         fractions: the share of each split, for rows that name none; see `split_of`.
-        workers: threads that decode; null takes one per processor.
+        workers: threads that decode; None takes one per processor.
         total: the number of rows, if known, for the progress bar.
 
     Raises:

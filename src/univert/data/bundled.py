@@ -32,7 +32,7 @@ def sample_rows() -> Iterator[SourceRow]:
     """The sample's images with their labels, a few at a time.
 
     The images are WebP with alpha, 64 or 72 px a side. 45% of a vertical's products are labelled training products,
-    20% are unlabelled (split `train`, product null), 10% are in `val` and 25% in `test`.
+    20% are unlabelled (split `train`, product None), 10% are in `val` and 25% in `test`.
 
     Yields:
         one row an image; `image` holds the encoded picture, `id` and the order tell nothing about the product.

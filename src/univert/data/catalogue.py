@@ -152,7 +152,7 @@ class Catalogue:
         return Catalogue(self.path, self._dataset, self._table, self._order, self._rows[kept])
 
     def column(self, name: str) -> np.ndarray:
-        """One column, shape (N,), dtype object, null as None.
+        """One column, shape (N,), dtype object, None as None.
 
         Args:
             name: one of `id`, `uri`, `vertical`, `product`, `brand`, `style`, `split`, `source`.

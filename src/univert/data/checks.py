@@ -27,7 +27,7 @@ class CheckedRow:
 
     Attributes:
         row: the source row.
-        content: the encoded image, or null if it is to be linked.
+        content: the encoded image, or None if it is to be linked.
         digest: hash of the encoded image.
         box_xyxy_px: the row's box, trimmed to the image.
         problems: what keeps the row out; empty for a good one.

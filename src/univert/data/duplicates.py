@@ -50,7 +50,7 @@ class Images(Protocol):
         """Encoded images at these positions."""
 
     def boxes(self, positions: Sequence[int]) -> list[BoxXyxyPx | None]:
-        """The item's box in each of these images, null for the whole image."""
+        """The item's box in each of these images, None for the whole image."""
 
 
 def perceptual_hash(image: Image.Image) -> np.uint64:
@@ -102,7 +102,7 @@ def picture_hashes(images: Images, *, workers: int | None = None) -> PictureHash
 
     Args:
         images: the catalogue.
-        workers: decoding threads; null takes one a core, at most 8.
+        workers: decoding threads; None takes one a core, at most 8.
 
     Raises:
         BadInputError: an image cannot be decoded, or `workers` is not positive.
@@ -134,7 +134,7 @@ class NearDuplicates:
 
     Attributes:
         hashes: of all images.
-        vectors: unit vectors of all images by the *untrained* base network; null to go by the pixels alone.
+        vectors: unit vectors of all images by the *untrained* base network; None to go by the pixels alone.
             Vectors of the model in training will not do: it may have learned to tell what is one picture apart.
         max_bits: of the hashes, how many bits may differ, 0 to 64.
         max_colour_difference: of any part of the colour grid, 0 to 255.

@@ -33,7 +33,7 @@ class ImageSource(Protocol):
         """Encoded images at these positions."""
 
     def boxes(self, positions: Sequence[int]) -> list[Box | None]:
-        """The item's box (x0, y0, x1, y1) in each of these images, null for the whole image."""
+        """The item's box (x0, y0, x1, y1) in each of these images, None for the whole image."""
 
     def column(self, name: str) -> np.ndarray:
         """A column over all positions; the loader asks for `id`."""
@@ -50,7 +50,7 @@ class ImageLoader:
         preprocessing: how they become squares; its background also goes behind transparent pixels.
         augmentation: needed for views from 1 on.
         seed: of the augmentation.
-        workers: decoding threads; null takes one a core, at most 8.
+        workers: decoding threads; None takes one a core, at most 8.
 
     Raises:
         BadInputError: `workers` is not positive.
@@ -76,7 +76,7 @@ class ImageLoader:
 
         Args:
             positions: rows of the catalogue.
-            views: a number for each image: 0 is the clean image, v >= 1 its augmented view v; null means all
+            views: a number for each image: 0 is the clean image, v >= 1 its augmented view v; None means all
                 clean.
 
         Returns:

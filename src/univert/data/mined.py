@@ -94,7 +94,7 @@ class StrongNegatives:
 
     @classmethod
     def load(cls, path: Path, *, key: str = "") -> StrongNegatives | None:
-        """Read what `save` wrote; null if there is no such file, or one with another key.
+        """Read what `save` wrote; None if there is no such file, or one with another key.
 
         Raises:
             BadInputError: the file is there but is no such table.

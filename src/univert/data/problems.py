@@ -53,7 +53,7 @@ class ProblemLog:
     """Collects problems in constant memory: counts, the first twenty, and, if asked, every one in a CSV file.
 
     Args:
-        rejected_csv: where to write every problem; null writes none.
+        rejected_csv: where to write every problem; None writes none.
 
     Attributes:
         counts: number of problems of each kind.

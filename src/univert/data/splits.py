@@ -38,7 +38,7 @@ def split_of(product: str | None, vertical: str, fractions: SplitFractions | Non
     Args:
         product: the product's name.
         vertical: its vertical's name.
-        fractions: the share of each split; null takes the default.
+        fractions: the share of each split; None takes the default.
 
     Returns:
         `train`, `val` or `test`.

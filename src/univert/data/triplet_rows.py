@@ -30,7 +30,7 @@ class TripletRow:
 
     Attributes:
         origin: the file and its line or row, counted from 1.
-        ids: of anchor, positive and negative; null where the cell is empty.
+        ids: of anchor, positive and negative; None where the cell is empty.
     """
 
     origin: str
@@ -155,7 +155,7 @@ def _row(origin: str, values: Sequence[Any]) -> TripletRow | Problem:
 
 
 def _id(value: Any) -> str | None:
-    """A cell as an id; empty and not-a-number are null; whole floats (gappy numbers, by pandas) lose the point."""
+    """A cell as an id; empty and not-a-number are None; whole floats (gappy numbers, by pandas) lose the point."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float) and value.is_integer():

@@ -35,7 +35,7 @@ class TripletReport:
         problems: how many problems of each kind there are; a triplet may have several.
         examples: the first three of each kind.
         verticals: triplets used in each vertical.
-        rejected_csv: the file that lists every problem; null if none was asked for.
+        rejected_csv: the file that lists every problem; None if none was asked for.
     """
 
     path: Path
@@ -121,7 +121,7 @@ def read_clean_triplets(
         path: see `univert.data.triplet_rows.read_triplet_rows`.
         catalogue: with the images; give a selection to leave the other verticals' out.
         on_bad: `reject` raises an error if any triplet cannot be used, `skip` leaves those out.
-        rejected_csv: where to list every problem; null writes no list.
+        rejected_csv: where to list every problem; None writes no list.
         not_chosen: ids of images that the selection left out, so that they are not called unknown.
 
     Raises:
@@ -276,7 +276,7 @@ class _Checks:
         return []
 
     def _half_labelled(self, pair: tuple[int, int]) -> tuple[int, str | None]:
-        """The unlabelled image of a pair, and the other's product; null unless just one of the two has a product."""
+        """The unlabelled image of a pair, and the other's product; None unless just one of the two has a product."""
         first, second = pair
         if self.products[first] is not None:
             first, second = second, first

@@ -129,7 +129,7 @@ def fit_threshold(
     precision: float,
     assurance: float,
 ) -> float | None:
-    """The lowest confidence above which answers are right often enough; null if there is none.
+    """The lowest confidence above which answers are right often enough; None if there is none.
 
     Args:
         sure: confidence of each answer.

@@ -36,7 +36,7 @@ class Query:
 
     Attributes:
         id: its own name, so that it does not answer itself.
-        labels: its value of each of `ATTRIBUTES`; null where unknown.
+        labels: its value of each of `ATTRIBUTES`; None where unknown.
     """
 
     id: str

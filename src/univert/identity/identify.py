@@ -29,12 +29,12 @@ class AttributeAnswer:
     """What one attribute is.
 
     Attributes:
-        value: the neighbours' choice; null if none of them has this attribute.
+        value: the neighbours' choice; None if none of them has this attribute.
         confidence: calibrated probability that the value is right.
         known: whether that reaches `known_threshold`; if not, take it as unknown.
         known_precision: share of right answers, among those called known, that the calibration was asked for and
-            fitted to; null where this attribute could not be calibrated.
-        known_threshold: the confidence from which on an answer is called known; null where none ever is.
+            fitted to; None where this attribute could not be calibrated.
+        known_threshold: the confidence from which on an answer is called known; None where none ever is.
     """
 
     value: str | None
@@ -92,7 +92,7 @@ class AttributeCalibration:
         temperature: of the vote; see `univert.identity.vote.vote`.
         weights: of the confidence: the constant and one for each of `univert.identity.vote.FEATURES`.
         precision: share of right answers, among those called known, that was asked for.
-        threshold: confidence from which on an answer is called known; null where nothing reaches that precision.
+        threshold: confidence from which on an answer is called known; None where nothing reaches that precision.
     """
 
     temperature: float
@@ -167,10 +167,10 @@ def find_calibration(
         index: the index, a folder or an address in an object store.
         model: the model's folder.
         model_fingerprint: of the model that embeds the queries.
-        path: where it is; null looks in both places, and passes over one of another model with a warning.
+        path: where it is; None looks in both places, and passes over one of another model with a warning.
 
     Returns:
-        null if there is none.
+        None if there is none.
 
     Raises:
         BadInputError: what is at `path` is missing, damaged, or of another model.
@@ -220,7 +220,7 @@ def identify(hits: Sequence[Hit], calibration: Calibration) -> IdentityAnswer:
 
 
 def value_codes(values: Sequence[str | None], known: dict[str, int]) -> list[int]:
-    """Values as numbers; new ones are added to `known`, null is `NO_VOTE`."""
+    """Values as numbers; new ones are added to `known`, None is `NO_VOTE`."""
     return [NO_VOTE if value is None else known.setdefault(value, len(known)) for value in values]
 
 

@@ -226,7 +226,7 @@ class DynamicProxyNCALoss(nn.Module):
         Args:
             embeddings: one row an image.
             labels: say only which rows of this batch are similar, by being equal; any integers do.
-            assigned: the proxy of each row, -1 where it is not known; null takes the nearest.
+            assigned: the proxy of each row, -1 where it is not known; None takes the nearest.
         """
         check_embeddings(embeddings)
         check_labels(labels, embeddings)
@@ -247,7 +247,7 @@ class DynamicProxyNCALoss(nn.Module):
             embeddings: one row an image.
             similar: pairs (row, column) known to be similar; the diagonal is false.
             dissimilar: pairs known to be dissimilar.
-            assigned: the proxy of each row, -1 where it is not known; null takes the nearest.
+            assigned: the proxy of each row, -1 where it is not known; None takes the nearest.
         """
         check_embeddings(embeddings)
         return self._loss(embeddings, self._assign(embeddings, assigned), similar, dissimilar)

@@ -38,7 +38,7 @@ def n_pairs_loss(
             product are its a and p, and n the p of the other products.
         scale: 1/temperature. The paper has 1, for vectors of any length; the dot products of unit vectors lie in
             [-1, 1], which needs more.
-        chunk_rows: images whose products with all others are held at a time; null chooses.
+        chunk_rows: images whose products with all others are held at a time; None chooses.
 
     Returns:
         a float32 scalar; without a positive pair, the regulariser alone.

@@ -38,7 +38,7 @@ def nca_loss(
         softmax_scale: s = 1/temperature, in units of 1 / squared distance. The papers have 1, with which unit vectors
             (at most 4 apart) are hardly told apart.
         form: `softmax` or `paper`.
-        chunk_rows: images whose distances to all others are held at a time; null chooses.
+        chunk_rows: images whose distances to all others are held at a time; None chooses.
 
     Returns:
         a float32 scalar; zero, with zero gradients, where no image has a positive (`paper`: and a negative).

@@ -35,7 +35,7 @@ def normalized_softmax_loss(
         temperature: T = 1/scale of the cosines.
         pooling: of several own proxies, `soft` takes the sum of their exponentials, `nearest` the nearest alone.
         label_smoothing: this part of the target is spread evenly over all C proxies.
-        chunk_rows: images a chunk; null chooses.
+        chunk_rows: images a chunk; None chooses.
 
     Raises:
         BadInputError: wrong shapes or dtypes, an assignment outside the proxies, a temperature that is not
@@ -79,7 +79,7 @@ class NormalizedSoftmaxLoss(nn.Module):
         temperature: T = 1/scale of the cosines.
         pooling: `soft` or `nearest`, for several proxies a product.
         label_smoothing: the part of the target spread over all proxies.
-        assignment: which proxies belong to which product; null: one each.
+        assignment: which proxies belong to which product; None: one each.
         seed: of the random initial proxies.
 
     Raises:

@@ -28,7 +28,7 @@ def positive_mask(
     Args:
         labels: of the rows of the matrix.
         other_labels: of its columns.
-        rows: which of the columns each row is; null: row i is column i.
+        rows: which of the columns each row is; None: row i is column i.
     """
     mask_AB = labels[:, None] == other_labels
     if rows is None:

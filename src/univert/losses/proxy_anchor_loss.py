@@ -37,7 +37,7 @@ def proxy_anchor_loss(
         assigned: the rows of each image's own proxies, one or M of them; it is a positive of each.
         margin: delta, in units of cosine.
         alpha: the scale (1/temperature); at 1e4 still exact, as all sums are taken in log-space.
-        chunk_rows: proxies a chunk; null chooses.
+        chunk_rows: proxies a chunk; None chooses.
 
     Raises:
         BadInputError: wrong shapes or dtypes, an assignment outside the proxies, an alpha that is not positive, a
@@ -110,7 +110,7 @@ class ProxyAnchorLoss(nn.Module):
         embedding_size: D.
         margin: delta, in units of cosine.
         alpha: the scale (1/temperature).
-        assignment: which proxies belong to which product; null: one each. With fewer proxies than products, a
+        assignment: which proxies belong to which product; None: one each. With fewer proxies than products, a
             proxy's positives are the images of all its products; with several a product, an image is a
             positive of all of them.
         seed: of the random initial proxies.

@@ -35,7 +35,7 @@ def proxy_n_pairs_loss(
         scale: 1/temperature. The paper has 1, for vectors of any length; the dot products of unit vectors lie in
             [-1, 1], which needs more.
         l2_reg_weight: of the mean squared length of the embeddings.
-        chunk_rows: images a chunk; null chooses.
+        chunk_rows: images a chunk; None chooses.
 
     Raises:
         BadInputError: wrong shapes or dtypes, an assignment outside the proxies, a scale that is not positive, a
@@ -74,7 +74,7 @@ class ProxyNPairsLoss(nn.Module):
         embedding_size: D.
         scale: 1/temperature; the default suits unit embeddings. Where lengths are free to grow, take the paper's 1.
         l2_reg_weight: of the mean squared length of the embeddings.
-        assignment: which proxies belong to which product; null: one each. Fewer proxies than products, and
+        assignment: which proxies belong to which product; None: one each. Fewer proxies than products, and
             several a product, are both fine.
         seed: of the random initial proxies.
 

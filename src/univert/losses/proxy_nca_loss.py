@@ -47,7 +47,7 @@ def proxy_nca_loss(
             `torch.nn.functional.cross_entropy`; ProxyNCA++ uses 0.1.
         unit_norm: false compares the vectors as they are; lengths then matter.
         log_weights: each proxy counts exp(log-weight) times in every sum; for sampled proxies, which stand for others.
-        chunk_rows: images a chunk; null chooses.
+        chunk_rows: images a chunk; None chooses.
 
     Raises:
         BadInputError: wrong shapes or dtypes, an assignment outside the proxies, a scale that is not
@@ -125,10 +125,10 @@ class ProxyNCALoss(nn.Module):
         embedding_size: D.
         softmax_scale: s = 1/temperature.
         form: `softmax` or `paper`.
-        assignment: which proxies belong to which product; null: one each.
+        assignment: which proxies belong to which product; None: one each.
         pooling: `soft` or `nearest`, for several proxies a product.
         label_smoothing: the part of the target spread over all proxies.
-        negatives: how many proxies to draw beside the batch's own; null sums over all.
+        negatives: how many proxies to draw beside the batch's own; None sums over all.
         unit_norm: compare unit vectors; false takes embeddings and proxies as they are.
         sparse: sparse gradients of the proxies, for `negatives` with an optimiser that takes them.
         seed: of the random initial proxies.

@@ -52,7 +52,7 @@ def proxy_softmax_sum(
         exclude_own: leave the own proxies out of the sum over proxies; needs C > M.
         pooling: how several own proxies are one: `soft` sums their shares, `nearest` takes the largest.
         label_smoothing: the part of the target that is spread evenly over all C proxies.
-        chunk_rows: rows whose logits are held at a time; null chooses.
+        chunk_rows: rows whose logits are held at a time; None chooses.
 
     Returns:
         a float32 scalar.

@@ -45,7 +45,7 @@ def proxy_triplet_loss(
             `semi-hard`: those with d(x, p+) < d(x, p-) < d(x, p+) + margin;
             `hardest`: the nearest alone.
             An image with none counts as zero.
-        chunk_rows: images a chunk; null chooses.
+        chunk_rows: images a chunk; None chooses.
 
     Raises:
         BadInputError: wrong shapes or dtypes, an assignment outside the proxies, a margin that is not positive,
@@ -95,7 +95,7 @@ class ProxyTripletLoss(nn.Module):
         embedding_size: D.
         margin: the wanted gap, in units of squared distance.
         negatives: `active`, `all`, `semi-hard` or `hardest`.
-        assignment: which proxies belong to which product; null: one each. Fewer proxies than products, and
+        assignment: which proxies belong to which product; None: one each. Fewer proxies than products, and
             several a product, are both fine.
         seed: of the random initial proxies.
 

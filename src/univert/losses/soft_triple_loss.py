@@ -43,7 +43,7 @@ def soft_triple_loss(
         margin: delta, by how much the own product's similarity must lead, in units of cosine.
         tau: weight of tau / (C K (K - 1)) * sum over c and s < t of |w_cs - w_ct|, which draws the centres
             that a product does not need together; the paper uses 0.2.
-        chunk_rows: images a chunk; null chooses.
+        chunk_rows: images a chunk; None chooses.
 
     Returns:
         a scalar; of an empty batch, the regulariser alone.
@@ -130,7 +130,7 @@ class SoftTripleLoss(nn.Module):
         gamma: temperature of the inner soft-max.
         margin: by how much the own product must lead, in units of cosine.
         tau: weight of the regulariser that merges centres; 0 leaves it out.
-        assignment: which centres belong to which product; null: `several(num_classes, centers_per_class)`.
+        assignment: which centres belong to which product; None: `several(num_classes, centers_per_class)`.
             Products cannot share centres: two that share all of theirs could never be told apart.
         seed: of the random initial centres.
 

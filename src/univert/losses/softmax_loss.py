@@ -35,7 +35,7 @@ def softmax_loss(
         bias: one a row of `weights`.
         pooling: of several own rows, `soft` takes the sum of their exponentials, `nearest` the largest alone.
         label_smoothing: this part of the target is spread evenly over all C rows.
-        chunk_rows: images a chunk; null chooses.
+        chunk_rows: images a chunk; None chooses.
 
     Raises:
         BadInputError: wrong shapes or dtypes, an assignment outside the rows, an unknown pooling, a smoothing
@@ -76,7 +76,7 @@ class SoftmaxLoss(nn.Module):
         use_bias: learn a bias a row, zero at first.
         pooling: `soft` or `nearest`, for several rows a product.
         label_smoothing: the part of the target spread over all rows.
-        assignment: which rows belong to which product; null: one each.
+        assignment: which rows belong to which product; None: one each.
         seed: of the random initial weights.
 
     Raises:

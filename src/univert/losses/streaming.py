@@ -45,7 +45,7 @@ def streamed_sum(
         rows: tensors with the same number of rows, which are cut into chunks together: embeddings with their
             labels, own proxies, ... Floating-point ones are differentiated where they require it.
         others: tensors handed whole to every chunk: proxies, biases, the labels of the other side, ...
-        chunk_rows: rows a chunk; null takes `rows_per_chunk(len(others[0]))`.
+        chunk_rows: rows a chunk; None takes `rows_per_chunk(len(others[0]))`.
 
     Returns:
         a float32 scalar (float64 for float64 inputs), differentiable once. No rows give 0 with zero gradients.

@@ -41,7 +41,7 @@ def structured_clustering_loss(
         labels: the product of each row.
         gamma: how much worse a clustering that has nothing of the products must be, in units of distance an image.
             The paper's F sums over images: its gamma is this one times B.
-        max_swaps: bound on the swaps; null: as many as there are products.
+        max_swaps: bound on the swaps; None: as many as there are products.
 
     Returns:
         a float32 scalar; zero, with zero gradients, where each image or all of them are one product.
@@ -217,7 +217,7 @@ class StructuredClusteringLoss(nn.Module):
 
     Args:
         gamma: how much worse a clustering that has nothing of the products must be, in units of distance an image.
-        max_swaps: bound on the swaps of the search; null: as many as there are products.
+        max_swaps: bound on the swaps of the search; None: as many as there are products.
 
     Raises:
         BadInputError: gamma below zero or not finite, max_swaps below zero.

@@ -49,7 +49,7 @@ def triplet_margin_loss(
             `hard`: one triplet an anchor, of its farthest positive and its nearest negative (batch-hard).
         distance: `squared` Euclidean, or `plain`.
         triplets: rows of anchors, positives and negatives; then exactly these count, whatever the mining.
-        verticals: the vertical of each row; null means all rows share one.
+        verticals: the vertical of each row; None means all rows share one.
 
     Returns:
         a float32 scalar, differentiable once (twice with `triplets`); zero, with zero gradients, where no triplet has

@@ -27,7 +27,7 @@ def nmi(vectors: Vectors, labels: Labels, *, seed: int = 0, iterations: int = 20
 
     Args:
         vectors: (N, D); by Euclidean distance, which for unit vectors orders as cosine similarity does.
-        labels: N products, names or codes; unlabelled rows (null or negative) are left out.
+        labels: N products, names or codes; unlabelled rows (None or negative) are left out.
         seed: of the first centroids.
         iterations: of k-means.
 

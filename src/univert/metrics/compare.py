@@ -167,7 +167,7 @@ def compare_vectors(
     Args:
         first: (N, D1) embeddings by the first model.
         second: (N, D2) by the second, of the same images.
-        products: N products, names or codes; null or negative: unlabelled, ignored.
+        products: N products, names or codes; None or negative: unlabelled, ignored.
         verticals: N vertical names.
         first_routed: the first model's merged gallery of a query is its own vertical, as for specialists.
         second_routed: likewise for the second.

@@ -42,7 +42,7 @@ class Setback:
     Attributes:
         gallery: its name.
         kept: what was lost.
-        reindexed: what indexing all anew would make of it; null where that was not measured.
+        reindexed: what indexing all anew would make of it; None where that was not measured.
     """
 
     gallery: str
@@ -74,7 +74,7 @@ class GrowthFigures:
         new_merged: deployed to new, the new vertical's queries in the gallery of all verticals.
         nearness: by old vertical, mean cosine of the new model's vectors with the stored ones.
 
-    The single ones, by metric, are null where there are no queries.
+    The single ones, by metric, are None where there are no queries.
     """
 
     split: str
@@ -182,7 +182,7 @@ def growth_figures(
         stored: (N, D) vectors in the index; rows of the new vertical by the deployed model.
         new: (N, D) vectors of the same images by the new model.
         specialist: (M, E) by the new vertical's specialist, of the new vertical's rows alone.
-        products: N products, null or negative: unlabelled.
+        products: N products, None or negative: unlabelled.
         verticals: N vertical names.
         tolerance: see `compare_vectors`.
         resamples: of the bootstrap.
@@ -227,7 +227,7 @@ def version_outcomes(queries: Vectors, stored: Vectors, products: Names, vertica
     Args:
         queries: (N, D) vectors of the images as queries.
         stored: (N, D) vectors of the same images in the index.
-        products: N products, null or negative: unlabelled.
+        products: N products, None or negative: unlabelled.
         verticals: N vertical names.
 
     Returns:
@@ -255,14 +255,14 @@ def _within(queries: Vectors, stored: Vectors, codes: Codes, rows: Codes) -> Que
 
 
 def _alone(queries: Vectors, stored: Vectors, codes: Codes) -> QueryOutcome | None:
-    """Some rows' leave-one-out as if there were no others; null without queries."""
+    """Some rows' leave-one-out as if there were no others; None without queries."""
     if not has_queries(codes):
         return None
     return rank_queries(queries, codes, gallery_vectors=stored, leave_one_out=True)
 
 
 def _kept_rows(outcome: QueryOutcome, wanted: Bool[np.ndarray, "N"]) -> QueryOutcome | None:
-    """The outcome of some of the queries; null without any."""
+    """The outcome of some of the queries; None without any."""
     kept = wanted[outcome.rows]
     if not kept.any():
         return None

@@ -43,11 +43,11 @@ def evaluate_vectors(
 
     Args:
         vectors: (N, D) embeddings.
-        products: N product names, null: unlabelled.
+        products: N product names, None: unlabelled.
         verticals: N vertical names.
         routed: the merged gallery of a query is its own vertical, as if its vertical were known. For
             specialists, each of which has a space of its own: distances between the spaces mean nothing.
-            Merged NMI is null then.
+            Merged NMI is None then.
         ks: the K of Recall@K.
         with_nmi: also cluster; by far the slowest figure when there are many products.
         resamples: of the bootstrap over products.
@@ -85,7 +85,7 @@ def evaluate_query_gallery(
 
     Args:
         query_vectors: (N, D) embeddings.
-        query_products: N product names, null: unlabelled.
+        query_products: N product names, None: unlabelled.
         query_verticals: N vertical names.
         gallery_vectors: (M, D).
         gallery_products: M.

@@ -10,7 +10,7 @@ from univert.core.errors import BadInputError
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with the ends of its 95% interval over products; both ends are null where there is none.
+    """A figure with the ends of its 95% interval over products; both ends are None where there is none.
 
     Attributes:
         value: the figure itself.
@@ -30,7 +30,7 @@ class Metrics:
     Attributes:
         recall_at: for each K the share of queries with an image of the same product among the K nearest.
         map_at_r: mean average precision at R.
-        nmi: normalised mutual information; null where it was not asked for or makes no sense.
+        nmi: normalised mutual information; None where it was not asked for or makes no sense.
         queries: number of queries.
         products: number of products that the queries show.
     """
@@ -77,7 +77,7 @@ class Evaluation:
 
     Attributes:
         merged: every query searches all verticals at once (or, if routed, its own).
-        verticals: every query searches its own vertical; null for a vertical without any query.
+        verticals: every query searches its own vertical; None for a vertical without any query.
         mean_within: the plain mean over the verticals of each figure, by the names of `Metrics.figures`.
     """
 

@@ -24,7 +24,7 @@ def check_vectors(vectors: Vectors, *, name: str = "vectors", size: int | None =
     Args:
         vectors: (N, D) real numbers.
         name: the parameter's name, for messages.
-        size: the D that is wanted; null accepts any.
+        size: the D that is wanted; None accepts any.
 
     Raises:
         BadInputError: another shape or type, no rows, another D, or NaN or infinite values.
@@ -78,7 +78,7 @@ def label_codes(*label_lists: Labels) -> list[Codes]:
         label_lists: each as `Labels`.
 
     Raises:
-        BadInputError: labels that are neither names, null nor integers, or names beside integers.
+        BadInputError: labels that are neither names, None nor integers, or names beside integers.
     """
     values = [_as_list(labels) for labels in label_lists]
     # a dict keeps the order, so that the message names the first one

@@ -14,7 +14,7 @@ from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, 
 from univert.metrics.ranking import QueryOutcome, rank_queries
 
 Names = Sequence[str | None] | Sequence[int] | npt.NDArray[Any]
-"""Products or verticals of rows; null or, for codes, negative: unlabelled."""
+"""Products or verticals of rows; None or, for codes, negative: unlabelled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Outcomes:
 
     Attributes:
         merged: every query searched all verticals (or, if routed, its own).
-        verticals: every query searched its own vertical; null for a vertical without any query.
+        verticals: every query searched its own vertical; None for a vertical without any query.
         rows: the rows of each vertical.
         codes: (N,) product code of each row, -1 where unlabelled.
     """
@@ -62,7 +62,7 @@ class LabelledRows:
     """The labels of one set of rows, checked.
 
     Attributes:
-        products: a name or null for each.
+        products: a name or None for each.
         verticals: a name for each.
     """
 
@@ -75,7 +75,7 @@ class LabelledRows:
 
         Args:
             vectors: (N, D).
-            products: N names, null: unlabelled.
+            products: N names, None: unlabelled.
             verticals: N names.
             names: what the caller calls the three, for messages.
 
@@ -120,7 +120,7 @@ def check_one_vertical_each(tables: list[tuple[LabelledRows, Codes]]) -> None:
 def outcome_within(
     vectors: Vectors, codes: Codes, rows: Codes, gallery: tuple[Vectors, Codes] | None = None
 ) -> QueryOutcome | None:
-    """The outcome of one vertical, its rows counted as in the whole, or null where nothing can be a query."""
+    """The outcome of one vertical, its rows counted as in the whole, or None where nothing can be a query."""
     if gallery is None:
         if not has_queries(codes):
             return None

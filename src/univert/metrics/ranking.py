@@ -47,7 +47,7 @@ class QueryOutcome:
         rows: (Q,) row of each query in the query vectors.
         products: (Q,) integer code of each query's product.
         rank_of_first_hit: (Q,) rank of the nearest image of the same product, from 1.
-        average_precision_at_r: (Q,) in [0, 1]; null when it was not asked for.
+        average_precision_at_r: (Q,) in [0, 1]; None when it was not asked for.
     """
 
     rows: Codes
@@ -88,9 +88,9 @@ def rank_queries(
 
     Args:
         vectors: (N, D) query vectors.
-        labels: N products, names or codes; null or negative: unlabelled.
+        labels: N products, names or codes; None or negative: unlabelled.
         gallery_vectors: (M, D), searched instead of the queries themselves.
-        gallery_labels: M products, of the same kind as `labels`; null with `leave_one_out`.
+        gallery_labels: M products, of the same kind as `labels`; None with `leave_one_out`.
         leave_one_out: the gallery holds other vectors of the very images that are the queries, row by row, such as
             those of an earlier model: no query retrieves its own image.
         with_average_precision: also rank the positives after the first; takes somewhat longer.

@@ -46,10 +46,10 @@ class VerticalSeparation:
     Attributes:
         vertical: its name.
         images: its images.
-        purity: share of them whose nearest other image is of this vertical; null where there is no other image.
-        own_energy: share of its energy in its own leading directions; null where all its vectors lie at the
+        purity: share of them whose nearest other image is of this vertical; None where there is no other image.
+        own_energy: share of its energy in its own leading directions; None where all its vectors lie at the
             common mean.
-        other_energy: share of its energy in another vertical's leading directions, the mean over the others; null
+        other_energy: share of its energy in another vertical's leading directions, the mean over the others; None
             likewise, and where there is no other vertical.
     """
 
@@ -61,7 +61,7 @@ class VerticalSeparation:
 
     @property
     def overlap(self) -> float | None:
-        """Energy in the others' directions over that in its own: 0 separate, 1 the same; null as they are."""
+        """Energy in the others' directions over that in its own: 0 separate, 1 the same; None as they are."""
         return _ratio(self.other_energy, self.own_energy)
 
 
@@ -72,10 +72,10 @@ class Separation:
     Attributes:
         directions: k, the leading directions that count.
         dimensions: D, of the space.
-        purity: over all images; null for a single image.
-        purity_by_chance: what shuffled verticals would give; null likewise.
+        purity: over all images; None for a single image.
+        purity_by_chance: what shuffled verticals would give; None likewise.
         own_energy: the mean over the verticals.
-        other_energy: the mean over the verticals; null where there is one.
+        other_energy: the mean over the verticals; None where there is one.
         verticals: each one's numbers, in order of name.
     """
 
@@ -89,7 +89,7 @@ class Separation:
 
     @property
     def overlap(self) -> float | None:
-        """Energy in the others' directions over that in their own: 0 separate, 1 the same; null as they are."""
+        """Energy in the others' directions over that in their own: 0 separate, 1 the same; None as they are."""
         return _ratio(self.other_energy, self.own_energy)
 
     def to_dict(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class ModelCard:
     Attributes:
         name: what the model is called.
         recipe_toml: the resolved recipe it was trained with; empty if it was not trained.
-        catalogue_fingerprint: of the catalogue it was trained on; null if it was not trained.
+        catalogue_fingerprint: of the catalogue it was trained on; None if it was not trained.
         verticals: names of the verticals it was trained on.
         figures: measured figures, from a name to a number (shown with three decimals) or a text.
     """

@@ -18,7 +18,7 @@ class EmbedderConfig:
         pretrained: start from its ImageNet weights.
         pooling: `avg`, `max` or `gem`.
         hidden_sizes: widths of the first fully connected set; may be empty.
-        size: width of the embedding, the second fully connected set; null means no head at all: the
+        size: width of the embedding, the second fully connected set; None means no head at all: the
             embedding is the pooled features, and `hidden_sizes` counts as empty.
         batch_norm: batch normalisation on the embedding, before the L2 norm.
         dropout: before the second fully connected set.

@@ -41,7 +41,7 @@ class Embedder(nn.Module):
     needs (its preprocessing, the pixels' mean and deviation) is inside and is saved with the weights.
 
     Args:
-        config: what to build; null takes the defaults.
+        config: what to build; None takes the defaults.
 
     Attributes:
         config: as given.
@@ -156,7 +156,7 @@ class Embedder(nn.Module):
             groups["trunk"] = [*self.trunk.last_stages(count), *self.pooling.parameters()]
         learning = [parameter for parameters in groups.values() for parameter in parameters]
         if not learning:
-            raise BadInputError('nothing would learn: size is null and trunk is "frozen"; change one of them')
+            raise BadInputError('nothing would learn: size is None and trunk is "frozen"; change one of them')
         freeze_all_but(self, learning)
         self.train(self.training)
         return [{"name": name, "params": parameters} for name, parameters in groups.items() if parameters]

@@ -37,7 +37,7 @@ def save_model(model: Embedder, folder: Path, card: ModelCard | None = None, *, 
     Args:
         model: the model to save; it stays as it is.
         folder: where to; must not exist yet.
-        card: what to say about the model; null writes a card about an untrained one.
+        card: what to say about the model; None writes a card about an untrained one.
         overwrite: replace what is there.
 
     Returns:

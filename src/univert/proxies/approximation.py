@@ -32,7 +32,7 @@ class Approximation:
         embeddings: one row a point.
         proxies: one row a proxy.
         assigned: the proxy of each point; of several (N x M, as a `StaticAssignment` gives) the nearest
-            counts; null takes the nearest of all.
+            counts; None takes the nearest of all.
 
     Attributes:
         points: (N, D) unit rows.

@@ -24,7 +24,7 @@ class ProxyBank(nn.Module):
         unit_norm: give rows of unit length, whatever length the parameter has.
         sparse: `rows` gives sparse gradients, for optimisers that take them (SGD, SparseAdam); a step
             then touches only the proxies that were asked for.
-        seed: of the random start; null draws from torch's global generator.
+        seed: of the random start; None draws from torch's global generator.
 
     Attributes:
         proxies: the (count, size) float32 parameter.

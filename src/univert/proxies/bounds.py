@@ -154,7 +154,7 @@ def measure_bounds(
         embeddings: one row a point; always the same points, so that values can be compared (`monitor_points`).
         labels: the product of each.
         proxies: one row a proxy.
-        assigned: the proxy or proxies of each; null takes the nearest (dynamic assignment).
+        assigned: the proxy or proxies of each; None takes the nearest (dynamic assignment).
         margin: of the triplet loss.
         scale: s of the Proxy-NCA that is trained: N_p N_x, so alpha = 1/s.
         triplets: how many to sample.

@@ -51,7 +51,7 @@ class Dot:
         label: the model's name.
         text: the value in words.
         at: its place.
-        low: left end of its interval; null if it has none.
+        low: left end of its interval; None if it has none.
         high: right end of its interval.
     """
 
@@ -71,7 +71,7 @@ class Curve:
         path: SVG path in a box 100 wide and 100 high, y downwards.
         top: the value at the upper edge, as text.
         bottom: the value at the lower edge, as text.
-        mark: (x, y) of the value worth pointing at, in the same box; null for none.
+        mark: (x, y) of the value worth pointing at, in the same box; None for none.
     """
 
     path: str
@@ -88,8 +88,8 @@ class Panel:
         title: the stage.
         steps: number of steps.
         score_name: which score.
-        score: the val score; null if none was taken.
-        loss: the training loss; null if none was finite.
+        score: the val score; None if none was taken.
+        loss: the training loss; None if none was finite.
         watched: further figures that were watched, (name, curve) each.
         summary: all of it in words.
     """
@@ -147,7 +147,7 @@ def training_panels(curves: Mapping[str, Any]) -> list[Panel]:
 
     Args:
         curves: stage -> `{"step": [...], "loss": [...], "val_recall_at_1" or "val_map_at_r": [[step, value], ...],
-            "best_step": ..., "watched": {name: [[step, value], ...]}}`; keys may be missing and values null or not
+            "best_step": ..., "watched": {name: [[step, value], ...]}}`; keys may be missing and values None or not
             finite.
     """
     scores = {stage: _score_of(curve) for stage, curve in curves.items()}

@@ -26,7 +26,7 @@ class Candidate:
     Attributes:
         title: its name.
         chosen: whether it was.
-        recall_at_1: in the merged gallery; null if unknown, as all figures.
+        recall_at_1: in the merged gallery; None if unknown, as all figures.
         map_at_r: likewise.
         mean_within: mean Recall@1 over the verticals.
         image_presentations: images shown in training, with those of the models it learned from.
@@ -71,7 +71,7 @@ class Choice:
         reason: in a sentence.
         candidates: all there were.
         steps: in order.
-        against_specialists: in words; null where that was not measured.
+        against_specialists: in words; None where that was not measured.
     """
 
     split: str
@@ -90,7 +90,7 @@ class Member:
         title: its name.
         kept: whether it is one.
         reason: why, or why not.
-        image_presentations: what its training cost; null if it was not trained.
+        image_presentations: what its training cost; None if it was not trained.
         line: what it changed, on the chart of all members.
     """
 
@@ -107,9 +107,9 @@ class Ensemble:
 
     Attributes:
         members: in the order they were tried.
-        budget_presentations: the most images that all members may be shown; null for no limit.
+        budget_presentations: the most images that all members may be shown; None for no limit.
         distortion: what reducing the joined targets to one size costs, (name, value).
-        metric: by which they were judged, for people; null where nothing was compared.
+        metric: by which they were judged, for people; None where nothing was compared.
         chart: the scale of the members' lines.
         learned_from: whether the run's model learned from them.
     """
@@ -123,7 +123,7 @@ class Ensemble:
 
 
 def read_choice(results: Mapping[str, Any]) -> Choice | None:
-    """`results["choice"]`; null where nothing was chosen.
+    """`results["choice"]`; None where nothing was chosen.
 
     Raises:
         BadInputError: it is not what a run writes.
@@ -132,7 +132,7 @@ def read_choice(results: Mapping[str, Any]) -> Choice | None:
 
 
 def read_ensemble(results: Mapping[str, Any]) -> Ensemble | None:
-    """`results["ensemble"]`; null where there is none.
+    """`results["ensemble"]`; None where there is none.
 
     Raises:
         BadInputError: it is not what a run writes.
@@ -177,7 +177,7 @@ def _choice(values: Mapping[str, Any]) -> Choice:
 
 
 def words_against_specialists(choice: Mapping[str, Any]) -> str | None:
-    """How the chosen model does against the specialists, in a sentence; null where that was not measured."""
+    """How the chosen model does against the specialists, in a sentence; None where that was not measured."""
     if not choice.get("against_specialists"):
         return None
     found = Comparison.from_dict(choice["against_specialists"])

@@ -51,8 +51,8 @@ class DifferenceLine:
     Attributes:
         name: its label.
         note: small print beside it.
-        mark: the difference of Recall@1 (of a member: of the figure it was judged by); null where there is none.
-        precision: the difference of MAP@R in points, signed; null where it is not told.
+        mark: the difference of Recall@1 (of a member: of the figure it was judged by); None where there is none.
+        precision: the difference of MAP@R in points, signed; None where it is not told.
         precision_verdict: what it means.
         emphasised: whether it sums the others up.
     """
@@ -109,7 +109,7 @@ class Paired:
 
 
 def read_part(results: Mapping[str, Any], key: str, read: Callable[[Any], Part]) -> Part | None:
-    """One of the results' optional parts; null where the run has none.
+    """One of the results' optional parts; None where the run has none.
 
     Raises:
         BadInputError: the part is there and is not what it should be.

@@ -50,7 +50,7 @@ def possible_queries(products: Sequence[str | None]) -> npt.NDArray[np.int64]:
     """Rows that can be queries: labelled images whose product has another image.
 
     Args:
-        products: of each image; null for an unlabelled one.
+        products: of each image; None for an unlabelled one.
 
     Returns:
         positions in increasing order.
@@ -94,7 +94,7 @@ def retrieve(
 
     Args:
         vectors: (N, D) unit vectors.
-        products: of each image; null for an unlabelled one.
+        products: of each image; None for an unlabelled one.
         queries: rows whose product has another image in the gallery.
         gallery: rows to search.
         k: hits to return.

@@ -19,10 +19,10 @@ class TrialCell:
     """One vertical in one trial.
 
     Attributes:
-        value: its Recall@1, a share of 1; null where it took no part or has no queries.
-        change: against its own specialist in points, signed; null for the specialist itself.
+        value: its Recall@1, a share of 1; None where it took no part or has no queries.
+        change: against its own specialist in points, signed; None for the specialist itself.
         worse: whether it is significantly worse in Recall@1.
-        precision: the change of MAP@R in points, where that is significantly worse; else null.
+        precision: the change of MAP@R in points, where that is significantly worse; else None.
         words: the differences with their intervals.
     """
 
@@ -80,7 +80,7 @@ class CombinationSection:
         trials: in order.
         groups: in order.
         path: the path in sentences.
-        budget: how many trials there could be; null if unknown.
+        budget: how many trials there could be; None if unknown.
     """
 
     how: str
@@ -93,7 +93,7 @@ class CombinationSection:
 
 
 def read_combination(results: Mapping[str, Any]) -> CombinationSection | None:
-    """`results["combination"]`; null where there is none.
+    """`results["combination"]`; None where there is none.
 
     Raises:
         BadInputError: it is not what a run writes.

@@ -88,7 +88,7 @@ def map_section(
     targets_title: str = TARGETS,
     seed: int = 0,
 ) -> MapSection | None:
-    """Sample images, lay them out with t-SNE, and gather their names and pictures; null without images.
+    """Sample images, lay them out with t-SNE, and gather their names and pictures; None without images.
 
     Args:
         catalogue: the evaluated selection.
@@ -155,7 +155,7 @@ def _on_grid(points: npt.NDArray[np.float32]) -> dict[str, list[int]]:
 
 
 def _codes(names: Sequence[str | None]) -> tuple[list[str], list[int]]:
-    """Distinct names, and each entry's place among them, -1 for null."""
+    """Distinct names, and each entry's place among them, -1 for None."""
     place: dict[str, int] = {}
     codes = [-1 if name is None else place.setdefault(name, len(place)) for name in names]
     return list(place), codes

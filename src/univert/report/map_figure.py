@@ -41,8 +41,8 @@ def save_map_figure(
         path: the file to write: `.svg`, `.png` or `.pdf`. A folder that is missing is made.
         vectors: (N, D) unit vectors by the unified model.
         verticals: N names.
-        targets: (N, D2) learning targets of the same images; null draws the embeddings alone.
-        products: N names, null for an unlabelled image; where given, products are drawn whole or not at all.
+        targets: (N, D2) learning targets of the same images; None draws the embeddings alone.
+        products: N names, None for an unlabelled image; where given, products are drawn whole or not at all.
         per_vertical: the most images to draw of one vertical; the numbers are over those drawn, too.
         total: the most images to draw in all; 9 s of t-SNE for 3,000 of each, 90 s for 18,000.
         seed: of the sample and t-SNE.

@@ -21,9 +21,9 @@ class Surroundings:
     Attributes:
         vertical: its name.
         images: its images on the map.
-        same_vertical: mean share of an image's nearest neighbours that are of its own vertical, 0 to 1; null
+        same_vertical: mean share of an image's nearest neighbours that are of its own vertical, 0 to 1; None
             for a map of one image.
-        nearest_other: the other vertical met most often among those neighbours; null if there is none.
+        nearest_other: the other vertical met most often among those neighbours; None if there is none.
         nearest_other_share: the share of the neighbours which that vertical has, 0 to 1.
     """
 
@@ -50,7 +50,7 @@ def sample_for_map(
 
     Args:
         verticals: of each image, length N.
-        products: of each image; null for an unlabelled one.
+        products: of each image; None for an unlabelled one.
         per_vertical: the most images to draw of one vertical.
         total: the most images to draw in all.
         seed: of the random order.

@@ -61,7 +61,7 @@ def write_report(
         catalogue: the evaluated selection.
         vectors: (N, D) unit vectors of the best model, one for each row of `catalogue`.
         targets: (N, D2) learning targets of the same rows, by the specialists of the images' true verticals, alone or
-            with whatever joins them. They are drawn beside the model's embeddings (Unified FIG. 3); null leaves
+            with whatever joins them. They are drawn beside the model's embeddings (Unified FIG. 3); None leaves
             them out.
         targets_title: what they are called.
         seed: of everything sampled: queries, points of the map, t-SNE.

@@ -29,7 +29,7 @@ FAILURES_LOOKED_AT = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The names in a catalogue's rows, each (N,), null as None."""
+    """The names in a catalogue's rows, each (N,), None as None."""
 
     vertical: list[str]
     product: list[str | None]
@@ -66,11 +66,11 @@ class Tile:
     Attributes:
         uri: the thumbnail.
         product: its product's name.
-        vertical: its vertical; null where that goes without saying.
-        brand: its brand; null if unknown.
-        rank: its place in the ranking; null for the query.
-        right: whether it shows the query's product; null for the query.
-        distance: squared Euclidean distance to the query; null for the query.
+        vertical: its vertical; None where that goes without saying.
+        brand: its brand; None if unknown.
+        rank: its place in the ranking; None for the query.
+        right: whether it shows the query's product; None for the query.
+        distance: squared Euclidean distance to the query; None for the query.
     """
 
     uri: str
@@ -98,7 +98,7 @@ class Group:
     """Rankings in one gallery.
 
     Attributes:
-        title: the vertical, or null for the merged gallery.
+        title: the vertical, or None for the merged gallery.
         gallery_images: how many images the gallery holds.
         queries: how many queries the sample was drawn from.
         rankings: the sample.

@@ -26,7 +26,7 @@ class Card:
 
     Attributes:
         hit: what was found.
-        picture: a data URI; null where the picture is gone.
+        picture: a data URI; None where the picture is gone.
         closeness: cosine similarity from 0 to 1, for the bar (1: the same direction).
     """
 

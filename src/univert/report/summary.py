@@ -79,7 +79,7 @@ def stats(rows: Sequence[Row], best: Row | None) -> list[Stat]:
 
 
 def ladder(rows: Sequence[Row], best: Row | None) -> DotPlot | None:
-    """Merged Recall@1 of every model on one scale; null when none has queries."""
+    """Merged Recall@1 of every model on one scale; None when none has queries."""
     values = [recall_at_1(row.merged) for row in rows]
     if not any(value is not None for value in values):
         return None

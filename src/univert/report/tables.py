@@ -23,11 +23,11 @@ class Row:
         key: its name in the results.
         title: its name for people.
         note: what is special about it.
-        merged: its figures when every query searches all verticals; null where there were no queries.
-        verticals: its figures when a query searches its own vertical; null for one without queries.
+        merged: its figures when every query searches all verticals; None where there were no queries.
+        verticals: its figures when a query searches its own vertical; None for one without queries.
         mean_within: the mean of each figure over the verticals.
-        image_presentations: images it saw in training, repeats counted; null if unknown.
-        seconds: its training time; null if unknown.
+        image_presentations: images it saw in training, repeats counted; None if unknown.
+        seconds: its training time; None if unknown.
     """
 
     key: str
@@ -50,9 +50,9 @@ class Cell:
     """One figure of a table.
 
     Attributes:
-        interval: the value and its 95% interval, shares of 1; null where there were no queries.
+        interval: the value and its 95% interval, shares of 1; None where there were no queries.
         best: whether it is the best of its column or row, as displayed.
-        gap: value minus that of the specialists, a share of 1; null where that says nothing.
+        gap: value minus that of the specialists, a share of 1; None where that says nothing.
         gap_is_clear: whether the two intervals lie apart.
     """
 
@@ -96,7 +96,7 @@ def read_rows(results: Mapping[str, Any]) -> list[Row]:
 
 
 def recall_at_1(metrics: Metrics | None) -> Interval | None:
-    """Recall@1, or null where there were no queries."""
+    """Recall@1, or None where there were no queries."""
     return None if metrics is None else metrics.recall_at.get(1)
 
 
@@ -157,7 +157,7 @@ def vertical_table(rows: Sequence[Row]) -> Table:
 
 
 def lie_apart(one: Interval, other: Interval) -> bool | None:
-    """Whether two 95% intervals lie apart; null if either has none.
+    """Whether two 95% intervals lie apart; None if either has none.
 
     Apart is the stricter question: intervals that overlap a little can still belong to a real difference.
     """

@@ -51,7 +51,7 @@ def verdict(rows: Sequence[Row], best: Row | None, comparisons: Sequence[Paired]
 
     Args:
         rows: the comparison, in any order; rows may be missing.
-        best: the row that the report is about; null when nothing was evaluated.
+        best: the row that the report is about; None when nothing was evaluated.
         comparisons: paired comparisons; those whose second row is `best` count.
     """
     by_key = {row.key: row for row in rows}

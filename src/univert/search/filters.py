@@ -14,10 +14,10 @@ FILTER_COLUMNS = ("id", "vertical", "product", "brand", "style", "split", "sourc
 
 
 def sql_condition(where: Where | None) -> str | None:
-    """The condition that selects the rows that satisfy all filters; null for no filter.
+    """The condition that selects the rows that satisfy all filters; None for no filter.
 
     Args:
-        where: column name -> a value, null (the column is empty), or a list of values any of which may match.
+        where: column name -> a value, None (the column is empty), or a list of values any of which may match.
             Values are compared exactly, letter case included.
 
     Raises:

@@ -31,7 +31,7 @@ def content_hash(image: bytes, box_xyxy_px: Box) -> str:
 
     Args:
         image: the encoded image.
-        box_xyxy_px: the item within it; null means the whole image.
+        box_xyxy_px: the item within it; None means the whole image.
     """
     return fingerprint(image, None if box_xyxy_px is None else [float(value) for value in box_xyxy_px])
 
@@ -59,7 +59,7 @@ class Part:
         return len(self._positions)
 
     def column(self, name: str) -> np.ndarray:
-        """A column, null as None."""
+        """A column, None as None."""
         values: np.ndarray = np.empty(len(self), dtype=object)
         values[:] = self._columns[name].take(self._positions).to_pylist()
         return values
@@ -69,7 +69,7 @@ class Part:
         return self._catalogue.image_bytes(self._positions[list(positions)].tolist())
 
     def boxes(self, positions: Sequence[int]) -> list[tuple[float, float, float, float] | None]:
-        """The item's box in each of these images; null for the whole image."""
+        """The item's box in each of these images; None for the whole image."""
         return self._catalogue.boxes(self._positions[list(positions)].tolist())
 
     def hashes(self) -> list[str]:

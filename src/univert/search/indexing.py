@@ -28,7 +28,7 @@ class IndexReport:
 
     Attributes:
         path: the index.
-        version: the published version; null if it was not published.
+        version: the published version; None if it was not published.
         images: how many images it holds.
         added: images that it lacked.
         embedded_again: images that looked different before.

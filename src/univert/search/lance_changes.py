@@ -73,7 +73,7 @@ def read_columns(dataset: Any, names: Sequence[str], ids: Sequence[str] | None) 
     Args:
         dataset: the table of images.
         names: of the columns.
-        ids: only these images, those of them that are there; null for all.
+        ids: only these images, those of them that are there; None for all.
     """
     if ids is None:
         return dataset.to_table(columns=list(names))

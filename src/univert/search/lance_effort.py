@@ -39,7 +39,7 @@ class Effort:
     Attributes:
         rows: how many the index was trained on.
         probes: partitions to look into, by how many neighbours are asked for.
-        error: standard error of a squared distance by 8-bit vectors; null where that was not measured.
+        error: standard error of a squared distance by 8-bit vectors; None where that was not measured.
     """
 
     rows: int
@@ -52,7 +52,7 @@ class Effort:
         return math.inf if self.error is None else _MARGIN * self.error
 
     def for_neighbours(self, k: int) -> int | None:
-        """Partitions to look into for `k` neighbours; null where nothing was measured for so many."""
+        """Partitions to look into for `k` neighbours; None where nothing was measured for so many."""
         return next((self.probes[rank] for rank in sorted(self.probes) if k <= rank), None)
 
     def to_text(self) -> str:

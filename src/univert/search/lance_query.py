@@ -45,7 +45,7 @@ def nearest_of_all(
         dataset: the table of images.
         queries: unit vectors.
         limit: hits a query.
-        condition: which rows may be answered; null for all.
+        condition: which rows may be answered; None for all.
         matching: how many rows may be answered.
     """
     answers: list[list[Hit]] = [[] for _ in queries]
@@ -81,7 +81,7 @@ def nearest_by_index(
         dataset: the table of images.
         queries: unit vectors.
         limit: hits a query; there may be fewer where the partitions that were looked into hold fewer.
-        condition: which rows may be answered; null for all.
+        condition: which rows may be answered; None for all.
         index: the vector index.
     """
     wanted = max(_MIN_CANDIDATES, _CANDIDATES_PER_NEIGHBOUR * limit)

@@ -31,7 +31,7 @@ class Rows:
         self._counts: dict[str, int] = {}
 
     def count(self, condition: str | None) -> int:
-        """How many rows a condition leaves; null for all."""
+        """How many rows a condition leaves; None for all."""
         key = condition or ""
         count = self._counts.get(key)
         if count is None:

@@ -22,7 +22,7 @@ REBUILDING_KEY: Final = "univert.rebuilding"
 """Set while an index that was emptied is being filled again."""
 
 CONTENT: Final = "content"
-"""The column with a hash of what a vector was made from: the picture and its box; null where that is not known."""
+"""The column with a hash of what a vector was made from: the picture and its box; None where that is not known."""
 TEXT_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "source", "uri")
 
 

@@ -199,7 +199,7 @@ class LanceIndex:
         ]
 
     def row(self, name: str) -> dict[str, Any] | None:
-        """The columns of an image without its vector and its picture; null if it is not in the index.
+        """The columns of an image without its vector and its picture; None if it is not in the index.
 
         Args:
             name: its id.
@@ -229,7 +229,7 @@ class LanceIndex:
         return self._rows.values(check_column(column))[:limit]
 
     def published_now(self) -> int | None:
-        """The version that is published by now; null for an index from before there were any."""
+        """The version that is published by now; None for an index from before there were any."""
         return published_version(self._dataset)
 
     def warm(self) -> None:

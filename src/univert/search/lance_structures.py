@@ -38,7 +38,7 @@ class VectorIndexState:
         kind: the engine's name for it.
         segments: parts it consists of: the trained one, and one for each time that rows were added to it.
         indexed_rows: rows in all parts.
-        effort: what a search of it takes; null where that was not measured, as while it is being trained.
+        effort: what a search of it takes; None where that was not measured, as while it is being trained.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class VectorIndexState:
 
 
 def vector_index_state(dataset: Any) -> VectorIndexState | None:
-    """The vector index of a table; null if there is none."""
+    """The vector index of a table; None if there is none."""
     text = (dataset.schema.metadata or {}).get(EFFORT_KEY.encode())
     for index in dataset.describe_indices():
         if index.field_names == ["vector"]:

@@ -25,8 +25,8 @@ class Place:
 
     Attributes:
         uri: a folder's path, or `s3://bucket/prefix`.
-        folder: the folder; null in an object store.
-        storage_options: how the storage engine reaches the object store; null for a folder.
+        folder: the folder; None in an object store.
+        storage_options: how the storage engine reaches the object store; None for a folder.
     """
 
     uri: str

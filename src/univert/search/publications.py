@@ -37,7 +37,7 @@ class Publication:
 
 
 def published_version(dataset: Any) -> int | None:
-    """The version that readers answer from; null before the first publication."""
+    """The version that readers answer from; None before the first publication."""
     try:
         return int(dataset.tags.get_version(PUBLISHED))
     except ValueError as error:

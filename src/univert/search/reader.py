@@ -84,7 +84,7 @@ class IndexReader(AbstractContextManager["IndexReader"]):
 
     @property
     def error(self) -> str | None:
-        """Why the last look for a newer version failed; null if it did not."""
+        """Why the last look for a newer version failed; None if it did not."""
         return self._error
 
     def current(self) -> LanceIndex:

@@ -28,8 +28,8 @@ class IndexStatistics:
         model_fingerprint: of the model that made them.
         compatible_models: of further models whose queries are answered.
         images: in the working copy, what the next publication would show.
-        published_images: what readers see; null before the first publication.
-        published_version: the version that readers answer from; null before the first publication.
+        published_images: what readers see; None before the first publication.
+        published_version: the version that readers answer from; None before the first publication.
         unpublished_changes: whether the working copy is a later one.
         publications: versions that can be rolled back to, oldest first.
         verticals: images in each.
@@ -37,7 +37,7 @@ class IndexStatistics:
         unindexed_images: those that each search compares one by one besides the vector index.
         files: data files.
         deleted_rows: rows that are deleted and still take room.
-        bytes: room on disk, old versions included; null in an object store.
+        bytes: room on disk, old versions included; None in an object store.
     """
 
     uri: str

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from univert.core.errors import BadInputError
 
 FilterValue = str | None | Sequence[str | None]
-"""A value, null (the column is empty), or several of them, any of which may match."""
+"""A value, None (the column is empty), or several of them, any of which may match."""
 
 Where = Mapping[str, FilterValue]
 """Filters by column name; an image must satisfy all of them."""
@@ -33,11 +33,11 @@ class Hit:
         distance: squared Euclidean distance on the unit sphere (2 - 2 x cosine similarity): 0 the same
             direction, 2 orthogonal, 4 opposite.
         vertical: the image's vertical.
-        product: its identity; null if unlabelled.
-        brand: who makes the product; null if unknown.
-        style: the product's type within the vertical; null if unknown.
-        source: where the image was taken from; null if unknown.
-        split: `train`, `val`, `test`, or null.
+        product: its identity; None if unlabelled.
+        brand: who makes the product; None if unknown.
+        style: the product's type within the vertical; None if unknown.
+        source: where the image was taken from; None if unknown.
+        split: `train`, `val`, `test`, or None.
     """
 
     id: str
@@ -59,9 +59,9 @@ class Picture:
     """What an index keeps to show an image: its bytes, or where they lie.
 
     Attributes:
-        image: the encoded image; null where only its place is kept.
-        uri: the place of the image, a `file://` address; null where the bytes are kept.
-        box_xyxy_px: the item within the upright image, in pixels; null means the whole image.
+        image: the encoded image; None where only its place is kept.
+        uri: the place of the image, a `file://` address; None where the bytes are kept.
+        box_xyxy_px: the item within the upright image, in pixels; None means the whole image.
     """
 
     image: bytes | None
@@ -133,7 +133,7 @@ class VectorIndex(Protocol):
         ...
 
     def row(self, name: str) -> dict[str, Any] | None:
-        """The columns of an image without its vector and its picture; null if it is not in the index."""
+        """The columns of an image without its vector and its picture; None if it is not in the index."""
         ...
 
     def vectors(self, ids: Sequence[str]) -> Float[np.ndarray, "N D"]:

@@ -60,7 +60,7 @@ class Answering:
 
     Args:
         engine: turns photos into vectors.
-        calibration: how neighbours name what is shown; null leaves identity out of the answers.
+        calibration: how neighbours name what is shown; None leaves identity out of the answers.
         settings: limits and sizes.
         metrics: where batches and recall are counted.
     """
@@ -97,7 +97,7 @@ class Answering:
 
         Args:
             form: holds the photo; it is released as soon as the photo is decoded.
-            box_xyxy_px: the part that counts; null for the whole photo.
+            box_xyxy_px: the part that counts; None for the whole photo.
             record: told about the stages.
             deadline: on the monotonic clock.
 

@@ -36,7 +36,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Model and index are loaded when the server starts it; every error it answers with is problem details.
 
     Args:
-        settings: null reads them from the environment, see `univert.serving.settings.load_settings`.
+        settings: None reads them from the environment, see `univert.serving.settings.load_settings`.
 
     Raises:
         BadInputError: the settings are incomplete or wrong.

@@ -119,7 +119,7 @@ class Batcher:
 
         Args:
             array: what `run` takes, without the first axis; every request has the same shape.
-            deadline: the moment of `time.monotonic()` by which the answer must be there; null waits for ever.
+            deadline: the moment of `time.monotonic()` by which the answer must be there; None waits for ever.
 
         Returns:
             its row of what `run` gives.

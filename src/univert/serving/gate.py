@@ -42,7 +42,7 @@ class Gate:
         metrics: where requests are counted.
         lifecycle: whether the service is ready.
         keys: API keys.
-        rates: how often each client may ask; null for no limit.
+        rates: how often each client may ask; None for no limit.
     """
 
     def __init__(

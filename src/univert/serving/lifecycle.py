@@ -22,7 +22,7 @@ class Lifecycle:
 
     Attributes:
         loaded: model and index are there.
-        failure: why the service could not start; null if nothing is wrong.
+        failure: why the service could not start; None if nothing is wrong.
         draining: the process was told to stop: it still answers, and asks clients to go elsewhere.
     """
 

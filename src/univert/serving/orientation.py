@@ -30,8 +30,8 @@ def read_orientation(exif: bytes | None, xmp: bytes | None) -> int:
     block; here one tag is looked for.
 
     Args:
-        exif: a TIFF structure, with or without the JPEG's `Exif` in front; null if there is none.
-        xmp: asked where EXIF says nothing; null if there is none.
+        exif: a TIFF structure, with or without the JPEG's `Exif` in front; None if there is none.
+        xmp: asked where EXIF says nothing; None if there is none.
     """
     found = _from_exif(exif) if exif is not None else None
     if found is None and xmp is not None and (match := _XMP.search(xmp)):

@@ -120,7 +120,7 @@ def decode_photo(
         header: what `read_header` found.
         limits: what it may be.
         detail_px: pixels that the shorter side of what is looked at should keep.
-        box_xyxy_px: what will be looked at, within the photo; null for the whole photo.
+        box_xyxy_px: what will be looked at, within the photo; None for the whole photo.
 
     Raises:
         Problem: `bad-photo`, `unsupported-type` or `too-large`.

@@ -29,7 +29,7 @@ class RateLimits:
     Args:
         rate_per_s: tokens that come back each second.
         burst: tokens of a full bucket.
-        path: the file that processes share; null for this process alone.
+        path: the file that processes share; None for this process alone.
     """
 
     def __init__(self, rate_per_s: float, burst: int, path: Path | None = None) -> None:

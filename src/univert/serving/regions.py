@@ -17,8 +17,8 @@ class Region:
     """A part of a photo that shows one item.
 
     Attributes:
-        box_xyxy_px: where, in pixels of the upright photo; null for the whole of it.
-        label: what a detector takes it for; null where none looked.
+        box_xyxy_px: where, in pixels of the upright photo; None for the whole of it.
+        label: what a detector takes it for; None where none looked.
         score: how sure it is, 0 to 1.
     """
 

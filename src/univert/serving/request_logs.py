@@ -25,9 +25,9 @@ class RequestRecord:
     Attributes:
         request_id: as the client gave it, or a new one.
         started_s: when its headers had arrived, on the monotonic clock.
-        key_name: the name of the API key it came with; null without keys.
-        problem: the type of problem it was answered with; null if it went well.
-        index_version: the version of the index that answered; null if none was asked.
+        key_name: the name of the API key it came with; None without keys.
+        problem: the type of problem it was answered with; None if it went well.
+        index_version: the version of the index that answered; None if none was asked.
         bytes_in: bytes of its body that arrived.
         body_complete: its last byte arrived.
         stages_s: seconds of each stage it went through.

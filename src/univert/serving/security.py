@@ -61,7 +61,7 @@ class ApiKeys:
         return bool(self._hashes)
 
     def name_of(self, headers: Mapping[bytes, bytes]) -> str | None:
-        """The name of the key that a request carries; null if it carries none that is accepted.
+        """The name of the key that a request carries; None if it carries none that is accepted.
 
         Every key is compared, and each in constant time, so that time tells nothing about them.
         """

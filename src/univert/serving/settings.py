@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     Attributes:
         model: the model folder, or `OWNER/NAME` on the Hugging Face hub.
         index: the index: a folder, or `s3://bucket/prefix`.
-        calibration: what `univert calibrate` wrote; null looks beside the index and in the model's folder.
+        calibration: what `univert calibrate` wrote; None looks beside the index and in the model's folder.
         host: the address to listen on; loopback unless told otherwise.
         port: the port to listen on.
         workers: processes that share the port and the index.
@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         refresh_s: how often a newly published version of the index is looked for.
         recall_sample: the share of live searches that are compared with exact search.
         api_keys: `name:sha256` lines as `univert key NAME` prints them; none means open to all.
-        rate_per_s: requests a second for each key (without keys: each address), over all workers; null: no limit.
+        rate_per_s: requests a second for each key (without keys: each address), over all workers; None: no limit.
         rate_burst: requests that may come at once before the rate counts.
         cors_origins: origins whose pages may call the API; none by default.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed, as uvicorn takes them.
@@ -179,7 +179,7 @@ def load_settings(**given: Any) -> Settings:
     """The settings from the given values, the environment and the file that `UNIVERT_SETTINGS` names.
 
     Args:
-        given: fields that win over all else; null leaves the field to the other sources.
+        given: fields that win over all else; None leaves the field to the other sources.
 
     Raises:
         BadInputError: the file is missing or not TOML, a key or variable is unknown (the message names the nearest),

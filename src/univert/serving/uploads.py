@@ -61,7 +61,7 @@ class Form:
     """A form that has arrived.
 
     Attributes:
-        photo: the content of the file part; null where there is none.
+        photo: the content of the file part; None where there is none.
         fields: the other parts by name, in their order.
     """
 

@@ -59,7 +59,7 @@ class Worker:
 
     @property
     def exit_status(self) -> int | None:
-        """Of the process, negative for a signal; null while it lives."""
+        """Of the process, negative for a signal; None while it lives."""
         return self._process.exitcode
 
     def hangs(self) -> bool:

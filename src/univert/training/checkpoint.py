@@ -20,7 +20,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
     Args:
         path: the file.
-        state: dicts (string or whole-number keys), lists, tensors, numbers, strings, booleans, null.
+        state: dicts (string or whole-number keys), lists, tensors, numbers, strings, booleans, None.
 
     Raises:
         TrainingError: the disk is full; the previous checkpoint is untouched.
@@ -39,7 +39,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read what `save_checkpoint` wrote; null if there is no such file.
+    """Read what `save_checkpoint` wrote; None if there is no such file.
 
     Raises:
         TrainingError: the file is there but is not a checkpoint.

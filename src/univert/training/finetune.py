@@ -224,7 +224,7 @@ def _embed_views(context: RunContext, old: Embedder) -> EmbedViews:
 def _compare(
     context: RunContext, old: Embedder, tuned: TrainedModel, config: FinetuneConfig, split: str
 ) -> Comparison | None:
-    """Before and after on the images of a split; null where it has no queries."""
+    """Before and after on the images of a split; None where it has no queries."""
     positions = np.flatnonzero(context.splits == split)
     products = context.products[positions]
     if not has_queries(products):

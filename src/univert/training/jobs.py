@@ -29,7 +29,7 @@ class TrainingJob:
         objective: the loss and what it looks up.
         sampler: the batches.
         loop: how long, how fast, when to stop.
-        among: the images whose validation score counts; null for all.
+        among: the images whose validation score counts; None for all.
         monitor: further figures to watch; see `Task`.
         starts_trained: see `Task`.
     """

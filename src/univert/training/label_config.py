@@ -29,7 +29,7 @@ class LoopConfig:
         images_per_product: K of P x K batches; 1 draws images at random, whatever their product (for losses with
             proxies).
         optimiser: `adamw` or `rmsprop`; proxies with sparse gradients have a lazy Adam of their own.
-        decay: null lets the learning rates fall as a half cosine to zero after the warm-up; a number multiplies them
+        decay: None lets the learning rates fall as a half cosine to zero after the warm-up; a number multiplies them
             by it every `decay_every_steps` steps, smoothly.
         decay_every_steps: see `decay`.
         learning_rate: of the head.
@@ -79,14 +79,14 @@ class SpecialistsConfig:
         loss_options: keyword arguments of that loss, such as `margin` or `softmax_scale`.
         proxies_per_product: below 1, products share proxies; above 1, each has several. Losses with proxies only.
         proxy_start: `random` directions, or means of the untrained embeddings of each product's images (`data`);
-            null takes `data` for `dynamic-proxy-nca`, which may collapse from a random start, else `random`.
+            None takes `data` for `dynamic-proxy-nca`, which may collapse from a random start, else `random`.
         reseed_every_steps: with `dynamic-proxy-nca`, how often all images are assigned anew and proxies that none of
             them chose are put to use; the images of a batch are assigned anew in every step.
         miner: which of a batch's triplets count: what the `triplet` loss itself takes (`none`), or what
             an in-batch miner chooses.
         mine_every_steps: how often strong negatives are looked for in all training images, to come into one batch with
             their anchors; 0 switches it off.
-        size: width of a specialist's embedding; null takes the unified model's, `model.size`.
+        size: width of a specialist's embedding; None takes the unified model's, `model.size`.
         sizes: by vertical, where one needs another width than the rest; a group takes its largest.
         loop: the training.
     """

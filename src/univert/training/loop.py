@@ -48,7 +48,7 @@ class Task:
         objective: called with (embeddings, positions, views), gives the loss; its parameters learn too.
         sampler: the batches.
         source: turns positions and views into embeddings.
-        score: validation score of the model as it stands, larger is better; null where there is nothing to
+        score: validation score of the model as it stands, larger is better; None where there is nothing to
             validate on: then training runs to its end.
         monitor: further figures of the model as it stands, watched and never acted upon.
         starts_trained: the model knows something already, so its score before the first step counts.

@@ -50,14 +50,14 @@ def mine_strong_negatives(
     Args:
         vectors: unit vectors of all training images, by the model as it stands.
         products: the product code of each; -1 (unlabelled) takes no part, for it might be of any product.
-        verticals: the code of each image's vertical; null: all share one.
+        verticals: the code of each image's vertical; None: all share one.
         margin: width of the window, in squared distance; that of the loss.
         k: negatives a pair gets at most.
         neighbours: images nearest to an anchor that are looked at; see `MiningStatistics.pairs_cut_short`.
         positives: pairs an anchor gets at most, drawn so that each image is a positive equally often: a product
             of a thousand images does not make a million pairs.
-        protect: tells near-duplicates among the rows; null protects from nothing.
-        search: null builds a LanceDB index for the time being; `IndexNeighbours` searches one that is there,
+        protect: tells near-duplicates among the rows; None protects from nothing.
+        search: None builds a LanceDB index for the time being; `IndexNeighbours` searches one that is there,
             `ExactNeighbours` compares all pairs.
         seed: of the draw of positives.
 

@@ -65,7 +65,7 @@ def bounds_monitor(
         products: the product code of every image of the catalogue, -1 for those that do not count.
 
     Returns:
-        null for a loss without proxies, and where the recipe switches it off.
+        None for a loss without proxies, and where the recipe switches it off.
     """
     bank = getattr(loss, "bank", None)
     count, seed = context.recipe.evaluation.bounds_images, context.recipe.seed

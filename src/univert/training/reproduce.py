@@ -102,7 +102,7 @@ def reproduce(
         loss: any of `univert.losses.registry.LOSSES`.
         protocol: `document` (Inception with BN, 64-d) or `modern` (ResNet-50, 2048-d, ProxyNCA++).
         pretrained: start from ImageNet weights.
-        epochs: passes over the training images; null takes the protocol's.
+        epochs: passes over the training images; None takes the protocol's.
         seed: of everything random.
         device: a torch device, or `auto`.
         verify: refuse a data set whose counts are not the published ones.

@@ -104,7 +104,7 @@ class RunContext(RunImages):
 
     @cached_property
     def _kept_cut(self) -> Cut | None:
-        """Where a partly learning base network is cut to keep what comes before; null where that is not kept."""
+        """Where a partly learning base network is cut to keep what comes before; None where that is not kept."""
         recipe = self.recipe
         if recipe.trunk != "partial" or not recipe.maps_gb:
             return None
@@ -142,7 +142,7 @@ class RunContext(RunImages):
             description: for the progress bar.
             width: of a row.
             compute: gives the rows.
-            views: augmented views; null takes the recipe's.
+            views: augmented views; None takes the recipe's.
             dtype: see `ViewArrays`.
         """
         return ViewArrays(
@@ -247,7 +247,7 @@ class RunContext(RunImages):
         return other
 
     def scorer(self, embedder: Embedder, among: Bool[np.ndarray, "N"] | None = None) -> Callable[[], float] | None:
-        """MAP@R over the labelled validation images (of a subset); null where none of them is a query.
+        """MAP@R over the labelled validation images (of a subset); None where none of them is a query.
 
         Args:
             embedder: scored as it stands at each call.

@@ -74,7 +74,7 @@ class RunImages:
 
     @cached_property
     def splits(self) -> np.ndarray:
-        """Split of each image (or null)."""
+        """Split of each image (or None)."""
         return self.catalogue.column("split")
 
     @cached_property
@@ -88,7 +88,7 @@ class RunImages:
 
     @cached_property
     def validation_queries(self) -> Int64[np.ndarray, "M"] | None:
-        """Positions of the labelled validation images; null where no product has two of them."""
+        """Positions of the labelled validation images; None where no product has two of them."""
         positions = np.flatnonzero((self.splits == "val") & (self.products >= 0))
         return positions if has_queries(self.products[positions]) else None
 

@@ -31,7 +31,7 @@ def train_specialist(
     Args:
         context: the run.
         vertical: its name.
-        config: null takes the recipe's.
+        config: None takes the recipe's.
         within: the folder within the run that holds the specialists' folders.
     """
     config = config or context.recipe.specialists
@@ -156,7 +156,7 @@ def train_joint(
         context: the run.
         loss: as in `SpecialistsConfig`; the specialists' options hold if it is theirs, else its defaults.
         image_presentations: how many images it may see at most.
-        name: its folder within the run; null takes `joint/LOSS`.
+        name: its folder within the run; None takes `joint/LOSS`.
     """
     config = context.recipe.specialists
     steps = max(1, image_presentations // config.loop.batch_size)
@@ -206,7 +206,7 @@ def label_job(
         config: loss, batches and loop.
         among: the images that count, in training and in validation.
         folder: of the checkpoint; strong negatives that are mined on the way are kept there, too.
-        embedder: to go on with; null takes a new one.
+        embedder: to go on with; None takes a new one.
     """
     products = labelled_products(context, among)
     seed, count = context.recipe.seed, int(products.max()) + 1

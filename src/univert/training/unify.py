@@ -90,7 +90,7 @@ def _own_settings(config: UnifyConfig) -> dict[str, object]:
 
 
 def _joined(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> Embedder | None:
-    """The unified model as its members' heads start it; null where they cannot."""
+    """The unified model as its members' heads start it; None where they cannot."""
     if config.start == "random" or config.targets.offset:  # no member has the dimensions of an offset
         return None
     fitted = fit_target_map(context, members, config.targets, unlabelled=config.unlabelled)

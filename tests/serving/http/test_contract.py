@@ -39,7 +39,7 @@ def test_filters(server: ServerProcess, photo: bytes) -> None:
     assert {hit["vertical"] for hit in shoes} == {"shoes"}
     both = server.search(photo, k="100", vertical=["shoes", "bags"], brand="Maker & Sons").json()["hits"]
     assert len(both) == PRODUCTS
-    unlabelled = server.search(photo, filter='{"product": null}').json()["hits"]
+    unlabelled = server.search(photo, filter='{"product": None}').json()["hits"]
     assert {hit["id"] for hit in unlabelled} == {"p1-0", "p1-1"}
 
 

@@ -84,7 +84,7 @@ def open_dataset(name: str, root: Path | str, *, verify: bool = True) -> Iterato
 
 
 def count_rows(source: Path | str) -> int | None:
-    """How many rows a source will yield, more or less, for a progress bar; null where unknown."""
+    """How many rows a source will yield, more or less, for a progress bar; None where unknown."""
     source = Path(source)
     if not source.is_dir():
         return count_manifest(source)

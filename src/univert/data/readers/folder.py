@@ -40,7 +40,7 @@ def read_folder(source: Path | str) -> Iterator[SourceRow | Problem]:
 
 
 def count_folder(source: Path) -> int | None:
-    """How many images a tree holds, cheap next to reading them; null where part of it cannot be listed."""
+    """How many images a tree holds, cheap next to reading them; None where part of it cannot be listed."""
     try:
         return sum(
             sum(not _is_skipped(image.name) for image in entry.iterdir()) if entry.is_dir() else 1

@@ -37,7 +37,7 @@ def read_manifest(source: Path | str) -> Iterator[SourceRow | Problem]:
     Columns: `vertical` and one of `path` (relative to the manifest, or absolute), `uri` (`file://`, or as
     path) and, in Parquet, `image` (the encoded bytes); any of `product`, `brand`, `style`, `split`, `source`,
     `id`; and `box` ("x0,y0,x1,y1", or a list) or four columns `x0 y0 x1 y1`, in pixels of the upright image.
-    Other columns are left unread. An empty field is null. Without `id`, the path (and box) as written is the
+    Other columns are left unread. An empty field is None. Without `id`, the path (and box) as written is the
     id.
 
     Args:
@@ -203,7 +203,7 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Prob
 
 
 def _text(value: Any) -> str | None:
-    """A field as text; empty and not-a-number are null; whole floats (gappy ids, by pandas) lose the point."""
+    """A field as text; empty and not-a-number are None; whole floats (gappy ids, by pandas) lose the point."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float) and value.is_integer():

@@ -42,7 +42,7 @@ class DistanceWeightedMiner(Miner):
     Args:
         cutoff: smaller distances count as this one, or the few nearest negatives would get all the weight.
         nonzero_loss_cutoff: negatives at least this far away are not drawn while there are nearer ones.
-        generator: of the draws; null takes torch's own, which the training loop seeds at each step.
+        generator: of the draws; None takes torch's own, which the training loop seeds at each step.
 
     Raises:
         BadInputError: unless 0 < cutoff < nonzero_loss_cutoff <= 2.

@@ -18,7 +18,7 @@ class SemiHardMiner(Miner):
 
     Args:
         margin: width of the window, in units of the distance; that of the loss.
-        negatives_per_pair: how many negatives a pair gets at most, nearest first; null for all in the window, as
+        negatives_per_pair: how many negatives a pair gets at most, nearest first; None for all in the window, as
             pytorch-metric-learning's `TripletMarginMiner(type_of_triplets="semihard")` gives.
         distance: `squared` Euclidean, or `plain`; that of the loss.
 

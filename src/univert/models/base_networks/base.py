@@ -89,7 +89,7 @@ class BaseNetwork(nn.Module):
             image_size_px: side of the images.
 
         Returns:
-            null if the network is more than its modules one after the other, seen by what it makes of noise, or what
+            None if the network is more than its modules one after the other, seen by what it makes of noise, or what
             runs between the two is not a map (C, H, W).
         """
         last = {id(parameter) for parameter in self.last_stages(count)}

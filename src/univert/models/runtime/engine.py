@@ -81,9 +81,9 @@ def load_engine(
     Args:
         model_path: a model folder, or `OWNER/NAME` on the Hugging Face hub.
         kind: which engine.
-        threads: threads that one `run` computes with; null shares the cores among the workers.
+        threads: threads that one `run` computes with; None shares the cores among the workers.
         workers: how many processes serve on this machine.
-        cache: where the ONNX file goes if the model's folder is read only; null for the user's cache folder.
+        cache: where the ONNX file goes if the model's folder is read only; None for the user's cache folder.
 
     Raises:
         BadInputError: no such model or kind, fewer than one thread or worker, or no quantised model for `onnx-int8`.

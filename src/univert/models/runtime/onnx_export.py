@@ -46,7 +46,7 @@ def ensure_onnx(model_path: str | Path, *, cache: Path | None = None) -> Path:
 
     Args:
         model_path: a model folder, or `OWNER/NAME` on the Hugging Face hub.
-        cache: the cache folder; null for the user's.
+        cache: the cache folder; None for the user's.
 
     Returns:
         the file.
@@ -82,7 +82,7 @@ def export_onnx(
     Args:
         model: the model.
         folder: where the file goes; it appears whole or not at all.
-        images: prepared images for the check beside random ones; null takes some of the bundled sample's.
+        images: prepared images for the check beside random ones; None takes some of the bundled sample's.
         source: `source_key` of the model's folder, so that the file is recognised without loading the model.
 
     Returns:
@@ -119,7 +119,7 @@ def find_int8(model_path: str | Path, *, cache: Path | None = None) -> Path:
 
 
 def find_onnx(model_path: str | Path, source: str, name: str, cache: Path | None) -> Path | None:
-    """The file of that name that belongs to a model, beside it or in the cache; null if there is none."""
+    """The file of that name that belongs to a model, beside it or in the cache; None if there is none."""
     for folder in (Path(model_path), _cache(cache) / source):
         if belongs(folder / name, source=source):
             return folder / name
@@ -139,7 +139,7 @@ def belongs(path: Path, *, source: str | None, model_fingerprint: str | None = N
 
 
 def source_key(model_path: str | Path) -> str | None:
-    """What tells a saved model from any other without reading its weights; null for a model on the hub."""
+    """What tells a saved model from any other without reading its weights; None for a model on the hub."""
     path = Path(model_path) / "config.json"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))

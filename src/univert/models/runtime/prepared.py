@@ -20,7 +20,7 @@ def prepared_batches(
         engine: whose preprocessing.
         catalogue: where the images are.
         batch_size: images at a time.
-        positions: which of them; null takes all.
+        positions: which of them; None takes all.
 
     Raises:
         BadInputError: an image cannot be read; the message names it.

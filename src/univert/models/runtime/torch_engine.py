@@ -17,7 +17,7 @@ class TorchEngine:
 
     Args:
         model: the model; it is put into evaluation mode.
-        threads: threads that PyTorch computes with, in the whole process; null leaves them as they are.
+        threads: threads that PyTorch computes with, in the whole process; None leaves them as they are.
     """
 
     name = "torch"

@@ -32,7 +32,7 @@ class Folds:
     Args:
         context: the run.
         folds: how many trainings share the products among them, 2 or more; 0: none.
-        most_images: labelled training images of a vertical that take part; null for all. Whole products are left out.
+        most_images: labelled training images of a vertical that take part; None for all. Whole products are left out.
     """
 
     def __init__(self, context: RunContext, folds: int, *, most_images: int | None = None) -> None:

@@ -41,7 +41,7 @@ class Combination:
     Attributes:
         config: the recipe's choices.
         groups: every vertical in one of them; in the order they were formed.
-        individual: Recall@1, MAP@R and number of queries of each vertical's own specialist; null where it has none.
+        individual: Recall@1, MAP@R and number of queries of each vertical's own specialist; None where it has none.
         trials: in the order they were made.
         path: one line a step, for people.
     """

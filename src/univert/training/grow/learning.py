@@ -29,7 +29,7 @@ class GrowthContext(RunContext):
     stored: Rows | None = None
 
     def scorer(self, embedder: Embedder, among: Bool[np.ndarray, "N"] | None = None) -> Callable[[], float] | None:
-        """MAP@R over the labelled validation images in the gallery of the grown index; null without queries.
+        """MAP@R over the labelled validation images in the gallery of the grown index; None without queries.
 
         A model of some images alone (the new specialist) is scored as in any other run.
         """

@@ -110,7 +110,7 @@ class Lineage:
         another model of the lineage.
 
         Args:
-            indexed_by: the model that made the index; null for the original one.
+            indexed_by: the model that made the index; None for the original one.
 
         Raises:
             BadInputError: a model that is not of the lineage.
@@ -125,7 +125,7 @@ class Lineage:
         return [models[first], *later]
 
     def number_of(self, model: str | None) -> int:
-        """The place of a model among those that were deployed, the original one's is 0; null stands for that.
+        """The place of a model among those that were deployed, the original one's is 0; None stands for that.
 
         Raises:
             BadInputError: a model that is not of the lineage.
@@ -147,7 +147,7 @@ class Lineage:
         to those very vectors, not to those of the model before it: so losses do not add up.
 
         Args:
-            indexed_by: the model that made the index, which gave all verticals of its time their vectors; null for
+            indexed_by: the model that made the index, which gave all verticals of its time their vectors; None for
                 the original one.
 
         Raises:
@@ -159,7 +159,7 @@ class Lineage:
         return {vertical: models[max(first, number)] for vertical, number in by_number.items()}
 
     def growth_of(self, vertical: str) -> Growth | None:
-        """The published growth that added a vertical; null if none did."""
+        """The published growth that added a vertical; None if none did."""
         return next((growth for growth in self.growths if growth.vertical == vertical), None)
 
     def publish(self, growth: Growth) -> Lineage:

@@ -78,7 +78,7 @@ def growth_targets(
         deployed: the model that grows.
         indexed_by: for every old vertical, the model whose vectors are in the index.
         specialist: of the new vertical.
-        joint: of all verticals; null without an ensemble.
+        joint: of all verticals; None without an ensemble.
         config: the choices.
     """
     is_new = context.of_vertical(vertical)

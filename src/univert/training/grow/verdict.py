@@ -10,10 +10,10 @@ from univert.metrics.compatibility import GrowthFigures, Setback
 
 
 def refusal_of(figures: GrowthFigures | None, *, limit: float) -> str | None:
-    """Why a growth must not be published; null if it may.
+    """Why a growth must not be published; None if it may.
 
     Args:
-        figures: on the validation images; null without any query.
+        figures: on the validation images; None without any query.
         limit: of a loss that may be chance; see `GrowthFigures.setbacks`.
     """
     if figures is None:

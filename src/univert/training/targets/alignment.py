@@ -68,7 +68,7 @@ def generalised_procrustes(
 
     Args:
         spaces: where each model puts the same images, all of one width.
-        start: what they are rotated towards first; null takes the first of them.
+        start: what they are rotated towards first; None takes the first of them.
         rounds: at most; it ends earlier when nothing moves any more.
 
     Returns:

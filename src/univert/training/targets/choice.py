@@ -70,7 +70,7 @@ class Choice:
         reason: the choice in one sentence.
         figures: by key, what `candidates` reach on the validation split.
         against_specialists: the chosen model against the specialists, each query searching its own vertical, on the
-            validation split; null without queries. It is told, and changes nothing: no candidate may be left otherwise.
+            validation split; None without queries. It is told, and changes nothing: no candidate may be left otherwise.
     """
 
     chosen: Candidate

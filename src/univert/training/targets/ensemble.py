@@ -43,7 +43,7 @@ class Tried:
         title: for people.
         kept: whether the targets join it.
         reason: why, for people.
-        difference: MAP@R in the merged validation gallery of the targets with it, against those without; null where
+        difference: MAP@R in the merged validation gallery of the targets with it, against those without; None where
             nothing was compared.
         image_presentations: that its training took; 0 where it was not trained.
     """

@@ -33,7 +33,7 @@ HeadPart = tuple[Head, Float[np.ndarray, "W D"]]
 
 
 def joined_embedder(context: RunContext, targets: TargetMap, images: Positions, *, batch_norm: bool) -> Embedder | None:
-    """An embedder whose head joins those of the members, or null where there is nothing to join.
+    """An embedder whose head joins those of the members, or None where there is nothing to join.
 
     Where the base network learns, each member has its own, and heads of several cannot be joined: then the base network
     and the head are those of the one member that did best on the validation split.
@@ -45,7 +45,7 @@ def joined_embedder(context: RunContext, targets: TargetMap, images: Positions, 
         batch_norm: of the unified model.
 
     Returns:
-        the embedder; null if fewer than two models embed most of the verticals (where the base network learns: none
+        the embedder; None if fewer than two models embed most of the verticals (where the base network learns: none
         does), or one of them has another number of hidden layers than one.
     """
     frozen = context.recipe.trunk == "frozen"

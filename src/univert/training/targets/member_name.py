@@ -18,7 +18,7 @@ class MemberName:
     Attributes:
         kind: `specialists`: a model for each vertical (the recipe's own: for each group of them); `verticals`: the
             recipe's own, each vertical by itself whatever the groups; `joint`: one model for all.
-        loss: null for the recipe's own specialists.
+        loss: None for the recipe's own specialists.
         number: tells models apart that differ in nothing but their seed.
     """
 
