@@ -24,8 +24,8 @@ from glyph_drawing import LARGEST_INK_PX, SAME_DRAWING, SIDE_PX, Kept, draw, enc
 from glyph_fonts import Face, character_map, faces_by_code, find_faces
 from glyph_products import PLACEHOLDER, Drawings, choose, limited, repeated_characters, table
 from glyph_scripts import VERTICALS, vertical_of
-from univert.core.records import SPLITS
 from univert.data.catalogue import Catalogue
+from univert.data.splits import SPLITS
 
 EM = 1000
 Outline = list[tuple[int, int]]

@@ -4,10 +4,9 @@ from dataclasses import replace
 import pytest
 
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers import BENCHMARKS, open_dataset, with_validation
 from univert.data.readers.benchmarks import Benchmark, Size
+from univert.data.rows import SourceProblem, SourceRow
 
 DOTS = Benchmark(
     name="dots",
@@ -84,7 +83,7 @@ def test_validation_depends_on_names_and_seed_alone():
 
 
 def test_validation_passes_problems_and_unlabelled_rows_on():
-    problem = Problem(kind="bad line", origin="x", detail="y", fix="z")
+    problem = SourceProblem(kind="bad line", origin="x", detail="y", fix="z")
     unlabelled = SourceRow(origin="", vertical="cars", split="train")
     assert list(with_validation([problem, unlabelled], share=0.99)) == [problem, unlabelled]
 

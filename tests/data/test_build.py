@@ -18,12 +18,11 @@ from PIL import Image
 
 from tests.data.pictures import encoded, jpeg, noise, png, png_bomb, smooth, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import _checked, build_catalogue, parse_background
 from univert.data.catalogue import Catalogue
 from univert.data.decode import decode_rgb
-from univert.data.problems import CatalogueProblemsError, Problem
 from univert.data.readers import open_source
+from univert.data.rows import CatalogueProblemsError, SourceProblem, SourceRow
 from univert.data.splits import SplitFractions, split_of
 
 
@@ -34,7 +33,7 @@ def row(name: str = "a", **fields: object) -> SourceRow:
     return SourceRow(**values)
 
 
-def problems_of(rows: list[SourceRow | Problem], folder: Path) -> CatalogueProblemsError:
+def problems_of(rows: list[SourceRow | SourceProblem], folder: Path) -> CatalogueProblemsError:
     """Build, expect to be refused and to find nothing on disk."""
     with pytest.raises(CatalogueProblemsError) as caught:
         build_catalogue(rows, folder / "out")
@@ -43,7 +42,7 @@ def problems_of(rows: list[SourceRow | Problem], folder: Path) -> CatalogueProbl
     return caught.value
 
 
-def only_kind(rows: list[SourceRow | Problem], folder: Path) -> str:
+def only_kind(rows: list[SourceRow | SourceProblem], folder: Path) -> str:
     (kind,) = problems_of(rows, folder).counts
     return kind
 
@@ -307,7 +306,7 @@ BUILD_SCRIPT = textwrap.dedent(
     sys.path.insert(0, {root!r})
     from pathlib import Path
     from tests.data.pictures import encoded, noise
-    from univert.core.records import SourceRow
+    from univert.data.rows import SourceRow
     from univert.data.build import build_catalogue
 
     image = encoded(noise(180, 180), "BMP")

@@ -7,11 +7,10 @@ from scipy.io import savemat
 
 from tests.data.pictures import jpeg, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers import open_source
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.cars196 import CARS196, maker, read_cars196
+from univert.data.rows import SourceProblem, SourceRow
 
 NAMES = [f"Maker{number} Model 2012" for number in range(1, 197)]
 NAMES[0], NAMES[97], NAMES[98] = ("AM General Hummer SUV 2000", "Ford GT Coupe 2006", "Land Rover LR2 SUV 2012")
@@ -132,7 +131,7 @@ def test_annotations_that_cannot_be_used(one_folder, devkit):
         NAMES,
     )
     rows = list(read_cars196(one_folder, verify=False))
-    assert [type(row) for row in rows] == [SourceRow, Problem, Problem]
+    assert [type(row) for row in rows] == [SourceRow, SourceProblem, SourceProblem]
     assert rows[1].detail == "image 'car_ims/000002.jpg' of class 197, of 196 classes"
     with pytest.raises(BadInputError, match="unusable lines in its annotations: 2"):
         read_cars196(one_folder, benchmark=MINIATURE)

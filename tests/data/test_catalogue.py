@@ -9,9 +9,9 @@ import pytest
 
 from tests.data.pictures import png, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import COLUMNS, SCHEMA, Catalogue, is_catalogue, uri_to_path
+from univert.data.rows import SourceRow
 
 IMAGES = {f"i{n:03d}": png(n) for n in range(60)}
 

@@ -5,13 +5,12 @@ import pytest
 
 from tests.data.pictures import jpeg, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.data.problems import Problem
 from univert.data.readers import count_rows, open_dataset, open_source
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.cub200 import CUB200, read_cub200
+from univert.data.rows import SourceProblem, SourceRow
 
 MINIATURE = replace(
     CUB200, sizes={"cub200 train": Size(images=3, products=2), "cub200 test": Size(images=2, products=1)}
@@ -109,7 +108,7 @@ def test_broken_lines(root, file, line, detail):
     replace_line(root / file, 2, line)
     with pytest.raises(BadInputError, match=rf"unusable lines in its annotations: \d+ .*{detail}.*verify=False"):
         read_cub200(root, benchmark=MINIATURE)
-    problems = [row for row in read_cub200(root, verify=False) if isinstance(row, Problem)]
+    problems = [row for row in read_cub200(root, verify=False) if isinstance(row, SourceProblem)]
     assert detail in problems[0].detail
     assert problems[0].origin.endswith(".txt:2")
 

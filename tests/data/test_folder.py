@@ -5,14 +5,13 @@ import pytest
 
 from tests.data.pictures import png, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers import count_rows, open_source, read_folder
+from univert.data.rows import SourceProblem, SourceRow
 
 
-def read(root: Path) -> tuple[list[SourceRow], list[Problem]]:
+def read(root: Path) -> tuple[list[SourceRow], list[SourceProblem]]:
     found = list(read_folder(root))
-    return [r for r in found if isinstance(r, SourceRow)], [p for p in found if isinstance(p, Problem)]
+    return [r for r in found if isinstance(r, SourceRow)], [p for p in found if isinstance(p, SourceProblem)]
 
 
 def test_the_tree_gives_vertical_and_product(tmp_path):

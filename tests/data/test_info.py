@@ -5,10 +5,10 @@ import pytest
 from rich.console import Console
 
 from tests.data.pictures import png
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.info import CatalogueInfo, catalogue_info, render
+from univert.data.rows import SourceRow
 
 PICTURE = png()
 

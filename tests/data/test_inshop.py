@@ -6,13 +6,12 @@ import pytest
 
 from tests.data.pictures import jpeg, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.data.problems import Problem
 from univert.data.readers import open_dataset, open_source
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.inshop import GALLERY, INSHOP, QUERY, read_inshop
+from univert.data.rows import SourceProblem, SourceRow
 from univert.metrics.evaluate import evaluate_query_gallery
 
 HEADER = "image_name                                      item_id evaluation_status"
@@ -118,7 +117,7 @@ def test_broken_lines(root, line, detail):
     with pytest.raises(BadInputError, match=rf"unusable lines in its annotations: 1 .*\.txt:10.*{detail}"):
         read_inshop(root, benchmark=MINIATURE)
     problem = list(read_inshop(root, verify=False))[-1]
-    assert isinstance(problem, Problem)
+    assert isinstance(problem, SourceProblem)
     assert detail in problem.detail
 
 

@@ -6,9 +6,8 @@ import pytest
 
 from tests.data.pictures import png, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers import count_rows, open_source, read_manifest
+from univert.data.rows import SourceProblem, SourceRow
 
 
 def csv_file(folder: Path, text: str | bytes, name: str = "manifest.csv") -> Path:
@@ -21,9 +20,9 @@ def only_row(source: Path) -> SourceRow:
     return row
 
 
-def only_problem(source: Path) -> Problem:
+def only_problem(source: Path) -> SourceProblem:
     (problem,) = read_manifest(source)
-    assert isinstance(problem, Problem), problem
+    assert isinstance(problem, SourceProblem), problem
     return problem
 
 

@@ -5,11 +5,10 @@ import pytest
 
 from tests.data.pictures import jpeg, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers import count_rows, open_source
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.sop import SOP, read_sop
+from univert.data.rows import SourceProblem, SourceRow
 
 HEADER = "image_id class_id super_class_id path"
 TRAIN = [
@@ -88,7 +87,7 @@ def test_broken_lines(root, line, detail):
     with pytest.raises(BadInputError, match="unusable lines in its annotations: 1"):
         read_sop(root, benchmark=MINIATURE)
     rows = list(read_sop(root, verify=False))
-    assert isinstance(rows[2], Problem)
+    assert isinstance(rows[2], SourceProblem)
     assert rows[2].origin.endswith("Ebay_train.txt:4")
     assert detail in rows[2].detail
     assert len(rows) == 5

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
-from univert.data.problems import Problem
+from univert.data.rows import SourceProblem
 from univert.data.triplet_rows import ROLES, TripletRow, read_triplet_rows
 from univert.data.triplets import TripletProblemsError, read_clean_triplets
 
@@ -164,10 +164,10 @@ def test_bad_arguments(catalogue: Catalogue, tmp_path: Path) -> None:
 
 def test_lines_that_are_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    path.write_text('\n{"anchor": 1, "positive": 2.0, "negative": " x "}\n[1]\n{\n{"anchor": None}\n')
+    path.write_text('\n{"anchor": 1, "positive": 2.0, "negative": " x "}\n[1]\n{\n{"anchor": null}\n')
     rows = list(read_triplet_rows(path))
     assert rows[0] == TripletRow(origin=f"{path}:2", ids=("1", "2", "x"))
-    assert [isinstance(row, Problem) for row in rows] == [False, True, True, False]
+    assert [isinstance(row, SourceProblem) for row in rows] == [False, True, True, False]
     assert rows[3] == TripletRow(origin=f"{path}:5", ids=(None, None, None))
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from univert.cli.search_table import hits_table
-from univert.core.device import choose_device
 from univert.core.files import fingerprint, write_atomic
-from univert.core.tables import table_text
+from univert.core.tensors import choose_device
+from univert.core.terminal import table_text
 from univert.data.bundled import SAMPLE_HELD_OUT_BRAND, SAMPLE_PATH, build_sample
 from univert.data.catalogue import Catalogue
 from univert.main_job import TrainResult, train

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint as content_fingerprint
-from univert.core.records import SPLITS
 from univert.data.decode import BoxXyxyPx, Rgb
+from univert.data.splits import SPLITS
 
 FORMAT_VERSION = "1"
 FORMAT_KEY = "univert.catalogue_format"

@@ -10,9 +10,9 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from univert.core.records import SPLITS, SourceRow
 from univert.data.decode import BoxXyxyPx, ImageProblem, check_image
-from univert.data.problems import Problem, is_utf8, printable
+from univert.data.rows import SourceProblem, SourceRow, is_utf8, printable
+from univert.data.splits import SPLITS
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 """Larger files are refused unread."""
@@ -37,7 +37,7 @@ class CheckedRow:
     content: bytes | None = None
     digest: str = ""
     box_xyxy_px: BoxXyxyPx | None = None
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[SourceProblem] = field(default_factory=list)
 
 
 def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
@@ -66,11 +66,11 @@ def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
     return checked
 
 
-def _problem(row: SourceRow, kind: str, detail: str, fix: str) -> Problem:
-    return Problem(kind=kind, origin=row.origin, detail=detail, fix=fix)
+def _problem(row: SourceRow, kind: str, detail: str, fix: str) -> SourceProblem:
+    return SourceProblem(kind=kind, origin=row.origin, detail=detail, fix=fix)
 
 
-def _check_fields(row: SourceRow, link: bool) -> list[Problem]:
+def _check_fields(row: SourceRow, link: bool) -> list[SourceProblem]:
     problems = []
     texts = (row.vertical, row.product, row.brand, row.style, row.source, str(row.path) if row.id is None else row.id)
     if not all(is_utf8(text) for text in texts if text is not None):
@@ -107,7 +107,7 @@ def _read_file(path: Path | None) -> bytes:
     raise ImageProblem("too large", detail, "make it smaller or remove it")
 
 
-def _check_box(row: SourceRow, box: BoxXyxyPx, size: tuple[int, int]) -> tuple[BoxXyxyPx | None, list[Problem]]:
+def _check_box(row: SourceRow, box: BoxXyxyPx, size: tuple[int, int]) -> tuple[BoxXyxyPx | None, list[SourceProblem]]:
     x0, y0, x1, y1 = box
     width, height = size
     if not (all(math.isfinite(value) for value in box) and x0 < x1 and y0 < y1):
@@ -145,7 +145,7 @@ class RowsSoFar:
         """Drop the database."""
         self._database.close()
 
-    def accept(self, row: SourceRow, image_id: str, split: str) -> list[Problem]:
+    def accept(self, row: SourceRow, image_id: str, split: str) -> list[SourceProblem]:
         """Claim a row's id, and its product's vertical and split.
 
         Returns:
@@ -167,7 +167,7 @@ class RowsSoFar:
                 )
         return problems
 
-    def _against_product(self, row: SourceRow, product: str, split: str) -> list[Problem]:
+    def _against_product(self, row: SourceRow, product: str, split: str) -> list[SourceProblem]:
         query = "SELECT vertical, split, origin FROM products WHERE name = ?"
         found = self._database.execute(query, (product,)).fetchone()
         if not found:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64, UInt8, UInt64
 from PIL import Image
 
 from univert.core.errors import BadInputError
-from univert.core.progress import progress_bar
+from univert.core.terminal import progress_bar
 from univert.data.decode import BoxXyxyPx, Rgb, decode_rgb
 from univert.data.loading import decoding_threads, map_ahead
 

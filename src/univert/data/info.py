@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from univert.core.records import SPLITS
 from univert.data.catalogue import Catalogue
+from univert.data.splits import SPLITS
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from univert.core.errors import BadInputError
-from univert.data.problems import Problem, is_utf8, printable
+from univert.data.rows import SourceProblem, is_utf8, printable
 
 ROLES: Final = ("anchor", "positive", "negative")
 """The columns of the file, and what the three images of a triplet are."""
@@ -37,7 +37,7 @@ class TripletRow:
     ids: tuple[str | None, str | None, str | None]
 
 
-def read_triplet_rows(path: Path | str) -> Iterator[TripletRow | Problem]:
+def read_triplet_rows(path: Path | str) -> Iterator[TripletRow | SourceProblem]:
     """Read triplets in the order of their file; further columns are left unread.
 
     Args:
@@ -68,7 +68,7 @@ def count_triplet_rows(path: Path) -> int | None:
         return None
 
 
-def _parquet(path: Path) -> Iterator[TripletRow | Problem]:
+def _parquet(path: Path) -> Iterator[TripletRow | SourceProblem]:
     try:
         with pq.ParquetFile(path) as file:
             names = {name.strip().lower(): name for name in file.schema_arrow.names}
@@ -83,7 +83,7 @@ def _parquet(path: Path) -> Iterator[TripletRow | Problem]:
         raise BadInputError(f"{path}: not a readable Parquet file: {error}") from None
 
 
-def _csv(path: Path) -> Iterator[TripletRow | Problem]:
+def _csv(path: Path) -> Iterator[TripletRow | SourceProblem]:
     with path.open("rb") as file:
         start = file.readline(_HEADER_BYTES)
     if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start:
@@ -112,7 +112,7 @@ def _csv(path: Path) -> Iterator[TripletRow | Problem]:
             yield _row(origin, [fields[place] for place in places])
 
 
-def _jsonl(path: Path) -> Iterator[TripletRow | Problem]:
+def _jsonl(path: Path) -> Iterator[TripletRow | SourceProblem]:
     checked = False
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, start=1):
@@ -147,7 +147,7 @@ def _check_columns(path: Path, names: Sequence[str]) -> Sequence[str]:
     return ROLES
 
 
-def _row(origin: str, values: Sequence[Any]) -> TripletRow | Problem:
+def _row(origin: str, values: Sequence[Any]) -> TripletRow | SourceProblem:
     anchor, positive, negative = (_id(value) for value in values)
     if not all(is_utf8(name) for name in (anchor, positive, negative) if name):
         return _bad_line(origin, "not UTF-8", "save the file as UTF-8")
@@ -163,5 +163,5 @@ def _id(value: Any) -> str | None:
     return str(value).strip() or None
 
 
-def _bad_line(origin: str, detail: str, fix: str) -> Problem:
-    return Problem(kind="bad line", origin=origin, detail=detail, fix=fix)
+def _bad_line(origin: str, detail: str, fix: str) -> SourceProblem:
+    return SourceProblem(kind="bad line", origin=origin, detail=detail, fix=fix)

@@ -13,9 +13,9 @@ from jaxtyping import Int64
 
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
-from univert.core.progress import progress_bar
+from univert.core.terminal import progress_bar
 from univert.data.catalogue import Catalogue
-from univert.data.problems import Problem, ProblemLog
+from univert.data.rows import ProblemLog, SourceProblem
 from univert.data.triplet_rows import ROLES, TripletRow, count_triplet_rows, read_triplet_rows
 
 SHOWN_PER_KIND = 3
@@ -140,7 +140,7 @@ def read_clean_triplets(
     ):
         for row in read_triplet_rows(path):
             log.rows += 1
-            problems = [row] if isinstance(row, Problem) else checks.problems(row)
+            problems = [row] if isinstance(row, SourceProblem) else checks.problems(row)
             if problems:
                 log.reject(problems)
                 for problem in problems:
@@ -185,7 +185,7 @@ class _Checks:
         self._said: dict[tuple[int, int], tuple[bool, str]] = {}
         self._product_of: dict[int, tuple[str, str]] = {}
 
-    def problems(self, row: TripletRow) -> list[Problem]:
+    def problems(self, row: TripletRow) -> list[SourceProblem]:
         """All that keeps a triplet out; empty for a good one."""
         found = [*self._of_ids(row)]
         if found:
@@ -210,7 +210,7 @@ class _Checks:
         anchor, positive, negative = (self._position[name or ""] for name in row.ids)
         return anchor, positive, negative
 
-    def _of_ids(self, row: TripletRow) -> list[Problem]:
+    def _of_ids(self, row: TripletRow) -> list[SourceProblem]:
         found = []
         for role, name in zip(ROLES, row.ids, strict=True):
             if name is None:
@@ -225,7 +225,7 @@ class _Checks:
                 found.append(_problem(row, "unknown id", f"{role} {name!r}", fix))
         return found
 
-    def _of_images(self, row: TripletRow, images: tuple[int, int, int]) -> list[Problem]:
+    def _of_images(self, row: TripletRow, images: tuple[int, int, int]) -> list[SourceProblem]:
         found = []
         if len(set(images)) < len(images):
             detail = ", ".join(repr(name) for name in row.ids)
@@ -238,7 +238,7 @@ class _Checks:
                 found.append(_problem(row, kind, f"{role} {name!r}", fix))
         return found
 
-    def _of_labels(self, row: TripletRow, images: tuple[int, int, int]) -> list[Problem]:
+    def _of_labels(self, row: TripletRow, images: tuple[int, int, int]) -> list[SourceProblem]:
         products, verticals = ([column[i] for i in images] for column in (self.products, self.verticals))
         anchor, positive, negative = products
         found = []
@@ -257,7 +257,7 @@ class _Checks:
             found.append(_problem(row, "negative of the same product", f"{negative!r}", fix))
         return found
 
-    def _against_others(self, row: TripletRow, images: tuple[int, int, int]) -> list[Problem]:
+    def _against_others(self, row: TripletRow, images: tuple[int, int, int]) -> list[SourceProblem]:
         if images in self._lines:
             return [_problem(row, "duplicate", f"as {self._lines[images]}", "remove one of them")]
         for pair, same in _claims(images):
@@ -293,9 +293,9 @@ def _claims(images: tuple[int, int, int]) -> list[tuple[tuple[int, int], bool]]:
     return [((min(a, b), max(a, b)), same) for a, b, same in pairs]
 
 
-def _problem(row: TripletRow, kind: str, detail: str, fix: str) -> Problem:
-    return Problem(kind=kind, origin=row.origin, detail=detail, fix=fix)
+def _problem(row: TripletRow, kind: str, detail: str, fix: str) -> SourceProblem:
+    return SourceProblem(kind=kind, origin=row.origin, detail=detail, fix=fix)
 
 
-def _example(problem: Problem) -> str:
+def _example(problem: SourceProblem) -> str:
     return f"{Path(problem.origin).name}: {problem.detail}; {problem.fix}"

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
-from univert.core.progress import progress_bar
+from univert.core.terminal import progress_bar
 from univert.data.loading import ImageLoader, ImageSource, channels_first, decoding_threads, map_ahead
 from univert.models.base_networks import make_base_network
 from univert.models.config import EmbedderConfig

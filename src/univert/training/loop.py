@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from univert.core.errors import TrainingError
-from univert.core.progress import progress_bar
+from univert.core.terminal import progress_bar
 from univert.data.samplers import Sampler, step_rng
 from univert.models.embedder import Embedder
 from univert.training.checkpoint import load_checkpoint, save_checkpoint

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from univert.core.errors import BadInputError
-from univert.core.progress import progress_bar
+from univert.core.terminal import progress_bar
 from univert.data.mined import MiningStatistics, StrongNegatives
 from univert.data.samplers import step_rng
 from univert.search.store import check_unit_vectors

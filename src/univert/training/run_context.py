@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int64
 
 import univert
 from univert.core.config import config_to_toml, to_plain
-from univert.core.device import choose_device
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
+from univert.core.tensors import choose_device
 from univert.data.catalogue import Catalogue
 from univert.data.loading import ImageLoader
 from univert.metrics.inputs import has_queries

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int64
 
-from univert.core.progress import progress_bar
+from univert.core.terminal import progress_bar
 
 Positions = Int64[np.ndarray, "B"]
 Rows = Float[np.ndarray, "B W"]

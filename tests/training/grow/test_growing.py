@@ -17,10 +17,10 @@ from tests.metrics.test_compatibility import figures
 from tests.metrics.test_compatibility import shop as made_up
 from univert.core.config import config_to_toml
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.core.run import Run
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.models.embedder import Embedder
 from univert.training.grow import growing as module
 from univert.training.grow.growing import deployed_model, grow

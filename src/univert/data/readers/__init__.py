@@ -1,15 +1,12 @@
-"""Readers: one file a source layout, each yields `SourceRow`s, and a `Problem` for what cannot be one."""
+"""Readers: one file a source layout, each yields `SourceRow`s, and a `SourceProblem` for what cannot be one."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from pathlib import Path
 
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.catalogue import is_catalogue
-from univert.data.problems import Problem
 from univert.data.readers.benchmarks import with_validation
 from univert.data.readers.cars196 import CARS196, read_cars196
 from univert.data.readers.cub200 import CUB200, read_cub200
@@ -17,6 +14,7 @@ from univert.data.readers.folder import count_folder, read_folder
 from univert.data.readers.inshop import INSHOP, read_inshop
 from univert.data.readers.manifest import count_manifest, read_manifest
 from univert.data.readers.sop import SOP, read_sop
+from univert.data.rows import SourceRows
 
 __all__ = [
     "BENCHMARKS",
@@ -41,7 +39,7 @@ BENCHMARKS = {
 _TABLES = (".csv", ".tsv", ".parquet", ".pq")
 
 
-def open_source(source: Path | str) -> Iterator[SourceRow | Problem]:
+def open_source(source: Path | str) -> SourceRows:
     """Pick the reader for a source: a public benchmark, a folder tree, or a CSV or Parquet manifest.
 
     Raises:
@@ -62,7 +60,7 @@ def open_source(source: Path | str) -> Iterator[SourceRow | Problem]:
     return read_manifest(source)
 
 
-def open_dataset(name: str, root: Path | str, *, verify: bool = True) -> Iterator[SourceRow | Problem]:
+def open_dataset(name: str, root: Path | str, *, verify: bool = True) -> SourceRows:
     """Read a public benchmark in its published layout, its zero-shot splits set.
 
     Args:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem, is_utf8
+from univert.data.rows import SourceProblem, SourceRow, SourceRows, is_utf8
 
 _LITTER: Final = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
 _IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -20,7 +19,7 @@ _Ancestors = tuple[tuple[int, int], ...]
 """Device and inode of each folder on the way down: meeting one again is a loop."""
 
 
-def read_folder(source: Path | str) -> Iterator[SourceRow | Problem]:
+def read_folder(source: Path | str) -> SourceRows:
     """Read a tree `vertical/product/image`, in order of names.
 
     The path below `source` is the image's id. Hidden files and what file managers leave (`Thumbs.db`) are
@@ -57,21 +56,23 @@ def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name in _LITTER
 
 
-def _read_root(root: Path) -> Iterator[SourceRow | Problem]:
+def _read_root(root: Path) -> SourceRows:
     ancestors = (_identity(root),)
     for path, what in _entries(root, ancestors):
-        if isinstance(what, Problem):
+        if isinstance(what, SourceProblem):
             yield what
         elif stat.S_ISDIR(what.st_mode):
             yield from _read_vertical(root, path, (*ancestors, (what.st_dev, what.st_ino)))
         elif path.suffix.lower() in _IMAGE_SUFFIXES:
             fix = "move it into a vertical's folder: vertical/image, or vertical/product/image"
-            yield Problem(kind="outside a vertical", origin=str(path), detail="an image beside the verticals", fix=fix)
+            yield SourceProblem(
+                kind="outside a vertical", origin=str(path), detail="an image beside the verticals", fix=fix
+            )
 
 
-def _read_vertical(root: Path, folder: Path, ancestors: _Ancestors) -> Iterator[SourceRow | Problem]:
+def _read_vertical(root: Path, folder: Path, ancestors: _Ancestors) -> SourceRows:
     for path, what in _entries(folder, ancestors):
-        if isinstance(what, Problem):
+        if isinstance(what, SourceProblem):
             yield what
         elif stat.S_ISDIR(what.st_mode):
             yield from _read_product(root, path, (*ancestors, (what.st_dev, what.st_ino)))
@@ -79,14 +80,14 @@ def _read_vertical(root: Path, folder: Path, ancestors: _Ancestors) -> Iterator[
             yield _row(root, path, vertical=folder.name, product=None)
 
 
-def _read_product(root: Path, folder: Path, ancestors: _Ancestors) -> Iterator[SourceRow | Problem]:
+def _read_product(root: Path, folder: Path, ancestors: _Ancestors) -> SourceRows:
     for path, what in _entries(folder, ancestors):
-        if isinstance(what, Problem):
+        if isinstance(what, SourceProblem):
             yield what
         elif stat.S_ISDIR(what.st_mode):
             detail = "a folder within a product's folder"
             fix = "move its images up: the tree is vertical/product/image"
-            yield Problem(kind="folder too deep", origin=str(path), detail=detail, fix=fix)
+            yield SourceProblem(kind="folder too deep", origin=str(path), detail=detail, fix=fix)
         else:
             yield _row(root, path, vertical=folder.parent.name, product=folder.name)
 
@@ -96,22 +97,25 @@ def _row(root: Path, path: Path, vertical: str, product: str | None) -> SourceRo
     return SourceRow(origin=str(path), id=image_id, path=path, vertical=vertical, product=product)
 
 
-def _entries(folder: Path, ancestors: _Ancestors) -> Iterator[tuple[Path, os.stat_result | Problem]]:
+def _entries(folder: Path, ancestors: _Ancestors) -> Iterator[tuple[Path, os.stat_result | SourceProblem]]:
     """What is in a folder, sorted, links followed; a problem in place of what cannot be used."""
     try:
         names = sorted(path.name for path in folder.iterdir() if not _is_skipped(path.name))
     except OSError as error:
         detail = error.strerror or str(error)
-        yield (folder, Problem(kind="unreadable", origin=str(folder), detail=detail, fix="check the folder's rights"))
+        yield (
+            folder,
+            SourceProblem(kind="unreadable", origin=str(folder), detail=detail, fix="check the folder's rights"),
+        )
         return
     for name in names:
         path = folder / name
         yield path, _look_at(path, ancestors)
 
 
-def _look_at(path: Path, ancestors: _Ancestors) -> os.stat_result | Problem:
-    def problem(kind: str, detail: str, fix: str) -> Problem:
-        return Problem(kind=kind, origin=str(path), detail=detail, fix=fix)
+def _look_at(path: Path, ancestors: _Ancestors) -> os.stat_result | SourceProblem:
+    def problem(kind: str, detail: str, fix: str) -> SourceProblem:
+        return SourceProblem(kind=kind, origin=str(path), detail=detail, fix=fix)
 
     if not is_utf8(path.name):
         return problem("name not UTF-8", f"the name is {os.fsencode(path.name)!r}", "rename it")

@@ -6,7 +6,7 @@ import csv
 import difflib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.catalogue import uri_to_path
 from univert.data.decode import BoxXyxyPx
-from univert.data.problems import Problem, is_utf8, printable
+from univert.data.rows import SourceProblem, SourceRow, SourceRows, is_utf8, printable
 
 _TEXT_COLUMNS: Final = ("vertical", "product", "brand", "style", "split", "source", "id")
 _CORNERS: Final = ("x0", "y0", "x1", "y1")
@@ -31,7 +30,7 @@ _PARQUET_ROWS: Final = 256
 _HEADER_BYTES: Final = 1 << 20
 
 
-def read_manifest(source: Path | str) -> Iterator[SourceRow | Problem]:
+def read_manifest(source: Path | str) -> SourceRows:
     """Read a manifest, in its order.
 
     Columns: `vertical` and one of `path` (relative to the manifest, or absolute), `uri` (`file://`, or as
@@ -118,7 +117,7 @@ def _nearest(wanted: str, header: Sequence[str]) -> str:
     return f"; add it (there are: {there})"
 
 
-def _read_csv(source: Path, header: Sequence[str], delimiter: str) -> Iterator[SourceRow | Problem]:
+def _read_csv(source: Path, header: Sequence[str], delimiter: str) -> SourceRows:
     with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         lines = csv.reader(file, delimiter=delimiter)
         next(lines)
@@ -131,7 +130,7 @@ def _read_csv(source: Path, header: Sequence[str], delimiter: str) -> Iterator[S
                 return
             except csv.Error as error:
                 fix = "quote the field, or remove the line"
-                yield Problem(kind="bad line", origin=origin, detail=str(error), fix=fix)
+                yield SourceProblem(kind="bad line", origin=origin, detail=str(error), fix=fix)
                 first = lines.line_num + 1
                 continue
             first = lines.line_num + 1
@@ -140,12 +139,12 @@ def _read_csv(source: Path, header: Sequence[str], delimiter: str) -> Iterator[S
             if len(fields) != len(header):
                 detail = f"{len(fields)} fields, but the header has {len(header)}"
                 fix = "quote fields that contain the separator, and give every column a field"
-                yield Problem(kind="bad line", origin=origin, detail=detail, fix=fix)
+                yield SourceProblem(kind="bad line", origin=origin, detail=detail, fix=fix)
                 continue
             yield _row(dict(zip(header, fields, strict=True)), origin, source.parent)
 
 
-def _read_parquet(source: Path) -> Iterator[SourceRow | Problem]:
+def _read_parquet(source: Path) -> SourceRows:
     try:
         schema = pq.read_schema(source)
     except (pa.ArrowException, OSError) as error:
@@ -154,7 +153,7 @@ def _read_parquet(source: Path) -> Iterator[SourceRow | Problem]:
     return _parquet_rows(source, [name for name in schema.names if name.lower() in _COLUMNS])
 
 
-def _parquet_rows(source: Path, columns: list[str]) -> Iterator[SourceRow | Problem]:
+def _parquet_rows(source: Path, columns: list[str]) -> SourceRows:
     number = 0
     with pq.ParquetFile(source) as file:
         # images make rows heavy: read few at a time, so that memory stays small
@@ -172,9 +171,9 @@ def _parquet_rows(source: Path, columns: list[str]) -> Iterator[SourceRow | Prob
                 yield _row(values, f"{source}:row {number}", source.parent)
 
 
-def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Problem:
-    def problem(kind: str, detail: str, fix: str) -> Problem:
-        return Problem(kind=kind, origin=origin, detail=detail, fix=fix)
+def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | SourceProblem:
+    def problem(kind: str, detail: str, fix: str) -> SourceProblem:
+        return SourceProblem(kind=kind, origin=origin, detail=detail, fix=fix)
 
     texts = {name: _text(values.get(name)) for name in _TEXT_COLUMNS}
     place = _text(values.get("path")) or _text(values.get("uri"))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from univert.core.config import to_plain
 from univert.core.files import fingerprint
-from univert.core.progress import progress_bar
+from univert.core.terminal import progress_bar
 from univert.data.samplers import PKSampler, step_rng
 from univert.losses.mined_loss import MinedLoss
 from univert.losses.registry import LOSSES, compares_images, make_loss
