@@ -236,8 +236,6 @@ def test_bad_content_by_kind():
 
 
 def test_bombs_are_refused_from_the_header_alone():
-    webp = b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + b"\0" * 4
-    assert problem_of(webp + (16000).to_bytes(3, "little") * 2) == "too large"
     bitmap = bytearray(encoded(noise(), "BMP"))
     bitmap[18:26] = struct.pack("<ii", 50_000, 50_000)
     assert problem_of(bytes(bitmap)) == "too large"

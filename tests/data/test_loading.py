@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from univert.core.errors import BadInputError
-from univert.data.decode import decode_rgb
+from univert.data.decode import BoxXyxyPx, decode_rgb
 from univert.data.loading import ImageLoader, decoding_threads, map_ahead
-from univert.data.transforms import Augmentation, Box, Preprocessing, view_rng
+from univert.data.transforms import Augmentation, Preprocessing, view_rng
 
 PREPROCESSING = Preprocessing(image_size_px=32, background_rgb=(9, 99, 199))
 
@@ -31,7 +31,7 @@ def encoded(seed: int, size: tuple[int, int], format_name: str) -> bytes:
 class Images:
     """A source of images in memory, as a catalogue offers them."""
 
-    def __init__(self, contents: list[bytes], boxes: list[Box | None] | None = None) -> None:
+    def __init__(self, contents: list[bytes], boxes: list[BoxXyxyPx | None] | None = None) -> None:
         self.contents = contents
         self._boxes = boxes or [None] * len(contents)
 
@@ -41,7 +41,7 @@ class Images:
     def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
         return [self.contents[position] for position in positions]
 
-    def boxes(self, positions: Sequence[int]) -> list[Box | None]:
+    def boxes(self, positions: Sequence[int]) -> list[BoxXyxyPx | None]:
         return [self._boxes[position] for position in positions]
 
     def column(self, name: str) -> np.ndarray:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8, UInt64
@@ -12,7 +10,8 @@ from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.core.terminal import progress_bar
-from univert.data.decode import BoxXyxyPx, Rgb, decode_rgb
+from univert.data.catalogue import Catalogue
+from univert.data.decode import decode_rgb
 from univert.data.loading import decoding_threads, map_ahead
 
 MAX_BITS = 4
@@ -37,20 +36,6 @@ _IMAGES_AT_ONCE = 64
 
 _waves = np.arange(_KEPT)[:, None] * (2 * np.arange(_SIDE_PX) + 1) * (np.pi / (2 * _SIDE_PX))
 _COSINES = np.cos(_waves)
-
-
-class Images(Protocol):
-    """What hashing needs of a catalogue."""
-
-    background_rgb: Rgb
-
-    def __len__(self) -> int: ...
-
-    def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
-        """Encoded images at these positions."""
-
-    def boxes(self, positions: Sequence[int]) -> list[BoxXyxyPx | None]:
-        """The item's box in each of these images, None for the whole image."""
 
 
 def perceptual_hash(image: Image.Image) -> np.uint64:
@@ -97,23 +82,23 @@ class PictureHashes:
     colours: UInt8[np.ndarray, "N 48"]
 
 
-def picture_hashes(images: Images, *, workers: int | None = None) -> PictureHashes:
+def picture_hashes(catalogue: Catalogue, *, workers: int | None = None) -> PictureHashes:
     """Hashes of all images of a catalogue (or of a selection of one), each within its box, decoded in threads.
 
     Args:
-        images: the catalogue.
+        catalogue: with the images.
         workers: decoding threads; None takes one a core, at most 8.
 
     Raises:
         BadInputError: an image cannot be decoded, or `workers` is not positive.
     """
-    count = len(images)
+    count = len(catalogue)
     bits, colours = np.empty(count, np.uint64), np.empty((count, 3 * _GRID * _GRID), np.uint8)
 
     def fill(chunk: range) -> int:
-        contents, boxes = images.image_bytes(chunk), images.boxes(chunk)
+        contents, boxes = catalogue.image_bytes(chunk), catalogue.boxes(chunk)
         for position, content, box in zip(chunk, contents, boxes, strict=True):
-            picture = decode_rgb(content, box_xyxy_px=box, background_rgb=images.background_rgb, draft_px=_DRAFT_PX)
+            picture = decode_rgb(content, box_xyxy_px=box, background_rgb=catalogue.background_rgb, draft_px=_DRAFT_PX)
             bits[position], colours[position] = perceptual_hash(picture), colour_grid(picture)
         return len(chunk)
 

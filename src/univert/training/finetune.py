@@ -139,7 +139,7 @@ def _context(run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneCo
 
 def base_of(model: Embedder) -> Embedder:
     """The model without its head: its embedding is the pooled features of its own trunk."""
-    config = replace(model.config, size=None, batch_norm=False, dropout=0.0)
+    config = replace(model.config, size=None, batch_norm=False)
     base = copy.deepcopy(model)
     base.config, base.head, base.size = config, torch.nn.Identity(), model.feature_size
     return base.eval()

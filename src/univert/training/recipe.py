@@ -11,7 +11,7 @@ from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
 from univert.data.transforms import Augmentation
 from univert.metrics.compare import LARGE_FALL
-from univert.models.embedder import EmbedderConfig
+from univert.models.config import EmbedderConfig
 from univert.training.combine.config import CombineConfig
 from univert.training.label_config import Count, LoopConfig, NotNegative, Positive, SpecialistsConfig
 from univert.training.targets.config import UnifyConfig

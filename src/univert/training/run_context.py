@@ -198,7 +198,7 @@ class RunContext(RunImages):
     @cached_property
     def base(self) -> Embedder:
         """The untrained base network: no head, its embedding is the pooled features."""
-        return self.new_embedder(size=None, batch_norm=False, dropout=0.0)
+        return self.new_embedder(size=None, batch_norm=False)
 
     def base_vectors(self, positions: Int64[np.ndarray, "B"]) -> Float[np.ndarray, "B F"]:
         """Embeddings by the untrained base network: its pooled features, of unit length."""

@@ -165,7 +165,7 @@ class Probe:
     def _new(self, width: int, products: int, turn: int) -> tuple[Head, nn.Module]:
         config, specialists = self._config, self._specialists
         hidden = [config.hidden_size] if config.hidden_size else []
-        head = Head(width, hidden, config.size, batch_norm=False, dropout=0.0)
+        head = Head(width, hidden, config.size, batch_norm=False)
         loss = make_loss(
             specialists.loss,
             specialists.loss_options,

@@ -124,9 +124,5 @@ def _new_model(context: RunContext, deployed: Embedder) -> Embedder:
     """An untrained model with a head like the deployed one's, whatever the recipe says."""
     config = deployed.config
     return context.new_embedder(
-        size=config.size,
-        hidden_sizes=config.hidden_sizes,
-        batch_norm=config.batch_norm,
-        dropout=config.dropout,
-        pooling=config.pooling,
+        size=config.size, hidden_sizes=config.hidden_sizes, batch_norm=config.batch_norm, pooling=config.pooling
     )
