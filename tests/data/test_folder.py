@@ -94,7 +94,7 @@ def test_what_lies_in_the_wrong_place(tmp_path):
 def test_sources_that_are_none(tmp_path):
     with pytest.raises(BadInputError, match="does not exist"):
         open_source(tmp_path / "nothing")
-    with pytest.raises(BadInputError, match="unknown kind of source"):
+    with pytest.raises(BadInputError, match="unknown kind of file"):
         open_source(write(tmp_path / "archive.zip", b"PK"))
     with pytest.raises(BadInputError, match="no such folder"):
         read_folder(tmp_path / "archive.zip")

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
-from univert.data.mined import MiningStatistics, StrongNegatives
 from univert.data.samplers import PKSampler, StrongNegativeSampler, UniformSampler
+from univert.data.strong_negatives import MiningStatistics, StrongNegatives
 
 
 def codes(*images_per_product: int) -> np.ndarray:

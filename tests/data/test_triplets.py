@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from univert.core.config import to_plain
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceProblem
-from univert.data.triplet_rows import ROLES, TripletRow, read_triplet_rows
-from univert.data.triplets import TripletProblemsError, read_clean_triplets
+from univert.data.triplets import ROLES, TripletProblemsError, TripletRow, read_clean_triplets, read_triplet_rows
 
 Rows = Sequence[Sequence[str | None]]
 
@@ -60,7 +60,7 @@ def test_all_formats_give_the_same_positions(suffix: str, catalogue: Catalogue, 
     assert (len(clean), clean.report.rows, clean.report.used, clean.report.rejected) == (5, 5, 5, 0)
     assert clean.report.unlabelled == 2
     assert clean.report.verticals == {"discs": 4, "squares": 1}
-    json.dumps(clean.report.to_dict())
+    json.dumps(to_plain(clean.report))
 
 
 def test_columns_may_be_in_any_order_and_more(catalogue: Catalogue, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_selection_knows_its_own_images_alone(catalogue: Catalogue, tmp_path: 
     ("name", "text", "message"),
     [
         ("t.xlsx", "", "unknown kind of file"),
-        ("t.csv", "", "no column 'anchor'"),
+        ("t.csv", "", "the first line is not a header"),
         ("t.csv", "anchor,positiv,negative\n", "is it 'positiv'"),
         ("t.csv", "anchor,anchor,positive,negative\n", "more than one column 'anchor'"),
         ("t.csv", "\xff\xfea", "no column"),

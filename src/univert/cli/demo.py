@@ -12,8 +12,8 @@ from univert.cli.search_table import hits_table
 from univert.core.files import fingerprint, write_atomic
 from univert.core.tensors import choose_device
 from univert.core.terminal import table_text
-from univert.data.bundled import SAMPLE_HELD_OUT_BRAND, SAMPLE_PATH, build_sample
 from univert.data.catalogue import Catalogue
+from univert.data.sample import SAMPLE_HELD_OUT_BRAND, SAMPLE_PATH, build_sample
 from univert.main_job import TrainResult, train
 from univert.models.embedder import Embedder
 from univert.report.console import results_table

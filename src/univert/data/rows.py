@@ -17,6 +17,26 @@ SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SourceProblem:
+    """Why one image, or one entry of a source, cannot be used.
+
+    Attributes:
+        kind: a few words that many problems share, to count them by.
+        origin: the file, or the manifest and its line.
+        detail: what is wrong with this one.
+        fix: what the user can do.
+    """
+
+    kind: str
+    origin: str
+    detail: str
+    fix: str
+
+    def __str__(self) -> str:
+        return printable(f"{self.origin}: {self.kind}: {self.detail}; {self.fix}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SourceRow:
     """One image as a reader found it, before it is checked and enters a catalogue.
 
@@ -48,25 +68,9 @@ class SourceRow:
     source: str | None = None
     box_xyxy_px: tuple[float, float, float, float] | None = None
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceProblem:
-    """Why one image, or one entry of a source, cannot be used.
-
-    Attributes:
-        kind: a few words that many problems share, to count them by.
-        origin: the file, or the manifest and its line.
-        detail: what is wrong with this one.
-        fix: what the user can do.
-    """
-
-    kind: str
-    origin: str
-    detail: str
-    fix: str
-
-    def __str__(self) -> str:
-        return printable(f"{self.origin}: {self.kind}: {self.detail}; {self.fix}")
+    def problem(self, kind: str, detail: str, fix: str) -> SourceProblem:
+        """Why this row cannot be used; see `SourceProblem`."""
+        return SourceProblem(kind=kind, origin=self.origin, detail=detail, fix=fix)
 
 
 SourceRows = Iterator[SourceRow | SourceProblem]

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from univert.data.duplicates import NearDuplicates, picture_hashes
-from univert.data.mined import StrongNegatives
 from univert.data.samplers import PKSampler, Sampler, StrongNegativeSampler, UniformSampler
+from univert.data.strong_negatives import StrongNegatives
 from univert.losses.miners.distance_weighted_miner import DistanceWeightedMiner
 from univert.losses.miners.hard_miner import HardMiner
 from univert.losses.miners.miner import Miner

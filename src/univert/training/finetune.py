@@ -191,7 +191,7 @@ def _finetune(
         context.run.forget("finetune")  # until the new record is there, none vouches for the model
         _publish(context, old if lost else tuned.embedder, config, measured, kept=not lost)
         context.run.finish("finetune", key, results)
-    return {**results, "model": name, "triplets": clean.report.to_dict(), "config": choices}
+    return {**results, "model": name, "triplets": to_plain(clean.report), "config": choices}
 
 
 def _job(context: RunContext, old: Embedder, clean: CleanTriplets, config: FinetuneConfig) -> TrainingJob:

@@ -7,8 +7,8 @@ from PIL import Image
 
 import univert.data
 from univert.core.errors import BadInputError
-from univert.data.bundled import SAMPLE_BRANDS, SAMPLE_HELD_OUT_BRAND, build_sample, sample_rows
 from univert.data.rows import SourceRow
+from univert.data.sample import SAMPLE_BRANDS, SAMPLE_HELD_OUT_BRAND, build_sample, sample_rows
 
 IMAGES_AT_LEAST = {
     "smileys": 700,
