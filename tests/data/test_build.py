@@ -59,7 +59,7 @@ def test_a_tree_becomes_a_catalogue(tmp_path):
     assert report.fingerprint == catalogue.fingerprint
     assert report.images == 4
     assert report.summary() == f"{tmp_path / 'out'}: 4 images"
-    assert report.to_dict()["rejected"] == 0
+    assert report.rejected == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "src"]
 
 

@@ -52,17 +52,6 @@ class BuildReport:
     problems: dict[str, int]
     rejected_csv: Path | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
-        return {
-            "path": str(self.path),
-            "fingerprint": self.fingerprint,
-            "images": self.images,
-            "rejected": self.rejected,
-            "problems": self.problems,
-            "rejected_csv": None if self.rejected_csv is None else str(self.rejected_csv),
-        }
-
     def summary(self) -> str:
         """The report in one line, or two where images were left out."""
         text = f"{self.path}: {self.images:,} image{'s' if self.images != 1 else ''}"

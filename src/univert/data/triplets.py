@@ -1,4 +1,4 @@
-"""Verified triplets (anchor, positive, negative), checked against the catalogue: FIG. 6 of the unified-embedding paper."""
+"""Triplets that people verified, checked against the catalogue: FIG. 6 of the unified-embedding paper."""
 
 from __future__ import annotations
 

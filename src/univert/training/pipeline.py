@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import univert
-from univert.core.config import config_to_toml
+from univert.core.config import config_to_toml, to_plain
 from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
@@ -80,7 +80,7 @@ def _results(
     return {
         "format": 1,
         "split": "test",
-        "catalogue": catalogue_info(catalogue).to_dict(),
+        "catalogue": to_plain(catalogue_info(catalogue)),
         "catalogue_fingerprint": catalogue.fingerprint,
         "rows": [
             {
