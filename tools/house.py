@@ -34,7 +34,7 @@ def sizes(folder: Path) -> dict[str, int]:
     }
 
 
-def leaves(config: type) -> list[str]:
+def leaves(config: Any) -> list[str]:
     """The settings of a dataclass, those of the dataclasses within it included."""
     hints = typing.get_type_hints(config)
     found: list[str] = []
