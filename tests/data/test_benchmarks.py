@@ -92,3 +92,18 @@ def test_validation_passes_problems_and_unlabelled_rows_on():
 def test_shares_out_of_range(share):
     with pytest.raises(BadInputError, match="share: must lie between 0 and 1"):
         with_validation(rows(), share=share)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "products"),
+    [
+        ("cub200", 11_788, [100, 100]),
+        ("cars196", 16_185, [98, 98]),
+        ("sop", 120_053, [11_318, 11_316]),
+        ("inshop", 52_712, [3_997, 3_985, 3_985]),
+    ],
+)
+def test_the_published_counts(name, images, products):
+    benchmark, _ = BENCHMARKS[name]
+    assert benchmark.images == images
+    assert [size.products for size in benchmark.sizes.values()] == products

@@ -131,27 +131,10 @@ def test_greyscale_transparency_and_orientation(model: Embedder) -> None:
     assert np.array_equal(model.embed(turned), model.embed(picture(4)))
 
 
-def test_batches_of_arrays_and_tensors_are_many_images(model: Embedder) -> None:
-    images = [picture(seed, 40, 40) for seed in range(3)]
-    arrays = np.stack([np.asarray(image) for image in images])
-    expected = model.embed(images)
-    assert np.array_equal(model.embed(arrays), expected)
-    assert np.array_equal(model.embed(torch.from_numpy(arrays).permute(0, 3, 1, 2)), expected)
-
-
 def test_the_batch_size_does_not_matter(model: Embedder) -> None:
     images = [picture(seed, 30 + seed, 60 - seed) for seed in range(21)]
     expected = np.concatenate([model.embed(image) for image in images])
     for batch_size in (1, 2, 5, 20, 64):
-        assert np.abs(model.embed(images, batch_size=batch_size) - expected).max() < 1e-6
-
-
-@pytest.mark.slow
-def test_the_batch_size_does_not_matter_for_the_default_network() -> None:
-    model = Embedder().eval()
-    images = [picture(seed, 90, 128) for seed in range(40)]
-    expected = model.embed(images, batch_size=40)
-    for batch_size in (1, 3, 8, 32):
         assert np.abs(model.embed(images, batch_size=batch_size) - expected).max() < 1e-6
 
 
@@ -164,14 +147,6 @@ def test_a_catalogue_gives_what_its_images_give(model: Embedder) -> None:
     boxed = Images([as_bytes(pictures[0])], [(5.0, 10.0, 45.0, 40.0)])
     cropped = model.embed(pictures[0].crop((5, 10, 45, 40)))
     assert np.abs(model.embed_catalogue(boxed) - cropped).max() < 1e-6
-
-
-def test_nothing_gives_no_rows(model: Embedder) -> None:
-    for nothing in ([], iter([]), np.empty((0, 8, 8, 3), np.uint8)):
-        vectors = model.embed(nothing)
-        assert vectors.shape == (0, 16)
-        assert vectors.dtype == np.float32
-    assert model.embed_catalogue(Images([])).shape == (0, 16)
 
 
 def test_embedding_leaves_the_mode_and_the_gradients_alone() -> None:
@@ -216,20 +191,6 @@ def test_what_is_no_image_is_named(model: Embedder, name: str) -> None:
     with pytest.raises(BadInputError, match=message) as caught:
         model.embed(items)
     assert "\n" not in str(caught.value)
-
-
-def test_a_damaged_file_is_named(model: Embedder, tmp_path: Path) -> None:
-    path = as_file(picture(0), tmp_path)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(BadInputError, match=r"image\.png: the image breaks off"):
-        model.embed([picture(0), path])
-
-
-def test_a_batch_size_of_none_is_refused(model: Embedder) -> None:
-    with pytest.raises(BadInputError, match="batch_size must be at least 1, got 0"):
-        model.embed([], batch_size=0)
-    with pytest.raises(BadInputError, match="batch_size must be at least 1, got -1"):
-        model.embed_catalogue(Images([]), batch_size=-1)
 
 
 @pytest.mark.parametrize(

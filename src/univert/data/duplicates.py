@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8, UInt64
 from PIL import Image
 
-from univert.core.errors import BadInputError
 from univert.core.terminal import progress_bar
 from univert.data.catalogue import Catalogue
 from univert.data.decode import decode_rgb
@@ -121,12 +120,6 @@ class NearDuplicates:
         hashes: of all images.
         vectors: unit vectors of all images by the *untrained* base network; None to go by the pixels alone.
             Vectors of the model in training will not do: it may have learned to tell what is one picture apart.
-        max_bits: of the hashes, how many bits may differ, 0 to 64.
-        max_colour_difference: of any part of the colour grid, 0 to 255.
-        max_distance: squared Euclidean, between the vectors.
-
-    Raises:
-        BadInputError: not as many vectors as hashes, or a limit below 0.
 
     Example:
         >>> pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "darkred", "red")]
@@ -140,19 +133,6 @@ class NearDuplicates:
 
     hashes: PictureHashes
     vectors: Float[np.ndarray, "N F"] | None = None
-    max_bits: int = MAX_BITS
-    max_colour_difference: int = MAX_COLOUR_DIFFERENCE
-    max_distance: float = MAX_DISTANCE
-
-    def __post_init__(self) -> None:
-        if self.vectors is not None and len(self.vectors) != len(self.hashes.bits):
-            raise BadInputError(
-                f"vectors must be as many as the hashes: {len(self.vectors)} against {len(self.hashes.bits)}"
-            )
-        limits = ("max_bits", "max_colour_difference", "max_distance")
-        for name in limits:
-            if not getattr(self, name) >= 0:
-                raise BadInputError(f"{name} must be 0 or more, got {getattr(self, name)}; 0 means equal")
 
     def __call__(self, rows: Int64[np.ndarray, "*#S"], others: Int64[np.ndarray, "*#S"]) -> Bool[np.ndarray, "*S"]:
         """Whether images are near-duplicates of others, row by row; shapes broadcast.
@@ -162,15 +142,15 @@ class NearDuplicates:
             others: positions of images.
         """
         bits = self.hashes.bits
-        found = np.asarray(np.bitwise_count(bits[rows] ^ bits[others]) <= self.max_bits)
+        found = np.asarray(np.bitwise_count(bits[rows] ^ bits[others]) <= MAX_BITS)
         rows, others = np.broadcast_arrays(rows, others)
         # few pass the hash, so the dearer comparisons look at those alone
         left, right = rows[found], others[found]
         colours = self.hashes.colours
         difference = np.abs(colours[left].astype(np.int16) - colours[right]).max(axis=1, initial=0)
-        agree = difference <= self.max_colour_difference
+        agree = difference <= MAX_COLOUR_DIFFERENCE
         if self.vectors is not None:
             apart = self.vectors[left] - self.vectors[right]
-            agree &= np.einsum("nf,nf->n", apart, apart) <= self.max_distance
+            agree &= np.einsum("nf,nf->n", apart, apart) <= MAX_DISTANCE
         found[found] = agree
         return found
