@@ -153,7 +153,7 @@ class Embedder(nn.Module):
         learning = [parameter for parameters in groups.values() for parameter in parameters]
         if not learning:
             raise BadInputError('nothing would learn: size is None and trunk is "frozen"; change one of them')
-        _freeze_all_but(self, learning)
+        freeze_all_but(self, learning)
         self.train(self.training)
         return [{"name": name, "params": parameters} for name, parameters in groups.items() if parameters]
 
@@ -161,7 +161,7 @@ class Embedder(nn.Module):
         """Set training mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         if mode:
-            _evaluate_frozen(self)
+            evaluate_frozen(self)
             self.training = True  # the embedder itself is in the mode asked for, even if all of it is frozen
         return self
 
@@ -290,7 +290,7 @@ def _check_batch_size(batch_size: int) -> None:
         raise BadInputError(f"batch_size must be at least 1, got {batch_size}; 64 suits most machines")
 
 
-def _freeze_all_but(module: nn.Module, learning: Iterable[nn.Parameter]) -> None:
+def freeze_all_but(module: nn.Module, learning: Iterable[nn.Parameter]) -> None:
     """Let exactly these parameters of `module` have gradients; gradients of the others are dropped."""
     chosen = {id(parameter) for parameter in learning}
     for parameter in module.parameters():
@@ -299,7 +299,7 @@ def _freeze_all_but(module: nn.Module, learning: Iterable[nn.Parameter]) -> None
             parameter.grad = None
 
 
-def _evaluate_frozen(module: nn.Module) -> None:
+def evaluate_frozen(module: nn.Module) -> None:
     """Put every frozen part into evaluation mode: a frozen batch normalisation must not move its statistics.
 
     A part is frozen if it has parameters of which none has gradients; what it contains goes with it.
@@ -309,4 +309,4 @@ def _evaluate_frozen(module: nn.Module) -> None:
         module.eval()
         return
     for child in module.children():
-        _evaluate_frozen(child)
+        evaluate_frozen(child)
