@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from univert.core.distances import squared_distances
 from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings, check_labels, check_positive
-from univert.losses.pairs import negative_mask, plain_distances, positive_mask
+from univert.losses.batch import check_batch, check_positive, negative_mask, plain_distances, positive_mask
 
 
 def lifted_structure_loss(
@@ -43,14 +42,8 @@ def lifted_structure_loss(
     Returns:
         a float32 scalar; zero, with zero gradients, where the batch has no positive pair or no negative.
 
-    Raises:
-        BadInputError: wrong shapes or dtypes, a margin that is not finite, a scale that is not positive and finite.
-
     Source: Song et al., Deep metric learning via lifted structured feature embedding, arXiv 1511.06452, eq. 4.
     """
-    check_embeddings(embeddings)
-    check_labels(labels, embeddings)
-    check_lifted_structure(neg_margin, pos_margin, scale)
     with torch.autocast(embeddings.device.type, enabled=False):
         distances_BB = plain_distances(squared_distances(embeddings, embeddings))
     positive_BB, negative_BB = positive_mask(labels, labels), negative_mask(labels, labels)
@@ -61,18 +54,6 @@ def lifted_structure_loss(
     costs_BB = torch.logaddexp(negatives_B[:, None], negatives_B) / scale + distances_BB - pos_margin
     squares_BB = costs_BB.masked_fill(~counted_BB, 0).relu().square()
     return squares_BB.sum() / (2 * positive_BB.sum().clamp_min(1))
-
-
-def check_lifted_structure(neg_margin: float, pos_margin: float, scale: float) -> None:
-    """Refuse settings with which lifted structure means nothing.
-
-    Raises:
-        BadInputError: naming the setting.
-    """
-    for name, margin in (("neg_margin", neg_margin), ("pos_margin", pos_margin)):
-        if not math.isfinite(margin):
-            raise BadInputError(f"{name} must be finite, got {margin}")
-    check_positive(scale, "scale (= 1/temperature)")
 
 
 class LiftedStructureLoss(nn.Module):
@@ -98,11 +79,15 @@ class LiftedStructureLoss(nn.Module):
 
     def __init__(self, neg_margin: float = 1.0, pos_margin: float = 0.0, *, scale: float = 16.0) -> None:
         super().__init__()
-        check_lifted_structure(neg_margin, pos_margin, scale)
+        for name, margin in (("neg_margin", neg_margin), ("pos_margin", pos_margin)):
+            if not math.isfinite(margin):
+                raise BadInputError(f"{name} must be finite, got {margin}")
+        check_positive(scale, "scale (= 1/temperature)")
         self.neg_margin, self.pos_margin, self.scale = neg_margin, pos_margin, scale
 
     def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one batch; see `lifted_structure_loss`."""
+        check_batch(embeddings, labels)
         return lifted_structure_loss(
             embeddings, labels, neg_margin=self.neg_margin, pos_margin=self.pos_margin, scale=self.scale
         )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings, check_labels, check_not_negative, check_positive
-from univert.losses.pairs import negative_mask, positive_mask
+from univert.losses.batch import (
+    check_batch,
+    check_choice,
+    check_not_negative,
+    check_positive,
+    negative_mask,
+    positive_mask,
+)
 from univert.losses.streaming import streamed_sum
 
 Pairs = Literal["all", "one"]
@@ -43,15 +48,8 @@ def n_pairs_loss(
     Returns:
         a float32 scalar; without a positive pair, the regulariser alone.
 
-    Raises:
-        BadInputError: wrong shapes or dtypes, a scale that is not positive and finite, a weight below zero or not
-            finite, an unknown kind of pairs.
-
     Source: Sohn, Improved deep metric learning with multi-class N-pair loss objective (NIPS 2016), eq. 6-7.
     """
-    check_embeddings(embeddings)
-    check_labels(labels, embeddings)
-    check_n_pairs(l2_reg_weight, pairs, scale)
     same_BB = labels[:, None] == labels
     if pairs == "all":
         anchor_B = positive_B = torch.ones_like(labels, dtype=torch.bool)
@@ -71,18 +69,6 @@ def n_pairs_loss(
     if l2_reg_weight > 0:
         loss = loss + l2_reg_weight * embeddings.float().square().sum() / max(len(embeddings), 1)
     return loss
-
-
-def check_n_pairs(l2_reg_weight: float, pairs: str, scale: float) -> None:
-    """Refuse settings with which N-pairs means nothing.
-
-    Raises:
-        BadInputError: naming the setting.
-    """
-    check_not_negative(l2_reg_weight, "l2_reg_weight")
-    if pairs not in get_args(Pairs):
-        raise BadInputError(f"pairs must be 'all' or 'one', got {pairs!r}")
-    check_positive(scale, "scale (= 1/temperature)")
 
 
 def _term(
@@ -126,10 +112,13 @@ class NPairsLoss(nn.Module):
 
     def __init__(self, *, l2_reg_weight: float = 0.0, pairs: Pairs = "all", scale: float = 8.0) -> None:
         super().__init__()
-        check_n_pairs(l2_reg_weight, pairs, scale)
+        check_not_negative(l2_reg_weight, "l2_reg_weight")
+        check_choice(pairs, Pairs, "pairs")
+        check_positive(scale, "scale (= 1/temperature)")
         self.l2_reg_weight, self.scale = l2_reg_weight, scale
         self.pairs: Pairs = pairs
 
     def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one batch; see `n_pairs_loss`."""
+        check_batch(embeddings, labels)
         return n_pairs_loss(embeddings, labels, l2_reg_weight=self.l2_reg_weight, pairs=self.pairs, scale=self.scale)

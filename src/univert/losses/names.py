@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from univert.core.errors import BadInputError, did_you_mean
 
@@ -30,24 +30,24 @@ LossName = Literal[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LossEntry:
     """A loss that a recipe can name.
 
     Attributes:
         class_name: of its module, which `univert.losses` exports.
         title: for people.
+        options: the keyword arguments that a recipe may set, and their types.
         proxies: how it holds proxies: `none`; `own`, a number of its own that nothing changes; `assigned` to
             products by a `StaticAssignment`; or `dynamic`, chosen by the images themselves.
         takes_miner: whether a miner can choose its triplets.
-        options: the keyword arguments that a recipe may set, and their types.
     """
 
     class_name: str
     title: str
+    options: Mapping[str, type[LossOption]]
     proxies: Literal["none", "own", "assigned", "dynamic"] = "none"
     takes_miner: bool = False
-    options: Mapping[str, type[LossOption]] = field(default_factory=dict)
 
     @property
     def compares_images(self) -> bool:
@@ -55,83 +55,42 @@ class LossEntry:
         return self.proxies in ("none", "dynamic")
 
 
+_SOFTMAX = {"pooling": str, "label_smoothing": float}
 LOSSES: dict[LossName, LossEntry] = {
     "triplet": LossEntry(
-        class_name="TripletMarginLoss",
-        title="Triplet, semi-hard",
-        takes_miner=True,
-        options={"margin": float, "mining": str, "distance": str},
+        "TripletMarginLoss", "Triplet, semi-hard", {"margin": float, "mining": str, "distance": str}, takes_miner=True
     ),
-    "nca": LossEntry(class_name="NCALoss", title="NCA", options={"softmax_scale": float, "form": str}),
+    "nca": LossEntry("NCALoss", "NCA", {"softmax_scale": float, "form": str}),
     "lifted-structure": LossEntry(
-        class_name="LiftedStructureLoss",
-        title="Lifted structure",
-        options={"neg_margin": float, "pos_margin": float, "scale": float},
+        "LiftedStructureLoss", "Lifted structure", {"neg_margin": float, "pos_margin": float, "scale": float}
     ),
-    "n-pairs": LossEntry(
-        class_name="NPairsLoss", title="N-pairs", options={"l2_reg_weight": float, "pairs": str, "scale": float}
-    ),
-    "structured-clustering": LossEntry(
-        class_name="StructuredClusteringLoss", title="Structured clustering", options={"gamma": float, "max_swaps": int}
-    ),
-    "softmax": LossEntry(
-        class_name="SoftmaxLoss",
-        title="Soft-max",
-        proxies="assigned",
-        options={"use_bias": bool, "pooling": str, "label_smoothing": float},
-    ),
+    "n-pairs": LossEntry("NPairsLoss", "N-pairs", {"l2_reg_weight": float, "pairs": str, "scale": float}),
+    "structured-clustering": LossEntry("StructuredClusteringLoss", "Structured clustering", {"gamma": float}),
+    "softmax": LossEntry("SoftmaxLoss", "Soft-max", {"use_bias": bool, **_SOFTMAX}, "assigned"),
     "normalized-softmax": LossEntry(
-        class_name="NormalizedSoftmaxLoss",
-        title="Normalised soft-max",
-        proxies="assigned",
-        options={"temperature": float, "pooling": str, "label_smoothing": float},
+        "NormalizedSoftmaxLoss", "Normalised soft-max", {"temperature": float, **_SOFTMAX}, "assigned"
     ),
     "proxy-nca": LossEntry(
-        class_name="ProxyNCALoss",
-        title="Proxy-NCA",
-        proxies="assigned",
-        options={
-            "softmax_scale": float,
-            "form": str,
-            "pooling": str,
-            "label_smoothing": float,
-            "negatives": int,
-            "unit_norm": bool,
-            "sparse": bool,
-        },
+        "ProxyNCALoss",
+        "Proxy-NCA",
+        {"softmax_scale": float, "form": str, **_SOFTMAX, "negatives": int, "sparse": bool},
+        "assigned",
     ),
-    "proxy-triplet": LossEntry(
-        class_name="ProxyTripletLoss",
-        title="Proxy-Triplet",
-        proxies="assigned",
-        options={"margin": float, "negatives": str},
-    ),
+    "proxy-triplet": LossEntry("ProxyTripletLoss", "Proxy-Triplet", {"margin": float, "negatives": str}, "assigned"),
     "proxy-n-pairs": LossEntry(
-        class_name="ProxyNPairsLoss",
-        title="Proxied N-pairs",
-        proxies="assigned",
-        options={"scale": float, "l2_reg_weight": float},
+        "ProxyNPairsLoss", "Proxied N-pairs", {"scale": float, "l2_reg_weight": float}, "assigned"
     ),
-    "proxy-anchor": LossEntry(
-        class_name="ProxyAnchorLoss",
-        title="Proxy-Anchor",
-        proxies="assigned",
-        options={"margin": float, "alpha": float},
-    ),
+    "proxy-anchor": LossEntry("ProxyAnchorLoss", "Proxy-Anchor", {"margin": float, "alpha": float}, "assigned"),
     "soft-triple": LossEntry(
-        class_name="SoftTripleLoss",
-        title="SoftTriple",
-        proxies="own",
-        options={"centers_per_class": int, "la": float, "gamma": float, "margin": float, "tau": float},
+        "SoftTripleLoss",
+        "SoftTriple",
+        {"centers_per_class": int, "la": float, "gamma": float, "margin": float, "tau": float},
+        "own",
     ),
     "dynamic-proxy-nca": LossEntry(
-        class_name="DynamicProxyNCALoss",
-        title="Proxy-NCA, dynamic",
-        proxies="dynamic",
-        options={"softmax_scale": float, "form": str, "negatives": str, "sparse": bool},
+        "DynamicProxyNCALoss", "Proxy-NCA, dynamic", {"softmax_scale": float, "sparse": bool}, "dynamic"
     ),
 }
-assert set(LOSSES) == set(get_args(LossName))
 
 
 def compares_images(name: LossName) -> bool:

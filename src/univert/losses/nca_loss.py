@@ -1,4 +1,4 @@
-"""NCA on the images of a batch: each image against its product's others and all other products (Proxies eq. 4)."""
+"""NCA on the images of a batch: each image against its product's others and all other products."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from univert.core.distances import squared_distances
-from univert.losses.checks import Form, check_embeddings, check_form, check_labels, check_positive
-from univert.losses.pairs import negative_mask, positive_mask
+from univert.losses.batch import Form, check_batch, check_choice, check_positive, negative_mask, positive_mask
 from univert.losses.streaming import streamed_sum
 
 
@@ -43,14 +42,9 @@ def nca_loss(
     Returns:
         a float32 scalar; zero, with zero gradients, where no image has a positive (`paper`: and a negative).
 
-    Raises:
-        BadInputError: wrong shapes or dtypes, a scale that is not positive and finite, an unknown form.
-
-    Source: Proxies eq. 4; Goldberger et al., Neighbourhood Components Analysis (NIPS 2004).
+    Source: Goldberger et al., Neighbourhood Components Analysis (NIPS 2004); Movshovitz-Attias et al.
+    (arXiv 1703.07464), eq. 4.
     """
-    check_embeddings(embeddings)
-    check_labels(labels, embeddings)
-    check_nca(softmax_scale, form)
     positives_B = (labels[:, None] == labels).sum(1) - 1
     if form == "softmax":
         term, count = _softmax_term, (positives_B > 0).sum()
@@ -61,16 +55,6 @@ def nca_loss(
         partial(term, scale=softmax_scale), (embeddings, labels, rows_B), (embeddings, labels), chunk_rows=chunk_rows
     )
     return total / count.clamp_min(1)
-
-
-def check_nca(softmax_scale: float, form: str) -> None:
-    """Refuse settings with which NCA means nothing.
-
-    Raises:
-        BadInputError: a scale that is not positive and finite, an unknown form.
-    """
-    check_positive(softmax_scale, "softmax_scale (= 1/temperature)")
-    check_form(form)
 
 
 def _softmax_term(
@@ -120,10 +104,12 @@ class NCALoss(nn.Module):
 
     def __init__(self, softmax_scale: float = 4.0, *, form: Form = "softmax") -> None:
         super().__init__()
-        check_nca(softmax_scale, form)
+        check_positive(softmax_scale, "softmax_scale (= 1/temperature)")
+        check_choice(form, Form, "form")
         self.softmax_scale = softmax_scale
         self.form: Form = form
 
     def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one batch; see `nca_loss`."""
+        check_batch(embeddings, labels)
         return nca_loss(embeddings, labels, softmax_scale=self.softmax_scale, form=self.form)

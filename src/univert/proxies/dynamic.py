@@ -1,4 +1,4 @@
-"""Dynamic assignment: a point belongs to its nearest proxy, and no product labels are needed (method 1000)."""
+"""Dynamic assignment: a point belongs to its nearest proxy, and no product labels are needed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
 from univert.core.indices import check_indices
-from univert.proxies.bank import ProxyBank
-from univert.proxies.start import check_points, means_of_points
+from univert.proxies.bank import ProxyBank, check_points, means_of_points
 
 _ROWS_AT_ONCE = 1 << 9
 _COLUMNS_AT_ONCE = 1 << 11  # on a CPU: 4 MB, which stay mapped and cached; five times as fast as 16 times more
@@ -37,7 +36,7 @@ def nearest_proxies(embeddings: Float[Tensor, "N D"], proxies: Float[Tensor, "C 
     Raises:
         BadInputError: not two floating-point matrices of the same width, or no proxies.
 
-    Source: Proxies eq. 5.
+    Source: Movshovitz-Attias et al. (arXiv 1703.07464), eq. 5.
 
     Example:
         >>> import torch
@@ -96,7 +95,7 @@ class DynamicAssignment(nn.Module):
     Raises:
         BadInputError: fewer than one point or proxy.
 
-    Source: Proxies, "dynamic proxy assignment", method 1000 (steps 1004 and 1016).
+    Source: Movshovitz-Attias et al. (arXiv 1703.07464), "dynamic proxy assignment", method 1000.
 
     Example:
         >>> import torch

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int64
 
 from univert.core.config import config_to_mapping
 from univert.core.files import fingerprint, folder_name, publishing
-from univert.losses.mined_loss import MinedLoss
+from univert.losses.miners import MinedLoss
 from univert.losses.names import LossName, compares_images, make_loss
 from univert.models.embedder import Embedder
 from univert.training.batches import label_sampler, make_miner

@@ -16,7 +16,7 @@ from univert.core.config import config_to_mapping
 from univert.core.files import fingerprint
 from univert.core.progress import progress_bar
 from univert.data.samplers import PKSampler, step_rng
-from univert.losses.mined_loss import MinedLoss
+from univert.losses.miners import MinedLoss
 from univert.losses.names import LOSSES, compares_images, make_loss
 from univert.metrics.inputs import has_queries
 from univert.metrics.ranking import QueryOutcome, map_at_r
