@@ -30,17 +30,7 @@ def lifted_structure_loss(
     negatives is made once and shared by all its pairs: O(B^2) time and memory, where listing costs positive times
     negative pairs.
 
-    Args:
-        embeddings: one row an image, usually of unit length; the loss does not normalise.
-        labels: the product of each row.
-        neg_margin: alpha of the paper, in units of distance.
-        pos_margin: a distance that positives may keep for free.
-        scale: s = 1/temperature, in units of 1 / distance: how close the smooth maximum over the negatives is to the
-            nearest alone. The paper has 1, for vectors of any length. Unit vectors lie at most 2 apart: with 1 all
-            negatives weigh about the same, and the loss tells near from far no better than their mean.
-
-    Returns:
-        a float32 scalar; zero, with zero gradients, where the batch has no positive pair or no negative.
+    The value is zero, with zero gradients, where the batch has no positive pair or no negative.
 
     Source: Song et al., Deep metric learning via lifted structured feature embedding, arXiv 1511.06452, eq. 4.
     """
@@ -63,9 +53,11 @@ class LiftedStructureLoss(nn.Module):
     length (there the loss normalises them).
 
     Args:
-        neg_margin: the margin of negatives, in units of distance.
-        pos_margin: the distance that positives may keep for free.
-        scale: 1/temperature; the default suits unit vectors.
+        neg_margin: alpha of the paper, in units of distance.
+        pos_margin: a distance that positives may keep for free.
+        scale: s = 1/temperature, in units of 1 / distance: how close the smooth maximum over the negatives is to the
+            nearest alone. The paper has 1, for vectors of any length. Unit vectors lie at most 2 apart: with 1 all
+            negatives weigh about the same, and the loss tells near from far no better than their mean.
 
     Raises:
         BadInputError: a margin that is not finite, a scale that is not positive and finite.

@@ -33,20 +33,8 @@ def n_pairs_loss(
 ) -> Float[Tensor, ""]:
     """Mean over pairs (a, p) of log(1 + sum over n of exp(scale (a.n - a.p))), plus l2_reg_weight times mean |x|^2.
 
-    Args:
-        embeddings: one row an image. Not normalised here: the paper leaves lengths free and keeps them in check by the
-            regulariser; with unit rows the dot products are cosines.
-        labels: the product of each row.
-        l2_reg_weight: of the mean squared length of all rows; nothing to gain on unit rows.
-        pairs: `all`: every ordered pair of one product, n any image of another product, which makes use of all
-            images of a batch with several a product. `one`: the paper's batch: the first two images of each
-            product are its a and p, and n the p of the other products.
-        scale: 1/temperature. The paper has 1, for vectors of any length; the dot products of unit vectors lie in
-            [-1, 1], which needs more.
-        chunk_rows: images whose products with all others are held at a time; None chooses.
-
-    Returns:
-        a float32 scalar; without a positive pair, the regulariser alone.
+    The settings are those of `NPairsLoss`; `chunk_rows` images' products with all others are held at a time. Without a
+    positive pair the regulariser alone is left.
 
     Source: Sohn, Improved deep metric learning with multi-class N-pair loss objective (NIPS 2016), eq. 6-7.
     """
@@ -92,13 +80,16 @@ def _term(
 class NPairsLoss(nn.Module):
     """Module form of `n_pairs_loss`; its sibling `ProxyNPairsLoss` needs no pairs in the batch.
 
-    With `pairs="one"` and `scale=1` it gives pytorch-metric-learning's value for embeddings of unit length (there the
-    loss normalises them).
+    Does not normalise: the paper leaves lengths free and keeps them in check by the regulariser. With `pairs="one"` and
+    `scale=1` it gives pytorch-metric-learning's value for embeddings of unit length (there the loss normalises them).
 
     Args:
-        l2_reg_weight: of the mean squared length of the embeddings.
-        pairs: `all` or `one` a product.
-        scale: 1/temperature; the default suits unit vectors.
+        l2_reg_weight: of the mean squared length of the embeddings; nothing to gain on unit rows.
+        pairs: `all`: every ordered pair of one product, n any image of another product, which makes use of all
+            images of a batch with several a product. `one`: the paper's batch: the first two images of each
+            product are its a and p, and n the p of the other products.
+        scale: 1/temperature. The paper has 1, for vectors of any length; the dot products of unit vectors lie in
+            [-1, 1], which needs more.
 
     Raises:
         BadInputError: settings out of range.

@@ -49,11 +49,6 @@ class LossEntry:
     proxies: Literal["none", "own", "assigned", "dynamic"] = "none"
     takes_miner: bool = False
 
-    @property
-    def compares_images(self) -> bool:
-        """Whether the loss needs several images of a product in a batch."""
-        return self.proxies in ("none", "dynamic")
-
 
 _SOFTMAX = {"pooling": str, "label_smoothing": float}
 LOSSES: dict[LossName, LossEntry] = {
@@ -95,7 +90,7 @@ LOSSES: dict[LossName, LossEntry] = {
 
 def compares_images(name: LossName) -> bool:
     """Whether a loss needs several images of a product in a batch."""
-    return LOSSES[name].compares_images
+    return LOSSES[name].proxies in ("none", "dynamic")
 
 
 def check_loss_options(name: str, options: Mapping[str, LossOption]) -> None:

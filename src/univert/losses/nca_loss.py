@@ -31,16 +31,8 @@ def nca_loss(
     - `paper`: one term for each pair (x, y), with z the negatives alone, as printed; it can go below zero. The mean is
       over pairs whose x has a negative.
 
-    Args:
-        embeddings: one row an image, usually of unit length; the loss does not normalise.
-        labels: the product of each row.
-        softmax_scale: s = 1/temperature, in units of 1 / squared distance. The papers have 1, with which unit vectors
-            (at most 4 apart) are hardly told apart.
-        form: `softmax` or `paper`.
-        chunk_rows: images whose distances to all others are held at a time; None chooses.
-
-    Returns:
-        a float32 scalar; zero, with zero gradients, where no image has a positive (`paper`: and a negative).
+    The distances of `chunk_rows` images to all others are held at a time. The value is zero, with zero gradients, where
+    no image has a positive (`paper`: and a negative).
 
     Source: Goldberger et al., Neighbourhood Components Analysis (NIPS 2004); Movshovitz-Attias et al.
     (arXiv 1703.07464), eq. 4.
@@ -89,7 +81,8 @@ class NCALoss(nn.Module):
     are left out.
 
     Args:
-        softmax_scale: 1/temperature; the default suits unit vectors.
+        softmax_scale: s = 1/temperature, in units of 1 / squared distance. The papers have 1, with which unit vectors
+            (at most 4 apart) are hardly told apart.
         form: `softmax` or `paper`.
 
     Raises:

@@ -30,13 +30,8 @@ def proxy_anchor_loss(
     Here the proxy is the anchor: images meet within its sum, so unlike in Proxy-NCA a gradient depends on
     the rest of the batch. C x B is never held: the proxies are streamed in chunks.
 
-    Args:
-        embeddings: one row an image.
-        proxies: one row a proxy.
-        own: the rows of each image's own proxies; it is a positive of each. They are not checked.
-        margin: delta, in units of cosine.
-        alpha: the scale (1/temperature); at 1e4 still exact, as all sums are taken in log-space.
-        chunk_rows: proxies a chunk; None chooses.
+    `own` are the rows of each image's own proxies, which are not checked; the image is a positive of each. Margin and
+    alpha are those of `ProxyAnchorLoss`.
 
     Source: Kim et al., Proxy Anchor Loss, arXiv 2003.13991, eq. 4.
     """
@@ -86,7 +81,7 @@ class ProxyAnchorLoss(ProxyLoss):
         num_classes: with embedding_size, assignment and seed, see `ProxyLoss`.
         embedding_size: D.
         margin: delta, in units of cosine.
-        alpha: the scale (1/temperature).
+        alpha: the scale (1/temperature); at 1e4 still exact, as all sums are taken in log-space.
         assignment: which proxies belong to which product; None: one each.
         seed: of the random initial proxies.
 

@@ -34,16 +34,9 @@ def proxy_nca_loss(
     made in the forward pass, with three matrix products in all. In float32 the value is finite, and exact to
     about s * 1e-7, at any scale up to 1e4 and beyond.
 
-    Args:
-        embeddings: one row an image.
-        proxies: one row a proxy.
-        own: the rows of each image's own proxies p+; one named twice counts once. They are not checked.
-        scale: s; with form, pooling and label_smoothing, see `ProxyNCALoss`.
-        form: `softmax` or `paper`.
-        pooling: `soft` or `nearest`.
-        label_smoothing: the part of the target spread over all proxies.
-        log_weights: each proxy counts exp(log-weight) times in the sum; for sampled proxies, which stand for others.
-        chunk_rows: images a chunk; None chooses.
+    `own` are the rows of each image's own proxies p+, which are not checked; one named twice counts once. A proxy
+    counts exp(log-weight) times in the sum, which is for sampled ones that stand for others. The settings are those of
+    `ProxyNCALoss`.
 
     Source: Movshovitz-Attias et al. (arXiv 1703.07464), eq. 4 with Algorithm 1; the soft-max form is ProxyNCA++
     (arXiv 2004.01113).

@@ -32,16 +32,8 @@ def proxy_triplet_loss(
     proxies (eq. 5), and every other product's proxy a negative one. B x C is never held: the images are
     streamed in chunks.
 
-    Args:
-        embeddings: one row an image.
-        proxies: one row a proxy.
-        own: the rows of each image's own proxies. They are not checked.
-        margin: the wanted gap, in units of squared distance (unit vectors lie at most 4 apart).
-        negatives: over which of its negative proxies an image takes the mean:
-            `active`: those inside the margin, so that the gradient does not fade as they become few;
-            `all`: every one, the paper's sum over proxy triplets up to a constant.
-            An image with none counts as zero.
-        chunk_rows: images a chunk; None chooses.
+    `own` are the rows of each image's own proxies, which are not checked. Margin and negatives are those of
+    `ProxyTripletLoss`.
 
     Source: Movshovitz-Attias et al. (arXiv 1703.07464), eq. 3 on proxy triplets, as Algorithm 1 forms them;
     all negative proxies of an anchor at once.
@@ -68,8 +60,10 @@ class ProxyTripletLoss(ProxyLoss):
     Args:
         num_classes: with embedding_size, assignment and seed, see `ProxyLoss`.
         embedding_size: D.
-        margin: the wanted gap, in units of squared distance.
-        negatives: `active` or `all`.
+        margin: the wanted gap, in units of squared distance (unit vectors lie at most 4 apart).
+        negatives: over which of its negative proxies an image takes the mean: `active`, those inside the margin, so
+            that the gradient does not fade as they become few (an image with none counts as zero); or `all`, the
+            paper's sum over proxy triplets up to a constant.
         assignment: which proxies belong to which product; None: one each.
         seed: of the random initial proxies.
 

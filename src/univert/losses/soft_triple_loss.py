@@ -33,18 +33,7 @@ def soft_triple_loss(
     product c; all rows are first made unit length. With one centre it is the normalised soft-max with a
     margin. B x (C K) is never held: the images are streamed in chunks.
 
-    Args:
-        embeddings: one row an image.
-        centers: K centres a product, K >= 1.
-        labels: the product of each row, 0..C-1, int64. They are not checked.
-        la: with gamma, margin and tau, see `SoftTripleLoss`.
-        gamma: of the inner soft-max.
-        margin: delta.
-        tau: of the regulariser.
-        chunk_rows: images a chunk; None chooses.
-
-    Returns:
-        a scalar; of an empty batch, the regulariser alone.
+    The labels are not checked; the settings are those of `SoftTripleLoss`. An empty batch has the regulariser alone.
 
     Source: Qian et al., SoftTriple Loss, arXiv 1909.05235, eq. 6-8 and section 3.3.
     """

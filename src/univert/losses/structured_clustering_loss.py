@@ -34,14 +34,7 @@ def structured_clustering_loss(
     The search takes O(products B^2) time and O(B^2) memory, and runs in float64: on one CPU core some 10 ms for 128
     images of 32 products, 100 ms for 256 of 64.
 
-    Args:
-        embeddings: one row an image, usually of unit length; the loss does not normalise.
-        labels: the product of each row.
-        gamma: how much worse a clustering that has nothing of the products must be, in units of distance an image.
-            The paper's F sums over images: its gamma is this one times B.
-
-    Returns:
-        a float32 scalar; zero, with zero gradients, where each image or all of them are one product.
+    The value is zero, with zero gradients, where each image or all of them are one product.
 
     Source: Song et al., Deep metric learning via facility location, arXiv 1612.01213, eq. 5-8 and Algorithms 1 and 2.
     """
@@ -196,6 +189,7 @@ class StructuredClusteringLoss(nn.Module):
 
     Args:
         gamma: how much worse a clustering that has nothing of the products must be, in units of distance an image.
+            The paper's F sums over images: its gamma is this one times B.
 
     Raises:
         BadInputError: gamma below zero or not finite.

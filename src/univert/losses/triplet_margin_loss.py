@@ -43,10 +43,9 @@ def triplet_margin_loss(
     Args:
         embeddings: one row an image, usually of unit length; the loss does not normalise.
         labels: the product of each row.
-        margin: the wanted gap, in units of the distance (unit vectors lie at most 4 apart squared, 2 plain).
-        mining: `semi-hard`: negatives in d(a,p) < d(a,n) < d(a,p) + margin (FaceNet); `all`: every triplet;
-            `hard`: one triplet an anchor, of its farthest positive and its nearest negative (batch-hard).
-        distance: `squared` Euclidean, or `plain`.
+        margin: with mining and distance, see `TripletMarginLoss`.
+        mining: `semi-hard`, `all` or `hard`.
+        distance: `squared` or `plain`.
         triplets: rows of anchors, positives and negatives; then exactly these count, whatever the mining.
         verticals: the vertical of each row; None means all rows share one.
 
@@ -215,9 +214,10 @@ class TripletMarginLoss(nn.Module):
     that it does not normalise the embeddings.
 
     Args:
-        margin: the wanted gap, in units of the distance.
-        mining: `semi-hard`, `all` or `hard`.
-        distance: `squared` or `plain`.
+        margin: the wanted gap, in units of the distance (unit vectors lie at most 4 apart squared, 2 plain).
+        mining: `semi-hard`: negatives in d(a,p) < d(a,n) < d(a,p) + margin (FaceNet); `all`: every triplet;
+            `hard`: one triplet an anchor, of its farthest positive and its nearest negative (batch-hard).
+        distance: `squared` Euclidean, or `plain`.
 
     Raises:
         BadInputError: a margin that is not positive and finite, an unknown mining or distance.
@@ -247,13 +247,7 @@ class TripletMarginLoss(nn.Module):
         *,
         verticals: Integer[Tensor, "B"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The loss of one batch; see `triplet_margin_loss`.
-
-        Args:
-            embeddings: one row an image.
-            labels: the product of each row.
-            indices_tuple: rows of anchors, positives and negatives, by a miner; None: as `mining` says.
-            verticals: the vertical of each row.
+        """The loss of one batch; `indices_tuple` is `triplets` of `triplet_margin_loss`, by a miner.
 
         Raises:
             BadInputError: wrong shapes or dtypes, triplets outside the batch, or both triplets and verticals.
