@@ -30,7 +30,7 @@ from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.transforms import Augmentation
-from univert.losses.registry import LossName
+from univert.losses.names import LossName
 from univert.metrics.evaluate import evaluate_vectors
 from univert.models.config import EmbedderConfig
 from univert.models.embedder import Embedder

@@ -28,10 +28,11 @@ import numpy as np
 import torch
 
 from common import sample_catalogue
+from univert import losses
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
-from univert.losses.registry import LOSSES, LossName, LossOption
+from univert.losses.names import LOSSES, LossName, LossOption
 from univert.metrics.evaluate import evaluate_vectors
 from univert.metrics.ranking import recall_at_k
 from univert.models.config import EmbedderConfig
@@ -86,7 +87,8 @@ class Trial:
     @property
     def key(self) -> str:
         defaults = {
-            name: repr(option.default) for name, option in inspect.signature(LOSSES[self.loss].make).parameters.items()
+            name: repr(option.default)
+            for name, option in inspect.signature(getattr(losses, LOSSES[self.loss].class_name)).parameters.items()
         }
         return f"{self.loss}-{fingerprint(asdict(self), defaults)[:12]}"
 

@@ -18,13 +18,17 @@ from torch import Tensor, nn
 
 from tests.oracles import mining as oracle
 from univert.core.errors import BadInputError
-from univert.losses.mined_loss import MinedLoss
-from univert.losses.miners import miner as miner_module
-from univert.losses.miners.distance_weighted_miner import DistanceWeightedMiner, log_inverse_density
-from univert.losses.miners.hard_miner import HardMiner
-from univert.losses.miners.miner import Miner, Triplets
-from univert.losses.miners.semi_hard_miner import SemiHardMiner
-from univert.losses.triplet_margin_loss import TripletMarginLoss
+from univert.losses import TripletMarginLoss
+from univert.losses import miners as module
+from univert.losses.miners import (
+    DistanceWeightedMiner,
+    HardMiner,
+    MinedLoss,
+    Miner,
+    SemiHardMiner,
+    Triplets,
+    log_inverse_density,
+)
 
 MINERS: dict[str, Callable[[], Miner]] = {
     "semi-hard": lambda: SemiHardMiner(0.5),
@@ -105,7 +109,7 @@ def test_verticals_keep_negatives_at_home(make: Callable[[], Miner]) -> None:
 def test_blocks_change_nothing(make: Callable[[], Miner], monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings, labels = batch(30, 4, 5, 1)
     whole = found(make()(embeddings, labels))
-    monkeypatch.setattr(miner_module, "ANCHORS_AT_ONCE", 7)
+    monkeypatch.setattr(module, "ANCHORS_AT_ONCE", 7)
     parts = found(make()(embeddings, labels))
     if isinstance(make(), DistanceWeightedMiner):  # the draws differ
         whole, parts = {(a, p, 0) for a, p, _ in whole}, {(a, p, 0) for a, p, _ in parts}

@@ -16,8 +16,7 @@ from univert.data.catalogue import Catalogue
 from univert.data.duplicates import NearDuplicates, picture_hashes
 from univert.data.samplers import PKSampler, StrongNegativeSampler
 from univert.data.strong_negatives import StrongNegatives
-from univert.losses.mined_loss import MinedLoss
-from univert.losses.miners.distance_weighted_miner import DistanceWeightedMiner
+from univert.losses.miners import DistanceWeightedMiner, MinedLoss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
 from univert.training.loop import Fit, Task, fit
 from univert.training.objectives import LabelObjective

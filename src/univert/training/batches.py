@@ -11,11 +11,8 @@ from jaxtyping import Int64
 from univert.data.duplicates import NearDuplicates, picture_hashes
 from univert.data.samplers import PKSampler, Sampler, StrongNegativeSampler, UniformSampler
 from univert.data.strong_negatives import StrongNegatives
-from univert.losses.miners.distance_weighted_miner import DistanceWeightedMiner
-from univert.losses.miners.hard_miner import HardMiner
-from univert.losses.miners.miner import Miner
-from univert.losses.miners.semi_hard_miner import SemiHardMiner
-from univert.losses.registry import compares_images
+from univert.losses.miners import DistanceWeightedMiner, HardMiner, Miner, SemiHardMiner
+from univert.losses.names import compares_images
 from univert.models.embedder import Embedder
 from univert.training.label_config import MinerName, SpecialistsConfig
 from univert.training.remining import ReminingSampler, miner_of

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Interval
 
 from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
-from univert.losses.registry import LOSSES, LossName, LossOption, compares_images, make_loss
+from univert.losses.names import LOSSES, LossName, LossOption, compares_images, make_loss
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -75,7 +75,7 @@ class SpecialistsConfig:
     """One specialist a vertical.
 
     Attributes:
-        loss: `triplet` (Unified eq. 1), `proxy-nca` (Proxies eq. 4) or any other of `univert.losses.registry.LOSSES`.
+        loss: `triplet` (Unified eq. 1), `proxy-nca` (Proxies eq. 4) or any other of `univert.losses.names.LOSSES`.
         loss_options: keyword arguments of that loss, such as `margin` or `softmax_scale`.
         proxies_per_product: below 1, products share proxies; above 1, each has several. Losses with proxies only.
         proxy_start: `random` directions, or means of the untrained embeddings of each product's images (`data`);

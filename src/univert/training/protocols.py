@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from univert.data.transforms import Augmentation
-from univert.losses.registry import LOSSES, LossName, LossOption
+from univert.losses.names import LOSSES, LossName, LossOption
 from univert.models.config import EmbedderConfig
 from univert.training.label_config import LoopConfig, SpecialistsConfig
 from univert.training.recipe import DataConfig, Recipe

@@ -11,7 +11,6 @@ from jaxtyping import Float, Int64
 from torch import nn
 
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
-from univert.losses.normalized_softmax_loss import NormalizedSoftmaxLoss
 from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.losses.proxy_triplet_loss import ProxyTripletLoss
 from univert.models.embedder import Embedder
@@ -107,8 +106,6 @@ def _bounded(loss: nn.Module) -> _Bounded:
     both = ("eps", "order", "ranking", "nca", "triplet")
     if isinstance(loss, ProxyTripletLoss):
         return _Bounded(figures=("eps", "order", "ranking", "triplet"), margin=loss.margin)
-    if isinstance(loss, DynamicProxyNCALoss) or (isinstance(loss, ProxyNCALoss) and loss.unit_norm):
+    if isinstance(loss, (DynamicProxyNCALoss, ProxyNCALoss)):
         return _Bounded(figures=both, scale=loss.softmax_scale)
-    if isinstance(loss, NormalizedSoftmaxLoss):  # a cosine over T is half a squared distance over T
-        return _Bounded(figures=both, scale=0.5 / loss.temperature)
     return _Bounded()

@@ -17,9 +17,9 @@ from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.readers import BENCHMARKS, open_dataset, with_validation
 from univert.data.readers.inshop import GALLERY, QUERY
-from univert.losses.registry import LOSSES, LossName
+from univert.losses.names import LOSSES, LossName
 from univert.metrics.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
-from univert.models.base_networks.inception_v2_weights import weights_file
+from univert.models.base_networks.inception_v2 import weights_file
 from univert.training.protocols import MODERN_PUBLISHED, PUBLISHED, ProtocolName, document_recipe, modern_recipe
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
@@ -99,7 +99,7 @@ def reproduce(
         dataset: `cub200`, `cars196`, `sop` or `inshop`.
         root: the data set's folder, in its official layout.
         out: the run folder.
-        loss: any of `univert.losses.registry.LOSSES`.
+        loss: any of `univert.losses.names.LOSSES`.
         protocol: `document` (Inception with BN, 64-d) or `modern` (ResNet-50, 2048-d, ProxyNCA++).
         pretrained: start from ImageNet weights.
         epochs: passes over the training images; None takes the protocol's.

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Int64
 
 from univert.core.config import to_plain
 from univert.core.files import fingerprint, folder_name, publishing
-from univert.losses.mined_loss import MinedLoss
-from univert.losses.registry import LossName, compares_images, make_loss
+from univert.losses.miners import MinedLoss
+from univert.losses.names import LossName, compares_images, make_loss
 from univert.models.embedder import Embedder
 from univert.training.batches import label_sampler, make_miner
 from univert.training.jobs import TrainedModel, TrainingJob

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from univert.core.files import write_atomic
-from univert.losses.registry import LossName
+from univert.losses.names import LossName
 from univert.training.combine.groups import Combination, combine
 from univert.training.jobs import TrainedModel
 from univert.training.recipe import Recipe

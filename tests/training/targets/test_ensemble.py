@@ -11,7 +11,7 @@ from tests.training.shop import Shop
 from tests.training.targets.test_choice import comparison
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.losses.registry import LossName
+from univert.losses.names import LossName
 from univert.metrics.compare import Comparison
 from univert.training.jobs import TrainedModel
 from univert.training.recipe import Recipe

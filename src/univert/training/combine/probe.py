@@ -16,8 +16,8 @@ from univert.core.config import to_plain
 from univert.core.files import fingerprint
 from univert.core.terminal import progress_bar
 from univert.data.samplers import PKSampler, step_rng
-from univert.losses.mined_loss import MinedLoss
-from univert.losses.registry import LOSSES, compares_images, make_loss
+from univert.losses.miners import MinedLoss
+from univert.losses.names import LOSSES, compares_images, make_loss
 from univert.metrics.inputs import has_queries
 from univert.metrics.ranking import QueryOutcome, map_at_r
 from univert.models.head import Head, l2_normalise

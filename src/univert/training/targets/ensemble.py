@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from univert.core.config import to_plain
-from univert.losses.registry import LossName, compares_images
+from univert.losses.names import LossName, compares_images
 from univert.metrics.compare import Comparison, Difference, compare_vectors
 from univert.training.jobs import TrainedModel
 from univert.training.label_config import SpecialistsConfig, with_positives

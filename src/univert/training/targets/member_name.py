@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from univert.core.errors import BadInputError
-from univert.losses.registry import LOSSES, LossName
+from univert.losses.names import LOSSES, LossName
 
 MemberKind = Literal["specialists", "verticals", "joint"]
 

@@ -1,4 +1,4 @@
-"""Proxy losses as their papers print them: loops, float64, no cleverness. `own[i]` lists the proxies of image i."""
+"""Losses with proxies as their papers print them: loops, float64, no cleverness. `own[i]` lists image i's proxies."""
 
 from __future__ import annotations
 
@@ -11,18 +11,56 @@ def unit(x: Tensor) -> Tensor:
     return x / length if length > 0 else x
 
 
+def share(logits: Tensor, own: list[int], form: str = "softmax", pooling: str = "soft", smoothing: float = 0) -> Tensor:
+    """-log of the own proxies' part of the sum, for one image."""
+    mine = [logits[i] for i in sorted(set(own))]
+    others = [logits[i] for i in range(len(logits)) if form == "softmax" or i not in own]
+    pooled = torch.logsumexp(torch.stack(mine), 0) if pooling == "soft" else max(mine)
+    target = (1 - smoothing) * pooled + smoothing * logits.mean()
+    return torch.logsumexp(torch.stack(others), 0) - target
+
+
+def proxy_nca(
+    embeddings: Tensor,
+    proxies: Tensor,
+    own: list[list[int]],
+    scale: float = 9.0,
+    form: str = "softmax",
+    pooling: str = "soft",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    total = (embeddings.double().sum() + proxies.double().sum()) * 0
+    for x, mine in zip(embeddings.double(), own, strict=True):
+        logits = torch.stack([-scale * (unit(x) - unit(p)).square().sum() for p in proxies.double()])
+        total = total + share(logits, mine, form, pooling, label_smoothing)
+    return total / max(len(embeddings), 1)
+
+
+def normalized_softmax(embeddings: Tensor, proxies: Tensor, own: list[list[int]], temperature: float = 0.05) -> Tensor:
+    total = (embeddings.double().sum() + proxies.double().sum()) * 0
+    for x, mine in zip(embeddings.double(), own, strict=True):
+        total = total + share(torch.stack([(unit(x) * unit(p)).sum() / temperature for p in proxies.double()]), mine)
+    return total / max(len(embeddings), 1)
+
+
+def softmax(
+    embeddings: Tensor, weights: Tensor, own: list[list[int]], bias: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    total = (embeddings.double().sum() + weights.double().sum()) * 0
+    for x, mine in zip(embeddings.double(), own, strict=True):
+        logits = torch.stack([(x * w).sum() + b for w, b in zip(weights.double(), bias.double(), strict=True)])
+        total = total + share(logits, mine, smoothing=label_smoothing)
+    return total / max(len(embeddings), 1)
+
+
 def proxy_triplet(embeddings: Tensor, proxies: Tensor, own: list[list[int]], margin: float, negatives: str) -> Tensor:
-    total = embeddings.double().sum() * 0
+    total = (embeddings.double().sum() + proxies.double().sum()) * 0
     for x, mine in zip(embeddings.double(), own, strict=True):
         distances = [(unit(x) - unit(p)).square().sum() for p in proxies.double()]
         positive = min(distances[i] for i in mine)
         others = [d for i, d in enumerate(distances) if i not in mine]
         if negatives == "active":
             others = [d for d in others if positive + margin > d]
-        elif negatives == "semi-hard":
-            others = [d for d in others if positive < d < positive + margin]
-        elif negatives == "hardest":
-            others = [min(others)]
         if others:
             hinges = [torch.clamp(positive + margin - d, min=0) for d in others]
             total = total + torch.stack(hinges).mean()
@@ -32,7 +70,7 @@ def proxy_triplet(embeddings: Tensor, proxies: Tensor, own: list[list[int]], mar
 def proxy_n_pairs(
     embeddings: Tensor, proxies: Tensor, own: list[list[int]], scale: float, l2_reg_weight: float
 ) -> Tensor:
-    total = embeddings.double().sum() * 0
+    total = (embeddings.double().sum() + proxies.double().sum()) * 0
     for x, mine in zip(embeddings.double(), own, strict=True):
         products = [scale * (x * p).sum() for p in proxies.double()]
         positive = torch.logsumexp(torch.stack([products[i] for i in mine]), 0)
@@ -43,7 +81,7 @@ def proxy_n_pairs(
 
 
 def proxy_anchor(embeddings: Tensor, proxies: Tensor, own: list[list[int]], margin: float, alpha: float) -> Tensor:
-    nothing = embeddings.double().sum() * 0
+    nothing = (embeddings.double().sum() + proxies.double().sum()) * 0
     pull, push, with_positives = nothing, nothing, 0
     for i, proxy in enumerate(proxies.double()):
         positives, negatives = [nothing], [nothing]
@@ -62,7 +100,7 @@ def proxy_anchor(embeddings: Tensor, proxies: Tensor, own: list[list[int]], marg
 def soft_triple(
     embeddings: Tensor, centers: Tensor, labels: Tensor, la: float, gamma: float, margin: float, tau: float
 ) -> Tensor:
-    total = embeddings.double().sum() * 0
+    total = (embeddings.double().sum() + centers.double().sum()) * 0
     products, per_product = len(centers), len(centers[0])
     for x, label in zip(embeddings.double(), labels.tolist(), strict=True):
         logits = []
