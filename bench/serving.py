@@ -90,7 +90,7 @@ def index_folder(rows: int, engine: Engine) -> Path:
                 "product": [f"product {row // 8}" for row in which],
                 "brand": [f"brand {row % 100}" for row in which],
             }
-            writer.append(vectors[start : which.stop], pa.table(columns))
+            writer.upsert(vectors[start : which.stop], pa.table(columns))
         writer.publish()
     # Any numbers will do: naming what is shown takes as long whatever comes out.
     attribute = AttributeCalibration(temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5)

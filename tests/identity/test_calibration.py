@@ -24,8 +24,8 @@ from univert.identity.held_out_queries import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VA
 from univert.identity.identify import ATTRIBUTES, Calibration
 from univert.identity.vote import FARTHEST, NO_VOTE
 from univert.models.embedder import Embedder
+from univert.search.index import Index
 from univert.search.indexing import index_catalogue
-from univert.search.lance_store import LanceIndex
 
 assert calibrating
 
@@ -120,7 +120,7 @@ def test_calibration_error_by_hand() -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn_index(tmp_path_factory: pytest.TempPathFactory) -> LanceIndex:
+def drawn_index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     """Three images of each of twelve products, along a circle; every third product without a name."""
     path = tmp_path_factory.mktemp("index") / "index"
     angles = np.array([0.4 * product + 0.01 * copy for product in range(12) for copy in range(3)])
@@ -133,12 +133,12 @@ def drawn_index(tmp_path_factory: pytest.TempPathFactory) -> LanceIndex:
             "brand": pa.array([None] * 36, pa.string()),
         }
     )
-    with LanceIndex.create(path, size=2, model_fingerprint="model") as writer:
+    with Index.create(path, size=2, model_fingerprint="model") as writer:
         writer.add(np.stack([np.cos(angles), np.sin(angles)], axis=1), table)
-    return LanceIndex.open(path)
+    return Index.open(path)
 
 
-def test_what_must_not_answer_does_not(drawn_index: LanceIndex) -> None:
+def test_what_must_not_answer_does_not(drawn_index: Index) -> None:
     rows = [drawn_index.row(f"{number:02d}") for number in range(36)]
     assert all(rows)
     queries = [
@@ -235,7 +235,7 @@ def test_out_and_bad_options(shop: tuple[Path, Path, Path], tmp_path: Path) -> N
 
 
 def test_a_catalogue_without_val_is_refused(
-    model: Embedder, catalogue: Catalogue, index: LanceIndex, tmp_path: Path
+    model: Embedder, catalogue: Catalogue, index: Index, tmp_path: Path
 ) -> None:
     folder = model.save_pretrained(tmp_path / "model")
     _, _, error = run(

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from univert.core.tables import new_table
-from univert.search.store import Hit
+from univert.search.records import Hit
 
 
 def hits_table(hits: Sequence[Hit]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -49,16 +50,15 @@ def search(
     from univert.cli.search_table import hits_table
     from univert.core.files import write_atomic
     from univert.report.search_page import render_grid
-    from univert.search.lance_store import LanceIndex
-    from univert.serving.lookup import search_image
+    from univert.search.index import Index, search_image
 
-    opened = LanceIndex.open(index_path)
+    opened = Index.open(index_path)
     where = {"vertical": vertical} if vertical else None
     hits = search_image(load_model(model, device), opened, image, k=k, where=where)
     if out is not None:
         write_atomic(out, render_grid(image, hits, opened, vertical=", ".join(vertical or []) or None))
     if as_json:
-        typer.echo(json.dumps([hit.to_dict() for hit in hits], indent=1))
+        typer.echo(json.dumps([dataclasses.asdict(hit) for hit in hits], indent=1))
     else:
         print_table(hits_table(hits))
         if out is not None:

@@ -17,7 +17,7 @@ from univert.identity.held_out_queries import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VA
 from univert.identity.identify import ATTRIBUTES, AttributeCalibration, Calibration
 from univert.models.runtime.engine import Engine
 from univert.models.runtime.prepared import prepared_batches
-from univert.search.store import VectorIndex
+from univert.search.index import Index
 
 _LEAST_QUESTIONS: Final = 50
 
@@ -74,9 +74,7 @@ class CalibrationConfig:
         }
 
 
-def calibrate(
-    engine: Engine, index: VectorIndex, catalogue: Images, config: CalibrationConfig | None = None
-) -> Calibration:
+def calibrate(engine: Engine, index: Index, catalogue: Images, config: CalibrationConfig | None = None) -> Calibration:
     """Fit how the neighbours' votes are read, and measure how well that does.
 
     Args:
@@ -122,7 +120,7 @@ def calibrate(
 
 
 def _questions(
-    engine: Engine, index: VectorIndex, catalogue: Images, split: str, config: CalibrationConfig
+    engine: Engine, index: Index, catalogue: Images, split: str, config: CalibrationConfig
 ) -> dict[str, dict[str, Questions]] | None:
     rows = np.flatnonzero(catalogue.column("split") == split)
     if not len(rows):

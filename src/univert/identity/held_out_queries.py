@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 
 from univert.identity.identify import ATTRIBUTES, value_codes
 from univert.identity.vote import FARTHEST, NO_VOTE
-from univert.search.store import Hit, VectorIndex
+from univert.search.index import Index
+from univert.search.records import Hit
 
 KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE = "known product", "new product", "new value"
 
@@ -72,7 +73,7 @@ def situations(attribute: str) -> tuple[str, ...]:
 
 
 def ask(
-    index: VectorIndex,
+    index: Index,
     queries: Sequence[Query],
     vectors: Float[np.ndarray, "Q D"],
     *,
@@ -127,7 +128,7 @@ def _allowed(queries: Sequence[Query], found: Sequence[Sequence[Hit]]) -> Iterat
 
 
 def _without_value(
-    index: VectorIndex,
+    index: Index,
     queries: Sequence[Query],
     vectors: Float[np.ndarray, "Q D"],
     found: Sequence[Sequence[Hit]],

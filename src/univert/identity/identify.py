@@ -15,7 +15,7 @@ import numpy as np
 from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
 from univert.identity.vote import FARTHEST, FEATURES, NO_VOTE, confidence, vote
-from univert.search.store import Hit
+from univert.search.records import Hit
 
 ATTRIBUTES: Final = ("vertical", "brand", "style", "product")
 CALIBRATION_FILE: Final = "calibration.json"

@@ -14,7 +14,7 @@ from univert.core.errors import BadInputError
 from univert.core.progress import progress_bar
 from univert.data.mined import MiningStatistics, StrongNegatives
 from univert.data.samplers import step_rng
-from univert.search.store import check_unit_vectors
+from univert.search.records import check_unit_vectors
 from univert.training.neighbours import IndexNeighbours, Neighbours
 
 Protect = Callable[[np.ndarray, np.ndarray], Bool[np.ndarray, "..."]]

@@ -19,8 +19,8 @@ from tests.serving.http.processes import COMMAND, serving, wait_until
 from tests.serving.served import Client
 from univert.models.embedder import Embedder
 from univert.models.runtime.onnx_export import ONNX_FILE
-from univert.search import place
-from univert.search.lance_store import LanceIndex
+from univert.search import storage
+from univert.search.index import Index
 from univert.search.writer import IndexWriter
 from univert.serving.app import create_app
 from univert.serving.settings import Settings
@@ -41,7 +41,7 @@ def start_in_this_process(model: Path, index: str) -> StartupStatus:
 def test_a_store_that_is_away_may_come_back(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in AWAY.items():
         monkeypatch.setenv(name, value)
-    options = place._storage_options
+    options = storage._storage_options
     monkeypatch.setattr(place, "_storage_options", lambda given: {**options(given), "client_max_retries": "0"})
     with pytest.raises(SystemExit) as ended:
         start_in_this_process(model_folder, IN_A_STORE)
@@ -91,7 +91,7 @@ def test_workers_try_again_until_the_store_is_there(model_folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_is_exported_before_the_workers_start(model: Embedder, index: LanceIndex, tmp_path: Path) -> None:
+def test_a_model_is_exported_before_the_workers_start(model: Embedder, index: Index, tmp_path: Path) -> None:
     folder = model.save_pretrained(tmp_path / "model")
     with serving(folder, index.path, workers=2) as server:
         wait_until(lambda: len(server.events("ready")) == 2, 60)
@@ -107,7 +107,7 @@ def values(text: str) -> dict[str, float]:
     return {name: float(value) for name, value in lines}
 
 
-def test_what_another_model_publishes_is_passed_over(client: Client, index: LanceIndex, tmp_path: Path) -> None:
+def test_what_another_model_publishes_is_passed_over(client: Client, index: Index, tmp_path: Path) -> None:
     path = tmp_path / "index"
     shutil.copytree(index.path, path)
     served = client(index=str(path), refresh_s=0.05)

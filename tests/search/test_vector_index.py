@@ -10,8 +10,8 @@ import pytest
 
 from tests.search.conftest import MODEL, unit
 from univert.search.exact import exact_neighbours
-from univert.search.lance_store import LanceIndex
-from univert.search.lance_structures import vector_index_state
+from univert.search.index import Index
+from univert.search.vector_index import vector_index_state
 from univert.search.writer import IndexWriter
 
 SIZE, EXACT_ROWS = 32, 1_000
@@ -20,8 +20,8 @@ SIZE, EXACT_ROWS = 32, 1_000
 @pytest.fixture(autouse=True)
 def small_structures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many partitions, and segments soon, without a million rows."""
-    monkeypatch.setattr("univert.search.lance_structures._ROWS_A_PARTITION", 150)
-    monkeypatch.setattr("univert.search.lance_structures._TAIL_ROWS", 200)
+    monkeypatch.setattr("univert.search.vector_index._ROWS_A_PARTITION", 150)
+    monkeypatch.setattr("univert.search.vector_index._TAIL_ROWS", 200)
 
 
 def clustered(rows: int, seed: int, spread: float = 0.35) -> np.ndarray:
@@ -42,10 +42,10 @@ def pointed(rows: int, seed: int) -> np.ndarray:
 
 def append(writer: IndexWriter, vectors: np.ndarray, vertical: str) -> None:
     ids = [f"{vertical}{number}" for number in range(len(vectors))]
-    writer.append(vectors, pa.table({"id": ids, "vertical": [vertical] * len(vectors)}))
+    writer.upsert(vectors, pa.table({"id": ids, "vertical": [vertical] * len(vectors)}))
 
 
-def recall(index: LanceIndex, vectors: np.ndarray, names: list[str], queries: np.ndarray, k: int) -> float:
+def recall(index: Index, vectors: np.ndarray, names: list[str], queries: np.ndarray, k: int) -> float:
     near, _ = exact_neighbours(queries, vectors, k)
     answers = index.search_many(queries, k, model_fingerprint=MODEL)
     shared = [
@@ -60,7 +60,7 @@ def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path)
     with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL, exact_rows=EXACT_ROWS) as writer:
         append(writer, vectors, "v")
         writer.publish()
-    index = LanceIndex.open(tmp_path / "index", exact_rows=EXACT_ROWS)
+    index = Index.open(tmp_path / "index", exact_rows=EXACT_ROWS)
     state = vector_index_state(index._dataset)
     assert state is not None
     assert state.effort is not None
@@ -79,7 +79,7 @@ def test_what_is_added_later_is_found_and_takes_nothing_away(tmp_path: Path, lat
         writer.publish()
         append(writer, second, "new")
         writer.publish()
-    index = LanceIndex.open(tmp_path / "index", exact_rows=EXACT_ROWS)
+    index = Index.open(tmp_path / "index", exact_rows=EXACT_ROWS)
     state = vector_index_state(index._dataset)
     assert state is not None
     assert state.segments == (1 if trained_anew else 2)
