@@ -11,16 +11,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from univert.cli import calibrating
-from univert.cli.calibration_table import calibration_table
+from univert.cli.calibrating import calibration_table
 from univert.cli.options import app
 from univert.core.errors import BadInputError
 from univert.core.records import SourceRow
 from univert.core.tables import table_text
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.identity.calibration import CalibrationConfig
-from univert.identity.calibration_fit import Sample, calibration_error, fit, fit_threshold, measure
-from univert.identity.held_out_queries import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, Query, Questions, ask
+from univert.identity.calibration import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, CalibrationConfig, Query, ask
+from univert.identity.calibration_fit import Questions, Sample, calibration_error, fit, fit_threshold, measure
 from univert.identity.identify import ATTRIBUTES, Calibration
 from univert.identity.vote import FARTHEST, NO_VOTE
 from univert.models.embedder import Embedder
@@ -134,7 +133,8 @@ def drawn_index(tmp_path_factory: pytest.TempPathFactory) -> Index:
         }
     )
     with Index.create(path, size=2, model_fingerprint="model") as writer:
-        writer.add(np.stack([np.cos(angles), np.sin(angles)], axis=1), table)
+        writer.upsert(np.stack([np.cos(angles), np.sin(angles)], axis=1), table)
+        writer.publish()
     return Index.open(path)
 
 

@@ -23,6 +23,8 @@ from univert.search.records import Hit
 from univert.serving.schemas import SEARCH_EXAMPLE, IdentityOfPhoto
 
 WEIGHTS = (0.5, 1.0, -2.0, 0.1, -0.3)
+ONE = {"temperature": 0.1, "weights": WEIGHTS, "precision": 0.9, "threshold": 0.5}
+FILE = {"format": 1, "model_fingerprint": "m", "engine": "onnx", "neighbours": 4}
 
 
 def calibrated(threshold: float | None = 0.5, **changes: object) -> Calibration:
@@ -172,18 +174,12 @@ def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "format 1"),
         ('{"format": 2}', "format 1"),
-        ('{"format": 1}', "damaged"),
-        ('{"format": 1, "attributes": {"vertical": {}}}', "damaged"),
-        (
-            '{"format": 1, "attributes": {"vertical": {"temperature": 0, "weights": [0, 0, 0, 0, 0], '
-            '"precision": 0.9, "threshold": 0.5}}}',
-            "temperature must be positive",
-        ),
-        (
-            '{"format": 1, "attributes": {"vertical": {"temperature": 0.1, "weights": [0, 0, 0, 0, 0], '
-            '"precision": 90, "threshold": 0.5}}}',
-            "precision must lie between 0 and 1, got 90",
-        ),
+        ('{"format": 1}', "model_fingerprint: Field required"),
+        ('{"format": 1, "model": "x"}', "unknown key model; did you mean model_fingerprint"),
+        (json.dumps(FILE | {"attributes": {"vertical": {}}}), "temperature: Field required"),
+        (json.dumps(FILE | {"attributes": {"vertical": ONE | {"temperature": 0}}}), "temperature must be positive"),
+        (json.dumps(FILE | {"attributes": {"vertical": ONE | {"precision": 90}}}), "between 0 and 1, got 90"),
+        (json.dumps(FILE | {"attributes": {"vertical": ONE | {"weights": [1]}}}), "weights must be 5 finite numbers"),
     ],
 )
 def test_a_file_that_is_no_calibration_is_refused(content: str, says: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from tests.serving.http.processes import ServerProcess, serving
 from univert.models.embedder import Embedder
-from univert.models.runtime.onnx_export import ensure_onnx
+from univert.models.runtime.onnx_export import export_onnx
 from univert.search.index import Index
 from univert.serving.app import create_app
 from univert.serving.settings import Settings
@@ -31,7 +31,7 @@ SMALL_LIMITS: dict[str, Any] = {
 def model_folder(model: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("served") / "model"
     model.save_pretrained(folder)
-    ensure_onnx(folder)
+    export_onnx(folder)
     return folder
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from univert.cli.search_table import hits_table
+from univert.cli.searching import hits_table
 from univert.core.device import choose_device
 from univert.core.files import fingerprint, write_atomic
 from univert.core.tables import table_text

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from univert.cli.options import Device, Json, Names, app, load_model, print_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from univert.search.records import Hit
 
 
 @app.command(epilog="Example: univert embed runs/shop/unified photo.jpg other.png --out vectors.npy")
@@ -47,7 +53,6 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the images of an index that are nearest to a photo."""
-    from univert.cli.search_table import hits_table
     from univert.core.files import write_atomic
     from univert.report.search_page import render_grid
     from univert.search.index import Index, search_image
@@ -63,3 +68,21 @@ def search(
         print_table(hits_table(hits))
         if out is not None:
             typer.echo(f"pictures: {out}")
+
+
+def hits_table(hits: Sequence[Hit]) -> Table:
+    """Search results as a table for a terminal: one line a hit, nearest first.
+
+    Args:
+        hits: as the index gives them; `distance` is squared Euclidean, 0 (the same) to 4.
+    """
+    from rich.text import Text
+
+    from univert.core.tables import new_table
+
+    columns = ("", "product", "vertical", "brand", "style", "distance", "id")
+    table = new_table(f"{len(hits)} nearest images", columns, left=(*columns[1:5], "id"))
+    for place, hit in enumerate(hits, start=1):
+        names = [Text(name or "-") for name in (hit.product, hit.vertical, hit.brand, hit.style)]
+        table.add_row(str(place), *names, f"{hit.distance:.3f}", Text(hit.id))
+    return table

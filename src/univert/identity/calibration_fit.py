@@ -18,7 +18,6 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from univert.identity.held_out_queries import Questions
 from univert.identity.identify import AttributeCalibration
 from univert.identity.vote import NO_VOTE, confidence, vote
 
@@ -27,6 +26,29 @@ _LEAST_KNOWN: Final = 30
 _SURPRISE: Final = 0.02
 """Probability kept for values with no votes, so that one label error does not decide the temperature."""
 _BINS: Final = 15
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Questions:
+    """The votes on one attribute in one situation.
+
+    Attributes:
+        distances: (Q, K) of the neighbours that may answer, nearest first, `FARTHEST` where there are no more.
+        codes: (Q, K) their values as numbers, `NO_VOTE` for none.
+        truth: (Q,) the right values.
+    """
+
+    distances: Float[np.ndarray, "Q K"]
+    codes: Int[np.ndarray, "Q K"]
+    truth: Int[np.ndarray, " Q"]
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def right(self, winner: Int[np.ndarray, " Q"]) -> Bool[np.ndarray, " Q"]:
+        """(Q,) whether the winner is the right value."""
+        right: np.ndarray = winner == self.truth
+        return right
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

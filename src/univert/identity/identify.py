@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from univert.core.config import config_from_mapping
 from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
 from univert.identity.vote import FARTHEST, FEATURES, NO_VOTE, confidence, vote
@@ -148,14 +149,7 @@ class Calibration:
             raise BadInputError(f"{path} cannot be read: {error}; {again}") from None
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise BadInputError(f"{path} is not a calibration of format {FORMAT}; {again}")
-        try:
-            attributes = {
-                name: AttributeCalibration(**{**fields, "weights": tuple(fields["weights"])})
-                for name, fields in values.pop("attributes").items()
-            }
-            return cls(attributes=attributes, **values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BadInputError(f"{path} is damaged ({error}); {again}") from None
+        return config_from_mapping(cls, values, where=str(path))
 
 
 def find_calibration(

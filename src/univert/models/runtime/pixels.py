@@ -1,0 +1,66 @@
+"""Images as a network sees them: prepared by the model's own preprocessing, in batches of 8-bit pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from univert.core.errors import BadInputError
+from univert.core.protocols import Images
+from univert.data.transforms import Preprocessing
+
+
+def prepare_image(preprocessing: Preprocessing, image: Image.Image) -> UInt8[np.ndarray, "3 S S"]:
+    """An image as the network sees it: the model's own preprocessing, channels first.
+
+    Raises:
+        BadInputError: the image is not RGB, or has no pixels.
+    """
+    if image.mode != "RGB" or not image.width or not image.height:
+        raise BadInputError(
+            f"image must be RGB with at least one pixel, got {image.mode} of {image.width} x {image.height}; "
+            "decode it with univert.data.decode.decode_rgb"
+        )
+    return np.ascontiguousarray(preprocessing(image).transpose(2, 0, 1))
+
+
+def prepared_batches(
+    preprocessing: Preprocessing, catalogue: Images, batch_size: int = 64, *, positions: Sequence[int] | None = None
+) -> Iterator[UInt8[np.ndarray, "B 3 S S"]]:
+    """Batches of a catalogue's images, preprocessed as a model wants them, decoded ahead in threads.
+
+    Args:
+        preprocessing: the model's.
+        catalogue: where the images are.
+        batch_size: images at a time.
+        positions: which of them; None takes all.
+
+    Raises:
+        BadInputError: an image cannot be read; the message names it.
+    """
+    from univert.data.loading import ImageLoader  # loads PyTorch
+
+    loader = ImageLoader(catalogue, preprocessing)
+    for batch in loader.batches(range(len(catalogue)) if positions is None else positions, batch_size):
+        yield np.ascontiguousarray(batch.numpy())
+
+
+def as_pixels(batch: np.ndarray, image_size_px: int) -> UInt8[np.ndarray, "B 3 S S"]:
+    """A batch as uint8; floats from 0 to 1 are rounded to it, as `Embedder.embed` does.
+
+    Raises:
+        BadInputError: another shape or kind of numbers, or floats that are not pixels.
+    """
+    wanted = (3, image_size_px, image_size_px)
+    if batch.ndim != 4 or batch.shape[1:] != wanted:
+        raise BadInputError(f"batch must have shape (B, {', '.join(map(str, wanted))}), got {batch.shape}")
+    if batch.dtype == np.uint8:
+        return batch
+    if not np.issubdtype(batch.dtype, np.floating):
+        raise BadInputError(f"batch must hold uint8, or floats from 0 to 1, got {batch.dtype}")
+    if batch.size and not 0 <= float(batch.min()) <= float(batch.max()) <= 1:  # false for NaN, too
+        raise BadInputError("batch must hold finite floats from 0 to 1; divide by 255, or pass uint8")
+    return np.asarray(np.rint(batch * 255.0), np.uint8)
