@@ -37,7 +37,7 @@ from sklearn.datasets import load_sample_images
 from clustered import CHUNK, clustered
 from common import commit, cpu_name
 from univert.core.files import write_atomic
-from univert.identity.identify import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration
+from univert.identity.vote import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.reader import IndexReader

@@ -12,7 +12,7 @@ from tests.browser import shop
 from tests.browser.driving import ROOT, ServiceProcess, Visitor, chromium
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.identity.identify import CALIBRATION_FILE, AttributeCalibration, Calibration
+from univert.identity.vote import CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.onnx_export import export_onnx
 from univert.search.indexing import index_catalogue

@@ -20,8 +20,7 @@ from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.identity.calibration import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, CalibrationConfig, Query, ask
 from univert.identity.calibration_fit import Questions, Sample, calibration_error, fit, fit_threshold, measure
-from univert.identity.identify import ATTRIBUTES, Calibration
-from univert.identity.vote import FARTHEST, NO_VOTE
+from univert.identity.vote import ATTRIBUTES, FARTHEST, NO_VOTE, Calibration
 from univert.models.embedder import Embedder
 from univert.search.index import Index
 from univert.search.indexing import index_catalogue

@@ -10,15 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
-from univert.identity.identify import (
+from univert.identity.vote import (
     ATTRIBUTES,
+    FARTHEST,
+    NO_VOTE,
     AttributeCalibration,
     Calibration,
     calibration_places,
+    confidence,
     find_calibration,
     identify,
+    vote,
 )
-from univert.identity.vote import FARTHEST, NO_VOTE, confidence, vote
 from univert.search.records import Hit
 from univert.serving.schemas import SEARCH_EXAMPLE, IdentityOfPhoto
 

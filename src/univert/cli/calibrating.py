@@ -15,7 +15,7 @@ from univert.cli.options import Json, app, model_folder, print_table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from univert.identity.identify import Calibration
+    from univert.identity.vote import Calibration
 
 
 @app.command(epilog="Example: univert calibrate runs/shop/unified shop.index shop.lance --precision product=0.95")
@@ -41,7 +41,7 @@ def calibrate(
     from univert.data.catalogue import Catalogue
     from univert.identity.calibration import CalibrationConfig
     from univert.identity.calibration import calibrate as fit_calibration
-    from univert.identity.identify import calibration_places
+    from univert.identity.vote import calibration_places
     from univert.models.runtime.engine import load_engine
     from univert.search.index import Index
 
@@ -67,7 +67,7 @@ def calibrate(
 def _precisions(texts: list[str]) -> dict[str, float]:
     """`0.9` for every attribute, `brand=0.95` for one; the latter count whatever the order."""
     from univert.core.errors import BadInputError
-    from univert.identity.identify import ATTRIBUTES
+    from univert.identity.vote import ATTRIBUTES
 
     general: dict[str, float] = {}
     special: dict[str, float] = {}
@@ -90,7 +90,7 @@ def calibration_table(calibration: Calibration) -> Table:
     """What a calibration reached, one line an attribute: on the test split where the catalogue had one."""
     from univert.core.tables import new_table
     from univert.identity.calibration import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE
-    from univert.identity.identify import ATTRIBUTES
+    from univert.identity.vote import ATTRIBUTES
 
     report = calibration.report["attributes"]
     split = "test" if any("test" in figures for figures in report.values()) else "val"

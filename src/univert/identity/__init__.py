@@ -6,12 +6,12 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "AttributeCalibration": "univert.identity.identify",
-    "Calibration": "univert.identity.identify",
+    "AttributeCalibration": "univert.identity.vote",
+    "Calibration": "univert.identity.vote",
     "CalibrationConfig": "univert.identity.calibration",
     "calibrate": "univert.identity.calibration",
-    "find_calibration": "univert.identity.identify",
-    "identify": "univert.identity.identify",
+    "find_calibration": "univert.identity.vote",
+    "identify": "univert.identity.vote",
 }
 
 __all__ = sorted(_HOMES)

@@ -22,8 +22,7 @@ from univert.core.errors import BadInputError
 from univert.core.progress import progress_bar
 from univert.core.protocols import Images
 from univert.identity.calibration_fit import Questions, Sample, fit, measure
-from univert.identity.identify import ATTRIBUTES, AttributeCalibration, Calibration, value_codes
-from univert.identity.vote import FARTHEST, NO_VOTE
+from univert.identity.vote import ATTRIBUTES, FARTHEST, NO_VOTE, AttributeCalibration, Calibration, value_codes
 from univert.models.runtime.engine import Engine
 from univert.models.runtime.pixels import prepared_batches
 from univert.search.index import Index

@@ -18,8 +18,7 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from univert.identity.identify import AttributeCalibration
-from univert.identity.vote import NO_VOTE, confidence, vote
+from univert.identity.vote import NO_VOTE, AttributeCalibration, confidence, vote
 
 _LEAST_KNOWN: Final = 30
 """Fewer answers say too little about their precision to state it."""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
-from univert.identity.identify import ATTRIBUTES, Calibration, identify
+from univert.identity.vote import ATTRIBUTES, Calibration, identify
 from univert.models.runtime.engine import Engine
 from univert.search.index import Index
 from univert.search.records import Hit, Where

@@ -13,7 +13,7 @@ import numpy as np
 from fastapi import Request
 
 from univert.core.errors import UnivertError
-from univert.identity.identify import Calibration, find_calibration
+from univert.identity.vote import Calibration, find_calibration
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.index import Index
 from univert.search.reader import IndexReader

@@ -42,7 +42,7 @@ def test_a_store_that_is_away_may_come_back(model_folder: Path, monkeypatch: pyt
     for name, value in AWAY.items():
         monkeypatch.setenv(name, value)
     options = storage._storage_options
-    monkeypatch.setattr(place, "_storage_options", lambda given: {**options(given), "client_max_retries": "0"})
+    monkeypatch.setattr(storage, "_storage_options", lambda given: {**options(given), "client_max_retries": "0"})
     with pytest.raises(SystemExit) as ended:
         start_in_this_process(model_folder, IN_A_STORE)
     assert ended.value.code == 1
@@ -115,7 +115,8 @@ def test_what_another_model_publishes_is_passed_over(client: Client, index: Inde
     with IndexWriter.open(path) as writer:
         writer.start_over(size=16, model_fingerprint="another")
         writer.upsert(np.eye(1, 16, dtype=np.float32), pa.table({"id": ["a"], "vertical": ["v"]}))
-        writer.publish(rebuilt=True)
+        writer.finish_rebuilding()
+        writer.publish()
 
     def failing() -> bool:
         return values(served.get("/metrics").text)["univert_index_refresh_failing"] == 1
