@@ -49,7 +49,7 @@ def sample(seed: int, count: int = 600, new_share: float = 0.3) -> Sample:
 
 
 def test_what_is_fitted_holds_on_other_questions() -> None:
-    calibration = fit(sample(0), precision=0.9, assurance=0.8)
+    calibration = fit(sample(0), precision=0.9)
     figures = measure(sample(1), calibration)
     assert figures["precision"] > 0.87
     assert figures["coverage"] > 0.2
@@ -57,33 +57,22 @@ def test_what_is_fitted_holds_on_other_questions() -> None:
     new = figures["situations"][NEW_PRODUCT]
     assert new["right"] == 0
     assert new["coverage"] < 0.15 < figures["situations"][KNOWN_PRODUCT]["coverage"]
-
-
-def test_more_precision_costs_coverage() -> None:
-    coverage = [
-        measure(sample(1), fit(sample(0), precision=precision, assurance=0.8))["coverage"]
-        for precision in (0.7, 0.85, 0.95)
-    ]
-    assert coverage[0] > coverage[1] > coverage[2] > 0
+    strict = measure(sample(1), fit(sample(0), precision=0.95))
+    assert 0 < strict["coverage"] < figures["coverage"]
 
 
 def test_a_precision_out_of_reach_leaves_everything_unknown() -> None:
     nothing = sample(0, new_share=1.0)
-    calibration = fit(nothing, precision=0.9, assurance=0.8)
+    calibration = fit(nothing, precision=0.9)
     assert calibration.threshold is None
     figures = measure(nothing, calibration)
     assert (figures["coverage"], figures["precision"]) == (0.0, None)
 
 
 def test_always_right_is_sure_and_known() -> None:
-    rng = np.random.default_rng(0)
-    easy = Questions(
-        distances=np.tile([0.1, 0.2], (100, 1)),
-        codes=np.tile(rng.integers(0, 2, (100, 1)), (1, 2)),
-        truth=np.zeros(100, int),
-    )
-    easy = Questions(distances=easy.distances, codes=easy.codes, truth=easy.codes[:, 0])
-    calibration = fit(Sample.of({KNOWN_PRODUCT: easy}, {KNOWN_PRODUCT: 1.0}), precision=0.9, assurance=0.8)
+    truth = np.random.default_rng(0).integers(0, 2, 100)
+    easy = Questions(distances=np.tile([0.1, 0.2], (100, 1)), codes=np.stack([truth, truth], axis=1), truth=truth)
+    calibration = fit(Sample.of({KNOWN_PRODUCT: easy}, {KNOWN_PRODUCT: 1.0}), precision=0.9)
     assert calibration.threshold is not None
     assert 0.9 < calibration.threshold < 1
 
@@ -93,20 +82,20 @@ def test_the_threshold_is_the_lowest_that_keeps_the_precision() -> None:
     right = np.ones(500, bool)
     right[300:] = False
     weights = np.full(500, 1 / 500)
-    found = fit_threshold(sure, right, weights, precision=0.8, assurance=0.8)
+    found = fit_threshold(sure, right, weights, precision=0.8)
     assert found is not None
     named = sure >= found
     assert 0.8 <= right[named].mean() < 0.85
-    assert fit_threshold(sure, ~right, weights, precision=0.8, assurance=0.8) is None
+    assert fit_threshold(sure, ~right, weights, precision=0.8) is None
     # Fewer than thirty answers are no ground for a statement.
-    assert fit_threshold(sure[:29], right[:29], weights[:29], precision=0.8, assurance=0.8) is None
+    assert fit_threshold(sure[:29], right[:29], weights[:29], precision=0.8) is None
 
 
 def test_equal_confidences_stand_or_fall_together() -> None:
     sure = np.repeat([0.97, 0.96], 100)
     right = np.repeat([True, False], 100)
     weights = np.full(200, 1 / 200)
-    assert fit_threshold(sure, right, weights, precision=0.9, assurance=0.8) == 0.97
+    assert fit_threshold(sure, right, weights, precision=0.9) == 0.97
 
 
 def test_calibration_error_by_hand() -> None:
@@ -254,7 +243,6 @@ def test_a_catalogue_without_val_is_refused(
         {"precision": {"colour": 0.9}},
         {"new_product_share": -0.1},
         {"new_product_share": 0.6, "new_value_share": 0.4},
-        {"assurance": 0.3},
     ],
 )
 def test_a_config_out_of_range_is_refused(changes: dict[str, object]) -> None:

@@ -103,13 +103,6 @@ def test_unlabelled_neighbours_do_not_vote_and_are_no_evidence() -> None:
     ]
 
 
-def test_evidence_is_who_spoke_for_the_answer() -> None:
-    hits = [hit(0, 0.1, vertical="hats"), hit(1, 0.1, vertical="hats"), hit(2, 0.9, vertical="bags")]
-    answer = identify(hits, calibrated())
-    assert answer.vertical.value == "hats"
-    assert [(e.id, e.distance) for e in answer.evidence] == [("i0", 0.1), ("i1", 0.1)]
-
-
 def test_known_means_over_the_threshold() -> None:
     hits = [hit(number, 0.2) for number in range(4)]
     sure = identify(hits, calibrated()).vertical.confidence
@@ -156,13 +149,6 @@ def test_few_or_odd_neighbours_are_no_problem(hits: list[Hit]) -> None:
     answer = identify(hits, calibrated())
     assert 0 <= answer.vertical.confidence <= 1
     assert json.loads(json.dumps(answer.to_dict()))["vertical"]["value"] == (hits[0].vertical if hits else None)
-
-
-def test_an_attribute_that_was_not_calibrated_is_never_known() -> None:
-    only_vertical = calibrated().attributes["vertical"]
-    answer = identify([hit(0, 0.1, brand="Maker")], calibrated(attributes={"vertical": only_vertical}))
-    assert answer.brand.value is None
-    assert answer.vertical.value == "shoes"
 
 
 def test_a_calibration_survives_its_file(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 import sys
 import time
@@ -63,15 +62,6 @@ def test_parts_make_no_difference(
         np.testing.assert_allclose([h.distance for h in one], [h.distance for h in other], atol=1e-5)
     ids = catalogue.column("id").tolist()
     assert again.pictures(ids) == index.pictures(ids)
-
-
-def test_report(model: Embedder, catalogue: Catalogue, tmp_path: Path) -> None:
-    selection = catalogue.select(vertical="shoes")
-    report = index_catalogue(model, selection, tmp_path / "index")
-    assert (report.images, report.size, report.approximate) == (PRODUCTS, 16, False)
-    assert report.model_fingerprint == model.fingerprint
-    assert json.loads(json.dumps(dataclasses.asdict(report)))["path"] == str(tmp_path / "index")
-    assert Index.open(tmp_path / "index").verticals == ["shoes"]
 
 
 def test_linked_images_stay_where_they_are(model: Embedder, tmp_path: Path) -> None:

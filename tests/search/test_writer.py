@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.search import generations
 from tests.search.conftest import unit
 from univert.core.errors import BadInputError
 from univert.search.exact import exact_neighbours
@@ -206,13 +205,6 @@ def test_of_two_writers_that_meet_one_is_refused(path: Path, meanwhile: Any, lef
         assert sorted(writer.columns(["id"])["id"].to_pylist()) == left
 
 
-def test_of_two_writers_that_change_different_images_both_are_heard(path: Path) -> None:
-    with IndexWriter.open(path) as writer:
-        writer.upsert_parts(racing(path, lambda other: other.upsert(*rows(["a"], 8))))
-        writer.publish()
-    assert content(Index.open(path)) == {"a": "8", "b": "1", "c": "1", "new": "7"}
-
-
 def test_refused_rows_change_nothing(path: Path) -> None:
     vectors, table = rows(["x", "y"], 1)
     with IndexWriter.open(path) as writer:
@@ -333,11 +325,3 @@ def test_rows_vectors_and_values(path: Path) -> None:
     assert index.distinct("id", 2) == [("a", 1), ("b", 1)]
     with pytest.raises(BadInputError, match="did you mean 'brand'"):
         index.distinct("brnd")
-
-
-def test_generations_tell_broken_states() -> None:
-    ids = [f"image-{row}" for row in range(40)]
-    assert generations.judge(["0"] * 40, ids) == 0
-    for marks, names in ((["0"] * 39, ids[:39]), (["0"] * 41, [*ids, ids[0]]), ([*["0"] * 39, "1"], ids)):
-        with pytest.raises((AssertionError, ValueError)):
-            generations.judge(marks, names)

@@ -169,10 +169,7 @@ def _stats_text(stats: IndexStats) -> str:
         f"search       {kind}, {stats.unindexed_images:,} images outside of the vector index",
         f"files        {stats.files}{room}",
         *(f"vertical     {name}: {count:,}" for name, count in stats.verticals.items()),
-        *(
-            f"version      {entry.version}, last published {_time(entry.served_until_unix_s)}"
-            for entry in stats.versions
-        ),
+        *(f"version      {entry.version}, written {_time(entry.written_unix_s)}" for entry in stats.versions),
     ]
     return "\n".join(lines)
 

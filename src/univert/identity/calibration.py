@@ -47,9 +47,7 @@ class CalibrationConfig:
         precision: share of right answers among those called known, by attribute; 0.9 where none is given.
         new_product_share: of photos whose product is not in the index, among all that will be asked about.
         new_value_share: of photos whose vertical (brand, style) is not in the index.
-        assurance: chance that the stated precision is reached on other images.
         max_queries: images of a split that ask; more are left out at random.
-        seed: of that choice.
 
     Raises:
         BadInputError: a value is out of range, or an unknown attribute.
@@ -59,9 +57,7 @@ class CalibrationConfig:
     precision: Mapping[str, float] = dataclasses.field(default_factory=dict)
     new_product_share: float = 0.2
     new_value_share: float = 0.1
-    assurance: float = 0.8
     max_queries: int = 2000
-    seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("neighbours", "max_queries"):
@@ -77,8 +73,6 @@ class CalibrationConfig:
             raise BadInputError(
                 f"new_product_share and new_value_share must be at least 0 and below 1 together, got {shares}"
             )
-        if not 0.5 <= self.assurance < 1:
-            raise BadInputError(f"assurance must lie in 0.5..1, got {self.assurance}; 0.8 is usual")
 
     def shares(self, attribute: str) -> dict[str, float]:
         """How much of what will be asked about an attribute is in each situation."""
@@ -131,7 +125,7 @@ def calibrate(engine: Engine, index: Index, catalogue: Images, config: Calibrati
         sample = Sample.of(val[name], shares)
         if len(sample) < _LEAST_QUESTIONS or len(np.unique(sample.truth)) < 2:
             continue
-        attributes[name] = fit(sample, precision=config.precision.get(name, 0.9), assurance=config.assurance)
+        attributes[name] = fit(sample, precision=config.precision.get(name, 0.9))
         report[name] = {"val": measure(sample, attributes[name])}
         if test is not None and len(held_out := Sample.of(test[name], shares)):
             report[name]["test"] = measure(held_out, attributes[name])
@@ -154,7 +148,7 @@ def _questions(
     rows = np.flatnonzero(catalogue.column("split") == split)
     if not len(rows):
         return None
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(rows)[: config.max_queries])
     columns = {name: catalogue.column(name)[rows] for name in ("id", *ATTRIBUTES)}
     queries = [

@@ -22,6 +22,8 @@ from univert.identity.vote import NO_VOTE, AttributeCalibration, confidence, vot
 
 _LEAST_KNOWN: Final = 30
 """Fewer answers say too little about their precision to state it."""
+_ASSURANCE: Final = 0.8
+"""Chance that the stated precision is reached on other images."""
 _SURPRISE: Final = 0.02
 """Probability kept for values with no votes, so that one label error does not decide the temperature."""
 _BINS: Final = 15
@@ -86,7 +88,7 @@ class Sample(Questions):
         )
 
 
-def fit(sample: Sample, *, precision: float, assurance: float) -> AttributeCalibration:
+def fit(sample: Sample, *, precision: float) -> AttributeCalibration:
     """Temperature, confidence and threshold of one attribute; the module's text says how."""
     temperature = fit_temperature(sample)
     votes = vote(sample.distances, sample.codes, temperature)
@@ -97,7 +99,7 @@ def fit(sample: Sample, *, precision: float, assurance: float) -> AttributeCalib
         temperature=temperature,
         weights=weights,
         precision=precision,
-        threshold=fit_threshold(sure, right, sample.weights, precision=precision, assurance=assurance),
+        threshold=fit_threshold(sure, right, sample.weights, precision=precision),
     )
 
 
@@ -143,12 +145,7 @@ def fit_confidence(
 
 
 def fit_threshold(
-    sure: Float[np.ndarray, " Q"],
-    right: Bool[np.ndarray, " Q"],
-    weights: Float[np.ndarray, " Q"],
-    *,
-    precision: float,
-    assurance: float,
+    sure: Float[np.ndarray, " Q"], right: Bool[np.ndarray, " Q"], weights: Float[np.ndarray, " Q"], *, precision: float
 ) -> float | None:
     """The lowest confidence above which answers are right often enough; None if there is none.
 
@@ -156,9 +153,8 @@ def fit_threshold(
         sure: confidence of each answer.
         right: whether it is right.
         weights: how much it counts.
-        precision: how often is enough.
-        assurance: chance that it is so: the lower end of a one-sided interval must reach `precision`, and so must
-            the mean confidence.
+        precision: how often is enough: the lower end of a one-sided 80% interval must reach it, and so must the mean
+            confidence.
     """
     counts = weights > 0
     sure, right, weights = sure[counts], right[counts], weights[counts]
@@ -168,7 +164,7 @@ def fit_threshold(
     stated = np.cumsum((weights * sure)[order]) / weight
     # As many equal weights would say as much.
     count = weight**2 / np.cumsum(weights[order] ** 2)
-    z = NormalDist().inv_cdf(assurance)
+    z = NormalDist().inv_cdf(_ASSURANCE)
     middle = share + z**2 / (2 * count)
     low = (middle - z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))) / (1 + z**2 / count)
     cut_here = np.append(np.diff(sure[order]) < 0, True)

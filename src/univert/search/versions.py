@@ -1,15 +1,16 @@
 """Which versions of an index are published: named references (tags) that move in one step; and an index in figures.
 
-The tag `published` names the version that readers answer from. Every version that was published keeps a tag of its own,
-`publication-VERSION-SECONDS`, with the time when it was last the published one: what has a tag is never cleaned up,
-so readers that still hold it go on undisturbed, and it can be rolled back to. That tag comes after the move of
-`published`: what has it was published, even if the writer is killed between the two.
+The tag `published` names the version that readers answer from. Every version that was published has a tag of its own,
+`published-VERSION`: what has a tag is never cleaned up, so readers that still hold it go on undisturbed, and it can be
+rolled back to. That tag comes after the move of `published`: what has it was published, even if the writer is killed
+between the two.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -29,7 +30,6 @@ READERS_GRACE_S = 600.0
 PUBLISHED: Final = "published"
 REBUILDING_KEY: Final = "univert.rebuilding"
 """Set while an index that was emptied is being filled again: half of it must not be taken for the whole."""
-_PREFIX: Final = "publication"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,11 +38,11 @@ class PublishedVersion:
 
     Attributes:
         version: its number.
-        served_until_unix_s: when it was last known to be the published one.
+        written_unix_s: when it was written.
     """
 
     version: int
-    served_until_unix_s: float
+    written_unix_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,13 +117,13 @@ def open_published(location: Location, version: int | None = None) -> Any:
 
 def published_versions(dataset: Any) -> list[PublishedVersion]:
     """The versions that are kept, oldest first, with the one that is published."""
-    latest: dict[int, float] = {}
-    for version, served_until_s in _kept(dataset).values():
-        latest[version] = max(served_until_s, latest.get(version, 0.0))
-    current = published_version(dataset)
-    if current is not None:  # a writer that was killed may have left it without a tag of its own
-        latest.setdefault(current, time.time())
-    return [PublishedVersion(version=v, served_until_unix_s=s) for v, s in sorted(latest.items())]
+    # A writer that was killed may have left the published one without a tag of its own.
+    kept = {int(tag["version"]) for name, tag in dataset.tags.list().items() if name.startswith(PUBLISHED)}
+    return [
+        PublishedVersion(version=entry["version"], written_unix_s=entry["timestamp"].timestamp())
+        for entry in dataset.versions()
+        if entry["version"] in kept
+    ]
 
 
 def publish_latest(dataset: Any) -> int:
@@ -141,10 +141,14 @@ def publish_latest(dataset: Any) -> int:
     if before is None:
         dataset.tags.create(PUBLISHED, version)
     else:
-        _keep(dataset, before)  # as long as it is the published one: readers will have it for a while
+        _keep(dataset, before)
         dataset.tags.update(PUBLISHED, version)
     _keep(dataset, version)
-    _forget_old(dataset)
+    # What was replaced a while ago is let go, but for the last few.
+    versions = published_versions(dataset)
+    for entry, successor in list(itertools.pairwise(versions))[: -KEPT_VERSIONS + 1]:
+        if successor.written_unix_s < time.time() - READERS_GRACE_S:
+            dataset.tags.delete(_tag(entry.version))
     # all but the latest version and those with a tag
     dataset.cleanup_old_versions(datetime.timedelta(0), error_if_tagged_old_versions=False)
     return version
@@ -207,32 +211,13 @@ def read_stats(uri: str | Path | Location) -> IndexStats:
     )
 
 
-def _forget_old(dataset: Any) -> None:
-    """Take the tags from versions that nobody can be reading: neither recent, nor among the last few published."""
-    current, kept = published_version(dataset), _kept(dataset)
-    served = {entry.version: entry.served_until_unix_s for entry in published_versions(dataset)}
-    newest = sorted(served, key=lambda version: (served[version], version))[-KEPT_VERSIONS:]
-    limit = time.time() - READERS_GRACE_S
-    for name, (version, served_until_s) in kept.items():
-        needed = version == current or version in newest or served[version] >= limit
-        if not needed or served_until_s < served[version]:
-            dataset.tags.delete(name)
-
-
 def _keep(dataset: Any, version: int) -> None:
-    name = f"{_PREFIX}-{version}-{int(time.time())}"
-    if name not in dataset.tags.list():
-        dataset.tags.create(name, version)
+    if _tag(version) not in dataset.tags.list():
+        dataset.tags.create(_tag(version), version)
 
 
-def _kept(dataset: Any) -> dict[str, tuple[int, float]]:
-    """Tag -> (version, seconds)."""
-    kept: dict[str, tuple[int, float]] = {}
-    for name, tag in dataset.tags.list().items():
-        parts = name.split("-")
-        if len(parts) == 3 and parts[0] == _PREFIX:
-            kept[name] = int(tag["version"]), float(parts[2])
-    return kept
+def _tag(version: int) -> str:
+    return f"{PUBLISHED}-{version}"
 
 
 def _bytes(location: Location) -> int | None:

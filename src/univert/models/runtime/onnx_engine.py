@@ -14,7 +14,7 @@ from PIL import Image
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.data.transforms import Preprocessing
-from univert.models.runtime.pixels import as_pixels, prepare_image
+from univert.models.runtime.pixels import check_pixels, prepare_image
 
 onnxruntime.disable_telemetry_events()  # it would keep a database and a device id in the user's cache
 
@@ -79,9 +79,9 @@ class OnnxEngine:
         """Unit vectors of prepared images, computed in slices that suit a processor's caches.
 
         Raises:
-            BadInputError: see `univert.models.runtime.pixels.as_pixels`.
+            BadInputError: see `univert.models.runtime.pixels.check_pixels`.
         """
-        pixels = as_pixels(batch, self.image_size_px)
+        pixels = check_pixels(batch, self.image_size_px)
         vectors = np.empty((len(pixels), self.size), np.float32)
         for start in range(0, len(pixels), self._slice):
             part = np.ascontiguousarray(pixels[start : start + self._slice])

@@ -48,19 +48,14 @@ def prepared_batches(
         yield np.ascontiguousarray(batch.numpy())
 
 
-def as_pixels(batch: np.ndarray, image_size_px: int) -> UInt8[np.ndarray, "B 3 S S"]:
-    """A batch as uint8; floats from 0 to 1 are rounded to it, as `Embedder.embed` does.
+def check_pixels(batch: np.ndarray, image_size_px: int) -> UInt8[np.ndarray, "B 3 S S"]:
+    """A batch of prepared images as it is.
 
     Raises:
-        BadInputError: another shape or kind of numbers, or floats that are not pixels.
+        BadInputError: another shape or kind of numbers.
     """
     wanted = (3, image_size_px, image_size_px)
-    if batch.ndim != 4 or batch.shape[1:] != wanted:
-        raise BadInputError(f"batch must have shape (B, {', '.join(map(str, wanted))}), got {batch.shape}")
-    if batch.dtype == np.uint8:
-        return batch
-    if not np.issubdtype(batch.dtype, np.floating):
-        raise BadInputError(f"batch must hold uint8, or floats from 0 to 1, got {batch.dtype}")
-    if batch.size and not 0 <= float(batch.min()) <= float(batch.max()) <= 1:  # false for NaN, too
-        raise BadInputError("batch must hold finite floats from 0 to 1; divide by 255, or pass uint8")
-    return np.asarray(np.rint(batch * 255.0), np.uint8)
+    if batch.ndim != 4 or batch.shape[1:] != wanted or batch.dtype != np.uint8:
+        sizes = ", ".join(map(str, wanted))
+        raise BadInputError(f"batch must be uint8 of shape (B, {sizes}), got {batch.dtype} of {batch.shape}")
+    return batch

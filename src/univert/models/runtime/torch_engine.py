@@ -9,7 +9,7 @@ from PIL import Image
 
 from univert.data.transforms import Preprocessing
 from univert.models.embedder import Embedder
-from univert.models.runtime.pixels import as_pixels, prepare_image
+from univert.models.runtime.pixels import check_pixels, prepare_image
 
 
 class TorchEngine:
@@ -56,9 +56,9 @@ class TorchEngine:
         """Unit vectors of prepared images.
 
         Raises:
-            BadInputError: see `univert.models.runtime.pixels.as_pixels`.
+            BadInputError: see `univert.models.runtime.pixels.check_pixels`.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(as_pixels(batch, self.image_size_px)))
+        pixels = torch.from_numpy(np.ascontiguousarray(check_pixels(batch, self.image_size_px)))
         if not len(pixels):
             return np.empty((0, self.size), np.float32)
         with torch.inference_mode():
