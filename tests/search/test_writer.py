@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from tests.search.conftest import unit
 from univert.core.errors import BadInputError
-from univert.search.exact import exact_neighbours
 from univert.search.index import Index
 from univert.search.storage import Location, open_table
 from univert.search.writer import IndexWriter
@@ -244,52 +243,6 @@ def test_stats(path: Path) -> None:
     assert [entry.version for entry in figures.versions] == [figures.published_version]
     assert figures.bytes is not None
     assert json.loads(json.dumps(dataclasses.asdict(figures)))["unpublished_changes"] is True
-
-
-def test_the_vector_index_comes_and_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trained when it pays, added to, and trained anew when outgrown; rows that came later are found at all times."""
-    monkeypatch.setattr("univert.search.vector_index._TAIL_ROWS", 50)
-    rng = np.random.default_rng(0)
-    vectors = unit(rng.normal(size=(1500, SIZE)))
-    names = [f"i{row}" for row in range(1500)]
-
-    def add(writer: IndexWriter, start: int, stop: int) -> None:
-        writer.upsert(vectors[start:stop], rows(names[start:stop], 0)[1])
-
-    def check(stop: int) -> Index:
-        index = Index.open(tmp_path / "index", exact_rows=100)
-        positions, _ = exact_neighbours(vectors[:stop:40], vectors[:stop], 5)
-        answers = index.search_many(vectors[:stop:40], 5, model_fingerprint=MODEL)
-        shared = [
-            len({hit.id for hit in hits} & {names[n] for n in near}) / 5
-            for hits, near in zip(answers, positions, strict=True)
-        ]
-        assert np.mean(shared) >= 0.99
-        return index
-
-    options = {"size": SIZE, "model_fingerprint": MODEL, "exact_rows": 500}
-    with IndexWriter.create(tmp_path / "index", **options) as writer:  # type: ignore[arg-type]
-        add(writer, 0, 400)
-        writer.publish()
-        assert not check(400).approximate
-        add(writer, 400, 1000)
-        writer.publish()
-        assert check(1000).approximate
-        add(writer, 1000, 1040)
-        writer.publish()
-        check(1040)
-        assert writer.stats().unindexed_images == 40
-        add(writer, 1040, 1100)
-        writer.publish()
-        check(1100)
-        assert writer.stats().unindexed_images == 0
-        assert check(1100).approximate
-        writer.delete(names[:10])
-        add(writer, 0, 10)
-        add(writer, 1100, 1500)
-        writer.publish()
-        check(1500)
-        assert writer.stats().unindexed_images == 0
 
 
 def test_small_files_are_joined_by_themselves(tmp_path: Path) -> None:
