@@ -14,7 +14,7 @@ from univert.core.errors import BadInputError
 from univert.core.terminal import progress_bar
 from univert.data.samplers import step_rng
 from univert.data.strong_negatives import MiningStatistics, StrongNegatives
-from univert.search.store import check_unit_vectors
+from univert.search.records import check_unit_vectors
 from univert.training.neighbours import IndexNeighbours, Neighbours
 
 Protect = Callable[[np.ndarray, np.ndarray], Bool[np.ndarray, "..."]]

@@ -11,8 +11,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int64
 
 from univert.search.exact import exact_neighbours
-from univert.search.lance_store import LanceIndex
-from univert.search.store import VectorIndex
+from univert.search.index import Index
 
 Rows = Int64[np.ndarray, "Q"]
 _MODEL = "mining"
@@ -37,7 +36,7 @@ class IndexNeighbours:
     """
 
     def __init__(
-        self, index: VectorIndex, ids: Sequence[str], vectors: Float[np.ndarray, "N D"], verticals: Sequence[str]
+        self, index: Index, ids: Sequence[str], vectors: Float[np.ndarray, "N D"], verticals: Sequence[str]
     ) -> None:
         self._index, self._vectors = index, vectors
         self._row = {name: row for row, name in enumerate(ids)}
@@ -58,9 +57,10 @@ class IndexNeighbours:
         ids = [f"{row:012d}" for row in range(len(vectors))]  # so that ties go by row
         names = [str(vertical) for vertical in verticals.tolist()]
         columns = pa.table({"id": ids, "vertical": names}).take(rows)
-        with LanceIndex.create(folder, size=vectors.shape[1], model_fingerprint=_MODEL) as writer:
-            writer.add(vectors[rows], columns)
-        return cls(LanceIndex.open(folder), ids, vectors, names)
+        with Index.create(folder, size=vectors.shape[1], model_fingerprint=_MODEL) as writer:
+            writer.upsert(vectors[rows], columns)
+            writer.publish()
+        return cls(Index.open(folder), ids, vectors, names)
 
     def __call__(self, rows: Rows, k: int) -> Int64[np.ndarray, "Q K"]:
         """See `Neighbours`."""
