@@ -20,7 +20,7 @@ from univert.identity.identify import (
 )
 from univert.identity.vote import FARTHEST, NO_VOTE, confidence, vote
 from univert.search.store import Hit
-from univert.serving.schemas import SEARCH_EXAMPLE, IdentityOfPhoto
+from univert.serving.answers import SEARCH_EXAMPLE, IdentityOfPhoto
 
 WEIGHTS = (0.5, 1.0, -2.0, 0.1, -0.3)
 

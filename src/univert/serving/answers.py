@@ -1,10 +1,17 @@
-"""The shapes of the answers, for the OpenAPI document, with examples. The routes answer in plain values."""
+"""The shapes of the answers: checked as they leave, and documented in /openapi.json."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 from pydantic import BaseModel, Field
+
+from univert.search.store import Hit
+
+ITEMS: Final = "/items/"
+THUMBNAIL: Final = "/thumbnail"
+"""An item's address is the first and its id; its thumbnail's ends in the second."""
 
 Name = Annotated[str | None, Field(description="Null if unknown.")]
 
@@ -31,10 +38,12 @@ class VerticalsAnswer(BaseModel):
 class QueryAnswer(BaseModel):
     """What was asked, as it was understood."""
 
-    width_px: int | None = Field(description="Of the upright photo.")
-    height_px: int | None = Field(description="Of the upright photo.")
-    box_xyxy_px: list[float] | None = Field(description="x0, y0, x1, y1, cut to the photo; null for all of it.")
-    like: str | None = Field(description="The item that was given instead of a photo.")
+    width_px: int | None = Field(default=None, description="Of the upright photo.")
+    height_px: int | None = Field(default=None, description="Of the upright photo.")
+    box_xyxy_px: list[float] | None = Field(
+        default=None, description="x0, y0, x1, y1, cut to the photo; null for all of it."
+    )
+    like: str | None = Field(default=None, description="The item that was given instead of a photo.")
 
 
 class IdentityLevel(BaseModel):
@@ -90,10 +99,10 @@ class HitAnswer(BaseModel):
 class TookMs(BaseModel):
     """Milliseconds of each stage; total counts from the request's headers."""
 
-    decode: float
-    embed: float
-    search: float
-    identify: float
+    decode: float = 0.0
+    embed: float = 0.0
+    search: float = 0.0
+    identify: float = 0.0
     total: float
 
 
@@ -125,6 +134,7 @@ class ItemAnswer(BaseModel, extra="allow"):
     brand: Name = None
     style: Name = None
     thumbnail: str
+    index_version: int
 
 
 class StateAnswer(BaseModel):
@@ -133,94 +143,38 @@ class StateAnswer(BaseModel):
     status: str
 
 
-class ProblemDetails(BaseModel):
-    """An error (RFC 9457)."""
+class ProblemAnswer(BaseModel):
+    """What a type of problem means."""
 
-    type: str = Field(description="/problems/NAME; the address explains it.")
-    title: str
+    type: str
     status: int
-    detail: str = Field(description="What went wrong this time, and the fix.")
-    instance: str = Field(description="The path that was asked.")
-    request_id: str | None = Field(description="As in X-Request-ID and in the service's log.")
+    title: str
+    advice: str
 
 
-_BOX: Final = {
-    "type": "string",
-    "description": "x0,y0,x1,y1 in pixels of the upright photo; what reaches outside is cut off.",
-    "pattern": r"^\d{1,5}(\.\d{1,3})?(,\d{1,5}(\.\d{1,3})?){3}$",
-    "example": "40,60,420,500",
-}
-_PHOTO: Final = {
-    "type": "string",
-    "format": "binary",
-    "contentMediaType": "application/octet-stream",
-    "description": "A still JPEG, PNG or WebP. Its content decides, not its name or declared type.",
-}
+def item_address(item: str) -> str:
+    """Where all that is known of an item is to be had; slashes in its id are percent-encoded."""
+    return f"{ITEMS}{quote(item, safe='')}"
 
 
-def _names(what: str, example: str) -> dict[str, Any]:
+def hit_values(hit: Hit) -> dict[str, Any]:
+    """A hit as a `HitAnswer` has it."""
+    address = item_address(hit.id)
     return {
-        "type": "array",
-        "items": {"type": "string", "minLength": 1, "maxLength": 1000},
-        "maxItems": 100,
-        "description": f"Only images of {what}; repeated for several.",
-        "example": [example],
+        "id": hit.id,
+        "distance": hit.distance,
+        "vertical": hit.vertical,
+        "product": hit.product,
+        "brand": hit.brand,
+        "style": hit.style,
+        "source": hit.source,
+        "split": hit.split,
+        "thumbnail": address + THUMBNAIL,
+        "item": address,
     }
 
 
-SEARCH_BODY: Final[dict[str, Any]] = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "additionalProperties": False,
-                "properties": {
-                    "photo": _PHOTO,
-                    "like": {
-                        "type": "string",
-                        "minLength": 1,
-                        "description": "The id of an item to search with, instead of a photo.",
-                        "example": "sneakers/0042.jpg",
-                    },
-                    "box": _BOX,
-                    "k": {"type": "integer", "minimum": 1, "maximum": 100, "default": 24, "example": 24},
-                    "vertical": _names("these verticals", "shoes"),
-                    "brand": _names("these brands", "Acme"),
-                    "style": _names("these styles", "sneaker"),
-                    "source": _names("these sources", "studio"),
-                    "filter": {
-                        "type": "string",
-                        "contentMediaType": "application/json",
-                        "description": "A JSON object: column to a value, null (empty) or a list of them.",
-                        "example": '{"split": "test", "product": ["a-17", null]}',
-                    },
-                },
-                "oneOf": [{"required": ["photo"]}, {"required": ["like"]}],
-            },
-            "encoding": {name: {"explode": True} for name in ("vertical", "brand", "style", "source")},
-        }
-    },
-}
-"""The body of `POST /search`."""
-
-EMBED_BODY: Final[dict[str, Any]] = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "additionalProperties": False,
-                "properties": {"photo": _PHOTO, "box": _BOX},
-                "required": ["photo"],
-            }
-        }
-    },
-}
-"""The body of `POST /embed`."""
-
-
-def _level(value: str, confidence: float, *, known_threshold: float) -> dict[str, Any]:
+def _level(value: str, confidence: float, known_threshold: float) -> dict[str, Any]:
     return {
         "value": value,
         "confidence": confidence,
@@ -233,10 +187,10 @@ def _level(value: str, confidence: float, *, known_threshold: float) -> dict[str
 SEARCH_EXAMPLE: Final[dict[str, Any]] = {
     "query": {"width_px": 1200, "height_px": 1600, "box_xyxy_px": [40, 60, 420, 500], "like": None},
     "identity": {
-        "vertical": _level("shoes", 0.998, known_threshold=0.72),
-        "brand": _level("Acme", 0.93, known_threshold=0.81),
-        "style": _level("sneaker", 0.97, known_threshold=0.77),
-        "product": _level("a-17", 0.41, known_threshold=0.86),
+        "vertical": _level("shoes", 0.998, 0.72),
+        "brand": _level("Acme", 0.93, 0.81),
+        "style": _level("sneaker", 0.97, 0.77),
+        "product": _level("a-17", 0.41, 0.86),
         "evidence": [
             {"id": "sneakers/0042.jpg", "distance": 0.21, "agrees": ["vertical", "brand", "style", "product"]}
         ],
