@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float
 
-from univert.core.errors import BadInputError, UnivertError
+from univert.core.errors import UnivertError
 from univert.search.store import Hit, VectorIndex, Where
 
 TOGETHER_MAX: Final = 32
@@ -58,9 +58,6 @@ class Batcher:
         queue_size: how many requests may wait; the one that runs is not counted.
         on_batch: told about each batch, for metrics.
 
-    Raises:
-        BadInputError: a limit is out of range.
-
     Example:
         >>> import asyncio, numpy as np
         >>> async def main():
@@ -81,13 +78,6 @@ class Batcher:
         *,
         on_batch: OnBatch | None = None,
     ) -> None:
-        for name, value, least in (
-            ("max_batch", max_batch, 1),
-            ("max_wait_ms", max_wait_ms, 0),
-            ("queue_size", queue_size, 1),
-        ):
-            if not value >= least:  # true for NaN, too
-                raise BadInputError(f"{name} must be at least {least}, got {value}")
         self._run = run
         self._max_batch = max_batch
         self._max_wait_s = max_wait_ms / 1000
@@ -96,7 +86,6 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._closing = False
-        self._shape: tuple[int, ...] | None = None
         self._recent: deque[int] = deque([1], maxlen=4)
         self._seconds_each = 0.01
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="univert-batch")
@@ -115,9 +104,8 @@ class Batcher:
 
         Raises:
             QueueFullError: too many wait; nothing was queued.
-            BadInputError: another shape than the first request's.
         """
-        self._check(array)
+        self._make_room()
         entry = _Waiting(array, asyncio.get_running_loop().create_future())
         self._queue.append(entry)
         self._arrived.set()
@@ -133,13 +121,9 @@ class Batcher:
             await self._task
         self._thread.shutdown()
 
-    def _check(self, array: np.ndarray) -> None:
+    def _make_room(self) -> None:
         if self._closing:
             raise RuntimeError("the batcher is closed")
-        if self._shape is None:
-            self._shape = array.shape
-        elif array.shape != self._shape:
-            raise BadInputError(f"array must have shape {self._shape} as the others do, got {array.shape}")
         if len(self._queue) >= self._queue_size:
             # Who has given up must not keep others out.
             self._queue = deque(entry for entry in self._queue if not entry.answer.done())
@@ -321,14 +305,7 @@ def _canonical(where: Where | None) -> str:
 
 
 def _own_copy(error: Exception) -> Exception:
-    """A copy of an error for one of those who wait: raising one object in several tasks mixes their tracebacks.
-
-    Args:
-        error: what the work raised.
-
-    Returns:
-        an error of the same kind that says the same, caused by `error`; a `RuntimeError` where it cannot be copied.
-    """
+    """A copy of an error for one of those who wait: raising one object in several tasks mixes their tracebacks."""
     try:
         own = copy.copy(error)
     except Exception:  # its constructor may take anything

@@ -6,9 +6,11 @@ import json
 import math
 from typing import Annotated, Any, Final
 
-from fastapi import UploadFile
+from fastapi import Request, UploadFile
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.json_schema import SkipJsonSchema
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartParser
 
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
@@ -21,9 +23,33 @@ K_DEFAULT: Final = 24
 K_MAX: Final = 100
 FILTER_FIELDS: Final = ("vertical", "brand", "style", "source")
 
+FORM_LIMITS: Final[Any] = {"max_files": 1, "max_fields": 200, "max_part_size": 16_384}
+
 _VALUES_MAX: Final = 100
 _ID_MAX: Final = 1000
 _BOX_PATTERN: Final = r"^\d{1,5}(\.\d{1,3})?(,\d{1,5}(\.\d{1,3})?){3}$"
+
+
+MultiPartParser.spool_max_size = 1 << 62  # a photo is never written to disk; what arrives is counted as it comes
+
+
+class FormRequest(Request):
+    """A request whose form is a multipart one, in which no field comes twice that stands for one value."""
+
+    async def form(self, **limits: Any) -> FormData:  # type: ignore[override]
+        """The form.
+
+        Raises:
+            Problem: `unsupported-type` or `validation`.
+        """
+        if not self.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            raise Problem("unsupported-type", "send the photo as multipart/form-data, in a part named photo")
+        with self.state.record.stage("read"):
+            form: FormData = await super().form(**limits)
+        for name in form:
+            if name not in FILTER_FIELDS and len(form.getlist(name)) > 1:
+                raise Problem("validation", f"{name[:60]} came {len(form.getlist(name))} times; give it once")
+        return form
 
 
 def parse_box(text: str) -> BoxXyxyPx:

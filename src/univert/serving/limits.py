@@ -20,16 +20,13 @@ from typing import Any, Final
 
 from fastapi import Request, Response, UploadFile
 from fastapi.routing import APIRoute
-from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartParser
 from starlette.types import Message
 
+from univert.serving.forms import FormRequest
 from univert.serving.observability import RequestRecord
 from univert.serving.problems import Problem, busy
 from univert.serving.settings import RATE_FILE_VARIABLE, Settings
-
-FORM_LIMITS: Final[Any] = {"max_files": 1, "max_fields": 200, "max_part_size": 16_384}
 
 _KEY_BYTES: Final = 32
 _BUCKETS: Final = 8192
@@ -38,10 +35,6 @@ _FORM_BYTES: Final = 128_000
 """What the fields and the parts' headers may take besides the photo."""
 _DISCARDED_BYTES: Final = 64_000_000
 _DISCARD_S: Final = 2.0
-_LISTS: Final = ("vertical", "brand", "style", "source")
-"""Fields that may come several times."""
-
-MultiPartParser.spool_max_size = 1 << 62  # a photo is never written to disk; what arrives is counted as it comes
 
 
 def new_key(name: str) -> tuple[str, str]:
@@ -103,14 +96,9 @@ class RateLimits:
     def __init__(self, rate_per_s: float, burst: int, path: Path | None = None) -> None:
         self._rate = rate_per_s
         self._burst = float(burst)
-        if path is None:
-            descriptor, name = tempfile.mkstemp(prefix="univert-rates-")
-            Path(name).unlink()
-        else:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(descriptor, _BUCKETS * _BUCKET.size)
-        self._descriptor = descriptor
-        self._table = mmap.mmap(descriptor, _BUCKETS * _BUCKET.size)
+        self._file = tempfile.TemporaryFile() if path is None else path.open("a+b")  # noqa: SIM115
+        self._file.truncate(_BUCKETS * _BUCKET.size)
+        self._table = mmap.mmap(self._file.fileno(), _BUCKETS * _BUCKET.size)
         self._salt = b"" if path is None else path.name.encode()[:64]
 
     def take(self, client: str, tokens: float = 1.0) -> float:
@@ -125,7 +113,7 @@ class RateLimits:
         """
         digest = hashlib.blake2b(client.encode("utf-8", "replace"), digest_size=8, key=self._salt).digest()
         place = int.from_bytes(digest, "little") % _BUCKETS * _BUCKET.size
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, _BUCKET.size, place)
+        fcntl.lockf(self._file, fcntl.LOCK_EX, _BUCKET.size, place)
         try:
             held, counted_s = _BUCKET.unpack_from(self._table, place)
             now = time.monotonic()
@@ -135,12 +123,12 @@ class RateLimits:
             _BUCKET.pack_into(self._table, place, held - tokens if allowed else held, now)
             return 0.0 if allowed else (tokens - held) / self._rate
         finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, _BUCKET.size, place)
+            fcntl.lockf(self._file, fcntl.LOCK_UN, _BUCKET.size, place)
 
     def close(self) -> None:
         """Let go of the file."""
         self._table.close()
-        os.close(self._descriptor)
+        self._file.close()
 
 
 class Limits:
@@ -308,25 +296,6 @@ class Upload:
     def _too_large(self) -> Problem:
         limit = self._limits.settings.photo_bytes_max
         return Problem("too-large", f"the upload is over the limit of {limit:,} bytes")
-
-
-class FormRequest(Request):
-    """A request whose form is a multipart one, in which no field comes twice that stands for one value."""
-
-    async def form(self, **limits: Any) -> FormData:  # type: ignore[override]
-        """The form.
-
-        Raises:
-            Problem: `unsupported-type` or `validation`.
-        """
-        if not self.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            raise Problem("unsupported-type", "send the photo as multipart/form-data, in a part named photo")
-        with self.state.record.stage("read"):
-            form: FormData = await super().form(**limits)
-        for name in form:
-            if name not in _LISTS and len(form.getlist(name)) > 1:
-                raise Problem("validation", f"{name[:60]} came {len(form.getlist(name))} times; give it once")
-        return form
 
 
 class GuardedRoute(APIRoute):

@@ -17,7 +17,6 @@ from univert.core.errors import BadInputError
 from univert.search.store import VectorIndex
 from univert.serving.answers import (
     ITEMS,
-    SEARCH_EXAMPLE,
     THUMBNAIL,
     EmbedAnswer,
     ItemAnswer,
@@ -27,8 +26,8 @@ from univert.serving.answers import (
     VerticalsAnswer,
     item_address,
 )
-from univert.serving.forms import EmbedForm, NoParameters, SearchForm, ThumbnailParameters
-from univert.serving.limits import FORM_LIMITS, GuardedRoute, SelfChargingRoute
+from univert.serving.forms import FORM_LIMITS, EmbedForm, NoParameters, SearchForm, ThumbnailParameters
+from univert.serving.limits import GuardedRoute, SelfChargingRoute
 from univert.serving.observability import RequestRecord
 from univert.serving.problems import PROBLEM_TYPES, Problem, busy, documented
 from univert.serving.service import Service
@@ -53,11 +52,6 @@ _ID_PARAMETER: Final = {
     ]
 }
 
-searching = APIRouter(tags=["search"], route_class=GuardedRoute)
-items = APIRouter(tags=["items"], route_class=GuardedRoute)
-thumbnails = APIRouter(tags=["items"], route_class=SelfChargingRoute)
-operations = APIRouter(tags=["operations"])
-
 
 def service_of(request: Request) -> Service:
     """The service that a request came to."""
@@ -80,19 +74,24 @@ def checked_key(request: Request) -> None:
     service_of(request).limits.check_key(request)
 
 
+def no_parameters(given: Annotated[NoParameters, Query()]) -> None:
+    """A dependency of a route that takes no parameters in its address."""
+
+
+searching = APIRouter(tags=["search"], route_class=GuardedRoute, dependencies=[Depends(no_parameters)])
+items = APIRouter(tags=["items"], route_class=GuardedRoute, dependencies=[Depends(no_parameters)])
+thumbnails = APIRouter(tags=["items"], route_class=SelfChargingRoute)
+operations = APIRouter(tags=["operations"])
+
+
 @searching.post(
     "/search",
     summary="What a photo, or a box in it, shows, and the indexed images nearest to it",
     operation_id="search",
-    responses={
-        200: {"description": "Found", "content": {"application/json": {"example": SEARCH_EXAMPLE}}},
-        **documented(*_UPLOAD, "bad-filter", "not-found"),
-    },
+    responses={200: {"description": "Found"}, **documented(*_UPLOAD, "bad-filter", "not-found")},
     form_limits=FORM_LIMITS,
 )
-async def search(
-    request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)], _: Annotated[NoParameters, Query()]
-) -> SearchAnswer:
+async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)]) -> SearchAnswer:
     """Send a photo as multipart/form-data, or an item's id as `like`; narrow the answer by columns."""
     service, record = service_of(request), record_of(request)
     index = service.index(record)
@@ -109,14 +108,12 @@ async def search(
     responses={200: {"description": "Embedded"}, **documented(*_UPLOAD)},
     form_limits=FORM_LIMITS,
 )
-async def embed(
-    request: Request, form: Annotated[EmbedForm, Form(media_type=_MULTIPART)], _: Annotated[NoParameters, Query()]
-) -> EmbedAnswer:
+async def embed(request: Request, form: Annotated[EmbedForm, Form(media_type=_MULTIPART)]) -> EmbedAnswer:
     """Vectors of the same model may be compared; squared distances between them go from 0 to 4."""
     loaded = service_of(request).loaded
     await request.state.upload.take(form.photo)
-    embedded = await loaded.embed(request.state.upload, form.box_xyxy_px, record_of(request))
-    return EmbedAnswer(vector=embedded.vector.tolist(), size=loaded.engine.size, model=loaded.engine.fingerprint)
+    _, _, vector = await loaded.embed(request.state.upload, form.box_xyxy_px, record_of(request))
+    return EmbedAnswer(vector=vector.tolist(), size=loaded.engine.size, model=loaded.engine.fingerprint)
 
 
 @items.get(
@@ -125,7 +122,7 @@ async def embed(
     operation_id="verticals",
     responses={200: {"description": "Counted"}, **documented(*_GUARD)},
 )
-async def verticals(request: Request, _: Annotated[NoParameters, Query()]) -> VerticalsAnswer:
+async def verticals(request: Request) -> VerticalsAnswer:
     """At most 1,000 values of each column."""
     service = service_of(request)
     index = service.index(record_of(request))
@@ -178,7 +175,7 @@ async def thumbnail(request: Request, parameters: Annotated[ThumbnailParameters,
     responses={200: {"description": "Found"}, **documented(*_GUARD, "not-found")},
     openapi_extra=_ID_PARAMETER,
 )
-async def item(request: Request, _: Annotated[NoParameters, Query()]) -> ItemAnswer:
+async def item(request: Request) -> ItemAnswer:
     """The image's columns in the index."""
     return await _item(request)
 

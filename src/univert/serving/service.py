@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -38,23 +37,6 @@ THREADS: Final = 2
 """Photos decoded, and index queries run, side by side in each worker."""
 _LARGE_PIXELS: Final = 12_000_000
 """Photos above this are decoded one at a time: as RGBA they take 50 MB and more."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Embedded:
-    """A photo as a vector.
-
-    Attributes:
-        width_px: of the upright photo.
-        height_px: of the upright photo.
-        box_xyxy_px: the part that was embedded; None for the whole photo.
-        vector: its unit vector.
-    """
-
-    width_px: int
-    height_px: int
-    box_xyxy_px: BoxXyxyPx | None
-    vector: Float[np.ndarray, " D"]
 
 
 class Service:
@@ -177,16 +159,12 @@ class Loaded:
         query: dict[str, Any] = {"like": form.like}
         async with self._deadline():
             if form.like is None:
-                embedded = await self.embed(upload, form.box_xyxy_px, record)
+                header, box, vector = await self.embed(upload, form.box_xyxy_px, record)
+                query = {"width_px": header.width_px, "height_px": header.height_px, "box_xyxy_px": box}
                 with record.stage("search"):
-                    hits, neighbours = await self._find(index, embedded.vector, form.k, where)
+                    hits, neighbours = await self._find(index, vector, form.k, where)
                 with record.stage("identify"):
                     identity = self._identity(neighbours)
-                query = {
-                    "width_px": embedded.width_px,
-                    "height_px": embedded.height_px,
-                    "box_xyxy_px": embedded.box_xyxy_px,
-                }
             else:
                 with record.stage("search"):
                     vector = await self._item_vector(index, form.like)
@@ -202,13 +180,18 @@ class Loaded:
             "took_ms": {name: round(1000 * seconds, 2) for name, seconds in took_ms.items()},
         }
 
-    async def embed(self, upload: Upload, box_xyxy_px: BoxXyxyPx | None, record: RequestRecord) -> Embedded:
+    async def embed(
+        self, upload: Upload, box_xyxy_px: BoxXyxyPx | None, record: RequestRecord
+    ) -> tuple[PhotoHeader, BoxXyxyPx | None, Float[np.ndarray, " D"]]:
         """The vector of an uploaded photo, or of a box in it.
 
         Args:
             upload: holds the photo; it is released as soon as the photo is decoded.
             box_xyxy_px: the part that counts; None for the whole photo.
             record: told about the stages.
+
+        Returns:
+            what is known of the photo, the box within it (None for the whole photo), and the unit vector.
 
         Raises:
             Problem: the photo or the box cannot be used, or the service is busy.
@@ -224,7 +207,7 @@ class Loaded:
                 except QueueFullError as error:
                     wait_s = max(RETRY_AFTER_S, round(error.retry_after_s))
                     raise busy("overloaded", "too many photos wait already", wait_s) from None
-        return Embedded(width_px=header.width_px, height_px=header.height_px, box_xyxy_px=box, vector=vector)
+        return header, box, vector
 
     async def close(self) -> None:
         """Finish what was taken, and stop the threads."""
