@@ -42,7 +42,7 @@ from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.reader import IndexReader
 from univert.search.writer import IndexWriter
-from univert.serving.photos import PhotoLimits, read_photo
+from univert.serving.photos import decode_photo, read_header
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "serving.md"
@@ -105,7 +105,7 @@ def index_folder(rows: int, engine: Engine) -> Path:
 
 @contextlib.contextmanager
 def service(model: Path, index: Path) -> Iterator[tuple[int, psutil.Process]]:
-    """A served index: its port and its process."""
+    """A served index: its port and its worker's process."""
     command = "import univert.cli.serving, univert.cli; univert.cli.main()"
     variables = {"UNIVERT_DRAIN_S": "0", "UNIVERT_QUEUE_SIZE": "256"}
     started = subprocess.Popen(
@@ -118,15 +118,17 @@ def service(model: Path, index: Path) -> Iterator[tuple[int, psutil.Process]]:
     port, drain = 0, None
     try:
         for line in started.stdout:
-            if found := re.search(r"running on http://[\d.]+:(\d+)", line):
-                port = int(found[1])
-            if "Application startup complete" in line:
+            event = json.loads(line)
+            if event["event"] == "listening":
+                port = int(event["address"].rpartition(":")[2])
+            if event["event"] == "ready":
                 break
         if not port:
             raise SystemExit("the service did not start")
         time.sleep(1)
+        worker = psutil.Process(event["process"])
         drain = subprocess.Popen(["cat"], stdin=started.stdout, stdout=subprocess.DEVNULL)  # its log must not fill up
-        yield port, psutil.Process(started.pid)
+        yield port, worker
     finally:
         started.terminate()
         started.wait(60)
@@ -152,13 +154,17 @@ def a_second(run: Callable[[], object], each: int, seconds: float) -> float:
     return done / took
 
 
+def square(engine: Engine, content: bytes) -> np.ndarray:
+    """A photo as the network sees it."""
+    return engine.prepare(decode_photo(read_header(content), detail_px=engine.image_size_px))
+
+
 def bare_ms(engine: Engine, index: IndexReader, contents: list[bytes]) -> list[float]:
     """The work of each photo alone: decode, forward, query."""
-    limits, took = PhotoLimits(), []
+    took = []
     for content in contents:
         started = time.perf_counter()
-        photo = read_photo(content, limits, detail_px=engine.image_size_px)
-        vector = engine.run(engine.prepare(photo.rgb)[None])[0]
+        vector = engine.run(square(engine, content)[None])[0]
         index.current().search(vector, K, model_fingerprint=engine.fingerprint)
         took.append(1000 * (time.perf_counter() - started))
     return took
@@ -166,11 +172,7 @@ def bare_ms(engine: Engine, index: IndexReader, contents: list[bytes]) -> list[f
 
 def all_cores(engine: Engine, index: IndexReader, contents: list[bytes], pool: ThreadPoolExecutor) -> None:
     """The work of a batch of photos without a service, spread over the cores."""
-
-    def decoded(content: bytes) -> np.ndarray:
-        return engine.prepare(read_photo(content, PhotoLimits(), detail_px=engine.image_size_px).rgb)
-
-    vectors = engine.run(np.stack(list(pool.map(decoded, contents))))
+    vectors = engine.run(np.stack(list(pool.map(partial(square, engine), contents))))
     index.current().search_many(vectors, K, model_fingerprint=engine.fingerprint)
 
 
@@ -182,9 +184,7 @@ def measure(options: argparse.Namespace, image_size_px: int) -> tuple[list[dict[
     eager = load_engine(model, "torch", threads=cores)
     folder = photos(options.photos)
     contents = [path.read_bytes() for path in sorted(folder.iterdir())]
-    squares = [
-        engine.prepare(read_photo(content, PhotoLimits(), detail_px=engine.image_size_px).rgb) for content in contents
-    ]
+    squares = [square(engine, content) for content in contents]
     batch = np.stack((squares * BATCH)[:BATCH])
     index_path = index_folder(options.rows, engine)
     rounds = []
@@ -216,7 +216,7 @@ def measure(options: argparse.Namespace, image_size_px: int) -> tuple[list[dict[
 
 
 def peak_gb(process: psutil.Process) -> float:
-    """The most memory that the service's process has held."""
+    """The most memory that the process of the service's worker has held."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e9
 

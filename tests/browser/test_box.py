@@ -98,7 +98,7 @@ def test_older_questions_are_called_off(visitor: Visitor) -> None:
           });
           const id = document.querySelector("#grid a").dataset.like;
           for (const k of [100, 3, 4]) {
-            searcher.ask({query: {kind: "item", id}, box: None, filters: noFilters(), k});
+            searcher.ask({query: {kind: "item", id}, box: null, filters: noFilters(), k});
             await new Promise((resolve) => setTimeout(resolve));
           }
         }"""
@@ -194,7 +194,7 @@ def test_geometry(visitor: Visitor) -> None:
                 north_west: g.resized([10, 10, 40, 40], "nw", -500, 5, photo),
                 whole: g.settled([0, 0, 99.9, 60], photo),
                 rounded: g.settled([1.4, 1.6, 50.5, 30.2], photo),
-                none: g.settled(None, photo),
+                none: g.settled(null, photo),
                 around: g.around(photo, [0, 0], 0.5),
               });
             }"""

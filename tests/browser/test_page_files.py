@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from univert.serving.page_routes import page_files
+from univert.serving.app import PAGE
 
-FILES = {name: file.content.decode() for name, file in page_files().items()}
+FILES = {file.name: file.read_text() for file in PAGE.iterdir()}
 MODULES = sorted(name for name in FILES if name.endswith(".js"))
 
 

@@ -64,7 +64,7 @@ def test_the_card_says_what_a_name_is_worth(visitor: Visitor) -> None:
               const {showIdentity} = await import("/static/identity.js");
               const level = (precision) => ({
                 value: "it", confidence: 0.5, known: false,
-                known_precision: precision ?? 0.9, known_threshold: precision === None ? None : 0.6,
+                known_precision: precision ?? 0.9, known_threshold: precision === null ? null : 0.6,
               });
               const levels = Object.entries(precisions).map(([name, precision]) => [name, level(precision)]);
               showIdentity({...Object.fromEntries(levels), evidence: []}, [], () => "/");
@@ -134,7 +134,7 @@ def test_of_a_large_photo_only_what_is_asked_about_is_sent(visitor: Visitor) -> 
           const small = addPhoto(new File([blob.slice(0, 1000)], "small.jpg", {type: "image/jpeg"}));
           return {
             large: blob.size > 1_500_000,
-            whole: await size(await prepared(large, None)),
+            whole: await size(await prepared(large, null)),
             part: await size(await prepared(large, [100, 100, 700, 500])),
             untouched: (await prepared(small, [1, 2, 3, 4])).file === small.file,
           };

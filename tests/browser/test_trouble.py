@@ -13,7 +13,7 @@ import pytest
 from tests.browser import shop
 from tests.browser.conftest import NewVisitor
 from tests.browser.driving import ServiceProcess, Visitor
-from univert.serving.problems import KINDS
+from univert.serving.problems import PROBLEM_TYPES
 
 FAILED = r"status of (4\d\d|5\d\d)"
 GONE = r"net::ERR_"
@@ -112,15 +112,17 @@ def test_every_problem_of_the_service_has_words(visitor: Visitor) -> None:
           const {wordsFor} = await import("/static/problems.js");
           return kinds.map((kind) => wordsFor({kind, detail: "the detail"}));
         }""",
-        [*KINDS, "network", "some-day"],
+        [*PROBLEM_TYPES, "network", "some-day"],
     )
     names = {"again", "photo", "whole", "clear", "start", "key"}
     assert all(one["title"] and one["advice"] and set(one["actions"]) <= names and one["actions"] for one in words)
     own = [
-        one["title"] for kind, one in zip(KINDS, words, strict=False) if kind not in ("method-not-allowed", "internal")
+        one["title"]
+        for kind, one in zip(PROBLEM_TYPES, words, strict=False)
+        if kind not in ("method-not-allowed", "internal")
     ]
     assert len(set(own)) == len(own)
-    assert words[-1]["title"] == words[list(KINDS).index("internal")]["title"]
+    assert words[-1]["title"] == words[list(PROBLEM_TYPES).index("internal")]["title"]
 
 
 @pytest.mark.slow

@@ -14,10 +14,10 @@ from univert.cli import calibrating
 from univert.cli.calibrating import calibration_table
 from univert.cli.options import app
 from univert.core.errors import BadInputError
-from univert.data.rows import SourceRow
 from univert.core.terminal import table_text
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.identity.calibration import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, CalibrationConfig, Query, ask
 from univert.identity.calibration_fit import Questions, Sample, calibration_error, fit, fit_threshold, measure
 from univert.identity.vote import ATTRIBUTES, FARTHEST, NO_VOTE, Calibration

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from univert.serving.schemas import SEARCH_EXAMPLE, IdentityOfPhoto
 
 from univert.core.errors import BadInputError
 from univert.identity.vote import (
@@ -23,7 +24,6 @@ from univert.identity.vote import (
     vote,
 )
 from univert.search.records import Hit
-from univert.serving.schemas import SEARCH_EXAMPLE, IdentityOfPhoto
 
 WEIGHTS = (0.5, 1.0, -2.0, 0.1, -0.3)
 ONE = {"temperature": 0.1, "weights": WEIGHTS, "precision": 0.9, "threshold": 0.5}

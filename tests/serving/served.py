@@ -21,9 +21,8 @@ SMALL_LIMITS: dict[str, Any] = {
     "uploads_bytes_max": 3_000_000,
     "photo_pixels_max": 4_000_000,
     "body_deadline_s": 3,
-    "header_deadline_s": 1,
+    "idle_s": 1,
     "drain_s": 0.3,
-    "recall_sample": 1,
 }
 
 

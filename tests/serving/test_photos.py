@@ -11,12 +11,10 @@ import pytest
 from PIL import Image
 
 from univert.data.decode import BoxXyxyPx, decode_rgb
-from univert.serving.jpeg_headers import SEGMENTS_MAX
-from univert.serving.photos import PhotoLimits, decode_photo, read_header, read_photo
+from univert.serving.forms import parse_box
+from univert.serving.headers import SCANS_MAX, SEGMENTS_MAX, PhotoHeader
+from univert.serving.photos import clip_box, decode_photo, read_header
 from univert.serving.problems import Problem
-from univert.serving.regions import GivenBox, WholePhoto, clip_box, parse_box
-
-LIMITS = PhotoLimits(pixels_max=1_000_000)
 
 
 def saved(format_name: str, **options: object) -> bytes:
@@ -52,19 +50,17 @@ def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
 def test_size_and_pixels_are_upright(orientation: int) -> None:
     content = jpeg(800, 400, orientation)
     size = (400, 800) if orientation >= 5 else (800, 400)
-    header = read_header(content, LIMITS)
+    header = read_header(content)
     assert (header.width_px, header.height_px) == size
-    photo = read_photo(content, LIMITS, detail_px=64)
-    assert (photo.width_px, photo.height_px) == size
-    assert 64 <= min(photo.rgb.size) < 400, "a large JPEG is decoded smaller"
-    assert not photo.rgb.info
-    assert not photo.rgb.getexif()
+    photo = decode_photo(header, detail_px=64)
+    assert 64 <= min(photo.size) < 400, "a large JPEG is decoded smaller"
+    assert not photo.info
+    assert not photo.getexif()
 
 
 @pytest.mark.parametrize("box", [(0, 0, 100, 100), (400, 200, 800, 400), (10.5, 20.5, 410, 395)])
 def test_a_box_keeps_its_detail(box: BoxXyxyPx) -> None:
-    photo = read_photo(jpeg(800, 400), LIMITS, detail_px=64, box_xyxy_px=box)
-    part = photo.crop(box)
+    part = decode_photo(read_header(jpeg(800, 400)), detail_px=64, box_xyxy_px=box)
     assert min(part.size) >= 64
     ramp = np.asarray(part)[..., 0].mean(0)
     assert ramp[0] == pytest.approx(255 * box[0] / 800, abs=6)
@@ -83,20 +79,20 @@ def test_a_box_keeps_its_detail(box: BoxXyxyPx) -> None:
     ],
 )
 def test_the_decoder_gets_less_and_sees_the_same(content: bytes) -> None:
-    header = read_header(content, LIMITS)
+    header = read_header(content)
     expected = decode_rgb(content)
     assert sum(map(len, header.parts)) <= len(content) + 40
     assert (header.width_px, header.height_px) == expected.size
-    photo = decode_photo(header, LIMITS, detail_px=1000)
-    assert np.array_equal(np.asarray(photo.rgb), np.asarray(expected))
+    photo = decode_photo(header, detail_px=1000)
+    assert np.array_equal(np.asarray(photo), np.asarray(expected))
 
 
 def test_what_follows_the_picture_is_not_looked_at() -> None:
     film = b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x02\xff\xe1\0\0" * 10_000
     for progressive in (False, True):
         content = saved("JPEG", progressive=progressive)
-        photo = read_photo(content + film, LIMITS, detail_px=1000)
-        assert np.array_equal(np.asarray(photo.rgb), np.asarray(decode_rgb(content)))
+        photo = decode_photo(read_header(content + film), detail_px=1000)
+        assert np.array_equal(np.asarray(photo), np.asarray(decode_rgb(content)))
 
 
 PLAIN, PASSES, PNG = saved("JPEG"), saved("JPEG", progressive=True), saved("PNG")
@@ -118,7 +114,7 @@ def test_a_header_that_is_made_to_cost_time_is_refused_at_once(name: str) -> Non
     content = REFUSED[name]()
     start = time.process_time()
     with pytest.raises(Problem) as problem:
-        read_header(content, LIMITS)
+        read_header(content)
     assert time.process_time() - start < 0.2
     assert problem.value.name == "bad-photo"
 
@@ -127,10 +123,10 @@ def test_many_segments_are_fine_if_not_too_many() -> None:
     for count in (SEGMENTS_MAX // 2, SEGMENTS_MAX):
         content = PLAIN[:2] + segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(20)) * count + PLAIN[2:]
         if count < SEGMENTS_MAX:
-            assert read_photo(content, LIMITS, detail_px=1000).rgb.size == (40, 30)
+            assert decode_photo(read_header(content), detail_px=1000).size == (40, 30)
         else:
             with pytest.raises(Problem, match="more than 1,000 segments"):
-                read_header(content, LIMITS)
+                read_header(content)
 
 
 @pytest.mark.parametrize(
@@ -146,35 +142,27 @@ def test_tags_that_each_claim_the_whole_block_take_no_memory(content: bytes) -> 
 
     tracemalloc.start()
     try:
-        read_photo(content, LIMITS, detail_px=1000)
+        decode_photo(read_header(content), detail_px=1000)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
 
 
-def test_limits_hold_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("univert.serving.photos.decode_rgb", None)
+def test_limits_hold_before_anything_is_decoded() -> None:
     with pytest.raises(Problem, match="over the limit of 1,000,000 pixels"):
-        read_photo(jpeg(2000, 600), LIMITS, detail_px=64)
-    with pytest.raises(Problem, match="more than 0 scans"):
-        read_photo(jpeg(20, 20), PhotoLimits(jpeg_scans_max=0), detail_px=64)
+        read_header(jpeg(2000, 600), 1_000_000)
+    with pytest.raises(Problem, match=f"more than {SCANS_MAX} scans"):
+        read_header(REFUSED["passes"]())
     with pytest.raises(Problem, match="zero bytes"):
-        read_photo(b"", LIMITS, detail_px=64)
-
-
-def test_regions() -> None:
-    photo = read_photo(jpeg(80, 40), LIMITS, detail_px=8)
-    (whole,) = WholePhoto()(photo)
-    assert whole.box_xyxy_px is None
-    (drawn,) = GivenBox((-5, 10, 20.5, 100))(photo)
-    assert drawn.box_xyxy_px == (0, 10, 20.5, 40)
-    with pytest.raises(Problem, match="less than a pixel of the 80 x 40 px photo"):
-        GivenBox((80, 0, 90, 40))(photo)
+        read_header(b"")
 
 
 def test_boxes() -> None:
     assert parse_box("1, 2.5,3,4e0") == (1, 2.5, 3, 4)
-    assert clip_box((0, 0, 5, 5), (3, 4)) == (0, 0, 3, 4)
+    header = PhotoHeader(width_px=80, height_px=40, parts=[])
+    assert clip_box((-5, 10, 20.5, 100), header) == (0, 10, 20.5, 40)
+    with pytest.raises(Problem, match="less than a pixel of the 80 x 40 px photo"):
+        clip_box((80, 0, 90, 40), header)
     for text in ("", "1,2,3", "nan,0,1,1", "0,0,inf,1", "5,5,5,6", "1_0,0,20,20,1"):
         with pytest.raises(Problem) as problem:
             parse_box(text)

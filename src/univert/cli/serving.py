@@ -44,9 +44,7 @@ def serve(
         if value is not None:  # the workers read their settings from the environment, too
             os.environ[PREFIX + name.upper()] = str(value)
     os.environ[f"{PREFIX}MODEL"] = model_folder(load_settings().model)
-    status = run_server(load_settings())
-    if status:
-        raise typer.Exit(status)
+    run_server(load_settings())
 
 
 @app.command(epilog="Example: univert key warehouse-scanner")
@@ -57,7 +55,7 @@ def key(
     import json
 
     from univert.core.errors import BadInputError
-    from univert.serving.security import new_key
+    from univert.serving.limits import new_key
 
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
         raise BadInputError(f"name must be 1 to 64 letters, digits, dots, dashes or underscores, got {name!r}")

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float
 
 from univert.core.errors import BadInputError
-from univert.core.terminal import progress_bar
 from univert.core.protocols import Images
+from univert.core.terminal import progress_bar
 from univert.identity.calibration_fit import Questions, Sample, fit, measure
 from univert.identity.vote import ATTRIBUTES, FARTHEST, NO_VOTE, AttributeCalibration, Calibration, value_codes
 from univert.models.runtime.engine import Engine

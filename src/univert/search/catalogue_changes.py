@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
-from univert.core.terminal import Advance
 from univert.core.protocols import Images
+from univert.core.terminal import Advance
 from univert.search.storage import CONTENT, TEXT_COLUMNS
 from univert.search.writer import IndexWriter
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from univert.core.errors import BadInputError
-from univert.core.terminal import Advance, progress_bar
 from univert.core.protocols import ImageEmbedder, Images
+from univert.core.terminal import Advance, progress_bar
 from univert.search.catalogue_changes import Changes, Part, find_changes, parts_of, text_columns
 from univert.search.storage import Location
 from univert.search.writer import IndexWriter, Parts

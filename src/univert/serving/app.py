@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
 import univert
-from univert.serving import item_routes, operation_routes, search_routes
-from univert.serving.cross_origin import AllowedOrigins, Preflights, cors_options
-from univert.serving.gate import Gate
-from univert.serving.lifecycle import Lifecycle
-from univert.serving.metrics import Metrics
-from univert.serving.page_routes import page_router
+from univert.serving import routes
+from univert.serving.logs import log
+from univert.serving.observability import Observed
 from univert.serving.problems import install_problem_handlers
-from univert.serving.rate_limits import FILE_VARIABLE, RateLimits
-from univert.serving.schemas import ProblemDetails
-from univert.serving.security import ApiKeys
 from univert.serving.service import Service
 from univert.serving.settings import Settings, load_settings
+from univert.serving.thumbnails import MEDIA_TYPE
 
-_KEY_SCHEMES = {
-    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    "bearer": {"type": "http", "scheme": "bearer"},
-}
+PAGE: Final = Path(__file__).parent / "page"
+PAGE_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_LOOK_S: Final = 1.0
+"""Gauges of a worker that another worker's scrape asks for must not be older than this."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """An application that serves visual search: `uvicorn --factory univert.serving.app:create_app`, or any ASGI server.
+    """An application that serves visual search, for any ASGI server.
 
     Model and index are loaded when the server starts it; every error it answers with is problem details.
 
@@ -42,16 +51,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         BadInputError: the settings are incomplete or wrong.
     """
     settings = settings or load_settings()
-    metrics, lifecycle, keys = Metrics(), Lifecycle(), ApiKeys(settings.api_keys)
-    service = Service(settings, metrics, lifecycle)
-    rates = _rates(settings)
+    service = Service(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with service.running():
+            looking = asyncio.create_task(_look_after(service))
+            _drain_on_stop(service)
             yield
-        if rates is not None:
-            rates.close()
+            looking.cancel()
 
     app = FastAPI(
         title="Univert visual search",
@@ -63,41 +71,78 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    for router in (search_routes.router, item_routes.router, operation_routes.router):
-        app.include_router(router)
+    keys: list[Any] = []
+    if settings.api_keys:  # for the OpenAPI document alone: the routes check them before they read a body
+        keys = [Depends(APIKeyHeader(name="X-API-Key", auto_error=False)), Depends(HTTPBearer(auto_error=False))]
+    for router in (routes.searching, routes.thumbnails, routes.items):
+        app.include_router(router, dependencies=keys)
+    app.include_router(routes.operations)
     if settings.page:
-        app.include_router(page_router())
+        _serve_page(app)
     install_problem_handlers(app)
-    _document(app, keys_needed=bool(keys))
-    # What is added later is further out. The gate sees each request first; only a header for answers lies around it.
+    # What is added later is further out.
+    app.add_middleware(GZipMiddleware, compresslevel=5, exclude_content_types=(MEDIA_TYPE,))
+    app.add_middleware(Observed, service=service)
     if settings.cors_origins:
-        app.add_middleware(Preflights, **cors_options(settings))
-    app.add_middleware(Gate, settings=settings, metrics=metrics, lifecycle=lifecycle, keys=keys, rates=rates)
-    if settings.cors_origins:
-        app.add_middleware(AllowedOrigins, **cors_options(settings))
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["X-API-Key", "Authorization", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
     return app
 
 
-def _rates(settings: Settings) -> RateLimits | None:
-    if settings.rate_per_s is None:
-        return None
-    shared = os.environ.get(FILE_VARIABLE)
-    return RateLimits(settings.rate_per_s, settings.rate_burst, Path(shared) if shared else None)
+class PageFiles(StaticFiles):
+    """The files of the page, which load nothing from elsewhere and are asked for anew each time they change."""
+
+    def file_response(self, *given: Any, **options: Any) -> Response:
+        """A file, with the policy of the page."""
+        response = super().file_response(*given, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["Content-Security-Policy"] = PAGE_POLICY
+        return response
 
 
-def _document(app: FastAPI, *, keys_needed: bool) -> None:
-    """Complete the OpenAPI document: the shape of problems, and the keys if there are any."""
-    generate = app.openapi
+def _serve_page(app: FastAPI) -> None:
+    files = PageFiles(directory=PAGE)
+    app.mount("/static", files)
 
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = generate()
-            components = document.setdefault("components", {})
-            components.setdefault("schemas", {})["ProblemDetails"] = ProblemDetails.model_json_schema()
-            if keys_needed:
-                components["securitySchemes"] = _KEY_SCHEMES
-                document["security"] = [{"key": []}, {"bearer": []}]
-            app.openapi_schema = document
-        return app.openapi_schema
+    @app.get("/", include_in_schema=False)
+    async def page(request: Request) -> Response:
+        return await files.get_response("index.html", request.scope)
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon(request: Request) -> Response:
+        return await files.get_response("icon.svg", request.scope)
+
+
+def _drain_on_stop(service: Service) -> None:
+    """On SIGTERM say at `/ready` that the service stops, serve on for `drain_s`, and only then stop.
+
+    Connections that stay open between requests are the reason: a server that closes them at once loses the request
+    that is on its way. While draining, each answer closes its connection in good order. SIGINT stops at once.
+    """
+    if not service.settings.drain_s or threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+
+    def drain() -> None:
+        if not service.draining:
+            service.draining = True
+            log(logging.INFO, "draining", seconds=service.settings.drain_s)
+            loop.call_later(service.settings.drain_s, signal.raise_signal, signal.SIGINT)
+
+    loop.add_signal_handler(signal.SIGTERM, drain)
+
+
+async def _look_after(service: Service) -> None:
+    """Keep the gauges fresh, and stop where the first process is gone: nobody would replace or stop this one."""
+    first = multiprocessing.parent_process()
+    while True:
+        service.measure()
+        await asyncio.sleep(_LOOK_S)
+        if first is not None and not first.is_alive() and not service.draining:
+            log(logging.ERROR, "the first process is gone, its worker stops")
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.types import Scope
 
-from univert.core.errors import BadInputError
+from univert.core.errors import BadInputError, did_you_mean
 
 MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_S: Final = 1
+"""What a busy service tells clients to wait where it knows no better."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
+class ProblemType:
     """A type of problem.
 
     Attributes:
@@ -32,158 +34,148 @@ class Kind:
     advice: str
 
 
-KINDS: Final[Mapping[str, Kind]] = {
-    "validation": Kind(status=422, title="The request is not as documented", advice="Compare it with /openapi.json."),
-    "bad-photo": Kind(
-        status=400, title="The photo cannot be used", advice="Send a still JPEG, PNG or WebP that opens elsewhere."
-    ),
-    "bad-box": Kind(
-        status=400, title="The box cannot be used", advice="Give x0,y0,x1,y1 in pixels of the upright photo."
-    ),
-    "bad-filter": Kind(
-        status=400, title="The filter cannot be used", advice="See /verticals for the values there are."
-    ),
-    "unauthorised": Kind(
-        status=401, title="An API key is needed", advice="Send a valid key as X-API-Key or as a Bearer token."
-    ),
-    "not-found": Kind(status=404, title="There is nothing here", advice="Check the address or the id."),
-    "method-not-allowed": Kind(status=405, title="This method is not allowed here", advice="See the Allow header."),
-    "slow-upload": Kind(
-        status=408, title="The upload took too long", advice="Send a smaller photo or use a faster connection."
-    ),
-    "length-required": Kind(
-        status=411,
-        title="The length of the body is missing",
-        advice="Send a Content-Length, not the body in chunks (Transfer-Encoding).",
-    ),
-    "too-large": Kind(status=413, title="The upload is too large", advice="Send a smaller photo."),
-    "unsupported-type": Kind(
-        status=415, title="This type of content is not taken", advice="Send a JPEG, PNG or WebP photo."
-    ),
-    "rate-limited": Kind(status=429, title="Too many requests", advice="Wait as long as Retry-After says."),
-    "internal": Kind(
-        status=500, title="The service failed", advice="Report the request_id to whoever runs the service."
-    ),
-    "overloaded": Kind(
-        status=503, title="The service is busy", advice="Wait as long as Retry-After says and try again."
-    ),
-    "not-ready": Kind(
-        status=503,
-        title="The service is starting or stopping",
-        advice="Wait as long as Retry-After says and try again.",
-    ),
-    "deadline": Kind(status=504, title="The answer took too long", advice="Try again; if it stays so, ask for less."),
+def _type(status: int, title: str, advice: str) -> ProblemType:
+    return ProblemType(status=status, title=title, advice=advice)
+
+
+PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
+    "validation": _type(422, "The request is not as documented", "Compare it with /openapi.json."),
+    "bad-photo": _type(400, "The photo cannot be used", "Send a still JPEG, PNG or WebP that opens elsewhere."),
+    "bad-box": _type(400, "The box cannot be used", "Give x0,y0,x1,y1 in pixels of the upright photo."),
+    "bad-filter": _type(400, "The filter cannot be used", "See /verticals for the values there are."),
+    "unauthorised": _type(401, "An API key is needed", "Send a valid key as X-API-Key or as a Bearer token."),
+    "not-found": _type(404, "There is nothing here", "Check the address or the id."),
+    "method-not-allowed": _type(405, "This method is not allowed here", "See the Allow header."),
+    "slow-upload": _type(408, "The upload took too long", "Send a smaller photo or use a faster connection."),
+    "too-large": _type(413, "The upload is too large", "Send a smaller photo."),
+    "unsupported-type": _type(415, "This type of content is not taken", "Send a JPEG, PNG or WebP photo."),
+    "rate-limited": _type(429, "Too many requests", "Wait as long as Retry-After says."),
+    "internal": _type(500, "The service failed", "Report the request_id to whoever runs the service."),
+    "overloaded": _type(503, "The service is busy", "Wait as long as Retry-After says and try again."),
+    "not-ready": _type(503, "The service is starting or stopping", "Wait as long as Retry-After says and try again."),
+    "deadline": _type(504, "The answer took too long", "Try again; if it stays so, ask for less."),
 }
 """Every type of problem by name; its URI is `/problems/NAME`."""
 
-_BY_STATUS: Final = {kind.status: name for name, kind in reversed([*KINDS.items()])}
+_OF_THE_FRAMEWORK: Final = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 
-class Problem(Exception):  # noqa: N818
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = Field(description="/problems/NAME; the address explains it.")
+    title: str
+    status: int
+    detail: str = Field(description="What went wrong this time, and the fix.")
+    instance: str = Field(description="The path that was asked.")
+    request_id: str | None = Field(description="As in X-Request-ID and in the service's log.")
+
+
+class Problem(HTTPException):
     """What the client is to be told; raised anywhere below a route.
 
     Attributes:
-        name: the type, a key of `KINDS`.
-        detail: what went wrong this time, and the fix.
-        headers: further headers of the answer.
+        name: the type, a key of `PROBLEM_TYPES`.
     """
 
     def __init__(self, name: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(detail)
+        super().__init__(PROBLEM_TYPES[name].status, detail, headers)
         self.name = name
-        self.detail = detail
-        self.headers = dict(headers or {})
+
+    def __str__(self) -> str:
+        return self.detail
 
 
-def busy(name: str, detail: str, retry_after_s: int) -> Problem:
+def busy(name: str, detail: str, retry_after_s: int = RETRY_AFTER_S) -> Problem:
     """A problem that goes away by waiting: the answer carries Retry-After."""
     return Problem(name, detail, {"Retry-After": str(retry_after_s)})
 
 
-def problem_response(problem: Problem, scope: Scope) -> JSONResponse:
-    """The answer for a problem.
-
-    Args:
-        problem: what happened.
-        scope: the request's ASGI scope, for its path and id.
-    """
-    kind = KINDS[problem.name]
-    record = scope.get("univert.record")
+def problem_response(problem: Problem, request: Request) -> JSONResponse:
+    """The answer for a problem."""
+    record = getattr(request.state, "record", None)
     if record is not None:
         record.problem = problem.name
+    details = ProblemDetails(
+        type=f"/problems/{problem.name}",
+        title=PROBLEM_TYPES[problem.name].title,
+        status=problem.status_code,
+        detail=problem.detail,
+        instance=_path(request),
+        request_id=getattr(record, "request_id", None),
+    )
     return JSONResponse(
-        {
-            "type": f"/problems/{problem.name}",
-            "title": kind.title,
-            "status": kind.status,
-            "detail": problem.detail,
-            "instance": _instance(scope),
-            "request_id": getattr(record, "request_id", None),
-        },
-        status_code=kind.status,
-        headers=problem.headers,
-        media_type=MEDIA_TYPE,
+        details.model_dump(), status_code=problem.status_code, headers=problem.headers, media_type=MEDIA_TYPE
     )
 
 
 def install_problem_handlers(app: FastAPI) -> None:
     """Answer every error that reaches the application with problem details, the framework's own included."""
 
-    async def ours(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, Problem)
-        return problem_response(error, request.scope)
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        return problem_response(error if isinstance(error, Problem) else _of_framework(request, error), request)
 
-    async def framework(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        name = _BY_STATUS.get(error.status_code, "internal" if error.status_code >= 500 else "validation")
-        detail = {
-            404: f"nothing at {_instance(request.scope)}",
-            405: f"{request.method} is not allowed at {_instance(request.scope)}",
-        }.get(error.status_code, str(error.detail))
-        return problem_response(Problem(name, detail, error.headers), request.scope)
+    @app.exception_handler(RequestValidationError)
+    async def not_as_documented(request: Request, error: RequestValidationError) -> JSONResponse:
+        return problem_response(Problem("validation", _explained(error.errors()[0], request)), request)
 
-    async def validation(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        place = " ".join(str(part) for part in first["loc"])
-        return problem_response(Problem("validation", f"{place}: {first['msg']}"), request.scope)
-
-    async def bad_input(request: Request, error: Exception) -> JSONResponse:
-        return problem_response(Problem("validation", str(error)), request.scope)
-
-    app.add_exception_handler(Problem, ours)
-    app.add_exception_handler(HTTPException, framework)
-    app.add_exception_handler(RequestValidationError, validation)
-    app.add_exception_handler(BadInputError, bad_input)
+    @app.exception_handler(BadInputError)
+    async def bad_input(request: Request, error: BadInputError) -> JSONResponse:
+        return problem_response(Problem("validation", str(error)), request)
 
 
 def documented(*names: str) -> dict[int | str, dict[str, Any]]:
     """The problems that a route answers with, for its OpenAPI entry."""
     responses: dict[int | str, dict[str, Any]] = {}
     for name in names:
-        kind = KINDS[name]
-        entry = responses.setdefault(
-            kind.status,
-            {
-                "description": kind.title,
-                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}, "examples": {}}},
-            },
-        )
+        kind = PROBLEM_TYPES[name]
+        content = {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema(), "examples": {}}}
+        entry = responses.setdefault(kind.status, {"description": kind.title, "content": content})
         if kind.status in (429, 503):
             entry["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
-        entry["content"][MEDIA_TYPE]["examples"][name] = {
-            "value": {
-                "type": f"/problems/{name}",
-                "title": kind.title,
-                "status": kind.status,
-                "detail": kind.advice,
-                "instance": "/search",
-                "request_id": "4f0c2b7e9a514d54",
-            }
-        }
+        example = ProblemDetails(
+            type=f"/problems/{name}",
+            title=kind.title,
+            status=kind.status,
+            detail=kind.advice,
+            instance="/search",
+            request_id="4f0c2b7e9a514d54",
+        )
+        entry["content"][MEDIA_TYPE]["examples"][name] = {"value": example.model_dump()}
     return responses
 
 
-def _instance(scope: Scope) -> str:
-    raw: bytes = scope.get("raw_path") or b""
-    return raw.decode("ascii", "replace") or str(scope.get("path", "/"))
+def _of_framework(request: Request, error: HTTPException) -> Problem:
+    name = _OF_THE_FRAMEWORK.get(error.status_code, "internal" if error.status_code >= 500 else "validation")
+    detail = {404: f"nothing at {_path(request)}", 405: f"{request.method} is not allowed at {_path(request)}"}.get(
+        error.status_code, f"the body cannot be read: {error.detail}"
+    )
+    return Problem(name, detail, error.headers)
+
+
+def _explained(error: Mapping[str, Any], request: Request) -> str:
+    """One error of pydantic in a sentence; of an unknown name, which known one was probably meant."""
+    where, *rest = (str(part) for part in error["loc"])
+    name = " ".join(rest)[:60]
+    thing = "parameter" if where == "query" else "field"
+    if error["type"] == "extra_forbidden":
+        known = list(_known_names(request, where))
+        return f"unknown {thing} {name!r}; {did_you_mean(name, known) if known else 'this address takes none'}"
+    if error["type"] == "missing":
+        return f"{name or where} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {message[:1].lower()}{message[1:]}" if name else message
+
+
+def _known_names(request: Request, where: str) -> Iterable[str]:
+    route = request.scope["route"]
+    fields = route.dependant.query_params if where == "query" else [route.body_field]
+    for field in fields:
+        model = field.field_info.annotation
+        yield from getattr(model, "model_fields", None) or [field.name]
+
+
+def _path(request: Request) -> str:
+    raw: bytes = request.scope.get("raw_path") or b""
+    return raw.decode("ascii", "replace") or str(request.scope.get("path", "/"))

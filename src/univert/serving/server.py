@@ -1,111 +1,169 @@
-"""The service as processes: one socket, one or several workers behind it, and what they share."""
+"""The service as processes: Granian's workers behind one address, and what they share."""
 
 from __future__ import annotations
 
+import errno
+import logging
+import multiprocessing
 import os
-import sys
+import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-import uvicorn
-from uvicorn.config import STARTUP_FAILURE
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
 
-from univert.core.allocator import reuse_freed_memory
-from univert.serving import metrics, rate_limits
-from univert.serving.connections import TimedProtocol
-from univert.serving.listening import bind
-from univert.serving.request_logs import logging_config
-from univert.serving.settings import Settings
-from univert.serving.startup import StartupStatus
-from univert.serving.workers import Workers
+from univert.core.errors import BadInputError, UnivertError
+from univert.serving.logs import log, logging_config
+from univert.serving.settings import METRICS_VARIABLE, RATE_FILE_VARIABLE, Settings, load_settings
 
-APPLICATION: Final = "univert.serving.app:create_app"
-
-_STOP_S: Final = 10
-"""How much longer than its settings allow a worker may take to stop."""
+CONNECTIONS_MAX: Final = 8192
+"""Open connections of a worker; further ones wait until one closes."""
 
 _HEADER_BYTES: Final = 32_768
+_STOP_S: Final = 5
+"""How much longer than its settings allow a worker may take to stop."""
 _LARGEST_KEPT_BYTES: Final = 4_000_000
 """Blocks of memory up to this are kept for the next request; what a large photo took goes back to the system."""
 
 
-class ServiceConfig(uvicorn.Config):
-    """uvicorn's configuration with the limits that `TimedProtocol` reads from it."""
-
-    def __init__(self, settings: Settings, **options: Any) -> None:
-        super().__init__(APPLICATION, factory=True, **options)
-        self.header_deadline_s = settings.header_deadline_s
-        self.connections_max = settings.connections_max
-
-    def load(self) -> None:
-        """As uvicorn's, with a start whose failure says by the exit status whether to try again.
-
-        It is called in each process that serves.
-        """
-        reuse_freed_memory(_LARGEST_KEPT_BYTES)
-        super().load()
-        self.lifespan_class = StartupStatus
-
-
-def run_server(settings: Settings) -> int:
+def run_server(settings: Settings) -> None:
     """Serve until told to stop. The workers read their settings from the environment, as this process did.
-
-    A worker of several that could not start for a reason that may pass is started again, while the others serve.
 
     Args:
         settings: of the service.
 
+    Raises:
+        BadInputError: the host can never be listened on, or the model, the index or the calibration is wrong.
+        UnivertError: what may pass: the port is in use, the object store is away, workers end again and again.
+    """
+    multiprocessing.set_start_method("spawn", force=True)  # threads of the libraries do not survive a fork
+    port = free_port(settings.host, settings.port)
+    _check(settings)
+    with tempfile.TemporaryDirectory(prefix="univert-serve-") as shared:
+        if settings.workers > 1:
+            os.environ[METRICS_VARIABLE] = shared
+            os.environ[RATE_FILE_VARIABLE] = str(Path(shared) / "rates")
+        server = Granian(
+            "univert.serving.server:worker_app",
+            factory=True,
+            address=settings.host,
+            port=port,
+            interface=Interfaces.ASGI,
+            workers=settings.workers,
+            backlog=1024,
+            backpressure=CONNECTIONS_MAX,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=max(1, round(1000 * settings.idle_s)), max_buffer_size=_HEADER_BYTES
+            ),
+            websockets=False,
+            respawn_failed_workers=True,
+            workers_kill_timeout=round(settings.drain_s + settings.shutdown_deadline_s + _STOP_S),
+            log_level=LogLevels.warning,
+            log_dictconfig=logging_config(settings.log_level),
+        )
+        address = f"[{settings.host}]" if ":" in settings.host else settings.host
+        log(logging.INFO, "listening", address=f"http://{address}:{port}")
+        try:
+            server.serve()
+        except SystemExit as ended:
+            raise UnivertError("the workers ended again and again; the log says why") from ended
+
+
+def worker_app() -> Any:
+    """What a worker serves."""
+    from granian.utils.proxies import wrap_asgi_with_proxy_headers
+
+    from univert.core.allocator import reuse_freed_memory
+    from univert.serving.app import create_app
+
+    reuse_freed_memory(_LARGEST_KEPT_BYTES)
+    settings = load_settings()
+    app = create_app(settings)
+    return wrap_asgi_with_proxy_headers(app, settings.trusted_proxies) if settings.trusted_proxies else app
+
+
+def free_port(host: str, port: int) -> int:
+    """Make sure that an address can be listened on, which workers that share a port would not notice.
+
+    Args:
+        host: an address of this machine, or a name of it.
+        port: the port; 0 takes any that is free.
+
     Returns:
-        the exit status; the reason is in the log. 0: it was told to stop. 2: it cannot start, for the model, the
-        index or a setting is wrong, and stays so. 1: it could not start just now, as when the object store is away.
+        the port.
 
     Raises:
-        BadInputError: the host or the port can never be listened on.
-        UnivertError: the port is in use.
+        BadInputError: the address can never be had: it is not this machine's, or not this user's to take.
+        UnivertError: it cannot be had just now: something else listens there.
     """
-    config = server_config(settings)
-    socket = bind(settings.host, settings.port)
-    if settings.workers == 1:
+    is_v6 = ":" in host
+    address = f"[{host}]:{port}" if is_v6 else f"{host}:{port}"
+    with socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET) as tried:
         try:
-            uvicorn.Server(config).run(sockets=[socket])
-        except SystemExit as stopped:
-            return 2 if stopped.code == STARTUP_FAILURE else 1
-        return 0
-    with _shared_by_workers(settings):
-        stop_s = settings.drain_s + settings.shutdown_deadline_s + _STOP_S
-        return 0 if Workers(config, socket, stop_s=stop_s).run() else 2
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((host, port))
+        except OSError as error:
+            raise _explained(error, host, address) from None
+        found: int = tried.getsockname()[1]
+        return found
 
 
-def server_config(settings: Settings) -> ServiceConfig:
-    """How uvicorn is to run the application."""
-    return ServiceConfig(
-        settings,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        http=TimedProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=logging_config(settings.log_level),
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies or None,
-        timeout_keep_alive=max(1, round(settings.keep_alive_s)),
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_deadline_s)),
-        h11_max_incomplete_event_size=_HEADER_BYTES,
-    )
+def _explained(error: OSError, host: str, address: str) -> UnivertError:
+    if isinstance(error, socket.gaierror):
+        if error.errno == socket.EAI_AGAIN:
+            return UnivertError(f"host {host}: its address could not be looked up just now; is the network up?")
+        return BadInputError(f"host must be an address of this machine or its name, got {host!r}: {error.strerror}")
+    if error.errno == errno.EADDRINUSE:
+        return UnivertError(
+            f"{address} is in use by another process (ss -ltnp shows which): stop it, or give another --port"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return BadInputError(
+            f"host must be an address of this machine, got {host!r}; 0.0.0.0 listens on all that it has"
+        )
+    if error.errno == errno.EACCES:
+        return BadInputError(
+            f"{address}: this user may not listen on ports so low; give a --port from 1024 on, behind a proxy"
+        )
+    return UnivertError(f"{address} cannot be listened on: {error.strerror}")
 
 
-@contextmanager
-def _shared_by_workers(settings: Settings) -> Iterator[None]:
-    """A folder for what the workers count together, gone when they are."""
-    with tempfile.TemporaryDirectory(prefix="univert-serve-") as name:
-        os.environ[metrics.FOLDER_VARIABLE] = name
-        if settings.rate_per_s is not None:
-            os.environ[rate_limits.FILE_VARIABLE] = str(Path(name) / "rates")
-        sys.stdout.flush()
-        yield
+def _check(settings: Settings) -> None:
+    """Open model and index once, in a process whose memory goes back: what is wrong is said once, in one line.
+
+    Raises:
+        UnivertError: they cannot be served.
+    """
+    told, telling = multiprocessing.Pipe(duplex=False)
+    checking = multiprocessing.Process(target=_tell_what_is_wrong, args=(settings, telling))
+    checking.start()
+    telling.close()
+    exit_code, message = 1, "the model and the index could not be loaded; the reason is above"
+    with told, suppress(EOFError):
+        exit_code, message = told.recv()
+    checking.join()
+    if message:
+        raise BadInputError(message) if exit_code == BadInputError.exit_code else UnivertError(message)
+
+
+def _tell_what_is_wrong(settings: Settings, telling: Connection) -> None:
+    from univert.identity.vote import find_calibration
+    from univert.models.runtime.engine import load_engine
+    from univert.search.index import Index
+
+    exit_code, message = 0, ""
+    try:
+        engine = load_engine(settings.model, settings.engine)
+        Index.open(settings.index).check_model(engine.fingerprint)
+        find_calibration(settings.index, settings.model, engine.fingerprint, path=settings.calibration)
+    except UnivertError as error:
+        exit_code, message = error.exit_code, str(error)
+    telling.send((exit_code, message))
+    telling.close()

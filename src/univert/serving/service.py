@@ -1,46 +1,43 @@
-"""What the routes share: the loaded model, the index, and the limits, made when the application starts."""
+"""What the routes share: the loaded model, the index, the limits, and the work from a photo to an answer."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from fastapi import Request
+from jaxtyping import Float
 
-from univert.core.errors import UnivertError
-from univert.identity.vote import Calibration, find_calibration
+from univert.core.allocator import return_freed_memory
+from univert.core.errors import BadInputError
+from univert.data.decode import BoxXyxyPx
+from univert.identity.vote import ATTRIBUTES, Calibration, find_calibration, identify
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.index import Index
 from univert.search.reader import IndexReader
-from univert.serving.answering import Answering
-from univert.serving.lifecycle import Lifecycle
-from univert.serving.metrics import Metrics
-from univert.serving.problems import busy
-from univert.serving.queries import K_DEFAULT
-from univert.serving.request_logs import RequestRecord, log
+from univert.search.records import Hit, Where
+from univert.serving.answers import hit_values
+from univert.serving.batching import Batcher, QueueFullError, SearchBatches
+from univert.serving.forms import K_DEFAULT, SearchForm
+from univert.serving.headers import PhotoHeader
+from univert.serving.limits import Limits, Upload
+from univert.serving.logs import log
+from univert.serving.observability import Metrics, RequestRecord
+from univert.serving.photos import clip_box, decode_photo, read_header
+from univert.serving.problems import RETRY_AFTER_S, Problem, busy
 from univert.serving.settings import Settings
 from univert.serving.thumbnails import Thumbnails
-from univert.serving.uploads import UploadLimits, UploadMemory
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Loaded:
-    """What takes time to load.
-
-    Attributes:
-        engine: the model.
-        reader: the index, at the newest published version that this model can search.
-        answering: the work behind the routes.
-    """
-
-    engine: Engine
-    reader: IndexReader
-    answering: Answering
+MAX_WAIT_MS: Final = 2.0
+"""How long a photo waits for others to join its batch."""
+THREADS: Final = 2
+"""Photos decoded, and index queries run, side by side in each worker."""
+_LARGE_PIXELS: Final = 12_000_000
+"""Photos above this are decoded one at a time: as RGBA they take 50 MB and more."""
 
 
 class Service:
@@ -48,23 +45,17 @@ class Service:
 
     Args:
         settings: of the application.
-        metrics: of the application.
-        lifecycle: of the application.
+
+    Attributes:
+        draining: the process was told to stop: it still answers, and asks clients to go elsewhere.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = metrics
-        self.lifecycle = lifecycle
-        self.memory = UploadMemory(settings.uploads_bytes_max)
-        self.upload_limits = UploadLimits(
-            photo_bytes_max=settings.photo_bytes_max,
-            body_deadline_s=settings.body_deadline_s,
-            retry_after_s=settings.retry_after_s,
-        )
-        self.counts: tuple[int, dict[str, Any]] | None = None
-        """How often the values of the filters occur, and in which version."""
-        self.thumbnails = Thumbnails(settings.thumbnail_cache_bytes)
+        self.metrics = Metrics()
+        self.limits = Limits(settings)
+        self.thumbnails = Thumbnails()
+        self.draining = False
         self._loaded: Loaded | None = None
 
     @property
@@ -75,7 +66,7 @@ class Service:
             Problem: `not-ready`: they are not there yet.
         """
         if self._loaded is None:
-            raise busy("not-ready", "the model and the index are being loaded", self.settings.retry_after_s)
+            raise busy("not-ready", "the model and the index are being loaded")
         return self._loaded
 
     def index(self, record: RequestRecord) -> Index:
@@ -90,11 +81,11 @@ class Service:
 
     def measure(self) -> None:
         """Bring the gauges up to date."""
-        self.metrics.upload_bytes.set(self.memory.held_bytes)
+        self.metrics.upload_bytes.set(self.limits.upload_bytes)
         if self._loaded is not None:
             index = self._loaded.reader.current()
             self.metrics.refresh_failing.set(self._loaded.reader.error is not None)
-            self.metrics.queue_depth.set(self._loaded.answering.waiting)
+            self.metrics.queue_depth.set(self._loaded.batcher.waiting)
             self.metrics.index_version.set(index.version)
             self.metrics.index_images.set(len(index))
 
@@ -105,83 +96,210 @@ class Service:
         Raises:
             UnivertError: the model or the index cannot be used.
         """
-        try:
-            loaded = await self._load()
-        except UnivertError as error:
-            self.lifecycle.failure = error
-            raise
-        self._loaded = loaded
-        self.lifecycle.loaded = True
-        measuring = asyncio.create_task(self._keep_measuring())
-        index = loaded.reader.current()
+        engine, reader, calibration = await asyncio.to_thread(_load, self.settings)
+        self._loaded = Loaded(engine, reader, calibration, self.settings, self.metrics)
+        index = reader.current()
         log(
             logging.INFO,
             "ready",
-            model=loaded.engine.fingerprint,
-            engine=loaded.engine.name,
+            model=engine.fingerprint,
+            engine=engine.name,
             index_version=index.version,
             images=len(index),
         )
         try:
-            with self.lifecycle.draining_on_stop(self.settings.drain_s):
-                yield
+            yield
         finally:
-            self.lifecycle.loaded = False
-            measuring.cancel()
-            await asyncio.gather(measuring, return_exceptions=True)
-            await loaded.answering.close()
-            await asyncio.to_thread(loaded.reader.close)
+            await self._loaded.close()
+            self._loaded = None
+            self.limits.close()
             log(logging.INFO, "stopped")
 
-    async def _load(self) -> Loaded:
-        settings = self.settings
-        engine = await asyncio.to_thread(
-            load_engine, settings.model, settings.engine, threads=settings.threads or None, workers=settings.workers
+
+class Loaded:
+    """The work behind the routes, once model and index are loaded. Make it, and use it, in one event loop.
+
+    Args:
+        engine: turns photos into vectors.
+        reader: the index, at the newest published version that this model can search.
+        calibration: how neighbours name what is shown; None leaves identity out of the answers.
+        settings: limits and sizes.
+        metrics: where batches are counted.
+    """
+
+    def __init__(
+        self, engine: Engine, reader: IndexReader, calibration: Calibration | None, settings: Settings, metrics: Metrics
+    ) -> None:
+        self.engine = engine
+        self.reader = reader
+        self.batcher = Batcher(
+            engine.run, settings.max_batch, MAX_WAIT_MS, settings.queue_size, on_batch=metrics.observe_batch
         )
-        reader = await asyncio.to_thread(
-            IndexReader.open,
-            settings.index,
-            refresh_s=settings.refresh_s,
-            # what another model published is passed over: requests go on with the version at hand
-            check=lambda index: index.check_model(engine.fingerprint),
-        )
+        self.searches = SearchBatches(engine.fingerprint, THREADS, on_batch=metrics.search_batch_size.observe)
+        self._calibration = calibration
+        self._settings = settings
+        self._metrics = metrics
+        self._decoders = ThreadPoolExecutor(THREADS, thread_name_prefix="univert-decode")
+        self._one_large = asyncio.Lock()
+
+    async def search(self, index: Index, form: SearchForm, upload: Upload, record: RequestRecord) -> dict[str, Any]:
+        """The answer to a search, wholly from one version of the index, as a `SearchAnswer` has it.
+
+        Args:
+            index: the version.
+            form: what is looked for.
+            upload: holds the photo, unless the form names an item.
+            record: told about the stages.
+
+        Raises:
+            Problem: what was asked cannot be answered, or the service is busy.
+        """
+        where, identity = form.where(), None
+        query: dict[str, Any] = {"like": form.like}
+        async with self._deadline():
+            if form.like is None:
+                header, box, vector = await self.embed(upload, form.box_xyxy_px, record)
+                query = {"width_px": header.width_px, "height_px": header.height_px, "box_xyxy_px": box}
+                with record.stage("search"):
+                    hits, neighbours = await self._find(index, vector, form.k, where)
+                with record.stage("identify"):
+                    identity = self._identity(neighbours)
+            else:
+                with record.stage("search"):
+                    vector = await self._item_vector(index, form.like)
+                    found = await self._asked(index, vector, form.k + 1, where)  # an item is its own nearest
+                hits = [hit for hit in found if hit.id != form.like][: form.k]
+        took_ms = {**record.stages_s, "total": record.total_s()}
+        return {
+            "query": query,
+            "identity": identity,
+            "hits": [hit_values(hit) for hit in hits],
+            "index_version": index.version,
+            "model": self.engine.fingerprint,
+            "took_ms": {name: round(1000 * seconds, 2) for name, seconds in took_ms.items()},
+        }
+
+    async def embed(
+        self, upload: Upload, box_xyxy_px: BoxXyxyPx | None, record: RequestRecord
+    ) -> tuple[PhotoHeader, BoxXyxyPx | None, Float[np.ndarray, " D"]]:
+        """The vector of an uploaded photo, or of a box in it.
+
+        Args:
+            upload: holds the photo; it is released as soon as the photo is decoded.
+            box_xyxy_px: the part that counts; None for the whole photo.
+            record: told about the stages.
+
+        Returns:
+            what is known of the photo, the box within it (None for the whole photo), and the unit vector.
+
+        Raises:
+            Problem: the photo or the box cannot be used, or the service is busy.
+        """
+        assert upload.photo is not None
+        async with self._deadline():
+            with record.stage("decode"):
+                header, box, pixels = await self._decode(upload.photo, box_xyxy_px)
+            upload.release()
+            with record.stage("embed"):
+                try:
+                    vector = await self.batcher.submit(pixels)
+                except QueueFullError as error:
+                    wait_s = max(RETRY_AFTER_S, round(error.retry_after_s))
+                    raise busy("overloaded", "too many photos wait already", wait_s) from None
+        return header, box, vector
+
+    async def close(self) -> None:
+        """Finish what was taken, and stop the threads."""
+        await self.batcher.close()
+        await self.searches.close()
+        self._decoders.shutdown()
+        await asyncio.to_thread(self.reader.close)
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        seconds = self._settings.request_deadline_s
         try:
-            await asyncio.to_thread(_warm_up, reader.current(), engine)
-            calibration = await asyncio.to_thread(_calibration, settings, engine)
-        except BaseException:
-            reader.close()
-            raise
-        return Loaded(engine=engine, reader=reader, answering=Answering(engine, calibration, settings, self.metrics))
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise Problem("deadline", f"no answer within {seconds:g} s") from None
 
-    async def _keep_measuring(self) -> None:
-        """Gauges of a worker that another worker's scrape asks for must not be older than a second."""
-        while True:
-            self.measure()
-            await asyncio.sleep(1)
+    async def _decode(
+        self, content: bytes, box_xyxy_px: BoxXyxyPx | None
+    ) -> tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
+        """What is known of a photo, the box within it, and the pixels for the network."""
+
+        def decode(header: PhotoHeader) -> tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
+            box = None if box_xyxy_px is None else clip_box(box_xyxy_px, header)
+            rgb = decode_photo(header, detail_px=self.engine.image_size_px, box_xyxy_px=box)
+            return header, box, self.engine.prepare(rgb)
+
+        def decode_unless_large() -> PhotoHeader | tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
+            header = read_header(content, self._settings.photo_pixels_max)
+            return header if header.width_px * header.height_px > _LARGE_PIXELS else decode(header)
+
+        loop = asyncio.get_running_loop()
+        decoded = await loop.run_in_executor(self._decoders, decode_unless_large)
+        if isinstance(decoded, PhotoHeader):
+            async with self._one_large:
+                decoded = await loop.run_in_executor(self._decoders, decode, decoded)
+                await loop.run_in_executor(self._decoders, return_freed_memory)
+        return decoded
+
+    async def _item_vector(self, index: Index, item: str) -> Float[np.ndarray, " D"]:
+        try:
+            vectors: np.ndarray = await asyncio.to_thread(index.vectors, [item])
+        except BadInputError:
+            raise Problem("not-found", f"no item {item[:200]!r} in the index") from None
+        first: np.ndarray = vectors[0]
+        return first
+
+    async def _find(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> tuple[list[Hit], list[Hit]]:
+        """The hits, and the neighbours over all of the index that name the query."""
+        naming = self._calibration.neighbours if self._calibration else 0
+        if where is None:
+            found = await self._asked(index, vector, max(k, naming), None)
+            return found[:k], found[:naming]
+        if not naming:
+            return await self._asked(index, vector, k, where), []
+        found, neighbours = await asyncio.gather(
+            self._asked(index, vector, k, where), self._asked(index, vector, naming, None)
+        )
+        return found, neighbours
+
+    async def _asked(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> list[Hit]:
+        try:
+            return await self.searches.search(index, vector, k, where)
+        except BadInputError as error:
+            raise Problem("bad-filter", str(error)) from None
+
+    def _identity(self, neighbours: list[Hit]) -> dict[str, Any] | None:
+        if self._calibration is None:
+            return None
+        answer = identify(neighbours, self._calibration)
+        for name in ATTRIBUTES:
+            self._metrics.identities.labels(name, str(getattr(answer, name).known).lower()).inc()
+        return answer.to_dict()
 
 
-def service_of(request: Request) -> Service:
-    """The service that a request came to."""
-    service: Service = request.app.state.service
-    return service
-
-
-def record_of(request: Request) -> RequestRecord:
-    """What is known of a request; made by the gate."""
-    record: RequestRecord = request.scope["univert.record"]
-    return record
-
-
-def _warm_up(index: Index, engine: Engine) -> None:
-    """Search once, so that the first query does not wait for the index to be opened and read."""
-    pixels = np.zeros((1, 3, engine.image_size_px, engine.image_size_px), np.uint8)
-    index.search(engine.run(pixels)[0], K_DEFAULT, model_fingerprint=engine.fingerprint)
-
-
-def _calibration(settings: Settings, engine: Engine) -> Calibration | None:
-    found = find_calibration(settings.index, settings.model, engine.fingerprint, path=settings.calibration)
-    if found is None:
+def _load(settings: Settings) -> tuple[Engine, IndexReader, Calibration | None]:
+    engine = load_engine(settings.model, settings.engine, threads=settings.threads or None, workers=settings.workers)
+    reader = IndexReader.open(
+        settings.index,
+        refresh_s=settings.refresh_s,
+        # what another model published is passed over: requests go on with the version at hand
+        check=lambda index: index.check_model(engine.fingerprint),
+    )
+    try:
+        # search once, so that the first query does not wait for the index to be opened and read
+        pixels = np.zeros((1, 3, engine.image_size_px, engine.image_size_px), np.uint8)
+        reader.current().search(engine.run(pixels)[0], K_DEFAULT, model_fingerprint=engine.fingerprint)
+        calibration = find_calibration(settings.index, settings.model, engine.fingerprint, path=settings.calibration)
+    except BaseException:
+        reader.close()
+        raise
+    if calibration is None:
         log(logging.WARNING, "no calibration: answers name nothing; make one with univert calibrate")
-    elif found.engine != engine.name:
-        log(logging.WARNING, "calibrated with another engine", calibrated=found.engine, serving=engine.name)
-    return found
+    elif calibration.engine != engine.name:
+        log(logging.WARNING, "calibrated with another engine", calibrated=calibration.engine, serving=engine.name)
+    return engine, reader, calibration

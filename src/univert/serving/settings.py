@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, cast
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -18,15 +17,20 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from univert.core.errors import BadInputError
+from univert.core.errors import BadInputError, did_you_mean
 
 PREFIX: Final = "UNIVERT_"
 FILE_VARIABLE: Final = "UNIVERT_SETTINGS"
 """The environment variable that names the TOML file."""
 
+RATE_FILE_VARIABLE: Final = "UNIVERT_RATE_FILE"
+"""The environment variable that names the file through which workers share how often each client asked."""
+METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The one that names the folder where workers share their counts; set before `prometheus_client` is imported."""
+
 _NOT_OURS: Final = (
     FILE_VARIABLE,
-    "UNIVERT_RATE_FILE",
+    RATE_FILE_VARIABLE,
     "UNIVERT_INCEPTION_V2_WEIGHTS",
     "UNIVERT_CHROMIUM",
     "UNIVERT_SCREENSHOTS",
@@ -49,36 +53,27 @@ class Settings(BaseSettings):
         index: the index: a folder, or `s3://bucket/prefix`.
         calibration: what `univert calibrate` wrote; None looks beside the index and in the model's folder.
         host: the address to listen on; loopback unless told otherwise.
-        port: the port to listen on.
+        port: the port to listen on; 0 takes any that is free.
         workers: processes that share the port and the index.
         engine: what runs the network: ONNX Runtime in 32 or 8 bits, PyTorch, or the best that is there.
         threads: threads of the network in each worker; 0 shares the cores out among the workers.
         max_batch: photos that go through the network together at most.
-        max_wait_ms: how long a photo waits for others to join its batch.
         queue_size: photos that may wait for the network; one more is answered 503.
-        decode_threads: photos decoded side by side in each worker.
-        search_threads: index queries run side by side in each worker.
         request_deadline_s: from the last byte of a request to its answer; then 504.
         body_deadline_s: from the first byte of a request's body to its last; then 408.
-        header_deadline_s: from a connection, or the first byte of a request, to the end of its headers.
-        keep_alive_s: how long a connection may lie idle between requests.
+        idle_s: how long a connection may take for the headers of a request, or lie idle between requests.
         drain_s: on SIGTERM, how long requests are still taken while `/ready` says no.
         shutdown_deadline_s: how long requests that were taken may go on after that.
-        retry_after_s: what 503 answers tell clients to wait.
-        connections_max: open connections in each worker; more are closed at once.
         requests_at_once: requests in flight in each worker; more are answered 503.
         photo_bytes_max: the largest upload.
         photo_pixels_max: the largest photo, looked up in its header before anything is decoded.
-        jpeg_scans_max: scans of a progressive JPEG: each costs a pass over the whole photo.
         uploads_bytes_max: bytes of uploads held at once in each worker; more are answered 503.
-        thumbnail_cache_bytes: rendered thumbnails kept in each worker.
         refresh_s: how often a newly published version of the index is looked for.
-        recall_sample: the share of live searches that are compared with exact search.
         api_keys: `name:sha256` lines as `univert key NAME` prints them; none means open to all.
         rate_per_s: requests a second for each key (without keys: each address), over all workers; None: no limit.
         rate_burst: requests that may come at once before the rate counts.
         cors_origins: origins whose pages may call the API; none by default.
-        trusted_proxies: addresses whose `X-Forwarded-For` is believed, as uvicorn takes them.
+        trusted_proxies: addresses or networks whose `X-Forwarded-For` is believed, with commas between; `*`: all.
         page: serve the page at `/`.
         log_level: the least severe events that are logged.
     """
@@ -97,29 +92,19 @@ class Settings(BaseSettings):
     engine: Literal["auto", "onnx", "onnx-int8", "torch"] = "auto"
     threads: int = Field(0, ge=0)
     max_batch: int = Field(32, ge=1, le=1024)
-    max_wait_ms: float = Field(2.0, ge=0, le=1000)
     queue_size: int = Field(128, ge=1)
-    decode_threads: int = Field(2, ge=1, le=64)
-    search_threads: int = Field(2, ge=1, le=64)
 
     request_deadline_s: Seconds = 10.0
     body_deadline_s: Seconds = 20.0
-    header_deadline_s: Seconds = 10.0
-    keep_alive_s: Seconds = 15.0
+    idle_s: Seconds = 15.0
     drain_s: float = Field(1.0, ge=0, le=600)
     shutdown_deadline_s: Seconds = 30.0
-    retry_after_s: int = Field(1, ge=1)
 
-    connections_max: int = Field(1000, ge=1)
     requests_at_once: int = Field(256, ge=1)
     photo_bytes_max: Bytes = 15_000_000
     photo_pixels_max: int = Field(50_000_000, ge=1)
-    jpeg_scans_max: int = Field(64, ge=1)
     uploads_bytes_max: Bytes = 128_000_000
-    thumbnail_cache_bytes: int = Field(32_000_000, ge=0)
-
     refresh_s: Seconds = 1.0
-    recall_sample: float = Field(0.01, ge=0, le=1)
 
     api_keys: tuple[str, ...] = ()
     rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -223,9 +208,5 @@ def _check_file(path: Path) -> None:
 
 
 def _check_name(name: str, where: str) -> None:
-    fields = list(Settings.model_fields)
-    if name in fields:
-        return
-    near = cast("list[str]", difflib.get_close_matches(name, fields, n=1, cutoff=0.5))
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
-    raise BadInputError(f"{where} is no setting of the service; {hint}")
+    if name not in Settings.model_fields:
+        raise BadInputError(f"{where} is no setting of the service; {did_you_mean(name, Settings.model_fields)}")

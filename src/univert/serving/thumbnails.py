@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import threading
-from collections import OrderedDict
 from typing import Final
 from urllib.parse import urlsplit
 
+from cachetools import LRUCache
 from PIL import Image
 
 from univert.core.errors import BadInputError
@@ -22,6 +22,7 @@ SIZE_PX_MAX: Final = 1024
 SIZE_PX_DEFAULT: Final = 256
 SIZES_PX: Final = (128, 256, 512, SIZE_PX_MAX)
 """What is rendered. Were any size to be had, one picture could be asked for a thousand times and never be kept."""
+CACHE_BYTES: Final = 32_000_000
 
 _QUALITY: Final = 82
 _Key = tuple[int, str, int]
@@ -38,19 +39,14 @@ class Thumbnails:
         cache_bytes: how much to keep.
     """
 
-    def __init__(self, cache_bytes: int) -> None:
-        self._cache_bytes = cache_bytes
-        self._held_bytes = 0
-        self._kept: OrderedDict[_Key, bytes] = OrderedDict()
+    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+        self._kept: LRUCache[_Key, bytes] = LRUCache(cache_bytes, getsizeof=len)
         self._lock = threading.Lock()
 
     def kept(self, index: Index, item: str, size_px: int) -> bytes | None:
         """The thumbnail if it was rendered lately."""
-        key = (index.version, item, size_px)
         with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
+            found: bytes | None = self._kept.get((index.version, item, size_px))
             return found
 
     def render(self, index: Index, item: str, size_px: int) -> bytes:
@@ -66,12 +62,9 @@ class Thumbnails:
             PictureGoneError: its picture is gone or damaged.
         """
         content = thumbnail(index.pictures([item])[0], size_px)
-        key = (index.version, item, size_px)
-        with self._lock:
-            self._held_bytes += len(content) - len(self._kept.pop(key, b""))
-            self._kept[key] = content
-            while self._held_bytes > self._cache_bytes and self._kept:
-                self._held_bytes -= len(self._kept.popitem(last=False)[1])
+        if len(content) <= self._kept.maxsize:
+            with self._lock:
+                self._kept[index.version, item, size_px] = content
         return content
 
 

@@ -44,14 +44,14 @@ def closed_after_s(connection: socket.socket, first: bytes) -> tuple[float, byte
 )
 def test_headers_that_do_not_come(server: ServerProcess, first: bytes) -> None:
     seconds, got = closed_after_s(connect(server), first)
-    assert seconds < SMALL_LIMITS["header_deadline_s"] + 2
+    assert seconds < SMALL_LIMITS["idle_s"] + 2
     assert got == b""
 
 
 def test_half_a_second_request(server: ServerProcess) -> None:
     whole = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
     seconds, got = closed_after_s(connect(server), whole + b"GET /hea")
-    assert seconds < SMALL_LIMITS["header_deadline_s"] + 2
+    assert seconds < SMALL_LIMITS["idle_s"] + 2
     assert got.startswith(b"HTTP/1.1 200")
 
 
@@ -94,8 +94,8 @@ def test_a_hundred_uploads_at_once_over_the_limit(server: ServerProcess, photo: 
     done.set()
     watcher.join()
     for answer in answers:
-        check_problem(answer, (413, 503) if declared else (411,))
-    assert not declared or any(answer.status == 413 for answer in answers)
+        check_problem(answer, (413, 503))
+    assert any(answer.status == 413 for answer in answers)
     assert peak[0] - before < 100_000_000
     assert server.search(photo, k="1").status == 200
     wait_until(lambda: b"univert_upload_bytes 0.0" in server.request("GET", "/metrics").body)

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -44,17 +43,15 @@ class ServerProcess:
 
     def read_log(self) -> None:
         assert self.process.stdout is not None
-        starts = 0
         for text in self.process.stdout:
             try:
                 line = json.loads(text)
             except ValueError:
                 line = {"event": text.rstrip(), "unstructured": True}
             self.lines.append(line)
-            if found := re.search(r"running on http://[\d.]+:(\d+)", str(line["event"])):
-                self.port = int(found[1])
-            starts += line["event"] == "Application startup complete."
-            if starts >= 1:
+            if line["event"] == "listening":
+                self.port = int(line["address"].rpartition(":")[2])
+            if line["event"] == "ready":
                 self.ready.set()
         self.ready.set()
 

@@ -17,7 +17,7 @@ from tests.serving.served import Client
 from univert.core.errors import BadInputError
 from univert.search.writer import IndexWriter
 from univert.serving.app import create_app
-from univert.serving.security import new_key
+from univert.serving.limits import new_key
 from univert.serving.settings import Settings
 
 SECRET, LINE = new_key("shop")
@@ -57,7 +57,7 @@ def test_what_is_refused_is_counted_under_its_route(client: Client, photo: bytes
     keyed.get("/nowhere/else")
     keyed.get("/openapi.json")
     text = keyed.get("/metrics", headers={"X-API-Key": SECRET}).text
-    for route, status in {"/search": 401, "/items/{id:path}/thumbnail": 401, "/openapi.json": 200}.items():
+    for route, status in {"/search": 401, "/items/{id:path}/thumbnail": 401, "other": 200}.items():
         assert re.search(rf'univert_requests_total{{.*route="{re.escape(route)}",status="{status}"}} 1', text)
     assert "nowhere" not in text
 
@@ -94,24 +94,32 @@ def test_the_thumbnails_of_a_page_cost_little(client: Client) -> None:
     assert {limited.get(f"/items/{name}/thumbnail").status_code for name in names} == {200}
 
 
-def test_cors_is_off_unless_an_origin_is_named(client: Client) -> None:
-    origin = {"Origin": "https://shop.example"}
-    asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "X-API-Key"}
+def test_pages_from_elsewhere(client: Client) -> None:
+    """Off unless an origin is named; a browser may read refusals as well as answers."""
+    shop, elsewhere = {"Origin": "https://shop.example"}, {"Origin": "https://elsewhere.example"}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "X-API-Key"}
     closed = client()
-    assert "access-control-allow-origin" not in closed.get("/verticals", headers=origin).headers
-    assert closed.options("/search", headers=asked).status_code == 405
-    opened = client(cors_origins=("https://shop.example",), api_keys=(LINE,))
-    answer = opened.get("/verticals", headers={**origin, "X-API-Key": SECRET})
-    assert answer.headers["access-control-allow-origin"] == "https://shop.example"
-    assert opened.options("/search", headers=asked).status_code == 200
-    other = opened.get("/verticals", headers={"Origin": "https://evil.example", "X-API-Key": SECRET})
-    assert "access-control-allow-origin" not in other.headers
+    assert "access-control-allow-origin" not in closed.get("/verticals", headers=shop).headers
+    assert closed.options("/search", headers=shop | asked).status_code == 405
+    opened = client(
+        cors_origins=("https://shop.example",), api_keys=(LINE,), rate_per_s=0.01, rate_burst=1, requests_at_once=1
+    )
+    assert opened.options("/search", headers=shop | asked).status_code == 200
+    assert opened.options("/search", headers=elsewhere | asked).status_code == 400
+    key = {"X-API-Key": SECRET}
+    answers = [opened.get("/verticals", headers=shop), *(opened.get("/verticals", headers=shop | key) for _ in "ab")]
+    assert [answer.status_code for answer in answers] == [401, 200, 429]
+    for answer in answers:
+        assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+        assert "Retry-After" in answer.headers["access-control-expose-headers"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "access-control-allow-origin" not in opened.get("/verticals", headers=elsewhere).headers
 
 
 def test_a_full_queue_says_when_to_come_back(client: Client, photo: bytes) -> None:
-    narrow = client(queue_size=1, max_batch=1, max_wait_ms=0)
+    narrow = client(queue_size=1, max_batch=1)
     engine, go_on = loaded(narrow).engine, threading.Event()
-    run = loaded(narrow).answering._batcher._run
+    run = loaded(narrow).batcher._run
 
     def slow(batch: np.ndarray) -> np.ndarray:
         go_on.wait(10)
@@ -119,7 +127,7 @@ def test_a_full_queue_says_when_to_come_back(client: Client, photo: bytes) -> No
         return result
 
     assert engine is not None
-    loaded(narrow).answering._batcher._run = slow
+    loaded(narrow).batcher._run = slow
     with ThreadPoolExecutor(6) as pool:
         asked = [pool.submit(ask, narrow, photo) for _ in range(6)]
         time.sleep(0.5)
@@ -135,8 +143,8 @@ def test_a_full_queue_says_when_to_come_back(client: Client, photo: bytes) -> No
 def test_requests_beyond_the_number_are_refused_before_their_body(client: Client, photo: bytes) -> None:
     one = client(requests_at_once=1)
     go_on = threading.Event()
-    run = loaded(one).answering._batcher._run
-    loaded(one).answering._batcher._run = lambda batch: (go_on.wait(10), run(batch))[1]
+    run = loaded(one).batcher._run
+    loaded(one).batcher._run = lambda batch: (go_on.wait(10), run(batch))[1]
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(ask, one, photo)
         time.sleep(0.2)
@@ -149,13 +157,13 @@ def test_requests_beyond_the_number_are_refused_before_their_body(client: Client
 @pytest.mark.parametrize("stage", ["network", "search"])
 def test_the_deadline_of_a_request(client: Client, photo: bytes, stage: str) -> None:
     hasty = client(request_deadline_s=0.2)
-    answering = loaded(hasty).answering
+    answering = loaded(hasty)
     if stage == "network":
-        run = answering._batcher._run
-        answering._batcher._run = lambda batch: (time.sleep(0.5), run(batch))[1]
+        run = answering.batcher._run
+        answering.batcher._run = lambda batch: (time.sleep(0.5), run(batch))[1]
     else:
-        search = answering._searches._search
-        answering._searches._search = lambda *given: (time.sleep(0.5), search(*given))[1]
+        search = answering.searches._search
+        answering.searches._search = lambda *given: (time.sleep(0.5), search(*given))[1]
     answer = ask(hasty, photo)
     assert answer.status_code == 504
     assert answer.json()["type"] == "/problems/deadline"
@@ -167,7 +175,7 @@ def test_a_failure_of_our_own_tells_no_secrets(client: Client, photo: bytes, cap
     def fail(*_: object) -> None:
         raise RuntimeError("the password is hunter2")
 
-    loaded(broken).answering._searches._search = fail
+    loaded(broken).searches._search = fail
     answer = ask(broken, photo)
     assert answer.status_code == 500
     problem = answer.json()

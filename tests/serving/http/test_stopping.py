@@ -1,11 +1,10 @@
-"""SIGTERM, a published version, and several workers: nothing that was accepted is lost."""
+"""SIGTERM and a published version: nothing that was accepted is lost."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
-import os
 import shutil
 import threading
 import time
@@ -82,30 +81,7 @@ def stop_under_load(server: ServerProcess, photo: bytes, answered_before: int = 
     taken = Counter(line["status"] for line in server.events("request") if line["route"] == "/search")
     answered = answered_before + sum(load.outcomes["200"] for load in loads)
     assert taken == {200: answered}, "what was taken was answered"
-    assert server.events("stopped")
-
-
-@pytest.mark.slow
-def test_workers_share_the_index_and_the_counts(model_folder: Path, index: Index, photo: bytes) -> None:
-    with serving(model_folder, index.path, workers=2, rate_per_s=0.001, rate_burst=40) as server:
-        wait_until(lambda: len(server.events("ready")) == 2, 60)
-        answers = [server.search(photo, k="1") for _ in range(41)]
-        assert Counter(answer.status for answer in answers) == {200: 40, 429: 1}
-        assert int(answers[-1].headers["retry-after"]) > 100
-        served_by = {line["process"] for line in server.events("request")}
-        assert len(served_by) == 2
-
-        def counted() -> bytes:
-            return server.request("GET", "/metrics").body
-
-        assert b'univert_requests_total{method="POST",route="/search",status="200"} 40.0' in counted()
-        assert b"univert_requests_in_flight 1.0" in counted()
-        victim = served_by.pop()
-        os.kill(victim, 9)
-        wait_until(lambda: len(server.events("ready")) == 3, 60)
-        assert b'univert_requests_total{method="POST",route="/search",status="200"} 40.0' in counted()
-        server.terminate()
-        assert server.wait() == 0
+    assert len(server.events("stopped")) == 2
 
 
 def publish_over_and_over(
@@ -137,7 +113,8 @@ def test_publishing_while_requests_come_and_stopping_while_they_do(
         assert len(answer["hits"]) == 24
         seen.append((answer["index_version"], frozenset(hit["style"] for hit in answer["hits"])))
 
-    with serving(model_folder, path, refresh_s=0.1, drain_s=0.5, max_batch=2) as server:
+    with serving(model_folder, path, workers=2, refresh_s=0.1, drain_s=0.5, max_batch=2) as server:
+        wait_until(lambda: len(server.events("ready")) == 2, 60)
         loads = [Load(server, photo, check) for _ in range(4)]
         writer = threading.Thread(target=publish_over_and_over, args=(path, model, enough, published, 0.2))
         for thread in (*loads, writer):

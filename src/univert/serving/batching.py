@@ -1,25 +1,28 @@
-"""Requests that come together go through the network together: dynamic batching with a bound on everything."""
+"""What comes together is computed together: photos in the network, queries in the index."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import copy
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float
 
-from univert.core.errors import BadInputError, UnivertError
-from univert.serving.shared_failures import own_copy
+from univert.core.errors import UnivertError
+from univert.search.index import Index
+from univert.search.records import Hit, Where
+
+TOGETHER_MAX: Final = 32
+"""Queries that go to the index together."""
 
 OnBatch = Callable[[int, float], None]
 """Called after each batch with its size and the seconds it took."""
-
-_log = logging.getLogger(__name__)
 
 
 class QueueFullError(UnivertError, RuntimeError):
@@ -34,19 +37,10 @@ class QueueFullError(UnivertError, RuntimeError):
         self.retry_after_s = retry_after_s
 
 
-class DeadlineError(UnivertError, TimeoutError):
-    """A request's time was up before its answer was there."""
-
-
-class BatcherClosedError(UnivertError, RuntimeError):
-    """The service is shutting down and takes no more requests."""
-
-
 @dataclass(eq=False, slots=True)
 class _Waiting:
     array: np.ndarray
     answer: asyncio.Future[np.ndarray]
-    deadline: float | None
 
 
 class Batcher:
@@ -64,9 +58,6 @@ class Batcher:
         max_wait_ms: longest wait for company, in milliseconds.
         queue_size: how many requests may wait; the one that runs is not counted.
         on_batch: told about each batch, for metrics.
-
-    Raises:
-        BadInputError: a limit is out of range.
 
     Example:
         >>> import asyncio, numpy as np
@@ -88,13 +79,6 @@ class Batcher:
         *,
         on_batch: OnBatch | None = None,
     ) -> None:
-        for name, value, least in (
-            ("max_batch", max_batch, 1),
-            ("max_wait_ms", max_wait_ms, 0),
-            ("queue_size", queue_size, 1),
-        ):
-            if not value >= least:  # true for NaN, too
-                raise BadInputError(f"{name} must be at least {least}, got {value}")
         self._run = run
         self._max_batch = max_batch
         self._max_wait_s = max_wait_ms / 1000
@@ -103,7 +87,6 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._closing = False
-        self._shape: tuple[int, ...] | None = None
         self._recent: deque[int] = deque([1], maxlen=4)
         self._seconds_each = 0.01
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="univert-batch")
@@ -114,55 +97,34 @@ class Batcher:
         """How many requests wait for their batch."""
         return len(self._queue)
 
-    async def submit(self, array: np.ndarray, deadline: float | None = None) -> Float[np.ndarray, " D"]:
-        """One request: its row of the batch's answer.
+    async def submit(self, array: np.ndarray) -> Float[np.ndarray, " D"]:
+        """One request: its row of the batch's answer. One that is cancelled before it has begun is never computed.
 
         Args:
             array: what `run` takes, without the first axis; every request has the same shape.
-            deadline: the moment of `time.monotonic()` by which the answer must be there; None waits for ever.
-
-        Returns:
-            its row of what `run` gives.
 
         Raises:
             QueueFullError: too many wait; nothing was queued.
-            DeadlineError: the deadline passed. What had not begun is never computed.
-            BatcherClosedError: `close` was called before.
-            BadInputError: another shape than the first request's.
         """
-        self._check(array)
-        if deadline is not None and deadline <= time.monotonic():
-            raise DeadlineError("the request's time was up before it could be queued")
-        entry = _Waiting(array, asyncio.get_running_loop().create_future(), deadline)
+        self._make_room()
+        entry = _Waiting(array, asyncio.get_running_loop().create_future())
         self._queue.append(entry)
         self._arrived.set()
         if self._task is None:
             self._task = asyncio.create_task(self._work(), name="univert-batcher")
-        try:
-            if deadline is None:
-                return await entry.answer
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await entry.answer
-        except TimeoutError:
-            if entry.answer.done() and not entry.answer.cancelled():
-                return entry.answer.result()  # it came at the last moment, or what was run timed out itself
-            raise DeadlineError("the request's time was up before its answer was there") from None
+        return await entry.answer
 
     async def close(self) -> None:
-        """Take no more requests, finish those that were taken, and stop the thread. May be called again."""
+        """Finish the requests that were taken, and stop the thread. Nothing may be submitted any more."""
         self._closing = True
         self._arrived.set()
         if self._task is not None:
             await self._task
         self._thread.shutdown()
 
-    def _check(self, array: np.ndarray) -> None:
+    def _make_room(self) -> None:
         if self._closing:
-            raise BatcherClosedError("the service is shutting down; send the request to another one")
-        if self._shape is None:
-            self._shape = array.shape
-        elif array.shape != self._shape:
-            raise BadInputError(f"array must have shape {self._shape} as the others do, got {array.shape}")
+            raise RuntimeError("the batcher is closed")
         if len(self._queue) >= self._queue_size:
             # Who has given up must not keep others out.
             self._queue = deque(entry for entry in self._queue if not entry.answer.done())
@@ -198,12 +160,10 @@ class Batcher:
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
-        now = time.monotonic()
         while self._queue and len(batch) < self._max_batch:
             entry = self._queue.popleft()
-            if entry.answer.done() or (entry.deadline is not None and entry.deadline <= now):
-                continue  # given up: its caller is gone or gets a DeadlineError of its own
-            batch.append(entry)
+            if not entry.answer.done():  # else its caller is gone
+                batch.append(entry)
         return batch
 
     async def _answer(self, batch: list[_Waiting]) -> None:
@@ -215,7 +175,7 @@ class Batcher:
         except Exception as error:
             for entry in batch:
                 if not entry.answer.done():
-                    entry.answer.set_exception(own_copy(error))
+                    entry.answer.set_exception(_own_copy(error))
             return
         seconds = time.monotonic() - started
         self._recent.append(len(batch))
@@ -224,13 +184,130 @@ class Batcher:
             if not entry.answer.done():
                 entry.answer.set_result(row)
         if self._on_batch is not None:
-            try:
-                self._on_batch(len(batch), seconds)
-            except Exception:
-                _log.exception("the hook on_batch failed")  # figures are no reason to stop answering
+            self._on_batch(len(batch), seconds)
 
     def _rows(self, arrays: list[np.ndarray]) -> np.ndarray:
         rows = self._run(np.stack(arrays))
         if len(rows) != len(arrays):
             raise RuntimeError(f"run gave {len(rows)} rows for {len(arrays)} arrays")
         return rows
+
+
+_Key = tuple[int, str]
+
+
+@dataclass(eq=False, slots=True)
+class _Query:
+    vector: np.ndarray
+    k: int
+    answer: asyncio.Future[list[Hit]]
+
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    key: _Key
+    index: Index
+    where: Where | None
+    queries: list[_Query]
+
+
+class SearchBatches:
+    """Groups concurrent queries by version of the index and filter, and runs each group as one.
+
+    Nothing waits for company: a query goes at once while a thread is free, and what arrives while all are busy
+    forms groups. `k` may differ within a group: the largest is asked for, and each query gets its share.
+
+    Make it, and use it, in one event loop.
+
+    Args:
+        model_fingerprint: of the model whose vectors these are.
+        threads: groups that run side by side.
+        on_batch: told the size of each group.
+    """
+
+    def __init__(
+        self, model_fingerprint: str, threads: int = 2, *, on_batch: Callable[[int], None] | None = None
+    ) -> None:
+        self._model_fingerprint = model_fingerprint
+        self._threads = threads
+        self._on_batch = on_batch
+        self._waiting: deque[_Group] = deque()
+        self._open: dict[_Key, _Group] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="univert-search")
+
+    async def search(self, index: Index, vector: Float[np.ndarray, " D"], k: int, where: Where | None) -> list[Hit]:
+        """The `k` images of one version of the index nearest to a vector.
+
+        Raises:
+            BadInputError: see `univert.search.index.Index.search`.
+        """
+        query = _Query(vector, k, asyncio.get_running_loop().create_future())
+        key = (id(index), _canonical(where))
+        group = self._open.get(key)
+        if group is None or len(group.queries) >= TOGETHER_MAX:
+            group = self._open[key] = _Group(key, index, where, [])
+            self._waiting.append(group)
+        group.queries.append(query)
+        # Those that left the network together arrive in one turn of the loop: the next turn takes them together.
+        asyncio.get_running_loop().call_soon(self._start)
+        return await query.answer
+
+    async def close(self) -> None:
+        """Finish what was asked, and stop the threads."""
+        self._start()
+        while self._running:
+            await asyncio.wait(self._running)
+        self._executor.shutdown()
+
+    def _start(self) -> None:
+        while self._waiting and len(self._running) < self._threads:
+            group = self._waiting.popleft()
+            if self._open.get(group.key) is group:
+                del self._open[group.key]
+            task = asyncio.create_task(self._answer(group))
+            self._running.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._start()
+
+    async def _answer(self, group: _Group) -> None:
+        queries = [query for query in group.queries if not query.answer.done()]
+        if not queries:
+            return
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(self._executor, self._search, group, queries)
+        except Exception as error:
+            for query in queries:
+                if not query.answer.done():
+                    query.answer.set_exception(_own_copy(error))
+            return
+        for query, hits in zip(queries, answers, strict=True):
+            if not query.answer.done():
+                query.answer.set_result(hits[: query.k])
+        if self._on_batch is not None:
+            self._on_batch(len(queries))
+
+    def _search(self, group: _Group, queries: list[_Query]) -> list[list[Hit]]:
+        return group.index.search_many(
+            np.stack([query.vector for query in queries]),
+            max(query.k for query in queries),
+            where=group.where,
+            model_fingerprint=self._model_fingerprint,
+        )
+
+
+def _canonical(where: Where | None) -> str:
+    return repr(sorted((column, value) for column, value in where.items())) if where else ""
+
+
+def _own_copy(error: Exception) -> Exception:
+    """A copy of an error for one of those who wait: raising one object in several tasks mixes their tracebacks."""
+    try:
+        own = copy.copy(error)
+    except Exception:  # its constructor may take anything
+        own = RuntimeError(repr(error))
+    own.__cause__ = error
+    return own

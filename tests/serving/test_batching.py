@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from univert.core.errors import BadInputError
-from univert.serving.batcher import Batcher, BatcherClosedError, DeadlineError, QueueFullError
+from univert.models.embedder import Embedder
+from univert.search.index import Index
+from univert.serving.batching import TOGETHER_MAX, Batcher, QueueFullError, SearchBatches
 
 
 class Network:
@@ -143,18 +145,15 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     in_a_loop(body)
 
 
-def test_a_deadline_is_kept_and_what_nobody_waits_for_is_not_computed() -> None:
+def test_what_nobody_waits_for_is_not_computed() -> None:
     async def body() -> None:
         network = Network()
         batcher = Batcher(network)
         first = await held_up(network, batcher)
-        started = time.monotonic()
-        with pytest.raises(DeadlineError):
-            await batcher.submit(item(1), started + 0.05)
-        assert 0.04 < time.monotonic() - started < 5
-        with pytest.raises(DeadlineError, match="before it could be queued"):
-            await batcher.submit(item(2), time.monotonic() - 1)
-        in_time = asyncio.create_task(batcher.submit(item(3), time.monotonic() + 10))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await batcher.submit(item(1))
+        in_time = asyncio.create_task(batcher.submit(item(3)))
         await asyncio.sleep(0)
         network.go.set()
         assert (await in_time)[0] == 6
@@ -174,7 +173,7 @@ def test_a_failure_reaches_its_batch_alone() -> None:
 
         batcher = Batcher(run)
         with pytest.raises(TimeoutError, match="of the network itself"):
-            await batcher.submit(item(1), time.monotonic() + 5)
+            await batcher.submit(item(1))
         with pytest.raises(RuntimeError, match="0 rows for 1"):
             await batcher.submit(item(2))
         assert (await batcher.submit(item(3)))[0] == 3
@@ -217,13 +216,12 @@ def test_closing_finishes_what_was_taken_and_takes_no_more() -> None:
         await asyncio.sleep(0)
         closing = asyncio.create_task(batcher.close())
         await asyncio.sleep(0)
-        with pytest.raises(BatcherClosedError):
+        with pytest.raises(RuntimeError, match="closed"):
             await batcher.submit(item(9))
         network.go.set()
         await closing
         answers = await asyncio.gather(first, *waiting)
         assert [answer[0] for answer in answers] == [0, 2, 4, 6, 8, 10]
-        await batcher.close()
 
     in_a_loop(body)
 
@@ -232,30 +230,14 @@ def test_closing_an_unused_batcher_is_fine() -> None:
     in_a_loop(lambda: Batcher(Network()).close())
 
 
-def test_the_hook_hears_of_every_batch_and_may_fail() -> None:
+def test_the_hook_hears_of_every_batch() -> None:
     async def body() -> None:
         heard: list[tuple[int, float]] = []
-
-        def hook(size: int, seconds: float) -> None:
-            heard.append((size, seconds))
-            raise ValueError("no metrics today")
-
-        batcher = Batcher(Network(seconds=0.01), on_batch=hook)
+        batcher = Batcher(Network(seconds=0.01), on_batch=lambda size, seconds: heard.append((size, seconds)))
         await batcher.submit(item(1))
         await batcher.submit(item(2))
         assert [size for size, _ in heard] == [1, 1]
         assert all(0.01 <= seconds < 5 for _, seconds in heard)
-        await batcher.close()
-
-    in_a_loop(body)
-
-
-def test_another_shape_is_refused_before_it_can_spoil_a_batch() -> None:
-    async def body() -> None:
-        batcher = Batcher(Network())
-        await batcher.submit(item(1))
-        with pytest.raises(BadInputError, match=r"shape \(2,\)"):
-            await batcher.submit(np.zeros(3))
         await batcher.close()
 
     in_a_loop(body)
@@ -271,10 +253,10 @@ def test_everybody_gets_their_own_answer_whatever_the_timing() -> None:
 
         async def client(number: int) -> None:
             await asyncio.sleep(delays[number])
-            deadline = time.monotonic() + 0.002 if gives_up[number] else None
             try:
-                assert (await batcher.submit(item(number), deadline))[0] == 2 * number
-            except DeadlineError:
+                async with asyncio.timeout(0.002 if gives_up[number] else None):
+                    assert (await batcher.submit(item(number)))[0] == 2 * number
+            except TimeoutError:
                 assert gives_up[number]
 
         await asyncio.gather(*(client(i) for i in range(400)))
@@ -287,9 +269,63 @@ def test_everybody_gets_their_own_answer_whatever_the_timing() -> None:
     in_a_loop(body)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("max_batch", 0), ("max_wait_ms", -1), ("max_wait_ms", float("nan")), ("queue_size", 0)]
-)
-def test_limits_out_of_range_are_refused(name: str, value: float) -> None:
-    with pytest.raises(BadInputError, match=name):
-        Batcher(Network(), **{name: value})  # type: ignore[arg-type]
+def vectors(count: int) -> np.ndarray:
+    drawn = np.random.default_rng(0).standard_normal((count, 16)).astype(np.float32)
+    unit: np.ndarray = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    return unit
+
+
+def test_together_or_alone_the_answers_are_the_same(model: Embedder, index: Index) -> None:
+    asked = [
+        (vector, 1 + number % 7, [None, {"vertical": "shoes"}, {"brand": "Maker & Sons"}][number % 3])
+        for number, vector in enumerate(vectors(90))
+    ]
+    sizes: list[int] = []
+
+    async def all_at_once() -> list[Any]:
+        batches = SearchBatches(model.fingerprint, 1, on_batch=sizes.append)
+        answers = await asyncio.gather(*(batches.search(index, *query) for query in asked))
+        await batches.close()
+        return list(answers)
+
+    for (vector, k, where), hits in zip(asked, asyncio.run(all_at_once()), strict=True):
+        alone = index.search(vector, k, where=where, model_fingerprint=model.fingerprint)
+        assert [hit.id for hit in hits] == [hit.id for hit in alone]
+    assert sum(sizes) == 90
+    assert max(sizes) <= TOGETHER_MAX
+    assert len(sizes) <= 5, "one at once, then a group for each filter"
+
+
+def test_an_error_reaches_only_those_who_made_it(model: Embedder, index: Index) -> None:
+    async def ask() -> list[Any]:
+        batches = SearchBatches(model.fingerprint, 1)
+        wrong = [batches.search(index, vectors(1)[0], 1, {"vertical": "nowhere"}) for _ in range(2)]
+        right = [batches.search(index, vectors(1)[0], 1, None) for _ in range(2)]
+        answers = await asyncio.gather(*wrong, *right, return_exceptions=True)
+        await batches.close()
+        return list(answers)
+
+    first, second, *right = asyncio.run(ask())
+    assert isinstance(first, BadInputError)
+    assert isinstance(second, BadInputError)
+    assert first is not second
+    assert str(first) == str(second)
+    assert all(len(hits) == 1 for hits in right)
+
+
+def test_who_gives_up_does_not_stop_the_others(model: Embedder, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> Any:
+        batches, go_on = SearchBatches(model.fingerprint, 1), threading.Event()
+        search = batches._search
+        monkeypatch.setattr(batches, "_search", lambda *given: (go_on.wait(5), search(*given))[1])
+        waiting = [asyncio.create_task(batches.search(index, vectors(1)[0], 1, None)) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        waiting[0].cancel()
+        waiting[2].cancel()
+        go_on.set()
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        await batches.close()
+        return answers
+
+    answers = asyncio.run(ask())
+    assert [isinstance(answer, asyncio.CancelledError) for answer in answers] == [True, False, True, False]

@@ -1,0 +1,232 @@
+"""What a client may ask: the fields of the forms, checked one by one."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any, Final
+
+from fastapi import Request, UploadFile
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.json_schema import SkipJsonSchema
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartParser
+
+from univert.core.errors import BadInputError
+from univert.data.decode import BoxXyxyPx
+from univert.search.filters import FILTER_COLUMNS, sql_condition
+from univert.search.records import FilterValue, Where
+from univert.serving.problems import Problem
+from univert.serving.thumbnails import SIZE_PX_DEFAULT, SIZE_PX_MAX, SIZE_PX_MIN
+
+K_DEFAULT: Final = 24
+K_MAX: Final = 100
+FILTER_FIELDS: Final = ("vertical", "brand", "style", "source")
+
+FORM_LIMITS: Final[Any] = {"max_files": 1, "max_fields": 200, "max_part_size": 16_384}
+
+_VALUES_MAX: Final = 100
+_ID_MAX: Final = 1000
+_BOX_PATTERN: Final = r"^\d{1,5}(\.\d{1,3})?(,\d{1,5}(\.\d{1,3})?){3}$"
+
+
+MultiPartParser.spool_max_size = 1 << 62  # a photo is never written to disk; what arrives is counted as it comes
+
+
+class FormRequest(Request):
+    """A request whose form is a multipart one, in which no field comes twice that stands for one value."""
+
+    async def form(self, **limits: Any) -> FormData:  # type: ignore[override]
+        """The form.
+
+        Raises:
+            Problem: `unsupported-type` or `validation`.
+        """
+        if not self.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            raise Problem("unsupported-type", "send the photo as multipart/form-data, in a part named photo")
+        with self.state.record.stage("read"):
+            form: FormData = await super().form(**limits)
+        for name in form:
+            if name not in FILTER_FIELDS and len(form.getlist(name)) > 1:
+                raise Problem("validation", f"{name[:60]} came {len(form.getlist(name))} times; give it once")
+        return form
+
+
+def parse_box(text: str) -> BoxXyxyPx:
+    """A box from its text, `x0,y0,x1,y1`.
+
+    Raises:
+        Problem: `bad-box`: not four finite numbers, or no area.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")] if len(text) <= 200 else []
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4 or not all(math.isfinite(number) for number in numbers):
+        raise Problem("bad-box", f"box must be four numbers x0,y0,x1,y1, got {text[:60]!r}")
+    x0, y0, x1, y1 = numbers
+    if not (x0 < x1 and y0 < y1):
+        raise Problem("bad-box", f"box must have x0 < x1 and y0 < y1, got {text[:60]!r}")
+    return x0, y0, x1, y1
+
+
+def _whole_number(value: Any) -> Any:
+    if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) <= 9):
+        raise ValueError(f"must be a whole number from 1 to {K_MAX}, got {value[:60]!r}")
+    return value
+
+
+def _checked_box(text: str) -> str:
+    parse_box(text)
+    return text
+
+
+def _values(what: str, example: str) -> Any:
+    """A field that narrows a search to some values of a column."""
+    return Field(
+        default=[],
+        max_length=_VALUES_MAX,
+        description=f"Only images of {what}; repeated for several.",
+        examples=[[example]],
+    )
+
+
+Names = list[Annotated[str, StringConstraints(max_length=_ID_MAX)]]
+Photo = Annotated[
+    UploadFile, Field(description="A still JPEG, PNG or WebP. Its content decides, not its name or declared type.")
+]
+Box = Annotated[
+    str,
+    AfterValidator(_checked_box),
+    Field(
+        description="x0,y0,x1,y1 in pixels of the upright photo; what reaches outside is cut off.",
+        examples=["40,60,420,500"],
+        json_schema_extra={"pattern": _BOX_PATTERN},
+    ),
+]
+
+
+class NoParameters(BaseModel):
+    """The parameters in the address of a route that takes none: what is passed over looks like what was heeded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ThumbnailParameters(BaseModel):
+    """The parameters in the address of a thumbnail."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size_px: int = Field(
+        default=SIZE_PX_DEFAULT,
+        ge=SIZE_PX_MIN,
+        le=SIZE_PX_MAX,
+        description="The longer side; the picture may be the next larger of 128, 256, 512, 1024.",
+    )
+
+
+class BoxForm(BaseModel):
+    """What the forms have in common."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    box: Box | SkipJsonSchema[None] = None
+
+    @property
+    def box_xyxy_px(self) -> BoxXyxyPx | None:
+        """The item within the upright photo; None for the whole photo."""
+        return None if self.box is None else parse_box(self.box)
+
+
+class EmbedForm(BoxForm):
+    """The form of `POST /embed`."""
+
+    photo: Photo
+
+
+class SearchForm(BoxForm):
+    """The form of `POST /search`: a photo or an item, and what narrows the answer."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["photo"]}, {"required": ["like"]}]})
+
+    photo: Photo | SkipJsonSchema[None] = None
+    like: str | SkipJsonSchema[None] = Field(
+        default=None,
+        min_length=1,
+        description="The id of an item to search with, instead of a photo.",
+        examples=["sneakers/0042.jpg"],
+    )
+    k: Annotated[int, BeforeValidator(_whole_number)] = Field(
+        default=K_DEFAULT, ge=1, le=K_MAX, description="How many hits.", examples=[24]
+    )
+    vertical: Names = _values("these verticals", "shoes")
+    brand: Names = _values("these brands", "Acme")
+    style: Names = _values("these styles", "sneaker")
+    source: Names = _values("these sources", "studio")
+    filter: str | SkipJsonSchema[None] = Field(
+        default=None,
+        description="A JSON object: column to a value, null (empty) or a list of them.",
+        examples=['{"split": "test", "product": ["a-17", null]}'],
+        json_schema_extra={"contentMediaType": "application/json"},
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> SearchForm:
+        if self.photo is not None and self.like is not None:
+            raise ValueError("give either a photo or like, not both")
+        if self.photo is None and self.like is None:
+            raise ValueError("photo is missing; send one, or an item's id as like")
+        if self.box is not None and self.like is not None:
+            raise ValueError("box belongs to a photo; leave it out with like")
+        if self.like is not None and len(self.like) > _ID_MAX:
+            raise Problem("not-found", "no item has an id that long")
+        return self
+
+    def where(self) -> Where | None:
+        """The filters by column; None without any.
+
+        Raises:
+            Problem: `bad-filter`.
+        """
+        where: dict[str, FilterValue] = {}
+        for name in FILTER_FIELDS:
+            if values := [value for value in getattr(self, name) if value]:
+                where[name] = values
+        for column, value in _parse_filter(self.filter).items():
+            if column in where:
+                raise Problem("bad-filter", f"{column} is filtered twice: as a field and within filter")
+            if isinstance(value, list) and len(value) > _VALUES_MAX:
+                raise Problem("bad-filter", f"a filter takes at most {_VALUES_MAX} values")
+            where[column] = value
+        try:
+            sql_condition(where)
+        except BadInputError as error:
+            raise Problem("bad-filter", str(error)) from None
+        return where or None
+
+
+def _parse_filter(text: str | None) -> dict[str, FilterValue]:
+    if not text:
+        return {}
+    try:
+        values = json.loads(text, object_pairs_hook=_without_repetition)
+    except (ValueError, RecursionError):
+        raise Problem("bad-filter", 'filter must be a JSON object such as {"brand": ["Acme", null]}') from None
+    if not isinstance(values, dict):
+        raise Problem("bad-filter", f"filter must be a JSON object, got {type(values).__name__}")
+    for column, value in values.items():
+        items = value if isinstance(value, list) else [value]
+        if not all(item is None or (isinstance(item, str) and "\0" not in item) for item in items):
+            raise Problem(
+                "bad-filter",
+                f"the filter on {column[:60]!r} must be text, null or a list of them; "
+                f"columns are {', '.join(FILTER_COLUMNS)}",
+            )
+    return values
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise Problem("bad-filter", "filter names a column twice; give its values as a list")
+    return values

@@ -1,0 +1,336 @@
+"""Who may ask, how often, how many at once, and how much they may upload: decided before a body is read."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import hmac
+import math
+import mmap
+import os
+import secrets
+import struct
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import Request, Response, UploadFile
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.types import Message
+
+from univert.serving.forms import FormRequest
+from univert.serving.observability import RequestRecord
+from univert.serving.problems import Problem, busy
+from univert.serving.settings import RATE_FILE_VARIABLE, Settings
+
+_KEY_BYTES: Final = 32
+_BUCKETS: Final = 8192
+_BUCKET: Final = struct.Struct("<dd")  # tokens, when they were counted (monotonic clock, one for the machine)
+_FORM_BYTES: Final = 128_000
+"""What the fields and the parts' headers may take besides the photo."""
+_DISCARDED_BYTES: Final = 64_000_000
+_DISCARD_S: Final = 2.0
+
+
+def new_key(name: str) -> tuple[str, str]:
+    """A new API key.
+
+    Args:
+        name: who it is for; letters, digits, `.`, `_` and `-`.
+
+    Returns:
+        the key, to be handed over once, and the line `name:sha256` for the settings. 256 random bits cannot be
+        guessed, so a plain hash protects them.
+    """
+    key = secrets.token_urlsafe(_KEY_BYTES)
+    return key, f"{name}:{_digest(key)}"
+
+
+class ApiKeys:
+    """The keys that are accepted, as hashes.
+
+    Args:
+        lines: `name:sha256`, one a key; none means that no key is needed.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._hashes = [tuple(line.split(":", 1)) for line in lines]
+
+    def __bool__(self) -> bool:
+        """Whether keys are needed."""
+        return bool(self._hashes)
+
+    def name_of(self, headers: Mapping[str, str]) -> str | None:
+        """The name of the key that a request carries; None if it carries none that is accepted.
+
+        Every key is compared, and each in constant time, so that time tells nothing about them.
+        """
+        given = headers.get("x-api-key")
+        if not given:
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            given = token.strip() if scheme.lower() == "bearer" else ""
+        digest, found = _digest(given), None
+        for name, expected in self._hashes:
+            if hmac.compare_digest(digest, expected):
+                found = name
+        return found
+
+
+class RateLimits:
+    """A token bucket for each client: `burst` requests at once, then `rate_per_s` a second.
+
+    Clients share `_BUCKETS` buckets by a hash of their name, so memory does not grow with the number of clients;
+    two that fall into one share its rate. Processes share the buckets through a small file.
+
+    Args:
+        rate_per_s: tokens that come back each second.
+        burst: tokens of a full bucket.
+        path: the file that processes share; None for this process alone.
+    """
+
+    def __init__(self, rate_per_s: float, burst: int, path: Path | None = None) -> None:
+        self._rate = rate_per_s
+        self._burst = float(burst)
+        self._file = tempfile.TemporaryFile() if path is None else path.open("a+b")  # noqa: SIM115
+        self._file.truncate(_BUCKETS * _BUCKET.size)
+        self._table = mmap.mmap(self._file.fileno(), _BUCKETS * _BUCKET.size)
+        self._salt = b"" if path is None else path.name.encode()[:64]
+
+    def take(self, client: str, tokens: float = 1.0) -> float:
+        """Count a request.
+
+        Args:
+            client: a key's name or an address.
+            tokens: what it costs.
+
+        Returns:
+            0 if it may go on; otherwise the seconds until the next one may.
+        """
+        digest = hashlib.blake2b(client.encode("utf-8", "replace"), digest_size=8, key=self._salt).digest()
+        place = int.from_bytes(digest, "little") % _BUCKETS * _BUCKET.size
+        fcntl.lockf(self._file, fcntl.LOCK_EX, _BUCKET.size, place)
+        try:
+            held, counted_s = _BUCKET.unpack_from(self._table, place)
+            now = time.monotonic()
+            fresh = counted_s == 0.0 or counted_s > now  # never used, or written before the machine restarted
+            held = self._burst if fresh else min(self._burst, held + (now - counted_s) * self._rate)
+            allowed = held >= tokens
+            _BUCKET.pack_into(self._table, place, held - tokens if allowed else held, now)
+            return 0.0 if allowed else (tokens - held) / self._rate
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, _BUCKET.size, place)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._table.close()
+        self._file.close()
+
+
+class Limits:
+    """The limits of one worker.
+
+    Args:
+        settings: what they are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.upload_bytes = 0
+        """Held by all uploads together."""
+        self.keys = ApiKeys(settings.api_keys)
+        self._requests = 0
+        self._rates: RateLimits | None = None
+        if settings.rate_per_s is not None:
+            shared = os.environ.get(RATE_FILE_VARIABLE)
+            self._rates = RateLimits(settings.rate_per_s, settings.rate_burst, Path(shared) if shared else None)
+
+    def check_key(self, request: Request) -> None:
+        """Note the key that a request came with.
+
+        Raises:
+            Problem: `unauthorised`.
+        """
+        if not self.keys:
+            return
+        request.state.record.key_name = self.keys.name_of(request.headers)
+        if request.state.record.key_name is None:
+            raise Problem(
+                "unauthorised",
+                "no API key, or one that is not accepted; send X-API-Key",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+    def charge(self, request: Request, tokens: float) -> None:
+        """Count so many tokens towards the rate of a request's client.
+
+        Raises:
+            Problem: `rate-limited`.
+        """
+        client = request.state.record.key_name or (request.client.host if request.client else "unknown")
+        wait_s = self._rates.take(client, tokens) if self._rates is not None else 0.0
+        if wait_s:
+            detail = f"over {self.settings.rate_per_s:g} requests a second"
+            raise busy("rate-limited", detail, max(1, math.ceil(wait_s)))
+
+    @asynccontextmanager
+    async def admitted(self, request: Request, tokens: float) -> AsyncIterator[None]:
+        """A request that may be served, for as long as it is.
+
+        What is refused does not count towards `requests_at_once`: whoever has no key must not be able to keep out
+        those who have one.
+
+        Raises:
+            Problem: `unauthorised`, `rate-limited` or `overloaded`.
+        """
+        self.check_key(request)
+        if tokens:
+            self.charge(request, tokens)
+        if self._requests >= self.settings.requests_at_once:
+            raise busy("overloaded", "too many requests at once")
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    def close(self) -> None:
+        """Let go of what workers share."""
+        if self._rates is not None:
+            self._rates.close()
+
+
+class Upload:
+    """The body of a request as it arrives: counted, timed, and held in memory within the budget of its worker.
+
+    Args:
+        limits: of the worker.
+        request: whose body has not been touched.
+
+    Attributes:
+        photo: the content of the file part; None before it was read and after it was decoded.
+    """
+
+    def __init__(self, limits: Limits, request: Request) -> None:
+        self.photo: bytes | None = None
+        self._limits = limits
+        self._receive = request.receive
+        self._record: RequestRecord = request.state.record
+        self._headers = request.headers
+        declared = self._headers.get("content-length", "")
+        self._expected_bytes = int(declared) if declared.isdigit() and len(declared) < 20 else 0
+        self._held_bytes = 0
+        self._complete = False
+        self._deadline_s = asyncio.get_running_loop().time() + limits.settings.body_deadline_s
+
+    async def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            Problem: `too-large`, `slow-upload` or `overloaded`.
+        """
+        if self._complete:
+            return await self._receive()
+        settings = self._limits.settings
+        bytes_max = settings.photo_bytes_max + _FORM_BYTES
+        if self._expected_bytes > bytes_max:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout_at(self._deadline_s):
+                message = await self._next()
+        except TimeoutError:
+            self._complete = True  # nobody waits for the rest
+            detail = f"the body was not complete after {settings.body_deadline_s:g} s"
+            raise Problem("slow-upload", detail, {"Connection": "close"}) from None
+        count = len(message.get("body", b""))
+        self._record.bytes_in += count
+        if self._record.bytes_in > bytes_max:
+            raise self._too_large()
+        if self._limits.upload_bytes + count > settings.uploads_bytes_max:
+            raise busy("overloaded", "too many uploads at once")
+        self._limits.upload_bytes += count
+        self._held_bytes += count
+        return message
+
+    async def take(self, photo: UploadFile) -> None:
+        """Hold the content of a file part, and nothing else of it.
+
+        Raises:
+            Problem: `too-large`.
+        """
+        self.photo = await photo.read()
+        await photo.close()
+        if len(self.photo) > self._limits.settings.photo_bytes_max:
+            raise self._too_large()
+
+    def release(self) -> None:
+        """Forget the photo: it has been decoded, or the request is over."""
+        self.photo = None
+        self._limits.upload_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+    async def discard(self) -> None:
+        """Read what is left of the body and forget it, within limits.
+
+        A server that answers and closes while the client still sends makes the client's system throw the answer away.
+        """
+        if self._headers.get("expect", "").lower() == "100-continue":
+            return
+        left = _DISCARDED_BYTES
+        try:
+            async with asyncio.timeout(_DISCARD_S):
+                while left > 0 and not self._complete:
+                    left -= len((await self._next()).get("body", b""))
+        except TimeoutError:
+            return
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        self._complete = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    def _too_large(self) -> Problem:
+        limit = self._limits.settings.photo_bytes_max
+        return Problem("too-large", f"the upload is over the limit of {limit:,} bytes")
+
+
+class GuardedRoute(APIRoute):
+    """A route for clients who have a key, if keys are needed, and are within their rate.
+
+    Attributes:
+        tokens: what a request costs of its client's rate before anything is known of it.
+    """
+
+    tokens = 1.0
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, which refuses before the body is read."""
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            limits: Limits = request.app.state.service.limits
+            upload = request.state.upload = Upload(limits, request)
+            try:
+                async with limits.admitted(request, self.tokens):
+                    return await handle(FormRequest(request.scope, upload.receive))
+            except HTTPException:
+                await upload.discard()
+                raise
+            finally:
+                upload.release()
+
+        return guarded
+
+
+class SelfChargingRoute(GuardedRoute):
+    """A guarded route that counts towards the rate by itself, once it knows what the work is."""
+
+    tokens = 0.0
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

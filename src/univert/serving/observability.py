@@ -1,0 +1,223 @@
+"""What operators see: counts for Prometheus, and the middleware that counts, logs and marks each request."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import Request
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from univert.serving.logs import log
+from univert.serving.problems import Problem, problem_response
+from univert.serving.settings import METRICS_VARIABLE
+
+API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_HEADERS: Final = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"permissions-policy": b"camera=(self), microphone=(), geolocation=(), payment=(), usb=()",
+    b"content-security-policy": API_POLICY.encode(),
+    b"cache-control": b"no-store",
+    b"server": b"univert",
+}
+"""Of every answer that does not say otherwise."""
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS: Final = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH")
+_QUIET: Final = ("/health", "/ready", "/metrics")
+"""Asked every few seconds by machines: logged only when it fails."""
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0, 10.0, 30.0)
+_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(kw_only=True, slots=True)
+class RequestRecord:
+    """What is known of a request while it is served; written to the log when it ends.
+
+    Attributes:
+        request_id: as the client gave it, if that is a plain short word and so safe in logs, or a new one.
+        started_s: when its headers had arrived, on the monotonic clock.
+        key_name: the name of the API key it came with; None without keys.
+        problem: the type of problem it was answered with; None if it went well.
+        index_version: the version of the index that answered; None if none was asked.
+        bytes_in: bytes of its body that arrived.
+        stages_s: seconds of each stage it went through.
+    """
+
+    request_id: str
+    started_s: float = field(default_factory=time.perf_counter)
+    key_name: str | None = None
+    problem: str | None = None
+    index_version: int | None = None
+    bytes_in: int = 0
+    stages_s: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages_s[name] = self.stages_s.get(name, 0.0) + time.perf_counter() - start
+
+    def total_s(self) -> float:
+        """Seconds since the headers arrived."""
+        return time.perf_counter() - self.started_s
+
+
+class Metrics:
+    """The counters, histograms and gauges of one application."""
+
+    def __init__(self) -> None:
+        own = self._registry = CollectorRegistry()
+        ProcessCollector(registry=own)
+
+        def gauge(name: str, about: str, mode: Any = "livesum") -> Gauge:
+            return Gauge(f"univert_{name}", about, registry=own, multiprocess_mode=mode)
+
+        def histogram(name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"univert_{name}", about, labels, buckets=buckets, registry=own)
+
+        self.requests = Counter("univert_requests", "Requests answered.", ("route", "method", "status"), registry=own)
+        self.problems = Counter("univert_problems", "Requests answered with a problem.", ("type",), registry=own)
+        self.identities = Counter(
+            "univert_identities", "Answers of identity, by what is known.", ("level", "known"), registry=own
+        )
+        self.request_seconds = histogram(
+            "request_seconds", "From the end of the headers to the end of the answer.", _SECONDS, "route"
+        )
+        self.stage_seconds = histogram(
+            "stage_seconds", "Seconds in each stage: read, decode, embed, search, identify.", _SECONDS, "stage"
+        )
+        self.batch_size = histogram("batch_size", "Photos that went through the network together.", _SIZES)
+        self.forward_seconds = histogram("forward_seconds", "Seconds of the network for a batch.", _SECONDS)
+        self.search_batch_size = histogram("search_batch_size", "Queries that went to the index together.", _SIZES)
+        self.queue_depth = gauge("queue_depth", "Photos waiting for the network.")
+        self.in_flight = gauge("requests_in_flight", "Requests being served.")
+        self.upload_bytes = gauge("upload_bytes", "Bytes of uploads held.")
+        self.index_version = gauge(
+            "index_version", "The published version that answers; the oldest where workers differ.", "livemin"
+        )
+        self.index_images = gauge("index_images", "Images in the version that answers.", "livemin")
+        self.refresh_failing = gauge(
+            "index_refresh_failing", "Workers whose last look for a newer version of the index failed."
+        )
+
+    def observe_batch(self, size: int, seconds: float) -> None:
+        """A batch went through the network."""
+        self.batch_size.observe(size)
+        self.forward_seconds.observe(seconds)
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes, over all worker processes if there are several."""
+        folder = os.environ.get(METRICS_VARIABLE)
+        if not folder:
+            return generate_latest(self._registry)
+        for file in Path(folder).glob("gauge_live*.db"):  # gauges of workers that were killed; their counts stay
+            pid = int(file.stem.rpartition("_")[2])
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                mark_process_dead(pid, path=folder)
+        everyone = CollectorRegistry()
+        MultiProcessCollector(everyone, path=folder)
+        return generate_latest(everyone)
+
+
+class Observed:
+    """ASGI middleware around the application: an id, a log line, counts and headers for each request.
+
+    Args:
+        app: the application.
+        service: a `univert.serving.service.Service`.
+    """
+
+    def __init__(self, app: ASGIApp, service: Any) -> None:
+        self._app = app
+        self._service = service
+        self._metrics: Metrics = service.metrics
+        policy = b"cross-origin" if service.settings.cors_origins else b"same-origin"
+        self._added = {**_HEADERS, b"cross-origin-resource-policy": policy}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the application's own start and end."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request, method, status = Request(scope, receive), scope["method"], 0
+        given = request.headers.get("x-request-id", "")
+        record = RequestRecord(request_id=given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
+        request.state.record = record
+        if method == "HEAD":
+            scope["method"] = "GET"  # the server leaves the body out
+        scope.get("extensions", {}).pop("http.response.pathsend", None)  # files are compressed here, not sent by path
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = self._headers(message["headers"], record)
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, answer)
+        except Exception:
+            log(logging.ERROR, "failed", failed=True, request_id=record.request_id)
+            if status:
+                raise  # part of the answer is out: the server can only cut the connection
+            failure = Problem("internal", "an error of the service's own; it has been logged")
+            await problem_response(failure, request)(scope, receive, answer)
+        finally:
+            self._metrics.in_flight.dec()
+            self._account(request, record, method, status)
+
+    def _headers(self, headers: list[tuple[bytes, bytes]], record: RequestRecord) -> list[tuple[bytes, bytes]]:
+        present = {name.lower() for name, _ in headers}
+        added = [(b"x-request-id", record.request_id.encode())]
+        added += [(name, value) for name, value in self._added.items() if name not in present]
+        if self._service.draining and b"connection" not in present:
+            added.append((b"connection", b"close"))
+        return [*headers, *added]
+
+    def _account(self, request: Request, record: RequestRecord, method: str, status: int) -> None:
+        # Labels are never a stranger's own words: not a path that is no route, nor a method that nobody knows.
+        route = getattr(request.scope.get("route"), "path", "other" if "endpoint" in request.scope else "none")
+        total_s = record.total_s()
+        self._metrics.requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(total_s)
+        for stage, seconds in record.stages_s.items():
+            self._metrics.stage_seconds.labels(stage).observe(seconds)
+        if record.problem:
+            self._metrics.problems.labels(record.problem).inc()
+        if route in _QUIET and status < 500:
+            return
+        fields: dict[str, Any] = {
+            "request_id": record.request_id,
+            "method": method,
+            "route": route,
+            "status": status,
+            "ms": round(1000 * total_s, 1),
+            "client": request.client.host if request.client else None,
+            "key": record.key_name,
+            "problem": record.problem,
+            "index_version": record.index_version,
+            "bytes_in": record.bytes_in or None,
+            "stages_ms": {name: round(1000 * seconds, 1) for name, seconds in record.stages_s.items()} or None,
+        }
+        level = logging.ERROR if record.problem == "internal" else logging.INFO
+        log(level, "request", **{name: value for name, value in fields.items() if value is not None})

@@ -1,0 +1,263 @@
+"""The routes of the API: `POST /search`, `POST /embed`, items and their thumbnails, and what operations ask."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Hashable
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Annotated, Any, Final, cast
+from urllib.parse import quote, unquote
+
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from univert.core.errors import BadInputError
+from univert.search.index import Index
+from univert.serving.answers import (
+    ITEMS,
+    THUMBNAIL,
+    EmbedAnswer,
+    ItemAnswer,
+    ProblemAnswer,
+    SearchAnswer,
+    StateAnswer,
+    VerticalsAnswer,
+    item_address,
+)
+from univert.serving.forms import FORM_LIMITS, EmbedForm, NoParameters, SearchForm, ThumbnailParameters
+from univert.serving.limits import GuardedRoute, SelfChargingRoute
+from univert.serving.observability import RequestRecord
+from univert.serving.problems import PROBLEM_TYPES, Problem, busy, documented
+from univert.serving.service import Service
+from univert.serving.thumbnails import MEDIA_TYPE, PictureGoneError, render_tokens, rendered_size_px
+
+_MULTIPART: Final = "multipart/form-data"
+_VALUES_MAX: Final = 1000
+_ID_MAX: Final = 1000
+_CACHE_S: Final = 300
+_GUARD: Final = ("validation", "unauthorised", "rate-limited", "overloaded", "not-ready")
+_UPLOAD: Final = (*_GUARD, "bad-photo", "bad-box", "slow-upload", "too-large", "unsupported-type", "deadline")
+_ID_PARAMETER: Final = {
+    "parameters": [
+        {
+            "name": "id",
+            "in": "path",
+            "required": True,
+            "description": "The image's id; slashes in it percent-encoded.",
+            "schema": {"type": "string", "minLength": 1},
+            "example": "sneakers/0042.jpg",
+        }
+    ]
+}
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+def record_of(request: Request) -> RequestRecord:
+    """What is known of a request; made by the middleware."""
+    record: RequestRecord = request.state.record
+    return record
+
+
+def checked_key(request: Request) -> None:
+    """A dependency of a route that needs a key and counts towards nothing.
+
+    Raises:
+        Problem: `unauthorised`.
+    """
+    service_of(request).limits.check_key(request)
+
+
+def no_parameters(given: Annotated[NoParameters, Query()]) -> None:
+    """A dependency of a route that takes no parameters in its address."""
+
+
+searching = APIRouter(tags=["search"], route_class=GuardedRoute, dependencies=[Depends(no_parameters)])
+items = APIRouter(tags=["items"], route_class=GuardedRoute, dependencies=[Depends(no_parameters)])
+thumbnails = APIRouter(tags=["items"], route_class=SelfChargingRoute)
+operations = APIRouter(tags=["operations"])
+
+
+@searching.post(
+    "/search",
+    summary="What a photo, or a box in it, shows, and the indexed images nearest to it",
+    operation_id="search",
+    responses={200: {"description": "Found"}, **documented(*_UPLOAD, "bad-filter", "not-found")},
+    form_limits=FORM_LIMITS,
+)
+async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)]) -> SearchAnswer:
+    """Send a photo as multipart/form-data, or an item's id as `like`; narrow the answer by columns."""
+    service, record = service_of(request), record_of(request)
+    index = service.index(record)
+    if form.photo is not None:
+        await request.state.upload.take(form.photo)
+    answer: Any = await service.loaded.search(index, form, request.state.upload, record)
+    return answer  # type: ignore[no-any-return]  # checked by the framework
+
+
+@searching.post(
+    "/embed",
+    summary="The unit vector of a photo, or of a box in it",
+    operation_id="embed",
+    responses={200: {"description": "Embedded"}, **documented(*_UPLOAD)},
+    form_limits=FORM_LIMITS,
+)
+async def embed(request: Request, form: Annotated[EmbedForm, Form(media_type=_MULTIPART)]) -> EmbedAnswer:
+    """Vectors of the same model may be compared; squared distances between them go from 0 to 4."""
+    loaded = service_of(request).loaded
+    await request.state.upload.take(form.photo)
+    _, _, vector = await loaded.embed(request.state.upload, form.box_xyxy_px, record_of(request))
+    return EmbedAnswer(vector=vector.tolist(), size=loaded.engine.size, model=loaded.engine.fingerprint)
+
+
+@items.get(
+    "/verticals",
+    summary="The values to filter by, most frequent first",
+    operation_id="verticals",
+    responses={200: {"description": "Counted"}, **documented(*_GUARD)},
+)
+async def verticals(request: Request) -> VerticalsAnswer:
+    """At most 1,000 values of each column."""
+    service = service_of(request)
+    index = service.index(record_of(request))
+    counts: Any = await asyncio.to_thread(_counts, cast(Hashable, index))
+    return VerticalsAnswer(
+        **counts, images=len(index), index_version=index.version, model=service.loaded.engine.fingerprint
+    )
+
+
+@thumbnails.get(
+    "/items/{id:path}/thumbnail",
+    summary="A small picture of an indexed image",
+    operation_id="thumbnail",
+    response_class=Response,
+    responses={
+        200: {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}, "description": "A WebP"},
+        304: {"description": "Not changed since the ETag in If-None-Match"},
+        **documented(*_GUARD, "not-found"),
+    },
+    openapi_extra=_ID_PARAMETER,
+)
+async def thumbnail(request: Request, parameters: Annotated[ThumbnailParameters, Query()]) -> Response:
+    """Rendered anew: whatever metadata the picture has stays in the index."""
+    service, path = service_of(request), _raw_path(request)
+    # A page of results asks for all of its thumbnails, most of which are kept: only the others cost.
+    if not path.endswith(THUMBNAIL):  # the id itself ends in "/thumbnail": the slash came percent-encoded
+        service.limits.charge(request, 1.0)
+        return Response((await _item(request)).model_dump_json(), media_type="application/json")
+    index, size_px = service.index(record_of(request)), rendered_size_px(parameters.size_px)
+    name = unquote(path.removeprefix(ITEMS).removesuffix(THUMBNAIL))
+    tag = hashlib.blake2b(f"{index.version} {size_px} {name}".encode("utf-8", "replace"), digest_size=12)
+    scope = "private" if service.limits.keys else "public"
+    headers = {"ETag": f'"{tag.hexdigest()}"', "Cache-Control": f"{scope}, max-age={_CACHE_S}"}
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    content = service.thumbnails.kept(index, name, size_px)
+    if content is None:
+        service.limits.charge(request, render_tokens(size_px))
+        try:
+            content = await asyncio.to_thread(service.thumbnails.render, index, name, size_px)
+        except (BadInputError, PictureGoneError):
+            raise Problem("not-found", f"no picture of item {name[:200]!r} in the index") from None
+    return Response(content, media_type=MEDIA_TYPE, headers=headers)
+
+
+@items.get(
+    "/items/{id:path}",
+    summary="All that is known of an indexed image",
+    operation_id="item",
+    responses={200: {"description": "Found"}, **documented(*_GUARD, "not-found")},
+    openapi_extra=_ID_PARAMETER,
+)
+async def item(request: Request) -> ItemAnswer:
+    """The image's columns in the index."""
+    return await _item(request)
+
+
+@operations.get(
+    "/health", summary="Whether the process is up", operation_id="health", responses={200: {"description": "Up"}}
+)
+async def health() -> StateAnswer:
+    """Restart the process if this does not answer."""
+    return StateAnswer(status="up")
+
+
+@operations.get(
+    "/ready",
+    summary="Whether to send requests here",
+    operation_id="ready",
+    responses={200: {"description": "Ready"}, **documented("not-ready")},
+)
+async def ready(request: Request) -> StateAnswer:
+    """Model and index are loaded, and the process is not stopping."""
+    if service_of(request).draining:
+        raise busy("not-ready", "the service is stopping")
+    _ = service_of(request).loaded
+    return StateAnswer(status="ready")
+
+
+@operations.get(
+    "/metrics",
+    summary="Counts, for Prometheus",
+    operation_id="metrics",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Exposition format"},
+        **documented("unauthorised"),
+    },
+    dependencies=[Depends(checked_key)],
+)
+def metrics(request: Request) -> Response:
+    """Over all worker processes."""
+    service = service_of(request)
+    service.measure()
+    return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@operations.get(
+    "/problems/{name}",
+    summary="What a type of problem means",
+    operation_id="problem",
+    responses={200: {"description": "Explained"}, **documented("not-found")},
+)
+async def problem(name: str) -> ProblemAnswer:
+    """Every error's `type` leads here."""
+    if name not in PROBLEM_TYPES:
+        raise Problem("not-found", "there is no such type of problem")
+    return ProblemAnswer(type=f"/problems/{name}", **asdict(PROBLEM_TYPES[name]))
+
+
+async def _item(request: Request) -> ItemAnswer:
+    name = unquote(_raw_path(request).removeprefix(ITEMS))
+    index = service_of(request).index(record_of(request))
+    row: dict[str, Any] | None = None
+    if name and len(name) <= _ID_MAX and "\0" not in name:
+        try:
+            row = await asyncio.to_thread(index.row, name)
+        except BadInputError:  # not valid as a value of the column, so no item has it
+            row = None
+    if row is None:
+        raise Problem("not-found", f"no item {name[:200]!r} in the index")
+    return ItemAnswer(**row, thumbnail=item_address(name) + THUMBNAIL, index_version=index.version)
+
+
+def _raw_path(request: Request) -> str:
+    """The path as it was sent: only there does an id's own slash differ from one that separates."""
+    raw: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
+    return raw.partition(b"?")[0].decode("ascii", "replace")
+
+
+@lru_cache(maxsize=1)
+def _counts(index: Index) -> dict[str, list[dict[str, Any]]]:
+    """How often the values of the filters occur in a version, which never changes."""
+    columns = {"verticals": "vertical", "brands": "brand", "styles": "style", "sources": "source"}
+    return {
+        name: [{"name": value, "images": images} for value, images in index.distinct(column, _VALUES_MAX)]
+        for name, column in columns.items()
+    }
