@@ -198,7 +198,7 @@ def test_without_the_page(client: Client) -> None:
 def test_an_index_that_another_model_made(model_folder: Any, tmp_path: Any) -> None:
     vector = np.eye(1, 16, dtype=np.float32)
     with IndexWriter.create(tmp_path / "index", size=16, model_fingerprint="another") as writer:
-        writer.append(vector, pa.table({"id": ["a"], "vertical": ["v"]}))
+        writer.upsert(vector, pa.table({"id": ["a"], "vertical": ["v"]}))
         writer.publish()
     settings = Settings(model=str(model_folder), index=str(tmp_path / "index"))
     with pytest.raises(BadInputError, match="was made with model another"), TestClient(create_app(settings)):
