@@ -161,13 +161,11 @@ def _stats_text(stats: IndexStats) -> str:
     if stats.published_version is not None:
         published = f"version {stats.published_version}, {stats.published_images:,} images"
     kind = "approximate" if stats.approximate else "exact"
-    room = "" if stats.bytes is None else f", {stats.bytes / 1e6:,.1f} MB"
     lines = [
         f"published    {published}",
         f"working copy {stats.images:,} images{', not published' if stats.unpublished_changes else ''}",
         f"model        {', '.join([stats.model_fingerprint, *stats.compatible_models])}",
         f"search       {kind}, {stats.unindexed_images:,} images outside of the vector index",
-        f"files        {stats.files}{room}",
         *(f"vertical     {name}: {count:,}" for name, count in stats.verticals.items()),
         *(f"version      {entry.version}, written {_time(entry.written_unix_s)}" for entry in stats.versions),
     ]

@@ -8,7 +8,6 @@ between the two.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import itertools
 import json
@@ -62,8 +61,6 @@ class IndexStats:
         verticals: images in each.
         approximate: whether there is a vector index.
         unindexed_images: those that each search compares one by one besides the vector index.
-        files: data files.
-        bytes: room on disk, old versions included; None in an object store.
     """
 
     uri: str
@@ -78,8 +75,6 @@ class IndexStats:
     verticals: dict[str, int]
     approximate: bool
     unindexed_images: int
-    files: int
-    bytes: int | None
 
 
 def published_version(dataset: Any) -> int | None:
@@ -206,8 +201,6 @@ def read_stats(uri: str | Path | Location) -> IndexStats:
         verticals=dict(sorted((entry["values"], entry["counts"]) for entry in counted)),
         approximate=state is not None,
         unindexed_images=0 if state is None else images - state.indexed_rows,
-        files=len(dataset.get_fragments()),
-        bytes=_bytes(location),
     )
 
 
@@ -218,13 +211,3 @@ def _keep(dataset: Any, version: int) -> None:
 
 def _tag(version: int) -> str:
     return f"{PUBLISHED}-{version}"
-
-
-def _bytes(location: Location) -> int | None:
-    if location.folder is None:
-        return None
-    total = 0
-    for file in location.folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # a writer may be cleaning up
-            total += file.stat().st_size if file.is_file() else 0
-    return total

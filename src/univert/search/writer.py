@@ -81,17 +81,20 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
     ) -> IndexWriter:
         """Start an empty index; see `univert.search.index.Index.create`."""
         location = Location.of(uri)
-        rows = empty_table(size, model_fingerprint)
+        rows, options = empty_table(size, model_fingerprint), location.storage_options
+        taken = BadInputError(f"{location.uri} exists already; choose another path")
+        if not location.is_free():
+            raise taken
 
         def start() -> Any:
-            if not location.is_free():
-                raise BadInputError(f"{location.uri} exists already; choose another path")
-            return lance.write_dataset(
-                rows, location.table_uri, mode="create", storage_options=location.storage_options
-            )
+            try:
+                if location.is_free():
+                    return lance.write_dataset(rows, location.table_uri, mode="create", storage_options=options)
+            except OSError:
+                if not location.holds_index():
+                    raise
+            raise taken  # by another process that was quicker
 
-        if not location.is_free():
-            raise BadInputError(f"{location.uri} exists already; choose another path")
         if location.folder is not None:
             location.folder.mkdir(parents=True, exist_ok=True)
         return cls._locked(location, start, exact_rows)
