@@ -21,10 +21,15 @@ _HOMES = {
     "train": "univert.main_job",
 }
 
+_PACKAGES = ("losses", "proxies")
+"""Packages that export their public names: `univert.losses.HardMiner` works after `import univert`."""
+
 __all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"univert.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'univert' has no attribute {name!r}")
