@@ -42,9 +42,9 @@ def test_every_loss_and_miner_is_exported() -> None:
 @pytest.mark.parametrize(
     ("code", "heavy"),
     [
-        ("import univert.losses, univert.proxies", ("torch", "numpy")),
+        ("import univert; univert.losses, univert.proxies", ("torch", "numpy")),
         (
-            "import univert.losses; univert.losses.ProxyNCALoss; univert.losses.HardMiner",
+            "import univert; univert.losses.ProxyNCALoss; univert.losses.HardMiner; univert.proxies.ProxyBank",
             ("torchvision", "timm", "scipy", "sklearn", "faiss", "pydantic", "pyarrow"),
         ),
     ],

@@ -227,27 +227,6 @@ def test_batches_without_triplets_give_none(make: Callable[[], Miner], rows: int
 
 
 @every_miner
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_and_autocast_are_computed_in_float32(make: Callable[[], Miner], dtype: torch.dtype) -> None:
-    embeddings, labels = batch(24, 6, 4, 8)
-    embeddings = embeddings.to(dtype)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        expected = listed(make()(embeddings.float(), labels))
-        torch.manual_seed(0)
-        assert listed(make()(embeddings, labels)) == expected
-        torch.manual_seed(0)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert listed(make()(embeddings, labels)) == expected
-
-
-@every_miner
-def test_no_gradient_flows_through_mining(make: Callable[[], Miner]) -> None:
-    embeddings, labels = batch(24, 6, 4, 9)
-    assert not any(part.requires_grad for part in make()(embeddings.requires_grad_(), labels))
-
-
-@every_miner
 def test_bad_batches_are_refused(make: Callable[[], Miner]) -> None:
     embeddings, labels = batch(6, 3, 2, 0)
     for bad in (embeddings[0], embeddings.long()):

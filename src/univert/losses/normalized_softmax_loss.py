@@ -15,12 +15,9 @@ class NormalizedSoftmaxLoss(ProxyNCALoss):
 
     Args:
         num_classes: with embedding_size, assignment and seed, see `ProxyLoss`.
-        embedding_size: D.
         temperature: T = 1/scale of the cosines.
         pooling: `soft` or `nearest`, for several proxies a product.
         label_smoothing: the part of the target spread over all proxies.
-        assignment: which proxies belong to which product; None: one each.
-        seed: of the random initial proxies.
 
     Raises:
         BadInputError: settings out of range, an assignment of other products, no negative proxy.

@@ -79,11 +79,8 @@ class ProxyAnchorLoss(ProxyLoss):
 
     Args:
         num_classes: with embedding_size, assignment and seed, see `ProxyLoss`.
-        embedding_size: D.
         margin: delta, in units of cosine.
         alpha: the scale (1/temperature); at 1e4 still exact, as all sums are taken in log-space.
-        assignment: which proxies belong to which product; None: one each.
-        seed: of the random initial proxies.
 
     Raises:
         BadInputError: settings out of range, an assignment of other products, no negative proxy.

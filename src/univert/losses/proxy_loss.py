@@ -71,8 +71,8 @@ class ProxyLoss(nn.Module, ABC):
             BadInputError: wrong shapes or dtypes, or a label outside the products.
         """
         check_batch(embeddings, labels)
-        if embeddings.shape[1] != self.bank.size:
-            sizes = f"{embeddings.shape[1]} and {self.bank.size}"
+        if embeddings.shape[1] != self.bank.proxies.shape[1]:
+            sizes = f"{embeddings.shape[1]} and {self.bank.proxies.shape[1]}"
             raise BadInputError(f"embeddings and proxies must have the same size, got {sizes}")
         return self._loss(embeddings, self.assignment(labels))
 

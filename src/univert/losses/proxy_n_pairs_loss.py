@@ -21,12 +21,9 @@ class ProxyNPairsLoss(ProxyLoss):
 
     Args:
         num_classes: with embedding_size, assignment and seed, see `ProxyLoss`.
-        embedding_size: D.
         scale: 1/temperature. The paper has 1, for vectors of any length; the dot products of unit vectors lie in
             [-1, 1], which needs more.
         l2_reg_weight: of the mean squared length of the embeddings.
-        assignment: which proxies belong to which product; None: one each.
-        seed: of the random initial proxies.
 
     Raises:
         BadInputError: settings out of range, an assignment of other products, no negative proxy.

@@ -68,18 +68,15 @@ class ProxyNCALoss(ProxyLoss):
 
     Args:
         num_classes: with embedding_size, assignment and seed, see `ProxyLoss`.
-        embedding_size: D.
         softmax_scale: s = 1/temperature; 9 is "both sides scaled by 3", since d is squared.
         form: `paper` sums over the negative proxies alone, as printed, and can go below zero; `softmax` keeps p+ in
             the sum (ProxyNCA++) and never does.
-        assignment: which proxies belong to which product; None: one each.
         pooling: of several own proxies, `soft` takes the sum of their exponentials, `nearest` the nearest alone
             (eq. 5). The others of them never count as negatives in the `paper` form.
         label_smoothing: this part of the target is spread evenly over all C proxies, as in
             `torch.nn.functional.cross_entropy`; ProxyNCA++ uses 0.1.
         negatives: how many proxies to draw beside the batch's own; None sums over all.
         sparse: sparse gradients of the proxies, for `negatives` with an optimiser that takes them.
-        seed: of the random initial proxies.
 
     Raises:
         BadInputError: settings out of range, an assignment of other products, no negative proxy, or an option

@@ -59,13 +59,10 @@ class ProxyTripletLoss(ProxyLoss):
 
     Args:
         num_classes: with embedding_size, assignment and seed, see `ProxyLoss`.
-        embedding_size: D.
         margin: the wanted gap, in units of squared distance (unit vectors lie at most 4 apart).
         negatives: over which of its negative proxies an image takes the mean: `active`, those inside the margin, so
             that the gradient does not fade as they become few (an image with none counts as zero); or `all`, the
             paper's sum over proxy triplets up to a constant.
-        assignment: which proxies belong to which product; None: one each.
-        seed: of the random initial proxies.
 
     Raises:
         BadInputError: settings out of range, an assignment of other products, no negative proxy.

@@ -79,14 +79,12 @@ class SoftTripleLoss(ProxyLoss):
 
     Args:
         num_classes: C; with embedding_size and seed, see `ProxyLoss`.
-        embedding_size: D.
         centers_per_class: K, centres a product.
         la: lambda, the scale of the outer soft-max (1/temperature).
         gamma: temperature of the inner soft-max, which picks the centre; small: the nearest alone counts.
         margin: delta, by how much the own product's similarity must lead, in units of cosine.
         tau: weight of tau / (C K (K - 1)) * sum over c and s < t of |w_cs - w_ct|, which draws the centres
             that a product does not need together; the paper uses 0.2.
-        seed: of the random initial centres.
 
     Raises:
         BadInputError: settings out of range.

@@ -21,12 +21,9 @@ class SoftmaxLoss(ProxyLoss):
 
     Args:
         num_classes: with embedding_size, assignment and seed, see `ProxyLoss`.
-        embedding_size: D.
         use_bias: learn a bias a row, zero at first.
         pooling: `soft` or `nearest`, for several rows a product.
         label_smoothing: the part of the target spread over all rows.
-        assignment: which rows belong to which product; None: one each.
-        seed: of the random initial weights.
 
     Raises:
         BadInputError: settings out of range, an assignment of other products, or fewer than two rows.
