@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from univert.core.errors import BadInputError
 from univert.identity.vote import (
     ATTRIBUTES,
