@@ -21,7 +21,7 @@ import numpy as np
 
 from common import per_cent, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
-from univert.core.config import config_to_mapping
+from univert.core.config import to_plain
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
@@ -45,7 +45,7 @@ def known_model(context: RunContext, known: np.ndarray, name: str) -> TrainedMod
     among = known | (context.splits == "val")
     config = SpecialistsConfig(loss="proxy-nca")
     folder = context.work_folder(name)
-    inputs = {"known": fingerprint(np.packbits(known).tobytes()), **config_to_mapping(config)}
+    inputs = {"known": fingerprint(np.packbits(known).tobytes()), **to_plain(config)}
     return context.train_stage(name, inputs, lambda: label_job(context, config, among, folder=folder))
 
 

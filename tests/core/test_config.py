@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univert.core.config import config_from_mapping, config_from_toml, config_to_toml, read_settings
+from univert.core.config import config_from_toml, config_to_toml, from_plain, read_settings
 from univert.core.errors import BadInputError
 from univert.training.label_config import LoopConfig, SpecialistsConfig
 from univert.training.recipe import Recipe
 
 
 def test_an_empty_recipe_is_the_default() -> None:
-    assert config_from_mapping(Recipe, {}) == Recipe()
+    assert from_plain(Recipe, {}) == Recipe()
 
 
 @given(seed=st.integers(0, 2**31), rate=st.floats(1e-8, 10), align=st.booleans(), sizes=st.lists(st.integers(1, 9)))
@@ -26,7 +26,7 @@ def test_recipes_survive_the_file(
         "unify": {"targets": {"align": align}, "loop": {"learning_rate": rate}},
         "model": {"hidden_sizes": sizes},
     }
-    recipe = config_from_mapping(Recipe, values)
+    recipe = from_plain(Recipe, values)
     path.write_text(config_to_toml(recipe))
     assert config_from_toml(Recipe, path) == recipe
 
@@ -62,7 +62,7 @@ def test_recipes_survive_the_file(
 )
 def test_mistakes_name_the_key_and_the_fix(values: dict[str, object], message: str) -> None:
     with pytest.raises(BadInputError) as error:
-        config_from_mapping(Recipe, values)
+        from_plain(Recipe, values)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 

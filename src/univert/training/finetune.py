@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import univert
-from univert.core.config import config_to_mapping, config_to_toml
+from univert.core.config import config_to_toml, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
@@ -164,7 +164,7 @@ def _finetune(
     context: RunContext, old: Embedder, clean: CleanTriplets, config: FinetuneConfig, name: str
 ) -> dict[str, Any]:
     """Train, compare and publish; the content of `finetune.json`."""
-    choices = config_to_mapping(config)
+    choices = to_plain(config)
     learned = {name: value for name, value in choices.items() if name not in ("tolerance", "limit", "resamples")}
     inputs = {"model": old.fingerprint, "triplets": clean.fingerprint, **learned}
     tuned = context.train_stage("tuned", inputs, lambda: _job(context, old, clean, config))

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 
 import univert
-from univert.core.config import config_to_mapping, config_to_toml
+from univert.core.config import config_to_toml, to_plain
 from univert.core.device import choose_device
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
@@ -192,10 +192,7 @@ class RunContext(RunImages):
         """Fingerprint of all that the pixels of an image and view depend on."""
         data, model = self.recipe.data, self.recipe.model
         return fingerprint(
-            self.catalogue.fingerprint,
-            config_to_mapping(data.augmentation),
-            config_to_mapping(model.preprocessing()),
-            self.recipe.seed,
+            self.catalogue.fingerprint, to_plain(data.augmentation), to_plain(model.preprocessing()), self.recipe.seed
         )
 
     @cached_property
@@ -271,7 +268,7 @@ class RunContext(RunImages):
         Raises:
             TrainingError: see `fit`.
         """
-        recipe = config_to_mapping(self.recipe)
+        recipe = to_plain(self.recipe)
         shared = {key: recipe[key] for key in ("seed", "trunk", "partial_blocks", "data", "model")}
         if self.keeps_maps:
             shared["maps"] = "float16"
@@ -292,7 +289,7 @@ class RunContext(RunImages):
     def describe(self, model: TrainedModel, figures: dict[str, float | int | str]) -> None:
         """Write a model's card anew, with figures that were measured after its training."""
         card = replace(self._card(model.name, model.record), figures=figures)
-        write_atomic(model.folder / "README.md", card.to_markdown(config_to_mapping(model.embedder.config)))
+        write_atomic(model.folder / "README.md", card.to_markdown(to_plain(model.embedder.config)))
 
     def work_folder(self, name: str) -> Path:
         """Where an unfinished stage keeps its checkpoint, and whatever else must not outlive it."""

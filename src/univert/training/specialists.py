@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from univert.core.config import config_to_mapping
+from univert.core.config import to_plain
 from univert.core.files import fingerprint, folder_name, publishing
 from univert.losses.mined_loss import MinedLoss
 from univert.losses.names import LossName, compares_images, make_loss
@@ -39,7 +39,7 @@ def train_specialist(
     folder = context.work_folder(name)
     return context.train_stage(
         name,
-        {"vertical": vertical, **config_to_mapping(config)},
+        {"vertical": vertical, **to_plain(config)},
         lambda: label_job(
             context,
             config,
@@ -123,7 +123,7 @@ def _train_together(
 ) -> TrainedModel:
     config = context.recipe.specialists
     config = replace(config, loop=group_loop(config.loop, len(verticals)))
-    inputs = {"verticals": sorted(verticals), **config_to_mapping(config)}
+    inputs = {"verticals": sorted(verticals), **to_plain(config)}
     if among is None:
         among = np.any([context.of_vertical(vertical) for vertical in verticals], axis=0)
     else:
@@ -178,9 +178,7 @@ def train_on_labels(context: RunContext, config: SpecialistsConfig, *, name: str
     """
     everything = np.ones(len(context.catalogue), bool)
     folder = context.work_folder(name)
-    return context.train_stage(
-        name, config_to_mapping(config), lambda: label_job(context, config, everything, folder=folder)
-    )
+    return context.train_stage(name, to_plain(config), lambda: label_job(context, config, everything, folder=folder))
 
 
 def labelled_products(context: RunContext, among: Bool[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from univert.core.config import config_to_mapping
+from univert.core.config import to_plain
 from univert.data.samplers import UniformSampler
 from univert.losses.target_l2_loss import TargetL2Loss
 from univert.models.embedder import Embedder
@@ -58,7 +58,7 @@ def polish(
     """
     return context.train_stage(
         name,
-        {"unified": unified.key, **config_to_mapping(config.polish)},
+        {"unified": unified.key, **to_plain(config.polish)},
         lambda: _polishing(context, unified, members, name, config),
     )
 
@@ -85,7 +85,7 @@ def usable(context: RunContext, config: UnifyConfig) -> Positions:
 
 def _own_settings(config: UnifyConfig) -> dict[str, object]:
     """What the L2 training itself depends on; which members there are is known by their keys."""
-    values = config_to_mapping(config)
+    values = to_plain(config)
     return {key: values[key] for key in values if key not in ("way", "members", "choose", "budget", "polish")}
 
 

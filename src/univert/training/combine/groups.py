@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from univert.core.config import config_to_mapping
+from univert.core.config import to_plain
 from univert.core.files import fingerprint
 from univert.metrics.compare import METRICS
 from univert.metrics.ranking import QueryOutcome
@@ -155,7 +155,7 @@ def full_measure(context: RunContext, specialists: Mapping[str, TrainedModel] | 
     """
     recipe = context.recipe
     folds = Folds(context, recipe.combine.folds)
-    mapping = config_to_mapping(recipe)
+    mapping = to_plain(recipe)
     inputs = fingerprint(
         context.base_fingerprint,
         {key: mapping[key] for key in ("seed", "trunk", "partial_blocks", "data", "model", "specialists")},

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from univert.core.config import config_to_mapping
+from univert.core.config import to_plain
 from univert.core.files import fingerprint
 from univert.core.progress import progress_bar
 from univert.data.samplers import PKSampler, step_rng
@@ -62,10 +62,10 @@ class Probe:
         self._folds = Folds(self._context, recipe.combine.folds, most_images=self._config.images)
         self._inputs = fingerprint(
             self._context.base_fingerprint,
-            config_to_mapping(frozen.data),
-            config_to_mapping(frozen.model.preprocessing()),
-            config_to_mapping(self._specialists),
-            config_to_mapping(self._config),
+            to_plain(frozen.data),
+            to_plain(frozen.model.preprocessing()),
+            to_plain(self._specialists),
+            to_plain(self._config),
             recipe.combine.folds,
             recipe.seed,
         )

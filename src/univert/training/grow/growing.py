@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from univert.core.config import config_to_mapping, read_settings
+from univert.core.config import read_settings, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import folder_name, write_atomic
 from univert.core.run import Run
@@ -217,9 +217,7 @@ class _Growing:
         return train_on_labels(self._context, config, name="members/joint")
 
     def _grown(self, specialists: Sequence[TrainedModel], targets: GrowthTargets) -> TrainedModel:
-        config = config_to_mapping(
-            replace(self._config, tolerance=0.0, resamples=1, limit=0.0)
-        )  # what training depends on
+        config = to_plain(replace(self._config, tolerance=0.0, resamples=1, limit=0.0))  # what training depends on
         inputs = {
             "deployed": self._lineage.deployed,
             "vectors_of": self._vectors_of,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from univert.core.config import config_to_mapping
+from univert.core.config import to_plain
 from univert.losses.names import LossName, compares_images
 from univert.metrics.compare import Comparison, Difference, compare_vectors
 from univert.training.jobs import TrainedModel
@@ -179,7 +179,7 @@ def _compare(context: RunContext, without: list[Member], joined: list[Member]) -
     recipe = context.recipe
     inputs = [
         [member.key for member in joined],
-        config_to_mapping(config),
+        to_plain(config),
         [recipe.unify.unlabelled, recipe.data.unsorted, context.target_size],
         recipe.seed,
     ]

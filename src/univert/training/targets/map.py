@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from univert.core.config import config_to_mapping
+from univert.core.config import to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.data.samplers import balanced_sample, step_rng
@@ -117,7 +117,7 @@ def fit_target_map(
 def map_inputs(context: RunContext, members: Sequence[Member], config: TargetsConfig, unlabelled: bool) -> list[object]:
     """All that a target map depends on besides the images."""
     own = [member.key for member in members]
-    return [own, config_to_mapping(config), unlabelled, context.recipe.data.unsorted, context.target_size]
+    return [own, to_plain(config), unlabelled, context.recipe.data.unsorted, context.target_size]
 
 
 def _fit(context: RunContext, members: Sequence[Member], config: TargetsConfig, unlabelled: bool) -> TargetMap:
