@@ -22,9 +22,10 @@ from univert.data.catalogue import Catalogue
 from univert.main_job import train
 from univert.metrics.compare import Difference, Figures, Metric
 from univert.metrics.compatibility import GrowthFigures
+from univert.training.grow.config import GrowConfig
 from univert.training.grow.growing import grow
 from univert.training.grow.verdict import refusal_of
-from univert.training.recipe import DataConfig, EvaluationConfig, GrowConfig, Recipe
+from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 
 RESULT = Path(__file__).parent / "results" / "grow.md"
 ADDED = ("objects", "symbols", "travel-places")

@@ -56,8 +56,8 @@ def test_recipes_survive_the_file(
         ({"unify": {"polish": {"weight": 2.0}}}, "unify.polish.weight has no effect"),
         ({"unify": {"polish": {"labels": {"loss": "soft-triple"}}}}, "unify.polish.labels has no effect"),
         ({"unify": {"start_rate": 0.5, "targets": {"offset": 0.1}}}, "unify.start_rate has no effect"),
-        ({"partial_blocks": 3}, 'partial_blocks has no effect where trunk is "frozen"'),
-        ({"trunk": "full", "maps_gb": 1.0}, 'maps_gb has no effect where trunk is "full"'),
+        ({"last_blocks": 3}, 'last_blocks has no effect where trunk is "frozen"'),
+        ({"base_network_learns": "all", "maps_gb": 1.0}, 'maps_gb has no effect where trunk is "full"'),
     ],
 )
 def test_mistakes_name_the_key_and_the_fix(values: dict[str, object], message: str) -> None:

@@ -29,7 +29,7 @@ class Shop:
 
     @property
     def everything(self) -> np.ndarray:
-        return np.arange(len(self.context.catalogue))
+        return np.arange(len(self.context.images.catalogue))
 
 
 def open_shop(catalogue: Catalogue, recipe: Recipe, path: Path) -> Shop:
@@ -45,7 +45,9 @@ def open_shop(catalogue: Catalogue, recipe: Recipe, path: Path) -> Shop:
 
 def specialists(context: RunContext, folder: str = "specialists", **changes: object) -> Member:
     config: SpecialistsConfig = replace(context.recipe.specialists, **changes)  # type: ignore[arg-type]
-    trained = {name: train_specialist(context, name, config=config, within=folder) for name in context.vertical_names}
+    trained = {
+        name: train_specialist(context, name, config=config, within=folder) for name in context.images.vertical_names
+    }
     return Member.of_specialists(context, trained)
 
 

@@ -207,7 +207,7 @@ def test_killed_it_goes_on_to_the_same_weights(
 def test_a_learning_trunk_moves(
     trunk: Trunk, model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    blocks = {"partial_blocks": 1} if trunk == "partial" else {}
+    blocks = {"last_blocks": 1} if trunk == "partial" else {}
     config = replace(CONFIG, trunk=trunk, loop=replace(LOOP, min_steps=3), **blocks)
     finetune(model, catalogue, verified, tmp_path, config)
     old, new = weights(model), weights(tmp_path / "tuned")
@@ -235,9 +235,9 @@ def test_the_features_of_its_run_are_used_again(
     model: Path, verified: Path, catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:
     context = RunContext(Run(tmp_path / "run"), catalogue, replace(recipe, data=DataConfig(views=2)))
-    assert context.source.views == 2  # computes the features
+    assert context.features.source.views == 2  # computes the features
     unified = context.new_embedder().save_pretrained(tmp_path / "run" / "unified")
-    assert base_of(Embedder.from_pretrained(unified)).fingerprint == context.base.fingerprint
+    assert base_of(Embedder.from_pretrained(unified)).fingerprint == context.features.base.fingerprint
     finetune(unified, catalogue, verified, tmp_path / "out", CONFIG)
     (theirs,) = (tmp_path / "run" / "cache").glob("features-*/view-1.npy")
     (ours,) = (tmp_path / "out" / "cache").glob("features-*/view-1.npy")

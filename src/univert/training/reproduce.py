@@ -156,8 +156,8 @@ def _train_and_measure(run: Run, catalogue: Catalogue, recipe: Recipe, dataset: 
     columns = {name: catalogue.column(name) for name in ("product", "vertical", "source")}
 
     def rows(where: Any) -> tuple[Any, list[str], list[str]]:
-        positions = np.flatnonzero(where & (context.splits == "test"))
-        vectors = context.source.embed_all(model.embedder, positions)
+        positions = np.flatnonzero(where & (context.images.splits == "test"))
+        vectors = context.features.source.embed_all(model.embedder, positions)
         return vectors, list(columns["product"][positions]), list(columns["vertical"][positions])
 
     seed = recipe.seed

@@ -13,10 +13,11 @@ from univert.core.config import to_plain
 from univert.data.samplers import UniformSampler
 from univert.losses.target_l2_loss import TargetL2Loss
 from univert.models.embedder import Embedder
+from univert.training.features import ROWS_AT_ONCE
 from univert.training.jobs import TrainedModel, TrainingJob
+from univert.training.label_training import label_job
 from univert.training.objectives import EmbedAll, MovedRows, Objective, TargetObjective
-from univert.training.run_context import ROWS_AT_ONCE, RunContext
-from univert.training.specialists import label_job
+from univert.training.run_context import RunContext
 from univert.training.targets.config import UnifyConfig
 from univert.training.targets.joined_head import joined_embedder
 from univert.training.targets.learning_targets import learning_targets, vertical_weights
@@ -37,7 +38,7 @@ def train_unified(context: RunContext, members: Sequence[Member], *, name: str, 
     Raises:
         BadInputError: a vertical has no specialist or no training images.
     """
-    return context.train_stage(
+    return context.stages.train(
         name,
         {"members": [member.key for member in members], **_own_settings(config)},
         lambda: _job(context, members, config),
@@ -56,7 +57,7 @@ def polish(
         name: the folder within the run.
         config: `config.polish` says how.
     """
-    return context.train_stage(
+    return context.stages.train(
         name,
         {"unified": unified.key, **to_plain(config.polish)},
         lambda: _polishing(context, unified, members, name, config),
@@ -71,11 +72,11 @@ def planned_presentations(context: RunContext, config: UnifyConfig) -> int:
 
 def usable(context: RunContext, config: UnifyConfig) -> Positions:
     """Positions of the training images that have a target, with or without those whose product is unknown."""
-    chosen = context.is_train if config.unlabelled else context.is_train & (context.products >= 0)
+    chosen = context.images.is_train if config.unlabelled else context.images.is_train & (context.images.products >= 0)
     positions = np.flatnonzero(chosen)
     if config.targets.uncertain == "weighted":  # then every image has a target
         return positions
-    unknown = np.flatnonzero(context.verticals[positions] < 0)
+    unknown = np.flatnonzero(context.images.verticals[positions] < 0)
     left_out = [
         part[~vertical_weights(context, config.targets, positions[part]).any(axis=1)]
         for part in np.array_split(unknown, range(ROWS_AT_ONCE, len(unknown), ROWS_AT_ONCE))
@@ -155,8 +156,8 @@ def _polishing(
     job = label_job(
         context,
         config.polish.labels,
-        np.ones(len(context.catalogue), bool),
-        folder=context.work_folder(name),
+        np.ones(len(context.images.catalogue), bool),
+        folder=context.stages.work_folder(name),
         embedder=embedder,
     )
     towards = TargetObjective(TargetL2Loss(), targets, consistent=config.consistent)

@@ -23,12 +23,13 @@ from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.training.grow import growing as module
+from univert.training.grow.config import GrowConfig
 from univert.training.grow.growing import deployed_model, grow
 from univert.training.grow.learning import GrowthContext, GrowthSampler
 from univert.training.grow.lineage import Lineage
 from univert.training.grow.objective import neighbourhood_loss
 from univert.training.grow.verdict import refusal_of
-from univert.training.recipe import DataConfig, GrowConfig, Recipe
+from univert.training.recipe import DataConfig, Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_on_labels
 
@@ -292,7 +293,9 @@ def test_one_process_at_a_time(shop: Catalogue, run_path: Path) -> None:
 
 
 def test_a_learning_trunk_grows_too(shop: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    train_old(shop, replace(recipe, trunk="partial", partial_blocks=1, data=DataConfig(views=1)), tmp_path)
+    train_old(
+        shop, replace(recipe, base_network_learns="last_blocks", last_blocks=1, data=DataConfig(views=1)), tmp_path
+    )
     result = grow(tmp_path, shop, "hats")
     old, new = (Embedder.from_pretrained(folder).state_dict() for folder in (tmp_path / "unified", result.model_path))
     moved = [name for name in old if name.startswith("trunk.") and not old[name].equal(new[name])]

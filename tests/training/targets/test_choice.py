@@ -144,10 +144,10 @@ def test_real_models_are_compared_on_val_once(shop: Shop, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "compare_vectors", None)
     assert choose(shop.context, found, shop.own).to_dict() == first
     monkeypatch.undo()
-    positions = shop.context.validation_queries
+    positions = shop.context.images.validation_queries
     assert positions is not None
-    assert set(shop.context.splits[positions]) == {"val"}
-    assert (shop.context.products[positions] >= 0).all()
+    assert set(shop.context.images.splits[positions]) == {"val"}
+    assert (shop.context.images.products[positions] >= 0).all()
     assert first["steps"][0]["comparison"]["merged"]["recall_at_1"]["queries"] == len(positions)
 
 

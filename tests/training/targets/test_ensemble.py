@@ -29,7 +29,7 @@ BASE = 200
 
 def with_unify(context: RunContext, **changes: object) -> RunContext:
     unify: UnifyConfig = replace(context.recipe.unify, **changes)  # type: ignore[arg-type]
-    return RunContext(context.run, context.catalogue, replace(context.recipe, unify=unify))
+    return RunContext(context.run, context.images.catalogue, replace(context.recipe, unify=unify))
 
 
 def chosen(shop: Shop, *members: str, context: RunContext | None = None, **changes: object) -> Ensemble:
@@ -141,11 +141,11 @@ def test_blind_targets_weigh_the_specialists_by_the_predicted_verticals(shop: Sh
     work, members, config = shop.context, [shop.own, shop.joint], TargetsConfig()
     found = fit_target_map(work, members, config)
     blind = blind_targets(work, members, config, shop.everything)
-    odds = work.vertical_probabilities(shop.everything)
+    odds = work.features.vertical_probabilities(shop.everything)
     odds = np.where(odds >= 0.05, odds, 0)
     odds /= odds.sum(axis=1, keepdims=True)
-    own = [work.source.embed_all(model.embedder, shop.everything) for model in shop.own.models]
-    total = work.source.embed_all(shop.joint.models[0].embedder, shop.everything) @ found.matrices[1][0]
+    own = [work.features.source.embed_all(model.embedder, shop.everything) for model in shop.own.models]
+    total = work.features.source.embed_all(shop.joint.models[0].embedder, shop.everything) @ found.matrices[1][0]
     for number in range(2):
         total += odds[:, number, None] * (own[number] @ found.matrices[0][number])
     np.testing.assert_allclose(blind, unit(total), atol=1e-5)

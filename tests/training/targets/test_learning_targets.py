@@ -32,11 +32,11 @@ def clean(shop: Shop, members: Sequence[Member], **changes: object) -> np.ndarra
 def raw(shop: Shop, member: Member, vertical: int) -> np.ndarray:
     """A member's own embeddings of all images, as if all were of one vertical."""
     model = member.models[vertical if member.routed else 0]
-    return shop.context.source.embed_all(model.embedder, shop.everything).astype(np.float64)
+    return shop.context.features.source.embed_all(model.embedder, shop.everything).astype(np.float64)
 
 
 def fitted_on(shop: Shop) -> np.ndarray:
-    return np.flatnonzero(shop.context.is_train)
+    return np.flatnonzero(shop.context.images.is_train)
 
 
 def test_plain_targets_are_the_specialists_own_embeddings_of_every_view(shop: Shop) -> None:
@@ -46,9 +46,9 @@ def test_plain_targets_are_the_specialists_own_embeddings_of_every_view(shop: Sh
     for view in range(work.recipe.data.views + 1):
         views = np.full(len(positions), view)
         rows = found.gather(positions, views)
-        for name, trained in zip(work.vertical_names, shop.own.models, strict=True):
-            here = work.of_vertical(name)[positions]
-            expected = work.source.embed(trained.embedder, positions[here], views[here])
+        for name, trained in zip(work.images.vertical_names, shop.own.models, strict=True):
+            here = work.images.of_vertical(name)[positions]
+            expected = work.features.source.embed(trained.embedder, positions[here], views[here])
             np.testing.assert_allclose(rows[here], expected.detach().numpy(), atol=1e-6)
 
 
@@ -60,7 +60,7 @@ def test_specialists_of_any_size_give_targets_of_the_models_size(shop: Shop, kin
     assert found.shape == (72, SIZE)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     for number in range(2):
-        here = np.flatnonzero(shop.context.verticals == number)
+        here = np.flatnonzero(shop.context.images.verticals == number)
         own = raw(shop, member, number)[here]
         if own.shape[1] > SIZE:
             train = np.isin(here, fitted_on(shop))
@@ -77,7 +77,7 @@ def test_the_distortion_is_that_of_the_targets(shop: Shop) -> None:
     lossy = distortion(shop.wide)
     kept = []
     for number in range(2):
-        here = np.flatnonzero((shop.context.verticals == number) & shop.context.is_train)
+        here = np.flatnonzero((shop.context.images.verticals == number) & shop.context.images.is_train)
         values = np.linalg.svd(raw(shop, shop.wide, number)[here], compute_uv=False) ** 2
         kept.append((values[:SIZE].sum(), values.sum()))
     assert lossy["energy_kept"] == pytest.approx(np.sum(kept, axis=0)[0] / np.sum(kept, axis=0)[1], abs=1e-4)
@@ -95,7 +95,7 @@ def test_aligning_one_member_leaves_distances_within_a_vertical(shop: Shop, refe
     after = clean(shop, [shop.own], reference=reference, rounds=rounds)
     assert not np.allclose(before, after, atol=0.1)
     for number in range(2):
-        here = shop.context.verticals == number
+        here = shop.context.images.verticals == number
         np.testing.assert_allclose(after[here] @ after[here].T, before[here] @ before[here].T, atol=1e-5)
 
 
@@ -119,7 +119,7 @@ def test_a_joint_model_that_is_the_reference_stays_where_it_is(shop: Shop) -> No
     expected = np.zeros_like(found)
     train, joint = fitted_on(shop), raw(shop, shop.joint, 0)
     for number in range(2):
-        here = shop.context.verticals == number
+        here = shop.context.images.verticals == number
         own = raw(shop, shop.own, number)
         fit = train[here[train]]
         rotation, _ = orthogonal_procrustes(own[fit], joint[fit])
@@ -131,7 +131,7 @@ def test_a_joint_model_that_is_the_reference_stays_where_it_is(shop: Shop) -> No
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_an_ensemble_is_what_a_loop_over_images_gives(shop: Shop, join: str, rounds: int) -> None:
     members = [shop.own, shop.joint, shop.wide]
-    train, verticals = fitted_on(shop), shop.context.verticals
+    train, verticals = fitted_on(shop), shop.context.images.verticals
     spaces = []
     for member in members:
         rows = np.zeros((72, SIZE))
@@ -178,7 +178,7 @@ def test_an_offset_sets_verticals_apart_at_the_same_size(shop: Shop) -> None:
     placed = clean(shop, [shop.own, shop.joint], offset=offset)
     assert placed.shape == (72, SIZE)
     np.testing.assert_allclose(np.linalg.norm(placed, axis=1), 1, atol=1e-5)
-    verticals = shop.context.verticals
+    verticals = shop.context.images.verticals
     np.testing.assert_allclose(placed[:, -1] ** 2, offset**2, atol=1e-5)
     assert len(np.unique(np.sign(placed[verticals == 0, -1]))) == 1
     assert np.sign(placed[verticals == 0, -1][0]) != np.sign(placed[verticals == 1, -1][0])
@@ -187,7 +187,7 @@ def test_an_offset_sets_verticals_apart_at_the_same_size(shop: Shop) -> None:
 def test_an_offset_needs_room(shop: Shop) -> None:
     room = simplex_size(2)
     recipe = replace(shop.context.recipe, model=replace(shop.context.recipe.model, size=room))
-    small = RunContext(Run(shop.context.run.path), shop.context.catalogue, recipe)
+    small = RunContext(Run(shop.context.run.path), shop.context.images.catalogue, recipe)
     message = r"unify\.targets\.offset needs 1 of the 1 dimensions for 2 verticals; raise model\.size"
     with pytest.raises(BadInputError, match=message):
         fit_target_map(small, [shop.own], TargetsConfig(offset=0.2))
@@ -212,7 +212,7 @@ def test_they_are_computed_once_and_fitted_once(shop: Shop, monkeypatch: pytest.
 
 def test_known_verticals_need_no_prediction(shop: Shop) -> None:
     weights = vertical_weights(shop.context, TargetsConfig(confidence=1), shop.everything)
-    np.testing.assert_array_equal(weights, np.eye(2)[shop.context.verticals])
+    np.testing.assert_array_equal(weights, np.eye(2)[shop.context.images.verticals])
 
 
 def test_uncertain_images_get_a_weighted_target(shop: Shop) -> None:
@@ -226,15 +226,15 @@ def test_uncertain_images_get_a_weighted_target(shop: Shop) -> None:
         total = np.zeros(SIZE)
         for member, matrices in zip(found.members, found.matrices, strict=True):
             for number, matrix in enumerate(matrices):
-                own = work.source.embed(member.models[number].embedder, *one).detach().numpy()[0]
+                own = work.features.source.embed(member.models[number].embedder, *one).detach().numpy()[0]
                 total += (weights[place, number] if member.routed else 1) * (own @ matrix)
         np.testing.assert_allclose(rows[place], unit(total[None])[0], atol=1e-5)
 
 
 def test_a_vertical_without_training_images_is_named(shop: Shop) -> None:
     work = shop.context
-    bare = RunContext(work.run, work.catalogue, work.recipe)
-    bare.__dict__["is_train"] = work.is_train & ~work.of_vertical("squares")
+    bare = RunContext(work.run, work.images.catalogue, work.recipe)
+    bare.images.__dict__["is_train"] = work.images.is_train & ~work.images.of_vertical("squares")
     with pytest.raises(BadInputError, match="no training images to align on in: squares; add some"):
         fit_target_map(bare, [shop.own], TargetsConfig())
 

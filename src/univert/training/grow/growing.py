@@ -25,13 +25,14 @@ from univert.metrics.compatibility import GrowthFigures, growth_figures
 from univert.metrics.inputs import has_queries
 from univert.models.embedder import Embedder
 from univert.training.grow.checks import check_base, check_images, check_verticals
-from univert.training.grow.learning import GrowthContext, growth_job
+from univert.training.grow.learning import growth_job
 from univert.training.grow.lineage import Growth, Lineage, deployed_model
 from univert.training.grow.targets import GrowthTargets, growth_targets
 from univert.training.grow.verdict import card_figures, refusal_of
 from univert.training.jobs import TrainedModel
 from univert.training.label_config import SpecialistsConfig
 from univert.training.recipe import Recipe
+from univert.training.run_context import RunContext
 from univert.training.specialists import presentations, train_on_labels, train_specialist
 from univert.training.view_arrays import ViewArrays
 
@@ -151,7 +152,7 @@ class _Growing:
         self._vectors_of = lineage.vectors_of(indexed_by)
         names = tuple(sorted((*lineage.verticals, vertical)))
         recipe = replace(recipe, data=replace(recipe.data, verticals=names, unsorted=None))
-        self._context = GrowthContext(Run(self.path), catalogue, recipe, device=device)
+        self._context = RunContext(Run(self.path), catalogue, recipe, device=device)
         self._config = recipe.grow
         check_images(self._context, lineage, vertical)
         self._models = {
@@ -189,20 +190,20 @@ class _Growing:
             joint=trained["joint"].embedder if "joint" in trained else None,
             config=config,
         )
-        everything = np.arange(len(context.catalogue))
-        is_new = context.of_vertical(self._vertical)
-        context.stored = np.where(is_new[:, None], 0, targets.arrays.clean(everything))
-        grown = self._grown(list(trained.values()), targets)
-        record = context.remembered(
+        everything = np.arange(len(context.images.catalogue))
+        is_new = context.images.of_vertical(self._vertical)
+        stored = np.where(is_new[:, None], 0, targets.arrays.clean(everything))
+        grown = self._grown(list(trained.values()), targets, stored)
+        record = context.stages.remembered(
             "evaluation",
             [grown.key, config.tolerance, config.resamples, "by metric"],
             lambda: self._measure(trained["specialist"], grown, targets.arrays),
         )
-        context.describe(grown, card_figures(record))
+        context.stages.describe(grown, card_figures(record))
         content = {
             "format": 2,
             **asdict(self.growth(forced=False)),
-            "catalogue_fingerprint": context.catalogue.fingerprint,
+            "catalogue_fingerprint": context.images.catalogue.fingerprint,
             "image_presentations": presentations([*trained.values(), grown]),
             "targets": {"members": targets.members, "val_map_at_r": targets.scores},
             "figures": record,
@@ -216,7 +217,7 @@ class _Growing:
         config = SpecialistsConfig(loss="proxy-nca", loop=loop)
         return train_on_labels(self._context, config, name="members/joint")
 
-    def _grown(self, specialists: Sequence[TrainedModel], targets: GrowthTargets) -> TrainedModel:
+    def _grown(self, specialists: Sequence[TrainedModel], targets: GrowthTargets, stored: np.ndarray) -> TrainedModel:
         config = to_plain(replace(self._config, tolerance=0.0, resamples=1, limit=0.0))  # what training depends on
         inputs = {
             "deployed": self._lineage.deployed,
@@ -224,30 +225,35 @@ class _Growing:
             "specialists": [specialist.key for specialist in specialists],
             **config,
         }
-        return self._context.train_stage(
+        return self._context.stages.train(
             "unified",
             inputs,
             lambda: growth_job(
-                self._context, self._vertical, deployed=self._deployed, targets=targets.arrays, config=self._config
+                self._context,
+                self._vertical,
+                deployed=self._deployed,
+                targets=targets.arrays,
+                stored=stored,
+                config=self._config,
             ),
         )
 
     def _measure(self, specialist: TrainedModel, grown: TrainedModel, targets: ViewArrays) -> dict[str, Any]:
         context, found = self._context, dict[str, Any]()
-        columns = {name: context.catalogue.column(name) for name in ("product", "vertical")}
+        columns = {name: context.images.catalogue.column(name) for name in ("product", "vertical")}
         for split in SPLITS:
-            here = np.flatnonzero(context.splits == split)
-            if not has_queries(context.products[here]):
+            here = np.flatnonzero(context.images.splits == split)
+            if not has_queries(context.images.products[here]):
                 continue
-            is_new = context.of_vertical(self._vertical)[here]
+            is_new = context.images.of_vertical(self._vertical)[here]
             stored = targets.clean(here)
-            stored[is_new] = context.source.embed_all(self._deployed, here[is_new])
+            stored[is_new] = context.features.source.embed_all(self._deployed, here[is_new])
             found[split] = growth_figures(
                 split,
                 self._vertical,
                 stored=stored,
-                new=context.source.embed_all(grown.embedder, here),
-                specialist=context.source.embed_all(specialist.embedder, here[is_new]),
+                new=context.features.source.embed_all(grown.embedder, here),
+                specialist=context.features.source.embed_all(specialist.embedder, here[is_new]),
                 products=list(columns["product"][here]),
                 verticals=list(columns["vertical"][here]),
                 tolerance=self._config.tolerance,

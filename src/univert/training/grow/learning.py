@@ -5,50 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool
 
 from univert.data.samplers import Sampler, UniformSampler, step_rng
 from univert.metrics.ranking import rank_queries
 from univert.models.embedder import Embedder
+from univert.training.grow.config import GrowConfig
 from univert.training.grow.objective import GrowthObjective
 from univert.training.jobs import TrainingJob
-from univert.training.recipe import GrowConfig
 from univert.training.run_context import RunContext
 from univert.training.view_arrays import Positions, Rows, ViewArrays
 
 _NEIGHBOURS_SEED = 3
 
 
-class GrowthContext(RunContext):
-    """A context that judges a model over all verticals by what it is for: queries to the stored vectors.
+def stored_score(context: RunContext, embedder: Embedder, stored: Rows) -> Callable[[], float] | None:
+    """MAP@R over the labelled validation images in the gallery of the grown index; None without queries.
 
-    Attributes:
-        stored: (N, D) vectors in the index, zero for the new vertical; set before a model is grown.
+    Args:
+        context: of the growth.
+        embedder: scored as it stands at each call.
+        stored: (N, D) vectors in the index, zero for the new vertical.
     """
+    chosen = context.images.validation_queries
+    if chosen is None:
+        return None
+    labels, kept = context.images.products[chosen], stored[chosen]
+    is_old = kept.any(axis=1, keepdims=True)
 
-    stored: Rows | None = None
+    def score() -> float:
+        queries = context.features.source.embed_all(embedder, chosen)
+        gallery = np.where(is_old, kept, queries)
+        outcome = rank_queries(queries, labels, gallery_vectors=gallery, leave_one_out=True)
+        assert outcome.average_precision_at_r is not None
+        return float(outcome.average_precision_at_r.mean())
 
-    def scorer(self, embedder: Embedder, among: Bool[np.ndarray, "N"] | None = None) -> Callable[[], float] | None:
-        """MAP@R over the labelled validation images in the gallery of the grown index; None without queries.
-
-        A model of some images alone (the new specialist) is scored as in any other run.
-        """
-        if among is not None or self.stored is None:
-            return super().scorer(embedder, among)
-        chosen = self.validation_queries
-        if chosen is None:
-            return None
-        labels, stored = self.products[chosen], self.stored[chosen]
-        is_old = stored.any(axis=1, keepdims=True)
-
-        def score() -> float:
-            queries = self.source.embed_all(embedder, chosen)
-            gallery = np.where(is_old, stored, queries)
-            outcome = rank_queries(queries, labels, gallery_vectors=gallery, leave_one_out=True)
-            assert outcome.average_precision_at_r is not None
-            return float(outcome.average_precision_at_r.mean())
-
-        return score
+    return score
 
 
 class GrowthSampler(Sampler):
@@ -77,7 +68,7 @@ class GrowthSampler(Sampler):
 
 
 def growth_job(
-    context: RunContext, vertical: str, *, deployed: Embedder, targets: ViewArrays, config: GrowConfig
+    context: RunContext, vertical: str, *, deployed: Embedder, targets: ViewArrays, stored: Rows, config: GrowConfig
 ) -> TrainingJob:
     """The job of the grown model.
 
@@ -86,15 +77,16 @@ def growth_job(
         vertical: the new one.
         deployed: the model that grows.
         targets: see `growth_targets`.
+        stored: see `stored_score`.
         config: the choices.
     """
-    usable = context.is_train if config.unlabelled else context.is_train & (context.products >= 0)
+    usable = context.images.is_train if config.unlabelled else context.images.is_train & (context.images.products >= 0)
     positions = np.flatnonzero(usable)
     seed = context.recipe.seed
     embedder = _new_model(context, deployed)
     if config.warm_start:
         embedder.load_state_dict(deployed.state_dict())
-    old = positions[~context.of_vertical(vertical)[positions]]
+    old = positions[~context.images.of_vertical(vertical)[positions]]
     if len(old) > config.neighbours_images:
         old = np.sort(step_rng(seed, _NEIGHBOURS_SEED).choice(old, config.neighbours_images, replace=False))
     return TrainingJob(
@@ -107,6 +99,7 @@ def growth_job(
         ),
         sampler=_sampler(context, vertical, positions, config),
         loop=config.loop,
+        score=stored_score(context, embedder, stored),
     )
 
 
@@ -114,7 +107,7 @@ def _sampler(context: RunContext, vertical: str, positions: Positions, config: G
     seed, batch_size = context.recipe.seed, config.loop.batch_size
     if not config.new_share:
         return UniformSampler(positions, batch_size=batch_size, seed=seed)
-    is_new = context.of_vertical(vertical)[positions]
+    is_new = context.images.of_vertical(vertical)[positions]
     return GrowthSampler(
         *(positions[is_new], positions[~is_new]), new_share=config.new_share, batch_size=batch_size, seed=seed
     )

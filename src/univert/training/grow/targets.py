@@ -14,7 +14,7 @@ from univert.metrics.compare import METRICS, compare_vectors
 from univert.metrics.inputs import has_queries
 from univert.metrics.ranking import map_at_r
 from univert.models.embedder import Embedder
-from univert.training.recipe import GrowConfig
+from univert.training.grow.config import GrowConfig
 from univert.training.run_context import RunContext
 from univert.training.targets.alignment import orthogonal_alignment
 from univert.training.targets.projection import fit_projection, unit
@@ -81,8 +81,8 @@ def growth_targets(
         joint: of all verticals; None without an ensemble.
         config: the choices.
     """
-    is_new = context.of_vertical(vertical)
-    usable = context.is_train & ((context.products >= 0) | config.unlabelled)
+    is_new = context.images.of_vertical(vertical)
+    usable = context.images.is_train & ((context.images.products >= 0) | config.unlabelled)
 
     def towards(model: Embedder, fitted_on: Bool[np.ndarray, "N"]) -> Float[np.ndarray, "E D"]:
         return _towards(context, model, deployed, np.flatnonzero(fitted_on), align=config.align)
@@ -91,15 +91,15 @@ def growth_targets(
     if joint is not None:  # where the new vertical lies among the others is worth keeping, too
         candidates.append(GrowthMember(name="joint", model=joint, towards=towards(joint, usable)))
         candidates.append(_as_it_is("deployed", deployed))
-    by_code = [_as_it_is(name, indexed_by.get(name, deployed)) for name in context.vertical_names]
+    by_code = [_as_it_is(name, indexed_by.get(name, deployed)) for name in context.images.vertical_names]
     members, scores = _choose(context, candidates, by_code, is_new)
-    new = context.vertical_names.index(vertical)
+    new = context.images.vertical_names.index(vertical)
 
     def rows(positions: Positions, views: Positions) -> Rows:
         found = np.empty((len(positions), deployed.size), np.float32)
-        for code in np.unique(context.verticals[positions]):
-            here = context.verticals[positions] == code
-            inputs = context.source.load(positions[here], views[here])
+        for code in np.unique(context.images.verticals[positions]):
+            here = context.images.verticals[positions] == code
+            inputs = context.features.source.load(positions[here], views[here])
             if code == new:
                 found[here] = _mean([_embed(context, member, inputs) for member in members])
             else:
@@ -112,7 +112,7 @@ def growth_targets(
         [deployed.fingerprint, config.align, config.unlabelled],
     )
     compute = by_parts(rows, ROWS_AT_ONCE)
-    arrays = context.view_arrays(f"growth-targets-{key}", "learning targets", deployed.size, compute)
+    arrays = context.features.view_arrays(f"growth-targets-{key}", "learning targets", deployed.size, compute)
     return GrowthTargets(arrays=arrays, members=tuple(member.name for member in members), scores=scores)
 
 
@@ -127,13 +127,13 @@ def _choose(
     It must raise their MAP@R, and make no vertical significantly worse by the paired comparison.
     """
     members = [candidates[0]]
-    positions = np.flatnonzero((context.splits == "val") & (context.products >= 0))
+    positions = np.flatnonzero((context.images.splits == "val") & (context.images.products >= 0))
     new = positions[is_new[positions]]
-    if len(candidates) == 1 or not has_queries(context.products[new]):
+    if len(candidates) == 1 or not has_queries(context.images.products[new]):
         return members, {}
     gallery = np.empty((len(positions), candidates[0].towards.shape[1]), np.float32)
-    for code in np.unique(context.verticals[positions]):
-        here = context.verticals[positions] == code
+    for code in np.unique(context.images.verticals[positions]):
+        here = context.images.verticals[positions] == code
         gallery[here] = _embed_clean(context, by_code[code], positions[here])
     rows = {member.name: _embed_clean(context, member, new) for member in candidates}
 
@@ -142,7 +142,7 @@ def _choose(
         vectors[is_new[positions]] = _mean([rows[member.name] for member in ensemble])
         return vectors
 
-    products, names = context.products[positions], context.names_of(positions)
+    products, names = context.images.products[positions], context.images.names_of(positions)
     scores = {members[0].name: map_at_r(grown(members), products)}
     for candidate in candidates[1:]:
         tried = [*members, candidate]
@@ -159,11 +159,11 @@ def _as_it_is(name: str, model: Embedder) -> GrowthMember:
 
 
 def _embed_clean(context: RunContext, member: GrowthMember, positions: Positions) -> Rows:
-    return np.asarray(context.source.embed_all(member.model, positions) @ member.towards)
+    return np.asarray(context.features.source.embed_all(member.model, positions) @ member.towards)
 
 
 def _embed(context: RunContext, member: GrowthMember, inputs: torch.Tensor) -> Rows:
-    rows: Rows = (context.source.infer(member.model, inputs) @ torch.from_numpy(member.towards)).numpy()
+    rows: Rows = (context.features.source.infer(member.model, inputs) @ torch.from_numpy(member.towards)).numpy()
     return rows
 
 
@@ -176,11 +176,11 @@ def _towards(
     context: RunContext, specialist: Embedder, deployed: Embedder, fitted_on: Positions, *, align: bool
 ) -> Float[np.ndarray, "E D"]:
     """From a specialist's space to the deployed model's; distances stay unless the latter is smaller."""
-    vectors = context.source.embed_all(specialist, fitted_on)
+    vectors = context.features.source.embed_all(specialist, fitted_on)
     basis = np.eye(deployed.size)
     if specialist.size != deployed.size:
         basis = fit_projection(vectors, deployed.size)
     if not align:
         return np.asarray(basis, np.float32)
-    rotation = orthogonal_alignment(vectors @ basis, context.source.embed_all(deployed, fitted_on))
+    rotation = orthogonal_alignment(vectors @ basis, context.features.source.embed_all(deployed, fitted_on))
     return np.asarray(basis @ rotation, np.float32)

@@ -125,7 +125,7 @@ def choose(context: RunContext, candidates: Sequence[Candidate], specialists: Me
         candidates: at least one; without validation queries the last is taken.
         specialists: one a vertical, which the chosen model is held against.
     """
-    positions = context.validation_queries
+    positions = context.images.validation_queries
     if positions is None or len(candidates) == 1:
         why = "there is no other candidate" if len(candidates) == 1 else "there are no validation queries"
         return Choice(
@@ -167,9 +167,9 @@ def _against_specialists(
     def compare() -> dict[str, Any]:
         return compare_vectors(
             specialists.vectors(context).clean(positions),
-            context.source.embed_all(model.embedder, positions),
-            context.products[positions],
-            context.names_of(positions),
+            context.features.source.embed_all(model.embedder, positions),
+            context.images.products[positions],
+            context.images.names_of(positions),
             first_routed=True,
             second_routed=True,
             tolerance=TOLERANCE,
@@ -177,18 +177,18 @@ def _against_specialists(
         ).to_dict()
 
     inputs = [specialists.key, model.key, TOLERANCE, context.recipe.seed]
-    return Comparison.from_dict(context.remembered("choice/against-specialists", inputs, compare))
+    return Comparison.from_dict(context.stages.remembered("choice/against-specialists", inputs, compare))
 
 
 def _compare(context: RunContext, first: TrainedModel, second: TrainedModel, positions: Positions) -> Comparison:
     def compare() -> dict[str, Any]:
-        vectors = [context.source.embed_all(model.embedder, positions) for model in (first, second)]
-        products, verticals = context.products[positions], context.names_of(positions)
+        vectors = [context.features.source.embed_all(model.embedder, positions) for model in (first, second)]
+        products, verticals = context.images.products[positions], context.images.names_of(positions)
         seed = context.recipe.seed
         return compare_vectors(vectors[0], vectors[1], products, verticals, tolerance=TOLERANCE, seed=seed).to_dict()
 
     inputs = [first.key, second.key, TOLERANCE, context.recipe.seed]
-    return Comparison.from_dict(context.remembered(f"choice/{second.name}", inputs, compare))
+    return Comparison.from_dict(context.stages.remembered(f"choice/{second.name}", inputs, compare))
 
 
 def judge(comparison: Comparison) -> tuple[bool, str]:

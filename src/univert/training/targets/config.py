@@ -10,7 +10,7 @@ from annotated_types import Interval
 from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
 from univert.losses.names import LossName
-from univert.training.label_config import Count, LoopConfig, NotNegative, Positive, SpecialistsConfig
+from univert.training.label_config import Count, LabelLoopConfig, LoopConfig, NotNegative, Positive, SpecialistsConfig
 from univert.training.targets.member_name import MemberName
 
 
@@ -57,7 +57,7 @@ class UnifyLoopConfig(LoopConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolishLoopConfig(LoopConfig):
+class PolishLoopConfig(LabelLoopConfig):
     """As `LoopConfig`, with defaults for polishing: short and gentle."""
 
     epochs: Count = 10

@@ -159,20 +159,20 @@ def blind_targets(
     parts = [np.zeros((0, context.target_size), np.float32)]
     for start in range(0, len(positions), ROWS_AT_ONCE):
         chunk = positions[start : start + ROWS_AT_ONCE]
-        weights = trusted(context.vertical_probabilities(chunk), 1.0, weighted=True)
+        weights = trusted(context.features.vertical_probabilities(chunk), 1.0, weighted=True)
         parts.append(found.rows(context, chunk, np.zeros(len(chunk), np.int64), weights))
     return np.concatenate(parts)
 
 
 def _compare(context: RunContext, without: list[Member], joined: list[Member]) -> Comparison | None:
-    positions = context.validation_queries
+    positions = context.images.validation_queries
     if positions is None:
         return None
     config = replace(context.recipe.unify.targets, offset=0.0)
 
     def compare() -> dict[str, Any]:
         first, second = (blind_targets(context, members, config, positions) for members in (without, joined))
-        products, verticals = context.products[positions], context.names_of(positions)
+        products, verticals = context.images.products[positions], context.images.names_of(positions)
         found = compare_vectors(first, second, products, verticals, seed=context.recipe.seed)
         return found.to_dict()
 
@@ -183,7 +183,7 @@ def _compare(context: RunContext, without: list[Member], joined: list[Member]) -
         [recipe.unify.unlabelled, recipe.data.unsorted, context.target_size],
         recipe.seed,
     ]
-    return Comparison.from_dict(context.remembered(f"ensemble/{joined[-1].name}", inputs, compare))
+    return Comparison.from_dict(context.stages.remembered(f"ensemble/{joined[-1].name}", inputs, compare))
 
 
 def _judge(comparison: Comparison) -> tuple[bool, str]:
@@ -241,7 +241,8 @@ def _train_member(context: RunContext, name: MemberName, base_presentations: int
         return Member(name=str(name), title=name.title, models=(model,))
     config = _config(context, name.loss)
     specialists = {
-        vertical: train_specialist(again, vertical, config=config, within=folder) for vertical in context.vertical_names
+        vertical: train_specialist(again, vertical, config=config, within=folder)
+        for vertical in context.images.vertical_names
     }
     return Member.of_specialists(context, specialists, str(name))
 

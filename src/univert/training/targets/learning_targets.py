@@ -48,7 +48,7 @@ def learning_targets(
         return fitted.rows(context, positions, views, vertical_weights(context, config, positions))
 
     compute = by_parts(rows, ROWS_AT_ONCE)
-    return context.view_arrays(f"targets-{key}", "learning targets", context.target_size, compute)
+    return context.features.view_arrays(f"targets-{key}", "learning targets", context.target_size, compute)
 
 
 def distortion_of(
@@ -63,7 +63,7 @@ def distortion_of(
     def measure() -> dict[str, float]:
         return asdict(fit_target_map(context, members, config, unlabelled=unlabelled).distortion)
 
-    return context.remembered("distortion", map_inputs(context, members, config, unlabelled), measure)
+    return context.stages.remembered("distortion", map_inputs(context, members, config, unlabelled), measure)
 
 
 def vertical_weights(context: RunContext, config: TargetsConfig, positions: Positions) -> Float[np.ndarray, "B K"]:
@@ -72,12 +72,12 @@ def vertical_weights(context: RunContext, config: TargetsConfig, positions: Posi
     An image of a known vertical belongs to that one's specialist. Where the vertical is unknown (`data.unsorted`) it is
     predicted; see `trusted`. Rows sum to 1, or are zero for images that do not count.
     """
-    verticals = context.verticals[positions]
-    weights = np.zeros((len(positions), len(context.vertical_names)), np.float32)
+    verticals = context.images.verticals[positions]
+    weights = np.zeros((len(positions), len(context.images.vertical_names)), np.float32)
     known = np.flatnonzero(verticals >= 0)
     weights[known, verticals[known]] = 1
     unknown = np.flatnonzero(verticals < 0)
     if len(unknown):
-        probabilities = context.vertical_probabilities(positions[unknown])
+        probabilities = context.features.vertical_probabilities(positions[unknown])
         weights[unknown] = trusted(probabilities, config.confidence, weighted=config.uncertain == "weighted")
     return weights

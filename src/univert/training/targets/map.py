@@ -86,22 +86,22 @@ class TargetMap:
         if self.offset:
             # the direction of an image between verticals is that of its likeliest
             homes = weights.argmax(axis=1)
-            rows = place_apart(rows, homes, count=len(context.vertical_names), offset=self.offset)
+            rows = place_apart(rows, homes, count=len(context.images.vertical_names), offset=self.offset)
         return rows.astype(np.float32)
 
     def _embeddings(
         self, context: RunContext, positions: Positions, views: Positions, weights: Float[np.ndarray, "B K"]
     ) -> Callable[[Member, int, Tensor], Float[Tensor, "R W"]]:
         """Gives some rows' embeddings by one of a member's models: kept ones where there are, else new ones."""
-        verticals = context.verticals[positions]
+        verticals = context.images.verticals[positions]
         own = verticals >= 0
         if not views.any() and own.all() and (weights[np.arange(len(own)), verticals] == 1).all():
             # of the images as they are, each by its own vertical's model: the map was fitted on these
             return lambda member, number, here: torch.from_numpy(
                 member.vectors(context).clean(positions[here.numpy()])[:, : member.embedders[number].size]
             )
-        inputs = context.source.load(positions, views)
-        return lambda member, number, here: context.source.infer(member.embedders[number], inputs[here])
+        inputs = context.features.source.load(positions, views)
+        return lambda member, number, here: context.features.source.infer(member.embedders[number], inputs[here])
 
 
 def fit_target_map(
@@ -111,7 +111,7 @@ def fit_target_map(
     if not members:
         raise BadInputError("the learning targets need at least one member, got none; see unify.members")
     key = f"target map {fingerprint(map_inputs(context, members, config, unlabelled))}"
-    return context.once(key, lambda: _fit(context, members, config, unlabelled))
+    return context.stages.once(key, lambda: _fit(context, members, config, unlabelled))
 
 
 def map_inputs(context: RunContext, members: Sequence[Member], config: TargetsConfig, unlabelled: bool) -> list[object]:
@@ -122,7 +122,7 @@ def map_inputs(context: RunContext, members: Sequence[Member], config: TargetsCo
 
 def _fit(context: RunContext, members: Sequence[Member], config: TargetsConfig, unlabelled: bool) -> TargetMap:
     positions = _fitted_on(context, unlabelled)
-    count = len(context.vertical_names)
+    count = len(context.images.vertical_names)
     size = context.target_size
     width = size - simplex_size(count) if config.offset else size
     if width < 1:
@@ -135,7 +135,7 @@ def _fit(context: RunContext, members: Sequence[Member], config: TargetsConfig, 
         _turn_together(context, members, blocks, positions, width)
     elif config.align:
         _align(context, blocks, positions, width, config)
-    return _join(tuple(members), blocks, width, config, context.verticals[positions])
+    return _join(tuple(members), blocks, width, config, context.images.verticals[positions])
 
 
 @dataclass(kw_only=True)
@@ -156,7 +156,7 @@ class _Block:
         cls, context: RunContext, member: Member, positions: Positions, width: int, config: TargetsConfig, *, seed: int
     ) -> _Block:
         """Embed the images, and project every space to the common width."""
-        verticals = context.verticals[positions]
+        verticals = context.images.verticals[positions]
         everything = np.arange(len(positions))
         groups = [everything]
         if member.routed:
@@ -184,7 +184,7 @@ def _align(context: RunContext, blocks: list[_Block], positions: Positions, widt
     if joint and config.reference != "base":
         reference = joint[0].plain.copy()
     else:
-        base = context.base_vectors(positions)
+        base = context.features.base_vectors(positions)
         reference = PCAReference(base, width)(base)
     for _ in range(config.rounds):
         for block in blocks:
@@ -199,9 +199,11 @@ def _turn_together(
     same = positions
     if len(same) > SAME_IMAGES:
         same = np.sort(step_rng(FIT_SEED, 1).choice(positions, SAME_IMAGES, replace=False))
-    base = context.base_vectors(same)
+    base = context.features.base_vectors(same)
     embedded = {
-        model.key: context.source.embed_all(model.embedder, same) for member in members for model in member.distinct
+        model.key: context.features.source.embed_all(model.embedder, same)
+        for member in members
+        for model in member.distinct
     }
     spaces = [
         unit(embedded[model.key] @ matrix)
@@ -247,14 +249,14 @@ def _join(
 
 
 def _fitted_on(context: RunContext, unlabelled: bool) -> Positions:
-    usable = context.is_train & (context.verticals >= 0)
+    usable = context.images.is_train & (context.images.verticals >= 0)
     if not unlabelled:
-        usable &= context.products >= 0
+        usable &= context.images.products >= 0
     positions = np.flatnonzero(usable)
-    positions = balanced_sample(positions, context.verticals[positions], FIT_IMAGES, step_rng(FIT_SEED, 0))
-    empty = sorted(set(range(len(context.vertical_names))) - set(context.verticals[positions].tolist()))
+    positions = balanced_sample(positions, context.images.verticals[positions], FIT_IMAGES, step_rng(FIT_SEED, 0))
+    empty = sorted(set(range(len(context.images.vertical_names))) - set(context.images.verticals[positions].tolist()))
     if empty:
-        names = [context.vertical_names[number] for number in empty]
+        names = [context.images.vertical_names[number] for number in empty]
         raise BadInputError(
             f"no training images to align on in: {', '.join(names)}; add some, or leave the vertical out"
         )
