@@ -23,7 +23,7 @@ def test_recipes_survive_the_file(
     path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
     values = {
         "seed": seed,
-        "unify": {"targets": {"align": align}, "loop": {"learning_rate": rate}},
+        "unify": {"align": align, "loop": {"learning_rate": rate}},
         "model": {"hidden_sizes": sizes},
     }
     recipe = config_from_mapping(Recipe, values)
@@ -44,18 +44,8 @@ def test_recipes_survive_the_file(
         ({"specialists": {"loss": "cosine"}}, "specialists.loss"),
         ({"trunk": 3}, "trunk"),
         ({"unify": 3}, "unify"),
-        (
-            {"unify": {"targets": {"align": False, "rounds": 2}}},
-            "unify.targets.rounds has no effect where align is false",
-        ),
-        ({"unify": {"way": "specialists", "budget": 2.0}}, 'budget has no effect where unify.way is "specialists"'),
         ({"unify": {"way": "specialists", "members": ["verticals"]}}, "unify.members has no effect"),
-        ({"unify": {"start": "random", "start_rate": 0.5}}, "unify.start_rate has no effect"),
-        ({"grow": {"neighbours_images": 9}}, "grow.neighbours_images has no effect"),
         ({"combine": {"mode": "off", "trials": 3}}, 'combine.trials has no effect where combine.mode is "off"'),
-        ({"unify": {"polish": {"weight": 2.0}}}, "unify.polish.weight has no effect"),
-        ({"unify": {"polish": {"labels": {"loss": "soft-triple"}}}}, "unify.polish.labels has no effect"),
-        ({"unify": {"start_rate": 0.5, "targets": {"offset": 0.1}}}, "unify.start_rate has no effect"),
         ({"partial_blocks": 3}, 'partial_blocks has no effect where trunk is "frozen"'),
         ({"trunk": "full", "maps_gb": 1.0}, 'maps_gb has no effect where trunk is "full"'),
     ],

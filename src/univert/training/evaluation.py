@@ -70,9 +70,7 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
     for loss, model in models.joint.items():
         key, title = JOINT_ROWS[loss]
         rows.append(_model_row(context, candidate_of(key, title, model), "all verticals at once"))
-    targets = replace(recipe.unify.targets, align=False, reference="auto", rounds=1)
-    plain = replace(recipe.unify, targets=targets)
-    aligned = replace(recipe.unify, targets=replace(recipe.unify.targets, align=True))
+    plain, aligned = (replace(recipe.unify, align=align) for align in (False, True))
     variants = [
         ("unified_plain", "Unified, plain", "learns from specialists alone, in their own spaces", plain),
         (
@@ -90,10 +88,9 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
             variant = train_unified(context, [own], name=name, config=config)
             trained.append(variant)
             rows.append(_model_row(context, candidate_of(key, title, variant, [own]), note))
-    for candidate in models.candidates:
-        shown = candidate.key in ("unified_ensemble", "unified_polished")
-        if shown and candidate is not models.choice.chosen:
-            rows.append(_model_row(context, candidate, "not chosen"))
+    ensemble = candidates.get("unified_ensemble")
+    if ensemble and ensemble is not models.choice.chosen:
+        rows.append(_model_row(context, ensemble, "not chosen"))
     chosen = models.choice.chosen
     best = replace(chosen, key=BEST, title=_chosen_title(chosen))
     rows.append(_model_row(context, best, "the model of this run"))

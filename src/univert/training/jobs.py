@@ -30,6 +30,7 @@ class TrainingJob:
         sampler: the batches.
         loop: how long, how fast, when to stop.
         among: the images whose validation score counts; None for all.
+        score: validation score of the model as it stands; None: MAP@R over the validation images among `among`.
         monitor: further figures to watch; see `Task`.
         starts_trained: see `Task`.
     """
@@ -39,6 +40,7 @@ class TrainingJob:
     sampler: Sampler
     loop: LoopConfig
     among: Bool[np.ndarray, "N"] | None = None
+    score: Callable[[], float] | None = None
     monitor: Callable[[], Mapping[str, float]] | None = None
     starts_trained: bool = False
 

@@ -74,9 +74,9 @@ def _results(
     context: RunContext, models: Models, rows: list[Row], trained: list[TrainedModel], test: TestSplit
 ) -> dict[str, Any]:
     """The content of `evaluation.json`."""
-    catalogue, unify = context.catalogue, context.recipe.unify
+    catalogue = context.catalogue
     chosen = models.choice.chosen
-    distortion = distortion_of(context, models.ensemble.members, unify.targets, unlabelled=unify.unlabelled)
+    distortion = distortion_of(context, models.ensemble.members, context.recipe.unify)
     return {
         "format": 1,
         "split": "test",

@@ -32,7 +32,7 @@ from univert.training.loop import Task, fit
 from univert.training.recipe import Recipe
 from univert.training.run_images import RunImages
 from univert.training.sources import CachedSource, FrontSource, ImageSource, Source, feature_rows, front_rows
-from univert.training.targets.vertical_prediction import Router
+from univert.training.targets.vertical_prediction import VerticalPredictor
 from univert.training.view_arrays import Compute, ViewArrays, by_parts
 
 ROWS_AT_ONCE = 1024
@@ -68,12 +68,12 @@ class RunContext(RunImages):
         return self.router(self.base_vectors(positions))
 
     @cached_property
-    def router(self) -> Router:
+    def router(self) -> VerticalPredictor:
         """Predicts verticals; fitted on the training images whose vertical is known."""
         usable = np.flatnonzero(self.is_train & (self.verticals >= 0))
-        fitted_on = Router.choose(usable, self.verticals[usable], seed=self.recipe.seed)
+        fitted_on = VerticalPredictor.choose(usable, self.verticals[usable], seed=self.recipe.seed)
         count = len(self.vertical_names)
-        return Router(self.base_vectors(fitted_on), self.verticals[fitted_on], count=count)
+        return VerticalPredictor(self.base_vectors(fitted_on), self.verticals[fitted_on], count=count)
 
     @property
     def target_size(self) -> int:
@@ -314,7 +314,7 @@ class RunContext(RunImages):
             objective=job.objective.to(self.device),
             sampler=job.sampler,
             source=self.source,
-            score=self.scorer(job.embedder, job.among),
+            score=job.score or self.scorer(job.embedder, job.among),
             monitor=job.monitor,
             starts_trained=job.starts_trained,
         )

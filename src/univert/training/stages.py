@@ -14,15 +14,14 @@ from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import presentations, train_group, train_joint, train_specialist
 from univert.training.targets.choice import Candidate, Choice, choose, publish
+from univert.training.targets.config import MemberName
 from univert.training.targets.ensemble import Ensemble, choose_members, only_specialists
-from univert.training.targets.member_name import MemberName
 from univert.training.targets.members import Member
-from univert.training.unify import planned_presentations, polish, train_unified
+from univert.training.unify import planned_presentations, train_unified
 
 BEST = "unified"
 DOCUMENT = "candidates/specialists"
 ENSEMBLE = "candidates/ensemble"
-POLISHED = "candidates/polished"
 JOINT_ROWS: dict[LossName, tuple[str, str]] = {
     "triplet": ("joint_triplet", "One joint triplet model"),
     "proxy-nca": ("joint_proxy_nca", "One joint Proxy-NCA model"),
@@ -79,18 +78,12 @@ def train_models(context: RunContext) -> Models:
         candidates.append(candidate_of("unified_specialists", _own_title(recipe), model, [own]))
     ensemble = only_specialists(own)
     if recipe.unify.way != "specialists":
-        ensemble = choose_members(context, own, individual, joint, base_presentations=base_presentations)
+        ensemble = choose_members(context, own, individual, joint, joint_presentations=base_presentations)
         members = ensemble.members
         if recipe.unify.way == "ensemble" or members != (own,):
             model = train_unified(context, members, name=ENSEMBLE, config=recipe.unify)
             title = f"Unified, from {len(members)} {'members' if len(members) > 1 else 'member'}"
             candidates.append(candidate_of("unified_ensemble", title, model, members))
-    members = ensemble.members
-    if recipe.unify.polish.enabled:
-        last = candidates[-1]
-        model = polish(context, last.model, members, name=POLISHED, config=recipe.unify)
-        title = f"{last.title}, polished"
-        candidates.append(candidate_of("unified_polished", title, model, members, begun=last.model))
     choice = choose(context, candidates, individual)
     return Models(
         specialists=individual,
@@ -111,15 +104,13 @@ def _joint_losses(recipe: Recipe) -> list[LossName]:
     unified model of an ensemble stands on the presentations of all its members and its own: its row says so.
     """
     wanted = [loss for loss, (key, _) in JOINT_ROWS.items() if key in recipe.evaluation.baselines]
-    if recipe.unify.way == "auto":  # an ensemble trains those that its budget covers by itself
+    if recipe.unify.way != "specialists":
         named = [MemberName.parse(name) for name in recipe.unify.members]
         wanted += [name.loss for name in named if name.kind == "joint" and name.loss and not name.number]
     return [loss for loss in JOINT_ROWS if loss in wanted]
 
 
-def candidate_of(
-    key: str, title: str, model: TrainedModel, members: Sequence[Member] = (), *, begun: TrainedModel | None = None
-) -> Candidate:
+def candidate_of(key: str, title: str, model: TrainedModel, members: Sequence[Member] = ()) -> Candidate:
     """A model with all that its training cost.
 
     Args:
@@ -127,9 +118,8 @@ def candidate_of(
         title: for people.
         model: the model.
         members: of its learning targets.
-        begun: the model that its training went on from.
     """
-    together = [*_behind(members), *([begun] if begun else []), model]
+    together = [*_behind(members), model]
     return Candidate(
         key=key,
         title=title,
@@ -146,7 +136,7 @@ def _behind(members: Sequence[Member]) -> list[TrainedModel]:
 
 
 def _own_title(recipe: Recipe) -> str:
-    return f"Unified, from specialists, {'aligned' if recipe.unify.targets.align else 'plain'}"
+    return f"Unified, from specialists, {'aligned' if recipe.unify.align else 'plain'}"
 
 
 def seconds_of(models: list[TrainedModel]) -> float:
