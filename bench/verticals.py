@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=2 python bench/verticals.py [--seeds 0 1 2] [--out .work/bench-sample]
 
 Goes on from the runs of bench/sample.py (and makes them if they are not there): trains one joint triplet model on 1, 2,
-... verticals, variations of the unified model, and measures what one model costs against specialists behind a router.
-Early stopping looks at the validation split, whose figures stand beside those of the test split: choices are made on
-the former. Started again, it goes on where it was.
+... verticals, variations of the unified model, and measures what one model costs against specialists behind a predictor
+of verticals. Early stopping looks at the validation split, whose figures stand beside those of the test split: choices
+are made on the former. Started again, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -39,12 +38,10 @@ from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_joint, train_on_labels, train_trial
 from univert.training.stages import Models, train_models
-from univert.training.targets.config import PolishConfig, TargetsConfig, UnifyConfig
-from univert.training.targets.ensemble import blind_targets
-from univert.training.targets.learning_targets import learning_targets
+from univert.training.targets.config import UnifyConfig
+from univert.training.targets.learning_targets import learning_targets, targets_by_predicted_vertical
 from univert.training.targets.members import Member
-from univert.training.targets.vertical_prediction import trusted
-from univert.training.unify import polish, train_unified, usable
+from univert.training.unify import images_to_learn_from, train_unified
 
 HERE = Path(__file__).parent
 SIZES = (64, 128, 256, 512)
@@ -76,38 +73,21 @@ def of_model(context: RunContext, model: TrainedModel) -> dict[str, Figures]:
 
 def variants(default: UnifyConfig) -> dict[str, UnifyConfig]:
     """What is varied, one thing at a time; the default comes first."""
-
-    def targets(**changes: Any) -> UnifyConfig:
-        return replace(default, targets=replace(default.targets, **changes))
-
     return {
         "the default": default,
         "a random start, a head of usual width": replace(default, start="random"),
         "labelled images only": replace(default, unlabelled=False),
-        "no batch normalisation": replace(default, batch_norm=False),
         "fixed targets, of the image as it is": replace(default, consistent=False),
-        "no alignment": replace(default, targets=TargetsConfig(align=False)),
-        "aligned to the base network": targets(reference="base"),
-        "aligned to each other (generalised Procrustes)": targets(reference="specialists"),
-        "three rounds of alignment": targets(rounds=3),
-        "mean instead of side by side": targets(join="mean"),
-        "random projection instead of PCA": targets(projection="random"),
-        "verticals set apart, offset 0.2": targets(offset=0.2),
-        "verticals set apart, offset 0.4": targets(offset=0.4),
+        "no alignment": replace(default, align=False),
     }
 
 
 def train_variants(context: RunContext, models: Models) -> dict[str, dict[str, Figures]]:
     """Each variation's figures."""
-    default = replace(context.recipe.unify, polish=PolishConfig())
     found = {}
-    for number, (title, config) in enumerate(variants(default).items()):
+    for number, (title, config) in enumerate(variants(context.recipe.unify).items()):
         name = f"bench/unified-{number}"
         found[title] = of_model(context, train_unified(context, models.ensemble.members, name=name, config=config))
-    first = train_unified(context, models.ensemble.members, name="bench/unified-0", config=default)
-    polished = replace(default, polish=PolishConfig(enabled=True))
-    model = polish(context, first, models.ensemble.members, name="bench/polished", config=polished)
-    found["polished with Proxy-NCA beside L2"] = of_model(context, model)
     return found
 
 
@@ -120,12 +100,7 @@ def train_sizes(context: RunContext, models: Models) -> dict[str, dict[str, Figu
             context.images.catalogue,
             replace(context.recipe, model=replace(context.recipe.model, size=size)),
         )
-        model = train_unified(
-            other,
-            models.ensemble.members,
-            name=f"bench/size-{size}",
-            config=replace(other.recipe.unify, polish=PolishConfig()),
-        )
+        model = train_unified(other, models.ensemble.members, name=f"bench/size-{size}", config=other.recipe.unify)
         found[f"{size}-d"] = of_model(other, model)
     return found
 
@@ -148,9 +123,9 @@ def joint_as_wide(context: RunContext, models: Models) -> dict[str, Figures]:
 
 
 def draw_map(context: RunContext, models: Models) -> list[str]:
-    """FIG. 3 of the document for the test images, and how far apart the verticals are, as numbers."""
+    """FIG. 3 of the unified-embedding paper for the test images, and how far apart the verticals are, as numbers."""
     test = np.flatnonzero((context.images.splits == "test") & (context.images.verticals >= 0))
-    own = learning_targets(context, [models.own], context.recipe.unify.targets).clean(test)
+    own = learning_targets(context, [models.own], context.recipe.unify).clean(test)
     vectors = context.features.source.embed_all(models.unified.embedder, test)
     names = context.images.names_of(test)
     univert.save_map_figure(HERE.parent / "docs" / "images" / "map.png", vectors, names, targets=own, total=18_000)
@@ -187,12 +162,11 @@ def joint_triplet(context: RunContext, order: Sequence[str]) -> list[dict[str, f
 
 
 def routed_figures(context: RunContext, own: Member) -> dict[str, Figures]:
-    """Specialists behind a router: each image goes to the specialist of its predicted vertical, query or not."""
+    """Specialists behind a prediction: each image goes to the specialist of its predicted vertical, query or not."""
     blocks = len(context.images.vertical_names)
 
     def embed(positions: np.ndarray) -> np.ndarray:
-        weights = trusted(context.features.vertical_probabilities(positions), 0.0, weighted=False)
-        homes = weights.argmax(axis=1)
+        homes = context.features.vertical_probabilities(positions).argmax(axis=1)
         vectors = np.zeros((len(positions), blocks, own.width), np.float32)
         for vertical in np.unique(homes):
             here = np.flatnonzero(homes == vertical)
@@ -203,22 +177,24 @@ def routed_figures(context: RunContext, own: Member) -> dict[str, Figures]:
     return {split: measure(context, embed, split) for split in ("val", "test")}
 
 
-def blind_figures(context: RunContext, models: Models) -> dict[str, Figures]:
+def target_figures(context: RunContext, models: Models) -> dict[str, Figures]:
     """The learning targets themselves, the verticals predicted."""
     return {
         split: measure(
-            context, lambda at: blind_targets(context, models.ensemble.members, context.recipe.unify.targets, at), split
+            context,
+            lambda at: targets_by_predicted_vertical(context, models.ensemble.members, context.recipe.unify, at),
+            split,
         )
         for split in ("val", "test")
     }
 
 
 def costs(context: RunContext, models: Models) -> list[str]:
-    """Parameters, time and bytes of one query: one model against specialists behind a router."""
+    """Parameters, time and bytes of one query: one model against specialists behind a predictor of verticals."""
     unified, own = models.unified.embedder.eval(), models.specialists
     heads = [list(embedder.head.parameters()) for embedder in own.embedders]
     trunk = sum(parameter.numel() for parameter in unified.trunk.parameters())
-    router = (unified.feature_size + 1) * len(context.images.vertical_names)
+    predictor = (unified.feature_size + 1) * len(context.images.vertical_names)
     own_heads = sum(parameter.numel() for head in heads for parameter in head)
     positions = np.flatnonzero(context.images.splits == "test")[:TIMED_QUERIES]
     images = [
@@ -257,13 +233,13 @@ def costs(context: RunContext, models: Models) -> list[str]:
     rows = [
         ("one unified model", total, median["one"]),
         (
-            f"{count} specialists' heads on one frozen network, and a router",
-            trunk + own_heads + router,
+            f"{count} specialists' heads on one frozen network, and a predictor",
+            trunk + own_heads + predictor,
             median["shared"],
         ),
         (
-            f"{count} specialists, each its own network, and a router on another",
-            (1 + count) * trunk + own_heads + router,
+            f"{count} specialists, each its own network, and a predictor on another",
+            (1 + count) * trunk + own_heads + predictor,
             median["separate"],
         ),
     ]
@@ -297,7 +273,7 @@ def overhead(context: RunContext, models: Models) -> str:
                     for home in np.unique(homes):
                         fresh.features.source.run(member.embedders[home], inputs[torch.from_numpy(homes == home)])
     one_pass = time.perf_counter() - started
-    config = replace(context.recipe.unify, polish=PolishConfig())
+    config = context.recipe.unify
     started = time.perf_counter()
     model = train_unified(fresh, models.ensemble.members, name="unified", config=config)
     total = time.perf_counter() - started
@@ -306,7 +282,7 @@ def overhead(context: RunContext, models: Models) -> str:
     return (
         f"Unify took {total:.1f} s: {ratio:.2f} times one pass of its {len(models.ensemble.members)} members over "
         f"{sum(map(len, positions)):,} images and views ({one_pass:.1f} s) and the training itself ({training:.1f} s). "
-        f"Images with a target: {len(usable(fresh, config)):,}."
+        f"Images to learn from: {len(images_to_learn_from(fresh, config)):,}."
     )
 
 
@@ -379,8 +355,8 @@ def main() -> None:
         sized.append(train_sizes(context, models))
         against.append(
             {
-                "specialists behind the router": routed_figures(context, models.specialists),
-                "learning targets, verticals predicted": blind_figures(context, models),
+                "specialists behind a prediction of the vertical": routed_figures(context, models.specialists),
+                "learning targets, verticals predicted": target_figures(context, models),
                 "one joint Proxy-NCA model": of_model(context, models.joint["proxy-nca"]),
                 "the same, its head as wide as the unified model's": joint_as_wide(context, models),
                 "the same, proxies started from the data": joint_from_data(context, models),

@@ -21,7 +21,7 @@ from univert.models.embedder import Embedder
 from univert.training.recipe import Recipe
 from univert.training.run_images import RunImages
 from univert.training.sources import CachedSource, FrontSource, ImageSource, Source, feature_rows, front_rows
-from univert.training.targets.vertical_prediction import Router
+from univert.training.targets.vertical_prediction import VerticalPredictor
 from univert.training.view_arrays import Compute, ViewArrays, by_parts
 
 ROWS_AT_ONCE = 1024
@@ -136,13 +136,13 @@ class Features:
         return self.router(self.base_vectors(positions))
 
     @cached_property
-    def router(self) -> Router:
+    def router(self) -> VerticalPredictor:
         """Predicts verticals; fitted on the training images whose vertical is known."""
         images = self._images
         usable = np.flatnonzero(images.is_train & (images.verticals >= 0))
-        fitted_on = Router.choose(usable, images.verticals[usable], seed=self._recipe.seed)
+        fitted_on = VerticalPredictor.choose(usable, images.verticals[usable], seed=self._recipe.seed)
         count = len(images.vertical_names)
-        return Router(self.base_vectors(fitted_on), images.verticals[fitted_on], count=count)
+        return VerticalPredictor(self.base_vectors(fitted_on), images.verticals[fitted_on], count=count)
 
     @cached_property
     def _base_rows(self) -> ViewArrays:

@@ -30,9 +30,9 @@ from univert.training.results import card_figures, results_json
 from univert.training.run_context import RunContext
 from univert.training.specialists import presentations, seconds_of, train_group, train_joint, train_specialist
 from univert.training.targets.choice import Candidate, Choice, choose, publish
+from univert.training.targets.config import MemberName
 from univert.training.targets.ensemble import Ensemble, choose_members, only_specialists
 from univert.training.targets.learning_targets import distortion_of
-from univert.training.targets.member_name import MemberName
 from univert.training.targets.members import Member
 from univert.training.unify import planned_presentations, train_unified
 
@@ -119,8 +119,7 @@ def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = 
     rows, trained = comparison_rows(context, models)
     compared = tuple(ComparedModel(row=row, evaluation=test.evaluate(row)) for row in rows)
     compared_pairs = comparisons(test, rows)
-    unify = recipe.unify
-    distortion = distortion_of(context, models.ensemble.members, unify.targets, unlabelled=unify.unlabelled)
+    distortion = distortion_of(context, models.ensemble.members, recipe.unify)
     results = results_json(context, models, compared, compared_pairs, trained=trained, distortion=distortion)
     write_atomic(run.path / "evaluation.json", json.dumps(results, indent=1))
     context.stages.describe(models.unified, card_figures(compared[-1], results["catalogue"]))
@@ -160,7 +159,7 @@ def train_models(context: RunContext) -> Models:
         candidates.append(candidate_of("unified_specialists", _own_title(recipe), model, [own]))
     ensemble = only_specialists(own)
     if recipe.unify.way != "specialists":
-        ensemble = choose_members(context, own, individual, joint, base_presentations=base_presentations)
+        ensemble = choose_members(context, own, individual, joint, joint_presentations=base_presentations)
         members = ensemble.members
         if recipe.unify.way == "ensemble" or members != (own,):
             model = train_unified(context, members, name=ENSEMBLE, config=recipe.unify)
@@ -186,7 +185,7 @@ def _joint_losses(recipe: Recipe) -> list[LossName]:
     unified model of an ensemble stands on the presentations of all its members and its own: its row says so.
     """
     wanted = [loss for loss, (key, _) in JOINT_ROWS.items() if key in recipe.evaluation.baselines]
-    if recipe.unify.way == "auto":  # an ensemble trains those that its budget covers by itself
+    if recipe.unify.way != "specialists":
         named = [MemberName.parse(name) for name in recipe.unify.members]
         wanted += [name.loss for name in named if name.kind == "joint" and name.loss and not name.number]
     return [loss for loss in JOINT_ROWS if loss in wanted]
@@ -218,7 +217,7 @@ def _behind(members: Sequence[Member]) -> list[TrainedModel]:
 
 
 def _own_title(recipe: Recipe) -> str:
-    return f"Unified, from specialists, {'aligned' if recipe.unify.targets.align else 'plain'}"
+    return f"Unified, from specialists, {'aligned' if recipe.unify.align else 'plain'}"
 
 
 def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], list[TrainedModel]]:
@@ -241,9 +240,7 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
     for loss, model in models.joint.items():
         key, title = JOINT_ROWS[loss]
         rows.append(model_row(context, candidate_of(key, title, model), "all verticals at once"))
-    targets = replace(recipe.unify.targets, align=False, reference="auto", rounds=1)
-    plain = replace(recipe.unify, targets=targets)
-    aligned = replace(recipe.unify, targets=replace(recipe.unify.targets, align=True))
+    plain, aligned = (replace(recipe.unify, align=align) for align in (False, True))
     variants = [
         ("unified_plain", "Unified, plain", "learns from specialists alone, in their own spaces", plain),
         (

@@ -13,7 +13,7 @@ from univert.core.files import fingerprint
 from univert.models.embedder import Embedder
 from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
-from univert.training.targets.member_name import MemberName
+from univert.training.targets.config import MemberName
 from univert.training.view_arrays import Positions, Rows, ViewArrays, by_parts
 
 ROWS_AT_ONCE = 1024
@@ -35,8 +35,17 @@ class Member:
     models: tuple[TrainedModel, ...]
 
     @classmethod
+    def named(cls, name: str, *models: TrainedModel) -> Member:
+        """A member with the title of its name.
+
+        Raises:
+            BadInputError: recipes know no such name.
+        """
+        return cls(name=name, title=MemberName.parse(name).title, models=models)
+
+    @classmethod
     def of_specialists(
-        cls, context: RunContext, specialists: Mapping[str, TrainedModel], name: str = "specialists", title: str = ""
+        cls, context: RunContext, specialists: Mapping[str, TrainedModel], name: str = "specialists"
     ) -> Member:
         """The specialists as one member.
 
@@ -44,7 +53,6 @@ class Member:
             context: the run.
             specialists: by vertical.
             name: as in the recipe.
-            title: for people; empty takes that of the name.
 
         Raises:
             BadInputError: a vertical of the run has no specialist.
@@ -52,8 +60,7 @@ class Member:
         missing = [vertical for vertical in context.images.vertical_names if vertical not in specialists]
         if missing:
             raise BadInputError(f"no specialist for: {', '.join(missing)}; train one, or leave the vertical out")
-        models = tuple(specialists[vertical] for vertical in context.images.vertical_names)
-        return cls(name=name, title=title or MemberName.parse(name).title, models=models)
+        return cls.named(name, *(specialists[vertical] for vertical in context.images.vertical_names))
 
     @property
     def routed(self) -> bool:
