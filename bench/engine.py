@@ -28,8 +28,8 @@ import onnxruntime
 import torch
 
 from univert.core.files import write_atomic
-from univert.data.bundled import build_sample
 from univert.data.catalogue import Catalogue
+from univert.data.sample import build_sample
 from univert.models.embedder import Embedder
 from univert.models.runtime.onnx_engine import OnnxEngine
 from univert.models.runtime.onnx_export import check_images, export_onnx, largest_difference

@@ -14,7 +14,7 @@ import torch
 from tests.drawn import drawn_rows
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.models.embedder import EmbedderConfig
+from univert.models.config import EmbedderConfig
 from univert.training.combine.config import CombineConfig
 from univert.training.label_config import LabelLoopConfig, LoopConfig, SpecialistsConfig
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe

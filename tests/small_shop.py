@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search.indexing import index_catalogue
 from univert.search.lance_store import LanceIndex

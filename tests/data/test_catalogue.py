@@ -1,6 +1,5 @@
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import lance
 import numpy as np
@@ -9,9 +8,9 @@ import pytest
 
 from tests.data.pictures import png, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
-from univert.data.catalogue import COLUMNS, SCHEMA, Catalogue, is_catalogue, uri_to_path
+from univert.data.catalogue import SCHEMA, Catalogue, is_catalogue, uri_to_path
+from univert.data.rows import SourceRow
 
 IMAGES = {f"i{n:03d}": png(n) for n in range(60)}
 
@@ -186,10 +185,3 @@ def test_linked_images(tmp_path):
         catalogue.image_bytes([0])
     with pytest.raises(BadInputError, match="local file"):
         uri_to_path("https://shop.example/a.png")
-
-
-def test_the_stored_table_is_as_documented(catalogue):
-    dataset = lance.dataset(str(catalogue.path))
-    assert set(COLUMNS) | {"image", "box"} == set(dataset.schema.names)
-    assert dataset.schema.field("image").type == pa.large_binary()
-    assert Path(catalogue.path / "_versions").is_dir()

@@ -1,14 +1,14 @@
 import io
-import json
 
 import pytest
 from rich.console import Console
 
 from tests.data.pictures import png
-from univert.core.records import SourceRow
+from univert.core.config import to_plain
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.info import CatalogueInfo, catalogue_info, render
+from univert.data.rows import SourceRow
 
 PICTURE = png()
 
@@ -49,7 +49,7 @@ def test_counts(tmp_path):
     assert (train.images, train.products, train.unlabelled, train.paired_products) == (7, 1, 4, 1)
     assert bags.splits["val"].images == 0
     assert list(shoes.splits) == ["train", "val", "test"]
-    assert json.loads(json.dumps(info.to_dict()))["verticals"][1]["splits"]["test"]["products"] == 6
+    assert to_plain(info)["verticals"][1]["splits"]["test"]["products"] == 6
     assert sum(split.images for vertical in info.verticals for split in vertical.splits.values()) == info.images
 
 

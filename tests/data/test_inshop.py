@@ -6,13 +6,12 @@ import pytest
 
 from tests.data.pictures import jpeg, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.data.problems import Problem
 from univert.data.readers import open_dataset, open_source
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.inshop import GALLERY, INSHOP, QUERY, read_inshop
+from univert.data.rows import SourceProblem, SourceRow
 from univert.metrics.evaluate import evaluate_query_gallery
 
 HEADER = "image_name                                      item_id evaluation_status"
@@ -93,12 +92,6 @@ def test_a_source_is_recognised_and_verified(root):
         read_inshop(root, benchmark=MINIATURE)
 
 
-def test_a_missing_list_is_named(root):
-    (root / "Eval/list_eval_partition.txt").unlink()
-    with pytest.raises(BadInputError, match=r"list_eval_partition\.txt: no such file; DeepFashion In-shop is"):
-        open_dataset("inshop", root)
-
-
 def test_another_benchmark_of_deepfashion(root):
     write_list(root, [], header="image_pair_name_1 image_pair_name_2 item_id evaluation_status")
     with pytest.raises(BadInputError, match=r"line 2 must be .*is it another of DeepFashion's benchmarks"):
@@ -118,10 +111,5 @@ def test_broken_lines(root, line, detail):
     with pytest.raises(BadInputError, match=rf"unusable lines in its annotations: 1 .*\.txt:10.*{detail}"):
         read_inshop(root, benchmark=MINIATURE)
     problem = list(read_inshop(root, verify=False))[-1]
-    assert isinstance(problem, Problem)
+    assert isinstance(problem, SourceProblem)
     assert detail in problem.detail
-
-
-def test_the_published_counts():
-    assert INSHOP.images == 52_712
-    assert [size.products for size in INSHOP.sizes.values()] == [3_997, 3_985, 3_985]

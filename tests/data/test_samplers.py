@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
-from univert.data.mined import MiningStatistics, StrongNegatives
 from univert.data.samplers import PKSampler, StrongNegativeSampler, UniformSampler
+from univert.data.strong_negatives import MiningStatistics, StrongNegatives
 
 
 def codes(*images_per_product: int) -> np.ndarray:
@@ -57,21 +59,6 @@ def test_unlabelled_and_rare_products_take_no_part() -> None:
     sampler = PKSampler(products, min_images=2)
     seen = {int(position) for step in range(20) for position in sampler.batch(step)}
     assert seen == {1, 2, 4, 5}
-
-
-@pytest.mark.parametrize(
-    ("products", "settings", "message"),
-    [
-        (codes(3), {}, "at least 2 products"),
-        (codes(1, 1, 1), {"min_images": 2}, "2 or more images"),
-        (np.array([-1, -1]), {}, "at least 2 products"),
-        (codes(2, 2), {"products_per_batch": 1}, "products_per_batch"),
-        (codes(2, 2), {"images_per_product": 0}, "images_per_product"),
-    ],
-)
-def test_nothing_to_sample_is_an_error(products: np.ndarray, settings: dict[str, int], message: str) -> None:
-    with pytest.raises(BadInputError, match=message):
-        PKSampler(products, **settings)
 
 
 def test_uniform_sampler_shows_each_image_once_an_epoch() -> None:
@@ -178,17 +165,31 @@ def test_strong_batches_depend_on_seed_and_step_alone() -> None:
     assert not np.array_equal(sampler(2).batch(0), forward[0])
 
 
+def pk(products: np.ndarray, **settings: int) -> PKSampler:
+    return PKSampler(products, **settings)
+
+
+def of_strong(products: np.ndarray, **settings: int) -> StrongNegativeSampler:
+    return StrongNegativeSampler(products, strong([]), **settings)
+
+
 @pytest.mark.parametrize(
-    ("products", "settings", "message"),
+    ("sampler", "products", "settings", "message"),
     [
-        (codes(3), {}, "at least 2 products"),
-        (codes(1, 1, 1), {}, "0 with 2 images"),
-        (np.array([-1, -1]), {}, "at least 2 products"),
-        (codes(2, 2), {"images_per_product": 1}, "images_per_product"),
-        (codes(2, 2), {"batch_size": 6}, "batch_size"),
-        (codes(2, 2), {"negatives_per_anchor": 0}, "negatives_per_anchor"),
+        (pk, codes(3), {}, "at least 2 products"),
+        (pk, codes(1, 1, 1), {"min_images": 2}, "2 or more images"),
+        (pk, codes(2, 2), {"products_per_batch": 1}, "products_per_batch"),
+        (pk, codes(2, 2), {"images_per_product": 0}, "images_per_product"),
+        (of_strong, codes(3), {}, "at least 2 products"),
+        (of_strong, codes(1, 1, 1), {}, "0 with 2 images"),
+        (of_strong, np.array([-1, -1]), {}, "at least 2 products"),
+        (of_strong, codes(2, 2), {"images_per_product": 1}, "images_per_product"),
+        (of_strong, codes(2, 2), {"batch_size": 6}, "batch_size"),
+        (of_strong, codes(2, 2), {"negatives_per_anchor": 0}, "negatives_per_anchor"),
     ],
 )
-def test_nothing_to_mine_batches_from_is_an_error(products: np.ndarray, settings: dict[str, int], message: str) -> None:
+def test_nothing_to_sample_is_an_error(
+    sampler: Callable[..., object], products: np.ndarray, settings: dict[str, int], message: str
+) -> None:
     with pytest.raises(BadInputError, match=message):
-        StrongNegativeSampler(products, strong([]), **settings)
+        sampler(products, **settings)

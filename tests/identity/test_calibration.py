@@ -14,10 +14,10 @@ from univert.cli import calibrating
 from univert.cli.calibration_table import calibration_table
 from univert.cli.options import app
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.core.tables import table_text
+from univert.core.terminal import table_text
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.identity.calibration import CalibrationConfig
 from univert.identity.calibration_fit import Sample, calibration_error, fit, fit_threshold, measure
 from univert.identity.held_out_queries import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, Query, Questions, ask

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.oracles import dynamic as oracles
-from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
+from univert.core.tensors import unit_rows
 from univert.losses import dynamic_proxy_nca_loss as module
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss, dynamic_proxy_nca_loss
 from univert.proxies.dynamic import DynamicAssignment, forget_rows, start_from_points

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.oracles import retrieval as oracle
 from univert.core.errors import BadInputError
-from univert.core.tables import table_text
+from univert.core.terminal import table_text
 from univert.metrics.compatibility import GrowthFigures, growth_figures, version_outcomes
 from univert.metrics.per_query import query_outcomes
 from univert.report.growth_table import growth_table

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
+from univert.core.tensors import unit_rows
 from univert.proxies.assignment import StaticAssignment
 from univert.proxies.bank import ProxyBank
 from univert.proxies.start import means_of_points, split_over_proxies

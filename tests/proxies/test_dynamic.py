@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import dynamic as oracles
-from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
+from univert.core.tensors import unit_rows
 from univert.proxies import dynamic
 from univert.proxies.bank import ProxyBank
 from univert.proxies.dynamic import DynamicAssignment, forget_rows, nearest_proxies, start_from_points

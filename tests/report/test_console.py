@@ -1,5 +1,5 @@
 from tests.report import decisions
-from univert.core.tables import table_text
+from univert.core.terminal import table_text
 from univert.report.console import choice_table, combination_table, comparison_table
 
 

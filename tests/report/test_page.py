@@ -11,10 +11,10 @@ from PIL import Image
 from tests.report import decisions
 from tests.report.comparison import full_comparison, results, row
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.core.tables import table_text
+from univert.core.terminal import table_text
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.report.console import choice_table
 from univert.report.page import write_report
 from univert.report.retrieval_grids import MOST_VERTICALS, Columns, retrieval_groups

@@ -13,9 +13,9 @@ from PIL import Image
 
 from tests.small_shop import HOSTILE, PRODUCTS, catalogue, index, model, picture
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.models.embedder import Embedder
 from univert.report.search_page import render_grid
 from univert.search.indexing import index_catalogue

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.report.thumbnails import atlas, data_uri, thumbnails
 
 

@@ -17,9 +17,9 @@ import pytest
 from tests.serving.bytes_model import BytesModel
 from tests.small_shop import PRODUCTS, catalogue, index, model, picture, source_row
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search import index_parts
 from univert.search.exact import exact_neighbours

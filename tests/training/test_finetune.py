@@ -16,8 +16,7 @@ from univert.core.config import read_settings
 from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.data.triplet_rows import ROLES
-from univert.data.triplets import CleanTriplets, TripletProblemsError, read_clean_triplets
+from univert.data.triplets import ROLES, CleanTriplets, TripletProblemsError, read_clean_triplets
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.models.embedder import Embedder
 from univert.training.finetune import base_of, finetune

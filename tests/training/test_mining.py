@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.oracles import mining as oracle
 from tests.search.conftest import unit
 from univert.core.errors import BadInputError
-from univert.data.mined import StrongNegatives
+from univert.data.strong_negatives import StrongNegatives
 from univert.training import mining as module
 from univert.training.mining import mine_strong_negatives
 from univert.training.neighbours import ExactNeighbours

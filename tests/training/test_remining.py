@@ -14,8 +14,8 @@ from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.duplicates import NearDuplicates, picture_hashes
-from univert.data.mined import StrongNegatives
 from univert.data.samplers import PKSampler, StrongNegativeSampler
+from univert.data.strong_negatives import StrongNegatives
 from univert.losses.mined_loss import MinedLoss
 from univert.losses.miners.distance_weighted_miner import DistanceWeightedMiner
 from univert.losses.triplet_margin_loss import TripletMarginLoss

@@ -13,10 +13,10 @@ import torch
 from tests.drawn import drawn_rows
 from tests.training.shop import Shop, specialists
 from univert.core.errors import BadInputError, TrainingError
-from univert.core.records import SourceRow
 from univert.core.run import Run
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.losses.target_l2_loss import TargetL2Loss
 from univert.main_job import train
 from univert.training.combine.config import CombineConfig

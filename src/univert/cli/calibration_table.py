@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from univert.core.tables import new_table
+from univert.core.terminal import new_table
 from univert.identity.held_out_queries import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE
 from univert.identity.identify import ATTRIBUTES, Calibration
 

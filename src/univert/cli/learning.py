@@ -113,13 +113,15 @@ def grow(
     catalogue = Catalogue.open(cat)
     indexed_by = None if index_path is None else LanceIndex.open(index_path).model_fingerprint
     result = run_growth(
-        *(run, catalogue, vertical), indexed_by=indexed_by, settings=settings or [], force=force, device=device
+        run, catalogue, vertical, indexed_by=indexed_by, settings=settings or [], force=force, device=device
     )
     added = 0
     if index_path is not None and result.published:
         added = add_vertical_to_index(
-            *(load_model(result.index_model_path, device), catalogue.select(vertical=vertical)),
-            *(index_path, vertical),
+            load_model(result.index_model_path, device),
+            catalogue.select(vertical=vertical),
+            index_path,
+            vertical,
             compatible_models=result.compatible_models,
         )
     if as_json:
@@ -136,16 +138,17 @@ def grow(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: univert demo --out runs/demo")
+@app.command(epilog="Example: univert demo --out runs/demo --serve")
 def demo(
     out: Annotated[Path, typer.Option(help="Where the catalogue, the run and the index go.")] = Path("runs/demo"),
+    serve: Annotated[bool, typer.Option("--serve", help="At the end, run the search page until Ctrl-C.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     device: Device = "auto",
 ) -> None:
-    """The whole job on the bundled sample: five artists' emoji, nine verticals."""
+    """Do the whole job on the bundled sample: emoji by five artists, in nine verticals."""
     from univert.cli.demo import run_demo
 
-    run_demo(out, seed=seed, device=device, say=typer.echo)
+    run_demo(out, seed=seed, device=device, serve=serve)
 
 
 @app.command(epilog="Example: univert reproduce cars196 --root data/cars196 --loss proxy-nca --out runs/cars196")
@@ -173,7 +176,9 @@ def reproduce(
 
     choices = check_choices(dataset, loss, protocol)
     result = run_reproduction(
-        *(choices.dataset, root, out or Path("runs") / f"{dataset}-{loss}-{protocol}-{seed}"),
+        choices.dataset,
+        root,
+        out or Path("runs") / f"{dataset}-{loss}-{protocol}-{seed}",
         loss=choices.loss,
         protocol=choices.protocol,
         pretrained=pretrained,

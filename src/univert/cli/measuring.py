@@ -50,7 +50,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two models on the same queries; exit 1 if the second is worse anywhere."""
-    from univert.core.device import choose_device
+    from univert.core.tensors import choose_device
     from univert.data.catalogue import Catalogue
     from univert.metrics.compare import LARGE_FALL, compare_vectors
     from univert.report.compared_models import embed_subject

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from univert.core.tables import new_table
+from univert.core.terminal import new_table
 from univert.search.store import Hit
 
 

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "ImageLoader": "univert.data.loading",
         "PKSampler": "univert.data.samplers",
         "Preprocessing": "univert.data.transforms",
-        "SourceRow": "univert.core.records",
+        "SourceRow": "univert.data.rows",
         "StrongNegativeSampler": "univert.data.samplers",
         "UniformSampler": "univert.data.samplers",
         "build_catalogue": "univert.data.build",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from univert.core.errors import BadInputError
+from univert.core.errors import BadInputError, did_you_mean
 from univert.core.files import fingerprint as content_fingerprint
-from univert.core.records import SPLITS
 from univert.data.decode import BoxXyxyPx, Rgb
+from univert.data.splits import SPLITS
 
 FORMAT_VERSION = "1"
 FORMAT_KEY = "univert.catalogue_format"
@@ -161,7 +160,7 @@ class Catalogue:
             BadInputError: no such column.
         """
         if name not in COLUMNS:
-            raise BadInputError(f"column: unknown name {name!r}{_nearest(name, COLUMNS)}")
+            raise BadInputError(f"column: unknown name {name!r}; {did_you_mean(name, COLUMNS)}")
         values = np.empty(len(self), dtype=object)
         values[:] = self._table[name].take(self._rows).to_pylist()
         return values
@@ -213,7 +212,8 @@ class Catalogue:
         known = list(SPLITS) if column == "split" else pc.unique(self._table[column].drop_null()).to_pylist()
         for name in names:
             if name not in known:
-                raise BadInputError(f"{parameter}: no {name!r} in {self.path}{_nearest(name, sorted(known))}")
+                hint = did_you_mean(str(name), sorted(known)) if known else "the column is empty"
+                raise BadInputError(f"{parameter}: no {name!r} in {self.path}; {hint}")
         return names
 
 
@@ -275,11 +275,3 @@ def _read_uri(uri: str) -> bytes:
             f"{uri}: the linked image cannot be read ({error.strerror}); "
             "put the file back, or build the catalogue again without --link"
         ) from None
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-    return f"; there are: {shown}" if known else "; the column is empty"

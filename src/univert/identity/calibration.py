@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from univert.core.errors import BadInputError
-from univert.core.progress import progress_bar
 from univert.core.protocols import Images
+from univert.core.terminal import progress_bar
 from univert.identity.calibration_fit import Sample, fit, measure
 from univert.identity.held_out_queries import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, Query, Questions, ask
 from univert.identity.identify import ATTRIBUTES, AttributeCalibration, Calibration

@@ -7,7 +7,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from univert.core.errors import BadInputError
-from univert.core.indices import check_indices
+from univert.core.tensors import check_indices
 from univert.losses.checks import check_embeddings
 from univert.proxies.assignment import StaticAssignment
 

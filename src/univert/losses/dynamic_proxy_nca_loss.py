@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import squared_distances, unit_rows
 from univert.core.errors import BadInputError
-from univert.core.indices import check_indices
+from univert.core.tensors import check_indices, squared_distances, unit_rows
 from univert.losses.checks import Form, check_embeddings, check_form, check_labels, check_positive
 from univert.losses.streaming import streamed_sum
 from univert.proxies.bank import ProxyBank

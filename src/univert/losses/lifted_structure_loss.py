@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import squared_distances
 from univert.core.errors import BadInputError
+from univert.core.tensors import squared_distances
 from univert.losses.checks import check_embeddings, check_labels, check_positive
 from univert.losses.pairs import negative_mask, plain_distances, positive_mask
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import squared_distances
+from univert.core.tensors import squared_distances
 from univert.losses.checks import Form, check_embeddings, check_form, check_labels, check_positive
 from univert.losses.pairs import negative_mask, positive_mask
 from univert.losses.streaming import streamed_sum

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import unit_rows
+from univert.core.tensors import unit_rows
 from univert.losses.assigned import checked_assigned, checked_assignment
 from univert.losses.checks import check_positive
 from univert.losses.proxy_softmax import Pooling, check_pooling, check_smoothing, proxy_softmax_sum

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import unit_rows
+from univert.core.tensors import unit_rows
 from univert.losses.assigned import checked_assigned, checked_assignment
 from univert.losses.checks import check_not_negative, check_positive
 from univert.losses.streaming import streamed_sum

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from univert.core.distances import SHORTEST
 from univert.core.errors import BadInputError
+from univert.core.tensors import SHORTEST
 from univert.losses.operators import define_gradient, define_operator
 from univert.losses.streaming import rows_per_chunk
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import squared_distances, unit_rows
 from univert.core.errors import BadInputError
+from univert.core.tensors import squared_distances, unit_rows
 from univert.losses.assigned import checked_assigned, checked_assignment
 from univert.losses.checks import check_positive
 from univert.losses.streaming import streamed_sum

@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
-from univert.core.indices import check_indices
+from univert.core.tensors import check_indices, unit_rows
 from univert.losses.checks import check_embeddings, check_labels, check_not_negative, check_positive
 from univert.losses.streaming import streamed_sum
 from univert.proxies.assignment import StaticAssignment

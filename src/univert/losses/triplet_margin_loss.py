@@ -9,9 +9,8 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from univert.core.distances import squared_distances
 from univert.core.errors import BadInputError
-from univert.core.indices import check_indices
+from univert.core.tensors import check_indices, squared_distances
 from univert.losses.checks import check_embeddings, check_labels, check_positive
 from univert.losses.operators import define_gradient, define_operator
 from univert.losses.pairs import negative_mask, plain_distances

@@ -8,7 +8,5 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "Embedder": "univert.models.embedder",
         "EmbedderConfig": "univert.models.config",
         "ModelCard": "univert.models.card",
-        "load_model": "univert.models.io",
-        "save_model": "univert.models.io",
     },
 )

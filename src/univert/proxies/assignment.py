@@ -7,7 +7,7 @@ from jaxtyping import Integer
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
-from univert.core.indices import value_range
+from univert.core.tensors import value_range
 
 
 class StaticAssignment(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
+from univert.core.tensors import unit_rows
 from univert.proxies.assignment import StaticAssignment
 from univert.proxies.start import check_points, means_of_points, split_over_proxies
 

@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from univert.core.distances import squared_distances
 from univert.core.errors import BadInputError
+from univert.core.tensors import squared_distances
 from univert.proxies.approximation import Approximation, TripletDistances, label_triplets
 
 

@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
-from univert.core.indices import check_indices
+from univert.core.tensors import check_indices, unit_rows
 from univert.proxies.bank import ProxyBank
 from univert.proxies.start import check_points, means_of_points
 

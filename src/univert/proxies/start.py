@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
+from univert.core.tensors import unit_rows
 
 _ROUNDS = 5
 _ROWS_AT_ONCE = 1 << 14

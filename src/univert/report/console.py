@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from univert.core.tables import new_table
+from univert.core.terminal import new_table
 from univert.metrics.compare import MERGED, METRICS, Comparison, Difference
 from univert.metrics.evaluate import Evaluation, Interval, Metrics
 from univert.report.choice import words_against_specialists

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
-from univert.core.tables import new_table
+from univert.core.terminal import new_table
 from univert.metrics.compare import Difference
 from univert.metrics.compatibility import GrowthFigures
 

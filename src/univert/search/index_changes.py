@@ -9,8 +9,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from univert.core.errors import BadInputError
-from univert.core.progress import Advance
 from univert.core.protocols import Images
+from univert.core.terminal import Advance
 from univert.search.index_parts import content_hash, parts_of
 from univert.search.lance_schema import CONTENT, TEXT_COLUMNS
 from univert.search.writer import IndexWriter

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from univert.core.errors import BadInputError
-from univert.core.progress import Advance, progress_bar
 from univert.core.protocols import ImageEmbedder, Images
+from univert.core.terminal import Advance, progress_bar
 from univert.search.index_changes import Changes, find_changes
 from univert.search.index_parts import Part, parts_of, text_columns
 from univert.search.lance_growth import add_vertical

@@ -16,8 +16,8 @@ from jaxtyping import Float, UInt8
 
 from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
-from univert.core.progress import progress_bar
 from univert.core.protocols import Images
+from univert.core.terminal import progress_bar
 from univert.models.runtime.engine import Engine
 from univert.models.runtime.onnx_engine import INPUT, OnnxEngine
 from univert.models.runtime.onnx_export import INT8_FILE, with_about

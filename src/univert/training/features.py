@@ -52,7 +52,7 @@ class Features:
             return self._given.to(self._device)
         with torch.random.fork_rng():
             torch.manual_seed(self._recipe.seed)
-            config = replace(self._recipe.model, size=None, batch_norm=False, dropout=0.0)
+            config = replace(self._recipe.model, size=None, batch_norm=False)
             return Embedder(config).to(self._device)
 
     @cached_property

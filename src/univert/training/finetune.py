@@ -138,7 +138,7 @@ def _context(run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneCo
 
 def base_of(model: Embedder) -> Embedder:
     """The model without its head: its embedding is the pooled features of its own base network."""
-    config = replace(model.config, size=None, batch_norm=False, dropout=0.0)
+    config = replace(model.config, size=None, batch_norm=False)
     base = copy.deepcopy(model)
     base.config, base.head, base.size = config, torch.nn.Identity(), model.feature_size
     return base.eval()
@@ -190,7 +190,7 @@ def _finetune(
         context.run.forget("finetune")  # until the new record is there, none vouches for the model
         _publish(context, old if lost else tuned.embedder, config, measured, kept=not lost)
         context.run.finish("finetune", key, results)
-    return {**results, "model": name, "triplets": clean.report.to_dict(), "config": choices}
+    return {**results, "model": name, "triplets": to_plain(clean.report), "config": choices}
 
 
 def _job(context: RunContext, old: Embedder, clean: CleanTriplets, config: FinetuneConfig) -> TrainingJob:

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import nn
 
 from univert.data.duplicates import NearDuplicates, picture_hashes
-from univert.data.mined import StrongNegatives
 from univert.data.samplers import PKSampler, Sampler, StrongNegativeSampler, UniformSampler
+from univert.data.strong_negatives import StrongNegatives
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.losses.mined_loss import MinedLoss
 from univert.losses.miners.distance_weighted_miner import DistanceWeightedMiner

@@ -24,8 +24,8 @@ from torch import nn
 
 from univert.core.errors import TrainingError
 from univert.core.files import write_atomic
-from univert.core.progress import progress_bar
-from univert.data.samplers import Positions, step_rng
+from univert.core.terminal import progress_bar
+from univert.data.samplers import Positions, Sampler, step_rng
 from univert.training.jobs import TrainingJob
 from univert.training.label_config import BaseNetworkLearns, LabelLoopConfig, LoopConfig
 from univert.training.optimisers import Optimisers, parameter_groups, sparse_parameters
@@ -112,6 +112,7 @@ def fit(
     total_steps = steps_of(job)
     look_every = max(1, math.ceil(total_steps / config.evaluations))
     pending: list[torch.Tensor] = []
+    batches = _Batches(job.sampler, source, seed)
     job.embedder.train()
     with (
         torch.random.fork_rng(),
@@ -124,7 +125,7 @@ def fit(
         while not history.finished:
             started = time.perf_counter()
             _set_learning_rates(optimiser.groups, history.step, total_steps, config)
-            pending.append(_take_step(job, source, optimiser, history.step, seed))
+            pending.append(_take_step(job, source, optimiser, history.step, batches))
             history.step += 1
             last = history.step == total_steps
             look = last or history.step % look_every == 0
@@ -152,14 +153,14 @@ def _silent() -> Iterator[Callable[[int], None]]:
     yield lambda steps: None
 
 
-def _take_step(job: TrainingJob, source: Source, optimiser: Optimisers, step: int, seed: int) -> torch.Tensor:
-    torch.manual_seed(seed * 1_000_003 + step)
-    positions, views = _batch(job, source, step, seed)
-    device = job.embedder.device.type
-    with torch.autocast(device_type=device, dtype=torch.bfloat16, enabled=device == "cuda"):
+def _take_step(job: TrainingJob, source: Source, optimiser: Optimisers, step: int, batches: _Batches) -> torch.Tensor:
+    device = job.embedder.device
+    _seed(batches.seed * 1_000_003 + step, device)
+    positions, views = batches.take(step)
+    with torch.autocast(device_type=device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
         embeddings = source.embed(job.embedder, positions, views)
     loss: torch.Tensor = job.objective(embeddings.float(), positions, views)
-    source.prefetch(*_batch(job, source, step + 1, seed))
+    source.prefetch(*batches.look_ahead(step + 1))
     optimiser.zero_grad()
     loss.backward()
     model_groups = [group["params"] for group in optimiser.groups if group["name"] != "proxies"]
@@ -176,10 +177,38 @@ def _embed_all(job: TrainingJob, source: Source, positions: Positions) -> Any:
     return vectors
 
 
-def _batch(job: TrainingJob, source: Source, step: int, seed: int) -> tuple[Positions, Positions]:
-    positions = job.sampler.batch(step)
-    views = step_rng(seed, 2, step).integers(0, source.views + 1, size=len(positions))
-    return positions, views
+class _Batches:
+    """The batches of a training, each drawn once, the next one ahead of its step.
+
+    Args:
+        sampler: gives positions.
+        source: says how many views there are.
+        seed: of the views.
+    """
+
+    def __init__(self, sampler: Sampler, source: Source, seed: int) -> None:
+        self._sampler, self._views, self.seed = sampler, source.views, seed
+        self._ahead: tuple[int, tuple[Positions, Positions]] | None = None
+
+    def take(self, step: int) -> tuple[Positions, Positions]:
+        """Positions and views of a step."""
+        return self._ahead[1] if self._ahead and self._ahead[0] == step else self._draw(step)
+
+    def look_ahead(self, step: int) -> tuple[Positions, Positions]:
+        """The same, to be taken next."""
+        self._ahead = step, self._draw(step)
+        return self._ahead[1]
+
+    def _draw(self, step: int) -> tuple[Positions, Positions]:
+        positions = self._sampler.batch(step)
+        return positions, step_rng(self.seed, 2, step).integers(0, self._views + 1, size=len(positions))
+
+
+def _seed(value: int, device: torch.device) -> None:
+    """As `torch.manual_seed`, which on a machine without a GPU notes the whole call stack every time."""
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(value)
 
 
 def _set_learning_rates(groups: list[dict[str, Any]], step: int, total_steps: int, config: LabelLoopConfig) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from univert.core.errors import BadInputError
-from univert.core.progress import progress_bar
-from univert.data.mined import MiningStatistics, StrongNegatives
+from univert.core.terminal import progress_bar
 from univert.data.samplers import step_rng
+from univert.data.strong_negatives import MiningStatistics, StrongNegatives
 from univert.search.store import check_unit_vectors
 from univert.training.neighbours import IndexNeighbours, Neighbours
 

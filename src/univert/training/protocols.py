@@ -61,10 +61,7 @@ def document_recipe(loss: LossName, images: int, *, pretrained: bool = True, epo
         seed=seed,
         base_network_learns="all",
         data=DataConfig(
-            views=10_000,
-            augmentation=Augmentation(
-                min_scale=share**2, max_scale=share**2, max_aspect=1.0, brightness=0.0, contrast=0.0, saturation=0.0
-            ),
+            views=10_000, augmentation=Augmentation(min_scale=share**2, max_scale=share**2, max_aspect=1.0, jitter=0.0)
         ),
         model=EmbedderConfig(
             base_network="inception_v2",

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from univert.core.errors import BadInputError
-from univert.data.mined import StrongNegatives
 from univert.data.samplers import Positions, Sampler
+from univert.data.strong_negatives import StrongNegatives
 from univert.models.embedder import Embedder
 from univert.training.mining import Protect, mine_strong_negatives
 from univert.training.sources import Source

@@ -19,7 +19,7 @@ from univert.data.readers import BENCHMARKS, open_dataset, with_validation
 from univert.data.readers.inshop import GALLERY, QUERY
 from univert.losses.names import LOSSES, LossName
 from univert.metrics.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
-from univert.models.base_networks.inception_v2_weights import weights_file
+from univert.models.base_networks.inception_v2 import make_inception_v2
 from univert.training.protocols import MODERN_PUBLISHED, PUBLISHED, ProtocolName, document_recipe, modern_recipe
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
@@ -112,7 +112,7 @@ def reproduce(
         TrainingError: the training failed; what was done is kept.
     """
     if protocol == "document" and pretrained:
-        weights_file()  # said now rather than after a long build
+        make_inception_v2(pretrained=True, image_size_px=227)  # missing weights are said now, not after a long build
     run = Run(out)
     with run.locked():
         catalogue = _catalogue(run, dataset, root, verify=verify, seed=seed)

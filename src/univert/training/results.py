@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import univert
-from univert.core.config import config_to_toml
+from univert.core.config import config_to_toml, to_plain
 from univert.data.info import catalogue_info
 from univert.training.evaluation import BEST, ComparedModel, RowComparison
 from univert.training.jobs import TrainedModel
@@ -44,7 +44,7 @@ def results_json(
     return {
         "format": 1,
         "split": "test",
-        "catalogue": catalogue_info(catalogue).to_dict(),
+        "catalogue": to_plain(catalogue_info(catalogue)),
         "catalogue_fingerprint": catalogue.fingerprint,
         "rows": [
             {

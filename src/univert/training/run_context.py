@@ -16,9 +16,9 @@ from jaxtyping import Bool
 
 import univert
 from univert.core.config import config_to_toml, to_plain
-from univert.core.device import choose_device
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
+from univert.core.tensors import choose_device
 from univert.data.catalogue import Catalogue
 from univert.metrics.inputs import has_queries
 from univert.metrics.ranking import map_at_r
@@ -148,10 +148,15 @@ class Stages:
         catalogue = self._images.catalogue.fingerprint
         return fingerprint(univert.__version__, catalogue, self._features.base_fingerprint, shared)
 
-    def learn(self, name: str, job: TrainingJob, folder: Path) -> dict[str, Any]:
-        """Train the job's model in place, with its checkpoint in `folder`, and say how it went.
+    def learn(self, name: str, job: TrainingJob, folder: Path | None = None) -> dict[str, Any]:
+        """Train the job's model in place and say how it went.
 
         `train` does this and keeps the model; call it where the model is not to be kept.
+
+        Args:
+            name: for messages and logs.
+            job: what is to be learned.
+            folder: of the checkpoint; None takes `work_folder(name)`.
 
         Raises:
             TrainingError: see `fit`.
@@ -162,7 +167,7 @@ class Stages:
             job.source or self._features.source,
             name=name,
             seed=recipe.seed,
-            folder=folder,
+            folder=folder or self.work_folder(name),
             base_network_learns=recipe.base_network_learns,
             last_blocks=recipe.last_blocks,
             open_log=partial(_scalar_log, self._run.path / "log" / name),

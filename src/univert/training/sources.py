@@ -52,7 +52,8 @@ class Source(ABC):
 
     def infer(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B D"]:
         """Embeddings of what `load` gave, without gradients, as float32 on the CPU; so many at a time as suits."""
-        embedder.eval()
+        if embedder.training:
+            embedder.eval()
         with torch.inference_mode():
             parts = [self.run(embedder, part).float().cpu() for part in inputs.split(self.batch_size)]
         return torch.cat(parts) if parts else torch.empty(0, embedder.size)

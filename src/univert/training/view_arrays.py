@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int64
 
-from univert.core.progress import progress_bar
+from univert.core.terminal import progress_bar
 from univert.data.samplers import Positions
 
 __all__ = ["Compute", "Positions", "Rows", "ViewArrays", "by_parts"]

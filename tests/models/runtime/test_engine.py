@@ -280,7 +280,6 @@ def test_every_kind_of_network_exports(network: str, side: int, pooling: str, tm
         image_size_px=side,
         pooling=pooling,  # type: ignore[arg-type]
         size=None if network == "timm/test_vit" else 16,
-        dropout=0.0 if network == "timm/test_vit" else 0.1,
     )
     engine = OnnxEngine(export_onnx(Embedder(config).eval(), tmp_path))
     assert engine.run(np.zeros((5, 3, side, side), np.uint8)).shape == (5, engine.size)

@@ -12,10 +12,10 @@ import pytest
 
 from tests.drawn import drawn_rows
 from univert.core.config import config_to_toml
-from univert.core.records import SourceRow
 from univert.core.run import Run
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.training.grow.config import GrowConfig
 from univert.training.grow.growing import GrowResult, grow
 from univert.training.recipe import Recipe

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
+from univert.data.rows import SourceProblem, SourceRow, SourceRows
 
 _SHOWN = 5
 
@@ -90,9 +89,7 @@ class Benchmark:
         """What a complete copy looks like, and where to get it."""
         return f"{self.title} is a folder with {self.layout}; get it from {self.page}"
 
-    def read(
-        self, root: Path, rows: Callable[[], Iterator[SourceRow | Problem]], *, verify: bool
-    ) -> Iterator[SourceRow | Problem]:
+    def read(self, root: Path, rows: Callable[[], SourceRows], *, verify: bool) -> SourceRows:
         """The rows, after a first pass over the annotations that makes sure that everything is there.
 
         Args:
@@ -114,12 +111,12 @@ class Benchmark:
             if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != expected:
                 raise BadInputError(f"{path}: not the published file: its MD5 is not {expected}; {self._remedy(root)}")
 
-    def _check_rows(self, root: Path, rows: Iterator[SourceRow | Problem]) -> None:
+    def _check_rows(self, root: Path, rows: SourceRows) -> None:
         images: Counter[str] = Counter()
         products: defaultdict[str, set[str]] = defaultdict(set)
         problems, missing = _First(), _First()
         for row in rows:
-            if isinstance(row, Problem):
+            if isinstance(row, SourceProblem):
                 problems.add(f"{row.origin}: {row.kind}: {row.detail}")
                 continue
             assert row.source is not None
@@ -155,12 +152,12 @@ class Line:
     origin: str
     fields: list[str]
 
-    def problem(self, detail: str) -> Problem:
+    def problem(self, detail: str) -> SourceProblem:
         """This line as one that cannot be used."""
         return bad_line(self.origin, detail)
 
 
-def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[Line | Problem]:
+def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[Line | SourceProblem]:
     """The lines of an annotation file, blank ones left out.
 
     Args:
@@ -180,14 +177,12 @@ def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[Line | P
                 yield bad_line(origin, f"{len(values)} fields, expected {fields}")
 
 
-def bad_line(origin: str, detail: str) -> Problem:
+def bad_line(origin: str, detail: str) -> SourceProblem:
     """The problem of a line, or a row, that cannot be used."""
-    return Problem(kind="bad line", origin=origin, detail=detail, fix="restore the published file")
+    return SourceProblem(kind="bad line", origin=origin, detail=detail, fix="restore the published file")
 
 
-def with_validation(
-    rows: Iterable[SourceRow | Problem], share: float = 0.1, seed: int = 0
-) -> Iterator[SourceRow | Problem]:
+def with_validation(rows: Iterable[SourceRow | SourceProblem], share: float = 0.1, seed: int = 0) -> SourceRows:
     """Move a share of the training products to the validation split.
 
     The benchmarks have no validation split, and nothing may be chosen on their test products. A hash of
@@ -212,7 +207,7 @@ def with_validation(
     return _with_validation(rows, share, seed)
 
 
-def _with_validation(rows: Iterable[SourceRow | Problem], share: float, seed: int) -> Iterator[SourceRow | Problem]:
+def _with_validation(rows: Iterable[SourceRow | SourceProblem], share: float, seed: int) -> SourceRows:
     for row in rows:
         if isinstance(row, SourceRow) and row.split == "train" and row.product is not None:
             name = f"{seed}\0{row.vertical}\0{row.product}".encode("utf-8", "surrogateescape")

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
+from univert.core.tensors import unit_rows
 from univert.losses.miners.miner import Block, Miner, Triplets
 
 _UNITS = 2.0**40

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
-from univert.core.distances import squared_distances
+from univert.core.tensors import squared_distances
 from univert.losses.checks import check_embeddings, check_labels
 
 Triplets = tuple[Int64[Tensor, "T"], Int64[Tensor, "T"], Int64[Tensor, "T"]]

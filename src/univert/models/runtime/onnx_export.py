@@ -196,8 +196,8 @@ def check_images(model: Embedder, images: UInt8[np.ndarray, "B 3 S S"] | None = 
 
 def sample_images(model: Embedder, count: int) -> UInt8[np.ndarray, "B 3 S S"]:
     """The first images of the bundled sample, prepared for a model."""
-    from univert.data.bundled import sample_rows
     from univert.data.decode import decode_rgb
+    from univert.data.sample import sample_rows
     from univert.models.runtime.engine import prepare_image
 
     preprocessing = model.preprocessing

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 
 from univert.core.config import to_plain
 from univert.core.files import fingerprint
-from univert.core.progress import progress_bar
+from univert.core.terminal import progress_bar
 from univert.losses.names import LOSSES
 from univert.models.embedder import Embedder
 from univert.training.combine.folds import Embed, Folds, Measured
@@ -88,7 +88,7 @@ class Probe:
 
     @cached_property
     def _untrained(self) -> Embedder:
-        return self._context.new_embedder(size=SIZE, hidden_sizes=HIDDEN_SIZES, batch_norm=False, dropout=0.0)
+        return self._context.new_embedder(size=SIZE, hidden_sizes=HIDDEN_SIZES, batch_norm=False)
 
     @cached_property
     def _start(self) -> dict[str, object]:

@@ -199,11 +199,7 @@ def growth_job(
     """
     config = deployed.config
     embedder = context.new_embedder(  # with a head like the deployed one's, whatever the recipe says
-        size=config.size,
-        hidden_sizes=config.hidden_sizes,
-        batch_norm=config.batch_norm,
-        dropout=config.dropout,
-        pooling=config.pooling,
+        size=config.size, hidden_sizes=config.hidden_sizes, batch_norm=config.batch_norm, pooling=config.pooling
     )
     embedder.load_state_dict(deployed.state_dict())
     positions = np.flatnonzero(context.images.is_train)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from univert.core.errors import BadInputError
-from univert.data.mined import MiningStatistics, StrongNegatives
+from univert.data.strong_negatives import MiningStatistics, StrongNegatives
 
 
 def table() -> StrongNegatives:

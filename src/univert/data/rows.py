@@ -1,9 +1,10 @@
-"""What keeps an image out of a catalogue: each problem with its place and its fix, and their one summary."""
+"""What a reader yields: one image of a source, or why it cannot be used; and the summary of all that cannot."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
+class SourceProblem:
     """Why one image, or one entry of a source, cannot be used.
 
     Attributes:
@@ -35,6 +36,47 @@ class Problem:
         return printable(f"{self.origin}: {self.kind}: {self.detail}; {self.fix}")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceRow:
+    """One image as a reader found it, before it is checked and enters a catalogue.
+
+    Exactly one of `path` and `image` is set.
+
+    Attributes:
+        origin: where the row came from, for messages: a file name, or `manifest.csv:12`.
+        vertical: the vertical's name.
+        path: the image file.
+        image: the encoded image itself.
+        id: unique name of the image; None lets the catalogue derive one.
+        product: the identity; None means unlabelled.
+        brand: who makes the product, if known.
+        style: the product's type within the vertical, if known.
+        split: `train`, `val` or `test`; None lets the catalogue decide.
+        source: where the image was taken from (a shop photo, a user's photo, a collection).
+        box_xyxy_px: the item within the image (x0, y0, x1, y1), in pixels of the upright image.
+    """
+
+    origin: str
+    vertical: str
+    path: Path | None = None
+    image: bytes | None = None
+    id: str | None = None
+    product: str | None = None
+    brand: str | None = None
+    style: str | None = None
+    split: str | None = None
+    source: str | None = None
+    box_xyxy_px: tuple[float, float, float, float] | None = None
+
+    def problem(self, kind: str, detail: str, fix: str) -> SourceProblem:
+        """Why this row cannot be used; see `SourceProblem`."""
+        return SourceProblem(kind=kind, origin=self.origin, detail=detail, fix=fix)
+
+
+SourceRows = Iterator[SourceRow | SourceProblem]
+"""What a reader yields."""
+
+
 class CatalogueProblemsError(BadInputError):
     """Images that cannot enter the catalogue: the message counts each kind and names the first twenty.
 
@@ -43,7 +85,7 @@ class CatalogueProblemsError(BadInputError):
         first: the first twenty problems.
     """
 
-    def __init__(self, message: str, counts: dict[str, int], first: list[Problem]) -> None:
+    def __init__(self, message: str, counts: dict[str, int], first: list[SourceProblem]) -> None:
         super().__init__(message)
         self.counts = counts
         self.first = first
@@ -66,7 +108,7 @@ class ProblemLog:
 
     def __init__(self, rejected_csv: Path | None = None) -> None:
         self.counts: Counter[str] = Counter()
-        self.first: list[Problem] = []
+        self.first: list[SourceProblem] = []
         self.rows = 0
         self.rejected = 0
         self._file: IO[str] | None = None
@@ -86,7 +128,7 @@ class ProblemLog:
         if self._file is not None:
             self._file.close()
 
-    def reject(self, problems: list[Problem]) -> None:
+    def reject(self, problems: list[SourceProblem]) -> None:
         """Record what keeps one image out."""
         self.rejected += 1
         for problem in problems:

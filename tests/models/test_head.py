@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from univert.core.errors import BadInputError
-from univert.models.head import Head, l2_normalise
-from univert.models.pooling import GeMPooling, make_pooling
+from univert.models.head import GeMPooling, Head, l2_normalise, make_pooling
 
 
 def test_poolings_equal_their_formulas() -> None:
@@ -46,7 +45,7 @@ def test_gem_gradients_equal_those_of_the_plain_formula() -> None:
 
 
 def test_head_is_its_two_sets() -> None:
-    head = Head(6, (5, 4), 3, batch_norm=False, dropout=0.0).eval()
+    head = Head(6, (5, 4), 3, batch_norm=False).eval()
     features = torch.randn(7, 6)
     expected = features
     for linear, norm in ((head.first[0], head.first[1]), (head.first[3], head.first[4])):
@@ -57,20 +56,12 @@ def test_head_is_its_two_sets() -> None:
     assert torch.allclose(head(features), expected, atol=1e-6)
 
 
-def test_head_options() -> None:
-    assert isinstance(Head(6, (), 3, batch_norm=True, dropout=0.0).batch_norm, torch.nn.BatchNorm1d)
-    head = Head(6, (5,), 3, batch_norm=False, dropout=0.9)
-    features = torch.randn(50, 6)
-    assert not torch.equal(head(features), head(features))
-    assert torch.equal(head.eval()(features), head(features))
-
-
 def test_one_image_alone_cannot_train_batch_norm() -> None:
-    head = Head(6, (5,), 3, batch_norm=False, dropout=0.0)
+    head = Head(6, (5,), 3, batch_norm=False)
     with pytest.raises(BadInputError, match="at least 2 images, got 1"):
         head(torch.randn(1, 6))
     assert head.eval()(torch.randn(1, 6)).shape == (1, 3)
-    assert Head(6, (), 3, batch_norm=False, dropout=0.0)(torch.randn(1, 6)).shape == (1, 3)
+    assert Head(6, (), 3, batch_norm=False)(torch.randn(1, 6)).shape == (1, 3)
 
 
 @pytest.mark.parametrize("scale", [1e-10, 1e-3, 1.0, 1e15])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from univert.core.records import SourceRow
+from univert.data.rows import SourceRow
 
 if TYPE_CHECKING:
     from univert.data.catalogue import Catalogue
