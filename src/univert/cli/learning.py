@@ -154,8 +154,8 @@ def reproduce(
     root: Annotated[Path, typer.Option(help="The data set's folder, in its official layout.")],
     loss: Annotated[str, typer.Option(help="A loss by name, such as proxy-nca or triplet.")] = "proxy-nca",
     protocol: Annotated[
-        str, typer.Option(help="document: Inception with BN, 64-d; modern: ResNet-50, 2048-d, ProxyNCA++'s settings.")
-    ] = "document",
+        str, typer.Option(help="proxies: Inception with BN, 64-d; modern: ResNet-50, 2048-d, ProxyNCA++'s settings.")
+    ] = "proxies",
     out: Annotated[
         Path | None, typer.Option(help="The run folder; runs/DATASET-LOSS-PROTOCOL-SEED if not given.")
     ] = None,
@@ -168,14 +168,12 @@ def reproduce(
 ) -> None:
     """Train and measure on a public benchmark by a published protocol."""
     from univert.report.console import reproduction_table
-    from univert.training.reproduce import check_choices
     from univert.training.reproduce import reproduce as run_reproduction
 
-    choices = check_choices(dataset, loss, protocol)
     result = run_reproduction(
-        *(choices.dataset, root, out or Path("runs") / f"{dataset}-{loss}-{protocol}-{seed}"),
-        loss=choices.loss,
-        protocol=choices.protocol,
+        *(dataset, root, out or Path("runs") / f"{dataset}-{loss}-{protocol}-{seed}"),
+        loss=loss,
+        protocol=protocol,
         pretrained=pretrained,
         epochs=epochs,
         seed=seed,

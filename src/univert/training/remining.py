@@ -1,4 +1,4 @@
-"""Mining anew while the model learns, with exact resume."""
+"""Mining strong negatives anew while the model learns, with exact resume."""
 
 from __future__ import annotations
 
@@ -80,8 +80,6 @@ def miner_of(
     verticals: Int64[np.ndarray, "N"] | None = None,
     *,
     margin: float = 0.2,
-    k: int = 8,
-    neighbours: int = 100,
     protect: Protect | None = None,
     seed: int = 0,
 ) -> Callable[[], StrongNegatives]:
@@ -92,9 +90,7 @@ def miner_of(
         source: of its embeddings.
         products: the product code of every image of the catalogue; -1 for all that do not take part.
         verticals: the vertical's code of every image.
-        margin: see `mine_strong_negatives`, as for the rest.
-        k: negatives a pair.
-        neighbours: looked at.
+        margin: see `mine_strong_negatives`.
         protect: tells near-duplicates.
         seed: of the positives.
     """
@@ -105,8 +101,6 @@ def miner_of(
         vectors = np.zeros((len(products), embedder.size), np.float32)
         vectors[positions] = source.embed_all(embedder, positions)
         embedder.train(training)
-        return mine_strong_negatives(
-            vectors, products, verticals, margin=margin, k=k, neighbours=neighbours, protect=protect, seed=seed
-        )
+        return mine_strong_negatives(vectors, products, verticals, margin=margin, protect=protect, seed=seed)
 
     return mine

@@ -47,6 +47,7 @@ class RunContext(RunImages):
         catalogue: the images.
         recipe: the choices.
         device: a torch device, or `auto`: CUDA where there is one.
+        base: an embedder without head that stands for the untrained base network; None makes one.
 
     Attributes:
         catalogue: the images of the recipe's verticals.
@@ -59,9 +60,13 @@ class RunContext(RunImages):
         BadInputError: unknown verticals.
     """
 
-    def __init__(self, run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> None:
+    def __init__(
+        self, run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto", base: Embedder | None = None
+    ) -> None:
         super().__init__(catalogue, recipe)
         self.run, self.device = run, choose_device(device)
+        if base is not None:
+            self.base = base.to(self.device)
 
     def vertical_probabilities(self, positions: Int64[np.ndarray, "B"]) -> Float[np.ndarray, "B K"]:
         """The probability of each vertical for some images, as the untrained base network sees them."""
