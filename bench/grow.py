@@ -21,8 +21,9 @@ from univert.main_job import train
 from univert.metrics.compare import Difference, Figures, Metric
 from univert.metrics.compatibility import GrowthFigures
 from univert.training.grow.checks import refusal_of
+from univert.training.grow.config import GrowConfig
 from univert.training.grow.growing import grow
-from univert.training.recipe import DataConfig, EvaluationConfig, GrowConfig, Recipe
+from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 
 RESULT = Path(__file__).parent / "results" / "grow.md"
 ADDED = ("objects", "symbols", "travel-places")

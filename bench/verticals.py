@@ -51,8 +51,8 @@ Figures = dict[str, float]
 
 def measure(context: RunContext, embed: Callable[[np.ndarray], np.ndarray], split: str) -> Figures:
     """Merged Recall@1 and MAP@R, and the mean within verticals, on one split, in per cent."""
-    here = np.flatnonzero((context.splits == split) & (context.products >= 0))
-    outcomes = query_outcomes(embed(here), context.products[here], context.names_of(here))
+    here = np.flatnonzero((context.images.splits == split) & (context.images.products >= 0))
+    outcomes = query_outcomes(embed(here), context.images.products[here], context.images.names_of(here))
     within = [outcome.hits(1).mean() for outcome in outcomes.verticals.values() if outcome is not None]
     precision = outcomes.merged.average_precision_at_r
     assert precision is not None
@@ -66,7 +66,7 @@ def measure(context: RunContext, embed: Callable[[np.ndarray], np.ndarray], spli
 def of_model(context: RunContext, model: TrainedModel) -> dict[str, Figures]:
     """A model's figures on both splits."""
     return {
-        split: measure(context, lambda at: context.source.embed_all(model.embedder, at), split)
+        split: measure(context, lambda at: context.features.source.embed_all(model.embedder, at), split)
         for split in ("val", "test")
     }
 
@@ -96,7 +96,9 @@ def train_sizes(context: RunContext, models: Models) -> dict[str, dict[str, Figu
     found = {}
     for size in SIZES:
         other = RunContext(
-            context.run, context.catalogue, replace(context.recipe, model=replace(context.recipe.model, size=size))
+            context.run,
+            context.images.catalogue,
+            replace(context.recipe, model=replace(context.recipe.model, size=size)),
         )
         model = train_unified(other, models.ensemble.members, name=f"bench/size-{size}", config=other.recipe.unify)
         found[f"{size}-d"] = of_model(other, model)
@@ -114,21 +116,25 @@ def joint_from_data(context: RunContext, models: Models) -> dict[str, Figures]:
 def joint_as_wide(context: RunContext, models: Models) -> dict[str, Figures]:
     """The joint Proxy-NCA model, its head as wide as the unified model's."""
     config = replace(context.recipe.model, hidden_sizes=models.unified.embedder.config.hidden_sizes)
-    other = RunContext(context.run, context.catalogue, replace(context.recipe, model=config))
-    other.__dict__["source"] = context.source
+    recipe = replace(context.recipe, model=config)
+    other = RunContext(context.run, context.images.catalogue, recipe, features=context.features)
     presentations = models.joint["proxy-nca"].record["image_presentations"]
     return of_model(context, train_joint(other, "proxy-nca", presentations, name="bench/joint-as-wide"))
 
 
 def draw_map(context: RunContext, models: Models) -> list[str]:
     """FIG. 3 of the unified-embedding paper for the test images, and how far apart the verticals are, as numbers."""
-    test = np.flatnonzero((context.splits == "test") & (context.verticals >= 0))
+    test = np.flatnonzero((context.images.splits == "test") & (context.images.verticals >= 0))
     own = learning_targets(context, [models.own], context.recipe.unify).clean(test)
-    vectors = context.source.embed_all(models.unified.embedder, test)
-    names = context.names_of(test)
+    vectors = context.features.source.embed_all(models.unified.embedder, test)
+    names = context.images.names_of(test)
     univert.save_map_figure(HERE.parent / "docs" / "images" / "map.png", vectors, names, targets=own, total=18_000)
     lines = ["| | purity | own energy | other energy | overlap |", "|---|---|---|---|---|"]
-    spaces = {"specialists' targets": own, "unified model": vectors, "base network": context.base_vectors(test)}
+    spaces = {
+        "specialists' targets": own,
+        "unified model": vectors,
+        "base network": context.features.base_vectors(test),
+    }
     for title, space in spaces.items():
         found = separation(space, names)
         figures = (found.purity, found.own_energy, found.other_energy)
@@ -140,16 +146,16 @@ def draw_map(context: RunContext, models: Models) -> list[str]:
 
 def joint_triplet(context: RunContext, order: Sequence[str]) -> list[dict[str, float]]:
     """One triplet model on the first 1, 2, ... verticals: test Recall@1 within each vertical it was trained on."""
-    test = np.flatnonzero((context.splits == "test") & (context.products >= 0))
-    names = np.array(context.names_of(test))
+    test = np.flatnonzero((context.images.splits == "test") & (context.images.products >= 0))
+    names = np.array(context.images.names_of(test))
     found = []
     for count in range(1, len(order) + 1):
         model = train_trial(context, order[:count])
-        vectors = context.source.embed_all(model.embedder, test)
+        vectors = context.features.source.embed_all(model.embedder, test)
         row = {}
         for name in order[:count]:
             here = names == name
-            outcome = query_outcomes(vectors[here], context.products[test][here], list(names[here])).merged
+            outcome = query_outcomes(vectors[here], context.images.products[test][here], list(names[here])).merged
             row[name] = 100 * float(outcome.hits(1).mean())
         found.append(row)
     return found
@@ -157,15 +163,15 @@ def joint_triplet(context: RunContext, order: Sequence[str]) -> list[dict[str, f
 
 def routed_figures(context: RunContext, own: Member) -> dict[str, Figures]:
     """Specialists behind a prediction: each image goes to the specialist of its predicted vertical, query or not."""
-    blocks = len(context.vertical_names)
+    blocks = len(context.images.vertical_names)
 
     def embed(positions: np.ndarray) -> np.ndarray:
-        homes = context.vertical_probabilities(positions).argmax(axis=1)
+        homes = context.features.vertical_probabilities(positions).argmax(axis=1)
         vectors = np.zeros((len(positions), blocks, own.width), np.float32)
         for vertical in np.unique(homes):
             here = np.flatnonzero(homes == vertical)
             embedder = own.embedders[vertical]
-            vectors[here, vertical, : embedder.size] = context.source.embed_all(embedder, positions[here])
+            vectors[here, vertical, : embedder.size] = context.features.source.embed_all(embedder, positions[here])
         return vectors.reshape(len(positions), -1)
 
     return {split: measure(context, embed, split) for split in ("val", "test")}
@@ -188,18 +194,18 @@ def costs(context: RunContext, models: Models) -> list[str]:
     unified, own = models.unified.embedder.eval(), models.specialists
     heads = [list(embedder.head.parameters()) for embedder in own.embedders]
     trunk = sum(parameter.numel() for parameter in unified.trunk.parameters())
-    predictor = (unified.feature_size + 1) * len(context.vertical_names)
+    predictor = (unified.feature_size + 1) * len(context.images.vertical_names)
     own_heads = sum(parameter.numel() for head in heads for parameter in head)
-    positions = np.flatnonzero(context.splits == "test")[:TIMED_QUERIES]
+    positions = np.flatnonzero(context.images.splits == "test")[:TIMED_QUERIES]
     images = [
-        context.loader.load(positions[at : at + 1], np.zeros(1, np.int64)).to(context.device)
+        context.features.loader.load(positions[at : at + 1], np.zeros(1, np.int64)).to(context.device)
         for at in range(len(positions))
     ]
-    base = context.base.eval()
+    base = context.features.base.eval()
 
     def route(features: torch.Tensor) -> int:
         unit = torch.nn.functional.normalize(features).cpu().numpy()
-        return int(context.router(unit).argmax())
+        return int(context.features.router(unit).argmax())
 
     def one(image: torch.Tensor) -> None:
         unified(image)
@@ -249,11 +255,11 @@ def overhead(context: RunContext, models: Models) -> str:
     """Unify's time over one pass of its members and the training itself, all of it timed in this process."""
     place = context.run.path / "bench" / "overhead"
     place.mkdir(parents=True, exist_ok=True)
-    fresh = RunContext(Run(place / str(time.time_ns())), context.catalogue, context.recipe)
-    fresh.__dict__["source"] = context.source
+    run = Run(place / str(time.time_ns()))
+    fresh = RunContext(run, context.images.catalogue, context.recipe, features=context.features)
     positions, views = [], []
     for view in range(context.recipe.data.views + 1):
-        shown = np.flatnonzero(fresh.is_train) if view else np.arange(len(fresh.catalogue))
+        shown = np.flatnonzero(fresh.images.is_train) if view else np.arange(len(fresh.images.catalogue))
         positions.append(shown)
         views.append(np.full(len(shown), view))
     started = time.perf_counter()
@@ -261,11 +267,11 @@ def overhead(context: RunContext, models: Models) -> str:
         for shown, numbers in zip(positions, views, strict=True):
             for start in range(0, len(shown), 256):
                 part, which = shown[start : start + 256], numbers[start : start + 256]
-                inputs = fresh.source.load(part, which)
+                inputs = fresh.features.source.load(part, which)
                 for member in models.ensemble.members:
-                    homes = fresh.verticals[part] if member.routed else np.zeros(len(part), int)
+                    homes = fresh.images.verticals[part] if member.routed else np.zeros(len(part), int)
                     for home in np.unique(homes):
-                        fresh.source.run(member.embedders[home], inputs[torch.from_numpy(homes == home)])
+                        fresh.features.source.run(member.embedders[home], inputs[torch.from_numpy(homes == home)])
     one_pass = time.perf_counter() - started
     config = context.recipe.unify
     started = time.perf_counter()
@@ -343,7 +349,7 @@ def main() -> None:
         context = RunContext(Run(options.out / f"seed-{seed}"), catalogue, recipe)
         models = train_models(context)
         if not order:
-            order = sorted(context.vertical_names, key=lambda name: -_own_recall(models, name))
+            order = sorted(context.images.vertical_names, key=lambda name: -_own_recall(models, name))
         joined.append(joint_triplet(context, order))
         varied.append(train_variants(context, models))
         sized.append(train_sizes(context, models))

@@ -32,7 +32,7 @@ def page_of(loss: type[nn.Module]) -> Path:
 
 
 def test_every_loss_is_exported() -> None:
-    assert losses.__all__ == sorted(FOUND)
+    assert [name for name in losses.__all__ if name.endswith("Loss")] == sorted(FOUND)
     for name, loss in FOUND.items():
         assert getattr(losses, name) is loss
 

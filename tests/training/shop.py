@@ -35,7 +35,7 @@ class Shop:
 
     @property
     def everything(self) -> np.ndarray:
-        return np.arange(len(self.context.catalogue))
+        return np.arange(len(self.context.images.catalogue))
 
 
 def open_shop(catalogue: Catalogue, recipe: Recipe, path: Path) -> Shop:
@@ -51,7 +51,9 @@ def open_shop(catalogue: Catalogue, recipe: Recipe, path: Path) -> Shop:
 
 def specialists(context: RunContext, folder: str = "specialists", **changes: object) -> Member:
     config: SpecialistsConfig = replace(context.recipe.specialists, **changes)  # type: ignore[arg-type]
-    trained = {name: train_specialist(context, name, config=config, within=folder) for name in context.vertical_names}
+    trained = {
+        name: train_specialist(context, name, config=config, within=folder) for name in context.images.vertical_names
+    }
     return Member.of_specialists(context, trained)
 
 
@@ -69,9 +71,9 @@ def clean_targets(shop: Shop, members: Sequence[Member], **changes: object) -> n
 def raw(shop: Shop, member: Member, vertical: int) -> np.ndarray:
     """A member's own embeddings of all images, as if all were of one vertical."""
     model = member.models[vertical if member.routed else 0]
-    return shop.context.source.embed_all(model.embedder, shop.everything).astype(np.float64)
+    return shop.context.features.source.embed_all(model.embedder, shop.everything).astype(np.float64)
 
 
 def fitted_on(shop: Shop) -> np.ndarray:
     """The images that a target map is fitted on."""
-    return np.flatnonzero(shop.context.is_train)
+    return np.flatnonzero(shop.context.images.is_train)

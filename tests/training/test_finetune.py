@@ -21,11 +21,12 @@ from univert.data.triplets import CleanTriplets, TripletProblemsError, read_clea
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.models.embedder import Embedder
 from univert.training.finetune import base_of, finetune
-from univert.training.recipe import DataConfig, Recipe, Trunk
+from univert.training.label_config import BaseNetworkLearns
+from univert.training.recipe import DataConfig, Recipe
 from univert.training.run_context import RunContext
 from univert.training.triplet_learning import CleanTripletObjective, FinetuneConfig, TripletLoopConfig, TripletSampler
 
-LOOP = TripletLoopConfig(epochs=1, min_steps=8, batch_size=12, evaluations=2, checkpoint_every_steps=3)
+LOOP = TripletLoopConfig(epochs=1, min_steps=8, batch_size=12, evaluations=2)
 CONFIG = FinetuneConfig(data=DataConfig(views=1), loop=LOOP)
 
 
@@ -199,17 +200,17 @@ def test_killed_it_goes_on_to_the_same_weights(
     assert cut.results["fingerprints"] == whole.results["fingerprints"]
 
 
-@pytest.mark.parametrize("trunk", ["partial", "full"])
-def test_a_learning_trunk_moves(
-    trunk: Trunk, model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path
+@pytest.mark.parametrize("learns", ["last_blocks", "all"])
+def test_a_learning_base_network_moves(
+    learns: BaseNetworkLearns, model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    blocks = {"partial_blocks": 1} if trunk == "partial" else {}
-    config = replace(CONFIG, trunk=trunk, loop=replace(LOOP, min_steps=3), **blocks)
+    blocks = {"last_blocks": 1} if learns == "last_blocks" else {}
+    config = replace(CONFIG, base_network_learns=learns, loop=replace(LOOP, min_steps=3), **blocks)
     finetune(model, catalogue, verified, tmp_path, config)
     old, new = weights(model), weights(tmp_path / "tuned")
     moved = [name for name in old if name.startswith("trunk.") and not old[name].equal(new[name])]
     assert moved
-    assert any("conv_stem" in name for name in moved) == (trunk == "full")
+    assert any("conv_stem" in name for name in moved) == (learns == "all")
 
 
 def test_the_features_are_those_of_the_models_own_base_network_and_of_its_run(
@@ -217,11 +218,11 @@ def test_the_features_are_those_of_the_models_own_base_network_and_of_its_run(
 ) -> None:
     context = RunContext(Run(tmp_path / "run"), catalogue, replace(recipe, data=CONFIG.data))
     with torch.no_grad():
-        for parameter in context.base.trunk.parameters():
+        for parameter in context.features.base.trunk.parameters():
             parameter.mul_(1.1)
-    assert context.source.views == 1  # computes the features
+    assert context.features.source.views == 1  # computes the features
     unified = context.new_embedder().save_pretrained(tmp_path / "run" / "unified")
-    assert base_of(Embedder.from_pretrained(unified)).fingerprint == context.base.fingerprint
+    assert base_of(Embedder.from_pretrained(unified)).fingerprint == context.features.base.fingerprint
     result = finetune(unified, catalogue, verified, tmp_path / "out", CONFIG)
     (theirs,) = (tmp_path / "run" / "cache").glob("features-*/view-1.npy")
     (ours,) = (tmp_path / "out" / "cache").glob("features-*/view-1.npy")

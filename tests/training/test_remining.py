@@ -19,17 +19,20 @@ from univert.data.samplers import PKSampler, StrongNegativeSampler
 from univert.losses.mined_loss import MinedLoss
 from univert.losses.miners.distance_weighted_miner import DistanceWeightedMiner
 from univert.losses.triplet_margin_loss import TripletMarginLoss
-from univert.training.loop import Fit, Task, fit
+from univert.training import loop as training_loop
+from univert.training.jobs import TrainingJob
+from univert.training.label_training import labelled_products
+from univert.training.loop import Fit, fit
 from univert.training.objectives import LabelObjective
 from univert.training.recipe import Recipe
 from univert.training.remining import ReminingSampler, miner_of
 from univert.training.run_context import RunContext
-from univert.training.specialists import labelled_products
 
 
 @pytest.fixture
-def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
-    loop = replace(recipe.specialists.loop, min_steps=14, checkpoint_every_steps=3)
+def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunContext:
+    monkeypatch.setattr(training_loop, "CHECKPOINT_EVERY_SECONDS", 0)
+    loop = replace(recipe.specialists.loop, min_steps=14)
     recipe = replace(recipe, specialists=replace(recipe.specialists, loop=loop))
     return RunContext(Run(tmp_path / "run"), catalogue, recipe)
 
@@ -50,28 +53,21 @@ class Interrupted(nn.Module):
 
 
 def train(context: RunContext, loss: nn.Module, folder: Path) -> tuple[Fit, Tensor, ReminingSampler]:
-    products = labelled_products(context, context.is_train)
+    products = labelled_products(context, context.images.is_train)
     embedder = context.new_embedder()
-    near = NearDuplicates(hashes=picture_hashes(context.catalogue))
+    near = NearDuplicates(hashes=picture_hashes(context.images.catalogue))
     sampler = ReminingSampler(
-        miner_of(embedder, context.source, products, context.verticals, margin=0.5, protect=near),
+        miner_of(embedder, context.features.source, products, context.images.verticals, margin=0.5, protect=near),
         lambda mined: StrongNegativeSampler(
             products, mined, batch_size=12, images_per_product=3, negatives_per_anchor=1
         ),
         every_steps=5,
         folder=folder,
     )
-    task = Task(
-        name="test",
-        embedder=embedder,
-        trunk="frozen",
-        partial_blocks=1,
-        objective=LabelObjective(loss, products),
-        sampler=sampler,
-        source=context.source,
-        score=context.scorer(embedder),
-    )
-    done = fit(task, context.recipe.specialists.loop, seed=0, folder=folder)
+    loop, objective = context.recipe.specialists.loop, LabelObjective(loss, products)
+    job = TrainingJob(embedder=embedder, objective=objective, sampler=sampler, loop=loop)
+    job = replace(job, score=context.stages.scorer(job))
+    done = fit(job, context.features.source, name="test", seed=0, folder=folder)
     head = torch.cat([v.detach().float().flatten() for v in embedder.head.state_dict().values()])
     return done, head, sampler
 
@@ -82,7 +78,7 @@ def test_mined_on_the_drawn_catalogue_and_trained_on(context: RunContext, tmp_pa
     assert np.isfinite([value for _, value in done.history.loss_curve]).all()
     names = sorted(path.name for path in (tmp_path / "a").glob("strong-*"))
     assert names == [f"strong-negatives-{number}.safetensors" for number in range(3)]
-    products, verticals = labelled_products(context, context.is_train), context.verticals
+    products, verticals = labelled_products(context, context.images.is_train), context.images.verticals
     tables = [sampler.table(step) for step in (0, 5, 10)]
     assert any(len(table) for table in tables)
     for table in tables:
@@ -144,9 +140,9 @@ def test_a_table_is_mined_once_and_kept(tmp_path: Path) -> None:
 
 
 def test_mining_leaves_the_model_as_it_was(context: RunContext) -> None:
-    products = labelled_products(context, context.is_train)
+    products = labelled_products(context, context.images.is_train)
     embedder = context.new_embedder()
-    mine = miner_of(embedder, context.source, products)
+    mine = miner_of(embedder, context.features.source, products)
     for training in (True, False):
         embedder.train(training)
         before = torch.random.get_rng_state()

@@ -145,7 +145,7 @@ def test_the_modern_protocol_is_proxy_nca_plus_plus() -> None:
     assert (recipe.model.base_network, recipe.model.pooling) == ("timm/resnet50.tv_in1k", "max")
     assert recipe.specialists.loss_options["label_smoothing"] == 0.1
     loop = recipe.specialists.loop
-    assert loop.proxy_learning_rate > 1000 * loop.trunk_learning_rate
+    assert loop.proxy_learning_rate > 1000 * loop.base_network_learning_rate
 
 
 @pytest.mark.parametrize(

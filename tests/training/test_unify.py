@@ -22,7 +22,7 @@ from univert.main_job import train
 from univert.training.combine.config import CombineConfig
 from univert.training.objectives import TargetObjective
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
-from univert.training.run_context import RunContext
+from univert.training.run_context import RunContext, Stages
 from univert.training.targets.config import UnifyConfig
 from univert.training.targets.learning_targets import learning_targets, vertical_weights
 from univert.training.unify import images_to_learn_from, train_unified
@@ -46,12 +46,12 @@ def mixed_up(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 
 def quick(recipe: Recipe, **unify: object) -> Recipe:
     """Every vertical by itself, no rivals, and a few steps."""
-    loop = replace(recipe.unify.loop, min_steps=4, evaluations=2, checkpoint_every_steps=2)
+    loop = replace(recipe.unify.loop, min_steps=4, evaluations=2)
     return replace(
         recipe,
         data=DataConfig(views=1),
         combine=CombineConfig(mode="off"),
-        specialists=replace(recipe.specialists, loop=loop),
+        specialists=replace(recipe.specialists, loop=replace(recipe.specialists.loop, min_steps=4, evaluations=2)),
         unify=replace(recipe.unify, loop=loop, **unify),  # type: ignore[arg-type]
         evaluation=EvaluationConfig(baselines=(), resamples=20, bounds_images=0),
     )
@@ -77,15 +77,15 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     recipe = quick(recipe, members=("specialists", "joint:proxy-nca"))
     whole = train(catalogue, tmp_path / "whole", recipe, report=False)
     begun: list[str] = []
-    learn = RunContext.learn
+    learn = Stages.learn
 
-    def dies(context: RunContext, name: str, *arguments: object) -> object:
+    def dies(context: Stages, name: str, *arguments: object) -> object:
         begun.append(name)
         if len(begun) == 4:
             raise TrainingError("the power went off")
         return learn(context, name, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(RunContext, "learn", dies)
+    monkeypatch.setattr(Stages, "learn", dies)
     with pytest.raises(TrainingError, match="the power went off"):
         train(catalogue, tmp_path / "killed", recipe, report=False)
     finished, begun[:] = begun[:3], [""] * 4
@@ -106,14 +106,14 @@ def test_images_of_unknown_vertical_are_learned_from(
     recipe = quick(recipe, members=("specialists", "joint:proxy-nca"), confidence=0.7)
     recipe = replace(recipe, data=DataConfig(views=1, unsorted=UNSORTED, verticals=verticals))
     work = RunContext(Run(tmp_path), mixed_up, recipe)
-    lost = np.flatnonzero(work.catalogue.column("vertical") == UNSORTED)
-    assert work.vertical_names == ["discs", "squares"]
+    lost = np.flatnonzero(work.images.catalogue.column("vertical") == UNSORTED)
+    assert work.images.vertical_names == ["discs", "squares"]
     assert len(lost) == 6
-    assert work.is_train[lost].all()
-    assert (work.verticals[lost] == -1).all()
+    assert work.images.is_train[lost].all()
+    assert (work.images.verticals[lost] == -1).all()
     assert np.isin(lost, images_to_learn_from(work, recipe.unify)).all()
     assert not np.isin(lost, images_to_learn_from(work, replace(recipe.unify, unlabelled=False))).any()
-    odds = work.vertical_probabilities(lost)
+    odds = work.features.vertical_probabilities(lost)
     sure = odds.max(axis=1) >= 0.7
     chosen = vertical_weights(work, recipe.unify, lost)
     np.testing.assert_array_equal(chosen[sure], np.eye(2)[odds[sure].argmax(axis=1)])
@@ -162,12 +162,12 @@ def test_l2_towards_wider_and_narrower_specialists(shop: Shop) -> None:
         assert trained.embedder.size == 8
     targets = learning_targets(work, [shop.wide], UnifyConfig())
     objective = TargetObjective(TargetL2Loss(), targets)
-    assert np.isfinite(float(objective(torch.ones(4, 8), np.flatnonzero(work.is_train)[:4], np.arange(4) % 3)))
+    assert np.isfinite(float(objective(torch.ones(4, 8), np.flatnonzero(work.images.is_train)[:4], np.arange(4) % 3)))
 
 
 def test_fixed_targets_are_those_of_the_image_as_it_is(shop: Shop) -> None:
     targets = learning_targets(shop.context, [shop.own], UnifyConfig(align=False))
-    positions, views = np.flatnonzero(shop.context.is_train)[:4], np.arange(4) % 3
+    positions, views = np.flatnonzero(shop.context.images.is_train)[:4], np.arange(4) % 3
     fixed, consistent = (TargetObjective(TargetL2Loss(), targets, consistent=flag) for flag in (False, True))
     embeddings = torch.eye(8)[:4]
     expected = float(TargetL2Loss()(embeddings, torch.from_numpy(targets.clean(positions))))

@@ -59,7 +59,7 @@ def finetune(
     ] = "reject",
     vertical: Names = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a choice: key=value, such as trunk=partial.")
+        list[str] | None, typer.Option("--set", help="Change a choice: key=value, such as base_network_learns=all.")
     ] = None,
     device: Device = "auto",
     as_json: Json = False,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import univert
-from univert.core.config import config_from_mapping
+from univert.core.config import from_plain
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, publishing
 from univert.models.card import ModelCard
@@ -74,7 +74,7 @@ def load_model(folder_or_hub_id: Path | str, *, revision: str | None = None) -> 
     """
     folder = _find(folder_or_hub_id, revision)
     stored = _read_config(folder / CONFIG_FILE)
-    config = config_from_mapping(EmbedderConfig, stored["config"], where=str(folder / CONFIG_FILE))
+    config = from_plain(EmbedderConfig, stored["config"], where=str(folder / CONFIG_FILE))
     weights = _read_weights(folder / WEIGHTS_FILE)
     if stored.get("weights_fingerprint") != _weights_fingerprint(weights):
         raise BadInputError(

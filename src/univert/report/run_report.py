@@ -5,7 +5,7 @@ from __future__ import annotations
 import univert
 from univert.core.files import fingerprint
 from univert.report.page import write_report
-from univert.training.pipeline import FinishedRun
+from univert.training.stages import FinishedRun
 from univert.training.targets.learning_targets import learning_targets
 
 
@@ -21,7 +21,7 @@ def report_run(finished: FinishedRun) -> None:
     write_report(
         path,
         results,
-        context.catalogue.select(split="test", vertical=context.vertical_names),
+        context.images.catalogue.select(split="test", vertical=context.images.vertical_names),
         test.vectors(finished.rows[-1]),
         targets=targets.clean(test.positions),
         targets_title="Learning targets" if learned_from else "Embeddings of the specialists",

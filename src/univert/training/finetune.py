@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import univert
-from univert.core.config import config_to_mapping, config_to_toml
+from univert.core.config import config_to_toml, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
@@ -102,10 +102,10 @@ def finetune(
     with run.locked():
         context = _context(run, catalogue, old, config, device)
         rejected_csv = run.path / REJECTED_CSV if on_bad == "skip" else None
-        chosen = set(context.catalogue.column("id"))
+        chosen = set(context.images.catalogue.column("id"))
         clean = read_clean_triplets(
             triplets,
-            context.catalogue,
+            context.images.catalogue,
             on_bad=on_bad,
             rejected_csv=rejected_csv,
             not_chosen=set(catalogue.column("id")) - chosen,
@@ -120,14 +120,14 @@ def _context(run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneCo
     """A context whose base network is the model's own: its cached features are those of that network."""
     recipe = Recipe(
         seed=config.seed,
-        trunk=config.trunk,
-        partial_blocks=config.partial_blocks,
+        base_network_learns=config.base_network_learns,
+        last_blocks=config.last_blocks,
         maps_gb=config.maps_gb,
         data=config.data,
         model=model.config,
     )
     context = RunContext(run, catalogue, recipe, device=device, base=base_of(model))
-    if context.scorer(model) is None:
+    if context.images.validation_queries is None:
         raise BadInputError(
             f"{catalogue.path} has no product with two images in its val split"
             f"{' in the chosen verticals' if config.data.verticals else ''}, so nothing can tell whether "
@@ -151,7 +151,7 @@ def _share_features(model: Path, context: RunContext) -> None:
     outlive the run; where the disk has none, the features are computed anew.
     """
     for folder in list(model.absolute().parents)[:2]:
-        for features in folder.glob(f"cache/features-{context.base.fingerprint}-*/view-*.npy"):
+        for features in folder.glob(f"cache/features-{context.features.base.fingerprint}-*/view-*.npy"):
             link = context.run.path / "cache" / features.parent.name / features.name
             if not link.exists():
                 link.parent.mkdir(parents=True, exist_ok=True)
@@ -163,10 +163,10 @@ def _finetune(
     context: RunContext, old: Embedder, clean: CleanTriplets, config: FinetuneConfig, name: str
 ) -> dict[str, Any]:
     """Train, compare and publish; the content of `finetune.json`."""
-    choices = config_to_mapping(config)
+    choices = to_plain(config)
     learned = {name: value for name, value in choices.items() if name not in ("tolerance", "limit")}
     inputs = {"model": old.fingerprint, "triplets": clean.fingerprint, **learned}
-    tuned = context.train_stage("tuned", inputs, lambda: _job(context, old, clean, config))
+    tuned = context.stages.train("tuned", inputs, lambda: _job(context, old, clean, config))
     key = fingerprint(univert.__version__, tuned.key, choices)
     results = context.run.finished("finetune", key)
     if results is None or not (context.run.path / "model" / "model.safetensors").exists():
@@ -191,7 +191,7 @@ def _finetune(
 def _job(context: RunContext, old: Embedder, clean: CleanTriplets, config: FinetuneConfig) -> TrainingJob:
     sampler = TripletSampler(
         clean,
-        np.flatnonzero(context.is_train),
+        np.flatnonzero(context.images.is_train),
         batch_size=config.loop.batch_size,
         share=config.others,
         seed=config.seed,
@@ -210,7 +210,7 @@ def _embed_views(context: RunContext, old: Embedder) -> EmbedViews:
 
     def embed(positions: Positions, views: Positions) -> Float[Tensor, "B D"]:
         with torch.no_grad():
-            return context.source.embed(old, positions, views).float()
+            return context.features.source.embed(old, positions, views).float()
 
     return embed
 
@@ -219,12 +219,12 @@ def _compare(
     context: RunContext, old: Embedder, tuned: TrainedModel, config: FinetuneConfig, split: str
 ) -> Comparison | None:
     """Before and after on the images of a split; None where it has no queries."""
-    positions = np.flatnonzero(context.splits == split)
-    products = context.products[positions]
+    positions = np.flatnonzero(context.images.splits == split)
+    products = context.images.products[positions]
     if not has_queries(products):
         return None
-    before, after = (context.source.embed_all(model, positions) for model in (old, tuned.embedder))
-    verticals = context.names_of(positions)
+    before, after = (context.features.source.embed_all(model, positions) for model in (old, tuned.embedder))
+    verticals = context.images.names_of(positions)
     return compare_vectors(before, after, products, verticals, tolerance=config.tolerance, seed=config.seed)
 
 
@@ -234,7 +234,7 @@ def _order(context: RunContext, old: Embedder, tuned: TrainedModel, clean: Clean
     anchor, positive, negative = rows.reshape(3, -1)
     shares = {}
     for name, model in (("before", old), ("after", tuned.embedder)):
-        vectors = context.source.embed_all(model, images)
+        vectors = context.features.source.embed_all(model, images)
         nearer = vectors[positive] - vectors[negative]  # of unit vectors the nearer has the larger product
         shares[name] = float((np.einsum("td,td->t", vectors[anchor], nearer) > 0).mean())
     return shares
@@ -250,8 +250,8 @@ def _publish(context: RunContext, model: Embedder, config: FinetuneConfig, measu
     card = ModelCard(
         name="univert, fine-tuned on clean triplets" if kept else "univert, as it was before fine-tuning",
         recipe_toml=config_to_toml(config) if kept else "",
-        catalogue_fingerprint=context.catalogue.fingerprint,
-        verticals=context.vertical_names,
+        catalogue_fingerprint=context.images.catalogue.fingerprint,
+        verticals=context.images.vertical_names,
         figures=figures,
     )
     model.save_pretrained(context.run.path / "model", card, overwrite=True)

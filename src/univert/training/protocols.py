@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from univert.data.transforms import Augmentation
-from univert.losses.registry import LOSSES, LossName, LossOption
+from univert.losses.names import LOSSES, LossName, LossOption
 from univert.models.config import EmbedderConfig
-from univert.training.label_config import LoopConfig, SpecialistsConfig
+from univert.training.label_config import LabelLoopConfig, SpecialistsConfig
 from univert.training.recipe import DataConfig, Recipe
 
 BATCH_SIZE = 32
@@ -59,7 +59,7 @@ def proxies_recipe(loss: LossName, images: int, *, pretrained: bool = True, epoc
     options: dict[str, LossOption] = {"softmax_scale": 1.0, "form": "paper"} if loss == "proxy-nca" else {}
     return Recipe(
         seed=seed,
-        trunk="full",
+        base_network_learns="all",
         data=DataConfig(
             views=10_000,
             augmentation=Augmentation(
@@ -79,7 +79,7 @@ def proxies_recipe(loss: LossName, images: int, *, pretrained: bool = True, epoc
             loss=loss,
             loss_options=options,
             reseed_every_steps=_reseed(loss, images),
-            loop=LoopConfig(
+            loop=LabelLoopConfig(
                 epochs=1,
                 min_steps=epochs * steps_per_epoch,
                 batch_size=BATCH_SIZE,
@@ -88,7 +88,7 @@ def proxies_recipe(loss: LossName, images: int, *, pretrained: bool = True, epoc
                 decay=0.94,
                 decay_every_steps=steps_per_epoch,
                 learning_rate=1e-3,
-                trunk_learning_rate=1e-4,
+                base_network_learning_rate=1e-4,
                 proxy_learning_rate=1e-2,
                 weight_decay=0.0,
             ),
@@ -112,7 +112,7 @@ def modern_recipe(loss: LossName, images: int, *, pretrained: bool = True, epoch
     options: dict[str, LossOption] = {"softmax_scale": 9.0, "label_smoothing": 0.1} if loss == "proxy-nca" else {}
     return Recipe(
         seed=seed,
-        trunk="full",
+        base_network_learns="all",
         data=DataConfig(views=10_000, augmentation=Augmentation(min_scale=0.16, max_aspect=4 / 3)),
         model=EmbedderConfig(
             base_network="timm/resnet50.tv_in1k",
@@ -128,13 +128,13 @@ def modern_recipe(loss: LossName, images: int, *, pretrained: bool = True, epoch
             loss=loss,
             loss_options=options,
             reseed_every_steps=_reseed(loss, images),
-            loop=LoopConfig(
+            loop=LabelLoopConfig(
                 epochs=1,
                 min_steps=epochs * max(1, images // BATCH_SIZE),
                 batch_size=BATCH_SIZE,
                 images_per_product=4,
                 learning_rate=4e-3,
-                trunk_learning_rate=4e-5,
+                base_network_learning_rate=4e-5,
                 proxy_learning_rate=4e-1,
                 weight_decay=0.0,
             ),

@@ -17,7 +17,7 @@ from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.readers import BENCHMARKS, open_dataset, with_validation
 from univert.data.readers.inshop import GALLERY, QUERY
-from univert.losses.registry import LOSSES, LossName
+from univert.losses.names import LOSSES, LossName
 from univert.metrics.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
 from univert.models.base_networks.inception_v2_weights import weights_file
 from univert.training.protocols import PROTOCOLS, PUBLISHED
@@ -76,7 +76,7 @@ def reproduce(
         dataset: `cub200`, `cars196`, `sop` or `inshop`.
         root: the data set's folder, in its official layout.
         out: the run folder.
-        loss: any of `univert.losses.registry.LOSSES`.
+        loss: any of `univert.losses.names.LOSSES`.
         protocol: `proxies` (the proxies paper's: Inception with BN, 64-d) or `modern` (ResNet-50, 2048-d, ProxyNCA++).
         pretrained: start from ImageNet weights.
         epochs: passes over the training images; None takes the protocol's.
@@ -135,8 +135,8 @@ def _train_and_measure(run: Run, catalogue: Catalogue, recipe: Recipe, dataset: 
     columns = {name: catalogue.column(name) for name in ("product", "vertical", "source")}
 
     def rows(where: Any) -> tuple[Any, list[str], list[str]]:
-        positions = np.flatnonzero(where & (context.splits == "test"))
-        vectors = context.source.embed_all(model.embedder, positions)
+        positions = np.flatnonzero(where & (context.images.splits == "test"))
+        vectors = context.features.source.embed_all(model.embedder, positions)
         return vectors, list(columns["product"][positions]), list(columns["vertical"][positions])
 
     seed = recipe.seed

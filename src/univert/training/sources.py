@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Int64
+from jaxtyping import Float, Float16
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
 from univert.data.loading import ImageLoader
+from univert.data.samplers import Positions
 from univert.models.base_networks.base import Cut
 from univert.models.embedder import Embedder
+from univert.models.folding import fold_batch_norms
 from univert.training.view_arrays import Compute, ViewArrays
 
-Positions = Int64[np.ndarray, "B"]
 FEATURE_BATCH = 32
 
 
@@ -70,7 +71,7 @@ class Source(ABC):
 
 
 class ImageSource(Source):
-    """Decodes, augments and runs the whole network: for a trunk that learns.
+    """Decodes, augments and runs the whole network: for a base network that learns.
 
     Args:
         loader: of the catalogue.
@@ -102,7 +103,7 @@ class ImageSource(Source):
 
 
 class CachedSource(Source):
-    """Reads a frozen trunk's features, computed once per image and view, and runs the head alone.
+    """Reads a fixed base network's features, computed once per image and view, and runs the head alone.
 
     The embeddings are those that `ImageSource` gives, in a hundredth of the time.
 
@@ -194,9 +195,14 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
     )
 
 
-def feature_rows(embedder: Embedder, loader: ImageLoader) -> Compute:
+def feature_rows(base: Embedder, loader: ImageLoader) -> Compute:
     """What computes the pooled features of images and views, for `ViewArrays` to keep."""
-    return _rows(embedder, loader, lambda images: embedder.inference_features(images).float())
+
+    def compute(positions: Positions, views: Positions) -> Iterator[np.ndarray]:
+        folded = fold_batch_norms(base)
+        yield from _rows(folded, loader, lambda images: folded.inference_features(images).float())(positions, views)
+
+    return compute
 
 
 def _rows(embedder: Embedder, loader: ImageLoader, of_images: Callable[[Tensor], Tensor]) -> Compute:

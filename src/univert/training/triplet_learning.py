@@ -19,9 +19,9 @@ from univert.data.triplets import CleanTriplets
 from univert.losses.target_l2_loss import target_l2_loss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
 from univert.metrics.compare import LARGE_FALL
-from univert.training.label_config import Count, LoopConfig, NotNegative, Positive
+from univert.training.label_config import BaseNetworkLearns, Count, LoopConfig, NotNegative, Positive
 from univert.training.objectives import Objective
-from univert.training.recipe import DataConfig, Trunk
+from univert.training.recipe import DataConfig
 
 EmbedViews = Callable[[Positions, Positions], Float[Tensor, "B D"]]
 """From positions and views to embeddings."""
@@ -34,7 +34,7 @@ class TripletLoopConfig(LoopConfig):
     epochs: Count = 10
     min_steps: Count = 100
     learning_rate: Positive = 3e-4
-    trunk_learning_rate: Positive = 1e-5
+    base_network_learning_rate: Positive = 1e-5
     patience: Count = 10
 
 
@@ -44,8 +44,9 @@ class FinetuneConfig:
 
     Attributes:
         seed: of everything random.
-        trunk: `frozen`, `partial` (the last blocks learn) or `full`.
-        partial_blocks: how many of the base network's last blocks learn where `trunk` is `partial`.
+        base_network_learns: `no`, `last_blocks` or `all`.
+        last_blocks: how many of the base network's last blocks learn where `base_network_learns` is
+            `last_blocks`.
         maps_gb: see `Recipe.maps_gb`.
         data: which verticals, and how images reach the network.
         margin: the wanted gap between D(a,n) and D(a,p), squared (Unified eq. 1).
@@ -58,8 +59,8 @@ class FinetuneConfig:
     """
 
     seed: Annotated[int, Ge(0)] = 0
-    trunk: Trunk = "frozen"
-    partial_blocks: Count = 2
+    base_network_learns: BaseNetworkLearns = "no"
+    last_blocks: Count = 2
     maps_gb: NotNegative = 8.0
     data: DataConfig = field(default_factory=DataConfig)
     margin: Positive = 0.2
@@ -70,9 +71,12 @@ class FinetuneConfig:
     loop: TripletLoopConfig = field(default_factory=TripletLoopConfig)
 
     def __post_init__(self) -> None:
-        if self.trunk != "partial":
+        if self.base_network_learns != "last_blocks":
             refuse_without_effect(
-                self, ("partial_blocks", "maps_gb"), where="", because=f'where trunk is "{self.trunk}"'
+                self,
+                ("last_blocks", "maps_gb"),
+                where="",
+                because=f'where base_network_learns is "{self.base_network_learns}"',
             )
         if self.keep and not self.others:
             raise BadInputError(

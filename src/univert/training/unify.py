@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from univert.core.config import config_to_mapping
+from univert.core.config import to_plain
 from univert.data.samplers import UniformSampler
 from univert.losses.target_l2_loss import TargetL2Loss
 from univert.training.jobs import TrainedModel, TrainingJob
@@ -36,11 +36,11 @@ def train_unified(context: RunContext, members: Sequence[Member], *, name: str, 
     Raises:
         BadInputError: a vertical has no specialist or no training images.
     """
-    values = config_to_mapping(config)
+    values = to_plain(config)
     for name_of_another in ("way", "members"):  # which members there are is known by their keys
         del values[name_of_another]
     inputs = {"members": [member.key for member in members], **values}
-    return context.train_stage(name, inputs, lambda: _job(context, members, config))
+    return context.stages.train(name, inputs, lambda: _job(context, members, config))
 
 
 def planned_presentations(context: RunContext, config: UnifyConfig) -> int:
@@ -51,7 +51,9 @@ def planned_presentations(context: RunContext, config: UnifyConfig) -> int:
 
 def images_to_learn_from(context: RunContext, config: UnifyConfig) -> Positions:
     """Positions of the training images, with or without those whose product is unknown."""
-    return np.flatnonzero(context.is_train if config.unlabelled else context.is_train & (context.products >= 0))
+    return np.flatnonzero(
+        context.images.is_train if config.unlabelled else context.images.is_train & (context.images.products >= 0)
+    )
 
 
 def _sampler(context: RunContext, config: UnifyConfig) -> UniformSampler:

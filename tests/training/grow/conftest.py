@@ -16,8 +16,9 @@ from univert.core.records import SourceRow
 from univert.core.run import Run
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.training.grow.config import GrowConfig
 from univert.training.grow.growing import GrowResult, grow
-from univert.training.recipe import GrowConfig, Recipe
+from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_on_labels
 
@@ -40,11 +41,11 @@ def four_verticals() -> Iterator[SourceRow]:
 
 def train_old(shop: Catalogue, recipe: Recipe, path: Path) -> None:
     """What growing needs of a run on the two old verticals: some model of both, its recipe and its groups."""
-    loop = replace(recipe.unify.loop, min_steps=6, evaluations=3, checkpoint_every_steps=2)
+    loop = replace(recipe.unify.loop, min_steps=6, evaluations=3)
     recipe = replace(
         recipe,
         data=replace(recipe.data, verticals=("discs", "squares"), views=1),
-        specialists=replace(recipe.specialists, loop=loop),
+        specialists=replace(recipe.specialists, loop=replace(recipe.specialists.loop, min_steps=6)),
         grow=GrowConfig(loop=loop, tolerance=0.9, limit=1.0),
         evaluation=replace(recipe.evaluation, bounds_images=0),
     )

@@ -126,11 +126,12 @@ def test_a_kill_is_resumed_to_the_same_model(
 
     with monkeypatch.context() as patch:
         patch.setattr(learning, "rank_queries", killing)
+        patch.setattr("univert.training.loop.CHECKPOINT_EVERY_SECONDS", 0)
         with pytest.raises(ZeroDivisionError):
             grow(run_path, four, "hats")
     growth = run_path / "grown/1-hats"
     assert not (run_path / "growth.json").exists()
-    assert (growth / "checkpoints/unified/checkpoint.safetensors").exists()
+    assert (growth / "checkpoints/unified/checkpoint.pt").exists()
     done = times(growth / "specialists")
     assert grow(run_path, four, "hats").model_fingerprint == grown.model_fingerprint
     assert times(growth / "specialists") == done
@@ -154,7 +155,9 @@ def test_unlabelled_old_images_hold_the_vectors_but_prove_nothing(run_path: Path
 
 
 def test_a_learning_base_network_grows_too(four: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    train_old(four, replace(recipe, trunk="partial", partial_blocks=1, data=DataConfig(views=1)), tmp_path)
+    train_old(
+        four, replace(recipe, base_network_learns="last_blocks", last_blocks=1, data=DataConfig(views=1)), tmp_path
+    )
     result = grow(tmp_path, four, "hats")
     old, new = (Embedder.from_pretrained(folder).state_dict() for folder in (tmp_path / "unified", result.model_path))
     moved = [name for name in old if name.startswith("trunk.") and not old[name].equal(new[name])]

@@ -131,7 +131,7 @@ def test_without_validation_queries_the_last_is_taken(
     shop: Shop, catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:
     without = RunContext(Run(tmp_path), catalogue.select(split=["train", "test"]), recipe)
-    assert without.validation_queries is None
+    assert without.images.validation_queries is None
     choice = choose(without, candidates(shop, "abc"), shop.own)
     assert (choice.chosen.key, choice.steps) == ("c", ())
     assert "no validation queries" in choice.reason
@@ -143,10 +143,10 @@ def test_real_models_are_compared_on_val_once(shop: Shop, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "compare_vectors", None)
     assert choose(shop.context, found, shop.own).to_dict() == first
     monkeypatch.undo()
-    positions = shop.context.validation_queries
+    positions = shop.context.images.validation_queries
     assert positions is not None
-    assert set(shop.context.splits[positions]) == {"val"}
-    assert (shop.context.products[positions] >= 0).all()
+    assert set(shop.context.images.splits[positions]) == {"val"}
+    assert (shop.context.images.products[positions] >= 0).all()
     assert first["steps"][0]["comparison"]["merged"]["recall_at_1"]["queries"] == len(positions)
 
 

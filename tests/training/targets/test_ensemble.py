@@ -10,7 +10,7 @@ from tests.training.shop import Shop
 from tests.training.targets.test_choice import comparison
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.losses.registry import LossName
+from univert.losses.names import LossName
 from univert.metrics.compare import Comparison
 from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
@@ -25,7 +25,11 @@ def chosen(shop: Shop, *members: str, individual: Member | None = None, context:
     recipe = replace(work.recipe, unify=replace(work.recipe.unify, members=members))
     joint: dict[LossName, TrainedModel] = {"proxy-nca": shop.joint.models[0]}
     return choose_members(
-        RunContext(work.run, work.catalogue, recipe), shop.own, individual or shop.wide, joint, joint_presentations=200
+        RunContext(work.run, work.images.catalogue, recipe),
+        shop.own,
+        individual or shop.wide,
+        joint,
+        joint_presentations=200,
     )
 
 

@@ -46,24 +46,24 @@ def fitted(shop: Shop, members: Sequence[Member]) -> TargetMap:
 
 def test_it_sums_what_the_members_heads_give(shop: Shop, second: Member) -> None:
     work, targets = shop.context, fitted(shop, [shop.joint, second])
-    joined = joined_embedder(work, targets, np.flatnonzero(work.is_train))
+    joined = joined_embedder(work, targets, np.flatnonzero(work.images.is_train))
     assert joined is not None
-    train = np.flatnonzero(work.is_train)
+    train = np.flatnonzero(work.images.is_train)
     total = np.zeros((72, targets.size))
     for member, matrices in zip(targets.members, targets.matrices, strict=True):
         embedder = member.embedders[0]
         with torch.no_grad():
-            features = work.source.load(shop.everything, np.zeros(72, np.int64))
+            features = work.features.source.load(shop.everything, np.zeros(72, np.int64))
             outputs = embedder.head(features).numpy().astype(np.float64)
         total += outputs @ matrices[0] / np.linalg.norm(outputs[train], axis=1).mean()
-    np.testing.assert_allclose(work.source.embed_all(joined, shop.everything), unit(total), atol=1e-4)
+    np.testing.assert_allclose(work.features.source.embed_all(joined, shop.everything), unit(total), atol=1e-4)
     own = [member.embedders[0].config.hidden_sizes[0] for member in targets.members]
     assert joined.config.hidden_sizes == (sum(own),)
     assert joined.config.batch_norm
 
 
 def test_a_group_counts_by_the_verticals_it_embeds(shop: Shop, second: Member) -> None:
-    work, train = shop.context, np.flatnonzero(shop.context.is_train)
+    work, train = shop.context, np.flatnonzero(shop.context.images.is_train)
     group = Member(name="specialists", title="", models=shop.joint.models * 2)
     targets = fitted(shop, [group, second])
     joined = joined_embedder(work, targets, train)
@@ -81,13 +81,13 @@ def test_a_group_counts_by_the_verticals_it_embeds(shop: Shop, second: Member) -
 
 def test_the_training_goes_on_from_there(shop: Shop, second: Member, monkeypatch: pytest.MonkeyPatch) -> None:
     work, members, jobs = shop.context, [shop.joint, second], list[TrainingJob]()
-    monkeypatch.setattr(type(work), "learn", lambda self, name, job, folder: jobs.append(job) or {})
+    monkeypatch.setattr(type(work.stages), "learn", lambda self, name, job, folder: jobs.append(job) or {})
     config = work.recipe.unify
     for start in ("members", "random"):
         with contextlib.suppress(KeyError):  # the record is empty
             train_unified(work, members, name="start", config=replace(config, start=start))  # type: ignore[arg-type]
     joined, random = jobs
-    expected = joined_embedder(work, fitted(shop, members), np.flatnonzero(work.is_train))
+    expected = joined_embedder(work, fitted(shop, members), np.flatnonzero(work.images.is_train))
     assert expected is not None
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(joined.embedder.state_dict()[name], tensor)
@@ -100,17 +100,17 @@ def test_the_training_goes_on_from_there(shop: Shop, second: Member, monkeypatch
 def test_where_the_base_network_learns_it_starts_from_the_member_that_did_best(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:
-    recipe = replace(recipe, trunk="partial", partial_blocks=1)
+    recipe = replace(recipe, base_network_learns="last_blocks", last_blocks=1)
     work = RunContext(Run(tmp_path), catalogue, recipe)
     models = [train_joint(work, loss, 120) for loss in ("triplet", "proxy-nca")]
     members = [Member(name=f"joint:{model.name}", title="", models=(model,)) for model in models]
     targets = fit_target_map(work, members, UnifyConfig())
     everything = np.arange(len(catalogue))
-    joined = joined_embedder(work, targets, np.flatnonzero(work.is_train))
+    joined = joined_embedder(work, targets, np.flatnonzero(work.images.is_train))
     assert joined is not None
     best = members[1].embedders[0]
     for name, tensor in best.trunk.state_dict().items():
         assert joined.trunk.state_dict()[name].equal(tensor)
     assert joined.config.hidden_sizes == best.config.hidden_sizes
-    expected = unit(work.source.embed_all(best, everything) @ targets.matrices[1][0])
-    np.testing.assert_allclose(work.source.embed_all(joined, everything), expected, atol=1e-3)
+    expected = unit(work.features.source.embed_all(best, everything) @ targets.matrices[1][0])
+    np.testing.assert_allclose(work.features.source.embed_all(joined, everything), expected, atol=1e-3)

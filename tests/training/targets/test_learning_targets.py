@@ -27,15 +27,15 @@ def test_plain_targets_are_the_specialists_own_embeddings_of_every_view(shop: Sh
     for view in range(work.recipe.data.views + 1):
         views = np.full(len(positions), view)
         rows = found.gather(positions, views)
-        for name, trained in zip(work.vertical_names, shop.own.models, strict=True):
-            here = work.of_vertical(name)[positions]
-            expected = work.source.embed(trained.embedder, positions[here], views[here])
+        for name, trained in zip(work.images.vertical_names, shop.own.models, strict=True):
+            here = work.images.of_vertical(name)[positions]
+            expected = work.features.source.embed(trained.embedder, positions[here], views[here])
             np.testing.assert_allclose(rows[here], expected.detach().numpy(), atol=1e-6)
 
 
 def test_they_are_computed_once_and_fitted_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     config, fits = UnifyConfig(), []
-    work = RunContext(Run(shop.context.run.path / "once"), shop.context.catalogue, shop.context.recipe)
+    work = RunContext(Run(shop.context.run.path / "once"), shop.context.images.catalogue, shop.context.recipe)
     fit = module._fit
 
     def counted(*arguments: object) -> object:
@@ -53,18 +53,18 @@ def test_they_are_computed_once_and_fitted_once(shop: Shop, monkeypatch: pytest.
 
 def test_known_verticals_need_no_prediction(shop: Shop) -> None:
     weights = vertical_weights(shop.context, UnifyConfig(confidence=1), shop.everything)
-    np.testing.assert_array_equal(weights, np.eye(2)[shop.context.verticals])
+    np.testing.assert_array_equal(weights, np.eye(2)[shop.context.images.verticals])
 
 
 def test_predicted_verticals_weigh_the_specialists_by_their_probability(shop: Shop) -> None:
     work, members, config = shop.context, [shop.own, shop.joint], UnifyConfig()
     matrices = fit_target_map(work, members, config).matrices
-    odds = work.vertical_probabilities(shop.everything)
+    odds = work.features.vertical_probabilities(shop.everything)
     odds = np.where(odds >= 0.05, odds, 0)
     odds /= odds.sum(axis=1, keepdims=True)
-    total = work.source.embed_all(shop.joint.models[0].embedder, shop.everything) @ matrices[1][0]
+    total = work.features.source.embed_all(shop.joint.models[0].embedder, shop.everything) @ matrices[1][0]
     for number, model in enumerate(shop.own.models):
-        own = work.source.embed_all(model.embedder, shop.everything)
+        own = work.features.source.embed_all(model.embedder, shop.everything)
         total += odds[:, number, None] * (own @ matrices[0][number])
     found = targets_by_predicted_vertical(work, members, config, shop.everything)
     np.testing.assert_allclose(found, unit(total), atol=1e-5)

@@ -25,7 +25,7 @@ def test_specialists_of_any_size_give_targets_of_the_models_size(shop: Shop, kin
     assert found.shape == (72, SIZE)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     for number in range(2):
-        here = np.flatnonzero(shop.context.verticals == number)
+        here = np.flatnonzero(shop.context.images.verticals == number)
         own = raw(shop, member, number)[here]
         train = np.isin(here, fitted_on(shop))
         own = unit(own @ fit_projection(own[train], SIZE))
@@ -36,7 +36,7 @@ def test_aligning_one_member_leaves_distances_within_a_vertical(shop: Shop) -> N
     before, after = (clean_targets(shop, [shop.own], align=align) for align in (False, True))
     assert not np.allclose(before, after, atol=0.1)
     for number in range(2):
-        here = shop.context.verticals == number
+        here = shop.context.images.verticals == number
         np.testing.assert_allclose(after[here] @ after[here].T, before[here] @ before[here].T, atol=1e-5)
 
 
@@ -47,7 +47,7 @@ def test_a_joint_model_is_the_reference_and_stays_where_it_is(shop: Shop) -> Non
 
 def test_an_ensemble_is_what_a_loop_over_images_gives(shop: Shop) -> None:
     members = [shop.own, shop.joint, shop.wide]
-    train, verticals = fitted_on(shop), shop.context.verticals
+    train, verticals = fitted_on(shop), shop.context.images.verticals
     spaces = []
     for member in members:
         rows = np.zeros((72, SIZE))
@@ -88,7 +88,7 @@ def test_an_image_between_verticals_gets_a_weighted_target(shop: Shop) -> None:
         total = np.zeros(SIZE)
         for member, matrices in zip(found.members, found.matrices, strict=True):
             for number, matrix in enumerate(matrices):
-                own = work.source.embed(member.models[number].embedder, *one).detach().numpy()[0]
+                own = work.features.source.embed(member.models[number].embedder, *one).detach().numpy()[0]
                 total += (weights[place, number] if member.routed else 1) * (own @ matrix)
         np.testing.assert_allclose(rows[place], unit(total[None])[0], atol=1e-5)
 
@@ -103,7 +103,7 @@ def test_no_members_and_a_vertical_without_training_images_are_refused(shop: Sho
     with pytest.raises(BadInputError, match="at least one member, got none"):
         fit_target_map(work, [], UnifyConfig())
     recipe = replace(work.recipe, data=replace(work.recipe.data, verticals=("discs", "squares")))
-    bare = work.catalogue.select(split=["val", "test"])
+    bare = work.images.catalogue.select(split=["val", "test"])
     with pytest.raises(BadInputError, match="no training images to align on in: discs, squares; add some"):
         fit_target_map(RunContext(work.run, bare, recipe), [shop.own], UnifyConfig())
 
@@ -117,7 +117,7 @@ def test_the_distortion_is_that_of_the_targets(shop: Shop) -> None:
     lossy = distortion(shop.wide)
     kept = []
     for number in range(2):
-        here = np.flatnonzero((shop.context.verticals == number) & shop.context.is_train)
+        here = np.flatnonzero((shop.context.images.verticals == number) & shop.context.images.is_train)
         values = np.linalg.svd(raw(shop, shop.wide, number)[here], compute_uv=False) ** 2
         kept.append((values[:SIZE].sum(), values.sum()))
     assert lossy.energy_kept == pytest.approx(np.sum(kept, axis=0)[0] / np.sum(kept, axis=0)[1], abs=1e-4)

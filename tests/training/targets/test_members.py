@@ -28,9 +28,11 @@ def test_each_image_is_embedded_by_its_verticals_model(shop: Shop) -> None:
     work, everything = shop.context, shop.everything
     found = shop.mixed.vectors(work).clean(everything)
     assert shop.mixed.width == found.shape[1] == 12
-    for name, trained, size in zip(work.vertical_names, shop.mixed.models, (4, 12), strict=True):
-        here = np.flatnonzero(work.of_vertical(name))
-        np.testing.assert_allclose(found[here, :size], work.source.embed_all(trained.embedder, here), atol=1e-6)
+    for name, trained, size in zip(work.images.vertical_names, shop.mixed.models, (4, 12), strict=True):
+        here = np.flatnonzero(work.images.of_vertical(name))
+        np.testing.assert_allclose(
+            found[here, :size], work.features.source.embed_all(trained.embedder, here), atol=1e-6
+        )
         assert (found[here, size:] == 0).all()
-    own = work.source.embed_all(shop.joint.models[0].embedder, everything)
+    own = work.features.source.embed_all(shop.joint.models[0].embedder, everything)
     np.testing.assert_allclose(shop.joint.vectors(work).clean(everything), own, atol=1e-6)

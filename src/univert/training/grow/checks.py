@@ -51,14 +51,16 @@ def check_images(context: RunContext, lineage: Lineage, vertical: str) -> None:
     Raises:
         BadInputError: an old vertical without training images, or a new one without labels.
     """
-    bare = [name for name in lineage.verticals if not (context.is_train & context.of_vertical(name)).any()]
+    bare = [
+        name for name in lineage.verticals if not (context.images.is_train & context.images.of_vertical(name)).any()
+    ]
     if bare:
         raise BadInputError(
             f"no training images of {', '.join(bare)}: the new model cannot be held to their vectors in the index; "
             'add some with split = "train"; they need no labels'
         )
-    labelled = context.is_train & context.of_vertical(vertical) & (context.products >= 0)
-    products, images = np.unique(context.products[labelled], return_counts=True)
+    labelled = context.images.is_train & context.images.of_vertical(vertical) & (context.images.products >= 0)
+    products, images = np.unique(context.images.products[labelled], return_counts=True)
     if len(products) < MIN_PRODUCTS or not (images > 1).any():
         raise BadInputError(
             f"too few labelled training images to learn {vertical} from: {len(products)} products, {images.sum()} "
@@ -84,8 +86,8 @@ def check_base(deployed: Embedder, context: RunContext) -> None:
             raise BadInputError(
                 f"model.{name} must be the deployed model's, {has!r}, got {wanted!r}; leave it as the run has it"
             )
-    if recipe.trunk == "frozen":
-        pairs = ((deployed.trunk, context.base.trunk), (deployed.pooling, context.base.pooling))
+    if recipe.base_network_learns == "no":
+        pairs = ((deployed.trunk, context.features.base.trunk), (deployed.pooling, context.features.base.pooling))
         if not all(same_weights(own, base) for own, base in pairs):
             raise BadInputError(
                 "trunk must not be frozen, for the deployed model's base network has learned; "

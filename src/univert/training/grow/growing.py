@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from univert.core.config import config_to_mapping, read_settings
+from univert.core.config import read_settings, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import folder_name, write_atomic
 from univert.core.run import Run
@@ -68,7 +68,8 @@ class GrowResult:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        return {**asdict(self), "path": str(self.path), "index_model_path": str(self.index_model_path)}
+        values: dict[str, Any] = to_plain(self)
+        return values
 
 
 def grow(
@@ -180,28 +181,28 @@ class _Growing:
             specialist=specialist.embedder,
             joint=joint.embedder,
         )
-        grown = context.train_stage(
+        grown = context.stages.train(
             "unified",
             {
                 "deployed": self._lineage.deployed,
                 "vectors_of": self._vectors_of,
                 "learned_from": [specialist.key, joint.key],
-                "loop": config_to_mapping(config.loop),
+                "loop": to_plain(config.loop),
             },
             lambda: growth_job(
                 context, self._vertical, deployed=self._deployed, targets=targets.arrays, loop=config.loop
             ),
         )
-        record = context.remembered(
+        record = context.stages.remembered(
             "evaluation",
             [grown.key, config.tolerance, context.recipe.evaluation.resamples],
             lambda: self._measure(specialist, grown, targets.arrays),
         )
         figures = {split: GrowthFigures.from_dict(values) for split, values in record.items()}
-        context.describe(grown, card_figures(figures))
+        context.stages.describe(grown, card_figures(figures))
         content = {
-            **asdict(self.entry(forced=False)),
-            "catalogue_fingerprint": context.catalogue.fingerprint,
+            **to_plain(self.entry(forced=False)),
+            "catalogue_fingerprint": context.images.catalogue.fingerprint,
             "image_presentations": presentations([specialist, joint, grown]),
             "targets": {"members": targets.members, "val_map_at_r": targets.scores},
             "figures": record,
@@ -211,20 +212,20 @@ class _Growing:
 
     def _measure(self, specialist: TrainedModel, grown: TrainedModel, targets: ViewArrays) -> dict[str, Any]:
         context, found = self._context, dict[str, Any]()
-        columns = {name: context.catalogue.column(name) for name in ("product", "vertical")}
+        columns = {name: context.images.catalogue.column(name) for name in ("product", "vertical")}
         for split in SPLITS:
-            here = np.flatnonzero(context.splits == split)
-            if not has_queries(context.products[here]):
+            here = np.flatnonzero(context.images.splits == split)
+            if not has_queries(context.images.products[here]):
                 continue
-            is_new = context.of_vertical(self._vertical)[here]
+            is_new = context.images.of_vertical(self._vertical)[here]
             stored = targets.clean(here)
-            stored[is_new] = context.source.embed_all(self._deployed, here[is_new])
+            stored[is_new] = context.features.source.embed_all(self._deployed, here[is_new])
             found[split] = growth_figures(
                 split,
                 self._vertical,
                 stored=stored,
-                new=context.source.embed_all(grown.embedder, here),
-                specialist=context.source.embed_all(specialist.embedder, here[is_new]),
+                new=context.features.source.embed_all(grown.embedder, here),
+                specialist=context.features.source.embed_all(specialist.embedder, here[is_new]),
                 products=list(columns["product"][here]),
                 verticals=list(columns["vertical"][here]),
                 tolerance=context.recipe.grow.tolerance,

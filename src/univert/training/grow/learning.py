@@ -55,19 +55,19 @@ class MappedModel:
 
         Distances stay as they are, unless the deployed model is narrower.
         """
-        vectors = context.source.embed_all(model, where)
+        vectors = context.features.source.embed_all(model, where)
         projection = fit_projection(vectors, deployed.size)
-        rotation = orthogonal_alignment(vectors @ projection, context.source.embed_all(deployed, where))
+        rotation = orthogonal_alignment(vectors @ projection, context.features.source.embed_all(deployed, where))
         return cls(name=name, model=model, matrix=np.asarray(projection @ rotation, np.float32))
 
     def embed(self, context: RunContext, inputs: torch.Tensor) -> Rows:
         """What the source loaded for some images and views, in the deployed model's space."""
-        rows: Rows = (context.source.infer(self.model, inputs) @ torch.from_numpy(self.matrix)).numpy()
+        rows: Rows = (context.features.source.infer(self.model, inputs) @ torch.from_numpy(self.matrix)).numpy()
         return rows
 
     def embed_clean(self, context: RunContext, positions: Positions) -> Rows:
         """Images as they are, in the deployed model's space."""
-        return np.asarray(context.source.embed_all(self.model, positions) @ self.matrix)
+        return np.asarray(context.features.source.embed_all(self.model, positions) @ self.matrix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,22 +111,22 @@ def growth_targets(
         specialist: of the new vertical.
         joint: of all verticals.
     """
-    is_new = context.of_vertical(vertical)
-    train = np.flatnonzero(context.is_train)
+    is_new = context.images.of_vertical(vertical)
+    train = np.flatnonzero(context.images.is_train)
     candidates = [
         MappedModel.aligned("specialist", specialist, deployed, context, train[is_new[train]]),
         MappedModel.aligned("joint", joint, deployed, context, train),
         MappedModel.as_it_is("deployed", deployed),
     ]
-    indexing = [MappedModel.as_it_is(name, indexed_by.get(name, deployed)) for name in context.vertical_names]
+    indexing = [MappedModel.as_it_is(name, indexed_by.get(name, deployed)) for name in context.images.vertical_names]
     members, scores = _choose(context, candidates, indexing, is_new)
-    new = context.vertical_names.index(vertical)
+    new = context.images.vertical_names.index(vertical)
 
     def rows(positions: Positions, views: Positions) -> Rows:
         found = np.empty((len(positions), deployed.size), np.float32)
-        for code in np.unique(context.verticals[positions]):
-            here = context.verticals[positions] == code
-            inputs = context.source.load(positions[here], views[here])
+        for code in np.unique(context.images.verticals[positions]):
+            here = context.images.verticals[positions] == code
+            inputs = context.features.source.load(positions[here], views[here])
             models = members if code == new else [indexing[code]]
             found[here] = _mean([model.embed(context, inputs) for model in models])
         return found
@@ -136,7 +136,7 @@ def growth_targets(
         [[member.name, member.model.fingerprint] for member in members],
         deployed.fingerprint,
     )
-    arrays = context.view_arrays(
+    arrays = context.features.view_arrays(
         f"growth-targets-{key}", "learning targets", deployed.size, by_parts(rows, ROWS_AT_ONCE)
     )
     return GrowthTargets(arrays=arrays, members=tuple(member.name for member in members), scores=scores)
@@ -153,13 +153,13 @@ def _choose(
     It must raise their MAP@R, and make no vertical significantly worse by the paired comparison.
     """
     members = [candidates[0]]
-    positions = np.flatnonzero((context.splits == "val") & (context.products >= 0))
+    positions = np.flatnonzero((context.images.splits == "val") & (context.images.products >= 0))
     new = positions[is_new[positions]]
-    if not has_queries(context.products[new]):
+    if not has_queries(context.images.products[new]):
         return members, {}
     gallery = np.empty((len(positions), candidates[0].matrix.shape[1]), np.float32)
-    for code in np.unique(context.verticals[positions]):
-        here = context.verticals[positions] == code
+    for code in np.unique(context.images.verticals[positions]):
+        here = context.images.verticals[positions] == code
         gallery[here] = indexing[code].embed_clean(context, positions[here])
     rows = {member.name: member.embed_clean(context, new) for member in candidates}
 
@@ -168,7 +168,7 @@ def _choose(
         vectors[is_new[positions]] = _mean([rows[member.name] for member in ensemble])
         return vectors
 
-    products, names = context.products[positions], context.names_of(positions)
+    products, names = context.images.products[positions], context.images.names_of(positions)
     scores = {members[0].name: map_at_r(grown(members), products)}
     for candidate in candidates[1:]:
         tried = [*members, candidate]
@@ -206,8 +206,8 @@ def growth_job(
         pooling=config.pooling,
     )
     embedder.load_state_dict(deployed.state_dict())
-    positions = np.flatnonzero(context.is_train)
-    is_new = context.of_vertical(vertical)[positions]
+    positions = np.flatnonzero(context.images.is_train)
+    is_new = context.images.of_vertical(vertical)[positions]
     return TrainingJob(
         embedder=embedder,
         objective=TargetObjective(TargetL2Loss(), targets),
@@ -233,14 +233,14 @@ def stored_score(
         embedder: scored as it stands at each call.
         targets: of the old verticals the vectors that are stored.
     """
-    positions = context.validation_queries
+    positions = context.images.validation_queries
     if positions is None:
         return None
-    labels, stored = context.products[positions], targets.clean(positions)
-    is_new = context.of_vertical(vertical)[positions, None]
+    labels, stored = context.images.products[positions], targets.clean(positions)
+    is_new = context.images.of_vertical(vertical)[positions, None]
 
     def score() -> float:
-        queries = context.source.embed_all(embedder, positions)
+        queries = context.features.source.embed_all(embedder, positions)
         gallery = np.where(is_new, queries, stored)
         outcome = rank_queries(queries, labels, gallery_vectors=gallery, leave_one_out=True)
         assert outcome.average_precision_at_r is not None

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from univert.core.config import config_from_mapping
+from univert.core.config import from_plain, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, write_atomic
 
@@ -79,7 +79,7 @@ class Lineage:
             groups = _read_json(run_path / "groups.json")["groups"]
             verticals = tuple(sorted(name for group in groups for name in group))
             return cls(run_path=run_path, original_fingerprint=original, original_verticals=verticals)
-        stored = config_from_mapping(cls, {**_read_json(path), "run_path": run_path}, where=str(path))
+        stored = from_plain(cls, {**_read_json(path), "run_path": run_path}, where=str(path))
         if stored.original_fingerprint != original:
             raise BadInputError(
                 f"{run_path} was trained anew since it grew: its model is not the one that {GROWTHS_FILE} names; "
@@ -165,7 +165,7 @@ class Lineage:
     def publish(self, growth: Growth) -> Lineage:
         """Make a growth's model the deployed one, in one atomic write."""
         grown = dataclasses.replace(self, growths=(*self.growths, growth))
-        content = asdict(grown)
+        content = to_plain(grown)
         del content["run_path"]
         write_atomic(self.run_path / GROWTHS_FILE, json.dumps(content, indent=1))
         return grown

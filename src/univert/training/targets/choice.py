@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from univert.core.config import to_plain
 from univert.core.files import publishing
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.training.jobs import TrainedModel
@@ -96,12 +97,12 @@ class Choice:
             "tolerance": TOLERANCE,
             "chosen": self.chosen.key,
             "reason": self.reason,
-            "against_specialists": self.against_specialists and asdict(self.against_specialists),
+            "against_specialists": to_plain(self.against_specialists),
             "candidates": [
                 {name: getattr(each, name) for name in shown} | self.figures.get(each.key, {})
                 for each in self.candidates
             ],
-            "steps": [asdict(step) for step in self.steps],
+            "steps": to_plain(self.steps),
         }
 
 
@@ -176,7 +177,7 @@ def publish(context: RunContext, model: TrainedModel, name: str) -> TrainedModel
 
 
 def _compare_models(context: RunContext, first: TrainedModel, second: TrainedModel) -> Comparison | None:
-    models = (partial(context.source.embed_all, model.embedder) for model in (first, second))
+    models = (partial(context.features.source.embed_all, model.embedder) for model in (first, second))
     return compare_on_validation(context, f"choice/{second.name}", [first.key, second.key], *models)
 
 
@@ -186,7 +187,7 @@ def _compare_with_specialists(context: RunContext, specialists: Member, model: T
         "choice/against-specialists",
         [specialists.key, model.key],
         lambda positions: specialists.vectors(context).clean(positions),
-        lambda positions: context.source.embed_all(model.embedder, positions),
+        lambda positions: context.features.source.embed_all(model.embedder, positions),
         within_verticals=True,
     )
 
@@ -204,7 +205,7 @@ def compare_on_validation(
         second: likewise; a positive difference speaks for it.
         within_verticals: each query searches its own vertical.
     """
-    positions = context.validation_queries
+    positions = context.images.validation_queries
     if positions is None:
         return None
 
@@ -212,15 +213,15 @@ def compare_on_validation(
         return compare_vectors(
             first(positions),
             second(positions),
-            context.products[positions],
-            context.names_of(positions),
+            context.images.products[positions],
+            context.images.names_of(positions),
             first_routed=within_verticals,
             second_routed=within_verticals,
             tolerance=TOLERANCE,
             seed=context.recipe.seed,
         ).to_dict()
 
-    return Comparison.from_dict(context.remembered(stage, [inputs, TOLERANCE, context.recipe.seed], compare))
+    return Comparison.from_dict(context.stages.remembered(stage, [inputs, TOLERANCE, context.recipe.seed], compare))
 
 
 def _figures(comparison: Comparison, side: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ from annotated_types import Interval
 
 from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
-from univert.losses.registry import LOSSES, LossName
+from univert.losses.names import LOSSES, LossName
 from univert.training.label_config import Count, LoopConfig, Positive
 
 MemberKind = Literal["specialists", "verticals", "joint"]

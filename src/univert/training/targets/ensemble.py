@@ -8,11 +8,12 @@ model needs to be trained for it (see `targets_by_predicted_vertical`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from univert.losses.registry import LossName
+from univert.core.config import to_plain
+from univert.losses.names import LossName
 from univert.metrics.compare import Comparison, Difference
 from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
@@ -60,7 +61,7 @@ class Ensemble:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        return {"members": [asdict(tried) for tried in self.tried]}
+        return {"members": to_plain(self.tried)}
 
 
 def only_specialists(own: Member) -> Ensemble:

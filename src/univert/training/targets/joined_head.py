@@ -47,7 +47,7 @@ def joined_embedder(context: RunContext, targets: TargetMap, images: Positions) 
         the embedder; None if fewer than two models embed most of the verticals (where the base network learns: none
         does), or one of them has another number of hidden layers than one.
     """
-    frozen = context.recipe.trunk == "frozen"
+    frozen = context.recipe.base_network_learns == "no"
     parts = _parts(targets) if frozen else _best_part(context, targets)
     if len(parts) < (2 if frozen else 1) or any(len(_hidden(model)) != 1 for model, _ in parts):
         return None
@@ -60,7 +60,7 @@ def joined_embedder(context: RunContext, targets: TargetMap, images: Positions) 
     assert isinstance(embedder.head, Head)
     with torch.no_grad():
         heads = [(model.head, matrix) for model, matrix in parts if isinstance(model.head, Head)]
-        _join(embedder.head, heads, _features(context.source, embedder.eval(), positions))
+        _join(embedder.head, heads, _features(context.features.source, embedder.eval(), positions))
     return embedder
 
 
@@ -87,11 +87,11 @@ def _parts(targets: TargetMap) -> list[Part]:
 
 def _best_part(context: RunContext, targets: TargetMap) -> list[Part]:
     """The one of them that does best on all validation images, if any; without queries the first."""
-    parts, positions = _parts(targets), context.validation_queries
+    parts, positions = _parts(targets), context.images.validation_queries
     if positions is None or len(parts) < 2:
         return parts[:1]
-    labels = context.products[positions]
-    return [max(parts, key=lambda part: map_at_r(context.source.embed_all(part[0], positions), labels))]
+    labels = context.images.products[positions]
+    return [max(parts, key=lambda part: map_at_r(context.features.source.embed_all(part[0], positions), labels))]
 
 
 def _hidden(model: Embedder) -> list[nn.Linear]:

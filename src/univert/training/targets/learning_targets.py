@@ -45,7 +45,7 @@ def learning_targets(context: RunContext, members: Sequence[Member], config: Uni
         return fitted.rows(context, positions, views, vertical_weights(context, config, positions))
 
     compute = by_parts(rows, ROWS_AT_ONCE)
-    return context.view_arrays(f"targets-{key}", "learning targets", context.target_size, compute)
+    return context.features.view_arrays(f"targets-{key}", "learning targets", context.target_size, compute)
 
 
 def vertical_weights(context: RunContext, config: UnifyConfig, positions: Positions) -> Float[np.ndarray, "B K"]:
@@ -54,13 +54,13 @@ def vertical_weights(context: RunContext, config: UnifyConfig, positions: Positi
     An image of a known vertical belongs to that one's specialist. Where the vertical is unknown (`data.unsorted`) it is
     predicted, and `config.confidence` counts; see `weights_of_predictions`.
     """
-    verticals = context.verticals[positions]
-    weights = np.zeros((len(positions), len(context.vertical_names)), np.float32)
+    verticals = context.images.verticals[positions]
+    weights = np.zeros((len(positions), len(context.images.vertical_names)), np.float32)
     known = np.flatnonzero(verticals >= 0)
     weights[known, verticals[known]] = 1
     unknown = np.flatnonzero(verticals < 0)
     if len(unknown):
-        probabilities = context.vertical_probabilities(positions[unknown])
+        probabilities = context.features.vertical_probabilities(positions[unknown])
         weights[unknown] = weights_of_predictions(probabilities, config.confidence)
     return weights
 
@@ -82,7 +82,7 @@ def targets_by_predicted_vertical(
     fitted = fit_target_map(context, members, config)
 
     def rows(positions: Positions, views: Positions) -> Rows:
-        weights = weights_of_predictions(context.vertical_probabilities(positions), 1.0)
+        weights = weights_of_predictions(context.features.vertical_probabilities(positions), 1.0)
         return fitted.rows(context, positions, views, weights)
 
     parts = by_parts(rows, ROWS_AT_ONCE)(positions, np.zeros(len(positions), np.int64))
@@ -95,7 +95,7 @@ def distortion_of(context: RunContext, members: Sequence[Member], config: UnifyC
     Returns:
         its figures by name.
     """
-    return context.remembered(
+    return context.stages.remembered(
         "distortion",
         map_inputs(context, members, config),
         lambda: asdict(fit_target_map(context, members, config).distortion),

@@ -98,15 +98,15 @@ class TargetMap:
         self, context: RunContext, positions: Positions, views: Positions, weights: Float[np.ndarray, "B K"]
     ) -> Callable[[Member, int, Tensor], Float[Tensor, "R W"]]:
         """Gives some rows' embeddings by one of a member's models: kept ones where there are, else new ones."""
-        verticals = context.verticals[positions]
+        verticals = context.images.verticals[positions]
         own = verticals >= 0
         if not views.any() and own.all() and (weights[np.arange(len(own)), verticals] == 1).all():
             # of the images as they are, each by its own vertical's model: the map was fitted on these
             return lambda member, number, here: torch.from_numpy(
                 member.vectors(context).clean(positions[here.numpy()])[:, : member.embedders[number].size]
             )
-        inputs = context.source.load(positions, views)
-        return lambda member, number, here: context.source.infer(member.embedders[number], inputs[here])
+        inputs = context.features.source.load(positions, views)
+        return lambda member, number, here: context.features.source.infer(member.embedders[number], inputs[here])
 
 
 def fit_target_map(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> TargetMap:
@@ -123,7 +123,7 @@ def fit_target_map(context: RunContext, members: Sequence[Member], config: Unify
     if not members:
         raise BadInputError("the learning targets need at least one member, got none; see unify.members")
     key = f"target map {fingerprint(map_inputs(context, members, config))}"
-    return context.once(key, lambda: _fit(context, members, config))
+    return context.stages.once(key, lambda: _fit(context, members, config))
 
 
 def map_inputs(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> list[object]:
@@ -137,10 +137,10 @@ def _fit(context: RunContext, members: Sequence[Member], config: UnifyConfig) ->
     spaces = [_Space.of(context, member, positions, size) for member in members]
     if config.align:
         joint = [space for member, space in zip(members, spaces, strict=True) if not member.routed]
-        reference = joint[0].projected.copy() if joint else pca_reduced(context.base_vectors(positions), size)
+        reference = joint[0].projected.copy() if joint else pca_reduced(context.features.base_vectors(positions), size)
         for space in spaces:
             space.rotate(reference)
-    return _join(tuple(members), spaces, context.verticals[positions])
+    return _join(tuple(members), spaces, context.images.verticals[positions])
 
 
 @dataclass(kw_only=True)
@@ -160,7 +160,7 @@ class _Space:
         """Embed the images, and project every model's space to the common width."""
         parts = [np.arange(len(positions))]
         if member.routed:
-            verticals = context.verticals[positions]
+            verticals = context.images.verticals[positions]
             parts = [np.flatnonzero(verticals == number) for number in range(len(member.models))]
         raw = member.vectors(context).clean(positions)
         projected = np.zeros((len(positions), size))
@@ -198,14 +198,14 @@ def _join(members: tuple[Member, ...], spaces: list[_Space], verticals: Int64[np
 
 
 def _fitted_on(context: RunContext, config: UnifyConfig) -> Positions:
-    usable = context.is_train & (context.verticals >= 0)
+    usable = context.images.is_train & (context.images.verticals >= 0)
     if not config.unlabelled:
-        usable &= context.products >= 0
+        usable &= context.images.products >= 0
     positions = np.flatnonzero(usable)
-    positions = balanced_sample(positions, context.verticals[positions], FIT_IMAGES, step_rng(FIT_SEED, 0))
-    empty = sorted(set(range(len(context.vertical_names))) - set(context.verticals[positions].tolist()))
+    positions = balanced_sample(positions, context.images.verticals[positions], FIT_IMAGES, step_rng(FIT_SEED, 0))
+    empty = sorted(set(range(len(context.images.vertical_names))) - set(context.images.verticals[positions].tolist()))
     if empty:
-        names = [context.vertical_names[number] for number in empty]
+        names = [context.images.vertical_names[number] for number in empty]
         raise BadInputError(
             f"no training images to align on in: {', '.join(names)}; add some, or leave the vertical out"
         )

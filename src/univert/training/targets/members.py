@@ -57,10 +57,10 @@ class Member:
         Raises:
             BadInputError: a vertical of the run has no specialist.
         """
-        missing = [vertical for vertical in context.vertical_names if vertical not in specialists]
+        missing = [vertical for vertical in context.images.vertical_names if vertical not in specialists]
         if missing:
             raise BadInputError(f"no specialist for: {', '.join(missing)}; train one, or leave the vertical out")
-        return cls.named(name, *(specialists[vertical] for vertical in context.vertical_names))
+        return cls.named(name, *(specialists[vertical] for vertical in context.images.vertical_names))
 
     @property
     def routed(self) -> bool:
@@ -96,15 +96,17 @@ class Member:
         """
         name = f"member-{self.key}"
         compute = by_parts(lambda positions, _: self._rows(context, positions), ROWS_AT_ONCE)
-        return context.once(name, lambda: context.view_arrays(name, self.title, self.width, compute, views=0))
+        return context.stages.once(
+            name, lambda: context.features.view_arrays(name, self.title, self.width, compute, views=0)
+        )
 
     def _rows(self, context: RunContext, positions: Positions) -> Rows:
         if not self.routed:
-            return context.source.embed_all(self.embedders[0], positions)
-        verticals = context.verticals[positions]
+            return context.features.source.embed_all(self.embedders[0], positions)
+        verticals = context.images.verticals[positions]
         rows = np.zeros((len(positions), self.width), np.float32)
         for vertical in np.unique(verticals[verticals >= 0]):
             here = verticals == vertical
             embedder = self.embedders[vertical]
-            rows[here, : embedder.size] = context.source.embed_all(embedder, positions[here])
+            rows[here, : embedder.size] = context.features.source.embed_all(embedder, positions[here])
         return rows

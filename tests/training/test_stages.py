@@ -79,16 +79,17 @@ def test_the_same_seed_gives_the_same_weights(catalogue: Catalogue, recipe: Reci
     assert prints[0] == prints[1] != other
 
 
-@pytest.mark.parametrize("trunk", ["partial", "full"])
-def test_a_learning_trunk_moves(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, trunk: str) -> None:
-    recipe = replace(short(recipe), trunk=trunk, **({"partial_blocks": 1} if trunk == "partial" else {}))
+@pytest.mark.parametrize("learns", ["last_blocks", "all"])
+def test_a_learning_base_network_moves(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, learns: str) -> None:
+    blocks = {"last_blocks": 1} if learns == "last_blocks" else {}
+    recipe = replace(short(recipe), base_network_learns=learns, **blocks)
     result = train(catalogue, tmp_path, recipe, report=False)
     state = result.model.state_dict()
     start = RunContext(Run(tmp_path / "other"), catalogue, recipe).new_embedder().state_dict()
     moved = [name for name in start if name.startswith("trunk.") and not start[name].equal(state[name])]
     stem = [name for name in moved if "conv_stem" in name]
     assert moved
-    assert bool(stem) == (trunk == "full")
+    assert bool(stem) == (learns == "all")
 
 
 def test_verticals_are_checked_before_any_work(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
@@ -110,7 +111,9 @@ def test_vectors_of_the_run_equal_those_of_the_saved_model(
     recipe = short(recipe)
     model = train(catalogue, tmp_path, recipe, report=False).model
     context = RunContext(Run(tmp_path), catalogue, recipe)
-    cached = context.source.embed_all(Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue)))
+    cached = context.features.source.embed_all(
+        Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue))
+    )
     np.testing.assert_allclose(cached, model.embed_catalogue(catalogue), atol=1e-5)
 
 

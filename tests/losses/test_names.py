@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import inspect
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 import univert.losses
 from univert.core.errors import BadInputError
-from univert.losses.registry import LOSSES, LossName, make_loss
+from univert.losses.names import LOSSES, LossName, make_loss
 from univert.training.label_config import SpecialistsConfig
 
 
@@ -25,9 +29,31 @@ def test_every_loss_can_be_asked_for_by_name(name: LossName, ratio: float) -> No
 
 
 def test_every_product_loss_of_the_package_has_a_name() -> None:
-    named = {entry.make.__name__ for entry in LOSSES.values()}
+    named = {entry.class_name for entry in LOSSES.values()}
     exported = {name for name in univert.losses.__all__ if name.endswith("Loss")}
     assert exported - named == {"MinedLoss", "TargetL2Loss"}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_table_of_options_is_that_of_the_constructor(name: LossName) -> None:
+    parameters = inspect.signature(getattr(univert.losses, LOSSES[name].class_name)).parameters
+    set_by_recipe = {"num_classes", "num_proxies", "embedding_size", "assignment", "seed"}
+    types = {
+        option: int if parameter.default is None else type(parameter.default)
+        for option, parameter in parameters.items()
+        if option not in set_by_recipe
+    }
+    assert LOSSES[name].options == types
+
+
+def test_names_and_options_are_checked_without_torch() -> None:
+    code = """
+import sys
+from univert.losses.names import check_loss_options
+check_loss_options("proxy-nca", {"form": "paper"})
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_unknown_losses_and_options_are_named() -> None:
@@ -48,9 +74,9 @@ def test_unknown_losses_and_options_are_named() -> None:
         ({"loss": "proxy-nca", "miner": "hard"}, "miner has no effect"),
         ({"loss": "proxy-nca", "reseed_every_steps": 5}, "reseed_every_steps has no effect"),
         ({"loss": "triplet", "loss_options": {"margins": 0.5}}, "did you mean 'margin'"),
-        ({"loss": "proxy-nca", "loss_options": {"softmax_scale": "9"}}, "must be like its default 9.0"),
+        ({"loss": "proxy-nca", "loss_options": {"softmax_scale": "9"}}, "must be a number"),
         ({"loss": "proxy-nca", "loss_options": {"softmax_scale": -1.0}}, "softmax_scale|scale"),
-        ({"loss": "proxy-nca", "loss_options": {"sparse": 1}}, "must be like its default False"),
+        ({"loss": "proxy-nca", "loss_options": {"sparse": 1}}, "must be true or false"),
         ({"loss": "proxy-nca", "proxies_per_product": 1.5}, "whole number"),
     ],
 )
