@@ -30,7 +30,6 @@ class ReminingSampler(Sampler):
         sample: gives the sampler of a table; `batch_size` and `steps_per_epoch` must not depend on the table.
         every_steps: how long a table serves.
         folder: for `strong-negatives-J.safetensors`.
-        key: fingerprint of what the tables depend on besides the model; files with another key are mined again.
 
     Raises:
         BadInputError: `every_steps` is below 1.
@@ -43,34 +42,26 @@ class ReminingSampler(Sampler):
         *,
         every_steps: int,
         folder: Path,
-        key: str = "",
     ) -> None:
         if every_steps < 1:
             raise BadInputError(f"every_steps must be at least 1, got {every_steps}; 500 is a start")
         self._mine, self._sample, self._every_steps = mine, sample, every_steps
-        self._folder, self._key = folder, key
-        self._current: tuple[int, StrongNegatives, Sampler] | None = None
+        self._folder = folder
+        self._current: tuple[int, Sampler] | None = None
         plain = sample(StrongNegatives.none())
         self.batch_size, self.steps_per_epoch = plain.batch_size, plain.steps_per_epoch
 
     def batch(self, step: int) -> Positions:
         """Positions of step `step`; mines where its table is missing."""
-        return self._at(step)[2].batch(step)
-
-    def table(self, step: int) -> StrongNegatives:
-        """The table that serves step `step`, for logs; mines where it is missing."""
-        return self._at(step)[1]
-
-    def _at(self, step: int) -> tuple[int, StrongNegatives, Sampler]:
         number = step // self._every_steps
         if self._current is None or self._current[0] != number:
             path = self._folder / f"strong-negatives-{number}.safetensors"
-            mined = StrongNegatives.load(path, key=self._key)
-            if mined is None:
-                mined = self._mine()
-                mined.save(path, key=self._key)
-            self._current = number, mined, self._sample(mined)
-        return self._current
+            table = StrongNegatives.load(path)
+            if table is None:
+                table = self._mine()
+                table.save(path)
+            self._current = number, self._sample(table)
+        return self._current[1].batch(step)
 
 
 def miner_of(

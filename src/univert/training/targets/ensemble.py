@@ -64,16 +64,18 @@ class Ensemble:
         return {"members": to_plain(self.tried)}
 
 
-def only_specialists(own: Member) -> Ensemble:
+def only_specialists(specialists: Member) -> Ensemble:
     """The paper's way: the targets are the specialists' embeddings."""
-    tried = _tried(own, True, "the specialists alone, as in the paper", None, presentations(own.distinct))
-    return Ensemble(members=(own,), tried=(tried,))
+    tried = _tried(
+        specialists, True, "the specialists alone, as in the paper", None, presentations(specialists.distinct)
+    )
+    return Ensemble(members=(specialists,), tried=(tried,))
 
 
 def choose_members(
     context: RunContext,
-    own: Member,
-    individual: Member,
+    grouped: Member,
+    separate: Member,
     joint: Mapping[LossName, TrainedModel],
     *,
     joint_presentations: int,
@@ -82,8 +84,8 @@ def choose_members(
 
     Args:
         context: the run.
-        own: the recipe's specialists, in their groups.
-        individual: the same for each vertical by itself.
+        grouped: the recipe's specialists, in their groups.
+        separate: the same for each vertical by itself.
         joint: joint models that are trained already, by loss.
         joint_presentations: how many images a joint model that is not may be shown.
 
@@ -94,7 +96,7 @@ def choose_members(
     tried: list[TriedMember] = []
     paid: set[str] = set()
     for text in context.recipe.unify.members:
-        member = _member(context, MemberName.parse(text), own, individual, joint, joint_presentations)
+        member = _member(context, MemberName.parse(text), grouped, separate, joint, joint_presentations)
         cost = presentations([model for model in member.distinct if model.key not in paid])
         paid.update(model.key for model in member.distinct)
         same = next((other for other in kept if other.key == member.key), None)
@@ -116,15 +118,15 @@ def choose_members(
 def _member(
     context: RunContext,
     name: MemberName,
-    own: Member,
-    individual: Member,
+    grouped: Member,
+    separate: Member,
     joint: Mapping[LossName, TrainedModel],
     joint_presentations: int,
 ) -> Member:
     if name.kind == "specialists":
-        return own
+        return grouped
     if name.kind == "verticals":
-        return Member.named("verticals", *individual.models)
+        return Member.named("verticals", *separate.models)
     assert name.loss is not None
     if name.number == 0 and name.loss in joint:
         return Member.named(str(name), joint[name.loss])
