@@ -269,7 +269,7 @@ def overhead(context: RunContext, models: Models) -> str:
                 part, which = shown[start : start + 256], numbers[start : start + 256]
                 inputs = fresh.features.source.load(part, which)
                 for member in models.ensemble.members:
-                    homes = fresh.images.verticals[part] if member.routed else np.zeros(len(part), int)
+                    homes = fresh.images.verticals[part] if member.by_vertical else np.zeros(len(part), int)
                     for home in np.unique(homes):
                         fresh.features.source.run(member.embedders[home], inputs[torch.from_numpy(homes == home)])
     one_pass = time.perf_counter() - started

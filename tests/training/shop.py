@@ -70,7 +70,7 @@ def clean_targets(shop: Shop, members: Sequence[Member], **changes: object) -> n
 
 def raw(shop: Shop, member: Member, vertical: int) -> np.ndarray:
     """A member's own embeddings of all images, as if all were of one vertical."""
-    model = member.models[vertical if member.routed else 0]
+    model = member.models[vertical if member.by_vertical else 0]
     return shop.context.features.source.embed_all(model.embedder, shop.everything).astype(np.float64)
 
 

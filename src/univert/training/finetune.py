@@ -152,11 +152,11 @@ def _share_features(model: Path, context: RunContext) -> None:
     """
     for folder in list(model.absolute().parents)[:2]:
         for features in folder.glob(f"cache/features-{context.features.base.fingerprint}-*/view-*.npy"):
-            place = context.run.path / "cache" / features.parent.name / features.name
-            if not place.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
+            link = context.run.path / "cache" / features.parent.name / features.name
+            if not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(OSError):
-                    place.hardlink_to(features)
+                    link.hardlink_to(features)
 
 
 def _finetune(
@@ -164,7 +164,7 @@ def _finetune(
 ) -> dict[str, Any]:
     """Train, compare and publish; the content of `finetune.json`."""
     choices = to_plain(config)
-    learned = {name: value for name, value in choices.items() if name not in ("tolerance", "limit", "resamples")}
+    learned = {name: value for name, value in choices.items() if name not in ("tolerance", "limit")}
     inputs = {"model": old.fingerprint, "triplets": clean.fingerprint, **learned}
     tuned = context.stages.train("tuned", inputs, lambda: _job(context, old, clean, config))
     key = fingerprint(univert.__version__, tuned.key, choices)
@@ -173,18 +173,13 @@ def _finetune(
         comparisons = {split: _compare(context, old, tuned, config, split) for split in ("val", "test")}
         measured = comparisons["val"]
         assert measured is not None  # refused before training
-        lost = [f"{place}, {one.metric}" for place, one in measured.losses(config.limit)]
-        figures = _order(context, old, tuned, clean)
+        lost = [f"{gallery}, {one.metric}" for gallery, one in measured.losses(config.limit)]
         results = {
-            "format": 1,
             "kept": not lost,
             "lost": lost,
             **{split: found and found.to_dict() for split, found in comparisons.items()},
-            "triplets_in_order": figures,
-            "steps": tuned.record["steps"],
-            "best_step": tuned.record["best_step"],
-            "image_presentations": tuned.record["image_presentations"],
-            "seconds": tuned.record["seconds"],
+            "triplets_in_order": _order(context, old, tuned, clean),
+            **{name: tuned.record[name] for name in ("steps", "best_step", "image_presentations", "seconds")},
             "fingerprints": {"old": old.fingerprint, "tuned": tuned.embedder.fingerprint},
         }
         context.run.forget("finetune")  # until the new record is there, none vouches for the model
@@ -229,18 +224,14 @@ def _compare(
     if not has_queries(products):
         return None
     before, after = (context.features.source.embed_all(model, positions) for model in (old, tuned.embedder))
-    return compare_vectors(
-        *(before, after, products, context.images.names_of(positions)),
-        tolerance=config.tolerance,
-        resamples=config.resamples,
-        seed=config.seed,
-    )
+    verticals = context.images.names_of(positions)
+    return compare_vectors(before, after, products, verticals, tolerance=config.tolerance, seed=config.seed)
 
 
 def _order(context: RunContext, old: Embedder, tuned: TrainedModel, clean: CleanTriplets) -> dict[str, float]:
     """The share of the triplets with D(a,p) < D(a,n), before and after; the images are those learned from."""
-    images, places = np.unique([clean.anchors, clean.positives, clean.negatives], return_inverse=True)
-    anchor, positive, negative = places.reshape(3, -1)
+    images, rows = np.unique([clean.anchors, clean.positives, clean.negatives], return_inverse=True)
+    anchor, positive, negative = rows.reshape(3, -1)
     shares = {}
     for name, model in (("before", old), ("after", tuned.embedder)):
         vectors = context.features.source.embed_all(model, images)

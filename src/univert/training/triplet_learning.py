@@ -1,4 +1,4 @@
-"""What a trained model learns from clean triplets, and how it holds on to what it knows."""
+"""Fine-tuning on clean triplets: the choices, the batches and the loss."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ class TripletLoopConfig(LoopConfig):
     min_steps: Count = 100
     learning_rate: Positive = 3e-4
     base_network_learning_rate: Positive = 1e-5
-    evaluations: Count = 10
-    patience: Count = 5
+    patience: Count = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,6 @@ class FinetuneConfig:
             sees them, too.
         tolerance: on the validation images, a loss of up to this much (0.01: one point of Recall@1) is none.
         limit: a loss beyond this counts even where so few products show it that chance is not ruled out.
-        resamples: bootstrap resamples behind the comparison.
         loop: the training; `epochs` counts passes over the triplets.
     """
 
@@ -70,7 +68,6 @@ class FinetuneConfig:
     others: Annotated[float, Interval(ge=0, le=0.9)] = 0.5
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
     limit: Annotated[float, Interval(ge=0, le=1)] = LARGE_FALL
-    resamples: Count = 2000
     loop: TripletLoopConfig = field(default_factory=TripletLoopConfig)
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ def test_an_ensemble_is_what_a_loop_over_images_gives(shop: Shop) -> None:
     spaces = []
     for member in members:
         rows = np.zeros((72, SIZE))
-        for number in range(2) if member.routed else [None]:
+        for number in range(2) if member.by_vertical else [None]:
             here = np.ones(72, bool) if number is None else verticals == number
             own = raw(shop, member, number or 0)
             if own.shape[1] > SIZE:
@@ -61,7 +61,7 @@ def test_an_ensemble_is_what_a_loop_over_images_gives(shop: Shop) -> None:
         spaces.append(rows)
     reference = spaces[1].copy()
     for member, space in zip(members, spaces, strict=True):
-        for number in range(2) if member.routed else [None]:
+        for number in range(2) if member.by_vertical else [None]:
             here = np.ones(72, bool) if number is None else verticals == number
             fit = train[here[train]]
             rotation, _ = orthogonal_procrustes(unit(space[fit]), reference[fit])
@@ -89,7 +89,7 @@ def test_an_image_between_verticals_gets_a_weighted_target(shop: Shop) -> None:
         for member, matrices in zip(found.members, found.matrices, strict=True):
             for number, matrix in enumerate(matrices):
                 own = work.features.source.embed(member.models[number].embedder, *one).detach().numpy()[0]
-                total += (weights[place, number] if member.routed else 1) * (own @ matrix)
+                total += (weights[place, number] if member.by_vertical else 1) * (own @ matrix)
         np.testing.assert_allclose(rows[place], unit(total[None])[0], atol=1e-5)
 
 

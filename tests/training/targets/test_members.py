@@ -17,11 +17,11 @@ def test_a_vertical_without_a_specialist_is_named(shop: Shop) -> None:
 
 def test_a_specialist_of_all_its_verticals_counts_once(shop: Shop) -> None:
     group = replace(shop.own, models=(shop.own.models[0],) * 2)
-    assert group.routed
+    assert group.by_vertical
     assert group.distinct == [shop.own.models[0]]
     assert group.key not in (shop.own.key, shop.joint.key)
     assert group.embedders[0] is group.embedders[1]
-    assert not shop.joint.routed
+    assert not shop.joint.by_vertical
 
 
 def test_each_image_is_embedded_by_its_verticals_model(shop: Shop) -> None:

@@ -5,26 +5,15 @@ the grown model learns. `lineage` knows which models a run deployed one after th
 weights.
 """
 
-from __future__ import annotations
+from univert.core.lazy import lazy_exports
 
-import importlib
-from typing import Any
-
-_HOMES = {
-    "GrowResult": "univert.training.grow.growing",
-    "Lineage": "univert.training.grow.lineage",
-    "deployed_model": "univert.training.grow.lineage",
-    "grow": "univert.training.grow.growing",
-}
-
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "GrowConfig": "univert.training.grow.config",
+        "GrowResult": "univert.training.grow.growing",
+        "Lineage": "univert.training.grow.lineage",
+        "deployed_model": "univert.training.grow.lineage",
+        "grow": "univert.training.grow.growing",
+    },
+)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,8 @@ class GrowResult:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        return {**asdict(self), "path": str(self.path), "index_model_path": str(self.index_model_path)}
+        values: dict[str, Any] = to_plain(self)
+        return values
 
 
 def grow(
@@ -200,7 +201,7 @@ class _Growing:
         figures = {split: GrowthFigures.from_dict(values) for split, values in record.items()}
         context.stages.describe(grown, card_figures(figures))
         content = {
-            **asdict(self.entry(forced=False)),
+            **to_plain(self.entry(forced=False)),
             "catalogue_fingerprint": context.images.catalogue.fingerprint,
             "image_presentations": presentations([specialist, joint, grown]),
             "targets": {"members": targets.members, "val_map_at_r": targets.scores},

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from univert.core.config import from_plain
+from univert.core.config import from_plain, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, write_atomic
 
@@ -165,7 +165,7 @@ class Lineage:
     def publish(self, growth: Growth) -> Lineage:
         """Make a growth's model the deployed one, in one atomic write."""
         grown = dataclasses.replace(self, growths=(*self.growths, growth))
-        content = asdict(grown)
+        content = to_plain(grown)
         del content["run_path"]
         write_atomic(self.run_path / GROWTHS_FILE, json.dumps(content, indent=1))
         return grown

@@ -4,7 +4,7 @@ In the order in which a run uses them:
 
 1. `config`: the recipe's choices, and how it names members.
 2. `members`: the models whose embeddings make up the learning targets.
-3. `alignment`: rotating their spaces towards each other.
+3. `alignment`: rotating their spaces towards each other, and projecting them to one width.
 4. `map`: aligning, joining and projecting, as one linear map for each model.
 5. `vertical_prediction`: the likely verticals of images whose vertical nobody knows.
 6. `learning_targets`: the target of every image and augmented view, kept on disk.
@@ -13,29 +13,17 @@ In the order in which a run uses them:
 9. `choice`: which of the trained candidates is the best.
 """
 
-from __future__ import annotations
+from univert.core.lazy import lazy_exports
 
-import importlib
-from typing import Any
-
-_HOMES = {
-    "Candidate": "univert.training.targets.choice",
-    "Choice": "univert.training.targets.choice",
-    "Ensemble": "univert.training.targets.ensemble",
-    "Member": "univert.training.targets.members",
-    "MemberName": "univert.training.targets.config",
-    "TriedMember": "univert.training.targets.ensemble",
-    "UnifyConfig": "univert.training.targets.config",
-}
-
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "Candidate": "univert.training.targets.choice",
+        "Choice": "univert.training.targets.choice",
+        "Ensemble": "univert.training.targets.ensemble",
+        "Member": "univert.training.targets.members",
+        "MemberName": "univert.training.targets.config",
+        "TriedMember": "univert.training.targets.ensemble",
+        "UnifyConfig": "univert.training.targets.config",
+    },
+)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from univert.core.config import to_plain
 from univert.core.files import publishing
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.training.jobs import TrainedModel
@@ -96,12 +97,12 @@ class Choice:
             "tolerance": TOLERANCE,
             "chosen": self.chosen.key,
             "reason": self.reason,
-            "against_specialists": self.against_specialists and asdict(self.against_specialists),
+            "against_specialists": to_plain(self.against_specialists),
             "candidates": [
                 {name: getattr(each, name) for name in shown} | self.figures.get(each.key, {})
                 for each in self.candidates
             ],
-            "steps": [asdict(step) for step in self.steps],
+            "steps": to_plain(self.steps),
         }
 
 

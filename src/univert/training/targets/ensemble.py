@@ -8,10 +8,11 @@ model needs to be trained for it (see `targets_by_predicted_vertical`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from univert.core.config import to_plain
 from univert.losses.names import LossName
 from univert.metrics.compare import Comparison, Difference
 from univert.training.jobs import TrainedModel
@@ -60,19 +61,21 @@ class Ensemble:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        return {"members": [asdict(tried) for tried in self.tried]}
+        return {"members": to_plain(self.tried)}
 
 
-def only_specialists(own: Member) -> Ensemble:
+def only_specialists(specialists: Member) -> Ensemble:
     """The paper's way: the targets are the specialists' embeddings."""
-    tried = _tried(own, True, "the specialists alone, as in the paper", None, presentations(own.distinct))
-    return Ensemble(members=(own,), tried=(tried,))
+    tried = _tried(
+        specialists, True, "the specialists alone, as in the paper", None, presentations(specialists.distinct)
+    )
+    return Ensemble(members=(specialists,), tried=(tried,))
 
 
 def choose_members(
     context: RunContext,
-    own: Member,
-    individual: Member,
+    grouped: Member,
+    separate: Member,
     joint: Mapping[LossName, TrainedModel],
     *,
     joint_presentations: int,
@@ -81,8 +84,8 @@ def choose_members(
 
     Args:
         context: the run.
-        own: the recipe's specialists, in their groups.
-        individual: the same for each vertical by itself.
+        grouped: the recipe's specialists, in their groups.
+        separate: the same for each vertical by itself.
         joint: joint models that are trained already, by loss.
         joint_presentations: how many images a joint model that is not may be shown.
 
@@ -93,7 +96,7 @@ def choose_members(
     tried: list[TriedMember] = []
     paid: set[str] = set()
     for text in context.recipe.unify.members:
-        member = _member(context, MemberName.parse(text), own, individual, joint, joint_presentations)
+        member = _member(context, MemberName.parse(text), grouped, separate, joint, joint_presentations)
         cost = presentations([model for model in member.distinct if model.key not in paid])
         paid.update(model.key for model in member.distinct)
         same = next((other for other in kept if other.key == member.key), None)
@@ -115,15 +118,15 @@ def choose_members(
 def _member(
     context: RunContext,
     name: MemberName,
-    own: Member,
-    individual: Member,
+    grouped: Member,
+    separate: Member,
     joint: Mapping[LossName, TrainedModel],
     joint_presentations: int,
 ) -> Member:
     if name.kind == "specialists":
-        return own
+        return grouped
     if name.kind == "verticals":
-        return Member.named("verticals", *individual.models)
+        return Member.named("verticals", *separate.models)
     assert name.loss is not None
     if name.number == 0 and name.loss in joint:
         return Member.named(str(name), joint[name.loss])

@@ -55,7 +55,7 @@ class TargetMap:
 
     Attributes:
         members: whose embeddings count.
-        matrices: for each member one matrix, or one for each vertical if it is routed.
+        matrices: for each member one matrix, or one for each vertical if the member has a model for each.
         distortion: what projecting and joining does to the distances within a vertical: those of the targets against
             the mean of the members' own.
     """
@@ -85,7 +85,7 @@ class TargetMap:
         embed = self._embeddings(context, positions, views, weights)
         everything = torch.arange(len(positions))
         for member, matrices in zip(self.members, self.matrices, strict=True):
-            if not member.routed:
+            if not member.by_vertical:
                 total += embed(member, 0, everything) @ torch.from_numpy(matrices[0])
                 continue
             for vertical in np.flatnonzero(weights.any(axis=0)):
@@ -136,7 +136,7 @@ def _fit(context: RunContext, members: Sequence[Member], config: UnifyConfig) ->
     positions, size = _fitted_on(context, config), context.target_size
     spaces = [_Space.of(context, member, positions, size) for member in members]
     if config.align:
-        joint = [space for member, space in zip(members, spaces, strict=True) if not member.routed]
+        joint = [space for member, space in zip(members, spaces, strict=True) if not member.by_vertical]
         reference = joint[0].projected.copy() if joint else pca_reduced(context.features.base_vectors(positions), size)
         for space in spaces:
             space.rotate(reference)
@@ -159,7 +159,7 @@ class _Space:
     def of(cls, context: RunContext, member: Member, positions: Positions, size: int) -> _Space:
         """Embed the images, and project every model's space to the common width."""
         parts = [np.arange(len(positions))]
-        if member.routed:
+        if member.by_vertical:
             verticals = context.images.verticals[positions]
             parts = [np.flatnonzero(verticals == number) for number in range(len(member.models))]
         raw = member.vectors(context).clean(positions)
@@ -225,7 +225,7 @@ def measure_distortion(
         before: unit vectors.
         projected: the same images' vectors afterwards, of any length; their unit vectors are compared.
         groups: images are compared with those of their own group alone (a vertical).
-        seed: of the pairs of images that are compared, at most 20,000.
+        seed: of the pairs of images that are compared, 20,000 of them.
 
     Raises:
         BadInputError: shapes that differ, or no group with two images.

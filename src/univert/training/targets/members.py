@@ -63,7 +63,7 @@ class Member:
         return cls.named(name, *(specialists[vertical] for vertical in context.images.vertical_names))
 
     @property
-    def routed(self) -> bool:
+    def by_vertical(self) -> bool:
         """Whether the vertical of an image decides which model embeds it."""
         return len(self.models) > 1
 
@@ -101,7 +101,7 @@ class Member:
         )
 
     def _rows(self, context: RunContext, positions: Positions) -> Rows:
-        if not self.routed:
+        if not self.by_vertical:
             return context.features.source.embed_all(self.embedders[0], positions)
         verticals = context.images.verticals[positions]
         rows = np.zeros((len(positions), self.width), np.float32)
