@@ -5,9 +5,7 @@ Usage: python tools/house.py
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import itertools
 import statistics
 import subprocess
@@ -55,7 +53,6 @@ def files_of_a_search() -> list[str]:
     """Files of ours whose functions run while the service answers one `POST /search`, warmed up."""
     from starlette.testclient import TestClient
 
-    from univert.cli.calibrating import export
     from univert.data.build import build_catalogue
     from univert.data.catalogue import Catalogue
     from univert.data.sample import sample_rows
@@ -79,8 +76,8 @@ def files_of_a_search() -> list[str]:
         config = EmbedderConfig(base_network="timm/test_efficientnet", pretrained=False, size=16, image_size_px=32)
         model = Embedder(config).eval()
         model.save_pretrained(folder / "model")
-        with contextlib.redirect_stdout(io.StringIO()):
-            export(folder / "model")
+        command = [sys.executable, "-c", "from univert.cli import main; main()", "export", str(folder / "model")]
+        subprocess.run(command, check=True, capture_output=True)
         index_catalogue(model, Catalogue.open(folder / "shop.lance"), folder / "shop.index")
         photo = rows[0].image or b""
         given: dict[str, Any] = {"model": str(folder / "model"), "index": str(folder / "shop.index")}

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from univert.data.build import build_catalogue, parse_background
 from univert.data.catalogue import Catalogue
 from univert.data.readers import open_source
 from univert.data.rows import CatalogueProblemsError, SourceProblem, SourceRow
-from univert.data.splits import SplitFractions, split_of
+from univert.data.splits import split_of
 
 
 def row(name: str = "a", **fields: object) -> SourceRow:
@@ -254,16 +253,6 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_error_in_the_source_leaves_nothing(tmp_path):
-    def rows() -> Iterator[SourceRow]:
-        yield from (row(f"r{n}") for n in range(3000))
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_catalogue(rows(), tmp_path / "out")
-    assert not list(tmp_path.iterdir())
-
-
 BUILD_SCRIPT = textwrap.dedent(
     """
     import sys, resource, itertools, signal
@@ -353,12 +342,6 @@ def test_order_and_place_of_a_build_do_not_matter(tmp_path_factory, products: di
     assert all(len(found) == 1 for found in splits.values())
     if len(rows) > 1:
         assert build_catalogue(rows[1:], folder / "less").fingerprint != one.fingerprint
-
-
-def test_fractions_and_given_splits(tmp_path):
-    rows = [row("a", product="p"), row("b", split="test"), row("c"), row("d", product="q", split="val")]
-    build_catalogue(rows, tmp_path / "out", fractions=SplitFractions(train=0, val=0, test=1))
-    assert Catalogue.open(tmp_path / "out").column("split").tolist() == ["test", "test", "train", "val"]
 
 
 def test_every_field_enters_the_fingerprint(tmp_path):

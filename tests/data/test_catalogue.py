@@ -1,4 +1,3 @@
-import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import lance
@@ -121,22 +120,12 @@ def test_positions_out_of_range(catalogue, positions):
         catalogue.boxes(positions)
 
 
-def test_threads_and_pickles(catalogue):
-    hats = pickle.loads(pickle.dumps(catalogue.select(vertical="hats")))
-    assert hats.fingerprint == catalogue.select(vertical="hats").fingerprint
+def test_threads(catalogue):
+    hats = catalogue.select(vertical="hats")
     expected = [IMAGES[name] for name in hats.column("id")]
     with ThreadPoolExecutor(8) as pool:
         for images in pool.map(lambda _: hats.image_bytes(range(len(hats))), range(40)):
             assert images == expected
-
-
-def test_a_pickle_of_a_catalogue_since_replaced(tmp_path):
-    rows = source_rows()
-    build_catalogue(rows, tmp_path / "cat")
-    stale = pickle.dumps(Catalogue.open(tmp_path / "cat").select(vertical="hats"))
-    build_catalogue(rows[:-1], tmp_path / "cat", overwrite=True)
-    with pytest.raises(BadInputError, match="built anew"):
-        pickle.loads(stale)
 
 
 def test_fingerprints_tell_selections_apart(catalogue):

@@ -71,13 +71,6 @@ def test_a_source_is_recognised_and_verified(root):
         open_source(root)
 
 
-@pytest.mark.parametrize("name", ["images.txt", "image_class_labels.txt", "classes.txt"])
-def test_a_missing_file_is_named(root, name):
-    (root / name).unlink()
-    with pytest.raises(BadInputError, match=f"{name}: no such file; CUB-200-2011 is a folder with images.txt"):
-        read_cub200(root, verify=False)
-
-
 @pytest.mark.parametrize(
     ("file", "line", "detail"),
     [

@@ -105,15 +105,6 @@ def test_alpha_is_composited_on_the_background(file_format, background):
     assert np.abs(pixels(content, background_rgb=background) - composited(image, background)).max() <= 1
 
 
-def test_grey_with_alpha_and_plain_grey():
-    grey = noise(8, 8, 1)[..., 0]
-    assert np.array_equal(pixels(encoded(grey)), np.repeat(grey[..., None], 3, axis=2))
-    alpha = noise(8, 8, 1, seed=1)[..., 0]
-    both = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
-    rgba = np.dstack([grey, grey, grey, alpha])
-    assert np.abs(pixels(encoded(both), background_rgb=(9, 99, 199)) - composited(rgba, (9, 99, 199))).max() <= 1
-
-
 def test_palette_with_partial_transparency():
     index = Image.fromarray(np.arange(4, dtype=np.uint8).reshape(2, 2)).convert("P")
     colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90]]
@@ -122,16 +113,6 @@ def test_palette_with_partial_transparency():
     rgba = np.array([[*colour, alpha] for colour, alpha in zip(colours, [255, 0, 128, 40], strict=True)])
     expected = composited(rgba.reshape(2, 2, 4), (255, 255, 255))
     assert np.abs(pixels(content) - expected).max() <= 1
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "1"])
-def test_a_single_transparent_colour(mode):
-    image = Image.new(mode, (2, 1), {"L": 40, "RGB": (1, 2, 3), "1": 1}[mode])
-    image.putpixel((1, 0), {"L": 200, "RGB": (9, 9, 9), "1": 0}[mode])
-    key = {"L": 40, "RGB": (1, 2, 3), "1": 255}[mode]
-    content = encoded(image, "PNG", transparency=key)
-    opaque = {"L": [200] * 3, "RGB": [9] * 3, "1": [0] * 3}[mode]
-    assert pixels(content, background_rgb=(7, 8, 9)).tolist() == [[[7, 8, 9], opaque]]
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF"])

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.data.pictures import encoded
-from univert.data.catalogue import Catalogue
 from univert.data.decode import BoxXyxyPx, decode_rgb
 from univert.data.duplicates import NearDuplicates, PictureHashes, colour_grid, perceptual_hash, picture_hashes
 
@@ -151,12 +150,3 @@ def test_a_catalogue_is_hashed_in_order_within_its_boxes(workers: int) -> None:
     np.testing.assert_array_equal(found.colours, np.tile(expected.colours, (40, 1)))
     near = NearDuplicates(hashes=found)
     assert near(np.array([0, 1]), np.array([1, 2])).tolist() == [False, True]
-
-
-def test_the_drawn_catalogue_has_no_duplicates_across_products(catalogue: Catalogue) -> None:
-    near = NearDuplicates(hashes=picture_hashes(catalogue))
-    verticals = catalogue.column("vertical")
-    rows = np.arange(len(catalogue))
-    found = near(rows[:, None], rows)
-    assert found.diagonal().all()
-    assert not (found & (verticals[:, None] != verticals)).any()

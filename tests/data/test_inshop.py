@@ -1,18 +1,14 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.data.pictures import jpeg, write
 from univert.core.errors import BadInputError
-from univert.data.build import build_catalogue
-from univert.data.catalogue import Catalogue
-from univert.data.readers import open_dataset, open_source
+from univert.data.readers import open_source
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.inshop import GALLERY, INSHOP, QUERY, read_inshop
 from univert.data.rows import SourceProblem, SourceRow
-from univert.metrics.evaluate import evaluate_query_gallery
 
 HEADER = "image_name                                      item_id evaluation_status"
 LINES = [
@@ -63,20 +59,6 @@ def test_the_published_layout(root):
         ("MEN/Denim", "id_00000080", "test", GALLERY),
         ("WOMEN/Blouses_Shirts", "id_00000001", "test", QUERY),
     ]
-
-
-def test_the_catalogue_keeps_queries_and_gallery_apart(root, tmp_path):
-    build_catalogue(open_dataset("inshop", root, verify=False), tmp_path / "inshop.lance")
-    test = Catalogue.open(tmp_path / "inshop.lance").select(split="test")
-    sides = []
-    for source in (QUERY, GALLERY):
-        rows = np.flatnonzero(test.column("source") == source)
-        products, verticals = test.column("product")[rows], test.column("vertical")[rows]
-        right = np.array([[1.0, 0.0] if product == "id_00000080" else [0.0, 1.0] for product in products])
-        sides += [right, products, verticals]
-    evaluation = evaluate_query_gallery(*sides, resamples=10)
-    assert evaluation.merged.queries == 2
-    assert evaluation.merged.recall_at[1].value == 1
 
 
 def test_an_item_in_two_places_stays_in_its_first(root):

@@ -129,13 +129,6 @@ def test_views_are_the_same_in_another_process_and_on_every_machine() -> None:
     assert out.strip() == "[0.9317514617476351, 0.5781181996767897, 0.7388880186789553]"
 
 
-def test_views_seeds_and_images_differ_from_each_other() -> None:
-    draws = {
-        view_rng(seed, name, view).random() for seed in range(4) for name in ("a", "b", "1") for view in range(1, 5)
-    }
-    assert len(draws) == 4 * 3 * 4
-
-
 def test_switched_off_it_is_the_clean_square() -> None:
     nothing = Augmentation(min_scale=1.0, max_aspect=1.0, flip_probability=0.0, jitter=0.0)
     for fit in ("pad", "crop", "stretch"):
@@ -150,22 +143,6 @@ def test_switching_one_change_off_leaves_the_others_as_they_were() -> None:
         flipped = Augmentation(flip_probability=1.0, jitter=0.0).apply(image, preprocessing, view_rng(0, "a", view))
         plain = Augmentation(flip_probability=0.0, jitter=0.0).apply(image, preprocessing, view_rng(0, "a", view))
         assert np.array_equal(flipped[:, ::-1], plain)
-
-
-def test_crops_keep_the_stated_share_of_the_image() -> None:
-    """A gradient image tells from its colours which part of it a crop shows."""
-    ramp = np.zeros((200, 200, 3), np.uint8)
-    ramp[..., 0], ramp[..., 1] = np.arange(200)[None], np.arange(200)[:, None]
-    image = Image.fromarray(ramp)
-    augmentation = Augmentation(min_scale=0.5, max_aspect=1.5, flip_probability=0.0, jitter=0.0)
-    shares = []
-    for view in range(1, 200):
-        out = augmentation.apply(image, Preprocessing(image_size_px=100), view_rng(0, "ramp", view)).astype(float)
-        width, height = (np.ptp(out[..., axis]) / 200 for axis in (0, 1))
-        shares.append(width * height)
-        assert 1 / 1.6 < width / height < 1.6
-    assert 0.38 < min(shares) < 0.6
-    assert 0.9 < max(shares) <= 1.0
 
 
 @pytest.mark.parametrize("factors", [(1.2, 1.0, 1.0), (1.0, 0.7, 1.0), (1.0, 1.0, 1.3), (0.9, 1.1, 0.8)])

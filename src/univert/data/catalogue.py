@@ -50,8 +50,7 @@ class Catalogue:
 
     Rows are in order of their id, whatever order they were built in.
 
-    A selection is a view: it holds row numbers, never images. Safe to use from several threads; pickling
-    stores the place and the row numbers, and unpickling opens it again.
+    A selection is a view: it holds row numbers, never images. Safe to use from several threads.
 
     Attributes:
         path: the folder of the Lance dataset.
@@ -73,17 +72,13 @@ class Catalogue:
         metadata = {key.decode(): value.decode() for key, value in (dataset.schema.metadata or {}).items()}
         self.path = path
         self.background_rgb = tuple(json.loads(metadata[BACKGROUND_KEY]))
-        self._root_fingerprint = metadata[FINGERPRINT_KEY]
         self._dataset = dataset
         self._table = table  # the columns without images, in order of id
         self._order = order  # row of the table -> row of the dataset
         self._rows = rows  # row of this selection -> row of the table
-        whole = len(rows) == table.num_rows
-        self.fingerprint = (
-            self._root_fingerprint
-            if whole
-            else content_fingerprint(self._root_fingerprint, rows.astype("<i8").tobytes())
-        )
+        self.fingerprint = metadata[FINGERPRINT_KEY]
+        if len(rows) < table.num_rows:
+            self.fingerprint = content_fingerprint(self.fingerprint, rows.astype("<i8").tobytes())
 
     @classmethod
     def open(cls, path: Path | str) -> Catalogue:
@@ -103,9 +98,6 @@ class Catalogue:
 
     def __repr__(self) -> str:
         return f"Catalogue({str(self.path)!r}, {len(self)} images, {len(self.verticals)} verticals)"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self._root_fingerprint, self._rows)
 
     @property
     def verticals(self) -> list[str]:
@@ -258,13 +250,6 @@ def _open_dataset(path: Path) -> Any:
             "upgrade Univert or build the catalogue again"
         )
     return dataset
-
-
-def _reopen(path: Path, root_fingerprint: str, rows: np.ndarray) -> Catalogue:
-    whole = Catalogue.open(path)
-    if whole.fingerprint != root_fingerprint:
-        raise BadInputError(f"{path} was built anew since this selection was made; select again")
-    return Catalogue(path, whole._dataset, whole._table, whole._order, rows)
 
 
 def _read_uri(uri: str) -> bytes:

@@ -159,9 +159,8 @@ def read_clean_triplets(
             problems = [row] if isinstance(row, SourceProblem) else checks.problems(row)
             if problems:
                 log.reject(problems)
-                for problem in problems:
-                    if len(examples[problem.kind]) < SHOWN_PER_KIND:
-                        examples[problem.kind].append(_example(problem))
+                for one in problems:
+                    examples[one.kind].append(f"{Path(one.origin).name}: {one.detail}; {one.fix}")
             elif isinstance(row, TripletRow):
                 good.append(checks.accept(row))
             advance(1)
@@ -174,7 +173,7 @@ def read_clean_triplets(
         unlabelled=sum(any(checks.products[image] is None for image in row) for row in good),
         rejected=log.rejected,
         problems=dict(log.counts.most_common()),
-        examples=dict(examples),
+        examples={kind: texts[:SHOWN_PER_KIND] for kind, texts in examples.items()},
         verticals=dict(sorted(verticals.items())),
         rejected_csv=rejected_csv,
     )
@@ -345,7 +344,3 @@ def _claims(images: tuple[int, int, int]) -> list[tuple[tuple[int, int], bool]]:
     anchor, positive, negative = images
     pairs = [(anchor, positive, True), (anchor, negative, False), (positive, negative, False)]
     return [((min(a, b), max(a, b)), same) for a, b, same in pairs]
-
-
-def _example(problem: SourceProblem) -> str:
-    return f"{Path(problem.origin).name}: {problem.detail}; {problem.fix}"

@@ -155,7 +155,7 @@ class Embedder(nn.Module):
         learning = [parameter for parameters in groups.values() for parameter in parameters]
         if not learning:
             raise BadInputError('nothing would learn: size is None and base_network_learns is "no"; change one of them')
-        _freeze_all_but(self, learning)
+        freeze_all_but(self, learning)
         self.train(self.training)
         return [{"name": name, "params": parameters} for name, parameters in groups.items() if parameters]
 
@@ -163,7 +163,7 @@ class Embedder(nn.Module):
         """Set training mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         if mode:
-            _evaluate_frozen(self)
+            evaluate_frozen(self)
             self.training = True  # the embedder itself is in the mode asked for, even if all of it is frozen
         return self
 
@@ -292,7 +292,7 @@ def _check_batch_size(batch_size: int) -> None:
         raise BadInputError(f"batch_size must be at least 1, got {batch_size}; 64 suits most machines")
 
 
-def _freeze_all_but(module: nn.Module, learning: Iterable[nn.Parameter]) -> None:
+def freeze_all_but(module: nn.Module, learning: Iterable[nn.Parameter]) -> None:
     """Let exactly these parameters of `module` have gradients; gradients of the others are dropped."""
     chosen = {id(parameter) for parameter in learning}
     for parameter in module.parameters():
@@ -301,7 +301,7 @@ def _freeze_all_but(module: nn.Module, learning: Iterable[nn.Parameter]) -> None
             parameter.grad = None
 
 
-def _evaluate_frozen(module: nn.Module) -> None:
+def evaluate_frozen(module: nn.Module) -> None:
     """Put every frozen part into evaluation mode: a frozen batch normalisation must not move its statistics.
 
     A part is frozen if it has parameters of which none has gradients; what it contains goes with it.
@@ -311,4 +311,4 @@ def _evaluate_frozen(module: nn.Module) -> None:
         module.eval()
         return
     for child in module.children():
-        _evaluate_frozen(child)
+        evaluate_frozen(child)

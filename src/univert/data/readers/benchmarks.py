@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -114,10 +114,11 @@ class Benchmark:
     def _check_rows(self, root: Path, rows: SourceRows) -> None:
         images: Counter[str] = Counter()
         products: defaultdict[str, set[str]] = defaultdict(set)
-        problems, missing = _First(), _First()
+        problems: list[str] = []
+        missing: list[str] = []
         for row in rows:
             if isinstance(row, SourceProblem):
-                problems.add(f"{row.origin}: {row.kind}: {row.detail}")
+                problems.append(f"{row.origin}: {row.kind}: {row.detail}")
                 continue
             assert row.source is not None
             assert row.product is not None
@@ -125,14 +126,14 @@ class Benchmark:
             images[row.source] += 1
             products[row.source].add(row.product)
             if not row.path.is_file():
-                missing.add(str(row.path.relative_to(root)))
+                missing.append(str(row.path.relative_to(root)))
         found = {part: Size(images=images[part], products=len(products[part])) for part in images}
-        if problems.count:
-            what = f"unusable lines in its annotations: {problems.count:,} ({problems})"
+        if problems:
+            what = f"unusable lines in its annotations: {len(problems):,} ({_first(problems)})"
         elif found != dict(self.sizes):
             what = "; ".join(_differences(found, self.sizes))
-        elif missing.count:
-            what = f"missing images: {missing.count:,} of {images.total():,} ({missing})"
+        elif missing:
+            what = f"missing images: {len(missing):,} of {images.total():,} ({_first(missing)})"
         else:
             return
         raise BadInputError(f"{root} is not the whole of {self.title}: {what}; {self._remedy(root)}")
@@ -146,7 +147,7 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
+class AnnotationLine:
     """One line of an annotation file, split at white space."""
 
     origin: str
@@ -157,7 +158,7 @@ class Line:
         return bad_line(self.origin, detail)
 
 
-def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[Line | SourceProblem]:
+def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[AnnotationLine | SourceProblem]:
     """The lines of an annotation file, blank ones left out.
 
     Args:
@@ -172,7 +173,7 @@ def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[Line | S
                 continue
             origin = f"{path}:{number}"
             if len(values) == fields:
-                yield Line(origin=origin, fields=values)
+                yield AnnotationLine(origin=origin, fields=values)
             else:
                 yield bad_line(origin, f"{len(values)} fields, expected {fields}")
 
@@ -217,20 +218,8 @@ def _with_validation(rows: Iterable[SourceRow | SourceProblem], share: float, se
         yield row
 
 
-class _First:
-    """Counts texts and remembers the first few."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._texts: list[str] = []
-
-    def add(self, text: str) -> None:
-        self.count += 1
-        if len(self._texts) < _SHOWN:
-            self._texts.append(text)
-
-    def __str__(self) -> str:
-        return ", ".join(self._texts) + (", ..." if self.count > _SHOWN else "")
+def _first(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:_SHOWN]) + (", ..." if len(texts) > _SHOWN else "")
 
 
 def _differences(found: Mapping[str, Size], expected: Mapping[str, Size]) -> Iterator[str]:
