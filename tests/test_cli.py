@@ -98,7 +98,7 @@ def test_from_photos_to_a_search(
         (["evaluate", "nowhere", "nowhere"], "nowhere"),
         (["search", "nowhere", "nowhere", "nowhere.png"], "nowhere"),
         (["catalogue", "build", "nowhere", "out"], "nowhere"),
-        (["train", "nowhere", "--set", "unify.targets.aligned=false"], "did you mean unify.targets.align?"),
+        (["train", "nowhere", "--set", "unify.aligned=false"], "did you mean unify.align?"),
         (["train", "nowhere", "--set", 'unify.members=["joints"]'], "a member is `specialists`"),
         (["train", "nowhere", "--set", "seed=-1"], "seed"),
         (["train", "nowhere", "--set", "specialists.loss=cosine"], "specialists.loss"),

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.test_cli import univert
-from tests.training.grow.test_growing import four_verticals, train_old
+from tests.training.grow.conftest import four_verticals, train_old
 from univert.cli import app
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue

@@ -11,8 +11,8 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.report.run_report import report_run
-from univert.training.pipeline import run_stages
 from univert.training.recipe import Recipe
+from univert.training.stages import run_stages
 
 
 @dataclass(frozen=True, kw_only=True)

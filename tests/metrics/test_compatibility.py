@@ -13,7 +13,7 @@ from univert.core.terminal import table_text
 from univert.metrics.compatibility import GrowthFigures, growth_figures, version_outcomes
 from univert.metrics.per_query import query_outcomes
 from univert.report.growth_table import growth_table
-from univert.training.grow.verdict import refusal_of
+from univert.training.grow.checks import refusal_of
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -217,16 +217,16 @@ def statistics(model: Embedder) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize(("trunk", "blocks"), [("frozen", 1), ("partial", 1), ("partial", 3), ("full", 1)])
-def test_only_what_should_learn_does(trunk: Any, blocks: int) -> None:
+@pytest.mark.parametrize(("learns", "blocks"), [("no", 1), ("last_blocks", 1), ("last_blocks", 3), ("all", 1)])
+def test_only_what_should_learn_does(learns: Any, blocks: int) -> None:
     torch.manual_seed(0)
     model = Embedder(tiny(pooling="gem"))
-    groups = model.trainable(trunk, partial_blocks=blocks)
-    assert [group["name"] for group in groups] == (["head"] if trunk == "frozen" else ["head", "trunk"])
+    groups = model.trainable(learns, last_blocks=blocks)
+    assert [group["name"] for group in groups] == (["head"] if learns == "no" else ["head", "base network"])
     chosen = {id(parameter) for group in groups for parameter in group["params"]}
     assert {id(p) for p in model.parameters() if p.requires_grad} == chosen
     stages = model.trunk.stages
-    learning = {"frozen": 0, "partial": blocks, "full": len(stages)}[trunk]
+    learning = {"no": 0, "last_blocks": blocks, "all": len(stages)}[learns]
     expected = {name for stage in stages[len(stages) - learning :] for name in stage}
     assert {name for name, p in model.trunk.network.named_parameters() if p.requires_grad} == expected
 
@@ -251,34 +251,34 @@ def test_only_what_should_learn_does(trunk: Any, blocks: int) -> None:
             frozen = not module.weight.requires_grad
             assert module.training != frozen
             assert torch.equal(before[f"trunk.{name}.running_mean"], after[f"trunk.{name}.running_mean"]) == frozen
-    if trunk == "full":
+    if learns == "all":
         assert all(p.requires_grad for p in model.parameters())
 
 
 def test_freezing_again_replaces_the_choice() -> None:
     model = Embedder(tiny())
-    model.trainable("full")
+    model.trainable("all")
     model(torch.rand(2, 3, SIZE_PX, SIZE_PX)).sum().backward()
-    model.trainable("frozen")
+    model.trainable("no")
     assert all(p.grad is None for p in model.trunk.parameters())
     assert not any(module.training for module in model.trunk.modules())
-    model.trainable("full")
+    model.trainable("all")
     assert all(module.training for module in model.trunk.modules())
     model.eval()
-    model.trainable("full")
+    model.trainable("all")
     assert not any(module.training for module in model.modules())
 
 
 def test_impossible_choices_are_refused() -> None:
     model = Embedder(tiny())
     stages = len(model.trunk.stages)
-    with pytest.raises(BadInputError, match='trunk must be "frozen"'):
+    with pytest.raises(BadInputError, match='base_network_learns must be "no"'):
         model.trainable("half")  # type: ignore[arg-type]
     for count in (0, stages + 1):
-        with pytest.raises(BadInputError, match=rf"partial_blocks must lie in 1\.\.{stages}"):
-            model.trainable("partial", partial_blocks=count)
+        with pytest.raises(BadInputError, match=rf"last_blocks must lie in 1\.\.{stages}"):
+            model.trainable("last_blocks", last_blocks=count)
     with pytest.raises(BadInputError, match="nothing would learn"):
-        Embedder(tiny(size=None)).trainable("frozen")
+        Embedder(tiny(size=None)).trainable("no")
 
 
 def test_images_and_weights_stay_channels_last(model: Embedder, tmp_path: Path) -> None:

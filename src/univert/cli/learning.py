@@ -59,7 +59,7 @@ def finetune(
     ] = "reject",
     vertical: Names = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a choice: key=value, such as trunk=partial.")
+        list[str] | None, typer.Option("--set", help="Change a choice: key=value, such as base_network_learns=all.")
     ] = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -157,8 +157,8 @@ def reproduce(
     root: Annotated[Path, typer.Option(help="The data set's folder, in its official layout.")],
     loss: Annotated[str, typer.Option(help="A loss by name, such as proxy-nca or triplet.")] = "proxy-nca",
     protocol: Annotated[
-        str, typer.Option(help="document: Inception with BN, 64-d; modern: ResNet-50, 2048-d, ProxyNCA++'s settings.")
-    ] = "document",
+        str, typer.Option(help="proxies: Inception with BN, 64-d; modern: ResNet-50, 2048-d, ProxyNCA++'s settings.")
+    ] = "proxies",
     out: Annotated[
         Path | None, typer.Option(help="The run folder; runs/DATASET-LOSS-PROTOCOL-SEED if not given.")
     ] = None,
@@ -171,16 +171,14 @@ def reproduce(
 ) -> None:
     """Train and measure on a public benchmark by a published protocol."""
     from univert.report.console import reproduction_table
-    from univert.training.reproduce import check_choices
     from univert.training.reproduce import reproduce as run_reproduction
 
-    choices = check_choices(dataset, loss, protocol)
     result = run_reproduction(
-        choices.dataset,
+        dataset,
         root,
         out or Path("runs") / f"{dataset}-{loss}-{protocol}-{seed}",
-        loss=choices.loss,
-        protocol=choices.protocol,
+        loss=loss,
+        protocol=protocol,
         pretrained=pretrained,
         epochs=epochs,
         seed=seed,

@@ -26,7 +26,7 @@ from univert.models.io import model_fingerprint, read_model, write_model
 
 __all__ = ["Embedder", "EmbedderConfig"]
 
-Trunk = Literal["frozen", "partial", "full"]
+BaseNetworkLearns = Literal["no", "last_blocks", "all"]
 
 # More pixels at a time are slower on a CPU: the maps between the layers leave the caches, and outgrow the
 # 32 MB up to which the GNU C library keeps freed memory for the next layer.
@@ -121,38 +121,40 @@ class Embedder(nn.Module):
         """Unit vectors of preprocessed images: `project(features(images))`."""
         return self.project(self.features(images))
 
-    def trainable(self, trunk: Trunk = "full", partial_blocks: int = 2) -> list[dict[str, Any]]:
+    def trainable(self, base_network_learns: BaseNetworkLearns = "all", last_blocks: int = 2) -> list[dict[str, Any]]:
         """Choose what learns, and get it as parameter groups for an optimiser.
 
         Frozen parts get no gradient and stay in evaluation mode, also after `train()`: their batch
         normalisation keeps the statistics it has.
 
         Args:
-            trunk: `frozen` trains the head alone, `partial` also the last stages of the base network, `full`
-                everything.
-            partial_blocks: how many stages `partial` trains, counted from the output.
+            base_network_learns: `no` trains the head alone, `last_blocks` also the last stages of the base network,
+                `all` everything.
+            last_blocks: how many stages that is, counted from the output.
 
         Returns:
-            `{"name": "head", "params": [...]}` and `{"name": "trunk", "params": [...]}`; an empty one is
+            `{"name": "head", "params": [...]}` and `{"name": "base network", "params": [...]}`; an empty one is
             left out.
 
         Raises:
             BadInputError: no such choice, more stages than there are, or nothing left to train.
         """
-        if trunk not in ("frozen", "partial", "full"):
-            raise BadInputError(f'trunk must be "frozen", "partial" or "full", got {trunk!r}')
-        stages = len(self.trunk.stages)
-        if trunk == "partial" and not 1 <= partial_blocks <= stages:
+        if base_network_learns not in ("no", "last_blocks", "all"):
             raise BadInputError(
-                f"partial_blocks must lie in 1..{stages} for {self.config.base_network}, got {partial_blocks}"
+                f'base_network_learns must be "no", "last_blocks" or "all", got {base_network_learns!r}'
             )
-        groups = {"head": list(self.head.parameters()), "trunk": list[nn.Parameter]()}
-        if trunk != "frozen":
-            count = partial_blocks if trunk == "partial" else stages
-            groups["trunk"] = [*self.trunk.last_stages(count), *self.pooling.parameters()]
+        stages = len(self.trunk.stages)
+        if base_network_learns == "last_blocks" and not 1 <= last_blocks <= stages:
+            raise BadInputError(
+                f"last_blocks must lie in 1..{stages} for {self.config.base_network}, got {last_blocks}"
+            )
+        groups = {"head": list(self.head.parameters()), "base network": list[nn.Parameter]()}
+        if base_network_learns != "no":
+            count = last_blocks if base_network_learns == "last_blocks" else stages
+            groups["base network"] = [*self.trunk.last_stages(count), *self.pooling.parameters()]
         learning = [parameter for parameters in groups.values() for parameter in parameters]
         if not learning:
-            raise BadInputError('nothing would learn: size is None and trunk is "frozen"; change one of them')
+            raise BadInputError('nothing would learn: size is None and base_network_learns is "no"; change one of them')
         freeze_all_but(self, learning)
         self.train(self.training)
         return [{"name": name, "params": parameters} for name, parameters in groups.items() if parameters]

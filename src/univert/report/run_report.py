@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import univert
 from univert.core.files import fingerprint
 from univert.report.page import write_report
-from univert.training.pipeline import FinishedRun
+from univert.training.stages import FinishedRun
 from univert.training.targets.learning_targets import learning_targets
 
 
@@ -18,17 +16,12 @@ def report_run(finished: FinishedRun) -> None:
     inputs = fingerprint(univert.__version__, {key: value for key, value in results.items() if key != "finished"})
     if path.exists() and context.run.finished("report", inputs) is not None:
         return
-    unify, learned_from = context.recipe.unify, models.choice.chosen.members
-    targets = learning_targets(
-        context,
-        learned_from or [models.own],
-        unify.targets if learned_from else replace(unify.targets, offset=0.0),
-        unlabelled=unify.unlabelled,
-    )
+    learned_from = models.choice.chosen.members
+    targets = learning_targets(context, learned_from or [models.own], context.recipe.unify)
     write_report(
         path,
         results,
-        context.catalogue.select(split="test", vertical=context.vertical_names),
+        context.images.catalogue.select(split="test", vertical=context.images.vertical_names),
         test.vectors(finished.rows[-1]),
         targets=targets.clean(test.positions),
         targets_title="Learning targets" if learned_from else "Embeddings of the specialists",

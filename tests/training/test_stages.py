@@ -15,10 +15,6 @@ from univert.models.embedder import Embedder
 from univert.training.combine.config import CombineConfig
 from univert.training.recipe import Baseline, DataConfig, EvaluationConfig, Recipe
 from univert.training.run_context import RunContext
-from univert.training.specialists import train_specialist
-from univert.training.targets.config import TargetsConfig
-from univert.training.targets.learning_targets import learning_targets
-from univert.training.targets.members import Member
 
 BASELINES = ["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]
 
@@ -32,7 +28,7 @@ def only(*baselines: Baseline) -> EvaluationConfig:
 
 
 def short(recipe: Recipe, *baselines: Baseline) -> Recipe:
-    """The document's way, every vertical by itself, and no more rivals than asked for."""
+    """The way of the unified-embedding paper, every vertical by itself, and no more rivals than asked for."""
     unify = replace(recipe.unify, way="specialists")
     return replace(recipe, combine=CombineConfig(mode="off"), unify=unify, evaluation=only(*baselines))
 
@@ -69,7 +65,7 @@ def test_a_change_redoes_only_what_depends_on_it(catalogue: Catalogue, recipe: R
     recipe = short(recipe)
     train(catalogue, tmp_path, recipe, report=False)
     before = modified(tmp_path)
-    plain = replace(recipe, unify=replace(recipe.unify, targets=TargetsConfig(align=False)))
+    plain = replace(recipe, unify=replace(recipe.unify, align=False))
     train(catalogue, tmp_path, plain, report=False)
     changed = {path for path, time in modified(tmp_path).items() if before[path] != time}
     folders = (tmp_path / "candidates" / "specialists", tmp_path / "unified")
@@ -83,16 +79,17 @@ def test_the_same_seed_gives_the_same_weights(catalogue: Catalogue, recipe: Reci
     assert prints[0] == prints[1] != other
 
 
-@pytest.mark.parametrize("trunk", ["partial", "full"])
-def test_a_learning_trunk_moves(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, trunk: str) -> None:
-    recipe = replace(short(recipe), trunk=trunk, **({"partial_blocks": 1} if trunk == "partial" else {}))
+@pytest.mark.parametrize("learns", ["last_blocks", "all"])
+def test_a_learning_base_network_moves(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, learns: str) -> None:
+    blocks = {"last_blocks": 1} if learns == "last_blocks" else {}
+    recipe = replace(short(recipe), base_network_learns=learns, **blocks)
     result = train(catalogue, tmp_path, recipe, report=False)
     state = result.model.state_dict()
     start = RunContext(Run(tmp_path / "other"), catalogue, recipe).new_embedder().state_dict()
     moved = [name for name in start if name.startswith("trunk.") and not start[name].equal(state[name])]
     stem = [name for name in moved if "conv_stem" in name]
     assert moved
-    assert bool(stem) == (trunk == "full")
+    assert bool(stem) == (learns == "all")
 
 
 def test_verticals_are_checked_before_any_work(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
@@ -114,7 +111,9 @@ def test_vectors_of_the_run_equal_those_of_the_saved_model(
     recipe = short(recipe)
     model = train(catalogue, tmp_path, recipe, report=False).model
     context = RunContext(Run(tmp_path), catalogue, recipe)
-    cached = context.source.embed_all(Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue)))
+    cached = context.features.source.embed_all(
+        Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue))
+    )
     np.testing.assert_allclose(cached, model.embed_catalogue(catalogue), atol=1e-5)
 
 
@@ -127,18 +126,6 @@ def test_specialists_by_proxy_nca(catalogue: Catalogue, recipe: Recipe, tmp_path
 def test_products_with_one_image_each_cannot_be_learned(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"discs \(4 products, 4 images\)"):
         train(catalogue.select(brand="artist-0"), tmp_path, recipe)
-
-
-def test_labelled_only_means_for_the_alignment_too(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    context = RunContext(Run(tmp_path), catalogue, recipe)
-    specialists = {name: train_specialist(context, name) for name in context.vertical_names}
-    members = [Member.of_specialists(context, specialists)]
-    everything = np.arange(len(catalogue))
-    both, labelled = (
-        learning_targets(context, members, TargetsConfig(), unlabelled=unlabelled).clean(everything)
-        for unlabelled in (True, False)
-    )
-    assert not np.allclose(both, labelled)
 
 
 def test_the_card_states_what_was_measured(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
