@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from univert.core.errors import BadInputError
-from univert.metrics.compare import Comparison, compare_pairs, compare_vectors
+from univert.metrics.compare import Comparison, compare_pairs, compare_vectors, holm, sign_flip_p_value
 from univert.metrics.ranking import QueryOutcome
-from univert.metrics.significance import holm, sign_flip_p_value
 
 Rng = np.random.Generator
 

@@ -12,7 +12,7 @@ from univert.core.errors import BadInputError
 from univert.core.tables import table_text
 from univert.metrics.compatibility import GrowthFigures, growth_figures, version_outcomes
 from univert.metrics.per_query import query_outcomes
-from univert.report.growth_table import growth_table
+from univert.report.console import growth_table
 from univert.training.grow.verdict import refusal_of
 
 

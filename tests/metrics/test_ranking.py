@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.oracles import retrieval as oracle
 from univert.core.errors import BadInputError
 from univert.metrics import ranks
-from univert.metrics.ranking import QueryOutcome, map_at_r, rank_queries, recall_at_k
+from univert.metrics.ranking import TIE_TOLERANCE, QueryOutcome, map_at_r, rank_queries, recall_at_k
 
 Set = tuple[np.ndarray, list[str | None]]
 
@@ -117,7 +117,7 @@ def test_random_unit_vectors_equal_the_oracle(products: int, images: int) -> Non
     vectors, labels = sphere(np.random.default_rng(3), products, images, 16, 1.0)
     assert (images > ranks._MOST_PASSES) == (products == 4)  # both ways of counting are covered
     outcome = rank_queries(vectors, labels, query_chunk=50, gallery_chunk=77)
-    ranked = oracle.ranked_relevance(vectors, labels.tolist(), tolerance=ranks.TIE_TOLERANCE)
+    ranked = oracle.ranked_relevance(vectors, labels.tolist(), tolerance=TIE_TOLERANCE)
     assert_as_oracle(outcome, ranked)
     assert len(set(outcome.rank_of_first_hit.tolist())) > 3 or products == 4
 

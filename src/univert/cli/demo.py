@@ -41,7 +41,7 @@ def run_demo(out: Path, *, seed: int, device: str, say: Callable[[str], None]) -
     say(f"catalogue  {catalogue.path}: {len(catalogue):,} images, {len(catalogue.verticals)} verticals")
     recipe = Recipe(seed=seed, evaluation=EvaluationConfig(baselines=BASELINES))
     result = train(catalogue, out, recipe, device=device)
-    say(table_text(results_table(result.results)))
+    say(table_text(results_table(result.finished.compared)))
     say(f"report     {out / 'report.html'}")
     model = result.model.to(choose_device(device))
     index = _index(model, catalogue.select(not_brand=SAMPLE_HELD_OUT_BRAND), out / "sample.index")

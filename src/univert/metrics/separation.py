@@ -14,11 +14,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +24,7 @@ from jaxtyping import Float
 
 from univert.core.errors import BadInputError
 from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, power_of_two_scale
-from univert.metrics.ranks import TIE_TOLERANCE
+from univert.metrics.ranking import TIE_TOLERANCE
 
 DIRECTIONS = 16
 """Leading directions of a vertical that count. Few beside the usual 256 dimensions, and yet enough to hold most of a
@@ -91,16 +89,6 @@ class Separation:
     def overlap(self) -> float | None:
         """Energy in the others' directions over that in their own: 0 separate, 1 the same; None as they are."""
         return _ratio(self.other_energy, self.own_energy)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON; `from_dict` reads it back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Separation:
-        """What `to_dict` gave, back again."""
-        verticals = tuple(VerticalSeparation(**one) for one in values["verticals"])
-        return cls(**{**values, "verticals": verticals})
 
 
 def separation(vectors: Vectors, verticals: Sequence[str], *, directions: int = DIRECTIONS) -> Separation:

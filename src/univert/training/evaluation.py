@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from univert.core.errors import BadInputError
-from univert.metrics.compare import compare_vectors
-from univert.metrics.evaluate import evaluate_vectors
+from univert.core.json_record import JsonRecord
+from univert.metrics.compare import Comparison, compare_vectors
+from univert.metrics.evaluate import Evaluation, evaluate_vectors
 from univert.metrics.inputs import has_queries
 from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
@@ -48,6 +48,31 @@ class Row:
     image_presentations: int = 0
     seconds: float = 0.0
     routed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedModel:
+    """A row of the comparison and what it reaches on the test split."""
+
+    row: Row
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowComparison(JsonRecord):
+    """A paired comparison of two rows.
+
+    Attributes:
+        title: for people.
+        first: key of the row that the other is held against.
+        second: key of the row that is judged.
+        comparison: second minus first.
+    """
+
+    title: str
+    first: str
+    second: str
+    comparison: Comparison
 
 
 def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], list[TrainedModel]]:
@@ -160,10 +185,10 @@ class TestSplit:
             self._vectors[row.inputs] = row.vectors(self.positions)
         return self._vectors[row.inputs]
 
-    def evaluate(self, row: Row) -> dict[str, Any]:
+    def evaluate(self, row: Row) -> Evaluation:
         """A row's figures; measured before with the same inputs, it is not measured again."""
         config, seed = self._context.recipe.evaluation, self._context.recipe.seed
-        return self._context.remembered(
+        record = self._context.remembered(
             f"evaluation/{row.key}",
             [row.inputs, row.routed, config.resamples, seed],
             lambda: evaluate_vectors(
@@ -175,14 +200,15 @@ class TestSplit:
                 seed=seed,
             ).to_dict(),
         )
+        return Evaluation.from_dict(record)
 
-    def compare(self, first: Row, second: Row) -> dict[str, Any]:
-        """The paired comparison of two rows, as the report shows it.
+    def compare(self, first: Row, second: Row) -> RowComparison:
+        """The paired comparison of two rows.
 
         Against specialists, both search the query's own vertical: the specialists know no other way.
         """
         config, seed = self._context.recipe.evaluation, self._context.recipe.seed
-        comparison = self._context.remembered(
+        record = self._context.remembered(
             f"comparison/{first.key}-{second.key}",
             [first.inputs, second.inputs, first.routed or second.routed, config.resamples, seed],
             lambda: compare_vectors(
@@ -199,10 +225,10 @@ class TestSplit:
         title = f"{second.title} against {first.title[0].lower()}{first.title[1:]}"
         if first.routed or second.routed:
             title += ", each query searching its own vertical"
-        return {"title": title, "first": first.key, "second": second.key, "comparison": comparison}
+        return RowComparison(title=title, first=first.key, second=second.key, comparison=Comparison.from_dict(record))
 
 
-def comparisons(test: TestSplit, rows: list[Row]) -> list[dict[str, Any]]:
+def comparisons(test: TestSplit, rows: list[Row]) -> list[RowComparison]:
     """The run's model against its specialists, the joint models and the untrained base network."""
     by_key = {row.key: row for row in rows}
     against = ("specialists", "joint_proxy_nca", "joint_triplet", "base")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,8 +16,7 @@ from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.info import catalogue_info
-from univert.metrics.evaluate import Evaluation
-from univert.training.evaluation import Row, TestSplit, comparison_rows, comparisons
+from univert.training.evaluation import ComparedModel, RowComparison, TestSplit, comparison_rows, comparisons
 from univert.training.jobs import TrainedModel
 from univert.training.proxies import WATCHED
 from univert.training.recipe import Recipe
@@ -33,15 +32,19 @@ class FinishedRun:
     Attributes:
         context: what its stages shared.
         models: all that it trained.
-        rows: every model that was measured; the last is the chosen one.
-        test: the images they were measured on.
+        test: the images that models were measured on.
+        compared: every model that was measured; the last is the chosen one.
+        comparisons: the chosen one against others, query by query.
+        distortion: what reducing the joined learning targets to one size costs.
         results: the content of `evaluation.json`.
     """
 
     context: RunContext
     models: Models
-    rows: list[Row]
     test: TestSplit
+    compared: tuple[ComparedModel, ...]
+    comparisons: tuple[RowComparison, ...]
+    distortion: dict[str, Any]
     results: dict[str, Any]
 
 
@@ -64,44 +67,51 @@ def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = 
     write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
     models = train_models(context)
     rows, trained = comparison_rows(context, models)
-    results = _results(context, models, rows, trained, test)
-    write_atomic(run.path / "evaluation.json", json.dumps(results, indent=1))
-    context.describe(models.unified, _card_figures(results))
-    return FinishedRun(context=context, models=models, rows=rows, test=test, results=results)
+    compared = tuple(ComparedModel(row=row, evaluation=test.evaluate(row)) for row in rows)
+    unify = recipe.unify
+    finished = FinishedRun(
+        context=context,
+        models=models,
+        test=test,
+        compared=compared,
+        comparisons=tuple(comparisons(test, rows)),
+        distortion=distortion_of(context, models.ensemble.members, unify.targets, unlabelled=unify.unlabelled),
+        results={},
+    )
+    finished = replace(finished, results=_results(finished, trained))
+    write_atomic(run.path / "evaluation.json", json.dumps(finished.results, indent=1))
+    context.describe(models.unified, _card_figures(compared[-1], finished.results["catalogue"]))
+    return finished
 
 
-def _results(
-    context: RunContext, models: Models, rows: list[Row], trained: list[TrainedModel], test: TestSplit
-) -> dict[str, Any]:
+def _results(finished: FinishedRun, trained: list[TrainedModel]) -> dict[str, Any]:
     """The content of `evaluation.json`."""
-    catalogue, unify = context.catalogue, context.recipe.unify
-    chosen = models.choice.chosen
-    distortion = distortion_of(context, models.ensemble.members, unify.targets, unlabelled=unify.unlabelled)
+    context, models = finished.context, finished.models
     return {
         "format": 1,
         "split": "test",
-        "catalogue": catalogue_info(catalogue).to_dict(),
-        "catalogue_fingerprint": catalogue.fingerprint,
+        "catalogue": catalogue_info(context.catalogue).to_dict(),
+        "catalogue_fingerprint": context.catalogue.fingerprint,
         "rows": [
             {
-                "key": row.key,
-                "title": row.title,
-                "note": row.note,
-                "evaluation": test.evaluate(row),
-                "image_presentations": row.image_presentations,
-                "seconds": row.seconds,
+                "key": one.row.key,
+                "title": one.row.title,
+                "note": one.row.note,
+                "evaluation": one.evaluation.to_dict(),
+                "image_presentations": one.row.image_presentations,
+                "seconds": one.row.seconds,
             }
-            for row in rows
+            for one in finished.compared
         ],
         "best_key": BEST,
         "combination": models.combination.to_dict(),
         "choice": models.choice.to_dict(),
         "ensemble": {
             **models.ensemble.to_dict(),
-            "distortion": distortion,
-            "learned_from": chosen.members == models.ensemble.members,
+            "distortion": finished.distortion,
+            "learned_from": models.choice.chosen.members == models.ensemble.members,
         },
-        "comparisons": comparisons(test, rows),
+        "comparisons": [one.to_dict() for one in finished.comparisons],
         "recipe_toml": config_to_toml(context.recipe),
         "curves": {model.name: _curves(model) for model in trained},
         "versions": {"univert": univert.__version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -111,22 +121,17 @@ def _results(
     }
 
 
-def _card_figures(results: dict[str, Any]) -> dict[str, float | int | str]:
+def _card_figures(best: ComparedModel, catalogue: dict[str, Any]) -> dict[str, float | int | str]:
     """What the unified model's card says of it."""
-    row = next(row for row in results["rows"] if row["key"] == BEST)
-    evaluation = Evaluation.from_dict(row["evaluation"])
-    figures: dict[str, float | int | str] = {
-        name: results["catalogue"][name] for name in ("images", "products", "unlabelled")
-    }
-    if evaluation.merged:
-        merged = evaluation.merged
-        intervals = {f"recall_at_{k}": interval for k, interval in merged.recall_at.items()}
-        for name, interval in {**intervals, "map_at_r": merged.map_at_r}.items():
-            bounds = "" if interval.low is None else f" ({interval.low:.3f} to {interval.high:.3f})"
-            figures[f"merged gallery, {name}, test"] = f"{interval.value:.3f}{bounds}"
-    for name, value in evaluation.mean_within.items():
+    figures: dict[str, float | int | str] = {name: catalogue[name] for name in ("images", "products", "unlabelled")}
+    merged = best.evaluation.merged
+    intervals = {f"recall_at_{k}": interval for k, interval in merged.recall_at.items()}
+    for name, interval in {**intervals, "map_at_r": merged.map_at_r}.items():
+        bounds = "" if interval.low is None else f" ({interval.low:.3f} to {interval.high:.3f})"
+        figures[f"merged gallery, {name}, test"] = f"{interval.value:.3f}{bounds}"
+    for name, value in best.evaluation.mean_within.items():
         figures[f"mean within verticals, {name}, test"] = value
-    figures["image presentations, with the models learned from"] = row["image_presentations"]
+    figures["image presentations, with the models learned from"] = best.row.image_presentations
     return figures
 
 

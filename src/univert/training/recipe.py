@@ -10,7 +10,7 @@ from annotated_types import Ge, Interval
 from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
 from univert.data.transforms import Augmentation
-from univert.metrics.compare import LARGE_FALL
+from univert.metrics.compare import LARGE_LOSS
 from univert.models.embedder import EmbedderConfig
 from univert.training.combine.config import CombineConfig
 from univert.training.label_config import Count, LoopConfig, NotNegative, Positive, SpecialistsConfig
@@ -100,7 +100,7 @@ class GrowConfig:
     neighbours_temperature: Positive = 0.05
     neighbours_images: Count = 4096
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
-    limit: Annotated[float, Interval(ge=0, le=1)] = LARGE_FALL
+    limit: Annotated[float, Interval(ge=0, le=1)] = LARGE_LOSS
     resamples: Count = 2000
     loop: GrowLoopConfig = field(default_factory=GrowLoopConfig)
 
