@@ -78,19 +78,21 @@ def test_no_failures_where_all_is_found():
 def test_grids_are_true_to_their_galleries(tmp_path):
     rows = [(vertical, f"{vertical}{n}", None) for vertical in ("bags", "shoes") for n in range(5) for _ in range(2)]
     shop = catalogue_of(tmp_path, [*rows, ("shoes", None, None)])
-    grids, left_out = retrieval_grids(shop, Columns.of(shop), vectors_for(shop))
+    columns = Columns.of(shop)
+    grids, left_out = retrieval_grids(shop, columns, vectors_for(shop))
     assert ([grid.title for grid in grids], left_out) == ([None, "bags", "shoes"], 0)
     for grid in grids:
         assert grid.gallery_images == grid.queries == (20 if grid.title is None else 10)
-        for one in grid.rankings:
-            assert [hit.right for hit in one.hits] == [hit.product == one.query.product for hit in one.hits]
-            assert {hit.vertical for hit in one.hits} <= ({None} if grid.title else {"bags", "shoes"})
-            assert (one.first_right_rank <= 8) == any(hit.right for hit in one.hits)
-    failures = worst_failures(shop, Columns.of(shop), vectors_for(shop)).rankings
-    ranks = [one.first_right_rank for one in failures]
+        for one in grid.answers:
+            shown = {one.query, *(hit.position for hit in one.hits)}
+            assert shown <= set(grid.pictures)
+            assert {columns.vertical[row] for row in shown} <= ({grid.title} if grid.title else {"bags", "shoes"})
+            for hit in one.hits:
+                assert hit.right == (columns.product[hit.position] == columns.product[one.query])
+    failures = worst_failures(shop, columns, vectors_for(shop)).answers
+    ranks = [one.first_right.rank for one in failures]
     assert ranks == sorted(ranks, reverse=True)
     assert all(not one.hits[0].right for one in failures)
-    assert all((one.first_right is not None) == (one.first_right_rank > len(one.hits)) for one in failures)
 
 
 def test_many_verticals_are_cut_to_those_with_most_queries(tmp_path):

@@ -19,8 +19,8 @@ from jaxtyping import Bool
 
 from univert.core.json_record import JsonRecord
 from univert.metrics.compare import METRICS, Comparison, Difference, Figures, compare_outcomes, compare_pairs
-from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, has_queries, label_codes
-from univert.metrics.per_query import LabelledRows, Names, Outcomes, average_precision, check_one_vertical_each, pooled
+from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, has_queries
+from univert.metrics.per_query import Names, Outcomes, average_precision, pooled, rows_by_vertical
 from univert.metrics.ranking import QueryOutcome, rank_queries
 
 
@@ -194,10 +194,7 @@ def version_outcomes(queries: Vectors, stored: Vectors, products: Names, vertica
     queries = check_vectors(queries, name="queries")
     stored = check_vectors(stored, name="stored", size=queries.shape[1])
     check_length(stored, len(queries), name="stored", of="queries")
-    table = LabelledRows.of(queries, products, verticals, names=("queries", "products", "verticals"))
-    (codes,) = label_codes(table.products)
-    check_one_vertical_each([(table, codes)])
-    rows = table.by_vertical()
+    ((codes, rows),) = rows_by_vertical((queries, products, verticals, ""))
     within: dict[str, QueryOutcome | None] = {}
     for name, here in rows.items():
         outcome = _leave_one_out(queries[here], stored[here], codes[here])

@@ -11,16 +11,8 @@ import numpy as np
 from univert.core.json_record import JsonRecord
 from univert.metrics.bootstrap import bootstrap_interval
 from univert.metrics.clustering import nmi
-from univert.metrics.inputs import Codes, Vectors, check_vectors, label_codes
-from univert.metrics.per_query import (
-    LabelledRows,
-    Names,
-    average_precision,
-    check_one_vertical_each,
-    outcome_within,
-    pooled,
-    query_outcomes,
-)
+from univert.metrics.inputs import Codes, Vectors, check_vectors
+from univert.metrics.per_query import Names, average_precision, outcome_within, pooled, query_outcomes, rows_by_vertical
 from univert.metrics.ranking import QueryOutcome, check_ks, rank_queries
 
 
@@ -158,20 +150,12 @@ def evaluate_query_gallery(
     check_ks(ks)
     query_vectors = check_vectors(query_vectors, name="query_vectors")
     gallery_vectors = check_vectors(gallery_vectors, name="gallery_vectors", size=query_vectors.shape[1])
-    queries = LabelledRows.of(
-        query_vectors, query_products, query_verticals, names=("query_vectors", "query_products", "query_verticals")
+    (codes, rows_of), (gallery_codes, in_gallery) = rows_by_vertical(
+        (query_vectors, query_products, query_verticals, "query_"),
+        (gallery_vectors, gallery_products, gallery_verticals, "gallery_"),
     )
-    gallery = LabelledRows.of(
-        gallery_vectors,
-        gallery_products,
-        gallery_verticals,
-        names=("gallery_vectors", "gallery_products", "gallery_verticals"),
-    )
-    codes, gallery_codes = label_codes(queries.products, gallery.products)
-    check_one_vertical_each([(queries, codes), (gallery, gallery_codes)])
-    in_gallery = gallery.by_vertical()
     outcomes: dict[str, QueryOutcome | None] = {}
-    for vertical, rows in queries.by_vertical().items():
+    for vertical, rows in rows_of.items():
         candidates = in_gallery.get(vertical, np.zeros(0, dtype=np.int64))
         outcomes[vertical] = outcome_within(
             query_vectors[rows], codes[rows], rows, (gallery_vectors[candidates], gallery_codes[candidates])

@@ -43,7 +43,7 @@ _VERDICTS: dict[Verdict, tuple[str, str, str]] = {
 _WIDTH_PT = 380
 _LINE_PT, _LANE_PT, _AXIS_PT = 20, 7, 24
 _FONT_PT = 10.0
-_LONGEST_NAME = 26
+_LONGEST_NAME = 30
 _CURVE_POINTS = 160
 """Points of a drawn curve: more than a panel has pixels would only weigh."""
 
@@ -140,21 +140,21 @@ def _panel(
         marker = "" if len(pairs) > 1 else "."
         axes.plot(steps, values, color=_MUTED if name in others else _ACCENT, linewidth=1.3, marker=marker)
         if name in others:
-            summary.append(f"{name} {values[0]:.2g} to {values[-1]:.2g}")
+            summary.append(f"{name} {values[0]:.3g} to {values[-1]:.3g}")
         else:
             kept = steps.index(best_step) if best_step in steps else int(np.argmax(values))
             axes.plot(steps[kept], values[kept], "o", color=_ACCENT, markersize=4)
             axes.set_ylim(bounds[0] - 2, bounds[1] + 2)
             summary.append(f"val MAP@R {values[kept]:.1f}% at step {steps[kept]:,.0f}")
         axes.set_xlim(0, max(last, 1))
-        axes.set_title(name, loc="left", fontsize=7, color=_MUTED, pad=2)
+        axes.set_title(name, loc="left", fontsize=7.5, color=_MUTED, pad=3)
         axes.set_xticks([0, last] if place == len(parts) - 1 else [])
         axes.set_yticks(sorted({min(values), max(values)}) if name in others else bounds)
         for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=False):
             label.set_horizontalalignment(side)  # type: ignore[arg-type]
-        axes.yaxis.set_major_formatter("{x:.2g}" if name in others else "{x:.0f}")
+        axes.yaxis.set_major_formatter("{x:.3g}" if name in others else "{x:.0f}")
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.tick_params(labelsize=7, length=0, pad=2, labelcolor=_MUTED)
+        axes.tick_params(labelsize=7.5, length=0, pad=2, labelcolor=_MUTED)
         for spine in axes.spines.values():
             spine.set_color(_RULE)
     return Panel(title=title, chart=_svg(figure, f"Training curves of {title}"), summary="; ".join(summary))
@@ -213,7 +213,7 @@ def _rows(lines: Sequence[tuple[str, str]], *, lanes: int = 1, legend_rows: int 
     height = line_pt * len(lines) + _AXIS_PT + legend_pt
     figure = _figure(_WIDTH_PT, height)
     names = [_short(name, _LONGEST_NAME) for name, _ in lines]
-    left = 14 + 6 * max(map(len, names), default=0)
+    left = 14 + 5.6 * max(map(len, names), default=0)
     bottom, share = _AXIS_PT / height, line_pt * len(lines) / height
     axes = figure.add_axes((left / _WIDTH_PT, bottom, 1 - (left + 46) / _WIDTH_PT, share))
     axes.set_ylim(len(lines) - 0.5, -0.5)

@@ -135,6 +135,7 @@ def write_report(
         .render(
             run=content,
             best=content.compared[-1],
+            columns=columns,
             evaluated={
                 "verticals": sorted(set(columns.vertical)),
                 "images": len(catalogue),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,58 +84,28 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tile:
-    """One picture of a grid with its caption.
-
-    Attributes:
-        uri: the thumbnail.
-        product: its product's name.
-        vertical: its vertical; None where that goes without saying.
-        brand: its brand; None if unknown.
-        rank: its place in the ranking; None for the query.
-        right: whether it shows the query's product; None for the query.
-    """
-
-    uri: str
-    product: str
-    vertical: str | None
-    brand: str | None
-    rank: int | None = None
-    right: bool | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranking:
-    """A query's tile, its neighbours' tiles, and the first right answer where that ranks below them."""
-
-    query: Tile
-    hits: tuple[Tile, ...]
-    first_right: Tile | None
-    first_right_rank: int
-    right_in_gallery: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class RetrievalGrid:
-    """Rankings in one gallery.
+    """Answers of one gallery in pictures.
 
     Attributes:
         title: the vertical, or None for the merged gallery.
         gallery_images: how many images the gallery holds.
         queries: how many queries there are in it.
-        rankings: some of them.
+        answers: some of them.
+        pictures: by row, a thumbnail of every image in the answers.
     """
 
     title: str | None
     gallery_images: int
     queries: int
-    rankings: tuple[Ranking, ...]
+    answers: list[Answer]
+    pictures: dict[int, str]
 
 
 def retrieval_grids(
     catalogue: Catalogue, columns: Columns, vectors: Float[np.ndarray, "N D"], *, seed: int = 0
 ) -> tuple[list[RetrievalGrid], int]:
-    """Rankings for a seeded random sample of queries: of the merged gallery, then of each vertical's own.
+    """Answers to a seeded random sample of queries: of the merged gallery, then of each vertical's own.
 
     Returns:
         the grids, and how many further verticals with queries have none.
@@ -147,38 +117,27 @@ def retrieval_grids(
     titles: list[str | None] = [None, *kept] if len(names) > 1 and asked else [*kept]
     grids = []
     for index, title in enumerate(titles):
-        gallery = columns.gallery(title)
-        queries = columns.queries(gallery)
+        candidates = columns.queries(columns.gallery(title))
         # A lone vertical gets the places that the merged gallery would have had.
         wanted = MERGED_QUERIES if title is None or len(names) == 1 else QUERIES_A_VERTICAL
-        drawn = sample_queries(queries, columns.codes, wanted, np.random.default_rng([seed, index]))
-        answers = answer_queries(vectors, columns.codes, drawn, gallery, hits=NEIGHBOURS)
-        rankings = _rankings(catalogue, columns, answers, name_verticals=title is None, with_first_right=False)
-        grids.append(RetrievalGrid(title=title, gallery_images=len(gallery), queries=len(queries), rankings=rankings))
+        drawn = sample_queries(candidates, columns.codes, wanted, np.random.default_rng([seed, index]))
+        grids.append(_grid(catalogue, columns, vectors, drawn, title=title, hits=NEIGHBOURS))
     return grids, len(asked) - len(kept)
 
 
 def worst_failures(catalogue: Catalogue, columns: Columns, vectors: Float[np.ndarray, "N D"]) -> RetrievalGrid:
     """Queries of the merged gallery whose first right answer ranks worst, worst first, one a product."""
-    gallery = columns.gallery()
     worst = worst_queries(vectors, columns.codes, FAILURES)
-    answers = answer_queries(vectors, columns.codes, worst, gallery, hits=FAILURE_NEIGHBOURS)
-    several = len(set(columns.vertical)) > 1
-    rankings = _rankings(catalogue, columns, answers, name_verticals=several, with_first_right=True)
-    queries = len(columns.queries(gallery))
-    return RetrievalGrid(title=None, gallery_images=len(gallery), queries=queries, rankings=rankings)
+    return _grid(catalogue, columns, vectors, worst, title=None, hits=FAILURE_NEIGHBOURS)
 
 
 def sample_queries(
     candidates: Int64[np.ndarray, "Q"], codes: Int64[np.ndarray, "N"], count: int, rng: np.random.Generator
 ) -> list[int]:
     """Draw queries at random, each of another product; fewer where there are fewer products."""
-    drawn: dict[int, int] = {}
-    for row in rng.permutation(candidates):
-        if len(drawn) == count:
-            break
-        drawn.setdefault(int(codes[row]), int(row))
-    return list(drawn.values())
+    shuffled = rng.permutation(candidates)
+    _, first = np.unique(codes[shuffled], return_index=True)
+    return [int(row) for row in shuffled[np.sort(first)[:count]]]
 
 
 def worst_queries(vectors: Float[np.ndarray, "N D"], codes: Int64[np.ndarray, "N"], count: int) -> list[int]:
@@ -186,12 +145,10 @@ def worst_queries(vectors: Float[np.ndarray, "N D"], codes: Int64[np.ndarray, "N
     if not has_queries(codes):
         return []
     outcome = rank_queries(vectors, codes, with_average_precision=False)
-    worst: dict[int, int] = {}
-    for place in np.argsort(-outcome.rank_of_first_hit, kind="stable"):
-        if outcome.rank_of_first_hit[place] == 1 or len(worst) == count:
-            break
-        worst.setdefault(int(outcome.products[place]), int(outcome.rows[place]))
-    return list(worst.values())
+    missed = np.flatnonzero(outcome.rank_of_first_hit > 1)
+    missed = missed[np.argsort(-outcome.rank_of_first_hit[missed], kind="stable")]
+    _, first = np.unique(outcome.products[missed], return_index=True)
+    return [int(row) for row in outcome.rows[missed[np.sort(first)[:count]]]]
 
 
 def answer_queries(
@@ -226,38 +183,26 @@ def answer_queries(
     return answers
 
 
-def _rankings(
-    catalogue: Catalogue, columns: Columns, answers: Iterable[Answer], *, name_verticals: bool, with_first_right: bool
-) -> tuple[Ranking, ...]:
-    answers = list(answers)
-    shown = {one.query for one in answers} | {hit.position for one in answers for hit in one.hits}
-    if with_first_right:
-        shown |= {one.first_right.position for one in answers}
+def _grid(
+    catalogue: Catalogue,
+    columns: Columns,
+    vectors: Float[np.ndarray, "N D"],
+    queries: Sequence[int],
+    *,
+    title: str | None,
+    hits: int,
+) -> RetrievalGrid:
+    gallery = columns.gallery(title)
+    answers = answer_queries(vectors, columns.codes, queries, gallery, hits=hits)
+    shown = {
+        row for one in answers for row in (one.query, one.first_right.position, *(hit.position for hit in one.hits))
+    }
     positions = sorted(shown)
     images = thumbnails(catalogue, positions, size_px=THUMBNAIL_PX)
-    pictures = {position: data_uri(image) for position, image in zip(positions, images, strict=True)}
-
-    def tile(position: int, hit: Hit | None = None) -> Tile:
-        return Tile(
-            uri=pictures[position],
-            product=columns.product[position] or "unlabelled",
-            vertical=columns.vertical[position] if name_verticals else None,
-            brand=columns.brand[position],
-            rank=hit.rank if hit else None,
-            right=hit.right if hit else None,
-        )
-
-    return tuple(
-        Ranking(
-            query=tile(one.query),
-            hits=tuple(tile(hit.position, hit) for hit in one.hits),
-            first_right=(
-                tile(one.first_right.position, one.first_right)
-                if with_first_right and one.first_right.rank > len(one.hits)
-                else None
-            ),
-            first_right_rank=one.first_right.rank,
-            right_in_gallery=one.right_in_gallery,
-        )
-        for one in answers
+    return RetrievalGrid(
+        title=title,
+        gallery_images=len(gallery),
+        queries=len(columns.queries(gallery)),
+        answers=answers,
+        pictures={position: data_uri(image) for position, image in zip(positions, images, strict=True)},
     )

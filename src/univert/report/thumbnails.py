@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 _READ_AT_ONCE = 16
 """Images held in memory together; the rest of the catalogue stays on disk."""
 
-_WEBP_LIMIT_PX = 16_383
-"""The longest side a WebP picture can have."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Atlas:
@@ -81,16 +78,8 @@ def atlas(images: Iterator[Image.Image], count: int, *, cell_px: int, quality: i
         count: how many there are.
         cell_px: side of a thumbnail.
         quality: of the lossy WebP, 0 (smallest) to 100.
-
-    Raises:
-        BadInputError: more thumbnails than a WebP picture can hold.
     """
     columns = max(1, math.ceil(math.sqrt(count)))
-    if columns * cell_px > _WEBP_LIMIT_PX:
-        raise BadInputError(
-            f"count={count} thumbnails of cell_px={cell_px} must fit {_WEBP_LIMIT_PX} px a side;"
-            " use fewer or smaller ones"
-        )
     rows = max(1, math.ceil(count / columns))
     sheet = Image.new("RGB", (columns * cell_px, rows * cell_px), (255, 255, 255))
     for index, image in enumerate(images):
