@@ -84,15 +84,8 @@ def tsne_map(
     Returns:
         (N, 2) coordinates, centred, the largest absolute value 1. Fewer than ten vectors are laid out by their
         first two principal components; equal vectors all lie at the origin.
-
-    Raises:
-        BadInputError: not a matrix, not finite, or a start of another shape.
     """
-    if vectors.ndim != 2 or not np.isfinite(vectors).all():
-        raise BadInputError(f"vectors must be a finite (N, D) matrix, got shape {vectors.shape}")
     count = len(vectors)
-    if start is not None and (start.shape != (count, 2) or not np.isfinite(start).all()):
-        raise BadInputError(f"start must be finite, ({count}, 2), a place for each vector, got {start.shape}")
     centred = np.asarray(vectors, dtype=np.float64)
     centred = centred - centred.mean(axis=0) if count else centred
     if count < 2 or not np.abs(centred).max(initial=0.0) > 1e-6:
