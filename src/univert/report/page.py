@@ -17,9 +17,9 @@ from markupsafe import Markup
 import univert
 from univert.core.files import fingerprint, write_atomic
 from univert.metrics.inputs import check_length, check_vectors
-from univert.report import number_format
 from univert.report.charts import differences_chart, models_chart, training_panels, verticals_chart
 from univert.report.map_data import map_section
+from univert.report.number_format import change_interval, count, duration, interval, percent, points
 from univert.report.retrieval_grids import Columns, retrieval_grids, worst_failures
 from univert.report.tables import PairedTable, comparison_table, paired_tables, vertical_table
 from univert.report.verdict import findings, headline, refused_by, words_against_specialists
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from univert.data.catalogue import Catalogue
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_PROVENANCE = ("catalogue_fingerprint", "versions", "device", "seed", "finished")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,42 +128,39 @@ def write_report(
     labelled = [product for product in columns.product if product is not None]
     figure_columns, comparison = comparison_table(content.compared)
     trials = content.combination.trials
-    page = (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            run=content,
-            best=content.compared[-1],
-            columns=columns,
-            evaluated={
-                "verticals": sorted(set(columns.vertical)),
-                "images": len(catalogue),
-                "products": len(set(labelled)),
-                "unlabelled": len(catalogue) - len(labelled),
-            },
-            headline=headline(content.compared[-1]),
-            findings=findings(content.compared, content.comparisons),
-            models_chart=models_chart(content.compared),
-            figure_columns=figure_columns,
-            comparison=comparison,
-            verticals_chart=verticals_chart(content.compared),
-            verticals=vertical_table(content.compared),
-            comparisons=paired_tables(content.comparisons, content.compared),
-            choice_steps=_choice_steps(content.choice),
-            refused=[refused_by(group, trials) for group in content.combination.groups],
-            trial_columns=[name for group in content.combination.groups for name in group],
-            panels=training_panels(content.results["curves"]),
-            map=map_section(catalogue, columns, spaces, seed=seed),
-            grids=grids,
-            grids_left_out=left_out,
-            failures=worst_failures(catalogue, columns, vectors),
-            provenance=[
-                *_flat({key: content.results[key] for key in _PROVENANCE}),
-                ("evaluated images", catalogue.fingerprint),
-                ("report seed", str(seed)),
-            ],
-            **_style_and_script(),
-        )
+    template = _environment().get_template("report.html.jinja")
+    page = template.render(
+        run=content,
+        best=content.compared[-1],
+        columns=columns,
+        evaluated={
+            "verticals": sorted(set(columns.vertical)),
+            "images": len(catalogue),
+            "products": len(set(labelled)),
+            "unlabelled": len(catalogue) - len(labelled),
+        },
+        headline=headline(content.compared[-1]),
+        findings=findings(content.compared, content.comparisons),
+        models_chart=models_chart(content.compared),
+        figure_columns=figure_columns,
+        comparison=comparison,
+        verticals_chart=verticals_chart(content.compared),
+        verticals=vertical_table(content.compared),
+        comparisons=paired_tables(content.comparisons, content.compared),
+        choice_steps=_choice_steps(content.choice),
+        refused=[refused_by(group, trials) for group in content.combination.groups],
+        trial_columns=[name for group in content.combination.groups for name in group],
+        panels=training_panels(content.results["curves"]),
+        map=map_section(catalogue, columns, spaces, seed=seed),
+        grids=grids,
+        grids_left_out=left_out,
+        failures=worst_failures(catalogue, columns, vectors),
+        provenance={
+            **{name: content.results[name] for name in ("catalogue_fingerprint", "device", "seed", "finished")},
+            **content.results["versions"],
+            "evaluated_images": catalogue.fingerprint,
+        },
+        **_style_and_script(),
     )
     write_atomic(path, page)
 
@@ -178,19 +174,9 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": number_format.percent,
-        "points": number_format.points,
-        "interval": number_format.interval,
-        "change_interval": number_format.change_interval,
-        "count": number_format.count,
-        "duration": number_format.duration,
-        "toml_lines": toml_lines,
-    }
-    environment.globals |= {
-        "differences_chart": differences_chart,
-        "words_against_specialists": words_against_specialists,
-    }
+    words = (percent, points, interval, change_interval, count, duration)
+    environment.filters |= {word.__name__: word for word in words}
+    environment.globals |= {"differences_chart": differences_chart, "against_specialists": words_against_specialists}
     return environment
 
 
@@ -215,20 +201,3 @@ def _choice_steps(choice: Choice) -> list[PairedTable]:
         )
         for step in choice.steps
     ]
-
-
-def toml_lines(text: str) -> list[tuple[str, str]]:
-    """Lines of a TOML text with their kind: `section`, `comment`, `plain`."""
-    kinds = {"[": "section", "#": "comment"}
-    return [(kinds.get(line.lstrip()[:1], "plain"), line) for line in text.strip().splitlines()]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for name, value in values.items():
-        title = f"{prefix}{name}".replace("_", " ")
-        if isinstance(value, Mapping):
-            found.extend(_flat(value, prefix=f"{title} \N{MIDDLE DOT} "))
-        else:
-            found.append((title, str(value)))
-    return found
