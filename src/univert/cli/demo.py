@@ -47,7 +47,7 @@ def run_demo(out: Path, *, seed: int, device: str, serve: bool) -> TrainResult:
     # two views instead of four: on the sample the models are as good, a third of the features sooner
     recipe = Recipe(seed=seed, data=DataConfig(views=2), evaluation=EvaluationConfig(baselines=BASELINES))
     result = train(catalogue, out, recipe, device=device)
-    print_table(results_table(result.results))
+    print_table(results_table(result.finished.compared))
     say(f"report       {out / 'report.html'}")
 
     model = result.model.to(choose_device(device))

@@ -105,7 +105,7 @@ def grow(
 ) -> None:
     """Add a vertical to a run's model without indexing again; exit 1 if that would lose anything."""
     from univert.data.catalogue import Catalogue
-    from univert.report.growth_table import growth_table
+    from univert.report.console import growth_table
     from univert.search.index import Index
     from univert.search.indexing import add_vertical_to_index
     from univert.training.grow.growing import grow as run_growth
@@ -205,7 +205,8 @@ def _print_results(result: TrainResult, as_json: bool) -> None:
         return
     from univert.report.console import choice_table, combination_table, results_table
 
-    print_table(combination_table(result.results["combination"]))
-    print_table(choice_table(result.results["choice"]))
-    print_table(results_table(result.results))
+    finished = result.finished
+    print_table(combination_table(finished.models.combination))
+    print_table(choice_table(finished.models.choice))
+    print_table(results_table(finished.compared))
     typer.echo(f"model   {result.model_path}\nreport  {result.path / 'report.html'}")

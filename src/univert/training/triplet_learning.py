@@ -18,7 +18,7 @@ from univert.data.samplers import Positions, Sampler, UniformSampler
 from univert.data.triplets import CleanTriplets
 from univert.losses.target_l2_loss import target_l2_loss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
-from univert.metrics.compare import LARGE_FALL
+from univert.metrics.compare import LARGE_LOSS
 from univert.training.label_config import BaseNetworkLearns, Count, LoopConfig, NotNegative, Positive
 from univert.training.objectives import Objective
 from univert.training.recipe import DataConfig
@@ -67,7 +67,7 @@ class FinetuneConfig:
     keep: NotNegative = 2.0
     others: Annotated[float, Interval(ge=0, le=0.9)] = 0.5
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
-    limit: Annotated[float, Interval(ge=0, le=1)] = LARGE_FALL
+    limit: Annotated[float, Interval(ge=0, le=1)] = LARGE_LOSS
     loop: TripletLoopConfig = field(default_factory=TripletLoopConfig)
 
     def __post_init__(self) -> None:
