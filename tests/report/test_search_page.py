@@ -18,9 +18,8 @@ from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.report.search_page import render_grid
+from univert.search.index import Index, search_image
 from univert.search.indexing import index_catalogue
-from univert.search.lance_store import LanceIndex
-from univert.serving.lookup import search_image
 
 __all__ = ["catalogue", "index", "model"]  # fixtures
 
@@ -50,7 +49,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_shows_query_and_hits(model: Embedder, index: LanceIndex, tmp_path: Path) -> None:
+def test_shows_query_and_hits(model: Embedder, index: Index, tmp_path: Path) -> None:
     photo = tmp_path / "my <photo>.png"
     photo.write_bytes(picture(4, 1))
     hits = search_image(model, index, photo, 100)
@@ -71,7 +70,7 @@ def test_shows_query_and_hits(model: Embedder, index: LanceIndex, tmp_path: Path
     assert "None" not in text
 
 
-def test_names_are_only_text(model: Embedder, index: LanceIndex) -> None:
+def test_names_are_only_text(model: Embedder, index: Index) -> None:
     hits = search_image(model, index, picture(2, 0), 2)
     assert hits[0].product == HOSTILE
     page = Page(render_grid(picture(2, 0), hits, index, query_name='"><script>alert(1)</script>'))
@@ -79,13 +78,13 @@ def test_names_are_only_text(model: Embedder, index: LanceIndex) -> None:
     assert HOSTILE in page.alts
 
 
-def test_loads_nothing_from_elsewhere(model: Embedder, index: LanceIndex) -> None:
+def test_loads_nothing_from_elsewhere(model: Embedder, index: Index) -> None:
     text = render_grid(picture(0, 0), search_image(model, index, picture(0, 0), 3), index)
     assert "default-src 'none'" in text
     assert not re.search(r"https?://|url\(", text)
 
 
-def test_only_the_box_is_shown(model: Embedder, index: LanceIndex) -> None:
+def test_only_the_box_is_shown(model: Embedder, index: Index) -> None:
     hits = search_image(model, index, picture(3, 1), 100)
     position = next(n for n, hit in enumerate(hits) if hit.id == "p3-1")
     sources = Page(render_grid(picture(3, 1), hits, index)).images
@@ -93,7 +92,7 @@ def test_only_the_box_is_shown(model: Embedder, index: LanceIndex) -> None:
     assert image.size == (24, 40)
 
 
-def test_no_hits(model: Embedder, index: LanceIndex) -> None:
+def test_no_hits(model: Embedder, index: Index) -> None:
     hits = search_image(model, index, picture(0, 0), where={"brand": "nobody"})
     text = render_grid(Image.fromarray(np.zeros((9, 9), np.uint8)), hits, index, vertical="shoes & boots")
     assert "Nothing in the index matches" in text
@@ -108,13 +107,13 @@ def test_a_picture_that_is_gone_is_said_to_be(model: Embedder, tmp_path: Path) -
     build_catalogue(rows, tmp_path / "catalogue", link=True)
     index_catalogue(model, Catalogue.open(tmp_path / "catalogue"), tmp_path / "index")
     photos[1].unlink()
-    index = LanceIndex.open(tmp_path / "index")
+    index = Index.open(tmp_path / "index")
     page = render_grid(photos[0], search_image(model, index, photos[0]), index)
     assert len(Page(page).images) == 2
     assert page.count("picture not available") == 1
 
 
-def test_a_query_that_is_no_image(index: LanceIndex, tmp_path: Path) -> None:
+def test_a_query_that_is_no_image(index: Index, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="cannot be read"):
         render_grid(tmp_path / "nowhere.png", [], index)
     with pytest.raises(BadInputError, match="not an image"):

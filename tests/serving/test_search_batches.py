@@ -9,7 +9,7 @@ import pytest
 
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder
-from univert.search.lance_store import LanceIndex
+from univert.search.index import Index
 from univert.serving.metrics import Metrics
 from univert.serving.recall_monitor import RecallMonitor, recall
 from univert.serving.search_batches import TOGETHER_MAX, SearchBatches
@@ -21,7 +21,7 @@ def vectors(count: int) -> np.ndarray:
     return unit
 
 
-def test_together_or_alone_the_answers_are_the_same(model: Embedder, index: LanceIndex) -> None:
+def test_together_or_alone_the_answers_are_the_same(model: Embedder, index: Index) -> None:
     asked = [
         (vector, 1 + number % 7, [None, {"vertical": "shoes"}, {"brand": "Maker & Sons"}][number % 3])
         for number, vector in enumerate(vectors(90))
@@ -42,7 +42,7 @@ def test_together_or_alone_the_answers_are_the_same(model: Embedder, index: Lanc
     assert len(sizes) <= 5, "one at once, then a group for each filter"
 
 
-def test_an_error_reaches_only_those_who_made_it(model: Embedder, index: LanceIndex) -> None:
+def test_an_error_reaches_only_those_who_made_it(model: Embedder, index: Index) -> None:
     async def ask() -> list[Any]:
         batches = SearchBatches(model.fingerprint, 1)
         wrong = [batches.search(index, vectors(1)[0], 1, {"vertical": "nowhere"}) for _ in range(2)]
@@ -59,9 +59,7 @@ def test_an_error_reaches_only_those_who_made_it(model: Embedder, index: LanceIn
     assert all(len(hits) == 1 for hits in right)
 
 
-def test_who_gives_up_does_not_stop_the_others(
-    model: Embedder, index: LanceIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_gives_up_does_not_stop_the_others(model: Embedder, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> Any:
         batches, go_on = SearchBatches(model.fingerprint, 1), threading.Event()
         search = batches._search
@@ -79,12 +77,12 @@ def test_who_gives_up_does_not_stop_the_others(
     assert [isinstance(answer, asyncio.CancelledError) for answer in answers] == [True, False, True, False]
 
 
-def test_the_monitor_counts_what_the_index_missed(model: Embedder, index: LanceIndex) -> None:
+def test_the_monitor_counts_what_the_index_missed(model: Embedder, index: Index) -> None:
     metrics = Metrics()
     vector = vectors(1)[0]
-    exact = index.exact_search(vector, 10, model_fingerprint=model.fingerprint)
+    exact = index.search(vector, 10, model_fingerprint=model.fingerprint, exact=True)
     assert recall(exact, exact) == 1
-    far = index.exact_search(vector, 24, model_fingerprint=model.fingerprint)[14:]
+    far = index.search(vector, 24, model_fingerprint=model.fingerprint, exact=True)[14:]
     assert recall([*exact[:5], *far[:5]], exact) == 0.5
     assert recall([], []) == 1
 
@@ -101,10 +99,10 @@ def test_the_monitor_counts_what_the_index_missed(model: Embedder, index: LanceI
 
 
 @pytest.mark.parametrize(("found", "share"), [(3, "0.3"), (0, "0.0")])
-def test_the_monitor_sees_what_an_answer_lacks(model: Embedder, index: LanceIndex, found: int, share: str) -> None:
+def test_the_monitor_sees_what_an_answer_lacks(model: Embedder, index: Index, found: int, share: str) -> None:
     metrics = Metrics()
     vector = vectors(1)[0]
-    exact = index.exact_search(vector, 10, model_fingerprint=model.fingerprint)
+    exact = index.search(vector, 10, model_fingerprint=model.fingerprint, exact=True)
 
     async def watch() -> None:
         monitor = RecallMonitor(1.0, model.fingerprint, metrics)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from univert.cli.search_table import hits_table
+from univert.cli.searching import hits_table
 from univert.core.device import choose_device
 from univert.core.files import fingerprint, write_atomic
 from univert.core.tables import table_text
@@ -18,9 +18,8 @@ from univert.main_job import TrainResult, train
 from univert.models.embedder import Embedder
 from univert.report.console import results_table
 from univert.report.search_page import render_grid
+from univert.search.index import Index, search_image
 from univert.search.indexing import index_catalogue
-from univert.search.lance_store import LanceIndex
-from univert.serving.lookup import search_image
 from univert.training.recipe import Baseline, EvaluationConfig, Recipe
 
 HITS = 5
@@ -62,16 +61,16 @@ def _catalogue(path: Path) -> Catalogue:
     return Catalogue.open(path)
 
 
-def _index(model: Embedder, catalogue: Catalogue, path: Path) -> LanceIndex:
+def _index(model: Embedder, catalogue: Catalogue, path: Path) -> Index:
     marker = path.with_name(f"{path.name}.inputs")
     inputs = f"{model.fingerprint} {catalogue.fingerprint}"
     if not (path.exists() and marker.exists() and marker.read_text() == inputs):
         index_catalogue(model, catalogue, path, overwrite=True)
         write_atomic(marker, inputs)
-    return LanceIndex.open(path)
+    return Index.open(path)
 
 
-def _search(model: Embedder, catalogue: Catalogue, index: LanceIndex, out: Path, say: Callable[[str], None]) -> None:
+def _search(model: Embedder, catalogue: Catalogue, index: Index, out: Path, say: Callable[[str], None]) -> None:
     """Search with the first test image of the artist left out of the index."""
     queries = catalogue.select(split="test", brand=SAMPLE_HELD_OUT_BRAND)
     product = queries.column("product")[0]

@@ -106,12 +106,12 @@ def grow(
     """Add a vertical to a run's model without indexing again; exit 1 if that would lose anything."""
     from univert.data.catalogue import Catalogue
     from univert.report.growth_table import growth_table
+    from univert.search.index import Index
     from univert.search.indexing import add_vertical_to_index
-    from univert.search.lance_store import LanceIndex
     from univert.training.grow.growing import grow as run_growth
 
     catalogue = Catalogue.open(cat)
-    indexed_by = None if index_path is None else LanceIndex.open(index_path).model_fingerprint
+    indexed_by = None if index_path is None else Index.open(index_path).model_fingerprint
     result = run_growth(
         *(run, catalogue, vertical), indexed_by=indexed_by, settings=settings or [], force=force, device=device
     )

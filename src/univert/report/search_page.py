@@ -13,8 +13,8 @@ from univert.core.errors import BadInputError
 from univert.data.catalogue import uri_to_path
 from univert.data.decode import decode_rgb
 from univert.report.thumbnails import data_uri
-from univert.search.store import Hit, Picture, VectorIndex
-from univert.serving.lookup import QueryImage
+from univert.search.index import Index, QueryImage
+from univert.search.records import Hit, Picture
 
 QUERY_PX = 480
 CARD_PX = 320
@@ -36,12 +36,7 @@ class Card:
 
 
 def render_grid(
-    image: QueryImage,
-    hits: Sequence[Hit],
-    index: VectorIndex,
-    *,
-    query_name: str | None = None,
-    vertical: str | None = None,
+    image: QueryImage, hits: Sequence[Hit], index: Index, *, query_name: str | None = None, vertical: str | None = None
 ) -> str:
     """A page with the query image and a card for each hit: picture, product, vertical, brand, style, distance.
 

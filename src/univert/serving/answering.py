@@ -15,9 +15,10 @@ from jaxtyping import Float
 from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
-from univert.identity.identify import ATTRIBUTES, Calibration, identify
+from univert.identity.vote import ATTRIBUTES, Calibration, identify
 from univert.models.runtime.engine import Engine
-from univert.search.store import Hit, VectorIndex, Where
+from univert.search.index import Index
+from univert.search.records import Hit, Where
 from univert.serving.batcher import Batcher, BatcherClosedError, DeadlineError, QueueFullError
 from univert.serving.metrics import Metrics
 from univert.serving.photos import Photo, PhotoHeader, PhotoLimits, decode_photo, read_header
@@ -113,7 +114,7 @@ class Answering:
         return Embedded(width_px=width, height_px=height, region=region, vector=vector)
 
     async def search(
-        self, index: VectorIndex, form: Form, query: SearchQuery, record: RequestRecord, deadline: float
+        self, index: Index, form: Form, query: SearchQuery, record: RequestRecord, deadline: float
     ) -> dict[str, Any]:
         """The answer to a search, wholly from one version of the index.
 
@@ -151,7 +152,7 @@ class Answering:
             "took_ms": took_ms(record),
         }
 
-    async def item_vector(self, index: VectorIndex, item: str) -> Float[np.ndarray, " D"]:
+    async def item_vector(self, index: Index, item: str) -> Float[np.ndarray, " D"]:
         """The vector of an indexed image.
 
         Raises:
@@ -210,7 +211,7 @@ class Answering:
         except BatcherClosedError:
             raise busy("not-ready", "the service is stopping", self._settings.retry_after_s) from None
 
-    async def _find(self, index: VectorIndex, vector: np.ndarray, query: SearchQuery) -> tuple[list[Hit], list[Hit]]:
+    async def _find(self, index: Index, vector: np.ndarray, query: SearchQuery) -> tuple[list[Hit], list[Hit]]:
         """The hits, and the neighbours over all of the index that name the query."""
         wanted = query.k + (query.like is not None)  # an item is its own nearest
         naming = self._calibration.neighbours if self._calibration and query.like is None else 0
@@ -236,7 +237,7 @@ class Answering:
             self._metrics.identities.labels(name, str(getattr(answer, name).known).lower()).inc()
         return answer.to_dict()
 
-    async def _asked(self, index: VectorIndex, vector: np.ndarray, k: int, where: Where | None) -> list[Hit]:
+    async def _asked(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> list[Hit]:
         try:
             return await self._searches.search(index, vector, k, where)
         except BadInputError as error:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from univert.core.errors import BadInputError
-from univert.search.store import VectorIndex
+from univert.search.index import Index
 from univert.serving.gate import CHARGE, ITEMS, THUMBNAIL
 from univert.serving.problems import Problem, documented
 from univert.serving.queries import check_parameters
@@ -152,7 +152,7 @@ def _item_of(request: Request) -> str | None:
     return unquote(raw.removeprefix(ITEMS).removesuffix(THUMBNAIL)) if raw.endswith(THUMBNAIL) else None
 
 
-def _row(index: VectorIndex, name: str) -> dict[str, Any] | None:
+def _row(index: Index, name: str) -> dict[str, Any] | None:
     if not name or len(name) > _ID_MAX or "\0" in name:
         return None
     try:
@@ -161,7 +161,7 @@ def _row(index: VectorIndex, name: str) -> dict[str, Any] | None:
         return None
 
 
-def _counts(index: VectorIndex) -> dict[str, list[dict[str, Any]]]:
+def _counts(index: Index) -> dict[str, list[dict[str, Any]]]:
     columns = {"verticals": "vertical", "brands": "brand", "styles": "style", "sources": "source"}
     return {
         name: [{"name": value, "images": images} for value, images in index.distinct(column, _VALUES_MAX)]
@@ -169,7 +169,7 @@ def _counts(index: VectorIndex) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _tag(index: VectorIndex, name: str, size_px: int) -> str:
+def _tag(index: Index, name: str, size_px: int) -> str:
     digest = hashlib.blake2b(f"{index.version} {size_px} {name}".encode("utf-8", "replace"), digest_size=12)
     return f'"{digest.hexdigest()}"'
 

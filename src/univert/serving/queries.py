@@ -11,7 +11,7 @@ from typing import Any, Final
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
 from univert.search.filters import FILTER_COLUMNS, sql_condition
-from univert.search.store import FilterValue, Where
+from univert.search.records import FilterValue, Where
 from univert.serving.problems import Problem
 from univert.serving.regions import parse_box
 

@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float
 
-from univert.search.store import Hit, VectorIndex, Where
+from univert.search.index import Index
+from univert.search.records import Hit, Where
 from univert.serving.metrics import Metrics
 from univert.serving.request_logs import log
 
@@ -44,7 +45,7 @@ class RecallMonitor:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="univert-recall")
 
     def offer(
-        self, index: VectorIndex, vector: Float[np.ndarray, " D"], where: Where | None, hits: Sequence[Hit], k: int
+        self, index: Index, vector: Float[np.ndarray, " D"], where: Where | None, hits: Sequence[Hit], k: int
     ) -> None:
         """A search was answered; it may be drawn. Returns at once.
 
@@ -69,11 +70,9 @@ class RecallMonitor:
             await self._task
         self._executor.shutdown()
 
-    async def _compare(
-        self, index: VectorIndex, vector: np.ndarray, where: Where | None, hits: list[Hit], k: int
-    ) -> None:
+    async def _compare(self, index: Index, vector: np.ndarray, where: Where | None, hits: list[Hit], k: int) -> None:
         def exactly() -> list[Hit]:
-            return index.exact_search(vector, min(K, k), where=where, model_fingerprint=self._model_fingerprint)
+            return index.search(vector, min(K, k), where=where, model_fingerprint=self._model_fingerprint, exact=True)
 
         started = time.monotonic()
         try:

@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float
 
-from univert.search.store import Hit, VectorIndex, Where
+from univert.search.index import Index
+from univert.search.records import Hit, Where
 from univert.serving.shared_failures import own_copy
 
 TOGETHER_MAX: Final = 32
@@ -30,7 +31,7 @@ class _Query:
 @dataclass(eq=False, slots=True)
 class _Group:
     key: _Key
-    index: VectorIndex
+    index: Index
     where: Where | None
     queries: list[_Query]
 
@@ -60,13 +61,11 @@ class SearchBatches:
         self._running: set[asyncio.Task[None]] = set()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="univert-search")
 
-    async def search(
-        self, index: VectorIndex, vector: Float[np.ndarray, " D"], k: int, where: Where | None
-    ) -> list[Hit]:
+    async def search(self, index: Index, vector: Float[np.ndarray, " D"], k: int, where: Where | None) -> list[Hit]:
         """The `k` images of one version of the index nearest to a vector.
 
         Raises:
-            BadInputError: see `univert.search.store.VectorIndex.search`.
+            BadInputError: see `univert.search.index.Index.search`.
         """
         query = _Query(vector, k, asyncio.get_running_loop().create_future())
         key = (id(index), _canonical(where))

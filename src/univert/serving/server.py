@@ -14,7 +14,6 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from univert.core.allocator import reuse_freed_memory
-from univert.models.runtime.engine import export_ahead
 from univert.serving import metrics, rate_limits
 from univert.serving.connections import TimedProtocol
 from univert.serving.listening import bind
@@ -69,7 +68,6 @@ def run_server(settings: Settings) -> int:
     """
     config = server_config(settings)
     socket = bind(settings.host, settings.port)
-    export_ahead(settings.model, settings.engine)
     if settings.workers == 1:
         try:
             uvicorn.Server(config).run(sockets=[socket])

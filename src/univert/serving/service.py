@@ -13,10 +13,10 @@ import numpy as np
 from fastapi import Request
 
 from univert.core.errors import UnivertError
-from univert.identity.identify import Calibration, find_calibration
+from univert.identity.vote import Calibration, find_calibration
 from univert.models.runtime.engine import Engine, load_engine
+from univert.search.index import Index
 from univert.search.reader import IndexReader
-from univert.search.store import VectorIndex
 from univert.serving.answering import Answering
 from univert.serving.lifecycle import Lifecycle
 from univert.serving.metrics import Metrics
@@ -78,7 +78,7 @@ class Service:
             raise busy("not-ready", "the model and the index are being loaded", self.settings.retry_after_s)
         return self._loaded
 
-    def index(self, record: RequestRecord) -> VectorIndex:
+    def index(self, record: RequestRecord) -> Index:
         """The published version of the index, for all of one request.
 
         Raises:
@@ -172,7 +172,7 @@ def record_of(request: Request) -> RequestRecord:
     return record
 
 
-def _warm_up(index: VectorIndex, engine: Engine) -> None:
+def _warm_up(index: Index, engine: Engine) -> None:
     """Search once, so that the first query does not wait for the index to be opened and read."""
     pixels = np.zeros((1, 3, engine.image_size_px, engine.image_size_px), np.uint8)
     index.search(engine.run(pixels)[0], K_DEFAULT, model_fingerprint=engine.fingerprint)

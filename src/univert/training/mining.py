@@ -15,8 +15,8 @@ from univert.core.errors import BadInputError
 from univert.core.progress import progress_bar
 from univert.data.mined import MiningStatistics, StrongNegatives
 from univert.data.samplers import step_rng
-from univert.search.lance_store import LanceIndex
-from univert.search.store import check_unit_vectors
+from univert.search.index import Index
+from univert.search.records import check_unit_vectors
 
 Neighbours = Callable[[Int64[np.ndarray, "Q"], int], Int64[np.ndarray, "Q K"]]
 """The `k` images nearest to each of some images within its vertical (itself may be among them); -1 where there are
@@ -102,9 +102,10 @@ def index_neighbours(
     """
     ids, names = [f"{row:012d}" for row in range(len(vectors))], verticals.astype(str)  # so that ties go by row
     columns = pa.table({"id": ids, "vertical": names}).take(np.flatnonzero(allowed))
-    with LanceIndex.create(folder, size=vectors.shape[1], model_fingerprint="mining") as writer:
-        writer.add(vectors[allowed], columns)
-    index = LanceIndex.open(folder)
+    with Index.create(folder, size=vectors.shape[1], model_fingerprint="mining") as writer:
+        writer.upsert(vectors[allowed], columns)
+        writer.publish()
+    index = Index.open(folder)
 
     def near(rows: Int64[np.ndarray, "Q"], k: int) -> Int64[np.ndarray, "Q K"]:
         found = np.full((len(rows), k), -1, np.int64)

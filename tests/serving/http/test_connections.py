@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from tests.serving.http.processes import Answer, wait_until
-from univert.search.lance_store import LanceIndex
+from univert.search.index import Index
 from univert.serving.app import create_app
 from univert.serving.server import ServiceConfig, server_config
 from univert.serving.settings import Settings
@@ -26,7 +26,7 @@ Running = tuple[uvicorn.Server, int]
 
 
 @pytest.fixture
-def running(model_folder: Path, index: LanceIndex, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+def running(model_folder: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """A server in this process that takes two requests at once, and its port."""
     settings = Settings(
         model=str(model_folder), index=str(index.path), requests_at_once=2, drain_s=0, port=0, keep_alive_s=1

@@ -206,8 +206,7 @@ def test_an_index_that_another_model_made(model_folder: Any, tmp_path: Any) -> N
 
 
 def test_identity_with_a_calibration(client: Client, model_folder: Any, photo: bytes, tmp_path: Any) -> None:
-    from univert.identity.identify import AttributeCalibration, Calibration
-    from univert.identity.vote import FEATURES
+    from univert.identity.vote import FEATURES, AttributeCalibration, Calibration
 
     plain = client()
     fingerprint = loaded(plain).engine.fingerprint

@@ -22,7 +22,7 @@ import uvicorn
 
 from tests.serving.http.processes import COMMAND, ServerProcess, multipart, serving, wait_until
 from univert.core.errors import BadInputError, UnivertError
-from univert.search.lance_store import LanceIndex
+from univert.search.index import Index
 from univert.serving import workers
 from univert.serving.listening import bind
 from univert.serving.metrics import forget_dead_workers
@@ -77,7 +77,7 @@ def servers_of(server: ServerProcess) -> dict[str, int]:
 
 
 def test_a_killed_worker_is_replaced_under_load_and_the_service_still_stops(
-    model_folder: Path, index: LanceIndex, photo: bytes
+    model_folder: Path, index: Index, photo: bytes
 ) -> None:
     with serving(model_folder, index.path, workers=2, drain_s=0.3) as server:
         wait_until(lambda: len(server.events("ready")) == 2, 60)

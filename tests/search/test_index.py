@@ -1,25 +1,31 @@
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import lance
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.search.conftest import MODEL, build, unit
+from tests.small_shop import PRODUCTS, catalogue, index, model, picture
 from univert.core.errors import BadInputError
+from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search.exact import exact_neighbours
-from univert.search.lance_store import LanceIndex
-from univert.search.store import Hit, Picture, VectorIndex
+from univert.search.index import Index, search_image
+from univert.search.records import Hit, Picture
 
-Grid = tuple[LanceIndex, np.ndarray, dict[str, np.ndarray]]
+__all__ = ["catalogue", "index", "model"]  # fixtures
+
+Grid = tuple[Index, np.ndarray, dict[str, np.ndarray]]
 
 WHERES: dict[str, Any] = {
     "none": {},
@@ -53,9 +59,7 @@ def test_equals_the_exact_oracle_ties_included(grid: Grid, where: dict[str, Any]
     assert [[hit.distance for hit in hits] for hits in answers] == distances.tolist()
 
 
-def test_copies_of_one_picture_are_read_for_all_queries_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_of_one_picture_come_in_order_of_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     vectors = unit(rng.normal(size=(3000, 8)))
     vectors[:2000] = vectors[0]
@@ -64,23 +68,10 @@ def test_copies_of_one_picture_are_read_for_all_queries_together(
     queries = np.concatenate([np.repeat(vectors[:1], 40, axis=0), vectors[2000:2003]])
     positions, _ = exact_neighbours(queries, vectors, 24, ids=names)
     expected = [[names[row] for row in near] for near in positions]
-    scans: list[int] = []
-    scan = lance.LanceDataset.scanner
-
-    def counted(self: Any, *arguments: Any, nearest: Any = None, **options: Any) -> Any:
-        if nearest is not None:
-            scans.append(nearest["k"] * (len(nearest["q"]) if np.ndim(nearest["q"]) == 2 else 1))
-        return scan(self, *arguments, nearest=nearest, **options)
-
-    index.verticals  # noqa: B018 - read and kept
-    monkeypatch.setattr(lance.LanceDataset, "scanner", counted)
     for at_once in (250_000, 10_000):
-        monkeypatch.setattr("univert.search.lance_query._ROWS_AT_ONCE", at_once)
-        scans.clear()
+        monkeypatch.setattr("univert.search.query._ROWS_AT_ONCE", at_once)
         answers = index.search_many(queries, 24, model_fingerprint=MODEL)
         assert [[hit.id for hit in hits] for hits in answers] == expected
-        assert max(scans) <= at_once
-        assert at_once == 10_000 or len(scans) == 4  # 25, 200, 1,600 and then all
 
 
 def test_one_query_at_a_time_equals_many(grid: Grid) -> None:
@@ -105,7 +96,7 @@ def test_hits_carry_the_columns(grid: Grid) -> None:
         style="rare",
     )
     assert hits == [expected]
-    assert json.loads(json.dumps(hits[0].to_dict()))["style"] == "rare"
+    assert json.loads(json.dumps(dataclasses.asdict(hits[0])))["style"] == "rare"
 
 
 def test_random_directions_agree_with_the_oracle(tmp_path: Path) -> None:
@@ -119,12 +110,6 @@ def test_random_directions_agree_with_the_oracle(tmp_path: Path) -> None:
     ):
         assert [int(hit.id) for hit in hits] == near.tolist()
         np.testing.assert_allclose([hit.distance for hit in hits], far, atol=1e-6)
-
-
-def test_is_the_port(grid: Grid) -> None:
-    index: VectorIndex = grid[0]
-    assert (index.size, index.model_fingerprint, len(index)) == (16, MODEL, 2000)
-    assert index.verticals == ["bags", "shoes", "tops"]
 
 
 HOSTILE = ["", "'", "''", "\\", "\\'", "' OR 1=1 --", "'; DROP TABLE images; --", '"', "`brand`", "%", "_", "NULL"]
@@ -152,27 +137,16 @@ def test_no_text_breaks_out_of_a_filter(grid: Grid, name: str) -> None:
     assert len(index.search(vectors[0], 2000, where={"brand": name}, model_fingerprint=MODEL)) == expected
 
 
-def test_refuses_another_model_naming_both(grid: Grid) -> None:
-    index, vectors, _ = grid
-    with pytest.raises(BadInputError, match=r"made with model model-a, the query with model model-b"):
-        index.search(vectors[0], 3, model_fingerprint="model-b")
-    with pytest.raises(BadInputError, match="model-b"):
-        index.check_model("model-b")
-    index.check_model(MODEL)
-
-
 @pytest.mark.parametrize(
     ("vector", "k", "where", "message"),
     [
         (np.full(16, np.nan), 3, None, "must be finite"),
-        (np.full(16, np.inf), 3, None, "must be finite"),
         (np.zeros(16), 3, None, "row 0 has length 0"),
         (np.ones(16), 3, None, "row 0 has length 4"),
         (np.full(8, 8**-0.5), 3, None, r"shape \(N, 16\)"),
         (np.full((1, 16), 0.25), 3, None, r"shape \(N, 16\)"),
         ("a photo", 3, None, "must be numbers"),
         (np.full(16, 0.25), 0, None, "k must be at least 1, got 0"),
-        (np.full(16, 0.25), -1, None, "k must be at least 1, got -1"),
         (np.full(16, 0.25), 1.5, None, "whole number"),
         (np.full(16, 0.25), 3, {"brnad": "x"}, "did you mean 'brand'"),
         (np.full(16, 0.25), 3, {"vertical": "shoe"}, "did you mean 'shoes'"),
@@ -209,16 +183,16 @@ def test_pictures_in_the_order_asked_for(tmp_path: Path) -> None:
 def test_reads_the_same_in_another_process(grid: Grid) -> None:
     index, vectors, _ = grid
     program = (
-        "import json, sys\n"
-        "from univert.search.lance_store import LanceIndex\n"
-        "index = LanceIndex.open(sys.argv[1])\n"
+        "import dataclasses, json, sys\n"
+        "from univert.search import Index\n"
+        "index = Index.open(sys.argv[1])\n"
         "hits = index.search(json.loads(sys.argv[2]), 5, model_fingerprint=index.model_fingerprint)\n"
-        "print(json.dumps([hit.to_dict() for hit in hits]))\n"
+        "print(json.dumps([dataclasses.asdict(hit) for hit in hits]))\n"
         "assert 'torch' not in sys.modules\n"
     )
     command = [sys.executable, "-W", "error", "-c", program, str(index.path), json.dumps(vectors[3].tolist())]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    expected = [hit.to_dict() for hit in index.search(vectors[3], 5, model_fingerprint=MODEL)]
+    expected = [dataclasses.asdict(hit) for hit in index.search(vectors[3], 5, model_fingerprint=MODEL)]
     assert json.loads(output) == expected
 
 
@@ -231,84 +205,105 @@ def test_reads_the_same_in_another_process(grid: Grid) -> None:
         (np.eye(2), {"id": ["a", "b"], "vertical": ["v", "v"], "brnd": ["x", "y"]}, "did you mean 'brand'"),
         (np.eye(2), {"id": ["a", "a"], "vertical": ["v", "v"]}, "the id 'a' occurs more than once"),
         (np.eye(2) * 2, {"id": ["a", "b"], "vertical": ["v", "v"]}, "unit vectors, row 0 has length 2"),
-        (np.eye(2) * np.nan, {"id": ["a", "b"], "vertical": ["v", "v"]}, "finite"),
         (np.eye(3), {"id": ["a", "b", "c"], "vertical": ["v"] * 3}, r"shape \(N, 2\)"),
+        (np.empty((0, 2)), {"id": pa.array([], pa.string()), "vertical": pa.array([], pa.string())}, "would be empty"),
     ],
 )
-def test_a_failed_build_leaves_nothing(tmp_path: Path, vectors: Any, columns: Any, message: str) -> None:
+def test_a_start_that_fails_leaves_nothing(tmp_path: Path, vectors: Any, columns: Any, message: str) -> None:
     with (
         pytest.raises(BadInputError, match=message),
-        LanceIndex.create(tmp_path / "index", size=2, model_fingerprint=MODEL) as writer,
+        Index.create(tmp_path / "index", size=2, model_fingerprint=MODEL) as writer,
     ):
-        writer.add(vectors, pa.table(columns))
+        writer.upsert(vectors, pa.table(columns))
+        writer.publish()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_index_is_refused(tmp_path: Path) -> None:
-    with (
-        pytest.raises(BadInputError, match="nothing to index"),
-        LanceIndex.create(tmp_path / "index", size=2, model_fingerprint=MODEL),
-    ):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_duplicates_across_chunks_are_found(tmp_path: Path) -> None:
-    count = 750  # more than one chunk of `build`
+def test_an_id_that_is_there_twice_in_different_parts_is_found(tmp_path: Path) -> None:
+    count = 750  # more than one part of `build`
     columns = {"id": [*map(str, range(count - 1)), "8"], "vertical": ["v"] * count}
     with pytest.raises(BadInputError, match="the id '8' occurs more than once"):
         build(tmp_path / "index", np.tile(np.eye(2), (count // 2, 1)), columns)
 
 
-def test_overwriting_needs_the_flag_and_an_index(tmp_path: Path) -> None:
-    columns = {"id": ["a", "b"], "vertical": ["v", "v"]}
-    path = tmp_path / "index"
-    build(path, np.eye(2), columns)
-    with pytest.raises(BadInputError, match="exists already"):
-        build(path, np.eye(2), columns)
-    with pytest.raises(ZeroDivisionError), LanceIndex.create(path, size=2, model_fingerprint="b", overwrite=True):
-        raise ZeroDivisionError
-    assert len(LanceIndex.open(path)) == 2
-    one = build(path, np.eye(2)[:1], {"id": ["c"], "vertical": ["v"]}, overwrite=True)
-    assert len(one) == 1
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    (photos / "holiday.jpg").write_bytes(b"precious")
-    with pytest.raises(BadInputError, match="not an index, so it is not overwritten"):
-        build(photos, np.eye(2), columns, overwrite=True)
-    assert (photos / "holiday.jpg").read_bytes() == b"precious"
-
-
 def test_opening_what_is_no_index(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no such index; make one with: univert index"):
-        LanceIndex.open(tmp_path / "nowhere")
+        Index.open(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
     with pytest.raises(BadInputError, match="is not an index"):
-        LanceIndex.open(tmp_path)
+        Index.open(tmp_path)
     file = tmp_path / "file"
     file.write_text("text")
     with pytest.raises(BadInputError, match="is not an index"):
-        LanceIndex.open(file)
+        Index.open(file)
     (tmp_path / "half" / "images.lance" / "_versions").mkdir(parents=True)
     with pytest.raises(BadInputError, match="is not an index"):
-        LanceIndex.open(tmp_path / "half")
+        Index.open(tmp_path / "half")
     (tmp_path / "half" / "images.lance" / "_versions" / "1.manifest").write_bytes(b"nothing of the kind")
     with pytest.raises(BadInputError, match="damaged index"):
-        LanceIndex.open(tmp_path / "half")
+        Index.open(tmp_path / "half")
 
 
 def test_opening_another_format(tmp_path: Path) -> None:
     import lancedb
 
     lancedb.connect(str(tmp_path)).create_table("images", pa.table({"id": ["a"]}))
-    with pytest.raises(BadInputError, match="index format none where this version reads 1 and 2"):
-        LanceIndex.open(tmp_path)
+    with pytest.raises(BadInputError, match="index format none where this version reads 3"):
+        Index.open(tmp_path)
 
 
 @pytest.mark.parametrize(("size", "model", "message"), [(0, "m", "size must be"), (2, "", "model_fingerprint")])
 def test_refuses_a_nameless_or_flat_index(tmp_path: Path, size: int, model: str, message: str) -> None:
     with (
         pytest.raises(BadInputError, match=message),
-        LanceIndex.create(tmp_path / "index", size=size, model_fingerprint=model),
+        Index.create(tmp_path / "index", size=size, model_fingerprint=model),
     ):
         pass
+
+
+def test_a_photo_finds_its_image(model: Embedder, index: Index, tmp_path: Path) -> None:
+    content = picture(4, 1)
+    path = tmp_path / "photo.png"
+    path.write_bytes(content)
+    hits = search_image(model, index, content, 5)
+    assert len(hits) == 5
+    assert hits[0].id == "p4-1"
+    assert hits[0].distance == pytest.approx(0, abs=1e-4)
+    expected = [hit.id for hit in hits]
+    for image in (path, str(path), Image.open(io.BytesIO(content))):
+        assert [hit.id for hit in search_image(model, index, image, 5)] == expected
+
+
+def test_a_photo_within_a_vertical_and_with_filters(model: Embedder, index: Index) -> None:
+    shoes = search_image(model, index, picture(4, 1), 100, where={"vertical": "shoes"})
+    assert len(shoes) == PRODUCTS
+    assert {hit.vertical for hit in shoes} == {"shoes"}
+    branded = search_image(model, index, picture(4, 1), 100, where={"vertical": "shoes", "brand": "Maker & Sons"})
+    assert [hit.id for hit in branded] == [hit.id for hit in shoes if hit.brand is not None]
+
+
+def test_photos_that_cannot_be_searched_with(model: Embedder, index: Index, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="did you mean 'shoes'"):
+        search_image(model, index, picture(0, 0), where={"vertical": "shoe"})
+    with pytest.raises(BadInputError, match=r"nowhere\.jpg"):
+        search_image(model, index, tmp_path / "nowhere.jpg")
+    with pytest.raises(BadInputError, match="not an image"):
+        search_image(model, index, b"what is this")
+    with pytest.raises(BadInputError, match="k must be at least 1"):
+        search_image(model, index, picture(0, 0), 0)
+
+
+def test_a_photo_by_another_model_is_refused_before_it_works(index: Index) -> None:
+    config = EmbedderConfig(base_network="timm/test_resnet", pretrained=False, hidden_sizes=(), size=16)
+    other = Embedder(config)
+    with pytest.raises(BadInputError) as refusal:
+        search_image(other, index, b"never looked at")
+    assert other.fingerprint in str(refusal.value)
+    assert index.model_fingerprint in str(refusal.value)
+
+
+def test_searching_needs_no_pytorch() -> None:
+    program = (
+        "import sys, univert.search as s; [getattr(s, name) for name in s.__all__]; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

@@ -1,17 +1,24 @@
-"""Images of a catalogue as rows of an index, some at a time: little enough to hold, enough to keep the network busy."""
+"""What has changed in a catalogue since it was indexed, and its images as rows of an index, some at a time.
+
+A part is little enough to hold in memory, and enough to keep the network busy.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
+from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
+from univert.core.progress import Advance
 from univert.core.protocols import Images
-from univert.search.lance_schema import CONTENT, TEXT_COLUMNS
+from univert.search.storage import CONTENT, TEXT_COLUMNS
+from univert.search.writer import IndexWriter
 
 PART_ROWS: Final = 4096
 """Images embedded and written together at most."""
@@ -22,6 +29,8 @@ PART_S: Final = 10.0
 
 _IMAGES_AT_ONCE = 64
 _BYTES_AT_ONCE = 64 << 20
+_LABELS: Final = tuple(name for name in TEXT_COLUMNS if name != "id")
+
 
 Box = Sequence[float] | None
 
@@ -112,3 +121,73 @@ def parts_of(catalogue: Images, columns: pa.Table, positions: Sequence[int], row
         if rows is None:
             a_second = step / max(time.monotonic() - began, 1e-6)
             step = max(least, min(PART_ROWS, round(PART_S * a_second)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Changes:
+    """How a catalogue differs from an index.
+
+    Attributes:
+        new: positions in the catalogue of images that the index lacks.
+        changed: of those whose picture or box is another one; they need a new vector.
+        relabelled: of those of which only other columns differ; they keep their vectors.
+        missing: ids in the index that the catalogue lacks.
+        unchanged: how many images are as they were.
+    """
+
+    new: list[int]
+    changed: list[int]
+    relabelled: list[int]
+    missing: list[str]
+    unchanged: int
+
+
+def find_changes(writer: IndexWriter, catalogue: Images, columns: pa.Table, advance: Advance) -> Changes:
+    """Compare a catalogue with the working copy of an index: pictures by a hash of their bytes.
+
+    Args:
+        writer: of the index.
+        catalogue: a catalogue or a selection of one.
+        columns: all its columns, see `text_columns`.
+        advance: told of every image that needs no vector.
+
+    Raises:
+        BadInputError: an id occurs twice in the catalogue, or an image cannot be read.
+    """
+    stored = _stored(writer)
+    ids = columns["id"].to_pylist()
+    if len(set(ids)) != len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise BadInputError(f"the id {twice!r} occurs more than once; ids must be unique in an index")
+    new = [position for position, name in enumerate(ids) if name not in stored]
+    known = [position for position, name in enumerate(ids) if name in stored]
+    changed, relabelled, unchanged = list[int](), list[int](), 0
+    positions = iter(known)
+    for part in parts_of(catalogue, columns, known):
+        names = part.column("id").tolist()
+        labels = zip(*(part.column(name).tolist() for name in _LABELS), strict=True)
+        for name, now, own in zip(names, part.hashes(), labels, strict=True):
+            position = next(positions)
+            before, label_hash = stored[name]
+            if now != before:
+                changed.append(position)
+                continue
+            advance(1)
+            if hash(own) != label_hash:
+                relabelled.append(position)
+            else:
+                unchanged += 1
+    return Changes(
+        new=new, changed=changed, relabelled=relabelled, missing=sorted(stored.keys() - set(ids)), unchanged=unchanged
+    )
+
+
+def _stored(writer: IndexWriter) -> dict[str, tuple[str | None, int]]:
+    """Id -> the hash of its content, and a hash of its labels: a million of them must fit."""
+    table = writer.columns(["id", CONTENT, *_LABELS])
+    stored: dict[str, tuple[str | None, int]] = {}
+    for batch in table.to_batches(max_chunksize=8192):
+        names, contents, *labels = (column.to_pylist() for column in batch.columns)
+        for name, content, *own in zip(names, contents, *labels, strict=True):
+            stored[name] = content, hash(tuple(own))
+    return stored

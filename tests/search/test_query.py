@@ -1,4 +1,4 @@
-"""The graph that answers large indexes, against exact search on clustered vectors."""
+"""The vector index that answers for large tables, against exact search on clustered vectors."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 
 from tests.search.conftest import MODEL, build, unit
 from univert.search.exact import exact_neighbours
-from univert.search.lance_store import LanceIndex
+from univert.search.index import Index
 
-Large = tuple[LanceIndex, np.ndarray, np.ndarray, dict[str, np.ndarray]]
+Large = tuple[Index, np.ndarray, np.ndarray, dict[str, np.ndarray]]
 
 
 @pytest.fixture(scope="module", params=[6_000, pytest.param(25_000, marks=pytest.mark.slow)])
@@ -26,11 +26,10 @@ def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "product": np.array([f"p{n}" for n in product], dtype=object),
     }
     queries = unit(vectors[:60] + 0.05 * rng.normal(size=(60, size)))
-    # Half the rows are still more than this, so filtering by vertical goes through the graph as well.
+    # Half the rows are still more than this, so filtering by vertical goes through the vector index as well.
     few = rows // 5
-    path = tmp_path_factory.mktemp("large") / "index"
-    build(path, vectors, columns, exact_rows=few)
-    return LanceIndex.open(path, exact_rows=few), vectors, queries, columns
+    index = build(tmp_path_factory.mktemp("large") / "index", vectors, columns, exact_rows=few)
+    return index, vectors, queries, columns
 
 
 @pytest.mark.parametrize("vertical", [None, "odd"])
@@ -66,7 +65,3 @@ def test_all_rows_can_be_asked_for(large: Large) -> None:
     hits = index.search(queries[0], 10**9, model_fingerprint=MODEL)
     assert len({hit.id for hit in hits}) == len(vectors)
     assert [hit.id for hit in hits[:50]] == [f"i{n}" for n in exact_neighbours(queries[:1], vectors, 50)[0][0]]
-
-
-def test_small_indexes_have_no_graph(grid: tuple[LanceIndex, np.ndarray, dict[str, np.ndarray]]) -> None:
-    assert not grid[0].approximate

@@ -1,4 +1,4 @@
-"""How a question is put to the storage engine: exactly, or through the vector index."""
+"""How a query is put to the storage engine: exactly, or through the vector index; and rows by their names."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float, UInt64
 
-from univert.search.lance_effort import as_matrix
-from univert.search.lance_structures import VectorIndexState
-from univert.search.store import Hit
+from univert.search.filters import sql_condition
+from univert.search.records import Hit
+from univert.search.vector_index import VectorIndexState, as_matrix
 
 MAX_INDEXED_K: Final = 500
 """Beyond this many neighbours the index looks into so much that comparing every vector costs no more."""
@@ -25,10 +25,9 @@ _HIT_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "
 _MIN_CANDIDATES: Final = 50
 _CANDIDATES_PER_NEIGHBOUR: Final = 5
 """Candidates that the index is asked for: five times k, and never fewer than fifty."""
-_MIN_EF: Final = 400
-_EF_PER_NEIGHBOUR: Final = 16
-"""For the graphs that older indexes have: nodes kept in view."""
 _ALL: Final = 1_000_000
+_IDS_AT_ONCE: Final = 1_000
+"""As many names as a condition can hold."""
 _ROWS_AT_ONCE: Final = 250_000
 _READ_AHEAD_BYTES: Final = 1 << 25
 """The engine would read gigabytes ahead of the comparison, which is no quicker."""
@@ -85,8 +84,10 @@ def nearest_by_index(
         index: the vector index.
     """
     wanted = max(_MIN_CANDIDATES, _CANDIDATES_PER_NEIGHBOUR * limit)
+    # What a filter leaves may lie far from the query, in partitions that it would look into last: all are looked into.
+    unsure = condition is not None or index.effort is None
     question = _question(queries, wanted, use_index=True)
-    question |= _effort(index, limit, filtered=condition is not None)
+    question["nprobes"] = (None if unsure else index.effort.for_neighbours(limit)) or _ALL  # type: ignore[union-attr]
     found = dataset.scanner(
         columns=["_distance"], with_row_id=True, nearest=question, filter=condition, prefilter=True
     ).to_table()
@@ -97,22 +98,23 @@ def nearest_by_index(
         _within(mine["_rowid"].to_numpy(), mine["_distance"].to_numpy(), limit, margin)
         for mine in _by_query(found, len(queries))
     ]
-    return in_order(dataset, queries, candidates, limit)
+    rows = _Rows(dataset, np.unique(np.concatenate(candidates)))
+    return [rows.nearest(query, some, limit) for query, some in zip(queries, candidates, strict=True)]
 
 
-def in_order(
-    dataset: Any, queries: Float[np.ndarray, "Q D"], candidates: Sequence[UInt64[np.ndarray, " _"]], limit: int
-) -> list[list[Hit]]:
-    """The hits of each query among its candidates, nearest first, equal distances in order of id.
+def rows_by_id(dataset: Any, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+    """Some columns of those images that are there, in no order.
 
     Args:
         dataset: the table of images.
-        queries: unit vectors.
-        candidates: of each query, addresses of rows; all are read together.
-        limit: hits a query.
+        ids: their names.
+        columns: the names of the columns.
     """
-    rows = _Rows(dataset, np.unique(np.concatenate(candidates)))
-    return [rows.nearest(query, some, limit) for query, some in zip(queries, candidates, strict=True)]
+    parts = [dataset.schema.empty_table().select(list(columns))]
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        condition = sql_condition({"id": list(ids[start : start + _IDS_AT_ONCE])})
+        parts.append(dataset.to_table(columns=list(columns), filter=condition))
+    return pa.concat_tables(parts)
 
 
 def _compared(dataset: Any, queries: Float[np.ndarray, "Q D"], wide: int, condition: str | None) -> Iterator[pa.Table]:
@@ -138,16 +140,6 @@ def _first(rows: pa.Table, limit: int) -> list[Hit]:
 
 def _question(queries: Float[np.ndarray, "Q D"], k: int, *, use_index: bool) -> dict[str, Any]:
     return {"column": "vector", "q": queries[0] if len(queries) == 1 else queries, "k": k, "use_index": use_index}
-
-
-def _effort(index: VectorIndexState, k: int, *, filtered: bool) -> dict[str, Any]:
-    # What a filter leaves may lie far from the query, in partitions that it would look into last. So all of them are
-    # looked into, which is why `lance_subsets` keeps what popular filters leave.
-    probes = None if filtered or index.effort is None else index.effort.for_neighbours(k)
-    options: dict[str, Any] = {"nprobes": _ALL if probes is None else probes}
-    if "HNSW" in index.kind:
-        options["ef"] = max(_MIN_EF, _EF_PER_NEIGHBOUR * k)
-    return options
 
 
 def _by_query(found: pa.Table, queries: int) -> Iterator[pa.Table]:

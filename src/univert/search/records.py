@@ -1,12 +1,11 @@
-"""The port of the index: what the rest of Univert asks of a store of vectors, whichever engine it is."""
+"""What goes into a search and what comes out: filters, hits, pictures, and checked queries."""
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Float
@@ -49,10 +48,6 @@ class Hit:
     source: str | None = None
     split: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The hit as plain values, for JSON."""
-        return dataclasses.asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
@@ -67,82 +62,6 @@ class Picture:
     image: bytes | None
     uri: str | None = None
     box_xyxy_px: tuple[float, float, float, float] | None = None
-
-
-class VectorIndex(Protocol):
-    """Vectors of images with their catalogue columns, searched by distance and filtered by column.
-
-    Implementations answer with at most `k` hits, nearest first, equal distances in order of id, and refuse
-    queries that come from another model: its space has nothing to do with theirs. Models that were trained to
-    share the space (`univert grow`) are recorded with the index, and their queries are answered.
-    """
-
-    @property
-    def size(self) -> int:
-        """Length D of a vector."""
-        ...
-
-    @property
-    def model_fingerprint(self) -> str:
-        """The fingerprint of the model that made the vectors."""
-        ...
-
-    @property
-    def compatible_models(self) -> list[str]:
-        """Fingerprints of further models whose queries are answered, in the order they were recorded."""
-        ...
-
-    @property
-    def version(self) -> int:
-        """The number of the version; what it holds never changes."""
-        ...
-
-    @property
-    def verticals(self) -> list[str]:
-        """The verticals in the index, sorted."""
-        ...
-
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
-
-    def check_model(self, model_fingerprint: str) -> None:
-        """Refuse another model before work is spent on a query; raises BadInputError that names both."""
-        ...
-
-    def search(
-        self, vector: ArrayLike, k: int = 10, *, where: Where | None = None, model_fingerprint: str
-    ) -> list[Hit]:
-        """The `k` images nearest to one vector (D,)."""
-        ...
-
-    def search_many(
-        self, vectors: ArrayLike, k: int = 10, *, where: Where | None = None, model_fingerprint: str
-    ) -> list[list[Hit]]:
-        """The `k` images nearest to each of several vectors (Q, D)."""
-        ...
-
-    def exact_search(
-        self, vector: ArrayLike, k: int = 10, *, where: Where | None = None, model_fingerprint: str
-    ) -> list[Hit]:
-        """As `search`, with every vector compared: what an approximate answer is measured against."""
-        ...
-
-    def pictures(self, ids: Sequence[str]) -> list[Picture]:
-        """The pictures of images, in the order asked for."""
-        ...
-
-    def row(self, name: str) -> dict[str, Any] | None:
-        """The columns of an image without its vector and its picture; None if it is not in the index."""
-        ...
-
-    def vectors(self, ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
-        """The vectors of images, in the order asked for."""
-        ...
-
-    def distinct(self, column: str, limit: int = 1_000) -> list[tuple[str, int]]:
-        """The values of a column and how many images have each, the most frequent first."""
-        ...
 
 
 def check_k(k: SupportsIndex) -> int:
