@@ -65,7 +65,7 @@ def test_an_index_grows_with_its_run(
     catalogue = Catalogue.open(shop)
     row = catalogue.column("id").tolist().index("hats-discs-0-0")
     picture = catalogue.image_bytes([row])[0]
-    hats = search_image(new, opened, picture, k=3, vertical="hats")
+    hats = search_image(new, opened, picture, k=3, where={"vertical": "hats"})
     assert hats[0].id == "hats-discs-0-0"
     assert hats[0].distance == pytest.approx(0, abs=1e-4)
     for model in (old, new):

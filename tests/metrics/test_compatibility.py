@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from univert.training.grow.verdict import refusal_of
+from univert.training.grow.checks import refusal_of
 
 from tests.oracles import retrieval as oracle
 from univert.core.errors import BadInputError

@@ -98,7 +98,7 @@ def ensemble(title="Joint Proxy-NCA"):
         tried("joint", title, True, "gains", difference(0.031, "better", metric="map_at_r"), 700),
         tried("far", "Another seed", False, "nothing gained", None, 0),
     )
-    return Ensemble(members=(), tried=members, budget_presentations=2000)
+    return Ensemble(members=(), tried=members)
 
 
 def combination(names=("bags", "shoes", "hats")):
