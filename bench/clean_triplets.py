@@ -21,7 +21,7 @@ import numpy as np
 
 from common import per_cent, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
-from univert.core.config import config_to_mapping
+from univert.core.config import to_plain
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
@@ -29,9 +29,9 @@ from univert.metrics.compare import Comparison, Metric
 from univert.training.finetune import FinetuneResult, finetune
 from univert.training.jobs import TrainedModel
 from univert.training.label_config import SpecialistsConfig
+from univert.training.label_training import label_job
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
-from univert.training.specialists import label_job
 from univert.training.triplet_learning import FinetuneConfig
 
 RESULT = Path(__file__).parent / "results" / "clean-triplets.md"
@@ -42,11 +42,11 @@ HARD = 5
 
 def known_model(context: RunContext, known: np.ndarray, name: str) -> TrainedModel:
     """A Proxy-NCA model of the training products that are known; all validation images say when it is best."""
-    among = known | (context.splits == "val")
+    among = known | (context.images.splits == "val")
     config = SpecialistsConfig(loss="proxy-nca")
-    folder = context.work_folder(name)
-    inputs = {"known": fingerprint(np.packbits(known).tobytes()), **config_to_mapping(config)}
-    return context.train_stage(name, inputs, lambda: label_job(context, config, among, folder=folder))
+    folder = context.stages.work_folder(name)
+    inputs = {"known": fingerprint(np.packbits(known).tobytes()), **to_plain(config)}
+    return context.stages.train(name, inputs, lambda: label_job(context, config, among, folder=folder))
 
 
 def write_triplets(
@@ -54,9 +54,9 @@ def write_triplets(
 ) -> None:
     """For each anchor some positives of its product, each with a near image of another product of its vertical."""
     rng = np.random.default_rng(seed)
-    usable = np.flatnonzero(context.is_train & (context.products >= 0))
-    vectors, products = context.source.embed_all(model.embedder, usable), context.products[usable]
-    verticals, ids = context.verticals[usable], context.catalogue.column("id")[usable]
+    usable = np.flatnonzero(context.images.is_train & (context.images.products >= 0))
+    vectors, products = context.features.source.embed_all(model.embedder, usable), context.images.products[usable]
+    verticals, ids = context.images.verticals[usable], context.images.catalogue.column("id")[usable]
     path.parent.mkdir(parents=True, exist_ok=True)
     written = set()
     for place in np.flatnonzero(anchors[usable]):
@@ -72,16 +72,16 @@ def write_triplets(
 
 def cases(context: RunContext, seed: int) -> dict[str, tuple[str, np.ndarray, np.ndarray, int]]:
     """By title: the model's folder, the training images it has seen, the anchors, and triplets of each anchor."""
-    labelled = context.is_train & (context.products >= 0)
-    codes = np.unique(context.products[labelled])
+    labelled = context.images.is_train & (context.images.products >= 0)
+    codes = np.unique(context.images.products[labelled])
     half = np.random.default_rng(100 + seed).permutation(codes)[: len(codes) // 2]
-    seen = labelled & np.isin(context.products, half)
+    seen = labelled & np.isin(context.images.products, half)
     return {
         "half of the products; triplets of the other half": ("half", seen, labelled & ~seen, 3),
         "all products; triplets of the same": ("all", labelled, labelled, 2),
         f"all products; triplets of {ONE_VERTICAL}": (
             *("all", labelled),
-            *(labelled & context.of_vertical(ONE_VERTICAL), 4),
+            *(labelled & context.images.of_vertical(ONE_VERTICAL), 4),
         ),
     }
 

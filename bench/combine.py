@@ -1,6 +1,6 @@
 """Which verticals to train together: does the probe foretell what full trials decide, and at what cost?
 
-    python bench/combine.py [--seeds 0] [--out .work/bench-combine] [--order difficulty] [--both] [--again]
+    python bench/combine.py [--seeds 0] [--out .work/bench-combine] [--both] [--again]
 
 For each seed: the probe from scratch, timed; full trials (heads, steps and loss of the specialists), timed; then every
 combination that full mode tried is put to the probe, and the two decisions are compared. With --both also the other way
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,9 +25,8 @@ from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.training.combine.config import CombineConfig
-from univert.training.combine.greedy import Judge, Measure, Trial
-from univert.training.combine.groups import Combination, combination_tables, combine, full_measure, kept
-from univert.training.combine.probe import Probe
+from univert.training.combine.groups import LEVEL, Combination, Judge, Measure, Trial, combination_tables, combine, kept
+from univert.training.combine.probe import Probe, full_measure
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 
@@ -41,15 +41,14 @@ def timed(function: Callable[[], Combination]) -> tuple[Combination, float, floa
 
 def decisions(trials: tuple[Trial, ...], measure: Measure, config: CombineConfig, seed: int) -> list[bool]:
     """What another measure says of the same combinations."""
-    judge = Judge(measure=measure, tolerance=config.tolerance, level=config.level, seed=seed)
+    judge = Judge(measure=measure, tolerance=config.tolerance, seed=seed)
     return [judge(trial.number, trial.group, trial.added).accepted for trial in trials]
 
 
 def again(context: RunContext) -> RunContext:
     """The same images and features, other random starts, and a folder of its own for what is trained."""
-    other = context.reseeded(context.recipe.seed + 100)
-    other.run = Run(context.run.path / "again")
-    return other
+    run, recipe = Run(context.run.path / "again"), replace(context.recipe, seed=context.recipe.seed + 100)
+    return RunContext(run, context.images.catalogue, recipe, features=context.features)
 
 
 def table(rows: list[list[str]]) -> list[str]:
@@ -61,7 +60,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=Path(".work/bench-combine"))
-    parser.add_argument("--order", choices=["difficulty", "centroids"], default="difficulty")
     parser.add_argument("--both", action="store_true", help="also try in full what the probe tried")
     parser.add_argument("--again", action="store_true", help="also hold full mode against itself")
     options = parser.parse_args()
@@ -75,10 +73,10 @@ def main() -> None:
     for seed in options.seeds:
         contexts = {}
         for mode in ("probe", "full"):
-            config = CombineConfig(mode=mode, order=options.order)
+            config = CombineConfig(mode=mode)
             recipe = Recipe(seed=seed, combine=config)
             contexts[mode] = RunContext(Run(options.out / f"seed-{seed}"), catalogue, recipe)
-            _ = contexts[mode].source  # features are cached before the clock starts
+            _ = contexts[mode].features.source  # features are cached before the clock starts
         probe, *probe_seconds = timed(lambda: combine(contexts["probe"]))  # noqa: B023
         full, *full_seconds = timed(lambda: combine(contexts["full"]))  # noqa: B023
         sides = [("full", full, kept(Probe(contexts["probe"])))]
@@ -110,8 +108,8 @@ def main() -> None:
     lines = [
         "# Combining verticals: the probe against full trials",
         "",
-        f"Bundled sample, 9 verticals, order by {options.order}, {probe.config.folds} folds, tolerance "
-        f"{probe.config.tolerance}, level {probe.config.level}; {torch.get_num_threads()} threads, torch "
+        f"Bundled sample, 9 verticals, {probe.config.folds} folds, tolerance "
+        f"{probe.config.tolerance}, level {LEVEL}; {torch.get_num_threads()} threads, torch "
         f"{torch.__version__}. Agreement over all: {agreed} of {total} decisions.",
         "",
         *table(summary),

@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from univert.data.bundled import build_sample
 from univert.data.catalogue import Catalogue
+from univert.data.sample import build_sample
 
 
 def sample_catalogue(out: Path) -> Catalogue:

@@ -33,8 +33,8 @@ from sklearn.datasets import load_sample_images
 from common import commit, cpu_name
 from univert.core.files import write_atomic
 from univert.data.build import build_catalogue
-from univert.data.bundled import sample_rows
 from univert.data.catalogue import Catalogue
+from univert.data.sample import sample_rows
 from univert.models.embedder import Embedder
 
 RESULT = Path(__file__).parent / "results" / "embed.md"

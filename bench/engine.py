@@ -27,14 +27,15 @@ import numpy as np
 import onnxruntime
 import torch
 
+from univert.cli.exporting import measure_int8
 from univert.core.files import write_atomic
-from univert.data.bundled import build_sample
 from univert.data.catalogue import Catalogue
+from univert.data.sample import build_sample
 from univert.models.embedder import Embedder
+from univert.models.runtime.int8 import CALIBRATION_IMAGES, export_int8
 from univert.models.runtime.onnx_engine import OnnxEngine
-from univert.models.runtime.onnx_export import check_images, export_onnx, largest_difference
-from univert.models.runtime.prepared import prepared_batches
-from univert.serving.onnx_int8 import CALIBRATION_IMAGES, Int8Cost, export_int8, measure_int8
+from univert.models.runtime.onnx_export import export_onnx, largest_difference
+from univert.models.runtime.pixels import prepared_batches
 
 RESULT = Path(__file__).parent / "results" / "engine.md"
 BATCHES = (1, 32)
@@ -55,7 +56,7 @@ def commit() -> str:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True).stdout.strip()
 
     root = Path(__file__).resolve().parent.parent
-    changed = git("status", "--porcelain", "--", "src/univert/serving", "src/univert/models", "bench/engine.py")
+    changed = git("status", "--porcelain", "--", "src/univert/models", "bench/engine.py")
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + (" with changes" if changed else "")
 
 
@@ -93,16 +94,6 @@ def speed_rows(runs: dict[str, Run], images: np.ndarray, rounds: int) -> tuple[l
     return rows, faster
 
 
-def cost_lines(cost: Int8Cost) -> list[str]:
-    change = cost.recall_at_1
-    return [
-        f"int8 in Recall@1, merged gallery: {change.second:.4f} against {change.first:.4f}, a difference of "
-        f"{change.difference:+.4f} (95% interval {change.low:+.4f} to {change.high:+.4f}, p = {change.p_value:.2g}) "
-        f"over {change.queries:,} queries of {change.products:,} products: {change.verdict}. Mean cosine between "
-        f"quantised and exact vectors: {cost.cosine:.4f}."
-    ]
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path)
@@ -118,14 +109,14 @@ def main() -> int:
         given = options.catalogue
         catalogue = Catalogue.open(given) if given else build_sample(folder / "sample.lance")
         started = time.monotonic()
-        path = export_onnx(model, folder)
+        path = export_onnx(model.save_pretrained(folder / "model"))
         export_s = time.monotonic() - started
-        difference = largest_difference(model, path.read_bytes(), check_images(model))
+        difference = largest_difference(model, path.read_bytes())
         exact = OnnxEngine(path, threads=options.threads)
         train, test = catalogue.select(split="train"), catalogue.select(split="test")
         chosen = np.random.default_rng(0).permutation(len(train))[:CALIBRATION_IMAGES]
-        seen = np.concatenate(list(prepared_batches(exact, train, positions=np.sort(chosen).tolist())))
-        int8_path = export_int8(path, folder, seen)
+        seen = np.concatenate(list(prepared_batches(exact.preprocessing, train, positions=np.sort(chosen).tolist())))
+        int8_path = export_int8(path, seen)
         int8 = OnnxEngine(int8_path, threads=options.threads)
         sizes = [file.stat().st_size / 1e6 for file in (path, int8_path)]
         load_before = os.getloadavg()[0]
@@ -146,7 +137,7 @@ def main() -> int:
         f"Export and check: {export_s:.0f} s; largest difference of a coordinate from PyTorch's {difference:.1e} "
         f"(limit 1e-4). Files: {sizes[0]:.1f} MB, int8 {sizes[1]:.1f} MB.",
         "",
-        *cost_lines(cost),
+        f"int8, merged gallery: {cost.text()}.",
         "",
         "To beat: faster than PyTorch eager at batch 1 and 32.",
         "",

@@ -30,12 +30,12 @@ from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.transforms import Augmentation
-from univert.losses.registry import LossName
+from univert.losses.names import LossName
 from univert.metrics.evaluate import evaluate_vectors
 from univert.models.config import EmbedderConfig
 from univert.models.embedder import Embedder
 from univert.training.jobs import TrainedModel
-from univert.training.label_config import LoopConfig, SpecialistsConfig
+from univert.training.label_config import LabelLoopConfig, SpecialistsConfig
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_on_labels
@@ -63,7 +63,7 @@ def open_context(catalogue: Catalogue, out: Path, seed: int, views: int) -> RunC
 
 
 def trained(context: RunContext, contender: str, rate: float, steps: int) -> TrainedModel:
-    loop = LoopConfig(
+    loop = LabelLoopConfig(
         epochs=1,
         min_steps=steps,
         learning_rate=rate,
@@ -78,10 +78,10 @@ def trained(context: RunContext, contender: str, rate: float, steps: int) -> Tra
 
 def evaluated(context: RunContext, embedder: Embedder) -> dict[str, Any]:
     """Test figures, merged and within, and how long they took."""
-    test = np.flatnonzero(context.splits == "test")
+    test = np.flatnonzero(context.images.splits == "test")
     start = time.perf_counter()
-    columns = (list(context.catalogue.column(name)[test]) for name in ("product", "vertical"))
-    vectors = context.source.embed_all(embedder, test)
+    columns = (list(context.images.catalogue.column(name)[test]) for name in ("product", "vertical"))
+    vectors = context.features.source.embed_all(embedder, test)
     figures = evaluate_vectors(vectors, *columns, resamples=1, seed=context.recipe.seed).to_dict()
     return {**figures, "evaluation_seconds": time.perf_counter() - start}
 
@@ -170,7 +170,7 @@ def main() -> int:
     if options.features_only:
         return time_features(contexts[0])
     rows: dict[str, list[dict[str, Any]]] = {
-        "Untrained base network": [evaluated(context, context.base) for context in contexts[:1]]
+        "Untrained base network": [evaluated(context, context.features.base) for context in contexts[:1]]
     }
     records: dict[str, list[dict[str, Any]]] = {}
     searches = []
@@ -224,8 +224,8 @@ def report(
 def time_features(context: RunContext) -> int:
     """Compute the features as a training would; a second time they are only opened."""
     start = time.perf_counter()
-    images = len(context.catalogue) + context.recipe.data.views * int(context.is_train.sum())
-    assert context.source.views == context.recipe.data.views
+    images = len(context.images.catalogue) + context.recipe.data.views * int(context.images.is_train.sum())
+    assert context.features.source.views == context.recipe.data.views
     seconds = time.perf_counter() - start
     print(f"{images:,} images and views in {seconds:.1f} s, {1000 * seconds / images:.2f} s for 1,000")
     return 0

@@ -1,16 +1,14 @@
 """Growing a deployed model three times in a row on the bundled sample: the tables of docs/grow.md.
 
-    python bench/grow.py [--seeds 0 1 2] [--out .work/bench-grow] [--variants plain default ...]
+    python bench/grow.py [--seeds 0 1 2] [--out .work/bench-grow]
 
-Six verticals are deployed, three are added one after the other, by plain L2 to the embeddings of the deployed model and
-the specialist and by each further step. Every growth is forced, so that all chains go to their end. The default was
-chosen on the validation rows. Writes bench/results/grow.md. Started again, it goes on where it was.
+Six verticals are deployed, three are added one after the other. Every growth is forced, so that all chains go to their
+end. Writes bench/results/grow.md. Started again, it goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,31 +20,13 @@ from univert.data.catalogue import Catalogue
 from univert.main_job import train
 from univert.metrics.compare import Difference, Figures, Metric
 from univert.metrics.compatibility import GrowthFigures
+from univert.training.grow.checks import refusal_of
+from univert.training.grow.config import GrowConfig
 from univert.training.grow.growing import grow
-from univert.training.grow.verdict import refusal_of
-from univert.training.recipe import DataConfig, EvaluationConfig, GrowConfig, Recipe
+from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 
 RESULT = Path(__file__).parent / "results" / "grow.md"
 ADDED = ("objects", "symbols", "travel-places")
-PLAIN = {
-    "targets": "specialist",
-    "align": "false",
-    "warm_start": "false",
-    "new_share": "0",
-    "loop.learning_rate": "4e-3",
-}
-ROTATED = {**PLAIN, "align": "true"}
-WARM = {**ROTATED, "warm_start": "true", "loop.learning_rate": "1e-3"}
-SHARE = {**WARM, "new_share": "0.35", "loop.learning_rate": "2e-3", "loop.patience": "20"}
-ENSEMBLE = {**SHARE, "targets": "ensemble"}
-VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
-    "plain": ("plain L2, from a random head", PLAIN),
-    "rotated": ("+ specialist rotated towards the deployed model", ROTATED),
-    "warm": ("+ warm start, a quarter of the learning rate", WARM),
-    "share": ("+ a third of each batch is new, half the learning rate", SHARE),
-    "ensemble": ("+ ensemble of targets, members chosen on val (the default)", ENSEMBLE),
-    "neighbours": ("+ neighbourhood term, weight 0.1", {**ENSEMBLE, "neighbours_weight": "0.1"}),
-}
 Chain = list[dict[str, GrowthFigures]]
 
 
@@ -60,8 +40,8 @@ def deployed_run(catalogue: Catalogue, path: Path, seed: int) -> None:
         train(catalogue, path, recipe, report=False)
 
 
-def grown_chain(catalogue: Catalogue, deployed: Path, path: Path, features: Path, changes: dict[str, str]) -> Chain:
-    """Grow a copy of a run three times; cached features are shared between the chains."""
+def grown_chain(catalogue: Catalogue, deployed: Path, path: Path) -> Chain:
+    """Grow a copy of a run three times."""
     if not path.exists():
         temporary = path.with_suffix(".partial")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -71,20 +51,9 @@ def grown_chain(catalogue: Catalogue, deployed: Path, path: Path, features: Path
             shutil.copy(deployed / name, temporary / name)
         temporary.rename(path)
     chain = []
-    settings = [f"grow.{key}={value}" for key, value in changes.items()]
     for number, vertical in enumerate(ADDED, start=1):
-        cache, shared = path / "grown" / f"{number}-{vertical}" / "cache", features / str(number)
-        cache.mkdir(parents=True, exist_ok=True)
-        for folder in shared.glob("features-*"):
-            if not (cache / folder.name).exists():
-                (cache / folder.name).symlink_to(folder.resolve())
-        result = grow(path, catalogue, vertical, settings=settings, force=True)
-        chain.append(result.figures)
-        for folder in cache.glob("features-*"):
-            if not folder.is_symlink():
-                shared.mkdir(parents=True, exist_ok=True)
-                shutil.copytree(folder, shared / folder.name, dirs_exist_ok=True)
-        print(path.parent.name, path.name, vertical, *(cells([chain], split, number) for split in ("val", "test")))
+        chain.append(grow(path, catalogue, vertical, force=True).figures)
+        print(path.parent.name, vertical, *(cells([chain], split, number) for split in ("val", "test")), flush=True)
     return chain
 
 
@@ -131,30 +100,25 @@ def cells(chains: list[Chain], split: str, number: int) -> str:
     )
 
 
-def table(found: dict[str, list[Chain]], split: str) -> list[str]:
+def table(chains: list[Chain], split: str) -> list[str]:
     lines = [
-        "| way | growth | originals old-old | new-old | all old, new-old | old merged, new-old | the same, MAP@R | "
+        "| growth | originals old-old | new-old | all old, new-old | old merged, new-old | the same, MAP@R | "
         "re-indexing would add | old queries beside the new images | all merged | new vertical: deployed "
         "| its specialist | grown | grown - specialist |",
-        "|---" * 14 + "|",
+        "|---" * 13 + "|",
     ]
-    for key, chains in found.items():
-        for number, vertical in enumerate(ADDED, start=1):
-            title = VARIANTS[key][0] if number == 1 else ""
-            lines.append(f"| {title} | {number}: {vertical} | {cells(chains, split, number)} |")
+    for number, vertical in enumerate(ADDED, start=1):
+        lines.append(f"| {number}: {vertical} | {cells(chains, split, number)} |")
     return lines
 
 
-def gate(found: dict[str, list[Chain]], seeds: Sequence[int]) -> list[str]:
+def gate(chains: list[Chain], seeds: Sequence[int]) -> list[str]:
     """What the validation split said of each growth, which all were forced."""
-    lines = ["| way | seed | growth | published, had it not been forced |", "|---" * 4 + "|"]
-    for key, chains in found.items():
-        for seed, chain in zip(seeds, chains, strict=True):
-            for vertical, figures in zip(ADDED, chain, strict=True):
-                refusal = refusal_of(figures["val"], limit=GrowConfig().limit)
-                lines.append(
-                    f"| {VARIANTS[key][0]} | {seed} | {vertical} | {'yes' if refusal is None else f'no: {refusal}'} |"
-                )
+    lines = ["| seed | growth | published, had it not been forced |", "|---" * 3 + "|"]
+    for seed, chain in zip(seeds, chains, strict=True):
+        for vertical, figures in zip(ADDED, chain, strict=True):
+            refusal = refusal_of(figures["val"], limit=GrowConfig().limit)
+            lines.append(f"| {seed} | {vertical} | {'yes' if refusal is None else f'no: {refusal}'} |")
     return lines
 
 
@@ -177,31 +141,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path(".work/bench-grow"))
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     options = parser.parse_args()
     reuse_freed_memory()
     catalogue = sample_catalogue(options.out)
-    found: dict[str, list[Chain]] = {key: [] for key in options.variants}
+    chains: list[Chain] = []
     for seed in options.seeds:
         folder = options.out / f"seed-{seed}"
         deployed_run(catalogue, folder / "deployed", seed)
-        for key in options.variants:
-            changes = VARIANTS[key][1]
-            found[key].append(grown_chain(catalogue, folder / "deployed", folder / key, folder / "features", changes))
+        chains.append(grown_chain(catalogue, folder / "deployed", folder / "grown"))
     lines = [
         "# Growing three times in a row",
         "",
         f"Sample, six verticals deployed, then {', '.join(ADDED)} one after the other; Recall@1, per cent, mean ± "
         f"standard deviation over seeds {', '.join(map(str, options.seeds))}. Old-old: the vectors that were indexed "
-        "search each other; new-old: the newest model's queries search them. Each way adds one step to the one above.",
+        "search each other; new-old: the newest model's queries search them.",
     ]
     for split in ("val", "test"):
-        lines += ["", f"## {split}", "", *table(found, split)]
-    shown = "ensemble" if "ensemble" in found else options.variants[-1]
-    lines += ["", f"## After three growths, by vertical (test, {VARIANTS[shown][0]})", ""]
-    lines += per_vertical(found[shown], "test")
-    lines += ["", "## What the gate said", "", *gate(found, options.seeds)]
-    lines += ["", f"Settings: `{json.dumps({key: VARIANTS[key][1] for key in options.variants})}`."]
+        lines += ["", f"## {split}", "", *table(chains, split)]
+    lines += ["", "## After three growths, by vertical (test)", "", *per_vertical(chains, "test")]
+    lines += ["", "## What the gate said", "", *gate(chains, options.seeds)]
     write_atomic(RESULT, "\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -52,17 +52,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".work/bench-partial"))
     options = parser.parse_args()
     reuse_freed_memory()
-    recipe = Recipe(trunk="partial", partial_blocks=options.blocks)
+    recipe = Recipe(base_network_learns="last_blocks", last_blocks=options.blocks)
     recipe = replace(recipe, data=replace(recipe.data, views=1))
     work = RunContext(Run(options.out / "maps"), sample_catalogue(options.out), recipe)
     started = time.perf_counter()
-    maps = work.source
+    maps = work.features.source
     assert isinstance(maps, FrontSource)
     made_s = time.perf_counter() - started
-    live = ImageSource(work.loader, views=1)
+    live = ImageSource(work.features.loader, views=1)
     embedder = work.new_embedder()
-    embedder.trainable("partial", partial_blocks=options.blocks)
-    train, rng = np.flatnonzero(work.is_train), np.random.default_rng(0)
+    embedder.trainable("last_blocks", last_blocks=options.blocks)
+    train, rng = np.flatnonzero(work.images.is_train), np.random.default_rng(0)
     seconds: dict[str, list[float]] = {"images": [], "maps": []}
     for number in range(-1, options.rounds):
         batches = [(rng.choice(train, BATCH, replace=False), rng.integers(0, 2, BATCH)) for _ in range(options.steps)]
@@ -85,7 +85,7 @@ def main() -> None:
         f"| from kept maps | {statistics.median(seconds['maps']):.2f} |",
         "",
         f"Ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}). The maps take "
-        f"{size / 1e9:.2f} GB for {len(work.catalogue) + len(train):,} images and views"
+        f"{size / 1e9:.2f} GB for {len(work.images.catalogue) + len(train):,} images and views"
         f"; having them ready took {made_s:.0f} s in this run.",
         "",
         f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit('src', 'bench')}.",

@@ -28,17 +28,18 @@ import numpy as np
 import torch
 
 from common import sample_catalogue
+from univert import losses
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
-from univert.losses.registry import LOSSES, LossName, LossOption
+from univert.losses.names import LOSSES, LossName, LossOption
 from univert.metrics.evaluate import evaluate_vectors
 from univert.metrics.ranking import recall_at_k
 from univert.models.config import EmbedderConfig
-from univert.training.label_config import LoopConfig, SpecialistsConfig
+from univert.training.label_config import LabelLoopConfig, SpecialistsConfig
+from univert.training.label_training import label_job
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
-from univert.training.specialists import label_job
 
 Rates = tuple[float, float]
 """Learning rates of the head and of the proxies."""
@@ -86,7 +87,8 @@ class Trial:
     @property
     def key(self) -> str:
         defaults = {
-            name: repr(option.default) for name, option in inspect.signature(LOSSES[self.loss].make).parameters.items()
+            name: repr(option.default)
+            for name, option in inspect.signature(getattr(losses, LOSSES[self.loss].class_name)).parameters.items()
         }
         return f"{self.loss}-{fingerprint(asdict(self), defaults)[:12]}"
 
@@ -139,7 +141,7 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
         return result
     torch.set_num_threads(1)  # two trainings side by side are faster than one on two cores
     work = open_context(out, trial.seed)
-    loop = LoopConfig(
+    loop = LabelLoopConfig(
         epochs=1,
         min_steps=trial.steps,
         learning_rate=trial.rates[0],
@@ -155,23 +157,26 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
         loop=loop,
     )
     folder = work.run.path / "work" / trial.key
-    job = label_job(work, config, np.ones(len(work.catalogue), bool), folder=folder)
-    test = np.flatnonzero((work.splits == "test") & (work.products >= 0))
+    job = label_job(work, config, np.ones(len(work.images.catalogue), bool), folder=folder)
+    test = np.flatnonzero((work.images.splits == "test") & (work.images.products >= 0))
     watch = job.monitor
 
     def monitor() -> Mapping[str, float]:
-        vectors = work.source.embed_all(job.embedder, test)
-        return {"test_recall_at_1": recall_at_k(vectors, work.products[test], ks=(1,))[1], **(watch() if watch else {})}
+        vectors = work.features.source.embed_all(job.embedder, test)
+        return {
+            "test_recall_at_1": recall_at_k(vectors, work.images.products[test], ks=(1,))[1],
+            **(watch() if watch else {}),
+        }
 
     started = time.perf_counter()
     job = replace(job, monitor=None if trial.tuning else monitor)
-    record = work.learn(trial.key, job, folder)
+    record = work.stages.learn(trial.key, job, folder)
     result = {"trial": asdict(trial), "record": record}
     if not trial.tuning:
         result["evaluation"] = evaluate_vectors(
-            work.source.embed_all(job.embedder, test),
-            list(work.catalogue.column("product")[test]),
-            list(work.catalogue.column("vertical")[test]),
+            work.features.source.embed_all(job.embedder, test),
+            list(work.images.catalogue.column("product")[test]),
+            list(work.images.catalogue.column("vertical")[test]),
             resamples=1,
             seed=trial.seed,
         ).to_dict()
@@ -194,7 +199,7 @@ class Bench:
 
     def run(self, trials: list[Trial]) -> list[dict[str, Any]]:
         for seed in sorted({trial.seed for trial in trials}):
-            _ = open_context(self._out, seed).source  # features first: the trainings share them
+            _ = open_context(self._out, seed).features.source  # features first: the trainings share them
         open_context.cache_clear()
         spawn = multiprocessing.get_context("spawn")
         with spawn.Pool(self._processes) as pool:
@@ -353,7 +358,7 @@ def main() -> None:
     loss_lines, plots = losses_part(bench, options.seeds, options.steps)
     ratio_lines, ratios = ratios_part(bench, options.seeds, options.steps, plots["rates"])
     write_atomic(options.out / "plots.json", json.dumps({**plots, "ratios": ratios}))
-    catalogue = open_context(options.out, options.seeds[0]).catalogue
+    catalogue = open_context(options.out, options.seeds[0]).images.catalogue
     point_rates = ", ".join(rates_of(rates, POINT_RATES) for rates in POINT_RATES)
     proxy_rates = ", ".join(rates_of(rates, PROXY_RATES) for rates in PROXY_RATES)
     lines = [

@@ -31,11 +31,11 @@ from univert.metrics.bootstrap import bootstrap_interval
 from univert.metrics.evaluate import evaluate_vectors
 from univert.metrics.per_query import Outcomes, query_outcomes
 from univert.metrics.ranking import QueryOutcome
-from univert.training.evaluation import TestSplit, comparison_rows
+from univert.training.evaluation import TestSplit
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_joint
-from univert.training.stages import train_models
+from univert.training.stages import comparison_rows, train_models
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -70,9 +70,11 @@ def long_joint_row(context: RunContext, results: dict[str, Any]) -> dict[str, An
     """The best joint model, given all the image presentations that stand behind the unified model."""
     unified = results["rows"][-1]
     joint = train_joint(context, "proxy-nca", unified["image_presentations"], name="baselines/joint_proxy_nca_long")
-    test = np.flatnonzero(context.splits == "test")
-    columns = (list(context.catalogue.column(name)[test]) for name in ("product", "vertical"))
-    evaluation = evaluate_vectors(context.source.embed_all(joint.embedder, test), *columns, seed=results["seed"])
+    test = np.flatnonzero(context.images.splits == "test")
+    columns = (list(context.images.catalogue.column(name)[test]) for name in ("product", "vertical"))
+    evaluation = evaluate_vectors(
+        context.features.source.embed_all(joint.embedder, test), *columns, seed=results["seed"]
+    )
     return {
         "key": "joint_proxy_nca_long",
         "title": "The same, given the presentations of the last row",

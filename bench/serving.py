@@ -37,7 +37,7 @@ from sklearn.datasets import load_sample_images
 from clustered import CHUNK, clustered
 from common import commit, cpu_name
 from univert.core.files import write_atomic
-from univert.identity.identify import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration
+from univert.identity.vote import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.reader import IndexReader
@@ -90,7 +90,7 @@ def index_folder(rows: int, engine: Engine) -> Path:
                 "product": [f"product {row // 8}" for row in which],
                 "brand": [f"brand {row % 100}" for row in which],
             }
-            writer.append(vectors[start : which.stop], pa.table(columns))
+            writer.upsert(vectors[start : which.stop], pa.table(columns))
         writer.publish()
     # Any numbers will do: naming what is shown takes as long whatever comes out.
     attribute = AttributeCalibration(temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5)

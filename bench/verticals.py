@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=2 python bench/verticals.py [--seeds 0 1 2] [--out .work/bench-sample]
 
 Goes on from the runs of bench/sample.py (and makes them if they are not there): trains one joint triplet model on 1, 2,
-... verticals, variations of the unified model, and measures what one model costs against specialists behind a router.
-Early stopping looks at the validation split, whose figures stand beside those of the test split: choices are made on
-the former. Started again, it goes on where it was.
+... verticals, variations of the unified model, and measures what one model costs against specialists behind a predictor
+of verticals. Early stopping looks at the validation split, whose figures stand beside those of the test split: choices
+are made on the former. Started again, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -39,12 +38,10 @@ from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_joint, train_on_labels, train_trial
 from univert.training.stages import Models, train_models
-from univert.training.targets.config import PolishConfig, TargetsConfig, UnifyConfig
-from univert.training.targets.ensemble import blind_targets
-from univert.training.targets.learning_targets import learning_targets
+from univert.training.targets.config import UnifyConfig
+from univert.training.targets.learning_targets import learning_targets, targets_by_predicted_vertical
 from univert.training.targets.members import Member
-from univert.training.targets.vertical_prediction import trusted
-from univert.training.unify import polish, train_unified, usable
+from univert.training.unify import images_to_learn_from, train_unified
 
 HERE = Path(__file__).parent
 SIZES = (64, 128, 256, 512)
@@ -54,8 +51,8 @@ Figures = dict[str, float]
 
 def measure(context: RunContext, embed: Callable[[np.ndarray], np.ndarray], split: str) -> Figures:
     """Merged Recall@1 and MAP@R, and the mean within verticals, on one split, in per cent."""
-    here = np.flatnonzero((context.splits == split) & (context.products >= 0))
-    outcomes = query_outcomes(embed(here), context.products[here], context.names_of(here))
+    here = np.flatnonzero((context.images.splits == split) & (context.images.products >= 0))
+    outcomes = query_outcomes(embed(here), context.images.products[here], context.images.names_of(here))
     within = [outcome.hits(1).mean() for outcome in outcomes.verticals.values() if outcome is not None]
     precision = outcomes.merged.average_precision_at_r
     assert precision is not None
@@ -69,45 +66,28 @@ def measure(context: RunContext, embed: Callable[[np.ndarray], np.ndarray], spli
 def of_model(context: RunContext, model: TrainedModel) -> dict[str, Figures]:
     """A model's figures on both splits."""
     return {
-        split: measure(context, lambda at: context.source.embed_all(model.embedder, at), split)
+        split: measure(context, lambda at: context.features.source.embed_all(model.embedder, at), split)
         for split in ("val", "test")
     }
 
 
 def variants(default: UnifyConfig) -> dict[str, UnifyConfig]:
     """What is varied, one thing at a time; the default comes first."""
-
-    def targets(**changes: Any) -> UnifyConfig:
-        return replace(default, targets=replace(default.targets, **changes))
-
     return {
         "the default": default,
         "a random start, a head of usual width": replace(default, start="random"),
         "labelled images only": replace(default, unlabelled=False),
-        "no batch normalisation": replace(default, batch_norm=False),
         "fixed targets, of the image as it is": replace(default, consistent=False),
-        "no alignment": replace(default, targets=TargetsConfig(align=False)),
-        "aligned to the base network": targets(reference="base"),
-        "aligned to each other (generalised Procrustes)": targets(reference="specialists"),
-        "three rounds of alignment": targets(rounds=3),
-        "mean instead of side by side": targets(join="mean"),
-        "random projection instead of PCA": targets(projection="random"),
-        "verticals set apart, offset 0.2": targets(offset=0.2),
-        "verticals set apart, offset 0.4": targets(offset=0.4),
+        "no alignment": replace(default, align=False),
     }
 
 
 def train_variants(context: RunContext, models: Models) -> dict[str, dict[str, Figures]]:
     """Each variation's figures."""
-    default = replace(context.recipe.unify, polish=PolishConfig())
     found = {}
-    for number, (title, config) in enumerate(variants(default).items()):
+    for number, (title, config) in enumerate(variants(context.recipe.unify).items()):
         name = f"bench/unified-{number}"
         found[title] = of_model(context, train_unified(context, models.ensemble.members, name=name, config=config))
-    first = train_unified(context, models.ensemble.members, name="bench/unified-0", config=default)
-    polished = replace(default, polish=PolishConfig(enabled=True))
-    model = polish(context, first, models.ensemble.members, name="bench/polished", config=polished)
-    found["polished with Proxy-NCA beside L2"] = of_model(context, model)
     return found
 
 
@@ -116,14 +96,11 @@ def train_sizes(context: RunContext, models: Models) -> dict[str, dict[str, Figu
     found = {}
     for size in SIZES:
         other = RunContext(
-            context.run, context.catalogue, replace(context.recipe, model=replace(context.recipe.model, size=size))
+            context.run,
+            context.images.catalogue,
+            replace(context.recipe, model=replace(context.recipe.model, size=size)),
         )
-        model = train_unified(
-            other,
-            models.ensemble.members,
-            name=f"bench/size-{size}",
-            config=replace(other.recipe.unify, polish=PolishConfig()),
-        )
+        model = train_unified(other, models.ensemble.members, name=f"bench/size-{size}", config=other.recipe.unify)
         found[f"{size}-d"] = of_model(other, model)
     return found
 
@@ -139,21 +116,25 @@ def joint_from_data(context: RunContext, models: Models) -> dict[str, Figures]:
 def joint_as_wide(context: RunContext, models: Models) -> dict[str, Figures]:
     """The joint Proxy-NCA model, its head as wide as the unified model's."""
     config = replace(context.recipe.model, hidden_sizes=models.unified.embedder.config.hidden_sizes)
-    other = RunContext(context.run, context.catalogue, replace(context.recipe, model=config))
-    other.__dict__["source"] = context.source
+    recipe = replace(context.recipe, model=config)
+    other = RunContext(context.run, context.images.catalogue, recipe, features=context.features)
     presentations = models.joint["proxy-nca"].record["image_presentations"]
     return of_model(context, train_joint(other, "proxy-nca", presentations, name="bench/joint-as-wide"))
 
 
 def draw_map(context: RunContext, models: Models) -> list[str]:
-    """FIG. 3 of the document for the test images, and how far apart the verticals are, as numbers."""
-    test = np.flatnonzero((context.splits == "test") & (context.verticals >= 0))
-    own = learning_targets(context, [models.own], context.recipe.unify.targets).clean(test)
-    vectors = context.source.embed_all(models.unified.embedder, test)
-    names = context.names_of(test)
+    """FIG. 3 of the unified-embedding paper for the test images, and how far apart the verticals are, as numbers."""
+    test = np.flatnonzero((context.images.splits == "test") & (context.images.verticals >= 0))
+    own = learning_targets(context, [models.own], context.recipe.unify).clean(test)
+    vectors = context.features.source.embed_all(models.unified.embedder, test)
+    names = context.images.names_of(test)
     univert.save_map_figure(HERE.parent / "docs" / "images" / "map.png", vectors, names, targets=own, total=18_000)
     lines = ["| | purity | own energy | other energy | overlap |", "|---|---|---|---|---|"]
-    spaces = {"specialists' targets": own, "unified model": vectors, "base network": context.base_vectors(test)}
+    spaces = {
+        "specialists' targets": own,
+        "unified model": vectors,
+        "base network": context.features.base_vectors(test),
+    }
     for title, space in spaces.items():
         found = separation(space, names)
         figures = (found.purity, found.own_energy, found.other_energy)
@@ -165,65 +146,66 @@ def draw_map(context: RunContext, models: Models) -> list[str]:
 
 def joint_triplet(context: RunContext, order: Sequence[str]) -> list[dict[str, float]]:
     """One triplet model on the first 1, 2, ... verticals: test Recall@1 within each vertical it was trained on."""
-    test = np.flatnonzero((context.splits == "test") & (context.products >= 0))
-    names = np.array(context.names_of(test))
+    test = np.flatnonzero((context.images.splits == "test") & (context.images.products >= 0))
+    names = np.array(context.images.names_of(test))
     found = []
     for count in range(1, len(order) + 1):
         model = train_trial(context, order[:count])
-        vectors = context.source.embed_all(model.embedder, test)
+        vectors = context.features.source.embed_all(model.embedder, test)
         row = {}
         for name in order[:count]:
             here = names == name
-            outcome = query_outcomes(vectors[here], context.products[test][here], list(names[here])).merged
+            outcome = query_outcomes(vectors[here], context.images.products[test][here], list(names[here])).merged
             row[name] = 100 * float(outcome.hits(1).mean())
         found.append(row)
     return found
 
 
 def routed_figures(context: RunContext, own: Member) -> dict[str, Figures]:
-    """Specialists behind a router: each image goes to the specialist of its predicted vertical, query or not."""
-    blocks = len(context.vertical_names)
+    """Specialists behind a prediction: each image goes to the specialist of its predicted vertical, query or not."""
+    blocks = len(context.images.vertical_names)
 
     def embed(positions: np.ndarray) -> np.ndarray:
-        weights = trusted(context.vertical_probabilities(positions), 0.0, weighted=False)
-        homes = weights.argmax(axis=1)
+        homes = context.features.vertical_probabilities(positions).argmax(axis=1)
         vectors = np.zeros((len(positions), blocks, own.width), np.float32)
         for vertical in np.unique(homes):
             here = np.flatnonzero(homes == vertical)
             embedder = own.embedders[vertical]
-            vectors[here, vertical, : embedder.size] = context.source.embed_all(embedder, positions[here])
+            vectors[here, vertical, : embedder.size] = context.features.source.embed_all(embedder, positions[here])
         return vectors.reshape(len(positions), -1)
 
     return {split: measure(context, embed, split) for split in ("val", "test")}
 
 
-def blind_figures(context: RunContext, models: Models) -> dict[str, Figures]:
+def target_figures(context: RunContext, models: Models) -> dict[str, Figures]:
     """The learning targets themselves, the verticals predicted."""
     return {
         split: measure(
-            context, lambda at: blind_targets(context, models.ensemble.members, context.recipe.unify.targets, at), split
+            context,
+            lambda at: targets_by_predicted_vertical(context, models.ensemble.members, context.recipe.unify, at),
+            split,
         )
         for split in ("val", "test")
     }
 
 
 def costs(context: RunContext, models: Models) -> list[str]:
-    """Parameters, time and bytes of one query: one model against specialists behind a router."""
+    """Parameters, time and bytes of one query: one model against specialists behind a predictor of verticals."""
     unified, own = models.unified.embedder.eval(), models.specialists
     heads = [list(embedder.head.parameters()) for embedder in own.embedders]
     trunk = sum(parameter.numel() for parameter in unified.trunk.parameters())
-    router = (unified.feature_size + 1) * len(context.vertical_names)
+    predictor = (unified.feature_size + 1) * len(context.images.vertical_names)
     own_heads = sum(parameter.numel() for head in heads for parameter in head)
-    positions = np.flatnonzero(context.splits == "test")[:TIMED_QUERIES]
+    positions = np.flatnonzero(context.images.splits == "test")[:TIMED_QUERIES]
     images = [
-        context.loader.load(positions[at : at + 1], np.zeros(1, np.int64)).to(context.device)
+        context.features.loader.load(positions[at : at + 1], np.zeros(1, np.int64)).to(context.device)
         for at in range(len(positions))
     ]
-    base = context.base.eval()
+    base = context.features.base.eval()
 
     def route(features: torch.Tensor) -> int:
         unit = torch.nn.functional.normalize(features).cpu().numpy()
-        return int(context.router(unit).argmax())
+        return int(context.features.router(unit).argmax())
 
     def one(image: torch.Tensor) -> None:
         unified(image)
@@ -251,13 +233,13 @@ def costs(context: RunContext, models: Models) -> list[str]:
     rows = [
         ("one unified model", total, median["one"]),
         (
-            f"{count} specialists' heads on one frozen network, and a router",
-            trunk + own_heads + router,
+            f"{count} specialists' heads on one frozen network, and a predictor",
+            trunk + own_heads + predictor,
             median["shared"],
         ),
         (
-            f"{count} specialists, each its own network, and a router on another",
-            (1 + count) * trunk + own_heads + router,
+            f"{count} specialists, each its own network, and a predictor on another",
+            (1 + count) * trunk + own_heads + predictor,
             median["separate"],
         ),
     ]
@@ -273,11 +255,11 @@ def overhead(context: RunContext, models: Models) -> str:
     """Unify's time over one pass of its members and the training itself, all of it timed in this process."""
     place = context.run.path / "bench" / "overhead"
     place.mkdir(parents=True, exist_ok=True)
-    fresh = RunContext(Run(place / str(time.time_ns())), context.catalogue, context.recipe)
-    fresh.__dict__["source"] = context.source
+    run = Run(place / str(time.time_ns()))
+    fresh = RunContext(run, context.images.catalogue, context.recipe, features=context.features)
     positions, views = [], []
     for view in range(context.recipe.data.views + 1):
-        shown = np.flatnonzero(fresh.is_train) if view else np.arange(len(fresh.catalogue))
+        shown = np.flatnonzero(fresh.images.is_train) if view else np.arange(len(fresh.images.catalogue))
         positions.append(shown)
         views.append(np.full(len(shown), view))
     started = time.perf_counter()
@@ -285,13 +267,13 @@ def overhead(context: RunContext, models: Models) -> str:
         for shown, numbers in zip(positions, views, strict=True):
             for start in range(0, len(shown), 256):
                 part, which = shown[start : start + 256], numbers[start : start + 256]
-                inputs = fresh.source.load(part, which)
+                inputs = fresh.features.source.load(part, which)
                 for member in models.ensemble.members:
-                    homes = fresh.verticals[part] if member.routed else np.zeros(len(part), int)
+                    homes = fresh.images.verticals[part] if member.by_vertical else np.zeros(len(part), int)
                     for home in np.unique(homes):
-                        fresh.source.run(member.embedders[home], inputs[torch.from_numpy(homes == home)])
+                        fresh.features.source.run(member.embedders[home], inputs[torch.from_numpy(homes == home)])
     one_pass = time.perf_counter() - started
-    config = replace(context.recipe.unify, polish=PolishConfig())
+    config = context.recipe.unify
     started = time.perf_counter()
     model = train_unified(fresh, models.ensemble.members, name="unified", config=config)
     total = time.perf_counter() - started
@@ -300,7 +282,7 @@ def overhead(context: RunContext, models: Models) -> str:
     return (
         f"Unify took {total:.1f} s: {ratio:.2f} times one pass of its {len(models.ensemble.members)} members over "
         f"{sum(map(len, positions)):,} images and views ({one_pass:.1f} s) and the training itself ({training:.1f} s). "
-        f"Images with a target: {len(usable(fresh, config)):,}."
+        f"Images to learn from: {len(images_to_learn_from(fresh, config)):,}."
     )
 
 
@@ -367,14 +349,14 @@ def main() -> None:
         context = RunContext(Run(options.out / f"seed-{seed}"), catalogue, recipe)
         models = train_models(context)
         if not order:
-            order = sorted(context.vertical_names, key=lambda name: -_own_recall(models, name))
+            order = sorted(context.images.vertical_names, key=lambda name: -_own_recall(models, name))
         joined.append(joint_triplet(context, order))
         varied.append(train_variants(context, models))
         sized.append(train_sizes(context, models))
         against.append(
             {
-                "specialists behind the router": routed_figures(context, models.specialists),
-                "learning targets, verticals predicted": blind_figures(context, models),
+                "specialists behind a prediction of the vertical": routed_figures(context, models.specialists),
+                "learning targets, verticals predicted": target_figures(context, models),
                 "one joint Proxy-NCA model": of_model(context, models.joint["proxy-nca"]),
                 "the same, its head as wide as the unified model's": joint_as_wide(context, models),
                 "the same, proxies started from the data": joint_from_data(context, models),

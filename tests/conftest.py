@@ -14,9 +14,9 @@ import torch
 from tests.drawn import drawn_rows
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.models.embedder import EmbedderConfig
+from univert.models.config import EmbedderConfig
 from univert.training.combine.config import CombineConfig
-from univert.training.label_config import LoopConfig, SpecialistsConfig
+from univert.training.label_config import LabelLoopConfig, LoopConfig, SpecialistsConfig
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 from univert.training.targets.config import UnifyConfig
 
@@ -34,16 +34,14 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
-    loop = LoopConfig(
-        epochs=1, min_steps=12, batch_size=12, images_per_product=3, evaluations=3, checkpoint_every_steps=3
-    )
+    short = {"epochs": 1, "min_steps": 12, "batch_size": 12, "evaluations": 3}
     return Recipe(
         data=DataConfig(views=2),
         model=EmbedderConfig(
             base_network="timm/test_efficientnet", pretrained=False, hidden_sizes=(16,), size=8, image_size_px=32
         ),
-        specialists=SpecialistsConfig(loop=loop),
+        specialists=SpecialistsConfig(loop=LabelLoopConfig(images_per_product=3, **short)),
         combine=CombineConfig(mode="off"),
-        unify=UnifyConfig(loop=loop),
+        unify=UnifyConfig(loop=LoopConfig(**short)),
         evaluation=EvaluationConfig(resamples=20),
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageDraw
 
-from univert.core.records import SourceRow
+from univert.data.rows import SourceRow
 
 VERTICALS = ("discs", "squares")
 PRODUCTS = 12

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.models.embedder import Embedder, EmbedderConfig
+from univert.search.index import Index
 from univert.search.indexing import index_catalogue
-from univert.search.lance_store import LanceIndex
 
 PRODUCTS = 12
 HOSTILE = "<script>alert('x')</script>"
@@ -65,7 +65,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 
 
 @pytest.fixture(scope="session")
-def index(model: Embedder, catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> LanceIndex:
+def index(model: Embedder, catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Index:
     path: Path = tmp_path_factory.mktemp("index") / "index"
     index_catalogue(model, catalogue, path)
-    return LanceIndex.open(path)
+    return Index.open(path)

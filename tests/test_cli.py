@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from tests.drawn import drawn_rows
@@ -13,21 +16,11 @@ from univert.cli import app, main
 from univert.core.config import config_to_toml
 from univert.training.recipe import Recipe
 
-COMMANDS = [
-    ["catalogue", "build"],
-    ["catalogue", "info"],
-    ["catalog", "info"],
-    ["train"],
-    ["evaluate"],
-    ["compare"],
-    ["finetune"],
-    ["grow"],
-    ["embed"],
-    ["index"],
-    ["search"],
-    ["demo"],
-    ["reproduce"],
-]
+
+def commands(group: Any, *path: str) -> Iterator[list[str]]:
+    """Every command below a group, those of groups within it included."""
+    for name, command in group.commands.items():
+        yield from commands(command, *path, name) if hasattr(command, "commands") else [[*path, name]]
 
 
 def univert(
@@ -42,7 +35,7 @@ def univert(
     return int(stop.value.code or 0), written.out, written.err
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", list(commands(get_command(app))), ids=" ".join)
 def test_help_has_an_example(command: list[str]) -> None:
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0
@@ -105,7 +98,7 @@ def test_from_photos_to_a_search(
         (["evaluate", "nowhere", "nowhere"], "nowhere"),
         (["search", "nowhere", "nowhere", "nowhere.png"], "nowhere"),
         (["catalogue", "build", "nowhere", "out"], "nowhere"),
-        (["train", "nowhere", "--set", "unify.targets.aligned=false"], "did you mean unify.targets.align?"),
+        (["train", "nowhere", "--set", "unify.aligned=false"], "did you mean unify.align?"),
         (["train", "nowhere", "--set", 'unify.members=["joints"]'], "a member is `specialists`"),
         (["train", "nowhere", "--set", "seed=-1"], "seed"),
         (["train", "nowhere", "--set", "specialists.loss=cosine"], "specialists.loss"),

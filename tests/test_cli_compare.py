@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.test_cli import univert
+from univert.cli.measuring import embed_with
+from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.metrics.compare import Comparison
 from univert.models.embedder import Embedder
@@ -32,6 +35,8 @@ def places(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in blind.head.parameters():
             parameter.mul_(0).add_(1.0)
     blind.save_pretrained(root / "blind" / "unified")
+    for name in ("good", "blind"):
+        (root / name / "groups.json").write_text('{"groups": [["discs"], ["squares"]]}')
     return root
 
 
@@ -54,7 +59,7 @@ def test_a_worse_model_is_exit_1(places: Path, catalogue: Catalogue, run: Comman
     assert status == 1
     assert "worse" in shown
     assert error.count("\n") == 1
-    assert "blind/unified is worse in: " in error
+    assert "blind is worse in: " in error
     status, shown, _ = run(*arguments, "--json")
     values = json.loads(shown)
     assert status == 1
@@ -107,3 +112,41 @@ def test_bad_input_is_one_line_and_exit_2(
     assert (status, shown) == (2, "")
     assert error.count("\n") == 1
     assert message in error
+
+
+def saved(recipe: Recipe, folder: Path, *, size: int = 8, seed: int = 0) -> Embedder:
+    torch.manual_seed(seed)
+    model = Embedder(replace(recipe.model, size=size)).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("sizes", [(8, 8), (4, 8), (8, 4)])
+def test_specialists_embed_their_own_vertical_whatever_their_size(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, sizes: tuple[int, int]
+) -> None:
+    models = {
+        name: saved(recipe, tmp_path / name, seed=seed, size=sizes[seed])
+        for seed, name in enumerate(catalogue.verticals)
+    }
+    saved(recipe, tmp_path / "discs+squares", seed=2)  # a group's, which does not count here
+    vectors, routed = embed_with(tmp_path, catalogue, "cpu")
+    assert routed
+    assert vectors.shape == (72, 8)
+    for name, model in models.items():
+        here = catalogue.column("vertical") == name
+        own = model.embed_catalogue(catalogue.select(vertical=name))
+        np.testing.assert_allclose(vectors[here, : model.size], own, atol=1e-6)
+        assert (vectors[here, model.size :] == 0).all()
+
+
+def test_a_selection_needs_the_specialists_of_its_own_verticals(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    model = saved(recipe, tmp_path / "discs")
+    discs = catalogue.select(vertical="discs")
+    np.testing.assert_allclose(embed_with(tmp_path, discs, "cpu")[0], model.embed_catalogue(discs), atol=1e-6)
+    with pytest.raises(BadInputError, match="it has none for: squares"):
+        embed_with(tmp_path, catalogue, "cpu")
+    with pytest.raises(BadInputError, match="no images"):
+        embed_with(tmp_path, catalogue.select(vertical="discs", split="test", labelled=False), "cpu")

@@ -17,7 +17,7 @@ from univert.training.recipe import Recipe
 GOOD = "discs-0-0,discs-0-1,discs-4-0\nsquares-0-0,squares-0-1,squares-4-0\n"
 QUICK = [
     *("--set", "loop.epochs=1", "--set", "loop.min_steps=4", "--set", "loop.batch_size=12"),
-    *("--set", "data.views=1", "--set", "resamples=100", "--set", "limit=1.0"),
+    *("--set", "data.views=1", "--set", "limit=1.0"),
 ]
 
 

@@ -10,14 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.test_cli import univert
-from tests.training.grow.test_growing import four_verticals, train_old
+from tests.training.grow.conftest import four_verticals, train_old
 from univert.cli import app
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
+from univert.search.index import Index, search_image
 from univert.search.indexing import index_catalogue
-from univert.search.lance_store import LanceIndex
-from univert.serving.lookup import search_image
 from univert.training.grow.lineage import deployed_model
 from univert.training.recipe import Recipe
 
@@ -60,13 +59,13 @@ def test_an_index_grows_with_its_run(
     for words in ("growing by hats, val split", "test split", "specialist before", "36 images added"):
         assert words in out
     new = Embedder.from_pretrained(deployed_model(run))
-    opened = LanceIndex.open(index)
+    opened = Index.open(index)
     assert len(opened) == 108
     assert [opened.model_fingerprint, *opened.compatible_models] == [old.fingerprint, new.fingerprint]
     catalogue = Catalogue.open(shop)
     row = catalogue.column("id").tolist().index("hats-discs-0-0")
     picture = catalogue.image_bytes([row])[0]
-    hats = search_image(new, opened, picture, k=3, vertical="hats")
+    hats = search_image(new, opened, picture, k=3, where={"vertical": "hats"})
     assert hats[0].id == "hats-discs-0-0"
     assert hats[0].distance == pytest.approx(0, abs=1e-4)
     for model in (old, new):
@@ -75,14 +74,14 @@ def test_an_index_grows_with_its_run(
     status, out, err = grow("--json")
     assert (status, err) == (0, "")
     assert json.loads(out)["images_indexed"] == 0
-    assert len(LanceIndex.open(index)) == 108
+    assert len(Index.open(index)) == 108
 
     status, out, err = univert(
         *("grow", run, shop, "--vertical", "rings", "--index", index), monkeypatch=monkeypatch, capsys=capsys
     )
     assert status == 0
     third = Embedder.from_pretrained(deployed_model(run))
-    opened = LanceIndex.open(index)
+    opened = Index.open(index)
     assert opened.verticals == ["discs", "hats", "rings", "squares"]
     assert opened.compatible_models == [new.fingerprint, third.fingerprint]
 
@@ -101,7 +100,7 @@ def test_a_refusal_exits_with_1_and_leaves_the_index(
     assert status == 1
     assert "growing by hats" in out
     assert err == "univert: not published: discs lost 9.9 points of R@1; --force publishes all the same\n"
-    assert len(LanceIndex.open(index)) == 72
+    assert len(Index.open(index)) == 72
     assert deployed_model(run) == run / "unified"
     status, out, err = univert(*arguments, "--force", monkeypatch=monkeypatch, capsys=capsys)
     assert (status, err) == (0, "")

@@ -1,4 +1,4 @@
-"""`univert index` and `univert index-admin`, as a user runs them."""
+"""`univert index` and `univert index`, as a user runs them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("verb", ["statistics", "publish", "roll-back", "compact"])
+@pytest.mark.parametrize("verb", ["check", "versions", "publish", "roll-back"])
 def test_help_has_an_example(verb: str) -> None:
-    result = CliRunner().invoke(app, ["index-admin", verb, "--help"])
+    result = CliRunner().invoke(app, ["index", verb, "--help"])
     assert result.exit_code == 0
-    assert f"Example: univert index-admin {verb} shop.index" in result.output
+    assert f"Example: univert index {verb} shop.index" in result.output
 
 
 def test_a_life_of_an_index(
@@ -46,31 +46,32 @@ def test_a_life_of_an_index(
         return run("index", place / "model", place / "shop.lance", index, *options)
 
     assert "added), exact search, published as version" in make("--vertical", "discs")
-    first = json.loads(run("index-admin", "statistics", index, "--json"))
+    first = json.loads(run("index", "versions", index, "--json"))
     assert list(first["verticals"]) == ["discs"]
     assert "not published yet" in make("--no-publish")
-    text = run("index-admin", "statistics", index)
+    text = run("index", "versions", index)
     assert "not published" in text
     assert "vertical     squares" in text
-    assert "is published" in run("index-admin", "publish", index)
+    assert "is published" in run("index", "publish", index)
     again = json.loads(make("--json"))
     assert (again["added"], again["embedded_again"], again["unchanged"]) == (0, 0, again["images"])
     fewer = json.loads(make("--json", "--vertical", "discs", "--delete-missing"))
     assert fewer["deleted"] == 0
-    assert "published again, as version" in run("index-admin", "roll-back", index, first["published_version"])
-    assert json.loads(run("index-admin", "statistics", index, "--json"))["images"] == first["images"]
-    assert "files are" in run("index-admin", "compact", index)
+    assert "published again, as version" in run("index", "roll-back", index, first["published_version"])
+    assert json.loads(run("index", "versions", index, "--json"))["images"] == first["images"]
+    assert "recall@3 1.0000 over 36 of 36 images" in run("index", "check", index, "--k", 3)
+    assert json.loads(run("index", "check", index, "--json"))["recall"] == 1
     assert "added" in make("--overwrite")
     assert "not published yet" in make("--overwrite", "--no-publish")
-    assert "is published" in run("index-admin", "publish", index)
+    assert "is published" in run("index", "publish", index)
     with IndexWriter.open(index) as writer:
         writer.start_over(size=writer.size, model_fingerprint=writer.model_fingerprint)
 
     for arguments, message in (
-        (("index-admin", "roll-back", index, 999), "no published version 999 to roll back to; there are:"),
-        (("index-admin", "publish", index), "was interrupted: it holds 0 images so far; run the same"),
-        (("index-admin", "statistics", tmp_path / "nowhere"), "no such index; make one with"),
-        (("index-admin", "publish", place / "shop.lance"), "is not an index"),
+        (("index", "roll-back", index, 999), "no published version 999 to roll back to; there are:"),
+        (("index", "publish", index), "was interrupted: it holds 0 images so far; run the same"),
+        (("index", "versions", tmp_path / "nowhere"), "no such index; make one with"),
+        (("index", "publish", place / "shop.lance"), "is not an index"),
         (("index", place / "model", place / "shop.lance", "gs://bucket/x"), "s3://bucket/prefix"),
     ):
         status, _, err = univert(*arguments, monkeypatch=monkeypatch, capsys=capsys)

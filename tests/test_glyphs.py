@@ -17,15 +17,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
-from fontTools.ttLib import TTCollection, TTFont
 
 import build_glyphs
-from glyph_drawing import LARGEST_INK_PX, SAME_DRAWING, SIDE_PX, Kept, draw, encode, survey
-from glyph_fonts import Face, character_map, faces_by_code, find_faces
-from glyph_products import PLACEHOLDER, Drawings, choose, limited, repeated_characters, table
-from glyph_scripts import VERTICALS, vertical_of
-from univert.core.records import SPLITS
+from glyph_drawing import SIDE_PX, draw, encode, survey
+from glyph_fonts import Face, find_faces
+from glyph_products import PLACEHOLDER, Drawings, choose
+from glyph_scripts import vertical_of
 from univert.data.catalogue import Catalogue
+from univert.data.splits import SPLITS
 
 EM = 1000
 Outline = list[tuple[int, int]]
@@ -114,29 +113,6 @@ def test_one_regular_face_of_each_family_is_found(tmp_path: Path) -> None:
     assert [(face.family, face.path.name) for face in found] == [("First", "regular.ttf"), ("Second", "c.otf")]
 
 
-def test_a_character_map_leaves_out_what_is_missing_or_no_product(tmp_path: Path) -> None:
-    path = write_font(tmp_path / "font.ttf", "Font", {"A": SQUARE, "B": SQUARE, "5": SQUARE})
-    with TTFont(path) as font:
-        for one in font["cmap"].tables:
-            one.cmap[ord("B")] = ".notdef"
-        font.save(path)
-    found = character_map(Face(family="Font", path=path, index=0))
-    assert found.codes.tolist() == [ord("A")]
-    assert found.glyphs.tolist() == [1]
-
-
-def test_faces_of_a_collection_that_share_a_glyph_count_once(tmp_path: Path) -> None:
-    collection = TTCollection()
-    for region in ("East", "West"):
-        collection.fonts.append(TTFont(write_font(tmp_path / f"{region}.ttf", region, {"A": SQUARE, "B": BOX})))
-    collection.save(tmp_path / "both.ttc", shareTables=True)
-    for region in ("East", "West"):
-        (tmp_path / f"{region}.ttf").unlink()
-    faces = [*find_faces(tmp_path), write_face(tmp_path / "other" / "other.ttf", {"A": SQUARE})]
-    assert [(face.family, face.index) for face in faces] == [("East", 0), ("West", 1), ("other", 0)]
-    assert faces_by_code([character_map(face) for face in faces]) == {ord("A"): [0, 2], ord("B"): [0]}
-
-
 def test_a_drawing_has_its_ink_in_the_middle_and_keeps_the_size_of_the_em(tmp_path: Path) -> None:
     face = write_face(tmp_path / "font.ttf", {"A": SQUARE, "B": [(0, 0), (0, 250), (250, 250), (250, 0)]})
     large, small = draw(face, "A"), draw(face, "B")
@@ -151,15 +127,6 @@ def test_a_drawing_has_its_ink_in_the_middle_and_keeps_the_size_of_the_em(tmp_pa
     with Image.open(io.BytesIO(encode(large))) as image:
         assert (image.mode, image.size) == ("L", (SIDE_PX, SIDE_PX))
         assert np.array_equal(255 - np.asarray(image), large)
-
-
-def test_what_would_be_cut_off_is_made_smaller(tmp_path: Path) -> None:
-    face = write_face(tmp_path / "font.ttf", {"A": [(-200, 0), (-200, 900), (1500, 900), (1500, 0)]})
-    ink = draw(face, "A")
-    assert ink is not None
-    rows, columns = np.nonzero(ink)
-    assert columns.max() - columns.min() + 1 == LARGEST_INK_PX
-    assert 20 <= rows.max() - rows.min() + 1 <= 26
 
 
 @pytest.mark.parametrize(
@@ -190,27 +157,6 @@ def test_a_survey_tells_new_drawings_from_repeats(tmp_path: Path) -> None:
     assert found[0][1] == found[1][1] != found[2][1]
 
 
-def test_drawings_differ_by_the_squares_of_their_half_size() -> None:
-    rng = np.random.default_rng(0)
-
-    def half(ink: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(ink).reduce(2), np.float64)
-
-    differed = 0
-    for noise in (5, 20, 35, 60, 200):
-        one = rng.integers(0, 256, (SIDE_PX, SIDE_PX)).astype(np.uint8)
-        other = np.clip(one + rng.normal(0, noise, one.shape), 0, 255).astype(np.uint8)
-        a, b = half(one), half(other)
-        gap = ((a - b) ** 2).sum() / ((a**2).sum() + (b**2).sum())
-        if abs(gap - SAME_DRAWING) < 1e-3:
-            continue
-        kept = Kept(2)
-        assert kept.is_new(one)
-        assert kept.is_new(other) == (gap > SAME_DRAWING)
-        differed += gap > SAME_DRAWING
-    assert 0 < differed < 5
-
-
 def drawings_of(text: str, faces: int, *, same: dict[str, str] | None = None) -> Drawings:
     """Every face draws every character its own way, but those in `same` like another one."""
     return {
@@ -235,15 +181,6 @@ def test_a_product_needs_enough_fonts_and_takes_no_more_than_asked() -> None:
     assert [chr(one.code) for one in choose(found, FACES, fonts_per_product=4, min_fonts=4)] == ["A"]
 
 
-def test_a_character_drawn_like_an_earlier_one_is_left_out_within_its_vertical_only() -> None:
-    # Latin Đ, Ð and Ɖ are one drawing in most fonts; Greek Alpha is Latin A, and stays
-    found = drawings_of("AÐĐƉ\u0391", 6, same={"Đ": "Ð", "Ɖ": "Ð", "\u0391": "A"})
-    found[ord("Ɖ")] = [(face, digest if face < 3 else face, distinct) for face, digest, distinct in found[ord("Ɖ")]]
-    assert repeated_characters(found) >= {ord("Đ")}
-    products = choose(found, FACES, fonts_per_product=6, min_fonts=6)
-    assert "".join(chr(one.code) for one in products) == "AÐƉ\u0391"  # half of the fonts is not most
-
-
 def test_pixels_that_stand_for_many_characters_are_no_drawing() -> None:
     text = "ABCDEFGHIJKL"
     found = drawings_of(text, 5)
@@ -251,15 +188,6 @@ def test_pixels_that_stand_for_many_characters_are_no_drawing() -> None:
         found[ord(character)][4] = (4, 123, True)
     products = choose(found, FACES, fonts_per_product=8, min_fonts=4)
     assert [len(one.faces) for one in products] == [4] * PLACEHOLDER + [5] * (len(text) - PLACEHOLDER)
-
-
-def test_a_limit_draws_products_of_each_vertical_at_random() -> None:
-    products = choose(drawings_of("ABCDEFGHΓΔΘ", 5), FACES, fonts_per_product=5, min_fonts=5)
-    chosen = limited(products, 4, seed=0)
-    assert [row["products"] for row in table(chosen)] == [3, 4, 7]
-    assert chosen == limited(products, 4, seed=0)
-    assert chosen != limited(products, 4, seed=1)
-    assert limited(products, None, seed=0) == products
 
 
 LATIN, GREEK = "ABCDEFGHIJ", "ΓΔΘΛΞΠΣΦΨΩ"
@@ -312,13 +240,6 @@ def test_the_same_options_give_the_same_catalogue(fonts: Path, tmp_path: Path) -
     assert len(set(prints)) == 3
 
 
-@pytest.mark.slow
-def test_processes_change_nothing(fonts: Path, tmp_path: Path) -> None:
-    assert run_tool(fonts, tmp_path / "a") == 0
-    assert run_tool(fonts, tmp_path / "b", "--processes", "2") == 0
-    assert Catalogue.open(tmp_path / "a").fingerprint == Catalogue.open(tmp_path / "b").fingerprint
-
-
 def test_too_few_fonts_is_said_with_the_packages_to_install(
     fonts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -329,19 +250,3 @@ def test_too_few_fonts_is_said_with_the_packages_to_install(
     assert "apt-get install" in message
     assert "fonts-gfs-didot" in message
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("option", ["--products-limit", "--fonts-per-product", "--min-fonts", "--processes"])
-def test_counts_must_be_positive(fonts: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        run_tool(fonts, tmp_path / "out", option, "0")
-    assert f"argument {option}: invalid positive value: '0'" in capsys.readouterr().err
-
-
-def test_the_packages_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert build_glyphs.main(["--packages"]) == 0
-    names = capsys.readouterr().out.split()
-    assert len(names) == len(set(names))
-    assert {"fonts-noto-cjk", "fonts-nanum", "fonts-lohit-deva", "fonts-hosny-amiri"} <= set(names)
-    assert all(name.startswith("fonts-") for name in names)
-    assert set(build_glyphs.PACKAGES) == set(VERTICALS)

@@ -49,9 +49,9 @@ from glyph_products import Drawings, Product, choose, limited, table
 from glyph_scripts import VERTICALS, vertical_of
 from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
-from univert.core.progress import progress_bar
-from univert.core.records import SourceRow
+from univert.core.terminal import progress_bar
 from univert.data.build import build_catalogue
+from univert.data.rows import SourceRow
 from univert.data.splits import SplitFractions
 
 MOST_TRIED = 40

@@ -10,9 +10,9 @@ from univert.core.config import config_from_toml
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
-from univert.report.run_report import report_run
-from univert.training.pipeline import run_stages
+from univert.report.page import report_run
 from univert.training.recipe import Recipe
+from univert.training.stages import FinishedRun, run_stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,16 @@ class TrainResult:
 
     Attributes:
         path: the run folder.
-        results: the content of `evaluation.json`.
+        finished: what was trained and measured.
     """
 
     path: Path
-    results: dict[str, Any]
+    finished: FinishedRun
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The content of `evaluation.json`."""
+        return self.finished.results
 
     @property
     def model_path(self) -> Path:
@@ -39,8 +44,8 @@ class TrainResult:
 
     def recall_at_1(self, key: str) -> float:
         """Merged-gallery Recall@1 of a row, on the test split."""
-        row = next(row for row in self.results["rows"] if row["key"] == key)
-        return float(row["evaluation"]["merged"]["recall_at"]["1"]["value"])
+        found = next(one for one in self.finished.compared if one.row.key == key)
+        return found.evaluation.merged.recall_at[1].value
 
 
 def train(
@@ -76,4 +81,4 @@ def train(
         finished = run_stages(run, catalogue, recipe, device=device)
         if report:
             report_run(finished)
-    return TrainResult(path=run.path, results=finished.results)
+    return TrainResult(path=run.path, finished=finished)

@@ -12,9 +12,9 @@ from tests.browser import shop
 from tests.browser.driving import ROOT, ServiceProcess, Visitor, chromium
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.identity.identify import CALIBRATION_FILE, AttributeCalibration, Calibration
+from univert.identity.vote import CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.models.embedder import Embedder, EmbedderConfig
-from univert.models.runtime.onnx_export import ensure_onnx
+from univert.models.runtime.onnx_export import export_onnx
 from univert.search.indexing import index_catalogue
 
 NewVisitor = Callable[..., Visitor]
@@ -27,7 +27,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     build_catalogue(shop.rows(), folder / "shop.lance")
     model = Embedder(EmbedderConfig(size=None, image_size_px=64)).eval()
     model.save_pretrained(folder / "model")
-    ensure_onnx(folder / "model")
+    export_onnx(folder / "model")
     index_catalogue(model, Catalogue.open(folder / "shop.lance"), folder / "index")
     names = ("vertical", "brand", "style", "product")
     sure = AttributeCalibration(temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5)

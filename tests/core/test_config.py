@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univert.core.config import config_from_mapping, config_from_toml, config_to_toml, read_settings
+from univert.core.config import config_from_toml, config_to_toml, from_plain, read_settings
 from univert.core.errors import BadInputError
-from univert.training.label_config import LoopConfig, SpecialistsConfig
+from univert.training.label_config import LabelLoopConfig, SpecialistsConfig
 from univert.training.recipe import Recipe
 
 
 def test_an_empty_recipe_is_the_default() -> None:
-    assert config_from_mapping(Recipe, {}) == Recipe()
+    assert from_plain(Recipe, {}) == Recipe()
 
 
 @given(seed=st.integers(0, 2**31), rate=st.floats(1e-8, 10), align=st.booleans(), sizes=st.lists(st.integers(1, 9)))
@@ -23,10 +23,10 @@ def test_recipes_survive_the_file(
     path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
     values = {
         "seed": seed,
-        "unify": {"targets": {"align": align}, "loop": {"learning_rate": rate}},
+        "unify": {"align": align, "loop": {"learning_rate": rate}},
         "model": {"hidden_sizes": sizes},
     }
-    recipe = config_from_mapping(Recipe, values)
+    recipe = from_plain(Recipe, values)
     path.write_text(config_to_toml(recipe))
     assert config_from_toml(Recipe, path) == recipe
 
@@ -42,27 +42,17 @@ def test_recipes_survive_the_file(
             "specialists.reseed_every_steps: Input should be greater than or equal to 1, got 0",
         ),
         ({"specialists": {"loss": "cosine"}}, "specialists.loss"),
-        ({"trunk": 3}, "trunk"),
+        ({"base_network_learns": 3}, "base_network_learns"),
         ({"unify": 3}, "unify"),
-        (
-            {"unify": {"targets": {"align": False, "rounds": 2}}},
-            "unify.targets.rounds has no effect where align is false",
-        ),
-        ({"unify": {"way": "specialists", "budget": 2.0}}, 'budget has no effect where unify.way is "specialists"'),
         ({"unify": {"way": "specialists", "members": ["verticals"]}}, "unify.members has no effect"),
-        ({"unify": {"start": "random", "start_rate": 0.5}}, "unify.start_rate has no effect"),
-        ({"grow": {"neighbours_images": 9}}, "grow.neighbours_images has no effect"),
         ({"combine": {"mode": "off", "trials": 3}}, 'combine.trials has no effect where combine.mode is "off"'),
-        ({"unify": {"polish": {"weight": 2.0}}}, "unify.polish.weight has no effect"),
-        ({"unify": {"polish": {"labels": {"loss": "soft-triple"}}}}, "unify.polish.labels has no effect"),
-        ({"unify": {"start_rate": 0.5, "targets": {"offset": 0.1}}}, "unify.start_rate has no effect"),
-        ({"partial_blocks": 3}, 'partial_blocks has no effect where trunk is "frozen"'),
-        ({"trunk": "full", "maps_gb": 1.0}, 'maps_gb has no effect where trunk is "full"'),
+        ({"last_blocks": 3}, 'last_blocks has no effect where base_network_learns is "no"'),
+        ({"base_network_learns": "all", "maps_gb": 1.0}, 'maps_gb has no effect where base_network_learns is "all"'),
     ],
 )
 def test_mistakes_name_the_key_and_the_fix(values: dict[str, object], message: str) -> None:
     with pytest.raises(BadInputError) as error:
-        config_from_mapping(Recipe, values)
+        from_plain(Recipe, values)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -72,7 +62,7 @@ def test_settings_change_single_keys(tmp_path: Path) -> None:
     path.write_text("[specialists.loop]\nepochs = 7\n")
     changes = ["specialists.loss=proxy-nca", "specialists.loss_options.softmax_scale = 4.5"]
     assert read_settings(Recipe, path, changes).specialists == SpecialistsConfig(
-        loss="proxy-nca", loss_options={"softmax_scale": 4.5}, loop=LoopConfig(epochs=7)
+        loss="proxy-nca", loss_options={"softmax_scale": 4.5}, loop=LabelLoopConfig(epochs=7)
     )
     for bad, message in (("seed", "key=value"), ("seed.x=1", "unknown key|valid|seed")):
         with pytest.raises(BadInputError, match=message):

@@ -4,10 +4,9 @@ from dataclasses import replace
 import pytest
 
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers import BENCHMARKS, open_dataset, with_validation
 from univert.data.readers.benchmarks import Benchmark, Size
+from univert.data.rows import SourceProblem, SourceRow
 
 DOTS = Benchmark(
     name="dots",
@@ -28,7 +27,7 @@ def rows(products=1000, images=2, split="train", vertical="cars"):
 
 def test_names():
     assert list(BENCHMARKS) == ["cub200", "cars196", "sop", "inshop"]
-    with pytest.raises(BadInputError, match="must be one of cub200, cars196, sop, inshop, got 'CARS-196'; did you"):
+    with pytest.raises(BadInputError, match="no benchmark 'CARS-196'; did you mean 'cars196'"):
         open_dataset("CARS-196", "somewhere")
 
 
@@ -84,7 +83,7 @@ def test_validation_depends_on_names_and_seed_alone():
 
 
 def test_validation_passes_problems_and_unlabelled_rows_on():
-    problem = Problem(kind="bad line", origin="x", detail="y", fix="z")
+    problem = SourceProblem(kind="bad line", origin="x", detail="y", fix="z")
     unlabelled = SourceRow(origin="", vertical="cars", split="train")
     assert list(with_validation([problem, unlabelled], share=0.99)) == [problem, unlabelled]
 
@@ -93,3 +92,18 @@ def test_validation_passes_problems_and_unlabelled_rows_on():
 def test_shares_out_of_range(share):
     with pytest.raises(BadInputError, match="share: must lie between 0 and 1"):
         with_validation(rows(), share=share)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "products"),
+    [
+        ("cub200", 11_788, [100, 100]),
+        ("cars196", 16_185, [98, 98]),
+        ("sop", 120_053, [11_318, 11_316]),
+        ("inshop", 52_712, [3_997, 3_985, 3_985]),
+    ],
+)
+def test_the_published_counts(name, images, products):
+    benchmark, _ = BENCHMARKS[name]
+    assert benchmark.images == images
+    assert [size.products for size in benchmark.sizes.values()] == products

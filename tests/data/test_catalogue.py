@@ -1,6 +1,4 @@
-import pickle
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import lance
 import numpy as np
@@ -9,9 +7,9 @@ import pytest
 
 from tests.data.pictures import png, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
-from univert.data.catalogue import COLUMNS, SCHEMA, Catalogue, is_catalogue, uri_to_path
+from univert.data.catalogue import SCHEMA, Catalogue, is_catalogue, uri_to_path
+from univert.data.rows import SourceRow
 
 IMAGES = {f"i{n:03d}": png(n) for n in range(60)}
 
@@ -122,22 +120,12 @@ def test_positions_out_of_range(catalogue, positions):
         catalogue.boxes(positions)
 
 
-def test_threads_and_pickles(catalogue):
-    hats = pickle.loads(pickle.dumps(catalogue.select(vertical="hats")))
-    assert hats.fingerprint == catalogue.select(vertical="hats").fingerprint
+def test_threads(catalogue):
+    hats = catalogue.select(vertical="hats")
     expected = [IMAGES[name] for name in hats.column("id")]
     with ThreadPoolExecutor(8) as pool:
         for images in pool.map(lambda _: hats.image_bytes(range(len(hats))), range(40)):
             assert images == expected
-
-
-def test_a_pickle_of_a_catalogue_since_replaced(tmp_path):
-    rows = source_rows()
-    build_catalogue(rows, tmp_path / "cat")
-    stale = pickle.dumps(Catalogue.open(tmp_path / "cat").select(vertical="hats"))
-    build_catalogue(rows[:-1], tmp_path / "cat", overwrite=True)
-    with pytest.raises(BadInputError, match="built anew"):
-        pickle.loads(stale)
 
 
 def test_fingerprints_tell_selections_apart(catalogue):
@@ -186,10 +174,3 @@ def test_linked_images(tmp_path):
         catalogue.image_bytes([0])
     with pytest.raises(BadInputError, match="local file"):
         uri_to_path("https://shop.example/a.png")
-
-
-def test_the_stored_table_is_as_documented(catalogue):
-    dataset = lance.dataset(str(catalogue.path))
-    assert set(COLUMNS) | {"image", "box"} == set(dataset.schema.names)
-    assert dataset.schema.field("image").type == pa.large_binary()
-    assert Path(catalogue.path / "_versions").is_dir()

@@ -5,13 +5,10 @@ import pytest
 
 from tests.data.pictures import jpeg, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.build import build_catalogue
-from univert.data.catalogue import Catalogue
-from univert.data.problems import Problem
-from univert.data.readers import count_rows, open_dataset, open_source
+from univert.data.readers import count_rows, open_source
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.cub200 import CUB200, read_cub200
+from univert.data.rows import SourceProblem, SourceRow
 
 MINIATURE = replace(
     CUB200, sizes={"cub200 train": Size(images=3, products=2), "cub200 test": Size(images=2, products=1)}
@@ -66,33 +63,12 @@ def test_the_published_layout(root):
     assert count_rows(root) == 11_788
 
 
-def test_into_a_catalogue(root, tmp_path):
-    build_catalogue(open_dataset("cub200", root, verify=False), tmp_path / "cub.lance")
-    catalogue = Catalogue.open(tmp_path / "cub.lance")
-    assert len(catalogue.select(split="test")) == 2
-    assert set(catalogue.column("source")) == {"cub200 train", "cub200 test"}
-
-
 def test_a_source_is_recognised_and_verified(root):
     with pytest.raises(BadInputError, match=r"cub200 test has 2 images of 1 products, expected 5,924 of 100"):
         open_source(root)
     (root / "images.txt").unlink()
     with pytest.raises(BadInputError, match=r"images\.txt: no such file; CUB-200-2011 is .*https://"):
         open_source(root)
-
-
-@pytest.mark.parametrize("name", ["images.txt", "image_class_labels.txt", "classes.txt"])
-def test_a_missing_file_is_named(root, name):
-    (root / name).unlink()
-    with pytest.raises(BadInputError, match=f"{name}: no such file; CUB-200-2011 is a folder with images.txt"):
-        read_cub200(root, verify=False)
-
-
-def test_missing_images_are_named_before_anything_is_read(root):
-    (root / "images" / SPECIES[100] / "Bird_0003_100.jpg").unlink()
-    with pytest.raises(BadInputError, match=r"missing images: 1 of 5 \(images/100\.Brown_Pelican/Bird_0003_100\.jpg\)"):
-        read_cub200(root, benchmark=MINIATURE)
-    assert len(list(read_cub200(root, verify=False))) == 5  # the build says which one is missing
 
 
 @pytest.mark.parametrize(
@@ -109,21 +85,6 @@ def test_broken_lines(root, file, line, detail):
     replace_line(root / file, 2, line)
     with pytest.raises(BadInputError, match=rf"unusable lines in its annotations: \d+ .*{detail}.*verify=False"):
         read_cub200(root, benchmark=MINIATURE)
-    problems = [row for row in read_cub200(root, verify=False) if isinstance(row, Problem)]
+    problems = [row for row in read_cub200(root, verify=False) if isinstance(row, SourceProblem)]
     assert detail in problems[0].detail
     assert problems[0].origin.endswith(".txt:2")
-
-
-def test_wrong_counts(root):
-    lines = (root / "images.txt").read_text().splitlines()
-    write_lines(root / "images.txt", lines[1:])
-    with pytest.raises(
-        BadInputError,
-        match="not the whole of CUB-200-2011: cub200 train has 2 images of 2 products, expected 3 of 2; unpack",
-    ):
-        read_cub200(root, benchmark=MINIATURE)
-
-
-def test_the_published_counts():
-    assert CUB200.images == 11_788
-    assert {part: size.products for part, size in CUB200.sizes.items()} == {"cub200 train": 100, "cub200 test": 100}

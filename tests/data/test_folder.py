@@ -5,14 +5,13 @@ import pytest
 
 from tests.data.pictures import png, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers import count_rows, open_source, read_folder
+from univert.data.rows import SourceProblem, SourceRow
 
 
-def read(root: Path) -> tuple[list[SourceRow], list[Problem]]:
+def read(root: Path) -> tuple[list[SourceRow], list[SourceProblem]]:
     found = list(read_folder(root))
-    return [r for r in found if isinstance(r, SourceRow)], [p for p in found if isinstance(p, Problem)]
+    return [r for r in found if isinstance(r, SourceRow)], [p for p in found if isinstance(p, SourceProblem)]
 
 
 def test_the_tree_gives_vertical_and_product(tmp_path):
@@ -95,7 +94,7 @@ def test_what_lies_in_the_wrong_place(tmp_path):
 def test_sources_that_are_none(tmp_path):
     with pytest.raises(BadInputError, match="does not exist"):
         open_source(tmp_path / "nothing")
-    with pytest.raises(BadInputError, match="unknown kind of source"):
+    with pytest.raises(BadInputError, match="unknown kind of file"):
         open_source(write(tmp_path / "archive.zip", b"PK"))
     with pytest.raises(BadInputError, match="no such folder"):
         read_folder(tmp_path / "archive.zip")

@@ -1,14 +1,14 @@
 import io
-import json
 
 import pytest
 from rich.console import Console
 
 from tests.data.pictures import png
-from univert.core.records import SourceRow
+from univert.core.config import to_plain
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.info import CatalogueInfo, catalogue_info, render
+from univert.data.rows import SourceRow
 
 PICTURE = png()
 
@@ -49,7 +49,7 @@ def test_counts(tmp_path):
     assert (train.images, train.products, train.unlabelled, train.paired_products) == (7, 1, 4, 1)
     assert bags.splits["val"].images == 0
     assert list(shoes.splits) == ["train", "val", "test"]
-    assert json.loads(json.dumps(info.to_dict()))["verticals"][1]["splits"]["test"]["products"] == 6
+    assert to_plain(info)["verticals"][1]["splits"]["test"]["products"] == 6
     assert sum(split.images for vertical in info.verticals for split in vertical.splits.values()) == info.images
 
 
@@ -84,11 +84,6 @@ def test_what_hurts_is_flagged_once_with_a_remedy(tmp_path, extra, warning):
     assert "; " in found[0]
 
 
-def test_long_lists_of_verticals_are_cut(tmp_path):
-    rows = [r for n in range(9) for r in images(f"v{n}", "a", 2, "train")]
-    assert "v0, v1, v2, v3, v4 and 4 more" in info_of(rows, tmp_path).warnings[0]
-
-
 def test_render(tmp_path):
     info = info_of(healthy("shoes [red]") + images("hats", "a", 3, "train"), tmp_path)
     console = Console(width=80, file=io.StringIO())
@@ -101,10 +96,3 @@ def test_render(tmp_path):
     (total,) = [line for line in text.splitlines() if line.strip().startswith("all")]
     assert total.split() == ["all", "51", "25", "0", "2.0", "27", "(13)", "12", "(6)", "12", "(6)"]
     assert max(map(len, text.splitlines())) <= 80
-
-
-def test_info_of_a_selection(tmp_path):
-    info_of(healthy("shoes") + healthy("bags"), tmp_path)
-    part = catalogue_info(Catalogue.open(tmp_path / "cat").select(vertical="bags", split="val"))
-    assert (part.images, part.products) == (12, 6)
-    assert catalogue_info(Catalogue.open(tmp_path / "cat").select(vertical=[])).warnings == []

@@ -1,19 +1,14 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.data.pictures import jpeg, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.build import build_catalogue
-from univert.data.catalogue import Catalogue
-from univert.data.problems import Problem
-from univert.data.readers import open_dataset, open_source
+from univert.data.readers import open_source
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.inshop import GALLERY, INSHOP, QUERY, read_inshop
-from univert.metrics.evaluate import evaluate_query_gallery
+from univert.data.rows import SourceProblem, SourceRow
 
 HEADER = "image_name                                      item_id evaluation_status"
 LINES = [
@@ -66,20 +61,6 @@ def test_the_published_layout(root):
     ]
 
 
-def test_the_catalogue_keeps_queries_and_gallery_apart(root, tmp_path):
-    build_catalogue(open_dataset("inshop", root, verify=False), tmp_path / "inshop.lance")
-    test = Catalogue.open(tmp_path / "inshop.lance").select(split="test")
-    sides = []
-    for source in (QUERY, GALLERY):
-        rows = np.flatnonzero(test.column("source") == source)
-        products, verticals = test.column("product")[rows], test.column("vertical")[rows]
-        right = np.array([[1.0, 0.0] if product == "id_00000080" else [0.0, 1.0] for product in products])
-        sides += [right, products, verticals]
-    evaluation = evaluate_query_gallery(*sides, resamples=10)
-    assert evaluation.merged.queries == 2
-    assert evaluation.merged.recall_at[1].value == 1
-
-
 def test_an_item_in_two_places_stays_in_its_first(root):
     write_list(root, [*LINES, "img/MEN/Shorts/id_00000080/01_1_front.jpg id_00000080 gallery"])
     assert list(read_inshop(root, verify=False))[-1].vertical == "MEN/Denim"
@@ -91,12 +72,6 @@ def test_a_source_is_recognised_and_verified(root):
     (root / "Img/img/MEN/Denim/id_00000080/01_1_front.jpg").unlink()
     with pytest.raises(BadInputError, match=r"missing images: 1 of 7 \(Img/img/MEN/Denim/id_00000080/01_1_"):
         read_inshop(root, benchmark=MINIATURE)
-
-
-def test_a_missing_list_is_named(root):
-    (root / "Eval/list_eval_partition.txt").unlink()
-    with pytest.raises(BadInputError, match=r"list_eval_partition\.txt: no such file; DeepFashion In-shop is"):
-        open_dataset("inshop", root)
 
 
 def test_another_benchmark_of_deepfashion(root):
@@ -118,10 +93,5 @@ def test_broken_lines(root, line, detail):
     with pytest.raises(BadInputError, match=rf"unusable lines in its annotations: 1 .*\.txt:10.*{detail}"):
         read_inshop(root, benchmark=MINIATURE)
     problem = list(read_inshop(root, verify=False))[-1]
-    assert isinstance(problem, Problem)
+    assert isinstance(problem, SourceProblem)
     assert detail in problem.detail
-
-
-def test_the_published_counts():
-    assert INSHOP.images == 52_712
-    assert [size.products for size in INSHOP.sizes.values()] == [3_997, 3_985, 3_985]

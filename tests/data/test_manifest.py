@@ -6,9 +6,8 @@ import pytest
 
 from tests.data.pictures import png, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers import count_rows, open_source, read_manifest
+from univert.data.rows import SourceProblem, SourceRow
 
 
 def csv_file(folder: Path, text: str | bytes, name: str = "manifest.csv") -> Path:
@@ -21,9 +20,9 @@ def only_row(source: Path) -> SourceRow:
     return row
 
 
-def only_problem(source: Path) -> Problem:
+def only_problem(source: Path) -> SourceProblem:
     (problem,) = read_manifest(source)
-    assert isinstance(problem, Problem), problem
+    assert isinstance(problem, SourceProblem), problem
     return problem
 
 
@@ -53,18 +52,6 @@ def test_few_columns_and_empty_fields(tmp_path):
         (":2", "a.png", "shoes", None, None, None),
         (":4", "b.png", "bags", "p", None, None),
     ]
-
-
-@pytest.mark.parametrize("separator", [";", "\t"])
-def test_other_separators_and_a_byte_order_mark(tmp_path, separator):
-    text = "\ufeffPath,Vertical\r\na.png,shoes\r\n".replace(",", separator)
-    assert only_row(csv_file(tmp_path, text, "m.tsv")).vertical == "shoes"
-
-
-def test_lines_are_counted_through_quoted_line_ends(tmp_path):
-    rows = list(read_manifest(csv_file(tmp_path, 'path,vertical,style\na.png,v,"two\nlines"\nb.png,v,x\n')))
-    assert [row.origin.rsplit(":", 1)[1] for row in rows] == ["2", "4"]
-    assert rows[0].style == "two\nlines"
 
 
 def test_uris(tmp_path):
@@ -112,20 +99,6 @@ def test_bad_boxes(tmp_path, header, fields):
     assert problem.origin.endswith(":2")
 
 
-def test_bad_lines(tmp_path):
-    text = b"path,vertical\na.png\nb.png,v,extra\nc\xff.png,v\n,v\n" + b"x" * 200_000 + b",v\nd.png,v\n"
-    found = list(read_manifest(csv_file(tmp_path, text)))
-    kinds = [(item.origin.rsplit(":", 1)[1], getattr(item, "kind", "row")) for item in found]
-    assert kinds == [
-        ("2", "bad line"),
-        ("3", "bad line"),
-        ("4", "name not UTF-8"),
-        ("5", "no image"),
-        ("6", "bad line"),
-        ("7", "row"),
-    ]
-
-
 @pytest.mark.parametrize(
     ("header", "message"),
     [
@@ -142,18 +115,6 @@ def test_bad_lines(tmp_path):
 def test_missing_and_misspelt_columns_are_named_at_once(tmp_path, header, message):
     with pytest.raises(BadInputError, match=message):
         read_manifest(csv_file(tmp_path, header + "\n"))
-
-
-def test_files_that_are_no_manifest(tmp_path):
-    with pytest.raises(BadInputError, match="no such file"):
-        read_manifest(tmp_path / "none.csv")
-    with pytest.raises(BadInputError, match="UTF-16"):
-        read_manifest(csv_file(tmp_path, "path,vertical\n".encode("utf-16")))
-    for content in (b"", b"\0\0\0"):
-        with pytest.raises(BadInputError, match="not a header"):
-            read_manifest(csv_file(tmp_path, content))
-    with pytest.raises(BadInputError, match="not a readable Parquet file"):
-        read_manifest(csv_file(tmp_path, b"path,vertical\n", "m.parquet"))
 
 
 def test_parquet(tmp_path):

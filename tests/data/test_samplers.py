@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
-from univert.data.mined import MiningStatistics, StrongNegatives
-from univert.data.samplers import PKSampler, StrongNegativeSampler, UniformSampler
+from univert.data.samplers import PKSampler, Sampler, StrongNegativeSampler, UniformSampler
+from univert.data.strong_negatives import MiningStatistics, StrongNegatives
 
 
 def codes(*images_per_product: int) -> np.ndarray:
@@ -41,37 +43,11 @@ def test_an_epoch_visits_every_product_once() -> None:
         assert sorted(seen) == list(range(12))
 
 
-def test_any_step_can_be_asked_for_in_any_order() -> None:
-    products = codes(3, 4, 5, 6)
-    forward, backward = PKSampler(products, seed=5), PKSampler(products, seed=5)
-    steps = list(range(7))
-    first = {step: forward.batch(step) for step in steps}
-    second = {step: backward.batch(step) for step in reversed(steps)}
-    for step in steps:
-        np.testing.assert_array_equal(first[step], second[step])
-    assert not np.array_equal(first[0], PKSampler(products, seed=6).batch(0))
-
-
 def test_unlabelled_and_rare_products_take_no_part() -> None:
     products = np.array([-1, 0, 0, 1, 2, 2, -1])
     sampler = PKSampler(products, min_images=2)
     seen = {int(position) for step in range(20) for position in sampler.batch(step)}
     assert seen == {1, 2, 4, 5}
-
-
-@pytest.mark.parametrize(
-    ("products", "settings", "message"),
-    [
-        (codes(3), {}, "at least 2 products"),
-        (codes(1, 1, 1), {"min_images": 2}, "2 or more images"),
-        (np.array([-1, -1]), {}, "at least 2 products"),
-        (codes(2, 2), {"products_per_batch": 1}, "products_per_batch"),
-        (codes(2, 2), {"images_per_product": 0}, "images_per_product"),
-    ],
-)
-def test_nothing_to_sample_is_an_error(products: np.ndarray, settings: dict[str, int], message: str) -> None:
-    with pytest.raises(BadInputError, match=message):
-        PKSampler(products, **settings)
 
 
 def test_uniform_sampler_shows_each_image_once_an_epoch() -> None:
@@ -164,31 +140,42 @@ def test_products_that_share_a_picture_do_not_meet() -> None:
     assert len(small.batch(0)) == 6
 
 
-def test_strong_batches_depend_on_seed_and_step_alone() -> None:
-    products = codes(*[3] * 10)
-    mined = strong([(3 * p, 3 * p + 1, [(3 * p + 3) % 30]) for p in range(10)])
+def pk(products: np.ndarray, **settings: int) -> PKSampler:
+    return PKSampler(products, **settings)
 
-    def sampler(seed: int) -> StrongNegativeSampler:
-        return StrongNegativeSampler(products, mined, batch_size=12, images_per_product=3, seed=seed)
 
-    forward = {step: sampler(1).batch(step) for step in range(8)}
-    once = sampler(1)
-    for step in reversed(range(8)):
-        np.testing.assert_array_equal(once.batch(step), forward[step])
-    assert not np.array_equal(sampler(2).batch(0), forward[0])
+def of_strong(products: np.ndarray, **settings: int) -> StrongNegativeSampler:
+    return StrongNegativeSampler(products, strong([]), **settings)
 
 
 @pytest.mark.parametrize(
-    ("products", "settings", "message"),
+    ("sampler", "products", "settings", "message"),
     [
-        (codes(3), {}, "at least 2 products"),
-        (codes(1, 1, 1), {}, "0 with 2 images"),
-        (np.array([-1, -1]), {}, "at least 2 products"),
-        (codes(2, 2), {"images_per_product": 1}, "images_per_product"),
-        (codes(2, 2), {"batch_size": 6}, "batch_size"),
-        (codes(2, 2), {"negatives_per_anchor": 0}, "negatives_per_anchor"),
+        (pk, codes(3), {}, "at least 2 products"),
+        (pk, codes(1, 1, 1), {"min_images": 2}, "2 or more images"),
+        (pk, codes(2, 2), {"products_per_batch": 1}, "products_per_batch"),
+        (pk, codes(2, 2), {"images_per_product": 0}, "images_per_product"),
+        (of_strong, codes(3), {}, "at least 2 products"),
+        (of_strong, codes(1, 1, 1), {}, "0 with 2 images"),
+        (of_strong, np.array([-1, -1]), {}, "at least 2 products"),
+        (of_strong, codes(2, 2), {"images_per_product": 1}, "images_per_product"),
+        (of_strong, codes(2, 2), {"batch_size": 6}, "batch_size"),
+        (of_strong, codes(2, 2), {"negatives_per_anchor": 0}, "negatives_per_anchor"),
     ],
 )
-def test_nothing_to_mine_batches_from_is_an_error(products: np.ndarray, settings: dict[str, int], message: str) -> None:
+def test_nothing_to_sample_is_an_error(
+    sampler: Callable[..., object], products: np.ndarray, settings: dict[str, int], message: str
+) -> None:
     with pytest.raises(BadInputError, match=message):
-        StrongNegativeSampler(products, strong([]), **settings)
+        sampler(products, **settings)
+
+
+@pytest.mark.parametrize("sampler", [pk, of_strong])
+def test_any_step_can_be_asked_for_in_any_order(sampler: Callable[..., Sampler]) -> None:
+    products = codes(3, 4, 5, 6, *[2] * 30)
+    forward, backward = sampler(products, seed=5), sampler(products, seed=5)
+    first = {step: forward.batch(step) for step in range(7)}
+    second = {step: backward.batch(step) for step in reversed(range(7))}
+    for step, batch in first.items():
+        np.testing.assert_array_equal(batch, second[step])
+    assert not np.array_equal(first[0], sampler(products, seed=6).batch(0))

@@ -5,11 +5,10 @@ import pytest
 
 from tests.data.pictures import jpeg, write
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers import count_rows, open_source
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.sop import SOP, read_sop
+from univert.data.rows import SourceProblem, SourceRow
 
 HEADER = "image_id class_id super_class_id path"
 TRAIN = [
@@ -59,21 +58,6 @@ def test_a_source_is_recognised_and_verified(root):
         open_source(root)
 
 
-def test_a_missing_file_is_named(root):
-    (root / "Ebay_test.txt").unlink()
-    with pytest.raises(
-        BadInputError, match=r"Ebay_test\.txt: no such file; Stanford Online Products is .*https://cvgl"
-    ):
-        open_source(root)
-
-
-def test_a_folder_of_images_that_was_not_unpacked(root):
-    for image in (root / "bicycle_final").iterdir():
-        image.unlink()
-    with pytest.raises(BadInputError, match=r"missing images: 2 of 5 \(bicycle_final/111085122871_0\.JPG, "):
-        read_sop(root, benchmark=MINIATURE)
-
-
 @pytest.mark.parametrize(
     ("line", "detail"),
     [
@@ -88,12 +72,7 @@ def test_broken_lines(root, line, detail):
     with pytest.raises(BadInputError, match="unusable lines in its annotations: 1"):
         read_sop(root, benchmark=MINIATURE)
     rows = list(read_sop(root, verify=False))
-    assert isinstance(rows[2], Problem)
+    assert isinstance(rows[2], SourceProblem)
     assert rows[2].origin.endswith("Ebay_train.txt:4")
     assert detail in rows[2].detail
     assert len(rows) == 5
-
-
-def test_the_published_counts():
-    assert SOP.images == 120_053
-    assert [size.products for size in SOP.sizes.values()] == [11_318, 11_316]

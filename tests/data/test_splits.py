@@ -1,13 +1,9 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
 from univert.data.splits import SplitFractions, split_of
-
-names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
 def test_known_values_never_change():
@@ -27,14 +23,6 @@ def test_extreme_fractions():
     everything = SplitFractions(train=0.0, val=0.0, test=1.0)
     assert {split_of(f"p{n}", "bags", everything) for n in range(100)} == {"test"}
     assert split_of(None, "bags", everything) == "train"
-
-
-@given(product=names, vertical=names, val=st.floats(0, 0.3))
-def test_a_larger_train_share_takes_from_the_others_only(product, vertical, val):
-    small = SplitFractions(train=0.3, val=val, test=0.7 - val)
-    large = SplitFractions(train=0.6, val=val, test=0.4 - val)
-    if split_of(product, vertical, small) == "train":
-        assert split_of(product, vertical, large) == "train"
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5, 0.5), (1.2, -0.2, 0.0), (float("nan"), 0.5, 0.5)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ from univert.core.errors import BadInputError
 from univert.data.transforms import Augmentation, Preprocessing, _jitter, view_rng
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
-NO_COLOUR = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -38,12 +37,11 @@ def test_pad_keeps_everything_and_fills_up_with_background(width: int, height: i
     assert abs((columns[0] + columns[-1]) - 63) <= 1
 
 
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
 @pytest.mark.parametrize("size", [(90, 60), (60, 90), (64, 64)])
-def test_fits_equal_the_naive_way(size: tuple[int, int], interpolation: Any) -> None:
+def test_fits_equal_the_naive_way(size: tuple[int, int]) -> None:
     """Pad or crop first, resize then: two steps, where ours is one."""
     image = Image.fromarray(pictures.smooth(*size))
-    resample = Image.Resampling[interpolation.upper()]
+    resample = Image.Resampling.BICUBIC
     side, low = max(size), min(size)
     padded = Image.new("RGB", (side, side), (128, 128, 128))
     padded.paste(image, ((side - size[0]) // 2, (side - size[1]) // 2))
@@ -57,7 +55,6 @@ def test_fits_equal_the_naive_way(size: tuple[int, int], interpolation: Any) -> 
         preprocessing = Preprocessing(
             image_size_px=32,
             fit=fit,  # type: ignore[arg-type]
-            interpolation=interpolation,
             background_rgb=(128, 128, 128),
         )
         difference = np.abs(preprocessing(image).astype(int) - np.asarray(expected))
@@ -73,46 +70,31 @@ def test_an_image_of_the_right_size_passes_untouched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "named"),
+    ("kind", "values", "named"),
     [
-        ({"image_size_px": 4}, "image_size_px"),
-        ({"fit": "squeeze"}, "fit"),
-        ({"interpolation": "magic"}, "interpolation"),
-        ({"background_rgb": (0, 0, 256)}, "background_rgb"),
-        ({"background_rgb": (0, 0)}, "background_rgb"),
+        (Preprocessing, {"image_size_px": 4}, "image_size_px"),
+        (Preprocessing, {"fit": "squeeze"}, "fit"),
+        (Preprocessing, {"background_rgb": (0, 0, 256)}, "background_rgb"),
+        (Preprocessing, {"background_rgb": (0, 0)}, "background_rgb"),
+        (Preprocessing, {"centre_share": 0}, "centre_share"),
+        (Augmentation, {"min_scale": 0.0}, "min_scale"),
+        (Augmentation, {"min_scale": 0.9, "max_scale": 0.8}, "max_scale"),
+        (Augmentation, {"max_aspect": 0.5}, "max_aspect"),
+        (Augmentation, {"flip_probability": 1.5}, "flip_probability"),
+        (Augmentation, {"jitter": -0.1}, "jitter"),
     ],
 )
-def test_preprocessing_refuses_bad_values(values: dict[str, object], named: str) -> None:
+def test_bad_values_are_refused(kind: Callable[..., object], values: dict[str, object], named: str) -> None:
     with pytest.raises(BadInputError, match=named):
-        Preprocessing(**values)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        ({"min_scale": 0.0}, "min_scale"),
-        ({"min_scale": 0.9, "max_scale": 0.8}, "max_scale"),
-        ({"max_aspect": 0.5}, "max_aspect"),
-        ({"flip_probability": 1.5}, "flip_probability"),
-        ({"saturation": -0.1}, "saturation"),
-        ({"max_rotation_degrees": 200.0}, "max_rotation_degrees"),
-    ],
-)
-def test_augmentation_refuses_bad_values(values: dict[str, float], named: str) -> None:
-    with pytest.raises(BadInputError, match=named):
-        Augmentation(**values)
+        kind(**values)
 
 
 augmentations = st.builds(
     Augmentation,
     min_scale=st.floats(0.05, 1),
-    max_scale=st.floats(1, 2),
     max_aspect=st.floats(1, 2),
     flip_probability=st.floats(0, 1),
-    brightness=st.floats(0, 1),
-    contrast=st.floats(0, 1),
-    saturation=st.floats(0, 1),
-    max_rotation_degrees=st.sampled_from([0.0, 15.0]),
+    jitter=st.floats(0, 1),
 )
 
 
@@ -147,15 +129,8 @@ def test_views_are_the_same_in_another_process_and_on_every_machine() -> None:
     assert out.strip() == "[0.9317514617476351, 0.5781181996767897, 0.7388880186789553]"
 
 
-def test_views_seeds_and_images_differ_from_each_other() -> None:
-    draws = {
-        view_rng(seed, name, view).random() for seed in range(4) for name in ("a", "b", "1") for view in range(1, 5)
-    }
-    assert len(draws) == 4 * 3 * 4
-
-
 def test_switched_off_it_is_the_clean_square() -> None:
-    nothing = Augmentation(min_scale=1.0, max_aspect=1.0, flip_probability=0.0, **NO_COLOUR)
+    nothing = Augmentation(min_scale=1.0, max_aspect=1.0, flip_probability=0.0, jitter=0.0)
     for fit in ("pad", "crop", "stretch"):
         preprocessing = Preprocessing(image_size_px=48, fit=fit)  # type: ignore[arg-type]
         image = noise(70, 50)
@@ -165,43 +140,9 @@ def test_switched_off_it_is_the_clean_square() -> None:
 def test_switching_one_change_off_leaves_the_others_as_they_were() -> None:
     image, preprocessing = noise(70, 50), Preprocessing(image_size_px=48)
     for view in range(1, 9):
-        flipped = Augmentation(flip_probability=1.0, **NO_COLOUR).apply(image, preprocessing, view_rng(0, "a", view))
-        plain = Augmentation(flip_probability=0.0, **NO_COLOUR).apply(image, preprocessing, view_rng(0, "a", view))
+        flipped = Augmentation(flip_probability=1.0, jitter=0.0).apply(image, preprocessing, view_rng(0, "a", view))
+        plain = Augmentation(flip_probability=0.0, jitter=0.0).apply(image, preprocessing, view_rng(0, "a", view))
         assert np.array_equal(flipped[:, ::-1], plain)
-
-
-def test_crops_keep_the_stated_share_of_the_image() -> None:
-    """A gradient image tells from its colours which part of it a crop shows."""
-    ramp = np.zeros((200, 200, 3), np.uint8)
-    ramp[..., 0], ramp[..., 1] = np.arange(200)[None], np.arange(200)[:, None]
-    image = Image.fromarray(ramp)
-    augmentation = Augmentation(min_scale=0.5, max_aspect=1.5, flip_probability=0.0, **NO_COLOUR)
-    shares = []
-    for view in range(1, 200):
-        out = augmentation.apply(image, Preprocessing(image_size_px=100), view_rng(0, "ramp", view)).astype(float)
-        width, height = (np.ptp(out[..., axis]) / 200 for axis in (0, 1))
-        shares.append(width * height)
-        assert 1 / 1.6 < width / height < 1.6
-    assert 0.38 < min(shares) < 0.6
-    assert 0.9 < max(shares) <= 1.0
-
-
-def test_scales_above_one_shrink_onto_background() -> None:
-    augmentation = Augmentation(min_scale=4.0, max_scale=4.0, max_aspect=1.0, flip_probability=0.0, **NO_COLOUR)
-    preprocessing = Preprocessing(image_size_px=64, background_rgb=BLUE)
-    out = augmentation.apply(Image.new("RGB", (100, 100), RED), preprocessing, view_rng(0, "a", 1))
-    assert (out == RED).all(-1).sum() == 32 * 32
-    assert (out == BLUE).all(-1).sum() == 64 * 64 - 32 * 32
-
-
-def test_rotation_turns_onto_background() -> None:
-    augmentation = Augmentation(
-        min_scale=1.0, max_aspect=1.0, flip_probability=0.0, max_rotation_degrees=45.0, **NO_COLOUR
-    )
-    preprocessing = Preprocessing(image_size_px=64, background_rgb=BLUE)
-    out = augmentation.apply(Image.new("RGB", (100, 100), RED), preprocessing, view_rng(0, "a", 2))
-    assert tuple(out[32, 32]) == RED
-    assert tuple(out[0, 0]) == BLUE
 
 
 @pytest.mark.parametrize("factors", [(1.2, 1.0, 1.0), (1.0, 0.7, 1.0), (1.0, 1.0, 1.3), (0.9, 1.1, 0.8)])
@@ -222,9 +163,7 @@ def test_a_central_share_is_shown_and_views_come_from_the_whole() -> None:
     image = Image.fromarray(pixels)
     shown = Preprocessing(image_size_px=16, centre_share=0.5)
     assert shown(image).min() > 230  # the filter looks a little beyond the edge
-    everything = Augmentation(min_scale=1, max_aspect=1, flip_probability=0, brightness=0, contrast=0, saturation=0)
+    everything = Augmentation(min_scale=1, max_aspect=1, flip_probability=0, jitter=0)
     np.testing.assert_array_equal(
         everything.apply(image, shown, np.random.default_rng(0)), Preprocessing(image_size_px=16)(image)
     )
-    with pytest.raises(BadInputError, match="centre_share"):
-        Preprocessing(centre_share=0)

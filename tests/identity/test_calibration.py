@@ -11,21 +11,19 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from univert.cli import calibrating
-from univert.cli.calibration_table import calibration_table
+from univert.cli.calibrating import calibration_table
 from univert.cli.options import app
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.core.tables import table_text
+from univert.core.terminal import table_text
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.identity.calibration import CalibrationConfig
-from univert.identity.calibration_fit import Sample, calibration_error, fit, fit_threshold, measure
-from univert.identity.held_out_queries import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, Query, Questions, ask
-from univert.identity.identify import ATTRIBUTES, Calibration
-from univert.identity.vote import FARTHEST, NO_VOTE
+from univert.data.rows import SourceRow
+from univert.identity.calibration import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, CalibrationConfig, Query, ask
+from univert.identity.calibration_fit import Questions, Sample, calibration_error, fit, fit_threshold, measure
+from univert.identity.vote import ATTRIBUTES, FARTHEST, NO_VOTE, Calibration
 from univert.models.embedder import Embedder
+from univert.search.index import Index
 from univert.search.indexing import index_catalogue
-from univert.search.lance_store import LanceIndex
 
 assert calibrating
 
@@ -51,7 +49,7 @@ def sample(seed: int, count: int = 600, new_share: float = 0.3) -> Sample:
 
 
 def test_what_is_fitted_holds_on_other_questions() -> None:
-    calibration = fit(sample(0), precision=0.9, assurance=0.8)
+    calibration = fit(sample(0), precision=0.9)
     figures = measure(sample(1), calibration)
     assert figures["precision"] > 0.87
     assert figures["coverage"] > 0.2
@@ -59,33 +57,22 @@ def test_what_is_fitted_holds_on_other_questions() -> None:
     new = figures["situations"][NEW_PRODUCT]
     assert new["right"] == 0
     assert new["coverage"] < 0.15 < figures["situations"][KNOWN_PRODUCT]["coverage"]
-
-
-def test_more_precision_costs_coverage() -> None:
-    coverage = [
-        measure(sample(1), fit(sample(0), precision=precision, assurance=0.8))["coverage"]
-        for precision in (0.7, 0.85, 0.95)
-    ]
-    assert coverage[0] > coverage[1] > coverage[2] > 0
+    strict = measure(sample(1), fit(sample(0), precision=0.95))
+    assert 0 < strict["coverage"] < figures["coverage"]
 
 
 def test_a_precision_out_of_reach_leaves_everything_unknown() -> None:
     nothing = sample(0, new_share=1.0)
-    calibration = fit(nothing, precision=0.9, assurance=0.8)
+    calibration = fit(nothing, precision=0.9)
     assert calibration.threshold is None
     figures = measure(nothing, calibration)
     assert (figures["coverage"], figures["precision"]) == (0.0, None)
 
 
 def test_always_right_is_sure_and_known() -> None:
-    rng = np.random.default_rng(0)
-    easy = Questions(
-        distances=np.tile([0.1, 0.2], (100, 1)),
-        codes=np.tile(rng.integers(0, 2, (100, 1)), (1, 2)),
-        truth=np.zeros(100, int),
-    )
-    easy = Questions(distances=easy.distances, codes=easy.codes, truth=easy.codes[:, 0])
-    calibration = fit(Sample.of({KNOWN_PRODUCT: easy}, {KNOWN_PRODUCT: 1.0}), precision=0.9, assurance=0.8)
+    truth = np.random.default_rng(0).integers(0, 2, 100)
+    easy = Questions(distances=np.tile([0.1, 0.2], (100, 1)), codes=np.stack([truth, truth], axis=1), truth=truth)
+    calibration = fit(Sample.of({KNOWN_PRODUCT: easy}, {KNOWN_PRODUCT: 1.0}), precision=0.9)
     assert calibration.threshold is not None
     assert 0.9 < calibration.threshold < 1
 
@@ -95,20 +82,20 @@ def test_the_threshold_is_the_lowest_that_keeps_the_precision() -> None:
     right = np.ones(500, bool)
     right[300:] = False
     weights = np.full(500, 1 / 500)
-    found = fit_threshold(sure, right, weights, precision=0.8, assurance=0.8)
+    found = fit_threshold(sure, right, weights, precision=0.8)
     assert found is not None
     named = sure >= found
     assert 0.8 <= right[named].mean() < 0.85
-    assert fit_threshold(sure, ~right, weights, precision=0.8, assurance=0.8) is None
+    assert fit_threshold(sure, ~right, weights, precision=0.8) is None
     # Fewer than thirty answers are no ground for a statement.
-    assert fit_threshold(sure[:29], right[:29], weights[:29], precision=0.8, assurance=0.8) is None
+    assert fit_threshold(sure[:29], right[:29], weights[:29], precision=0.8) is None
 
 
 def test_equal_confidences_stand_or_fall_together() -> None:
     sure = np.repeat([0.97, 0.96], 100)
     right = np.repeat([True, False], 100)
     weights = np.full(200, 1 / 200)
-    assert fit_threshold(sure, right, weights, precision=0.9, assurance=0.8) == 0.97
+    assert fit_threshold(sure, right, weights, precision=0.9) == 0.97
 
 
 def test_calibration_error_by_hand() -> None:
@@ -120,7 +107,7 @@ def test_calibration_error_by_hand() -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn_index(tmp_path_factory: pytest.TempPathFactory) -> LanceIndex:
+def drawn_index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     """Three images of each of twelve products, along a circle; every third product without a name."""
     path = tmp_path_factory.mktemp("index") / "index"
     angles = np.array([0.4 * product + 0.01 * copy for product in range(12) for copy in range(3)])
@@ -133,12 +120,13 @@ def drawn_index(tmp_path_factory: pytest.TempPathFactory) -> LanceIndex:
             "brand": pa.array([None] * 36, pa.string()),
         }
     )
-    with LanceIndex.create(path, size=2, model_fingerprint="model") as writer:
-        writer.add(np.stack([np.cos(angles), np.sin(angles)], axis=1), table)
-    return LanceIndex.open(path)
+    with Index.create(path, size=2, model_fingerprint="model") as writer:
+        writer.upsert(np.stack([np.cos(angles), np.sin(angles)], axis=1), table)
+        writer.publish()
+    return Index.open(path)
 
 
-def test_what_must_not_answer_does_not(drawn_index: LanceIndex) -> None:
+def test_what_must_not_answer_does_not(drawn_index: Index) -> None:
     rows = [drawn_index.row(f"{number:02d}") for number in range(36)]
     assert all(rows)
     queries = [
@@ -235,7 +223,7 @@ def test_out_and_bad_options(shop: tuple[Path, Path, Path], tmp_path: Path) -> N
 
 
 def test_a_catalogue_without_val_is_refused(
-    model: Embedder, catalogue: Catalogue, index: LanceIndex, tmp_path: Path
+    model: Embedder, catalogue: Catalogue, index: Index, tmp_path: Path
 ) -> None:
     folder = model.save_pretrained(tmp_path / "model")
     _, _, error = run(
@@ -255,7 +243,6 @@ def test_a_catalogue_without_val_is_refused(
         {"precision": {"colour": 0.9}},
         {"new_product_share": -0.1},
         {"new_product_share": 0.6, "new_value_share": 0.4},
-        {"assurance": 0.3},
     ],
 )
 def test_a_config_out_of_range_is_refused(changes: dict[str, object]) -> None:

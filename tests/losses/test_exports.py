@@ -7,6 +7,8 @@ import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,40 +17,53 @@ from torch import nn
 from univert import losses
 
 PAGES = Path(__file__).parents[2] / "docs" / "losses"
-MODULES = [importlib.import_module(info.name) for info in pkgutil.walk_packages(losses.__path__, "univert.losses.")]
-FOUND = {
-    name: item
-    for module in MODULES
-    for name, item in vars(module).items()
-    if isinstance(item, type) and issubclass(item, nn.Module) and item.__module__ == module.__name__
-    if name.endswith("Loss")
-}
+FOUND = {name: getattr(losses, name) for name in losses.__all__ if name.endswith("Loss")}
 every_loss = pytest.mark.parametrize("loss", FOUND.values(), ids=FOUND.keys())
 
 
 def page_of(loss: type[nn.Module]) -> Path:
     """`proxy_nca_loss.md` beside `proxy_nca_loss.py`."""
-    return PAGES / f"{loss.__module__.rpartition('.')[2]}.md"
+    name = loss.__module__.rpartition(".")[2]
+    return PAGES / ("mined_loss.md" if name == "miners" else f"{name}.md")
 
 
-def test_every_loss_is_exported() -> None:
-    assert losses.__all__ == sorted(FOUND)
-    for name, loss in FOUND.items():
-        assert getattr(losses, name) is loss
+def test_every_loss_and_miner_is_exported() -> None:
+    there = set()
+    for info in pkgutil.iter_modules(losses.__path__, "univert.losses."):
+        for name, item in vars(importlib.import_module(info.name)).items():
+            is_public = inspect.isclass(item) and item.__module__ == info.name and not inspect.isabstract(item)
+            there |= {name} if is_public and name.endswith(("Loss", "Miner")) else set()
+    assert set(losses.__all__) == there
+    assert losses.HardMiner is losses.miners.HardMiner
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = losses.nothing
+
+
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import univert; univert.losses, univert.proxies", ("torch", "numpy")),
+        (
+            "import univert; univert.losses.ProxyNCALoss; univert.losses.HardMiner; univert.proxies.ProxyBank",
+            ("torchvision", "timm", "scipy", "sklearn", "faiss", "pydantic", "pyarrow"),
+        ),
+    ],
+)
+def test_importing_loads_no_more_than_is_used(code: str, heavy: tuple[str, ...]) -> None:
+    code = f"import sys; {code}; print(*[name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
 
 
 @every_loss
-def test_every_loss_has_docstrings_and_an_example(  # which tests/test_package.py runs
-    loss: type[nn.Module],
-) -> None:
+def test_every_loss_has_docstrings_and_an_example(loss: type[nn.Module]) -> None:  # which tests/test_package.py runs
     assert loss.__doc__
     assert loss.forward.__doc__
     assert ">>>" in loss.__doc__
     module = inspect.getmodule(loss)
     assert module is not None
-    assert module.__doc__
     function = getattr(module, module.__name__.rpartition(".")[2], None)
-    assert loss is losses.MinedLoss or "Source: " in (getattr(function, "__doc__", None) or "")
+    assert loss is losses.MinedLoss or "Source: " in loss.__doc__ + (getattr(function, "__doc__", None) or "")
 
 
 @every_loss
@@ -69,7 +84,7 @@ def test_the_page_of_a_loss_lists_its_parameters_and_defaults(loss: type[nn.Modu
 @every_loss
 def test_the_page_of_a_loss_has_an_example_and_is_in_the_overview(loss: type[nn.Module]) -> None:
     page = page_of(loss)
-    assert f"from univert.losses import {loss.__name__}" in page.read_text()
+    assert re.search(rf"from univert\.losses import .*\b{loss.__name__}\b", page.read_text())
     assert f"[{loss.__name__}]({page.name})" in (PAGES / "README.md").read_text()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from univert.losses.registry import LOSSES, LossName, make_loss
+from univert.losses.names import LOSSES, LossName, make_loss
 
 
 @pytest.mark.gpu

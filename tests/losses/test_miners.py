@@ -18,13 +18,17 @@ from torch import Tensor, nn
 
 from tests.oracles import mining as oracle
 from univert.core.errors import BadInputError
-from univert.losses.mined_loss import MinedLoss
-from univert.losses.miners import miner as miner_module
-from univert.losses.miners.distance_weighted_miner import DistanceWeightedMiner, log_inverse_density
-from univert.losses.miners.hard_miner import HardMiner
-from univert.losses.miners.miner import Miner, Triplets
-from univert.losses.miners.semi_hard_miner import SemiHardMiner
-from univert.losses.triplet_margin_loss import TripletMarginLoss
+from univert.losses import TripletMarginLoss
+from univert.losses import miners as module
+from univert.losses.miners import (
+    DistanceWeightedMiner,
+    HardMiner,
+    MinedLoss,
+    Miner,
+    SemiHardMiner,
+    Triplets,
+    log_inverse_density,
+)
 
 MINERS: dict[str, Callable[[], Miner]] = {
     "semi-hard": lambda: SemiHardMiner(0.5),
@@ -105,7 +109,7 @@ def test_verticals_keep_negatives_at_home(make: Callable[[], Miner]) -> None:
 def test_blocks_change_nothing(make: Callable[[], Miner], monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings, labels = batch(30, 4, 5, 1)
     whole = found(make()(embeddings, labels))
-    monkeypatch.setattr(miner_module, "ANCHORS_AT_ONCE", 7)
+    monkeypatch.setattr(module, "ANCHORS_AT_ONCE", 7)
     parts = found(make()(embeddings, labels))
     if isinstance(make(), DistanceWeightedMiner):  # the draws differ
         whole, parts = {(a, p, 0) for a, p, _ in whole}, {(a, p, 0) for a, p, _ in parts}
@@ -220,27 +224,6 @@ def test_batches_without_triplets_give_none(make: Callable[[], Miner], rows: int
     for part in make()(torch.randn(rows, 3), torch.tensor(labels, dtype=torch.long)):
         assert part.shape == (0,)
         assert part.dtype == torch.long
-
-
-@every_miner
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_and_autocast_are_computed_in_float32(make: Callable[[], Miner], dtype: torch.dtype) -> None:
-    embeddings, labels = batch(24, 6, 4, 8)
-    embeddings = embeddings.to(dtype)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        expected = listed(make()(embeddings.float(), labels))
-        torch.manual_seed(0)
-        assert listed(make()(embeddings, labels)) == expected
-        torch.manual_seed(0)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert listed(make()(embeddings, labels)) == expected
-
-
-@every_miner
-def test_no_gradient_flows_through_mining(make: Callable[[], Miner]) -> None:
-    embeddings, labels = batch(24, 6, 4, 9)
-    assert not any(part.requires_grad for part in make()(embeddings.requires_grad_(), labels))
 
 
 @every_miner

@@ -6,11 +6,10 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import scipy.stats
 
 from univert.core.errors import BadInputError
-from univert.metrics.compare import Comparison, compare_pairs, compare_vectors
-from univert.metrics.ranking import QueryOutcome
-from univert.metrics.significance import holm, sign_flip_p_value
+from univert.metrics.compare import Comparison, compare_vectors, holm, sign_flip_p_value
 
 Rng = np.random.Generator
 
@@ -67,27 +66,6 @@ def test_false_alarms_are_as_rare_as_promised() -> None:
     assert np.mean(alarms) <= 0.15  # 5% wanted; 60 trials of 5% exceed 9 alarms once in a thousand times
 
 
-def test_the_interval_is_that_of_resampled_products() -> None:
-    rng = np.random.default_rng(2)
-    first, second = drawn(rng, 1.2, products=12), drawn(rng, 0.9, products=12)
-    codes, _ = labels(12)
-    comparison = compare_vectors(first, second, codes, ["bags"] * len(codes), resamples=4000)
-    hits = []
-    for vectors in (first, second):
-        near = vectors @ vectors.T - 9 * np.eye(len(vectors))
-        hits.append(codes[near.argmax(axis=1)] == codes)
-    change = hits[1].astype(float) - hits[0]
-    means = []
-    for _ in range(4000):
-        drawn_products = rng.integers(12, size=12)
-        means.append(np.mean([change[codes == product].mean() for product in drawn_products]))
-    found = comparison.merged["recall_at_1"]
-    assert found.difference == pytest.approx(change.mean())
-    low, high = np.quantile(means, [0.025, 0.975])
-    assert found.low == pytest.approx(low, abs=0.03)
-    assert found.high == pytest.approx(high, abs=0.03)
-
-
 def test_a_difference_within_the_tolerance_is_the_same_however_sure() -> None:
     rng = np.random.default_rng(3)
     comparison = compare_vectors(drawn(rng, 0.6), drawn(rng, 1.2), *labels(), tolerance=0.9)
@@ -104,22 +82,9 @@ def test_two_products_are_never_enough() -> None:
 
 
 def test_products_whose_queries_cancel_do_not_count() -> None:
-    def outcome(hits: list[int]) -> QueryOutcome:
-        ranks = np.where(np.array(hits) == 1, 1, 2)
-        return QueryOutcome(
-            rows=np.arange(len(hits)),
-            products=np.arange(len(hits)) // 2,
-            rank_of_first_hit=ranks,
-            average_precision_at_r=np.array(hits, float),
-        )
-
-    gains = [[0, 0], [1, 1]]
-    cancels = [[0, 1], [1, 0]]
-    first, second = (outcome([*(gains[side] * 3), *(cancels[side] * 9)]) for side in (0, 1))
-    found = compare_pairs({"all": (first, second)}, resamples=2000)["all"]["recall_at_1"]
-    assert found.difference > 0
-    assert found.p_value >= 0.25  # three products that gain: two of the eight ways to draw signs
-    assert found.verdict == "same"
+    changes = np.array([1.0, 1.0] * 3 + [1.0, -1.0] * 9)
+    # three products that gain: two of the eight ways to draw signs
+    assert sign_flip_p_value(changes, np.arange(24) // 2, resamples=2000, seed=0) == 0.25
 
 
 @pytest.mark.parametrize("products", [4, 9, 30])
@@ -137,13 +102,14 @@ def test_models_that_are_alike_are_seldom_told_apart(products: int) -> None:
     assert abs(share - 0.1) < 0.06 if products > 4 else share == 0  # four products: 1/8 at the least
 
 
-def test_all_signs_and_drawn_signs_agree() -> None:
-    changes = np.random.default_rng(1).normal(0.5, 1, size=12)
-    products = np.arange(12)
-    exact = sign_flip_p_value(changes, products, resamples=1, seed=0)
-    # a thirteenth product that hardly changes makes the signs be drawn
-    drawn_ones = sign_flip_p_value(np.append(changes, 1e-6), np.arange(13), resamples=20_000, seed=0)
-    assert drawn_ones == pytest.approx(exact, abs=0.01)
+@pytest.mark.parametrize(("products", "near"), [(9, 1e-12), (40, 0.02)])
+def test_scipy_agrees(products: int, near: float) -> None:
+    """Exactly where all signs are tried, nearly where they are drawn."""
+    changes = np.random.default_rng(1).normal(0.25, 1, size=3 * products)
+    codes = np.arange(3 * products) // 3
+    sums = changes.reshape(-1, 3).sum(axis=1)
+    peer = scipy.stats.permutation_test((sums,), np.sum, permutation_type="samples", n_resamples=20_000, rng=0)
+    assert sign_flip_p_value(changes, codes, resamples=20_000, seed=0) == pytest.approx(peer.pvalue, abs=near)
 
 
 def test_specialists_are_routed() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.oracles import separation as oracle
 from univert.core.errors import BadInputError
 from univert.metrics import separation as module
-from univert.metrics.separation import Separation, separation
+from univert.metrics.separation import separation
 
 
 def unit(vectors):
@@ -122,7 +122,6 @@ def test_few_images(verticals, purity, other):
     found = separation(np.eye(3, dtype=np.float32)[: len(verticals)], verticals)
     assert found.purity == purity
     assert (found.other_energy is not None) == other
-    assert Separation.from_dict(found.to_dict()) == found
     assert [one.images for one in found.verticals] == [verticals.count(name) for name in sorted(set(verticals))]
 
 

@@ -1,4 +1,4 @@
-"""inception_v2: the widths of the paper's table, timm's interface, and the published weights' names and pixels."""
+"""inception_v2: the widths of the paper's table, and the published weights' names and pixels."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
-import timm
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from univert.core.errors import BadInputError
 from univert.models.base_networks import make_base_network
-from univert.models.base_networks.inception_v2 import InceptionV2, load_inception_v2_weights
-from univert.models.base_networks.inception_v2_weights import WEIGHTS_VARIABLE
+from univert.models.base_networks.inception_v2 import (
+    MEAN_RGB,
+    STD_RGB,
+    WEIGHTS_VARIABLE,
+    InceptionV2,
+    load_inception_v2_weights,
+)
 
 # Channels and side after each part for an image of 224 px. Figure 5 of the paper prints 576, 576 and 1024 for
 # 4c, 4d and 4e, but its branches add up to this.
@@ -39,9 +43,9 @@ BGR_MEANS = (104.0, 117.0, 128.0)
 
 
 @pytest.fixture(scope="module")
-def classifier() -> InceptionV2:
+def network() -> InceptionV2:
     torch.manual_seed(0)
-    return timm.create_model("inception_v2").eval()
+    return InceptionV2().eval()
 
 
 @pytest.fixture(scope="module")
@@ -129,64 +133,35 @@ def published_network(stored: dict[str, Tensor], pixels_bgr: Tensor) -> Tensor:
     return functional.linear(maps.mean((2, 3)), stored["last_linear.weight"], stored["last_linear.bias"])
 
 
-def test_every_part_has_the_size_of_figure_5(classifier: InceptionV2) -> None:
+def test_every_part_has_the_size_of_figure_5(network: InceptionV2) -> None:
     maps = torch.rand(1, 3, 224, 224)
-    for name, module in classifier.named_children():
-        if name != "head":
-            maps = module(maps)
-            assert tuple(maps.shape[1:]) == (FIGURE_5[name][0], *[FIGURE_5[name][1]] * 2), name
-
-
-def test_eleven_million_weights(classifier: InceptionV2) -> None:
-    assert sum(value.numel() for value in classifier.parameters()) == 11_285_224
+    for name, module in network.named_children():
+        maps = module(maps)
+        assert tuple(maps.shape[1:]) == (FIGURE_5[name][0], *[FIGURE_5[name][1]] * 2), name
+    assert sum(value.numel() for value in network.parameters()) == 11_285_224 - 1000 * (1024 + 1)  # no classifier
 
 
 @pytest.mark.parametrize(
     ("size", "places"), [((227, 227), (7, 7)), ((240, 240), (8, 8)), ((129, 64), (4, 2)), ((32, 33), (1, 1))]
 )
-def test_other_sizes(classifier: InceptionV2, size: tuple[int, int], places: tuple[int, int]) -> None:
+def test_other_sizes(network: InceptionV2, size: tuple[int, int], places: tuple[int, int]) -> None:
     with torch.inference_mode():
-        maps = classifier.forward_features(torch.rand(1, 3, *size))
+        maps = network(torch.rand(1, 3, *size))
     assert maps.shape == (1, 1024, *places)
     assert maps.isfinite().all()
 
 
-def test_the_interface_of_timm(classifier: InceptionV2) -> None:
-    images = torch.rand(1, 3, 64, 64)
-    bare = timm.create_model("inception_v2", num_classes=0, global_pool="").eval()
-    assert bare(images).shape == (1, 1024, 2, 2)
-    assert bare.num_features == classifier.num_features == 1024
-    assert classifier(images).shape == (1, 1000)
-    assert classifier.forward_head(classifier.forward_features(images), pre_logits=True).shape == (1, 1024)
-    assert classifier.pretrained_cfg["classifier"] == "head.fc"
-    bare.reset_classifier(5, "avg")
-    assert bare.get_classifier().out_features == bare.num_classes == 5
-    assert bare(images).shape == (1, 5)
-    maps = timm.create_model("inception_v2", features_only=True, in_chans=1)(images[:, :1])
-    assert [(m.shape[1], m.shape[2]) for m in maps] == [(64, 32), (192, 16), (320, 8), (608, 4), (1024, 2)]
-    with pytest.raises(BadInputError, match="no gradient checkpointing"):
-        bare.set_grad_checkpointing()
-
-
-def test_as_a_base_network() -> None:
-    network = make_base_network("inception_v2", pretrained=False, image_size_px=227)
-    with torch.inference_mode():
-        assert network(torch.rand(1, 3, 227, 227)).shape == (1, 1024, 7, 7)
-    named = [name for stage in network.stages for name in stage]
-    assert sorted(named) == sorted(name for name, _ in network.network.named_parameters())
-    assert [stage[0].split(".")[0] for stage in network.stages] == [
-        "conv1",
-        "inception_3a",
-        "inception_4a",
-        "inception_5a",
-    ]
-
-
-def test_it_learns() -> None:
+def test_as_a_base_network_it_has_four_stages_and_learns() -> None:
     torch.manual_seed(0)
-    network = make_base_network("inception_v2", pretrained=False, image_size_px=64).train()
-    network(torch.rand(4, 3, 64, 64)).square().mean().backward()
-    assert all(value.grad is not None and value.grad.isfinite().all() for value in network.parameters())
+    base = make_base_network("inception_v2", pretrained=False, image_size_px=64).train()
+    maps = base(torch.rand(4, 3, 64, 64))
+    assert maps.shape == (4, 1024, 2, 2)
+    maps.square().mean().backward()
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in base.parameters())
+    named = [name for stage in base.stages for name in stage]
+    assert sorted(named) == sorted(name for name, _ in base.network.named_parameters())
+    starts = [stage[0].split(".")[0] for stage in base.stages]
+    assert starts == ["conv1", "inception_3a", "inception_4a", "inception_5a"]
 
 
 def test_published_weights_give_the_published_network(
@@ -195,24 +170,19 @@ def test_published_weights_give_the_published_network(
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(weights_file))
     pixels = torch.rand(2, 3, 64, 64)  # RGB, from 0 to 1
     expected = published_network(published, pixels.flip(1) * 255)
-    network = timm.create_model("inception_v2", pretrained=True).eval()
-    mean, std = (torch.tensor(network.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+    base = make_base_network("inception_v2", pretrained=True, image_size_px=64)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN_RGB, STD_RGB))
     with torch.inference_mode():
-        logits = network((pixels - mean) / std)
+        pooled = base((pixels - mean) / std).mean((2, 3))
+    logits = functional.linear(pooled, published["last_linear.weight"], published["last_linear.bias"])
     assert logits.std() > 0.1
     torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
-    bare = make_base_network("inception_v2", pretrained=True, image_size_px=64)
-    with torch.inference_mode():
-        maps = bare((pixels - mean) / std)
-    torch.testing.assert_close(network.get_classifier()(maps.mean((2, 3))), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_weights_under_our_own_names(classifier: InceptionV2, tmp_path: Path) -> None:
-    bare = {name: value for name, value in classifier.state_dict().items() if not name.startswith("head.")}
-    safetensors.torch.save_file(bare, tmp_path / "own.safetensors")
+def test_weights_under_our_own_names(network: InceptionV2, tmp_path: Path) -> None:
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "own.safetensors")
     loaded = load_inception_v2_weights(tmp_path / "own.safetensors")
-    assert loaded.keys() == bare.keys()
-    assert all(torch.equal(value, bare[name]) for name, value in loaded.items())
+    assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
 
 
 def test_pretrained_without_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

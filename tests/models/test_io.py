@@ -17,7 +17,6 @@ import univert
 from univert.core.errors import BadInputError
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder, EmbedderConfig
-from univert.models.io import load_model
 
 CONFIG = EmbedderConfig(
     base_network="timm/test_resnet",
@@ -26,7 +25,6 @@ CONFIG = EmbedderConfig(
     hidden_sizes=(12, 10),
     size=8,
     batch_norm=True,
-    dropout=0.1,
     image_size_px=32,
     fit="crop",
     background_rgb=(1, 2, 3),
@@ -74,12 +72,12 @@ def test_a_model_without_a_head_comes_back(tmp_path: Path) -> None:
 def test_loading_draws_no_random_numbers(saved: Path) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    load_model(saved)
+    Embedder.from_pretrained(saved)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_fingerprints_tell_models_apart(model: Embedder, saved: Path) -> None:
-    other = load_model(saved)
+    other = Embedder.from_pretrained(saved)
     with torch.no_grad():
         next(other.head.parameters())[0, 0] += 1e-3
     assert other.fingerprint != model.fingerprint
@@ -95,7 +93,7 @@ def test_an_existing_folder_is_kept(model: Embedder, folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
-def test_the_card_states_what_is_known(model: Embedder, tmp_path: Path) -> None:
+def test_the_card_states_what_is_known(model: Embedder, saved: Path, tmp_path: Path) -> None:
     card = ModelCard(
         name="Unified",
         recipe_toml="seed = 1\n",
@@ -106,6 +104,9 @@ def test_the_card_states_what_is_known(model: Embedder, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model", card)
     text = (tmp_path / "model" / "README.md").read_text()
     assert text.startswith("---\nlibrary_name: univert\n")
+    untrained = (saved / "README.md").read_text()
+    assert "None were measured." in untrained
+    assert "no trained head" in untrained
     for part in (
         "# Unified",
         "verticals (2): flags, food",
@@ -120,20 +121,16 @@ def test_the_card_states_what_is_known(model: Embedder, tmp_path: Path) -> None:
         assert part in text
 
 
-def test_the_card_of_an_untrained_model_claims_nothing(saved: Path) -> None:
-    text = (saved / "README.md").read_text()
-    assert "None were measured." in text
-    assert "no trained head" in text
-
-
-def test_there_is_no_such_model(tmp_path: Path) -> None:
+def test_there_is_no_such_model(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="revision belongs to models on the hub"):
+        Embedder.from_pretrained(saved, revision="v1")
     with pytest.raises(BadInputError, match="no such model folder"):
-        load_model(tmp_path / "nothing")
+        Embedder.from_pretrained(tmp_path / "nothing")
     with pytest.raises(BadInputError, match=r"is not a model: it has no config\.json"):
-        load_model(tmp_path)
+        Embedder.from_pretrained(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(BadInputError, match="is a file; pass the model's folder"):
-        load_model(tmp_path / "file")
+        Embedder.from_pretrained(tmp_path / "file")
 
 
 def damage_json(text: str) -> Any:
@@ -144,10 +141,7 @@ def change_config(**changes: Any) -> Any:
     def change(folder: Path) -> None:
         stored = json.loads((folder / "config.json").read_text())
         for key, value in changes.items():
-            if key in ("format", "weights_fingerprint"):
-                stored[key] = value
-            else:
-                stored["config"][key] = value
+            (stored if key in stored else stored["config"])[key] = value
         (folder / "config.json").write_text(json.dumps(stored))
 
     return change
@@ -167,10 +161,9 @@ def replace_weights(folder: Path) -> None:
     [
         (damage_json("{"), r"config\.json cannot be read"),
         (damage_json("[]"), "is not the configuration of a Univert model"),
-        (damage_json('{"format": 1}'), "is not the configuration of a Univert model"),
         (change_config(format=99), "unknown format 99, this version reads 1; upgrade univert"),
-        (change_config(imagesize_px=32), r"unknown key imagesize_px; did you mean image_size_px\?"),
-        (change_config(size="large"), r"config\.json: size"),
+        (change_config(imagesize_px=32), r"unknown key config.imagesize_px; did you mean config.image_size_px\?"),
+        (change_config(size="large"), r"config\.json: config.size"),
         (change_config(size=-1), "size must lie in"),
         (change_config(size=9), "weights and configuration do not fit"),
         (change_config(base_network="timm/test_resnet_2"), "timm has no network"),
@@ -184,7 +177,7 @@ def replace_weights(folder: Path) -> None:
 def test_what_is_wrong_with_a_folder_is_said_in_one_line(folder: Path, damage: Any, message: str) -> None:
     damage(folder)
     with pytest.raises(BadInputError, match=message) as caught:
-        load_model(folder)
+        Embedder.from_pretrained(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -194,6 +187,8 @@ def test_a_model_on_the_hub_is_fetched_by_its_three_files(
     asked: list[Any] = []
 
     def fetch(hub_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        if hub_id == "owner/unreachable":
+            raise ConnectionError("no route\nand much more")
         asked.append((hub_id, revision, allow_patterns))
         return str(saved)
 
@@ -201,17 +196,5 @@ def test_a_model_on_the_hub_is_fetched_by_its_three_files(
     loaded = Embedder.from_pretrained("owner/some-model", revision="v1")
     assert loaded.fingerprint == model.fingerprint
     assert asked == [("owner/some-model", "v1", ["config.json", "model.safetensors", "README.md"])]
-
-
-def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(hub_id: str, **_: Any) -> str:
-        raise ConnectionError("no route\nand much more")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    with pytest.raises(BadInputError, match=r"owner/model: no such folder here, .*hub: no route$"):
-        load_model("owner/model")
-
-
-def test_a_revision_of_a_folder_is_refused(saved: Path) -> None:
-    with pytest.raises(BadInputError, match="revision belongs to models on the hub"):
-        load_model(saved, revision="v1")
+    with pytest.raises(BadInputError, match=r"owner/unreachable: no such folder here, .*hub: no route$"):
+        Embedder.from_pretrained("owner/unreachable")

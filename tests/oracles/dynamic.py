@@ -16,39 +16,25 @@ def unit(x: Tensor) -> Tensor:
 
 
 def dynamic_proxy_nca(
-    anchors: Tensor,
-    proxies: Tensor,
-    assigned: list[int],
-    similar: Tensor,
-    dissimilar: Tensor,
-    scale: float,
-    form: str,
-    negatives: str,
+    anchors: Tensor, proxies: Tensor, assigned: list[int], similar: Tensor, dissimilar: Tensor, scale: float = 9.0
 ) -> Tensor:
     x, p = unit(anchors), unit(proxies)
     losses = []
     for a in range(len(x)):
-        alike = {assigned[e] for e in range(len(assigned)) if similar[a, e]}
-        if negatives == "batch":
-            others = {assigned[e] for e in range(len(assigned)) if dissimilar[a, e]}
-        else:
-            others = set(range(len(p))) - alike
+        others = {assigned[e] for e in range(len(assigned)) if dissimilar[a, e]}
         for e in range(len(assigned)):
             below = sorted(others - {assigned[e]})
-            if not similar[a, e] or not below:
-                continue
-            if form == "softmax":
-                below.append(assigned[e])
-            logits = -scale * (x[a] - p[below]).square().sum(1)
-            losses.append(logits.logsumexp(0) + scale * (x[a] - p[assigned[e]]).square().sum())
-    return torch.stack(losses).mean() if losses else anchors.double().sum() * 0
+            if similar[a, e] and below:
+                logits = -scale * (x[a] - p[[*below, assigned[e]]]).square().sum(1)
+                losses.append(logits.logsumexp(0) + scale * (x[a] - p[assigned[e]]).square().sum())
+    return torch.stack(losses).mean() if losses else (anchors.double().sum() + proxies.double().sum()) * 0
 
 
-def by_labels(x: Tensor, proxies: Tensor, labels: Tensor, scale: float, form: str, negatives: str) -> Tensor:
+def by_labels(x: Tensor, proxies: Tensor, labels: Tensor, scale: float = 9.0) -> Tensor:
     same = labels[:, None] == labels
     similar = same & ~torch.eye(len(x), dtype=torch.bool)
-    chosen = nearest(unit(x.detach()), unit(proxies))
-    return dynamic_proxy_nca(x, proxies, chosen, similar, ~same, scale, form, negatives)
+    chosen = nearest(unit(x.detach()), unit(proxies.detach()))
+    return dynamic_proxy_nca(x, proxies, chosen, similar, ~same, scale)
 
 
 def triplets(anchors: Tensor, positives: Tensor, negatives: Tensor, proxies: Tensor, scale: float) -> Tensor:

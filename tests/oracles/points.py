@@ -95,9 +95,8 @@ def n_pairs(embeddings: Tensor, labels: Tensor, l2_reg_weight: float, pairs: str
         terms = [(a, p, [q for _, q in chosen if q != p]) for a, p in chosen]
     total = x.sum() * 0
     for a, p, others in terms:
-        total = total + torch.log1p(
-            sum(torch.exp(scale * (x[a] @ x[n] - x[a] @ x[p])) for n in others) + x.new_zeros(())
-        )
+        gaps = [scale * (x[a] @ x[n] - x[a] @ x[p]) for n in others]
+        total = total + torch.logsumexp(torch.stack([x.new_zeros(()), *gaps]), 0)
     return total / max(len(terms), 1) + l2_reg_weight * x.square().sum() / max(len(x), 1)
 
 
@@ -127,7 +126,7 @@ def medoids_score(x: Tensor, products: list[int], medoids: Sequence[int], gamma:
     return -reach / len(x) + gamma * (1 - geometric_nmi(nearest, products))
 
 
-def searched_medoids(x: Tensor, products: list[int], gamma: float, max_swaps: int | None = None) -> list[int]:
+def searched_medoids(x: Tensor, products: list[int], gamma: float) -> list[int]:
     """Greedy, then the best swap of a medoid for a member of its cluster until none helps."""
     rows, count = range(len(x)), len(set(products))
     spread = [sum(float(distance(x, i, j, plain=True)) for j in rows) for i in rows]
@@ -145,7 +144,7 @@ def searched_medoids(x: Tensor, products: list[int], gamma: float, max_swaps: in
     score = -math.inf
     for _ in range(count):
         medoids, score = best_of([([*medoids, c], c) for c in rows if c not in medoids])
-    for _ in range(count if max_swaps is None else max_swaps):
+    for _ in range(count):
         options = []
         for c in rows:
             place = min(range(count), key=lambda k: float(distance(x, c, medoids[k], plain=True)))
@@ -178,3 +177,8 @@ def structured_clustering(
         own = own + min(sums)
     mixing = 1 - geometric_nmi(nearest, products)
     return torch.clamp((own - reach) / len(x) + gamma * mixing, min=0)
+
+
+def target_l2(embeddings: Tensor, targets: Tensor) -> Tensor:
+    rows = [(e - t).square().sum() for e, t in zip(embeddings.double(), targets.double(), strict=True)]
+    return torch.stack(rows).mean() if rows else embeddings.double().sum() * 0

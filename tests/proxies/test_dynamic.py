@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import dynamic as oracles
-from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
+from univert.core.tensors import unit_rows
 from univert.proxies import dynamic
 from univert.proxies.bank import ProxyBank
 from univert.proxies.dynamic import DynamicAssignment, forget_rows, nearest_proxies, start_from_points
@@ -54,8 +54,7 @@ def test_nearest_refuses_what_it_cannot_compare() -> None:
 def test_memory_of_the_assignment() -> None:
     assignment = DynamicAssignment(points=5, proxies=3)
     assert assignment(torch.tensor([0, 4])).tolist() == [-1, -1]
-    assignment.update(torch.tensor([4, 1]), torch.tensor([2, 0]))
-    assert assignment.nearest.tolist() == [-1, 0, -1, -1, 2]
+    assignment.nearest[torch.tensor([4, 1])] = torch.tensor([2, 0])
     assert assignment.counts().tolist() == [1, 0, 1]
     x, p = normal(5), normal(3, seed=1)
     nearest = nearest_proxies(x, p)
@@ -158,9 +157,6 @@ def test_bad_input_is_refused() -> None:
     bank = ProxyBank(3, 5)
     with pytest.raises(BadInputError, match="points >= 1"):
         DynamicAssignment(0, 3)
-    for positions, nearest in (([5], [0]), ([-1], [0]), ([0], [3]), ([0], [-1]), ([0, 1], [0])):
-        with pytest.raises(BadInputError, match=r"positions|nearest"):
-            assignment.update(torch.tensor(positions), torch.tensor(nearest))
     for x, p in ((normal(4), normal(3)), (normal(5), normal(4))):
         with pytest.raises(BadInputError, match="5 points and 3 proxies"):
             assignment.refresh(x, p)

@@ -1,64 +1,83 @@
 import math
+import re
+from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from univert.metrics.figures import Interval
-from univert.report.charts import dot, scale_for, scale_for_intervals, training_panels
+from tests.report.made_up import all_models, comparison, figures, model
+from univert.report.charts import differences_chart, models_chart, training_panels, verticals_chart
+from univert.report.tables import PairedTable
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_a_scale_holds_its_values_between_round_ends(values):
-    scale = scale_for(values)
-    assert scale.low <= min(values) + 1e-9
-    assert scale.high >= max(values) - 1e-9
-    assert 2 <= len(scale.ticks) <= 8
-    assert [place for place, _ in scale.ticks] == sorted({place for place, _ in scale.ticks})
-    assert (scale.ticks[0][0], scale.ticks[-1][0]) == (0, 100)
-    assert all(0 <= scale.place(value) <= 100 for value in values)
+def texts(chart):
+    return [element.text for element in ElementTree.fromstring(str(chart)).iter(f"{SVG}text")]
 
 
-def test_a_scale_without_values_is_the_whole_range():
-    assert (scale_for([]).low, scale_for([]).high) == (0.0, 1.0)
-    assert scale_for_intervals([None, Interval(0.5, 0.42, 0.57)]).ticks[0] == (0, "40")
+def test_the_models_on_one_scale():
+    chart = models_chart(all_models())
+    assert {"Base", "Specialists", "Unified", "30.0", "60.0"} <= set(texts(chart))
+    assert models_chart(all_models()) == chart
+    # The page's colours and font, and nothing that could load or clash.
+    assert not re.search(r"#00000[1-8]|url\(|<style|<metadata", chart)
+    assert {"var(--ink)", "var(--accent)", "var(--amber)", "var(--muted)"} <= set(re.findall(r"var\(--\w+\)", chart))
 
 
-def test_a_dot_carries_its_interval_in_words_and_places():
-    scale = scale_for([0.0, 1.0])
-    found = dot(Interval(0.5, 0.4, 0.6), scale, kind="best", label="Unified")
-    assert (found.at, found.low, found.high) == (50.0, 40.0, 60.0)
-    assert found.text == "50.0%, 95% interval 40.0 to 60.0"
-    assert dot(Interval(0.5), scale, kind="best", label="Unified").low is None
+def test_verticals_come_best_first_and_those_without_queries_last():
+    models = [
+        model("base", 0.3, {"a": 0.3, "b": None, "c": 0.2}),
+        model("unified", 0.5, {"a": 0.5, "b": None, "c": 0.6}),
+    ]
+    found = texts(verticals_chart(models))
+    assert [one for one in found if one in "abc"] == ["c", "a", "b"]
+    assert {"Base", "Unified", "60.0"} <= set(found)
 
 
-def curve(**values):
-    (panel,) = training_panels({"stage": values})
-    return panel
+shares = st.floats(-1, 1)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(shares, min_size=1, max_size=4), st.floats(0, 0.2))
+def test_differences_lie_around_zero_whatever_they_are(changes, tolerance):
+    chart = differences_chart([(f"gallery {n}", figures(one)) for n, one in enumerate(changes)], tolerance, label="x")
+    assert {"0", *(f"gallery {number}" for number in range(len(changes)))} <= set(texts(chart))
+
+
+def test_a_name_is_text_whatever_it_holds():
+    name = "<b>$x$ & 'y'\N{CJK UNIFIED IDEOGRAPH-6F22}"
+    paired = PairedTable(title=name, names=("a", "b"), comparison=comparison(**{name: (0.1, "better")}))
+    chart = differences_chart(paired.lines, 0.01, label=name)
+    assert name in texts(chart)
+    assert ElementTree.fromstring(str(chart)).get("aria-label") == name
+
+
+def panels(**curve):
+    return training_panels({"stage": {"step": [], "loss": [], "val_map_at_r": [], "best_step": None, **curve}})
 
 
 def test_panels_say_what_they_show():
-    panel = curve(step=[1, 2], loss=[0.8, 0.2], val_map_at_r=[[1, 0.4], [2, 0.5], [3, 0.45]], best_step=3)
-    assert panel.steps == 3
-    assert panel.summary == ("val MAP@R 45.0% at step 3", "loss 0.8 to 0.2")
-    assert panel.score.mark[0] == 100
-    assert panel.loss.path == "M33.33 0L66.67 100"
-    assert curve(val_recall_at_1=[[1, 0.4], [2, 0.5], [3, 0.5]]).summary == ("val R@1 50.0% at step 2",)
+    (panel,) = panels(step=[1, 2], loss=[0.8, 0.2], val_map_at_r=[[1, 0.4], [2, 0.5], [3, 0.45]], best_step=3)
+    assert panel.summary == "val MAP@R 45.0% at step 3; loss 0.8 to 0.2"
+    assert {"val MAP@R, %", "loss", "0.8", "0.2", "3"} <= set(texts(panel.chart))
+    (panel,) = panels(val_map_at_r=[[1, 0.4], [2, 0.5]], watched={"bound": [[1, 3.0], [2, 1.0]], "empty": []})
+    assert panel.summary == "val MAP@R 50.0% at step 2; bound 3 to 1"
 
 
 def test_long_curves_are_thinned_and_lost_values_left_out():
-    steps = list(range(10_000))
-    losses = [math.nan if step % 7 == 0 else math.inf if step % 11 == 0 else 1.0 / (step + 1) for step in steps]
-    panel = curve(step=steps, loss=losses, val_recall_at_1=[[1, None], [2, math.nan]])
-    assert panel.loss.path.count("L") < 200
-    assert "nan" not in panel.loss.path
-    assert panel.score is None
+    losses = [math.nan if step % 7 == 0 else math.inf if step % 11 == 0 else 1.0 / (step + 1) for step in range(10_000)]
+    (panel,) = panels(step=list(range(10_000)), loss=losses, val_map_at_r=[[1, None], [2, math.nan]])
+    assert "val" not in panel.summary
+    assert "nan" not in panel.chart
+    assert len(panel.chart) < 15_000
 
 
-@pytest.mark.parametrize("values", [{}, {"step": [], "loss": []}, {"step": [1], "loss": [None]}])
-def test_stages_without_values_have_no_panel(values):
-    assert training_panels({"stage": values}) == []
+@pytest.mark.parametrize("curve", [{}, {"step": [1], "loss": [None]}])
+def test_stages_without_values_have_no_panel(curve):
+    assert panels(**curve) == []
 
 
 def test_one_point_is_still_drawn():
-    assert "L" in curve(step=[0], loss=[0.5]).loss.path
+    assert panels(step=[0], loss=[0.5])

@@ -1,41 +1,64 @@
-from tests.report import decisions
-from univert.core.tables import table_text
-from univert.report.console import choice_table, combination_table, comparison_table
+from dataclasses import replace
+
+from tests.report import made_up
+from univert.core.terminal import table_text
+from univert.report.console import (
+    choice_table,
+    combination_table,
+    comparison_table,
+    evaluation_table,
+    reproduction_table,
+    results_table,
+)
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def test_results_say_who_was_told_the_vertical():
+    text = table_text(results_table(made_up.all_models()))
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert lines["Specialists*"][1:] == ["35.0", "33.0\N{EN DASH}37.0", "50.0", "31.5", "40.0"]
+    assert lines["Unified"][1] == "60.0"
+
+
+def test_an_evaluation_has_a_line_a_vertical():
+    text = table_text(evaluation_table(made_up.model("a", 0.5, {"[bags]": 0.6, "hats": None}).evaluation))
+    assert "[bags]" in text
+    assert "no queries" in text
 
 
 def test_a_comparison_has_a_line_a_gallery_and_says_who_is_who():
-    found = decisions.comparison((0.03, "better"), bags=(-0.04, "worse"), shoes=(-0.0001, "same"))
+    found = made_up.comparison((0.03, "better"), bags=(-0.04, "worse"), shoes=(-0.0001, "same"))
     text = table_text(comparison_table(found, titles=("runs/[old]/unified", "runs/new")))
     assert "A: runs/[old]/unified. B: runs/new." in text
-    lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
-    assert lines["bags"].split()[1:7] == ["50.0", "46.0", "-4.0", "-6.0", "-2.0", "0.400"]
-    assert lines["bags"].split()[7] == "worse"
-    assert "+0.0" in lines["shoes"]
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert lines["bags"][1:7] == ["50.0", "46.0", f"{MINUS}4.0", f"{MINUS}6.0", "to", f"{MINUS}2.0"]
+    assert lines["bags"][7:9] == ["0.400", "worse"]
+    assert "±0.0" in lines["shoes"]
     assert "better" in lines["merged"]
     assert all(len(line) <= 110 for line in text.splitlines())
 
 
 def test_a_combination_says_what_was_tried_and_the_groups():
-    text = table_text(combination_table(decisions.combination(names=("bags", "[shoes]", "hats"))))
-    assert "bags and 1 more" in text
-    assert "[shoes] -9.0" in text
-    assert ("accepted" in text, "refused" in text) == (True, True)
-    assert "1: bags, [shoes]" in text
-    assert "2: hats" in text
-
-
-def test_a_combination_without_trials_or_queries():
-    off = {"individual": {"a": {"recall_at_1": None}}, "trials": [], "groups": [["a"]]}
-    assert "1: a" in table_text(combination_table(off))
-    blind = decisions.trial(1, ["a"], "b", {}, accepted=True)
-    assert "accepted" in table_text(combination_table({**off, "trials": [blind]}))
+    found = made_up.combination(names=("bags", "[shoes]", "hats"))
+    text = table_text(combination_table(found))
+    for words in ("bags and 1 more", f"[shoes] {MINUS}9.0", "accepted", "refused", "1: bags, [shoes]", "2: hats"):
+        assert words in text
+    assert "accepted" not in table_text(combination_table(replace(found, trials=())))
+    blind = replace(found.trials[0], differences={})
+    assert "accepted" in table_text(combination_table(replace(found, trials=(blind,))))
 
 
 def test_a_choice_says_why():
-    text = table_text(choice_table(decisions.choice(titles=("Plain [x]", "Ensemble"))))
+    found = made_up.choice(titles=("Plain [x]", "Ensemble"), against_specialists=made_up.comparison(a=(-0.1, "worse")))
+    text = table_text(choice_table(found))
     assert "Ensemble against Plain [x]: taken; better and nowhere worse" in text
     assert "Chosen: Ensemble: better and nowhere worse" in text
     assert "41.0" in text
-    without = {**decisions.choice(), "steps": []}
-    without["candidates"] = [{"key": "ensemble", "title": "Ensemble"}]
-    assert "Chosen: Ensemble" in table_text(choice_table(without))
+    assert "worse in a" in text
+    assert "Chosen: Ensemble" in table_text(choice_table(replace(found, steps=(), figures={})))
+
+
+def test_a_reproduction_beside_what_is_published():
+    text = table_text(reproduction_table("cub200", {"R@1": 49.213, "NMI": 59.5}, {"R@1": 49.2}))
+    assert ("49.21" in text, "49.20" in text, "59.50" in text) == (True, True, True)

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,9 +43,3 @@ def test_what_cannot_be_drawn_is_refused(tmp_path, arguments, message):
     with pytest.raises(BadInputError, match=message):
         save_map_figure(**given)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_missing_matplotlib_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(BadInputError, match="pip install matplotlib"):
-        save_map_figure(tmp_path / "map.svg", VECTORS, VERTICALS)

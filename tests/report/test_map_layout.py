@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
-from univert.report.map_layout import Surroundings, sample_for_map, surroundings, tsne_map
+from univert.report.map_layout import sample_for_map, tsne_map
 
 
 def unit(vectors):
@@ -85,12 +85,6 @@ def test_a_start_without_extent_is_no_obstacle():
     assert np.abs(tsne_map(clusters(), start=np.zeros((60, 2), np.float32))).max() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("start", [np.zeros((3, 2)), np.full((60, 2), np.nan)])
-def test_a_start_that_does_not_fit_is_refused(start):
-    with pytest.raises(BadInputError, match=r"start must be finite, \(60, 2\)"):
-        tsne_map(clusters(), start=start.astype(np.float32))
-
-
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
 def test_a_few_vectors_are_laid_out_without_tsne(count):
     points = tsne_map(unit(np.random.default_rng(count).normal(size=(count, 5))))
@@ -109,35 +103,3 @@ def test_vectors_on_a_line_and_in_one_dimension_are_finite():
     line = np.linspace(-1, 1, 30, dtype=np.float32)[:, None]
     assert np.isfinite(tsne_map(np.repeat(line, 3, axis=1))).all()
     assert np.isfinite(tsne_map(line[:6])).all()
-
-
-@pytest.mark.parametrize("vectors", [np.ones(3, np.float32), np.full((3, 2), np.nan, np.float32)])
-def test_tsne_refuses_what_is_no_finite_matrix(vectors):
-    with pytest.raises(BadInputError, match="finite"):
-        tsne_map(vectors)
-
-
-def test_surroundings_equal_a_naive_count():
-    rng = np.random.default_rng(1)
-    vectors = unit(rng.normal(size=(40, 4)))
-    verticals = [str(name) for name in rng.choice(["a", "b", "c"], size=40)]
-    for found in surroundings(vectors, verticals, neighbours=7):
-        met = []
-        for row in range(40):
-            if verticals[row] == found.vertical:
-                away = [(-float(vectors[row] @ vectors[other]), other) for other in range(40) if other != row]
-                met += [verticals[other] for _, other in sorted(away)[:7]]
-        shares = {name: met.count(name) / len(met) for name in "abc"}
-        assert found.images == verticals.count(found.vertical)
-        assert found.same_vertical == pytest.approx(shares.pop(found.vertical))
-        assert found.nearest_other_share == pytest.approx(max(shares.values()))
-        assert shares[found.nearest_other] == max(shares.values())
-
-
-def test_surroundings_of_one_vertical_and_of_one_image():
-    (alone,) = surroundings(clusters(count=1), ["a"] * 20)
-    assert (alone.same_vertical, alone.nearest_other) == (1.0, None)
-    (single,) = surroundings(clusters(count=1, each=1), ["a"])
-    assert single == Surroundings(
-        vertical="a", images=1, same_vertical=None, nearest_other=None, nearest_other_share=0.0
-    )

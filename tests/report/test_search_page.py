@@ -4,66 +4,43 @@ import base64
 import html
 import io
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.report.test_page import Page
 from tests.small_shop import HOSTILE, PRODUCTS, catalogue, index, model, picture
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.models.embedder import Embedder
 from univert.report.search_page import render_grid
+from univert.search.index import Index, search_image
 from univert.search.indexing import index_catalogue
-from univert.search.lance_store import LanceIndex
-from univert.serving.lookup import search_image
 
 __all__ = ["catalogue", "index", "model"]  # fixtures
 
 
-class Page(HTMLParser):
-    """Tags that stay open, the sources of images, and every attribute that could load something."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.images: list[str] = []
-        self.alts: list[str] = []
-        self.tags: set[str] = set()
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        self.tags.add(tag)
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-        if tag == "img":
-            self.images.append(values["src"] or "")
-            self.alts.append(values["alt"] or "")
-        assert not set(values) & {"href", "onclick", "onerror", "srcset", "action"}
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def test_shows_query_and_hits(model: Embedder, index: LanceIndex, tmp_path: Path) -> None:
+def test_shows_query_and_hits(model: Embedder, index: Index, tmp_path: Path) -> None:
     photo = tmp_path / "my <photo>.png"
     photo.write_bytes(picture(4, 1))
     hits = search_image(model, index, photo, 100)
     text = render_grid(photo, hits, index)
     page = Page(text)
-    assert page.open == []
-    assert len(page.images) == 1 + 2 * PRODUCTS
-    for source in page.images:
-        header, data = source.split(",")
+    assert page.open == page.problems == []
+    images = page.all("img")
+    assert len(images) == 1 + 2 * PRODUCTS
+    for image in images:
+        header, data = image["src"].split(",")
         assert header == "data:image/webp;base64"
         assert Image.open(io.BytesIO(base64.b64decode(data))).width > 0
-    assert page.alts[0] == "the query image, my <photo>.png"
-    assert page.alts[1:] == [hit.product if hit.product is not None else hit.id for hit in hits]
+    assert images[0]["alt"] == "the query image, my <photo>.png"
+    assert [image["alt"] for image in images[1:]] == [
+        hit.product if hit.product is not None else hit.id for hit in hits
+    ]
     for hit in hits:
         assert f"{hit.distance:.3f}" in text
         assert html.escape(hit.vertical) in text
@@ -71,29 +48,30 @@ def test_shows_query_and_hits(model: Embedder, index: LanceIndex, tmp_path: Path
     assert "None" not in text
 
 
-def test_names_are_only_text(model: Embedder, index: LanceIndex) -> None:
+def test_names_are_only_text(model: Embedder, index: Index) -> None:
     hits = search_image(model, index, picture(2, 0), 2)
     assert hits[0].product == HOSTILE
     page = Page(render_grid(picture(2, 0), hits, index, query_name='"><script>alert(1)</script>'))
-    assert "script" not in page.tags
-    assert HOSTILE in page.alts
+    assert not page.all("script")
+    assert HOSTILE in [image["alt"] for image in page.all("img")]
+    assert not {"href", "onclick", "onerror", "srcset", "action"} & {name for _, values in page.tags for name in values}
 
 
-def test_loads_nothing_from_elsewhere(model: Embedder, index: LanceIndex) -> None:
+def test_loads_nothing_from_elsewhere(model: Embedder, index: Index) -> None:
     text = render_grid(picture(0, 0), search_image(model, index, picture(0, 0), 3), index)
     assert "default-src 'none'" in text
     assert not re.search(r"https?://|url\(", text)
 
 
-def test_only_the_box_is_shown(model: Embedder, index: LanceIndex) -> None:
+def test_only_the_box_is_shown(model: Embedder, index: Index) -> None:
     hits = search_image(model, index, picture(3, 1), 100)
     position = next(n for n, hit in enumerate(hits) if hit.id == "p3-1")
-    sources = Page(render_grid(picture(3, 1), hits, index)).images
-    image = Image.open(io.BytesIO(base64.b64decode(sources[1 + position].split(",")[1])))
+    source = Page(render_grid(picture(3, 1), hits, index)).all("img")[1 + position]["src"]
+    image = Image.open(io.BytesIO(base64.b64decode(source.split(",")[1])))
     assert image.size == (24, 40)
 
 
-def test_no_hits(model: Embedder, index: LanceIndex) -> None:
+def test_no_hits(model: Embedder, index: Index) -> None:
     hits = search_image(model, index, picture(0, 0), where={"brand": "nobody"})
     text = render_grid(Image.fromarray(np.zeros((9, 9), np.uint8)), hits, index, vertical="shoes & boots")
     assert "Nothing in the index matches" in text
@@ -108,13 +86,13 @@ def test_a_picture_that_is_gone_is_said_to_be(model: Embedder, tmp_path: Path) -
     build_catalogue(rows, tmp_path / "catalogue", link=True)
     index_catalogue(model, Catalogue.open(tmp_path / "catalogue"), tmp_path / "index")
     photos[1].unlink()
-    index = LanceIndex.open(tmp_path / "index")
+    index = Index.open(tmp_path / "index")
     page = render_grid(photos[0], search_image(model, index, photos[0]), index)
-    assert len(Page(page).images) == 2
+    assert len(Page(page).all("img")) == 2
     assert page.count("picture not available") == 1
 
 
-def test_a_query_that_is_no_image(index: LanceIndex, tmp_path: Path) -> None:
+def test_a_query_that_is_no_image(index: Index, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="cannot be read"):
         render_grid(tmp_path / "nowhere.png", [], index)
     with pytest.raises(BadInputError, match="not an image"):

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.report.thumbnails import atlas, data_uri, thumbnails
 
 
@@ -59,8 +58,3 @@ def test_atlas_places_each_picture_where_it_says():
     for index, colour in enumerate(colours):
         x, y = 16 * (index % sheet.columns) + 8, 16 * (index // sheet.columns) + 8
         np.testing.assert_allclose(picture.getpixel((x, y)), colour, atol=25)
-
-
-def test_an_atlas_too_large_for_its_format_is_refused():
-    with pytest.raises(BadInputError, match="use fewer or smaller"):
-        atlas(iter(()), 200_000, cell_px=48)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from univert.search.lance_store import LanceIndex
+from univert.search.index import Index
 
 MODEL = "model-a"
 
@@ -17,17 +17,19 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def build(path: Path, vectors: np.ndarray, columns: dict[str, Sequence[Any]], **options: Any) -> LanceIndex:
-    """Create an index in chunks that do not divide the number of rows, and open it."""
+def build(path: Path, vectors: np.ndarray, columns: dict[str, Sequence[Any]], **options: Any) -> Index:
+    """Create an index in parts that do not divide the number of rows, and open it."""
     table = pa.table({name: pa.array(list(values)) for name, values in columns.items()})
-    with LanceIndex.create(path, size=vectors.shape[1], model_fingerprint=MODEL, **options) as writer:
-        for start in range(0, len(vectors), 700):
-            writer.add(vectors[start : start + 700], table.slice(start, 700))
-    return LanceIndex.open(path)
+    with Index.create(path, size=vectors.shape[1], model_fingerprint=MODEL, **options) as writer:
+        writer.upsert_parts(
+            (vectors[start : start + 700], table.slice(start, 700)) for start in range(0, len(vectors), 700)
+        )
+        writer.publish()
+    return Index.open(path, **options)
 
 
 @pytest.fixture(scope="session")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[LanceIndex, np.ndarray, dict[str, np.ndarray]]:
+def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, np.ndarray, dict[str, np.ndarray]]:
     """2,000 vectors with coordinates +-1/4: distances are exact in float32, and most of them are tied."""
     rng = np.random.default_rng(0)
     vectors = rng.choice(np.array([-0.25, 0.25], np.float32), size=(2000, 16))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from univert.search.lance_store import LanceIndex
+from univert.search.index import Index
 from univert.search.writer import IndexWriter
 
 MODEL = "model-a"
@@ -52,15 +52,15 @@ def working(writer: IndexWriter) -> int:
 QUERY = generation(0)[0][0]
 
 
-def answered(index: LanceIndex) -> int:
+def answered(index: Index) -> int:
     """The generation that one search finds all images of."""
     hits = index.search(QUERY, 10_000, model_fingerprint=MODEL)
     return judge([str(hit.product) for hit in hits], [hit.id for hit in hits])
 
 
-def published(index: LanceIndex) -> int:
+def published(index: Index) -> int:
     """The same, through the index and by comparing all."""
-    exact = index.exact_search(QUERY, 10_000, model_fingerprint=MODEL)
+    exact = index.search(QUERY, 10_000, model_fingerprint=MODEL, exact=True)
     number = judge([str(hit.product) for hit in exact], [hit.id for hit in exact])
     assert answered(index) == number
     return number
@@ -75,9 +75,7 @@ def work(uri: str, what: str, until: int) -> None:
             number += 1
             writer.upsert(*generation(number))
             _say(f"upsert {number}")
-            if what == "compact":
-                writer.compact()
-            elif what == "publish" or number % 5 == 0:
+            if what == "publish" or number % 5 == 0:
                 writer.publish()
                 _say(f"publish {number}")
 

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import lance
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,21 +14,21 @@ import pytest
 from tests.serving.bytes_model import BytesModel
 from tests.small_shop import PRODUCTS, catalogue, index, model, picture, source_row
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.models.embedder import Embedder, EmbedderConfig
-from univert.search import index_parts
+from univert.search import catalogue_changes
 from univert.search.exact import exact_neighbours
+from univert.search.index import Index
 from univert.search.indexing import IndexReport, add_vertical_to_index, index_catalogue
-from univert.search.lance_store import LanceIndex
 from univert.search.reader import IndexReader
 from univert.search.writer import IndexWriter
 
 __all__ = ["catalogue", "index", "model"]  # fixtures
 
 
-def test_holds_the_catalogue_and_its_vectors(model: Embedder, catalogue: Catalogue, index: LanceIndex) -> None:
+def test_holds_the_catalogue_and_its_vectors(model: Embedder, catalogue: Catalogue, index: Index) -> None:
     ids = catalogue.column("id").tolist()
     vectors = model.embed_catalogue(catalogue)
     positions, distances = exact_neighbours(vectors, vectors, len(ids), ids=ids)
@@ -50,14 +47,14 @@ def test_holds_the_catalogue_and_its_vectors(model: Embedder, catalogue: Catalog
 
 
 def test_parts_make_no_difference(
-    model: Embedder, catalogue: Catalogue, index: LanceIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Embedder, catalogue: Catalogue, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_parts, "PART_ROWS", 7)
-    monkeypatch.setattr(index_parts, "_IMAGES_AT_ONCE", 2)
-    monkeypatch.setattr(index_parts, "_BYTES_AT_ONCE", 300)
+    monkeypatch.setattr(catalogue_changes, "PART_ROWS", 7)
+    monkeypatch.setattr(catalogue_changes, "_IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(catalogue_changes, "_BYTES_AT_ONCE", 300)
     report = index_catalogue(model, catalogue, tmp_path / "index", batch_size=3)
     assert report.images == 2 * PRODUCTS
-    again = LanceIndex.open(tmp_path / "index")
+    again = Index.open(tmp_path / "index")
     vectors = model.embed_catalogue(catalogue)[:5]
     options = {"k": 50, "model_fingerprint": model.fingerprint}
     for one, other in zip(again.search_many(vectors, **options), index.search_many(vectors, **options), strict=True):
@@ -67,22 +64,13 @@ def test_parts_make_no_difference(
     assert again.pictures(ids) == index.pictures(ids)
 
 
-def test_report(model: Embedder, catalogue: Catalogue, tmp_path: Path) -> None:
-    selection = catalogue.select(vertical="shoes")
-    report = index_catalogue(model, selection, tmp_path / "index")
-    assert (report.images, report.size, report.approximate) == (PRODUCTS, 16, False)
-    assert report.model_fingerprint == model.fingerprint
-    assert json.loads(json.dumps(report.to_dict()))["path"] == str(tmp_path / "index")
-    assert LanceIndex.open(tmp_path / "index").verticals == ["shoes"]
-
-
 def test_linked_images_stay_where_they_are(model: Embedder, tmp_path: Path) -> None:
     photo = tmp_path / "a photo #1 50%.png"
     photo.write_bytes(picture(0, 0))
     build_catalogue([SourceRow(origin="t", id="a", vertical="v", path=photo)], tmp_path / "catalogue", link=True)
     catalogue = Catalogue.open(tmp_path / "catalogue")
     index_catalogue(model, catalogue, tmp_path / "index")
-    (found,) = LanceIndex.open(tmp_path / "index").pictures(["a"])
+    (found,) = Index.open(tmp_path / "index").pictures(["a"])
     assert found.image is None
     assert found.uri == catalogue.column("uri")[0]
 
@@ -159,7 +147,7 @@ def test_only_what_is_new_or_different_is_embedded(counting: Counting, tmp_path:
     assert (counts(report), report.images) == ((0, 0, 0, 1, 8), 8)
     fresh = tmp_path / "fresh"
     index_catalogue(counting, catalogue, fresh)
-    one, other = LanceIndex.open(index), LanceIndex.open(fresh)
+    one, other = Index.open(index), Index.open(fresh)
     ids = catalogue.column("id").tolist()
     assert [one.row(name) for name in ids] == [other.row(name) for name in ids]
     assert one.pictures(ids) == other.pictures(ids)
@@ -174,7 +162,7 @@ def test_a_selection_deletes_only_within_its_verticals(model: Embedder, tmp_path
         model, fewer.select(vertical="shoes"), tmp_path / "index", delete_missing=True, verticals=["shoes"]
     )
     assert counts(report) == (0, 0, 0, 1, 2)
-    found = LanceIndex.open(tmp_path / "index")
+    found = Index.open(tmp_path / "index")
     assert found.distinct("vertical") == [("bags", 3), ("shoes", 2)]
 
 
@@ -194,10 +182,10 @@ def test_without_publishing_readers_see_nothing(model: Embedder, catalogue: Cata
     index_catalogue(model, catalogue.select(vertical="shoes"), tmp_path / "index")
     report = index_catalogue(model, catalogue, tmp_path / "index", publish=False)
     assert (report.version, report.images) == (None, 2 * PRODUCTS)
-    assert len(LanceIndex.open(tmp_path / "index")) == PRODUCTS
+    assert len(Index.open(tmp_path / "index")) == PRODUCTS
     with IndexWriter.open(tmp_path / "index") as writer:
         writer.publish()
-    assert len(LanceIndex.open(tmp_path / "index")) == 2 * PRODUCTS
+    assert len(Index.open(tmp_path / "index")) == 2 * PRODUCTS
 
 
 def other_model() -> Embedder:
@@ -219,7 +207,7 @@ def test_another_model_needs_the_flag_and_readers_go_on(
     other = Counting(other_model())
     with pytest.raises(BadInputError, match=r"cannot be compared with those; use the first model, or pass --overwrite"):
         index_catalogue(other, catalogue, path)
-    monkeypatch.setattr(index_parts, "PART_ROWS", 5)
+    monkeypatch.setattr(catalogue_changes, "PART_ROWS", 5)
     query = model.embed_catalogue(catalogue.select(vertical="bags"))[0]
     with IndexReader.open(path, refresh_s=60) as reader:
         before = reader.current()
@@ -234,7 +222,7 @@ def test_another_model_needs_the_flag_and_readers_go_on(
             patch.setattr(other, "embed_catalogue", stopping)
             with pytest.raises(RuntimeError, match="killed"):
                 index_catalogue(other, catalogue, path, overwrite=True)
-        assert LanceIndex.open(path).model_fingerprint == model.fingerprint
+        assert Index.open(path).model_fingerprint == model.fingerprint
         # Begun again it goes on, with the flag as without.
         report = index_catalogue(other, catalogue.select(vertical="bags"), path, overwrite=True)
         assert len(other.ids) == len(set(other.ids))
@@ -244,7 +232,7 @@ def test_another_model_needs_the_flag_and_readers_go_on(
         assert reader.current().model_fingerprint == other.fingerprint
         with pytest.raises(BadInputError, match="cannot be compared"):
             reader.current().search(query, model_fingerprint=model.fingerprint)
-    assert LanceIndex.open(path).verticals == ["bags"]
+    assert Index.open(path).verticals == ["bags"]
     # From then on the flag means everything anew once more.
     other.ids = []
     index_catalogue(other, catalogue.select(vertical="bags"), path, overwrite=True)
@@ -262,7 +250,7 @@ def left_half_way(model: Embedder, catalogue: Catalogue, path: Path, monkeypatch
         return Counting.embed_catalogue(stopping, part, batch_size, progress)
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
-        patch.setattr(index_parts, "PART_ROWS", PRODUCTS + 2)
+        patch.setattr(catalogue_changes, "PART_ROWS", PRODUCTS + 2)
         patch.setattr(stopping, "embed_catalogue", embed)
         index_catalogue(stopping, catalogue, path, overwrite=True)
     with IndexWriter.open(path) as writer:
@@ -277,7 +265,7 @@ def test_made_anew_with_another_selection_it_holds_only_that(
     left_half_way(model, catalogue, path, monkeypatch)
     shoes = catalogue.select(vertical="shoes")
     index_catalogue(model, shoes, path, overwrite=True, verticals=["shoes"])
-    assert LanceIndex.open(path).distinct("vertical") == [("shoes", PRODUCTS)]
+    assert Index.open(path).distinct("vertical") == [("shoes", PRODUCTS)]
 
 
 def test_what_was_left_half_way_is_neither_published_nor_taken_for_an_index(
@@ -291,13 +279,13 @@ def test_what_was_left_half_way_is_neither_published_nor_taken_for_an_index(
     options = {"compatible_models": [model.fingerprint, "grown"]}
     with pytest.raises(BadInputError, match="with --overwrite again"):
         add_vertical_to_index(model, shoes, path, "shoes", **options)  # type: ignore[arg-type]
-    assert len(LanceIndex.open(path)) == PRODUCTS
+    assert len(Index.open(path)) == PRODUCTS
     # Made whole but not published, it is an index like any other, whose verticals can be renewed one by one.
     index_catalogue(model, catalogue, path, overwrite=True, publish=False)
     index_catalogue(model, shoes, path, delete_missing=True, verticals=["shoes"], publish=False)
     with IndexWriter.open(path) as writer:
         writer.publish()
-    assert len(LanceIndex.open(path)) == 2 * PRODUCTS
+    assert len(Index.open(path)) == 2 * PRODUCTS
 
 
 def test_what_is_no_index_is_not_overwritten(model: Embedder, catalogue: Catalogue, tmp_path: Path) -> None:
@@ -311,19 +299,62 @@ def test_what_is_no_index_is_not_overwritten(model: Embedder, catalogue: Catalog
         index_catalogue(model, catalogue, tmp_path / "index")
 
 
-def test_an_index_of_the_old_format_keeps_its_vectors(counting: Counting, catalogue: Catalogue, tmp_path: Path) -> None:
-    """There is no hash of the pictures in it, but there are the pictures."""
-    path = tmp_path / "index"
-    index_catalogue(counting, catalogue, path)
-    table = lance.dataset(str(path / "images.lance"))
-    old = table.to_table(columns=[name for name in table.schema.names if name != "content"])
-    metadata = {"univert.index_format": "1", "univert.model_fingerprint": counting.fingerprint}
-    shutil.rmtree(path)
-    lance.write_dataset(old.replace_schema_metadata(metadata), str(path / "images.lance"))
-    counting.ids = []
-    report = index_catalogue(counting, catalogue, path)
-    assert (counts(report), counting.ids) == ((0, 0, 2 * PRODUCTS, 0, 0), [])
-    assert counts(index_catalogue(counting, catalogue, path)) == (0, 0, 0, 0, 2 * PRODUCTS)
+@pytest.fixture
+def bags(catalogue: Catalogue, tmp_path: Path) -> Path:
+    """An index of the bags alone, whose model has grown since."""
+    index_catalogue(BytesModel(), catalogue.select(vertical="bags"), tmp_path / "index")
+    return tmp_path / "index"
+
+
+def grow(path: Path, catalogue: Catalogue, model: str = "grown", vertical: str = "shoes") -> int:
+    embedder = BytesModel()
+    embedder.fingerprint = model
+    return add_vertical_to_index(embedder, catalogue, path, vertical, compatible_models=["bytes", model])
+
+
+def test_a_vertical_and_its_models_come_together_and_once(bags: Path, catalogue: Catalogue) -> None:
+    shoes = catalogue.select(vertical="shoes")
+    with pytest.raises(BadInputError, match="cannot be compared"):
+        Index.open(bags).check_model("grown")
+    assert grow(bags, shoes) == PRODUCTS
+    index = Index.open(bags)
+    assert (len(index), index.compatible_models, index.verticals) == (2 * PRODUCTS, ["grown"], ["bags", "shoes"])
+    name = shoes.column("id")[0]
+    for fingerprint in ("bytes", "grown"):
+        assert index.search(index.vectors([name])[0], 1, model_fingerprint=fingerprint)[0].id == name
+    with pytest.raises(BadInputError, match="with model another, and their vectors cannot be compared"):
+        index.check_model("another")
+    assert grow(bags, shoes) == 0, "all was done before"
+    assert Index.open(bags).version == index.version
+    assert grow(bags, shoes, model="grown again") == PRODUCTS
+    assert Index.open(bags).compatible_models == ["grown", "grown again"]
+
+
+def test_a_vertical_that_is_interrupted_is_not_seen(
+    bags: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shoes = catalogue.select(vertical="shoes")
+    monkeypatch.setattr(catalogue_changes, "PART_ROWS", 5)
+    for where in ("columns", "record_compatible"):
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(IndexWriter, where, lambda *given, **options: 1 / 0)
+            grow(bags, shoes)
+        assert (len(Index.open(bags)), Index.open(bags).compatible_models) == (PRODUCTS, [])
+    assert grow(bags, shoes) == PRODUCTS
+    assert len(Index.open(bags)) == 2 * PRODUCTS
+
+
+def test_a_vertical_that_would_make_a_muddle_is_refused(bags: Path, catalogue: Catalogue) -> None:
+    shoes = catalogue.select(vertical="shoes")
+    with pytest.raises(BadInputError, match=rf"{PRODUCTS} of these images in another vertical, such as 'p0-0' in 'bag"):
+        grow(bags, catalogue.select(vertical="bags"))
+    grow(bags, shoes)
+    named = shoes.select(labelled=True)
+    with pytest.raises(BadInputError, match=r"2 images of shoes that the catalogue lacks, such as 'p1-0'"):
+        grow(bags, named, model="grown again")
+    with pytest.raises(BadInputError, match="no such index"):
+        grow(bags.parent / "nowhere", shoes)
+    assert Index.open(bags).compatible_models == ["grown"]
 
 
 def kill_and_go_on(catalogue: Catalogue, path: Path, seconds: float) -> None:
@@ -341,7 +372,7 @@ def kill_and_go_on(catalogue: Catalogue, path: Path, seconds: float) -> None:
     assert not done & set(model.ids)
     assert report.added + report.unchanged == report.images == len(catalogue)
     ids = catalogue.column("id").tolist()
-    index = LanceIndex.open(path)
+    index = Index.open(path)
     assert index.distinct("id") == [(name, 1) for name in sorted(ids)]
     np.testing.assert_array_equal(index.vectors(ids), model.embed(catalogue.image_bytes(range(len(ids)))))
     assert [picture.image for picture in index.pictures(ids)] == catalogue.image_bytes(range(len(ids)))
@@ -362,14 +393,14 @@ def test_killed_fifty_times_at_random(catalogue: Catalogue, tmp_path: Path) -> N
 def test_parts_are_as_large_as_ten_seconds_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is stopped on a slow machine loses seconds of work, and a fast one writes large parts."""
     clock = [0.0]
-    monkeypatch.setattr("univert.search.index_parts.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("univert.search.catalogue_changes.time.monotonic", lambda: clock[0])
     sizes = {}
     for name, seconds_each in {"slow": 1.0, "steady": 0.05, "fast": 1e-5}.items():
         sizes[name] = []
-        for part in index_parts.parts_of(None, pa.table({}), range(10_000)):  # type: ignore[arg-type]
+        for part in catalogue_changes.parts_of(None, pa.table({}), range(10_000)):  # type: ignore[arg-type]
             sizes[name].append(len(part))
             clock[0] += seconds_each * len(part)
         assert sum(sizes[name]) == 10_000
     assert set(sizes["slow"]) == {64, 10_000 % 64}
     assert sizes["steady"][1] == 200
-    assert sizes["fast"][1] == index_parts.PART_ROWS
+    assert sizes["fast"][1] == catalogue_changes.PART_ROWS

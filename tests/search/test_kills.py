@@ -16,10 +16,10 @@ from lance.dataset import Tags
 
 from tests.search import generations
 from tests.search.generations import EXACT_ROWS
-from univert.search.lance_store import LanceIndex
+from univert.search.index import Index
 from univert.search.writer import IndexWriter
 
-WHAT = ("upsert", "publish", "compact")
+WHAT = ("upsert", "publish")
 
 
 def kill_at(uri: Path, what: str, seconds: float) -> dict[str, int]:
@@ -38,13 +38,13 @@ def kill_at(uri: Path, what: str, seconds: float) -> dict[str, int]:
 def kill_and_check(uri: Path, what: str, seconds: float) -> None:
     told = kill_at(uri, what, seconds)
     # First as a reader, who must not need a writer to put things right.
-    assert generations.published(LanceIndex.open(uri, exact_rows=EXACT_ROWS)) >= told["publish"]
+    assert generations.published(Index.open(uri, exact_rows=EXACT_ROWS)) >= told["publish"]
     with IndexWriter.open(uri, exact_rows=EXACT_ROWS) as writer:
         number = generations.working(writer)
         assert number >= told["upsert"]
         writer.upsert(*generations.generation(number + 1))
         writer.publish()
-    assert generations.published(LanceIndex.open(uri, exact_rows=EXACT_ROWS)) == number + 1
+    assert generations.published(Index.open(uri, exact_rows=EXACT_ROWS)) == number + 1
 
 
 @pytest.mark.parametrize("what", WHAT)
@@ -98,16 +98,15 @@ def test_killed_between_tags_only_what_was_published_is_listed(
             kill_at_tag(tags, patch)
             writer.publish()
     with IndexWriter.open(tmp_path / "index") as writer:
-        now = writer.statistics().published_version
+        now = writer.stats().published_version
         shown += [now] if now is not None and now not in shown else []
-        assert [entry.version for entry in writer.statistics().publications] == shown
+        assert [entry.version for entry in writer.stats().versions] == shown
         writer.upsert(*generations.generation(earlier + 1))
         shown.append(writer.publish())
-        writer.compact()
-        listed = [entry.version for entry in writer.statistics().publications]
+        listed = [entry.version for entry in writer.stats().versions]
         assert listed[: len(shown)] == shown
         for version in shown:
-            generations.published(LanceIndex.open(tmp_path / "index", version=version))
+            generations.published(Index.open(tmp_path / "index", version=version))
 
 
 def test_killed_while_it_begins(tmp_path: Path) -> None:
@@ -117,4 +116,4 @@ def test_killed_while_it_begins(tmp_path: Path) -> None:
     (folder / "images.lance" / "data" / "half.lance").write_bytes(b"half")
     (folder / "writer.lock").write_text("process 1 on nowhere")
     generations.start(folder)
-    assert generations.published(LanceIndex.open(folder)) == 0
+    assert generations.published(Index.open(folder)) == 0

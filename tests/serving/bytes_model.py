@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from univert.data.catalogue import Catalogue
-from univert.search import index_parts
+from univert.search import catalogue_changes
 from univert.search.indexing import index_catalogue
 
 
@@ -43,6 +43,6 @@ class BytesModel:
 
 
 if __name__ == "__main__":
-    index_parts.PART_ROWS = 2
+    catalogue_changes.PART_ROWS = 2
     index_catalogue(BytesModel(say=True), Catalogue.open(sys.argv[1]), sys.argv[2])
     say("done")

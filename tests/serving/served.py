@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 
 from tests.serving.http.processes import ServerProcess, serving
 from univert.models.embedder import Embedder
-from univert.models.runtime.onnx_export import ensure_onnx
-from univert.search.lance_store import LanceIndex
+from univert.models.runtime.onnx_export import export_onnx
+from univert.search.index import Index
 from univert.serving.app import create_app
 from univert.serving.settings import Settings
 
@@ -30,12 +30,12 @@ SMALL_LIMITS: dict[str, Any] = {
 def model_folder(model: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("served") / "model"
     model.save_pretrained(folder)
-    ensure_onnx(folder)
+    export_onnx(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def server(model_folder: Path, index: LanceIndex) -> Iterator[ServerProcess]:
+def server(model_folder: Path, index: Index) -> Iterator[ServerProcess]:
     with serving(model_folder, index.path, **SMALL_LIMITS) as started:
         yield started
 
@@ -44,7 +44,7 @@ Client = Callable[..., TestClient]
 
 
 @pytest.fixture
-def client(model_folder: Path, index: LanceIndex) -> Iterator[Client]:
+def client(model_folder: Path, index: Index) -> Iterator[Client]:
     """Clients of applications in this process, each with settings of its own."""
     opened: list[TestClient] = []
 

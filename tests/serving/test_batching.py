@@ -11,7 +11,7 @@ import pytest
 
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder
-from univert.search.lance_store import LanceIndex
+from univert.search.index import Index
 from univert.serving.batching import TOGETHER_MAX, Batcher, QueueFullError, SearchBatches
 
 
@@ -275,7 +275,7 @@ def vectors(count: int) -> np.ndarray:
     return unit
 
 
-def test_together_or_alone_the_answers_are_the_same(model: Embedder, index: LanceIndex) -> None:
+def test_together_or_alone_the_answers_are_the_same(model: Embedder, index: Index) -> None:
     asked = [
         (vector, 1 + number % 7, [None, {"vertical": "shoes"}, {"brand": "Maker & Sons"}][number % 3])
         for number, vector in enumerate(vectors(90))
@@ -296,7 +296,7 @@ def test_together_or_alone_the_answers_are_the_same(model: Embedder, index: Lanc
     assert len(sizes) <= 5, "one at once, then a group for each filter"
 
 
-def test_an_error_reaches_only_those_who_made_it(model: Embedder, index: LanceIndex) -> None:
+def test_an_error_reaches_only_those_who_made_it(model: Embedder, index: Index) -> None:
     async def ask() -> list[Any]:
         batches = SearchBatches(model.fingerprint, 1)
         wrong = [batches.search(index, vectors(1)[0], 1, {"vertical": "nowhere"}) for _ in range(2)]
@@ -313,9 +313,7 @@ def test_an_error_reaches_only_those_who_made_it(model: Embedder, index: LanceIn
     assert all(len(hits) == 1 for hits in right)
 
 
-def test_who_gives_up_does_not_stop_the_others(
-    model: Embedder, index: LanceIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_gives_up_does_not_stop_the_others(model: Embedder, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> Any:
         batches, go_on = SearchBatches(model.fingerprint, 1), threading.Event()
         search = batches._search

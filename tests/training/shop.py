@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from univert.training.label_config import SpecialistsConfig
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_joint, train_specialist
+from univert.training.targets.config import UnifyConfig
+from univert.training.targets.learning_targets import learning_targets
 from univert.training.targets.members import Member
+
+SIZE = 8
+"""Width of the unified model of the shop's recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +35,7 @@ class Shop:
 
     @property
     def everything(self) -> np.ndarray:
-        return np.arange(len(self.context.catalogue))
+        return np.arange(len(self.context.images.catalogue))
 
 
 def open_shop(catalogue: Catalogue, recipe: Recipe, path: Path) -> Shop:
@@ -45,10 +51,29 @@ def open_shop(catalogue: Catalogue, recipe: Recipe, path: Path) -> Shop:
 
 def specialists(context: RunContext, folder: str = "specialists", **changes: object) -> Member:
     config: SpecialistsConfig = replace(context.recipe.specialists, **changes)  # type: ignore[arg-type]
-    trained = {name: train_specialist(context, name, config=config, within=folder) for name in context.vertical_names}
+    trained = {
+        name: train_specialist(context, name, config=config, within=folder) for name in context.images.vertical_names
+    }
     return Member.of_specialists(context, trained)
 
 
 def joint_member(context: RunContext) -> Member:
     model = train_joint(context, "proxy-nca", 200)
-    return Member(name="joint:proxy-nca", title="one joint model", models=(model,))
+    return Member.named("joint:proxy-nca", model)
+
+
+def clean_targets(shop: Shop, members: Sequence[Member], **changes: object) -> np.ndarray:
+    """The learning targets of all images as they are."""
+    config = UnifyConfig(**changes)  # type: ignore[arg-type]
+    return learning_targets(shop.context, members, config).clean(shop.everything).astype(np.float64)
+
+
+def raw(shop: Shop, member: Member, vertical: int) -> np.ndarray:
+    """A member's own embeddings of all images, as if all were of one vertical."""
+    model = member.models[vertical if member.by_vertical else 0]
+    return shop.context.features.source.embed_all(model.embedder, shop.everything).astype(np.float64)
+
+
+def fitted_on(shop: Shop) -> np.ndarray:
+    """The images that a target map is fitted on."""
+    return np.flatnonzero(shop.context.images.is_train)

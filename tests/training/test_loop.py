@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import signal
 import time
 from dataclasses import replace
@@ -20,39 +22,38 @@ from univert.data.samplers import PKSampler
 from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
 from univert.main_job import train
-from univert.training.label_config import LoopConfig
-from univert.training.loop import Fit, Task, _rate, _set_learning_rates, fit
+from univert.training import loop as training_loop
+from univert.training.jobs import TrainingJob
+from univert.training.label_config import BaseNetworkLearns, LabelLoopConfig, LoopConfig
+from univert.training.label_training import labelled_products
+from univert.training.loop import Fit, _set_learning_rates, fit
 from univert.training.objectives import LabelObjective
 from univert.training.optimisers import Optimisers
-from univert.training.recipe import Recipe, Trunk
+from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
-from univert.training.specialists import labelled_products
 
 
 @pytest.fixture
-def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
+def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunContext:
+    monkeypatch.setattr(training_loop, "CHECKPOINT_EVERY_SECONDS", 0)
     return RunContext(Run(tmp_path), catalogue, recipe)
 
 
-def task(context: RunContext, loss: nn.Module, *, trunk: Trunk = "frozen") -> Task:
-    products = labelled_products(context, context.is_train)
-    embedder = context.new_embedder()
-    return Task(
-        name="test",
-        embedder=embedder,
-        trunk=trunk,
-        partial_blocks=1,
+def job_of(context: RunContext, loss: nn.Module, loop: LabelLoopConfig | None = None) -> TrainingJob:
+    products = labelled_products(context, context.images.is_train)
+    job = TrainingJob(
+        embedder=context.new_embedder(),
         objective=LabelObjective(loss, products),
         sampler=PKSampler(products, products_per_batch=4, images_per_product=3),
-        source=context.source,
-        score=context.scorer(embedder),
+        loop=loop or context.recipe.specialists.loop,
     )
+    return replace(job, score=context.stages.scorer(job))
 
 
-def run(context: RunContext, loss: nn.Module, folder: Path, loop: LoopConfig | None = None) -> tuple[Fit, Tensor]:
-    work = task(context, loss)
-    done = fit(work, loop or context.recipe.specialists.loop, seed=0, folder=folder)
-    return done, torch.cat([v.detach().float().flatten() for v in work.embedder.head.state_dict().values()])
+def run(context: RunContext, loss: nn.Module, folder: Path, loop: LabelLoopConfig | None = None) -> tuple[Fit, Tensor]:
+    job = job_of(context, loss, loop)
+    done = fit(job, context.features.source, name="test", seed=0, folder=folder)
+    return done, torch.cat([v.detach().float().flatten() for v in job.embedder.head.state_dict().values()])
 
 
 def count() -> int:
@@ -76,7 +77,7 @@ class Poison(nn.Module):
 
 
 def test_learning_lowers_the_loss(context: RunContext, tmp_path: Path) -> None:
-    products = labelled_products(context, context.is_train)
+    products = labelled_products(context, context.images.is_train)
     assert products.max() + 1 == count()
     loop = replace(context.recipe.specialists.loop, min_steps=80, learning_rate=1e-2)
     done, _ = run(context, ProxyNCALoss(count(), 8, seed=0), tmp_path / "a", loop)
@@ -130,46 +131,79 @@ def test_a_loss_that_explodes_is_named_and_the_checkpoint_kept(
 
 
 def test_patience_stops_and_the_best_weights_win(context: RunContext, tmp_path: Path) -> None:
-    work = task(context, TripletMarginLoss(0.5))
+    loop = replace(context.recipe.specialists.loop, min_steps=60, evaluations=6, patience=2)
+    job = job_of(context, TripletMarginLoss(0.5), loop)
     scores = iter([0.5, 0.9, 0.4, 0.3, 0.2, 0.1])
     states = []
 
     def score() -> float:
-        states.append({name: value.clone() for name, value in work.embedder.head.state_dict().items()})
+        states.append({name: value.clone() for name, value in job.embedder.head.state_dict().items()})
         return next(scores)
 
-    loop = replace(context.recipe.specialists.loop, min_steps=60, evaluations=6, patience=2)
-    done = fit(replace(work, score=score), loop, seed=0, folder=tmp_path)
+    done = fit(replace(job, score=score), context.features.source, name="test", seed=0, folder=tmp_path)
     assert (done.steps, done.history.best_step) == (40, 20)
-    for name, value in work.embedder.head.state_dict().items():
+    for name, value in job.embedder.head.state_dict().items():
         assert value.equal(states[1][name])
 
 
-def rates(config: LoopConfig) -> np.ndarray:
-    """Head, trunk and proxy rates of 100 steps."""
-    groups = [{"name": "head", "peak": 1.0}, {"name": "trunk", "peak": 1.0}, {"name": "proxies", "peak": 0.5}]
+def rates(config: LabelLoopConfig) -> np.ndarray:
+    """Head, base network and proxy rates of 100 steps."""
+    groups = [{"name": "head", "peak": 1.0}, {"name": "base network", "peak": 1.0}, {"name": "proxies", "peak": 0.5}]
     found = []
     for step in range(100):
-        _set_learning_rates(groups, _rate(step, 100, config), step / 100, config)
+        _set_learning_rates(groups, step, 100, config)
         found.append([group["lr"] for group in groups])
     return np.array(found).T
 
 
-def test_rates_rise_then_fall_and_the_trunk_waits_for_the_head() -> None:
-    head, trunk, proxies = rates(LoopConfig(warmup=0.1, head_warmup=0.2))
+def test_rates_rise_then_sink_and_the_base_network_waits_for_the_head() -> None:
+    head, base_network, proxies = rates(LabelLoopConfig())
     np.testing.assert_allclose(head[:10], np.arange(1, 11) / 10)
     assert (np.diff(head[10:]) < 0).all()
     assert head[-1] < 0.001
-    assert (trunk[:20] == 0).all()
-    np.testing.assert_array_equal(trunk[20:], head[20:])
+    assert (base_network[:10] == 0).all()
+    np.testing.assert_array_equal(base_network[10:], head[10:])
     np.testing.assert_allclose(proxies, 0.5 * head)
 
 
-def test_rates_fall_by_a_factor_every_so_many_steps() -> None:
-    head, _, _ = rates(LoopConfig(warmup=0.0, decay=0.94, decay_every_steps=10))
-    np.testing.assert_allclose(head[::10], 0.94 ** np.arange(10))
+def test_rates_can_sink_by_a_factor_every_so_many_steps() -> None:
+    head, _, _ = rates(LabelLoopConfig(decay=0.94, decay_every_steps=10))
+    np.testing.assert_allclose(head[10::10], 0.94 ** np.arange(1, 10))
     with pytest.raises(BadInputError, match="belong together"):
-        LoopConfig(decay=0.94)
+        LabelLoopConfig(decay=0.94)
+
+
+def test_a_broken_checkpoint_is_named(context: RunContext, tmp_path: Path) -> None:
+    for content in (b"not a checkpoint", b""):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(TrainingError, match=r"checkpoint\.pt: not a readable checkpoint .*; delete it"):
+            run(context, TripletMarginLoss(0.5), tmp_path)
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(
+    context: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, expected = run(context, TripletMarginLoss(0.5), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(context, Poison(8, None), tmp_path / "cut")
+    before = (tmp_path / "cut" / "checkpoint.pt").read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(TrainingError, match="disk is full"):
+            run(context, TripletMarginLoss(0.5), tmp_path / "cut")
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == ["checkpoint.pt"]
+    assert (tmp_path / "cut" / "checkpoint.pt").read_bytes() == before
+    torch.testing.assert_close(run(context, TripletMarginLoss(0.5), tmp_path / "cut")[1], expected, rtol=0, atol=0)
+
+
+def test_without_a_folder_nothing_is_kept(context: RunContext, tmp_path: Path) -> None:
+    job = job_of(context, TripletMarginLoss(0.5))
+    fit(job, context.features.source, name="test", seed=0, folder=None)
+    assert not list(tmp_path.rglob("checkpoint*"))
 
 
 def test_each_parameter_has_the_optimiser_that_suits_it() -> None:
@@ -196,37 +230,40 @@ def test_both_optimisers_learn_and_resume(context: RunContext, tmp_path: Path, n
 
 
 def train_in_a_process(catalogue: str, out: str, recipe: Recipe) -> None:
+    training_loop.CHECKPOINT_EVERY_SECONDS = 0
     result = train(catalogue, out, recipe, report=False)
     (Path(out) / "fingerprint").write_text(result.model.fingerprint)
 
 
 @pytest.mark.parametrize(
-    ("trunk", "way", "stages"),
+    ("learns", "way", "stages"),
     [
-        ("frozen", "ensemble", ("cache", "candidates/ensemble")),
-        pytest.param("partial", "specialists", ("specialists/discs", "candidates/specialists"), marks=pytest.mark.slow),
+        ("no", "ensemble", ("cache", "candidates/ensemble")),
+        pytest.param(
+            "last_blocks", "specialists", ("specialists/discs", "candidates/specialists"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_killed_at_any_moment_a_run_ends_with_the_same_weights(
     catalogue: Catalogue,
     recipe: Recipe,
     tmp_path: Path,
-    trunk: Trunk,
+    learns: BaseNetworkLearns,
     way: Literal["specialists", "ensemble"],
     stages: tuple[str, ...],
 ) -> None:
     """SIGKILL a real process in the middle of several stages; start it again until it is through."""
-    loop = replace(recipe.specialists.loop, min_steps=24, checkpoint_every_steps=2)
+    loop = replace(recipe.specialists.loop, min_steps=24, evaluations=12)
     members = {} if way == "specialists" else {"members": ("specialists", "joint:proxy-nca")}
     recipe = replace(
         recipe,
-        trunk=trunk,
+        base_network_learns=learns,
         specialists=replace(recipe.specialists, loop=loop),
-        unify=replace(recipe.unify, way=way, loop=loop, **members),
+        unify=replace(recipe.unify, way=way, loop=LoopConfig(epochs=1, min_steps=24, batch_size=12), **members),
         evaluation=replace(recipe.evaluation, baselines=()),
     )
     context = multiprocessing.get_context("forkserver")  # imports torch once, then every start is instant
-    context.set_forkserver_preload(["univert.training.pipeline"])
+    context.set_forkserver_preload(["univert.training.stages"])
 
     def start(out: Path) -> multiprocessing.process.BaseProcess:
         process = context.Process(target=train_in_a_process, args=(str(catalogue.path), str(out), recipe))
@@ -239,7 +276,7 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_weights(
     for stage in stages:
         process = start(out)
         begun = out / (stage if stage.startswith("cache") else f"checkpoints/{stage}")
-        while process.is_alive() and not [*begun.rglob("*.safetensors"), *begun.rglob("*.partial")]:
+        while process.is_alive() and not [*begun.rglob("checkpoint.pt"), *begun.rglob("*.partial")]:
             time.sleep(0.001)
         process.kill()
         process.join()

@@ -17,11 +17,12 @@ from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.report.charts import training_panels
 from univert.training.label_config import SpecialistsConfig
+from univert.training.label_training import label_job
 from univert.training.objectives import DynamicObjective, LabelObjective, Objective, label_objective
-from univert.training.pipeline import _curves
 from univert.training.recipe import Recipe
+from univert.training.results import training_curves
 from univert.training.run_context import RunContext
-from univert.training.specialists import label_job, train_joint, train_on_labels
+from univert.training.specialists import train_joint, train_on_labels
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def config(context: RunContext, **changes: object) -> SpecialistsConfig:
 
 
 def everything(context: RunContext) -> np.ndarray:
-    return np.ones(len(context.catalogue), bool)
+    return np.ones(len(context.images.catalogue), bool)
 
 
 def test_the_objective_suits_the_loss() -> None:
@@ -106,7 +107,7 @@ def test_an_interrupted_training_ends_with_the_same_weights_and_proxies(
     def learn(name: str, stop_at: int) -> dict[str, torch.Tensor]:
         folder = context.run.path / name
         job = label_job(context, chosen, everything(context), folder=folder)
-        context.learn("test", replace(job, objective=interrupted(job.objective, stop_at)), folder)
+        context.stages.learn("test", replace(job, objective=interrupted(job.objective, stop_at)), folder)
         return {**job.embedder.head.state_dict(), **job.objective.state_dict()}
 
     whole = learn("whole", 0)
@@ -139,7 +140,7 @@ def test_bounds_reach_tensorboard_and_the_report(context: RunContext) -> None:
     events = EventAccumulator(str(context.run.path / "log" / "joint" / "bounds")).Reload()
     logged = set(events.Tags()["scalars"])
     assert {"loss", "validation", "nca_tightness", "triplet_tightness", "order_preserved"} <= logged
-    (panel,) = training_panels({"joint": _curves(trained)})
+    (panel,) = training_panels({"joint": training_curves(trained)})
     assert {"NCA bound minus loss", "triplet order kept by proxies"} <= {name for name, _ in panel.watched}
 
 
@@ -163,6 +164,6 @@ def test_only_bounds_of_the_loss_that_is_trained_are_shown(
 
 def test_a_joint_triplet_model_gets_positives_where_the_specialists_need_none(context: RunContext) -> None:
     loop = replace(context.recipe.specialists.loop, images_per_product=1)
-    specialists = config(context, loss="proxy-nca", loop=loop)
-    context.recipe = replace(context.recipe, specialists=specialists)
-    assert train_joint(context, "triplet", 48).record["steps"] == 4
+    recipe = replace(context.recipe, specialists=config(context, loss="proxy-nca", loop=loop))
+    other = RunContext(context.run, context.images.catalogue, recipe)
+    assert train_joint(other, "triplet", 48).record["steps"] == 4

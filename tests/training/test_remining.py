@@ -14,22 +14,24 @@ from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.duplicates import NearDuplicates, picture_hashes
-from univert.data.mined import StrongNegatives
 from univert.data.samplers import PKSampler, StrongNegativeSampler
-from univert.losses.mined_loss import MinedLoss
-from univert.losses.miners.distance_weighted_miner import DistanceWeightedMiner
+from univert.data.strong_negatives import StrongNegatives
+from univert.losses.miners import DistanceWeightedMiner, MinedLoss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
-from univert.training.loop import Fit, Task, fit
+from univert.training import loop as training_loop
+from univert.training.jobs import TrainingJob
+from univert.training.label_training import labelled_products
+from univert.training.loop import Fit, fit
 from univert.training.objectives import LabelObjective
 from univert.training.recipe import Recipe
 from univert.training.remining import ReminingSampler, miner_of
 from univert.training.run_context import RunContext
-from univert.training.specialists import labelled_products
 
 
 @pytest.fixture
-def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
-    loop = replace(recipe.specialists.loop, min_steps=14, checkpoint_every_steps=3)
+def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunContext:
+    monkeypatch.setattr(training_loop, "CHECKPOINT_EVERY_SECONDS", 0)
+    loop = replace(recipe.specialists.loop, min_steps=14)
     recipe = replace(recipe, specialists=replace(recipe.specialists, loop=loop))
     return RunContext(Run(tmp_path / "run"), catalogue, recipe)
 
@@ -50,28 +52,21 @@ class Interrupted(nn.Module):
 
 
 def train(context: RunContext, loss: nn.Module, folder: Path) -> tuple[Fit, Tensor, ReminingSampler]:
-    products = labelled_products(context, context.is_train)
+    products = labelled_products(context, context.images.is_train)
     embedder = context.new_embedder()
-    near = NearDuplicates(hashes=picture_hashes(context.catalogue))
+    near = NearDuplicates(hashes=picture_hashes(context.images.catalogue))
     sampler = ReminingSampler(
-        miner_of(embedder, context.source, products, context.verticals, margin=0.5, protect=near),
+        miner_of(embedder, context.features.source, products, context.images.verticals, margin=0.5, protect=near),
         lambda mined: StrongNegativeSampler(
             products, mined, batch_size=12, images_per_product=3, negatives_per_anchor=1
         ),
         every_steps=5,
         folder=folder,
     )
-    task = Task(
-        name="test",
-        embedder=embedder,
-        trunk="frozen",
-        partial_blocks=1,
-        objective=LabelObjective(loss, products),
-        sampler=sampler,
-        source=context.source,
-        score=context.scorer(embedder),
-    )
-    done = fit(task, context.recipe.specialists.loop, seed=0, folder=folder)
+    loop, objective = context.recipe.specialists.loop, LabelObjective(loss, products)
+    job = TrainingJob(embedder=embedder, objective=objective, sampler=sampler, loop=loop)
+    job = replace(job, score=context.stages.scorer(job))
+    done = fit(job, context.features.source, name="test", seed=0, folder=folder)
     head = torch.cat([v.detach().float().flatten() for v in embedder.head.state_dict().values()])
     return done, head, sampler
 
@@ -80,10 +75,10 @@ def test_mined_on_the_drawn_catalogue_and_trained_on(context: RunContext, tmp_pa
     done, _, sampler = train(context, TripletMarginLoss(0.5), tmp_path / "a")
     assert done.steps == 14
     assert np.isfinite([value for _, value in done.history.loss_curve]).all()
-    names = sorted(path.name for path in (tmp_path / "a").glob("strong-*"))
-    assert names == [f"strong-negatives-{number}.safetensors" for number in range(3)]
-    products, verticals = labelled_products(context, context.is_train), context.verticals
-    tables = [sampler.table(step) for step in (0, 5, 10)]
+    paths = [tmp_path / "a" / f"strong-negatives-{number}.safetensors" for number in range(3)]
+    assert sorted((tmp_path / "a").glob("strong-*")) == paths
+    products, verticals = labelled_products(context, context.images.is_train), context.images.verticals
+    tables = [table for path in paths if (table := StrongNegatives.load(path))]
     assert any(len(table) for table in tables)
     for table in tables:
         assert 0 < table.statistics.share <= 1 or not len(table)
@@ -98,17 +93,11 @@ def test_mined_on_the_drawn_catalogue_and_trained_on(context: RunContext, tmp_pa
         assert (products[sampler.batch(step)] >= 0).all()
 
 
-@pytest.mark.parametrize("step", [2, 5, 6, 11])
-@pytest.mark.parametrize(
-    "loss",
-    [
-        pytest.param(lambda: TripletMarginLoss(0.5), id="triplet"),
-        pytest.param(lambda: MinedLoss(TripletMarginLoss(0.5, mining="all"), DistanceWeightedMiner()), id="mined"),
-    ],
-)
-def test_interrupted_anywhere_it_ends_with_the_same_weights(
-    context: RunContext, tmp_path: Path, step: int, loss: type[nn.Module]
-) -> None:
+@pytest.mark.parametrize("step", [2, 5, 11])
+def test_interrupted_anywhere_it_ends_with_the_same_weights(context: RunContext, tmp_path: Path, step: int) -> None:
+    def loss() -> nn.Module:
+        return MinedLoss(TripletMarginLoss(0.5, mining="all"), DistanceWeightedMiner())
+
     _, expected, _ = train(context, loss(), tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
         train(context, Interrupted(loss(), step), tmp_path / "b")
@@ -125,13 +114,12 @@ def test_a_table_is_mined_once_and_kept(tmp_path: Path) -> None:
         mined.append(len(mined))
         return StrongNegatives.none()
 
-    def sampler(key: str = "") -> ReminingSampler:
+    def sampler() -> ReminingSampler:
         return ReminingSampler(
             mine,
             lambda table: StrongNegativeSampler(products, table, batch_size=8, images_per_product=2),
             every_steps=10,
             folder=tmp_path,
-            key=key,
         )
 
     first = sampler()
@@ -141,24 +129,19 @@ def test_a_table_is_mined_once_and_kept(tmp_path: Path) -> None:
     for step in reversed(range(25)):
         np.testing.assert_array_equal(again.batch(step), batches[step])
     assert len(mined) == 3
-    sampler(key="another margin").batch(0)
-    assert len(mined) == 4
     plain = PKSampler(products, products_per_batch=4, images_per_product=2)
     assert (first.batch_size, len(batches[0])) == (plain.batch_size, plain.batch_size)
+    with pytest.raises(BadInputError, match="every_steps"):
+        ReminingSampler(mine, lambda table: plain, every_steps=0, folder=tmp_path)
 
 
 def test_mining_leaves_the_model_as_it_was(context: RunContext) -> None:
-    products = labelled_products(context, context.is_train)
+    products = labelled_products(context, context.images.is_train)
     embedder = context.new_embedder()
-    mine = miner_of(embedder, context.source, products)
+    mine = miner_of(embedder, context.features.source, products)
     for training in (True, False):
         embedder.train(training)
         before = torch.random.get_rng_state()
         mine()
         assert embedder.training is training
         assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_every_steps_is_checked(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="every_steps"):
-        ReminingSampler(StrongNegatives.none, lambda _: None, every_steps=0, folder=tmp_path)  # type: ignore[arg-type, return-value]

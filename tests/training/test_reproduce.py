@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,9 @@ from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
-from univert.training import reproduce as module
-from univert.training.protocols import document_recipe, modern_recipe
+from univert.training.protocols import PROTOCOLS, modern_recipe, proxies_recipe
 from univert.training.recipe import Recipe
-from univert.training.reproduce import Reproduction, check_choices, reproduce
+from univert.training.reproduce import Reproduction, reproduce
 
 
 def miniature_birds(root: Path) -> Path:
@@ -75,29 +75,21 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return made
 
-    monkeypatch.setattr(module, "document_recipe", shrunk(document_recipe))
-    monkeypatch.setattr(module, "modern_recipe", shrunk(modern_recipe))
+    for name, make in PROTOCOLS.items():
+        monkeypatch.setitem(PROTOCOLS, name, shrunk(make))
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("loss", "protocol", "published"),
-    [("proxy-nca", "document", 49.21), ("triplet", "document", 42.59), ("proxy-nca", "modern", 72.2)],
+    [("proxy-nca", "proxies", 49.21), ("triplet", "proxies", 42.59), ("proxy-nca", "modern", 72.2)],
 )
 def test_a_benchmark_is_trained_on_and_measured(tmp_path: Path, loss: str, protocol: str, published: float) -> None:
     root = miniature_birds(tmp_path / "CUB_200_2011")
-    chosen = check_choices("cub200", loss, protocol)
 
     def run() -> Reproduction:
         return reproduce(
-            "cub200",
-            root,
-            tmp_path / "run",
-            loss=chosen.loss,
-            protocol=chosen.protocol,
-            pretrained=False,
-            epochs=2,
-            verify=False,
+            "cub200", root, tmp_path / "run", loss=loss, protocol=protocol, pretrained=False, epochs=2, verify=False
         )
 
     result = run()
@@ -136,8 +128,8 @@ def test_missing_weights_are_said_before_anything_is_built(tmp_path: Path, monke
     assert not (tmp_path / "run").exists()
 
 
-def test_the_document_protocol_is_what_the_document_says() -> None:
-    recipe = document_recipe("proxy-nca", 6_000)
+def test_the_proxies_protocol_is_what_the_paper_says() -> None:
+    recipe = proxies_recipe("proxy-nca", 6_000)
     assert recipe.model.base_network == "inception_v2"
     assert (recipe.model.size, recipe.model.image_size_px) == (64, 227)
     assert recipe.model.centre_share == pytest.approx(227 / 256)
@@ -153,16 +145,18 @@ def test_the_modern_protocol_is_proxy_nca_plus_plus() -> None:
     assert (recipe.model.base_network, recipe.model.pooling) == ("timm/resnet50.tv_in1k", "max")
     assert recipe.specialists.loss_options["label_smoothing"] == 0.1
     loop = recipe.specialists.loop
-    assert loop.proxy_learning_rate > 1000 * loop.trunk_learning_rate
+    assert loop.proxy_learning_rate > 1000 * loop.base_network_learning_rate
 
 
-def test_names_are_checked() -> None:
-    with pytest.raises(BadInputError, match="dataset must be one of cub200"):
-        check_choices("birds", "triplet", "document")
-    with pytest.raises(BadInputError, match="protocol must be one of document, modern"):
-        check_choices("sop", "triplet", "old")
-
-
-def test_a_data_set_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="cars"):
-        reproduce("cars196", tmp_path / "nowhere", tmp_path / "run", pretrained=False)
+@pytest.mark.parametrize(
+    ("dataset", "options", "message"),
+    [
+        ("birds", {}, "dataset must be one of cub200"),
+        ("sop", {"protocol": "old"}, "protocol must be one of proxies, modern; got 'old'"),
+        ("sop", {"loss": "cosine"}, "loss must be one of"),
+        ("cars196", {"pretrained": False}, "cars"),
+    ],
+)
+def test_what_does_not_exist_is_named(dataset: str, options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=message):
+        reproduce(dataset, tmp_path / "nowhere", tmp_path / "run", **options)

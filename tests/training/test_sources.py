@@ -22,9 +22,9 @@ def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
 
 def test_cached_features_give_what_images_give(context: RunContext) -> None:
     embedder = context.new_embedder().eval()
-    cached, live = context.source, ImageSource(context.loader, views=2)
+    cached, live = context.features.source, ImageSource(context.features.loader, views=2)
     assert isinstance(cached, CachedSource)
-    positions = np.flatnonzero(context.is_train)[[5, 0, 9, 5]]
+    positions = np.flatnonzero(context.images.is_train)[[5, 0, 9, 5]]
     for views in ([0, 0, 0, 0], [1, 2, 0, 2]):
         expected = live.embed(embedder, positions, np.array(views))
         found = cached.embed(embedder, positions, np.array(views))
@@ -34,15 +34,15 @@ def test_cached_features_give_what_images_give(context: RunContext) -> None:
 
 @pytest.fixture
 def partial(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
-    return RunContext(Run(tmp_path), catalogue, replace(recipe, trunk="partial", partial_blocks=2))
+    return RunContext(Run(tmp_path), catalogue, replace(recipe, base_network_learns="last_blocks", last_blocks=2))
 
 
 def test_maps_of_the_frozen_layers_give_what_images_give(partial: RunContext) -> None:
     embedder = partial.new_embedder()
-    embedder.trainable("partial", partial_blocks=2)
-    maps, live = partial.source, ImageSource(partial.loader, views=2)
+    embedder.trainable("last_blocks", last_blocks=2)
+    maps, live = partial.features.source, ImageSource(partial.features.loader, views=2)
     assert isinstance(maps, FrontSource)
-    positions, views = np.flatnonzero(partial.is_train)[[5, 0, 9, 5]], np.array([1, 2, 0, 2])
+    positions, views = np.flatnonzero(partial.images.is_train)[[5, 0, 9, 5]], np.array([1, 2, 0, 2])
     for mode in (False, True):
         embedder.train(mode)
         expected = live.embed(embedder, positions, views)
@@ -58,22 +58,22 @@ def test_maps_of_the_frozen_layers_give_what_images_give(partial: RunContext) ->
 
 
 def test_maps_are_only_kept_where_they_fit(partial: RunContext, tmp_path: Path) -> None:
-    for changed in ({"maps_gb": 0.0}, {"maps_gb": 1e-6}, {"trunk": "full"}):
+    for changed in ({"maps_gb": 0.0}, {"maps_gb": 1e-6}, {"base_network_learns": "all"}):
         recipe = replace(partial.recipe, **changed)  # type: ignore[arg-type]
-        assert isinstance(RunContext(Run(tmp_path), partial.catalogue, recipe).source, ImageSource)
+        assert isinstance(RunContext(Run(tmp_path), partial.images.catalogue, recipe).features.source, ImageSource)
 
 
 @pytest.mark.parametrize("name", ["timm/test_vit", "timm/mixer_s32_224", "timm/selecsls42b"])
 def test_networks_whose_layers_pass_no_maps_are_fed_with_images(partial: RunContext, tmp_path: Path, name: str) -> None:
     size = 224 if "mixer" in name else 160 if "vit" in name else 64
     model = replace(partial.recipe.model, base_network=name, image_size_px=size)
-    recipe = replace(partial.recipe, model=model, partial_blocks=2)
-    assert isinstance(RunContext(Run(tmp_path), partial.catalogue, recipe).source, ImageSource)
+    recipe = replace(partial.recipe, model=model, last_blocks=2)
+    assert isinstance(RunContext(Run(tmp_path), partial.images.catalogue, recipe).features.source, ImageSource)
 
 
 def test_cutting_a_network_leaves_frozen_layers_in_evaluation(partial: RunContext) -> None:
     embedder = partial.new_embedder()
-    embedder.trainable("partial", partial_blocks=2)
+    embedder.trainable("last_blocks", last_blocks=2)
     embedder.train()
     before = [module.training for module in embedder.modules()]
     assert embedder.trunk.cut(2, 32) is not None
@@ -85,7 +85,7 @@ def test_cutting_a_network_leaves_frozen_layers_in_evaluation(partial: RunContex
 def test_members_of_other_seeds_share_the_base_network(partial: RunContext) -> None:
     again = partial.reseeded(1001)
     embedder, first = again.new_embedder().eval(), partial.new_embedder().eval()
-    again.source.embed_all(embedder, np.arange(3))  # else refused: its front would be another
+    again.features.source.embed_all(embedder, np.arange(3))  # else refused: its front would be another
     heads = [next(model.head.parameters()) for model in (embedder, first)]
     assert not heads[0].equal(heads[1])
 
@@ -95,12 +95,12 @@ def test_maps_are_refused_to_a_model_with_another_front(partial: RunContext) -> 
     with torch.no_grad():
         next(embedder.trunk.parameters()).mul_(1.01)
     with pytest.raises(BadInputError, match="maps_gb = 0"):
-        partial.source.embed_all(embedder, np.arange(3))
+        partial.features.source.embed_all(embedder, np.arange(3))
 
 
 def test_prefetching_changes_nothing(context: RunContext) -> None:
     embedder = context.new_embedder().eval()
-    source = ImageSource(context.loader, views=2)
+    source = ImageSource(context.features.loader, views=2)
     positions, views = np.array([1, 4]), np.array([1, 2])
     expected = source.embed(embedder, positions, views)
     source.prefetch(positions, views)
@@ -110,27 +110,29 @@ def test_prefetching_changes_nothing(context: RunContext) -> None:
 
 
 def test_the_cache_is_read_again_and_finished_where_it_was_cut_off(context: RunContext) -> None:
-    first = context.source.embed_all(context.base, np.arange(6))
+    first = context.features.source.embed_all(context.features.base, np.arange(6))
     files = sorted((context.run.path / "cache").rglob("view-*.npy"))
     assert len(files) == 3
     kept = files[0].stat().st_mtime_ns
     files[1].unlink()
-    again = RunContext(context.run, context.catalogue, context.recipe)
-    np.testing.assert_array_equal(again.source.embed_all(again.base, np.arange(6)), first)
+    again = RunContext(context.run, context.images.catalogue, context.recipe)
+    np.testing.assert_array_equal(again.features.source.embed_all(again.features.base, np.arange(6)), first)
     assert files[0].stat().st_mtime_ns == kept
     assert files[1].exists()
 
 
 def test_other_augmentation_is_other_features(context: RunContext, tmp_path: Path) -> None:
     changed = replace(context.recipe, seed=9)
-    other = RunContext(Run(tmp_path), context.catalogue, changed)
-    position, view = np.flatnonzero(context.is_train)[:1], np.array([1])
-    assert isinstance(context.source, CachedSource)
-    assert isinstance(other.source, CachedSource)
-    assert not np.allclose(context.source.features.gather(position, view), other.source.features.gather(position, view))
+    other = RunContext(Run(tmp_path), context.images.catalogue, changed)
+    position, view = np.flatnonzero(context.images.is_train)[:1], np.array([1])
+    assert isinstance(context.features.source, CachedSource)
+    assert isinstance(other.features.source, CachedSource)
+    assert not np.allclose(
+        context.features.source.features.gather(position, view), other.features.source.features.gather(position, view)
+    )
 
 
 def test_views_of_images_that_are_not_for_training_do_not_exist(context: RunContext) -> None:
-    assert isinstance(context.source, CachedSource)
+    assert isinstance(context.features.source, CachedSource)
     with pytest.raises(IndexError, match="view 1"):
-        context.source.features.gather(np.flatnonzero(~context.is_train)[:1], np.array([1]))
+        context.features.source.features.gather(np.flatnonzero(~context.images.is_train)[:1], np.array([1]))

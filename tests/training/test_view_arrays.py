@@ -27,9 +27,11 @@ def test_rows_come_back_by_position_and_view(tmp_path: Path) -> None:
             yield np.stack([positions[part], views[part]], axis=1).astype(np.float32)
 
     def arrays() -> ViewArrays:
-        return ViewArrays(
+        found = ViewArrays(
             tmp_path / "a", "test", count=9, augmented=np.array([1, 4, 8]), views=2, width=2, compute=compute
         )
+        found.compute_missing()
+        return found
 
     found = arrays().gather(np.array([8, 0, 4, 8]), np.array([1, 0, 2, 0]))
     np.testing.assert_array_equal(found, [[8, 1], [0, 0], [4, 2], [8, 0]])
@@ -47,7 +49,7 @@ def test_fixed_and_consistent_targets_both_train(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path, consistent: bool
 ) -> None:
     context = RunContext(Run(tmp_path), catalogue, recipe)
-    specialists = {name: train_specialist(context, name) for name in context.vertical_names}
+    specialists = {name: train_specialist(context, name) for name in context.images.vertical_names}
     members = [Member.of_specialists(context, specialists)]
     config = replace(recipe.unify, consistent=consistent)
     trained = train_unified(context, members, name="unified", config=config)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from univert.cli.options import WIDTH, Json, Overwrite, catalogue_app
+from univert.core.config import to_plain
 
 
 @catalogue_app.command("build", epilog="Example: univert catalogue build photos/ shop.lance --skip-bad")
@@ -45,7 +46,7 @@ def catalogue_build(
         background_rgb=parse_background(background),
         total=count_rows(src),
     )
-    typer.echo(json.dumps(report.to_dict(), indent=1) if as_json else report.summary())
+    typer.echo(json.dumps(to_plain(report), indent=1) if as_json else report.summary())
 
 
 @catalogue_app.command("info", epilog="Example: univert catalogue info shop.lance")
@@ -56,7 +57,7 @@ def catalogue_info_command(cat: Annotated[Path, typer.Argument(help="A catalogue
 
     info = catalogue_info(Catalogue.open(cat))
     if as_json:
-        typer.echo(json.dumps(info.to_dict(), indent=1))
+        typer.echo(json.dumps(to_plain(info), indent=1))
     else:
         from rich.console import Console
 

@@ -1,68 +1,21 @@
-"""Commands that make a model ready to be served: export it, calibrate its answers."""
+"""The command that calibrates what a service says a photo shows."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from univert.cli.options import Json, app, model_folder
+from univert.cli.options import Json, app, model_folder, print_table
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-@app.command(epilog="Example: univert export runs/shop/unified --int8 shop.lance")
-def export(
-    model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
-    int8: Annotated[
-        Path | None, typer.Option(help="Also quantise to 8 bits, with this catalogue's images, and measure.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Export a model to ONNX for serving, checked against PyTorch; `serve` does so by itself when it first starts."""
-    from univert.models.runtime.onnx_export import ensure_onnx
-
-    path = ensure_onnx(model_folder(model))
-    answer: dict[str, Any] = {"onnx": str(path)}
-    if int8 is None:
-        typer.echo(json.dumps(answer, indent=1) if as_json else f"{path}: the same vectors as PyTorch's, to 1e-4")
-        return
-    quantised, cost = _quantise(path, int8)
-    answer |= {"int8": str(quantised), "cost": cost.to_dict()}
-    if as_json:
-        typer.echo(json.dumps(answer, indent=1))
-    else:
-        change = cost.recall_at_1
-        typer.echo(f"{path}: the same vectors as PyTorch's, to 1e-4")
-        typer.echo(
-            f"{quantised}: Recall@1 {change.second:.4f} against {change.first:.4f}, a difference of "
-            f"{change.difference:+.4f} (95% interval {change.low:+.4f} to {change.high:+.4f}) over "
-            f"{change.queries:,} queries of {change.products:,} products: {change.verdict}; "
-            f"mean cosine with the exact vectors {cost.cosine:.4f}"
-        )
-    if cost.recall_at_1.verdict == "worse":
-        raise typer.Exit(1)
-
-
-def _quantise(exact_path: Path, catalogue_path: Path) -> tuple[Path, Any]:
-    import numpy as np
-
-    from univert.data.catalogue import Catalogue
-    from univert.models.runtime.engine import share_of_cores
-    from univert.models.runtime.onnx_engine import OnnxEngine
-    from univert.models.runtime.prepared import prepared_batches
-    from univert.serving.onnx_int8 import CALIBRATION_IMAGES, export_int8, measure_int8
-
-    whole = Catalogue.open(catalogue_path)
-    splits = set(whole.column("split"))
-    seen = whole.select(split="train") if "train" in splits else whole
-    held_out = whole.select(split="test") if "test" in splits else whole
-    exact = OnnxEngine(exact_path, threads=share_of_cores(1))
-    chosen = np.random.default_rng(0).permutation(len(seen))[:CALIBRATION_IMAGES]
-    pixels = np.concatenate(list(prepared_batches(exact, seen, positions=np.sort(chosen).tolist())))
-    quantised_path = export_int8(exact_path, exact_path.parent, pixels)
-    quantised = OnnxEngine(quantised_path, threads=share_of_cores(1))
-    return quantised_path, measure_int8(exact, quantised, held_out)
+    from univert.identity.vote import Calibration
 
 
 @app.command(epilog="Example: univert calibrate runs/shop/unified shop.index shop.lance --precision product=0.95")
@@ -85,16 +38,12 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Calibrate what a service says a photo shows: how sure it is, and from when on it says "unknown"."""
-    import dataclasses
-
-    from univert.cli.calibration_table import calibration_table
-    from univert.cli.options import print_table
     from univert.data.catalogue import Catalogue
     from univert.identity.calibration import CalibrationConfig
     from univert.identity.calibration import calibrate as fit_calibration
-    from univert.identity.identify import calibration_places
+    from univert.identity.vote import calibration_places
     from univert.models.runtime.engine import load_engine
-    from univert.search.reader import IndexReader
+    from univert.search.index import Index
 
     config = CalibrationConfig(
         neighbours=neighbours,
@@ -106,11 +55,7 @@ def calibrate(
     folder = model_folder(model)
     target = out or calibration_places(index, folder)[0]
     catalogue = Catalogue.open(cat)
-    reader = IndexReader.open(index)
-    try:
-        calibration = fit_calibration(load_engine(folder, engine), reader.current(), catalogue, config)  # type: ignore[arg-type]
-    finally:
-        reader.close()
+    calibration = fit_calibration(load_engine(folder, engine), Index.open(index), catalogue, config)  # type: ignore[arg-type]
     calibration.save(target)
     if as_json:
         typer.echo(json.dumps({"calibration": str(target), **dataclasses.asdict(calibration)}, indent=1))
@@ -122,7 +67,7 @@ def calibrate(
 def _precisions(texts: list[str]) -> dict[str, float]:
     """`0.9` for every attribute, `brand=0.95` for one; the latter count whatever the order."""
     from univert.core.errors import BadInputError
-    from univert.identity.identify import ATTRIBUTES
+    from univert.identity.vote import ATTRIBUTES
 
     general: dict[str, float] = {}
     special: dict[str, float] = {}
@@ -139,3 +84,44 @@ def _precisions(texts: list[str]) -> dict[str, float]:
         else:
             general = dict.fromkeys(ATTRIBUTES, value)
     return {**general, **special}
+
+
+def calibration_table(calibration: Calibration) -> Table:
+    """What a calibration reached, one line an attribute: on the test split where the catalogue had one."""
+    from univert.core.terminal import new_table
+    from univert.identity.calibration import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE
+    from univert.identity.vote import ATTRIBUTES
+
+    report = calibration.report["attributes"]
+    split = "test" if any("test" in figures for figures in report.values()) else "val"
+    columns = ("", "known", "right", "asked for", "error", KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE)
+    table = new_table(f"What {calibration.neighbours} neighbours tell, on the {split} split", columns, left=("",))
+    table.caption = (
+        "known: share of answers above the threshold; right: share of those that are right, and what was asked for; "
+        "error: mean difference between confidence and share right. Last: share called known of photos whose product "
+        "is in the index, whose product is not, and whose vertical (brand, style) is not."
+    )
+    for name in ATTRIBUTES:
+        if name not in calibration.attributes:
+            table.add_row(name, "never")  # too few labelled images in val
+            continue
+        figures = report[name].get("test", report[name]["val"])
+        asked = calibration.attributes[name]
+        table.add_row(
+            name,
+            _percent(figures["coverage"]) if asked.threshold is not None else "never",
+            _percent(figures["precision"]),
+            _percent(asked.precision),
+            f"{figures['expected_calibration_error']:.3f}",
+            *(_coverage(figures, situation) for situation in (KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE)),
+        )
+    return table
+
+
+def _coverage(figures: Mapping[str, Any], situation: str) -> str:
+    there = figures["situations"].get(situation)
+    return _percent(there["coverage"]) if there else ""
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}%"

@@ -1,30 +1,47 @@
-"""Commands for an index: making and updating it, and its published versions."""
+"""Commands for an index: making, updating and checking it, and its published versions."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from typer.core import TyperGroup
 
 from univert.cli.options import Device, Json, Names, Overwrite, app, load_model
 
 if TYPE_CHECKING:
     from univert.search.indexing import IndexReport
-    from univert.search.statistics import IndexStatistics
+    from univert.search.versions import IndexStats
 
-admin_app = typer.Typer(
-    help="Look at an index, publish or roll back a version of it, make it compact.", no_args_is_help=True
+_MAKE: Final = "make"
+
+
+class _MakesByDefault(TyperGroup):
+    """`univert index MODEL CATALOGUE INDEX` means `univert index make MODEL CATALOGUE INDEX`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if args and args[0] not in (*self.commands, "--help"):
+            args = [_MAKE, *args]
+        return super().parse_args(ctx, args)
+
+
+index_app = typer.Typer(
+    cls=_MakesByDefault,
+    help="Make an index of a catalogue, or bring it up to date; check it; publish or roll back a version of it.",
+    epilog="Example: univert index runs/shop/unified shop.lance shop.index",
+    no_args_is_help=True,
 )
-app.add_typer(admin_app, name="index-admin")
+app.add_typer(index_app, name="index")
 
-IndexPlace = Annotated[str, typer.Argument(metavar="INDEX", help="An index: a folder, or s3://bucket/prefix.")]
+IndexPath = Annotated[str, typer.Argument(metavar="INDEX", help="An index: a folder, or s3://bucket/prefix.")]
 
 
-@app.command(epilog="Example: univert index runs/shop/unified shop.lance shop.index")
-def index(
+@index_app.command(_MAKE, epilog="Example: univert index runs/shop/unified shop.lance shop.index")
+def make(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     cat: Annotated[Path, typer.Argument(help="A catalogue.")],
     out: Annotated[
@@ -38,7 +55,7 @@ def index(
         ),
     ] = False,
     publish: Annotated[
-        bool, typer.Option(help="Show the result to readers; without it, publish later with index-admin.")
+        bool, typer.Option(help="Show the result to readers; without it, publish later with univert index publish.")
     ] = True,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -61,50 +78,62 @@ def index(
         verticals=vertical,
         publish=publish,
     )
-    typer.echo(json.dumps(report.to_dict(), indent=1) if as_json else _report_text(report))
+    typer.echo(json.dumps(dataclasses.asdict(report), indent=1) if as_json else _report_text(report))
 
 
-@admin_app.command(epilog="Example: univert index-admin statistics shop.index")
-def statistics(place: IndexPlace, as_json: Json = False) -> None:
+@index_app.command(epilog="Example: univert index check shop.index --at-least 0.98")
+def check(
+    path: IndexPath,
+    k: Annotated[int, typer.Option(min=1, help="Neighbours that are asked for.")] = 10,
+    queries: Annotated[int, typer.Option(min=1, help="Stored images to ask about.")] = 200,
+    at_least: Annotated[float, typer.Option(help="Exit with 1 where the recall is lower.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Measure how much of the exact answer the index gives: stored images are asked about, both ways."""
+    from univert.search.exact import check_recall
+    from univert.search.index import Index
+
+    found = check_recall(Index.open(path), k=k, queries=queries)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found), indent=1))
+    else:
+        kind = "approximate" if found.approximate else "exact"
+        typer.echo(
+            f"{path}: recall@{k} {found.recall:.4f} over {found.queries:,} of {found.images:,} images, "
+            f"{found.lowest:.2f} for the worst of them ({kind} search, version {found.version})"
+        )
+    if found.recall < at_least:
+        raise typer.Exit(1)
+
+
+@index_app.command(epilog="Example: univert index versions shop.index")
+def versions(path: IndexPath, as_json: Json = False) -> None:
     """Show what an index holds and the versions that can be rolled back to."""
-    from univert.search.statistics import read_statistics
+    from univert.search.versions import read_stats
 
-    figures = read_statistics(place)
-    typer.echo(json.dumps(figures.to_dict(), indent=1) if as_json else _statistics_text(figures))
+    stats = read_stats(path)
+    typer.echo(json.dumps(dataclasses.asdict(stats), indent=1) if as_json else _stats_text(stats))
 
 
-@admin_app.command(epilog="Example: univert index-admin publish shop.index")
-def publish(place: IndexPlace) -> None:
+@index_app.command(epilog="Example: univert index publish shop.index")
+def publish(path: IndexPath) -> None:
     """Show readers what was added, changed and deleted since the last publication."""
     from univert.search.writer import IndexWriter
 
-    with IndexWriter.open(place) as writer:
-        typer.echo(f"{place}: version {writer.publish()} is published, {len(writer):,} images")
+    with IndexWriter.open(path) as writer:
+        typer.echo(f"{path}: version {writer.publish()} is published, {len(writer):,} images")
 
 
-@admin_app.command(epilog="Example: univert index-admin roll-back shop.index 12")
+@index_app.command(epilog="Example: univert index roll-back shop.index 12")
 def roll_back(
-    place: IndexPlace,
-    version: Annotated[int, typer.Argument(help="A version that was published; statistics lists them.")],
+    path: IndexPath, version: Annotated[int, typer.Argument(help="A version that was published; see index versions.")]
 ) -> None:
     """Publish an earlier version again, and go on from there."""
     from univert.search.writer import IndexWriter
 
-    with IndexWriter.open(place) as writer:
+    with IndexWriter.open(path) as writer:
         now = writer.roll_back(version)
-        typer.echo(f"{place}: version {version} is published again, as version {now}, {len(writer):,} images")
-
-
-@admin_app.command(epilog="Example: univert index-admin compact shop.index")
-def compact(place: IndexPlace) -> None:
-    """Join small files and remove old versions; this happens by itself, too, when it pays."""
-    from univert.search.writer import IndexWriter
-
-    with IndexWriter.open(place) as writer:
-        before = writer.statistics()
-        writer.compact()
-        after = writer.statistics()
-    typer.echo(f"{place}: {before.files} files are {after.files}, {_megabytes(before)} are {_megabytes(after)}")
+        typer.echo(f"{path}: version {version} is published again, as version {now}, {len(writer):,} images")
 
 
 def _report_text(report: IndexReport) -> str:
@@ -127,29 +156,20 @@ def _report_text(report: IndexReport) -> str:
     )
 
 
-def _statistics_text(figures: IndexStatistics) -> str:
+def _stats_text(stats: IndexStats) -> str:
     published = "nothing yet"
-    if figures.published_version is not None:
-        published = f"version {figures.published_version}, {figures.published_images:,} images"
-    models = [figures.model_fingerprint, *figures.compatible_models]
-    kind = "approximate" if figures.approximate else "exact"
+    if stats.published_version is not None:
+        published = f"version {stats.published_version}, {stats.published_images:,} images"
+    kind = "approximate" if stats.approximate else "exact"
     lines = [
         f"published    {published}",
-        f"working copy {figures.images:,} images" + (", not published" if figures.unpublished_changes else ""),
-        f"model        {', '.join(models)}",
-        f"search       {kind}, {figures.unindexed_images:,} images outside of the vector index",
-        f"files        {figures.files}, {figures.deleted_rows:,} deleted rows in them, {_megabytes(figures)} in all",
-        *(f"vertical     {name}: {count:,}" for name, count in figures.verticals.items()),
-        *(
-            f"version      {entry.version}, last published {_time(entry.served_until_unix_s)}"
-            for entry in figures.publications
-        ),
+        f"working copy {stats.images:,} images{', not published' if stats.unpublished_changes else ''}",
+        f"model        {', '.join([stats.model_fingerprint, *stats.compatible_models])}",
+        f"search       {kind}, {stats.unindexed_images:,} images outside of the vector index",
+        *(f"vertical     {name}: {count:,}" for name, count in stats.verticals.items()),
+        *(f"version      {entry.version}, written {_time(entry.written_unix_s)}" for entry in stats.versions),
     ]
     return "\n".join(lines)
-
-
-def _megabytes(figures: IndexStatistics) -> str:
-    return "an unknown size" if figures.bytes is None else f"{figures.bytes / 1e6:,.1f} MB"
 
 
 def _time(unix_s: float) -> str:

@@ -59,7 +59,7 @@ def finetune(
     ] = "reject",
     vertical: Names = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a choice: key=value, such as trunk=partial.")
+        list[str] | None, typer.Option("--set", help="Change a choice: key=value, such as base_network_learns=all.")
     ] = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -105,21 +105,23 @@ def grow(
 ) -> None:
     """Add a vertical to a run's model without indexing again; exit 1 if that would lose anything."""
     from univert.data.catalogue import Catalogue
-    from univert.report.growth_table import growth_table
+    from univert.report.console import growth_table
+    from univert.search.index import Index
     from univert.search.indexing import add_vertical_to_index
-    from univert.search.lance_store import LanceIndex
     from univert.training.grow.growing import grow as run_growth
 
     catalogue = Catalogue.open(cat)
-    indexed_by = None if index_path is None else LanceIndex.open(index_path).model_fingerprint
+    indexed_by = None if index_path is None else Index.open(index_path).model_fingerprint
     result = run_growth(
-        *(run, catalogue, vertical), indexed_by=indexed_by, settings=settings or [], force=force, device=device
+        run, catalogue, vertical, indexed_by=indexed_by, settings=settings or [], force=force, device=device
     )
     added = 0
     if index_path is not None and result.published:
         added = add_vertical_to_index(
-            *(load_model(result.index_model_path, device), catalogue.select(vertical=vertical)),
-            *(index_path, vertical),
+            load_model(result.index_model_path, device),
+            catalogue.select(vertical=vertical),
+            index_path,
+            vertical,
             compatible_models=result.compatible_models,
         )
     if as_json:
@@ -136,16 +138,17 @@ def grow(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: univert demo --out runs/demo")
+@app.command(epilog="Example: univert demo --out runs/demo --serve")
 def demo(
     out: Annotated[Path, typer.Option(help="Where the catalogue, the run and the index go.")] = Path("runs/demo"),
+    serve: Annotated[bool, typer.Option("--serve", help="At the end, run the search page until Ctrl-C.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     device: Device = "auto",
 ) -> None:
-    """The whole job on the bundled sample: five artists' emoji, nine verticals."""
+    """Do the whole job on the bundled sample: emoji by five artists, in nine verticals."""
     from univert.cli.demo import run_demo
 
-    run_demo(out, seed=seed, device=device, say=typer.echo)
+    run_demo(out, seed=seed, device=device, serve=serve)
 
 
 @app.command(epilog="Example: univert reproduce cars196 --root data/cars196 --loss proxy-nca --out runs/cars196")
@@ -154,8 +157,8 @@ def reproduce(
     root: Annotated[Path, typer.Option(help="The data set's folder, in its official layout.")],
     loss: Annotated[str, typer.Option(help="A loss by name, such as proxy-nca or triplet.")] = "proxy-nca",
     protocol: Annotated[
-        str, typer.Option(help="document: Inception with BN, 64-d; modern: ResNet-50, 2048-d, ProxyNCA++'s settings.")
-    ] = "document",
+        str, typer.Option(help="proxies: Inception with BN, 64-d; modern: ResNet-50, 2048-d, ProxyNCA++'s settings.")
+    ] = "proxies",
     out: Annotated[
         Path | None, typer.Option(help="The run folder; runs/DATASET-LOSS-PROTOCOL-SEED if not given.")
     ] = None,
@@ -168,14 +171,14 @@ def reproduce(
 ) -> None:
     """Train and measure on a public benchmark by a published protocol."""
     from univert.report.console import reproduction_table
-    from univert.training.reproduce import check_choices
     from univert.training.reproduce import reproduce as run_reproduction
 
-    choices = check_choices(dataset, loss, protocol)
     result = run_reproduction(
-        *(choices.dataset, root, out or Path("runs") / f"{dataset}-{loss}-{protocol}-{seed}"),
-        loss=choices.loss,
-        protocol=choices.protocol,
+        dataset,
+        root,
+        out or Path("runs") / f"{dataset}-{loss}-{protocol}-{seed}",
+        loss=loss,
+        protocol=protocol,
         pretrained=pretrained,
         epochs=epochs,
         seed=seed,
@@ -202,7 +205,8 @@ def _print_results(result: TrainResult, as_json: bool) -> None:
         return
     from univert.report.console import choice_table, combination_table, results_table
 
-    print_table(combination_table(result.results["combination"]))
-    print_table(choice_table(result.results["choice"]))
-    print_table(results_table(result.results))
+    finished = result.finished
+    print_table(combination_table(finished.models.combination))
+    print_table(choice_table(finished.models.choice))
+    print_table(results_table(finished.compared))
     typer.echo(f"model   {result.model_path}\nreport  {result.path / 'report.html'}")

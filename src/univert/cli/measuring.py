@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from univert.cli.options import Device, Json, Names, app, load_model, print_table
+from univert.cli.options import Device, Json, Names, app, load_model, model_folder, print_table
+from univert.core.errors import BadInputError
+from univert.core.files import folder_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
+
+    from univert.data.catalogue import Catalogue
+
+Split = Annotated[str, typer.Option(help="train, val, test, or all.")]
 
 
 @app.command(epilog="Example: univert evaluate runs/shop/unified shop.lance --split test")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     cat: Annotated[Path, typer.Argument(help="A catalogue.")],
-    split: Annotated[str, typer.Option(help="train, val, test, or all.")] = "test",
+    split: Split = "test",
     vertical: Names = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Measure a model within each vertical and in the merged gallery."""
-    from univert.data.catalogue import Catalogue
     from univert.metrics.evaluate import evaluate_vectors
 
-    catalogue = Catalogue.open(cat).select(split=None if split == "all" else split, vertical=vertical)
+    catalogue = _selection(cat, split, vertical)
     vectors = load_model(model, device).embed_catalogue(catalogue, progress=True)
     evaluation = evaluate_vectors(vectors, list(catalogue.column("product")), list(catalogue.column("vertical")))
     if as_json:
@@ -37,10 +46,10 @@ def evaluate(
 
 @app.command(epilog="Example: univert compare runs/old/unified runs/new/unified shop.lance --tolerance 0.01")
 def compare(
-    a: Annotated[Path, typer.Argument(help="A model, a run, or a folder of specialists: how things are.")],
-    b: Annotated[Path, typer.Argument(help="Likewise: what would take its place.")],
+    a: Annotated[Path, typer.Argument(help="A model, a run, or a folder of specialists: the one you have.")],
+    b: Annotated[Path, typer.Argument(help="Likewise: the one that may replace it.")],
     cat: Annotated[Path, typer.Argument(help="A catalogue.")],
-    split: Annotated[str, typer.Option(help="train, val, test, or all.")] = "test",
+    split: Split = "test",
     vertical: Names = None,
     tolerance: Annotated[
         float, typer.Option(min=0, max=1, help="Differences up to this much count as the same.")
@@ -50,19 +59,14 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two models on the same queries; exit 1 if the second is worse anywhere."""
-    from univert.core.device import choose_device
-    from univert.data.catalogue import Catalogue
-    from univert.metrics.compare import LARGE_FALL, compare_vectors
-    from univert.report.compared_models import embed_subject
-    from univert.training.grow.lineage import deployed_model
+    from univert.metrics.compare import LARGE_LOSS, compare_vectors
 
-    catalogue = Catalogue.open(cat).select(split=None if split == "all" else split, vertical=vertical)
-    places = [deployed_model(place) if (place / "growth.json").exists() else place for place in (a, b)]
-    first, second = (embed_subject(place, catalogue, choose_device(device)) for place in places)
-    routed = first.routed or second.routed  # specialists know no other way than to search their own vertical
+    catalogue = _selection(cat, split, vertical)
+    (first, first_routed), (second, second_routed) = (embed_with(place, catalogue, device) for place in (a, b))
+    routed = first_routed or second_routed  # specialists know no other way than to search their own vertical
     comparison = compare_vectors(
-        first.vectors,
-        second.vectors,
+        first,
+        second,
         list(catalogue.column("product")),
         list(catalogue.column("vertical")),
         first_routed=routed,
@@ -71,19 +75,65 @@ def compare(
         resamples=resamples,
     )
     worse = comparison.worse_in_any()
+    titles = ("/".join(a.parts[-2:]), "/".join(b.parts[-2:]))
     if as_json:
         typer.echo(json.dumps({"split": split, "worse": worse, **comparison.to_dict()}, indent=1))
     else:
         from univert.report.console import comparison_table
 
-        print_table(comparison_table(comparison, titles=(first.title, second.title)))
-    unsure = sorted({name for name, one in comparison.losses(LARGE_FALL) if name not in worse})
+        print_table(comparison_table(comparison, titles=titles))
+    unsure = sorted({name for name, one in comparison.losses(LARGE_LOSS) if name not in worse})
     if unsure:
         typer.echo(
-            f"univert: {second.title} falls by more than {100 * LARGE_FALL:g} points in {', '.join(unsure)}, "
+            f"univert: {titles[1]} is more than {100 * LARGE_LOSS:g} points below in {', '.join(unsure)}, "
             "with too few products to tell from chance; label more",
             err=True,
         )
     if worse:
-        typer.echo(f"univert: {second.title} is worse in: {', '.join(worse)}", err=True)
+        typer.echo(f"univert: {titles[1]} is worse in: {', '.join(worse)}", err=True)
         raise typer.Exit(1)
+
+
+def embed_with(place: Path, catalogue: Catalogue, device: str) -> tuple[Float[np.ndarray, "N D"], bool]:
+    """Embed a catalogue with whatever lies at a place.
+
+    Args:
+        place: a model's folder; a run's folder, which stands for its deployed model; or a folder with a model for each
+            vertical, such as a run's `specialists`: each then embeds its own vertical.
+        catalogue: the images.
+        device: as on the command line.
+
+    Returns:
+        one row an image, and whether they are by specialists: vectors of different verticals then have nothing to do
+        with each other. A narrower specialist's missing columns are zeros.
+
+    Raises:
+        BadInputError: there is none of them at the place, or a vertical has no specialist.
+    """
+    import numpy as np
+
+    model = Path(model_folder(place))
+    if (model / "config.json").exists() or not model.is_dir():
+        return load_model(model, device).embed_catalogue(catalogue, progress=True), False
+    if not len(catalogue):
+        raise BadInputError("nothing to compare: the selection of the catalogue has no images")
+    folders = {vertical: place / folder_name(vertical) for vertical in catalogue.verticals}
+    missing = [vertical for vertical, folder in folders.items() if not (folder / "config.json").exists()]
+    if missing:
+        raise BadInputError(
+            f"{place} is neither a model, nor a run, nor a folder with a specialist for every vertical; "
+            f"it has none for: {', '.join(missing)}"
+        )
+    models = {vertical: load_model(folder, device) for vertical, folder in folders.items()}
+    vectors = np.zeros((len(catalogue), max(one.size for one in models.values())), np.float32)
+    for vertical, specialist in models.items():
+        here = np.flatnonzero(catalogue.column("vertical") == vertical)
+        own = catalogue.select(vertical=[vertical])
+        vectors[here, : specialist.size] = specialist.embed_catalogue(own, progress=True)
+    return vectors, True
+
+
+def _selection(cat: Path, split: str, vertical: list[str] | None) -> Catalogue:
+    from univert.data.catalogue import Catalogue
+
+    return Catalogue.open(cat).select(split=None if split == "all" else split, vertical=vertical)

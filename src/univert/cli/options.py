@@ -39,7 +39,7 @@ def model_folder(path: Path | str) -> str:
 
 def load_model(path: Path, device: str) -> Any:
     """A saved model, or a run's deployed one, on a device, `auto` or as torch names it."""
-    from univert.core.device import choose_device
+    from univert.core.tensors import choose_device
     from univert.models.embedder import Embedder
 
     return Embedder.from_pretrained(model_folder(path)).to(choose_device(device))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from univert.cli.options import Device, Json, Names, app, load_model, print_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from univert.search.records import Hit
 
 
 @app.command(epilog="Example: univert embed runs/shop/unified photo.jpg other.png --out vectors.npy")
@@ -46,20 +53,36 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the images of an index that are nearest to a photo."""
-    from univert.cli.search_table import hits_table
     from univert.core.files import write_atomic
     from univert.report.search_page import render_grid
-    from univert.search.lance_store import LanceIndex
-    from univert.serving.lookup import search_image
+    from univert.search.index import Index, search_image
 
-    opened = LanceIndex.open(index_path)
+    opened = Index.open(index_path)
     where = {"vertical": vertical} if vertical else None
     hits = search_image(load_model(model, device), opened, image, k=k, where=where)
     if out is not None:
         write_atomic(out, render_grid(image, hits, opened, vertical=", ".join(vertical or []) or None))
     if as_json:
-        typer.echo(json.dumps([hit.to_dict() for hit in hits], indent=1))
+        typer.echo(json.dumps([dataclasses.asdict(hit) for hit in hits], indent=1))
     else:
         print_table(hits_table(hits))
         if out is not None:
             typer.echo(f"pictures: {out}")
+
+
+def hits_table(hits: Sequence[Hit]) -> Table:
+    """Search results as a table for a terminal: one line a hit, nearest first.
+
+    Args:
+        hits: as the index gives them; `distance` is squared Euclidean, 0 (the same) to 4.
+    """
+    from rich.text import Text
+
+    from univert.core.terminal import new_table
+
+    columns = ("", "product", "vertical", "brand", "style", "distance", "id")
+    table = new_table(f"{len(hits)} nearest images", columns, left=(*columns[1:5], "id"))
+    for place, hit in enumerate(hits, start=1):
+        names = [Text(name or "-") for name in (hit.product, hit.vertical, hit.brand, hit.style)]
+        table.add_row(str(place), *names, f"{hit.distance:.3f}", Text(hit.id))
+    return table

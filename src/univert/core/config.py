@@ -1,39 +1,41 @@
-"""Recipes: TOML to frozen dataclasses and back. An unknown key is an error that names the nearest valid one."""
+"""Settings and records: frozen dataclasses from TOML or plain values, with checks, and back."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import functools
 import tomllib
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from univert.core.errors import BadInputError
+from univert.core.errors import BadInputError, nearest_name
 
 C = TypeVar("C")
-_adapters: dict[type, Any] = {}  # what checks a class is costly to make
 
 
-def config_from_mapping(cls: type[C], values: dict[str, Any], *, where: str = "recipe") -> C:
-    """Build a frozen configuration dataclass from nested plain values, checking names, types and limits.
+def from_plain(cls: type[C], values: Mapping[str, Any], *, where: str = "recipe") -> C:
+    """Build a dataclass or a pydantic model from nested plain values, checking names, types and limits.
 
     Args:
-        cls: a dataclass whose fields are plain values or further configuration dataclasses.
+        cls: its fields are plain values, paths, or further such classes, alone or in lists and dicts.
         values: as read from TOML or JSON; missing keys take their defaults.
         where: the name of the source, for messages.
 
     Raises:
         BadInputError: an unknown key (with the nearest valid key) or a value of the wrong type.
+
+    Example:
+        >>> from univert.data.splits import SplitFractions
+        >>> from_plain(SplitFractions, {"train": 0.8, "test": 0.1})
+        SplitFractions(train=0.8, val=0.1, test=0.1)
     """
     import pydantic
 
-    if cls not in _adapters:
-        _adapters[cls] = pydantic.TypeAdapter(cls)
     _refuse_unknown_keys(cls, values, where, prefix="")
     try:
-        validated: C = _adapters[cls].validate_python(values)
+        validated: C = _adapter(typing.cast(Any, cls)).validate_python(values)
         return validated
     except pydantic.ValidationError as error:
         first = error.errors()[0]
@@ -44,13 +46,23 @@ def config_from_mapping(cls: type[C], values: dict[str, Any], *, where: str = "r
         raise BadInputError(f"{where}: {key or cls.__name__}: {first['msg']}{found}") from None
 
 
+def to_plain(value: Any) -> Any:
+    """Dataclasses, pydantic models and paths, alone or nested in lists and dicts, as values that JSON can hold.
+
+    `from_plain` reads it back. Tuples become lists, paths strings, and keys of dicts strings.
+    """
+    import pydantic_core
+
+    return pydantic_core.to_jsonable_python(value)
+
+
 def config_from_toml(cls: type[C], path: Path) -> C:
-    """Read a TOML file into a configuration dataclass; see `config_from_mapping`.
+    """Read a TOML file into a configuration dataclass; see `from_plain`.
 
     Raises:
         BadInputError: the file is missing, is not TOML, or holds unknown keys or bad values.
     """
-    return config_from_mapping(cls, _read_toml(path), where=str(path))
+    return from_plain(cls, _read_toml(path), where=str(path))
 
 
 def read_settings(cls: type[C], path: Path | None, settings: Sequence[str]) -> C:
@@ -86,28 +98,26 @@ def read_settings(cls: type[C], path: Path | None, settings: Sequence[str]) -> C
             place[last] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             place[last] = text.strip()
-    return config_from_mapping(cls, values, where="recipe" if path is None else str(path))
-
-
-def config_to_mapping(config: Any) -> dict[str, Any]:
-    """A configuration dataclass as nested plain values, nulls left out (TOML has none)."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items() if item is not None}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return value
-
-    result: dict[str, Any] = plain(dataclasses.asdict(config))
-    return result
+    return from_plain(cls, values, where="recipe" if path is None else str(path))
 
 
 def config_to_toml(config: Any) -> str:
     """A configuration dataclass as TOML text that `config_from_toml` reads back to an equal value."""
     import tomli_w
 
-    return tomli_w.dumps(config_to_mapping(config))
+    def without_none(value: Any) -> Any:  # TOML has none
+        if isinstance(value, dict):
+            return {key: without_none(item) for key, item in value.items() if item is not None}
+        return value
+
+    return tomli_w.dumps(without_none(to_plain(config)))
+
+
+@functools.cache
+def _adapter(cls: type[Any]) -> Any:
+    import pydantic
+
+    return pydantic.TypeAdapter(cls)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -119,18 +129,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise BadInputError(f"{path}: not a readable TOML file: {error}") from None
 
 
-def _refuse_unknown_keys(cls: type[Any], values: dict[str, Any], where: str, prefix: str) -> None:
-    hints = typing.get_type_hints(cls)
-    valid = [field.name for field in dataclasses.fields(cls)]
-    for key, value in values.items():
-        if key not in valid:
-            near = difflib.get_close_matches(key, valid, n=1, cutoff=0.4)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"valid keys: {', '.join(valid)}"
-            raise BadInputError(f"{where}: unknown key {prefix}{key}; {hint}")
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
-            _refuse_unknown_keys(typing.cast(type[Any], hints[key]), value, where, prefix=f"{prefix}{key}.")
-
-
 def refuse_without_effect(config: Any, names: Sequence[str], *, where: str, because: str) -> None:
     """Refuse settings that differ from their defaults where nothing heeds them.
 
@@ -138,7 +136,7 @@ def refuse_without_effect(config: Any, names: Sequence[str], *, where: str, beca
         config: a dataclass.
         names: of its fields.
         where: the name of the config within the recipe, with a dot; empty for the recipe itself.
-        because: what makes them so, as in "where trunk is frozen".
+        because: what makes them so, as in "where align is false".
 
     Raises:
         BadInputError: naming the first of them.
@@ -148,3 +146,17 @@ def refuse_without_effect(config: Any, names: Sequence[str], *, where: str, beca
         default = each.default if factory is dataclasses.MISSING else factory()
         if each.name in names and getattr(config, each.name) != default:
             raise BadInputError(f"{where}{each.name} has no effect {because}; leave it out")
+
+
+def _refuse_unknown_keys(cls: type[Any], values: Mapping[str, Any], where: str, prefix: str) -> None:
+    if not dataclasses.is_dataclass(cls):
+        return
+    hints = typing.get_type_hints(cls)
+    valid = [field.name for field in dataclasses.fields(cls)]
+    for key, value in values.items():
+        if key not in valid:
+            near = nearest_name(key, valid)
+            hint = f"did you mean {prefix}{near}?" if near else f"valid keys: {', '.join(valid)}"
+            raise BadInputError(f"{where}: unknown key {prefix}{key}; {hint}")
+        if isinstance(value, Mapping):
+            _refuse_unknown_keys(hints[key], value, where, prefix=f"{prefix}{key}.")

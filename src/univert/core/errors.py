@@ -23,12 +23,18 @@ class TrainingError(UnivertError, RuntimeError):
     """Training could not go on. What was done so far is on disk and can be resumed."""
 
 
-def nearest_name(word: str, known: Iterable[str]) -> str | None:
-    """The known name that a word was probably meant to be; None where none is near."""
+def nearest_name(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """The known name that a word was probably meant to be; None where none is near.
+
+    Args:
+        word: as it was written.
+        known: the names there are.
+        cutoff: how alike they must be at least, from 0 to 1.
+    """
     import difflib
 
     names = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.strip().lower()[:100], list(names), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word.strip().lower()[:100], list(names), n=1, cutoff=cutoff)
     return names[near[0]] if near else None
 
 

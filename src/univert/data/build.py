@@ -18,12 +18,11 @@ from typing import Any
 
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, publishing
-from univert.core.progress import Advance, progress_bar
-from univert.core.records import SourceRow
+from univert.core.terminal import Advance, progress_bar
 from univert.data.catalogue import FORMAT_VERSION, is_catalogue
 from univert.data.checks import CheckedRow, RowsSoFar, check_row
 from univert.data.decode import WHITE, Rgb
-from univert.data.problems import Problem, ProblemLog
+from univert.data.rows import ProblemLog, SourceProblem, SourceRow
 from univert.data.splits import SplitFractions, split_of
 from univert.data.writing import CatalogueWriter
 
@@ -53,17 +52,6 @@ class BuildReport:
     problems: dict[str, int]
     rejected_csv: Path | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
-        return {
-            "path": str(self.path),
-            "fingerprint": self.fingerprint,
-            "images": self.images,
-            "rejected": self.rejected,
-            "problems": self.problems,
-            "rejected_csv": None if self.rejected_csv is None else str(self.rejected_csv),
-        }
-
     def summary(self) -> str:
         """The report in one line, or two where images were left out."""
         text = f"{self.path}: {self.images:,} image{'s' if self.images != 1 else ''}"
@@ -74,7 +62,7 @@ class BuildReport:
 
 
 def build_catalogue(
-    rows: Iterable[SourceRow | Problem],
+    rows: Iterable[SourceRow | SourceProblem],
     out: Path | str,
     *,
     link: bool = False,
@@ -163,7 +151,7 @@ def parse_background(text: str) -> Rgb:
 def _fill(
     writer: CatalogueWriter,
     log: ProblemLog,
-    results: Iterator[CheckedRow | Problem],
+    results: Iterator[CheckedRow | SourceProblem],
     advance: Advance,
     fractions: SplitFractions | None,
     *,
@@ -174,7 +162,7 @@ def _fill(
     with contextlib.closing(RowsSoFar()) as so_far:
         for result in results:
             log.rows += 1
-            if isinstance(result, Problem):
+            if isinstance(result, SourceProblem):
                 problems = [result]
             elif result.problems:
                 problems = result.problems
@@ -191,14 +179,14 @@ def _fill(
 
 
 def _checked(
-    rows: Iterable[SourceRow | Problem], link: bool, workers: int
-) -> Generator[CheckedRow | Problem, None, None]:
+    rows: Iterable[SourceRow | SourceProblem], link: bool, workers: int
+) -> Generator[CheckedRow | SourceProblem, None, None]:
     """The rows in their order, each checked in a thread, with a bounded number on their way."""
-    pending: collections.deque[Future[CheckedRow] | Problem] = collections.deque()
+    pending: collections.deque[Future[CheckedRow] | SourceProblem] = collections.deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="univert-check")
     try:
         for row in rows:
-            pending.append(row if isinstance(row, Problem) else pool.submit(check_row, row, link=link))
+            pending.append(row if isinstance(row, SourceProblem) else pool.submit(check_row, row, link=link))
             if len(pending) >= workers * _IN_FLIGHT_PER_WORKER:
                 yield _result(pending.popleft())
         while pending:
@@ -207,8 +195,8 @@ def _checked(
         pool.shutdown(cancel_futures=True)
 
 
-def _result(pending: Future[CheckedRow] | Problem) -> CheckedRow | Problem:
-    return pending if isinstance(pending, Problem) else pending.result()
+def _result(pending: Future[CheckedRow] | SourceProblem) -> CheckedRow | SourceProblem:
+    return pending if isinstance(pending, SourceProblem) else pending.result()
 
 
 def _record(checked: CheckedRow, fractions: SplitFractions | None) -> dict[str, Any]:

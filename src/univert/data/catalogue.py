@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from univert.core.errors import BadInputError
+from univert.core.errors import BadInputError, did_you_mean
 from univert.core.files import fingerprint as content_fingerprint
-from univert.core.records import SPLITS
 from univert.data.decode import BoxXyxyPx, Rgb
+from univert.data.splits import SPLITS
 
 FORMAT_VERSION = "1"
 FORMAT_KEY = "univert.catalogue_format"
@@ -51,8 +50,7 @@ class Catalogue:
 
     Rows are in order of their id, whatever order they were built in.
 
-    A selection is a view: it holds row numbers, never images. Safe to use from several threads; pickling
-    stores the place and the row numbers, and unpickling opens it again.
+    A selection is a view: it holds row numbers, never images. Safe to use from several threads.
 
     Attributes:
         path: the folder of the Lance dataset.
@@ -74,17 +72,13 @@ class Catalogue:
         metadata = {key.decode(): value.decode() for key, value in (dataset.schema.metadata or {}).items()}
         self.path = path
         self.background_rgb = tuple(json.loads(metadata[BACKGROUND_KEY]))
-        self._root_fingerprint = metadata[FINGERPRINT_KEY]
         self._dataset = dataset
         self._table = table  # the columns without images, in order of id
         self._order = order  # row of the table -> row of the dataset
         self._rows = rows  # row of this selection -> row of the table
-        whole = len(rows) == table.num_rows
-        self.fingerprint = (
-            self._root_fingerprint
-            if whole
-            else content_fingerprint(self._root_fingerprint, rows.astype("<i8").tobytes())
-        )
+        self.fingerprint = metadata[FINGERPRINT_KEY]
+        if len(rows) < table.num_rows:
+            self.fingerprint = content_fingerprint(self.fingerprint, rows.astype("<i8").tobytes())
 
     @classmethod
     def open(cls, path: Path | str) -> Catalogue:
@@ -104,9 +98,6 @@ class Catalogue:
 
     def __repr__(self) -> str:
         return f"Catalogue({str(self.path)!r}, {len(self)} images, {len(self.verticals)} verticals)"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self._root_fingerprint, self._rows)
 
     @property
     def verticals(self) -> list[str]:
@@ -161,7 +152,7 @@ class Catalogue:
             BadInputError: no such column.
         """
         if name not in COLUMNS:
-            raise BadInputError(f"column: unknown name {name!r}{_nearest(name, COLUMNS)}")
+            raise BadInputError(f"column: unknown name {name!r}; {did_you_mean(name, COLUMNS)}")
         values = np.empty(len(self), dtype=object)
         values[:] = self._table[name].take(self._rows).to_pylist()
         return values
@@ -213,7 +204,8 @@ class Catalogue:
         known = list(SPLITS) if column == "split" else pc.unique(self._table[column].drop_null()).to_pylist()
         for name in names:
             if name not in known:
-                raise BadInputError(f"{parameter}: no {name!r} in {self.path}{_nearest(name, sorted(known))}")
+                hint = did_you_mean(str(name), sorted(known)) if known else "the column is empty"
+                raise BadInputError(f"{parameter}: no {name!r} in {self.path}; {hint}")
         return names
 
 
@@ -260,13 +252,6 @@ def _open_dataset(path: Path) -> Any:
     return dataset
 
 
-def _reopen(path: Path, root_fingerprint: str, rows: np.ndarray) -> Catalogue:
-    whole = Catalogue.open(path)
-    if whole.fingerprint != root_fingerprint:
-        raise BadInputError(f"{path} was built anew since this selection was made; select again")
-    return Catalogue(path, whole._dataset, whole._table, whole._order, rows)
-
-
 def _read_uri(uri: str) -> bytes:
     try:
         return uri_to_path(uri).read_bytes()
@@ -275,11 +260,3 @@ def _read_uri(uri: str) -> bytes:
             f"{uri}: the linked image cannot be read ({error.strerror}); "
             "put the file back, or build the catalogue again without --link"
         ) from None
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-    return f"; there are: {shown}" if known else "; the column is empty"

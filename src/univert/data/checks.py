@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 import sqlite3
@@ -10,9 +9,10 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from univert.core.records import SPLITS, SourceRow
+from univert.core.errors import nearest_name
 from univert.data.decode import BoxXyxyPx, ImageProblem, check_image
-from univert.data.problems import Problem, is_utf8, printable
+from univert.data.rows import SourceProblem, SourceRow, is_utf8, printable
+from univert.data.splits import SPLITS
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 """Larger files are refused unread."""
@@ -37,7 +37,7 @@ class CheckedRow:
     content: bytes | None = None
     digest: str = ""
     box_xyxy_px: BoxXyxyPx | None = None
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[SourceProblem] = field(default_factory=list)
 
 
 def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
@@ -56,7 +56,7 @@ def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
         content = row.image if row.image is not None else _read_file(row.path)
         size = check_image(content)
     except ImageProblem as problem:
-        checked.problems.append(_problem(row, problem.kind, problem.detail, problem.fix))
+        checked.problems.append(row.problem(problem.kind, problem.detail, problem.fix))
         return checked
     checked.digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     checked.content = None if link else content
@@ -66,26 +66,22 @@ def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
     return checked
 
 
-def _problem(row: SourceRow, kind: str, detail: str, fix: str) -> Problem:
-    return Problem(kind=kind, origin=row.origin, detail=detail, fix=fix)
-
-
-def _check_fields(row: SourceRow, link: bool) -> list[Problem]:
+def _check_fields(row: SourceRow, link: bool) -> list[SourceProblem]:
     problems = []
     texts = (row.vertical, row.product, row.brand, row.style, row.source, str(row.path) if row.id is None else row.id)
     if not all(is_utf8(text) for text in texts if text is not None):
-        problems.append(_problem(row, "name not UTF-8", "a name is not valid UTF-8", "rename it"))
+        problems.append(row.problem("name not UTF-8", "a name is not valid UTF-8", "rename it"))
     if not row.vertical:
-        problems.append(_problem(row, "no vertical", "the vertical is empty", "give every image a vertical"))
+        problems.append(row.problem("no vertical", "the vertical is empty", "give every image a vertical"))
     if row.split is not None and row.split not in SPLITS:
-        near = difflib.get_close_matches(row.split.lower(), (*SPLITS, "valid", "validation"), n=1, cutoff=0.5)
-        guess = {"valid": "val", "validation": "val"}.get(near[0], near[0]) if near else None
-        fix = f"did you mean {guess}?" if guess else f"use {', '.join(SPLITS)}, or leave it empty"
-        problems.append(_problem(row, "unknown split", f"split {row.split!r}", fix))
+        near = nearest_name(row.split, (*SPLITS, "valid", "validation"))
+        fix = f"did you mean {'val' if near in ('valid', 'validation') else near}?"
+        fix = fix if near else f"use {', '.join(SPLITS)}, or leave it empty"
+        problems.append(row.problem("unknown split", f"split {row.split!r}", fix))
     if (row.path is None) == (row.image is None):
-        problems.append(_problem(row, "no image", "exactly one of path and image must be given", "give one"))
+        problems.append(row.problem("no image", "exactly one of path and image must be given", "give one"))
     elif link and row.path is None:
-        problems.append(_problem(row, "nothing to link", "the image has no file", "build without --link"))
+        problems.append(row.problem("nothing to link", "the image has no file", "build without --link"))
     return problems
 
 
@@ -107,20 +103,20 @@ def _read_file(path: Path | None) -> bytes:
     raise ImageProblem("too large", detail, "make it smaller or remove it")
 
 
-def _check_box(row: SourceRow, box: BoxXyxyPx, size: tuple[int, int]) -> tuple[BoxXyxyPx | None, list[Problem]]:
+def _check_box(row: SourceRow, box: BoxXyxyPx, size: tuple[int, int]) -> tuple[BoxXyxyPx | None, list[SourceProblem]]:
     x0, y0, x1, y1 = box
     width, height = size
     if not (all(math.isfinite(value) for value in box) and x0 < x1 and y0 < y1):
         fix = "give x0 < x1 and y0 < y1 in pixels, or leave the box empty"
-        return None, [_problem(row, "degenerate box", f"box {box} has no area", fix)]
+        return None, [row.problem("degenerate box", f"box {box} has no area", fix)]
     slack = _BOX_SLACK_PX
     if x0 < -slack or y0 < -slack or x1 > width + slack or y1 > height + slack:
         detail = f"box {box} reaches outside the image of {width} x {height} pixels"
-        return None, [_problem(row, "box outside", detail, "give pixels of the upright image")]
+        return None, [row.problem("box outside", detail, "give pixels of the upright image")]
     trimmed = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
     if not (trimmed[0] < trimmed[2] and trimmed[1] < trimmed[3]):
         detail = f"box {box} lies on the edge of the image of {width} x {height} pixels"
-        return None, [_problem(row, "box outside", detail, "give pixels of the upright image")]
+        return None, [row.problem("box outside", detail, "give pixels of the upright image")]
     return trimmed, []
 
 
@@ -145,7 +141,7 @@ class RowsSoFar:
         """Drop the database."""
         self._database.close()
 
-    def accept(self, row: SourceRow, image_id: str, split: str) -> list[Problem]:
+    def accept(self, row: SourceRow, image_id: str, split: str) -> list[SourceProblem]:
         """Claim a row's id, and its product's vertical and split.
 
         Returns:
@@ -155,7 +151,7 @@ class RowsSoFar:
         found = self._database.execute("SELECT origin FROM ids WHERE id = ?", (image_id,)).fetchone()
         if found:
             detail = f"id {image_id!r} is also that of {found[0]}"
-            problems.append(_problem(row, "duplicate id", detail, "give every image an id of its own"))
+            problems.append(row.problem("duplicate id", detail, "give every image an id of its own"))
         if row.product is not None:
             problems += self._against_product(row, row.product, split)
         if not problems:
@@ -167,7 +163,7 @@ class RowsSoFar:
                 )
         return problems
 
-    def _against_product(self, row: SourceRow, product: str, split: str) -> list[Problem]:
+    def _against_product(self, row: SourceRow, product: str, split: str) -> list[SourceProblem]:
         query = "SELECT vertical, split, origin FROM products WHERE name = ?"
         found = self._database.execute(query, (product,)).fetchone()
         if not found:
@@ -176,10 +172,10 @@ class RowsSoFar:
         if vertical != row.vertical:
             detail = f"product {product!r} is in {row.vertical!r} here and in {vertical!r} at {origin}"
             fix = "rename one of them: a product's name is unique over all verticals"
-            return [_problem(row, "product in two verticals", detail, fix)]
+            return [row.problem("product in two verticals", detail, fix)]
         if earlier_split != split:
             how = "" if row.split is not None else " (assigned, as none is given)"
             detail = f"product {product!r} is in {split}{how} here and in {earlier_split} at {origin}"
             fix = "give all its images the same split, or none of them any"
-            return [_problem(row, "product in two splits", detail, fix)]
+            return [row.problem("product in two splits", detail, fix)]
         return []

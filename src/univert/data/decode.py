@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -33,16 +33,17 @@ BoxXyxyPx = tuple[float, float, float, float]
 
 # Pillow's own `Image.open` warns about large images through a process-wide setting; going to the format's
 # class keeps the limit ours, and no format is tried that a catalogue does not take.
-_OPENERS: Final[tuple[tuple[bytes, type[ImageFile]], ...]] = (
-    (b"\xff\xd8\xff", JpegImageFile),
-    (b"\x89PNG\r\n\x1a\n", PngImageFile),
-    (b"GIF87a", GifImageFile),
-    (b"GIF89a", GifImageFile),
-    (b"BM", BmpImageFile),
-    (b"II*\x00", TiffImageFile),
-    (b"MM\x00*", TiffImageFile),
-    (b"II+\x00", TiffImageFile),
-    (b"MM\x00+", TiffImageFile),
+_OPENERS: Final[tuple[tuple[int, bytes, type[ImageFile]], ...]] = (
+    (0, b"\xff\xd8\xff", JpegImageFile),
+    (0, b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (8, b"WEBPVP8", WebPImageFile),
+    (0, b"GIF87a", GifImageFile),
+    (0, b"GIF89a", GifImageFile),
+    (0, b"BM", BmpImageFile),
+    (0, b"II*\x00", TiffImageFile),
+    (0, b"MM\x00*", TiffImageFile),
+    (0, b"II+\x00", TiffImageFile),
+    (0, b"MM\x00+", TiffImageFile),
 )
 
 _OTHER_IMAGES: Final[tuple[tuple[int, bytes, str], ...]] = (
@@ -128,7 +129,26 @@ def decode_rgb(
         upright, upright_size = _load_upright(image, original_size)
         if box_xyxy_px is not None:
             upright = _crop(upright, box_xyxy_px, upright_size)
-        return _to_rgb(upright, background_rgb, image)
+        return _pixels_to_rgb(upright, background_rgb, image)
+
+
+def to_rgb(image: Image.Image, *, background_rgb: Rgb = WHITE) -> Image.Image:
+    """A PIL image as upright RGB, by the rules of `decode_rgb`.
+
+    Args:
+        image: of any mode; greyscale of 16 bits is scaled to 8.
+        background_rgb: the colour behind transparent pixels, 0 to 255.
+
+    Raises:
+        ImageProblem: it has no pixels, cannot be decoded, or is of a mode that has no fixed range.
+    """
+    if not image.width or not image.height:
+        raise ImageProblem("empty", f"the image has no pixels: {image.width} x {image.height}", "give another one")
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageProblem("unreadable", f"the image is damaged ({error})", "copy or export it again") from error
+    return _pixels_to_rgb(upright, background_rgb, None)
 
 
 def check_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -151,23 +171,23 @@ def check_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, i
         _allow_draft(image, None, 1)
         upright, upright_size = _load_upright(image, original_size)
         if upright.mode not in ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK"):
-            _to_rgb(upright, WHITE, image)
+            _pixels_to_rgb(upright, WHITE, image)
         return upright_size
 
 
 def _open(content: bytes, max_pixels: int) -> ImageFile:
     if not content:
         raise ImageProblem("empty", "the file is empty", "replace or remove it")
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        opener: type[ImageFile] = WebPImageFile
-        _refuse_too_large(_webp_size(content), max_pixels)  # the decoder allocates its canvas when it opens
-    else:
-        found = [opener for magic, opener in _OPENERS if content.startswith(magic)]
-        if not found:
-            raise _not_ours(content)
-        opener = found[0]
-    image = opener(io.BytesIO(content))
-    _refuse_too_large(image.size, max_pixels)
+    found = [opener for place, magic, opener in _OPENERS if content.startswith(magic, place)]
+    if not found:
+        raise _not_ours(content)
+    image = found[0](io.BytesIO(content))
+    if image.width * image.height > max_pixels:
+        raise ImageProblem(
+            "too large",
+            f"{image.width} x {image.height} pixels are over the limit of {max_pixels:,} pixels",
+            "make it smaller or remove it",
+        )
     return image
 
 
@@ -179,30 +199,6 @@ def _not_ours(content: bytes) -> ImageProblem:
                 "unsupported format", f"{name} is not supported", f"convert it to one of {', '.join(FORMATS)}"
             )
     return ImageProblem("not an image", "the content is not an image", f"remove it, or give {', '.join(FORMATS)}")
-
-
-def _refuse_too_large(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise ImageProblem(
-            "too large",
-            f"{width} x {height} pixels are over the limit of {max_pixels:,} pixels",
-            "make it smaller or remove it",
-        )
-
-
-def _webp_size(content: bytes) -> tuple[int, int]:
-    """Canvas size out of a WebP header; (0, 0) where the header is damaged, for the decoder to complain."""
-    chunk = content[12:16]
-    if chunk == b"VP8X" and len(content) >= 30:
-        return 1 + int.from_bytes(content[24:27], "little"), 1 + int.from_bytes(content[27:30], "little")
-    if chunk == b"VP8L" and len(content) >= 25:
-        bits = int.from_bytes(content[21:25], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if chunk == b"VP8 " and len(content) >= 30:
-        width = int.from_bytes(content[26:28], "little") & 0x3FFF
-        return width, int.from_bytes(content[28:30], "little") & 0x3FFF
-    return 0, 0
 
 
 def _allow_draft(image: ImageFile, box_xyxy_px: BoxXyxyPx | None, draft_px: int) -> None:
@@ -249,7 +245,7 @@ def _crop(image: Image.Image, box_xyxy_px: BoxXyxyPx, upright_size: tuple[int, i
     return image.crop(corners)
 
 
-def _to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile) -> Image.Image:
+def _pixels_to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile | None) -> Image.Image:
     if image.mode.startswith("I;16"):
         return _sixteen_bits_to_rgb(image, background_rgb, file)
     if image.mode in ("I", "F", "LAB", "HSV"):
@@ -263,7 +259,7 @@ def _to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile) -> Image.I
     return _composite(image if image.mode == "RGBA" else image.convert("RGBA"), background_rgb)
 
 
-def _sixteen_bits_to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile) -> Image.Image:
+def _sixteen_bits_to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile | None) -> Image.Image:
     values = np.asarray(image)
     peak = 65535
     transparent = image.info.get("transparency")

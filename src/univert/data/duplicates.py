@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8, UInt64
 from PIL import Image
 
-from univert.core.errors import BadInputError
-from univert.core.progress import progress_bar
-from univert.data.decode import BoxXyxyPx, Rgb, decode_rgb
+from univert.core.terminal import progress_bar
+from univert.data.catalogue import Catalogue
+from univert.data.decode import decode_rgb
 from univert.data.loading import decoding_threads, map_ahead
 
 MAX_BITS = 4
@@ -37,20 +35,6 @@ _IMAGES_AT_ONCE = 64
 
 _waves = np.arange(_KEPT)[:, None] * (2 * np.arange(_SIDE_PX) + 1) * (np.pi / (2 * _SIDE_PX))
 _COSINES = np.cos(_waves)
-
-
-class Images(Protocol):
-    """What hashing needs of a catalogue."""
-
-    background_rgb: Rgb
-
-    def __len__(self) -> int: ...
-
-    def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
-        """Encoded images at these positions."""
-
-    def boxes(self, positions: Sequence[int]) -> list[BoxXyxyPx | None]:
-        """The item's box in each of these images, None for the whole image."""
 
 
 def perceptual_hash(image: Image.Image) -> np.uint64:
@@ -97,23 +81,23 @@ class PictureHashes:
     colours: UInt8[np.ndarray, "N 48"]
 
 
-def picture_hashes(images: Images, *, workers: int | None = None) -> PictureHashes:
+def picture_hashes(catalogue: Catalogue, *, workers: int | None = None) -> PictureHashes:
     """Hashes of all images of a catalogue (or of a selection of one), each within its box, decoded in threads.
 
     Args:
-        images: the catalogue.
+        catalogue: with the images.
         workers: decoding threads; None takes one a core, at most 8.
 
     Raises:
         BadInputError: an image cannot be decoded, or `workers` is not positive.
     """
-    count = len(images)
+    count = len(catalogue)
     bits, colours = np.empty(count, np.uint64), np.empty((count, 3 * _GRID * _GRID), np.uint8)
 
     def fill(chunk: range) -> int:
-        contents, boxes = images.image_bytes(chunk), images.boxes(chunk)
+        contents, boxes = catalogue.image_bytes(chunk), catalogue.boxes(chunk)
         for position, content, box in zip(chunk, contents, boxes, strict=True):
-            picture = decode_rgb(content, box_xyxy_px=box, background_rgb=images.background_rgb, draft_px=_DRAFT_PX)
+            picture = decode_rgb(content, box_xyxy_px=box, background_rgb=catalogue.background_rgb, draft_px=_DRAFT_PX)
             bits[position], colours[position] = perceptual_hash(picture), colour_grid(picture)
         return len(chunk)
 
@@ -136,12 +120,6 @@ class NearDuplicates:
         hashes: of all images.
         vectors: unit vectors of all images by the *untrained* base network; None to go by the pixels alone.
             Vectors of the model in training will not do: it may have learned to tell what is one picture apart.
-        max_bits: of the hashes, how many bits may differ, 0 to 64.
-        max_colour_difference: of any part of the colour grid, 0 to 255.
-        max_distance: squared Euclidean, between the vectors.
-
-    Raises:
-        BadInputError: not as many vectors as hashes, or a limit below 0.
 
     Example:
         >>> pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "darkred", "red")]
@@ -155,19 +133,6 @@ class NearDuplicates:
 
     hashes: PictureHashes
     vectors: Float[np.ndarray, "N F"] | None = None
-    max_bits: int = MAX_BITS
-    max_colour_difference: int = MAX_COLOUR_DIFFERENCE
-    max_distance: float = MAX_DISTANCE
-
-    def __post_init__(self) -> None:
-        if self.vectors is not None and len(self.vectors) != len(self.hashes.bits):
-            raise BadInputError(
-                f"vectors must be as many as the hashes: {len(self.vectors)} against {len(self.hashes.bits)}"
-            )
-        limits = ("max_bits", "max_colour_difference", "max_distance")
-        for name in limits:
-            if not getattr(self, name) >= 0:
-                raise BadInputError(f"{name} must be 0 or more, got {getattr(self, name)}; 0 means equal")
 
     def __call__(self, rows: Int64[np.ndarray, "*#S"], others: Int64[np.ndarray, "*#S"]) -> Bool[np.ndarray, "*S"]:
         """Whether images are near-duplicates of others, row by row; shapes broadcast.
@@ -177,15 +142,15 @@ class NearDuplicates:
             others: positions of images.
         """
         bits = self.hashes.bits
-        found = np.asarray(np.bitwise_count(bits[rows] ^ bits[others]) <= self.max_bits)
+        found = np.asarray(np.bitwise_count(bits[rows] ^ bits[others]) <= MAX_BITS)
         rows, others = np.broadcast_arrays(rows, others)
         # few pass the hash, so the dearer comparisons look at those alone
         left, right = rows[found], others[found]
         colours = self.hashes.colours
         difference = np.abs(colours[left].astype(np.int16) - colours[right]).max(axis=1, initial=0)
-        agree = difference <= self.max_colour_difference
+        agree = difference <= MAX_COLOUR_DIFFERENCE
         if self.vectors is not None:
             apart = self.vectors[left] - self.vectors[right]
-            agree &= np.einsum("nf,nf->n", apart, apart) <= self.max_distance
+            agree &= np.einsum("nf,nf->n", apart, apart) <= MAX_DISTANCE
         found[found] = agree
         return found

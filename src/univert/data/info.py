@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from univert.core.records import SPLITS
 from univert.data.catalogue import Catalogue
+from univert.data.splits import SPLITS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,10 +37,16 @@ class SplitCount:
         paired_products: products with two or more images, the only ones that can be learnt from or asked for.
     """
 
-    images: int
-    products: int
-    unlabelled: int
-    paired_products: int
+    images: int = 0
+    products: int = 0
+    unlabelled: int = 0
+    paired_products: int = 0
+
+    def __add__(self, other: SplitCount) -> SplitCount:
+        return SplitCount(**{key: value + getattr(other, key) for key, value in vars(self).items()})
+
+
+_NONE = SplitCount()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,23 @@ class VerticalInfo:
     images_a_product: float
     single_image_products: int
     splits: dict[str, SplitCount]
+
+    @classmethod
+    def of(cls, name: str, splits: dict[str, SplitCount]) -> VerticalInfo:
+        """Sum up the counts of the splits."""
+        counts = splits.values()
+        images, products, unlabelled = (
+            sum(getattr(count, key) for count in counts) for key in ("images", "products", "unlabelled")
+        )
+        return cls(
+            name=name,
+            images=images,
+            products=products,
+            unlabelled=unlabelled,
+            images_a_product=round((images - unlabelled) / max(products, 1), 2),
+            single_image_products=products - sum(count.paired_products for count in counts),
+            splits=splits,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +103,10 @@ class CatalogueInfo:
     verticals: list[VerticalInfo]
     warnings: list[str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain values, for JSON."""
-        return dataclasses.asdict(self)
-
 
 def catalogue_info(catalogue: Catalogue) -> CatalogueInfo:
     """Count a catalogue, or a selection of one, and look for what will hurt."""
-    verticals = [_count_vertical(name, counts) for name, counts in _count(catalogue).items()]
+    verticals = _count_verticals(catalogue)
     return CatalogueInfo(
         path=str(catalogue.path),
         fingerprint=catalogue.fingerprint,
@@ -117,25 +134,11 @@ def render(info: CatalogueInfo, console: Console) -> None:
     for heading in (*headings, *splits):
         table.add_column(heading, justify="right", vertical="bottom", overflow="fold")
     for vertical in info.verticals:
-        table.add_row(
-            Text(vertical.name),
-            f"{vertical.images:,}",
-            f"{vertical.products:,}",
-            f"{vertical.unlabelled:,}",
-            f"{vertical.images_a_product:.1f}",
-            *(_split_cell(vertical.splits.get(split)) for split in splits),
-        )
+        table.add_row(Text(vertical.name), *_cells(vertical, splits))
     if len(info.verticals) > 1:
         table.add_section()
-        table.add_row(
-            "all",
-            f"{info.images:,}",
-            f"{info.products:,}",
-            f"{info.unlabelled:,}",
-            f"{(info.images - info.unlabelled) / max(info.products, 1):.1f}",
-            *(_split_cell(_total(info.verticals, split)) for split in splits),
-            style="bold",
-        )
+        totals = {split: sum((v.splits.get(split, _NONE) for v in info.verticals), _NONE) for split in splits}
+        table.add_row("all", *_cells(VerticalInfo.of("all", totals), splits), style="bold")
     console.print(Text(info.path, style="bold"), size, f"fingerprint {info.fingerprint}", sep="\n", highlight=False)
     console.print(table)
     console.print(f"{', '.join(splits)}: images (products)", style="dim", highlight=False)
@@ -147,106 +150,60 @@ def render(info: CatalogueInfo, console: Console) -> None:
         console.print(Text("Nothing stands out that will hurt.", style="green"))
 
 
-def _split_cell(count: SplitCount | None) -> str:
-    return "-" if count is None or not count.images else f"{count.images:,} ({count.products:,})"
+def _cells(vertical: VerticalInfo, splits: Sequence[str]) -> list[str]:
+    counts = [vertical.splits.get(split, _NONE) for split in splits]
+    return [
+        *(f"{number:,}" for number in (vertical.images, vertical.products, vertical.unlabelled)),
+        f"{vertical.images_a_product:.1f}",
+        *(f"{count.images:,} ({count.products:,})" if count.images else "-" for count in counts),
+    ]
 
 
-def _total(verticals: list[VerticalInfo], split: str) -> SplitCount:
-    counts = [vertical.splits[split] for vertical in verticals if split in vertical.splits]
-    return SplitCount(
-        images=sum(count.images for count in counts),
-        products=sum(count.products for count in counts),
-        unlabelled=sum(count.unlabelled for count in counts),
-        paired_products=sum(count.paired_products for count in counts),
-    )
-
-
-_Groups = list[tuple[str | None, str | None, int]]
-"""Split, product and number of images, for every pair of split and product that occurs."""
-
-
-def _count(catalogue: Catalogue) -> dict[str, _Groups]:
-    names = ("vertical", "split", "product")
+def _count_verticals(catalogue: Catalogue) -> list[VerticalInfo]:
+    names = ["vertical", "split", "product"]
     table = pa.table({name: pa.array(catalogue.column(name), pa.string()) for name in names})
-    grouped = table.group_by(list(names)).aggregate([([], "count_all")])
-    order = pc.sort_indices(grouped, sort_keys=[("vertical", "ascending")])
-    groups: dict[str, _Groups] = {}
-    for row in grouped.take(order).to_pylist():
-        groups.setdefault(row["vertical"], []).append((row["split"], row["product"], row["count_all"]))
-    return groups
+    grouped = table.group_by(names).aggregate([([], "count_all")]).sort_by("vertical")
+    found: dict[str, dict[str, SplitCount]] = {}
+    for row in grouped.to_pylist():  # a row for each product, and one for what is unlabelled, in each split
+        splits, split = found.setdefault(row["vertical"], dict.fromkeys(SPLITS, _NONE)), row["split"] or "none"
+        images, labelled = row["count_all"], row["product"] is not None
+        splits[split] = splits.get(split, _NONE) + SplitCount(
+            images=images,
+            products=int(labelled),
+            unlabelled=0 if labelled else images,
+            paired_products=int(labelled and images > 1),
+        )
+    return [VerticalInfo.of(name, splits) for name, splits in found.items()]
 
 
-def _count_vertical(name: str, groups: _Groups) -> VerticalInfo:
-    images_of: dict[str, int] = {}
-    for _, product, images in groups:
-        if product is not None:
-            images_of[product] = images_of.get(product, 0) + images
-    unlabelled = sum(images for _, product, images in groups if product is None)
-    splits = {split: _count_split(groups, split) for split in SPLITS}
-    if any(split is None for split, _, _ in groups):
-        splits["none"] = _count_split(groups, None)
-    return VerticalInfo(
-        name=name,
-        images=unlabelled + sum(images_of.values()),
-        products=len(images_of),
-        unlabelled=unlabelled,
-        images_a_product=round(sum(images_of.values()) / max(len(images_of), 1), 2),
-        single_image_products=sum(images == 1 for images in images_of.values()),
-        splits=splits,
-    )
-
-
-def _count_split(groups: _Groups, wanted: str | None) -> SplitCount:
-    inside = [(product, images) for split, product, images in groups if split == wanted]
-    labelled = [images for product, images in inside if product is not None]
-    return SplitCount(
-        images=sum(images for _, images in inside),
-        products=len(labelled),
-        unlabelled=sum(images for product, images in inside if product is None),
-        paired_products=sum(images > 1 for images in labelled),
-    )
-
-
-def _warnings(verticals: list[VerticalInfo]) -> list[str]:
+def _warnings(verticals: Sequence[VerticalInfo]) -> list[str]:
     found: list[str] = []
-    hopeless = [v.name for v in verticals if v.splits["train"].paired_products < 2]
+    paired = {split: {v.name: v.splits[split].paired_products for v in verticals} for split in SPLITS}
+    hopeless = [name for name, count in paired["train"].items() if count < 2]
     if hopeless:
         found.append(
-            f"no specialist can be trained for {_names(hopeless)}: fewer than 2 products in train have 2 or more "
+            f"no specialist can be trained for {_listed(hopeless)}: fewer than 2 products in train have 2 or more "
             "images; add images of the same products"
         )
-    small = [
-        f"{v.name} ({v.splits['train'].paired_products})"
-        for v in verticals
-        if 2 <= v.splits["train"].paired_products < FEW_PRODUCTS
-    ]
+    small = {name: count for name, count in paired["train"].items() if 2 <= count < FEW_PRODUCTS}
     if small:
         found.append(
-            f"few products with 2 or more images in train: {_names(small)}; add products, or train the vertical "
+            f"few products with 2 or more images in train: {_counted(small)}; add products, or train the vertical "
             "together with a similar one"
         )
-    single = sum(v.single_image_products for v in verticals)
+    single = {v.name: v.single_image_products for v in verticals if v.single_image_products}
     if single:
-        worst = sorted((v for v in verticals if v.single_image_products), key=lambda v: -v.single_image_products)
-        where = _names([f"{v.name} ({v.single_image_products})" for v in worst])
+        worst = dict(sorted(single.items(), key=lambda item: -item[1]))
         found.append(
-            f"products with one image only: {single:,}, in {where}; they have no positive to learn from, and no "
-            "query in evaluation finds them; add images, or leave their product empty to use them unlabelled"
+            f"products with one image only: {sum(single.values()):,}, in {_counted(worst)}; they have no positive to "
+            "learn from, and no query in evaluation finds them; add images, or leave their product empty to use them "
+            "unlabelled"
         )
-    return found + _split_warnings(verticals) + _imbalance(verticals)
-
-
-def _split_warnings(verticals: list[VerticalInfo]) -> list[str]:
-    found: list[str] = []
     for split, use in (("val", "early stopping"), ("test", "evaluation")):
-        thin = [
-            f"{v.name} ({v.splits[split].paired_products})"
-            for v in verticals
-            if v.splits[split].paired_products < FEW_QUERIES
-        ]
+        thin = {name: count for name, count in paired[split].items() if count < FEW_QUERIES}
         if thin:
             found.append(
-                f"{split} is near-empty for {use}: {_names(thin)} have fewer than {FEW_QUERIES} products with 2 or "
+                f"{split} is near-empty for {use}: {_counted(thin)} have fewer than {FEW_QUERIES} products with 2 or "
                 "more images; add products, or give them this split"
             )
     stray = sum(v.splits[split].unlabelled for v in verticals for split in ("val", "test"))
@@ -254,26 +211,23 @@ def _split_warnings(verticals: list[VerticalInfo]) -> list[str]:
         found.append(
             f"unlabelled images in val or test: {stray:,}; nothing can be measured on them there; put them in train"
         )
-    unused = sum(v.splits["none"].images for v in verticals if "none" in v.splits)
+    unused = sum(v.splits.get("none", _NONE).images for v in verticals)
     if unused:
         found.append(f"images in no split: {unused:,}; they will not be used; give them one")
+    sizes = sorted(verticals, key=lambda v: v.images)
+    if sizes and sizes[-1].images >= IMBALANCE * sizes[0].images:
+        most, least = sizes[-1], sizes[0]
+        found.append(
+            f"extreme imbalance: {most.name} has {most.images / least.images:.0f} times the images of {least.name} "
+            f"({most.images:,} to {least.images:,}); add images to the smaller one, or expect less of it"
+        )
     return found
 
 
-def _imbalance(verticals: list[VerticalInfo]) -> list[str]:
-    if len(verticals) < 2:
-        return []
-    most, least = max(verticals, key=lambda v: v.images), min(verticals, key=lambda v: v.images)
-    ratio = most.images / least.images
-    if ratio < IMBALANCE:
-        return []
-    return [
-        f"extreme imbalance: {most.name} has {ratio:.0f} times the images of {least.name} "
-        f"({most.images:,} to {least.images:,}); add images to the smaller one, or expect less of it"
-    ]
+def _counted(counts: Mapping[str, int]) -> str:
+    return _listed([f"{name} ({count})" for name, count in counts.items()])
 
 
-def _names(names: Iterable[str]) -> str:
-    names = list(names)
+def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_NAMED])
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

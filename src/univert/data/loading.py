@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,27 +16,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from univert.core.errors import BadInputError
-from univert.data.decode import decode_rgb
-from univert.data.transforms import Augmentation, Box, Preprocessing, view_rng
+from univert.core.protocols import Images
+from univert.data.decode import BoxXyxyPx, decode_rgb
+from univert.data.transforms import Augmentation, Preprocessing, view_rng
 
 T = TypeVar("T")
 R = TypeVar("R")
 Numbers = Sequence[int] | np.ndarray
-
-
-class ImageSource(Protocol):
-    """What the loader needs of a catalogue."""
-
-    def __len__(self) -> int: ...
-
-    def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
-        """Encoded images at these positions."""
-
-    def boxes(self, positions: Sequence[int]) -> list[Box | None]:
-        """The item's box (x0, y0, x1, y1) in each of these images, None for the whole image."""
-
-    def column(self, name: str) -> np.ndarray:
-        """A column over all positions; the loader asks for `id`."""
 
 
 class ImageLoader:
@@ -58,7 +44,7 @@ class ImageLoader:
 
     def __init__(
         self,
-        catalogue: ImageSource,
+        catalogue: Images,
         preprocessing: Preprocessing,
         augmentation: Augmentation | None = None,
         seed: int = 0,
@@ -134,7 +120,7 @@ class ImageLoader:
             batch[i] = self._square(str(self._ids[row]), content, box, view)
         return batch
 
-    def _square(self, image_id: str, content: bytes, box: Box | None, view: int) -> UInt8[np.ndarray, "S S 3"]:
+    def _square(self, image_id: str, content: bytes, box: BoxXyxyPx | None, view: int) -> UInt8[np.ndarray, "S S 3"]:
         size = self.preprocessing.image_size_px
         augmentation = self.augmentation if view else None
         if augmentation is not None:  # the smallest crop still has enough pixels

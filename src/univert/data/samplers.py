@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from univert.core.errors import BadInputError
-from univert.data.mined import StrongNegatives
+from univert.data.strong_negatives import StrongNegatives
 
 Positions = Int64[np.ndarray, "B"]
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from univert.core.errors import BadInputError
 
+SPLITS = ("train", "val", "test")
+"""The split names a catalogue knows; an image may also be in none (None)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFractions:

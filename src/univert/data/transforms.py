@@ -12,16 +12,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from univert.core.errors import BadInputError
+from univert.data.decode import BoxXyxyPx
 
 Fit = Literal["pad", "crop", "stretch"]
-Interpolation = Literal["bicubic", "bilinear", "lanczos"]
-Box = tuple[float, float, float, float]
 
-_RESAMPLING = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -29,13 +23,12 @@ _LUMA = (0.299, 0.587, 0.114)
 class Preprocessing:
     """How an upright RGB image becomes the square that the network sees.
 
-    Calling it does one antialiased resize, straight from the part of the image that is wanted.
+    Calling it does one antialiased bicubic resize, straight from the part of the image that is wanted.
 
     Attributes:
         image_size_px: side of the square.
         fit: `pad` keeps everything and fills up with the background, `crop` takes the central square,
             `stretch` changes the aspect ratio.
-        interpolation: `bicubic`, `bilinear` or `lanczos`, antialiased.
         background_rgb: the colour of padding, and behind transparent pixels.
         centre_share: side of the central part that is shown, as a share of the whole: 227/256 is "resize to 256,
             crop 227". Augmented views are drawn from the whole.
@@ -51,7 +44,6 @@ class Preprocessing:
 
     image_size_px: int = 128
     fit: Fit = "pad"
-    interpolation: Interpolation = "bicubic"
     background_rgb: tuple[int, int, int] = (255, 255, 255)
     centre_share: float = 1.0
 
@@ -62,8 +54,6 @@ class Preprocessing:
             raise BadInputError(f"image_size_px must lie in 8..4096, got {self.image_size_px}; try 128 or 224")
         if self.fit not in ("pad", "crop", "stretch"):
             raise BadInputError(f'fit must be "pad", "crop" or "stretch", got {self.fit!r}')
-        if self.interpolation not in _RESAMPLING:
-            raise BadInputError(f"interpolation must be one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}")
         rgb = self.background_rgb
         if len(rgb) != 3 or not all(0 <= value <= 255 for value in rgb):
             raise BadInputError(f"background_rgb must be three values in 0..255, got {rgb!r}; white is 255, 255, 255")
@@ -81,7 +71,7 @@ class Preprocessing:
         across, down = (1 - self.centre_share) * (x1 - x0) / 2, (1 - self.centre_share) * (y1 - y0) / 2
         return np.asarray(self.render(image, (x0 + across, y0 + down, x1 - across, y1 - down)))
 
-    def frame_xyxy_px(self, size: tuple[int, int]) -> Box:
+    def frame_xyxy_px(self, size: tuple[int, int]) -> BoxXyxyPx:
         """The whole square of an image of (width, height), reaching outside it when padding."""
         width, height = size
         if self.fit == "stretch":
@@ -90,14 +80,14 @@ class Preprocessing:
         x0, y0 = (width - side) / 2, (height - side) / 2
         return x0, y0, x0 + side, y0 + side
 
-    def render(self, image: Image.Image, box_xyxy_px: Box) -> Image.Image:
+    def render(self, image: Image.Image, box_xyxy_px: BoxXyxyPx) -> Image.Image:
         """Draw one part of an image as the square; what lies outside the image becomes background.
 
         Args:
             image: a PIL image in mode RGB.
             box_xyxy_px: the part to show, in pixels of `image`; may reach outside it.
         """
-        size, resample = self.image_size_px, _RESAMPLING[self.interpolation]
+        size, resample = self.image_size_px, Image.Resampling.BICUBIC
         x0, y0, x1, y1 = box_xyxy_px
         inside = (max(x0, 0.0), max(y0, 0.0), min(x1, float(image.width)), min(y1, float(image.height)))
         if inside == box_xyxy_px:
@@ -123,20 +113,18 @@ def _target_span(start: float, stop: float, low: float, high: float, size: int) 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Random changes that a product survives: crop, aspect, mirror, light, colour, optionally a small turn.
+    """Random changes that a product survives: crop, aspect, mirror, light, colour.
 
     All of them are drawn from the generator that is passed in, always the same number of draws in the same
     order, so that switching one off leaves the others as they were.
 
     Attributes:
         min_scale: smallest part of the frame's area that a crop keeps.
-        max_scale: largest part; above 1 the image also shrinks onto background.
+        max_scale: largest part.
         max_aspect: a crop's width over height lies in [1 / max_aspect, max_aspect], relative to the frame.
         flip_probability: how often the image is mirrored left to right.
-        brightness: the factor lies in [1 - brightness, 1 + brightness]; likewise `contrast` and `saturation`.
-        contrast: around the image's mean grey.
-        saturation: around each pixel's own grey.
-        max_rotation_degrees: turn by up to this angle either way.
+        jitter: brightness, contrast (around the image's mean grey) and saturation (around each pixel's own grey) are
+            each multiplied by a factor of their own in [1 - jitter, 1 + jitter].
 
     Raises:
         BadInputError: a value is out of range.
@@ -146,24 +134,19 @@ class Augmentation:
     max_scale: float = 1.0
     max_aspect: float = 1.25
     flip_probability: float = 0.5
-    brightness: float = 0.2
-    contrast: float = 0.2
-    saturation: float = 0.2
-    max_rotation_degrees: float = 0.0
+    jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_scale <= self.max_scale <= 4:
+        if not 0 < self.min_scale <= self.max_scale <= 1:
             raise BadInputError(
-                f"min_scale and max_scale must satisfy 0 < min_scale <= max_scale <= 4, "
+                f"min_scale and max_scale must satisfy 0 < min_scale <= max_scale <= 1, "
                 f"got {self.min_scale} and {self.max_scale}"
             )
         if not 1 <= self.max_aspect <= 4:
             raise BadInputError(f"max_aspect must lie in 1..4, got {self.max_aspect}; 1 keeps the aspect ratio")
-        for name in ("flip_probability", "brightness", "contrast", "saturation"):
+        for name in ("flip_probability", "jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInputError(f"{name} must lie in 0..1, got {getattr(self, name)}; 0 switches it off")
-        if not 0 <= self.max_rotation_degrees <= 180:
-            raise BadInputError(f"max_rotation_degrees must lie in 0..180, got {self.max_rotation_degrees}")
 
     def apply(
         self, image: Image.Image, preprocessing: Preprocessing, rng: np.random.Generator
@@ -175,27 +158,19 @@ class Augmentation:
             preprocessing: the clean square that is varied.
             rng: source of the randomness; see `view_rng`.
         """
-        area, aspect, across, down, flip, brightness, contrast, saturation, turn = rng.random(9).tolist()
+        area, aspect, across, down, flip, *light = rng.random(8).tolist()
         x0, y0, x1, y1 = preprocessing.frame_xyxy_px(image.size)
         scale = math.sqrt(self.min_scale + area * (self.max_scale - self.min_scale))
         stretch = math.exp((aspect - 0.5) * math.log(self.max_aspect))
-        width, height = (x1 - x0) * scale * stretch, (y1 - y0) * scale / stretch
-        if self.max_scale <= 1:  # a crop must not leave the frame just because its aspect was changed
-            width, height = min(width, x1 - x0), min(height, y1 - y0)
+        # a crop must not leave the frame just because its aspect was changed
+        width = min((x1 - x0) * scale * stretch, x1 - x0)
+        height = min((y1 - y0) * scale / stretch, y1 - y0)
         left, top = x0 + across * (x1 - x0 - width), y0 + down * (y1 - y0 - height)
         square = preprocessing.render(image, (left, top, left + width, top + height))
         if flip < self.flip_probability:
             square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if self.max_rotation_degrees:
-            angle = (2 * turn - 1) * self.max_rotation_degrees
-            square = square.rotate(angle, Image.Resampling.BICUBIC, fillcolor=preprocessing.background_rgb)
-        if self.brightness or self.contrast or self.saturation:
-            factors = (
-                1 + (2 * brightness - 1) * self.brightness,
-                1 + (2 * contrast - 1) * self.contrast,
-                1 + (2 * saturation - 1) * self.saturation,
-            )
-            square = _jitter(square, *factors)
+        if self.jitter:
+            square = _jitter(square, *(1 + (2 * draw - 1) * self.jitter for draw in light))
         return np.asarray(square)
 
 

@@ -1,25 +1,46 @@
-"""Clean triplets: verified (anchor, positive, negative), checked against the catalogue (Unified FIG. 6)."""
+"""Triplets that people verified, checked against the catalogue: FIG. 6 of the unified-embedding paper."""
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Int64
 
-from univert.core.errors import BadInputError
+from univert.core.errors import BadInputError, nearest_name
 from univert.core.files import fingerprint
-from univert.core.progress import progress_bar
+from univert.core.terminal import progress_bar
 from univert.data.catalogue import Catalogue
-from univert.data.problems import Problem, ProblemLog
-from univert.data.triplet_rows import ROLES, TripletRow, count_triplet_rows, read_triplet_rows
+from univert.data.rows import ProblemLog, SourceProblem, is_utf8, printable
+from univert.data.tables import cell_text, count_table_rows, read_table
+
+ROLES: Final = ("anchor", "positive", "negative")
+"""The columns of a file of triplets, and what the three images of a triplet are."""
 
 SHOWN_PER_KIND = 3
 """How many problems of each kind a report names."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TripletRow:
+    """One triplet as the file gives it.
+
+    Attributes:
+        origin: the file and its line or row, counted from 1.
+        ids: of anchor, positive and negative; None where the cell is empty.
+    """
+
+    origin: str
+    ids: tuple[str | None, str | None, str | None]
+
+    def problem(self, kind: str, detail: str, fix: str) -> SourceProblem:
+        """Why this triplet cannot be used; see `SourceProblem`."""
+        return SourceProblem(kind=kind, origin=self.origin, detail=detail, fix=fix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +68,6 @@ class TripletReport:
     examples: dict[str, list[str]]
     verticals: dict[str, int]
     rejected_csv: Path | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
-        values = {**vars(self), "path": str(self.path)}
-        return {**values, "rejected_csv": None if self.rejected_csv is None else str(self.rejected_csv)}
 
     def summary(self) -> str:
         """The report in words: one line, and below it the problems with their examples."""
@@ -118,7 +134,7 @@ def read_clean_triplets(
     catalogue, and its vertical is still checked.
 
     Args:
-        path: see `univert.data.triplet_rows.read_triplet_rows`.
+        path: see `read_triplet_rows`.
         catalogue: with the images; give a selection to leave the other verticals' out.
         on_bad: `reject` raises an error if any triplet cannot be used, `skip` leaves those out.
         rejected_csv: where to list every problem; None writes no list.
@@ -136,16 +152,15 @@ def read_clean_triplets(
     good: list[tuple[int, int, int]] = []
     with (
         ProblemLog(rejected_csv) as log,
-        progress_bar("Checking triplets", count_triplet_rows(path), unit="triplets") as advance,
+        progress_bar("Checking triplets", count_table_rows(path), unit="triplets") as advance,
     ):
         for row in read_triplet_rows(path):
             log.rows += 1
-            problems = [row] if isinstance(row, Problem) else checks.problems(row)
+            problems = [row] if isinstance(row, SourceProblem) else checks.problems(row)
             if problems:
                 log.reject(problems)
-                for problem in problems:
-                    if len(examples[problem.kind]) < SHOWN_PER_KIND:
-                        examples[problem.kind].append(_example(problem))
+                for one in problems:
+                    examples[one.kind].append(f"{Path(one.origin).name}: {one.detail}; {one.fix}")
             elif isinstance(row, TripletRow):
                 good.append(checks.accept(row))
             advance(1)
@@ -158,7 +173,7 @@ def read_clean_triplets(
         unlabelled=sum(any(checks.products[image] is None for image in row) for row in good),
         rejected=log.rejected,
         problems=dict(log.counts.most_common()),
-        examples=dict(examples),
+        examples={kind: texts[:SHOWN_PER_KIND] for kind, texts in examples.items()},
         verticals=dict(sorted(verticals.items())),
         rejected_csv=rejected_csv,
     )
@@ -169,6 +184,44 @@ def read_clean_triplets(
         raise TripletProblemsError("Fix these, or leave them out with --on-bad skip (on_bad='skip').", report)
     anchors, positives, negatives = table.T.copy()
     return CleanTriplets(anchors=anchors, positives=positives, negatives=negatives, report=report)
+
+
+def read_triplet_rows(path: Path | str) -> Iterator[TripletRow | SourceProblem]:
+    """Read triplets in the order of their file; further columns are left unread.
+
+    Args:
+        path: a table (see `univert.data.tables.read_table`) with the columns `anchor`, `positive` and `negative`.
+
+    Raises:
+        BadInputError: there is no such file, its suffix is unknown, it cannot be read, or a column is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInputError(f"{path}: no such file; give one with the columns {', '.join(ROLES)}")
+    return map(_triplet_row, read_table(path, ROLES, functools.partial(_check_columns, path)))
+
+
+def _triplet_row(item: tuple[str, Mapping[str, Any]] | SourceProblem) -> TripletRow | SourceProblem:
+    if isinstance(item, SourceProblem):
+        return item
+    origin, values = item
+    anchor, positive, negative = (cell_text(values.get(role)) for role in ROLES)
+    if not all(is_utf8(name) for name in (anchor, positive, negative) if name):
+        return SourceProblem(kind="bad line", origin=origin, detail="not UTF-8", fix="save the file as UTF-8")
+    return TripletRow(origin=origin, ids=(anchor, positive, negative))
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    """The columns of a triplet, each of which must be there once."""
+    for role in ROLES:
+        if names.count(role) != 1:
+            what = "no column" if role not in names else "more than one column"
+            near = nearest_name(role, [name for name in names if name not in ROLES])
+            hint = f"is it {printable(near)!r}? " if near else ""
+            there = printable(", ".join(names)) or "none"
+            raise BadInputError(
+                f"{path}: {what} {role!r}; {hint}name the columns {', '.join(ROLES)} (there are: {there})"
+            )
 
 
 class _Checks:
@@ -185,7 +238,7 @@ class _Checks:
         self._said: dict[tuple[int, int], tuple[bool, str]] = {}
         self._product_of: dict[int, tuple[str, str]] = {}
 
-    def problems(self, row: TripletRow) -> list[Problem]:
+    def problems(self, row: TripletRow) -> list[SourceProblem]:
         """All that keeps a triplet out; empty for a good one."""
         found = [*self._of_ids(row)]
         if found:
@@ -210,69 +263,69 @@ class _Checks:
         anchor, positive, negative = (self._position[name or ""] for name in row.ids)
         return anchor, positive, negative
 
-    def _of_ids(self, row: TripletRow) -> list[Problem]:
+    def _of_ids(self, row: TripletRow) -> list[SourceProblem]:
         found = []
         for role, name in zip(ROLES, row.ids, strict=True):
             if name is None:
-                found.append(_problem(row, "missing id", f"no {role}", "give the id of an image"))
+                found.append(row.problem("missing id", f"no {role}", "give the id of an image"))
             elif name in self._not_chosen:
                 fix = "leave it out, or choose its vertical, too"
-                found.append(_problem(row, "image of a vertical not chosen", f"{role} {name!r}", fix))
+                found.append(row.problem("image of a vertical not chosen", f"{role} {name!r}", fix))
             elif name not in self._position:
                 fix = "give the id of an image of the catalogue"
                 if name in self._known_products:
                     fix = "that is a product; give the id of one of its images"
-                found.append(_problem(row, "unknown id", f"{role} {name!r}", fix))
+                found.append(row.problem("unknown id", f"{role} {name!r}", fix))
         return found
 
-    def _of_images(self, row: TripletRow, images: tuple[int, int, int]) -> list[Problem]:
+    def _of_images(self, row: TripletRow, images: tuple[int, int, int]) -> list[SourceProblem]:
         found = []
         if len(set(images)) < len(images):
             detail = ", ".join(repr(name) for name in row.ids)
-            found.append(_problem(row, "one image twice", detail, "give three different images"))
+            found.append(row.problem("one image twice", detail, "give three different images"))
         for role, name, image in zip(ROLES, row.ids, images, strict=True):
             split = self._splits[image]
             if split != "train":
                 fix = "what measures a model is never learned from: take training images"
                 kind = f"image of the {split} split" if split else "image of no split"
-                found.append(_problem(row, kind, f"{role} {name!r}", fix))
+                found.append(row.problem(kind, f"{role} {name!r}", fix))
         return found
 
-    def _of_labels(self, row: TripletRow, images: tuple[int, int, int]) -> list[Problem]:
+    def _of_labels(self, row: TripletRow, images: tuple[int, int, int]) -> list[SourceProblem]:
         products, verticals = ([column[i] for i in images] for column in (self.products, self.verticals))
         anchor, positive, negative = products
         found = []
         if verticals[1] != verticals[0]:
             detail = f"{verticals[0]!r} and {verticals[1]!r}"
-            found.append(_problem(row, "positive of another vertical", detail, "one product has one vertical"))
+            found.append(row.problem("positive of another vertical", detail, "one product has one vertical"))
         elif None not in (anchor, positive) and anchor != positive:
             fix = "correct the triplet, or the catalogue's labels"
-            found.append(_problem(row, "positive of another product", f"{anchor!r} and {positive!r}", fix))
+            found.append(row.problem("positive of another product", f"{anchor!r} and {positive!r}", fix))
         if verticals[2] != verticals[0]:
-            fix = "take a negative of the anchor's vertical (Unified eq. 1)"
+            fix = "take a negative of the anchor's vertical (eq. 1 of the unified-embedding paper)"
             detail = f"{verticals[0]!r} and {verticals[2]!r}"
-            found.append(_problem(row, "negative of another vertical", detail, fix))
+            found.append(row.problem("negative of another vertical", detail, fix))
         elif negative is not None and negative in (anchor, positive):
             fix = "take another product, or correct the catalogue's labels"
-            found.append(_problem(row, "negative of the same product", f"{negative!r}", fix))
+            found.append(row.problem("negative of the same product", f"{negative!r}", fix))
         return found
 
-    def _against_others(self, row: TripletRow, images: tuple[int, int, int]) -> list[Problem]:
+    def _against_others(self, row: TripletRow, images: tuple[int, int, int]) -> list[SourceProblem]:
         if images in self._lines:
-            return [_problem(row, "duplicate", f"as {self._lines[images]}", "remove one of them")]
+            return [row.problem("duplicate", f"as {self._lines[images]}", "remove one of them")]
         for pair, same in _claims(images):
             earlier, origin = self._said.get(pair, (same, ""))
             if earlier != same:
                 verb = "the same product" if earlier else "different products"
                 first, second = (row.ids[images.index(image)] for image in pair)
                 detail = f"{origin} has {first!r} and {second!r} as {verb}"
-                return [_problem(row, "contradiction", detail, "verify the two again")]
+                return [row.problem("contradiction", detail, "verify the two again")]
             image, product = self._half_labelled(pair)
             known, origin = self._product_of.get(image, (product, ""))
             if product is not None and origin and same == (known != product):
                 detail = f"{origin} has {row.ids[images.index(image)]!r} as {known!r}, this one as "
                 detail += repr(product) if same else f"another product than {product!r}"
-                return [_problem(row, "contradiction", detail, "verify the image again")]
+                return [row.problem("contradiction", detail, "verify the image again")]
         return []
 
     def _half_labelled(self, pair: tuple[int, int]) -> tuple[int, str | None]:
@@ -291,11 +344,3 @@ def _claims(images: tuple[int, int, int]) -> list[tuple[tuple[int, int], bool]]:
     anchor, positive, negative = images
     pairs = [(anchor, positive, True), (anchor, negative, False), (positive, negative, False)]
     return [((min(a, b), max(a, b)), same) for a, b, same in pairs]
-
-
-def _problem(row: TripletRow, kind: str, detail: str, fix: str) -> Problem:
-    return Problem(kind=kind, origin=row.origin, detail=detail, fix=fix)
-
-
-def _example(problem: Problem) -> str:
-    return f"{Path(problem.origin).name}: {problem.detail}; {problem.fix}"

@@ -6,6 +6,7 @@ import json
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +19,6 @@ from univert.data.decode import Rgb
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 16 * 1024 * 1024
-_QUEUED_BATCHES = 1
 
 
 class CatalogueWriter:
@@ -38,27 +38,26 @@ class CatalogueWriter:
 
     def __init__(self, folder: Path, background_rgb: Rgb) -> None:
         self.rows = 0
-        self._folder = folder
+        self._folder = str(folder)
         self._schema = SCHEMA.with_metadata(
             {FORMAT_KEY: FORMAT_VERSION, BACKGROUND_KEY: json.dumps(list(background_rgb))}
         )
         self._records: list[dict[str, Any]] = []
         self._bytes = 0
-        self._batches: queue.Queue[pa.RecordBatch | None] = queue.Queue(_QUEUED_BATCHES)
+        self._batches: queue.Queue[pa.RecordBatch | None] = queue.Queue(1)
         self._abandoned = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._write, name="univert-write", daemon=True)
+        self._thread = ThreadPoolExecutor(1, "univert-write")
 
     def __enter__(self) -> CatalogueWriter:
-        self._thread.start()
+        reader = pa.RecordBatchReader.from_batches(self._schema, self._taken())
+        self._written = self._thread.submit(lance.write_dataset, reader, self._folder)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._thread.is_alive():
-            self._abandoned.set()
-            self._thread.join()
+        self._abandoned.set()
+        self._thread.shutdown()
 
     def add(self, record: dict[str, Any]) -> None:
         """Add one row, a value for every column of the schema.
@@ -81,13 +80,11 @@ class CatalogueWriter:
         if self._records:
             self._flush()
         self._put(None)
-        self._thread.join()
-        if self._failure is not None:
-            raise self._as_os_error(self._failure)
+        self._wait()
         try:
-            lance.dataset(str(self._folder)).update_schema_metadata({FINGERPRINT_KEY: fingerprint})
+            lance.dataset(self._folder).update_schema_metadata({FINGERPRINT_KEY: fingerprint})
         except (RuntimeError, ValueError) as error:
-            raise self._as_os_error(error) from error
+            raise _as_os_error(error) from error
 
     def _flush(self) -> None:
         batch = pa.RecordBatch.from_pylist(self._records, schema=self._schema)
@@ -96,15 +93,19 @@ class CatalogueWriter:
 
     def _put(self, batch: pa.RecordBatch | None) -> None:
         while True:
-            if self._failure is not None:
-                raise self._as_os_error(self._failure)
+            if self._written.done():  # only a failure ends it before its input does
+                self._wait()
             try:
-                self._batches.put(batch, timeout=0.1)
-                return
+                return self._batches.put(batch, timeout=0.1)
             except queue.Full:
                 continue
 
-    def _take(self) -> Iterator[pa.RecordBatch]:
+    def _wait(self) -> None:
+        error = self._written.exception()
+        if error is not None:
+            raise _as_os_error(error)
+
+    def _taken(self) -> Iterator[pa.RecordBatch]:
         while True:
             try:
                 batch = self._batches.get(timeout=0.1)
@@ -116,16 +117,9 @@ class CatalogueWriter:
                 return
             yield batch
 
-    def _write(self) -> None:
-        try:
-            reader = pa.RecordBatchReader.from_batches(self._schema, self._take())
-            lance.write_dataset(reader, str(self._folder))
-        except BaseException as error:  # whatever it is, the caller's thread must hear of it
-            self._failure = error
 
-    def _as_os_error(self, error: BaseException) -> OSError:
-        if isinstance(error, OSError) and error.errno is not None:
-            return error
-        text = str(error)
-        # Lance's messages go on with where in its source the error arose
-        return OSError(text.split(", /")[0].split(", <")[0])
+def _as_os_error(error: BaseException) -> OSError:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    # Lance's messages go on with where in its source the error arose
+    return OSError(str(error).split(", /")[0].split(", <")[0])

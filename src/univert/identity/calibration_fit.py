@@ -18,15 +18,38 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from univert.identity.held_out_queries import Questions
-from univert.identity.identify import AttributeCalibration
-from univert.identity.vote import NO_VOTE, confidence, vote
+from univert.identity.vote import NO_VOTE, AttributeCalibration, confidence, vote
 
 _LEAST_KNOWN: Final = 30
 """Fewer answers say too little about their precision to state it."""
+_ASSURANCE: Final = 0.8
+"""Chance that the stated precision is reached on other images."""
 _SURPRISE: Final = 0.02
 """Probability kept for values with no votes, so that one label error does not decide the temperature."""
 _BINS: Final = 15
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Questions:
+    """The votes on one attribute in one situation.
+
+    Attributes:
+        distances: (Q, K) of the neighbours that may answer, nearest first, `FARTHEST` where there are no more.
+        codes: (Q, K) their values as numbers, `NO_VOTE` for none.
+        truth: (Q,) the right values.
+    """
+
+    distances: Float[np.ndarray, "Q K"]
+    codes: Int[np.ndarray, "Q K"]
+    truth: Int[np.ndarray, " Q"]
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def right(self, winner: Int[np.ndarray, " Q"]) -> Bool[np.ndarray, " Q"]:
+        """(Q,) whether the winner is the right value."""
+        right: np.ndarray = winner == self.truth
+        return right
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +88,7 @@ class Sample(Questions):
         )
 
 
-def fit(sample: Sample, *, precision: float, assurance: float) -> AttributeCalibration:
+def fit(sample: Sample, *, precision: float) -> AttributeCalibration:
     """Temperature, confidence and threshold of one attribute; the module's text says how."""
     temperature = fit_temperature(sample)
     votes = vote(sample.distances, sample.codes, temperature)
@@ -76,7 +99,7 @@ def fit(sample: Sample, *, precision: float, assurance: float) -> AttributeCalib
         temperature=temperature,
         weights=weights,
         precision=precision,
-        threshold=fit_threshold(sure, right, sample.weights, precision=precision, assurance=assurance),
+        threshold=fit_threshold(sure, right, sample.weights, precision=precision),
     )
 
 
@@ -122,12 +145,7 @@ def fit_confidence(
 
 
 def fit_threshold(
-    sure: Float[np.ndarray, " Q"],
-    right: Bool[np.ndarray, " Q"],
-    weights: Float[np.ndarray, " Q"],
-    *,
-    precision: float,
-    assurance: float,
+    sure: Float[np.ndarray, " Q"], right: Bool[np.ndarray, " Q"], weights: Float[np.ndarray, " Q"], *, precision: float
 ) -> float | None:
     """The lowest confidence above which answers are right often enough; None if there is none.
 
@@ -135,9 +153,8 @@ def fit_threshold(
         sure: confidence of each answer.
         right: whether it is right.
         weights: how much it counts.
-        precision: how often is enough.
-        assurance: chance that it is so: the lower end of a one-sided interval must reach `precision`, and so must
-            the mean confidence.
+        precision: how often is enough: the lower end of a one-sided 80% interval must reach it, and so must the mean
+            confidence.
     """
     counts = weights > 0
     sure, right, weights = sure[counts], right[counts], weights[counts]
@@ -147,7 +164,7 @@ def fit_threshold(
     stated = np.cumsum((weights * sure)[order]) / weight
     # As many equal weights would say as much.
     count = weight**2 / np.cumsum(weights[order] ** 2)
-    z = NormalDist().inv_cdf(assurance)
+    z = NormalDist().inv_cdf(_ASSURANCE)
     middle = share + z**2 / (2 * count)
     low = (middle - z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))) / (1 + z**2 / count)
     cut_here = np.append(np.diff(sure[order]) < 0, True)

@@ -1,12 +1,29 @@
-"""The vote of the nearest neighbours: weights that fall with distance, and what tells a sure vote from a guess."""
+"""What a photo shows, by the vote of its nearest neighbours: vertical, brand, style, product, each with a confidence.
+
+Votes weigh less with distance. A calibration says what tells a sure vote from a guess.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from univert.core.config import from_plain
+from univert.core.errors import BadInputError
+from univert.core.files import write_atomic
+from univert.search.records import Hit
+
+ATTRIBUTES: Final = ("vertical", "brand", "style", "product")
+CALIBRATION_FILE: Final = "calibration.json"
+FORMAT: Final = 1
 
 FEATURES: Final = ("agreement", "nearest", "supporters", "second")
 """What confidence is read from; see `Votes.features`."""
@@ -18,6 +35,8 @@ FARTHEST: Final = 4.0
 """The largest squared distance between unit vectors."""
 
 _SHARE_LIMIT: Final = 0.01
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +54,133 @@ class Votes:
     winner: Int[np.ndarray, " Q"]
     features: Float[np.ndarray, "Q 4"]
     shares: Float[np.ndarray, "Q K"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttributeAnswer:
+    """What one attribute is.
+
+    Attributes:
+        value: the neighbours' choice; None if none of them has this attribute.
+        confidence: calibrated probability that the value is right.
+        known: whether that reaches `known_threshold`; if not, take it as unknown.
+        known_precision: share of right answers, among those called known, that the calibration was asked for and
+            fitted to; None where this attribute could not be calibrated.
+        known_threshold: the confidence from which on an answer is called known; None where none ever is.
+    """
+
+    value: str | None
+    confidence: float
+    known: bool
+    known_precision: float | None = None
+    known_threshold: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """A neighbour that spoke for the answer.
+
+    Attributes:
+        id: the image.
+        distance: squared Euclidean, 0 to 4.
+        agrees: the attributes whose value is the answer's.
+    """
+
+    id: str
+    distance: float
+    agrees: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdentityAnswer:
+    """What a photo shows, and why.
+
+    Attributes:
+        vertical: as every attribute; see `AttributeAnswer`.
+        brand: who makes it.
+        style: its type within the vertical.
+        product: which one it is.
+        evidence: the neighbours that agree with any of it, nearest first.
+    """
+
+    vertical: AttributeAnswer
+    brand: AttributeAnswer
+    style: AttributeAnswer
+    product: AttributeAnswer
+    evidence: tuple[Evidence, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        values = dataclasses.asdict(self)
+        values["evidence"] = [{**item, "agrees": list(item["agrees"])} for item in values["evidence"]]
+        return values
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttributeCalibration:
+    """How votes on one attribute are read.
+
+    Attributes:
+        temperature: of the vote; see `univert.identity.vote.vote`.
+        weights: of the confidence: the constant and one for each of `univert.identity.vote.FEATURES`.
+        precision: share of right answers, among those called known, that was asked for.
+        threshold: confidence from which on an answer is called known; None where nothing reaches that precision.
+    """
+
+    temperature: float
+    weights: tuple[float, ...]
+    precision: float
+    threshold: float | None
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.temperature) and self.temperature > 0):
+            raise BadInputError(f"temperature must be positive, got {self.temperature}")
+        if len(self.weights) != 1 + len(FEATURES) or not np.isfinite(self.weights).all():
+            raise BadInputError(f"weights must be {1 + len(FEATURES)} finite numbers, got {self.weights}")
+        if not 0 < self.precision < 1:  # every answer states it
+            raise BadInputError(f"precision must lie between 0 and 1, got {self.precision}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """How the neighbours of a model's queries are turned into an identity.
+
+    Attributes:
+        model_fingerprint: the model that it was measured with; distances of another mean something else.
+        engine: the kind of engine that made the queries.
+        neighbours: how many vote.
+        attributes: those that could be calibrated; the others are never known.
+        report: how well it did on images that it was not fitted on; see `univert.identity.calibration`.
+    """
+
+    model_fingerprint: str
+    engine: str
+    neighbours: int
+    attributes: Mapping[str, AttributeCalibration]
+    report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        values = {"format": FORMAT, **dataclasses.asdict(self)}
+        write_atomic(path, json.dumps(values, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read what `save` wrote.
+
+        Raises:
+            BadInputError: no such file, or not a calibration.
+        """
+        again = "make one with: univert calibrate MODEL INDEX CATALOGUE"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BadInputError(f"{path}: no such calibration; {again}") from None
+        except (OSError, ValueError) as error:
+            raise BadInputError(f"{path} cannot be read: {error}; {again}") from None
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+            raise BadInputError(f"{path} is not a calibration of format {FORMAT}; {again}")
+        return from_plain(cls, values, where=str(path))
 
 
 def vote(distances: Float[np.ndarray, "Q K"], codes: Int[np.ndarray, "Q K"], temperature: float) -> Votes:
@@ -87,3 +233,95 @@ def confidence(features: Float[np.ndarray, "Q 4"], weights: Float[np.ndarray, " 
     """
     score = weights[0] + features @ weights[1:]
     return np.asarray(1 / (1 + np.exp(-np.clip(score, -50, 50))))
+
+
+def find_calibration(
+    index: str | Path, model: str | Path, model_fingerprint: str, *, path: Path | None = None
+) -> Calibration | None:
+    """The calibration that belongs to a model: at `path`, else beside the index, else in the model's folder.
+
+    Args:
+        index: the index, a folder or an address in an object store.
+        model: the model's folder.
+        model_fingerprint: of the model that embeds the queries.
+        path: where it is; None looks in both places, and passes over one of another model with a warning.
+
+    Returns:
+        None if there is none.
+
+    Raises:
+        BadInputError: what is at `path` is missing, damaged, or of another model.
+    """
+    if path is not None:
+        found = Calibration.load(path)
+        if found.model_fingerprint != model_fingerprint:
+            raise BadInputError(_of_another(path, found, model_fingerprint))
+        return found
+    for place in calibration_places(index, model):
+        if not place.is_file():
+            continue
+        found = Calibration.load(place)
+        if found.model_fingerprint == model_fingerprint:
+            return found
+        _log.warning(_of_another(place, found, model_fingerprint))
+    return None
+
+
+def calibration_places(index: str | Path, model: str | Path) -> list[Path]:
+    """Where the calibration of an index may lie, best first: in its folder, in the model's."""
+    folders = [folder for folder in (index, model) if "://" not in str(folder)]
+    return [Path(folder) / CALIBRATION_FILE for folder in folders]
+
+
+def identify(hits: Sequence[Hit], calibration: Calibration) -> IdentityAnswer:
+    """What a query shows, from its nearest neighbours over the whole index.
+
+    Args:
+        hits: the neighbours, nearest first, not narrowed by any filter: `calibration.neighbours` of them; more are
+            left out.
+        calibration: how to read them.
+
+    Returns:
+        an answer for each attribute, and the neighbours that agree with it.
+    """
+    voters = list(hits[: calibration.neighbours])
+    answers = {name: _attribute(voters, name, calibration.attributes.get(name)) for name in ATTRIBUTES}
+    evidence = []
+    for hit in voters:
+        agrees = tuple(
+            name for name, answer in answers.items() if answer.value is not None and getattr(hit, name) == answer.value
+        )
+        if agrees:
+            evidence.append(Evidence(id=hit.id, distance=hit.distance, agrees=agrees))
+    return IdentityAnswer(**answers, evidence=tuple(evidence))
+
+
+def value_codes(values: Sequence[str | None], known: dict[str, int]) -> list[int]:
+    """Values as numbers; new ones are added to `known`, None is `NO_VOTE`."""
+    return [NO_VOTE if value is None else known.setdefault(value, len(known)) for value in values]
+
+
+def _attribute(voters: Sequence[Hit], name: str, calibration: AttributeCalibration | None) -> AttributeAnswer:
+    names: dict[str, int] = {}
+    codes = value_codes([getattr(hit, name) for hit in voters], names)
+    if calibration is None:
+        return AttributeAnswer(value=None, confidence=0.0, known=False)
+    promise = {"known_precision": calibration.precision, "known_threshold": calibration.threshold}
+    if not names:
+        return AttributeAnswer(value=None, confidence=0.0, known=False, **promise)
+    distances = np.array([[hit.distance for hit in voters]]).clip(0.0, FARTHEST)
+    votes = vote(distances, np.array([codes]), calibration.temperature)
+    sure = float(confidence(votes.features, np.array(calibration.weights))[0])
+    return AttributeAnswer(
+        value=list(names)[int(votes.winner[0])],
+        confidence=sure,
+        known=calibration.threshold is not None and sure >= calibration.threshold,
+        **promise,
+    )
+
+
+def _of_another(path: Path, found: Calibration, model_fingerprint: str) -> str:
+    return (
+        f"{path} was made with model {found.model_fingerprint}, the queries with {model_fingerprint}; "
+        "calibrate again with: univert calibrate MODEL INDEX CATALOGUE"
+    )

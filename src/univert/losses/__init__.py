@@ -1,40 +1,46 @@
-"""Losses: one a file, a pure function plus a thin module.
+"""Losses and miners: `from univert.losses import ProxyNCALoss, HardMiner`.
 
-    from univert.losses import ProxyNCALoss
-
-Constructors and `forward(embeddings, labels)` follow pytorch-metric-learning; `docs/losses` compares the losses.
+Constructors and `forward(embeddings, labels)` follow pytorch-metric-learning; `docs/losses` compares the losses. The
+names load on first use, so that importing this package costs nothing.
 """
 
-from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
-from univert.losses.lifted_structure_loss import LiftedStructureLoss
-from univert.losses.mined_loss import MinedLoss
-from univert.losses.n_pairs_loss import NPairsLoss
-from univert.losses.nca_loss import NCALoss
-from univert.losses.normalized_softmax_loss import NormalizedSoftmaxLoss
-from univert.losses.proxy_anchor_loss import ProxyAnchorLoss
-from univert.losses.proxy_n_pairs_loss import ProxyNPairsLoss
-from univert.losses.proxy_nca_loss import ProxyNCALoss
-from univert.losses.proxy_triplet_loss import ProxyTripletLoss
-from univert.losses.soft_triple_loss import SoftTripleLoss
-from univert.losses.softmax_loss import SoftmaxLoss
-from univert.losses.structured_clustering_loss import StructuredClusteringLoss
-from univert.losses.target_l2_loss import TargetL2Loss
-from univert.losses.triplet_margin_loss import TripletMarginLoss
+from __future__ import annotations
 
-__all__ = [
-    "DynamicProxyNCALoss",
-    "LiftedStructureLoss",
-    "MinedLoss",
-    "NCALoss",
-    "NPairsLoss",
-    "NormalizedSoftmaxLoss",
-    "ProxyAnchorLoss",
-    "ProxyNCALoss",
-    "ProxyNPairsLoss",
-    "ProxyTripletLoss",
-    "SoftTripleLoss",
-    "SoftmaxLoss",
-    "StructuredClusteringLoss",
-    "TargetL2Loss",
-    "TripletMarginLoss",
-]
+import importlib
+from typing import Any
+
+_HOMES = {
+    "DistanceWeightedMiner": "univert.losses.miners",
+    "DynamicProxyNCALoss": "univert.losses.dynamic_proxy_nca_loss",
+    "HardMiner": "univert.losses.miners",
+    "LiftedStructureLoss": "univert.losses.lifted_structure_loss",
+    "MinedLoss": "univert.losses.miners",
+    "NCALoss": "univert.losses.nca_loss",
+    "NPairsLoss": "univert.losses.n_pairs_loss",
+    "NormalizedSoftmaxLoss": "univert.losses.normalized_softmax_loss",
+    "ProxyAnchorLoss": "univert.losses.proxy_anchor_loss",
+    "ProxyNCALoss": "univert.losses.proxy_nca_loss",
+    "ProxyNPairsLoss": "univert.losses.proxy_n_pairs_loss",
+    "ProxyTripletLoss": "univert.losses.proxy_triplet_loss",
+    "SemiHardMiner": "univert.losses.miners",
+    "SoftTripleLoss": "univert.losses.soft_triple_loss",
+    "SoftmaxLoss": "univert.losses.softmax_loss",
+    "StructuredClusteringLoss": "univert.losses.structured_clustering_loss",
+    "TargetL2Loss": "univert.losses.target_l2_loss",
+    "TripletMarginLoss": "univert.losses.triplet_margin_loss",
+}
+
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "miners":
+        return importlib.import_module("univert.losses.miners")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'univert.losses' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

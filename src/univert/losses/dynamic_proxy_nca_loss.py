@@ -1,23 +1,20 @@
-"""Proxy-NCA without product labels: each point belongs to its nearest proxy (Proxies, method 1000)."""
+"""Proxy-NCA without product labels: each point belongs to its nearest proxy (the proxies paper, method 1000)."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import squared_distances, unit_rows
 from univert.core.errors import BadInputError
-from univert.core.indices import check_indices
-from univert.losses.checks import Form, check_embeddings, check_form, check_labels, check_positive
+from univert.core.tensors import check_indices, squared_distances, unit_rows
+from univert.losses.batch import check_batch, check_embeddings, check_labels, check_positive
 from univert.losses.streaming import streamed_sum
 from univert.proxies.bank import ProxyBank
 from univert.proxies.dynamic import nearest_proxies
 
-Negatives = Literal["batch", "all"]
 _NOTHING = -1e30  # stands for log 0: unlike -inf it gives no NaN in gradients
 
 
@@ -29,14 +26,12 @@ def dynamic_proxy_nca_loss(
     dissimilar: Bool[Tensor, "A E"],
     *,
     softmax_scale: float = 9.0,
-    form: Form = "softmax",
-    negatives: Negatives = "batch",
     sparse: bool = False,
 ) -> Float[Tensor, ""]:
     """Mean over pairs (x, y) of -log( exp(-s d(x, p(y))) / sum over p of exp(-s d(x, p)) ), on unit rows.
 
     x is an anchor, y an example similar to it, and p(y) the proxy that y is assigned to: of the examples
-    only their proxies matter. The sum runs over p(Z), the proxies of the examples dissimilar to x, each
+    only their proxies matter. The sum runs over p(y) and p(Z), the proxies of the examples dissimilar to x, each
     once. A dissimilar z with p(z) = p(y) cannot be told from y and is left out; a pair with nothing left
     in p(Z) does not count. What is neither similar nor dissimilar is simply unknown.
 
@@ -47,68 +42,30 @@ def dynamic_proxy_nca_loss(
         similar: which examples are positives of which anchors; an anchor is no positive of itself.
         dissimilar: which are negatives.
         softmax_scale: s = 1/temperature.
-        form: `paper` sums over p(Z) alone, as printed, and can go below zero; `softmax` adds p(y).
-        negatives: `batch` as above. `all` takes every proxy but those of the anchor's similar examples for
-            p(Z): more negatives, yet also proxies of points that may well be similar.
         sparse: give `proxies` a sparse gradient, of the assigned rows only.
 
     Returns:
         a scalar; zero, with zero gradients, where no pair counts.
 
-    Raises:
-        BadInputError: wrong shapes or dtypes, an assignment outside the proxies, a scale that is not
-            positive, an unknown form or kind of negatives, sparse gradients with `all`.
-
-    Source: Proxies eq. 4 with p of eq. 5; the soft-max form as in ProxyNCA++ (arXiv 2004.01113).
+    Source: Movshovitz-Attias et al. (arXiv 1703.07464), eq. 4 with p of eq. 5, and p(y) in the sum as in ProxyNCA++
+    (arXiv 2004.01113).
     """
-    _check_settings(len(proxies), softmax_scale, form, negatives, sparse)
-    check_embeddings(anchors, name="anchors")
-    check_embeddings(proxies, name="proxies")
-    if anchors.shape[1] != proxies.shape[1]:
-        found = f"{anchors.shape[1]} and {proxies.shape[1]}"
-        raise BadInputError(f"anchors and proxies must have the same size, got {found}")
-    _check_relations(len(anchors), assigned, len(proxies), similar=similar, dissimilar=dissimilar)
     assigned = assigned.long()
     # one column an example; of those that share a proxy the first speaks for all, so that each counts once
     first_E = _first_with_the_same(assigned)
     similar_AE = _sum_columns(similar, first_E)
     negative_AE = _sum_columns(dissimilar, first_E) > 0
-    if negatives == "batch":
-        left_AE = negative_AE.sum(1, keepdim=True) - negative_AE.int()
-        pairs_AE = similar_AE * (left_AE > 0)
-        own_ED = unit_rows(nn.functional.embedding(assigned, proxies, sparse=sparse))
-        term = partial(_batch_term, scale=softmax_scale, form=form)
-        total = streamed_sum(term, (anchors, pairs_AE, negative_AE), (own_ED,))
-    else:
-        left_A1 = len(proxies) - (similar_AE > 0).sum(1, keepdim=True)
-        pairs_AE = similar_AE * (left_A1 > 0)
-        term = partial(_all_term, scale=softmax_scale, form=form)
-        total = streamed_sum(term, (anchors, pairs_AE), (unit_rows(proxies), assigned))
+    left_AE = negative_AE.sum(1, keepdim=True) - negative_AE.int()
+    pairs_AE = similar_AE * (left_AE > 0)
+    own_ED = unit_rows(nn.functional.embedding(assigned, proxies, sparse=sparse))
+    total = streamed_sum(partial(_term, scale=softmax_scale), (anchors, pairs_AE, negative_AE), (own_ED,))
     return total / pairs_AE.sum().clamp_min(1)
 
 
-def _batch_term(
-    anchors: Tensor, pairs_AE: Tensor, negative_AE: Tensor, own_ED: Tensor, *, scale: float, form: Form
-) -> Tensor:
-    """The sum over anchors where the negatives are proxies of examples."""
+def _term(anchors: Tensor, pairs_AE: Tensor, negative_AE: Tensor, own_ED: Tensor, *, scale: float) -> Tensor:
+    """The sum over some anchors; a pair that is there several times counts as often."""
     logits_AE = -scale * squared_distances(unit_rows(anchors), own_ED)
-    return _sum_over_pairs(pairs_AE, logits_AE, _log_sum_of_the_others(logits_AE, negative_AE), form)
-
-
-def _all_term(
-    anchors: Tensor, pairs_AE: Tensor, proxies: Tensor, assigned: Tensor, *, scale: float, form: Form
-) -> Tensor:
-    """The sum over anchors where all proxies but those of similar examples are negatives."""
-    logits_AC = -scale * squared_distances(unit_rows(anchors), proxies)
-    columns_AE = assigned.expand(len(anchors), -1)
-    taken_AC = torch.zeros_like(logits_AC).scatter_add_(1, columns_AE, pairs_AE) > 0
-    below_A1 = logits_AC.masked_fill(taken_AC, _NOTHING).logsumexp(1, keepdim=True)
-    return _sum_over_pairs(pairs_AE, logits_AC.gather(1, columns_AE), below_A1, form)
-
-
-def _sum_over_pairs(pairs_AE: Tensor, logits_AE: Tensor, negatives_AE: Tensor, form: Form) -> Tensor:
-    """The loss of each pair times the number of pairs that are alike; `negatives_AE` is log sum over p(Z)."""
-    below_AE = torch.logaddexp(negatives_AE, logits_AE) if form == "softmax" else negatives_AE
+    below_AE = torch.logaddexp(_log_sum_of_the_others(logits_AE, negative_AE), logits_AE)
     return (pairs_AE * (below_AE - logits_AE).masked_fill(pairs_AE == 0, 0)).sum()
 
 
@@ -139,29 +96,6 @@ def _sum_columns(relation_AE: Tensor, first_E: Tensor) -> Tensor:
     return counts_AE.scatter_add_(1, first_E.expand_as(relation_AE), relation_AE.float())
 
 
-def _check_relations(anchors: int, assigned: Tensor, proxies: int, **relations: Tensor) -> None:
-    if assigned.ndim != 1 or assigned.dtype not in (torch.int16, torch.int32, torch.int64):
-        found = f"{assigned.dtype} of shape {tuple(assigned.shape)}"
-        raise BadInputError(f"assigned must be a vector of integers, one an example, got {found}")
-    for name, relation in relations.items():
-        if relation.dtype is not torch.bool or relation.shape != (anchors, len(assigned)):
-            wanted = f"a bool matrix (anchors x examples) of shape {(anchors, len(assigned))}"
-            found = f"{relation.dtype} of shape {tuple(relation.shape)}"
-            raise BadInputError(f"{name} must be {wanted}, got {found}")
-    check_indices(assigned, proxies, name="assigned")
-
-
-def _check_settings(proxies: int, scale: float, form: str, negatives: str, sparse: bool) -> None:
-    if proxies < 2:
-        raise BadInputError(f"num_proxies must be at least 2, got {proxies}: with one there is no negative")
-    check_positive(scale, "softmax_scale (= 1/temperature)")
-    check_form(form)
-    if negatives not in ("batch", "all"):
-        raise BadInputError(f"negatives must be 'batch' or 'all', got {negatives!r}")
-    if sparse and negatives == "all":
-        raise BadInputError("sparse gradients need negatives='batch': with 'all' every proxy has a gradient")
-
-
 class DynamicProxyNCALoss(nn.Module):
     """Module form of `dynamic_proxy_nca_loss`: learns from what is similar and what is not, without products.
 
@@ -177,8 +111,6 @@ class DynamicProxyNCALoss(nn.Module):
         num_proxies: any number from 2; about one a product, if there were products.
         embedding_size: D.
         softmax_scale: s = 1/temperature.
-        form: `softmax`, or `paper` as printed.
-        negatives: `batch`: proxies of the batch's dissimilar points; `all`: all others, too.
         sparse: sparse gradients of the proxies, for very many of them and optimisers that take such.
         seed: of the random initial proxies.
 
@@ -186,8 +118,7 @@ class DynamicProxyNCALoss(nn.Module):
         bank: the proxies, a `ProxyBank`.
 
     Raises:
-        BadInputError: fewer than two proxies, a scale that is not positive, an unknown form or kind of
-            negatives, sparse gradients with negatives="all".
+        BadInputError: fewer than two proxies, a scale that is not positive.
 
     Example:
         >>> import torch
@@ -203,17 +134,15 @@ class DynamicProxyNCALoss(nn.Module):
         embedding_size: int,
         softmax_scale: float = 9.0,
         *,
-        form: Form = "softmax",
-        negatives: Negatives = "batch",
         sparse: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        _check_settings(num_proxies, softmax_scale, form, negatives, sparse)
+        if num_proxies < 2:
+            raise BadInputError(f"num_proxies must be at least 2, got {num_proxies}: with one there is no negative")
+        check_positive(softmax_scale, "softmax_scale (= 1/temperature)")
         self.bank = ProxyBank(num_proxies, embedding_size, sparse=sparse, seed=seed)
         self.softmax_scale = softmax_scale
-        self.form: Form = form
-        self.negatives: Negatives = negatives
 
     def forward(
         self,
@@ -228,8 +157,7 @@ class DynamicProxyNCALoss(nn.Module):
             labels: say only which rows of this batch are similar, by being equal; any integers do.
             assigned: the proxy of each row, -1 where it is not known; None takes the nearest.
         """
-        check_embeddings(embeddings)
-        check_labels(labels, embeddings)
+        check_batch(embeddings, labels)
         same_BB = labels[:, None] == labels
         itself_BB = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
         return self.forward_pairs(embeddings, same_BB & ~itself_BB, ~same_BB, assigned)
@@ -250,6 +178,11 @@ class DynamicProxyNCALoss(nn.Module):
             assigned: the proxy of each row, -1 where it is not known; None takes the nearest.
         """
         check_embeddings(embeddings)
+        shape = (len(embeddings), len(embeddings))
+        for name, relation in (("similar", similar), ("dissimilar", dissimilar)):
+            if relation.dtype is not torch.bool or relation.shape != shape:
+                found = f"{relation.dtype} of shape {tuple(relation.shape)}"
+                raise BadInputError(f"{name} must be a bool matrix of shape {shape}, got {found}")
         return self._loss(embeddings, self._assign(embeddings, assigned), similar, dissimilar)
 
     def forward_triplets(
@@ -278,7 +211,9 @@ class DynamicProxyNCALoss(nn.Module):
         if assigned is None:
             return self.nearest(embeddings)
         check_labels(assigned, embeddings, name="assigned")
-        return torch.where(assigned == -1, self.nearest(embeddings), assigned.long())
+        assigned = torch.where(assigned == -1, self.nearest(embeddings), assigned.long())
+        check_indices(assigned, self.bank.count, name="assigned")
+        return assigned
 
     def _loss(self, anchors: Tensor, assigned: Tensor, similar: Tensor, dissimilar: Tensor) -> Tensor:
         return dynamic_proxy_nca_loss(
@@ -288,7 +223,5 @@ class DynamicProxyNCALoss(nn.Module):
             similar,
             dissimilar,
             softmax_scale=self.softmax_scale,
-            form=self.form,
-            negatives=self.negatives,
             sparse=self.bank.sparse,
         )

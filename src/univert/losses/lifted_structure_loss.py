@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import squared_distances
 from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings, check_labels, check_positive
-from univert.losses.pairs import negative_mask, plain_distances, positive_mask
+from univert.core.tensors import squared_distances
+from univert.losses.batch import check_batch, check_positive, negative_mask, plain_distances, positive_mask
 
 
 def lifted_structure_loss(
@@ -31,26 +30,10 @@ def lifted_structure_loss(
     negatives is made once and shared by all its pairs: O(B^2) time and memory, where listing costs positive times
     negative pairs.
 
-    Args:
-        embeddings: one row an image, usually of unit length; the loss does not normalise.
-        labels: the product of each row.
-        neg_margin: alpha of the paper, in units of distance.
-        pos_margin: a distance that positives may keep for free.
-        scale: s = 1/temperature, in units of 1 / distance: how close the smooth maximum over the negatives is to the
-            nearest alone. The paper has 1, for vectors of any length. Unit vectors lie at most 2 apart: with 1 all
-            negatives weigh about the same, and the loss tells near from far no better than their mean.
-
-    Returns:
-        a float32 scalar; zero, with zero gradients, where the batch has no positive pair or no negative.
-
-    Raises:
-        BadInputError: wrong shapes or dtypes, a margin that is not finite, a scale that is not positive and finite.
+    The value is zero, with zero gradients, where the batch has no positive pair or no negative.
 
     Source: Song et al., Deep metric learning via lifted structured feature embedding, arXiv 1511.06452, eq. 4.
     """
-    check_embeddings(embeddings)
-    check_labels(labels, embeddings)
-    check_lifted_structure(neg_margin, pos_margin, scale)
     with torch.autocast(embeddings.device.type, enabled=False):
         distances_BB = plain_distances(squared_distances(embeddings, embeddings))
     positive_BB, negative_BB = positive_mask(labels, labels), negative_mask(labels, labels)
@@ -63,18 +46,6 @@ def lifted_structure_loss(
     return squares_BB.sum() / (2 * positive_BB.sum().clamp_min(1))
 
 
-def check_lifted_structure(neg_margin: float, pos_margin: float, scale: float) -> None:
-    """Refuse settings with which lifted structure means nothing.
-
-    Raises:
-        BadInputError: naming the setting.
-    """
-    for name, margin in (("neg_margin", neg_margin), ("pos_margin", pos_margin)):
-        if not math.isfinite(margin):
-            raise BadInputError(f"{name} must be finite, got {margin}")
-    check_positive(scale, "scale (= 1/temperature)")
-
-
 class LiftedStructureLoss(nn.Module):
     """Module form of `lifted_structure_loss`.
 
@@ -82,9 +53,11 @@ class LiftedStructureLoss(nn.Module):
     length (there the loss normalises them).
 
     Args:
-        neg_margin: the margin of negatives, in units of distance.
-        pos_margin: the distance that positives may keep for free.
-        scale: 1/temperature; the default suits unit vectors.
+        neg_margin: alpha of the paper, in units of distance.
+        pos_margin: a distance that positives may keep for free.
+        scale: s = 1/temperature, in units of 1 / distance: how close the smooth maximum over the negatives is to the
+            nearest alone. The paper has 1, for vectors of any length. Unit vectors lie at most 2 apart: with 1 all
+            negatives weigh about the same, and the loss tells near from far no better than their mean.
 
     Raises:
         BadInputError: a margin that is not finite, a scale that is not positive and finite.
@@ -98,11 +71,15 @@ class LiftedStructureLoss(nn.Module):
 
     def __init__(self, neg_margin: float = 1.0, pos_margin: float = 0.0, *, scale: float = 16.0) -> None:
         super().__init__()
-        check_lifted_structure(neg_margin, pos_margin, scale)
+        for name, margin in (("neg_margin", neg_margin), ("pos_margin", pos_margin)):
+            if not math.isfinite(margin):
+                raise BadInputError(f"{name} must be finite, got {margin}")
+        check_positive(scale, "scale (= 1/temperature)")
         self.neg_margin, self.pos_margin, self.scale = neg_margin, pos_margin, scale
 
     def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one batch; see `lifted_structure_loss`."""
+        check_batch(embeddings, labels)
         return lifted_structure_loss(
             embeddings, labels, neg_margin=self.neg_margin, pos_margin=self.pos_margin, scale=self.scale
         )

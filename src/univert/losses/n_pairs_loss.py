@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings, check_labels, check_not_negative, check_positive
-from univert.losses.pairs import negative_mask, positive_mask
+from univert.losses.batch import (
+    check_batch,
+    check_choice,
+    check_not_negative,
+    check_positive,
+    negative_mask,
+    positive_mask,
+)
 from univert.losses.streaming import streamed_sum
 
 Pairs = Literal["all", "one"]
@@ -28,30 +33,11 @@ def n_pairs_loss(
 ) -> Float[Tensor, ""]:
     """Mean over pairs (a, p) of log(1 + sum over n of exp(scale (a.n - a.p))), plus l2_reg_weight times mean |x|^2.
 
-    Args:
-        embeddings: one row an image. Not normalised here: the paper leaves lengths free and keeps them in check by the
-            regulariser; with unit rows the dot products are cosines.
-        labels: the product of each row.
-        l2_reg_weight: of the mean squared length of all rows; nothing to gain on unit rows.
-        pairs: `all`: every ordered pair of one product, n any image of another product, which makes use of all
-            images of a batch with several a product. `one`: the paper's batch: the first two images of each
-            product are its a and p, and n the p of the other products.
-        scale: 1/temperature. The paper has 1, for vectors of any length; the dot products of unit vectors lie in
-            [-1, 1], which needs more.
-        chunk_rows: images whose products with all others are held at a time; None chooses.
-
-    Returns:
-        a float32 scalar; without a positive pair, the regulariser alone.
-
-    Raises:
-        BadInputError: wrong shapes or dtypes, a scale that is not positive and finite, a weight below zero or not
-            finite, an unknown kind of pairs.
+    The settings are those of `NPairsLoss`; `chunk_rows` images' products with all others are held at a time. Without a
+    positive pair the regulariser alone is left.
 
     Source: Sohn, Improved deep metric learning with multi-class N-pair loss objective (NIPS 2016), eq. 6-7.
     """
-    check_embeddings(embeddings)
-    check_labels(labels, embeddings)
-    check_n_pairs(l2_reg_weight, pairs, scale)
     same_BB = labels[:, None] == labels
     if pairs == "all":
         anchor_B = positive_B = torch.ones_like(labels, dtype=torch.bool)
@@ -71,18 +57,6 @@ def n_pairs_loss(
     if l2_reg_weight > 0:
         loss = loss + l2_reg_weight * embeddings.float().square().sum() / max(len(embeddings), 1)
     return loss
-
-
-def check_n_pairs(l2_reg_weight: float, pairs: str, scale: float) -> None:
-    """Refuse settings with which N-pairs means nothing.
-
-    Raises:
-        BadInputError: naming the setting.
-    """
-    check_not_negative(l2_reg_weight, "l2_reg_weight")
-    if pairs not in get_args(Pairs):
-        raise BadInputError(f"pairs must be 'all' or 'one', got {pairs!r}")
-    check_positive(scale, "scale (= 1/temperature)")
 
 
 def _term(
@@ -106,13 +80,16 @@ def _term(
 class NPairsLoss(nn.Module):
     """Module form of `n_pairs_loss`; its sibling `ProxyNPairsLoss` needs no pairs in the batch.
 
-    With `pairs="one"` and `scale=1` it gives pytorch-metric-learning's value for embeddings of unit length (there the
-    loss normalises them).
+    Does not normalise: the paper leaves lengths free and keeps them in check by the regulariser. With `pairs="one"` and
+    `scale=1` it gives pytorch-metric-learning's value for embeddings of unit length (there the loss normalises them).
 
     Args:
-        l2_reg_weight: of the mean squared length of the embeddings.
-        pairs: `all` or `one` a product.
-        scale: 1/temperature; the default suits unit vectors.
+        l2_reg_weight: of the mean squared length of the embeddings; nothing to gain on unit rows.
+        pairs: `all`: every ordered pair of one product, n any image of another product, which makes use of all
+            images of a batch with several a product. `one`: the paper's batch: the first two images of each
+            product are its a and p, and n the p of the other products.
+        scale: 1/temperature. The paper has 1, for vectors of any length; the dot products of unit vectors lie in
+            [-1, 1], which needs more.
 
     Raises:
         BadInputError: settings out of range.
@@ -126,10 +103,13 @@ class NPairsLoss(nn.Module):
 
     def __init__(self, *, l2_reg_weight: float = 0.0, pairs: Pairs = "all", scale: float = 8.0) -> None:
         super().__init__()
-        check_n_pairs(l2_reg_weight, pairs, scale)
+        check_not_negative(l2_reg_weight, "l2_reg_weight")
+        check_choice(pairs, Pairs, "pairs")
+        check_positive(scale, "scale (= 1/temperature)")
         self.l2_reg_weight, self.scale = l2_reg_weight, scale
         self.pairs: Pairs = pairs
 
     def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one batch; see `n_pairs_loss`."""
+        check_batch(embeddings, labels)
         return n_pairs_loss(embeddings, labels, l2_reg_weight=self.l2_reg_weight, pairs=self.pairs, scale=self.scale)

@@ -1,4 +1,4 @@
-"""NCA on the images of a batch: each image against its product's others and all other products (Proxies eq. 4)."""
+"""NCA on the images of a batch: each image against its product's others and all other products."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import squared_distances
-from univert.losses.checks import Form, check_embeddings, check_form, check_labels, check_positive
-from univert.losses.pairs import negative_mask, positive_mask
+from univert.core.tensors import squared_distances
+from univert.losses.batch import Form, check_batch, check_choice, check_positive, negative_mask, positive_mask
 from univert.losses.streaming import streamed_sum
 
 
@@ -32,25 +31,12 @@ def nca_loss(
     - `paper`: one term for each pair (x, y), with z the negatives alone, as printed; it can go below zero. The mean is
       over pairs whose x has a negative.
 
-    Args:
-        embeddings: one row an image, usually of unit length; the loss does not normalise.
-        labels: the product of each row.
-        softmax_scale: s = 1/temperature, in units of 1 / squared distance. The papers have 1, with which unit vectors
-            (at most 4 apart) are hardly told apart.
-        form: `softmax` or `paper`.
-        chunk_rows: images whose distances to all others are held at a time; None chooses.
+    The distances of `chunk_rows` images to all others are held at a time. The value is zero, with zero gradients, where
+    no image has a positive (`paper`: and a negative).
 
-    Returns:
-        a float32 scalar; zero, with zero gradients, where no image has a positive (`paper`: and a negative).
-
-    Raises:
-        BadInputError: wrong shapes or dtypes, a scale that is not positive and finite, an unknown form.
-
-    Source: Proxies eq. 4; Goldberger et al., Neighbourhood Components Analysis (NIPS 2004).
+    Source: Goldberger et al., Neighbourhood Components Analysis (NIPS 2004); Movshovitz-Attias et al.
+    (arXiv 1703.07464), eq. 4.
     """
-    check_embeddings(embeddings)
-    check_labels(labels, embeddings)
-    check_nca(softmax_scale, form)
     positives_B = (labels[:, None] == labels).sum(1) - 1
     if form == "softmax":
         term, count = _softmax_term, (positives_B > 0).sum()
@@ -61,16 +47,6 @@ def nca_loss(
         partial(term, scale=softmax_scale), (embeddings, labels, rows_B), (embeddings, labels), chunk_rows=chunk_rows
     )
     return total / count.clamp_min(1)
-
-
-def check_nca(softmax_scale: float, form: str) -> None:
-    """Refuse settings with which NCA means nothing.
-
-    Raises:
-        BadInputError: a scale that is not positive and finite, an unknown form.
-    """
-    check_positive(softmax_scale, "softmax_scale (= 1/temperature)")
-    check_form(form)
 
 
 def _softmax_term(
@@ -105,7 +81,8 @@ class NCALoss(nn.Module):
     are left out.
 
     Args:
-        softmax_scale: 1/temperature; the default suits unit vectors.
+        softmax_scale: s = 1/temperature, in units of 1 / squared distance. The papers have 1, with which unit vectors
+            (at most 4 apart) are hardly told apart.
         form: `softmax` or `paper`.
 
     Raises:
@@ -120,10 +97,12 @@ class NCALoss(nn.Module):
 
     def __init__(self, softmax_scale: float = 4.0, *, form: Form = "softmax") -> None:
         super().__init__()
-        check_nca(softmax_scale, form)
+        check_positive(softmax_scale, "softmax_scale (= 1/temperature)")
+        check_choice(form, Form, "form")
         self.softmax_scale = softmax_scale
         self.form: Form = form
 
     def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one batch; see `nca_loss`."""
+        check_batch(embeddings, labels)
         return nca_loss(embeddings, labels, softmax_scale=self.softmax_scale, form=self.form)

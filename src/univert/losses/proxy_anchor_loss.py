@@ -6,18 +6,17 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import unit_rows
-from univert.losses.assigned import checked_assigned, checked_assignment
-from univert.losses.checks import check_not_negative, check_positive
+from univert.core.tensors import unit_rows
+from univert.losses.batch import check_not_negative, check_positive
+from univert.losses.proxy_loss import ProxyLoss
 from univert.losses.streaming import streamed_sum
 from univert.proxies.assignment import StaticAssignment
-from univert.proxies.bank import ProxyBank
 
 
 def proxy_anchor_loss(
     embeddings: Float[Tensor, "B D"],
     proxies: Float[Tensor, "C D"],
-    assigned: Integer[Tensor, "B M"] | Integer[Tensor, "B"],
+    own: Integer[Tensor, "B M"],
     *,
     margin: float = 0.1,
     alpha: float = 32.0,
@@ -31,22 +30,11 @@ def proxy_anchor_loss(
     Here the proxy is the anchor: images meet within its sum, so unlike in Proxy-NCA a gradient depends on
     the rest of the batch. C x B is never held: the proxies are streamed in chunks.
 
-    Args:
-        embeddings: one row an image.
-        proxies: one row a proxy.
-        assigned: the rows of each image's own proxies, one or M of them; it is a positive of each.
-        margin: delta, in units of cosine.
-        alpha: the scale (1/temperature); at 1e4 still exact, as all sums are taken in log-space.
-        chunk_rows: proxies a chunk; None chooses.
-
-    Raises:
-        BadInputError: wrong shapes or dtypes, an assignment outside the proxies, an alpha that is not positive, a
-            margin below zero, fewer than two proxies.
+    `own` are the rows of each image's own proxies, which are not checked; the image is a positive of each. Margin and
+    alpha are those of `ProxyAnchorLoss`.
 
     Source: Kim et al., Proxy Anchor Loss, arXiv 2003.13991, eq. 4.
     """
-    assigned_BM = checked_assigned(assigned, embeddings, proxies, loss="Proxy-Anchor")
-    check_proxy_anchor(margin, alpha)
     units_CD, x_BD = unit_rows(proxies), unit_rows(embeddings)
     images, count = len(x_BD), len(units_CD)
     # the 1 in the logarithm is one more image, whose logit is always zero
@@ -56,31 +44,25 @@ def proxy_anchor_loss(
     def push(proxies_CD: Tensor, number_C1: Tensor, scaled_BD: Tensor) -> Tensor:
         logits_CB = torch.addmm(bias_B, proxies_CD, scaled_BD.T)
         own_CB = torch.zeros_like(logits_CB, dtype=torch.bool)
-        for own_B in assigned_BM.unbind(1):
+        for own_B in own.unbind(1):
             own_CB[:, :images] |= number_C1 == own_B
         return logits_CB.masked_fill(own_CB, -torch.inf).logsumexp(1).sum()
 
     number_C1 = torch.arange(count, device=units_CD.device)[:, None]
     pushed = streamed_sum(push, (units_CD, number_C1), (scaled_BD,), chunk_rows=chunk_rows)
-    return pull(units_CD, x_BD, assigned_BM, margin, alpha) + pushed / count
+    return _pull(units_CD, x_BD, own, margin, alpha) + pushed / count
 
 
-def pull(
-    units_CD: Float[Tensor, "C D"],
-    x_BD: Float[Tensor, "B D"],
-    assigned_BM: Integer[Tensor, "B M"],
-    margin: float,
-    alpha: float,
-) -> Float[Tensor, ""]:
+def _pull(units_CD: Tensor, x_BD: Tensor, own_BM: Tensor, margin: float, alpha: float) -> Tensor:
     """Mean over proxies with images of log(1 + sum over their images of exp(-alpha (cos - margin))).
 
     There are only B x M pairs of an image and a proxy of its own: the sums of all proxies are taken at once, each
     relative to its largest term, or to the 1 if that is larger. A pair named twice counts once.
     """
-    own_N = assigned_BM.flatten()
-    images_ND = x_BD.repeat_interleave(assigned_BM.shape[1], dim=0)
+    own_N = own_BM.flatten()
+    images_ND = x_BD.repeat_interleave(own_BM.shape[1], dim=0)
     logits_N = alpha * (margin - (images_ND * units_CD.index_select(0, own_N)).sum(1))
-    repeated_BM = (assigned_BM[:, :, None] == assigned_BM[:, None, :]).tril(-1).any(2)
+    repeated_BM = (own_BM[:, :, None] == own_BM[:, None, :]).tril(-1).any(2)
     logits_N = logits_N.masked_fill(repeated_BM.flatten(), -torch.inf)
     nothing_C = units_CD.new_zeros(len(units_CD))
     top_C = nothing_C.scatter_reduce(0, own_N, logits_N.detach(), "amax")
@@ -89,31 +71,16 @@ def pull(
     return (top_C + sum_C.log()).sum() / with_images
 
 
-def check_proxy_anchor(margin: float, alpha: float) -> None:
-    """Refuse settings with which Proxy-Anchor means nothing.
-
-    Raises:
-        BadInputError: an alpha that is not positive and finite, a margin below zero or not finite.
-    """
-    check_positive(alpha, "alpha (scale = 1/temperature)")
-    check_not_negative(margin, "margin")
-
-
-class ProxyAnchorLoss(nn.Module):
+class ProxyAnchorLoss(ProxyLoss):
     """Module form of `proxy_anchor_loss` with learned proxies.
 
-    The proxies are parameters: hand `parameters()` to the optimiser, with a learning rate well above the
-    network's (the paper: 100 times). Sibling of `ProxyNCALoss`, where the image is the anchor.
+    Sibling of `ProxyNCALoss`, where the image is the anchor. With fewer proxies than products, a proxy's positives are
+    the images of all its products; with several a product, an image is a positive of all of them.
 
     Args:
-        num_classes: how many products there are; labels run from 0 to `num_classes - 1`.
-        embedding_size: D.
+        num_classes: with embedding_size, assignment and seed, see `ProxyLoss`.
         margin: delta, in units of cosine.
-        alpha: the scale (1/temperature).
-        assignment: which proxies belong to which product; None: one each. With fewer proxies than products, a
-            proxy's positives are the images of all its products; with several a product, an image is a
-            positive of all of them.
-        seed: of the random initial proxies.
+        alpha: the scale (1/temperature); at 1e4 still exact, as all sums are taken in log-space.
 
     Raises:
         BadInputError: settings out of range, an assignment of other products, no negative proxy.
@@ -121,8 +88,7 @@ class ProxyAnchorLoss(nn.Module):
     Example:
         >>> import torch
         >>> loss = ProxyAnchorLoss(num_classes=3, embedding_size=2, seed=0)
-        >>> value = loss(torch.eye(2), torch.tensor([0, 2]))
-        >>> bool(value > 0)
+        >>> bool(loss(torch.eye(2), torch.tensor([0, 2])) > 0)
         True
     """
 
@@ -136,13 +102,10 @@ class ProxyAnchorLoss(nn.Module):
         assignment: StaticAssignment | None = None,
         seed: int | None = None,
     ) -> None:
-        super().__init__()
-        check_proxy_anchor(margin, alpha)
-        self.assignment = checked_assignment(assignment, num_classes, loss="Proxy-Anchor")
-        self.bank = ProxyBank(self.assignment.count, embedding_size, seed=seed)
+        check_positive(alpha, "alpha (scale = 1/temperature)")
+        check_not_negative(margin, "margin")
+        super().__init__(num_classes, embedding_size, assignment=assignment, seed=seed)
         self.margin, self.alpha = margin, alpha
 
-    def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
-        """The loss of one batch; `labels` are products."""
-        assigned = self.assignment(labels)
-        return proxy_anchor_loss(embeddings, self.bank(), assigned, margin=self.margin, alpha=self.alpha)
+    def _loss(self, embeddings: Float[Tensor, "B D"], own: Integer[Tensor, "B M"]) -> Float[Tensor, ""]:
+        return proxy_anchor_loss(embeddings, self.bank(), own, margin=self.margin, alpha=self.alpha)

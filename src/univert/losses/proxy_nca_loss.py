@@ -1,30 +1,30 @@
-"""Proxy-NCA: each image against its product's proxy and all other proxies (Proxies eq. 4)."""
+"""Proxy-NCA: each image against its product's proxy and all other proxies (the proxies paper, eq. 4)."""
 
 from __future__ import annotations
 
-from jaxtyping import Float, Integer
-from torch import Tensor, nn
+import math
 
-from univert.core.distances import unit_rows
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
 from univert.core.errors import BadInputError
-from univert.losses.assigned import checked_assigned, checked_assignment
-from univert.losses.checks import Form, check_form, check_positive
-from univert.losses.proxy_softmax import Pooling, check_pooling, check_smoothing, proxy_softmax_sum
-from univert.losses.sampled_proxies import sample_proxies
+from univert.core.tensors import unit_rows
+from univert.losses.batch import Form, check_choice, check_positive
+from univert.losses.proxy_loss import ProxyLoss
+from univert.losses.proxy_softmax import Pooling, check_smoothing, proxy_softmax_mean
 from univert.proxies.assignment import StaticAssignment
-from univert.proxies.bank import ProxyBank
 
 
 def proxy_nca_loss(
     embeddings: Float[Tensor, "B D"],
     proxies: Float[Tensor, "C D"],
-    assigned: Integer[Tensor, "B M"] | Integer[Tensor, "B"],
+    own: Integer[Tensor, "B M"],
     *,
     scale: float = 9.0,
     form: Form = "softmax",
     pooling: Pooling = "soft",
     label_smoothing: float = 0.0,
-    unit_norm: bool = True,
     log_weights: Float[Tensor, "C"] | None = None,
     chunk_rows: int | None = None,
 ) -> Float[Tensor, ""]:
@@ -34,86 +34,32 @@ def proxy_nca_loss(
     made in the forward pass, with three matrix products in all. In float32 the value is finite, and exact to
     about s * 1e-7, at any scale up to 1e4 and beyond.
 
-    Args:
-        embeddings: one row an image.
-        proxies: one row a proxy.
-        assigned: the rows of each image's own proxies p+, one or M of them; one named twice counts once.
-        scale: s = 1/temperature; 9 is "both sides scaled by 3", since d is squared.
-        form: `paper` sums over the negative proxies alone, as printed, and can go below zero;
-            `softmax` keeps p+ in the sum (ProxyNCA++) and never does.
-        pooling: of several own proxies, `soft` takes the sum of their exponentials, `nearest` the nearest
-            alone (eq. 5). The others of them never count as negatives in the `paper` form.
-        label_smoothing: this part of the target is spread evenly over all C proxies, as in
-            `torch.nn.functional.cross_entropy`; ProxyNCA++ uses 0.1.
-        unit_norm: false compares the vectors as they are; lengths then matter.
-        log_weights: each proxy counts exp(log-weight) times in every sum; for sampled proxies, which stand for others.
-        chunk_rows: images a chunk; None chooses.
+    `own` are the rows of each image's own proxies p+, which are not checked; one named twice counts once. A proxy
+    counts exp(log-weight) times in the sum, which is for sampled ones that stand for others. The settings are those of
+    `ProxyNCALoss`.
 
-    Raises:
-        BadInputError: wrong shapes or dtypes, an assignment outside the proxies, a scale that is not
-            positive, an unknown form or pooling, a smoothing outside 0..1, fewer than two proxies, no negative.
-
-    Source: Proxies eq. 4 with Algorithm 1; the soft-max form is ProxyNCA++ (arXiv 2004.01113).
+    Source: Movshovitz-Attias et al. (arXiv 1703.07464), eq. 4 with Algorithm 1; the soft-max form is ProxyNCA++
+    (arXiv 2004.01113).
     """
-    if log_weights is not None and (label_smoothing or log_weights.shape != (len(proxies),)):
-        raise BadInputError(
-            f"log_weights must be one a proxy, without label_smoothing: got shape {tuple(log_weights.shape)} for "
-            f"{len(proxies)} proxies, and label_smoothing = {label_smoothing}"
-        )
-    assigned_BM = checked_assigned(assigned, embeddings, proxies, loss="Proxy-NCA")
-    check_proxy_nca(len(proxies), scale, form, pooling, label_smoothing)
-    if form == "paper" and assigned_BM.shape[1] >= len(proxies) and _owns_all(assigned_BM, len(proxies)):
-        raise BadInputError(
-            f"form 'paper' needs a negative proxy for every image, but one owns all {len(proxies)} of them"
-        )
-    # |x - p|^2 = |x|^2 + |p|^2 - 2 x.p: what all proxies of a row share cancels
-    queries_BD, bias_C = embeddings.float(), log_weights
-    if unit_norm:
-        queries_BD = unit_rows(queries_BD)
-    else:
-        lengths_C = proxies.float().square().sum(1)
-        bias_C = -scale * lengths_C if bias_C is None else bias_C - scale * lengths_C
-    total = proxy_softmax_sum(
-        2 * scale * queries_BD,
+    # |x - p|^2 = 2 - 2 x.p between unit rows: what all proxies of a row share cancels
+    return proxy_softmax_mean(
+        2 * scale * unit_rows(embeddings),
         proxies,
-        assigned_BM,
-        bias=bias_C,
-        unit_proxies=unit_norm,
+        own,
+        bias=log_weights,
         exclude_own=form == "paper",
         pooling=pooling,
         label_smoothing=label_smoothing,
         chunk_rows=chunk_rows,
     )
-    return total / max(len(embeddings), 1)
 
 
-def check_proxy_nca(proxies: int, scale: float, form: str, pooling: str = "soft", label_smoothing: float = 0.0) -> None:
-    """Refuse settings with which Proxy-NCA means nothing.
-
-    Raises:
-        BadInputError: fewer than two proxies, a scale that is not positive and finite, an unknown form or
-            pooling, a smoothing outside 0..1.
-    """
-    if proxies < 2:
-        raise BadInputError(f"Proxy-NCA needs at least 2 proxies, got {proxies}: with one there is no negative")
-    check_positive(scale, "scale (= 1/temperature)")
-    check_form(form)
-    check_pooling(pooling)
-    check_smoothing(label_smoothing)
-
-
-def _owns_all(assigned_BM: Tensor, count: int) -> bool:
-    distinct_B = 1 + assigned_BM.sort(1).values.diff(dim=1).ne(0).sum(1)
-    return bool((distinct_B >= count).any())
-
-
-class ProxyNCALoss(nn.Module):
+class ProxyNCALoss(ProxyLoss):
     """Module form of `proxy_nca_loss` with learned proxies.
 
-    The proxies are parameters: hand `parameters()` to the optimiser, with a learning rate well above
-    the network's. Siblings: `NormalizedSoftmaxLoss`, the same soft-max stated with cosines, and
-    `ProxyTripletLoss`, the same proxies under a hinge. Differs from pytorch-metric-learning's in its default
-    scale (9 rather than 1), which trains far better.
+    Siblings: `NormalizedSoftmaxLoss`, the same loss with a temperature for its parameter, and `ProxyTripletLoss`, the
+    same proxies under a hinge. Differs from pytorch-metric-learning's in its default scale (9 rather than 1), which
+    trains far better.
 
     With a million products the sum over all proxies is what a step costs. `negatives` then draws a fresh uniform
     sample of them in every training step, weighted so that the expected sum is the whole one; with `sparse` only
@@ -121,17 +67,16 @@ class ProxyNCALoss(nn.Module):
     the loss is exact. Sampling depends on the labels, so that `torch.compile` breaks its graph there.
 
     Args:
-        num_classes: how many products there are; labels run from 0 to `num_classes - 1`.
-        embedding_size: D.
-        softmax_scale: s = 1/temperature.
-        form: `softmax` or `paper`.
-        assignment: which proxies belong to which product; None: one each.
-        pooling: `soft` or `nearest`, for several proxies a product.
-        label_smoothing: the part of the target spread over all proxies.
+        num_classes: with embedding_size, assignment and seed, see `ProxyLoss`.
+        softmax_scale: s = 1/temperature; 9 is "both sides scaled by 3", since d is squared.
+        form: `paper` sums over the negative proxies alone, as printed, and can go below zero; `softmax` keeps p+ in
+            the sum (ProxyNCA++) and never does.
+        pooling: of several own proxies, `soft` takes the sum of their exponentials, `nearest` the nearest alone
+            (eq. 5). The others of them never count as negatives in the `paper` form.
+        label_smoothing: this part of the target is spread evenly over all C proxies, as in
+            `torch.nn.functional.cross_entropy`; ProxyNCA++ uses 0.1.
         negatives: how many proxies to draw beside the batch's own; None sums over all.
-        unit_norm: compare unit vectors; false takes embeddings and proxies as they are.
         sparse: sparse gradients of the proxies, for `negatives` with an optimiser that takes them.
-        seed: of the random initial proxies.
 
     Raises:
         BadInputError: settings out of range, an assignment of other products, no negative proxy, or an option
@@ -156,40 +101,35 @@ class ProxyNCALoss(nn.Module):
         pooling: Pooling = "soft",
         label_smoothing: float = 0.0,
         negatives: int | None = None,
-        unit_norm: bool = True,
         sparse: bool = False,
         seed: int | None = None,
     ) -> None:
-        super().__init__()
-        count = num_classes if assignment is None else assignment.count
-        check_proxy_nca(count, softmax_scale, form, pooling, label_smoothing)
+        check_positive(softmax_scale, "softmax_scale (= 1/temperature)")
+        check_choice(form, Form, "form")
+        check_choice(pooling, Pooling, "pooling")
+        check_smoothing(label_smoothing)
         _check_sampling(negatives, sparse, label_smoothing)
-        self.assignment = checked_assignment(assignment, num_classes, loss="Proxy-NCA")
-        self.bank = ProxyBank(count, embedding_size, sparse=sparse, seed=seed)
+        super().__init__(num_classes, embedding_size, assignment=assignment, sparse=sparse, seed=seed)
         self.softmax_scale = softmax_scale
         self.form: Form = form
         self.pooling: Pooling = pooling
         self.label_smoothing = label_smoothing
         self.negatives = negatives
-        self.unit_norm = unit_norm
 
-    def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
-        """The loss of one batch; `labels` are products."""
-        own_BM = self.assignment(labels)
+    def _loss(self, embeddings: Float[Tensor, "B D"], own: Integer[Tensor, "B M"]) -> Float[Tensor, ""]:
         if self.negatives is None or not self.training:
             proxies, log_weights = self.bank(), None
         else:
-            sampled, own_BM, log_weights = sample_proxies(own_BM, self.bank.count, self.negatives)
+            sampled, own, log_weights = sample_proxies(own, self.bank.count, self.negatives)
             proxies = self.bank.rows(sampled)
         return proxy_nca_loss(
             embeddings,
             proxies,
-            own_BM,
+            own,
             scale=self.softmax_scale,
             form=self.form,
             pooling=self.pooling,
             label_smoothing=self.label_smoothing,
-            unit_norm=self.unit_norm,
             log_weights=log_weights,
         )
 
@@ -209,3 +149,50 @@ def _check_sampling(negatives: int | None, sparse: bool, label_smoothing: float)
             f"label_smoothing must be 0 with negatives = {negatives}: it needs the mean over all proxies, "
             f"got {label_smoothing}"
         )
+
+
+def sample_proxies(
+    own: Integer[Tensor, "B M"], count: int, negatives: int
+) -> tuple[Integer[Tensor, "N"], Integer[Tensor, "B M"], Float[Tensor, "N"]]:
+    """The own proxies of a batch and a uniform sample of the others, without replacement.
+
+    A sum over the sample with its log-weights added to the logits is an unbiased estimate of the sum over all: the
+    batch's own proxies count once, each drawn one for (others / drawn) of those that no image of the batch owns.
+
+    Args:
+        own: the proxies of each row, 0..count-1.
+        count: C, number of proxies.
+        negatives: how many to draw; where there are fewer others, all are taken.
+
+    Returns:
+        the sample's rows of the bank, all different; where in the sample each row's own proxies lie; and the
+        log-weights, zero for own proxies. Random numbers come from torch's generator of the device.
+
+    Example:
+        >>> import torch
+        >>> rows, own, log_weights = sample_proxies(torch.tensor([[7], [3], [7]]), count=100, negatives=5)
+        >>> rows[own].flatten().tolist(), len(rows), round(log_weights[-1].exp().item(), 2)
+        ([7, 3, 7], 7, 19.6)
+    """
+    owned_U, position_BM = own.unique(return_inverse=True)
+    others = count - len(owned_U)
+    drawn = min(max(negatives, 2 - len(owned_U)), others)  # an empty batch owns none, and losses want two proxies
+    drawn_N = _distinct(others, drawn, own.device)
+    # the j-th proxy that nobody owns lies behind all those owned ones with fewer than j + 1 free proxies before them
+    free_before_U = owned_U - torch.arange(len(owned_U), device=own.device)
+    drawn_N = drawn_N + torch.searchsorted(free_before_U, drawn_N, right=True)
+    weight = math.log(others / drawn) if drawn else 0.0
+    log_weights_N = torch.zeros(len(owned_U) + drawn, device=own.device)
+    log_weights_N[len(owned_U) :] = weight
+    return torch.cat([owned_U, drawn_N]), position_BM, log_weights_N
+
+
+def _distinct(limit: int, wanted: int, device: torch.device) -> Tensor:
+    """So many different integers of 0..limit-1, every choice equally likely."""
+    if 4 * wanted >= limit:
+        return torch.randperm(limit, device=device)[:wanted]
+    while True:
+        drawn: Tensor = torch.randint(limit, (2 * wanted + 16,), device=device).unique()
+        # `unique` sorts: its first ones would be the smallest
+        if len(drawn) >= wanted:
+            return drawn[torch.randperm(len(drawn), device=device)[:wanted]]

@@ -7,14 +7,14 @@ products in all, the least that exact gradients need.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from univert.core.distances import SHORTEST
 from univert.core.errors import BadInputError
+from univert.core.tensors import SHORTEST
 from univert.losses.operators import define_gradient, define_operator
 from univert.losses.streaming import rows_per_chunk
 
@@ -25,7 +25,7 @@ _COPY_BYTES = 1 << 27  # proxies above this size are not copied as unit rows: th
 _BLOCK_BYTES = 1 << 22  # of proxies that are normalised at a time: they stay in the cache
 
 
-def proxy_softmax_sum(
+def proxy_softmax_mean(
     queries: Tensor,
     proxies: Tensor,
     own: Tensor,
@@ -37,7 +37,7 @@ def proxy_softmax_sum(
     label_smoothing: float = 0.0,
     chunk_rows: int | None = None,
 ) -> Tensor:
-    """Sum over rows of  logsumexp over proxies of z  -  pool over own proxies of z,  with z = q . p + bias.
+    """Mean over rows of  logsumexp over proxies of z  -  pool over own proxies of z,  with z = q . p + bias.
 
     The caller checks its inputs. Differentiable once, with respect to queries, proxies and bias; a gradient that
     nobody wants is not computed. Runs in float32 whatever autocast says, and inside `torch.compile` as one opaque step.
@@ -55,12 +55,12 @@ def proxy_softmax_sum(
         chunk_rows: rows whose logits are held at a time; None chooses.
 
     Returns:
-        a float32 scalar.
+        a float32 scalar; 0 without rows.
     """
     queries, proxies = queries.float(), proxies.float()
     bias = None if bias is None else bias.float()
     wanted = torch.is_grad_enabled()
-    value: Tensor = _proxy_softmax(
+    total: Tensor = _proxy_softmax(
         queries,
         proxies,
         own.long(),
@@ -74,17 +74,7 @@ def proxy_softmax_sum(
         wanted and proxies.requires_grad,
         wanted and bias is not None and bias.requires_grad,
     )[0]
-    return value
-
-
-def check_pooling(pooling: str) -> None:
-    """Refuse an unknown way to make several own proxies one.
-
-    Raises:
-        BadInputError: neither `soft` nor `nearest`.
-    """
-    if pooling not in get_args(Pooling):
-        raise BadInputError(f"pooling must be 'soft' or 'nearest', got {pooling!r}")
+    return total / max(len(queries), 1)
 
 
 def check_smoothing(label_smoothing: float) -> None:

@@ -9,16 +9,14 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings, check_labels, check_not_negative
+from univert.losses.batch import check_batch, check_not_negative, plain_distances
 from univert.losses.operators import define_operator
-from univert.losses.pairs import plain_distances
 
 TIE = 1e-9  # relative: scores closer than this are equal but for rounding
 
 
 def structured_clustering_loss(
-    embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"], *, gamma: float = 1.0, max_swaps: int | None = None
+    embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"], *, gamma: float = 1.0
 ) -> Float[Tensor, ""]:
     """Hinge on how far some clustering's score exceeds that of the clustering by products.
 
@@ -36,26 +34,12 @@ def structured_clustering_loss(
     The search takes O(products B^2) time and O(B^2) memory, and runs in float64: on one CPU core some 10 ms for 128
     images of 32 products, 100 ms for 256 of 64.
 
-    Args:
-        embeddings: one row an image, usually of unit length; the loss does not normalise.
-        labels: the product of each row.
-        gamma: how much worse a clustering that has nothing of the products must be, in units of distance an image.
-            The paper's F sums over images: its gamma is this one times B.
-        max_swaps: bound on the swaps; None: as many as there are products.
-
-    Returns:
-        a float32 scalar; zero, with zero gradients, where each image or all of them are one product.
-
-    Raises:
-        BadInputError: wrong shapes or dtypes, gamma below zero or not finite, max_swaps below zero.
+    The value is zero, with zero gradients, where each image or all of them are one product.
 
     Source: Song et al., Deep metric learning via facility location, arXiv 1612.01213, eq. 5-8 and Algorithms 1 and 2.
     """
-    check_embeddings(embeddings)
-    check_labels(labels, embeddings)
-    check_structured_clustering(gamma, max_swaps)
     x = embeddings.float()
-    found_B, own_B, mixing = _search_medoids(x.detach(), labels, gamma, -1 if max_swaps is None else max_swaps)
+    found_B, own_B, mixing = _search_medoids(x.detach(), labels, gamma)
     to_found_B = plain_distances((x - x[found_B]).square().sum(1))
     to_own_B = plain_distances((x - x[own_B]).square().sum(1))
     gap = (to_own_B - to_found_B).sum() / max(len(x), 1)
@@ -63,18 +47,7 @@ def structured_clustering_loss(
     return loss
 
 
-def check_structured_clustering(gamma: float, max_swaps: int | None) -> None:
-    """Refuse settings with which the loss means nothing.
-
-    Raises:
-        BadInputError: naming the setting.
-    """
-    check_not_negative(gamma, "gamma")
-    if max_swaps is not None and max_swaps < 0:
-        raise BadInputError(f"max_swaps must be at least 0 (or None, to choose), got {max_swaps}")
-
-
-def _search(x: Tensor, labels: Tensor, gamma: float, max_swaps: int) -> tuple[Tensor, Tensor, Tensor]:
+def _search(x: Tensor, labels: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
     """For each image the row of its medoid in the clustering found, that of its product's medoid; and 1 - NMI."""
     if not len(x):
         return labels.long(), labels.long(), x.new_zeros((), dtype=torch.float64)
@@ -82,12 +55,13 @@ def _search(x: Tensor, labels: Tensor, gamma: float, max_swaps: int) -> tuple[Te
         x = x.double()
         squares_B = x.square().sum(1)
         squared_BB = torch.addmm(squares_B[:, None] + squares_B, x, x.T, alpha=-2)
-    distances_BB = squared_BB.clamp_min_(0).sqrt_().fill_diagonal_(0)
+    # rows that are not finite are near all: the search goes on, and their NaN comes back with the distances
+    distances_BB = squared_BB.clamp_min_(0).sqrt_().nan_to_num_(0.0, 0.0).fill_diagonal_(0)
     products, product_B = labels.unique(return_inverse=True)
     search = _MedoidSearch(distances_BB, product_B, len(products), gamma)
     for _ in range(len(products)):
         search.add()
-    for _ in range(len(products) if max_swaps < 0 else max_swaps):
+    for _ in range(len(products)):
         if not search.swap():
             break
     found_B = torch.stack(search.medoids)[search.cluster_B]
@@ -206,9 +180,7 @@ def _search_shapes(x: Tensor, labels: Tensor, *_: Any) -> tuple[Tensor, Tensor, 
 
 
 _search_medoids = define_operator(
-    "search_medoids(Tensor x, Tensor labels, float gamma, int max_swaps) -> (Tensor, Tensor, Tensor)",
-    _search,
-    _search_shapes,
+    "search_medoids(Tensor x, Tensor labels, float gamma) -> (Tensor, Tensor, Tensor)", _search, _search_shapes
 )
 
 
@@ -217,10 +189,10 @@ class StructuredClusteringLoss(nn.Module):
 
     Args:
         gamma: how much worse a clustering that has nothing of the products must be, in units of distance an image.
-        max_swaps: bound on the swaps of the search; None: as many as there are products.
+            The paper's F sums over images: its gamma is this one times B.
 
     Raises:
-        BadInputError: gamma below zero or not finite, max_swaps below zero.
+        BadInputError: gamma below zero or not finite.
 
     Example:
         >>> import torch
@@ -229,11 +201,12 @@ class StructuredClusteringLoss(nn.Module):
         1.108
     """
 
-    def __init__(self, gamma: float = 1.0, *, max_swaps: int | None = None) -> None:
+    def __init__(self, gamma: float = 1.0) -> None:
         super().__init__()
-        check_structured_clustering(gamma, max_swaps)
-        self.gamma, self.max_swaps = gamma, max_swaps
+        check_not_negative(gamma, "gamma")
+        self.gamma = gamma
 
     def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
         """The loss of one batch; see `structured_clustering_loss`."""
-        return structured_clustering_loss(embeddings, labels, gamma=self.gamma, max_swaps=self.max_swaps)
+        check_batch(embeddings, labels)
+        return structured_clustering_loss(embeddings, labels, gamma=self.gamma)

@@ -1,4 +1,4 @@
-"""L2 loss to learning targets: how the unified model learns from the specialists (Unified eq. 2)."""
+"""L2 loss to learning targets: how the unified model learns from the specialists."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
-from univert.losses.checks import check_embeddings
+from univert.losses.batch import check_embeddings
 
 
 def target_l2_loss(embeddings: Float[Tensor, "B D"], targets: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
     """Mean over images of || f_u(I) - f_s(I) ||^2.
 
-    The document sums over the images; the mean keeps the learning rate independent of the batch size.
+    The paper sums over the images; the mean keeps the learning rate independent of the batch size.
 
     Args:
         embeddings: the unified model's, f_u(I).
@@ -21,7 +21,7 @@ def target_l2_loss(embeddings: Float[Tensor, "B D"], targets: Float[Tensor, "B D
     Raises:
         BadInputError: not two floating-point matrices of the same shape.
 
-    Source: Unified eq. 2.
+    Source: Song et al., Learning unified embedding for apparel recognition (arXiv 1707.05929), eq. 2.
     """
     check_embeddings(embeddings)
     check_embeddings(targets, name="targets")

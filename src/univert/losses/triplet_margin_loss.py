@@ -1,20 +1,18 @@
-"""Triplet margin loss over all triplets of a batch, or those worth learning from (Unified eq. 1, Proxies eq. 3)."""
+"""Triplet margin loss over all triplets of a batch, or those worth learning from."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from univert.core.distances import squared_distances
 from univert.core.errors import BadInputError
-from univert.core.indices import check_indices
-from univert.losses.checks import check_embeddings, check_labels, check_positive
+from univert.core.tensors import check_indices, squared_distances
+from univert.losses.batch import check_batch, check_choice, check_labels, check_positive, negative_mask, plain_distances
 from univert.losses.operators import define_gradient, define_operator
-from univert.losses.pairs import negative_mask, plain_distances
 
 Mining = Literal["semi-hard", "all", "hard"]
 Distance = Literal["squared", "plain"]
@@ -44,10 +42,9 @@ def triplet_margin_loss(
     Args:
         embeddings: one row an image, usually of unit length; the loss does not normalise.
         labels: the product of each row.
-        margin: the wanted gap, in units of the distance (unit vectors lie at most 4 apart squared, 2 plain).
-        mining: `semi-hard`: negatives in d(a,p) < d(a,n) < d(a,p) + margin (FaceNet); `all`: every triplet;
-            `hard`: one triplet an anchor, of its farthest positive and its nearest negative (batch-hard).
-        distance: `squared` Euclidean, or `plain`.
+        margin: with mining and distance, see `TripletMarginLoss`.
+        mining: `semi-hard`, `all` or `hard`.
+        distance: `squared` or `plain`.
         triplets: rows of anchors, positives and negatives; then exactly these count, whatever the mining.
         verticals: the vertical of each row; None means all rows share one.
 
@@ -55,39 +52,16 @@ def triplet_margin_loss(
         a float32 scalar, differentiable once (twice with `triplets`); zero, with zero gradients, where no triplet has
         a loss.
 
-    Raises:
-        BadInputError: wrong shapes or dtypes, a margin that is not positive and finite, an unknown mining or
-            distance, triplets outside the batch, or both triplets and verticals.
-
-    Source: Unified eq. 1; semi-hard: FaceNet (arXiv 1503.03832); hard, and the mean over what is above zero:
-    Hermans et al. (arXiv 1703.07737).
+    Source: Song et al., Learning unified embedding for apparel recognition (arXiv 1707.05929), eq. 1. Semi-hard:
+    FaceNet (arXiv 1503.03832). Hard, and the mean over what is above zero: Hermans et al. (arXiv 1703.07737).
     """
-    check_embeddings(embeddings)
-    check_labels(labels, embeddings)
-    check_triplet_margin(margin, mining, distance)
-    if verticals is not None:
-        check_labels(verticals, embeddings, name="verticals")
     plain = distance == "plain"
     if triplets is not None:
-        _check_triplets(triplets, len(labels), verticals)
         return _listed(embeddings.float(), triplets, margin, plain)
     differentiable = torch.is_grad_enabled() and embeddings.requires_grad
     total, count, _ = _mined_triplets(embeddings.float(), labels, verticals, margin, mining, plain, differentiable)
     mean: Tensor = total / count.clamp_min(1)
     return mean.float()
-
-
-def check_triplet_margin(margin: float, mining: str, distance: str) -> None:
-    """Refuse settings with which the loss means nothing.
-
-    Raises:
-        BadInputError: naming the setting.
-    """
-    check_positive(margin, "margin")
-    if mining not in get_args(Mining):
-        raise BadInputError(f"mining must be one of {', '.join(get_args(Mining))}; got {mining!r}")
-    if distance not in get_args(Distance):
-        raise BadInputError(f"distance must be one of {', '.join(get_args(Distance))}; got {distance!r}")
 
 
 def _check_triplets(triplets: Triplets, rows: int, verticals: Tensor | None) -> None:
@@ -113,7 +87,8 @@ def _listed(x: Tensor, triplets: Triplets, margin: float, plain: bool) -> Tensor
         flat = plain_distances(flat)
     gap_T = flat.index_select(0, anchor_T * len(x) + positive_T) - flat.index_select(0, anchor_T * len(x) + negative_T)
     losses_T = (gap_T + margin).relu()
-    return losses_T.sum() / (losses_T > 0).sum().clamp_min(1)
+    # NaN in a row of no triplet makes the gradient NaN, so the value must tell
+    return losses_T.sum() / (losses_T > 0).sum().clamp_min(1) + 0 * x.sum()
 
 
 def _mined(
@@ -238,9 +213,10 @@ class TripletMarginLoss(nn.Module):
     that it does not normalise the embeddings.
 
     Args:
-        margin: the wanted gap, in units of the distance.
-        mining: `semi-hard`, `all` or `hard`.
-        distance: `squared` or `plain`.
+        margin: the wanted gap, in units of the distance (unit vectors lie at most 4 apart squared, 2 plain).
+        mining: `semi-hard`: negatives in d(a,p) < d(a,n) < d(a,p) + margin (FaceNet); `all`: every triplet;
+            `hard`: one triplet an anchor, of its farthest positive and its nearest negative (batch-hard).
+        distance: `squared` Euclidean, or `plain`.
 
     Raises:
         BadInputError: a margin that is not positive and finite, an unknown mining or distance.
@@ -255,7 +231,9 @@ class TripletMarginLoss(nn.Module):
 
     def __init__(self, margin: float = 0.2, *, mining: Mining = "semi-hard", distance: Distance = "squared") -> None:
         super().__init__()
-        check_triplet_margin(margin, mining, distance)
+        check_positive(margin, "margin")
+        check_choice(mining, Mining, "mining")
+        check_choice(distance, Distance, "distance")
         self.margin = margin
         self.mining: Mining = mining
         self.distance: Distance = distance
@@ -268,7 +246,16 @@ class TripletMarginLoss(nn.Module):
         *,
         verticals: Integer[Tensor, "B"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The loss of one batch; `indices_tuple` is `triplets` of `triplet_margin_loss`, under its name elsewhere."""
+        """The loss of one batch; `indices_tuple` is `triplets` of `triplet_margin_loss`, by a miner.
+
+        Raises:
+            BadInputError: wrong shapes or dtypes, triplets outside the batch, or both triplets and verticals.
+        """
+        check_batch(embeddings, labels)
+        if verticals is not None:
+            check_labels(verticals, embeddings, name="verticals")
+        if indices_tuple is not None:
+            _check_triplets(indices_tuple, len(labels), verticals)
         return triplet_margin_loss(
             embeddings,
             labels,

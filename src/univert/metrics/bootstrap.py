@@ -1,8 +1,8 @@
 """How sure a figure is: percentile bootstrap over products.
 
 Images of one product succeed and fail together, so queries are not independent draws: resampling
-queries would give intervals that are too narrow. Whole products are drawn instead, and all their queries
-come along.
+queries would give intervals that are too narrow. Whole products are drawn instead, and all their queries come along,
+which `scipy.stats.bootstrap` cannot do: it draws single observations.
 """
 
 from __future__ import annotations
@@ -37,33 +37,11 @@ def bootstrap_interval(
         low and high end, each () or (M,) as `values` has columns. With a single product both are the mean.
 
     Raises:
-        BadInputError: as `bootstrap_means`, or a level outside (0, 1).
+        BadInputError: lengths that differ, no queries, values that are not finite, resamples below 1, a negative
+            seed, or a level outside (0, 1).
     """
     if not 0 < level < 1:
         raise BadInputError(f"level must lie between 0 and 1, got {level}; 0.95 is usual")
-    means = bootstrap_means(values, products, resamples=resamples, seed=seed)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
-
-
-def bootstrap_means(
-    values: npt.NDArray[Any], products: Codes, *, resamples: int = 1000, seed: int = 0
-) -> npt.NDArray[np.float64]:
-    """The mean over queries in each resample of the products.
-
-    Args:
-        values: as `bootstrap_interval`.
-        products: likewise.
-        resamples: how many.
-        seed: fixes the resamples.
-
-    Returns:
-        (resamples,) or (resamples, M).
-
-    Raises:
-        BadInputError: lengths that differ, no queries, values that are not finite, resamples below 1, a negative
-            seed.
-    """
     table = np.asarray(values, dtype=np.float64)
     if table.ndim not in (1, 2) or not len(table) or not np.isfinite(table).all():
         raise BadInputError(
@@ -88,4 +66,6 @@ def bootstrap_means(
         times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
         sums = times @ totals
         means.append(sums[:, :-1] / sums[:, -1:])
-    return np.concatenate(means).reshape(resamples, *table.shape[1:])
+    ends = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = ends.reshape(2, *table.shape[1:])
+    return low, high

@@ -14,34 +14,37 @@ products at a time, since images of one product succeed and fail together.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from univert.core.errors import BadInputError
-from univert.metrics.bootstrap import bootstrap_means
-from univert.metrics.inputs import Vectors, check_length
+from univert.core.json_record import JsonRecord
+from univert.metrics.bootstrap import bootstrap_interval
+from univert.metrics.inputs import Codes, Vectors, check_length
 from univert.metrics.per_query import Names, Outcomes, average_precision, query_outcomes
 from univert.metrics.ranking import QueryOutcome
-from univert.metrics.significance import holm, sign_flip_p_value
 
 Metric = Literal["recall_at_1", "map_at_r"]
 Verdict = Literal["better", "same", "worse"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 METRIC_NAMES: dict[Metric, str] = {"recall_at_1": "R@1", "map_at_r": "MAP@R"}
 """What people call the metrics."""
-LARGE_FALL = 0.1
-"""A fall by more (ten points) counts as a loss, where nothing else is set, even if few products prove nothing."""
+LARGE_LOSS = 0.1
+"""A loss of more (ten points) counts, where nothing else is set, even if few products prove nothing."""
 MERGED = "merged"
+
+_NOTHING = 1e-9
+_ALL_SIGNS_OF = 12
+_SIGNS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class Difference(JsonRecord):
     """How one figure differs between two models on one gallery.
 
     Attributes:
@@ -71,20 +74,11 @@ class Difference:
     products: int
 
     def is_loss(self, limit: float) -> bool:
-        """Whether the second model is worse, or has fallen by more than `limit`, however few the products.
+        """Whether the second model is worse, or more than `limit` below the first, however few the products.
 
         Few products can hardly prove anything: without a limit a model could lose all of a small vertical and pass.
         """
         return self.verdict == "worse" or self.difference < -limit
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON; `from_dict` reads it back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Difference:
-        """What `to_dict` gave, back again."""
-        return cls(**values)
 
 
 Figures = dict[Metric, Difference]
@@ -92,7 +86,7 @@ Figures = dict[Metric, Difference]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(JsonRecord):
     """How two models differ, merged over the verticals and within each.
 
     Attributes:
@@ -107,46 +101,27 @@ class Comparison:
     tolerance: float
     level: float
 
+    @property
+    def galleries(self) -> dict[str, Figures]:
+        """The differences in each vertical, and last those in the `merged` gallery."""
+        return {**self.verticals, MERGED: self.merged}
+
     def worse(self, metric: Metric = "recall_at_1") -> list[str]:
         """The verticals in which the second model is worse, and `merged` where it is so there."""
-        named = [*self.verticals.items(), (MERGED, self.merged)]
-        return [name for name, figures in named if figures[metric].verdict == "worse"]
+        return [name for name, figures in self.galleries.items() if figures[metric].verdict == "worse"]
 
     def worse_in_any(self) -> list[str]:
         """Where the second model is worse in either figure, sorted; see `worse`."""
         return sorted({name for metric in METRICS for name in self.worse(metric)})
 
     def losses(self, limit: float) -> list[tuple[str, Difference]]:
-        """Where the second model is worse, or has fallen by more than `limit`, with what it lost; see `is_loss`."""
-        named = [*self.verticals.items(), (MERGED, self.merged)]
-        return [(name, one) for name, figures in named for one in figures.values() if one.is_loss(limit)]
+        """Where the second model is worse, or more than `limit` below the first, with what it lost; see `is_loss`."""
+        galleries = self.galleries.items()
+        return [(name, one) for name, figures in galleries for one in figures.values() if one.is_loss(limit)]
 
     def mean_within(self, metric: Metric = "recall_at_1") -> float:
         """The plain mean of the difference over the verticals."""
         return float(np.mean([figures[metric].difference for figures in self.verticals.values()]))
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON; `from_dict` reads it back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Comparison:
-        """What `to_dict` gave, back again.
-
-        Raises:
-            BadInputError: it is not a comparison.
-        """
-        try:
-            return cls(
-                merged=read_figures(values["merged"]),
-                verticals={name: read_figures(figures) for name, figures in values["verticals"].items()},
-                tolerance=float(values["tolerance"]),
-                level=float(values["level"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BadInputError(
-                f"values must be what Comparison.to_dict gave, got something else ({error!r}); compare again"
-            ) from None
 
 
 def compare_vectors(
@@ -218,22 +193,6 @@ def compare_outcomes(
     return Comparison(merged=merged, verticals=compare_pairs(pairs, **settings), tolerance=tolerance, level=level)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Settings:
-    tolerance: float
-    level: float
-    resamples: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.tolerance < 1:
-            raise BadInputError(f"tolerance must lie in [0, 1), got {self.tolerance}; 0.01 is one point of Recall@1")
-        if self.resamples < 1:
-            raise BadInputError(f"resamples must be at least 1, got {self.resamples}; 2000 is usual")
-        if not 0 < self.level < 1:
-            raise BadInputError(f"level must lie between 0 and 1, got {self.level}; 0.95 is usual")
-
-
 def compare_pairs(
     pairs: Mapping[str, tuple[QueryOutcome, QueryOutcome]],
     *,
@@ -254,42 +213,49 @@ def compare_pairs(
     Raises:
         BadInputError: the queries of a pair are not the same, or settings out of range.
     """
-    settings = _Settings(tolerance=tolerance, level=level, resamples=resamples, seed=seed)
-    found: dict[str, Figures] = {name: {} for name in pairs}
+    if not 0 <= tolerance < 1:
+        raise BadInputError(f"tolerance must lie in [0, 1), got {tolerance}; 0.01 is one point of Recall@1")
+    if resamples < 1:
+        raise BadInputError(f"resamples must be at least 1, got {resamples}; 2000 is usual")
+    if not 0 < level < 1:
+        raise BadInputError(f"level must lie between 0 and 1, got {level}; 0.95 is usual")
     # so that the smallest p-value there can be is still significant after the correction
-    least = math.ceil(20 * len(pairs) / (1 - settings.level))
-    settings = dataclasses.replace(settings, resamples=max(settings.resamples, least))
-    for column, metric in enumerate(METRICS):
-        plain = {name: _difference(pair, metric, column, settings) for name, pair in pairs.items()}
-        adjusted = holm([difference.p_value for difference in plain.values()])
-        for (name, difference), p_adjusted in zip(plain.items(), adjusted, strict=True):
-            verdict = _verdict(difference.difference, p_adjusted, settings)
-            found[name][metric] = dataclasses.replace(difference, p_adjusted=p_adjusted, verdict=verdict)
+    resamples = max(resamples, math.ceil(20 * len(pairs) / (1 - level)))
+    found: dict[str, Figures] = {name: {} for name in pairs}
+    for number, metric in enumerate(METRICS):
+        plain = [_difference(pair, metric, level, resamples, seed + number) for pair in pairs.values()]
+        adjusted = holm([difference.p_value for difference in plain])
+        for name, difference, p_adjusted in zip(pairs, plain, adjusted, strict=True):
+            verdict: Verdict = "same"
+            if p_adjusted < 1 - level and abs(difference.difference) > tolerance:
+                verdict = "better" if difference.difference > 0 else "worse"
+            found[name][metric] = replace(difference, p_adjusted=p_adjusted, verdict=verdict)
     return found
 
 
 def _difference(
-    pair: tuple[QueryOutcome, QueryOutcome], metric: Metric, column: int, settings: _Settings
+    pair: tuple[QueryOutcome, QueryOutcome], metric: Metric, level: float, resamples: int, seed: int
 ) -> Difference:
     first, second = pair
-    same = np.array_equal(first.rows, second.rows) and np.array_equal(first.products, second.products)
-    if not same:
+    if not (np.array_equal(first.rows, second.rows) and np.array_equal(first.products, second.products)):
         raise BadInputError(
             f"both models must have the same queries, got {len(first)} and {len(second)}; "
             "embed the same selection of the catalogue with both"
         )
-    values = [_figures(outcome, metric) for outcome in pair]
-    changes = values[1] - values[0]
-    means = bootstrap_means(changes, first.products, resamples=settings.resamples, seed=settings.seed + column)
-    low, high = np.quantile(means, [(1 - settings.level) / 2, (1 + settings.level) / 2])
+    before, after = (
+        outcome.hits(1).astype(np.float64) if metric == "recall_at_1" else average_precision(outcome)
+        for outcome in pair
+    )
+    changes = after - before
+    low, high = bootstrap_interval(changes, first.products, resamples=resamples, level=level, seed=seed)
     return Difference(
         metric=metric,
-        first=float(values[0].mean()),
-        second=float(values[1].mean()),
+        first=float(before.mean()),
+        second=float(after.mean()),
         difference=float(changes.mean()),
         low=float(low),
         high=float(high),
-        p_value=sign_flip_p_value(changes, first.products, resamples=settings.resamples, seed=settings.seed + column),
+        p_value=sign_flip_p_value(changes, first.products, resamples=resamples, seed=seed),
         p_adjusted=1.0,
         verdict="same",
         queries=len(first),
@@ -297,16 +263,41 @@ def _difference(
     )
 
 
-def _figures(outcome: QueryOutcome, metric: Metric) -> npt.NDArray[np.float64]:
-    return outcome.hits(1).astype(np.float64) if metric == "recall_at_1" else average_precision(outcome)
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): p-values that may be compared with the level one by one."""
+    order = np.argsort(p_values)
+    steps = np.arange(len(order), 0, -1) * np.asarray(p_values)[order]
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return list(adjusted.tolist())
 
 
-def _verdict(difference: float, p_adjusted: float, settings: _Settings) -> Verdict:
-    if p_adjusted >= 1 - settings.level or abs(difference) <= settings.tolerance:
-        return "same"
-    return "better" if difference > 0 else "worse"
+def sign_flip_p_value(changes: npt.NDArray[np.float64], products: Codes, *, resamples: int, seed: int) -> float:
+    """How often chance alone would move the mean of some queries at least as far, in either direction.
 
+    If two models are alike, what a product gains it might as well have lost: the sign of each product's change is drawn
+    anew. Up to twelve products that changed, all combinations of signs are taken, else as many as asked for. Unlike
+    p-values read off a bootstrap, these are not too small with few products. `scipy.stats.permutation_test` gives the
+    same, but takes thirteen times as long: 59 ms against 4.5 ms for 450 products, and combining verticals asks for
+    hundreds of these.
 
-def read_figures(figures: Mapping[str, Any]) -> Figures:
-    """The differences of one gallery, out of their plain values."""
-    return {metric: Difference.from_dict(figures[metric]) for metric in METRICS}
+    Args:
+        changes: (Q,) what each query gained.
+        products: (Q,) codes; the queries of a product are not independent, so they change sign together.
+        resamples: how many signs are drawn for each product.
+        seed: of the drawing.
+
+    Returns:
+        in (0, 1].
+    """
+    sums = np.bincount(np.unique(products, return_inverse=True)[1], weights=changes)
+    sums = sums[np.abs(sums) > _NOTHING]  # a product whose queries gain as much as they lose says nothing
+    reached = abs(float(sums.sum())) - _NOTHING
+    if len(sums) <= _ALL_SIGNS_OF:
+        numbers = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))
+        return float((np.abs((1 - 2 * (numbers & 1)) @ sums) >= reached).mean())
+    rng, as_far = np.random.default_rng(seed), 1
+    for start in range(0, resamples, _SIGNS_AT_ONCE):
+        signs = rng.integers(0, 2, size=(min(_SIGNS_AT_ONCE, resamples - start), len(sums)), dtype=np.int8)
+        as_far += int((np.abs((1 - 2 * signs) @ sums) >= reached).sum())
+    return as_far / (1 + resamples)

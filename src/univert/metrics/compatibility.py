@@ -10,29 +10,18 @@ The figures of an index that grows by a vertical, all leave-one-out:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
-from univert.core.errors import BadInputError
-from univert.metrics.compare import (
-    METRICS,
-    Comparison,
-    Difference,
-    Figures,
-    Metric,
-    compare_outcomes,
-    compare_pairs,
-    read_figures,
-)
-from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, has_queries, label_codes
-from univert.metrics.per_query import LabelledRows, Names, Outcomes, check_one_vertical_each, pooled
+from univert.core.json_record import JsonRecord
+from univert.metrics.compare import METRICS, Comparison, Difference, Figures, compare_outcomes, compare_pairs
+from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, has_queries
+from univert.metrics.per_query import Names, Outcomes, average_precision, pooled, rows_by_vertical
 from univert.metrics.ranking import QueryOutcome, rank_queries
-
-_SINGLE = ("old", "old_merged", "old_merged_reindexed", "beside_new", "specialist", "new_merged")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +45,7 @@ class Setback:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrowthFigures:
+class GrowthFigures(JsonRecord):
     """What growing by one vertical does, on one split.
 
     Attributes:
@@ -119,47 +108,6 @@ class GrowthFigures:
         """The verticals without any query, about which nothing can be said."""
         return [name for name in [*self.nearness, self.new_vertical] if name not in self.kept.verticals]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON; `from_dict` reads it back."""
-
-        def plain(figures: Figures | None) -> dict[Metric, Any] | None:
-            return None if figures is None else {metric: one.to_dict() for metric, one in figures.items()}
-
-        return {
-            "split": self.split,
-            "new_vertical": self.new_vertical,
-            "kept": self.kept.to_dict(),
-            "reindexed": self.reindexed.to_dict(),
-            **{name: plain(getattr(self, name)) for name in _SINGLE},
-            "nearness": self.nearness,
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> GrowthFigures:
-        """What `to_dict` gave, back again.
-
-        Raises:
-            BadInputError: it is something else.
-        """
-        try:
-            return cls._read(values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BadInputError(
-                f"values must be what GrowthFigures.to_dict gave, got something else ({error!r}); grow again"
-            ) from None
-
-    @classmethod
-    def _read(cls, values: Mapping[str, Any]) -> GrowthFigures:
-        single = {name: None if values[name] is None else read_figures(values[name]) for name in _SINGLE}
-        return cls(
-            split=values["split"],
-            new_vertical=values["new_vertical"],
-            kept=Comparison.from_dict(values["kept"]),
-            reindexed=Comparison.from_dict(values["reindexed"]),
-            nearness=dict(values["nearness"]),
-            **single,
-        )
-
 
 def growth_figures(
     split: str,
@@ -192,14 +140,19 @@ def growth_figures(
         BadInputError: arguments that do not fit, or no query in any vertical.
     """
     settings: dict[str, Any] = {"tolerance": tolerance, "resamples": resamples, "seed": seed}
+
+    def single(first: QueryOutcome | None, second: QueryOutcome | None) -> Figures | None:
+        return None if first is None or second is None else compare_pairs({"": (first, second)}, **settings)[""]
+
     added = np.array([vertical == new_vertical for vertical in verticals], dtype=bool)
     grown = np.where(added[:, None], new, stored)
     before = version_outcomes(stored, stored, products, verticals)
     after = version_outcomes(new, grown, products, verticals)
     reindexed = version_outcomes(new, new, products, verticals)
     old = [name for name in before.verticals if name != new_vertical]
+    old_codes, new_codes = before.codes[~added], before.codes[added]
     alone = [
-        _alone(queries[~added], gallery[~added], np.asarray(before.codes)[~added])
+        _leave_one_out(queries[~added], gallery[~added], old_codes)
         for queries, gallery in ((stored, stored), (new, stored), (new, new))
     ]
     return GrowthFigures(
@@ -207,12 +160,14 @@ def growth_figures(
         new_vertical=new_vertical,
         kept=compare_outcomes(before, after, **settings),
         reindexed=compare_outcomes(after, reindexed, **settings),
-        old=_single(_pool_of(before, old), _pool_of(after, old), settings),
-        old_merged=_single(alone[0], alone[1], settings),
-        old_merged_reindexed=_single(alone[1], alone[2], settings),
-        beside_new=_single(_kept_rows(before.merged, ~added), _kept_rows(after.merged, ~added), settings),
-        specialist=_against_specialist(specialist, new[added], np.asarray(products)[added], settings),
-        new_merged=_single(_kept_rows(before.merged, added), _kept_rows(after.merged, added), settings),
+        old=single(_pool_of(before, old), _pool_of(after, old)),
+        old_merged=single(alone[0], alone[1]),
+        old_merged_reindexed=single(alone[1], alone[2]),
+        beside_new=single(_kept_rows(before.merged, ~added), _kept_rows(after.merged, ~added)),
+        specialist=single(
+            _leave_one_out(specialist, specialist, new_codes), _leave_one_out(new[added], new[added], new_codes)
+        ),
+        new_merged=single(_kept_rows(before.merged, added), _kept_rows(after.merged, added)),
         nearness={
             name: float(np.mean(np.sum(stored[rows] * new[rows], axis=1)))
             for name, rows in before.rows.items()
@@ -239,23 +194,18 @@ def version_outcomes(queries: Vectors, stored: Vectors, products: Names, vertica
     queries = check_vectors(queries, name="queries")
     stored = check_vectors(stored, name="stored", size=queries.shape[1])
     check_length(stored, len(queries), name="stored", of="queries")
-    table = LabelledRows.of(queries, products, verticals, names=("queries", "products", "verticals"))
-    (codes,) = label_codes(table.products)
-    check_one_vertical_each([(table, codes)])
-    rows = table.by_vertical()
-    within = {name: _within(queries, stored, codes, here) for name, here in rows.items()}
+    ((codes, rows),) = rows_by_vertical((queries, products, verticals, ""))
+    within: dict[str, QueryOutcome | None] = {}
+    for name, here in rows.items():
+        outcome = _leave_one_out(queries[here], stored[here], codes[here])
+        within[name] = None if outcome is None else replace(outcome, rows=here[outcome.rows])
     pooled(within)  # refuses where there is no query at all
     merged = rank_queries(queries, codes, gallery_vectors=stored, leave_one_out=True)
     return Outcomes(merged=merged, verticals=within, rows=rows, codes=codes)
 
 
-def _within(queries: Vectors, stored: Vectors, codes: Codes, rows: Codes) -> QueryOutcome | None:
-    outcome = _alone(queries[rows], stored[rows], codes[rows])
-    return None if outcome is None else replace(outcome, rows=rows[outcome.rows])
-
-
-def _alone(queries: Vectors, stored: Vectors, codes: Codes) -> QueryOutcome | None:
-    """Some rows' leave-one-out as if there were no others; None without queries."""
+def _leave_one_out(queries: Vectors, stored: Vectors, codes: Codes) -> QueryOutcome | None:
+    """The leave-one-out of some images, as if there were no others; None without queries."""
     if not has_queries(codes):
         return None
     return rank_queries(queries, codes, gallery_vectors=stored, leave_one_out=True)
@@ -266,31 +216,14 @@ def _kept_rows(outcome: QueryOutcome, wanted: Bool[np.ndarray, "N"]) -> QueryOut
     kept = wanted[outcome.rows]
     if not kept.any():
         return None
-    precision = outcome.average_precision_at_r
     return QueryOutcome(
         rows=outcome.rows[kept],
         products=outcome.products[kept],
         rank_of_first_hit=outcome.rank_of_first_hit[kept],
-        average_precision_at_r=None if precision is None else precision[kept],
+        average_precision_at_r=average_precision(outcome)[kept],
     )
 
 
 def _pool_of(outcomes: Outcomes, names: list[str]) -> QueryOutcome | None:
     chosen = {name: outcomes.verticals[name] for name in names if outcomes.verticals[name] is not None}
     return pooled(chosen) if chosen else None
-
-
-def _single(first: QueryOutcome | None, second: QueryOutcome | None, settings: Mapping[str, Any]) -> Figures | None:
-    """How two outcomes of the same queries differ."""
-    if first is None or second is None:
-        return None
-    return compare_pairs({"": (first, second)}, **settings)[""]
-
-
-def _against_specialist(
-    specialist: Float[np.ndarray, "M E"], new: Float[np.ndarray, "M D"], products: Any, settings: Mapping[str, Any]
-) -> Figures | None:
-    (codes,) = label_codes(products)
-    if not has_queries(codes):
-        return None
-    return _single(rank_queries(specialist, codes), rank_queries(new, codes), settings)

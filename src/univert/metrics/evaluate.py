@@ -2,27 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from univert.core.json_record import JsonRecord
 from univert.metrics.bootstrap import bootstrap_interval
 from univert.metrics.clustering import nmi
-from univert.metrics.figures import Evaluation, Interval, Metrics
-from univert.metrics.inputs import Codes, Vectors, check_vectors, label_codes
-from univert.metrics.per_query import (
-    LabelledRows,
-    Names,
-    average_precision,
-    check_one_vertical_each,
-    outcome_within,
-    pooled,
-    query_outcomes,
-)
+from univert.metrics.inputs import Codes, Vectors, check_vectors
+from univert.metrics.per_query import Names, average_precision, outcome_within, pooled, query_outcomes, rows_by_vertical
 from univert.metrics.ranking import QueryOutcome, check_ks, rank_queries
 
-__all__ = ["Evaluation", "Interval", "Metrics", "evaluate_query_gallery", "evaluate_vectors"]
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with the ends of its 95% interval over products; both ends are None where there is none.
+
+    Attributes:
+        value: the figure itself.
+        low: the interval's lower end.
+        high: its upper end.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """What retrieval and clustering give on one gallery.
+
+    Attributes:
+        recall_at: for each K the share of queries with an image of the same product among the K nearest.
+        map_at_r: mean average precision at R.
+        nmi: normalised mutual information; None where it was not asked for or makes no sense.
+        queries: number of queries.
+        products: number of products that the queries show.
+    """
+
+    recall_at: dict[int, Interval]
+    map_at_r: Interval
+    nmi: Interval | None
+    queries: int
+    products: int
+
+    def figures(self) -> dict[str, float]:
+        """The plain values by name: `recall_at_1`, ..., `map_at_r`, and `nmi` where there is one."""
+        values = {f"recall_at_{k}": interval.value for k, interval in self.recall_at.items()}
+        values["map_at_r"] = self.map_at_r.value
+        if self.nmi is not None:
+            values["nmi"] = self.nmi.value
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(JsonRecord):
+    """One model's figures.
+
+    Attributes:
+        merged: every query searches all verticals at once (or, if routed, its own).
+        verticals: every query searches its own vertical; None for a vertical without any query.
+        mean_within: the plain mean over the verticals of each figure, by the names of `Metrics.figures`.
+    """
+
+    merged: Metrics
+    verticals: dict[str, Metrics | None]
+    mean_within: dict[str, float]
 
 
 def evaluate_vectors(
@@ -57,13 +105,14 @@ def evaluate_vectors(
         BadInputError: arguments that do not fit, a product in two verticals, or no query in any vertical.
     """
     check_ks(ks)
+    vectors = check_vectors(vectors)
     outcomes = query_outcomes(vectors, products, verticals, routed=routed)
-    settings = _Settings(ks=ks, resamples=resamples, seed=seed)
     nmis: dict[str, float | None] = dict.fromkeys(outcomes.rows)
     if with_nmi:
         nmis = {name: _nmi(vectors[rows], outcomes.codes[rows], seed) for name, rows in outcomes.rows.items()}
     merged_nmi = _nmi(vectors, outcomes.codes, seed) if with_nmi and not routed else None
-    return _evaluation(settings, outcomes.merged, merged_nmi, outcomes.verticals, nmis)
+    measure = partial(_metrics, ks=ks, resamples=resamples, seed=seed)
+    return _evaluation(measure, outcomes.merged, merged_nmi, outcomes.verticals, nmis)
 
 
 def evaluate_query_gallery(
@@ -101,20 +150,12 @@ def evaluate_query_gallery(
     check_ks(ks)
     query_vectors = check_vectors(query_vectors, name="query_vectors")
     gallery_vectors = check_vectors(gallery_vectors, name="gallery_vectors", size=query_vectors.shape[1])
-    queries = LabelledRows.of(
-        query_vectors, query_products, query_verticals, names=("query_vectors", "query_products", "query_verticals")
+    (codes, rows_of), (gallery_codes, in_gallery) = rows_by_vertical(
+        (query_vectors, query_products, query_verticals, "query_"),
+        (gallery_vectors, gallery_products, gallery_verticals, "gallery_"),
     )
-    gallery = LabelledRows.of(
-        gallery_vectors,
-        gallery_products,
-        gallery_verticals,
-        names=("gallery_vectors", "gallery_products", "gallery_verticals"),
-    )
-    codes, gallery_codes = label_codes(queries.products, gallery.products)
-    check_one_vertical_each([(queries, codes), (gallery, gallery_codes)])
-    in_gallery = gallery.by_vertical()
     outcomes: dict[str, QueryOutcome | None] = {}
-    for vertical, rows in queries.by_vertical().items():
+    for vertical, rows in rows_of.items():
         candidates = in_gallery.get(vertical, np.zeros(0, dtype=np.int64))
         outcomes[vertical] = outcome_within(
             query_vectors[rows], codes[rows], rows, (gallery_vectors[candidates], gallery_codes[candidates])
@@ -124,15 +165,8 @@ def evaluate_query_gallery(
         merged_outcome = rank_queries(
             query_vectors, codes, gallery_vectors=gallery_vectors, gallery_labels=gallery_codes
         )
-    settings = _Settings(ks=ks, resamples=resamples, seed=seed)
-    return _evaluation(settings, merged_outcome, None, outcomes, dict.fromkeys(outcomes))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Settings:
-    ks: Sequence[int]
-    resamples: int
-    seed: int
+    measure = partial(_metrics, ks=ks, resamples=resamples, seed=seed)
+    return _evaluation(measure, merged_outcome, None, outcomes, dict.fromkeys(outcomes))
 
 
 def _nmi(vectors: Vectors, codes: Codes, seed: int) -> float | None:
@@ -140,36 +174,35 @@ def _nmi(vectors: Vectors, codes: Codes, seed: int) -> float | None:
 
 
 def _evaluation(
-    settings: _Settings,
+    measure: Callable[[QueryOutcome, float | None], Metrics],
     merged: QueryOutcome,
     merged_nmi: float | None,
     outcomes: dict[str, QueryOutcome | None],
     nmis: dict[str, float | None],
 ) -> Evaluation:
-    verticals = {
-        name: None if outcome is None else _metrics(settings, outcome, nmis[name]) for name, outcome in outcomes.items()
-    }
+    verticals = {name: None if outcome is None else measure(outcome, nmis[name]) for name, outcome in outcomes.items()}
     figures = [metrics.figures() for metrics in verticals.values() if metrics is not None]
     names = dict.fromkeys(name for values in figures for name in values)
     return Evaluation(
-        merged=_metrics(settings, merged, merged_nmi),
+        merged=measure(merged, merged_nmi),
         verticals=verticals,
         mean_within={name: float(np.mean([values[name] for values in figures if name in values])) for name in names},
     )
 
 
-def _metrics(settings: _Settings, outcome: QueryOutcome, clustering: float | None) -> Metrics:
-    columns = [outcome.hits(k).astype(np.float64) for k in settings.ks] + [average_precision(outcome)]
+def _metrics(
+    outcome: QueryOutcome, clustering: float | None, *, ks: Sequence[int], resamples: int, seed: int
+) -> Metrics:
+    columns = [outcome.hits(k).astype(np.float64) for k in ks] + [average_precision(outcome)]
     values = np.stack(columns, axis=1)
-    means = values.mean(axis=0)
     products = len(np.unique(outcome.products))
-    ends: list[tuple[float | None, float | None]] = [(None, None)] * len(means)
+    intervals = [Interval(float(mean)) for mean in values.mean(axis=0)]
     if products > 1:  # one product alone says nothing about how products differ
-        low, high = bootstrap_interval(values, outcome.products, resamples=settings.resamples, seed=settings.seed)
-        ends = list(zip(low.tolist(), high.tolist(), strict=True))
-    intervals = [Interval(float(mean), *end) for mean, end in zip(means, ends, strict=True)]
+        low, high = bootstrap_interval(values, outcome.products, resamples=resamples, seed=seed)
+        ends = zip(intervals, low.tolist(), high.tolist(), strict=True)
+        intervals = [Interval(interval.value, *both) for interval, *both in ends]
     return Metrics(
-        recall_at=dict(zip(settings.ks, intervals[:-1], strict=True)),
+        recall_at=dict(zip(ks, intervals[:-1], strict=True)),
         map_at_r=intervals[-1],
         nmi=None if clustering is None else Interval(clustering),
         queries=len(outcome),

@@ -22,14 +22,14 @@ def check_vectors(vectors: Vectors, *, name: str = "vectors", size: int | None =
     """The vectors as a finite (N, D) array with at least one row and one column.
 
     Args:
-        vectors: (N, D) real numbers.
+        vectors: (N, D) real numbers, an array or a tensor.
         name: the parameter's name, for messages.
         size: the D that is wanted; None accepts any.
 
     Raises:
         BadInputError: another shape or type, no rows, another D, or NaN or infinite values.
     """
-    array = np.asarray(vectors)
+    array = _as_array(vectors)
     if array.ndim != 2 or array.dtype.kind not in "fiu":
         raise BadInputError(
             f"{name} must be an (N, D) array of real numbers, got shape {array.shape} of {array.dtype}; "
@@ -129,8 +129,15 @@ def take_float32(vectors: Vectors, rows: npt.NDArray[np.int64], scale: float) ->
     return taken
 
 
+def _as_array(values: Any) -> npt.NDArray[Any]:
+    if not hasattr(values, "detach"):
+        return np.asarray(values)
+    tensor = values.detach().cpu()  # without importing PyTorch where arrays come
+    return np.asarray(tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor)
+
+
 def _as_list(labels: Labels) -> list[Any]:
-    # A NumPy array's own list has plain Python strings and integers, which one type check can tell apart.
-    if isinstance(labels, np.ndarray):
+    # An array's or tensor's own list has plain Python strings and integers, which one type check can tell apart.
+    if hasattr(labels, "tolist"):
         return list(labels.tolist())
     return [label.item() if isinstance(label, np.generic) else label for label in labels]

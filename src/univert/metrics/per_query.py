@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,74 +47,44 @@ def query_outcomes(vectors: Vectors, products: Names, verticals: Names, *, route
         BadInputError: arguments that do not fit, a product in two verticals, or no query in any vertical.
     """
     vectors = check_vectors(vectors)
-    table = LabelledRows.of(vectors, products, verticals, names=("vectors", "products", "verticals"))
-    (codes,) = label_codes(table.products)
-    check_one_vertical_each([(table, codes)])
-    rows = table.by_vertical()
+    ((codes, rows),) = rows_by_vertical((vectors, products, verticals, ""))
     within = {name: outcome_within(vectors[here], codes[here], here) for name, here in rows.items()}
     together = pooled(within)
     merged = together if routed else rank_queries(vectors, codes)
     return Outcomes(merged=merged, verticals=within, rows=rows, codes=codes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelledRows:
-    """The labels of one set of rows, checked.
+def rows_by_vertical(*tables: tuple[Vectors, Names, Names, str]) -> list[tuple[Codes, dict[str, Codes]]]:
+    """Product codes in one numbering, and the rows of each vertical in order of name.
 
-    Attributes:
-        products: a name or None for each.
-        verticals: a name for each.
+    Args:
+        tables: vectors, products and verticals, with what the caller's parameters begin with (`query_`), for messages.
+
+    Raises:
+        BadInputError: lengths that differ, a row without a vertical, or a product in two verticals.
     """
-
-    products: list[Any]
-    verticals: list[str]
-
-    @classmethod
-    def of(cls, vectors: Vectors, products: Names, verticals: Names, *, names: tuple[str, str, str]) -> LabelledRows:
-        """Take the labels of some vectors.
-
-        Args:
-            vectors: (N, D).
-            products: N names, None: unlabelled.
-            verticals: N names.
-            names: what the caller calls the three, for messages.
-
-        Raises:
-            BadInputError: lengths that differ, or a row without a vertical.
-        """
-        check_length(products, len(vectors), name=names[1], of=names[0])
-        check_length(verticals, len(vectors), name=names[2], of=names[0])
+    for vectors, products, verticals, prefix in tables:
+        check_length(products, len(vectors), name=f"{prefix}products", of=f"{prefix}vectors")
+        check_length(verticals, len(vectors), name=f"{prefix}verticals", of=f"{prefix}vectors")
         bare = next((row for row, vertical in enumerate(verticals) if not isinstance(vertical, str)), None)
         if bare is not None:
             raise BadInputError(
-                f"{names[2]} must name a vertical for every row, got {verticals[bare]!r} in row {bare}; "
+                f"{prefix}verticals must name a vertical for every row, got {verticals[bare]!r} in row {bare}; "
                 "give the row a vertical or leave it out"
             )
-        return cls(products=list(products), verticals=[str(vertical) for vertical in verticals])
-
-    def by_vertical(self) -> dict[str, Codes]:
-        """The rows of each vertical, verticals in order of name."""
-        (codes,) = label_codes(self.verticals)
-        return {name: np.flatnonzero(codes == code) for code, name in enumerate(sorted(set(self.verticals)))}
-
-
-def check_one_vertical_each(tables: list[tuple[LabelledRows, Codes]]) -> None:
-    """Refuse a product that is in two verticals.
-
-    Args:
-        tables: labels with the codes of their products, in one numbering.
-
-    Raises:
-        BadInputError: naming the product.
-    """
+    found = []
     home: dict[int, str] = {}
-    for table, codes in tables:
-        for row, (code, vertical) in enumerate(zip(codes.tolist(), table.verticals, strict=True)):
+    for codes, (_, products, verticals, _) in zip(label_codes(*(table[1] for table in tables)), tables, strict=True):
+        rows: dict[str, list[int]] = {str(name): [] for name in sorted(set(verticals))}
+        for row, (code, vertical) in enumerate(zip(codes.tolist(), verticals, strict=True)):
+            rows[vertical].append(row)
             if code >= 0 and home.setdefault(code, vertical) != vertical:
                 raise BadInputError(
-                    f"products must lie in one vertical each, got {table.products[row]!r} in {home[code]!r} "
-                    f"and {vertical!r}; rename one of them"
+                    f"products must lie in one vertical each, got {products[row]!r} in {str(home[code])!r} "
+                    f"and {str(vertical)!r}; rename one of them"
                 )
+        found.append((codes, {name: np.asarray(here) for name, here in rows.items()}))
+    return found
 
 
 def outcome_within(
@@ -129,12 +99,7 @@ def outcome_within(
         if not np.isin(codes[codes >= 0], gallery[1]).any():
             return None
         outcome = rank_queries(vectors, codes, gallery_vectors=gallery[0], gallery_labels=gallery[1])
-    return QueryOutcome(
-        rows=rows[outcome.rows],
-        products=outcome.products,
-        rank_of_first_hit=outcome.rank_of_first_hit,
-        average_precision_at_r=outcome.average_precision_at_r,
-    )
+    return replace(outcome, rows=rows[outcome.rows])
 
 
 def pooled(outcomes: dict[str, QueryOutcome | None]) -> QueryOutcome:

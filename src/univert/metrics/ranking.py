@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from univert.core.errors import BadInputError
 from univert.metrics.inputs import (
@@ -32,9 +31,8 @@ from univert.metrics.inputs import (
     power_of_two_scale,
     take_float32,
 )
-from univert.metrics.ranks import TIE_TOLERANCE, Layout, rank
 
-__all__ = ["TIE_TOLERANCE", "QueryOutcome", "check_ks", "map_at_r", "rank_queries", "recall_at_k"]
+TIE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +66,30 @@ class QueryOutcome:
         if k < 1:
             raise BadInputError(f"k must be at least 1, got {k}; Recall@1 is the strictest there is")
         return self.rank_of_first_hit <= k
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Queries and gallery sorted by product, so that a query's own product is one range of the gallery.
+
+    Attributes:
+        queries: (n, D) float32; row `places[i]` is query i. In leave-one-out its rows are the gallery's images, in the
+            same order: the gallery itself, or the same images by another model.
+        gallery: (m, D) float32.
+        rows: (Q,) row of each query in what the caller gave.
+        places: (Q,) see `queries`.
+        starts: (Q,) first gallery place of the query's product.
+        ends: (Q,) the place after the last one.
+        leave_one_out: the queries' images are in the gallery, at `places`, and must not find themselves.
+    """
+
+    queries: npt.NDArray[np.float32]
+    gallery: npt.NDArray[np.float32]
+    rows: Codes
+    places: Codes
+    starts: Codes
+    ends: Codes
+    leave_one_out: bool
 
 
 def rank_queries(
@@ -131,6 +153,8 @@ def rank_queries(
         check_length(gallery_labels, len(gallery_vectors), name="gallery_labels", of="gallery_vectors")
         codes, gallery_codes = label_codes(labels, gallery_labels)
         layout = _against_gallery(vectors, codes, gallery_vectors, gallery_codes)
+    from univert.metrics.ranks import rank  # here, because it loads PyTorch
+
     first, average_precision = rank(layout, with_average_precision, query_chunk, gallery_chunk)
     order = np.argsort(layout.rows)
     rows = layout.rows[order]
@@ -208,10 +232,10 @@ def _leave_one_out(vectors: Vectors, codes: Codes, gallery: Vectors | None) -> L
             "add images, or evaluate against a separate gallery"
         )
     scale = power_of_two_scale([vectors] if gallery is None else [vectors, gallery])
-    queries = torch.from_numpy(take_float32(vectors, order, scale))
+    queries = take_float32(vectors, order, scale)
     return Layout(
         queries=queries,
-        gallery=queries if gallery is None else torch.from_numpy(take_float32(gallery, order, scale)),
+        gallery=queries if gallery is None else take_float32(gallery, order, scale),
         rows=order[places],
         places=places,
         starts=starts[places],
@@ -234,8 +258,8 @@ def _against_gallery(vectors: Vectors, codes: Codes, gallery: Vectors, gallery_c
         )
     scale = power_of_two_scale([vectors, gallery])
     return Layout(
-        queries=torch.from_numpy(take_float32(vectors, rows[found], scale)),
-        gallery=torch.from_numpy(take_float32(gallery, gallery_order, scale)),
+        queries=take_float32(vectors, rows[found], scale),
+        gallery=take_float32(gallery, gallery_order, scale),
         rows=rows[found],
         places=np.arange(found.sum()),
         starts=starts[found],

@@ -7,15 +7,12 @@ only the counts are kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from univert.metrics.inputs import Codes
-
-TIE_TOLERANCE = 1e-6
+from univert.metrics.ranking import TIE_TOLERANCE, Layout
 
 # Up to this many positives a query, one pass over the block for each is cheaper than a binary search.
 _MOST_PASSES = 64
@@ -25,37 +22,14 @@ _MOST_COUNTED = 1 << 24
 _MOST_THRESHOLDS = 1 << 22
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Queries and gallery sorted by product, so that a query's own product is one range of the gallery.
-
-    Attributes:
-        queries: (n, D) float32; row `places[i]` is query i. In leave-one-out its rows are the gallery's images, in the
-            same order: the gallery itself, or the same images by another model.
-        gallery: (m, D) float32.
-        rows: (Q,) row of each query in what the caller gave.
-        places: (Q,) see `queries`.
-        starts: (Q,) first gallery place of the query's product.
-        ends: (Q,) the place after the last one.
-        leave_one_out: the queries' images are in the gallery, at `places`, and must not find themselves.
-    """
-
-    queries: torch.Tensor
-    gallery: torch.Tensor
-    rows: Codes
-    places: Codes
-    starts: Codes
-    ends: Codes
-    leave_one_out: bool
-
-
 @torch.inference_mode()
 def rank(
     layout: Layout, all_positives: bool, query_chunk: int, gallery_chunk: int
 ) -> tuple[Codes, npt.NDArray[np.float64]]:
     """Rank of the first positive and average precision at R of each query, in the layout's order."""
-    half_squares = torch.linalg.vector_norm(layout.gallery, dim=1).square_().div_(2)
-    largest_norm = float(torch.linalg.vector_norm(layout.queries, dim=1).max())
+    all_queries, gallery = torch.from_numpy(layout.queries), torch.from_numpy(layout.gallery)
+    half_squares = torch.linalg.vector_norm(gallery, dim=1).square_().div_(2)
+    largest_norm = float(torch.linalg.vector_norm(all_queries, dim=1).max())
     tolerance = TIE_TOLERANCE * max(2 * float(half_squares.max()), largest_norm**2)
     # One pair of buffers for all blocks: fresh ones each time would cost as much in page faults as the counting.
     gallery_chunk = min(gallery_chunk, len(layout.gallery), _MOST_COUNTED)
@@ -63,7 +37,7 @@ def rank(
     first = np.empty(len(layout.rows), dtype=np.int64)
     average_precision = np.zeros(len(layout.rows))
     for block in _blocks(layout, query_chunk):
-        queries = layout.queries[torch.from_numpy(layout.places[block])]
+        queries = all_queries[torch.from_numpy(layout.places[block])]
         thresholds = _positives(layout, block, queries, half_squares) - tolerance
         relevant = torch.from_numpy(layout.ends[block] - layout.starts[block] - layout.leave_one_out)
         if not all_positives:
@@ -94,7 +68,7 @@ def _positives(layout: Layout, block: slice, queries: torch.Tensor, half_squares
     places = layout.places[block]
     # NumPy, not torch: thousands of tiny products, each of which torch would spread over its threads.
     similarities = np.full((len(starts), int((ends - starts).max())), -np.inf, dtype=np.float32)
-    wanted, gallery, half = queries.numpy(), layout.gallery.numpy(), half_squares.numpy()
+    wanted, gallery, half = queries.numpy(), layout.gallery, half_squares.numpy()
     turns = np.flatnonzero(np.diff(starts, prepend=-1, append=-1))
     for one, other in zip(turns[:-1].tolist(), turns[1:].tolist(), strict=True):
         start, end = int(starts[one]), int(ends[one])
@@ -122,8 +96,9 @@ def _count_before(
     first_own, last_own = int(starts.min()), int(ends.max())
     before = torch.zeros(thresholds.shape, dtype=torch.int64)
     count = _count_by_passes if thresholds.shape[1] <= _MOST_PASSES else _count_by_search
-    for start in range(0, len(layout.gallery), gallery_chunk):
-        part = layout.gallery[start : start + gallery_chunk]
+    gallery = torch.from_numpy(layout.gallery)
+    for start in range(0, len(gallery), gallery_chunk):
+        part = gallery[start : start + gallery_chunk]
         similarities, scratch = buffers[:, : len(queries) * len(part)].view(2, len(queries), len(part))
         torch.addmm(-half_squares[start : start + gallery_chunk], queries, part.T, out=similarities)
         if start < last_own and first_own < start + len(part):

@@ -14,19 +14,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
 from univert.core.errors import BadInputError
-from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, power_of_two_scale
-from univert.metrics.ranks import TIE_TOLERANCE
+from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, label_codes, power_of_two_scale
+from univert.metrics.ranking import TIE_TOLERANCE
 
 DIRECTIONS = 16
 """Leading directions of a vertical that count. Few beside the usual 256 dimensions, and yet enough to hold most of a
@@ -59,11 +57,6 @@ class VerticalSeparation:
     own_energy: float | None
     other_energy: float | None
 
-    @property
-    def overlap(self) -> float | None:
-        """Energy in the others' directions over that in its own: 0 separate, 1 the same; None as they are."""
-        return _ratio(self.other_energy, self.own_energy)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Separation:
@@ -90,17 +83,7 @@ class Separation:
     @property
     def overlap(self) -> float | None:
         """Energy in the others' directions over that in their own: 0 separate, 1 the same; None as they are."""
-        return _ratio(self.other_energy, self.own_energy)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON; `from_dict` reads it back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Separation:
-        """What `to_dict` gave, back again."""
-        verticals = tuple(VerticalSeparation(**one) for one in values["verticals"])
-        return cls(**{**values, "verticals": verticals})
+        return self.other_energy / self.own_energy if self.own_energy and self.other_energy is not None else None
 
 
 def separation(vectors: Vectors, verticals: Sequence[str], *, directions: int = DIRECTIONS) -> Separation:
@@ -129,13 +112,14 @@ def separation(vectors: Vectors, verticals: Sequence[str], *, directions: int = 
     vectors = check_vectors(vectors)
     check_length(verticals, len(vectors), name="verticals", of="vectors")
     names = sorted(set(verticals))
-    place = {name: code for code, name in enumerate(names)}
-    codes = np.asarray([place[name] for name in verticals], dtype=np.int64)
+    (codes,) = label_codes(verticals)
     sizes = np.bincount(codes)
     pure = _pure(vectors, codes)
     kept = min(directions, vectors.shape[1])
     energy = energy_shares(vectors, codes, directions=kept)
-    own, others = np.diagonal(energy), _mean_of_others(energy)
+    own = np.diagonal(energy)
+    apart = np.ma.masked_invalid(np.where(np.eye(len(names), dtype=bool), np.nan, energy))
+    others = apart.mean(axis=1).filled(np.nan)
     known = np.isfinite(own)
     pairs = int((sizes * (sizes - 1)).sum())
     count = len(vectors)
@@ -220,20 +204,5 @@ def _pure(vectors: Vectors, codes: Codes) -> npt.NDArray[np.bool_]:
     return pure
 
 
-def _mean_of_others(shares: Float[np.ndarray, "V V"]) -> Float[np.ndarray, "V"]:
-    """Each row's mean over the other verticals that have directions; NaN where there is none."""
-    others = shares.copy()
-    np.fill_diagonal(others, np.nan)
-    known = np.isfinite(others)
-    totals = np.where(known, others, 0.0).sum(axis=1)
-    counts = known.sum(axis=1)
-    means: npt.NDArray[np.float64] = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
-    return means
-
-
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _ratio(part: float | None, whole: float | None) -> float | None:
-    return None if part is None or not whole else part / whole

@@ -1,12 +1,14 @@
-"""What an embedder is made of."""
+"""What an embedder is made of. Loads neither torch nor timm, so that recipes are read in no time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from univert.core.errors import BadInputError
 from univert.data.transforms import Fit, Preprocessing
-from univert.models.pooling import PoolingName
+
+PoolingName = Literal["avg", "max", "gem"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,14 +16,14 @@ class EmbedderConfig:
     """What an `Embedder` is made of.
 
     Attributes:
-        base_network: `efficientnet_lite0`, `inception_v2`, or `timm/NAME` for any network of timm.
+        base_network: `efficientnet_lite0`, `inception_v2`, or `timm/NAME` for any network of timm; looked up when the
+            network is built.
         pretrained: start from its ImageNet weights.
         pooling: `avg`, `max` or `gem`.
         hidden_sizes: widths of the first fully connected set; may be empty.
         size: width of the embedding, the second fully connected set; None means no head at all: the
             embedding is the pooled features, and `hidden_sizes` counts as empty.
         batch_norm: batch normalisation on the embedding, before the L2 norm.
-        dropout: before the second fully connected set.
         image_size_px: side of the square that the network sees.
         fit: `pad`, `crop` or `stretch`; see `univert.data.transforms.Preprocessing`.
         background_rgb: the colour of padding and behind transparent pixels.
@@ -37,7 +39,6 @@ class EmbedderConfig:
     hidden_sizes: tuple[int, ...] = (1024,)
     size: int | None = 256
     batch_norm: bool = False
-    dropout: float = 0.0
     image_size_px: int = 128
     fit: Fit = "pad"
     background_rgb: tuple[int, int, int] = (255, 255, 255)
@@ -50,10 +51,8 @@ class EmbedderConfig:
             raise BadInputError(f"size must lie in 1..65536, got {self.size}; 64 to 512 suit most catalogues")
         if any(hidden < 1 for hidden in self.hidden_sizes):
             raise BadInputError(f"hidden_sizes must be positive, got {self.hidden_sizes}; () leaves the set out")
-        if not 0 <= self.dropout < 1:
-            raise BadInputError(f"dropout must lie in [0, 1), got {self.dropout}; 0 switches it off")
-        if self.size is None and (self.batch_norm or self.dropout):
-            raise BadInputError("batch_norm and dropout belong to the head; set size, or leave them out")
+        if self.size is None and self.batch_norm:
+            raise BadInputError("batch_norm belongs to the head; set size, or leave it out")
         self.preprocessing()
 
     def preprocessing(self) -> Preprocessing:

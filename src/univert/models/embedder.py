@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -13,21 +14,19 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
-from univert.core.progress import progress_bar
-from univert.data.loading import ImageLoader, ImageSource, channels_first, decoding_threads, map_ahead
+from univert.core.protocols import Images
+from univert.core.terminal import progress_bar
+from univert.data.loading import ImageLoader, channels_first, decoding_threads, map_ahead
 from univert.models.base_networks import make_base_network
+from univert.models.card import ModelCard
 from univert.models.config import EmbedderConfig
-from univert.models.freezing import evaluate_frozen, freeze_all_but
-from univert.models.head import Head, l2_normalise
-from univert.models.inputs import ImageLike, chunks, count_images, iterate_images, to_rgb
-from univert.models.pooling import make_pooling
-
-if TYPE_CHECKING:
-    from univert.models.card import ModelCard
+from univert.models.head import Head, l2_normalise, make_pooling
+from univert.models.inputs import ImageLike, as_rgb, chunks, count_images, iterate_images
+from univert.models.io import model_fingerprint, read_model, write_model
 
 __all__ = ["Embedder", "EmbedderConfig"]
 
-Trunk = Literal["frozen", "partial", "full"]
+BaseNetworkLearns = Literal["no", "last_blocks", "all"]
 
 # More pixels at a time are slower on a CPU: the maps between the layers leave the caches, and outgrow the
 # 32 MB up to which the GNU C library keeps freed memory for the next layer.
@@ -37,8 +36,9 @@ _CPU_SLICE_PX = 16 * 128**2
 class Embedder(nn.Module):
     """Maps images to unit vectors; squared Euclidean distance between them says how alike the products are.
 
-    Base network, pooling, first and second fully connected set, L2 norm: Unified FIG. 2. Everything an image
-    needs (its preprocessing, the pixels' mean and deviation) is inside and is saved with the weights.
+    Base network, pooling, first and second fully connected set, L2 norm: FIG. 2 of the unified-embedding paper.
+    Everything an image needs (its preprocessing, the pixels' mean and deviation) is inside and is saved with the
+    weights.
 
     Args:
         config: what to build; None takes the defaults.
@@ -75,11 +75,7 @@ class Embedder(nn.Module):
         self.head: nn.Module = nn.Identity()
         if self.config.size is not None:
             self.head = Head(
-                self.feature_size,
-                self.config.hidden_sizes,
-                self.config.size,
-                batch_norm=self.config.batch_norm,
-                dropout=self.config.dropout,
+                self.feature_size, self.config.hidden_sizes, self.config.size, batch_norm=self.config.batch_norm
             )
         mean, std = torch.tensor(self.trunk.mean_rgb), torch.tensor(self.trunk.std_rgb)
         # Normalisation as one multiplication and one addition; buffers, so that they travel with the weights.
@@ -125,38 +121,40 @@ class Embedder(nn.Module):
         """Unit vectors of preprocessed images: `project(features(images))`."""
         return self.project(self.features(images))
 
-    def trainable(self, trunk: Trunk = "full", partial_blocks: int = 2) -> list[dict[str, Any]]:
+    def trainable(self, base_network_learns: BaseNetworkLearns = "all", last_blocks: int = 2) -> list[dict[str, Any]]:
         """Choose what learns, and get it as parameter groups for an optimiser.
 
         Frozen parts get no gradient and stay in evaluation mode, also after `train()`: their batch
         normalisation keeps the statistics it has.
 
         Args:
-            trunk: `frozen` trains the head alone, `partial` also the last stages of the base network, `full`
-                everything.
-            partial_blocks: how many stages `partial` trains, counted from the output.
+            base_network_learns: `no` trains the head alone, `last_blocks` also the last stages of the base network,
+                `all` everything.
+            last_blocks: how many stages that is, counted from the output.
 
         Returns:
-            `{"name": "head", "params": [...]}` and `{"name": "trunk", "params": [...]}`; an empty one is
+            `{"name": "head", "params": [...]}` and `{"name": "base network", "params": [...]}`; an empty one is
             left out.
 
         Raises:
             BadInputError: no such choice, more stages than there are, or nothing left to train.
         """
-        if trunk not in ("frozen", "partial", "full"):
-            raise BadInputError(f'trunk must be "frozen", "partial" or "full", got {trunk!r}')
-        stages = len(self.trunk.stages)
-        if trunk == "partial" and not 1 <= partial_blocks <= stages:
+        if base_network_learns not in ("no", "last_blocks", "all"):
             raise BadInputError(
-                f"partial_blocks must lie in 1..{stages} for {self.config.base_network}, got {partial_blocks}"
+                f'base_network_learns must be "no", "last_blocks" or "all", got {base_network_learns!r}'
             )
-        groups = {"head": list(self.head.parameters()), "trunk": list[nn.Parameter]()}
-        if trunk != "frozen":
-            count = partial_blocks if trunk == "partial" else stages
-            groups["trunk"] = [*self.trunk.last_stages(count), *self.pooling.parameters()]
+        stages = len(self.trunk.stages)
+        if base_network_learns == "last_blocks" and not 1 <= last_blocks <= stages:
+            raise BadInputError(
+                f"last_blocks must lie in 1..{stages} for {self.config.base_network}, got {last_blocks}"
+            )
+        groups = {"head": list(self.head.parameters()), "base network": list[nn.Parameter]()}
+        if base_network_learns != "no":
+            count = last_blocks if base_network_learns == "last_blocks" else stages
+            groups["base network"] = [*self.trunk.last_stages(count), *self.pooling.parameters()]
         learning = [parameter for parameters in groups.values() for parameter in parameters]
         if not learning:
-            raise BadInputError('nothing would learn: size is None and trunk is "frozen"; change one of them')
+            raise BadInputError('nothing would learn: size is None and base_network_learns is "no"; change one of them')
         freeze_all_but(self, learning)
         self.train(self.training)
         return [{"name": name, "params": parameters} for name, parameters in groups.items() if parameters]
@@ -192,7 +190,7 @@ class Embedder(nn.Module):
         return self._embed_batches(batches, count_images(items), progress)
 
     def embed_catalogue(
-        self, catalogue: ImageSource, batch_size: int = 64, progress: bool = False
+        self, catalogue: Images, batch_size: int = 64, progress: bool = False
     ) -> Float[np.ndarray, "N D"]:
         """Unit vectors of a catalogue's images, in its order; see `embed`.
 
@@ -207,7 +205,7 @@ class Embedder(nn.Module):
         size = self.preprocessing.image_size_px
         batch = np.empty((len(chunk), size, size, 3), np.uint8)
         for i, (number, item) in enumerate(chunk):
-            image = to_rgb(number, item, background_rgb=self.preprocessing.background_rgb, draft_px=size)
+            image = as_rgb(number, item, background_rgb=self.preprocessing.background_rgb, draft_px=size)
             batch[i] = self.preprocessing(image)
         return batch
 
@@ -241,24 +239,76 @@ class Embedder(nn.Module):
     @property
     def fingerprint(self) -> str:
         """A hash of configuration and weights: equal fingerprints mean comparable vectors."""
-        from univert.models.io import model_fingerprint
-
-        return model_fingerprint(self)
+        return model_fingerprint(self.config, self._weights())
 
     def save_pretrained(self, folder: Path | str, card: ModelCard | None = None, *, overwrite: bool = False) -> Path:
-        """Write `config.json`, `model.safetensors` and `README.md`; see `univert.models.io.save_model`."""
-        from univert.models.io import save_model
+        """Write `config.json`, `model.safetensors` and `README.md`, all or nothing; no pickle.
 
-        return save_model(self, Path(folder), card, overwrite=overwrite)
+        Args:
+            folder: where to; must not exist yet.
+            card: what to say about the model; None writes a card about an untrained one.
+            overwrite: replace what is there.
+
+        Returns:
+            `folder`.
+
+        Raises:
+            BadInputError: `folder` exists and `overwrite` is false.
+            OSError: the disk is full or not writable; nothing is left behind.
+        """
+        folder = Path(folder)
+        write_model(folder, self.config, self._weights(), card or ModelCard(), overwrite=overwrite)
+        return folder
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: Path | str, revision: str | None = None) -> Embedder:
-        """Load a saved model, in evaluation mode; see `univert.models.io.load_model`."""
-        from univert.models.io import load_model
+        """Load a saved model, in evaluation mode, on the CPU.
 
-        return load_model(folder_or_hub_id, revision=revision)
+        Args:
+            folder_or_hub_id: a folder that `save_pretrained` wrote, or `OWNER/NAME` on the Hugging Face hub.
+            revision: branch, tag or commit on the hub.
+
+        Raises:
+            BadInputError: there is no such model, or its files are incomplete, damaged or do not fit together.
+        """
+        config, weights = read_model(folder_or_hub_id, revision=revision)
+        with torch.random.fork_rng(devices=[]):  # loading draws nothing from the caller's random numbers
+            # The weights come from the file, so none are fetched; the configuration stays as it was saved.
+            model = cls(replace(config, pretrained=False))
+        model.config = config
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            detail = " ".join(str(error).split())[:300]
+            raise BadInputError(f"{folder_or_hub_id}: weights and configuration do not fit: {detail}") from None
+        return model.eval()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
 
 
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise BadInputError(f"batch_size must be at least 1, got {batch_size}; 64 suits most machines")
+
+
+def freeze_all_but(module: nn.Module, learning: Iterable[nn.Parameter]) -> None:
+    """Let exactly these parameters of `module` have gradients; gradients of the others are dropped."""
+    chosen = {id(parameter) for parameter in learning}
+    for parameter in module.parameters():
+        parameter.requires_grad_(id(parameter) in chosen)
+        if not parameter.requires_grad:
+            parameter.grad = None
+
+
+def evaluate_frozen(module: nn.Module) -> None:
+    """Put every frozen part into evaluation mode: a frozen batch normalisation must not move its statistics.
+
+    A part is frozen if it has parameters of which none has gradients; what it contains goes with it.
+    """
+    parameters = list(module.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        module.eval()
+        return
+    for child in module.children():
+        evaluate_frozen(child)

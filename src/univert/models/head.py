@@ -1,4 +1,4 @@
-"""The two fully connected sets that turn pooled features into an embedding, and the L2 norm behind them."""
+"""What follows the base network: pooling, two fully connected sets, the L2 norm."""
 
 from __future__ import annotations
 
@@ -11,29 +11,77 @@ from torch import Tensor, nn
 from univert.core.errors import BadInputError
 
 
+class AveragePooling(nn.Module):
+    """The mean over all places (FIG. 2 of the unified-embedding paper)."""
+
+    def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C"]:
+        """Pool (B, C, H, W) maps to (B, C) vectors."""
+        return maps.mean((2, 3))
+
+
+class MaxPooling(nn.Module):
+    """The maximum over all places (FIG. 2 of the unified-embedding paper); often better for retrieval with proxies."""
+
+    def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C"]:
+        """Pool (B, C, H, W) maps to (B, C) vectors."""
+        return maps.amax((2, 3))
+
+
+class GeMPooling(nn.Module):
+    """Generalised mean, (mean of x^p)^(1/p), with a learned p: 1 is the average, large ones near the maximum.
+
+    Negative features count as zero. Source: Radenovic et al., "Fine-tuning CNN image retrieval with no human
+    annotation", arXiv 1711.02512, eq. 3.
+
+    Args:
+        power: where p starts.
+    """
+
+    def __init__(self, power: float = 3.0) -> None:
+        super().__init__()
+        self.power = nn.Parameter(torch.tensor(power))
+
+    def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C"]:
+        """Pool (B, C, H, W) maps to (B, C) vectors, in single precision whatever the input's."""
+        power = self.power.float().clamp(1.0, 16.0)
+        maps = maps.float().clamp_min(1e-6)
+        # Dividing by the maximum keeps x^p inside the number range; the maximum comes back afterwards.
+        largest = maps.detach().amax((2, 3), keepdim=True)
+        return (maps / largest).pow(power).mean((2, 3)).pow(1 / power) * largest.flatten(1)
+
+
+_POOLINGS: dict[str, type[nn.Module]] = {"avg": AveragePooling, "max": MaxPooling, "gem": GeMPooling}
+
+
+def make_pooling(name: str) -> nn.Module:
+    """The pooling called `avg`, `max` or `gem`.
+
+    Raises:
+        BadInputError: there is no pooling of that name.
+    """
+    if name not in _POOLINGS:
+        raise BadInputError(f"pooling must be one of {', '.join(_POOLINGS)}, got {name!r}")
+    return _POOLINGS[name]()
+
+
 class Head(nn.Module):
-    """First fully connected set, second fully connected set, optional batch normalisation (Unified FIG. 2).
+    """First and second fully connected set, optional batch normalisation: FIG. 2 of the unified-embedding paper.
 
     Args:
         feature_size: width of the pooled features.
         hidden_sizes: widths of the first set; each layer is Linear, batch normalisation, ReLU. May be empty.
         size: width of the embedding: the second set, one Linear.
-        batch_norm: normalise the embedding over the batch before the L2 norm, as Unified does for its L2
-            training.
-        dropout: probability of dropping a unit before the second set.
+        batch_norm: normalise the embedding over the batch before the L2 norm, as the unified-embedding
+            paper does for its L2 training.
     """
 
-    def __init__(
-        self, feature_size: int, hidden_sizes: Sequence[int], size: int, *, batch_norm: bool, dropout: float
-    ) -> None:
+    def __init__(self, feature_size: int, hidden_sizes: Sequence[int], size: int, *, batch_norm: bool) -> None:
         super().__init__()
         first: list[nn.Module] = []
         width = feature_size
         for hidden in hidden_sizes:
             first += [nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
             width = hidden
-        if dropout:
-            first.append(nn.Dropout(dropout))
         self.first = nn.Sequential(*first)
         self.second = nn.Linear(width, size, bias=not batch_norm)
         self.batch_norm = nn.BatchNorm1d(size) if batch_norm else nn.Identity()

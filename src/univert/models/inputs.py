@@ -10,10 +10,10 @@ from typing import Any, Union
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from univert.core.errors import BadInputError
-from univert.data.decode import ImageProblem, Rgb, decode_rgb
+from univert.data.decode import ImageProblem, Rgb, decode_rgb, to_rgb
 
 ImageLike = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray, torch.Tensor]
 """One image: a file, its content, a PIL image, an (H, W[, 3 or 4]) array, or a (3, H, W) tensor.
@@ -55,7 +55,7 @@ def chunks(items: Iterable[Any], size: int) -> Iterator[list[tuple[int, Any]]]:
         yield chunk
 
 
-def to_rgb(number: int, item: ImageLike, *, background_rgb: Rgb, draft_px: int) -> Image.Image:
+def as_rgb(number: int, item: ImageLike, *, background_rgb: Rgb, draft_px: int) -> Image.Image:
     """One image as an upright PIL image in mode RGB.
 
     Args:
@@ -67,52 +67,29 @@ def to_rgb(number: int, item: ImageLike, *, background_rgb: Rgb, draft_px: int) 
     Raises:
         BadInputError: the item is no image, cannot be read, or has a shape, type or values that no image has.
     """
+    name = f"image {number}"
     if isinstance(item, str | os.PathLike):
         path = Path(item)
         try:
-            content = path.read_bytes()
+            item = path.read_bytes()
         except OSError as error:
-            raise BadInputError(f"image {number}: {path} cannot be read: {error.strerror or error}") from None
-        return _decode(content, f"{path}", background_rgb, draft_px)
-    if isinstance(item, bytes):
-        return _decode(item, f"image {number}", background_rgb, draft_px)
-    if isinstance(item, Image.Image):
-        return _from_pil(item, f"image {number}", background_rgb)
+            raise BadInputError(f"{name}: {path} cannot be read: {error.strerror or error}") from None
+        name = str(path)
     if isinstance(item, torch.Tensor):
         if item.ndim != 3 or item.shape[0] != 3:
-            raise BadInputError(f"image {number}: a tensor must have the shape (3, H, W), got {tuple(item.shape)}")
+            raise BadInputError(f"{name}: a tensor must have the shape (3, H, W), got {tuple(item.shape)}")
         item = item.detach().permute(1, 2, 0).cpu()
         item = (item.float() if item.is_floating_point() else item).numpy()
     if isinstance(item, np.ndarray):
-        return _from_pil(Image.fromarray(_uint8(item, f"image {number}")), f"image {number}", background_rgb)
-    raise BadInputError(f"image {number}: must be a path, bytes, a PIL image, an array or a tensor, got {_kind(item)}")
-
-
-def _decode(content: bytes, name: str, background_rgb: Rgb, draft_px: int) -> Image.Image:
+        item = Image.fromarray(_uint8(item, name))
     try:
-        return decode_rgb(content, background_rgb=background_rgb, draft_px=draft_px)
+        if isinstance(item, bytes):
+            return decode_rgb(item, background_rgb=background_rgb, draft_px=draft_px)
+        if isinstance(item, Image.Image):
+            return to_rgb(item, background_rgb=background_rgb)
     except ImageProblem as error:
         raise BadInputError(f"{name}: {error}") from error
-
-
-def _from_pil(image: Image.Image, name: str, background_rgb: Rgb) -> Image.Image:
-    if not image.width or not image.height:
-        raise BadInputError(f"{name}: has no pixels: {image.width} x {image.height}")
-    try:
-        upright = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadInputError(f"{name}: cannot be decoded: {error}") from error
-    if upright.mode in ("I;16", "I;16B", "I;16L"):
-        # Pillow's own conversion clips 16 bits at 255; scaling is what was meant.
-        upright = Image.fromarray((np.asarray(upright).astype(np.uint32) * 255 // 65535).astype(np.uint8))
-    if upright.mode in ("I", "F"):
-        raise BadInputError(f"{name}: PIL mode {upright.mode} has no fixed range; convert it to RGB first")
-    if not upright.has_transparency_data:
-        return upright if upright.mode == "RGB" else upright.convert("RGB")
-    rgba = upright.convert("RGBA")
-    below = Image.new("RGB", rgba.size, tuple(background_rgb))
-    below.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
-    return below
+    raise BadInputError(f"{name}: must be a path, bytes, a PIL image, an array or a tensor, got {_kind(item)}")
 
 
 def _uint8(array: np.ndarray, name: str) -> np.ndarray:

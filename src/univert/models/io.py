@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import univert
-from univert.core.config import config_from_mapping
+from univert.core.config import from_plain, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, publishing
 from univert.models.card import ModelCard
-from univert.models.embedder import Embedder, EmbedderConfig
+from univert.models.config import EmbedderConfig
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 FORMAT = 1
@@ -26,77 +27,81 @@ FORMAT = 1
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def model_fingerprint(model: Embedder) -> str:
+@dataclass(frozen=True, kw_only=True)
+class StoredConfig:
+    """What `config.json` holds.
+
+    Attributes:
+        format: of the folder; a reader refuses those it does not know.
+        univert_version: of the Univert that wrote it.
+        config: what the embedder is made of.
+        weights_fingerprint: of the tensors in `model.safetensors`.
+    """
+
+    format: int
+    univert_version: str
+    config: EmbedderConfig
+    weights_fingerprint: str
+
+
+def model_fingerprint(config: EmbedderConfig, weights: Mapping[str, Tensor]) -> str:
     """A hash of a model's configuration and weights, the same on every device and machine."""
-    return fingerprint(dataclasses.asdict(model.config), _weights_fingerprint(_weights(model)))
+    return fingerprint(to_plain(config), weights_fingerprint(weights))
 
 
-def save_model(model: Embedder, folder: Path, card: ModelCard | None = None, *, overwrite: bool = False) -> Path:
+def write_model(
+    folder: Path, config: EmbedderConfig, weights: Mapping[str, Tensor], card: ModelCard, *, overwrite: bool = False
+) -> None:
     """Save a model as a folder, whole or not at all.
 
     Args:
-        model: the model to save; it stays as it is.
         folder: where to; must not exist yet.
-        card: what to say about the model; None writes a card about an untrained one.
+        config: what it is made of.
+        weights: its tensors, on the CPU.
+        card: what to say about it.
         overwrite: replace what is there.
-
-    Returns:
-        `folder`.
 
     Raises:
         BadInputError: `folder` exists and `overwrite` is false.
         OSError: the disk is full or not writable; nothing is left behind.
     """
-    config, weights = dataclasses.asdict(model.config), _weights(model)
-    stored = {
-        "format": FORMAT,
-        "univert_version": univert.__version__,
-        "config": config,
-        "weights_fingerprint": _weights_fingerprint(weights),
-    }
+    stored = StoredConfig(
+        format=FORMAT,
+        univert_version=univert.__version__,
+        config=config,
+        weights_fingerprint=weights_fingerprint(weights),
+    )
     with publishing(folder, overwrite=overwrite) as place:
-        save_file(weights, place / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_file(dict(weights), place / WEIGHTS_FILE, metadata={"format": "pt"})
         (place / WEIGHTS_FILE).chmod(0o644)
-        (place / CONFIG_FILE).write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
-        (place / CARD_FILE).write_text((card or ModelCard()).to_markdown(config), encoding="utf-8")
-    return folder
+        (place / CONFIG_FILE).write_text(json.dumps(to_plain(stored), indent=2) + "\n", encoding="utf-8")
+        (place / CARD_FILE).write_text(card.to_markdown(to_plain(config)), encoding="utf-8")
 
 
-def load_model(folder_or_hub_id: Path | str, *, revision: str | None = None) -> Embedder:
-    """Load a model, in evaluation mode, on the CPU.
+def read_model(
+    folder_or_hub_id: Path | str, *, revision: str | None = None
+) -> tuple[EmbedderConfig, dict[str, Tensor]]:
+    """The configuration and the tensors of a saved model.
 
     Args:
-        folder_or_hub_id: a folder that `save_model` wrote, or `OWNER/NAME` on the Hugging Face hub.
+        folder_or_hub_id: a folder that `write_model` wrote, or `OWNER/NAME` on the Hugging Face hub.
         revision: branch, tag or commit on the hub.
 
     Raises:
-        BadInputError: there is no such model, or its files are incomplete, damaged or do not fit together.
+        BadInputError: there is no such model, or its files are incomplete, damaged or do not belong together.
     """
     folder = _find(folder_or_hub_id, revision)
     stored = _read_config(folder / CONFIG_FILE)
-    config = config_from_mapping(EmbedderConfig, stored["config"], where=str(folder / CONFIG_FILE))
     weights = _read_weights(folder / WEIGHTS_FILE)
-    if stored.get("weights_fingerprint") != _weights_fingerprint(weights):
+    if stored.weights_fingerprint != weights_fingerprint(weights):
         raise BadInputError(
             f"{folder / WEIGHTS_FILE} does not belong to its {CONFIG_FILE}; copy the whole folder again"
         )
-    with torch.random.fork_rng(devices=[]):  # loading draws nothing from the caller's random numbers
-        # The weights come from the file, so none are fetched; the configuration stays as it was saved.
-        model = Embedder(dataclasses.replace(config, pretrained=False))
-    model.config = config
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())[:300]
-        raise BadInputError(f"{folder}: weights and configuration do not fit: {detail}") from None
-    return model.eval()
+    return stored.config, weights
 
 
-def _weights(model: Embedder) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-
-
-def _weights_fingerprint(weights: dict[str, Tensor]) -> str:
+def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """A hash of tensors and their names."""
     parts: list[Any] = []
     for name in sorted(weights):
         value = weights[name].contiguous()
@@ -130,20 +135,20 @@ def _download(hub_id: str, revision: str | None) -> Path:
         ) from error
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> StoredConfig:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInputError(f"{path.parent} is not a model: it has no {path.name}") from None
     except (ValueError, OSError) as error:
         raise BadInputError(f"{path} cannot be read: {error}") from None
-    if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
+    if not isinstance(values, dict) or "config" not in values:
         raise BadInputError(f"{path} is not the configuration of a Univert model")
-    if stored.get("format") != FORMAT:
+    if values.get("format") != FORMAT:
         raise BadInputError(
-            f"{path}: unknown format {stored.get('format')!r}, this version reads {FORMAT}; upgrade univert"
+            f"{path}: unknown format {values.get('format')!r}, this version reads {FORMAT}; upgrade univert"
         )
-    return stored
+    return from_plain(StoredConfig, values, where=str(path))
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

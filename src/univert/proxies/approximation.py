@@ -1,4 +1,4 @@
-"""Points beside the proxies that stand for them: the error eps (Proxies eq. 5), and whose order survives."""
+"""Points beside the proxies that stand for them: the error eps (the proxies paper, eq. 5), and whose order survives."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
-from univert.core.indices import check_indices
+from univert.core.tensors import check_indices, unit_rows
+from univert.proxies.bank import check_points
 from univert.proxies.dynamic import nearest_proxies
-from univert.proxies.start import check_points
 
 _NUMBERS_AT_ONCE = 1 << 16  # small enough for a processor's cache, where twice the speed is
 
@@ -43,7 +42,7 @@ class Approximation:
     Raises:
         BadInputError: wrong shapes or dtypes, an assignment outside the proxies.
 
-    Source: Proxies eq. 5.
+    Source: Movshovitz-Attias et al. (arXiv 1703.07464), eq. 5.
 
     Example:
         >>> import torch

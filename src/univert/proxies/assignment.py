@@ -1,4 +1,4 @@
-"""Static assignment: the proxies of a point are defined by its product (Proxies, method 900)."""
+"""Static assignment: the proxies of a point are defined by its product (the proxies paper, method 900)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxtyping import Integer
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
-from univert.core.indices import value_range
+from univert.core.tensors import value_range
 
 
 class StaticAssignment(nn.Module):
@@ -28,7 +28,7 @@ class StaticAssignment(nn.Module):
     Raises:
         BadInputError: a table that is no integer matrix, is empty, or names a proxy outside 0..count-1.
 
-    Source: Proxies, "static proxy assignment".
+    Source: Movshovitz-Attias et al. (arXiv 1703.07464), "static proxy assignment".
 
     Example:
         >>> import torch
@@ -76,7 +76,7 @@ class StaticAssignment(nn.Module):
     def fractional(cls, products: int, count: int, *, seed: int = 0) -> StaticAssignment:
         """Several products to a proxy, drawn at random; proxies differ by at most one product.
 
-        Products that share a proxy attract each other in training, yet the document finds that half a
+        Products that share a proxy attract each other in training, yet the paper finds that half a
         proxy a product still beats sampling tuples.
 
         Args:

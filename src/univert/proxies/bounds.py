@@ -1,8 +1,8 @@
 """How well proxies stand for points: the error eps, and bounds of losses on points by losses on proxies.
 
 Everything here is on the unit sphere (rows are made unit length), with d the squared Euclidean distance and
-eps the largest d(x, p(x)), unless said otherwise. Three inequalities of the document need care, and hold here
-in these forms:
+eps the largest d(x, p(x)), unless said otherwise. Three inequalities of the proxies paper (arXiv 1703.07464) need
+care, and hold here in these forms:
 
 * eq. 6, |{d(x,y) - d(x,z)} - {d(x,p(y)) - d(x,p(z))}| <= 2 eps, needs the triangle inequality, which squared
   distances lack. It holds for *plain* distances, with the root of eps: <= 2 sqrt(eps). Squared distances of
@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from univert.core.distances import squared_distances
 from univert.core.errors import BadInputError
+from univert.core.tensors import squared_distances
 from univert.proxies.approximation import Approximation, TripletDistances, label_triplets
 
 
@@ -42,32 +42,14 @@ class Bound:
     right: Float[Tensor, "T"]
     actual: Float[Tensor, "T"]
 
-    def holds(self, *, tolerance: float = 1e-5) -> bool:
-        """Whether every triplet keeps left <= actual <= right, up to rounding."""
-        in_order = (self.left <= self.actual + tolerance) & (self.actual <= self.right + tolerance)
-        return bool(in_order.all())
-
-
-def order_error(distances: TripletDistances, *, squared: bool = False) -> Bound:
-    """Eq. 6 for each triplet: how much the proxies change the difference of two distances.
-
-    Args:
-        distances: of the triplets.
-        squared: of squared distances, where the bound is 4 sqrt(eps), rather than of plain ones (2 sqrt(eps)).
-
-    Source: Proxies eq. 6, corrected as the head of this module says.
-    """
-    left = (_gap(distances, squared=squared) - _gap_on_proxies(distances, squared=squared)).abs()
-    return _bound(left, torch.zeros_like(left), 2 if squared else 1, distances)
-
 
 def ranking_bound(distances: TripletDistances) -> Bound:
     """The ranking loss H(d(x,y) - d(x,z)) by that on proxies, plus 1 where proxies are too close to call.
 
-    Means over the triplets give the document's E[L] <= E[L on proxies] + Pr[|d(x,p(y)) - d(x,p(z))| <= 2 eps],
-    with d the plain distance and the root of eps (see the head of this module). H(0) is 1: a tie is a fault.
+    Means over the triplets give the paper's E[L] <= E[L on proxies] + Pr[|d(x,p(y)) - d(x,p(z))| <= 2 eps],
+    with d the plain distance and the root of eps (see above). H(0) is 1: a tie is a fault.
 
-    Source: Proxies eq. 2 and the inequality after eq. 6.
+    Source: the proxies paper, eq. 2 and the inequality after eq. 6.
     """
     left = (_gap(distances) >= 0).float()
     gap = _gap_on_proxies(distances, squared=False)
@@ -92,7 +74,7 @@ def triplet_bound(distances: TripletDistances, *, margin: float, norms: float = 
     Raises:
         BadInputError: norms that are not positive, a negative margin.
 
-    Source: Proxies eq. 3, 7 and the bound with constant norms, corrected as the head of this module says.
+    Source: the proxies paper, eq. 3, 7 and the bound with constant norms, corrected as above.
     """
     _check_positive(norms, margin)
     left = (_gap(distances) + margin).clamp_min(0)
@@ -117,7 +99,7 @@ def nca_bound(distances: TripletDistances, negative: Bool[Tensor, "N N"], *, nor
     Raises:
         BadInputError: norms that are not positive, a matrix of another shape.
 
-    Source: Proxies eq. 4, 7, 9-14 and the bound with constant norms, corrected as above.
+    Source: the proxies paper, eq. 4, 7, 9-14 and the bound with constant norms, corrected as above.
     """
     _check_positive(norms)
     a, (x, y, _) = distances.approximation, distances.triplets

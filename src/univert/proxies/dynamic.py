@@ -1,4 +1,4 @@
-"""Dynamic assignment: a point belongs to its nearest proxy, and no product labels are needed (method 1000)."""
+"""Dynamic assignment: a point belongs to its nearest proxy, and no product labels are needed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.core.distances import unit_rows
 from univert.core.errors import BadInputError
-from univert.core.indices import check_indices
-from univert.proxies.bank import ProxyBank
-from univert.proxies.start import check_points, means_of_points
+from univert.core.tensors import unit_rows
+from univert.proxies.bank import ProxyBank, check_points, means_of_points
 
 _ROWS_AT_ONCE = 1 << 9
 _COLUMNS_AT_ONCE = 1 << 11  # on a CPU: 4 MB, which stay mapped and cached; five times as fast as 16 times more
@@ -37,7 +35,7 @@ def nearest_proxies(embeddings: Float[Tensor, "N D"], proxies: Float[Tensor, "C 
     Raises:
         BadInputError: not two floating-point matrices of the same width, or no proxies.
 
-    Source: Proxies eq. 5.
+    Source: Movshovitz-Attias et al. (arXiv 1703.07464), eq. 5.
 
     Example:
         >>> import torch
@@ -82,8 +80,8 @@ class Refresh(NamedTuple):
 class DynamicAssignment(nn.Module):
     """Remembers the proxy of every training point between re-assignments; saved with `state_dict`.
 
-    Typical use: `update` after each batch with what the loss found, `refresh` every N steps with the
-    embeddings of all points, then `reseed` the proxies that no point chose.
+    Typical use: `refresh` every N steps with the embeddings of all points, then `reseed` the proxies that no point
+    chose.
 
     Args:
         points: number of training points; a point is known by its position, 0..points-1.
@@ -96,7 +94,7 @@ class DynamicAssignment(nn.Module):
     Raises:
         BadInputError: fewer than one point or proxy.
 
-    Source: Proxies, "dynamic proxy assignment", method 1000 (steps 1004 and 1016).
+    Source: Movshovitz-Attias et al. (arXiv 1703.07464), "dynamic proxy assignment", method 1000.
 
     Example:
         >>> import torch
@@ -129,20 +127,6 @@ class DynamicAssignment(nn.Module):
     def dead(self) -> Integer[Tensor, "K"]:
         """The proxies without a point; means little before the first `refresh`."""
         return (self.counts() == 0).nonzero().squeeze(1)
-
-    @torch.no_grad()
-    def update(self, positions: Integer[Tensor, "B"], nearest: Integer[Tensor, "B"]) -> None:
-        """Remember the proxies of some points, such as those of the last batch.
-
-        Raises:
-            BadInputError: not as many proxies as positions, or either out of range.
-        """
-        if positions.shape != nearest.shape or positions.ndim != 1:
-            found = f"{tuple(positions.shape)} and {tuple(nearest.shape)}"
-            raise BadInputError(f"positions and nearest must be vectors of the same length, got {found}")
-        for name, values, limit in (("positions", positions, self.points), ("nearest", nearest, self.proxies)):
-            check_indices(values, limit, name=name)
-        self.nearest[positions] = nearest.to(self.nearest)
 
     @torch.no_grad()
     def refresh(self, embeddings: Float[Tensor, "N D"], proxies: Float[Tensor, "C D"]) -> Refresh:

@@ -1,245 +1,300 @@
-"""Geometry of the report's charts: dot plots with intervals, and training curves as small multiples.
-
-Only numbers: the templates draw them as SVG. Horizontal places are percentages of the width, so that a chart
-fits a phone and a desktop without scaling its text.
-"""
+"""The report's line and dot charts, drawn by matplotlib as SVG that takes its colours and font from the page."""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from markupsafe import Markup
 
-from univert.metrics.figures import Interval
-from univert.report.number_format import percent
+from univert.metrics.compare import Figures, Verdict
+from univert.metrics.evaluate import Interval
+from univert.report.number_format import percent, points
+from univert.report.tables import recall_at_1
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from univert.training.evaluation import ComparedModel
+
+Kind = Literal["best", "specialists", "base", "other"]
+
+# Placeholders, which `_svg` replaces by the page's own colours: one chart serves the light and the dark page.
+_INK, _MUTED, _RULE, _ACCENT, _AMBER, _GOOD, _BAD, _CARD = (f"#00000{number}" for number in range(1, 9))
+_VARIABLES = ("ink", "muted", "rule", "accent", "amber", "good", "bad", "card")
+_MARKS: dict[Kind, tuple[str, str, str]] = {  # shape, edge, face: nothing hangs on colour alone
+    "best": ("o", _ACCENT, _ACCENT),
+    "specialists": ("D", _AMBER, _AMBER),
+    "base": ("o", _MUTED, _CARD),
+    "other": ("s", _MUTED, _MUTED),
+}
+_VERDICTS: dict[Verdict, tuple[str, str, str]] = {
+    "better": ("^", _GOOD, _GOOD),
+    "same": ("o", _MUTED, _CARD),
+    "worse": ("v", _BAD, _BAD),
+}
+_WIDTH_PT = 380
+_LINE_PT, _LANE_PT, _AXIS_PT = 20, 7, 24
+_FONT_PT = 10.0
+_LONGEST_NAME = 30
 _CURVE_POINTS = 160
 """Points of a drawn curve: more than a panel has pixels would only weigh."""
-
-_SCORES = {"val_recall_at_1": "val R@1", "val_map_at_r": "val MAP@R"}
-"""Keys under which a stage's score on the val split may come, and their names for people."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """An axis of shares of 1, between round limits.
-
-    Attributes:
-        low: value at the left end.
-        high: value at the right end.
-        ticks: (place in percent of the width, label).
-    """
-
-    low: float
-    high: float
-    ticks: tuple[tuple[float, str], ...]
-
-    def place(self, value: float) -> float:
-        """Where a value lies, in percent of the width."""
-        return round(100 * (min(max(value, self.low), self.high) - self.low) / (self.high - self.low), 2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dot:
-    """A value with its interval on a dot plot; places in percent of the width.
-
-    Attributes:
-        kind: names the mark: `base`, `specialists`, `best` or `other`.
-        label: the model's name.
-        text: the value in words.
-        at: its place.
-        low: left end of its interval; None if it has none.
-        high: right end of its interval.
-    """
-
-    kind: str
-    label: str
-    text: str
-    at: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """One line of a training panel.
-
-    Attributes:
-        path: SVG path in a box 100 wide and 100 high, y downwards.
-        top: the value at the upper edge, as text.
-        bottom: the value at the lower edge, as text.
-        mark: (x, y) of the value worth pointing at, in the same box; None for none.
-    """
-
-    path: str
-    top: str
-    bottom: str
-    mark: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A training stage: its score on the val split above, its loss below.
-
-    Attributes:
-        title: the stage.
-        steps: number of steps.
-        score_name: which score.
-        score: the val score; None if none was taken.
-        loss: the training loss; None if none was finite.
-        watched: further figures that were watched, (name, curve) each.
-        summary: all of it in words.
-    """
+    """A training stage: its chart, and the same in words."""
 
     title: str
-    steps: int
-    score_name: str
-    score: Curve | None
-    loss: Curve | None
-    watched: tuple[tuple[str, Curve], ...]
-    summary: tuple[str, ...]
+    chart: Markup
+    summary: str
 
 
-def scale_for(values: Sequence[float]) -> Scale:
-    """A scale with round limits that holds all values, shares of 1."""
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    step = next((step for step in (0.01, 0.02, 0.05, 0.1) if (high - low) / step <= 5), 0.2)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    if first == last:
-        first, last = first - 1, last + 1
-    first, last = max(first, 0) if low >= 0 else first, last
-    low, high = first * step, last * step
-    ticks = tuple(
-        (round(100 * (index - first) / (last - first), 2), percent(index * step, digits=0))
-        for index in range(first, last + 1)
-    )
-    return Scale(low=low, high=high, ticks=ticks)
+def models_chart(models: Sequence[ComparedModel]) -> Markup:
+    """Merged Recall@1 of every model on one scale; the last is the one that the report is about."""
+    lines = [(one.row.title, [(_kind(one, models), one.evaluation.merged.recall_at[1])]) for one in models]
+    return _dot_chart(lines, label="Recall at 1 in the merged gallery, by model", emphasised=len(lines) - 1)
 
 
-def scale_for_intervals(intervals: Sequence[Interval | None]) -> Scale:
-    """A scale that holds all values and their intervals."""
-    found = [interval for interval in intervals if interval is not None]
-    ends = [end for one in found for end in (one.low, one.value, one.high) if end is not None]
-    return scale_for(ends)
+def verticals_chart(models: Sequence[ComparedModel]) -> Markup:
+    """Recall@1 within each vertical: the last model, the specialists and the untrained base; best vertical first."""
+    shown = [one for one in models if _kind(one, models) != "other"]
+    own = {name: recall_at_1(metrics) for name, metrics in models[-1].evaluation.verticals.items()}
+    names = sorted(own, key=lambda name: -(found.value if (found := own[name]) else -1.0))
+    lines = [
+        (
+            name,
+            [
+                (_kind(one, models), found)
+                for one in shown
+                if (found := recall_at_1(one.evaluation.verticals[name])) is not None
+            ],
+        )
+        for name in names
+    ]
+    legend = {_kind(one, models): one.row.title for one in reversed(shown)}
+    return _dot_chart(lines, label="Recall at 1 within each vertical", legend=legend)
 
 
-def dot(interval: Interval, scale: Scale, *, kind: str, label: str) -> Dot:
-    """Place a value and its interval on a scale."""
-    known = interval.low is not None and interval.high is not None
-    text = f"{percent(interval.value)}%"
-    if interval.low is not None and interval.high is not None:
-        text += f", 95% interval {percent(interval.low)} to {percent(interval.high)}"
-    return Dot(
-        kind=kind,
-        label=label,
-        text=text,
-        at=scale.place(interval.value),
-        low=scale.place(interval.low) if known and interval.low is not None else None,
-        high=scale.place(interval.high) if known and interval.high is not None else None,
-    )
+def differences_chart(lines: Sequence[tuple[str, Figures]], tolerance: float, *, label: str) -> Markup:
+    """Differences of Recall@1 around zero, a line each: a mark, its interval, and shaded what counts as the same."""
+    found = [figures["recall_at_1"] for _, figures in lines]
+    figure, axes = _rows([(name, f"{points(one.difference)}") for (name, _), one in zip(lines, found, strict=True)])
+    axes.get_yticklabels()[0].set_fontweight("bold")
+    axes.axvspan(-100 * tolerance, 100 * tolerance, color=_MUTED, alpha=0.14, linewidth=0)
+    axes.axvline(0, color=_MUTED, linewidth=1)
+    for row, one in enumerate(found):
+        _mark(axes, row, _VERDICTS[one.verdict], one.difference, one.low, one.high)
+    _across(axes, [end for one in found for end in (one.low, one.high)] + [-tolerance, tolerance], signed=True)
+    return _svg(figure, label)
 
 
-def training_panels(curves: Mapping[str, Any]) -> list[Panel]:
-    """Training curves as small multiples: val scores share one scale, each loss has its own.
+def training_panels(curves: Mapping[str, Mapping[str, Any]]) -> list[Panel]:
+    """Training curves as small multiples: validation scores share one scale, each loss has its own.
 
     Args:
-        curves: stage -> `{"step": [...], "loss": [...], "val_recall_at_1" or "val_map_at_r": [[step, value], ...],
-            "best_step": ..., "watched": {name: [[step, value], ...]}}`; keys may be missing and values None or not
-            finite.
+        curves: by stage `step` and `loss` (lists), `val_map_at_r` (pairs of step and score), `best_step`, and
+            `watched` (pairs of step and value by name). Scores may be missing, values None or not finite.
     """
-    scores = {stage: _score_of(curve) for stage, curve in curves.items()}
-    shared = scale_for([value for _, pairs in scores.values() for _, value in pairs])
+    scores = {stage: _finite(curve["val_map_at_r"]) for stage, curve in curves.items()}
+    values = [value for pairs in scores.values() for _, value in pairs]
+    bounds = (100 * min(values), 100 * max(values)) if values else (0.0, 100.0)
     panels = []
     for stage, curve in curves.items():
-        losses = _thinned(_pairs(list(zip(curve.get("step") or [], curve.get("loss") or [], strict=False))))
-        score_name, pairs = scores[stage]
-        if not pairs and not losses:
+        losses = _thinned(_finite(zip(curve["step"], curve["loss"], strict=True)))
+        if not losses and not scores[stage]:
             continue
-        last = max(step for step, _ in (*losses, *pairs))
-        summary = []
-        score = None
-        if pairs:
-            kept = _kept(pairs, curve.get("best_step"))
-            score = _score_curve(pairs, kept, last, shared)
-            summary.append(f"{score_name} {percent(pairs[kept][1])}% at step {pairs[kept][0]:,.0f}")
-        if losses:
-            summary.append(f"loss {losses[0][1]:.2g} to {losses[-1][1]:.2g}")
-        watched = []
-        for name, values in (curve.get("watched") or {}).items():
-            if seen := _pairs(values):
-                watched.append((name, _loss_curve(seen, last)))
-                summary.append(f"{name} {seen[0][1]:.2g} to {seen[-1][1]:.2g}")
-        panels.append(
-            Panel(
-                title=stage,
-                steps=int(last),
-                score_name=score_name,
-                score=score,
-                loss=_loss_curve(losses, last) if losses else None,
-                watched=tuple(watched),
-                summary=tuple(summary),
-            )
-        )
+        watched = {name: _finite(pairs) for name, pairs in curve.get("watched", {}).items()}
+        others = {"loss": losses, **watched}
+        panels.append(_panel(stage, scores[stage], curve["best_step"], bounds, {k: v for k, v in others.items() if v}))
     return panels
 
 
-def _score_of(curve: Mapping[str, Any]) -> tuple[str, list[tuple[float, float]]]:
-    for key, name in _SCORES.items():
-        if curve.get(key):
-            return name, _pairs(curve[key])
-    return "", []
-
-
-def _kept(pairs: list[tuple[float, float]], best_step: float | None) -> int:
-    """Which of the scores belongs to the weights that were kept: the step named, else the first best."""
-    steps = [step for step, _ in pairs]
-    if best_step is not None and best_step in steps:
-        return steps.index(best_step)
-    return max(range(len(pairs)), key=lambda index: (pairs[index][1], -index))
-
-
-def _score_curve(pairs: list[tuple[float, float]], kept: int, last: float, scale: Scale) -> Curve:
-    places = [(_across(step, last), 100 - scale.place(value)) for step, value in pairs]
-    return Curve(
-        path=_path(places),
-        top=f"{percent(scale.high, digits=0)}%",
-        bottom=f"{percent(scale.low, digits=0)}%",
-        mark=places[kept],
+def _panel(
+    title: str,
+    scores: list[tuple[float, float]],
+    best_step: float | None,
+    bounds: tuple[float, float],
+    others: Mapping[str, list[tuple[float, float]]],
+) -> Panel:
+    parts = [*(["val MAP@R, %"] if scores else []), *others]
+    heights = [1.5 if part == "val MAP@R, %" else 1.0 for part in parts]
+    height = 26 + 46 * sum(heights)
+    figure = _figure(190, height)
+    grid = figure.add_gridspec(
+        len(parts), 1, height_ratios=heights, left=0.19, right=0.97, top=1 - 12 / height, bottom=14 / height, hspace=0.4
     )
+    last = max(step for pairs in (scores, *others.values()) for step, _ in pairs)
+    summary = []
+    for place, name in enumerate(parts):
+        axes = figure.add_subplot(grid[place])
+        pairs = [(step, 100 * value) for step, value in scores] if name not in others else others[name]
+        steps, values = zip(*pairs, strict=True)
+        marker = "" if len(pairs) > 1 else "."
+        axes.plot(steps, values, color=_MUTED if name in others else _ACCENT, linewidth=1.3, marker=marker)
+        if name in others:
+            summary.append(f"{name} {values[0]:.3g} to {values[-1]:.3g}")
+        else:
+            kept = steps.index(best_step) if best_step in steps else int(np.argmax(values))
+            axes.plot(steps[kept], values[kept], "o", color=_ACCENT, markersize=4)
+            axes.set_ylim(bounds[0] - 2, bounds[1] + 2)
+            summary.append(f"val MAP@R {values[kept]:.1f}% at step {steps[kept]:,.0f}")
+        axes.set_xlim(0, max(last, 1))
+        axes.set_title(name, loc="left", fontsize=7.5, color=_MUTED, pad=3)
+        axes.set_xticks([0, last] if place == len(parts) - 1 else [])
+        axes.set_yticks(sorted({min(values), max(values)}) if name in others else bounds)
+        for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=False):
+            label.set_horizontalalignment(side)  # type: ignore[arg-type]
+        axes.yaxis.set_major_formatter("{x:.3g}" if name in others else "{x:.0f}")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.tick_params(labelsize=7.5, length=0, pad=2, labelcolor=_MUTED)
+        for spine in axes.spines.values():
+            spine.set_color(_RULE)
+    return Panel(title=title, chart=_svg(figure, f"Training curves of {title}"), summary="; ".join(summary))
 
 
-def _loss_curve(pairs: list[tuple[float, float]], last: float) -> Curve:
-    values = [value for _, value in pairs]
-    low, high = min(values), max(values)
-    span = high - low or 1.0
-    places = [(_across(step, last), round(100 - 100 * (value - low) / span, 2)) for step, value in pairs]
-    return Curve(path=_path(places), top=f"{high:.2g}", bottom=f"{low:.2g}")
+def _dot_chart(
+    lines: Sequence[tuple[str, Sequence[tuple[Kind, Interval]]]],
+    *,
+    label: str,
+    legend: Mapping[Kind, str] | None = None,
+    emphasised: int | None = None,
+) -> Markup:
+    """Lines of marks with intervals, shares of 1; at the right end the value of the last mark."""
+    texts = [(name, percent(marks[-1][1].value) if marks else "") for name, marks in lines]
+    lanes = max((len(marks) for _, marks in lines), default=1)
+    figure, axes = _rows(texts, lanes=lanes, legend_rows=math.ceil(len(legend) / 2) if legend else 0)
+    for row, (_, marks) in enumerate(lines):
+        for lane, (kind, one) in enumerate(marks):
+            at = row + (lane - (len(marks) - 1) / 2) * 0.85 / max(lanes, 1) if lanes > 1 else row
+            _mark(axes, at, _MARKS[kind], one.value, one.low, one.high)
+    if emphasised is not None:
+        axes.get_yticklabels()[emphasised].set_fontweight("bold")
+    intervals = [one for _, marks in lines for _, one in marks]
+    _across(axes, [end for one in intervals for end in (one.low, one.value, one.high) if end is not None], signed=False)
+    if legend:
+        handles = [
+            axes.plot([], [], shape, color=edge, markerfacecolor=face, markersize=4.5, label=_short(legend[kind], 34))[
+                0
+            ]
+            for kind, (shape, edge, face) in _MARKS.items()
+            if kind in legend
+        ]
+        figure.legend(
+            handles=handles,
+            fontsize=_FONT_PT,
+            labelcolor=_INK,
+            loc="upper left",
+            ncols=2,
+            frameon=False,
+            handletextpad=0.1,
+            borderpad=0,
+        )
+    return _svg(figure, label)
 
 
-def _across(step: float, last: float) -> float:
-    return round(100 * step / last, 2) if last > 0 else 0.0
+def _kind(one: ComparedModel, models: Sequence[ComparedModel]) -> Kind:
+    if one is models[-1]:
+        return "best"
+    return "specialists" if one.row.key == "specialists" else "base" if one.row.key == "base" else "other"
 
 
-def _path(places: Sequence[tuple[float, float]]) -> str:
-    if len(places) == 1:  # a path of one point draws nothing: make it a short dash
-        (x, y) = places[0]
-        return f"M{max(x - 2, 0):g} {y:g}L{x:g} {y:g}"
-    return "M" + "L".join(f"{x:g} {y:g}" for x, y in places)
+def _rows(lines: Sequence[tuple[str, str]], *, lanes: int = 1, legend_rows: int = 0) -> tuple[Figure, Axes]:
+    """An empty chart with a named line for each entry, and a text at its right end."""
+    line_pt = _LINE_PT if lanes == 1 else 9 + _LANE_PT * lanes
+    legend_pt = 17 * legend_rows
+    height = line_pt * len(lines) + _AXIS_PT + legend_pt
+    figure = _figure(_WIDTH_PT, height)
+    names = [_short(name, _LONGEST_NAME) for name, _ in lines]
+    left = 14 + 5.6 * max(map(len, names), default=0)
+    bottom, share = _AXIS_PT / height, line_pt * len(lines) / height
+    axes = figure.add_axes((left / _WIDTH_PT, bottom, 1 - (left + 46) / _WIDTH_PT, share))
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.set_yticks(range(len(lines)), names)
+    for row, (_, text) in enumerate(lines):
+        axes.annotate(
+            text, (1, row), (8, 0), ("axes fraction", "data"), "offset points", va="center", color=_INK, size=_FONT_PT
+        )
+    axes.tick_params(length=0, pad=7, labelcolor=_INK, labelsize=_FONT_PT)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return figure, axes
 
 
-def _pairs(values: Sequence[Any]) -> list[tuple[float, float]]:
-    """Finite (step, value) pairs in order of the step."""
-    known = [(step, value) for step, value in values if step is not None and value is not None]
-    finite = [(float(x), float(y)) for x, y in known if math.isfinite(x) and math.isfinite(y)]
-    return sorted(finite, key=lambda pair: pair[0])
+def _mark(
+    axes: Axes, row: float, look: tuple[str, str, str], value: float, low: float | None, high: float | None
+) -> None:
+    shape, edge, face = look
+    if low is not None and high is not None:
+        axes.plot([100 * low, 100 * high], [row, row], color=edge, linewidth=1.1, alpha=0.75, solid_capstyle="round")
+    axes.plot(100 * value, row, shape, markeredgecolor=edge, markerfacecolor=face, markersize=4.8, zorder=3)
+
+
+def _across(axes: Axes, shares: Sequence[float], *, signed: bool) -> None:
+    """Round limits and gridlines that hold some shares of 1, as percentages or signed points."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = (100 * min(shares), 100 * max(shares)) if shares else (0.0, 100.0)
+    ticks = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high)
+    axes.set_xlim(ticks[0], ticks[-1])
+    labels = [points(tick / 100).removesuffix(".0").replace("±0", "0") if signed else f"{tick:g}" for tick in ticks]
+    axes.set_xticks(ticks, [*labels[:-1], labels[-1] + ("" if signed else "%")])
+    axes.tick_params(axis="x", labelcolor=_MUTED)
+    axes.grid(axis="x", color=_RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _figure(width_pt: float, height_pt: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_pt / 72, height_pt / 72))
+    figure.patch.set_visible(False)
+    return figure
+
+
+def _svg(figure: Figure, label: str) -> Markup:
+    """The chart as an element of the page. The same chart is the same text; its identifiers are its own."""
+    from matplotlib import rc_context
+    from matplotlib.text import Text
+
+    for axes in figure.axes:
+        axes.patch.set_visible(False)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": label}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the reader's browser has the font
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub("<metadata>.*?</metadata>|<style.*?</style>|<clipPath.*?</clipPath>", "", svg, flags=re.DOTALL)
+    svg = re.sub(' clip-path="[^"]*"', "", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub("#00000([1-8])", lambda found: f"var(--{_VARIABLES[int(found[1]) - 1]})", svg)
+    name = str(Markup.escape(label))
+    opening = f'<svg class="chart" role="img" aria-label="{name}"'
+    return Markup(svg.replace("<svg", opening, 1))  # noqa: S704 - matplotlib escapes the names in it
+
+
+def _finite(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[float, float]]:
+    known = [(float(step), float(value)) for step, value in pairs if step is not None and value is not None]
+    return [(step, value) for step, value in known if math.isfinite(value)]
 
 
 def _thinned(pairs: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """At most `_CURVE_POINTS` points, each the mean of as many neighbours."""
     if len(pairs) <= _CURVE_POINTS:
         return pairs
-    parts = np.array_split(np.asarray(pairs, dtype=np.float64), _CURVE_POINTS)
-    return [(float(part[:, 0].mean()), float(part[:, 1].mean())) for part in parts]
+    parts = np.array_split(np.asarray(pairs), _CURVE_POINTS)
+    return [(float(step), float(value)) for step, value in (part.mean(axis=0) for part in parts)]

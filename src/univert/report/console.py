@@ -1,34 +1,36 @@
-"""The comparison as tables for a terminal."""
+"""Comparisons, choices and growths as tables for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
-from univert.core.tables import new_table
-from univert.metrics.compare import MERGED, METRICS, Comparison, Difference
-from univert.metrics.evaluate import Evaluation, Interval, Metrics
-from univert.report.choice import words_against_specialists
-from univert.report.tables import ROUTED
+from univert.core.terminal import new_table
+from univert.metrics.compare import METRICS, Comparison, Difference, Figures, Verdict
+from univert.metrics.evaluate import Evaluation, Metrics
+from univert.report.number_format import MISSING, change_interval, count, interval, percent, points
+from univert.report.verdict import words_against_specialists
+
+if TYPE_CHECKING:
+    from univert.metrics.compatibility import GrowthFigures
+    from univert.training.combine.groups import Combination
+    from univert.training.evaluation import ComparedModel
+    from univert.training.targets.choice import Choice
+
+_STYLES: dict[Verdict, str] = {"better": "green", "same": "none", "worse": "bold red"}
 
 
-def results_table(results: Mapping[str, Any]) -> Table:
-    """One line a compared model, in per cent.
-
-    Args:
-        results: the content of `evaluation.json`.
-    """
+def results_table(models: Sequence[ComparedModel]) -> Table:
+    """One line a compared model, in per cent; the last is the run's."""
     columns = ("model", "merged R@1", "(95%)", "R@8", "MAP@R", "within R@1")
-    table = new_table(f"{results['split']} split, %", columns, left=("model",))
-    for row in results["rows"]:
-        evaluation = Evaluation.from_dict(row["evaluation"])
-        merged, within = evaluation.merged, evaluation.mean_within
-        style = "bold" if row["key"] == results["best_key"] else ""
-        mark = "*" if row["key"] in ROUTED else ""
-        table.add_row(f"{row['title']}{mark}", *_cells(merged), _percent(within.get("recall_at_1")), style=style)
+    table = new_table("test split, %", columns, left=("model",))
+    for one in models:
+        name = escape(one.row.title) + ("*" if one.row.routed else "")
+        within = percent(one.evaluation.mean_within["recall_at_1"])
+        table.add_row(name, *_cells(one.evaluation.merged), within, style="bold" if one is models[-1] else "")
     table.caption = "* told each query's true vertical. within: mean over verticals, each searched alone."
     return table
 
@@ -38,12 +40,9 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     columns = ("gallery", "R@1", "(95%)", "R@8", "MAP@R", "queries", "products")
     table = new_table("retrieval, %", columns, left=("gallery",))
     for name, metrics in [*evaluation.verticals.items(), ("merged", evaluation.merged)]:
-        counts = (f"{metrics.queries:,}", f"{metrics.products:,}") if metrics else ("0", "0")
-        table.add_row(name, *_cells(metrics), *counts, style="bold" if name == "merged" else "")
+        counts = (count(metrics.queries), count(metrics.products)) if metrics else ("0", "0")
+        table.add_row(escape(name), *_cells(metrics), *counts, style="bold" if name == "merged" else "")
     return table
-
-
-_STYLES = {"better": "green", "same": "", "worse": "bold red"}
 
 
 def comparison_table(comparison: Comparison, *, titles: tuple[str, str] = ("A", "B")) -> Table:
@@ -54,86 +53,134 @@ def comparison_table(comparison: Comparison, *, titles: tuple[str, str] = ("A", 
         titles: their names, the first one's first.
     """
     first, second = (escape(title) for title in titles)
-    level = f"{100 * comparison.level:g}%"
-    columns = ("gallery", "A", "B", "B-A", f"({level})", "p", "R@1", "B-A MAP@R", "MAP@R", "queries")
+    columns = (
+        "gallery",
+        "A",
+        "B",
+        "B-A",
+        f"({100 * comparison.level:g}%)",
+        "p",
+        "R@1",
+        "B-A MAP@R",
+        "MAP@R",
+        "queries",
+    )
     table = new_table("paired comparison, %", columns, left=("gallery",))
-    for name, figures in [*comparison.verticals.items(), (MERGED, comparison.merged)]:
+    for name, figures in comparison.galleries.items():
         recall, precision = (figures[metric] for metric in METRICS)
         table.add_row(
             escape(name),
-            _percent(recall.first),
-            _percent(recall.second),
-            _points(recall.difference),
-            f"{_points(recall.low)} {_points(recall.high)}",
-            _probability(recall.p_adjusted),
+            percent(recall.first),
+            percent(recall.second),
+            points(recall.difference),
+            change_interval(recall),
+            "<0.001" if recall.p_adjusted < 0.001 else f"{recall.p_adjusted:.3f}",
             _verdict(recall),
-            _points(precision.difference),
+            points(precision.difference),
             _verdict(precision),
-            f"{recall.queries:,}",
-            style="bold" if name == MERGED else "",
+            count(recall.queries),
+            style="bold" if figures is comparison.merged else "",
         )
     table.caption = (
-        f"A: {first}. B: {second}. A, B, B-A: R@1. Intervals over products. p: corrected for the number of"
-        f" verticals. better, worse: significant, and beyond the tolerance of"
-        f" {100 * comparison.tolerance:.1f} points."
+        f"A: {first}. B: {second}. A, B, B-A: R@1. Intervals over products. p: corrected for the number of verticals. "
+        f"better, worse: significant, and beyond the tolerance of {percent(comparison.tolerance)} points."
     )
     return table
 
 
-def combination_table(combination: Mapping[str, Any]) -> Table:
-    """One line a combination that was tried, and the groups below; the report has every vertical's figures.
-
-    Args:
-        combination: the content of `groups.json`.
-    """
+def combination_table(combination: Combination) -> Table:
+    """One line a combination that was tried, and the groups below; the report has every vertical's figures."""
     columns = ("trial", "group", "added", "alone", "joint", "lowest change", "")
     table = new_table("trained together, R@1 in %", columns, left=("group", "added", "lowest change", ""))
-    for trial in combination["trials"]:
-        first, *more = trial["group"]
-        added = trial["added"]
-        changes = {name: values["recall_at_1"] for name, values in trial["differences"].items()}
-        lowest = min(changes, key=lambda name: float(changes[name]["difference"])) if changes else None
+    for trial in combination.trials:
+        first, *more = trial.group
+        changes = {name: figures["recall_at_1"] for name, figures in trial.differences.items()}
+        added, lowest = changes.get(trial.added), min(changes, key=lambda name: changes[name].difference, default=None)
         table.add_row(
-            str(trial["number"]),
+            str(trial.number),
             escape(f"{first} and {len(more)} more" if more else first),
-            escape(added),
-            _percent(changes[added]["first"] if added in changes else None),
-            _percent(changes[added]["second"] if added in changes else None),
-            "-" if lowest is None else escape(f"{lowest} {_points(changes[lowest]['difference'])}"),
-            "accepted" if trial["accepted"] else "refused",
-            style="" if trial["accepted"] else "dim",
+            escape(trial.added),
+            percent(added.first if added else None),
+            percent(added.second if added else None),
+            MISSING if lowest is None else escape(f"{lowest} {points(changes[lowest].difference)}"),
+            "accepted" if trial.accepted else "refused",
+            style="" if trial.accepted else "dim",
         )
-    groups = [f"{number}: {', '.join(group)}" for number, group in enumerate(combination["groups"], start=1)]
+    groups = [f"{number}: {', '.join(group)}" for number, group in enumerate(combination.groups, start=1)]
     table.caption = escape("\n".join(["Groups", *groups]))
     return table
 
 
-def choice_table(choice: Mapping[str, Any]) -> Table:
-    """The models that the pipeline chose among, and what each step of the choice said.
+def choice_table(choice: Choice) -> Table:
+    """The models that the pipeline chose among, and what each step of the choice said."""
+    columns = ("candidate", "merged R@1", "MAP@R", "within R@1", "images shown", "seconds")
+    table = new_table("choice on the validation split, %", columns, left=("candidate",))
+    titles = {one.key: one.title for one in choice.candidates}
+    for one in choice.candidates:
+        figures = choice.figures.get(one.key, {})
+        table.add_row(
+            escape(one.title),
+            *(percent(figures.get(name)) for name in ("recall_at_1", "map_at_r", "mean_within_recall_at_1")),
+            count(one.image_presentations),
+            f"{one.seconds:,.0f}",
+            style="bold" if one.key == choice.chosen.key else "",
+        )
+    lines = []
+    for step in choice.steps:
+        outcome = f"{'taken' if step.taken else 'not taken'}; {step.reason}"
+        lines.append(f"{titles[step.challenger]} against {titles[step.champion]}: {outcome}")
+    lines.append(f"Chosen: {choice.chosen.title}: {choice.reason.removeprefix(f'{choice.chosen.title}: ')}")
+    if choice.against_specialists:
+        lines.append(words_against_specialists(choice.against_specialists))
+    table.caption = escape("\n".join(lines))
+    return table
+
+
+def growth_table(figures: GrowthFigures) -> Table:
+    """One line an old vertical, then all of them together and merged, then the new vertical; R@1 in per cent.
 
     Args:
-        choice: `results["choice"]`.
+        figures: of one split.
     """
-    columns = ("candidate", "merged R@1", "MAP@R", "within R@1", "images shown", "seconds")
-    table = new_table(f"choice on the {choice['split']} split, %", columns, left=("candidate",))
-    titles = {}
-    for one in choice["candidates"]:
-        titles[one["key"]] = one["title"]
+    new = escape(figures.new_vertical)
+    columns = ("gallery", "before", "grown", "change", "(95%)", "verdict", "anew", "queries")
+    table = new_table(f"growing by {new}, {figures.split} split: R@1, %", columns, left=("gallery", "verdict"))
+    kept, anew = figures.kept.verticals, figures.reindexed.verticals
+
+    def add(name: str, found: Figures | None, again: Figures | None = None, *, style: str = "") -> None:
+        if found is None:
+            return
+        one = found["recall_at_1"]
         table.add_row(
-            escape(one["title"]),
-            *(_percent(one.get(name)) for name in ("recall_at_1", "map_at_r", "mean_within_recall_at_1")),
-            *("-" if one.get(name) is None else f"{one[name]:,.0f}" for name in ("image_presentations", "seconds")),
-            style="bold" if one["key"] == choice["chosen"] else "",
+            name,
+            percent(one.first),
+            percent(one.second),
+            points(one.difference),
+            change_interval(one),
+            one.verdict,
+            "" if again is None else percent(again["recall_at_1"].second),
+            count(one.queries),
+            style=style,
         )
-    steps = []
-    for step in choice["steps"]:
-        both = (titles.get(step[name], step[name]) for name in ("challenger", "champion"))
-        steps.append(f"{' against '.join(both)}: {'taken' if step['taken'] else 'not taken'}; {step['reason']}")
-    chosen = titles.get(choice["chosen"], choice["chosen"])
-    why = choice["reason"].removeprefix(f"{chosen}: ")
-    specialists = words_against_specialists(choice)
-    lines = [*steps, f"Chosen: {chosen}: {why}", *([specialists] if specialists else [])]
-    table.caption = escape("\n".join(lines))
+
+    for name in figures.nearness:
+        if name in kept:
+            add(escape(name), kept[name], anew[name])
+        else:
+            table.add_row(escape(name), "no queries", style="dim")
+    add("old verticals, each within", figures.old, style="bold")
+    add("old verticals merged", figures.old_merged, figures.old_merged_reindexed, style="bold")
+    add(f"old queries, {new} too", figures.beside_new)
+    add("all verticals merged", figures.kept.merged, figures.reindexed.merged, style="bold")
+    table.add_section()
+    add(f"{new}, deployed before", kept.get(figures.new_vertical))
+    add(f"{new}, specialist before", figures.specialist)
+    add(f"{new} queries, merged", figures.new_merged)
+    table.caption = (
+        "Old verticals: before, stored vectors search each other; grown, the new model's queries search the stored "
+        "vectors; anew, what indexing again would give. Intervals over products; better, worse: significant, and more "
+        f"than {percent(figures.kept.tolerance)} points."
+    )
     return table
 
 
@@ -142,37 +189,16 @@ def reproduction_table(title: str, figures: Mapping[str, float], published: Mapp
     table = new_table(f"{title}: test products, %", ("", *figures), left=("",))
     table.add_row("seen", *(f"{value:.2f}" for value in figures.values()), style="bold")
     if published:
-        table.add_row("published", *(f"{published[k]:.2f}" if k in published else "-" for k in figures))
+        table.add_row("published", *(f"{published[k]:.2f}" if k in published else MISSING for k in figures))
     return table
 
 
 def _cells(metrics: Metrics | None) -> tuple[str, str, str, str]:
     if metrics is None:
         return ("no queries", "", "", "")
-    first = metrics.recall_at[1]
-    last = metrics.recall_at[max(metrics.recall_at)]
-    return (_percent(first.value), _interval(first), _percent(last.value), _percent(metrics.map_at_r.value))
-
-
-def _points(value: float) -> str:
-    """A difference in points, always signed; zero bears a plus."""
-    return f"{round(100 * value, 1) + 0.0:+.1f}"
-
-
-def _probability(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+    first, last = metrics.recall_at[1], metrics.recall_at[max(metrics.recall_at)]
+    return (percent(first.value), interval(first), percent(last.value), percent(metrics.map_at_r.value))
 
 
 def _verdict(difference: Difference) -> str:
-    style = _STYLES[difference.verdict]
-    return f"[{style}]{difference.verdict}[/]" if style else difference.verdict
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _interval(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return ""
-    return f"{100 * interval.low:.1f}-{100 * interval.high:.1f}"
+    return f"[{_STYLES[difference.verdict]}]{difference.verdict}[/]"

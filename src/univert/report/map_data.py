@@ -1,4 +1,4 @@
-"""The report's map: points, names and pictures as the page's script reads them, and the same as numbers and text."""
+"""The report's map: points, names and pictures as the page's script reads them, and the same in numbers."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float
 
 from univert.metrics.separation import Separation, VerticalSeparation, separation
-from univert.report.map_layout import Surroundings, sample_for_map, surroundings, tsne_map
+from univert.report.map_layout import layouts_of, sample_for_map
 from univert.report.retrieval_grids import Columns
 from univert.report.thumbnails import Atlas, atlas, thumbnails
 
 if TYPE_CHECKING:
     from univert.data.catalogue import Catalogue
 
-TARGETS = "Learning targets"
-"""What the first panel shows, where nobody says otherwise."""
-
-POINTS = 3000
-"""The most images on the map: 9 s of t-SNE for each of the two layouts on one core, and 3 MB of pictures."""
+POINTS = 2000
+"""The most images on the map."""
 
 MEASURED = 18_000
 """The most images behind the numbers of separation, at most `A_VERTICAL` each: 5 s for each space."""
 
 A_VERTICAL = 2000
-"""The most images of one vertical, on the map and behind the numbers, as in the document (Unified FIG. 3)."""
+"""The most images of one vertical, on the map and behind the numbers, as in the unified-embedding paper (FIG. 3)."""
 
 _GRID = 10_000
 """Coordinates are written as whole numbers from -_GRID to _GRID: finer than a screen, shorter than floats."""
@@ -39,12 +36,7 @@ _LARGE_CELLS = 1200
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """One space of embeddings on the page.
-
-    Attributes:
-        title: what it holds.
-        separation: how far the verticals lie apart in it.
-    """
+    """A space of embeddings on the page: what it holds, and how far the verticals lie apart in it."""
 
     title: str
     separation: Separation
@@ -62,9 +54,7 @@ class MapSection:
     Attributes:
         data: points and names, JSON-able; `panels` holds each space's coordinates.
         pictures: a thumbnail a point, in the points' order.
-        text: the unified space in words, a line a vertical.
-        spaces: what the panels show, in their order: the learning targets if they are there, and the model's
-            embeddings, always last.
+        spaces: what the panels show, in their order; the model's embeddings are the last.
         images: how many images the evaluated selection holds.
         drawn: how many of them are on the map.
         measured: how many are behind the numbers of separation.
@@ -72,7 +62,6 @@ class MapSection:
 
     data: dict[str, Any]
     pictures: Atlas
-    text: list[Surroundings]
     spaces: tuple[Space, ...]
     images: int
     drawn: int
@@ -80,43 +69,29 @@ class MapSection:
 
 
 def map_section(
-    catalogue: Catalogue,
-    columns: Columns,
-    vectors: npt.NDArray[np.float32],
-    *,
-    targets: npt.NDArray[np.float32] | None = None,
-    targets_title: str = TARGETS,
-    seed: int = 0,
-) -> MapSection | None:
-    """Sample images, lay them out with t-SNE, and gather their names and pictures; None without images.
+    catalogue: Catalogue, columns: Columns, spaces: dict[str, Float[np.ndarray, "N D"]], *, seed: int = 0
+) -> MapSection:
+    """Sample images, lay them out with t-SNE, and gather their names and pictures.
 
     Args:
         catalogue: the evaluated selection.
         columns: its names.
-        vectors: (N, D) unit vectors of the model.
-        targets: (N, D2) learning targets of the same rows, for a second panel; its layout starts from the first's.
-        targets_title: what they are called.
+        spaces: by title, (N, D) unit vectors of the same rows; the layouts of the others start from the last one's.
         seed: of the sample and t-SNE.
     """
-    if not len(catalogue):
-        return None
     rows = sample_for_map(columns.vertical, columns.product, per_vertical=A_VERTICAL, total=POINTS, seed=seed)
     many = sample_for_map(columns.vertical, columns.product, per_vertical=A_VERTICAL, total=MEASURED, seed=seed)
-    named = {} if targets is None else {targets_title: targets}
-    named["Unified embeddings" if named else "Embeddings"] = vectors
-    verticals = [columns.vertical[row] for row in rows]
-    names = sorted(set(verticals))
-    place = {name: index for index, name in enumerate(names)}
+    verticals, vertical_codes = _codes([columns.vertical[row] for row in rows])
     products, product_codes = _codes([columns.product[row] for row in rows])
     brands, brand_codes = _codes([columns.brand[row] for row in rows])
     cell_px = _LARGE_CELL_PX if len(rows) <= _LARGE_CELLS else _SMALL_CELL_PX
     pictures = atlas(thumbnails(catalogue, rows.tolist(), size_px=cell_px), len(rows), cell_px=cell_px)
-    layouts = layouts_of([space[rows] for space in named.values()], seed=seed)
+    layouts = layouts_of([space[rows] for space in spaces.values()], seed=seed)
     data = {
         "panels": [_on_grid(points) for points in layouts],
         "grid": _GRID,
-        "vertical": [place[vertical] for vertical in verticals],
-        "verticals": names,
+        "vertical": vertical_codes,
+        "verticals": verticals,
         "product": product_codes,
         "products": products,
         "brand": brand_codes,
@@ -128,9 +103,8 @@ def map_section(
     return MapSection(
         data=data,
         pictures=pictures,
-        text=surroundings(vectors[rows], verticals),
         spaces=tuple(
-            Space(title=title, separation=separation(space[many], measured)) for title, space in named.items()
+            Space(title=title, separation=separation(space[many], measured)) for title, space in spaces.items()
         ),
         images=len(catalogue),
         drawn=len(rows),
@@ -138,24 +112,13 @@ def map_section(
     )
 
 
-def layouts_of(spaces: Sequence[npt.NDArray[np.float32]], *, seed: int = 0) -> list[npt.NDArray[np.float32]]:
-    """Lay several spaces of the same images out: the last by itself, the others starting from its places.
-
-    Args:
-        spaces: (N, D) each; D may differ.
-        seed: of t-SNE.
-    """
-    last = tsne_map(spaces[-1], seed=seed)
-    return [*(tsne_map(space, start=last, seed=seed) for space in spaces[:-1]), last]
-
-
-def _on_grid(points: npt.NDArray[np.float32]) -> dict[str, list[int]]:
+def _on_grid(points: Float[np.ndarray, "N 2"]) -> dict[str, list[int]]:
     whole = np.rint(points * _GRID).astype(int)
     return {"x": whole[:, 0].tolist(), "y": whole[:, 1].tolist()}
 
 
 def _codes(names: Sequence[str | None]) -> tuple[list[str], list[int]]:
-    """Distinct names, and each entry's place among them, -1 for None."""
-    place: dict[str, int] = {}
-    codes = [-1 if name is None else place.setdefault(name, len(place)) for name in names]
-    return list(place), codes
+    """Distinct names in sorted order, and each entry's place among them, -1 for None."""
+    distinct = sorted({name for name in names if name is not None})
+    place = {name: code for code, name in enumerate(distinct)}
+    return distinct, [-1 if name is None else place[name] for name in names]

@@ -1,19 +1,18 @@
-"""The two maps of a report as one picture for a document (Unified FIG. 3), with the numbers of separation below."""
+"""The two maps of a report as one picture for a paper (Unified FIG. 3), with the numbers of separation below."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float
 
 from univert.core.errors import BadInputError
 from univert.metrics.inputs import check_length, check_vectors
 from univert.metrics.separation import Separation, separation
-from univert.report.map_data import A_VERTICAL, POINTS, layouts_of
-from univert.report.map_layout import sample_for_map
+from univert.report.map_data import A_VERTICAL, POINTS
+from univert.report.map_layout import layouts_of, sample_for_map
 
 _COLOURS = (*("#466be7", "#d2536a", "#5a7206", "#9c4182", "#a19b05"), *("#00a3d5", "#2a32bc", "#7d0005", "#5d2467"))
 """Those of the report's light page: apart under every kind of colour-blindness."""
@@ -24,10 +23,10 @@ _FORMATS = (".svg", ".png", ".pdf")
 
 def save_map_figure(
     path: Path | str,
-    vectors: npt.NDArray[np.float32],
+    vectors: Float[np.ndarray, "N D"],
     verticals: Sequence[str],
     *,
-    targets: npt.NDArray[np.float32] | None = None,
+    targets: Float[np.ndarray, "N E"] | None = None,
     products: Sequence[str | None] | None = None,
     per_vertical: int = A_VERTICAL,
     total: int = POINTS,
@@ -35,23 +34,23 @@ def save_map_figure(
 ) -> list[Separation]:
     """Draw the learning targets and the unified embeddings of the same images side by side.
 
-    Needs matplotlib, which Univert does not depend on otherwise. The same arguments give the same picture.
+    The same arguments give the same picture.
 
     Args:
         path: the file to write: `.svg`, `.png` or `.pdf`. A folder that is missing is made.
         vectors: (N, D) unit vectors by the unified model.
         verticals: N names.
-        targets: (N, D2) learning targets of the same images; None draws the embeddings alone.
+        targets: (N, E) learning targets of the same images; None draws the embeddings alone.
         products: N names, None for an unlabelled image; where given, products are drawn whole or not at all.
         per_vertical: the most images to draw of one vertical; the numbers are over those drawn, too.
-        total: the most images to draw in all; 9 s of t-SNE for 3,000 of each, 90 s for 18,000.
+        total: the most images to draw in all.
         seed: of the sample and t-SNE.
 
     Returns:
         the numbers of separation, of the targets first where there are any.
 
     Raises:
-        BadInputError: arguments that do not fit, another file format, or matplotlib is missing.
+        BadInputError: arguments that do not fit, or another file format.
     """
     path = Path(path)
     if path.suffix not in _FORMATS:
@@ -71,45 +70,35 @@ def save_map_figure(
 
 
 def _draw(
-    path: Path, layouts: dict[str, npt.NDArray[np.float32]], numbers: Sequence[Separation], verticals: npt.NDArray[Any]
+    path: Path, layouts: dict[str, Float[np.ndarray, "N 2"]], numbers: Sequence[Separation], verticals: np.ndarray
 ) -> None:
-    try:
-        from matplotlib import rc_context
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise BadInputError(
-            "save_map_figure needs matplotlib, which is not installed; pip install matplotlib"
-        ) from None
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     names = sorted(set(verticals.tolist()))
     size = 0.5 + 7 / (1 + len(verticals) / 1000)
     # A salt of its own keeps the identifiers of an SVG the same from one writing to the next.
-    with rc_context({"svg.hashsalt": "univert", "font.size": 9}):
+    with rc_context({"svg.hashsalt": "univert", "font.size": 9, "text.parse_math": False}):
         figure = Figure(figsize=(5.2 * len(layouts), 6.1), layout="constrained")
-        FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(layouts), squeeze=False)[0]
         for letter, axes, (title, points), found in zip("ab", panels, layouts.items(), numbers, strict=False):
             for place, name in enumerate(names):
-                here = points[verticals == name]
                 axes.scatter(
-                    here[:, 0],
-                    here[:, 1],
+                    *points[verticals == name].T,
                     s=size,
                     color=_COLOURS[place % len(_COLOURS)],
                     marker=_MARKS[place % len(_MARKS)],
                     linewidths=0,
                     rasterized=True,
-                    label=_literal(name),
+                    label=f"\N{ZERO WIDTH SPACE}{name}",  # or matplotlib leaves names out that begin with _
                 )
             axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", xticks=[], yticks=[])
             axes.set_title(f"({letter}) {title}" if len(layouts) > 1 else title, loc="left", fontsize=11)
             axes.set_xlabel(_caption(found), loc="left", color="#5c6068")
             for side in axes.spines.values():
                 side.set_color("#e4e1d9")
-        handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(
-            handles,
-            labels,
+            *panels[0].get_legend_handles_labels(),
             loc="outside lower left",
             ncols=min(len(names), 5 * len(layouts)),
             frameon=False,
@@ -132,8 +121,3 @@ def _caption(found: Separation) -> str:
             f" in another vertical's: {100 * found.other_energy:.1f}%"
         )
     return "\n".join(lines)
-
-
-def _literal(name: str) -> str:
-    """A name that matplotlib neither reads as a formula nor, for a leading underscore, leaves out."""
-    return f"\N{ZERO WIDTH SPACE}{name}".replace("$", r"\$")

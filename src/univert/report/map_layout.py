@@ -1,37 +1,16 @@
-"""A catalogue on a plane: which images to draw, where t-SNE puts them, and the same picture in words."""
+"""A catalogue on a plane: which images to draw, and where t-SNE puts them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float, Int64
 
 from univert.core.errors import BadInputError
 
 _FEWEST_FOR_TSNE = 10
 """Below this t-SNE has no neighbourhoods to keep; the first two principal components say as much."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """Where a vertical lies in the embedding space, among the images of the map.
-
-    Attributes:
-        vertical: its name.
-        images: its images on the map.
-        same_vertical: mean share of an image's nearest neighbours that are of its own vertical, 0 to 1; None
-            for a map of one image.
-        nearest_other: the other vertical met most often among those neighbours; None if there is none.
-        nearest_other_share: the share of the neighbours which that vertical has, 0 to 1.
-    """
-
-    vertical: str
-    images: int
-    same_vertical: float | None
-    nearest_other: str | None
-    nearest_other_share: float
 
 
 def sample_for_map(
@@ -41,7 +20,7 @@ def sample_for_map(
     per_vertical: int = 2000,
     total: int = 3000,
     seed: int = 0,
-) -> npt.NDArray[np.int64]:
+) -> Int64[np.ndarray, "M"]:
     """Choose the images to draw: a fair share for each vertical, whole products rather than stray images.
 
     A vertical smaller than its share is drawn whole, and what it leaves is shared by the others. Products are
@@ -86,33 +65,27 @@ def sample_for_map(
 
 
 def tsne_map(
-    vectors: npt.NDArray[np.float32], *, start: npt.NDArray[np.float32] | None = None, seed: int = 0
-) -> npt.NDArray[np.float32]:
+    vectors: Float[np.ndarray, "N D"], *, start: Float[np.ndarray, "N 2"] | None = None, seed: int = 0
+) -> Float[np.ndarray, "N 2"]:
     """Lay embeddings out on a plane with t-SNE (van der Maaten and Hinton 2008), by openTSNE.
 
     Deterministic: its only random numbers come from `seed`. t-SNE magnifies rounding, though, so that another machine,
-    or another number of threads of the linear algebra, may turn out another map of the same neighbourhoods. The
-    time grows a little faster than the number of vectors: 4 s for 2,000, 9 s for 3,000, 40 s for 9,000 on one core.
+    or another number of threads of the linear algebra, may turn out another map of the same neighbourhoods. It takes
+    half of openTSNE's usual iterations, 2 s for 2,000 vectors on one core: with all of them 56% of the ten nearest
+    images stayed among the ten nearest on the sample's map, with half 55%.
 
     Args:
         vectors: (N, D) embeddings.
         start: (N, 2) places to start from: those of the same images on another map, so that the two can be compared
-            by eye. The finished map is turned, and if need be mirrored, to lie as near to them as it can. Null: the
+            by eye. The finished map is turned, and if need be mirrored, to lie as near to them as it can. None: the
             principal components.
         seed: of the random numbers.
 
     Returns:
         (N, 2) coordinates, centred, the largest absolute value 1. Fewer than ten vectors are laid out by their
         first two principal components; equal vectors all lie at the origin.
-
-    Raises:
-        BadInputError: not a matrix, not finite, or a start of another shape.
     """
-    if vectors.ndim != 2 or not np.isfinite(vectors).all():
-        raise BadInputError(f"vectors must be a finite (N, D) matrix, got shape {vectors.shape}")
     count = len(vectors)
-    if start is not None and (start.shape != (count, 2) or not np.isfinite(start).all()):
-        raise BadInputError(f"start must be finite, ({count}, 2), a place for each vector, got {start.shape}")
     centred = np.asarray(vectors, dtype=np.float64)
     centred = centred - centred.mean(axis=0) if count else centred
     if count < 2 or not np.abs(centred).max(initial=0.0) > 1e-6:
@@ -128,55 +101,23 @@ def tsne_map(
         neighbors="exact",
         # Barnes-Hut: up to some ten thousand points faster than interpolation on a grid.
         negative_gradient_method="bh",
+        early_exaggeration_iter=125,
+        n_iter=250,
         n_jobs=1,
         random_state=seed,
     ).fit(centred)
     return _rescaled(_turned(np.asarray(layout, dtype=np.float64), start))
 
 
-def surroundings(
-    vectors: npt.NDArray[np.float32], verticals: Sequence[str], *, neighbours: int = 10
-) -> list[Surroundings]:
-    """Say in numbers what the map shows: how much each vertical keeps to itself, and whom it borders.
-
-    Measured in the embedding space, not on the plane, so it does not share the distortions of the map.
+def layouts_of(spaces: Sequence[Float[np.ndarray, "N D"]], *, seed: int = 0) -> list[Float[np.ndarray, "N 2"]]:
+    """Lay several spaces of the same images out: the last by itself, the others starting from its places.
 
     Args:
-        vectors: (N, D) unit vectors of the images on the map.
-        verticals: of each image, length N.
-        neighbours: how many nearest images to look at.
-
-    Returns:
-        one entry a vertical, sorted by name.
+        spaces: (N, D) each; D may differ.
+        seed: of t-SNE.
     """
-    names = sorted(set(verticals))
-    code_of = {name: code for code, name in enumerate(names)}
-    codes = np.asarray([code_of[vertical] for vertical in verticals], dtype=np.int64)
-    met = np.zeros((len(names), len(names)))
-    nearest = min(neighbours, len(codes) - 1)
-    if nearest > 0:
-        for start in range(0, len(codes), 512):
-            rows = np.arange(start, min(start + 512, len(codes)))
-            similarity = vectors[rows] @ vectors.T
-            similarity[np.arange(len(rows)), rows] = -np.inf
-            found = codes[np.argpartition(-similarity, nearest - 1, axis=1)[:, :nearest]]
-            np.add.at(met, (codes[rows][:, None], found), 1.0)
-    result = []
-    for code, name in enumerate(names):
-        share = met[code] / max(met[code].sum(), 1.0)
-        others = np.where(np.arange(len(names)) == code, -1.0, share)
-        other = int(others.argmax())
-        known = others[other] > 0
-        result.append(
-            Surroundings(
-                vertical=name,
-                images=int((codes == code).sum()),
-                same_vertical=float(share[code]) if nearest > 0 else None,
-                nearest_other=names[other] if known else None,
-                nearest_other_share=float(others[other]) if known else 0.0,
-            )
-        )
-    return result
+    last = tsne_map(spaces[-1], seed=seed)
+    return [*(tsne_map(space, start=last, seed=seed) for space in spaces[:-1]), last]
 
 
 def _fair_share(sizes: dict[str, int], total: int) -> dict[str, int]:
@@ -188,15 +129,15 @@ def _fair_share(sizes: dict[str, int], total: int) -> dict[str, int]:
     return share
 
 
-def _principal_components(centred: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _principal_components(centred: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
     left, scale, directions = np.linalg.svd(centred, full_matrices=False)
     # The sign of a singular vector is arbitrary: fix it, or the picture may be mirrored elsewhere.
     signs = np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(axis=1)])
-    components: npt.NDArray[np.float64] = (left * scale * np.where(signs == 0, 1.0, signs))[:, :2]
+    components: Float[np.ndarray, "N K"] = (left * scale * np.where(signs == 0, 1.0, signs))[:, :2]
     return np.pad(components, ((0, 0), (0, 2 - components.shape[1])))
 
 
-def _small(start: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _small(start: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N D"]:
     """A start that t-SNE can still unfold: tiny, as its authors advise, and no two points at one place."""
     places = np.asarray(start, dtype=np.float64)
     places = places - places.mean(axis=0)
@@ -205,7 +146,7 @@ def _small(start: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return np.asarray(1e-4 * (places / scale if scale > 0 else places) + 1e-6 * jitter)
 
 
-def _turned(points: npt.NDArray[np.float64], towards: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float64]:
+def _turned(points: Float[np.ndarray, "N D"], towards: Float[np.ndarray, "N 2"] | None) -> Float[np.ndarray, "N D"]:
     """Points rotated or mirrored as a whole towards other points (orthogonal Procrustes)."""
     if towards is None:
         return points
@@ -214,6 +155,6 @@ def _turned(points: npt.NDArray[np.float64], towards: npt.NDArray[np.float32] | 
     return np.asarray(points @ (left @ right))
 
 
-def _rescaled(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def _rescaled(points: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N 2"]:
     points = points - (points.max(axis=0) + points.min(axis=0)) / 2
     return np.asarray(points / max(float(np.abs(points).max()), 1e-12), dtype=np.float32)

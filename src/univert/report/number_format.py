@@ -1,17 +1,19 @@
-"""Numbers as people read them in a report."""
+"""Numbers as people read them, on the page and in a terminal. A figure that is missing is a dash."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from univert.metrics.compare import Difference
+from univert.metrics.evaluate import Interval
+
 MINUS = "\N{MINUS SIGN}"
-RANGE = "\N{WORD JOINER}\N{EN DASH}\N{WORD JOINER}"
-"""Between the ends of an interval; never the end of a line."""
+MISSING = "\N{EN DASH}"
 
 
-def percent(share: float, *, digits: int = 1) -> str:
+def percent(share: float | None, *, digits: int = 1) -> str:
     """A share of 1 as a percentage without its sign: 0.5123 -> `51.2`."""
-    return f"{100 * share:.{digits}f}"
+    return MISSING if share is None else f"{100 * share:.{digits}f}"
 
 
 def points(difference: float) -> str:
@@ -22,17 +24,22 @@ def points(difference: float) -> str:
     return f"{'+' if rounded > 0 else MINUS}{abs(rounded):.1f}"
 
 
-def count(number: int, noun: str = "") -> str:
+def interval(figure: Interval) -> str:
+    """The ends of a figure's interval as percentages with a dash between; empty if it has none."""
+    return "" if figure.low is None else f"{percent(figure.low)}\N{EN DASH}{percent(figure.high)}"
+
+
+def change_interval(difference: Difference) -> str:
+    """The interval of a difference in points: `+0.4 to +3.0`."""
+    return f"{points(difference.low)} to {points(difference.high)}"
+
+
+def count(number: int | None, noun: str = "") -> str:
     """A number with thousands separated and its noun in the right number: `1,204 images`."""
-    text = f"{number:,}"
-    if not noun:
-        return text
-    return f"{text} {noun if number == 1 else plural(noun)}"
-
-
-def plural(noun: str) -> str:
-    """The plural of a regular noun: `query` -> `queries`."""
-    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    if number is None:
+        return MISSING
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}" if noun else f"{number:,}"
 
 
 def duration(seconds: float) -> str:

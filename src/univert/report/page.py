@@ -4,49 +4,102 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float
 from markupsafe import Markup
 
 import univert
-from univert.core.errors import BadInputError
-from univert.core.files import write_atomic
-from univert.report import number_format as words
-from univert.report.charts import training_panels
-from univert.report.choice import read_choice, read_ensemble
-from univert.report.differences import read_comparisons
-from univert.report.groups import read_combination
-from univert.report.map_data import TARGETS, map_section
-from univert.report.retrieval_grids import Columns, failures, retrieval_groups
-from univert.report.summary import ladder, stats, vertical_plot
-from univert.report.tables import Row, comparison_table, read_rows, vertical_table
-from univert.report.verdict import verdict
+from univert.core.files import fingerprint, write_atomic
+from univert.metrics.inputs import check_length, check_vectors
+from univert.report.charts import differences_chart, models_chart, training_panels, verticals_chart
+from univert.report.map_data import map_section
+from univert.report.number_format import change_interval, count, duration, interval, percent, points
+from univert.report.retrieval_grids import Columns, retrieval_grids, worst_failures
+from univert.report.tables import PairedTable, comparison_table, paired_tables, vertical_table
+from univert.report.verdict import findings, headline, refused_by, words_against_specialists
+from univert.training.combine.groups import Combination
+from univert.training.evaluation import ComparedModel, RowComparison
+from univert.training.stages import FinishedRun
+from univert.training.targets.choice import Choice
+from univert.training.targets.ensemble import Ensemble
+from univert.training.targets.learning_targets import learning_targets
 
 if TYPE_CHECKING:
     from univert.data.catalogue import Catalogue
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
-_SHOWN_ELSEWHERE = {
-    *("format", "split", "catalogue", "rows", "best_key", "recipe_toml", "curves"),
-    *("combination", "choice", "ensemble", "comparisons"),
-}
-"""Keys of the results with a place of their own on the page; all others are listed as provenance."""
+
+@dataclass(frozen=True, kw_only=True)
+class ReportContent:
+    """What a run found, as the report shows it.
+
+    Attributes:
+        compared: the models that were measured; the last is the run's.
+        comparisons: the run's model against others, query by query.
+        choice: how it was chosen.
+        ensemble: the members of the learning targets that were tried.
+        learned_from_ensemble: whether the run's model learned from them.
+        distortion: what reducing the joined learning targets to one size costs.
+        combination: which verticals were trained together.
+        results: the content of `evaluation.json`, for catalogue, curves, recipe and provenance.
+    """
+
+    compared: tuple[ComparedModel, ...]
+    comparisons: tuple[RowComparison, ...]
+    choice: Choice
+    ensemble: Ensemble
+    learned_from_ensemble: bool
+    distortion: Mapping[str, Any]
+    combination: Combination
+    results: Mapping[str, Any]
+
+
+def report_run(finished: FinishedRun) -> None:
+    """Write `report.html` of a run, unless it is there and nothing has changed."""
+    context, models, test, results = finished.context, finished.models, finished.test, finished.results
+    path = context.run.path / "report.html"
+    inputs = fingerprint(univert.__version__, {key: value for key, value in results.items() if key != "finished"})
+    if path.exists() and context.run.finished("report", inputs) is not None:
+        return
+    learned_from = models.choice.chosen.members
+    members = learned_from or [models.own]
+    targets = learning_targets(context, members, context.recipe.unify).clean(test.positions)
+    vectors = test.vectors(finished.compared[-1].row)
+    write_report(
+        path,
+        ReportContent(
+            compared=finished.compared,
+            comparisons=finished.comparisons,
+            choice=models.choice,
+            ensemble=models.ensemble,
+            learned_from_ensemble=learned_from == models.ensemble.members,
+            distortion=finished.distortion,
+            combination=models.combination,
+            results=results,
+        ),
+        context.images.catalogue.select(split="test", vertical=context.images.vertical_names),
+        {
+            "Learning targets" if learned_from else "Embeddings of the specialists": targets,
+            "Unified embeddings": vectors,
+        },
+        seed=context.recipe.seed,
+    )
+    context.run.finish("report", inputs, {})
 
 
 def write_report(
     path: Path,
-    results: Mapping[str, Any],
+    content: ReportContent,
     catalogue: Catalogue,
-    vectors: npt.NDArray[np.float32],
+    spaces: dict[str, Float[np.ndarray, "N D"]],
     *,
-    targets: npt.NDArray[np.float32] | None = None,
-    targets_title: str = TARGETS,
     seed: int = 0,
 ) -> None:
     """Write the report of a run as one HTML file that needs no network and nothing beside it.
@@ -56,60 +109,64 @@ def write_report(
 
     Args:
         path: the file to write.
-        results: the content of `evaluation.json`. Whatever it holds besides figures, curves and recipe
-            (fingerprints, versions, seed, device, times) is listed as provenance.
+        content: what the run found.
         catalogue: the evaluated selection.
-        vectors: (N, D) unit vectors of the best model, one for each row of `catalogue`.
-        targets: (N, D2) learning targets of the same rows, by the specialists of the images' true verticals, alone or
-            with whatever joins them. They are drawn beside the model's embeddings (Unified FIG. 3); None leaves
-            them out.
-        targets_title: what they are called.
+        spaces: by title, unit vectors of its rows, for the maps; the last are those of the run's model, in which the
+            retrieval examples search.
         seed: of everything sampled: queries, points of the map, t-SNE.
 
     Raises:
-        BadInputError: `results` is not the content of an `evaluation.json`, or `vectors` or `targets` do not match.
+        BadInputError: vectors that do not match the catalogue.
         OSError: the disk is full or not writable.
     """
-    vectors = _checked(vectors, len(catalogue), name="vectors")
-    targets = None if targets is None else _checked(targets, len(catalogue), name="targets")
-    rows = read_rows(results)
-    best = _best_row(rows, results.get("best_key"))
-    comparisons = read_comparisons(results, rows)
+    for title, space in spaces.items():
+        check_vectors(space, name=title)
+        check_length(space, len(catalogue), name=title, of="the catalogue")
     columns = Columns.of(catalogue)
-    render_to(
-        path,
-        {
-            "split": results.get("split"),
-            "facts": catalogue_facts(results.get("catalogue") or {}, columns),
-            "best": best,
-            "verdict": verdict(rows, best, comparisons),
-            "stats": stats(rows, best),
-            "ladder": ladder(rows, best),
-            "comparison": comparison_table(rows),
-            "verticals": vertical_table(rows),
-            "vertical_plot": vertical_plot(rows, best),
-            "rows": rows,
-            "comparisons": comparisons,
-            "choice": read_choice(results),
-            "ensemble": read_ensemble(results),
-            "combination": read_combination(results),
-            "panels": training_panels(results.get("curves") or {}),
-            "map": map_section(catalogue, columns, vectors, targets=targets, targets_title=targets_title, seed=seed),
-            "groups": retrieval_groups(catalogue, columns, vectors, seed=seed),
-            "failures": failures(catalogue, columns, vectors, seed=seed),
-            "recipe": results.get("recipe_toml") or "",
-            "provenance": [
-                *_flat({key: value for key, value in results.items() if key not in _SHOWN_ELSEWHERE}),
-                ("evaluated images", catalogue.fingerprint),
-                ("report seed", str(seed)),
-                ("Univert", univert.__version__),
-            ],
+    vectors = list(spaces.values())[-1]
+    grids, left_out = retrieval_grids(catalogue, columns, vectors, seed=seed)
+    labelled = [product for product in columns.product if product is not None]
+    figure_columns, comparison = comparison_table(content.compared)
+    trials = content.combination.trials
+    template = _environment().get_template("report.html.jinja")
+    page = template.render(
+        run=content,
+        best=content.compared[-1],
+        columns=columns,
+        evaluated={
+            "verticals": sorted(set(columns.vertical)),
+            "images": len(catalogue),
+            "products": len(set(labelled)),
+            "unlabelled": len(catalogue) - len(labelled),
         },
+        headline=headline(content.compared[-1]),
+        findings=findings(content.compared, content.comparisons),
+        models_chart=models_chart(content.compared),
+        figure_columns=figure_columns,
+        comparison=comparison,
+        verticals_chart=verticals_chart(content.compared),
+        verticals=vertical_table(content.compared),
+        comparisons=paired_tables(content.comparisons, content.compared),
+        choice_steps=_choice_steps(content.choice),
+        refused=[refused_by(group, trials) for group in content.combination.groups],
+        trial_columns=[name for group in content.combination.groups for name in group],
+        panels=training_panels(content.results["curves"]),
+        map=map_section(catalogue, columns, spaces, seed=seed),
+        grids=grids,
+        grids_left_out=left_out,
+        failures=worst_failures(catalogue, columns, vectors),
+        provenance={
+            **{name: content.results[name] for name in ("catalogue_fingerprint", "device", "seed", "finished")},
+            **content.results["versions"],
+            "evaluated_images": catalogue.fingerprint,
+        },
+        **_style_and_script(),
     )
+    write_atomic(path, page)
 
 
-def render_to(path: Path, context: Mapping[str, Any]) -> None:
-    """Fill the page's templates and write the file; only the page's own script may run in it."""
+def _environment() -> jinja2.Environment:
+    """The page's templates, with what they call by name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -117,74 +174,30 @@ def render_to(path: Path, context: Mapping[str, Any]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": words.percent,
-        "points": words.points,
-        "count": words.count,
-        "duration": words.duration,
-        "toml_lines": toml_lines,
-    }
-    script = _joined("page.js", "map.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    page = environment.get_template("report.html.jinja").render(
-        # Our own files, not user data: the only text that enters the page unescaped.
-        style=Markup(_joined("page.css", "parts.css", "map.css", "decisions.css")),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        script_digest=f"sha256-{digest}",
-        **context,
+    words = (percent, points, interval, change_interval, count, duration)
+    environment.filters |= {word.__name__: word for word in words}
+    environment.globals |= {"differences_chart": differences_chart, "against_specialists": words_against_specialists}
+    return environment
+
+
+def _style_and_script() -> dict[str, Any]:
+    """The page's own style and script, and the digest by which only that script may run."""
+    style, script = (
+        "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in names)
+        for names in (("page.css", "parts.css", "map.css"), ("page.js", "map.js"))
     )
-    write_atomic(path, page)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    # Our own files, not user data: besides the charts the only text that enters the page unescaped.
+    return {"style": Markup(style), "script": Markup(script), "script_digest": f"sha256-{digest}"}  # noqa: S704
 
 
-def _joined(*names: str) -> str:
-    return "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in names)
-
-
-def toml_lines(text: str) -> list[tuple[str, str]]:
-    """Lines of a TOML text with their kind: `section`, `comment`, `plain`."""
-    kinds = {"[": "section", "#": "comment"}
-    return [(kinds.get(line.lstrip()[:1], "plain"), line) for line in text.strip().splitlines()]
-
-
-def catalogue_facts(info: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """Size of the whole catalogue as its info tells it, and of the evaluated selection as it is."""
-    labelled = [product for product in columns.product if product is not None]
-    return {
-        "images": info.get("images"),
-        "products": info.get("products"),
-        "unlabelled": info.get("unlabelled"),
-        "verticals": sorted(set(columns.vertical)),
-        "evaluated_images": len(columns.vertical),
-        "evaluated_products": len(set(labelled)),
-        "evaluated_unlabelled": len(columns.product) - len(labelled),
-    }
-
-
-def _checked(vectors: npt.NDArray[np.float32], rows: int, *, name: str) -> npt.NDArray[np.float32]:
-    vectors = np.asarray(vectors, dtype=np.float32)
-    if vectors.ndim != 2 or len(vectors) != rows or not np.isfinite(vectors).all():
-        raise BadInputError(
-            f"{name} must be finite, (N, D), one for each of the catalogue's {rows} rows,"
-            f" got shape {vectors.shape}; embed the same selection"
+def _choice_steps(choice: Choice) -> list[PairedTable]:
+    titles = {one.key: one.title for one in choice.candidates}
+    return [
+        PairedTable(
+            title=f"{titles[step.challenger]} against {titles[step.champion]}",
+            names=(titles[step.champion], titles[step.challenger]),
+            comparison=step.comparison,
         )
-    return vectors
-
-
-def _best_row(rows: Sequence[Row], key: str | None) -> Row | None:
-    """The row that the report is about: the one named, else the last, if possible not told the vertical."""
-    named = [row for row in rows if row.key == key]
-    candidates = named or [row for row in rows if not row.routed] or list(rows)
-    return candidates[-1] if candidates else None
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for name, value in values.items():
-        title = f"{prefix}{name}".replace("_", " ")
-        if isinstance(value, Mapping):
-            found.extend(_flat(value, prefix=f"{title} \N{MIDDLE DOT} "))
-        elif isinstance(value, (list, tuple)):
-            found.append((title, ", ".join(str(item) for item in value)))
-        elif value is not None:
-            found.append((title, str(value)))
-    return found
+        for step in choice.steps
+    ]

@@ -1,15 +1,16 @@
-"""The report's retrieval grids and worst failures: rankings with their pictures and names."""
+"""The report's retrieval grids and worst failures: a fair sample of queries and what a gallery answers, in pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float, Int64
 
-from univert.report.examples import Neighbour, Retrieval, possible_queries, retrieve, sample_queries, worst_queries
+from univert.metrics.inputs import has_queries, label_codes
+from univert.metrics.ranking import rank_queries
 from univert.report.thumbnails import data_uri, thumbnails
 
 if TYPE_CHECKING:
@@ -23,196 +24,185 @@ MOST_VERTICALS = 16
 """Verticals with a grid of their own, those with most queries first."""
 FAILURES = 12
 FAILURE_NEIGHBOURS = 3
-FAILURES_LOOKED_AT = 2000
-"""Queries among which the worst are sought: a sample where there are more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The names in a catalogue's rows, each (N,), None as None."""
+    """The names in a catalogue's rows, each (N,), and the codes of the products, -1 for an unlabelled image."""
 
     vertical: list[str]
     product: list[str | None]
     brand: list[str | None]
+    codes: Int64[np.ndarray, "N"]
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> Columns:
         """Read them once, as lists."""
+        product = catalogue.column("product").tolist()
         return cls(
             vertical=catalogue.column("vertical").tolist(),
-            product=catalogue.column("product").tolist(),
+            product=product,
             brand=catalogue.column("brand").tolist(),
+            codes=label_codes(product)[0],
         )
 
-    def gallery(self, vertical: str | None = None) -> npt.NDArray[np.int64]:
+    def gallery(self, vertical: str | None = None) -> Int64[np.ndarray, "M"]:
         """Labelled rows, of one vertical or of all."""
-        rows = [
-            row
-            for row, product in enumerate(self.product)
-            if product is not None and vertical in (None, self.vertical[row])
-        ]
-        return np.asarray(rows, dtype=np.int64)
+        here = self.codes >= 0
+        return np.flatnonzero(here if vertical is None else here & (np.asarray(self.vertical) == vertical))
 
-    def queries(self, gallery: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def queries(self, gallery: Int64[np.ndarray, "M"]) -> Int64[np.ndarray, "Q"]:
         """Rows of a gallery whose product has another image in it."""
-        queries: npt.NDArray[np.int64] = gallery[possible_queries([self.product[row] for row in gallery])]
-        return queries
+        _, place, images = np.unique(self.codes[gallery], return_inverse=True, return_counts=True)
+        return gallery[images[place] > 1]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tile:
-    """One picture of a grid with its caption.
+class Hit:
+    """One image of a ranked answer: its row, its rank from 1, and whether it shows the query's product."""
+
+    position: int
+    rank: int
+    right: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A query and what a gallery answers.
 
     Attributes:
-        uri: the thumbnail.
-        product: its product's name.
-        vertical: its vertical; None where that goes without saying.
-        brand: its brand; None if unknown.
-        rank: its place in the ranking; None for the query.
-        right: whether it shows the query's product; None for the query.
-        distance: squared Euclidean distance to the query; None for the query.
+        query: the query's row.
+        hits: the nearest images, best first, the query itself left out.
+        first_right: the nearest image of the query's product, which need not be among the hits.
+        right_in_gallery: how many images of the product the gallery holds.
     """
 
-    uri: str
-    product: str
-    vertical: str | None
-    brand: str | None
-    rank: int | None = None
-    right: bool | None = None
-    distance: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranking:
-    """A query's tile, its neighbours' tiles, and the first right answer where that ranks below them."""
-
-    query: Tile
-    hits: tuple[Tile, ...]
-    first_right: Tile | None
-    first_right_rank: int
+    query: int
+    hits: tuple[Hit, ...]
+    first_right: Hit
     right_in_gallery: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """Rankings in one gallery.
+class RetrievalGrid:
+    """Answers of one gallery in pictures.
 
     Attributes:
         title: the vertical, or None for the merged gallery.
         gallery_images: how many images the gallery holds.
-        queries: how many queries the sample was drawn from.
-        rankings: the sample.
+        queries: how many queries there are in it.
+        answers: some of them.
+        pictures: by row, a thumbnail of every image in the answers.
     """
 
     title: str | None
     gallery_images: int
     queries: int
-    rankings: tuple[Ranking, ...]
+    answers: list[Answer]
+    pictures: dict[int, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failures:
-    """The worst queries of the merged gallery, and how many were looked at."""
+def retrieval_grids(
+    catalogue: Catalogue, columns: Columns, vectors: Float[np.ndarray, "N D"], *, seed: int = 0
+) -> tuple[list[RetrievalGrid], int]:
+    """Answers to a seeded random sample of queries: of the merged gallery, then of each vertical's own.
 
-    looked_at: int
-    queries: int
-    gallery_images: int
-    rankings: tuple[Ranking, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Groups:
-    """The grids of a report, and how many verticals with queries have none."""
-
-    groups: tuple[Group, ...]
-    left_out: int
-
-
-def retrieval_groups(
-    catalogue: Catalogue, columns: Columns, vectors: npt.NDArray[np.float32], *, seed: int = 0
-) -> Groups:
-    """Rankings for a seeded random sample of queries: of the merged gallery, then of each vertical's own."""
+    Returns:
+        the grids, and how many further verticals with queries have none.
+    """
     names = sorted(set(columns.vertical))
-    found = {name: (gallery := columns.gallery(name), columns.queries(gallery)) for name in names}
-    asked = [name for name in names if len(found[name][1])]
-    kept = sorted(sorted(asked, key=lambda name: (-len(found[name][1]), name))[:MOST_VERTICALS])
-    merged = columns.gallery()
-    plan: list[tuple[str | None, npt.NDArray[np.int64], npt.NDArray[np.int64], int]] = []
-    if len(names) > 1 and asked:
-        plan.append((None, merged, columns.queries(merged), MERGED_QUERIES))
-    # A lone vertical gets the places that the merged gallery would have had.
-    each = QUERIES_A_VERTICAL if len(names) > 1 else MERGED_QUERIES
-    plan.extend((name, *found[name], each) for name in kept)
-    retrieved = []
-    for index, (_, gallery, queries, wanted) in enumerate(plan):
-        drawn = sample_queries(queries, columns.product, wanted, np.random.default_rng([seed, index]))
-        retrieved.append(retrieve(vectors, columns.product, drawn, gallery, k=NEIGHBOURS))
-    pictures = _pictures(catalogue, [one for group in retrieved for one in group], with_first_right=False)
-    groups = tuple(
-        Group(
-            title=title,
-            gallery_images=len(gallery),
-            queries=len(queries),
-            rankings=tuple(
-                _ranking(one, columns, pictures, name_verticals=title is None, with_first_right=False) for one in group
-            ),
-        )
-        for (title, gallery, queries, _), group in zip(plan, retrieved, strict=True)
-    )
-    return Groups(groups=groups, left_out=len(asked) - len(kept))
+    queries_in = {name: len(columns.queries(columns.gallery(name))) for name in names}
+    asked = sorted((name for name in names if queries_in[name]), key=lambda name: (-queries_in[name], name))
+    kept = sorted(asked[:MOST_VERTICALS])
+    titles: list[str | None] = [None, *kept] if len(names) > 1 and asked else [*kept]
+    grids = []
+    for index, title in enumerate(titles):
+        candidates = columns.queries(columns.gallery(title))
+        # A lone vertical gets the places that the merged gallery would have had.
+        wanted = MERGED_QUERIES if title is None or len(names) == 1 else QUERIES_A_VERTICAL
+        drawn = sample_queries(candidates, columns.codes, wanted, np.random.default_rng([seed, index]))
+        grids.append(_grid(catalogue, columns, vectors, drawn, title=title, hits=NEIGHBOURS))
+    return grids, len(asked) - len(kept)
 
 
-def failures(catalogue: Catalogue, columns: Columns, vectors: npt.NDArray[np.float32], *, seed: int = 0) -> Failures:
+def worst_failures(catalogue: Catalogue, columns: Columns, vectors: Float[np.ndarray, "N D"]) -> RetrievalGrid:
     """Queries of the merged gallery whose first right answer ranks worst, worst first, one a product."""
-    gallery = columns.gallery()
-    queries = columns.queries(gallery)
-    looked_at = queries
-    if len(queries) > FAILURES_LOOKED_AT:
-        looked_at = np.sort(np.random.default_rng(seed).choice(queries, FAILURES_LOOKED_AT, replace=False))
-    worst = worst_queries(vectors, columns.product, looked_at, gallery, count=FAILURES)
-    retrieved = retrieve(vectors, columns.product, worst, gallery, k=FAILURE_NEIGHBOURS)
-    pictures = _pictures(catalogue, retrieved, with_first_right=True)
-    several = len(set(columns.vertical)) > 1
-    return Failures(
-        looked_at=len(looked_at),
-        queries=len(queries),
-        gallery_images=len(gallery),
-        rankings=tuple(
-            _ranking(one, columns, pictures, name_verticals=several, with_first_right=True) for one in retrieved
-        ),
-    )
+    worst = worst_queries(vectors, columns.codes, FAILURES)
+    return _grid(catalogue, columns, vectors, worst, title=None, hits=FAILURE_NEIGHBOURS)
 
 
-def _pictures(catalogue: Catalogue, retrievals: Iterable[Retrieval], *, with_first_right: bool) -> dict[int, str]:
-    shown: set[int] = set()
-    for one in retrievals:
-        shown.update((one.query, *(hit.position for hit in one.hits)))
-        if with_first_right:
-            shown.add(one.first_right.position)
+def sample_queries(
+    candidates: Int64[np.ndarray, "Q"], codes: Int64[np.ndarray, "N"], count: int, rng: np.random.Generator
+) -> list[int]:
+    """Draw queries at random, each of another product; fewer where there are fewer products."""
+    shuffled = rng.permutation(candidates)
+    _, first = np.unique(codes[shuffled], return_index=True)
+    return [int(row) for row in shuffled[np.sort(first)[:count]]]
+
+
+def worst_queries(vectors: Float[np.ndarray, "N D"], codes: Int64[np.ndarray, "N"], count: int) -> list[int]:
+    """The queries whose first right answer ranks worst, worst first, one a product, misses only."""
+    if not has_queries(codes):
+        return []
+    outcome = rank_queries(vectors, codes, with_average_precision=False)
+    missed = np.flatnonzero(outcome.rank_of_first_hit > 1)
+    missed = missed[np.argsort(-outcome.rank_of_first_hit[missed], kind="stable")]
+    _, first = np.unique(outcome.products[missed], return_index=True)
+    return [int(row) for row in outcome.rows[missed[np.sort(first)[:count]]]]
+
+
+def answer_queries(
+    vectors: Float[np.ndarray, "N D"],
+    codes: Int64[np.ndarray, "N"],
+    queries: Sequence[int],
+    gallery: Int64[np.ndarray, "M"],
+    *,
+    hits: int,
+) -> list[Answer]:
+    """Rank a gallery for each query, leaving the query itself out; equal distances rank the wrong image first.
+
+    Args:
+        vectors: (N, D) unit vectors.
+        codes: (N,) products.
+        queries: rows whose product has another image in the gallery.
+        gallery: rows to search.
+        hits: nearest images to return.
+    """
+    answers = []
+    for query in queries:
+        others = gallery[gallery != query]
+        right = codes[others] == codes[query]
+        order = np.lexsort((right, -(vectors[others] @ vectors[query])))
+        ranked = [
+            Hit(position=int(others[order[place]]), rank=place + 1, right=bool(right[order[place]]))
+            for place in (*range(min(hits, len(order))), int(right[order].argmax()))
+        ]
+        answers.append(
+            Answer(query=query, hits=tuple(ranked[:-1]), first_right=ranked[-1], right_in_gallery=int(right.sum()))
+        )
+    return answers
+
+
+def _grid(
+    catalogue: Catalogue,
+    columns: Columns,
+    vectors: Float[np.ndarray, "N D"],
+    queries: Sequence[int],
+    *,
+    title: str | None,
+    hits: int,
+) -> RetrievalGrid:
+    gallery = columns.gallery(title)
+    answers = answer_queries(vectors, columns.codes, queries, gallery, hits=hits)
+    shown = {
+        row for one in answers for row in (one.query, one.first_right.position, *(hit.position for hit in one.hits))
+    }
     positions = sorted(shown)
     images = thumbnails(catalogue, positions, size_px=THUMBNAIL_PX)
-    return {position: data_uri(image) for position, image in zip(positions, images, strict=True)}
-
-
-def _ranking(
-    one: Retrieval, columns: Columns, pictures: dict[int, str], *, name_verticals: bool, with_first_right: bool
-) -> Ranking:
-    def tile(position: int, neighbour: Neighbour | None = None) -> Tile:
-        return Tile(
-            uri=pictures[position],
-            product=columns.product[position] or "unlabelled",
-            vertical=columns.vertical[position] if name_verticals else None,
-            brand=columns.brand[position],
-            rank=neighbour.rank if neighbour else None,
-            right=neighbour.right if neighbour else None,
-            distance=neighbour.distance if neighbour else None,
-        )
-
-    below = with_first_right and one.first_right.rank > len(one.hits)
-    return Ranking(
-        query=tile(one.query),
-        hits=tuple(tile(hit.position, hit) for hit in one.hits),
-        first_right=tile(one.first_right.position, one.first_right) if below else None,
-        first_right_rank=one.first_right.rank,
-        right_in_gallery=one.right_in_gallery,
+    return RetrievalGrid(
+        title=title,
+        gallery_images=len(gallery),
+        queries=len(columns.queries(gallery)),
+        answers=answers,
+        pictures={position: data_uri(image) for position, image in zip(positions, images, strict=True)},
     )

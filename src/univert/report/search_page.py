@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -13,35 +12,15 @@ from univert.core.errors import BadInputError
 from univert.data.catalogue import uri_to_path
 from univert.data.decode import decode_rgb
 from univert.report.thumbnails import data_uri
-from univert.search.store import Hit, Picture, VectorIndex
-from univert.serving.lookup import QueryImage
+from univert.search.index import Index, QueryImage
+from univert.search.records import Hit, Picture
 
 QUERY_PX = 480
 CARD_PX = 320
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Card:
-    """A hit and its picture, as the page shows them.
-
-    Attributes:
-        hit: what was found.
-        picture: a data URI; None where the picture is gone.
-        closeness: cosine similarity from 0 to 1, for the bar (1: the same direction).
-    """
-
-    hit: Hit
-    picture: str | None
-    closeness: float
-
-
 def render_grid(
-    image: QueryImage,
-    hits: Sequence[Hit],
-    index: VectorIndex,
-    *,
-    query_name: str | None = None,
-    vertical: str | None = None,
+    image: QueryImage, hits: Sequence[Hit], index: Index, *, query_name: str | None = None, vertical: str | None = None
 ) -> str:
     """A page with the query image and a card for each hit: picture, product, vertical, brand, style, distance.
 
@@ -55,7 +34,7 @@ def render_grid(
         vertical: the vertical that the search was limited to, if any.
 
     Returns:
-        the HTML document.
+        the page's HTML.
 
     Raises:
         BadInputError: the query cannot be read as an image, or a hit is not in the index. A hit whose picture is gone
@@ -63,22 +42,7 @@ def render_grid(
     """
     if query_name is None:
         query_name = Path(image).name if isinstance(image, str | Path) else "your image"
-    cards = [
-        Card(hit=hit, picture=_hit_picture(picture), closeness=max(0.0, 1 - hit.distance / 2))
-        for hit, picture in zip(hits, index.pictures([hit.id for hit in hits]), strict=True)
-    ]
-    return _template().render(
-        query_name=query_name,
-        query_picture=_small(_query_rgb(image), QUERY_PX),
-        cards=cards,
-        images=len(index),
-        verticals=len(index.verticals),
-        vertical=vertical,
-        model=index.model_fingerprint[:8],
-    )
-
-
-def _template() -> jinja2.Template:
+    pictures = index.pictures([hit.id for hit in hits])
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("univert.report"),
         autoescape=True,
@@ -86,7 +50,15 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("search.html.jinja")
+    return environment.get_template("search.html.jinja").render(
+        query_name=query_name,
+        query_picture=_small(_query_rgb(image), QUERY_PX),
+        cards=[(hit, _hit_picture(picture)) for hit, picture in zip(hits, pictures, strict=True)],
+        images=len(index),
+        verticals=len(index.verticals),
+        vertical=vertical,
+        model=index.model_fingerprint[:8],
+    )
 
 
 def _query_rgb(image: QueryImage) -> Image.Image:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 
 from univert.core.errors import BadInputError
 from univert.data.decode import decode_rgb
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 _READ_AT_ONCE = 16
 """Images held in memory together; the rest of the catalogue stays on disk."""
 
-_WEBP_LIMIT_PX = 16_383
-"""The longest side a WebP picture can have."""
+_NO_PICTURE_RGB = (222, 222, 220)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +80,8 @@ def atlas(images: Iterator[Image.Image], count: int, *, cell_px: int, quality: i
         count: how many there are.
         cell_px: side of a thumbnail.
         quality: of the lossy WebP, 0 (smallest) to 100.
-
-    Raises:
-        BadInputError: more thumbnails than a WebP picture can hold.
     """
     columns = max(1, math.ceil(math.sqrt(count)))
-    if columns * cell_px > _WEBP_LIMIT_PX:
-        raise BadInputError(
-            f"count={count} thumbnails of cell_px={cell_px} must fit {_WEBP_LIMIT_PX} px a side;"
-            " use fewer or smaller ones"
-        )
     rows = max(1, math.ceil(count / columns))
     sheet = Image.new("RGB", (columns * cell_px, rows * cell_px), (255, 255, 255))
     for index, image in enumerate(images):
@@ -116,14 +107,5 @@ def _thumbnail(
     try:
         image = decode_rgb(content, box_xyxy_px=box_xyxy_px, background_rgb=background_rgb, draft_px=2 * size_px)
     except (OSError, BadInputError):
-        return _placeholder(size_px)
+        return Image.new("RGB", (size_px, size_px), _NO_PICTURE_RGB)
     return ImageOps.pad(image, (size_px, size_px), Image.Resampling.LANCZOS, color=background_rgb)
-
-
-def _placeholder(size_px: int) -> Image.Image:
-    image = Image.new("RGB", (size_px, size_px), (222, 222, 220))
-    draw = ImageDraw.Draw(image)
-    edge = size_px // 4
-    draw.line((edge, edge, size_px - edge, size_px - edge), fill=(140, 140, 138), width=max(1, size_px // 24))
-    draw.line((edge, size_px - edge, size_px - edge, edge), fill=(140, 140, 138), width=max(1, size_px // 24))
-    return image

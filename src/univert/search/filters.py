@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-from univert.core.errors import BadInputError
-from univert.search.store import FilterValue, Where
+from univert.core.errors import BadInputError, did_you_mean
+from univert.search.records import FilterValue, Where
 
 FILTER_COLUMNS = ("id", "vertical", "product", "brand", "style", "split", "source")
 """The columns that a search can be narrowed by."""
@@ -39,7 +38,7 @@ def check_column(column: str) -> str:
         BadInputError: another name; the message names the nearest.
     """
     if column not in FILTER_COLUMNS:
-        raise BadInputError(f"cannot filter by {column!r}; {_hint(str(column), FILTER_COLUMNS)}")
+        raise BadInputError(f"cannot filter by {column!r}; {did_you_mean(str(column), FILTER_COLUMNS)}")
     return column
 
 
@@ -51,7 +50,7 @@ def check_vertical(where: Where | None, verticals: Sequence[str]) -> None:
     """
     for value in _values(where["vertical"]) if where and "vertical" in where else ():
         if value not in verticals:
-            raise BadInputError(f"no vertical {value!r} in the index; {_hint(str(value), verticals)}")
+            raise BadInputError(f"no vertical {value!r} in the index; {did_you_mean(str(value), verticals)}")
 
 
 def _one_column(column: str, value: FilterValue) -> str:
@@ -78,8 +77,3 @@ def _quoted(column: str, value: object) -> str:
         raise BadInputError(f"the filter on {column} must be valid Unicode, got {value!r}") from None
     # SQL's only special character within single quotes is the single quote; a backslash stands for itself.
     return "'" + value.replace("'", "''") + "'"
-
-
-def _hint(wrong: str, valid: Sequence[str]) -> str:
-    near = difflib.get_close_matches(wrong, valid, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(valid)}"

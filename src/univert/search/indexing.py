@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from univert.core.errors import BadInputError
-from univert.core.progress import Advance, progress_bar
 from univert.core.protocols import ImageEmbedder, Images
-from univert.search.index_changes import Changes, find_changes
-from univert.search.index_parts import Part, parts_of, text_columns
-from univert.search.lance_growth import add_vertical
-from univert.search.place import Place
+from univert.core.terminal import Advance, progress_bar
+from univert.search.catalogue_changes import Changes, Part, find_changes, parts_of, text_columns
+from univert.search.storage import Location
 from univert.search.writer import IndexWriter, Parts
 
 
@@ -53,10 +49,6 @@ class IndexReport:
     model_fingerprint: str
     approximate: bool
     seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
-        return dataclasses.asdict(self)
 
 
 def index_catalogue(
@@ -98,35 +90,28 @@ def index_catalogue(
         if verticals and not overwrite:
             writer.check_whole()  # an update of some verticals must not become all that there is
         columns = text_columns(catalogue)
-        try:
-            changes = _embed_changes(writer, model, catalogue, columns, batch_size)
-        except BaseException:
-            writer.abandon_if_empty()
-            raise
+        changes = _embed_changes(writer, model, catalogue, columns, batch_size)
         for part in parts_of(catalogue, columns, changes.relabelled):
             _relabel(writer, part)
         if writer.is_rebuilding:
             # What this catalogue lacks was left by a call that was interrupted, in whatever vertical.
             delete_missing, verticals = True, None
         deleted = _delete(writer, changes, verticals) if delete_missing else 0
-        version = None
-        if publish:
-            version = writer.publish(rebuilt=True)
-        else:
-            writer.finish_rebuilding()
-        statistics = writer.statistics()
+        writer.finish_rebuilding()
+        version = writer.publish() if publish else None
+        stats = writer.stats()
     return IndexReport(
         path=str(path),
         version=version,
-        images=statistics.images,
+        images=stats.images,
         added=len(changes.new),
         embedded_again=len(changes.changed),
         relabelled=len(changes.relabelled),
         deleted=deleted,
         unchanged=changes.unchanged,
-        size=statistics.size,
+        size=stats.size,
         model_fingerprint=model.fingerprint,
-        approximate=statistics.approximate,
+        approximate=stats.approximate,
         seconds=time.monotonic() - started,
     )
 
@@ -142,12 +127,13 @@ def add_vertical_to_index(
 ) -> int:
     """Embed the images of a new vertical into an index that is in use, and let the models that grew search it.
 
-    All of the images appear at once, each of them once, however often this is done.
+    Images and models are published together: a search meets all of them or none, however often this is done. Killed on
+    the way, nothing of it is seen, and doing it again finishes it. An image that is there already takes its new vector.
 
     Args:
         model: the model that the vertical came in with.
         catalogue: the vertical's images, all of them.
-        path: the index.
+        path: the index, a folder or `s3://bucket/prefix`.
         vertical: its name.
         compatible_models: fingerprints of the models whose queries are to be answered from now on.
         batch_size: images that go through the network together.
@@ -156,15 +142,43 @@ def add_vertical_to_index(
         how many images were added or renewed; 0 if all was done before.
 
     Raises:
-        BadInputError: see `univert.search.lance_growth.add_vertical`, or an image cannot be read.
+        BadInputError: no index at `path`, another process is writing to it, it is being made anew and that was
+            interrupted, an id that the index has in another vertical, images of the vertical in the index that are not
+            in `catalogue`, or an image cannot be read. The index stays as it was.
     """
-    with progress_bar(f"indexing {vertical}", len(catalogue)) as advance:
+    ids = [str(name) for name in catalogue.column("id")]
+    with IndexWriter.open(path) as writer, progress_bar(f"indexing {vertical}", len(catalogue)) as advance:
+        writer.check_whole()
+        known = (writer.model_fingerprint, *writer.compatible_models)
+        missing = [name for name in compatible_models if name not in known]
+        added = 0
+        there = _check_vertical(writer, vertical, ids)
+        if missing or there < len(ids):
+            added = writer.upsert_parts(_rows(model, catalogue, batch_size, advance))
+            writer.record_compatible(missing)
+        writer.publish()
+    return added
 
-        def parts() -> Parts:
-            return _rows(model, catalogue, batch_size, advance)
 
-        ids = [str(name) for name in catalogue.column("id")]
-        return add_vertical(path, vertical, ids, parts, compatible_models=compatible_models)
+def _check_vertical(writer: IndexWriter, vertical: str, ids: Sequence[str]) -> int:
+    """How many of the images are in the index; refuses what adding the rest would make a muddle of."""
+    wanted = set(ids)
+    rows = writer.columns(["id", "vertical"])
+    indexed = dict(zip(rows["id"].to_pylist(), rows["vertical"].to_pylist(), strict=True))
+    elsewhere = sorted(name for name in wanted if indexed.get(name, vertical) != vertical)
+    if elsewhere:
+        raise BadInputError(
+            f"{writer.uri} has {len(elsewhere)} of these images in another vertical, such as {elsewhere[0]!r} in "
+            f"{indexed[elsewhere[0]]!r}; give the new images ids of their own"
+        )
+    there = {name for name, own in indexed.items() if own == vertical}
+    if there - wanted:
+        raise BadInputError(
+            f"{writer.uri} has {len(there - wanted)} images of {vertical} that the catalogue lacks, such as "
+            f"{min(there - wanted)!r}: their vectors come from an older model and would not match the new ones; "
+            "add them to the catalogue, or index without them"
+        )
+    return len(there)
 
 
 def _embed_changes(
@@ -182,12 +196,12 @@ def _embed_changes(
 
 def _writer(model: ImageEmbedder, path: str | Path, *, overwrite: bool) -> IndexWriter:
     """The writer of the index, which can take vectors of the model."""
-    place = Place.of(path)
-    if not place.holds_index():
-        if not place.is_free():
-            raise BadInputError(f"{place.uri} is not an index, so it is not overwritten; choose another path")
-        return IndexWriter.create(place, size=model.size, model_fingerprint=model.fingerprint)
-    writer = IndexWriter.open(place)
+    location = Location.of(path)
+    if not location.holds_index():
+        if not location.is_free():
+            raise BadInputError(f"{location.uri} is not an index, so it is not overwritten; choose another path")
+        return IndexWriter.create(location, size=model.size, model_fingerprint=model.fingerprint)
+    writer = IndexWriter.open(location)
     try:
         same = (model.fingerprint, model.size) == (writer.model_fingerprint, writer.size)
         if overwrite:
@@ -196,7 +210,7 @@ def _writer(model: ImageEmbedder, path: str | Path, *, overwrite: bool) -> Index
                 writer.start_over(size=model.size, model_fingerprint=model.fingerprint)
         elif not same and model.fingerprint not in writer.compatible_models:
             raise BadInputError(
-                f"{place.uri} was made with model {writer.model_fingerprint}, and the vectors of model "
+                f"{location.uri} was made with model {writer.model_fingerprint}, and the vectors of model "
                 f"{model.fingerprint} cannot be compared with those; use the first model, or pass --overwrite to embed "
                 "everything anew with the second"
             )

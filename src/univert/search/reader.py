@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from univert.core.errors import UnivertError
-from univert.search.lance_open import unreadable
-from univert.search.lance_store import EXACT_ROWS, LanceIndex
-from univert.search.place import Place
+from univert.search.index import Index
+from univert.search.storage import Location, unreadable
+from univert.search.vector_index import EXACT_ROWS
 
-Check = Callable[[LanceIndex], None]
+Check = Callable[[Index], None]
 """Raises an error if a version must not be used."""
 
 _log = logging.getLogger(__name__)
@@ -32,9 +32,11 @@ class IndexReader(AbstractContextManager["IndexReader"]):
         >>> hits = reader.current().search(vector, model_fingerprint="a1b2")  # doctest: +SKIP
     """
 
-    def __init__(self, place: Place, first: LanceIndex, refresh_s: float, exact_rows: int, check: Check | None) -> None:
+    def __init__(
+        self, location: Location, first: Index, refresh_s: float, exact_rows: int, check: Check | None
+    ) -> None:
         """Internal: use `IndexReader.open`."""
-        self._place = place
+        self._location = location
         self._current = first
         self._exact_rows = exact_rows
         self._check = check
@@ -49,7 +51,7 @@ class IndexReader(AbstractContextManager["IndexReader"]):
     @classmethod
     def open(
         cls,
-        uri: str | Path | Place,
+        uri: str | Path | Location,
         refresh_s: float = 1.0,
         *,
         exact_rows: int = EXACT_ROWS,
@@ -70,14 +72,14 @@ class IndexReader(AbstractContextManager["IndexReader"]):
             StorageError: the object store could not be read.
             Exception: what `check` raises for the first version.
         """
-        place = Place.of(uri)
+        location = Location.of(uri)
         try:
-            first = _ready(LanceIndex.open(place, exact_rows=exact_rows), check)
+            first = _ready(Index.open(location, exact_rows=exact_rows), check)
         except UnivertError:
             raise
         except (OSError, ValueError, RuntimeError) as error:  # as the engine tells of its storage
-            raise unreadable(place, error) from error
-        return cls(place, first, refresh_s, exact_rows, check)
+            raise unreadable(location, error) from error
+        return cls(location, first, refresh_s, exact_rows, check)
 
     def __exit__(self, *raised: object) -> None:
         self.close()
@@ -87,7 +89,7 @@ class IndexReader(AbstractContextManager["IndexReader"]):
         """Why the last look for a newer version failed; None if it did not."""
         return self._error
 
-    def current(self) -> LanceIndex:
+    def current(self) -> Index:
         """The newest version that is ready. It never changes: take it once a request."""
         return self._current
 
@@ -102,9 +104,9 @@ class IndexReader(AbstractContextManager["IndexReader"]):
         """
         with self._looking:
             version = self._current.published_now()
-            if version is None or version == self._current.version:
+            if version == self._current.version:
                 return False
-            newer = LanceIndex.open(self._place, exact_rows=self._exact_rows, version=version)
+            newer = Index.open(self._location, exact_rows=self._exact_rows, version=version)
             self._current = _ready(newer, self._check)
             return True
 
@@ -121,11 +123,11 @@ class IndexReader(AbstractContextManager["IndexReader"]):
             except Exception as error:
                 # Whatever the storage met, requests must go on with what there is.
                 if self._error is None:
-                    _log.warning("looking for a newer version of %s failed: %s", self._place.uri, error)
+                    _log.warning("looking for a newer version of %s failed: %s", self._location.uri, error)
                 self._error = str(error)
 
 
-def _ready(index: LanceIndex, check: Check | None) -> LanceIndex:
+def _ready(index: Index, check: Check | None) -> Index:
     """A version that passed the check and needs not be waited for."""
     if check is not None:
         check(index)

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import filelock
 import lance
 import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from univert.core.errors import BadInputError
 from univert.search.filters import sql_condition
-from univert.search.lance_changes import Parts, bring_up_to_date, merge, read_columns, some_at_a_time
-from univert.search.lance_open import open_table
-from univert.search.lance_schema import COMPATIBLE_KEY, MODEL_KEY, REBUILDING_KEY, empty_index, index_rows
-from univert.search.lance_structures import EXACT_ROWS, compact, renew_search_structures
-from univert.search.place import Place
-from univert.search.publications import forget_and_clean, publications, publish_latest, published_version
-from univert.search.rebuilding import check_whole, finish_rebuilding, is_rebuilding
-from univert.search.statistics import IndexStatistics, table_statistics
-from univert.search.writer_lock import WriterLock, lock_for_writing
+from univert.search.query import rows_by_id
+from univert.search.storage import (
+    COMPATIBLE_KEY,
+    LOCK_FILE,
+    MODEL_KEY,
+    Location,
+    empty_table,
+    index_rows,
+    index_schema,
+    metadata,
+    open_table,
+)
+from univert.search.vector_index import EXACT_ROWS, compact, renew_search_structures
+from univert.search.versions import (
+    REBUILDING_KEY,
+    IndexStats,
+    check_whole,
+    is_rebuilding,
+    publish_latest,
+    published_version,
+    published_versions,
+    read_stats,
+)
 
-__all__ = ["IndexWriter", "Parts"]
+Parts = Iterable[tuple[ArrayLike, pa.Table]]
+"""Vectors with their columns, some rows at a time; see `univert.search.storage.index_rows`."""
+
+_IDS_AT_ONCE: Final = 1_000
 
 
 class IndexWriter(AbstractContextManager["IndexWriter"]):
@@ -32,92 +50,89 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
 
     It changes a working copy that no reader sees, and each change is on disk, whole, when the call returns. `publish`
     shows the working copy to readers, in one step. A process that is killed loses at most the call it was in; the
-    next writer goes on from there.
+    next writer goes on from there. In a folder a second writer is refused while the first one lives. In an object store
+    nobody can hold a lock for sure, so there the first of two to change something goes on, and the other is refused
+    at its next change.
 
     Examples:
-        >>> with IndexWriter.open("shop.index") as writer:  # doctest: +SKIP
+        >>> with Index.writer("shop.index") as writer:  # doctest: +SKIP
         ...     writer.upsert(vectors, columns)
         ...     writer.delete(["old-1", "old-2"])
         ...     writer.publish()
     """
 
-    def __init__(self, place: Place, lock: WriterLock, dataset: Any, exact_rows: int) -> None:
+    def __init__(self, location: Location, lock: filelock.BaseFileLock | None, dataset: Any, exact_rows: int) -> None:
         """Internal: use `IndexWriter.open` or `IndexWriter.create`."""
-        self._place = place
+        self._location = location
         self._lock = lock
         self._dataset = dataset
         self._exact_rows = exact_rows
 
     @classmethod
-    def open(cls, uri: str | Path | Place, *, exact_rows: int = EXACT_ROWS) -> IndexWriter:
-        """Become the writer of an index.
-
-        Args:
-            uri: a folder, or `s3://bucket/prefix`.
-            exact_rows: build a vector index above this many rows.
-
-        Raises:
-            BadInputError: no index there, or another process is writing to it.
-        """
-        place = Place.of(uri)
-        open_table(place)
-        lock = lock_for_writing(place)
-        try:
-            dataset = open_table(place)
-            bring_up_to_date(dataset)
-        except BaseException:
-            lock.release()
-            raise
-        return cls(place, lock, dataset, exact_rows)
+    def open(cls, uri: str | Path | Location, *, exact_rows: int = EXACT_ROWS) -> IndexWriter:
+        """Become the writer of an index; see `univert.search.index.Index.writer`."""
+        location = Location.of(uri)
+        open_table(location)
+        return cls._locked(location, lambda: open_table(location), exact_rows)
 
     @classmethod
     def create(
-        cls, uri: str | Path | Place, *, size: int, model_fingerprint: str, exact_rows: int = EXACT_ROWS
+        cls, uri: str | Path | Location, *, size: int, model_fingerprint: str, exact_rows: int = EXACT_ROWS
     ) -> IndexWriter:
-        """Start an empty index. Readers find it when something has been published.
+        """Start an empty index; see `univert.search.index.Index.create`."""
+        location = Location.of(uri)
+        rows, options = empty_table(size, model_fingerprint), location.storage_options
+        taken = BadInputError(f"{location.uri} exists already; choose another path")
+        if not location.is_free():
+            raise taken
 
-        Args:
-            uri: a folder, or `s3://bucket/prefix`.
-            size: length D of the vectors.
-            model_fingerprint: of the model that makes them.
-            exact_rows: build a vector index above this many rows.
+        def start() -> Any:
+            try:
+                if location.is_free():
+                    return lance.write_dataset(rows, location.table_uri, mode="create", storage_options=options)
+            except OSError:
+                if not location.holds_index():
+                    raise
+            raise taken  # by another process that was quicker
 
-        Raises:
-            BadInputError: something is there, or another process is writing there.
-        """
-        place = Place.of(uri)
-        rows = empty_index(size, model_fingerprint)
-        if not place.is_free():
-            raise BadInputError(f"{place.uri} exists already; choose another path")
-        if place.folder is not None:
-            place.folder.mkdir(parents=True, exist_ok=True)
-        lock = lock_for_writing(place)
+        if location.folder is not None:
+            location.folder.mkdir(parents=True, exist_ok=True)
+        return cls._locked(location, start, exact_rows)
+
+    @classmethod
+    def _locked(cls, location: Location, dataset: Callable[[], Any], exact_rows: int) -> IndexWriter:
+        lock = None
+        if location.folder is not None:
+            lock = filelock.FileLock(location.folder / LOCK_FILE, timeout=0, thread_local=False)
+            try:
+                lock.acquire()
+            except filelock.Timeout:
+                raise BadInputError(
+                    f"{location.uri} is being written by another process; wait until it is done, or end it"
+                ) from None
         try:
-            if place.holds_index():  # another process was quicker
-                raise BadInputError(f"{place.uri} exists already; choose another path")
-            dataset = lance.write_dataset(rows, place.table_uri, mode="create", storage_options=place.storage_options)
+            return cls(location, lock, dataset(), exact_rows)
         except BaseException:
-            lock.release()
+            if lock is not None:
+                lock.release()
             raise
-        return cls(place, lock, dataset, exact_rows)
 
-    def __exit__(self, *raised: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
+        try:
+            if kind is not None and self._holds_nothing():
+                self._location.remove()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Let another process write. What was not published stays in the working copy."""
-        self._lock.release()
-
-    def abandon_if_empty(self) -> None:
-        """Remove an index that was created and has never held anything."""
-        if not len(self) and published_version(self._dataset) is None:
-            self._lock.check()
-            self._place.remove()
+        if self._lock is not None:
+            self._lock.release()
 
     @property
     def uri(self) -> str:
         """Where the index lies."""
-        return self._place.uri
+        return self._location.uri
 
     @property
     def size(self) -> int:
@@ -127,12 +142,12 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
     @property
     def model_fingerprint(self) -> str:
         """The fingerprint of the model that made the vectors."""
-        return self._metadata(MODEL_KEY, "")
+        return metadata(self._dataset)[MODEL_KEY]
 
     @property
     def compatible_models(self) -> list[str]:
         """Fingerprints of further models whose queries are answered."""
-        return list(json.loads(self._metadata(COMPATIBLE_KEY, "[]")))
+        return list(json.loads(metadata(self._dataset).get(COMPATIBLE_KEY, "[]")))
 
     @property
     def is_rebuilding(self) -> bool:
@@ -148,38 +163,55 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
 
         Args:
             names: of the columns.
-            ids: only these images, those of them that are there.
+            ids: only these images, those of them that are there; None for all.
         """
-        return read_columns(self._dataset, names, ids)
+        if ids is None:
+            return self._dataset.to_table(columns=list(names))
+        return rows_by_id(self._dataset, ids, names)
 
     def upsert(self, vectors: ArrayLike, columns: pa.Table) -> int:
         """Add images, or renew those whose ids are there: all of these rows at once, or none.
 
         Args:
             vectors: (N, D) unit vectors.
-            columns: N rows with `id` and `vertical`; see `univert.search.lance_schema.index_rows`.
+            columns: N rows with `id` and `vertical`; see `univert.search.storage.index_rows`.
 
         Returns:
             how many were added or renewed.
 
         Raises:
-            BadInputError: rows that `index_rows` refuses, or an id twice among them.
+            BadInputError: rows that `index_rows` refuses, an id twice among them, or another process has changed
+                the index meanwhile.
         """
         return self.upsert_parts([(vectors, columns)])
 
     def upsert_parts(self, parts: Parts) -> int:
         """As `upsert`, a part at a time in memory and yet all at once in the index."""
-        self._lock.check()
-        count = merge(self._dataset, parts, self.size, before_commit=self._lock.check)
-        compact(self._dataset)
-        return count
+        self._check_alone()
+        failures: list[Exception] = []
+        seen: set[str] = set()
 
-    def append(self, vectors: ArrayLike, columns: pa.Table) -> None:
-        """Add images that are known to be new: quicker than `upsert`, and an id that is there would be there twice."""
-        self._lock.check()
-        rows = index_rows(vectors, columns, self.size)
-        if len(rows):
-            self._dataset.insert(rows, mode="append")
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                for vectors, columns in parts:
+                    rows = index_rows(vectors, columns, self.size)
+                    _check_new(rows["id"].to_pylist(), seen)
+                    yield from rows.to_batches()
+            except Exception as failure:
+                failures.append(failure)
+                raise
+
+        reader = pa.RecordBatchReader.from_batches(index_schema(self.size), batches())
+        merge = self._dataset.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+        try:
+            merge.conflict_retries(0).execute(reader)
+        except Exception as error:
+            if failures:  # the engine wraps what went wrong on our side in an error of its own
+                raise failures[0] from None
+            self._check_alone()
+            raise error from None
+        compact(self._dataset)
+        return len(seen)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete images.
@@ -190,23 +222,29 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         Returns:
             how many were deleted.
         """
+        self._check_alone()
         before = len(self)
-        for some in some_at_a_time(ids):
-            self._lock.check()
-            self._dataset.delete(sql_condition({"id": list(some)}))
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            self._dataset.delete(sql_condition({"id": list(ids[start : start + _IDS_AT_ONCE])}))
         return before - len(self)
 
     def start_over(self, *, size: int, model_fingerprint: str) -> None:
         """Empty the working copy, for vectors of another model or length. Readers keep what is published.
 
-        Until it is said to be whole again, by `finish_rebuilding` or `publish(rebuilt=True)`, it cannot be published.
+        Until `finish_rebuilding` says that it is whole again, it cannot be published.
         """
-        self._lock.check()
-        rows = empty_index(size, model_fingerprint)
+        self._check_alone()
+        rows = empty_table(size, model_fingerprint)
         rows = rows.replace_schema_metadata({**rows.schema.metadata, REBUILDING_KEY: "yes"})
         self._dataset = lance.write_dataset(
-            rows, self._place.table_uri, mode="overwrite", storage_options=self._place.storage_options
+            rows, self._location.table_uri, mode="overwrite", storage_options=self._location.storage_options
         )
+
+    def finish_rebuilding(self) -> None:
+        """Say that what `start_over` began is whole: from now on it may be published."""
+        if self.is_rebuilding:
+            self._check_alone()
+            self._dataset.update_schema_metadata({REBUILDING_KEY: None})
 
     def record_compatible(self, models: Sequence[str]) -> None:
         """Let the queries of further models be answered: models that share the space of the first.
@@ -214,50 +252,39 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         Args:
             models: their fingerprints; those that are known already stay where they are.
         """
-        self._lock.check()
+        self._check_alone()
         known = self.compatible_models
         known += [name for name in models if name not in (self.model_fingerprint, *known)]
         self._dataset.update_schema_metadata({COMPATIBLE_KEY: json.dumps(known)})
-
-    def finish_rebuilding(self) -> None:
-        """Say that what `start_over` began is whole: from now on it may be published."""
-        self._lock.check()
-        finish_rebuilding(self._dataset)
 
     def check_whole(self) -> None:
         """Raise BadInputError if the working copy `is_rebuilding`."""
         check_whole(self._dataset, self.uri)
 
-    def publish(self, *, rebuilt: bool = False) -> int:
+    def publish(self) -> int:
         """Show the working copy to readers, in one step.
 
-        Before that, files are joined and the vector index is built or renewed, if it pays.
-
-        Args:
-            rebuilt: what `start_over` began is whole.
+        Before that, small files are joined and the vector index is built or renewed, if it pays.
 
         Returns:
             the version that is published now; the one that was if nothing has changed.
 
         Raises:
-            BadInputError: there are no images, or a rebuilding was interrupted and this is not its end.
+            BadInputError: there are no images, a rebuilding was interrupted, or another process has changed the index.
         """
-        self._lock.check()
-        if not rebuilt:
-            self.check_whole()
+        self._check_alone()
+        self.check_whole()
         if not len(self):
             raise BadInputError(f"{self.uri}: nothing to publish, the index would be empty")
         compact(self._dataset)
         renew_search_structures(self._dataset, self._exact_rows)
-        finish_rebuilding(self._dataset)
-        self._lock.check()
         return publish_latest(self._dataset)
 
     def roll_back(self, version: int) -> int:
         """Publish what a version held again, and go on from there.
 
         Args:
-            version: one that was published; see `statistics`.
+            version: one that was published; see `univert.search.index.Index.versions`.
 
         Returns:
             the number under which it is published now: version numbers only rise.
@@ -265,40 +292,35 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         Raises:
             BadInputError: no such version.
         """
-        self._lock.check()
-        kept = [entry.version for entry in publications(self._dataset)]
+        self._check_alone()
+        kept = [entry.version for entry in published_versions(self._dataset)]
         if version not in kept:
             there = ", ".join(map(str, kept)) or "none"
             raise BadInputError(f"{self.uri} has no published version {version} to roll back to; there are: {there}")
-        self._restore(version)
-        return publish_latest(self._dataset)
-
-    def discard(self) -> None:
-        """Take the working copy back to what is published."""
-        self._lock.check()
-        version = published_version(self._dataset)
-        if version is not None and version != self._dataset.latest_version:
-            self._restore(version)
-
-    def compact(self) -> None:
-        """Join small files, drop deleted rows, and remove versions that nobody can be reading.
-
-        `upsert` and `publish` do so by themselves when it pays. If all was published, the joined files are, too.
-        """
-        self._lock.check()
-        all_published = published_version(self._dataset) == self._dataset.version
-        if compact(self._dataset, always=True) and all_published:
-            publish_latest(self._dataset)
-        forget_and_clean(self._dataset)
-
-    def statistics(self) -> IndexStatistics:
-        """What the index holds, as published and as being worked on."""
-        return table_statistics(self._dataset, self._place)
-
-    def _restore(self, version: int) -> None:
         self._dataset.checkout_version(version).restore()
         self._dataset.checkout_latest()
+        return publish_latest(self._dataset)
 
-    def _metadata(self, key: str, default: str) -> str:
-        found: bytes = (self._dataset.schema.metadata or {}).get(key.encode(), default.encode())
-        return found.decode()
+    def stats(self) -> IndexStats:
+        """What the index holds, as published and as being worked on."""
+        return read_stats(self._location)
+
+    def _holds_nothing(self) -> bool:
+        """Whether the index was started and came to nothing."""
+        latest = self._dataset.latest_version == self._dataset.version
+        return latest and not len(self) and published_version(self._dataset) is None
+
+    def _check_alone(self) -> None:
+        """Refuse to go on from a version that another process has left behind; see the text of the class."""
+        if self._dataset.latest_version != self._dataset.version:
+            raise BadInputError(
+                f"{self.uri} has been changed by another process since this one began; run the same command again"
+            )
+
+
+def _check_new(ids: Sequence[str], seen: set[str]) -> None:
+    """Refuse an id that occurs twice, among these or before."""
+    for name in ids:
+        if name in seen:
+            raise BadInputError(f"the id {name!r} occurs more than once; ids must be unique in an index")
+        seen.add(name)

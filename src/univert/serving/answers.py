@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
-from univert.search.store import Hit
+from univert.search.records import Hit
 
 ITEMS: Final = "/items/"
 THUMBNAIL: Final = "/thumbnail"

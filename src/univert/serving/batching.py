@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from univert.core.errors import UnivertError
-from univert.search.store import Hit, VectorIndex, Where
+from univert.search.index import Index
+from univert.search.records import Hit, Where
 
 TOGETHER_MAX: Final = 32
 """Queries that go to the index together."""
@@ -205,7 +206,7 @@ class _Query:
 @dataclass(eq=False, slots=True)
 class _Group:
     key: _Key
-    index: VectorIndex
+    index: Index
     where: Where | None
     queries: list[_Query]
 
@@ -235,13 +236,11 @@ class SearchBatches:
         self._running: set[asyncio.Task[None]] = set()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="univert-search")
 
-    async def search(
-        self, index: VectorIndex, vector: Float[np.ndarray, " D"], k: int, where: Where | None
-    ) -> list[Hit]:
+    async def search(self, index: Index, vector: Float[np.ndarray, " D"], k: int, where: Where | None) -> list[Hit]:
         """The `k` images of one version of the index nearest to a vector.
 
         Raises:
-            BadInputError: see `univert.search.store.VectorIndex.search`.
+            BadInputError: see `univert.search.index.Index.search`.
         """
         query = _Query(vector, k, asyncio.get_running_loop().create_future())
         key = (id(index), _canonical(where))

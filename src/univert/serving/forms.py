@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartParser
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
 from univert.search.filters import FILTER_COLUMNS, sql_condition
-from univert.search.store import FilterValue, Where
+from univert.search.records import FilterValue, Where
 from univert.serving.problems import Problem
 from univert.serving.thumbnails import SIZE_PX_DEFAULT, SIZE_PX_MAX, SIZE_PX_MIN
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from univert.core.errors import BadInputError
-from univert.search.store import VectorIndex
+from univert.search.index import Index
 from univert.serving.answers import (
     ITEMS,
     THUMBNAIL,
@@ -254,7 +254,7 @@ def _raw_path(request: Request) -> str:
 
 
 @lru_cache(maxsize=1)
-def _counts(index: VectorIndex) -> dict[str, list[dict[str, Any]]]:
+def _counts(index: Index) -> dict[str, list[dict[str, Any]]]:
     """How often the values of the filters occur in a version, which never changes."""
     columns = {"verticals": "vertical", "brands": "brand", "styles": "style", "sources": "source"}
     return {

@@ -155,15 +155,14 @@ def _check(settings: Settings) -> None:
 
 
 def _tell_what_is_wrong(settings: Settings, telling: Connection) -> None:
-    from univert.identity.identify import find_calibration
-    from univert.models.runtime.engine import export_ahead, load_engine
-    from univert.search.lance_store import LanceIndex
+    from univert.identity.vote import find_calibration
+    from univert.models.runtime.engine import load_engine
+    from univert.search.index import Index
 
     exit_code, message = 0, ""
     try:
-        export_ahead(settings.model, settings.engine)
         engine = load_engine(settings.model, settings.engine)
-        LanceIndex.open(settings.index).check_model(engine.fingerprint)
+        Index.open(settings.index).check_model(engine.fingerprint)
         find_calibration(settings.index, settings.model, engine.fingerprint, path=settings.calibration)
     except UnivertError as error:
         exit_code, message = error.exit_code, str(error)

@@ -15,10 +15,11 @@ from jaxtyping import Float
 from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
-from univert.identity.identify import ATTRIBUTES, Calibration, find_calibration, identify
+from univert.identity.vote import ATTRIBUTES, Calibration, find_calibration, identify
 from univert.models.runtime.engine import Engine, load_engine
+from univert.search.index import Index
 from univert.search.reader import IndexReader
-from univert.search.store import Hit, VectorIndex, Where
+from univert.search.records import Hit, Where
 from univert.serving.answers import hit_values
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
 from univert.serving.forms import K_DEFAULT, SearchForm
@@ -68,7 +69,7 @@ class Service:
             raise busy("not-ready", "the model and the index are being loaded")
         return self._loaded
 
-    def index(self, record: RequestRecord) -> VectorIndex:
+    def index(self, record: RequestRecord) -> Index:
         """The published version of the index, for all of one request.
 
         Raises:
@@ -141,9 +142,7 @@ class Loaded:
         self._decoders = ThreadPoolExecutor(THREADS, thread_name_prefix="univert-decode")
         self._one_large = asyncio.Lock()
 
-    async def search(
-        self, index: VectorIndex, form: SearchForm, upload: Upload, record: RequestRecord
-    ) -> dict[str, Any]:
+    async def search(self, index: Index, form: SearchForm, upload: Upload, record: RequestRecord) -> dict[str, Any]:
         """The answer to a search, wholly from one version of the index, as a `SearchAnswer` has it.
 
         Args:
@@ -247,7 +246,7 @@ class Loaded:
                 await loop.run_in_executor(self._decoders, return_freed_memory)
         return decoded
 
-    async def _item_vector(self, index: VectorIndex, item: str) -> Float[np.ndarray, " D"]:
+    async def _item_vector(self, index: Index, item: str) -> Float[np.ndarray, " D"]:
         try:
             vectors: np.ndarray = await asyncio.to_thread(index.vectors, [item])
         except BadInputError:
@@ -255,9 +254,7 @@ class Loaded:
         first: np.ndarray = vectors[0]
         return first
 
-    async def _find(
-        self, index: VectorIndex, vector: np.ndarray, k: int, where: Where | None
-    ) -> tuple[list[Hit], list[Hit]]:
+    async def _find(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> tuple[list[Hit], list[Hit]]:
         """The hits, and the neighbours over all of the index that name the query."""
         naming = self._calibration.neighbours if self._calibration else 0
         if where is None:
@@ -270,7 +267,7 @@ class Loaded:
         )
         return found, neighbours
 
-    async def _asked(self, index: VectorIndex, vector: np.ndarray, k: int, where: Where | None) -> list[Hit]:
+    async def _asked(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> list[Hit]:
         try:
             return await self.searches.search(index, vector, k, where)
         except BadInputError as error:

@@ -13,7 +13,8 @@ from PIL import Image
 from univert.core.errors import BadInputError
 from univert.data.catalogue import uri_to_path
 from univert.data.decode import decode_rgb
-from univert.search.store import Picture, VectorIndex
+from univert.search.index import Index
+from univert.search.records import Picture
 
 MEDIA_TYPE: Final = "image/webp"
 SIZE_PX_MIN: Final = 32
@@ -42,13 +43,13 @@ class Thumbnails:
         self._kept: LRUCache[_Key, bytes] = LRUCache(cache_bytes, getsizeof=len)
         self._lock = threading.Lock()
 
-    def kept(self, index: VectorIndex, item: str, size_px: int) -> bytes | None:
+    def kept(self, index: Index, item: str, size_px: int) -> bytes | None:
         """The thumbnail if it was rendered lately."""
         with self._lock:
             found: bytes | None = self._kept.get((index.version, item, size_px))
             return found
 
-    def render(self, index: VectorIndex, item: str, size_px: int) -> bytes:
+    def render(self, index: Index, item: str, size_px: int) -> bytes:
         """The thumbnail of an image, as WebP without metadata.
 
         Args:

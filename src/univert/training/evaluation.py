@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 
 from univert.core.errors import BadInputError
-from univert.metrics.compare import compare_vectors
-from univert.metrics.evaluate import evaluate_vectors
+from univert.data.samplers import Positions
+from univert.metrics.compare import Comparison, compare_vectors
+from univert.metrics.evaluate import Evaluation, evaluate_vectors
 from univert.metrics.inputs import has_queries
-from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
-from univert.training.specialists import presentations
-from univert.training.stages import BEST, DOCUMENT, JOINT_ROWS, Models, candidate_of, seconds_of
+from univert.training.specialists import presentations, seconds_of
 from univert.training.targets.choice import Candidate
 from univert.training.targets.members import Member
-from univert.training.unify import train_unified
 
-Positions = Int64[np.ndarray, "N"]
 Vectors = Float[np.ndarray, "N D"]
+
+
+BEST = "unified"
+"""Key and folder of the model of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,61 +50,33 @@ class Row:
     routed: bool = False
 
 
-def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], list[TrainedModel]]:
-    """The comparison, in the order people read it, and all models in it; trains the variants that are asked for."""
-    recipe, own = context.recipe, models.own
-    trained = [*models.specialists.distinct, *own.distinct, *models.joint.values()]
-    rows = [
-        Row(
-            key="base",
-            title="Untrained base network",
-            note="pooled features of the ImageNet network",
-            vectors=context.base_vectors,
-            inputs=context.base_fingerprint,
-        ),
-        _specialists_row(context, "specialists", "Specialists, one a vertical", models.specialists),
-    ]
-    if own.key != models.specialists.key:
-        rows.append(_specialists_row(context, "groups", "Specialists, one a group", own))
-    candidates = {candidate.key: candidate for candidate in models.candidates}
-    for loss, model in models.joint.items():
-        key, title = JOINT_ROWS[loss]
-        rows.append(_model_row(context, candidate_of(key, title, model), "all verticals at once"))
-    targets = replace(recipe.unify.targets, align=False, reference="auto", rounds=1)
-    plain = replace(recipe.unify, targets=targets)
-    aligned = replace(recipe.unify, targets=replace(recipe.unify.targets, align=True))
-    variants = [
-        ("unified_plain", "Unified, plain", "learns from specialists alone, in their own spaces", plain),
-        (
-            "unified_labelled",
-            "Unified, aligned, labelled only",
-            "without the unlabelled images",
-            replace(aligned, unlabelled=False),
-        ),
-        ("unified_aligned", "Unified, aligned", "learns from specialists alone", aligned),
-    ]
-    for key, title, note, config in variants:
-        if key in recipe.evaluation.baselines:
-            same = config == recipe.unify and "unified_specialists" in candidates
-            name = DOCUMENT if same else f"baselines/{key}"
-            variant = train_unified(context, [own], name=name, config=config)
-            trained.append(variant)
-            rows.append(_model_row(context, candidate_of(key, title, variant, [own]), note))
-    for candidate in models.candidates:
-        shown = candidate.key in ("unified_ensemble", "unified_polished")
-        if shown and candidate is not models.choice.chosen:
-            rows.append(_model_row(context, candidate, "not chosen"))
-    chosen = models.choice.chosen
-    best = replace(chosen, key=BEST, title=_chosen_title(chosen))
-    rows.append(_model_row(context, best, "the model of this run"))
-    return rows, [*trained, *(candidate.model for candidate in models.candidates)]
+@dataclass(frozen=True, kw_only=True)
+class ComparedModel:
+    """A model of the comparison and its figures on the test split."""
+
+    row: Row
+    evaluation: Evaluation
 
 
-def _chosen_title(chosen: Candidate) -> str:
-    return chosen.title if chosen.title.startswith("Unified") else f"Unified: {chosen.title.lower()}"
+@dataclass(frozen=True, kw_only=True)
+class RowComparison:
+    """The paired comparison of two rows.
+
+    Attributes:
+        title: for people.
+        first: key of a row.
+        second: key of the row that is held against it.
+        comparison: the second against the first.
+    """
+
+    title: str
+    first: str
+    second: str
+    comparison: Comparison
 
 
-def _specialists_row(context: RunContext, key: str, title: str, member: Member) -> Row:
+def specialists_row(context: RunContext, key: str, title: str, member: Member) -> Row:
+    """Specialists, each embedding the images of its own vertical."""
     return Row(
         key=key,
         title=title,
@@ -117,12 +89,13 @@ def _specialists_row(context: RunContext, key: str, title: str, member: Member) 
     )
 
 
-def _model_row(context: RunContext, candidate: Candidate, note: str) -> Row:
+def model_row(context: RunContext, candidate: Candidate, note: str) -> Row:
+    """A model for all verticals."""
     return Row(
         key=candidate.key,
         title=candidate.title,
         note=note,
-        vectors=lambda positions: context.source.embed_all(candidate.model.embedder, positions),
+        vectors=lambda positions: context.features.source.embed_all(candidate.model.embedder, positions),
         inputs=candidate.model.key,
         image_presentations=candidate.image_presentations,
         seconds=candidate.seconds,
@@ -143,10 +116,10 @@ class TestSplit:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self.positions = np.flatnonzero((context.splits == "test") & (context.verticals >= 0))
-        self.products = list(context.catalogue.column("product")[self.positions])
-        self.verticals = context.names_of(self.positions)
-        codes = context.products[self.positions]
+        self.positions = np.flatnonzero((context.images.splits == "test") & (context.images.verticals >= 0))
+        self.products = list(context.images.catalogue.column("product")[self.positions])
+        self.verticals = context.images.names_of(self.positions)
+        codes = context.images.products[self.positions]
         if not has_queries(codes):
             raise BadInputError(
                 f"the test split needs a product with two images to measure on, got {(codes >= 0).sum()} labelled "
@@ -160,10 +133,10 @@ class TestSplit:
             self._vectors[row.inputs] = row.vectors(self.positions)
         return self._vectors[row.inputs]
 
-    def evaluate(self, row: Row) -> dict[str, Any]:
+    def evaluate(self, row: Row) -> Evaluation:
         """A row's figures; measured before with the same inputs, it is not measured again."""
         config, seed = self._context.recipe.evaluation, self._context.recipe.seed
-        return self._context.remembered(
+        record = self._context.stages.remembered(
             f"evaluation/{row.key}",
             [row.inputs, row.routed, config.resamples, seed],
             lambda: evaluate_vectors(
@@ -175,35 +148,38 @@ class TestSplit:
                 seed=seed,
             ).to_dict(),
         )
+        return Evaluation.from_dict(record)
 
-    def compare(self, first: Row, second: Row) -> dict[str, Any]:
+    def compare(self, first: Row, second: Row) -> RowComparison:
         """The paired comparison of two rows, as the report shows it.
 
         Against specialists, both search the query's own vertical: the specialists know no other way.
         """
         config, seed = self._context.recipe.evaluation, self._context.recipe.seed
-        comparison = self._context.remembered(
+        routed = first.routed or second.routed
+        record = self._context.stages.remembered(
             f"comparison/{first.key}-{second.key}",
-            [first.inputs, second.inputs, first.routed or second.routed, config.resamples, seed],
+            [first.inputs, second.inputs, routed, config.resamples, seed],
             lambda: compare_vectors(
                 self.vectors(first),
                 self.vectors(second),
                 self.products,
                 self.verticals,
-                first_routed=first.routed or second.routed,
-                second_routed=first.routed or second.routed,
+                first_routed=routed,
+                second_routed=routed,
                 resamples=config.resamples,
                 seed=seed,
             ).to_dict(),
         )
         title = f"{second.title} against {first.title[0].lower()}{first.title[1:]}"
-        if first.routed or second.routed:
+        if routed:
             title += ", each query searching its own vertical"
-        return {"title": title, "first": first.key, "second": second.key, "comparison": comparison}
+        comparison = Comparison.from_dict(record)
+        return RowComparison(title=title, first=first.key, second=second.key, comparison=comparison)
 
 
-def comparisons(test: TestSplit, rows: list[Row]) -> list[dict[str, Any]]:
+def comparisons(test: TestSplit, rows: list[Row]) -> tuple[RowComparison, ...]:
     """The run's model against its specialists, the joint models and the untrained base network."""
     by_key = {row.key: row for row in rows}
     against = ("specialists", "joint_proxy_nca", "joint_triplet", "base")
-    return [test.compare(by_key[key], by_key[BEST]) for key in against if key in by_key]
+    return tuple(test.compare(by_key[key], by_key[BEST]) for key in against if key in by_key)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import univert
-from univert.core.config import config_to_mapping, config_to_toml
+from univert.core.config import config_to_toml, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
@@ -102,10 +102,10 @@ def finetune(
     with run.locked():
         context = _context(run, catalogue, old, config, device)
         rejected_csv = run.path / REJECTED_CSV if on_bad == "skip" else None
-        chosen = set(context.catalogue.column("id"))
+        chosen = set(context.images.catalogue.column("id"))
         clean = read_clean_triplets(
             triplets,
-            context.catalogue,
+            context.images.catalogue,
             on_bad=on_bad,
             rejected_csv=rejected_csv,
             not_chosen=set(catalogue.column("id")) - chosen,
@@ -117,87 +117,81 @@ def finetune(
 
 
 def _context(run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneConfig, device: str) -> RunContext:
-    """A context whose base network is the model's own: its cached features are those of that trunk."""
+    """A context whose base network is the model's own: its cached features are those of that network."""
     recipe = Recipe(
         seed=config.seed,
-        trunk=config.trunk,
-        partial_blocks=config.partial_blocks,
+        base_network_learns=config.base_network_learns,
+        last_blocks=config.last_blocks,
         maps_gb=config.maps_gb,
         data=config.data,
         model=model.config,
     )
-    context = RunContext(run, catalogue, recipe, device=device)
-    if context.scorer(model) is None:
+    context = RunContext(run, catalogue, recipe, device=device, base=base_of(model))
+    if context.images.validation_queries is None:
         raise BadInputError(
             f"{catalogue.path} has no product with two images in its val split"
             f"{' in the chosen verticals' if config.data.verticals else ''}, so nothing can tell whether "
             "fine-tuning did any harm; give some products the split val"
         )
-    context.base = base_of(model).to(context.device)
     return context
 
 
 def base_of(model: Embedder) -> Embedder:
-    """The model without its head: its embedding is the pooled features of its own trunk."""
-    config = replace(model.config, size=None, batch_norm=False, dropout=0.0)
+    """The model without its head: its embedding is the pooled features of its own base network."""
+    config = replace(model.config, size=None, batch_norm=False)
     base = copy.deepcopy(model)
     base.config, base.head, base.size = config, torch.nn.Identity(), model.feature_size
     return base.eval()
 
 
 def _share_features(model: Path, context: RunContext) -> None:
-    """Take the cached features of the run that the model lies in, if they are of its trunk.
+    """Take the cached features of the run that the model lies in, if they are of its base network.
 
     A folder's name says all that its features depend on, so what does not fit is never read. Links cost nothing, and
     outlive the run; where the disk has none, the features are computed anew.
     """
     for folder in list(model.absolute().parents)[:2]:
-        for features in folder.glob(f"cache/features-{context.base.fingerprint}-*/view-*.npy"):
-            place = context.run.path / "cache" / features.parent.name / features.name
-            if not place.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
+        for features in folder.glob(f"cache/features-{context.features.base.fingerprint}-*/view-*.npy"):
+            link = context.run.path / "cache" / features.parent.name / features.name
+            if not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(OSError):
-                    place.hardlink_to(features)
+                    link.hardlink_to(features)
 
 
 def _finetune(
     context: RunContext, old: Embedder, clean: CleanTriplets, config: FinetuneConfig, name: str
 ) -> dict[str, Any]:
     """Train, compare and publish; the content of `finetune.json`."""
-    choices = config_to_mapping(config)
-    learned = {name: value for name, value in choices.items() if name not in ("tolerance", "limit", "resamples")}
+    choices = to_plain(config)
+    learned = {name: value for name, value in choices.items() if name not in ("tolerance", "limit")}
     inputs = {"model": old.fingerprint, "triplets": clean.fingerprint, **learned}
-    tuned = context.train_stage("tuned", inputs, lambda: _job(context, old, clean, config))
+    tuned = context.stages.train("tuned", inputs, lambda: _job(context, old, clean, config))
     key = fingerprint(univert.__version__, tuned.key, choices)
     results = context.run.finished("finetune", key)
     if results is None or not (context.run.path / "model" / "model.safetensors").exists():
         comparisons = {split: _compare(context, old, tuned, config, split) for split in ("val", "test")}
         measured = comparisons["val"]
         assert measured is not None  # refused before training
-        lost = [f"{place}, {one.metric}" for place, one in measured.losses(config.limit)]
-        figures = _order(context, old, tuned, clean)
+        lost = [f"{gallery}, {one.metric}" for gallery, one in measured.losses(config.limit)]
         results = {
-            "format": 1,
             "kept": not lost,
             "lost": lost,
             **{split: found and found.to_dict() for split, found in comparisons.items()},
-            "triplets_in_order": figures,
-            "steps": tuned.record["steps"],
-            "best_step": tuned.record["best_step"],
-            "image_presentations": tuned.record["image_presentations"],
-            "seconds": tuned.record["seconds"],
+            "triplets_in_order": _order(context, old, tuned, clean),
+            **{name: tuned.record[name] for name in ("steps", "best_step", "image_presentations", "seconds")},
             "fingerprints": {"old": old.fingerprint, "tuned": tuned.embedder.fingerprint},
         }
         context.run.forget("finetune")  # until the new record is there, none vouches for the model
         _publish(context, old if lost else tuned.embedder, config, measured, kept=not lost)
         context.run.finish("finetune", key, results)
-    return {**results, "model": name, "triplets": clean.report.to_dict(), "config": choices}
+    return {**results, "model": name, "triplets": to_plain(clean.report), "config": choices}
 
 
 def _job(context: RunContext, old: Embedder, clean: CleanTriplets, config: FinetuneConfig) -> TrainingJob:
     sampler = TripletSampler(
         clean,
-        np.flatnonzero(context.is_train),
+        np.flatnonzero(context.images.is_train),
         batch_size=config.loop.batch_size,
         share=config.others,
         seed=config.seed,
@@ -216,7 +210,7 @@ def _embed_views(context: RunContext, old: Embedder) -> EmbedViews:
 
     def embed(positions: Positions, views: Positions) -> Float[Tensor, "B D"]:
         with torch.no_grad():
-            return context.source.embed(old, positions, views).float()
+            return context.features.source.embed(old, positions, views).float()
 
     return embed
 
@@ -225,26 +219,22 @@ def _compare(
     context: RunContext, old: Embedder, tuned: TrainedModel, config: FinetuneConfig, split: str
 ) -> Comparison | None:
     """Before and after on the images of a split; None where it has no queries."""
-    positions = np.flatnonzero(context.splits == split)
-    products = context.products[positions]
+    positions = np.flatnonzero(context.images.splits == split)
+    products = context.images.products[positions]
     if not has_queries(products):
         return None
-    before, after = (context.source.embed_all(model, positions) for model in (old, tuned.embedder))
-    return compare_vectors(
-        *(before, after, products, context.names_of(positions)),
-        tolerance=config.tolerance,
-        resamples=config.resamples,
-        seed=config.seed,
-    )
+    before, after = (context.features.source.embed_all(model, positions) for model in (old, tuned.embedder))
+    verticals = context.images.names_of(positions)
+    return compare_vectors(before, after, products, verticals, tolerance=config.tolerance, seed=config.seed)
 
 
 def _order(context: RunContext, old: Embedder, tuned: TrainedModel, clean: CleanTriplets) -> dict[str, float]:
     """The share of the triplets with D(a,p) < D(a,n), before and after; the images are those learned from."""
-    images, places = np.unique([clean.anchors, clean.positives, clean.negatives], return_inverse=True)
-    anchor, positive, negative = places.reshape(3, -1)
+    images, rows = np.unique([clean.anchors, clean.positives, clean.negatives], return_inverse=True)
+    anchor, positive, negative = rows.reshape(3, -1)
     shares = {}
     for name, model in (("before", old), ("after", tuned.embedder)):
-        vectors = context.source.embed_all(model, images)
+        vectors = context.features.source.embed_all(model, images)
         nearer = vectors[positive] - vectors[negative]  # of unit vectors the nearer has the larger product
         shares[name] = float((np.einsum("td,td->t", vectors[anchor], nearer) > 0).mean())
     return shares
@@ -260,8 +250,8 @@ def _publish(context: RunContext, model: Embedder, config: FinetuneConfig, measu
     card = ModelCard(
         name="univert, fine-tuned on clean triplets" if kept else "univert, as it was before fine-tuning",
         recipe_toml=config_to_toml(config) if kept else "",
-        catalogue_fingerprint=context.catalogue.fingerprint,
-        verticals=context.vertical_names,
+        catalogue_fingerprint=context.images.catalogue.fingerprint,
+        verticals=context.images.vertical_names,
         figures=figures,
     )
     model.save_pretrained(context.run.path / "model", card, overwrite=True)

@@ -1,9 +1,8 @@
-"""A job, what one model of a run is to learn; and what came of it."""
+"""What one model of a run is to learn, and the model that came of it."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,22 +15,25 @@ from jaxtyping import Bool
 from univert.data.samplers import Sampler
 from univert.models.embedder import Embedder
 from univert.training.label_config import LoopConfig
-from univert.training.loop import Log
 from univert.training.objectives import Objective
+from univert.training.sources import Source
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """What one model of the run is to learn; see `Task`.
+    """What one model is to learn; `univert.training.loop.fit` trains it.
 
     Attributes:
         embedder: the model, which learns in place.
-        objective: the loss and what it looks up.
+        objective: called with (embeddings, positions, views), gives the loss; its parameters learn too.
         sampler: the batches.
         loop: how long, how fast, when to stop.
         among: the images whose validation score counts; None for all.
-        monitor: further figures to watch; see `Task`.
-        starts_trained: see `Task`.
+        score: validation score of the model as it stands, larger is better; None takes MAP@R over the labelled
+            validation images `among` those of the run.
+        source: turns positions and views into embeddings; None takes the run's.
+        monitor: further figures of the model as it stands, watched and never acted upon.
+        starts_trained: the model knows something already, so its score before the first step counts.
     """
 
     embedder: Embedder
@@ -39,6 +41,8 @@ class TrainingJob:
     sampler: Sampler
     loop: LoopConfig
     among: Bool[np.ndarray, "N"] | None = None
+    score: Callable[[], float] | None = None
+    source: Source | None = None
     monitor: Callable[[], Mapping[str, float]] | None = None
     starts_trained: bool = False
 
@@ -65,12 +69,3 @@ class TrainedModel:
     def embedder(self) -> Embedder:
         """The model, loaded on first use."""
         return Embedder.from_pretrained(self.folder).to(self.device)
-
-
-@contextlib.contextmanager
-def scalar_log(folder: Path, first_step: int) -> Iterator[Log]:
-    """TensorBoard scalars of one training; what a killed run wrote from `first_step` on is superseded."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(folder), purge_step=first_step) as writer:
-        yield writer.add_scalar

@@ -1,4 +1,4 @@
-"""How a model is trained on product labels: the loop, the loss, the proxies."""
+"""How models are trained: the loop that all share, and what a training on product labels has besides."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from annotated_types import Ge, Gt, Interval
 
 from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
-from univert.losses.registry import LOSSES, LossName, LossOption, compares_images, make_loss
+from univert.losses.names import LOSSES, LossName, LossOption, check_loss_options, compares_images
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
+BaseNetworkLearns = Literal["no", "last_blocks", "all"]
 MinerName = Literal["none", "semi-hard", "hard", "distance-weighted"]
 OptimiserName = Literal["adamw", "rmsprop"]
 
@@ -22,45 +23,50 @@ OptimiserName = Literal["adamw", "rmsprop"]
 class LoopConfig:
     """One training: how long, how fast, when to stop.
 
+    The learning rates rise over the first tenth of the steps, in which the head alone learns, and then go down to zero
+    as a half cosine.
+
     Attributes:
-        epochs: passes over the training images (over the products, for P x K batches), at most.
+        epochs: passes over the training images (over the products, where a batch holds several images of each), at
+            most.
         min_steps: a small vertical gets more epochs, until it has this many steps.
-        batch_size: images a batch; for P x K batches, P = batch_size / images_per_product.
-        images_per_product: K of P x K batches; 1 draws images at random, whatever their product (for losses with
-            proxies).
-        optimiser: `adamw` or `rmsprop`; proxies with sparse gradients have a lazy Adam of their own.
-        decay: None lets the learning rates fall as a half cosine to zero after the warm-up; a number multiplies them
-            by it every `decay_every_steps` steps, smoothly.
-        decay_every_steps: see `decay`.
+        batch_size: images a batch.
         learning_rate: of the head.
-        trunk_learning_rate: of the base network, where it is not frozen.
-        proxy_learning_rate: of the proxies.
-        weight_decay: of weight matrices (AdamW); norms, biases and proxies have none.
-        warmup: share of the steps during which the learning rates rise from zero.
-        head_warmup: share of the steps during which the head alone learns.
-        clip_norm: largest length of the model's gradient; proxies are not clipped.
+        base_network_learning_rate: of the base network, where it learns.
         evaluations: how often the validation images are looked at over the whole training.
         patience: stop after this many looks without a better one.
-        checkpoint_every_steps: how much work a kill can cost.
     """
 
     epochs: Count = 40
     min_steps: Count = 240
     batch_size: Annotated[int, Ge(4)] = 128
+    learning_rate: Positive = 1e-3
+    base_network_learning_rate: Positive = 1e-4
+    evaluations: Count = 20
+    patience: Count = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelLoopConfig(LoopConfig):
+    """As `LoopConfig`, with what trainings on product labels need besides.
+
+    Attributes:
+        images_per_product: K of P x K batches, P = batch_size / images_per_product; 1 draws images at random, whatever
+            their product (for losses with proxies).
+        optimiser: `adamw` or `rmsprop`; proxies with sparse gradients have a lazy Adam of their own.
+        decay: None lets the learning rates go down as a half cosine; a number multiplies them by it every
+            `decay_every_steps` steps, smoothly.
+        decay_every_steps: see `decay`.
+        proxy_learning_rate: of the proxies.
+        weight_decay: of weight matrices (AdamW); norms, biases and proxies have none.
+    """
+
     images_per_product: Count = 4
     optimiser: OptimiserName = "adamw"
     decay: Annotated[float, Interval(gt=0, le=1)] | None = None
     decay_every_steps: Count | None = None
-    learning_rate: Positive = 1e-3
-    trunk_learning_rate: Positive = 1e-4
     proxy_learning_rate: Positive = 3e-2
     weight_decay: NotNegative = 1e-2
-    warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.1
-    head_warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.1
-    clip_norm: Positive = 5.0
-    evaluations: Count = 20
-    patience: Count = 8
-    checkpoint_every_steps: Count = 200
 
     def __post_init__(self) -> None:
         if (self.decay is None) != (self.decay_every_steps is None):
@@ -75,7 +81,7 @@ class SpecialistsConfig:
     """One specialist a vertical.
 
     Attributes:
-        loss: `triplet` (Unified eq. 1), `proxy-nca` (Proxies eq. 4) or any other of `univert.losses.registry.LOSSES`.
+        loss: `triplet` (Unified eq. 1), `proxy-nca` (Proxies eq. 4) or any other of `univert.losses.names.LOSSES`.
         loss_options: keyword arguments of that loss, such as `margin` or `softmax_scale`.
         proxies_per_product: below 1, products share proxies; above 1, each has several. Losses with proxies only.
         proxy_start: `random` directions, or means of the untrained embeddings of each product's images (`data`);
@@ -100,20 +106,20 @@ class SpecialistsConfig:
     mine_every_steps: Annotated[int, Ge(0)] = 0
     size: Count | None = None
     sizes: dict[str, Count] = field(default_factory=dict)
-    loop: LoopConfig = field(default_factory=LoopConfig)
+    loop: LabelLoopConfig = field(default_factory=LabelLoopConfig)
 
     def __post_init__(self) -> None:
-        # a loss of a few products meets the same checks as the one to be trained
-        make_loss(self.loss, self.loss_options, products=32, size=2, proxies_per_product=self.proxies_per_product)
+        check_loss_options(self.loss, self.loss_options)
         kind, loop = LOSSES[self.loss].proxies, self.loop
         unheeded = {
             "proxies_per_product": kind in ("none", "own"),
             "proxy_start": kind == "none" and self.proxy_start != "random",
             "reseed_every_steps": kind != "dynamic",
-            "miner": self.loss != "triplet",
+            "miner": not LOSSES[self.loss].takes_miner,
         }
         refuse_without_effect(
-            *(self, [name for name, applies in unheeded.items() if applies]),
+            self,
+            [name for name, applies in unheeded.items() if applies],
             where="specialists.",
             because=f"on the loss {self.loss!r}",
         )
@@ -132,6 +138,6 @@ class SpecialistsConfig:
             )
 
 
-def with_positives(loop: LoopConfig) -> LoopConfig:
+def with_positives(loop: LabelLoopConfig) -> LabelLoopConfig:
     """The same training with batches in which each image has others of its product."""
     return replace(loop, images_per_product=max(loop.images_per_product, 2 if loop.batch_size < 8 else 4))

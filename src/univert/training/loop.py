@@ -7,10 +7,13 @@ no generator states, and a run that is killed and started again walks the very s
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import itertools
 import math
+import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,50 +23,23 @@ import torch
 from torch import nn
 
 from univert.core.errors import TrainingError
-from univert.core.progress import progress_bar
-from univert.data.samplers import Sampler, step_rng
-from univert.models.embedder import Embedder
-from univert.training.checkpoint import load_checkpoint, save_checkpoint
-from univert.training.label_config import LoopConfig
-from univert.training.objectives import Objective
+from univert.core.files import write_atomic
+from univert.core.terminal import progress_bar
+from univert.data.samplers import Positions, Sampler, step_rng
+from univert.training.jobs import TrainingJob
+from univert.training.label_config import BaseNetworkLearns, LabelLoopConfig, LoopConfig
 from univert.training.optimisers import Optimisers, parameter_groups, sparse_parameters
-from univert.training.recipe import Trunk
 from univert.training.sources import Source
 
+WARMUP = 0.1
+"""Share of the steps during which the learning rates rise from zero, and the base network waits for the head."""
+CLIP_NORM = 5.0
+"""Largest length of the model's gradient; proxies are not clipped."""
+CHECKPOINT_EVERY_SECONDS = 10.0
 LOG_EVERY_STEPS = 20
 DIVERGED_FACTOR = 1e3
 Log = Callable[[str, float, int], None]
 OpenLog = Callable[[int], contextlib.AbstractContextManager[Log]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What is to be learned.
-
-    Attributes:
-        name: for messages, such as `specialists/dresses`.
-        embedder: the model; it learns in place.
-        trunk: which part of it learns besides the head.
-        partial_blocks: how many blocks do, where `trunk` is `partial`.
-        objective: called with (embeddings, positions, views), gives the loss; its parameters learn too.
-        sampler: the batches.
-        source: turns positions and views into embeddings.
-        score: validation score of the model as it stands, larger is better; None where there is nothing to
-            validate on: then training runs to its end.
-        monitor: further figures of the model as it stands, watched and never acted upon.
-        starts_trained: the model knows something already, so its score before the first step counts.
-    """
-
-    name: str
-    embedder: Embedder
-    trunk: Trunk
-    partial_blocks: int
-    objective: Objective
-    sampler: Sampler
-    source: Source
-    score: Callable[[], float] | None
-    monitor: Callable[[], Mapping[str, float]] | None = None
-    starts_trained: bool = False
 
 
 @dataclass
@@ -96,14 +72,28 @@ class Fit:
     history: History
 
 
-def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, open_log: OpenLog | None = None) -> Fit:
+def fit(
+    job: TrainingJob,
+    source: Source,
+    *,
+    name: str,
+    seed: int,
+    folder: Path | None,
+    base_network_learns: BaseNetworkLearns = "no",
+    last_blocks: int = 1,
+    open_log: OpenLog | None = None,
+) -> Fit:
     """Train until the epochs or the patience run out; leave the weights of the best validation score in the model.
 
     Args:
-        task: what is to be learned.
-        config: how.
+        job: what is to be learned. Without a score there is no patience, and the last weights stay.
+        source: turns positions and views into embeddings.
+        name: for messages, such as `specialists/dresses`.
         seed: of batches, views and dropout.
-        folder: `checkpoint.safetensors` lives here; if it exists, training goes on from it.
+        folder: `checkpoint.pt` lives here; if it exists, training goes on from it. None: no checkpoint, for a training
+            of seconds.
+        base_network_learns: which part of the base network learns besides the head.
+        last_blocks: how many of its blocks do, where that is `last_blocks`.
         open_log: from the first step that is still to come, opens a log that is called with (name, value, step) for
             every scalar worth watching.
 
@@ -111,95 +101,127 @@ def fit(task: Task, config: LoopConfig, *, seed: int, folder: Path, open_log: Op
         TrainingError: the loss is not finite or grew a thousandfold, or the disk is full.
         KeyboardInterrupt: passed on; the last checkpoint stands.
     """
-    trainable = task.embedder.trainable(task.trunk, partial_blocks=task.partial_blocks)
-    model = {group["name"]: group["params"] for group in trainable}
-    groups = parameter_groups(model, list(task.objective.parameters()), config)
-    optimiser = Optimisers(groups, config.optimiser, list(sparse_parameters(task.objective)))
-    state = _State(task, optimiser, folder / "checkpoint.safetensors")
+    loop = job.loop
+    config = loop if isinstance(loop, LabelLoopConfig) else LabelLoopConfig(**asdict(loop))
+    learning = job.embedder.trainable(base_network_learns, last_blocks)
+    model = {group["name"]: group["params"] for group in learning}
+    groups = parameter_groups(model, list(job.objective.parameters()), config)
+    optimiser = Optimisers(groups, config.optimiser, list(sparse_parameters(job.objective)))
+    state = _State(job, optimiser, folder and folder / "checkpoint.pt", whole=base_network_learns != "no")
     history = state.resume()
-    total_steps = max(config.epochs * task.sampler.steps_per_epoch, config.min_steps)
+    total_steps = steps_of(job)
     look_every = max(1, math.ceil(total_steps / config.evaluations))
     pending: list[torch.Tensor] = []
-    task.embedder.train()
+    batches = _Batches(job.sampler, source, seed)
+    job.embedder.train()
     with (
         torch.random.fork_rng(),
-        progress_bar(task.name, total_steps, unit="steps") as advance,
+        progress_bar(name, total_steps, unit="steps") if folder else _silent() as advance,
         open_log(history.step + 1) if open_log else contextlib.nullcontext() as log,
     ):
         advance(history.step)
-        if task.starts_trained and not history.step:
-            _look(task, state, history, log)
+        if job.starts_trained and not history.step:
+            _look(job, state, history, log)
         while not history.finished:
             started = time.perf_counter()
-            rate = _rate(history.step, total_steps, config)
-            _set_learning_rates(optimiser.groups, rate, history.step / total_steps, config)
-            pending.append(_take_step(task, optimiser, history.step, seed, config))
+            _set_learning_rates(optimiser.groups, history.step, total_steps, config)
+            pending.append(_take_step(job, source, optimiser, history.step, batches))
             history.step += 1
             last = history.step == total_steps
             look = last or history.step % look_every == 0
-            save = look or history.step % config.checkpoint_every_steps == 0
-            if save or len(pending) == LOG_EVERY_STEPS:
-                _record_losses(task.name, history, pending, config, log)
+            told = look or len(pending) == LOG_EVERY_STEPS
+            if told:
+                _record_losses(name, history, pending, config, log)
             if look:
-                _look(task, state, history, log)
+                _look(job, state, history, log)
             history.finished = last or history.looks_without_better >= config.patience
             history.seconds += time.perf_counter() - started
-            if save:
+            if told and state.is_due():
                 state.save(history)
             advance(1)
     state.restore_best()
-    return Fit(steps=history.step, image_presentations=history.step * task.sampler.batch_size, history=history)
+    return Fit(steps=history.step, image_presentations=history.step * job.sampler.batch_size, history=history)
 
 
-def _take_step(task: Task, optimiser: Optimisers, step: int, seed: int, config: LoopConfig) -> torch.Tensor:
-    torch.manual_seed(seed * 1_000_003 + step)
-    positions, views = _batch(task, step, seed)
-    with torch.autocast(device_type=task.embedder.device.type, dtype=torch.bfloat16, enabled=_mixed(task)):
-        embeddings = task.source.embed(task.embedder, positions, views)
-    loss: torch.Tensor = task.objective(embeddings.float(), positions, views)
-    task.source.prefetch(*_batch(task, step + 1, seed))
+def steps_of(job: TrainingJob) -> int:
+    """Steps that a training takes, unless patience ends it."""
+    return max(job.loop.epochs * job.sampler.steps_per_epoch, job.loop.min_steps)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[Callable[[int], None]]:
+    yield lambda steps: None
+
+
+def _take_step(job: TrainingJob, source: Source, optimiser: Optimisers, step: int, batches: _Batches) -> torch.Tensor:
+    device = job.embedder.device
+    _seed(batches.seed * 1_000_003 + step, device)
+    positions, views = batches.take(step)
+    with torch.autocast(device_type=device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        embeddings = source.embed(job.embedder, positions, views)
+    loss: torch.Tensor = job.objective(embeddings.float(), positions, views)
+    source.prefetch(*batches.look_ahead(step + 1))
     optimiser.zero_grad()
     loss.backward()
     model_groups = [group["params"] for group in optimiser.groups if group["name"] != "proxies"]
-    nn.utils.clip_grad_norm_(itertools.chain(*model_groups), config.clip_norm)
+    nn.utils.clip_grad_norm_(itertools.chain(*model_groups), CLIP_NORM)
     optimiser.step()
-    for parameter, rows in task.objective.after_step(step, partial(_embed_all, task)):
+    for parameter, rows in job.objective.after_step(step, partial(_embed_all, job, source)):
         optimiser.forget_rows(parameter, rows)
     return loss.detach()
 
 
-def _embed_all(task: Task, positions: Any) -> Any:
-    vectors = task.source.embed_all(task.embedder, positions)
-    task.embedder.train()
+def _embed_all(job: TrainingJob, source: Source, positions: Positions) -> Any:
+    vectors = source.embed_all(job.embedder, positions)
+    job.embedder.train()
     return vectors
 
 
-def _batch(task: Task, step: int, seed: int) -> tuple[Any, Any]:
-    positions = task.sampler.batch(step)
-    views = step_rng(seed, 2, step).integers(0, task.source.views + 1, size=len(positions))
-    return positions, views
+class _Batches:
+    """The batches of a training, each drawn once, the next one ahead of its step.
+
+    Args:
+        sampler: gives positions.
+        source: says how many views there are.
+        seed: of the views.
+    """
+
+    def __init__(self, sampler: Sampler, source: Source, seed: int) -> None:
+        self._sampler, self._views, self.seed = sampler, source.views, seed
+        self._ahead: tuple[int, tuple[Positions, Positions]] | None = None
+
+    def take(self, step: int) -> tuple[Positions, Positions]:
+        """Positions and views of a step."""
+        return self._ahead[1] if self._ahead and self._ahead[0] == step else self._draw(step)
+
+    def look_ahead(self, step: int) -> tuple[Positions, Positions]:
+        """The same, to be taken next."""
+        self._ahead = step, self._draw(step)
+        return self._ahead[1]
+
+    def _draw(self, step: int) -> tuple[Positions, Positions]:
+        positions = self._sampler.batch(step)
+        return positions, step_rng(self.seed, 2, step).integers(0, self._views + 1, size=len(positions))
 
 
-def _mixed(task: Task) -> bool:
-    return task.embedder.device.type == "cuda"
+def _seed(value: int, device: torch.device) -> None:
+    """As `torch.manual_seed`, which on a machine without a GPU notes the whole call stack every time."""
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(value)
 
 
-def _rate(step: int, total_steps: int, config: LoopConfig) -> float:
-    """The share of the peak learning rate in force: linear warm-up, then a half cosine to zero, or exponential."""
+def _set_learning_rates(groups: list[dict[str, Any]], step: int, total_steps: int, config: LabelLoopConfig) -> None:
+    """Each group's peak times a linear warm-up, then a half cosine to zero, or exponential decay."""
     done = step / total_steps
-    rise = min(1.0, (step + 1) / max(1.0, config.warmup * total_steps))
+    rise = min(1.0, (step + 1) / max(1.0, WARMUP * total_steps))
     if config.decay is not None and config.decay_every_steps is not None:
         fall: float = config.decay ** (step / config.decay_every_steps)
     else:
-        fall = 0.5 * (1 + math.cos(math.pi * max(0.0, done - config.warmup) / (1 - config.warmup)))
-    return rise * fall
-
-
-def _set_learning_rates(groups: list[dict[str, Any]], rate: float, done: float, config: LoopConfig) -> None:
-    """Each group's peak times the rate; the trunk waits until the head has warmed up."""
+        fall = 0.5 * (1 + math.cos(math.pi * max(0.0, done - WARMUP) / (1 - WARMUP)))
     for group in groups:
-        waits = group["name"] == "trunk" and done < config.head_warmup
-        group["lr"] = 0.0 if waits else group["peak"] * rate
+        waits = group["name"] == "base network" and done < WARMUP
+        group["lr"] = 0.0 if waits else group["peak"] * rise * fall
 
 
 def _record_losses(
@@ -211,25 +233,25 @@ def _record_losses(
     if not math.isfinite(value) or abs(value) > DIVERGED_FACTOR * max(1.0, abs(first)):
         raise TrainingError(
             f"{name}: the loss became {value:g} before step {history.step}; finished stages are kept: lower "
-            f"learning_rate (now {config.learning_rate:g}) or clip_norm (now {config.clip_norm:g}) and run again"
+            f"learning_rate (now {config.learning_rate:g}) and run again"
         )
     history.loss_curve.append([history.step, value])
     if log:
         log("loss", value, history.step)
 
 
-def _look(task: Task, state: _State, history: History, log: Log | None) -> None:
-    task.embedder.eval()
-    seen = {**task.objective.figures(), **(task.monitor() if task.monitor else {})}
-    if task.score:
-        score = seen["validation"] = task.score()
+def _look(job: TrainingJob, state: _State, history: History, log: Log | None) -> None:
+    job.embedder.eval()
+    seen = {**job.objective.figures(), **(job.monitor() if job.monitor else {})}
+    if job.score:
+        score = seen["validation"] = job.score()
         history.score_curve.append([history.step, score])
         if history.best_score is None or score > history.best_score:
             history.best_score, history.best_step, history.looks_without_better = score, history.step, 0
             state.remember_best()
         else:
             history.looks_without_better += 1
-    task.embedder.train()
+    job.embedder.train()
     for name, value in seen.items():
         if name != "validation":
             history.monitor_curves.setdefault(name, []).append([history.step, value])
@@ -238,44 +260,83 @@ def _look(task: Task, state: _State, history: History, log: Log | None) -> None:
 
 
 class _State:
-    """All that learns, as one thing to save and bring back."""
+    """All that learns, as one thing to save and bring back.
 
-    def __init__(self, task: Task, optimiser: Optimisers, path: Path) -> None:
-        self._task, self._optimiser, self._path = task, optimiser, path
+    Args:
+        job: whose model and objective learn.
+        optimiser: has a state, too.
+        path: of the checkpoint; None: nothing is saved.
+        whole: the base network learns, so its weights belong to the state.
+    """
+
+    def __init__(self, job: TrainingJob, optimiser: Optimisers, path: Path | None, *, whole: bool) -> None:
+        self._job, self._optimiser, self._path, self._whole = job, optimiser, path, whole
         self._best: dict[str, torch.Tensor] | None = None
+        self._saved_at = time.monotonic()
 
     def resume(self) -> History:
-        saved = load_checkpoint(self._path)
-        if saved is None:
+        """Bring back the checkpoint, if there is one.
+
+        Raises:
+            TrainingError: the file is there but is not a checkpoint.
+        """
+        if self._path is None or not self._path.exists():
             return History()
-        self._task.embedder.load_state_dict(saved["model"], strict=False)
-        self._task.objective.load_state_dict(saved["objective"])
-        self._optimiser.load_state_dict(saved["optimiser"])
-        self._best = saved["best"]
-        return History(**saved["history"])
+        try:
+            saved = torch.load(self._path, map_location="cpu", weights_only=True)
+            self._job.embedder.load_state_dict(saved["model"], strict=False)
+            self._job.objective.load_state_dict(saved["objective"])
+            self._optimiser.load_state_dict(saved["optimiser"])
+            self._best = saved["best"]
+            return History(**saved["history"])
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise TrainingError(
+                f"{self._path}: not a readable checkpoint ({reason}); delete it to start this stage anew"
+            ) from None
+
+    def is_due(self) -> bool:
+        """Whether it is time to save; what a kill costs is the time since."""
+        return self._path is not None and time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_SECONDS
 
     def save(self, history: History) -> None:
-        save_checkpoint(
-            self._path,
-            {
-                "model": self._learning(),
-                "objective": self._task.objective.state_dict(),
-                "optimiser": self._optimiser.state_dict(),
-                "best": self._best,
-                "history": asdict(history),
-            },
-        )
+        """Write all of it; the old file stays until the new one is whole.
+
+        Raises:
+            TrainingError: the disk is full; the previous checkpoint is untouched.
+        """
+        assert self._path is not None
+        content = io.BytesIO()
+        state = {
+            "model": self._learning(),
+            "objective": self._job.objective.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "best": self._best,
+            "history": asdict(history),
+        }
+        torch.save(state, content)
+        try:
+            write_atomic(self._path, content.getvalue())
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise TrainingError(
+                f"{self._path}: the disk is full; the last checkpoint is kept: free some space and run the same "
+                "command again"
+            ) from error
+        self._saved_at = time.monotonic()
 
     def remember_best(self) -> None:
+        """Keep a copy of the model as it is."""
         self._best = {name: value.detach().clone() for name, value in self._learning().items()}
 
     def restore_best(self) -> None:
+        """Put the kept copy back, and leave the model ready for inference."""
         if self._best is not None:
-            self._task.embedder.load_state_dict(self._best, strict=False)
-        self._task.embedder.eval()
+            self._job.embedder.load_state_dict(self._best, strict=False)
+        self._job.embedder.eval()
 
     def _learning(self) -> dict[str, torch.Tensor]:
-        """The model's state without a frozen base network, which never changes."""
-        state = self._task.embedder.state_dict()
-        frozen = "trunk." if self._task.trunk == "frozen" else None
-        return {name: value for name, value in state.items() if not (frozen and name.startswith(frozen))}
+        """The model's state, without a base network that never changes."""
+        state = self._job.embedder.state_dict()
+        return {name: value for name, value in state.items() if self._whole or not name.startswith("trunk.")}

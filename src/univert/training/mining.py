@@ -1,4 +1,4 @@
-"""Strong negatives: the semi-hard negatives of every anchor, searched for in the whole catalogue through the index."""
+"""Strong negatives: the semi-hard negatives of every anchor, searched for in the whole catalogue through an index."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Float, Int64
 
 from univert.core.errors import BadInputError
-from univert.core.progress import progress_bar
-from univert.data.mined import MiningStatistics, StrongNegatives
+from univert.core.terminal import progress_bar
+from univert.data.strong_negatives import MiningStatistics, StrongNegatives
 from univert.data.samplers import step_rng
-from univert.search.store import check_unit_vectors
-from univert.training.neighbours import IndexNeighbours, Neighbours
+from univert.search.index import Index
+from univert.search.records import check_unit_vectors
 
+Neighbours = Callable[[Int64[np.ndarray, "Q"], int], Int64[np.ndarray, "Q K"]]
+"""The `k` images nearest to each of some images within its vertical (itself may be among them); -1 where there are
+fewer."""
 Protect = Callable[[np.ndarray, np.ndarray], Bool[np.ndarray, "..."]]
 """Whether images are near-duplicates of others, given their positions: `univert.data.duplicates.NearDuplicates`."""
 
@@ -57,8 +61,7 @@ def mine_strong_negatives(
         positives: pairs an anchor gets at most, drawn so that each image is a positive equally often: a product
             of a thousand images does not make a million pairs.
         protect: tells near-duplicates among the rows; None protects from nothing.
-        search: None builds a LanceDB index for the time being; `IndexNeighbours` searches one that is there,
-            `ExactNeighbours` compares all pairs.
+        search: finds the neighbours; None builds a LanceDB index for the time being, see `index_neighbours`.
         seed: of the draw of positives.
 
     Raises:
@@ -80,10 +83,41 @@ def mine_strong_negatives(
         return StrongNegatives.none()
     with tempfile.TemporaryDirectory() as folder:
         if search is None:
-            search = IndexNeighbours.build(Path(folder) / "index", vectors, verticals, np.flatnonzero(products >= 0))
+            search = index_neighbours(Path(folder) / "index", vectors, verticals, products >= 0)
         mining = _Mining.of(vectors, products, verticals, pairs, search, neighbours)
     twins = mining.twins(protect, margin) if protect else np.empty((0, 2), np.int64)
     return mining.table(margin, k, twins)
+
+
+def index_neighbours(
+    folder: Path, vectors: Float[np.ndarray, "N D"], verticals: Int64[np.ndarray, "N"], allowed: Bool[np.ndarray, "N"]
+) -> Neighbours:
+    """Neighbours through a LanceDB index: a whole catalogue without comparing all pairs.
+
+    Args:
+        folder: where the index goes; it must not exist.
+        vectors: unit vectors.
+        verticals: a code for each.
+        allowed: which of them can be found.
+    """
+    ids, names = [f"{row:012d}" for row in range(len(vectors))], verticals.astype(str)  # so that ties go by row
+    columns = pa.table({"id": ids, "vertical": names}).take(np.flatnonzero(allowed))
+    with Index.create(folder, size=vectors.shape[1], model_fingerprint="mining") as writer:
+        writer.upsert(vectors[allowed], columns)
+        writer.publish()
+    index = Index.open(folder)
+
+    def near(rows: Int64[np.ndarray, "Q"], k: int) -> Int64[np.ndarray, "Q K"]:
+        found = np.full((len(rows), k), -1, np.int64)
+        for name in np.unique(names[rows]):
+            here = np.flatnonzero(names[rows] == name)
+            where = {"vertical": str(name)}
+            answers = index.search_many(vectors[rows[here]], k, where=where, model_fingerprint="mining")
+            for row, hits in zip(here, answers, strict=True):
+                found[row, : len(hits)] = [int(hit.id) for hit in hits]
+        return found
+
+    return near
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,7 +131,7 @@ class _Mining:
         complete: whether these are all images of the anchor's vertical.
         pairs: anchor and positive, sorted.
         gaps: distance of the two.
-        place: of the anchor, in `anchors`.
+        anchor_row: of each pair, where its anchor stands in `anchors`.
     """
 
     products: Int64[np.ndarray, "N"]
@@ -107,7 +141,7 @@ class _Mining:
     complete: Bool[np.ndarray, "A"]
     pairs: Int64[np.ndarray, "P 2"]
     gaps: Float[np.ndarray, "P"]
-    place: Int64[np.ndarray, "P"]
+    anchor_row: Int64[np.ndarray, "P"]
 
     @classmethod
     def of(
@@ -123,7 +157,7 @@ class _Mining:
         _, kind, count = np.unique(verticals[labelled], return_inverse=True, return_counts=True)
         in_vertical = np.zeros(len(products), np.int64)
         in_vertical[labelled] = count[kind]
-        anchors, place = np.unique(pairs[:, 0], return_inverse=True)
+        anchors, anchor_row = np.unique(pairs[:, 0], return_inverse=True)
         size = min(neighbours + 1, len(products))  # an anchor finds itself, too
         near, distances = np.empty((len(anchors), size), np.int64), np.empty((len(anchors), size))
         with progress_bar("mining negatives", len(anchors)) as advance:
@@ -144,7 +178,7 @@ class _Mining:
             complete=np.isfinite(distances).sum(1) >= in_vertical[anchors] - 1,
             pairs=pairs,
             gaps=_distances(vectors, pairs[:, :1], pairs[:, 1:])[:, 0],
-            place=place,
+            anchor_row=anchor_row,
         )
 
     def twins(self, same: Protect, margin: float) -> Int64[np.ndarray, "M 2"]:
@@ -154,7 +188,7 @@ class _Mining:
             for rows in _chunks(len(self.anchors))
         ]
         for rows, in_window in self._windows(margin):
-            near = self.near[self.place[rows]]
+            near = self.near[self.anchor_row[rows]]
             found.append(_matches(same, self.pairs[rows, 1], near, in_window))
         return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
 
@@ -165,7 +199,7 @@ class _Mining:
         last = np.where(np.isfinite(self.distances), self.distances, -np.inf).max(1)
         kept, negatives, excluded, cut_short = [], [], 0, 0
         for rows, in_window in self._windows(margin):
-            near = self.near[self.place[rows]]
+            near = self.near[self.anchor_row[rows]]
             if len(barred):
                 own, other = self.products[self.pairs[rows, 0], None], self.products[near]
                 wrong = in_window & np.isin(_codes(np.minimum(own, other), np.maximum(own, other)), codes)
@@ -173,8 +207,8 @@ class _Mining:
                 in_window &= ~wrong
             first = np.argsort(~in_window, axis=1, kind="stable")[:, :k]
             chosen = np.where(np.take_along_axis(in_window, first, axis=1), np.take_along_axis(near, first, axis=1), -1)
-            place, some = self.place[rows], chosen[:, 0] >= 0
-            goes_on = ~self.complete[place] & (last[place] < self.gaps[rows] + margin)
+            anchor, some = self.anchor_row[rows], chosen[:, 0] >= 0
+            goes_on = ~self.complete[anchor] & (last[anchor] < self.gaps[rows] + margin)
             cut_short += int((goes_on & (in_window.sum(1) < k)).sum())
             kept.append(np.flatnonzero(some) + rows.start)
             negatives.append(chosen[some])
@@ -186,7 +220,7 @@ class _Mining:
             protected=twins,
             statistics=MiningStatistics(
                 anchors=len(self.anchors),
-                anchors_with_negatives=len(np.unique(self.place[pair])),
+                anchors_with_negatives=len(np.unique(self.anchor_row[pair])),
                 pairs=len(self.pairs),
                 pairs_with_negatives=len(pair),
                 pairs_cut_short=cut_short,
@@ -199,14 +233,14 @@ class _Mining:
     def _windows(self, margin: float) -> Iterator[tuple[slice, Bool[np.ndarray, "p K"]]]:
         """Pairs a chunk at a time, with the neighbours of their anchors that are semi-hard negatives of them."""
         for rows in _chunks(len(self.pairs)):
-            place, gap = self.place[rows], self.gaps[rows, None]
-            far = self.distances[place]
-            yield rows, self._is_negative(place) & (gap < far) & (far < gap + margin)
+            anchor, gap = self.anchor_row[rows], self.gaps[rows, None]
+            far = self.distances[anchor]
+            yield rows, self._is_negative(anchor) & (gap < far) & (far < gap + margin)
 
-    def _is_negative(self, place: slice | Int64[np.ndarray, "p"]) -> Bool[np.ndarray, "p K"]:
-        own = self.products[self.anchors[place], None]
-        other = self.products[self.near[place]]
-        return np.asarray((other != own) & np.isfinite(self.distances[place]))
+    def _is_negative(self, anchor: slice | Int64[np.ndarray, "p"]) -> Bool[np.ndarray, "p K"]:
+        own = self.products[self.anchors[anchor], None]
+        other = self.products[self.near[anchor]]
+        return np.asarray((other != own) & np.isfinite(self.distances[anchor]))
 
 
 def _pairs(products: Int64[np.ndarray, "N"], limit: int, seed: int) -> Int64[np.ndarray, "P 2"]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from univert.proxies.bank import ProxyBank
 from univert.proxies.dynamic import forget_rows
-from univert.training.label_config import LoopConfig, OptimiserName
+from univert.training.label_config import LabelLoopConfig, OptimiserName
 
 RMSPROP_SMOOTHING = 0.9
 
@@ -74,19 +74,19 @@ class Optimisers:
 
 
 def parameter_groups(
-    model: Mapping[str, Sequence[nn.Parameter]], proxies: Sequence[nn.Parameter], config: LoopConfig
+    model: Mapping[str, Sequence[nn.Parameter]], proxies: Sequence[nn.Parameter], config: LabelLoopConfig
 ) -> list[dict[str, Any]]:
-    """Parameter groups for `Optimisers`: rates of their own for head, trunk and proxies; decay on matrices alone.
+    """Parameter groups for `Optimisers`: own rates for head, base network and proxies; decay on matrices alone.
 
     Args:
-        model: the parameters that learn, by `head` and `trunk`.
+        model: the parameters that learn, by `head` and `base network`.
         proxies: the parameters of the loss.
         config: the rates and the weight decay.
 
     Returns:
         groups with `params`, `name`, `peak` (the learning rate at its highest) and `weight_decay`; none is empty.
     """
-    rates = {"head": config.learning_rate, "trunk": config.trunk_learning_rate}
+    rates = {"head": config.learning_rate, "base network": config.base_network_learning_rate}
     groups: list[dict[str, Any]] = []
     for name, parameters in model.items():
         matrices = [parameter for parameter in parameters if parameter.ndim > 1]

@@ -2,55 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
 
 from univert.data.transforms import Augmentation
-from univert.losses.registry import LOSSES, LossName, LossOption
+from univert.losses.names import LOSSES, LossName, LossOption
 from univert.models.config import EmbedderConfig
-from univert.training.label_config import LoopConfig, SpecialistsConfig
+from univert.training.label_config import LabelLoopConfig, SpecialistsConfig
 from univert.training.recipe import DataConfig, Recipe
-
-ProtocolName = Literal["document", "modern"]
 
 BATCH_SIZE = 32
 
-PUBLISHED: dict[str, dict[LossName, dict[str, float]]] = {
-    "cars196": {
-        "triplet": {"R@1": 51.54, "R@2": 63.78, "R@4": 73.52, "R@8": 81.41, "NMI": 53.35},
-        "lifted-structure": {"R@1": 52.98, "R@2": 66.70, "R@4": 76.01, "R@8": 84.27, "NMI": 56.88},
-        "n-pairs": {"R@1": 53.90, "R@2": 66.76, "R@4": 77.75, "R@8": 86.35, "NMI": 57.79},
-        "proxy-triplet": {"R@1": 55.90, "R@2": 67.99, "R@4": 74.04, "R@8": 77.95, "NMI": 54.44},
-        "structured-clustering": {"R@1": 58.11, "R@2": 70.64, "R@4": 80.27, "R@8": 87.81, "NMI": 59.04},
-        "proxy-nca": {"R@1": 73.22, "R@2": 82.42, "R@4": 86.36, "R@8": 88.68, "NMI": 64.90},
+PUBLISHED: dict[str, dict[tuple[str, str], dict[str, float]]] = {
+    "proxies": {
+        ("cars196", "triplet"): {"R@1": 51.54, "R@2": 63.78, "R@4": 73.52, "R@8": 81.41, "NMI": 53.35},
+        ("cars196", "lifted-structure"): {"R@1": 52.98, "R@2": 66.70, "R@4": 76.01, "R@8": 84.27, "NMI": 56.88},
+        ("cars196", "n-pairs"): {"R@1": 53.90, "R@2": 66.76, "R@4": 77.75, "R@8": 86.35, "NMI": 57.79},
+        ("cars196", "proxy-triplet"): {"R@1": 55.90, "R@2": 67.99, "R@4": 74.04, "R@8": 77.95, "NMI": 54.44},
+        ("cars196", "structured-clustering"): {"R@1": 58.11, "R@2": 70.64, "R@4": 80.27, "R@8": 87.81, "NMI": 59.04},
+        ("cars196", "proxy-nca"): {"R@1": 73.22, "R@2": 82.42, "R@4": 86.36, "R@8": 88.68, "NMI": 64.90},
+        ("cub200", "triplet"): {"R@1": 42.59, "R@2": 55.03, "R@4": 66.44, "R@8": 77.23, "NMI": 55.38},
+        ("cub200", "lifted-structure"): {"R@1": 43.57, "R@2": 56.55, "R@4": 68.59, "R@8": 79.63, "NMI": 56.50},
+        ("cub200", "n-pairs"): {"R@1": 45.37, "R@2": 58.41, "R@4": 69.51, "R@8": 79.49, "NMI": 57.24},
+        ("cub200", "structured-clustering"): {"R@1": 48.18, "R@2": 61.44, "R@4": 71.83, "R@8": 81.92, "NMI": 59.23},
+        ("cub200", "proxy-nca"): {"R@1": 49.21, "R@2": 61.90, "R@4": 67.90, "R@8": 72.40, "NMI": 59.53},
+        ("sop", "proxy-nca"): {"R@1": 73.73, "NMI": 90.6},
     },
-    "cub200": {
-        "triplet": {"R@1": 42.59, "R@2": 55.03, "R@4": 66.44, "R@8": 77.23, "NMI": 55.38},
-        "lifted-structure": {"R@1": 43.57, "R@2": 56.55, "R@4": 68.59, "R@8": 79.63, "NMI": 56.50},
-        "n-pairs": {"R@1": 45.37, "R@2": 58.41, "R@4": 69.51, "R@8": 79.49, "NMI": 57.24},
-        "structured-clustering": {"R@1": 48.18, "R@2": 61.44, "R@4": 71.83, "R@8": 81.92, "NMI": 59.23},
-        "proxy-nca": {"R@1": 49.21, "R@2": 61.90, "R@4": 67.90, "R@8": 72.40, "NMI": 59.53},
+    "modern": {
+        ("cub200", "proxy-nca"): {"R@1": 72.2},
+        ("cars196", "proxy-nca"): {"R@1": 90.1},
+        ("sop", "proxy-nca"): {"R@1": 81.4},
+        ("inshop", "proxy-nca"): {"R@1": 90.9},
     },
-    "sop": {"proxy-nca": {"R@1": 73.73, "NMI": 90.6}},
 }
-"""What the document reports, per cent: Proxies tables 1 and 2, FIG. 4."""
-
-MODERN_PUBLISHED: dict[str, float] = {"cub200": 72.2, "cars196": 90.1, "sop": 81.4, "inshop": 90.9}
-"""R@1 that ProxyNCA++ reports (ResNet-50, 2048-d; arXiv 2004.01113); its crops are larger than 224 px for some."""
+"""By protocol, what its source reports for a data set and loss, per cent. `proxies`: the proxies paper, tables 1 and 2
+and FIG. 4. `modern`: ProxyNCA++ with ResNet-50, 2048-d (arXiv 2004.01113), its crops larger than 224 px for some."""
 
 
-def document_recipe(loss: LossName, images: int, *, pretrained: bool = True, epochs: int = 20, seed: int = 0) -> Recipe:
-    """The document's protocol: Inception with BN, 64-d, 256 -> 227 random crop and mirror, batch 32, RMSprop.
+def proxies_recipe(loss: LossName, images: int, *, pretrained: bool = True, epochs: int = 20, seed: int = 0) -> Recipe:
+    """The proxies paper's protocol: Inception with BN, 64-d, 256 -> 227 random crop and mirror, batch 32, RMSprop.
 
-    The document's "decay 0.94" is read as the learning rates' factor an epoch. Losses on data points get batches of 8
-    products x 4 images, since random batches of 32 hold hardly any positives; losses with proxies get random ones.
-    What the document leaves open is ours: the learning rates and their warm-up, the clipped gradient, the number of
-    epochs, early stopping, and that the kept weights are those of the best look at a validation split taken
-    from the training products.
+    Its "decay 0.94" is read as the learning rates' factor an epoch. Losses on data points get batches of 8 products x 4
+    images, since random batches of 32 hold hardly any positives; losses with proxies get random ones. What the paper
+    leaves open is ours: the learning rates and their warm-up, the clipped gradient, the number of epochs, early
+    stopping, and that the kept weights are those of the best look at a validation split taken from the training
+    products.
 
     Args:
         loss: any of `LOSSES`.
         images: labelled training images there are; an epoch is as many presentations.
-        pretrained: start from ImageNet weights, as the document does.
+        pretrained: start from ImageNet weights, as the paper does.
         epochs: how many.
         seed: of everything random.
     """
@@ -59,12 +59,9 @@ def document_recipe(loss: LossName, images: int, *, pretrained: bool = True, epo
     options: dict[str, LossOption] = {"softmax_scale": 1.0, "form": "paper"} if loss == "proxy-nca" else {}
     return Recipe(
         seed=seed,
-        trunk="full",
+        base_network_learns="all",
         data=DataConfig(
-            views=10_000,
-            augmentation=Augmentation(
-                min_scale=share**2, max_scale=share**2, max_aspect=1.0, brightness=0.0, contrast=0.0, saturation=0.0
-            ),
+            views=10_000, augmentation=Augmentation(min_scale=share**2, max_scale=share**2, max_aspect=1.0, jitter=0.0)
         ),
         model=EmbedderConfig(
             base_network="inception_v2",
@@ -79,7 +76,7 @@ def document_recipe(loss: LossName, images: int, *, pretrained: bool = True, epo
             loss=loss,
             loss_options=options,
             reseed_every_steps=_reseed(loss, images),
-            loop=LoopConfig(
+            loop=LabelLoopConfig(
                 epochs=1,
                 min_steps=epochs * steps_per_epoch,
                 batch_size=BATCH_SIZE,
@@ -88,7 +85,7 @@ def document_recipe(loss: LossName, images: int, *, pretrained: bool = True, epo
                 decay=0.94,
                 decay_every_steps=steps_per_epoch,
                 learning_rate=1e-3,
-                trunk_learning_rate=1e-4,
+                base_network_learning_rate=1e-4,
                 proxy_learning_rate=1e-2,
                 weight_decay=0.0,
             ),
@@ -112,7 +109,7 @@ def modern_recipe(loss: LossName, images: int, *, pretrained: bool = True, epoch
     options: dict[str, LossOption] = {"softmax_scale": 9.0, "label_smoothing": 0.1} if loss == "proxy-nca" else {}
     return Recipe(
         seed=seed,
-        trunk="full",
+        base_network_learns="all",
         data=DataConfig(views=10_000, augmentation=Augmentation(min_scale=0.16, max_aspect=4 / 3)),
         model=EmbedderConfig(
             base_network="timm/resnet50.tv_in1k",
@@ -128,13 +125,13 @@ def modern_recipe(loss: LossName, images: int, *, pretrained: bool = True, epoch
             loss=loss,
             loss_options=options,
             reseed_every_steps=_reseed(loss, images),
-            loop=LoopConfig(
+            loop=LabelLoopConfig(
                 epochs=1,
                 min_steps=epochs * max(1, images // BATCH_SIZE),
                 batch_size=BATCH_SIZE,
                 images_per_product=4,
                 learning_rate=4e-3,
-                trunk_learning_rate=4e-5,
+                base_network_learning_rate=4e-5,
                 proxy_learning_rate=4e-1,
                 weight_decay=0.0,
             ),
@@ -145,3 +142,7 @@ def modern_recipe(loss: LossName, images: int, *, pretrained: bool = True, epoch
 def _reseed(loss: LossName, images: int) -> int:
     """Dynamic proxies are looked at once an epoch: embedding all images oftener would outweigh the training."""
     return max(1, images // BATCH_SIZE) if LOSSES[loss].proxies == "dynamic" else 20
+
+
+PROTOCOLS: dict[str, Callable[..., Recipe]] = {"proxies": proxies_recipe, "modern": modern_recipe}
+"""By name, what makes the recipe."""

@@ -1,4 +1,4 @@
-"""Mining anew while the model learns, with exact resume."""
+"""Mining strong negatives anew while the model learns, with exact resume."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from univert.core.errors import BadInputError
-from univert.data.mined import StrongNegatives
 from univert.data.samplers import Positions, Sampler
+from univert.data.strong_negatives import StrongNegatives
 from univert.models.embedder import Embedder
 from univert.training.mining import Protect, mine_strong_negatives
 from univert.training.sources import Source
@@ -30,7 +30,6 @@ class ReminingSampler(Sampler):
         sample: gives the sampler of a table; `batch_size` and `steps_per_epoch` must not depend on the table.
         every_steps: how long a table serves.
         folder: for `strong-negatives-J.safetensors`.
-        key: fingerprint of what the tables depend on besides the model; files with another key are mined again.
 
     Raises:
         BadInputError: `every_steps` is below 1.
@@ -43,34 +42,26 @@ class ReminingSampler(Sampler):
         *,
         every_steps: int,
         folder: Path,
-        key: str = "",
     ) -> None:
         if every_steps < 1:
             raise BadInputError(f"every_steps must be at least 1, got {every_steps}; 500 is a start")
         self._mine, self._sample, self._every_steps = mine, sample, every_steps
-        self._folder, self._key = folder, key
-        self._current: tuple[int, StrongNegatives, Sampler] | None = None
+        self._folder = folder
+        self._current: tuple[int, Sampler] | None = None
         plain = sample(StrongNegatives.none())
         self.batch_size, self.steps_per_epoch = plain.batch_size, plain.steps_per_epoch
 
     def batch(self, step: int) -> Positions:
         """Positions of step `step`; mines where its table is missing."""
-        return self._at(step)[2].batch(step)
-
-    def table(self, step: int) -> StrongNegatives:
-        """The table that serves step `step`, for logs; mines where it is missing."""
-        return self._at(step)[1]
-
-    def _at(self, step: int) -> tuple[int, StrongNegatives, Sampler]:
         number = step // self._every_steps
         if self._current is None or self._current[0] != number:
             path = self._folder / f"strong-negatives-{number}.safetensors"
-            mined = StrongNegatives.load(path, key=self._key)
-            if mined is None:
-                mined = self._mine()
-                mined.save(path, key=self._key)
-            self._current = number, mined, self._sample(mined)
-        return self._current
+            table = StrongNegatives.load(path)
+            if table is None:
+                table = self._mine()
+                table.save(path)
+            self._current = number, self._sample(table)
+        return self._current[1].batch(step)
 
 
 def miner_of(
@@ -80,8 +71,6 @@ def miner_of(
     verticals: Int64[np.ndarray, "N"] | None = None,
     *,
     margin: float = 0.2,
-    k: int = 8,
-    neighbours: int = 100,
     protect: Protect | None = None,
     seed: int = 0,
 ) -> Callable[[], StrongNegatives]:
@@ -92,9 +81,7 @@ def miner_of(
         source: of its embeddings.
         products: the product code of every image of the catalogue; -1 for all that do not take part.
         verticals: the vertical's code of every image.
-        margin: see `mine_strong_negatives`, as for the rest.
-        k: negatives a pair.
-        neighbours: looked at.
+        margin: see `mine_strong_negatives`.
         protect: tells near-duplicates.
         seed: of the positives.
     """
@@ -105,8 +92,6 @@ def miner_of(
         vectors = np.zeros((len(products), embedder.size), np.float32)
         vectors[positions] = source.embed_all(embedder, positions)
         embedder.train(training)
-        return mine_strong_negatives(
-            vectors, products, verticals, margin=margin, k=k, neighbours=neighbours, protect=protect, seed=seed
-        )
+        return mine_strong_negatives(vectors, products, verticals, margin=margin, protect=protect, seed=seed)
 
     return mine

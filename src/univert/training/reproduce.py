@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,10 +17,10 @@ from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.readers import BENCHMARKS, open_dataset, with_validation
 from univert.data.readers.inshop import GALLERY, QUERY
-from univert.losses.registry import LOSSES, LossName
+from univert.losses.names import LOSSES, LossName
 from univert.metrics.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
-from univert.models.base_networks.inception_v2_weights import weights_file
-from univert.training.protocols import MODERN_PUBLISHED, PUBLISHED, ProtocolName, document_recipe, modern_recipe
+from univert.models.base_networks.inception_v2 import make_inception_v2
+from univert.training.protocols import PROTOCOLS, PUBLISHED
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_on_labels
@@ -28,29 +28,6 @@ from univert.training.specialists import train_on_labels
 VALIDATION_SHARE = 0.1
 RECALL_AT = {"cub200": (1, 2, 4, 8), "cars196": (1, 2, 4, 8), "sop": (1, 10, 100, 1000), "inshop": (1, 10, 20, 30)}
 """The K that papers report."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """What to reproduce, checked."""
-
-    dataset: str
-    loss: LossName
-    protocol: ProtocolName
-
-
-def check_choices(dataset: str, loss: str, protocol: str) -> Choices:
-    """Check names that a person typed.
-
-    Raises:
-        BadInputError: a name that does not exist, with the valid ones.
-    """
-    known = {"dataset": tuple(BENCHMARKS), "loss": tuple(LOSSES), "protocol": get_args(ProtocolName)}
-    given = {"dataset": dataset, "loss": loss, "protocol": protocol}
-    for name, value in given.items():
-        if value not in known[name]:
-            raise BadInputError(f"{name} must be one of {', '.join(known[name])}; got {value!r}")
-    return Choices(**given)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +59,8 @@ def reproduce(
     root: Path,
     out: Path,
     *,
-    loss: LossName = "proxy-nca",
-    protocol: ProtocolName = "document",
+    loss: str = "proxy-nca",
+    protocol: str = "proxies",
     pretrained: bool = True,
     epochs: int | None = None,
     seed: int = 0,
@@ -99,8 +76,8 @@ def reproduce(
         dataset: `cub200`, `cars196`, `sop` or `inshop`.
         root: the data set's folder, in its official layout.
         out: the run folder.
-        loss: any of `univert.losses.registry.LOSSES`.
-        protocol: `document` (Inception with BN, 64-d) or `modern` (ResNet-50, 2048-d, ProxyNCA++).
+        loss: any of `univert.losses.names.LOSSES`.
+        protocol: `proxies` (the proxies paper's: Inception with BN, 64-d) or `modern` (ResNet-50, 2048-d, ProxyNCA++).
         pretrained: start from ImageNet weights.
         epochs: passes over the training images; None takes the protocol's.
         seed: of everything random.
@@ -108,46 +85,48 @@ def reproduce(
         verify: refuse a data set whose counts are not the published ones.
 
     Raises:
-        BadInputError: the data set or the weights are not there.
+        BadInputError: a name that does not exist, or the data set or the weights are not there.
         TrainingError: the training failed; what was done is kept.
     """
-    if protocol == "document" and pretrained:
-        weights_file()  # said now rather than after a long build
+    for name, value, known in (
+        ("dataset", dataset, tuple(BENCHMARKS)),
+        ("loss", loss, tuple(LOSSES)),
+        ("protocol", protocol, tuple(PROTOCOLS)),
+    ):
+        if value not in known:
+            raise BadInputError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    if protocol == "proxies" and pretrained:
+        make_inception_v2(pretrained=True, image_size_px=227)  # said now rather than after a long build
     run = Run(out)
     with run.locked():
         catalogue = _catalogue(run, dataset, root, verify=verify, seed=seed)
         train = (catalogue.column("split") == "train") & (catalogue.product_labels() >= 0)
-        make = document_recipe if protocol == "document" else modern_recipe
-        recipe = make(
-            loss, int(train.sum()), pretrained=pretrained, seed=seed, **({"epochs": epochs} if epochs else {})
-        )
+        make, options = PROTOCOLS[protocol], {"epochs": epochs} if epochs else {}
+        recipe = make(cast(LossName, loss), int(train.sum()), pretrained=pretrained, seed=seed, **options)
         write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
         evaluation = _train_and_measure(run, catalogue, recipe, dataset, device)
         return _result(out, dataset, loss, protocol, evaluation)
 
 
-def _result(out: Path, dataset: str, loss: LossName, protocol: ProtocolName, evaluation: Evaluation) -> Reproduction:
+def _result(out: Path, dataset: str, loss: str, protocol: str, evaluation: Evaluation) -> Reproduction:
     """The figures beside the published ones, also written to `evaluation.json`."""
-    published = PUBLISHED.get(dataset, {}).get(loss, {}) if protocol == "document" else {}
-    if protocol == "modern" and loss == "proxy-nca":
-        published = {"R@1": MODERN_PUBLISHED[dataset]}
+    published = PUBLISHED[protocol].get((dataset, loss), {})
     result = Reproduction(path=out, evaluation=evaluation, published=published)
     content = {"dataset": dataset, "loss": loss, "protocol": protocol, "figures": result.figures()}
-    write_atomic(
-        out / "evaluation.json", json.dumps({**content, "published": published, **evaluation.to_dict()}, indent=1)
-    )
+    content |= {"published": published, **evaluation.to_dict()}
+    write_atomic(out / "evaluation.json", json.dumps(content, indent=1))
     return result
 
 
 def _catalogue(run: Run, dataset: str, root: Path, *, verify: bool, seed: int) -> Catalogue:
     """The data set with its validation split; built anew where anything it was made from has changed."""
-    place = run.path / "catalogue.lance"
+    path = run.path / "catalogue.lance"
     made_from = fingerprint(dataset, str(root.resolve()), verify, seed, VALIDATION_SHARE)
-    if run.finished("catalogue", made_from) is None or not place.exists():
+    if run.finished("catalogue", made_from) is None or not path.exists():
         rows = with_validation(open_dataset(dataset, root, verify=verify), VALIDATION_SHARE, seed=seed)
-        build_catalogue(rows, place, link=True, overwrite=True, total=BENCHMARKS[dataset][0].images)
+        build_catalogue(rows, path, link=True, overwrite=True, total=BENCHMARKS[dataset][0].images)
         run.finish("catalogue", made_from, {})
-    return Catalogue.open(place)
+    return Catalogue.open(path)
 
 
 def _train_and_measure(run: Run, catalogue: Catalogue, recipe: Recipe, dataset: str, device: str) -> Evaluation:
@@ -156,8 +135,8 @@ def _train_and_measure(run: Run, catalogue: Catalogue, recipe: Recipe, dataset: 
     columns = {name: catalogue.column(name) for name in ("product", "vertical", "source")}
 
     def rows(where: Any) -> tuple[Any, list[str], list[str]]:
-        positions = np.flatnonzero(where & (context.splits == "test"))
-        vectors = context.source.embed_all(model.embedder, positions)
+        positions = np.flatnonzero(where & (context.images.splits == "test"))
+        vectors = context.features.source.embed_all(model.embedder, positions)
         return vectors, list(columns["product"][positions]), list(columns["vertical"][positions])
 
     seed = recipe.seed

@@ -1,45 +1,39 @@
-"""The run context: what all stages of a run share (recipe, catalogue, features, validation, bookkeeping)."""
+"""The run context: a run at work, in its three parts: images, features, stages."""
 
 from __future__ import annotations
 
-import math
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool
 
 import univert
-from univert.core.config import config_to_mapping, config_to_toml
-from univert.core.device import choose_device
+from univert.core.config import config_to_toml, to_plain
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
+from univert.core.tensors import choose_device
 from univert.data.catalogue import Catalogue
-from univert.data.loading import ImageLoader
 from univert.metrics.inputs import has_queries
 from univert.metrics.ranking import map_at_r
-from univert.models.base_networks.base import Cut
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
-from univert.training.jobs import TrainedModel, TrainingJob, scalar_log
-from univert.training.loop import Task, fit
+from univert.training.features import Features
+from univert.training.jobs import TrainedModel, TrainingJob
+from univert.training.loop import Log, fit
 from univert.training.recipe import Recipe
 from univert.training.run_images import RunImages
-from univert.training.sources import CachedSource, FrontSource, ImageSource, Source, feature_rows, front_rows
-from univert.training.targets.vertical_prediction import Router
-from univert.training.view_arrays import Compute, ViewArrays, by_parts
 
-ROWS_AT_ONCE = 1024
 T = TypeVar("T")
 
 
-class RunContext(RunImages):
+class RunContext:
     """One run at work.
 
     Args:
@@ -47,179 +41,40 @@ class RunContext(RunImages):
         catalogue: the images.
         recipe: the choices.
         device: a torch device, or `auto`: CUDA where there is one.
+        base: what stands for the untrained base network; see `Features`.
+        features: those of another context on the same images, to be shared.
 
     Attributes:
-        catalogue: the images of the recipe's verticals.
-        recipe: as given.
-        vertical_names: sorted.
         run: as given.
+        recipe: as given.
         device: the one chosen.
+        images: of the recipe's verticals, with products, verticals, splits.
+        features: the base network, and what it makes of the images.
+        stages: trains models and keeps them with the run.
 
     Raises:
         BadInputError: unknown verticals.
     """
 
-    def __init__(self, run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> None:
-        super().__init__(catalogue, recipe)
-        self.run, self.device = run, choose_device(device)
-
-    def vertical_probabilities(self, positions: Int64[np.ndarray, "B"]) -> Float[np.ndarray, "B K"]:
-        """The probability of each vertical for some images, as the untrained base network sees them."""
-        return self.router(self.base_vectors(positions))
-
-    @cached_property
-    def router(self) -> Router:
-        """Predicts verticals; fitted on the training images whose vertical is known."""
-        usable = np.flatnonzero(self.is_train & (self.verticals >= 0))
-        fitted_on = Router.choose(usable, self.verticals[usable], seed=self.recipe.seed)
-        count = len(self.vertical_names)
-        return Router(self.base_vectors(fitted_on), self.verticals[fitted_on], count=count)
+    def __init__(
+        self,
+        run: Run,
+        catalogue: Catalogue,
+        recipe: Recipe,
+        *,
+        device: str = "auto",
+        base: Embedder | None = None,
+        features: Features | None = None,
+    ) -> None:
+        self.run, self.recipe, self.device = run, recipe, choose_device(device)
+        self.images = RunImages(catalogue, recipe)
+        self.features = features or Features(self.images, recipe, run.path / "cache", self.device, base)
+        self.stages = Stages(run, recipe, self.images, self.features, self.device)
 
     @property
     def target_size(self) -> int:
         """Width of the learning targets and of the unified model."""
-        return self.base.feature_size if self.recipe.model.size is None else self.recipe.model.size
-
-    @cached_property
-    def loader(self) -> ImageLoader:
-        """Decodes and augments."""
-        data = self.recipe.data
-        return ImageLoader(self.catalogue, self.base.preprocessing, data.augmentation, seed=self.recipe.seed)
-
-    @cached_property
-    def source(self) -> Source:
-        """Embeddings for training: from cached features where the trunk is frozen, else from images."""
-        if self._kept_cut is not None:
-            return self._front_source(self._kept_cut)
-        if self.recipe.trunk != "frozen":
-            return ImageSource(self.loader, views=self.recipe.data.views)
-        name = f"features-{self.base_fingerprint}"
-        compute = feature_rows(self.base, self.loader)
-        return CachedSource(self.view_arrays(name, "features", self.base.feature_size, compute))
-
-    @property
-    def keeps_maps(self) -> bool:
-        """Whether a partly learning base network is fed with what its frozen layers gave, at half precision."""
-        return self._kept_cut is not None
-
-    @cached_property
-    def _kept_cut(self) -> Cut | None:
-        """Where a partly learning base network is cut to keep what comes before; None where that is not kept."""
-        recipe = self.recipe
-        if recipe.trunk != "partial" or not recipe.maps_gb:
-            return None
-        cut = self.base.trunk.cut(recipe.partial_blocks, self.base.config.image_size_px)
-        if cut is None:
-            return None
-        rows = len(self.catalogue) + recipe.data.views * int(self.is_train.sum())
-        return cut if 2 * math.prod(cut.map_shape) * rows <= recipe.maps_gb * 1e9 else None
-
-    def _front_source(self, cut: Cut) -> FrontSource:
-        stages = self.recipe.partial_blocks
-        maps = self.view_arrays(
-            f"maps-{self.base_fingerprint}-{stages}",
-            "maps of the frozen layers",
-            math.prod(cut.map_shape),
-            front_rows(self.base, self.loader, cut),
-            dtype=np.float16,
-        )
-        return FrontSource(maps, cut, stages)
-
-    def view_arrays(
-        self,
-        name: str,
-        description: str,
-        width: int,
-        compute: Compute,
-        *,
-        views: int | None = None,
-        dtype: npt.DTypeLike = np.float32,
-    ) -> ViewArrays:
-        """An array with a row for every image and training view, kept with the run; see `ViewArrays`.
-
-        Args:
-            name: of its folder; it must change with anything that the rows depend on, except the images themselves.
-            description: for the progress bar.
-            width: of a row.
-            compute: gives the rows.
-            views: augmented views; None takes the recipe's.
-            dtype: see `ViewArrays`.
-        """
-        return ViewArrays(
-            self.run.path / "cache" / f"{name}-{self._images_key}",
-            description,
-            count=len(self.catalogue),
-            augmented=np.flatnonzero(self.is_train),
-            views=self.recipe.data.views if views is None else views,
-            width=width,
-            compute=compute,
-            dtype=dtype,
-        )
-
-    def remembered(self, stage: str, inputs: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What a stage without a model recorded, or what it gives now.
-
-        Args:
-            stage: its name.
-            inputs: JSON-able; with the catalogue all that the result depends on.
-            compute: gives the JSON-able result; not called when the stage is finished.
-        """
-        key = fingerprint(univert.__version__, self.catalogue.fingerprint, inputs)
-        record = self.run.finished(stage, key)
-        if record is None:
-            record = compute()
-            self.run.finish(stage, key, record)
-        return record
-
-    def once(self, key: str, compute: Callable[[], T]) -> T:
-        """What a function gives, computed once for this run context and held in memory.
-
-        Args:
-            key: names all that the result depends on.
-            compute: gives the result.
-        """
-        if key not in self._held:
-            self._held[key] = compute()
-        held: T = self._held[key]
-        return held
-
-    @cached_property
-    def _held(self) -> dict[str, Any]:
-        return {}
-
-    @cached_property
-    def _images_key(self) -> str:
-        """Fingerprint of all that the pixels of an image and view depend on."""
-        data, model = self.recipe.data, self.recipe.model
-        return fingerprint(
-            self.catalogue.fingerprint,
-            config_to_mapping(data.augmentation),
-            config_to_mapping(model.preprocessing()),
-            self.recipe.seed,
-        )
-
-    @cached_property
-    def base(self) -> Embedder:
-        """The untrained base network: no head, its embedding is the pooled features."""
-        return self.new_embedder(size=None, batch_norm=False, dropout=0.0)
-
-    def base_vectors(self, positions: Int64[np.ndarray, "B"]) -> Float[np.ndarray, "B F"]:
-        """Embeddings by the untrained base network: its pooled features, of unit length."""
-        if self.recipe.trunk == "frozen":
-            return self.source.embed_all(self.base, positions)
-        return self._base_rows.clean(positions)
-
-    @cached_property
-    def _base_rows(self) -> ViewArrays:
-        """Where no features are kept, so that several stages can ask for them."""
-        compute = by_parts(lambda positions, _: self.source.embed_all(self.base, positions), ROWS_AT_ONCE)
-        name = f"base-{self.base_fingerprint}{'-maps' if self.keeps_maps else ''}"
-        return self.view_arrays(name, "base network", self.base.feature_size, compute, views=0)
-
-    @cached_property
-    def base_fingerprint(self) -> str:
-        """Of the untrained base network."""
-        return self.base.fingerprint
+        return self.features.base.feature_size if self.recipe.model.size is None else self.recipe.model.size
 
     def new_embedder(self, **changes: Any) -> Embedder:
         """An embedder as every stage starts from: the same base network, a head with the same random start.
@@ -230,97 +85,140 @@ class RunContext(RunImages):
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.seed)
             embedder = Embedder(replace(self.recipe.model, **changes)).to(self.device)
-        base: Embedder | None = self.__dict__.get("base")
-        if base is not None:  # its features are kept, and without pretrained weights another seed gives another
-            embedder.trunk.load_state_dict(base.trunk.state_dict())
-            embedder.pooling.load_state_dict(base.pooling.state_dict())
+        base = self.features.base  # another seed would give another one, where it is not pretrained
+        embedder.trunk.load_state_dict(base.trunk.state_dict())
+        embedder.pooling.load_state_dict(base.pooling.state_dict())
         return embedder
 
     def reseeded(self, seed: int) -> RunContext:
-        """The same run, its images and features shared, with another seed for heads, batches and proxies."""
-        other = RunContext.__new__(RunContext)
-        shared = {"source": self.source, "base": self.base, "loader": self.loader, "_images_key": self._images_key}
-        other.__dict__.update(self.__dict__, **shared)
-        for depends_on_the_seed in ("router", "_held"):
-            other.__dict__.pop(depends_on_the_seed, None)
-        other.recipe = replace(self.recipe, seed=seed)
-        return other
+        """The same run and features with another seed for heads, batches and proxies."""
+        recipe = replace(self.recipe, seed=seed)
+        return RunContext(self.run, self.images.catalogue, recipe, device=str(self.device), features=self.features)
 
-    def scorer(self, embedder: Embedder, among: Bool[np.ndarray, "N"] | None = None) -> Callable[[], float] | None:
-        """MAP@R over the labelled validation images (of a subset); None where none of them is a query.
 
-        Args:
-            embedder: scored as it stands at each call.
-            among: the images that count.
-        """
-        chosen = (self.splits == "val") & (self.products >= 0)
-        positions = np.flatnonzero(chosen if among is None else chosen & among)
-        labels = self.products[positions]
-        if not has_queries(labels):
-            return None
-        return lambda: map_at_r(self.source.embed_all(embedder, positions), labels)
+class Stages:
+    """Trains the models of a run, each once, and keeps what came of them.
 
-    def train_stage(self, name: str, inputs: Any, prepare: Callable[[], TrainingJob]) -> TrainedModel:
+    Args:
+        run: where everything is kept.
+        recipe: the choices.
+        images: of the run.
+        features: likewise.
+        device: where models learn.
+    """
+
+    def __init__(self, run: Run, recipe: Recipe, images: RunImages, features: Features, device: torch.device) -> None:
+        self._run, self._recipe, self._device = run, recipe, device
+        self._images, self._features = images, features
+        self._held: dict[str, Any] = {}
+
+    def train(self, name: str, inputs: Any, prepare: Callable[[], TrainingJob]) -> TrainedModel:
         """Train one model in its folder of the run, unless that is done; resume it where it was cut off.
 
         Args:
             name: the folder within the run, such as `specialists/dresses`.
-            inputs: JSON-able; together with the recipe's model, data, trunk and seed all that the result depends on.
+            inputs: JSON-able; together with the recipe's model, data, seed and what learns of the base network, all
+                that the result depends on.
             prepare: gives the job; not called when the stage is finished.
 
         Raises:
             TrainingError: see `fit`.
         """
-        recipe = config_to_mapping(self.recipe)
-        shared = {key: recipe[key] for key in ("seed", "trunk", "partial_blocks", "data", "model")}
-        if self.keeps_maps:
-            shared["maps"] = "float16"
-        key = fingerprint(univert.__version__, self.catalogue.fingerprint, self.base_fingerprint, shared, inputs)
-        folder = self.run.path / name
-        record = self.run.finished(name, key)
+        key = fingerprint(self.inputs, inputs)
+        folder = self._run.path / name
+        record = self._run.finished(name, key)
         if record is None or not (folder / "model.safetensors").exists():
             work = self.work_folder(name)
             self._discard_other_work(work, key)
             job = prepare()
             record = self.learn(name, job, work)
-            self.run.forget(name)
+            self._run.forget(name)
             job.embedder.save_pretrained(folder, self._card(name, record, job.among), overwrite=True)
-            self.run.finish(name, key, record)
+            self._run.finish(name, key, record)
             shutil.rmtree(work)
-        return TrainedModel(name=name, key=key, record=record, folder=folder, device=self.device)
+        return TrainedModel(name=name, key=key, record=record, folder=folder, device=self._device)
 
-    def describe(self, model: TrainedModel, figures: dict[str, float | int | str]) -> None:
-        """Write a model's card anew, with figures that were measured after its training."""
-        card = replace(self._card(model.name, model.record), figures=figures)
-        write_atomic(model.folder / "README.md", card.to_markdown(config_to_mapping(model.embedder.config)))
+    @property
+    def inputs(self) -> str:
+        """Fingerprint of what every training of the run depends on."""
+        recipe = to_plain(self._recipe)
+        shared = {key: recipe[key] for key in ("seed", "base_network_learns", "last_blocks", "data", "model")}
+        if self._features.keeps_maps:
+            shared["maps"] = "float16"
+        catalogue = self._images.catalogue.fingerprint
+        return fingerprint(univert.__version__, catalogue, self._features.base_fingerprint, shared)
 
-    def work_folder(self, name: str) -> Path:
-        """Where an unfinished stage keeps its checkpoint, and whatever else must not outlive it."""
-        return self.run.path / "checkpoints" / name
+    def learn(self, name: str, job: TrainingJob, folder: Path | None = None) -> dict[str, Any]:
+        """Train the job's model in place and say how it went.
 
-    def learn(self, name: str, job: TrainingJob, folder: Path) -> dict[str, Any]:
-        """Train the job's model in place, with its checkpoint in `folder`, and say how it went.
+        `train` does this and keeps the model; call it where the model is not to be kept.
 
-        `train_stage` does this and keeps the model; call it where the model is not to be kept.
+        Args:
+            name: for messages and logs.
+            job: what is to be learned.
+            folder: of the checkpoint; None takes `work_folder(name)`.
 
         Raises:
             TrainingError: see `fit`.
         """
-        task = Task(
+        recipe = self._recipe
+        done = fit(
+            replace(job, objective=job.objective.to(self._device), score=job.score or self.scorer(job)),
+            job.source or self._features.source,
             name=name,
-            embedder=job.embedder,
-            trunk=self.recipe.trunk,
-            partial_blocks=self.recipe.partial_blocks,
-            objective=job.objective.to(self.device),
-            sampler=job.sampler,
-            source=self.source,
-            score=self.scorer(job.embedder, job.among),
-            monitor=job.monitor,
-            starts_trained=job.starts_trained,
+            seed=recipe.seed,
+            folder=folder or self.work_folder(name),
+            base_network_learns=recipe.base_network_learns,
+            last_blocks=recipe.last_blocks,
+            open_log=partial(_scalar_log, self._run.path / "log" / name),
         )
-        open_log = partial(scalar_log, self.run.path / "log" / name)
-        done = fit(task, job.loop, seed=self.recipe.seed, folder=folder, open_log=open_log)
         return {"steps": done.steps, "image_presentations": done.image_presentations, **asdict(done.history)}
+
+    def scorer(self, job: TrainingJob) -> Callable[[], float] | None:
+        """MAP@R of a job's model over the labelled validation images that count; None where none of them is a query."""
+        images, source = self._images, job.source or self._features.source
+        chosen = (images.splits == "val") & (images.products >= 0)
+        positions = np.flatnonzero(chosen if job.among is None else chosen & job.among)
+        labels = images.products[positions]
+        if not has_queries(labels):
+            return None
+        return lambda: map_at_r(source.embed_all(job.embedder, positions), labels)
+
+    def remembered(self, stage: str, inputs: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What a stage without a model recorded, or what it gives now.
+
+        Args:
+            stage: its name.
+            inputs: JSON-able; with the catalogue all that the result depends on.
+            compute: gives the JSON-able result; not called when the stage is finished.
+        """
+        key = fingerprint(univert.__version__, self._images.catalogue.fingerprint, inputs)
+        record = self._run.finished(stage, key)
+        if record is None:
+            record = compute()
+            self._run.finish(stage, key, record)
+        return record
+
+    def once(self, key: str, compute: Callable[[], T]) -> T:
+        """What a function gives, computed once and held in memory.
+
+        Args:
+            key: names all that the result depends on.
+            compute: gives the result.
+        """
+        if key not in self._held:
+            self._held[key] = compute()
+        held: T = self._held[key]
+        return held
+
+    def describe(self, model: TrainedModel, figures: dict[str, float | int | str]) -> None:
+        """Write a model's card anew, with figures that were measured after its training."""
+        card = replace(self._card(model.name, model.record), figures=figures)
+        write_atomic(model.folder / "README.md", card.to_markdown(to_plain(model.embedder.config)))
+
+    def work_folder(self, name: str) -> Path:
+        """Where an unfinished stage keeps its checkpoint, and whatever else must not outlive it."""
+        return self._run.path / "checkpoints" / name
 
     def _discard_other_work(self, folder: Path, key: str) -> None:
         """A checkpoint made from other inputs must not be resumed."""
@@ -330,16 +228,25 @@ class RunContext(RunImages):
         write_atomic(marker, key)
 
     def _card(self, name: str, record: dict[str, Any], among: Bool[np.ndarray, "N"] | None = None) -> ModelCard:
-        names = self.vertical_names
+        names = self._images.vertical_names
         if among is not None:
-            names = [vertical for vertical in names if (among & self.of_vertical(vertical)).any()]
+            names = [vertical for vertical in names if (among & self._images.of_vertical(vertical)).any()]
         return ModelCard(
             name=f"univert {name}",
-            recipe_toml=config_to_toml(self.recipe),
-            catalogue_fingerprint=self.catalogue.fingerprint,
+            recipe_toml=config_to_toml(self._recipe),
+            catalogue_fingerprint=self._images.catalogue.fingerprint,
             verticals=names,
             figures={
                 "validation MAP@R": "no queries" if record["best_score"] is None else record["best_score"],
                 "image presentations": record["image_presentations"],
             },
         )
+
+
+@contextlib.contextmanager
+def _scalar_log(folder: Path, first_step: int) -> Iterator[Log]:
+    """TensorBoard scalars of one training; what a killed run wrote from `first_step` on is superseded."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder), purge_step=first_step) as writer:
+        yield writer.add_scalar

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Int64
+from jaxtyping import Float, Float16
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
 from univert.data.loading import ImageLoader
+from univert.data.samplers import Positions
 from univert.models.base_networks.base import Cut
 from univert.models.embedder import Embedder
+from univert.models.folding import fold_batch_norms
 from univert.training.view_arrays import Compute, ViewArrays
 
-Positions = Int64[np.ndarray, "B"]
 FEATURE_BATCH = 32
 
 
@@ -51,7 +52,8 @@ class Source(ABC):
 
     def infer(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B D"]:
         """Embeddings of what `load` gave, without gradients, as float32 on the CPU; so many at a time as suits."""
-        embedder.eval()
+        if embedder.training:
+            embedder.eval()
         with torch.inference_mode():
             parts = [self.run(embedder, part).float().cpu() for part in inputs.split(self.batch_size)]
         return torch.cat(parts) if parts else torch.empty(0, embedder.size)
@@ -70,7 +72,7 @@ class Source(ABC):
 
 
 class ImageSource(Source):
-    """Decodes, augments and runs the whole network: for a trunk that learns.
+    """Decodes, augments and runs the whole network: for a base network that learns.
 
     Args:
         loader: of the catalogue.
@@ -102,7 +104,7 @@ class ImageSource(Source):
 
 
 class CachedSource(Source):
-    """Reads a frozen trunk's features, computed once per image and view, and runs the head alone.
+    """Reads a fixed base network's features, computed once per image and view, and runs the head alone.
 
     The embeddings are those that `ImageSource` gives, in a hundredth of the time.
 
@@ -194,9 +196,14 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
     )
 
 
-def feature_rows(embedder: Embedder, loader: ImageLoader) -> Compute:
+def feature_rows(base: Embedder, loader: ImageLoader) -> Compute:
     """What computes the pooled features of images and views, for `ViewArrays` to keep."""
-    return _rows(embedder, loader, lambda images: embedder.inference_features(images).float())
+
+    def compute(positions: Positions, views: Positions) -> Iterator[np.ndarray]:
+        folded = fold_batch_norms(base)
+        yield from _rows(folded, loader, lambda images: folded.inference_features(images).float())(positions, views)
+
+    return compute
 
 
 def _rows(embedder: Embedder, loader: ImageLoader, of_images: Callable[[Tensor], Tensor]) -> Compute:

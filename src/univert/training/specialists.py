@@ -1,25 +1,21 @@
-"""Specialists: one embedding model a vertical, and the joint models that serve as yardsticks."""
+"""Specialists: one embedding model a vertical or group of verticals, and the joint models beside them."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 
-from univert.core.config import config_to_mapping
+from univert.core.config import to_plain
 from univert.core.files import fingerprint, folder_name, publishing
-from univert.losses.mined_loss import MinedLoss
-from univert.losses.registry import LossName, compares_images, make_loss
+from univert.losses.names import LossName, compares_images
 from univert.models.embedder import Embedder
-from univert.training.batches import label_sampler, make_miner
-from univert.training.jobs import TrainedModel, TrainingJob
-from univert.training.label_config import LoopConfig, SpecialistsConfig, with_positives
-from univert.training.objectives import label_objective
-from univert.training.proxies import bounds_monitor, start_proxies
+from univert.training.jobs import TrainedModel
+from univert.training.label_config import LabelLoopConfig, SpecialistsConfig, with_positives
+from univert.training.label_training import label_job
 from univert.training.run_context import RunContext
 
 
@@ -36,14 +32,14 @@ def train_specialist(
     """
     config = config or context.recipe.specialists
     name = f"{within}/{folder_name(vertical)}"
-    folder = context.work_folder(name)
-    return context.train_stage(
+    folder = context.stages.work_folder(name)
+    return context.stages.train(
         name,
-        {"vertical": vertical, **config_to_mapping(config)},
+        {"vertical": vertical, **to_plain(config)},
         lambda: label_job(
             context,
             config,
-            context.of_vertical(vertical),
+            context.images.of_vertical(vertical),
             folder=folder,
             embedder=_new_specialist(context, config, [vertical]),
         ),
@@ -106,7 +102,7 @@ def train_held_out(
     return _train_together(context, verticals, name=held_out_name(verticals, training), among=among)
 
 
-def group_loop(loop: LoopConfig, verticals: int) -> LoopConfig:
+def group_loop(loop: LabelLoopConfig, verticals: int) -> LabelLoopConfig:
     """The training of a group: as many steps for each vertical as by itself, and no early end.
 
     Some verticals are at their best after a few looks, others at the very end. A group's validation score has its
@@ -123,13 +119,13 @@ def _train_together(
 ) -> TrainedModel:
     config = context.recipe.specialists
     config = replace(config, loop=group_loop(config.loop, len(verticals)))
-    inputs = {"verticals": sorted(verticals), **config_to_mapping(config)}
+    inputs = {"verticals": sorted(verticals), **to_plain(config)}
     if among is None:
-        among = np.any([context.of_vertical(vertical) for vertical in verticals], axis=0)
+        among = np.any([context.images.of_vertical(vertical) for vertical in verticals], axis=0)
     else:
         inputs["among"] = fingerprint(np.packbits(among).tobytes())
-    folder = context.work_folder(name)
-    return context.train_stage(
+    folder = context.stages.work_folder(name)
+    return context.stages.train(
         name,
         inputs,
         lambda: label_job(context, config, among, folder=folder, embedder=_new_specialist(context, config, verticals)),
@@ -176,65 +172,16 @@ def train_on_labels(context: RunContext, config: SpecialistsConfig, *, name: str
         config: loss and loop.
         name: its folder within the run.
     """
-    everything = np.ones(len(context.catalogue), bool)
-    folder = context.work_folder(name)
-    return context.train_stage(
-        name, config_to_mapping(config), lambda: label_job(context, config, everything, folder=folder)
-    )
-
-
-def labelled_products(context: RunContext, among: Bool[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
-    """Product codes of the labelled training images of a subset, counted from 0; -1 for every other image."""
-    usable = context.is_train & (context.products >= 0) & among
-    codes = np.full(len(context.products), -1, np.int64)
-    codes[usable] = np.unique(context.products[usable], return_inverse=True)[1]
-    return codes
-
-
-def label_job(
-    context: RunContext,
-    config: SpecialistsConfig,
-    among: Bool[np.ndarray, "N"],
-    *,
-    folder: Path,
-    embedder: Embedder | None = None,
-) -> TrainingJob:
-    """What a model learns from product labels alone.
-
-    Args:
-        context: the run.
-        config: loss, batches and loop.
-        among: the images that count, in training and in validation.
-        folder: of the checkpoint; strong negatives that are mined on the way are kept there, too.
-        embedder: to go on with; None takes a new one.
-    """
-    products = labelled_products(context, among)
-    seed, count = context.recipe.seed, int(products.max()) + 1
-    embedder = embedder or context.new_embedder()
-    loss = make_loss(
-        config.loss,
-        config.loss_options,
-        products=count,
-        size=embedder.size,
-        proxies_per_product=config.proxies_per_product,
-        seed=seed,
-    )
-    if config.proxy_start == "data":
-        labelled = np.flatnonzero(products >= 0)
-        start_proxies(loss, context.source.embed_all(embedder, labelled), products[labelled], seed=seed)
-    monitor = bounds_monitor(context, embedder, loss, products)
-    if config.miner != "none":
-        loss = MinedLoss(loss, make_miner(config.miner))
-    return TrainingJob(
-        embedder=embedder,
-        objective=label_objective(loss, products, reseed_every_steps=config.reseed_every_steps, seed=seed),
-        sampler=label_sampler(context, config, products, embedder, folder),
-        loop=config.loop,
-        among=among,
-        monitor=monitor,
-    )
+    everything = np.ones(len(context.images.catalogue), bool)
+    folder = context.stages.work_folder(name)
+    return context.stages.train(name, to_plain(config), lambda: label_job(context, config, everything, folder=folder))
 
 
 def presentations(trained: list[TrainedModel]) -> int:
     """Images shown during the training of several models, counted with repetition."""
     return int(sum(model.record["image_presentations"] for model in trained))
+
+
+def seconds_of(trained: list[TrainedModel]) -> float:
+    """Seconds that the training of several models took."""
+    return float(sum(model.record["seconds"] for model in trained))

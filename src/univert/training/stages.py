@@ -1,28 +1,43 @@
-"""All that a run trains: specialists, groups, joint models, members, candidates, and the one that is chosen."""
+"""All stages of a run, one after the other: specialists -> groups -> unified model -> evaluation."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from univert.core.config import config_to_toml
 from univert.core.files import write_atomic
-from univert.losses.registry import LossName
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.losses.names import LossName
 from univert.training.combine.groups import Combination, combine
+from univert.training.evaluation import (
+    BEST,
+    ComparedModel,
+    Row,
+    RowComparison,
+    TestSplit,
+    comparisons,
+    model_row,
+    specialists_row,
+)
 from univert.training.jobs import TrainedModel
+from univert.training.label_training import label_loss
 from univert.training.recipe import Recipe
+from univert.training.results import card_figures, results_json
 from univert.training.run_context import RunContext
-from univert.training.specialists import presentations, train_group, train_joint, train_specialist
+from univert.training.specialists import presentations, seconds_of, train_group, train_joint, train_specialist
 from univert.training.targets.choice import Candidate, Choice, choose, publish
+from univert.training.targets.config import MemberName
 from univert.training.targets.ensemble import Ensemble, choose_members, only_specialists
-from univert.training.targets.member_name import MemberName
+from univert.training.targets.learning_targets import distortion_of
 from univert.training.targets.members import Member
-from univert.training.unify import planned_presentations, polish, train_unified
+from univert.training.unify import planned_presentations, train_unified
 
-BEST = "unified"
-DOCUMENT = "candidates/specialists"
+FROM_SPECIALISTS = "candidates/specialists"
 ENSEMBLE = "candidates/ensemble"
-POLISHED = "candidates/polished"
 JOINT_ROWS: dict[LossName, tuple[str, str]] = {
     "triplet": ("joint_triplet", "One joint triplet model"),
     "proxy-nca": ("joint_proxy_nca", "One joint Proxy-NCA model"),
@@ -54,6 +69,71 @@ class Models:
     unified: TrainedModel
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """What a run trained and measured.
+
+    Attributes:
+        context: what its stages shared.
+        models: all that it trained.
+        compared: every model that was measured; the last is the chosen one.
+        comparisons: of pairs of them.
+        distortion: what joining the members of the learning targets does to distances; see `distortion_of`.
+        test: the images they were measured on.
+        results: the content of `evaluation.json`.
+    """
+
+    context: RunContext
+    models: Models
+    compared: tuple[ComparedModel, ...]
+    comparisons: tuple[RowComparison, ...]
+    distortion: dict[str, float]
+    test: TestSplit
+    results: dict[str, Any]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The models that were measured."""
+        return [each.row for each in self.compared]
+
+
+def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> FinishedRun:
+    """Train all that the recipe asks for, measure it on the test split, and write `evaluation.json`.
+
+    Args:
+        run: the run folder; finished stages whose inputs are unchanged are not done again.
+        catalogue: the images.
+        recipe: the choices.
+        device: a torch device, or `auto`.
+
+    Raises:
+        BadInputError: the catalogue or the recipe cannot be used.
+        TrainingError: a training failed; what was done is kept.
+    """
+    context = RunContext(run, catalogue, recipe, device=device)
+    context.images.refuse_small_verticals()
+    label_loss(recipe.specialists, products=32, size=2, seed=0)  # refuses options before any work
+    test = TestSplit(context)
+    write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
+    models = train_models(context)
+    rows, trained = comparison_rows(context, models)
+    compared = tuple(ComparedModel(row=row, evaluation=test.evaluate(row)) for row in rows)
+    compared_pairs = comparisons(test, rows)
+    distortion = distortion_of(context, models.ensemble.members, recipe.unify)
+    results = results_json(context, models, compared, compared_pairs, trained=trained, distortion=distortion)
+    write_atomic(run.path / "evaluation.json", json.dumps(results, indent=1))
+    context.stages.describe(models.unified, card_figures(compared[-1], results["catalogue"]))
+    return FinishedRun(
+        context=context,
+        models=models,
+        compared=compared,
+        comparisons=compared_pairs,
+        distortion=distortion,
+        test=test,
+        results=results,
+    )
+
+
 def train_models(context: RunContext) -> Models:
     """Train whatever the recipe asks for, and choose the unified model.
 
@@ -61,7 +141,7 @@ def train_models(context: RunContext) -> Models:
         BadInputError: the recipe and the catalogue do not fit.
         TrainingError: a training failed; what was done is kept.
     """
-    recipe, names = context.recipe, context.vertical_names
+    recipe, names = context.recipe, context.images.vertical_names
     specialists = {name: train_specialist(context, name) for name in names}
     combination = combine(context, specialists)
     write_atomic(context.run.path / "groups.json", json.dumps(combination.to_dict(), indent=1))
@@ -75,22 +155,16 @@ def train_models(context: RunContext) -> Models:
         for loss, model in joint.items():
             candidates.append(candidate_of(*JOINT_ROWS[loss], model))
     if recipe.unify.way != "ensemble":
-        model = train_unified(context, [own], name=DOCUMENT, config=recipe.unify)
+        model = train_unified(context, [own], name=FROM_SPECIALISTS, config=recipe.unify)
         candidates.append(candidate_of("unified_specialists", _own_title(recipe), model, [own]))
     ensemble = only_specialists(own)
     if recipe.unify.way != "specialists":
-        ensemble = choose_members(context, own, individual, joint, base_presentations=base_presentations)
+        ensemble = choose_members(context, own, individual, joint, joint_presentations=base_presentations)
         members = ensemble.members
         if recipe.unify.way == "ensemble" or members != (own,):
             model = train_unified(context, members, name=ENSEMBLE, config=recipe.unify)
             title = f"Unified, from {len(members)} {'members' if len(members) > 1 else 'member'}"
             candidates.append(candidate_of("unified_ensemble", title, model, members))
-    members = ensemble.members
-    if recipe.unify.polish.enabled:
-        last = candidates[-1]
-        model = polish(context, last.model, members, name=POLISHED, config=recipe.unify)
-        title = f"{last.title}, polished"
-        candidates.append(candidate_of("unified_polished", title, model, members, begun=last.model))
     choice = choose(context, candidates, individual)
     return Models(
         specialists=individual,
@@ -111,15 +185,13 @@ def _joint_losses(recipe: Recipe) -> list[LossName]:
     unified model of an ensemble stands on the presentations of all its members and its own: its row says so.
     """
     wanted = [loss for loss, (key, _) in JOINT_ROWS.items() if key in recipe.evaluation.baselines]
-    if recipe.unify.way == "auto":  # an ensemble trains those that its budget covers by itself
+    if recipe.unify.way != "specialists":
         named = [MemberName.parse(name) for name in recipe.unify.members]
         wanted += [name.loss for name in named if name.kind == "joint" and name.loss and not name.number]
     return [loss for loss in JOINT_ROWS if loss in wanted]
 
 
-def candidate_of(
-    key: str, title: str, model: TrainedModel, members: Sequence[Member] = (), *, begun: TrainedModel | None = None
-) -> Candidate:
+def candidate_of(key: str, title: str, model: TrainedModel, members: Sequence[Member] = ()) -> Candidate:
     """A model with all that its training cost.
 
     Args:
@@ -127,9 +199,8 @@ def candidate_of(
         title: for people.
         model: the model.
         members: of its learning targets.
-        begun: the model that its training went on from.
     """
-    together = [*_behind(members), *([begun] if begun else []), model]
+    together = [*_behind(members), model]
     return Candidate(
         key=key,
         title=title,
@@ -146,9 +217,55 @@ def _behind(members: Sequence[Member]) -> list[TrainedModel]:
 
 
 def _own_title(recipe: Recipe) -> str:
-    return f"Unified, from specialists, {'aligned' if recipe.unify.targets.align else 'plain'}"
+    return f"Unified, from specialists, {'aligned' if recipe.unify.align else 'plain'}"
 
 
-def seconds_of(models: list[TrainedModel]) -> float:
-    """Seconds of training of several models."""
-    return float(sum(model.record["seconds"] for model in models))
+def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], list[TrainedModel]]:
+    """The comparison, in the order people read it, and all models in it; trains the variants that are asked for."""
+    recipe, own = context.recipe, models.own
+    trained = [*models.specialists.distinct, *own.distinct, *models.joint.values()]
+    rows = [
+        Row(
+            key="base",
+            title="Untrained base network",
+            note="pooled features of the ImageNet network",
+            vectors=context.features.base_vectors,
+            inputs=context.features.base_fingerprint,
+        ),
+        specialists_row(context, "specialists", "Specialists, one a vertical", models.specialists),
+    ]
+    if own.key != models.specialists.key:
+        rows.append(specialists_row(context, "groups", "Specialists, one a group", own))
+    candidates = {candidate.key: candidate for candidate in models.candidates}
+    for loss, model in models.joint.items():
+        key, title = JOINT_ROWS[loss]
+        rows.append(model_row(context, candidate_of(key, title, model), "all verticals at once"))
+    plain, aligned = (replace(recipe.unify, align=align) for align in (False, True))
+    variants = [
+        ("unified_plain", "Unified, plain", "learns from specialists alone, in their own spaces", plain),
+        (
+            "unified_labelled",
+            "Unified, aligned, labelled only",
+            "without the unlabelled images",
+            replace(aligned, unlabelled=False),
+        ),
+        ("unified_aligned", "Unified, aligned", "learns from specialists alone", aligned),
+    ]
+    for key, title, note, config in variants:
+        if key in recipe.evaluation.baselines:
+            same = config == recipe.unify and "unified_specialists" in candidates
+            name = FROM_SPECIALISTS if same else f"baselines/{key}"
+            variant = train_unified(context, [own], name=name, config=config)
+            trained.append(variant)
+            rows.append(model_row(context, candidate_of(key, title, variant, [own]), note))
+    chosen = models.choice.chosen
+    ensemble = candidates.get("unified_ensemble", chosen)
+    if ensemble is not chosen:
+        rows.append(model_row(context, ensemble, "not chosen"))
+    best = replace(chosen, key=BEST, title=_chosen_title(chosen))
+    rows.append(model_row(context, best, "the model of this run"))
+    return rows, [*trained, *(candidate.model for candidate in models.candidates)]
+
+
+def _chosen_title(chosen: Candidate) -> str:
+    return chosen.title if chosen.title.startswith("Unified") else f"Unified: {chosen.title.lower()}"

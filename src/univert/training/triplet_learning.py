@@ -1,4 +1,4 @@
-"""What a trained model learns from clean triplets, and how it holds on to what it knows."""
+"""Fine-tuning on clean triplets: the choices, the batches and the loss."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from univert.data.samplers import Positions, Sampler, UniformSampler
 from univert.data.triplets import CleanTriplets
 from univert.losses.target_l2_loss import target_l2_loss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
-from univert.metrics.compare import LARGE_FALL
-from univert.training.label_config import Count, LoopConfig, NotNegative, Positive
+from univert.metrics.compare import LARGE_LOSS
+from univert.training.label_config import BaseNetworkLearns, Count, LoopConfig, NotNegative, Positive
 from univert.training.objectives import Objective
-from univert.training.recipe import DataConfig, Trunk
+from univert.training.recipe import DataConfig
 
 EmbedViews = Callable[[Positions, Positions], Float[Tensor, "B D"]]
 """From positions and views to embeddings."""
@@ -34,9 +34,8 @@ class TripletLoopConfig(LoopConfig):
     epochs: Count = 10
     min_steps: Count = 100
     learning_rate: Positive = 3e-4
-    trunk_learning_rate: Positive = 1e-5
-    evaluations: Count = 10
-    patience: Count = 5
+    base_network_learning_rate: Positive = 1e-5
+    patience: Count = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +44,9 @@ class FinetuneConfig:
 
     Attributes:
         seed: of everything random.
-        trunk: `frozen`, `partial` (the last blocks learn) or `full`.
-        partial_blocks: how many of the base network's last blocks learn where `trunk` is `partial`.
+        base_network_learns: `no`, `last_blocks` or `all`.
+        last_blocks: how many of the base network's last blocks learn where `base_network_learns` is
+            `last_blocks`.
         maps_gb: see `Recipe.maps_gb`.
         data: which verticals, and how images reach the network.
         margin: the wanted gap between D(a,n) and D(a,p), squared (Unified eq. 1).
@@ -55,27 +55,28 @@ class FinetuneConfig:
             sees them, too.
         tolerance: on the validation images, a loss of up to this much (0.01: one point of Recall@1) is none.
         limit: a loss beyond this counts even where so few products show it that chance is not ruled out.
-        resamples: bootstrap resamples behind the comparison.
         loop: the training; `epochs` counts passes over the triplets.
     """
 
     seed: Annotated[int, Ge(0)] = 0
-    trunk: Trunk = "frozen"
-    partial_blocks: Count = 2
+    base_network_learns: BaseNetworkLearns = "no"
+    last_blocks: Count = 2
     maps_gb: NotNegative = 8.0
     data: DataConfig = field(default_factory=DataConfig)
     margin: Positive = 0.2
     keep: NotNegative = 2.0
     others: Annotated[float, Interval(ge=0, le=0.9)] = 0.5
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
-    limit: Annotated[float, Interval(ge=0, le=1)] = LARGE_FALL
-    resamples: Count = 2000
+    limit: Annotated[float, Interval(ge=0, le=1)] = LARGE_LOSS
     loop: TripletLoopConfig = field(default_factory=TripletLoopConfig)
 
     def __post_init__(self) -> None:
-        if self.trunk != "partial":
+        if self.base_network_learns != "last_blocks":
             refuse_without_effect(
-                self, ("partial_blocks", "maps_gb"), where="", because=f'where trunk is "{self.trunk}"'
+                self,
+                ("last_blocks", "maps_gb"),
+                where="",
+                because=f'where base_network_learns is "{self.base_network_learns}"',
             )
         if self.keep and not self.others:
             raise BadInputError(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +13,11 @@ from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
-from univert.models.runtime import engine as engines
 from univert.models.runtime import onnx_export
-from univert.models.runtime.engine import as_pixels, export_ahead, load_engine, prepare_image, share_of_cores
+from univert.models.runtime.engine import ONNX_FILE, load_engine, share_of_cores
 from univert.models.runtime.onnx_engine import OnnxEngine
-from univert.models.runtime.onnx_export import ONNX_FILE, ExportError, ensure_onnx, export_onnx, source_key
+from univert.models.runtime.onnx_export import ExportError, export_onnx
+from univert.models.runtime.pixels import check_pixels, prepare_image
 from univert.models.runtime.torch_engine import TorchEngine
 
 
@@ -31,20 +28,7 @@ def saved(model: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(saved: Path) -> Path:
-    return ensure_onnx(saved)
-
-
-@pytest.fixture
-def quick_export(exported: Path, monkeypatch: pytest.MonkeyPatch) -> list[Embedder]:
-    """Exports take their graph from the one that is there; what is given out lists the models exported."""
-    models: list[Embedder] = []
-
-    def give(model: Embedder) -> onnx.ModelProto:
-        models.append(model)
-        return onnx.load(exported)
-
-    monkeypatch.setattr(onnx_export, "_to_onnx", give)
-    return models
+    return export_onnx(saved)
 
 
 @pytest.fixture(scope="module")
@@ -98,25 +82,10 @@ def test_any_batch_size_gives_the_same_vectors(exported: Path, batch: int) -> No
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
 
 
-def test_floats_from_0_to_1_are_the_pixels_they_stand_for(exported: Path) -> None:
-    engine = OnnxEngine(exported)
-    pixels = np.random.default_rng(2).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
-    assert np.array_equal(engine.run(pixels.astype(np.float32) / 255), engine.run(pixels))
-
-
-@pytest.mark.parametrize(
-    ("batch", "says"),
-    [
-        (np.zeros((3, 64, 64), np.uint8), "shape"),
-        (np.zeros((1, 3, 64, 32), np.uint8), "shape"),
-        (np.zeros((1, 3, 64, 64), np.int64), "uint8"),
-        (np.full((1, 3, 64, 64), np.nan, np.float32), "finite"),
-        (np.full((1, 3, 64, 64), 255.0), "divide by 255"),
-    ],
-)
-def test_what_is_no_batch_of_pixels_is_refused(batch: np.ndarray, says: str) -> None:
-    with pytest.raises(BadInputError, match=says):
-        as_pixels(batch, 64)
+@pytest.mark.parametrize(("shape", "kind"), [((3, 64, 64), "u1"), ((1, 3, 64, 32), "u1"), ((1, 3, 64, 64), "f4")])
+def test_what_is_no_batch_of_pixels_is_refused(shape: tuple[int, ...], kind: str) -> None:
+    with pytest.raises(BadInputError, match=r"batch must be uint8 of shape \(B, 3, 64, 64\)"):
+        check_pixels(np.zeros(shape, kind), 64)
 
 
 @pytest.mark.parametrize("image", [Image.new("RGBA", (4, 4)), Image.new("L", (4, 4)), Image.new("RGB", (0, 4))])
@@ -125,87 +94,32 @@ def test_prepare_wants_decoded_rgb(exported: Path, image: Image.Image) -> None:
         OnnxEngine(exported).prepare(image)
 
 
-def test_the_file_is_kept_and_made_anew_for_another_model(saved: Path, exported: Path, tmp_path: Path) -> None:
-    assert exported == saved / ONNX_FILE
-    before = exported.stat().st_mtime_ns
-    assert ensure_onnx(saved).stat().st_mtime_ns == before
+def test_a_file_of_another_model_or_of_none_is_refused(exported: Path, tmp_path: Path) -> None:
     retrained = tmp_path / "retrained"
     other = Embedder(EmbedderConfig(base_network="timm/test_resnet", pretrained=False, size=8, image_size_px=64))
     other.save_pretrained(retrained)
     (retrained / ONNX_FILE).write_bytes(exported.read_bytes())  # left from the model that was here before
-    engine = load_engine(retrained, "onnx", threads=1)
-    assert (engine.fingerprint, engine.size) == (other.fingerprint, 8)
-    assert list(retrained.glob(".*")) == []
-
-
-def test_a_damaged_file_is_made_anew(
-    exported: Path, tmp_path: Path, model: Embedder, quick_export: list[Embedder]
-) -> None:
-    copy = tmp_path / "model"
-    model.save_pretrained(copy)
-    (copy / ONNX_FILE).write_bytes(exported.read_bytes()[:-1000])
-    assert load_engine(copy, threads=1).name == "onnx"
-    assert len(quick_export) == 1
-
-
-def test_who_waited_for_anothers_export_does_not_even_load_the_model(
-    exported: Path, tmp_path: Path, model: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy, cache = model.save_pretrained(tmp_path / "model"), tmp_path / "cache"
-    loads: list[Path] = []
-    from_pretrained = Embedder.from_pretrained
-    monkeypatch.setattr(Embedder, "from_pretrained", lambda path: (loads.append(path), from_pretrained(path))[1])
-    cache.mkdir()
-    waiter = threading.Thread(target=ensure_onnx, args=(copy,), kwargs={"cache": cache})
-    with (cache / f"{source_key(copy)}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        waiter.start()
-        waiter.join(0.3)
-        assert waiter.is_alive()
-        (copy / ONNX_FILE).write_bytes(exported.read_bytes())
-    waiter.join(10)
-    assert not waiter.is_alive()
-    assert loads == []
-
-
-def test_there_is_nothing_to_export_ahead(
-    saved: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def start(command: list[str], **options: object) -> None:
-        raise AssertionError("a process was started")
-
-    monkeypatch.setattr(engines.subprocess, "run", start)
-    export_ahead(saved)
-    export_ahead(tmp_path / "nothing", "torch")
-    with pytest.raises(AssertionError, match="was started"):
-        export_ahead(tmp_path / "nothing")
-
-
-def test_a_file_of_unknown_origin_is_refused(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="of another model than the one beside it; make it again with: univert exp"):
+        load_engine(retrained, threads=1)
+    (retrained / ONNX_FILE).write_bytes(exported.read_bytes()[:-1000])
+    with pytest.raises(BadInputError, match=r"model\.onnx"):
+        load_engine(retrained, threads=1)
     stripped = onnx.load(exported)
     del stripped.metadata_props[:]
-    onnx.save(stripped, tmp_path / "plain.onnx")
-    with pytest.raises(BadInputError, match="export again"):
-        OnnxEngine(tmp_path / "plain.onnx")
-    with pytest.raises(BadInputError, match=r"nothing\.onnx"):
-        OnnxEngine(tmp_path / "nothing.onnx")
+    onnx.save(stripped, retrained / ONNX_FILE)
+    with pytest.raises(BadInputError, match="not an ONNX model that this version"):
+        OnnxEngine(retrained / ONNX_FILE)
+    assert export_onnx(retrained) == retrained / ONNX_FILE
+    engine = load_engine(retrained, "onnx", threads=1)
+    assert (engine.fingerprint, engine.size) == (other.fingerprint, 8)
 
 
-def test_a_read_only_models_file_goes_to_the_cache(
-    model: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_export: list[Embedder]
-) -> None:
-    folder = model.save_pretrained(tmp_path / "model")
-    writable = os.access
-    monkeypatch.setattr(
-        os, "access", lambda path, mode: Path(path) != folder and writable(path, mode)
-    )  # root may write everywhere, so permissions alone would not do
-    cache = tmp_path / "cache"
-    path = ensure_onnx(folder, cache=cache)
-    assert path.parent.parent == cache
-    assert not (folder / ONNX_FILE).exists()
-    assert ensure_onnx(folder, cache=cache) == path
-    assert load_engine(folder, cache=cache).fingerprint == model.fingerprint
-    assert len(quick_export) == 1
+def test_an_export_that_is_there_is_kept(saved: Path, exported: Path) -> None:
+    assert exported == saved / ONNX_FILE
+    before = exported.stat().st_mtime_ns
+    assert export_onnx(saved).stat().st_mtime_ns == before
+    with pytest.raises(BadInputError, match="no such model folder"):
+        export_onnx(saved / "nothing")
 
 
 def test_an_export_that_differs_is_refused_and_leaves_no_file(
@@ -216,29 +130,27 @@ def test_an_export_that_differs_is_refused_and_leaves_no_file(
     values = onnx.numpy_helper.to_array(weights) * np.linspace(1, 1.01, 16, dtype=np.float32)[:, None]
     weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
     monkeypatch.setattr(onnx_export, "_to_onnx", lambda model: right)
+    folder = model.save_pretrained(tmp_path / "model")
     with pytest.raises(ExportError, match="differ from PyTorch's"):
-        export_onnx(model, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        export_onnx(folder)
+    assert not (folder / ONNX_FILE).exists()
 
 
-def test_auto_falls_back_to_torch_where_export_fails(
-    saved: Path, tmp_path: Path, model: Embedder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_without_an_export_it_runs_on_torch_and_says_how_to_export(
+    model: Embedder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    copy = model.save_pretrained(tmp_path / "model")
-
-    def fail(model: Embedder) -> None:
-        raise ExportError("no such operator")
-
-    monkeypatch.setattr(onnx_export, "_to_onnx", fail)
-    assert load_engine(copy, threads=1).name == "torch"
-    assert "no such operator" in caplog.text
-    with pytest.raises(ExportError, match="no such operator"):
-        load_engine(copy, "onnx", threads=1)
+    folder = model.save_pretrained(tmp_path / "model")
+    assert load_engine(folder, threads=1).name == "torch"
+    assert f"export it with: univert export {folder}" in caplog.text
+    assert not (folder / ONNX_FILE).exists()
+    for kind in ("onnx", "onnx-int8"):
+        with pytest.raises(BadInputError, match="make it with: univert export"):
+            load_engine(folder, kind, threads=1)  # type: ignore[arg-type]
 
 
 def test_an_exported_model_loads_without_torch(saved: Path, exported: Path) -> None:
     program = (
-        "import sys; from univert.models.runtime.engine import load_engine; "
+        "import sys; from univert.models.runtime import load_engine; "
         f"assert load_engine({str(saved)!r}).name == 'onnx'; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
@@ -251,8 +163,6 @@ def test_what_cannot_be_loaded_is_said(saved: Path, tmp_path: Path) -> None:
         load_engine(saved, threads=0)
     with pytest.raises(BadInputError, match="no such model folder"):
         load_engine(tmp_path / "nothing")
-    with pytest.raises(BadInputError, match="--int8 CATALOGUE"):
-        load_engine(saved, "onnx-int8")
 
 
 def test_workers_share_the_cores() -> None:
@@ -280,7 +190,6 @@ def test_every_kind_of_network_exports(network: str, side: int, pooling: str, tm
         image_size_px=side,
         pooling=pooling,  # type: ignore[arg-type]
         size=None if network == "timm/test_vit" else 16,
-        dropout=0.0 if network == "timm/test_vit" else 0.1,
     )
-    engine = OnnxEngine(export_onnx(Embedder(config).eval(), tmp_path))
+    engine = OnnxEngine(export_onnx(Embedder(config).save_pretrained(tmp_path / "model")))
     assert engine.run(np.zeros((5, 3, side, side), np.uint8)).shape == (5, engine.size)

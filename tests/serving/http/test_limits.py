@@ -206,7 +206,7 @@ def test_without_the_page(client: Client) -> None:
 def test_an_index_that_another_model_made(model_folder: Any, tmp_path: Any) -> None:
     vector = np.eye(1, 16, dtype=np.float32)
     with IndexWriter.create(tmp_path / "index", size=16, model_fingerprint="another") as writer:
-        writer.append(vector, pa.table({"id": ["a"], "vertical": ["v"]}))
+        writer.upsert(vector, pa.table({"id": ["a"], "vertical": ["v"]}))
         writer.publish()
     settings = Settings(model=str(model_folder), index=str(tmp_path / "index"))
     with pytest.raises(BadInputError, match="was made with model another"), TestClient(create_app(settings)):
@@ -214,8 +214,7 @@ def test_an_index_that_another_model_made(model_folder: Any, tmp_path: Any) -> N
 
 
 def test_identity_with_a_calibration(client: Client, model_folder: Any, photo: bytes, tmp_path: Any) -> None:
-    from univert.identity.identify import AttributeCalibration, Calibration
-    from univert.identity.vote import FEATURES
+    from univert.identity.vote import FEATURES, AttributeCalibration, Calibration
 
     plain = client()
     fingerprint = loaded(plain).engine.fingerprint

@@ -19,7 +19,7 @@ from tests.serving.served import Client
 from univert.core.errors import BadInputError, UnivertError
 from univert.models.embedder import Embedder
 from univert.models.runtime.onnx_export import ONNX_FILE
-from univert.search.lance_store import LanceIndex
+from univert.search.index import Index
 from univert.search.writer import IndexWriter
 from univert.serving.server import free_port
 
@@ -74,7 +74,7 @@ def test_neither_process_loads_pytorch(server: ServerProcess) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_is_exported_before_the_workers_start(model: Embedder, index: LanceIndex, tmp_path: Path) -> None:
+def test_a_model_is_exported_before_the_workers_start(model: Embedder, index: Index, tmp_path: Path) -> None:
     folder = model.save_pretrained(tmp_path / "model")
     with serving(folder, index.path, workers=2) as server:
         wait_until(lambda: len(server.events("ready")) == 2, 60)
@@ -82,7 +82,7 @@ def test_a_model_is_exported_before_the_workers_start(model: Embedder, index: La
         assert [line["engine"] for line in server.events("ready")] == ["onnx", "onnx"]
 
 
-def test_what_another_model_publishes_is_passed_over(client: Client, index: LanceIndex, tmp_path: Path) -> None:
+def test_what_another_model_publishes_is_passed_over(client: Client, index: Index, tmp_path: Path) -> None:
     path = tmp_path / "index"
     shutil.copytree(index.path, path)
     served = client(index=str(path), refresh_s=0.05)
@@ -90,7 +90,8 @@ def test_what_another_model_publishes_is_passed_over(client: Client, index: Lanc
     with IndexWriter.open(path) as writer:
         writer.start_over(size=16, model_fingerprint="another")
         writer.upsert(np.eye(1, 16, dtype=np.float32), pa.table({"id": ["a"], "vertical": ["v"]}))
-        writer.publish(rebuilt=True)
+        writer.finish_rebuilding()
+        writer.publish()
     wait_until(lambda: "univert_index_refresh_failing 1.0" in served.get("/metrics").text)
     assert served.get("/ready").status_code == 200
     assert served.get("/verticals").json() == before

@@ -18,7 +18,7 @@ import pytest
 
 from tests.serving.http.processes import ServerProcess, multipart, serving, wait_until
 from univert.models.embedder import Embedder
-from univert.search.lance_store import LanceIndex
+from univert.search.index import Index
 from univert.search.writer import IndexWriter
 
 CLIENTS = 8
@@ -90,7 +90,7 @@ def publish_over_and_over(
     """Version after version, each marked as a whole: every image's style is the number of the round."""
     with IndexWriter.open(path) as writer:
         ids = [f"p{product}-{copy}" for product in range(12) for copy in range(2)]
-        vectors = np.stack([LanceIndex.open(path).vectors([name])[0] for name in ids])
+        vectors = np.stack([Index.open(path).vectors([name])[0] for name in ids])
         for number in range(1_000):
             table = pa.table({"id": ids, "vertical": ["bags", "shoes"] * 12, "style": [f"round {number}"] * len(ids)})
             writer.upsert(vectors, table)
@@ -101,7 +101,7 @@ def publish_over_and_over(
 
 @pytest.mark.parametrize("requests", [120, pytest.param(1_000, marks=pytest.mark.slow)])
 def test_publishing_while_requests_come_and_stopping_while_they_do(
-    model_folder: Path, index: LanceIndex, model: Embedder, photo: bytes, tmp_path: Path, requests: int
+    model_folder: Path, index: Index, model: Embedder, photo: bytes, tmp_path: Path, requests: int
 ) -> None:
     path = tmp_path / "index"
     shutil.copytree(index.path, path)

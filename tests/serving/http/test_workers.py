@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests.serving.http.processes import ServerProcess, multipart, serving, wait_until
-from univert.search.lance_store import LanceIndex
+from univert.search.index import Index
 from univert.serving.server import free_port
 
 CLIENTS = 6
@@ -26,7 +26,7 @@ RATE = {"rate_per_s": 0.001, "rate_burst": 40}
 
 
 @pytest.fixture(scope="module")
-def workers(model_folder: Path, index: LanceIndex) -> Iterator[ServerProcess]:
+def workers(model_folder: Path, index: Index) -> Iterator[ServerProcess]:
     with serving(model_folder, index.path, workers=2, drain_s=0.3, idle_s=60) as server:
         wait_until(lambda: len(server.events("ready")) == 2, 60)
         yield server
@@ -102,7 +102,7 @@ def test_a_killed_worker_is_replaced_under_load(workers: ServerProcess, photo: b
     assert b"univert_requests_in_flight 1.0" in metrics, "the gauges of the dead worker are gone"
 
 
-def test_workers_share_the_rate_and_the_counts(model_folder: Path, index: LanceIndex, photo: bytes) -> None:
+def test_workers_share_the_rate_and_the_counts(model_folder: Path, index: Index, photo: bytes) -> None:
     with serving(model_folder, index.path, workers=2, drain_s=0, **RATE) as server:
         wait_until(lambda: len(server.events("ready")) == 2, 60)
         answers = [server.search(photo, k="1") for _ in range(41)]
@@ -116,7 +116,7 @@ def test_workers_share_the_rate_and_the_counts(model_folder: Path, index: LanceI
         assert server.wait() == 0
 
 
-def test_workers_that_lose_their_first_process_end_and_free_the_port(model_folder: Path, index: LanceIndex) -> None:
+def test_workers_that_lose_their_first_process_end_and_free_the_port(model_folder: Path, index: Index) -> None:
     with serving(model_folder, index.path, drain_s=0.2) as server:
         children = psutil.Process(server.process.pid).children(recursive=True)
         server.process.kill()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def publish(lineage: Lineage, vertical: str, indexed_by: str | None = None) -> L
 @pytest.fixture
 def run_path(tmp_path: Path) -> Path:
     save_model(tmp_path / "unified", 3)
-    (tmp_path / "groups.json").write_text('[["tops"], ["bags", "hats"]]')
+    (tmp_path / "groups.json").write_text('{"groups": [["tops"], ["bags", "hats"]]}')
     return tmp_path
 
 
@@ -49,11 +50,6 @@ def test_a_run_that_never_grew(run_path: Path) -> None:
     assert deployed_model(run_path) == run_path / "unified"
     assert lineage.models == {lineage.original_fingerprint: run_path / "unified"}
     assert set(lineage.vectors_of().values()) == {lineage.original_fingerprint} == {lineage.deployed}
-
-
-def test_groups_in_their_longer_form(run_path: Path) -> None:
-    (run_path / "groups.json").write_text(json.dumps({"mode": "probe", "groups": [["b", "a"], ["c"]]}))
-    assert Lineage.read(run_path).original_verticals == ("a", "b", "c")
 
 
 def test_each_vertical_keeps_the_vectors_it_came_in_with(run_path: Path) -> None:
@@ -93,9 +89,27 @@ def test_what_is_no_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{", "cannot be read"), ('{"format": 2}', "unknown format 2, this version reads 1")]
+    ("file", "content", "message"),
+    [
+        ("growth.json", "{", "growth.json cannot be read"),
+        ("growth.json", '{"growths": []}', "original_fingerprint: Field required"),
+        ("unified/config.json", "[1]", "cannot be read"),
+        ("unified/config.json", "{}", "is not the configuration of a model"),
+    ],
 )
-def test_a_damaged_or_newer_record(run_path: Path, content: str, message: str) -> None:
-    (run_path / "growth.json").write_text(content)
+def test_a_damaged_record(run_path: Path, file: str, content: str, message: str) -> None:
+    (run_path / file).write_text(content)
     with pytest.raises(BadInputError, match=message):
         deployed_model(run_path)
+
+
+def test_finding_the_deployed_model_loads_neither_torch_nor_weights(run_path: Path) -> None:
+    lineage = publish(Lineage.read(run_path), "shoes")
+    for weights in run_path.rglob("model.safetensors"):
+        weights.write_bytes(b"")
+    code = (
+        "import sys; from univert.training.grow import deployed_model; "
+        f"print(deployed_model({str(run_path)!r})); assert 'torch' not in sys.modules"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert Path(found) == lineage.models[lineage.deployed] == run_path / "grown/1-shoes/unified"

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,18 +9,19 @@ from scipy.stats import ortho_group
 from sklearn.decomposition import PCA
 
 from univert.core.errors import BadInputError
-from univert.training.targets.alignment import PCAReference, generalised_procrustes, orthogonal_alignment
+from univert.training.targets.alignment import fit_projection, orthogonal_alignment, pca_reduced, unit
 
 SIZE = 6
+SEEDS = st.integers(0, 1000)
 
 
-def unit_rows(seed: int, count: int = 40, size: int = SIZE) -> np.ndarray:
-    rows = np.random.default_rng(seed).normal(size=(count, size))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+def unit_rows(seed: int, count: int = 40, width: int = SIZE) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return unit(rng.normal(size=(count, width)) * rng.uniform(0.1, 2, width))
 
 
-@given(seed=st.integers(0, 1000), count=st.integers(1, 40))
-def test_it_is_the_best_rotation_and_keeps_distances(seed: int, count: int) -> None:
+@given(SEEDS, st.integers(1, 40))
+def test_alignment_is_the_best_rotation_and_keeps_distances(seed: int, count: int) -> None:
     vectors, reference = unit_rows(seed, count), unit_rows(seed + 1, count)
     rotation = orthogonal_alignment(vectors, reference)
     np.testing.assert_allclose(rotation.T @ rotation, np.eye(SIZE), atol=1e-9)
@@ -32,65 +31,44 @@ def test_it_is_the_best_rotation_and_keeps_distances(seed: int, count: int) -> N
     np.testing.assert_allclose(vectors @ rotation @ (vectors @ rotation).T, vectors @ vectors.T, atol=1e-9)
 
 
-def test_it_undoes_a_rotation() -> None:
+def test_alignment_undoes_a_rotation() -> None:
     vectors = unit_rows(0)
     turned = vectors @ ortho_group.rvs(SIZE, random_state=1)
     np.testing.assert_allclose(turned @ orthogonal_alignment(turned, vectors), vectors, atol=1e-9)
 
 
-def test_shapes_are_checked() -> None:
-    with pytest.raises(BadInputError, match="share a shape"):
-        orthogonal_alignment(unit_rows(0), unit_rows(0)[:, :3])
-    with pytest.raises(BadInputError, match="share a shape"):
-        orthogonal_alignment(unit_rows(0)[:0], unit_rows(0)[:0])
-
-
-def test_the_reference_is_a_pca() -> None:
+def test_reduced_vectors_are_those_of_a_pca() -> None:
     vectors = unit_rows(3, 50, 10) * np.arange(1, 11)
-    ours = PCAReference(vectors, 4)(vectors)
-    theirs = PCA(4).fit_transform(vectors)
-    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-8)
+    np.testing.assert_allclose(np.abs(pca_reduced(vectors, 4)), np.abs(PCA(4).fit_transform(vectors)), atol=1e-8)
+    assert (pca_reduced(unit_rows(0, 20, 3), 5)[:, 3:] == 0).all(), "directions that do not exist"
 
 
-def test_directions_that_do_not_exist_are_zero() -> None:
-    assert (PCAReference(unit_rows(0, 20, 3), 5)(unit_rows(1, 4, 3))[:, 3:] == 0).all()
+@given(SEEDS, st.integers(1, 6), st.integers(0, 4))
+def test_a_projection_to_a_larger_width_is_an_isometry(seed: int, width: int, more: int) -> None:
+    vectors = unit_rows(seed, width=width)
+    grown = vectors @ fit_projection(vectors, width + more)
+    np.testing.assert_allclose(grown @ grown.T, vectors @ vectors.T, atol=1e-9)
 
 
-def scatter(spaces: list[np.ndarray]) -> float:
-    """The sum of squared distances to the mean: what generalised Procrustes analysis makes small."""
-    mean = np.mean(spaces, axis=0)
-    return float(sum(((space - mean) ** 2).sum() for space in spaces))
+@given(SEEDS, st.integers(1, 5), st.integers(1, 12))
+def test_a_projection_keeps_as_much_as_the_singular_values_allow(seed: int, size: int, count: int) -> None:
+    vectors = unit_rows(seed, count)
+    projection = fit_projection(vectors, size)
+    np.testing.assert_allclose(projection.T @ projection, np.eye(size), atol=1e-9)
+    singular = np.linalg.svd(vectors, compute_uv=False)
+    assert ((vectors @ projection) ** 2).sum() == pytest.approx((singular[:size] ** 2).sum())
 
 
-@given(seed=st.integers(0, 1000), count=st.integers(1, 5), rounds=st.integers(1, 6))
-def test_more_rounds_never_bring_the_spaces_further_apart(seed: int, count: int, rounds: int) -> None:
-    spaces = [unit_rows(seed + number, 12) for number in range(count)]
-    errors = []
-    for number in range(1, rounds + 1):
-        rotations, mean = generalised_procrustes(spaces, rounds=number)
-        moved = [space @ rotation for space, rotation in zip(spaces, rotations, strict=True)]
-        for rotation in rotations:
-            np.testing.assert_allclose(rotation.T @ rotation, np.eye(SIZE), atol=1e-9)
-        np.testing.assert_allclose(mean, np.mean(moved, axis=0), atol=1e-9)
-        errors.append(scatter(moved))
-    slack = 1e-9 * scatter(spaces) + 1e-12
-    assert all(later <= earlier + slack for earlier, later in itertools.pairwise(errors))
-    assert errors[0] <= scatter(spaces) + count * slack
+def test_unit_leaves_zeros_alone() -> None:
+    np.testing.assert_allclose(unit(np.array([[3.0, 4.0], [0.0, 0.0]])), [[0.6, 0.8], [0, 0]])
 
 
-def test_turned_copies_of_one_cloud_fall_together() -> None:
-    cloud = unit_rows(5)
-    turned = [cloud @ ortho_group.rvs(SIZE, random_state=number) for number in range(4)]
-    rotations, mean = generalised_procrustes(turned, cloud)
-    np.testing.assert_allclose(mean, cloud, atol=1e-9)
-    for space, rotation in zip(turned, rotations, strict=True):
-        np.testing.assert_allclose(space @ rotation, cloud, atol=1e-9)
-    _, mean = generalised_procrustes(turned)
-    np.testing.assert_allclose(mean, turned[0], atol=1e-9)
-
-
-def test_spaces_are_checked() -> None:
-    with pytest.raises(BadInputError, match="at least one, got none"):
-        generalised_procrustes([])
-    with pytest.raises(BadInputError, match="share a shape"):
-        generalised_procrustes([unit_rows(0), unit_rows(0)[:, :3]])
+def test_bad_input_is_named() -> None:
+    rows = unit_rows(0)
+    for vectors, reference in ((rows, rows[:, :3]), (rows[:0], rows[:0])):
+        with pytest.raises(BadInputError, match="share a shape"):
+            orthogonal_alignment(vectors, reference)
+    with pytest.raises(BadInputError, match="at least one row"):
+        fit_projection(rows[:0], 2)
+    with pytest.raises(BadInputError, match="size must be at least 1, got 0"):
+        fit_projection(rows, 0)

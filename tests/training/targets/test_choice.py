@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -89,12 +88,12 @@ def decided(
     named = {candidate.model.key: candidate.key for candidate in found}
     asked: list[str] = []
 
-    def compare(context: RunContext, first: TrainedModel, second: TrainedModel, positions: np.ndarray) -> Comparison:
+    def compare(context: RunContext, first: TrainedModel, second: TrainedModel) -> Comparison:
         pair = named[first.key], named[second.key]
         asked.append("".join(pair))
         return comparison(0.1, 0.1, merged="better") if pair in better else comparison(-0.1, 0.0)
 
-    monkeypatch.setattr(module, "_compare", compare)
+    monkeypatch.setattr(module, "_compare_models", compare)
     return choose(shop.context, found, shop.own), asked
 
 
@@ -116,7 +115,7 @@ def test_a_tie_goes_to_the_simpler(shop: Shop, monkeypatch: pytest.MonkeyPatch) 
     choice, asked = decided(shop, monkeypatch, "abc", [])
     assert (choice.chosen.key, asked) == ("a", ["ab", "ac"])
     for name in ("Model b", "Model c"):
-        assert f"{name}, held against it: no gain beyond the tolerance" in choice.reason
+        assert f"{name}, compared with it: no gain beyond the tolerance" in choice.reason
 
 
 def test_one_candidate_needs_no_comparison(shop: Shop) -> None:
@@ -132,7 +131,7 @@ def test_without_validation_queries_the_last_is_taken(
     shop: Shop, catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:
     without = RunContext(Run(tmp_path), catalogue.select(split=["train", "test"]), recipe)
-    assert without.validation_queries is None
+    assert without.images.validation_queries is None
     choice = choose(without, candidates(shop, "abc"), shop.own)
     assert (choice.chosen.key, choice.steps) == ("c", ())
     assert "no validation queries" in choice.reason
@@ -144,10 +143,10 @@ def test_real_models_are_compared_on_val_once(shop: Shop, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "compare_vectors", None)
     assert choose(shop.context, found, shop.own).to_dict() == first
     monkeypatch.undo()
-    positions = shop.context.validation_queries
+    positions = shop.context.images.validation_queries
     assert positions is not None
-    assert set(shop.context.splits[positions]) == {"val"}
-    assert (shop.context.products[positions] >= 0).all()
+    assert set(shop.context.images.splits[positions]) == {"val"}
+    assert (shop.context.images.products[positions] >= 0).all()
     assert first["steps"][0]["comparison"]["merged"]["recall_at_1"]["queries"] == len(positions)
 
 

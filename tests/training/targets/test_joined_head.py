@@ -14,14 +14,15 @@ import torch
 from tests.training.shop import Shop
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
+from univert.training.jobs import TrainingJob
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_joint
-from univert.training.targets.config import TargetsConfig
+from univert.training.targets.alignment import unit
+from univert.training.targets.config import UnifyConfig
 from univert.training.targets.joined_head import joined_embedder
 from univert.training.targets.map import TargetMap, fit_target_map
 from univert.training.targets.members import Member
-from univert.training.targets.projection import unit
 from univert.training.unify import train_unified
 
 
@@ -40,91 +41,76 @@ def second(shop: Shop) -> Member:
 
 
 def fitted(shop: Shop, members: Sequence[Member]) -> TargetMap:
-    return fit_target_map(shop.context, members, TargetsConfig())
+    return fit_target_map(shop.context, members, UnifyConfig())
 
 
-@pytest.mark.parametrize("batch_norm", [True, False])
-def test_it_sums_what_the_members_heads_give(shop: Shop, second: Member, batch_norm: bool) -> None:
+def test_it_sums_what_the_members_heads_give(shop: Shop, second: Member) -> None:
     work, targets = shop.context, fitted(shop, [shop.joint, second])
-    joined = joined_embedder(work, targets, np.flatnonzero(work.is_train), batch_norm=batch_norm)
+    joined = joined_embedder(work, targets, np.flatnonzero(work.images.is_train))
     assert joined is not None
-    train = np.flatnonzero(work.is_train)
+    train = np.flatnonzero(work.images.is_train)
     total = np.zeros((72, targets.size))
     for member, matrices in zip(targets.members, targets.matrices, strict=True):
         embedder = member.embedders[0]
         with torch.no_grad():
-            features = work.source.load(shop.everything, np.zeros(72, np.int64))
+            features = work.features.source.load(shop.everything, np.zeros(72, np.int64))
             outputs = embedder.head(features).numpy().astype(np.float64)
         total += outputs @ matrices[0] / np.linalg.norm(outputs[train], axis=1).mean()
-    np.testing.assert_allclose(work.source.embed_all(joined, shop.everything), unit(total), atol=1e-4)
+    np.testing.assert_allclose(work.features.source.embed_all(joined, shop.everything), unit(total), atol=1e-4)
     own = [member.embedders[0].config.hidden_sizes[0] for member in targets.members]
     assert joined.config.hidden_sizes == (sum(own),)
-    assert joined.config.batch_norm == batch_norm
+    assert joined.config.batch_norm
 
 
 def test_a_group_counts_by_the_verticals_it_embeds(shop: Shop, second: Member) -> None:
-    work, train = shop.context, np.flatnonzero(shop.context.is_train)
+    work, train = shop.context, np.flatnonzero(shop.context.images.is_train)
     group = Member(name="specialists", title="", models=shop.joint.models * 2)
     targets = fitted(shop, [group, second])
-    joined = joined_embedder(work, targets, train, batch_norm=True)
+    joined = joined_embedder(work, targets, train)
     assert joined is not None
     as_one = replace(
         targets, members=(shop.joint, second), matrices=((np.mean(targets.matrices[0], axis=0),), targets.matrices[1])
     )
-    expected = joined_embedder(work, as_one, train, batch_norm=True)
+    expected = joined_embedder(work, as_one, train)
     assert expected is not None
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(joined.state_dict()[name], tensor)
     # each of these embeds one vertical of two
-    assert joined_embedder(work, fitted(shop, [shop.own, second]), train, batch_norm=True) is None
+    assert joined_embedder(work, fitted(shop, [shop.own, second]), train) is None
 
 
-def test_the_training_goes_on_from_there(shop: Shop, second: Member) -> None:
-    work, members = shop.context, [shop.joint, second]
-    still = replace(work.recipe.unify.loop, learning_rate=1e-9, weight_decay=0.0)
-    config = replace(work.recipe.unify, loop=still)
-    model = train_unified(work, members, name="joined", config=config).embedder
-    start = joined_embedder(work, fitted(shop, members), np.flatnonzero(work.is_train), batch_norm=config.batch_norm)
-    assert start is not None
-    vectors = [work.source.embed_all(each, shop.everything) for each in (start, model)]
-    np.testing.assert_allclose(vectors[0], vectors[1], atol=0.1)  # running means of the batches move a little
-    random = train_unified(work, members, name="random", config=replace(config, start="random")).embedder
-    assert random.config.hidden_sizes == work.recipe.model.hidden_sizes
-    apart = replace(config, targets=replace(config.targets, offset=0.3))
-    assert (
-        train_unified(work, members, name="apart", config=apart).embedder.config.hidden_sizes
-        == random.config.hidden_sizes
-    )
+def test_the_training_goes_on_from_there(shop: Shop, second: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, members, jobs = shop.context, [shop.joint, second], list[TrainingJob]()
+    monkeypatch.setattr(type(work.stages), "learn", lambda self, name, job, folder: jobs.append(job) or {})
+    config = work.recipe.unify
+    for start in ("members", "random"):
+        with contextlib.suppress(KeyError):  # the record is empty
+            train_unified(work, members, name="start", config=replace(config, start=start))  # type: ignore[arg-type]
+    joined, random = jobs
+    expected = joined_embedder(work, fitted(shop, members), np.flatnonzero(work.images.is_train))
+    assert expected is not None
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(joined.embedder.state_dict()[name], tensor)
+    assert (joined.starts_trained, random.starts_trained) == (True, False)
+    assert random.embedder.config.hidden_sizes == work.recipe.model.hidden_sizes
+    rates = [job.loop.learning_rate for job in jobs]
+    assert rates == [0.25 * config.loop.learning_rate, config.loop.learning_rate]
 
 
 def test_where_the_base_network_learns_it_starts_from_the_member_that_did_best(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:
-    recipe = replace(recipe, trunk="partial", partial_blocks=1)
+    recipe = replace(recipe, base_network_learns="last_blocks", last_blocks=1)
     work = RunContext(Run(tmp_path), catalogue, recipe)
     models = [train_joint(work, loss, 120) for loss in ("triplet", "proxy-nca")]
-    scored = [
-        replace(model, record=model.record | {"best_score": score})
-        for model, score in zip(models, (0.6, 0.7), strict=True)
-    ]
-    members = [Member(name=f"joint:{model.name}", title="", models=(model,)) for model in scored]
-    targets = fit_target_map(work, members, TargetsConfig())
+    members = [Member(name=f"joint:{model.name}", title="", models=(model,)) for model in models]
+    targets = fit_target_map(work, members, UnifyConfig())
     everything = np.arange(len(catalogue))
-    joined = joined_embedder(work, targets, np.flatnonzero(work.is_train), batch_norm=True)
+    joined = joined_embedder(work, targets, np.flatnonzero(work.images.is_train))
     assert joined is not None
     best = members[1].embedders[0]
     for name, tensor in best.trunk.state_dict().items():
         assert joined.trunk.state_dict()[name].equal(tensor)
     assert joined.config.hidden_sizes == best.config.hidden_sizes
-    expected = unit(work.source.embed_all(best, everything) @ targets.matrices[1][0])
-    np.testing.assert_allclose(work.source.embed_all(joined, everything), expected, atol=1e-3)
-
-
-def test_it_learns_at_its_own_rate(shop: Shop, second: Member, monkeypatch: pytest.MonkeyPatch) -> None:
-    work, rates = shop.context, []
-    monkeypatch.setattr(type(work), "learn", lambda self, name, job, folder: rates.append(job.loop.learning_rate) or {})
-    config = work.recipe.unify
-    for start in ("members", "random"):
-        with contextlib.suppress(KeyError):  # the record is empty
-            train_unified(work, [shop.joint, second], name="rate", config=replace(config, start=start))  # type: ignore[arg-type]
-    assert rates == [config.start_rate * config.loop.learning_rate, config.loop.learning_rate]
+    expected = unit(work.features.source.embed_all(best, everything) @ targets.matrices[1][0])
+    np.testing.assert_allclose(work.features.source.embed_all(joined, everything), expected, atol=1e-3)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
-from univert.training.targets.projection import unit
-from univert.training.targets.vertical_prediction import FIT_IMAGES, Router, trusted
+from univert.training.targets.alignment import unit
+from univert.training.targets.vertical_prediction import FIT_IMAGES, VerticalPredictor, weights_of_predictions
 
 
 def test_separable_features_are_told_apart() -> None:
@@ -15,56 +15,48 @@ def test_separable_features_are_told_apart() -> None:
     centres = unit(rng.normal(size=(3, 8)))
     verticals = np.arange(60) % 3
     features = unit(centres[verticals] + 0.1 * rng.normal(size=(60, 8))).astype(np.float32)
-    router = Router(features[:30], verticals[:30], count=3)
-    found = router(features[30:])
+    predict = VerticalPredictor(features[:30], verticals[:30], count=3)
+    found = predict(features[30:])
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_array_equal(found.argmax(axis=1), verticals[30:])
     assert found.max(axis=1).mean() > 0.9
-    middle = router(unit(centres.mean(axis=0, keepdims=True)))
+    middle = predict(unit(centres.mean(axis=0, keepdims=True)))
     assert middle.max() < found.max(axis=1).mean()
-    assert router(features[:0]).shape == (0, 3)
+    assert predict(features[:0]).shape == (0, 3)
 
 
-def test_one_vertical_alone_needs_no_fit() -> None:
+def test_one_vertical_alone_needs_no_fit_and_one_without_images_is_named() -> None:
     features = np.eye(4, dtype=np.float32)
-    np.testing.assert_array_equal(Router(features, np.zeros(4, np.int64), count=1)(features), np.ones((4, 1)))
-
-
-def test_a_vertical_without_images_is_named() -> None:
-    with pytest.raises(BadInputError, match=r"no images of the verticals numbered \[1\]"):
-        Router(np.eye(3), np.array([0, 2, 0]), count=3)
+    alone = VerticalPredictor(features, np.zeros(4, np.int64), count=1)
+    np.testing.assert_array_equal(alone(features), np.ones((4, 1)))
+    with pytest.raises(BadInputError, match=r"images of the verticals numbered \[1\]"):
+        VerticalPredictor(np.eye(3), np.array([0, 2, 0]), count=3)
 
 
 def test_it_is_fitted_on_a_sample_of_many_images() -> None:
     usable = np.arange(0, 3 * FIT_IMAGES, 2)
     verticals = (np.arange(len(usable)) < 9).astype(np.int64)
-    chosen = Router.choose(usable, verticals, seed=1)
+    chosen = VerticalPredictor.choose(usable, verticals, seed=1)
     assert len(chosen) == len(np.unique(chosen)) == FIT_IMAGES
     assert np.isin(chosen, usable).all()
     assert np.isin(usable[:9], chosen).all(), "a small vertical lost images to a large one"
-    np.testing.assert_array_equal(chosen, Router.choose(usable, verticals, seed=1))
-    np.testing.assert_array_equal(Router.choose(usable[:5], verticals[:5], seed=1), [0, 2, 4, 6, 8])
+    np.testing.assert_array_equal(chosen, VerticalPredictor.choose(usable, verticals, seed=1))
 
 
-@given(st.integers(0, 1000), st.integers(1, 40), st.floats(0, 1), st.booleans(), st.floats(0, 6))
-def test_trusted_rows_sum_to_one_or_nothing(
-    seed: int, count: int, confidence: float, weighted: bool, spread: float
+@given(st.integers(0, 1000), st.integers(1, 40), st.floats(0, 1), st.floats(0, 6))
+def test_weights_sum_to_one_and_follow_the_probabilities(
+    seed: int, count: int, confidence: float, spread: float
 ) -> None:
     logits = spread * np.random.default_rng(seed).normal(size=(7, count))
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
-    found = trusted(probabilities, confidence, weighted=weighted)
+    found = weights_of_predictions(probabilities, confidence)
     best, sure = probabilities.argmax(axis=1), probabilities.max(axis=1) >= confidence
-    np.testing.assert_allclose(found.sum(axis=1), 1 if weighted else sure, atol=1e-5)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(found[sure], np.eye(count)[best[sure]])
-    for weights, odd in zip(found[~sure & weighted], probabilities[~sure & weighted], strict=True):
+    for weights, odd in zip(found[~sure], probabilities[~sure], strict=True):
         kept = weights > 0
         np.testing.assert_allclose(weights[kept], odd[kept] / odd[kept].sum(), rtol=1e-5)
         assert kept[odd.argmax()]
         assert (odd[~kept] < 0.05).all()
-
-
-def test_confidence_is_a_probability() -> None:
-    with pytest.raises(BadInputError, match=r"confidence must lie in \[0, 1\], got 1\.2"):
-        trusted(np.eye(2), 1.2, weighted=True)

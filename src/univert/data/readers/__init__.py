@@ -1,22 +1,20 @@
-"""Readers: one file a source layout, each yields `SourceRow`s, and a `Problem` for what cannot be one."""
+"""Readers: one file a source layout, each yields `SourceRow`s, and a `SourceProblem` for what cannot be one."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
 from pathlib import Path
 
-from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
+from univert.core.errors import BadInputError, did_you_mean
 from univert.data.catalogue import is_catalogue
-from univert.data.problems import Problem
 from univert.data.readers.benchmarks import with_validation
 from univert.data.readers.cars196 import CARS196, read_cars196
 from univert.data.readers.cub200 import CUB200, read_cub200
 from univert.data.readers.folder import count_folder, read_folder
 from univert.data.readers.inshop import INSHOP, read_inshop
-from univert.data.readers.manifest import count_manifest, read_manifest
+from univert.data.readers.manifest import read_manifest
 from univert.data.readers.sop import SOP, read_sop
+from univert.data.rows import SourceRows
+from univert.data.tables import count_table_rows
 
 __all__ = [
     "BENCHMARKS",
@@ -38,10 +36,8 @@ BENCHMARKS = {
 }
 """Name to benchmark and reader; add one with a file and a line here."""
 
-_TABLES = (".csv", ".tsv", ".parquet", ".pq")
 
-
-def open_source(source: Path | str) -> Iterator[SourceRow | Problem]:
+def open_source(source: Path | str) -> SourceRows:
     """Pick the reader for a source: a public benchmark, a folder tree, or a CSV or Parquet manifest.
 
     Raises:
@@ -57,12 +53,10 @@ def open_source(source: Path | str) -> Iterator[SourceRow | Problem]:
             if benchmark.lies_in(source):
                 return reader(source)
         return read_folder(source)
-    if source.suffix.lower() not in _TABLES:
-        raise BadInputError(f"{source}: unknown kind of source; give a folder, or one of {', '.join(_TABLES)}")
     return read_manifest(source)
 
 
-def open_dataset(name: str, root: Path | str, *, verify: bool = True) -> Iterator[SourceRow | Problem]:
+def open_dataset(name: str, root: Path | str, *, verify: bool = True) -> SourceRows:
     """Read a public benchmark in its published layout, its zero-shot splits set.
 
     Args:
@@ -77,9 +71,7 @@ def open_dataset(name: str, root: Path | str, *, verify: bool = True) -> Iterato
         >>> rows = open_dataset("cub200", "CUB_200_2011")  # doctest: +SKIP
     """
     if name not in BENCHMARKS:
-        near = difflib.get_close_matches(name.lower(), BENCHMARKS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise BadInputError(f"name: must be one of {', '.join(BENCHMARKS)}, got {name!r}{hint}")
+        raise BadInputError(f"name: no benchmark {name!r}; {did_you_mean(name, BENCHMARKS)}")
     return BENCHMARKS[name][1](root, verify=verify)
 
 
@@ -87,7 +79,7 @@ def count_rows(source: Path | str) -> int | None:
     """How many rows a source will yield, more or less, for a progress bar; None where unknown."""
     source = Path(source)
     if not source.is_dir():
-        return count_manifest(source)
+        return count_table_rows(source)
     for benchmark, _ in BENCHMARKS.values():
         if benchmark.lies_in(source):
             return benchmark.images

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
+from univert.data.rows import SourceProblem, SourceRow, SourceRows
 
 _SHOWN = 5
 
@@ -90,9 +89,7 @@ class Benchmark:
         """What a complete copy looks like, and where to get it."""
         return f"{self.title} is a folder with {self.layout}; get it from {self.page}"
 
-    def read(
-        self, root: Path, rows: Callable[[], Iterator[SourceRow | Problem]], *, verify: bool
-    ) -> Iterator[SourceRow | Problem]:
+    def read(self, root: Path, rows: Callable[[], SourceRows], *, verify: bool) -> SourceRows:
         """The rows, after a first pass over the annotations that makes sure that everything is there.
 
         Args:
@@ -114,13 +111,14 @@ class Benchmark:
             if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != expected:
                 raise BadInputError(f"{path}: not the published file: its MD5 is not {expected}; {self._remedy(root)}")
 
-    def _check_rows(self, root: Path, rows: Iterator[SourceRow | Problem]) -> None:
+    def _check_rows(self, root: Path, rows: SourceRows) -> None:
         images: Counter[str] = Counter()
         products: defaultdict[str, set[str]] = defaultdict(set)
-        problems, missing = _First(), _First()
+        problems: list[str] = []
+        missing: list[str] = []
         for row in rows:
-            if isinstance(row, Problem):
-                problems.add(f"{row.origin}: {row.kind}: {row.detail}")
+            if isinstance(row, SourceProblem):
+                problems.append(f"{row.origin}: {row.kind}: {row.detail}")
                 continue
             assert row.source is not None
             assert row.product is not None
@@ -128,14 +126,14 @@ class Benchmark:
             images[row.source] += 1
             products[row.source].add(row.product)
             if not row.path.is_file():
-                missing.add(str(row.path.relative_to(root)))
+                missing.append(str(row.path.relative_to(root)))
         found = {part: Size(images=images[part], products=len(products[part])) for part in images}
-        if problems.count:
-            what = f"unusable lines in its annotations: {problems.count:,} ({problems})"
+        if problems:
+            what = f"unusable lines in its annotations: {len(problems):,} ({_first(problems)})"
         elif found != dict(self.sizes):
             what = "; ".join(_differences(found, self.sizes))
-        elif missing.count:
-            what = f"missing images: {missing.count:,} of {images.total():,} ({missing})"
+        elif missing:
+            what = f"missing images: {len(missing):,} of {images.total():,} ({_first(missing)})"
         else:
             return
         raise BadInputError(f"{root} is not the whole of {self.title}: {what}; {self._remedy(root)}")
@@ -149,18 +147,18 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
+class AnnotationLine:
     """One line of an annotation file, split at white space."""
 
     origin: str
     fields: list[str]
 
-    def problem(self, detail: str) -> Problem:
+    def problem(self, detail: str) -> SourceProblem:
         """This line as one that cannot be used."""
         return bad_line(self.origin, detail)
 
 
-def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[Line | Problem]:
+def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[AnnotationLine | SourceProblem]:
     """The lines of an annotation file, blank ones left out.
 
     Args:
@@ -175,19 +173,17 @@ def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[Line | P
                 continue
             origin = f"{path}:{number}"
             if len(values) == fields:
-                yield Line(origin=origin, fields=values)
+                yield AnnotationLine(origin=origin, fields=values)
             else:
                 yield bad_line(origin, f"{len(values)} fields, expected {fields}")
 
 
-def bad_line(origin: str, detail: str) -> Problem:
+def bad_line(origin: str, detail: str) -> SourceProblem:
     """The problem of a line, or a row, that cannot be used."""
-    return Problem(kind="bad line", origin=origin, detail=detail, fix="restore the published file")
+    return SourceProblem(kind="bad line", origin=origin, detail=detail, fix="restore the published file")
 
 
-def with_validation(
-    rows: Iterable[SourceRow | Problem], share: float = 0.1, seed: int = 0
-) -> Iterator[SourceRow | Problem]:
+def with_validation(rows: Iterable[SourceRow | SourceProblem], share: float = 0.1, seed: int = 0) -> SourceRows:
     """Move a share of the training products to the validation split.
 
     The benchmarks have no validation split, and nothing may be chosen on their test products. A hash of
@@ -212,7 +208,7 @@ def with_validation(
     return _with_validation(rows, share, seed)
 
 
-def _with_validation(rows: Iterable[SourceRow | Problem], share: float, seed: int) -> Iterator[SourceRow | Problem]:
+def _with_validation(rows: Iterable[SourceRow | SourceProblem], share: float, seed: int) -> SourceRows:
     for row in rows:
         if isinstance(row, SourceRow) and row.split == "train" and row.product is not None:
             name = f"{seed}\0{row.vertical}\0{row.product}".encode("utf-8", "surrogateescape")
@@ -222,20 +218,8 @@ def _with_validation(rows: Iterable[SourceRow | Problem], share: float, seed: in
         yield row
 
 
-class _First:
-    """Counts texts and remembers the first few."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._texts: list[str] = []
-
-    def add(self, text: str) -> None:
-        self.count += 1
-        if len(self._texts) < _SHOWN:
-            self._texts.append(text)
-
-    def __str__(self) -> str:
-        return ", ".join(self._texts) + (", ..." if self.count > _SHOWN else "")
+def _first(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:_SHOWN]) + (", ..." if len(texts) > _SHOWN else "")
 
 
 def _differences(found: Mapping[str, Size], expected: Mapping[str, Size]) -> Iterator[str]:

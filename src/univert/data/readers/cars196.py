@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers.benchmarks import Benchmark, Size, bad_line
+from univert.data.rows import SourceRow, SourceRows
 
 CARS196 = Benchmark(
     name="cars196",
@@ -34,9 +32,7 @@ _TRAIN_CLASSES = 98
 _TWO_WORD_MAKERS = ("AM General", "Aston Martin", "Land Rover")
 
 
-def read_cars196(
-    root: Path | str, *, verify: bool = True, benchmark: Benchmark = CARS196
-) -> Iterator[SourceRow | Problem]:
+def read_cars196(root: Path | str, *, verify: bool = True, benchmark: Benchmark = CARS196) -> SourceRows:
     """Read Cars196 (Krause et al., 2013), whole images, in the order of the annotations.
 
     Both published layouts are known; `cars_annos.mat` goes first where both are there. The split is the
@@ -76,7 +72,7 @@ def maker(name: str) -> str:
     return next((two for two in _TWO_WORD_MAKERS if name.startswith(two + " ")), name.split()[0])
 
 
-def _rows(root: Path, meta: Path, annotations: dict[str, Path]) -> Iterator[SourceRow | Problem]:
+def _rows(root: Path, meta: Path, annotations: dict[str, Path]) -> SourceRows:
     names = [str(name).strip() for name in _variable(meta, "class_names")]
     for folder, file in annotations.items():
         table = _variable(file, "annotations")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers.benchmarks import Benchmark, Size, read_lines
+from univert.data.rows import SourceProblem, SourceRow, SourceRows
 
 CUB200 = Benchmark(
     name="cub200",
@@ -21,9 +19,7 @@ CUB200 = Benchmark(
 _TRAIN_CLASSES = 100
 
 
-def read_cub200(
-    root: Path | str, *, verify: bool = True, benchmark: Benchmark = CUB200
-) -> Iterator[SourceRow | Problem]:
+def read_cub200(root: Path | str, *, verify: bool = True, benchmark: Benchmark = CUB200) -> SourceRows:
     """Read CUB-200-2011 (Wah et al., 2011), whole images, in the order of `images.txt`.
 
     The split is the zero-shot one of metric learning: classes 1 to 100 train, 101 to 200 test.
@@ -44,17 +40,17 @@ def read_cub200(
     return benchmark.read(root, lambda: _rows(root), verify=verify)
 
 
-def _rows(root: Path) -> Iterator[SourceRow | Problem]:
+def _rows(root: Path) -> SourceRows:
     names: dict[str, str] = {}  # class -> name
     classes: dict[str, str] = {}  # image -> class
     for file, column in (("classes.txt", names), ("image_class_labels.txt", classes)):
         for line in read_lines(root / file, fields=2):
-            if isinstance(line, Problem):
+            if isinstance(line, SourceProblem):
                 yield line
             else:
                 column[line.fields[0]] = line.fields[1]
     for line in read_lines(root / "images.txt", fields=2):
-        if isinstance(line, Problem):
+        if isinstance(line, SourceProblem):
             yield line
             continue
         image, place = line.fields

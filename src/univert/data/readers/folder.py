@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem, is_utf8
+from univert.data.rows import SourceProblem, SourceRow, SourceRows, is_utf8
 
 _LITTER: Final = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
 _IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -20,7 +19,7 @@ _Ancestors = tuple[tuple[int, int], ...]
 """Device and inode of each folder on the way down: meeting one again is a loop."""
 
 
-def read_folder(source: Path | str) -> Iterator[SourceRow | Problem]:
+def read_folder(source: Path | str) -> SourceRows:
     """Read a tree `vertical/product/image`, in order of names.
 
     The path below `source` is the image's id. Hidden files and what file managers leave (`Thumbs.db`) are
@@ -36,7 +35,8 @@ def read_folder(source: Path | str) -> Iterator[SourceRow | Problem]:
     source = Path(source)
     if not source.is_dir():
         raise BadInputError(f"{source}: no such folder; give a folder with vertical/product/image")
-    return _read_root(source)
+    status = source.stat()
+    return _read(source, source, ((status.st_dev, status.st_ino),))
 
 
 def count_folder(source: Path) -> int | None:
@@ -57,79 +57,55 @@ def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name in _LITTER
 
 
-def _read_root(root: Path) -> Iterator[SourceRow | Problem]:
-    ancestors = (_identity(root),)
-    for path, what in _entries(root, ancestors):
-        if isinstance(what, Problem):
+def _read(root: Path, folder: Path, ancestors: _Ancestors) -> SourceRows:
+    levels = folder.relative_to(root).parts  # of the vertical, and the product
+    for path, what in _entries(folder, ancestors):
+        if isinstance(what, SourceProblem):
             yield what
         elif stat.S_ISDIR(what.st_mode):
-            yield from _read_vertical(root, path, (*ancestors, (what.st_dev, what.st_ino)))
+            if len(levels) < 2:
+                yield from _read(root, path, (*ancestors, (what.st_dev, what.st_ino)))
+            else:
+                fix = "move its images up: the tree is vertical/product/image"
+                yield _problem(path, "folder too deep", "a folder within a product's folder", fix)
+        elif levels:
+            product = levels[1] if len(levels) == 2 else None
+            place = path.relative_to(root).as_posix()
+            yield SourceRow(origin=str(path), id=place, path=path, vertical=levels[0], product=product)
         elif path.suffix.lower() in _IMAGE_SUFFIXES:
             fix = "move it into a vertical's folder: vertical/image, or vertical/product/image"
-            yield Problem(kind="outside a vertical", origin=str(path), detail="an image beside the verticals", fix=fix)
+            yield _problem(path, "outside a vertical", "an image beside the verticals", fix)
 
 
-def _read_vertical(root: Path, folder: Path, ancestors: _Ancestors) -> Iterator[SourceRow | Problem]:
-    for path, what in _entries(folder, ancestors):
-        if isinstance(what, Problem):
-            yield what
-        elif stat.S_ISDIR(what.st_mode):
-            yield from _read_product(root, path, (*ancestors, (what.st_dev, what.st_ino)))
-        else:
-            yield _row(root, path, vertical=folder.name, product=None)
-
-
-def _read_product(root: Path, folder: Path, ancestors: _Ancestors) -> Iterator[SourceRow | Problem]:
-    for path, what in _entries(folder, ancestors):
-        if isinstance(what, Problem):
-            yield what
-        elif stat.S_ISDIR(what.st_mode):
-            detail = "a folder within a product's folder"
-            fix = "move its images up: the tree is vertical/product/image"
-            yield Problem(kind="folder too deep", origin=str(path), detail=detail, fix=fix)
-        else:
-            yield _row(root, path, vertical=folder.parent.name, product=folder.name)
-
-
-def _row(root: Path, path: Path, vertical: str, product: str | None) -> SourceRow:
-    image_id = path.relative_to(root).as_posix()
-    return SourceRow(origin=str(path), id=image_id, path=path, vertical=vertical, product=product)
-
-
-def _entries(folder: Path, ancestors: _Ancestors) -> Iterator[tuple[Path, os.stat_result | Problem]]:
+def _entries(folder: Path, ancestors: _Ancestors) -> Iterator[tuple[Path, os.stat_result | SourceProblem]]:
     """What is in a folder, sorted, links followed; a problem in place of what cannot be used."""
     try:
         names = sorted(path.name for path in folder.iterdir() if not _is_skipped(path.name))
     except OSError as error:
-        detail = error.strerror or str(error)
-        yield (folder, Problem(kind="unreadable", origin=str(folder), detail=detail, fix="check the folder's rights"))
+        yield folder, _problem(folder, "unreadable", error.strerror or str(error), "check the folder's rights")
         return
     for name in names:
         path = folder / name
         yield path, _look_at(path, ancestors)
 
 
-def _look_at(path: Path, ancestors: _Ancestors) -> os.stat_result | Problem:
-    def problem(kind: str, detail: str, fix: str) -> Problem:
-        return Problem(kind=kind, origin=str(path), detail=detail, fix=fix)
-
+def _look_at(path: Path, ancestors: _Ancestors) -> os.stat_result | SourceProblem:
     if not is_utf8(path.name):
-        return problem("name not UTF-8", f"the name is {os.fsencode(path.name)!r}", "rename it")
+        return _problem(path, "name not UTF-8", f"the name is {os.fsencode(path.name)!r}", "rename it")
     try:
         status = path.stat()
     except FileNotFoundError:
-        return problem("broken link", "it leads to nothing", "remove it, or put its target back")
+        return _problem(path, "broken link", "it leads to nothing", "remove it, or put its target back")
     except OSError as error:
         if error.errno == errno.ELOOP:
-            return problem("symlink loop", "the link leads to itself", "remove the link")
-        return problem("unreadable", error.strerror or str(error), "check its rights")
+            return _problem(path, "symlink loop", "the link leads to itself", "remove the link")
+        return _problem(path, "unreadable", error.strerror or str(error), "check its rights")
     if stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) in ancestors:
-        return problem("symlink loop", f"the link leads back up to {path.resolve()}", "remove the link")
+        return _problem(path, "symlink loop", f"the link leads back up to {path.resolve()}", "remove the link")
     if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
-        return problem("unreadable", "it is neither a file nor a folder", "remove it")
+        return _problem(path, "unreadable", "it is neither a file nor a folder", "remove it")
     return status
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+def _problem(path: Path, kind: str, detail: str, fix: str) -> SourceProblem:
+    return SourceProblem(kind=kind, origin=str(path), detail=detail, fix=fix)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from univert.core.errors import BadInputError
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers.benchmarks import Benchmark, Size, read_lines
+from univert.data.rows import SourceProblem, SourceRow, SourceRows
 
 QUERY: Final = "inshop query"
 """The `source` of a test image that searches."""
@@ -37,9 +35,7 @@ INSHOP = Benchmark(
 )
 
 
-def read_inshop(
-    root: Path | str, *, verify: bool = True, benchmark: Benchmark = INSHOP
-) -> Iterator[SourceRow | Problem]:
+def read_inshop(root: Path | str, *, verify: bool = True, benchmark: Benchmark = INSHOP) -> SourceRows:
     """Read DeepFashion's In-shop benchmark (Liu et al., 2016), in the order of its list.
 
     The product is the item's id, the vertical its place in the shop (`MEN/Denim`); an item listed in two
@@ -67,10 +63,10 @@ def read_inshop(
     return benchmark.read(root, lambda: _rows(root, path), verify=verify)
 
 
-def _rows(root: Path, path: Path) -> Iterator[SourceRow | Problem]:
+def _rows(root: Path, path: Path) -> SourceRows:
     verticals: dict[str, str] = {}  # of the items so far
     for line in read_lines(path, fields=3, header=2):
-        if isinstance(line, Problem):
+        if isinstance(line, SourceProblem):
             yield line
             continue
         place, item, status = line.fields

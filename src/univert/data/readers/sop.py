@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from univert.core.records import SourceRow
-from univert.data.problems import Problem
 from univert.data.readers.benchmarks import Benchmark, Size, read_lines
+from univert.data.rows import SourceProblem, SourceRow, SourceRows
 
 SOP = Benchmark(
     name="sop",
@@ -36,7 +34,7 @@ _VERTICALS: Final = {
 """The super classes by number; their images lie in `NAME_final/`."""
 
 
-def read_sop(root: Path | str, *, verify: bool = True, benchmark: Benchmark = SOP) -> Iterator[SourceRow | Problem]:
+def read_sop(root: Path | str, *, verify: bool = True, benchmark: Benchmark = SOP) -> SourceRows:
     """Read Stanford Online Products (Song et al., 2016), in the order of its lists, training first.
 
     The verticals are the 12 super classes; the product is the number of the class.
@@ -54,10 +52,10 @@ def read_sop(root: Path | str, *, verify: bool = True, benchmark: Benchmark = SO
     return benchmark.read(root, lambda: _rows(root, lists), verify=verify)
 
 
-def _rows(root: Path, lists: dict[str, Path]) -> Iterator[SourceRow | Problem]:
+def _rows(root: Path, lists: dict[str, Path]) -> SourceRows:
     for split, path in lists.items():
         for line in read_lines(path, fields=4, header=1):
-            if isinstance(line, Problem):
+            if isinstance(line, SourceProblem):
                 yield line
                 continue
             _, product, number, place = line.fields

@@ -1,33 +1,44 @@
-"""Inception with batch normalisation (BN-Inception, "Inception v2"), registered with timm as `inception_v2`."""
+"""Inception with batch normalisation (BN-Inception, "Inception v2"), and its published ImageNet weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import safetensors.torch
-import timm
 import torch
 from jaxtyping import Float
-from timm.layers import ClassifierHead, ConvNormAct  # type: ignore[attr-defined]
-from timm.models import build_model_with_cfg, generate_default_cfgs
+from timm.layers import ConvNormAct  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from univert.core.errors import BadInputError
 from univert.models.base_networks.base import BaseNetwork
-from univert.models.base_networks.inception_v2_weights import (
-    MEAN_RGB,
-    STD_RGB,
-    checked_file,
-    to_our_names,
-    weights_file,
-)
-from univert.models.base_networks.timm_network import wrap_timm
+
+WEIGHTS_VARIABLE = "UNIVERT_INCEPTION_V2_WEIGHTS"
+"""The environment variable that names a safetensors file with ImageNet weights."""
+
+# The published weights were trained on BGR pixels from 0 to 255 with these means subtracted, undivided. Here
+# pixels are RGB from 0 to 1 and divided by the usual deviations, for the sake of training from scratch;
+# conversion moves the difference into the first convolution.
+MEAN_RGB = (128 / 255, 117 / 255, 104 / 255)
+STD_RGB = (0.229, 0.224, 0.225)
+
+_STEM = {"conv1": "conv1_7x7_s2", "conv2_reduce": "conv2_3x3_reduce", "conv2": "conv2_3x3"}
+_BRANCHES = {
+    "one": "1x1",
+    "three.0": "3x3_reduce",
+    "three.1": "3x3",
+    "double_three.0": "double_3x3_reduce",
+    "double_three.1": "double_3x3_1",
+    "double_three.2": "double_3x3_2",
+    "projection": "pool_proj",
+}
 
 
-class _Row(NamedTuple):
+class _BlockWidths(NamedTuple):
     """One inception block of Figure 5: the widths of its branches; the block halves the map without `one`."""
 
     one: int
@@ -38,17 +49,20 @@ class _Row(NamedTuple):
 
 
 _BLOCKS = {
-    "3a": _Row(64, (64, 64), (64, 96), "avg", 32),
-    "3b": _Row(64, (64, 96), (64, 96), "avg", 64),
-    "3c": _Row(0, (128, 160), (64, 96), "max", 0),
-    "4a": _Row(224, (64, 96), (96, 128), "avg", 128),
-    "4b": _Row(192, (96, 128), (96, 128), "avg", 128),
-    "4c": _Row(160, (128, 160), (128, 160), "avg", 128),
-    "4d": _Row(96, (128, 192), (160, 192), "avg", 128),
-    "4e": _Row(0, (128, 192), (192, 256), "max", 0),
-    "5a": _Row(352, (192, 320), (160, 224), "avg", 128),
-    "5b": _Row(352, (192, 320), (192, 224), "max", 128),
+    "3a": _BlockWidths(64, (64, 64), (64, 96), "avg", 32),
+    "3b": _BlockWidths(64, (64, 96), (64, 96), "avg", 64),
+    "3c": _BlockWidths(0, (128, 160), (64, 96), "max", 0),
+    "4a": _BlockWidths(224, (64, 96), (96, 128), "avg", 128),
+    "4b": _BlockWidths(192, (96, 128), (96, 128), "avg", 128),
+    "4c": _BlockWidths(160, (128, 160), (128, 160), "avg", 128),
+    "4d": _BlockWidths(96, (128, 192), (160, 192), "avg", 128),
+    "4e": _BlockWidths(0, (128, 192), (192, 256), "max", 0),
+    "5a": _BlockWidths(352, (192, 320), (160, 224), "avg", 128),
+    "5b": _BlockWidths(352, (192, 320), (192, 224), "max", 128),
 }
+
+
+_STAGES = ("inception_3", "inception_4", "inception_5")
 
 
 class InceptionBlock(nn.Module):
@@ -59,27 +73,27 @@ class InceptionBlock(nn.Module):
 
     Args:
         size: channels of the input.
-        row: the widths.
+        widths: of its branches.
 
     Attributes:
         size: channels of the output.
     """
 
-    def __init__(self, size: int, row: _Row) -> None:
+    def __init__(self, size: int, widths: _BlockWidths) -> None:
         super().__init__()
-        stride = 1 if row.one else 2
-        reduced, wide = row.three
+        stride = 1 if widths.one else 2
+        reduced, wide = widths.three
         self.three = nn.Sequential(ConvNormAct(size, reduced, 1), ConvNormAct(reduced, wide, 3, stride=stride))
-        reduced, wide = row.double_three
+        reduced, wide = widths.double_three
         self.double_three = nn.Sequential(
             ConvNormAct(size, reduced, 1), ConvNormAct(reduced, wide, 3), ConvNormAct(wide, wide, 3, stride=stride)
         )
-        self.one = ConvNormAct(size, row.one, 1) if row.one else None
+        self.one = ConvNormAct(size, widths.one, 1) if widths.one else None
         self.pool: nn.Module = _HalvingMaxPool()
-        if row.one:
-            self.pool = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}[row.pool](3, stride=1, padding=1)
-        self.projection: nn.Module = ConvNormAct(size, row.projection, 1) if row.one else nn.Identity()
-        self.size = row.one + row.three[-1] + row.double_three[-1] + (row.projection or size)
+        if widths.one:
+            self.pool = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}[widths.pool](3, stride=1, padding=1)
+        self.projection: nn.Module = ConvNormAct(size, widths.projection, 1) if widths.one else nn.Identity()
+        self.size = widths.one + widths.three[-1] + widths.double_three[-1] + (widths.projection or size)
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D I J"]:
         """The branches' maps, concatenated in the paper's order."""
@@ -100,148 +114,71 @@ class _HalvingMaxPool(nn.Module):
         return max_pool2d(maps, 3, stride=2, padding=odd, ceil_mode=True)
 
 
-class InceptionV2(nn.Module):
+class InceptionV2(nn.Sequential):
     """Inception with batch normalisation: Ioffe and Szegedy, 2015 (arXiv 1502.03167), Figure 5.
 
     Figure 5 contradicts itself: the branches it lists for 4c, 4d and 4e add up to 608, 608 and 1056 channels,
     but its column of outputs says 576, 576 and 1024. This network has the branches, as have the ImageNet
     weights that papers on metric learning start from. All other outputs are as printed: 256, 320, 576 (3a to
-    3c), 576 (4a, 4b), 1024 (5a, 5b). 11.3 million weights; the last map has 1/32 of the image's side, 7 x 7
-    for 224 and for 227 pixels. There are no auxiliary classifiers.
-
-    Args:
-        num_classes: of the classifier; 0 leaves it out.
-        in_chans: channels of the image.
-        global_pool: pooling before the classifier; empty leaves it out.
-        drop_rate: share of the pooled features dropped in training.
+    3c), 576 (4a, 4b), 1024 (5a, 5b). 10.3 million weights; the last map has 1/32 of the image's side, 7 x 7
+    for 224 and for 227 pixels. There is no classifier.
     """
 
-    pretrained_cfg: dict[str, Any]
-
-    def __init__(
-        self, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = 1024
-        self.conv1 = ConvNormAct(in_chans, 64, 7, stride=2)
+        self.conv1 = ConvNormAct(3, 64, 7, stride=2)
         self.pool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.conv2_reduce = ConvNormAct(64, 64, 1)
         self.conv2 = ConvNormAct(64, 192, 3)
         self.pool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         size = 192
-        self.feature_info = [
-            {"num_chs": 64, "reduction": 2, "module": "conv1"},
-            {"num_chs": 192, "reduction": 4, "module": "conv2"},
-        ]
-        for name, row in _BLOCKS.items():
-            block = InceptionBlock(size, row)
+        for name, widths in _BLOCKS.items():
+            block = InceptionBlock(size, widths)
             self.add_module(f"inception_{name}", block)
             size = block.size
-            if name in ("3b", "4d", "5b"):
-                reduction = 8 * 2 ** (int(name[0]) - 3)
-                self.feature_info.append({"num_chs": size, "reduction": reduction, "module": f"inception_{name}"})
-        assert size == self.num_features
-        self.head = ClassifierHead(size, num_classes, pool_type=global_pool, drop_rate=drop_rate)
-        self._init_weights()
-
-    def _init_weights(self) -> None:
+        self.feature_size = size
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, images: Float[Tensor, "B C S T"]) -> Tensor:
-        """What the head makes of the last map."""
-        return self.forward_head(self.forward_features(images))
-
-    def forward_features(self, images: Float[Tensor, "B C S T"]) -> Float[Tensor, "B 1024 H W"]:
-        """The last map."""
-        maps = images
-        for name, module in self.named_children():
-            if name != "head":
-                maps = module(maps)
-        return maps
-
-    def forward_head(self, maps: Float[Tensor, "B 1024 H W"], pre_logits: bool = False) -> Tensor:
-        """Logits, or pooled features."""
-        logits: Tensor = self.head(maps, pre_logits=pre_logits)
-        return logits
-
-    def get_classifier(self) -> nn.Module:
-        """The last layer."""
-        classifier: nn.Module = self.head.fc
-        return classifier
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier, and the pooling where one is named."""
-        self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Parameters layer by layer for timm: the stem, then each block, or each stage."""
-        blocks = [(rf"^inception_{name}\.", (place,)) for place, name in enumerate(_BLOCKS)]
-        return {"stem": r"^conv\d", "blocks": r"^inception_(\d)" if coarse else blocks}
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Part of timm's interface; there is none for this network."""
-        if enable:
-            raise BadInputError("inception_v2 has no gradient checkpointing; leave it off")
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "inception_v2": {
-            "url": "",
-            "num_classes": 1000,
-            "input_size": (3, 224, 224),
-            "pool_size": (7, 7),
-            "crop_pct": 0.875,
-            "interpolation": "bicubic",
-            "mean": MEAN_RGB,
-            "std": STD_RGB,
-            "first_conv": "conv1.conv",
-            "classifier": "head.fc",
-        }
-    }
-)
-
-
-@timm.models.register_model
-def inception_v2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Inception with batch normalisation, for `timm.create_model("inception_v2")`.
-
-    Args:
-        pretrained: with the weights that `UNIVERT_INCEPTION_V2_WEIGHTS` names.
-        **kwargs: as timm's networks take them, and what `InceptionV2` takes.
-
-    Raises:
-        BadInputError: `pretrained`, but there are no weights.
-    """
-    if pretrained:
-        overlay = {"file": str(weights_file()), **(kwargs.get("pretrained_cfg_overlay") or {})}
-        kwargs["pretrained_cfg_overlay"] = overlay
-    network: nn.Module = build_model_with_cfg(
-        InceptionV2, "inception_v2", pretrained, pretrained_filter_fn=_to_our_names, **kwargs
-    )
-    return network
-
 
 def make_inception_v2(pretrained: bool, image_size_px: int) -> BaseNetwork:
-    """Inception with batch normalisation: 10.3 million weights up to its 1024 feature maps.
+    """Inception with batch normalisation; its stages are the stem and the blocks 3, 4 and 5.
 
     Args:
         pretrained: with the weights that `UNIVERT_INCEPTION_V2_WEIGHTS` names.
         image_size_px: side of the images; any size works, papers take 224 or 227.
 
     Raises:
-        BadInputError: `pretrained`, but there are no weights.
+        BadInputError: `pretrained`, but there are no weights, or they do not fit.
     """
-    network = timm.create_model("inception_v2", pretrained=pretrained, num_classes=0, global_pool="")
-    return wrap_timm(network, "inception_v2", image_size_px, mean_rgb=MEAN_RGB, std_rgb=STD_RGB)
+    network = InceptionV2()
+    if pretrained:
+        network.load_state_dict(load_inception_v2_weights(weights_file()))
+    names = list(dict(network.named_parameters()))
+    stages = [[name for name in names if name.startswith(prefix)] for prefix in ("conv", *_STAGES)]
+    return BaseNetwork(
+        network, feature_size=network.feature_size, layout="NCHW", mean_rgb=MEAN_RGB, std_rgb=STD_RGB, stages=stages
+    )
+
+
+def weights_file() -> str:
+    """The file of ImageNet weights that the environment variable `UNIVERT_INCEPTION_V2_WEIGHTS` names.
+
+    Raises:
+        BadInputError: it names none.
+    """
+    path = os.environ.get(WEIGHTS_VARIABLE)
+    if not path:
+        raise BadInputError(
+            "pretrained: inception_v2 comes without weights; set pretrained = false, or name a safetensors file "
+            f"of bn_inception's ImageNet weights in the environment variable {WEIGHTS_VARIABLE}"
+        )
+    return path
 
 
 def load_inception_v2_weights(path: Path | str) -> dict[str, Tensor]:
-    """ImageNet weights from a file, classifier included, under this network's names.
+    """ImageNet weights from a file, under this network's names and without the classifier.
 
     Args:
         path: a safetensors file with the tensors of `bn_inception` as the PyTorch port of the Caffe model
@@ -251,11 +188,45 @@ def load_inception_v2_weights(path: Path | str) -> dict[str, Tensor]:
     Raises:
         BadInputError: there is no such file, it is no safetensors file, or its tensors do not fit.
     """
-    return _to_our_names(safetensors.torch.load_file(checked_file(Path(path))))
-
-
-def _to_our_names(stored: Mapping[str, Tensor], network: nn.Module | None = None) -> dict[str, Tensor]:
-    """The stored weights under our names; `network` is there because timm passes it."""
+    fix = (
+        "the weights of inception_v2 must be one. Convert bn_inception's with "
+        "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'bn_inception.safetensors')"
+    )
+    if not Path(path).is_file():
+        raise BadInputError(f"{path}: no such file; {fix}")
+    try:
+        stored = safetensors.torch.load_file(path)
+    except Exception as error:
+        raise BadInputError(f"{path}: not a safetensors file ({error}); {fix}") from error
     with torch.device("meta"):
         expected = InceptionV2().state_dict()
-    return to_our_names(stored, expected)
+    fix = "give the weights of bn_inception"
+    try:
+        ours = stored if "conv1.conv.weight" in stored else dict(_converted(stored, expected))
+        ours = {name: ours[name] for name in expected}
+    except KeyError as error:
+        raise BadInputError(f"weights of inception_v2: there is no tensor {error}; {fix}") from None
+    for name, value in expected.items():
+        if ours[name].shape != value.shape:
+            shapes = f"{tuple(ours[name].shape)}, expected {tuple(value.shape)}"
+            raise BadInputError(f"weights of inception_v2: {name} has shape {shapes}; {fix}")
+    return ours
+
+
+def _converted(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for weight_name in expected:
+        ours = weight_name.removesuffix(".conv.weight")
+        if ours == weight_name:
+            continue
+        block, _, branch = ours.partition(".")
+        theirs = f"{block}_{_BRANCHES[branch]}" if branch else _STEM[ours]
+        weight = stored[f"{theirs}.weight"]
+        if ours == "conv1":
+            weight = weight.flip(1) * 255 * torch.tensor(STD_RGB).view(1, 3, 1, 1)
+        yield weight_name, weight
+        for part in ("weight", "bias", "running_var"):
+            yield f"{ours}.bn.{part}", stored[f"{theirs}_bn.{part}"].flatten()
+        # Their convolutions have a bias, which normalisation takes away again: here it is in the mean.
+        mean = stored[f"{theirs}_bn.running_mean"].flatten()
+        yield f"{ours}.bn.running_mean", mean - stored.get(f"{theirs}.bias", torch.zeros_like(mean))
+        yield f"{ours}.bn.num_batches_tracked", torch.tensor(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +12,7 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from univert.core.errors import BadInputError
+from univert.core.errors import BadInputError, nearest_name
 from univert.models.base_networks.base import BaseNetwork
 
 _WEIGHTS_FILE = "model.safetensors"
@@ -92,8 +91,8 @@ def wrap_timm(
 def _defaults(name: str) -> Any:
     architecture = name.split(".", 1)[0]
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=1, cutoff=0.4)
-        hint = f"did you mean timm/{near[0]}?" if near else "timm.list_models() shows all"
+        near = nearest_name(architecture, timm.list_models())
+        hint = f"did you mean timm/{near}?" if near else "timm.list_models() shows all"
         raise BadInputError(f"base_network: timm has no network {name!r}; {hint}")
     try:
         return timm.get_pretrained_cfg(name)

@@ -1,26 +1,23 @@
-"""What turns prepared photos into unit vectors while serving: ONNX Runtime where it can be had, else PyTorch."""
+"""What turns photos into unit vectors while serving: ONNX Runtime where the model was exported, else PyTorch."""
 
 from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from univert.core.errors import BadInputError, UnivertError
+from univert.core.errors import BadInputError
 from univert.data.transforms import Preprocessing
 
-if TYPE_CHECKING:
-    from univert.models.embedder import Embedder
-
 EngineKind = Literal["auto", "onnx", "onnx-int8", "torch"]
-"""`auto` takes ONNX Runtime and falls back to PyTorch; `onnx-int8` wants a model that was quantised before."""
+"""`auto` takes ONNX Runtime where the model was exported, else PyTorch; `onnx-int8` wants a quantised model."""
+
+ONNX_FILE, INT8_FILE = "model.onnx", "model-int8.onnx"
 
 _log = logging.getLogger(__name__)
 
@@ -66,28 +63,22 @@ class Engine(Protocol):
 
 
 def load_engine(
-    model_path: str | Path,
-    kind: EngineKind = "auto",
-    *,
-    threads: int | None = None,
-    workers: int = 1,
-    cache: Path | None = None,
+    model_path: str | Path, kind: EngineKind = "auto", *, threads: int | None = None, workers: int = 1
 ) -> Engine:
     """Make a saved model ready for queries, and run it once, so that the first query is not the slowest.
 
-    The ONNX file is exported on first use and kept beside the model, see `ensure_onnx`.
-    Where it is there already, PyTorch is not even imported.
+    With ONNX Runtime, PyTorch is not even imported. The file it needs is made when a model is published, and by
+    `univert export`.
 
     Args:
-        model_path: a model folder, or `OWNER/NAME` on the Hugging Face hub.
+        model_path: a model folder, or, for PyTorch, `OWNER/NAME` on the Hugging Face hub.
         kind: which engine.
         threads: threads that one `run` computes with; None shares the cores among the workers.
         workers: how many processes serve on this machine.
-        cache: where the ONNX file goes if the model's folder is read only; None for the user's cache folder.
 
     Raises:
-        BadInputError: no such model or kind, fewer than one thread or worker, or no quantised model for `onnx-int8`.
-        ExportError: `onnx` was asked for and the model cannot be exported exactly; `auto` takes PyTorch instead.
+        BadInputError: no such model or kind, fewer than one thread or worker, or `onnx` or `onnx-int8` was asked for
+            and the folder has no such file, or one of another model.
 
     Example:
         >>> engine = load_engine("runs/shop/unified")  # doctest: +SKIP
@@ -98,40 +89,11 @@ def load_engine(
     threads = share_of_cores(workers) if threads is None else threads
     if threads < 1:
         raise BadInputError(f"threads must be at least 1, got {threads}; leave it out to share the cores")
-    engine = _load(model_path, kind, threads, cache)
+    engine = _load(Path(model_path), kind, threads)
     blank = np.zeros((2, 3, engine.image_size_px, engine.image_size_px), np.uint8)
     engine.run(blank[:1])
     engine.run(blank)
     return engine
-
-
-def export_ahead(model_path: str | Path, kind: EngineKind = "auto", *, cache: Path | None = None) -> None:
-    """Make the ONNX file that `load_engine` will want, in a process of its own, if it is not there yet.
-
-    For a service to call before its workers start: none of them then waits, and the gigabyte that an export takes is
-    given back. What goes wrong is left for `load_engine` to say.
-
-    Args:
-        model_path: as for `load_engine`.
-        kind: as for `load_engine`; there is nothing to do but for `auto` and `onnx`.
-        cache: as for `load_engine`.
-    """
-    if kind not in ("auto", "onnx"):
-        return
-    try:
-        from univert.models.runtime.onnx_export import ONNX_FILE, find_onnx, source_key
-    except ImportError:
-        return
-    source = source_key(model_path)
-    if source is not None and find_onnx(model_path, source, ONNX_FILE, cache) is not None:
-        return
-    arguments = [str(model_path), *([str(cache)] if cache is not None else [])]
-    subprocess.run(  # noqa: S603 - our own module
-        [sys.executable, "-m", "univert.models.runtime.onnx_export", *arguments],
-        check=False,
-        stdout=subprocess.DEVNULL,  # the exporter talks about itself
-        stderr=subprocess.DEVNULL,
-    )
 
 
 def share_of_cores(workers: int) -> int:
@@ -146,64 +108,25 @@ def share_of_cores(workers: int) -> int:
     return max(1, usable // workers)
 
 
-def prepare_image(preprocessing: Preprocessing, image: Image.Image) -> UInt8[np.ndarray, "3 S S"]:
-    """An image as the network sees it: the model's own preprocessing, channels first.
+def _load(model_path: Path, kind: EngineKind, threads: int) -> Engine:
+    path = model_path / (INT8_FILE if kind == "onnx-int8" else ONNX_FILE)
+    there = path.is_file()
+    if kind == "torch" or (kind == "auto" and not there):
+        from univert.models.embedder import Embedder
+        from univert.models.runtime.torch_engine import TorchEngine
 
-    Raises:
-        BadInputError: the image is not RGB, or has no pixels.
-    """
-    if image.mode != "RGB" or not image.width or not image.height:
-        raise BadInputError(
-            f"image must be RGB with at least one pixel, got {image.mode} of {image.width} x {image.height}; "
-            "decode it with univert.data.decode.decode_rgb"
-        )
-    return np.ascontiguousarray(preprocessing(image).transpose(2, 0, 1))
-
-
-def as_pixels(batch: np.ndarray, image_size_px: int) -> UInt8[np.ndarray, "B 3 S S"]:
-    """A batch as uint8; floats from 0 to 1 are rounded to it, as `Embedder.embed` does.
-
-    Raises:
-        BadInputError: another shape or kind of numbers, or floats that are not pixels.
-    """
-    wanted = (3, image_size_px, image_size_px)
-    if batch.ndim != 4 or batch.shape[1:] != wanted:
-        raise BadInputError(f"batch must have shape (B, {', '.join(map(str, wanted))}), got {batch.shape}")
-    if batch.dtype == np.uint8:
-        return batch
-    if not np.issubdtype(batch.dtype, np.floating):
-        raise BadInputError(f"batch must hold uint8, or floats from 0 to 1, got {batch.dtype}")
-    if batch.size and not 0 <= float(batch.min()) <= float(batch.max()) <= 1:  # false for NaN, too
-        raise BadInputError("batch must hold finite floats from 0 to 1; divide by 255, or pass uint8")
-    return np.asarray(np.rint(batch * 255.0), np.uint8)
-
-
-def _load(model_path: str | Path, kind: EngineKind, threads: int, cache: Path | None) -> Engine:
-    if kind == "torch":
-        return _torch_engine(model_path, threads)
+        model = Embedder.from_pretrained(model_path)
+        if kind == "auto":
+            advice = "%s has no %s, so it runs on PyTorch, which is slower; export it with: univert export %s"
+            _log.warning(advice, model_path, ONNX_FILE, model_path)
+        return TorchEngine(model, threads=threads)
+    if not there:
+        options = " --int8 CATALOGUE" if kind == "onnx-int8" else ""
+        raise BadInputError(f"{model_path} has no {path.name}; make it with: univert export {model_path}{options}")
     try:
         from univert.models.runtime.onnx_engine import OnnxEngine
-        from univert.models.runtime.onnx_export import ensure_onnx, find_int8
-
-        if kind == "onnx-int8":
-            return OnnxEngine(find_int8(model_path, cache=cache), threads=threads)
-        return OnnxEngine(ensure_onnx(model_path, cache=cache), threads=threads)
     except ImportError as error:
-        if kind != "auto":
-            raise BadInputError(
-                f"the engine {kind} needs a package that is missing ({error.name}): pip install 'univert[serve]'"
-            ) from None
-        _log.warning("serving with PyTorch, which is slower: %s; pip install 'univert[serve]'", error)
-    except UnivertError as error:
-        if kind != "auto" or isinstance(error, BadInputError):
-            raise
-        _log.warning("serving with PyTorch, which is slower: %s", error)
-    return _torch_engine(model_path, threads)
-
-
-def _torch_engine(model_path: str | Path, threads: int) -> Engine:
-    from univert.models.embedder import Embedder
-    from univert.models.runtime.torch_engine import TorchEngine
-
-    model: Embedder = Embedder.from_pretrained(model_path)
-    return TorchEngine(model, threads=threads)
+        raise BadInputError(
+            f"the engine {kind} needs a package that is missing ({error.name}): pip install 'univert[serve]'"
+        ) from None
+    return OnnxEngine(path, threads=threads)

@@ -12,15 +12,16 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from univert.core.errors import BadInputError
+from univert.core.files import fingerprint
 from univert.data.transforms import Preprocessing
-from univert.models.runtime.engine import as_pixels, prepare_image
+from univert.models.runtime.pixels import check_pixels, prepare_image
 
 onnxruntime.disable_telemetry_events()  # it would keep a database and a device id in the user's cache
 
 FORMAT: Final = "1"
 INPUT, OUTPUT = "images", "vectors"
 METADATA_PREFIX: Final = "univert."
-"""Keys of what an exported file says about itself: format, kind, fingerprint, source, size, preprocessing."""
+"""Keys of what an exported file says about itself: format, kind, fingerprint, size, preprocessing."""
 
 _SLICE_PX: Final = 8 * 128**2
 """Pixels that go through the network together. Measured on a CPU at 128 px: 8 images take 1.65 ms each, 64 take 2.2,
@@ -31,33 +32,34 @@ class OnnxEngine:
     """An `univert.models.runtime.engine.Engine` over a file that `univert.models.runtime.onnx_export` wrote.
 
     Args:
-        path: the file.
+        path: the file, beside the `config.json` of its model.
         threads: threads that one `run` computes with.
 
     Raises:
-        BadInputError: the file is missing, damaged, or not one of Univert's.
+        BadInputError: the file is missing, damaged, not one of Univert's, or of another model than the one beside it.
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
-        self.path = path
         self._session = open_session(path, threads)
-        about = read_about(self._session, path)
-        self.name = about["kind"]
-        self.about = about
-        self._fingerprint = about["fingerprint"]
-        self._size = int(about["size"])
-        self._preprocessing = _preprocessing(json.loads(about["preprocessing"]))
+        self.about = _read_about(self._session, path)
+        self.name = self.about["kind"]
+        if self.fingerprint != saved_fingerprint(path.parent):
+            raise BadInputError(
+                f"{path} is of another model than the one beside it; make it again with: univert export {path.parent}"
+            )
+        values = json.loads(self.about["preprocessing"])
+        self._preprocessing = Preprocessing(**{**values, "background_rgb": tuple(values["background_rgb"])})
         self._slice = max(1, _SLICE_PX // self.image_size_px**2)
 
     @property
     def size(self) -> int:
         """Length D of a vector."""
-        return self._size
+        return int(self.about["size"])
 
     @property
     def fingerprint(self) -> str:
         """Of the model that was exported."""
-        return self._fingerprint
+        return self.about["fingerprint"]
 
     @property
     def image_size_px(self) -> int:
@@ -70,17 +72,17 @@ class OnnxEngine:
         return self._preprocessing
 
     def prepare(self, image: Image.Image) -> UInt8[np.ndarray, "3 S S"]:
-        """An upright RGB image as what the network sees; see `univert.models.runtime.engine.prepare_image`."""
+        """An upright RGB image as what the network sees; see `univert.models.runtime.pixels.prepare_image`."""
         return prepare_image(self._preprocessing, image)
 
     def run(self, batch: UInt8[np.ndarray, "B 3 S S"]) -> Float[np.ndarray, "B D"]:
         """Unit vectors of prepared images, computed in slices that suit a processor's caches.
 
         Raises:
-            BadInputError: see `univert.models.runtime.engine.as_pixels`.
+            BadInputError: see `univert.models.runtime.pixels.check_pixels`.
         """
-        pixels = as_pixels(batch, self.image_size_px)
-        vectors = np.empty((len(pixels), self._size), np.float32)
+        pixels = check_pixels(batch, self.image_size_px)
+        vectors = np.empty((len(pixels), self.size), np.float32)
         for start in range(0, len(pixels), self._slice):
             part = np.ascontiguousarray(pixels[start : start + self._slice])
             vectors[start : start + len(part)] = self._session.run([OUTPUT], {INPUT: part})[0]
@@ -111,22 +113,24 @@ def open_session(content: Path | bytes, threads: int) -> Any:
         raise BadInputError(f"{content if isinstance(content, Path) else 'the model'}: {reason}") from None
 
 
-def read_about(session: Any, path: Path) -> dict[str, str]:
-    """What an exported file says about itself, by name without the prefix.
+def saved_fingerprint(model_folder: Path) -> str | None:
+    """The fingerprint of a saved model, without reading its weights; None where there is no readable config.json."""
+    try:
+        stored = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
+        return fingerprint(stored["config"], stored["weights_fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
-    Raises:
-        BadInputError: it is not a file of this version of Univert.
-    """
+
+def _read_about(session: Any, path: Path) -> dict[str, str]:
+    """What an exported file says about itself, by name without the prefix."""
     metadata = session.get_modelmeta().custom_metadata_map
     about = {
         key.removeprefix(METADATA_PREFIX): value for key, value in metadata.items() if key.startswith(METADATA_PREFIX)
     }
     if about.get("format") != FORMAT:
         raise BadInputError(
-            f"{path}: not an ONNX model that this version of Univert exported; remove it and export again"
+            f"{path}: not an ONNX model that this version of Univert exported; make it again with: "
+            f"univert export {path.parent}"
         )
     return about
-
-
-def _preprocessing(values: dict[str, Any]) -> Preprocessing:
-    return Preprocessing(**{**values, "background_rgb": tuple(values["background_rgb"])})

@@ -9,7 +9,7 @@ from PIL import Image
 
 from univert.data.transforms import Preprocessing
 from univert.models.embedder import Embedder
-from univert.models.runtime.engine import as_pixels, prepare_image
+from univert.models.runtime.pixels import check_pixels, prepare_image
 
 
 class TorchEngine:
@@ -49,16 +49,16 @@ class TorchEngine:
         return self._model.preprocessing
 
     def prepare(self, image: Image.Image) -> UInt8[np.ndarray, "3 S S"]:
-        """An upright RGB image as what the network sees; see `univert.models.runtime.engine.prepare_image`."""
+        """An upright RGB image as what the network sees; see `univert.models.runtime.pixels.prepare_image`."""
         return prepare_image(self._model.preprocessing, image)
 
     def run(self, batch: UInt8[np.ndarray, "B 3 S S"]) -> Float[np.ndarray, "B D"]:
         """Unit vectors of prepared images.
 
         Raises:
-            BadInputError: see `univert.models.runtime.engine.as_pixels`.
+            BadInputError: see `univert.models.runtime.pixels.check_pixels`.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(as_pixels(batch, self.image_size_px)))
+        pixels = torch.from_numpy(np.ascontiguousarray(check_pixels(batch, self.image_size_px)))
         if not len(pixels):
             return np.empty((0, self.size), np.float32)
         with torch.inference_mode():

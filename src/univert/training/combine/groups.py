@@ -1,37 +1,34 @@
-"""Combine: which verticals are trained together, decided by paired comparison of trials (Unified, Tables 1 and 2)."""
+"""Combine: which verticals are trained together, decided by paired comparison of trials (Unified, Tables 1 and 2).
+
+Start with a vertical; add others one at a time while no vertical of the group is worse than under its own specialist;
+those that were refused wait for the next group.
+"""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import numpy as np
-
-from univert.core.config import config_to_mapping
-from univert.core.files import fingerprint
-from univert.metrics.compare import METRICS
+from univert.metrics.compare import METRICS, Difference, Metric, compare_pairs
+from univert.metrics.per_query import average_precision
 from univert.metrics.ranking import QueryOutcome
 from univert.training.combine.config import CombineConfig
-from univert.training.combine.folds import Embed, Folds, outcomes_from_dict, outcomes_to_dict
-from univert.training.combine.greedy import (
-    Group,
-    Judge,
-    Measure,
-    Measured,
-    Next,
-    Trial,
-    easiest_first,
-    figures_of,
-    greedy_groups,
-    nearest_centroid,
-)
-from univert.training.combine.probe import Probe
+from univert.training.combine.folds import Measured
 from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
-from univert.training.specialists import held_out_name, train_held_out, train_specialist, train_trial, trial_name
+
+LEVEL = 0.95
+"""1 - LEVEL is the chance that a trial which does no harm is refused."""
+RESAMPLES = 2000
+Group = tuple[str, ...]
+Measure = Callable[[Group], Measured]
+"""Trains one model on some verticals (or loads it), and measures it in each of them, on the same queries every time."""
+
+Next = Callable[[Group, Sequence[str]], str]
+"""Which of the candidates to try next with a group; with the empty group, which to start one with."""
+
+SHORT: dict[Metric, str] = {"recall_at_1": "R@1", "map_at_r": "MAP@R"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +58,8 @@ class Combination:
         }
         return {
             "mode": self.config.mode,
-            "order": self.config.order,
             "folds": self.config.folds,
             "tolerance": self.config.tolerance,
-            "level": self.config.level,
             "budget_trials": self.config.trials,
             "groups": [list(group) for group in self.groups],
             "individual": individual,
@@ -97,7 +92,7 @@ def combine(context: RunContext, specialists: Mapping[str, TrainedModel] | None 
     Raises:
         TrainingError: a trial failed.
     """
-    config, names = context.recipe.combine, context.vertical_names
+    config, names = context.recipe.combine, context.images.vertical_names
     if config.mode == "off" or len(names) == 1:
         why = "combination is off" if config.mode == "off" else "there is one vertical alone"
         return Combination(
@@ -106,24 +101,25 @@ def combine(context: RunContext, specialists: Mapping[str, TrainedModel] | None 
             individual=dict.fromkeys(names),
             path=(f"{why}: every vertical by itself",),
         )
+    from univert.training.combine.probe import Probe, full_measure
+
     measure = kept(Probe(context) if config.mode == "probe" else full_measure(context, specialists))
-    return combine_by(measure, names, config, context)
+    return combine_by(measure, names, config, seed=context.recipe.seed)
 
 
-def combine_by(measure: Measure, names: Sequence[str], config: CombineConfig, context: RunContext) -> Combination:
+def combine_by(measure: Measure, names: Sequence[str], config: CombineConfig, *, seed: int) -> Combination:
     """Decide by any way of training and measuring; see `combine`."""
     individual: dict[str, tuple[float, float, int] | None] = {}
     for name in names:
         outcome = measure((name,)).get(name)
         individual[name] = None if outcome is None else (*figures_of(outcome), len(outcome))
     unmeasured = [name for name in names if individual[name] is None]
-    aside = unmeasured if config.unmeasured == "alone" else []
-    choose = _order(context, individual)
-    judge = Judge(measure=measure, tolerance=config.tolerance, level=config.level, seed=context.recipe.seed)
-    placed = [name for name in names if name not in aside]
+    choose = easiest_first({name: figures[:2] for name, figures in individual.items() if figures})
+    judge = Judge(measure=measure, tolerance=config.tolerance, seed=seed)
+    placed = [name for name in names if name not in unmeasured]
     groups, trials, path = greedy_groups(placed, choose, judge, trials=config.trials)
-    alone = [f"{name} has no queries, so no harm to it could be seen: by itself" for name in aside]
-    found = (*groups, *((name,) for name in aside))
+    alone = [f"{name} has no queries, so no harm to it could be seen: by itself" for name in unmeasured]
+    found = (*groups, *((name,) for name in unmeasured))
     return Combination(
         config=config,
         groups=found,
@@ -146,63 +142,178 @@ def kept(measure: Measure) -> Measure:
     return remembered
 
 
-def full_measure(context: RunContext, specialists: Mapping[str, TrainedModel] | None = None) -> Measure:
-    """Trials that train as the specialists do; the measure behind `mode = "full"`.
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One vertical tried with a group.
+
+    Attributes:
+        number: from 1, in the order of the trials.
+        group: before the trial.
+        added: the vertical that was tried with it.
+        differences: by vertical and metric, joint model minus own specialist; verticals without queries are absent.
+        accepted: whether the vertical joined the group.
+        reason: why, for people.
+    """
+
+    number: int
+    group: Group
+    added: str
+    differences: dict[str, dict[Metric, Difference]]
+    accepted: bool
+    reason: str
+
+    @property
+    def verticals(self) -> Group:
+        """All that were trained together."""
+        return (*self.group, self.added)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        figures: dict[str, Any] = {
+            metric: {name: values[metric].second for name, values in self.differences.items()} for metric in METRICS
+        }
+        differences = {
+            name: {metric: value.to_dict() for metric, value in values.items()}
+            for name, values in self.differences.items()
+        }
+        return {
+            "number": self.number,
+            "group": list(self.group),
+            "added": self.added,
+            "verticals": list(self.verticals),
+            **figures,
+            "differences": differences,
+            "accepted": self.accepted,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Says whether a vertical may join a group.
+
+    The vertical is refused if any vertical of the trial is significantly worse than under its own specialist, in
+    Recall@1 or in MAP@R: paired over the same queries, resampled by product, corrected by Holm's method over the
+    verticals of the trial and by halving the chance of a false alarm for the two metrics.
+
+    Attributes:
+        measure: trains and measures.
+        tolerance: a figure (0 to 1) that is lower by up to this much counts as the same.
+        seed: of the bootstrap.
+    """
+
+    measure: Measure
+    tolerance: float
+    seed: int = 0
+
+    def __call__(self, number: int, group: Group, added: str) -> Trial:
+        """Try a vertical with a group."""
+        verticals = (*group, added)
+        joint = self.measure(verticals)
+        own = {name: found for vertical in verticals for name, found in self.measure((vertical,)).items()}
+        judged = [name for name in verticals if name in joint and name in own]
+        differences: dict[str, dict[Metric, Difference]] = {}
+        if judged:
+            differences = compare_pairs(
+                {name: (own[name], joint[name]) for name in judged},
+                tolerance=self.tolerance,
+                level=1 - (1 - LEVEL) / len(METRICS),
+                resamples=RESAMPLES,
+                seed=self.seed,
+            )
+        worse = [
+            (name, values[metric])
+            for name, values in differences.items()
+            for metric in METRICS
+            if values[metric].verdict == "worse"
+        ]
+        return Trial(
+            number=number,
+            group=group,
+            added=added,
+            differences=differences,
+            accepted=not worse,
+            reason=_refusal(worse) if worse else _acceptance(differences),
+        )
+
+
+def _refusal(worse: list[tuple[str, Difference]]) -> str:
+    worse_by = [f"{name} ({_change(difference)}, p {difference.p_adjusted:.2g})" for name, difference in worse]
+    return f"significantly worse than its own specialist: {', '.join(worse_by)}"
+
+
+def _acceptance(differences: dict[str, dict[Metric, Difference]]) -> str:
+    if not differences:
+        return "none of these verticals has queries: no harm could be seen"
+    name = min(differences, key=lambda name: differences[name]["recall_at_1"].difference)
+    change = _change(differences[name]["recall_at_1"])
+    return f"none is significantly worse; the least gain is that of {name}, {change}"
+
+
+def _change(difference: Difference) -> str:
+    return f"{SHORT[difference.metric]} {100 * difference.first:.1f} to {100 * difference.second:.1f}"
+
+
+def greedy_groups(
+    verticals: Sequence[str], choose: Next, judge: Callable[[int, Group, str], Trial], *, trials: int
+) -> tuple[tuple[Group, ...], tuple[Trial, ...], tuple[str, ...]]:
+    """Form groups until every vertical has one.
 
     Args:
-        context: the run.
-        specialists: as in `combine`.
+        verticals: to be placed, each once.
+        choose: the order.
+        judge: called with the trial's number, the group and the vertical to add.
+        trials: how many trials there may be; once they are spent, the verticals that are left stay by themselves.
+
+    Returns:
+        the groups in the order they were formed, the trials, and the path taken, for people.
     """
-    recipe = context.recipe
-    folds = Folds(context, recipe.combine.folds)
-    mapping = config_to_mapping(recipe)
-    inputs = fingerprint(
-        context.base_fingerprint,
-        {key: mapping[key] for key in ("seed", "trunk", "partial_blocks", "data", "model", "specialists")},
-        recipe.combine.folds,
-        *(["maps"] if context.keeps_maps else []),
-    )
-
-    def models(verticals: Group) -> Iterator[tuple[int, Embed]]:
-        for training in range(folds.trainings):
-            if recipe.combine.folds:
-                model = train_held_out(context, verticals, folds.among(verticals, training), training=training)
-            elif len(verticals) > 1:
-                model = train_trial(context, verticals)
-            else:
-                model = (specialists or {}).get(verticals[0]) or train_specialist(context, verticals[0])
-            yield training, partial(context.source.embed_all, model.embedder)
-
-    def measure(verticals: Group) -> dict[str, QueryOutcome]:
-        verticals = tuple(sorted(verticals))
-        if not recipe.combine.folds:
-            return folds.measure(verticals, models(verticals))
-        # the models that leave products out serve this measure alone, so its outcome is what is kept
-        record = context.remembered(
-            f"{trial_name(verticals)}/measured",
-            [inputs, *verticals],
-            lambda: outcomes_to_dict(folds.measure(verticals, models(verticals))),
-        )
-        for training in range(folds.trainings):
-            shutil.rmtree(context.run.path / held_out_name(verticals, training), ignore_errors=True)
-        return outcomes_from_dict(record)
-
-    return measure
+    left, groups, done = list(verticals), [], list[Trial]()
+    path: list[str] = []
+    while left:
+        group: Group = (choose((), left),)
+        left.remove(group[0])
+        candidates = list(left)
+        while candidates and len(done) < trials:
+            added = choose(group, candidates)
+            candidates.remove(added)
+            trial = judge(len(done) + 1, group, added)
+            done.append(trial)
+            sign, verdict = ("+", "accepted") if trial.accepted else ("-", "refused")
+            path.append(f"{' + '.join(group)} {sign} {added}: {verdict}; {trial.reason}")
+            if trial.accepted:
+                group = (*group, added)
+                left.remove(added)
+        groups.append(group)
+        if candidates:
+            groups += [(name,) for name in left]
+            path.append(
+                f"the budget of {trials} trials is spent: {', '.join(left)} by themselves, untried from here on"
+            )
+            left = []
+    return tuple(groups), tuple(done), tuple(path)
 
 
-def _order(context: RunContext, individual: Mapping[str, tuple[float, float, int] | None]) -> Next:
-    if context.recipe.combine.order == "difficulty":
-        return easiest_first({name: figures[:2] for name, figures in individual.items() if figures})
-    centroids, images = {}, {}
-    for name in context.vertical_names:
-        here = np.flatnonzero(context.of_vertical(name) & context.is_train & (context.products >= 0))
-        centroids[name] = context.base_vectors(here).mean(axis=0)
-        images[name] = len(here)
-    return nearest_centroid(centroids, images)
+def easiest_first(individual: Mapping[str, tuple[float, float]]) -> Next:
+    """By learning difficulty: the vertical whose own specialist does best comes first.
+
+    Args:
+        individual: Recall@1 and MAP@R of the specialists; ties go by name.
+    """
+
+    def choose(group: Group, candidates: Sequence[str]) -> str:
+        return min(candidates, key=lambda name: (*(-value for value in individual.get(name, (-1, -1))), name))
+
+    return choose
+
+
+def figures_of(outcome: QueryOutcome) -> tuple[float, float]:
+    """Recall@1 and MAP@R of some queries."""
+    return float(outcome.hits(1).mean()), float(average_precision(outcome).mean())
 
 
 def combination_tables(combination: Combination) -> tuple[list[list[str]], list[list[str]]]:
-    """The document's two tables, as rows of text for a console or a page.
+    """The two tables of the unified-embedding paper, as rows of text for a console or a page.
 
     Returns:
         Table 1: Recall@1 of the specialists and of every combination tried, a column a vertical, its head first;

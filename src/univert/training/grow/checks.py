@@ -1,11 +1,15 @@
-"""What a growth needs, checked before any work."""
+"""What a growth needs, checked before any work; and whether its model may be published."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
+from univert.metrics.compare import METRIC_NAMES
+from univert.metrics.compatibility import GrowthFigures, Setback
 from univert.models.embedder import Embedder
 from univert.training.grow.lineage import Lineage
 from univert.training.run_context import RunContext
@@ -47,14 +51,16 @@ def check_images(context: RunContext, lineage: Lineage, vertical: str) -> None:
     Raises:
         BadInputError: an old vertical without training images, or a new one without labels.
     """
-    bare = [name for name in lineage.verticals if not (context.is_train & context.of_vertical(name)).any()]
+    bare = [
+        name for name in lineage.verticals if not (context.images.is_train & context.images.of_vertical(name)).any()
+    ]
     if bare:
         raise BadInputError(
             f"no training images of {', '.join(bare)}: the new model cannot be held to their vectors in the index; "
             'add some with split = "train"; they need no labels'
         )
-    labelled = context.is_train & context.of_vertical(vertical) & (context.products >= 0)
-    products, images = np.unique(context.products[labelled], return_counts=True)
+    labelled = context.images.is_train & context.images.of_vertical(vertical) & (context.images.products >= 0)
+    products, images = np.unique(context.images.products[labelled], return_counts=True)
     if len(products) < MIN_PRODUCTS or not (images > 1).any():
         raise BadInputError(
             f"too few labelled training images to learn {vertical} from: {len(products)} products, {images.sum()} "
@@ -80,10 +86,59 @@ def check_base(deployed: Embedder, context: RunContext) -> None:
             raise BadInputError(
                 f"model.{name} must be the deployed model's, {has!r}, got {wanted!r}; leave it as the run has it"
             )
-    if recipe.trunk == "frozen":
-        pairs = ((deployed.trunk, context.base.trunk), (deployed.pooling, context.base.pooling))
-        if not all(same_weights(mine, base) for mine, base in pairs):
+    if recipe.base_network_learns == "no":
+        pairs = ((deployed.trunk, context.features.base.trunk), (deployed.pooling, context.features.base.pooling))
+        if not all(same_weights(own, base) for own, base in pairs):
             raise BadInputError(
                 "trunk must not be frozen, for the deployed model's base network has learned; "
                 "leave it as the run has it"
             )
+
+
+def refusal_of(figures: GrowthFigures | None, *, limit: float) -> str | None:
+    """Why a growth must not be published; None if it may.
+
+    Args:
+        figures: on the validation images; None without any query.
+        limit: of a loss that may be chance; see `GrowthFigures.setbacks`.
+    """
+    if figures is None:
+        return "no validation image is a query, so nothing shows that the old vectors still serve; label some"
+    if figures.unmeasured():
+        return (
+            f"no validation image of {', '.join(figures.unmeasured())} is a query, so nothing shows that all is well "
+            "there; label two images of a product"
+        )
+    return "; ".join(map(_in_words, figures.setbacks(limit))) or None
+
+
+def _in_words(setback: Setback) -> str:
+    kept = setback.kept
+    text = (
+        f"{setback.gallery} lost {-100 * kept.difference:.1f} points of {METRIC_NAMES[kept.metric]} "
+        f"({100 * kept.first:.1f} to {100 * kept.second:.1f})"
+    )
+    if not setback.certain:
+        text += f" on {kept.products} products: too much, though chance is not ruled out"
+    if setback.reindexed is not None:
+        text += f", and indexing anew would give {100 * setback.reindexed.second:.1f}"
+    return text
+
+
+def card_figures(figures: Mapping[str, GrowthFigures]) -> dict[str, float | int | str]:
+    """What the grown model's card says of it.
+
+    Args:
+        figures: by split.
+    """
+    shown: dict[str, float | int | str] = {}
+    for split, found in figures.items():
+        named = {
+            "old verticals, queries to the stored vectors": (found.old, "the stored vectors themselves"),
+            found.new_vertical: (found.specialist, "its specialist"),
+        }
+        for name, (differences, before) in named.items():
+            if differences is not None:
+                one = differences["recall_at_1"]
+                shown[f"{name}, recall_at_1, {split}"] = f"{one.second:.3f} ({before}: {one.first:.3f})"
+    return shown

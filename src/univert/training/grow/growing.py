@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from univert.core.config import config_to_mapping, read_settings
+from univert.core.config import read_settings, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import folder_name, write_atomic
 from univert.core.run import Run
@@ -24,18 +24,15 @@ from univert.data.catalogue import Catalogue
 from univert.metrics.compatibility import GrowthFigures, growth_figures
 from univert.metrics.inputs import has_queries
 from univert.models.embedder import Embedder
-from univert.training.grow.checks import check_base, check_images, check_verticals
-from univert.training.grow.learning import GrowthContext, growth_job
-from univert.training.grow.lineage import Growth, Lineage, deployed_model
-from univert.training.grow.targets import GrowthTargets, growth_targets
-from univert.training.grow.verdict import card_figures, refusal_of
+from univert.training.grow.checks import card_figures, check_base, check_images, check_verticals, refusal_of
+from univert.training.grow.learning import growth_job, growth_targets
+from univert.training.grow.lineage import Growth, Lineage
 from univert.training.jobs import TrainedModel
 from univert.training.label_config import SpecialistsConfig
 from univert.training.recipe import Recipe
+from univert.training.run_context import RunContext
 from univert.training.specialists import presentations, train_on_labels, train_specialist
 from univert.training.view_arrays import ViewArrays
-
-__all__ = ["GrowResult", "deployed_model", "grow"]
 
 SPLITS = ("val", "test")
 
@@ -71,9 +68,8 @@ class GrowResult:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        figures = {split: each.to_dict() for split, each in self.figures.items()}
-        paths = {"path": str(self.path), "index_model_path": str(self.index_model_path)}
-        return {**asdict(self), **paths, "figures": figures}
+        values: dict[str, Any] = to_plain(self)
+        return values
 
 
 def grow(
@@ -108,11 +104,11 @@ def grow(
     Lineage.read(run_path)  # refuses what is no run, before a lock would make it a folder
     with Run(run_path).locked():
         lineage = Lineage.read(run_path)
-        lineage.models_since(indexed_by)
+        compatible = lineage.models_since(indexed_by)
         published = lineage.growth_of(vertical)
         if published is not None:
             later = published.number > lineage.number_of(indexed_by)
-            if later and published.model_fingerprint not in lineage.models_since(indexed_by):
+            if later and published.model_fingerprint not in compatible:
                 raise BadInputError(
                     f"{vertical} came in with a model that was held to the vectors of another index, not of this one "
                     f"by {indexed_by}; make the index anew with the deployed model"
@@ -120,15 +116,13 @@ def grow(
             return _result(lineage, run_path / published.folder, indexed_by, "it was published before")
         recipe = read_settings(Recipe, run_path / "recipe.toml", settings)
         growing = _Growing(lineage, catalogue, vertical, recipe, indexed_by=indexed_by, device=device)
-        figures = growing.measured()
+        figures = growing.train_and_measure()
         refusal = refusal_of(figures.get("val"), limit=recipe.grow.limit)
         if refusal is not None and not force:
             return _result(lineage, growing.path, indexed_by, refusal)
-        growth = growing.growth(forced=refusal is not None)
-        reason = (
-            "no loss on the validation images beyond chance and tolerance" if refusal is None else f"forced: {refusal}"
-        )
-        return _result(lineage.publish(growth), growing.path, indexed_by, reason)
+        lineage = lineage.publish(growing.entry(forced=refusal is not None))
+        reason = f"forced: {refusal}" if refusal else "no loss on the validation images beyond chance and tolerance"
+        return _result(lineage, growing.path, indexed_by, reason)
 
 
 class _Growing:
@@ -151,8 +145,7 @@ class _Growing:
         self._vectors_of = lineage.vectors_of(indexed_by)
         names = tuple(sorted((*lineage.verticals, vertical)))
         recipe = replace(recipe, data=replace(recipe.data, verticals=names, unsorted=None))
-        self._context = GrowthContext(Run(self.path), catalogue, recipe, device=device)
-        self._config = recipe.grow
+        self._context = RunContext(Run(self.path), catalogue, recipe, device=device)
         check_images(self._context, lineage, vertical)
         self._models = {
             name: Embedder.from_pretrained(folder).to(self._context.device)
@@ -162,8 +155,8 @@ class _Growing:
         self._deployed = self._models[lineage.deployed]
         check_base(self._deployed, self._context)
 
-    def growth(self, *, forced: bool) -> Growth:
-        """The entry of this growth in the lineage."""
+    def entry(self, *, forced: bool) -> Growth:
+        """This growth in the lineage."""
         return Growth(
             number=len(self._lineage.growths) + 1,
             vertical=self._vertical,
@@ -174,86 +167,69 @@ class _Growing:
             forced=forced,
         )
 
-    def measured(self) -> dict[str, GrowthFigures]:
-        """Train what is missing and measure it, by split."""
-        context, config = self._context, self._config
-        trained = {"specialist": train_specialist(context, self._vertical)}
-        if config.targets == "ensemble":
-            trained["joint"] = self._joint()
+    def train_and_measure(self) -> dict[str, GrowthFigures]:
+        """Train what is missing; what the grown model does, by split."""
+        context, config = self._context, self._context.recipe.grow
+        specialist = train_specialist(context, self._vertical)
+        joint_config = SpecialistsConfig(loss="proxy-nca", loop=context.recipe.specialists.loop)
+        joint = train_on_labels(context, joint_config, name="members/joint")
         targets = growth_targets(
             context,
             self._vertical,
             deployed=self._deployed,
             indexed_by={name: self._models[model] for name, model in self._vectors_of.items()},
-            specialist=trained["specialist"].embedder,
-            joint=trained["joint"].embedder if "joint" in trained else None,
-            config=config,
+            specialist=specialist.embedder,
+            joint=joint.embedder,
         )
-        everything = np.arange(len(context.catalogue))
-        is_new = context.of_vertical(self._vertical)
-        context.stored = np.where(is_new[:, None], 0, targets.arrays.clean(everything))
-        grown = self._grown(list(trained.values()), targets)
-        record = context.remembered(
+        grown = context.stages.train(
+            "unified",
+            {
+                "deployed": self._lineage.deployed,
+                "vectors_of": self._vectors_of,
+                "learned_from": [specialist.key, joint.key],
+                "loop": to_plain(config.loop),
+            },
+            lambda: growth_job(
+                context, self._vertical, deployed=self._deployed, targets=targets.arrays, loop=config.loop
+            ),
+        )
+        record = context.stages.remembered(
             "evaluation",
-            [grown.key, config.tolerance, config.resamples, "by metric"],
-            lambda: self._measure(trained["specialist"], grown, targets.arrays),
+            [grown.key, config.tolerance, context.recipe.evaluation.resamples],
+            lambda: self._measure(specialist, grown, targets.arrays),
         )
-        context.describe(grown, card_figures(record))
+        figures = {split: GrowthFigures.from_dict(values) for split, values in record.items()}
+        context.stages.describe(grown, card_figures(figures))
         content = {
-            "format": 2,
-            **asdict(self.growth(forced=False)),
-            "catalogue_fingerprint": context.catalogue.fingerprint,
-            "image_presentations": presentations([*trained.values(), grown]),
+            **to_plain(self.entry(forced=False)),
+            "catalogue_fingerprint": context.images.catalogue.fingerprint,
+            "image_presentations": presentations([specialist, joint, grown]),
             "targets": {"members": targets.members, "val_map_at_r": targets.scores},
             "figures": record,
         }
         write_atomic(self.path / "grow.json", json.dumps(content, indent=1))
-        return {split: GrowthFigures.from_dict(figures) for split, figures in record.items()}
-
-    def _joint(self) -> TrainedModel:
-        """A joint model of all labelled images: it knows what sets the new vertical apart from the old ones."""
-        loop = self._context.recipe.specialists.loop
-        config = SpecialistsConfig(loss="proxy-nca", loop=loop)
-        return train_on_labels(self._context, config, name="members/joint")
-
-    def _grown(self, specialists: Sequence[TrainedModel], targets: GrowthTargets) -> TrainedModel:
-        config = config_to_mapping(
-            replace(self._config, tolerance=0.0, resamples=1, limit=0.0)
-        )  # what training depends on
-        inputs = {
-            "deployed": self._lineage.deployed,
-            "vectors_of": self._vectors_of,
-            "specialists": [specialist.key for specialist in specialists],
-            **config,
-        }
-        return self._context.train_stage(
-            "unified",
-            inputs,
-            lambda: growth_job(
-                self._context, self._vertical, deployed=self._deployed, targets=targets.arrays, config=self._config
-            ),
-        )
+        return figures
 
     def _measure(self, specialist: TrainedModel, grown: TrainedModel, targets: ViewArrays) -> dict[str, Any]:
         context, found = self._context, dict[str, Any]()
-        columns = {name: context.catalogue.column(name) for name in ("product", "vertical")}
+        columns = {name: context.images.catalogue.column(name) for name in ("product", "vertical")}
         for split in SPLITS:
-            here = np.flatnonzero(context.splits == split)
-            if not has_queries(context.products[here]):
+            here = np.flatnonzero(context.images.splits == split)
+            if not has_queries(context.images.products[here]):
                 continue
-            is_new = context.of_vertical(self._vertical)[here]
+            is_new = context.images.of_vertical(self._vertical)[here]
             stored = targets.clean(here)
-            stored[is_new] = context.source.embed_all(self._deployed, here[is_new])
+            stored[is_new] = context.features.source.embed_all(self._deployed, here[is_new])
             found[split] = growth_figures(
                 split,
                 self._vertical,
                 stored=stored,
-                new=context.source.embed_all(grown.embedder, here),
-                specialist=context.source.embed_all(specialist.embedder, here[is_new]),
+                new=context.features.source.embed_all(grown.embedder, here),
+                specialist=context.features.source.embed_all(specialist.embedder, here[is_new]),
                 products=list(columns["product"][here]),
                 verticals=list(columns["vertical"][here]),
-                tolerance=self._config.tolerance,
-                resamples=self._config.resamples,
+                tolerance=context.recipe.grow.tolerance,
+                resamples=context.recipe.evaluation.resamples,
                 seed=context.recipe.seed,
             ).to_dict()
         return found

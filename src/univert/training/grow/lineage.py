@@ -1,18 +1,21 @@
-"""The lineage of a run: the models it deployed one after the other, and whose vectors an index holds."""
+"""The lineage of a run: the models it deployed one after the other, and whose vectors an index holds.
+
+Neither PyTorch nor weights are loaded here: `univert serve RUN` asks for the deployed model on its way.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from univert.core.config import from_plain, to_plain
 from univert.core.errors import BadInputError
-from univert.core.files import write_atomic
-from univert.models.embedder import Embedder
+from univert.core.files import fingerprint, write_atomic
 
 GROWTHS_FILE = "growth.json"
-FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,22 +73,19 @@ class Lineage:
             raise BadInputError(
                 f"{run_path} is not a finished run: it has no unified model; make one with: univert train CAT --out RUN"
             )
-        original = Embedder.from_pretrained(run_path / "unified").fingerprint
-        stored = _read(run_path)
-        if stored is None:
-            verticals = _verticals(json.loads((run_path / "groups.json").read_text()))
+        original = saved_fingerprint(run_path / "unified")
+        path = run_path / GROWTHS_FILE
+        if not path.exists():
+            groups = _read_json(run_path / "groups.json")["groups"]
+            verticals = tuple(sorted(name for group in groups for name in group))
             return cls(run_path=run_path, original_fingerprint=original, original_verticals=verticals)
-        if stored["original"]["model_fingerprint"] != original:
+        stored = from_plain(cls, {**_read_json(path), "run_path": run_path}, where=str(path))
+        if stored.original_fingerprint != original:
             raise BadInputError(
                 f"{run_path} was trained anew since it grew: its model is not the one that {GROWTHS_FILE} names; "
                 f"train into another folder, or remove {GROWTHS_FILE} and grow again"
             )
-        return cls(
-            run_path=run_path,
-            original_fingerprint=original,
-            original_verticals=tuple(stored["original"]["verticals"]),
-            growths=tuple(Growth(**growth) for growth in stored["growths"]),
-        )
+        return stored
 
     @property
     def verticals(self) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ class Lineage:
         return [models[first], *later]
 
     def number_of(self, model: str | None) -> int:
-        """The place of a model among those that were deployed, the original one's is 0; None stands for that.
+        """How many growths there were before a model was deployed: 0 for the original one, which None stands for.
 
         Raises:
             BadInputError: a model that is not of the lineage.
@@ -155,7 +155,7 @@ class Lineage:
         """
         models, first = list(self.models), self.number_of(indexed_by)
         by_number = dict.fromkeys(self.original_verticals, 0)
-        by_number |= {growth.vertical: number for number, growth in enumerate(self.growths, start=1)}
+        by_number |= {growth.vertical: growth.number for growth in self.growths}
         return {vertical: models[max(first, number)] for vertical, number in by_number.items()}
 
     def growth_of(self, vertical: str) -> Growth | None:
@@ -164,17 +164,9 @@ class Lineage:
 
     def publish(self, growth: Growth) -> Lineage:
         """Make a growth's model the deployed one, in one atomic write."""
-        grown = Lineage(
-            run_path=self.run_path,
-            original_fingerprint=self.original_fingerprint,
-            original_verticals=self.original_verticals,
-            growths=(*self.growths, growth),
-        )
-        content: dict[str, Any] = {
-            "format": FORMAT,
-            "original": {"model_fingerprint": self.original_fingerprint, "verticals": list(self.original_verticals)},
-            "growths": [asdict(each) for each in grown.growths],
-        }
+        grown = dataclasses.replace(self, growths=(*self.growths, growth))
+        content = to_plain(grown)
+        del content["run_path"]
         write_atomic(self.run_path / GROWTHS_FILE, json.dumps(content, indent=1))
         return grown
 
@@ -192,22 +184,22 @@ def deployed_model(run_path: Path | str) -> Path:
     return lineage.models[lineage.deployed]
 
 
-def _read(run_path: Path) -> dict[str, Any] | None:
-    path = run_path / GROWTHS_FILE
+def saved_fingerprint(folder: Path) -> str:
+    """The fingerprint of a saved model, as `Embedder.fingerprint`, without loading it.
+
+    Raises:
+        BadInputError: its `config.json` cannot be read.
+    """
+    path = folder / "config.json"
+    stored = _read_json(path)
     try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
+        return fingerprint(stored["config"], stored["weights_fingerprint"])
+    except (KeyError, TypeError):
+        raise BadInputError(f"{path} is not the configuration of a model; copy the whole folder again") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
         raise BadInputError(f"{path} cannot be read: {error}; restore it from a copy of the run") from None
-    if stored.get("format") != FORMAT:
-        raise BadInputError(
-            f"{path}: unknown format {stored.get('format')!r}, this version reads {FORMAT}; upgrade univert"
-        )
-    return stored
-
-
-def _verticals(groups: Any) -> tuple[str, ...]:
-    """The verticals of `groups.json`, in either of its forms."""
-    listed = groups["groups"] if isinstance(groups, dict) else groups
-    return tuple(sorted(name for group in listed for name in group))

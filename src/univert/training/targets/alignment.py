@@ -6,13 +6,10 @@ specialist's space as they are, so its learning targets are worth the same, yet 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float
 
 from univert.core.errors import BadInputError
-from univert.training.targets.projection import principal_directions
 
 
 def orthogonal_alignment(
@@ -38,57 +35,58 @@ def orthogonal_alignment(
     return np.asarray(left @ right)
 
 
-class PCAReference:
-    """The common space: the leading principal directions of unit vectors, here the untrained base network's.
+def pca_reduced(vectors: Float[np.ndarray, "N F"], size: int) -> Float[np.ndarray, "N D"]:
+    """Vectors on their leading principal directions, here those of the untrained base network.
+
+    Args:
+        vectors: one row an image.
+        size: D; missing directions are zero where the vectors have fewer.
+    """
+    centred = vectors - vectors.mean(axis=0, dtype=np.float64)
+    reduced = np.zeros((len(vectors), size))
+    kept = principal_directions(centred)[:, :size]
+    reduced[:, : kept.shape[1]] = centred @ kept
+    return reduced
+
+
+def principal_directions(vectors: Float[np.ndarray, "N W"]) -> Float[np.ndarray, "W W"]:
+    """Directions of the second moments about the origin, the one with the most energy first, signs fixed."""
+    _, directions = np.linalg.eigh(vectors.T @ vectors)
+    kept = directions[:, ::-1]
+    # the sign of an eigenvector is arbitrary: fix it, so that the same data give the same space
+    signs = np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(kept.shape[1])])
+    return np.asarray(kept * signs)
+
+
+def fit_projection(vectors: Float[np.ndarray, "N W"], size: int) -> Float[np.ndarray, "W D"]:
+    """The linear map that takes vectors of one width to another and keeps their distances as well as it can.
+
+    It projects onto the leading principal directions of the second moments about the origin, which of all orthogonal
+    projections loses the least of the vectors' squared length. (About the origin and not the mean, since inner
+    products of unit vectors are what counts.) To the same width or a larger one nothing is lost: the map is an
+    isometry.
 
     Args:
         vectors: to fit on (training images).
-        size: D of the common space; missing directions are zero where the vectors have fewer.
-    """
-
-    def __init__(self, vectors: Float[np.ndarray, "N F"], size: int) -> None:
-        self._mean = vectors.mean(axis=0, dtype=np.float64)
-        centred = vectors - self._mean
-        kept = principal_directions(centred)[:, :size]
-        self._directions = np.zeros((vectors.shape[1], size))
-        self._directions[:, : kept.shape[1]] = kept
-
-    def __call__(self, vectors: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N D"]:
-        """Where vectors lie in the common space."""
-        return np.asarray((vectors - self._mean) @ self._directions)
-
-
-def generalised_procrustes(
-    spaces: Sequence[Float[np.ndarray, "N D"]], start: Float[np.ndarray, "N D"] | None = None, *, rounds: int = 10
-) -> tuple[list[Float[np.ndarray, "D D"]], Float[np.ndarray, "N D"]]:
-    """Rotate several spaces towards their common mean, so that they agree best on where the same images lie.
-
-    Each round rotates every space towards the mean of all, and takes the mean again; the sum of squared distances to
-    it never grows.
-
-    Args:
-        spaces: where each model puts the same images, all of one width.
-        start: what they are rotated towards first; None takes the first of them.
-        rounds: at most; it ends earlier when nothing moves any more.
+        size: D.
 
     Returns:
-        a rotation for each space, to be used as `space @ Q`, and the mean of the rotated spaces.
+        P, float64, to be used as `vectors @ P`.
 
     Raises:
-        BadInputError: no spaces, or spaces of different shapes.
-
-    Source: generalised orthogonal Procrustes analysis (Gower 1975), without scaling.
+        BadInputError: there are no vectors, or a size below 1.
     """
-    if not spaces:
-        raise BadInputError("spaces must hold at least one, got none")
-    mean = np.asarray(spaces[0] if start is None else start, dtype=np.float64)
-    previous = np.inf
-    for _ in range(max(1, rounds)):
-        rotations = [orthogonal_alignment(space, mean) for space in spaces]
-        moved = [space @ rotation for space, rotation in zip(spaces, rotations, strict=True)]
-        mean = np.mean(moved, axis=0, dtype=np.float64)
-        error = float(sum(((space - mean) ** 2).sum() for space in moved))
-        if error >= previous * (1 - 1e-6):
-            break
-        previous = error
-    return rotations, mean
+    if vectors.ndim != 2 or not len(vectors):
+        raise BadInputError(f"vectors must be an (N, W) array with at least one row, got {vectors.shape}")
+    if size < 1:
+        raise BadInputError(f"size must be at least 1, got {size}")
+    width = vectors.shape[1]
+    if size >= width:
+        return np.eye(width, size)
+    return principal_directions(vectors.astype(np.float64))[:, :size]
+
+
+def unit(rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    """Rows scaled to length 1; a row of zeros stays."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0, lengths, 1))

@@ -1,22 +1,30 @@
-"""The choice: which trained model becomes the run's unified model, by paired comparison on the validation split."""
+"""Which trained model becomes the run's unified model, by paired comparison on the validation split.
+
+Candidates are looked at one after the other, simpler ones first; a better one replaces the best so far.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from univert.core.config import to_plain
 from univert.core.files import publishing
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
 from univert.training.targets.members import Member
-from univert.training.view_arrays import Positions
+from univert.training.view_arrays import Positions, Rows
 
 TOLERANCE = 0.01
+"""A difference of Recall@1 or MAP@R (0 to 1) up to this much counts as none."""
+
+Embed = Callable[[Positions], Rows]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +54,10 @@ class Step:
 
     Attributes:
         champion: key of the best so far.
-        challenger: key of the one that is held against it.
-        taken: whether the challenger takes its place.
+        challenger: key of the one that is compared with it.
+        taken: whether the challenger is the best from here on.
         reason: for people.
-        comparison: the challenger against the champion.
+        comparison: from the champion to the challenger.
     """
 
     champion: str
@@ -68,9 +76,10 @@ class Choice:
         candidates: all, in the order in which they were looked at.
         steps: the comparisons; empty where there was nothing to compare.
         reason: the choice in one sentence.
-        figures: by key, what `candidates` reach on the validation split.
-        against_specialists: the chosen model against the specialists, each query searching its own vertical, on the
-            validation split; None without queries. It is told, and changes nothing: no candidate may be left otherwise.
+        figures: by key, what `candidates` reach on the validation split: `recall_at_1`, `map_at_r`,
+            `mean_within_recall_at_1`; empty where nothing was compared.
+        against_specialists: from the specialists to the chosen model, each query searching its own vertical, on the
+            validation split; None without queries. It is reported and decides nothing.
     """
 
     chosen: Candidate
@@ -82,65 +91,40 @@ class Choice:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
+        shown = ("key", "title", "image_presentations", "seconds")
         return {
             "split": "val",
             "tolerance": TOLERANCE,
             "chosen": self.chosen.key,
             "reason": self.reason,
-            "against_specialists": self.against_specialists and self.against_specialists.to_dict(),
+            "against_specialists": to_plain(self.against_specialists),
             "candidates": [
-                {
-                    "key": candidate.key,
-                    "title": candidate.title,
-                    **self.figures.get(candidate.key, {}),
-                    "image_presentations": candidate.image_presentations,
-                    "seconds": candidate.seconds,
-                }
-                for candidate in self.candidates
+                {name: getattr(each, name) for name in shown} | self.figures.get(each.key, {})
+                for each in self.candidates
             ],
-            "steps": [
-                {
-                    "champion": step.champion,
-                    "challenger": step.challenger,
-                    "taken": step.taken,
-                    "reason": step.reason,
-                    "comparison": step.comparison.to_dict(),
-                }
-                for step in self.steps
-            ],
+            "steps": to_plain(self.steps),
         }
 
 
 def choose(context: RunContext, candidates: Sequence[Candidate], specialists: Member) -> Choice:
     """Choose the model that is best on the validation split.
 
-    The candidates are looked at in the order given, simpler ones first. A challenger takes the champion's place if the
-    mean of its differences in the merged gallery, in Recall@1 and in MAP@R, is above the tolerance, or above zero and
-    one of the two significantly so, and it is significantly worse in no gallery. All of them are trained by then, and
-    serving any costs much the same (heads differ, base network and vectors do not): what counts is which is better,
-    and a tie goes to the simpler.
+    All candidates are trained by then, and serving any costs much the same (heads differ, base network and vectors do
+    not): what counts is which is better, and a tie goes to the simpler.
 
     Args:
         context: the run.
-        candidates: at least one; without validation queries the last is taken.
-        specialists: one a vertical, which the chosen model is held against.
+        candidates: at least one, simpler ones first; without validation queries the last is taken.
+        specialists: one a vertical, which the chosen model is compared with.
     """
-    positions = context.validation_queries
-    if positions is None or len(candidates) == 1:
-        why = "there is no other candidate" if len(candidates) == 1 else "there are no validation queries"
-        return Choice(
-            chosen=candidates[-1],
-            candidates=tuple(candidates),
-            steps=(),
-            reason=f"{candidates[-1].title}: {why}",
-            figures={},
-            against_specialists=_against_specialists(context, specialists, candidates[-1].model, positions),
-        )
     champion = candidates[0]
-    steps = []
+    steps: list[Step] = []
     figures: dict[str, dict[str, float]] = {}
     for challenger in candidates[1:]:
-        comparison = _compare(context, champion.model, challenger.model, positions)
+        comparison = _compare_models(context, champion.model, challenger.model)
+        if comparison is None:
+            champion = challenger
+            continue
         figures.setdefault(champion.key, _figures(comparison, "first"))
         figures[challenger.key] = _figures(comparison, "second")
         taken, reason = judge(comparison)
@@ -148,54 +132,26 @@ def choose(context: RunContext, candidates: Sequence[Candidate], specialists: Me
             Step(champion=champion.key, challenger=challenger.key, taken=taken, reason=reason, comparison=comparison)
         )
         champion = challenger if taken else champion
+    why = _summary(champion, candidates, steps) if steps else "there are no validation queries"
     return Choice(
         chosen=champion,
         candidates=tuple(candidates),
         steps=tuple(steps),
-        reason=f"{champion.title}: {_summary(champion, candidates, steps)}",
+        reason=f"{champion.title}: {why if len(candidates) > 1 else 'there is no other candidate'}",
         figures=figures,
-        against_specialists=_against_specialists(context, specialists, champion.model, positions),
+        against_specialists=_compare_with_specialists(context, specialists, champion.model),
     )
 
 
-def _against_specialists(
-    context: RunContext, specialists: Member, model: TrainedModel, positions: Positions | None
-) -> Comparison | None:
-    if positions is None:
-        return None
-
-    def compare() -> dict[str, Any]:
-        return compare_vectors(
-            specialists.vectors(context).clean(positions),
-            context.source.embed_all(model.embedder, positions),
-            context.products[positions],
-            context.names_of(positions),
-            first_routed=True,
-            second_routed=True,
-            tolerance=TOLERANCE,
-            seed=context.recipe.seed,
-        ).to_dict()
-
-    inputs = [specialists.key, model.key, TOLERANCE, context.recipe.seed]
-    return Comparison.from_dict(context.remembered("choice/against-specialists", inputs, compare))
-
-
-def _compare(context: RunContext, first: TrainedModel, second: TrainedModel, positions: Positions) -> Comparison:
-    def compare() -> dict[str, Any]:
-        vectors = [context.source.embed_all(model.embedder, positions) for model in (first, second)]
-        products, verticals = context.products[positions], context.names_of(positions)
-        seed = context.recipe.seed
-        return compare_vectors(vectors[0], vectors[1], products, verticals, tolerance=TOLERANCE, seed=seed).to_dict()
-
-    inputs = [first.key, second.key, TOLERANCE, context.recipe.seed]
-    return Comparison.from_dict(context.remembered(f"choice/{second.name}", inputs, compare))
-
-
 def judge(comparison: Comparison) -> tuple[bool, str]:
-    """Whether a challenger takes the champion's place, and why."""
+    """Whether a challenger replaces the champion, and why, from the champion to the challenger.
+
+    It must be worse in no gallery, and the mean of its differences in the merged gallery, in Recall@1 and in MAP@R,
+    must be above the tolerance, or above zero and one of the two significantly so.
+    """
     merged = comparison.merged
     worse = comparison.worse_in_any()
-    change = f"{_change(merged['recall_at_1'].difference)} R@1, {_change(merged['map_at_r'].difference)} MAP@R merged"
+    change = f"{points(merged['recall_at_1'].difference)} R@1, {points(merged['map_at_r'].difference)} MAP@R merged"
     if worse:
         return False, f"worse in {', '.join(worse)} ({change})"
     gain = float(np.mean([difference.difference for difference in merged.values()]))
@@ -203,7 +159,7 @@ def judge(comparison: Comparison) -> tuple[bool, str]:
     if gain > 0 and significant:
         return True, f"better and nowhere worse ({change})"
     if gain > comparison.tolerance:
-        return (True, f"ahead beyond the tolerance, if not beyond chance, and nowhere worse ({change})")
+        return True, f"ahead beyond the tolerance, if not beyond chance, and nowhere worse ({change})"
     return False, f"no gain beyond the tolerance ({change})"
 
 
@@ -214,10 +170,58 @@ def publish(context: RunContext, model: TrainedModel, name: str) -> TrainedModel
     folder = context.run.path / name
     if context.run.finished(name, model.key) is None or not (folder / "model.safetensors").exists():
         context.run.forget(name)
-        with publishing(folder, overwrite=True) as place:
-            shutil.copytree(model.folder, place, dirs_exist_ok=True)
+        with publishing(folder, overwrite=True) as temporary:
+            shutil.copytree(model.folder, temporary, dirs_exist_ok=True)
         context.run.finish(name, model.key, {"copied_from": model.name})
     return TrainedModel(name=name, key=model.key, record=model.record, folder=folder, device=model.device)
+
+
+def _compare_models(context: RunContext, first: TrainedModel, second: TrainedModel) -> Comparison | None:
+    models = (partial(context.features.source.embed_all, model.embedder) for model in (first, second))
+    return compare_on_validation(context, f"choice/{second.name}", [first.key, second.key], *models)
+
+
+def _compare_with_specialists(context: RunContext, specialists: Member, model: TrainedModel) -> Comparison | None:
+    return compare_on_validation(
+        context,
+        "choice/against-specialists",
+        [specialists.key, model.key],
+        lambda positions: specialists.vectors(context).clean(positions),
+        lambda positions: context.features.source.embed_all(model.embedder, positions),
+        within_verticals=True,
+    )
+
+
+def compare_on_validation(
+    context: RunContext, stage: str, inputs: list[Any], first: Embed, second: Embed, *, within_verticals: bool = False
+) -> Comparison | None:
+    """Compare two ways to embed the validation images, once; None where none of them is a query.
+
+    Args:
+        context: the run.
+        stage: name of the record that is kept.
+        inputs: all that the embeddings depend on.
+        first: gives the embeddings of the images at some positions.
+        second: likewise; a positive difference speaks for it.
+        within_verticals: each query searches its own vertical.
+    """
+    positions = context.images.validation_queries
+    if positions is None:
+        return None
+
+    def compare() -> dict[str, Any]:
+        return compare_vectors(
+            first(positions),
+            second(positions),
+            context.images.products[positions],
+            context.images.names_of(positions),
+            first_routed=within_verticals,
+            second_routed=within_verticals,
+            tolerance=TOLERANCE,
+            seed=context.recipe.seed,
+        ).to_dict()
+
+    return Comparison.from_dict(context.stages.remembered(stage, [inputs, TOLERANCE, context.recipe.seed], compare))
 
 
 def _figures(comparison: Comparison, side: str) -> dict[str, float]:
@@ -229,7 +233,8 @@ def _figures(comparison: Comparison, side: str) -> dict[str, float]:
     }
 
 
-def _change(difference: float) -> str:
+def points(difference: float) -> str:
+    """A difference in points, with its sign."""
     return f"{100 * difference:+.1f}"
 
 
@@ -240,5 +245,5 @@ def _summary(champion: Candidate, candidates: Sequence[Candidate], steps: Sequen
         if champion.key == step.challenger:
             parts.append(f"{step.reason}, against {titles[step.champion]}")
         elif champion.key == step.champion:
-            parts.append(f"{titles[step.challenger]}, held against it: {step.reason}")
+            parts.append(f"{titles[step.challenger]}, compared with it: {step.reason}")
     return "; ".join(parts)

@@ -32,7 +32,7 @@ Part = tuple[Embedder, Float[np.ndarray, "W D"]]
 HeadPart = tuple[Head, Float[np.ndarray, "W D"]]
 
 
-def joined_embedder(context: RunContext, targets: TargetMap, images: Positions, *, batch_norm: bool) -> Embedder | None:
+def joined_embedder(context: RunContext, targets: TargetMap, images: Positions) -> Embedder | None:
     """An embedder whose head joins those of the members, or None where there is nothing to join.
 
     Where the base network learns, each member has its own, and heads of several cannot be joined: then the base network
@@ -42,18 +42,17 @@ def joined_embedder(context: RunContext, targets: TargetMap, images: Positions, 
         context: the run.
         targets: the members, and how their embeddings become the learning target.
         images: the training images, for norms and statistics.
-        batch_norm: of the unified model.
 
     Returns:
         the embedder; None if fewer than two models embed most of the verticals (where the base network learns: none
         does), or one of them has another number of hidden layers than one.
     """
-    frozen = context.recipe.trunk == "frozen"
+    frozen = context.recipe.base_network_learns == "no"
     parts = _parts(targets) if frozen else _best_part(context, targets)
     if len(parts) < (2 if frozen else 1) or any(len(_hidden(model)) != 1 for model, _ in parts):
         return None
     width = sum(_hidden(model)[0].out_features for model, _ in parts)
-    embedder = context.new_embedder(batch_norm=batch_norm, size=targets.size, hidden_sizes=(width,))
+    embedder = context.new_embedder(batch_norm=True, size=targets.size, hidden_sizes=(width,))
     if not frozen:
         embedder.trunk.load_state_dict(parts[0][0].trunk.state_dict())
         embedder.pooling.load_state_dict(parts[0][0].pooling.state_dict())
@@ -61,7 +60,7 @@ def joined_embedder(context: RunContext, targets: TargetMap, images: Positions, 
     assert isinstance(embedder.head, Head)
     with torch.no_grad():
         heads = [(model.head, matrix) for model, matrix in parts if isinstance(model.head, Head)]
-        _join(embedder.head, heads, _features(context.source, embedder.eval(), positions))
+        _join(embedder.head, heads, _features(context.features.source, embedder.eval(), positions))
     return embedder
 
 
@@ -88,11 +87,11 @@ def _parts(targets: TargetMap) -> list[Part]:
 
 def _best_part(context: RunContext, targets: TargetMap) -> list[Part]:
     """The one of them that does best on all validation images, if any; without queries the first."""
-    parts, positions = _parts(targets), context.validation_queries
+    parts, positions = _parts(targets), context.images.validation_queries
     if positions is None or len(parts) < 2:
         return parts[:1]
-    labels = context.products[positions]
-    return [max(parts, key=lambda part: map_at_r(context.source.embed_all(part[0], positions), labels))]
+    labels = context.images.products[positions]
+    return [max(parts, key=lambda part: map_at_r(context.features.source.embed_all(part[0], positions), labels))]
 
 
 def _hidden(model: Embedder) -> list[nn.Linear]:
@@ -121,16 +120,15 @@ def _join(head: Head, parts: Sequence[HeadPart], features: Float[Tensor, "N F"])
         head.second.weight[:, units] = turn.T @ weight
         shift += bias @ turn
         first = units.stop
-    if not isinstance(head.batch_norm, nn.BatchNorm1d):
-        head.second.bias.copy_(shift)
-        return
     # a batch normalisation that changes nothing yet, but for the shift
     outputs = head.second(head.first(features))
     mean, variance = outputs.mean(dim=0), outputs.var(dim=0, unbiased=False)
-    head.batch_norm.running_mean.copy_(mean)  # type: ignore[union-attr]
-    head.batch_norm.running_var.copy_(variance)  # type: ignore[union-attr]
-    head.batch_norm.weight.copy_((variance + head.batch_norm.eps).sqrt())
-    head.batch_norm.bias.copy_(mean + shift)
+    after = head.batch_norm
+    assert isinstance(after, nn.BatchNorm1d)
+    after.running_mean.copy_(mean)  # type: ignore[union-attr]
+    after.running_var.copy_(variance)  # type: ignore[union-attr]
+    after.weight.copy_((variance + after.eps).sqrt())
+    after.bias.copy_(mean + shift)
 
 
 def _linear_part(head: Head) -> tuple[Float[Tensor, "D H"], Float[Tensor, " D"]]:

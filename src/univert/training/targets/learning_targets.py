@@ -1,7 +1,7 @@
 """Learning targets: what the unified model is to reproduce for each image (Unified eq. 2).
 
-The document's target of an image is its specialist's embedding. Here several models may be *members* of the target; how
-their embeddings become one is the business of `univert.training.targets.map`.
+In the unified-embedding paper the target of an image is its specialist's embedding. Here several models may be
+*members* of the target; how their embeddings become one is the business of `univert.training.targets.map`.
 """
 
 from __future__ import annotations
@@ -14,70 +14,89 @@ from jaxtyping import Float
 
 from univert.core.files import fingerprint
 from univert.training.run_context import RunContext
-from univert.training.targets.config import TargetsConfig
+from univert.training.targets.config import UnifyConfig
 from univert.training.targets.map import fit_target_map, map_inputs
 from univert.training.targets.members import Member
-from univert.training.targets.vertical_prediction import trusted
+from univert.training.targets.vertical_prediction import weights_of_predictions
 from univert.training.view_arrays import Positions, Rows, ViewArrays, by_parts
 
 ROWS_AT_ONCE = 256
 
 
-def learning_targets(
-    context: RunContext, members: Sequence[Member], config: TargetsConfig, *, unlabelled: bool = True
-) -> ViewArrays:
+def learning_targets(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> ViewArrays:
     """Every image's learning target; computed once, then read from disk.
 
     Args:
         context: the run.
-        members: whose embeddings the target joins; specialists alone are the document's way.
-        config: how they are aligned, joined and projected.
-        unlabelled: fit rotations and projection on images whose product is unknown, too.
+        members: whose embeddings the target joins; specialists alone are the paper's way.
+        config: how they are aligned, and what counts where a vertical is predicted.
 
     Returns:
         unit rows of width `model.size`: of every image as it is, whatever its split, and of the training images'
         augmented views.
 
     Raises:
-        BadInputError: no members, a vertical without training images, or settings that do not go with the members.
+        BadInputError: no members, or a vertical without training images.
     """
-    key = fingerprint(map_inputs(context, members, config, unlabelled))
+    key = fingerprint(map_inputs(context, members, config), config.confidence)
 
     def rows(positions: Positions, views: Positions) -> Rows:
-        fitted = fit_target_map(context, members, config, unlabelled=unlabelled)
+        fitted = fit_target_map(context, members, config)
         return fitted.rows(context, positions, views, vertical_weights(context, config, positions))
 
     compute = by_parts(rows, ROWS_AT_ONCE)
-    return context.view_arrays(f"targets-{key}", "learning targets", context.target_size, compute)
+    return context.features.view_arrays(f"targets-{key}", "learning targets", context.target_size, compute)
 
 
-def distortion_of(
-    context: RunContext, members: Sequence[Member], config: TargetsConfig, *, unlabelled: bool = True
-) -> dict[str, float]:
+def vertical_weights(context: RunContext, config: UnifyConfig, positions: Positions) -> Float[np.ndarray, "B K"]:
+    """How much the specialists of each vertical have to say about some images; rows sum to 1.
+
+    An image of a known vertical belongs to that one's specialist. Where the vertical is unknown (`data.unsorted`) it is
+    predicted, and `config.confidence` counts; see `weights_of_predictions`.
+    """
+    verticals = context.images.verticals[positions]
+    weights = np.zeros((len(positions), len(context.images.vertical_names)), np.float32)
+    known = np.flatnonzero(verticals >= 0)
+    weights[known, verticals[known]] = 1
+    unknown = np.flatnonzero(verticals < 0)
+    if len(unknown):
+        probabilities = context.features.vertical_probabilities(positions[unknown])
+        weights[unknown] = weights_of_predictions(probabilities, config.confidence)
+    return weights
+
+
+def targets_by_predicted_vertical(
+    context: RunContext, members: Sequence[Member], config: UnifyConfig, positions: Positions
+) -> Float[np.ndarray, "N D"]:
+    """Learning targets of images as they would be if nobody knew the images' verticals.
+
+    A unified model does not know them either. So what these targets reach in the merged gallery is close to what a
+    unified model learns from them, and it can be seen before one is trained.
+
+    Args:
+        context: the run.
+        members: whose embeddings the targets join.
+        config: as for `learning_targets`; here every likely vertical counts by its probability.
+        positions: of the images, which are shown as they are.
+    """
+    fitted = fit_target_map(context, members, config)
+
+    def rows(positions: Positions, views: Positions) -> Rows:
+        weights = weights_of_predictions(context.features.vertical_probabilities(positions), 1.0)
+        return fitted.rows(context, positions, views, weights)
+
+    parts = by_parts(rows, ROWS_AT_ONCE)(positions, np.zeros(len(positions), np.int64))
+    return np.concatenate([np.zeros((0, context.target_size), np.float32), *parts])
+
+
+def distortion_of(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> dict[str, float]:
     """What joining the members and projecting to the unified model's width does to distances; see `Distortion`.
 
     Returns:
         its figures by name.
     """
-
-    def measure() -> dict[str, float]:
-        return asdict(fit_target_map(context, members, config, unlabelled=unlabelled).distortion)
-
-    return context.remembered("distortion", map_inputs(context, members, config, unlabelled), measure)
-
-
-def vertical_weights(context: RunContext, config: TargetsConfig, positions: Positions) -> Float[np.ndarray, "B K"]:
-    """How much the specialists of each vertical have to say about some images.
-
-    An image of a known vertical belongs to that one's specialist. Where the vertical is unknown (`data.unsorted`) it is
-    predicted; see `trusted`. Rows sum to 1, or are zero for images that do not count.
-    """
-    verticals = context.verticals[positions]
-    weights = np.zeros((len(positions), len(context.vertical_names)), np.float32)
-    known = np.flatnonzero(verticals >= 0)
-    weights[known, verticals[known]] = 1
-    unknown = np.flatnonzero(verticals < 0)
-    if len(unknown):
-        probabilities = context.vertical_probabilities(positions[unknown])
-        weights[unknown] = trusted(probabilities, config.confidence, weighted=config.uncertain == "weighted")
-    return weights
+    return context.stages.remembered(
+        "distortion",
+        map_inputs(context, members, config),
+        lambda: asdict(fit_target_map(context, members, config).distortion),
+    )

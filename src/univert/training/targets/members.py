@@ -13,7 +13,7 @@ from univert.core.files import fingerprint
 from univert.models.embedder import Embedder
 from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
-from univert.training.targets.member_name import MemberName
+from univert.training.targets.config import MemberName
 from univert.training.view_arrays import Positions, Rows, ViewArrays, by_parts
 
 ROWS_AT_ONCE = 1024
@@ -35,8 +35,17 @@ class Member:
     models: tuple[TrainedModel, ...]
 
     @classmethod
+    def named(cls, name: str, *models: TrainedModel) -> Member:
+        """A member with the title of its name.
+
+        Raises:
+            BadInputError: recipes know no such name.
+        """
+        return cls(name=name, title=MemberName.parse(name).title, models=models)
+
+    @classmethod
     def of_specialists(
-        cls, context: RunContext, specialists: Mapping[str, TrainedModel], name: str = "specialists", title: str = ""
+        cls, context: RunContext, specialists: Mapping[str, TrainedModel], name: str = "specialists"
     ) -> Member:
         """The specialists as one member.
 
@@ -44,19 +53,17 @@ class Member:
             context: the run.
             specialists: by vertical.
             name: as in the recipe.
-            title: for people; empty takes that of the name.
 
         Raises:
             BadInputError: a vertical of the run has no specialist.
         """
-        missing = [vertical for vertical in context.vertical_names if vertical not in specialists]
+        missing = [vertical for vertical in context.images.vertical_names if vertical not in specialists]
         if missing:
             raise BadInputError(f"no specialist for: {', '.join(missing)}; train one, or leave the vertical out")
-        models = tuple(specialists[vertical] for vertical in context.vertical_names)
-        return cls(name=name, title=title or MemberName.parse(name).title, models=models)
+        return cls.named(name, *(specialists[vertical] for vertical in context.images.vertical_names))
 
     @property
-    def routed(self) -> bool:
+    def by_vertical(self) -> bool:
         """Whether the vertical of an image decides which model embeds it."""
         return len(self.models) > 1
 
@@ -89,15 +96,17 @@ class Member:
         """
         name = f"member-{self.key}"
         compute = by_parts(lambda positions, _: self._rows(context, positions), ROWS_AT_ONCE)
-        return context.once(name, lambda: context.view_arrays(name, self.title, self.width, compute, views=0))
+        return context.stages.once(
+            name, lambda: context.features.view_arrays(name, self.title, self.width, compute, views=0)
+        )
 
     def _rows(self, context: RunContext, positions: Positions) -> Rows:
-        if not self.routed:
-            return context.source.embed_all(self.embedders[0], positions)
-        verticals = context.verticals[positions]
+        if not self.by_vertical:
+            return context.features.source.embed_all(self.embedders[0], positions)
+        verticals = context.images.verticals[positions]
         rows = np.zeros((len(positions), self.width), np.float32)
         for vertical in np.unique(verticals[verticals >= 0]):
             here = verticals == vertical
             embedder = self.embedders[vertical]
-            rows[here, : embedder.size] = context.source.embed_all(embedder, positions[here])
+            rows[here, : embedder.size] = context.features.source.embed_all(embedder, positions[here])
         return rows

@@ -1,4 +1,4 @@
-"""The router: which vertical an image is likely to be of, from the untrained base network's features."""
+"""Which vertical an image is likely to be of, as the untrained base network sees it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ FIT_IMAGES = 20_000
 """It is fitted on at most so many training images."""
 FEATURE_SCALE = 10.0
 """Unit features are multiplied by it: logistic regression with unit penalty would otherwise be far too timid."""
+LIKELY = 0.05
+"""A vertical below this probability does not count."""
 
 
-class Router:
+class VerticalPredictor:
     """Predicts the vertical of images by multinomial logistic regression on pooled features of unit length.
 
     Args:
@@ -30,10 +32,9 @@ class Router:
         from sklearn.linear_model import LogisticRegression
 
         self._count = count
-        present = np.unique(verticals)
-        if len(present) < count:
-            missing = sorted(set(range(count)) - set(present.tolist()))
-            raise BadInputError(f"the router has no images of the verticals numbered {missing}; add some")
+        missing = sorted(set(range(count)) - set(np.unique(verticals).tolist()))
+        if missing:
+            raise BadInputError(f"predicting verticals needs images of the verticals numbered {missing}; add some")
         self._model = LogisticRegression(max_iter=300)
         if count > 1:
             self._model.fit(FEATURE_SCALE * features, verticals)
@@ -53,31 +54,19 @@ class Router:
         return probabilities.astype(np.float32)
 
 
-def trusted(probabilities: Float[np.ndarray, "N K"], confidence: float, *, weighted: bool) -> Float[np.ndarray, "N K"]:
+def weights_of_predictions(probabilities: Float[np.ndarray, "N K"], confidence: float) -> Float[np.ndarray, "N K"]:
     """How much each vertical has to say about images whose vertical is predicted.
 
     Args:
-        probabilities: from a router.
-        confidence: where the likeliest vertical reaches this probability, it alone counts.
-        weighted: below it, all verticals count by their probability (those under 5% do not); otherwise the image
-            counts for nothing: a row of zeros.
+        probabilities: from a `VerticalPredictor`.
+        confidence: where the likeliest vertical reaches this probability, it alone counts; elsewhere all verticals
+            count by their probability, except those below 5%.
 
     Returns:
-        rows that sum to 1 or are zero.
-
-    Raises:
-        BadInputError: a confidence outside [0, 1].
+        rows that sum to 1.
     """
-    if not 0 <= confidence <= 1:
-        raise BadInputError(f"confidence must lie in [0, 1], got {confidence}; 0.9 is careful")
-    best = probabilities.argmax(axis=1)
-    sure = probabilities.max(axis=1) >= confidence
-    alone = np.zeros_like(probabilities)
-    alone[np.arange(len(best)), best] = 1
-    if weighted:
-        likely = np.minimum(0.05, probabilities.max(axis=1, keepdims=True))
-        kept = np.where(probabilities >= likely, probabilities, 0)
-        mixed = kept / kept.sum(axis=1, keepdims=True)
-    else:
-        mixed = np.zeros_like(probabilities)
-    return np.where(sure[:, None], alone, mixed).astype(np.float32)
+    best = probabilities.max(axis=1, keepdims=True)
+    kept = np.where(probabilities >= np.minimum(LIKELY, best), probabilities, 0)
+    mixed = kept / kept.sum(axis=1, keepdims=True)
+    likeliest = np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
+    return np.asarray(np.where(best >= confidence, likeliest, mixed), np.float32)

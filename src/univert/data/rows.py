@@ -1,0 +1,163 @@
+"""What a reader yields: one image of a source, or why it cannot be used; and the summary of all that cannot."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from univert.core.errors import BadInputError
+
+SHOWN = 20
+"""How many problems a summary names."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceProblem:
+    """Why one image, or one entry of a source, cannot be used.
+
+    Attributes:
+        kind: a few words that many problems share, to count them by.
+        origin: the file, or the manifest and its line.
+        detail: what is wrong with this one.
+        fix: what the user can do.
+    """
+
+    kind: str
+    origin: str
+    detail: str
+    fix: str
+
+    def __str__(self) -> str:
+        return printable(f"{self.origin}: {self.kind}: {self.detail}; {self.fix}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceRow:
+    """One image as a reader found it, before it is checked and enters a catalogue.
+
+    Exactly one of `path` and `image` is set.
+
+    Attributes:
+        origin: where the row came from, for messages: a file name, or `manifest.csv:12`.
+        vertical: the vertical's name.
+        path: the image file.
+        image: the encoded image itself.
+        id: unique name of the image; None lets the catalogue derive one.
+        product: the identity; None means unlabelled.
+        brand: who makes the product, if known.
+        style: the product's type within the vertical, if known.
+        split: `train`, `val` or `test`; None lets the catalogue decide.
+        source: where the image was taken from (a shop photo, a user's photo, a collection).
+        box_xyxy_px: the item within the image (x0, y0, x1, y1), in pixels of the upright image.
+    """
+
+    origin: str
+    vertical: str
+    path: Path | None = None
+    image: bytes | None = None
+    id: str | None = None
+    product: str | None = None
+    brand: str | None = None
+    style: str | None = None
+    split: str | None = None
+    source: str | None = None
+    box_xyxy_px: tuple[float, float, float, float] | None = None
+
+    def problem(self, kind: str, detail: str, fix: str) -> SourceProblem:
+        """Why this row cannot be used; see `SourceProblem`."""
+        return SourceProblem(kind=kind, origin=self.origin, detail=detail, fix=fix)
+
+
+SourceRows = Iterator[SourceRow | SourceProblem]
+"""What a reader yields."""
+
+
+class CatalogueProblemsError(BadInputError):
+    """Images that cannot enter the catalogue: the message counts each kind and names the first twenty.
+
+    Attributes:
+        counts: number of problems of each kind.
+        first: the first twenty problems.
+    """
+
+    def __init__(self, message: str, counts: dict[str, int], first: list[SourceProblem]) -> None:
+        super().__init__(message)
+        self.counts = counts
+        self.first = first
+
+
+class ProblemLog:
+    """Collects problems in constant memory: counts, the first twenty, and, if asked, every one in a CSV file.
+
+    Args:
+        rejected_csv: where to write every problem; None writes none.
+
+    Attributes:
+        counts: number of problems of each kind.
+        first: the first twenty problems.
+        rows: how many rows were seen, good and bad; the caller counts them.
+        rejected: how many of them had a problem.
+    """
+
+    COLUMNS = ("origin", "kind", "detail", "fix")
+
+    def __init__(self, rejected_csv: Path | None = None) -> None:
+        self.counts: Counter[str] = Counter()
+        self.first: list[SourceProblem] = []
+        self.rows = 0
+        self.rejected = 0
+        self._file: IO[str] | None = None
+        self._writer: Any = None
+        if rejected_csv is not None:
+            # names that are not UTF-8 must not stop the list that names them
+            self._file = rejected_csv.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+            self._writer = csv.writer(self._file)
+            self._writer.writerow(self.COLUMNS)
+
+    def __enter__(self) -> ProblemLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def reject(self, problems: list[SourceProblem]) -> None:
+        """Record what keeps one image out."""
+        self.rejected += 1
+        for problem in problems:
+            self.counts[problem.kind] += 1
+            if len(self.first) < SHOWN:
+                self.first.append(problem)
+            if self._writer is not None:
+                self._writer.writerow((problem.origin, problem.kind, problem.detail, problem.fix))
+
+    def error(self, advice: str) -> CatalogueProblemsError:
+        """The summary as an exception; its last line is the advice."""
+        lines = [f"{self.rejected} of {self.rows} images cannot enter the catalogue:"]
+        lines += [f"  {count} x {kind}" for kind, count in self.counts.most_common()]
+        total = self.counts.total()
+        lines.append("namely:" if total <= SHOWN else f"the first {SHOWN} of {total} problems:")
+        lines += [f"  {problem}" for problem in self.first]
+        lines.append(advice)
+        return CatalogueProblemsError("\n".join(lines), dict(self.counts), list(self.first))
+
+
+def printable(text: str) -> str:
+    r"""Text that any UTF-8 terminal can show: bytes of names that are not UTF-8 become `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether text can be stored: false where it carries undecodable bytes of a file name."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,157 @@
+"""Tables that users write, row by row: CSV, Parquet, or a JSON object a line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from univert.core.errors import BadInputError
+from univert.data.rows import SourceProblem
+
+PARQUET, CSV, JSON_LINES = (".parquet", ".pq"), (".csv", ".tsv"), (".jsonl", ".ndjson")
+SUFFIXES: Final = (*PARQUET, *CSV, *JSON_LINES)
+"""The kinds of file that can be read."""
+
+_HEADER_BYTES: Final = 1 << 20
+
+TableRows = Iterator[tuple[str, Mapping[str, Any]] | SourceProblem]
+"""For each row where it stands (`table.csv:12`) and its fields by the column's name in lower case."""
+
+
+def read_table(path: Path, wanted: Collection[str], check_columns: Callable[[list[str]], None]) -> TableRows:
+    """Read a table in its order, in memory that does not grow with it.
+
+    Args:
+        path: `.parquet` (`.pq`), `.csv` (`.tsv`; UTF-8, separated by commas, semicolons or tabs, the first line names
+            the columns) or `.jsonl` (`.ndjson`).
+        wanted: names of columns in lower case; Parquet leaves others unread.
+        check_columns: is given the names that are there, in lower case, before the first row is read; raises what is
+            wrong with them.
+
+    Raises:
+        BadInputError: the suffix is unknown, or the file cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix in PARQUET:
+        return _parquet_rows(path, wanted, check_columns)
+    if suffix in JSON_LINES:
+        return _json_rows(path, check_columns)
+    if suffix not in CSV:
+        raise BadInputError(f"{path}: unknown kind of file {suffix!r}; give one of {', '.join(SUFFIXES)}")
+    header, delimiter = _csv_header(path)
+    check_columns(header)
+    return _csv_rows(path, header, delimiter)
+
+
+def count_table_rows(path: Path) -> int | None:
+    """How many rows a table holds, where that is known without reading it."""
+    if path.suffix.lower() not in PARQUET:
+        return None
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError):
+        return None
+
+
+def cell_text(value: Any) -> str | None:
+    """A field as text; empty and not-a-number are None; whole floats (gappy ids, by pandas) lose the point."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() or None
+
+
+def _csv_header(path: Path) -> tuple[list[str], str]:
+    with path.open("rb") as file:
+        line = file.readline(_HEADER_BYTES)
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise BadInputError(f"{path}: the text is UTF-16; save it as UTF-8")
+    text = line.decode("utf-8-sig", "surrogateescape").strip()
+    if not text or "\0" in text:
+        raise BadInputError(f"{path}: the first line is not a header; give a CSV file whose first line names columns")
+    delimiter = max((",", ";", "\t"), key=text.count)
+    return [name.strip().lower() for name in next(csv.reader([text], delimiter=delimiter))], delimiter
+
+
+def _csv_rows(path: Path, header: list[str], delimiter: str) -> TableRows:
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        lines = csv.reader(file, delimiter=delimiter)
+        next(lines)
+        while True:
+            origin = f"{path}:{lines.line_num + 1}"
+            try:
+                fields = next(lines)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield _bad_line(origin, str(error), "quote the field, or remove the line")
+                continue
+            if not any(field.strip() for field in fields):
+                continue
+            if len(fields) == len(header):
+                yield origin, dict(zip(header, fields, strict=True))
+            else:
+                detail = f"{len(fields)} fields, but the header has {len(header)}"
+                fix = "quote fields that contain the separator, and give every column a field"
+                yield _bad_line(origin, detail, fix)
+
+
+def _json_rows(path: Path, check_columns: Callable[[list[str]], None]) -> TableRows:
+    checked = False
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            origin = f"{path}:{number}"
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                yield _bad_line(origin, f"not JSON ({error.msg})", "write one object a line")
+                continue
+            if not isinstance(values, dict):
+                yield _bad_line(origin, "not an object", "write an object with a key for each column")
+                continue
+            values = {name.strip().lower(): value for name, value in values.items()}
+            if not checked:
+                check_columns(list(values))
+                checked = True
+            yield origin, values
+
+
+def _parquet_rows(path: Path, wanted: Collection[str], check_columns: Callable[[list[str]], None]) -> TableRows:
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInputError(f"{path}: not a readable Parquet file: {error}") from None
+    check_columns([name.strip().lower() for name in schema.names])
+    columns = {name: name.strip().lower() for name in schema.names if name.strip().lower() in wanted}
+    # images make rows heavy: read few at a time, so that memory stays small
+    return _read_parquet(path, columns, batch_rows=16 if "image" in columns.values() else 1024)
+
+
+def _read_parquet(path: Path, columns: dict[str, str], batch_rows: int) -> TableRows:
+    number = 0
+    with pq.ParquetFile(path) as file:
+        batches = file.iter_batches(batch_size=batch_rows, columns=list(columns))
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (pa.ArrowException, OSError) as error:
+                raise BadInputError(f"{path}: damaged after row {number}: {error}; copy or export it again") from None
+            for values in batch.rename_columns([columns[name] for name in batch.schema.names]).to_pylist():
+                number += 1
+                yield f"{path}:row {number}", values
+
+
+def _bad_line(origin: str, detail: str, fix: str) -> SourceProblem:
+    return SourceProblem(kind="bad line", origin=origin, detail=detail, fix=fix)

@@ -1,0 +1,323 @@
+"""In-batch miners: which triplets of a batch a loss should look at, and the loss that looks at them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64, Integer
+from torch import Tensor, nn
+
+from univert.core.errors import BadInputError
+from univert.core.tensors import squared_distances, unit_rows
+from univert.losses.batch import (
+    check_choice,
+    check_embeddings,
+    check_labels,
+    check_positive,
+    negative_mask,
+    positive_mask,
+)
+from univert.losses.triplet_margin_loss import Distance
+
+Triplets = tuple[Int64[Tensor, "T"], Int64[Tensor, "T"], Int64[Tensor, "T"]]
+"""Rows of a batch: anchors, positives, negatives. A loss takes them as `indices_tuple`."""
+
+ANCHORS_AT_ONCE = 1024
+_UNITS = 2.0**40  # of the weights of distance-weighted draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Some anchors of a batch against all of its rows (shapes: R anchors, B rows of the batch).
+
+    Attributes:
+        size: D of the embeddings.
+        distances: squared Euclidean.
+        is_positive: of the anchor's product, and not the anchor itself.
+        is_negative: of another product (of the same vertical, where verticals were given).
+    """
+
+    size: int
+    distances: Float[Tensor, "R B"]
+    is_positive: Bool[Tensor, "R B"]
+    is_negative: Bool[Tensor, "R B"]
+
+    def pairs(self) -> tuple[Int64[Tensor, "P"], Int64[Tensor, "P"], Int64[Tensor, "P"]]:
+        """Anchors and positives of the pairs whose anchor has a negative, and the place of each among its anchor's."""
+        is_pair_RB = self.is_positive & self.is_negative.any(1, keepdim=True)
+        anchor_P, positive_P = is_pair_RB.nonzero(as_tuple=True)
+        count_R = is_pair_RB.sum(1)
+        first_R = count_R.cumsum(0) - count_R
+        return anchor_P, positive_P, torch.arange(len(anchor_P), device=anchor_P.device) - first_R[anchor_P]
+
+
+class Miner(ABC):
+    """Called with a batch, gives rows of it as (anchors, positives, negatives), as pytorch-metric-learning's do.
+
+    Distances are computed in float32 whatever the embeddings' dtype, also under autocast, and without gradients. Memory
+    is O(1024 B) beside the triplets themselves; no miner lists all B^3.
+    """
+
+    def __call__(
+        self,
+        embeddings: Float[Tensor, "B D"],
+        labels: Integer[Tensor, "B"],
+        verticals: Integer[Tensor, "B"] | None = None,
+    ) -> Triplets:
+        """The triplets of one batch.
+
+        Args:
+            embeddings: one row an image.
+            labels: the product of each row.
+            verticals: the vertical of each row; a negative is then one of the same vertical. None: all rows share
+                one.
+
+        Returns:
+            three vectors of equal length; empty where the batch holds no such triplet.
+
+        Raises:
+            BadInputError: wrong shapes or dtypes.
+        """
+        check_embeddings(embeddings)
+        check_labels(labels, embeddings)
+        if verticals is not None:
+            check_labels(verticals, embeddings, name="verticals")
+        parts = [[torch.empty(0, dtype=torch.long, device=embeddings.device)] * 3]
+        with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
+            points = self.points(embeddings.detach())
+            for start in range(0, len(points), ANCHORS_AT_ONCE):
+                block = _block(points, labels, verticals, start)
+                anchors, positives, negatives = self.mine(block)
+                parts.append([anchors + start, positives, negatives])
+        anchors, positives, negatives = map(torch.cat, zip(*parts, strict=True))
+        return anchors, positives, negatives
+
+    def points(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """The rows between which distances are taken: as they are, in float32."""
+        return embeddings.float()
+
+    @abstractmethod
+    def mine(self, block: Block) -> Triplets:
+        """The triplets of some anchors, which are counted from the start of the block."""
+
+
+def _block(points: Tensor, labels: Tensor, verticals: Tensor | None, start: int) -> Block:
+    rows = slice(start, start + ANCHORS_AT_ONCE)
+    number_R = torch.arange(len(points), device=points.device)[rows]
+    return Block(
+        size=points.shape[1],
+        distances=squared_distances(points[rows], points),
+        is_positive=positive_mask(labels[rows], labels, number_R),
+        is_negative=negative_mask(labels[rows], labels, None if verticals is None else verticals[rows], verticals),
+    )
+
+
+class HardMiner(Miner):
+    """For each anchor that has both, the farthest positive and the nearest negative of the batch.
+
+    The hardest triplets carry the largest gradients, and the mislabelled images: on noisy labels, or from a random
+    start, prefer `SemiHardMiner` or `DistanceWeightedMiner`, or all embeddings may collapse to one point.
+    pytorch-metric-learning's `BatchHardMiner` is the same.
+
+    Source: Hermans et al. (arXiv 1703.07737), eq. 5.
+
+    Example:
+        >>> import torch
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
+        >>> anchors, positives, negatives = HardMiner()(embeddings, torch.tensor([0, 0, 1, 2]))
+        >>> anchors.tolist(), positives.tolist(), negatives.tolist()
+        ([0, 1], [1, 0], [2, 2])
+    """
+
+    def mine(self, block: Block) -> Triplets:
+        """See `Miner.mine`."""
+        is_anchor_R = block.is_positive.any(1) & block.is_negative.any(1)
+        anchor_T = is_anchor_R.nonzero().squeeze(1)
+        if not len(anchor_T):  # there is no maximum of nothing
+            return anchor_T, anchor_T, anchor_T
+        distances_TB = block.distances[anchor_T]
+        positive_T = distances_TB.masked_fill(~block.is_positive[anchor_T], -torch.inf).argmax(1)
+        negative_T = distances_TB.masked_fill(~block.is_negative[anchor_T], torch.inf).argmin(1)
+        return anchor_T, positive_T, negative_T
+
+
+class SemiHardMiner(Miner):
+    """For each anchor-positive pair the nearest negatives with D(a,p) < D(a,n) < D(a,p) + margin.
+
+    `TripletMarginLoss` alone averages over *all* semi-hard triplets, and needs no miner for that; this one keeps the
+    most telling negatives of each pair, or hands semi-hard triplets to another loss. The negatives of an anchor
+    are sorted once and a pair's are a window of them: O(B^2 log B) time.
+
+    Args:
+        margin: width of the window, in units of the distance; that of the loss.
+        negatives_per_pair: how many negatives a pair gets at most, nearest first; None for all in the window, as
+            pytorch-metric-learning's `TripletMarginMiner(type_of_triplets="semihard")` gives.
+        distance: `squared` Euclidean, or `plain`; that of the loss.
+
+    Raises:
+        BadInputError: a margin that is not positive and finite, an unknown distance, or fewer than one negative a pair.
+
+    Source: FaceNet (arXiv 1503.03832), section 3.2.
+
+    Example:
+        >>> import torch
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
+        >>> anchors, positives, negatives = SemiHardMiner(margin=0.5)(embeddings, torch.tensor([0, 0, 1, 2]))
+        >>> anchors.tolist(), positives.tolist(), negatives.tolist()
+        ([0, 1], [1, 0], [2, 3])
+    """
+
+    def __init__(
+        self, margin: float = 0.2, *, negatives_per_pair: int | None = 1, distance: Distance = "squared"
+    ) -> None:
+        check_positive(margin, "margin")
+        check_choice(distance, Distance, "distance")
+        if negatives_per_pair is not None and negatives_per_pair < 1:
+            raise BadInputError(
+                f"negatives_per_pair must be at least 1, got {negatives_per_pair}; None gives all of them"
+            )
+        self.margin, self.negatives_per_pair = margin, negatives_per_pair
+        self.distance: Distance = distance
+
+    def mine(self, block: Block) -> Triplets:
+        """See `Miner.mine`."""
+        anchor_P, positive_P, place_P = block.pairs()
+        if not len(anchor_P):
+            return anchor_P, anchor_P, anchor_P
+        distances_RB = block.distances.sqrt() if self.distance == "plain" else block.distances
+        near_RB, column_RB = distances_RB.masked_fill(~block.is_negative, torch.inf).sort(dim=1)
+        own_RJ = distances_RB.new_full((len(near_RB), int(place_P.max()) + 1), torch.inf)
+        own_RJ[anchor_P, place_P] = distances_RB[anchor_P, positive_P]
+        first_RJ = torch.searchsorted(near_RB, own_RJ, right=True)
+        count_RJ = torch.searchsorted(near_RB, own_RJ + self.margin) - first_RJ
+        count_P = count_RJ[anchor_P, place_P].clamp(0, self.negatives_per_pair)
+        pair_T = torch.arange(len(count_P), device=count_P.device).repeat_interleave(count_P)
+        rank_T = torch.arange(len(pair_T), device=pair_T.device) - (count_P.cumsum(0) - count_P)[pair_T]
+        anchor_T = anchor_P[pair_T]
+        return anchor_T, positive_P[pair_T], column_RB[anchor_T, first_RJ[anchor_T, place_P[pair_T]] + rank_T]
+
+
+def log_inverse_density(squared_distances: Float[Tensor, "..."], size: int, *, cutoff: float) -> Float[Tensor, "..."]:
+    """Log of 1/q(d), in float64: how rare a distance is between random points of the unit sphere in `size` dimensions.
+
+    q(d) is proportional to d^(D-2) (1 - d^2/4)^((D-3)/2). For large D nearly all pairs are sqrt(2) apart.
+
+    Args:
+        squared_distances: d^2, in [0, 4].
+        size: D.
+        cutoff: smaller distances d count as this one.
+
+    Source: Wu et al. (arXiv 1706.07567), section 4.
+    """
+    squared = squared_distances.double().clamp_min(cutoff**2)
+    # 1e-12: opposite points have density 0 and would weigh infinitely much (or nothing, for D < 3)
+    rest = (1 - squared / 4).clamp_min(1e-12)
+    return (2 - size) / 2 * squared.log() - (size - 3) / 2 * rest.log()
+
+
+class DistanceWeightedMiner(Miner):
+    """One negative for each anchor-positive pair, drawn with probability proportional to 1/q(D(a,n)).
+
+    q is the density of distances between random points of the sphere, so that draws spread over all distances up
+    to the limit; uniform draws would nearly all be about 1.4 away, where triplets teach nothing. The weights are
+    normalised for each anchor by itself. An anchor whose negatives are all beyond the limit draws evenly from them,
+    and so does one whose negatives all coincide. Embeddings are first made unit length.
+
+    Args:
+        cutoff: smaller distances count as this one, or the few nearest negatives would get all the weight.
+        nonzero_loss_cutoff: negatives at least this far away are not drawn while there are nearer ones.
+        generator: of the draws; None takes torch's own, which the training loop seeds at each step.
+
+    Raises:
+        BadInputError: unless 0 < cutoff < nonzero_loss_cutoff <= 2.
+
+    Source: Wu et al., "Sampling matters in deep embedding learning" (arXiv 1706.07567), section 4. Both cut-offs are
+    plain (not squared) distances, with pytorch-metric-learning's names and defaults.
+
+    Example:
+        >>> import torch
+        >>> embeddings = torch.eye(4) + torch.tensor([1.0, 0.0, 0.0, 0.0])
+        >>> miner = DistanceWeightedMiner(generator=torch.Generator().manual_seed(0))
+        >>> anchors, positives, negatives = miner(embeddings, torch.tensor([0, 0, 1, 1]))
+        >>> anchors.tolist(), positives.tolist()
+        ([0, 1, 2, 3], [1, 0, 3, 2])
+    """
+
+    def __init__(
+        self, cutoff: float = 0.5, nonzero_loss_cutoff: float = 1.4, *, generator: torch.Generator | None = None
+    ) -> None:
+        if not 0 < cutoff < nonzero_loss_cutoff <= 2:
+            raise BadInputError(
+                "0 < cutoff < nonzero_loss_cutoff <= 2 must hold (the sphere's diameter is 2), "
+                f"got {cutoff} and {nonzero_loss_cutoff}; try 0.5 and 1.4"
+            )
+        self.cutoff, self.nonzero_loss_cutoff = cutoff, nonzero_loss_cutoff
+        self._generator = generator
+
+    def points(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """The embeddings at unit length: q is the density on the sphere."""
+        return unit_rows(embeddings)
+
+    def mine(self, block: Block) -> Triplets:
+        """See `Miner.mine`."""
+        anchor_T, positive_T, place_T = block.pairs()
+        if not len(anchor_T):
+            return anchor_T, anchor_T, anchor_T
+        negative_RJ = self._draw(self.weights(block), int(place_T.max()) + 1)
+        return anchor_T, positive_T, negative_RJ[anchor_T, place_T]
+
+    def weights(self, block: Block) -> Float[Tensor, "R B"]:
+        """What each row weighs as a negative of each anchor: at most 1, the heaviest exactly 1 (float64).
+
+        An anchor without negatives has zeros.
+        """
+        in_reach_RB = block.is_negative & (block.distances < self.nonzero_loss_cutoff**2)
+        log_RB = log_inverse_density(block.distances, block.size, cutoff=self.cutoff)
+        log_RB.masked_fill_(~in_reach_RB, -torch.inf)
+        weights_RB = (log_RB - log_RB.amax(1, keepdim=True)).exp()
+        return torch.where(in_reach_RB.any(1, keepdim=True), weights_RB, block.is_negative.double())
+
+    def _draw(self, weights_RB: Float[Tensor, "R B"], draws: int) -> Int64[Tensor, "R J"]:
+        # In whole units sums are exact in any order: a row of weight zero is never drawn, and every device agrees.
+        upper_RB = (weights_RB * _UNITS).round().long().cumsum(1)
+        total_R1 = upper_RB[:, -1:]
+        device = weights_RB.device if self._generator is None else self._generator.device
+        shape = (len(weights_RB), draws)
+        uniform_RJ = torch.rand(shape, dtype=torch.float64, generator=self._generator, device=device)
+        unit_RJ = (uniform_RJ.to(weights_RB.device) * total_R1).long()
+        unit_RJ = torch.minimum(unit_RJ, total_R1 - 1)
+        return torch.searchsorted(upper_RB, unit_RJ, right=True)
+
+
+class MinedLoss(nn.Module):
+    """A loss over the triplets of a batch that a miner chooses, as one loss over labels: what a training loop takes.
+
+    Args:
+        loss: called with (embeddings, labels, indices_tuple): `TripletMarginLoss`, or one of pytorch-metric-learning's.
+        miner: chooses the triplets.
+
+    Example:
+        >>> import torch
+        >>> from univert.losses import TripletMarginLoss
+        >>> loss = MinedLoss(TripletMarginLoss(margin=0.5), HardMiner())
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
+        >>> round(loss(embeddings, torch.tensor([0, 0, 1])).item(), 4)
+        0.46
+    """
+
+    def __init__(self, loss: nn.Module, miner: Miner) -> None:
+        super().__init__()
+        self.loss, self.miner = loss, miner
+
+    def forward(
+        self,
+        embeddings: Float[Tensor, "B D"],
+        labels: Integer[Tensor, "B"],
+        *,
+        verticals: Integer[Tensor, "B"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss of one batch; with `verticals`, negatives are of the anchor's own."""
+        value: Tensor = self.loss(embeddings, labels, self.miner(embeddings, labels, verticals))
+        return value

@@ -1,1 +1,0 @@
-"""In-batch miners: which triplets of a batch a loss should look at."""

@@ -1,0 +1,230 @@
+"""Where an index lies, what its table holds, and how it is opened, with errors that a user can act on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import lance
+import pyarrow as pa
+from lance.file import LanceFileSession
+from numpy.typing import ArrayLike
+
+from univert.core.errors import BadInputError, UnivertError, did_you_mean
+from univert.search.records import check_unit_vectors
+
+TABLE: Final = "images"
+LOCK_FILE: Final = "writer.lock"
+MAKE_ONE: Final = "make one with: univert index MODEL CATALOGUE INDEX"
+
+FORMAT_KEY: Final = "univert.index_format"
+FORMAT_VERSION: Final = "3"
+MODEL_KEY: Final = "univert.model_fingerprint"
+COMPATIBLE_KEY: Final = "univert.compatible_models"
+"""Fingerprints of further models whose vectors lie in the same space, as a JSON list."""
+
+CONTENT: Final = "content"
+"""The column with a hash of what a vector was made from: the picture and its box; None where that is not known."""
+TEXT_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "source", "uri")
+
+_DEFAULT_REGION: Final = "us-east-1"
+_VERSIONS: Final = f"{TABLE}.lance/_versions"
+_PRIMARY_KEY: Final = {"lance-schema:unenforced-primary-key": "true"}
+"""With a primary key the storage engine refuses one of two writers that add the same id at the same moment."""
+
+
+class StorageError(UnivertError, OSError):
+    """An object store that could not be read just now. It may be there again in a minute, so trying again can help."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Location:
+    """Where an index lies: a folder, or a prefix in an object store.
+
+    Attributes:
+        uri: a folder's path, or `s3://bucket/prefix`.
+        folder: the folder; None in an object store.
+        storage_options: how the storage engine reaches the object store; None for a folder.
+    """
+
+    uri: str
+    folder: Path | None
+    # keys of an object store have no business in a message or a log
+    storage_options: dict[str, str] | None = field(repr=False)
+
+    @classmethod
+    def of(cls, uri: str | Path | Location, environment: Mapping[str, str] | None = None) -> Location:
+        """The location that a path or an address names.
+
+        Args:
+            uri: a folder, or `s3://bucket/prefix`.
+            environment: where the endpoint and the region of an object store are looked up: the usual
+                `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `AWS_REGION` and `AWS_DEFAULT_REGION`; by default the
+                process's own. Keys are looked up by the storage engine, in all the places where AWS's own tools look.
+
+        Raises:
+            BadInputError: an address of another kind, or one without a bucket or a prefix.
+        """
+        if isinstance(uri, Location):
+            return uri
+        text = str(uri)
+        if "://" not in text:
+            return cls(uri=text, folder=Path(uri), storage_options=None)
+        parts = urlsplit(text)
+        if parts.scheme != "s3":
+            raise BadInputError(f"{text}: an index lies in a folder or at s3://bucket/prefix")
+        prefix = parts.path.strip("/")
+        if not (parts.netloc and prefix):
+            raise BadInputError(f"{text}: give a bucket and a prefix, as in s3://bucket/shop.index")
+        variables = os.environ if environment is None else environment
+        return cls(uri=f"s3://{parts.netloc}/{prefix}", folder=None, storage_options=_storage_options(variables))
+
+    @property
+    def table_uri(self) -> str:
+        """The address of the table of images: what a LanceDB client opens as table `images` of `uri`."""
+        return f"{self.uri}/{TABLE}.lance"
+
+    def holds_index(self) -> bool:
+        """Whether there is a table of images."""
+        if self.folder is not None:
+            return any((self.folder / _VERSIONS).glob("*.manifest"))
+        return bool(LanceFileSession(self.uri, storage_options=self.storage_options).list(_VERSIONS))
+
+    def is_free(self) -> bool:
+        """Whether an index can be started there: nothing is there, or what a writer left that was killed at once."""
+        if self.folder is None or not self.folder.exists():
+            return not self.holds_index()
+        left_behind = {LOCK_FILE, f"{TABLE}.lance"}
+        return not self.holds_index() and all(entry.name in left_behind for entry in self.folder.iterdir())
+
+    def remove(self) -> None:
+        """Remove the table of images, and the folder if it is one."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder)
+        else:
+            lance.LanceDataset.drop(self.table_uri, storage_options=self.storage_options)
+
+
+def unreadable(location: Location, error: Exception) -> UnivertError:
+    """What to tell of an index whose storage met an error.
+
+    Args:
+        location: where the index lies.
+        error: as the storage engine raised it.
+
+    Returns:
+        a `BadInputError` for a folder, which is damaged and stays so; a `StorageError` for an object store.
+    """
+    cause = (str(error).splitlines() or [type(error).__name__])[0]
+    if location.folder is not None:
+        return BadInputError(f"{location.uri} is a damaged index ({cause}); {MAKE_ONE}")
+    return StorageError(
+        f"{location.uri} cannot be read ({cause}); check the bucket's name, the keys and the network, and try again"
+    )
+
+
+def open_table(location: Location) -> Any:
+    """The table of an index at its latest version, published or not.
+
+    Raises:
+        BadInputError: there is nothing at the location, or it is not an index of the format this version reads.
+        StorageError: the object store could not be read.
+    """
+    if location.folder is not None and not location.folder.exists():
+        raise BadInputError(f"{location.uri}: no such index; {MAKE_ONE}")
+    try:
+        if not location.holds_index():
+            raise BadInputError(f"{location.uri} is not an index; {MAKE_ONE}")
+        # caches of its own, so that they go with the index
+        session = lance.Session()  # type: ignore[attr-defined]
+        dataset = lance.dataset(location.table_uri, storage_options=location.storage_options, session=session)
+    except BadInputError:
+        raise
+    except Exception as error:  # the engine has no type of its own for what its storage met
+        raise unreadable(location, error) from error
+    found = metadata(dataset).get(FORMAT_KEY, "none")
+    if found != FORMAT_VERSION:
+        raise BadInputError(
+            f"{location.uri}: index format {found} where this version reads {FORMAT_VERSION}; remove it and {MAKE_ONE}"
+        )
+    return dataset
+
+
+def metadata(dataset: Any) -> dict[str, str]:
+    """What the schema of a table records about the index."""
+    return {key.decode(): value.decode() for key, value in (dataset.schema.metadata or {}).items()}
+
+
+def index_schema(size: int) -> Any:
+    """The Arrow schema of an index whose vectors have length `size`."""
+    texts = [pa.field(name, pa.string()) for name in TEXT_COLUMNS if name != "id"]
+    return pa.schema(
+        [
+            pa.field("vector", pa.list_(pa.float32(), size), nullable=False),
+            pa.field("id", pa.string(), nullable=False, metadata=_PRIMARY_KEY),
+            *texts,
+            pa.field("image", pa.binary()),
+            pa.field("box", pa.list_(pa.float64())),
+            pa.field(CONTENT, pa.string()),
+        ]
+    )
+
+
+def empty_table(size: int, model_fingerprint: str) -> pa.Table:
+    """No rows, with the schema of an index and the record of the model that will make its vectors.
+
+    Raises:
+        BadInputError: a size below 1 or an empty fingerprint.
+    """
+    if size < 1:
+        raise BadInputError(f"size must be at least 1, got {size}")
+    if not model_fingerprint:
+        raise BadInputError("model_fingerprint must not be empty; pass the fingerprint of the model")
+    about = {FORMAT_KEY: FORMAT_VERSION, MODEL_KEY: model_fingerprint}
+    return index_schema(size).with_metadata(about).empty_table()
+
+
+def index_rows(vectors: ArrayLike, columns: pa.Table, size: int) -> pa.Table:
+    """Rows as an index stores them.
+
+    Args:
+        vectors: (N, D) unit vectors.
+        columns: N rows with `id` and `vertical`, and any of `product`, `brand`, `style`, `split`, `source`, `image`
+            (encoded bytes), `uri`, `box` (x0, y0, x1, y1, pixels of the upright image) and `content` (a hash of what
+            the vector was made from).
+        size: the length D of the index's vectors.
+
+    Raises:
+        BadInputError: vectors that are not finite unit vectors of the index's size, another number of
+            rows, unknown columns, or rows without id or vertical.
+    """
+    array = check_unit_vectors(vectors, size)
+    if len(array) != columns.num_rows:
+        raise BadInputError(f"{len(array)} vectors for {columns.num_rows} rows; give one vector a row")
+    schema = index_schema(size)
+    for name in columns.column_names:
+        if name not in schema.names[1:]:
+            raise BadInputError(f"an index has no column {name!r}; {did_you_mean(name, schema.names[1:])}")
+    for name in ("id", "vertical"):
+        if name not in columns.column_names or columns[name].null_count:
+            raise BadInputError(f"every row of an index needs {name}; fill the column {name!r}")
+    arrays: list[Any] = [pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), size)]
+    for column in list(schema)[1:]:
+        present = column.name in columns.column_names
+        arrays.append(columns[column.name].cast(column.type) if present else pa.nulls(len(array), column.type))
+    return pa.table(arrays, schema=schema)
+
+
+def _storage_options(variables: Mapping[str, str]) -> dict[str, str]:
+    region = variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION") or _DEFAULT_REGION
+    options = {"aws_region": region}
+    endpoint = variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        options["aws_endpoint"] = endpoint
+        options["allow_http"] = str(endpoint.startswith("http://")).lower()
+    return options

@@ -1,0 +1,275 @@
+"""The vector index of a large table: built and kept up when it pays, and how far a search of it has to look.
+
+It is an inverted file: partitions of the vectors around centroids, each vector in 8 bits a value. A query is compared
+with the vectors of the partitions whose centroids are nearest. How many that must be depends on the data. So some of
+the vectors are asked as queries, their true neighbours are found by comparing everything once, and for each of those
+the place of its partition in the query's order is looked up. How far off the distances by 8-bit vectors are is
+measured, too: it says which candidates must be looked at in full.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import pydantic
+from jaxtyping import Float, Int64
+
+EXACT_ROWS: Final = 20_000
+"""Up to this many rows every vector is compared: about 1 us a row."""
+
+VECTOR_INDEX: Final = "vector_idx"
+_ROWS_A_PARTITION: Final = 1_000
+_MAX_PARTITIONS: Final = 4_096
+_TAIL_ROWS: Final = 2_000
+"""Rows outside of the vector index are compared one by one: two milliseconds a query for so many."""
+_RETRAIN_SHARE: Final = 0.25
+_MAX_SEGMENTS: Final = 8
+_ERROR_GROWTH: Final = 1.5
+"""Train anew when the rows that were added make the 8-bit distances so much worse."""
+_SMALL_FILE_ROWS: Final = 65_536
+_MAX_SMALL_FILES: Final = 16
+_DELETED_SHARE: Final = 0.1
+_BITMAPS: Final = ("vertical", "brand", "style", "split", "source")
+_TREES: Final = ("id", "product")
+
+EFFORT_KEY: Final = "univert.search_effort"
+RANKS: Final = (10, 100, 500)
+"""The numbers of neighbours that the effort is measured for."""
+
+_QUERIES: Final = 64
+_COVERAGE: Final = 0.998
+_SAFETY: Final = 1.5
+"""Photos that come in lie a little outside of the catalogue's images: half as many partitions again."""
+
+_MARGIN: Final = 4.0
+"""In standard errors. Two distances that are both off by one differ by 1.4 of them, so a neighbour at the very edge is
+left out once in 400 times."""
+_CHUNK_ROWS: Final = 16_384
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """What a search of a trained vector index takes.
+
+    Attributes:
+        rows: how many the index was trained on.
+        probes: partitions to look into, by how many neighbours are asked for.
+        error: standard error of a squared distance by 8-bit vectors.
+    """
+
+    rows: int
+    probes: dict[int, int]
+    error: float
+
+    @property
+    def margin(self) -> float:
+        """How much further than the last neighbour a candidate may seem and yet be nearer."""
+        return _MARGIN * self.error
+
+    def for_neighbours(self, k: int) -> int | None:
+        """Partitions to look into for `k` neighbours; None where nothing was measured for so many."""
+        return next((self.probes[rank] for rank in sorted(self.probes) if k <= rank), None)
+
+
+_EFFORT: Final = pydantic.TypeAdapter(Effort)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VectorIndexState:
+    """The vector index of a table.
+
+    Attributes:
+        segments: parts it consists of: the trained one, and one for each time that rows were added to it.
+        indexed_rows: rows in all parts.
+        effort: what a search of it takes; None where that was not measured, as while it is being trained.
+    """
+
+    segments: int
+    indexed_rows: int
+    effort: Effort | None
+
+
+def vector_index_state(dataset: Any) -> VectorIndexState | None:
+    """The vector index of a table; None if there is none."""
+    text = (dataset.schema.metadata or {}).get(EFFORT_KEY.encode())
+    for index in dataset.describe_indices():
+        if index.field_names == ["vector"]:
+            return VectorIndexState(
+                segments=len(index.segments),
+                indexed_rows=index.num_rows_indexed,
+                effort=None if text is None else _EFFORT.validate_json(text),
+            )
+    return None
+
+
+def renew_search_structures(dataset: Any, exact_rows: int) -> None:
+    """Build the vector index, add rows to it, or train it anew: whatever pays for the rows there are.
+
+    The index is an inverted file over 8-bit vectors. It takes a tenth of the time that a graph (HNSW) takes to build
+    and is as quick to search at the same recall: 2 s against 21 s for 100,000 rows of 256-d on one core, and 2 ms a
+    query for both.
+
+    Args:
+        dataset: the table of images.
+        exact_rows: build a vector index above this many rows.
+    """
+    rows = dataset.count_rows()
+    state = vector_index_state(dataset)
+    if state is None:
+        if rows > exact_rows:
+            _train(dataset, rows)
+        return
+    tail = rows - state.indexed_rows
+    effort = state.effort
+    full = tail > _TAIL_ROWS and state.segments >= _MAX_SEGMENTS
+    if effort is None or full or max(rows - effort.rows, tail) > _RETRAIN_SHARE * rows:
+        _train(dataset, rows)
+    elif tail > _TAIL_ROWS:
+        _add_segment(dataset, rows, tail, effort)
+
+
+def compact(dataset: Any) -> None:
+    """Join small files and drop deleted rows, if there is enough to gain."""
+    if _worth_compacting(dataset):
+        dataset.optimize.compact_files(
+            target_rows_per_fragment=_SMALL_FILE_ROWS, materialize_deletions_threshold=_DELETED_SHARE
+        )
+
+
+def _worth_compacting(dataset: Any) -> bool:
+    fragments = dataset.get_fragments()
+    if sum(fragment.physical_rows < _SMALL_FILE_ROWS for fragment in fragments) > _MAX_SMALL_FILES:
+        return True
+    deleted = sum(fragment.num_deletions for fragment in fragments)
+    return bool(deleted > _DELETED_SHARE * sum(fragment.physical_rows for fragment in fragments))
+
+
+def _add_segment(dataset: Any, rows: int, tail: int, effort: Effort) -> None:
+    """Index the rows at the end in a segment of their own; adding to the trained one would write all of it again."""
+    dataset.update_schema_metadata({EFFORT_KEY: None})
+    dataset.optimize.optimize_indices(index_names=[VECTOR_INDEX], num_indices_to_merge=0)
+    dataset.optimize.optimize_indices(index_names=[_name(column) for column in (*_BITMAPS, *_TREES)])
+    # The 8 bits span the values that the index was trained on: those of another vertical may lie outside.
+    error = max(measure_error(dataset, range(rows)), measure_error(dataset, range(rows - tail, rows)))
+    if error > _ERROR_GROWTH * effort.error:
+        _train(dataset, rows)
+    else:
+        _record(dataset, replace(effort, error=max(error, effort.error)))
+
+
+def _train(dataset: Any, rows: int) -> None:
+    partitions = min(max(1, rows // _ROWS_A_PARTITION), _MAX_PARTITIONS)
+    # Without a measured effort a search looks everywhere, and the next writer trains again: safe if we are killed here.
+    dataset.update_schema_metadata({EFFORT_KEY: None})
+    dataset.create_index(
+        "vector", index_type="IVF_SQ", name=VECTOR_INDEX, metric="L2", num_partitions=partitions, replace=True
+    )
+    for column in _BITMAPS:
+        dataset.create_scalar_index(column, "BITMAP", name=_name(column), replace=True)
+    for column in _TREES:
+        dataset.create_scalar_index(column, "BTREE", name=_name(column), replace=True)
+    _record(dataset, measure_effort(dataset, VECTOR_INDEX))
+
+
+def _record(dataset: Any, effort: Effort) -> None:
+    dataset.update_schema_metadata({EFFORT_KEY: _EFFORT.dump_json(effort).decode()})
+
+
+def _name(column: str) -> str:
+    return f"{column}_idx"
+
+
+def measure_effort(dataset: Any, index_name: str) -> Effort:
+    """The effort that the vectors of a table need.
+
+    Args:
+        dataset: the table, with an inverted-file index on the column `vector`.
+        index_name: that index.
+    """
+    centroids = as_matrix(dataset.get_ivf_model(index_name).centroids)
+    rows = dataset.count_rows()
+    queries = _sample(dataset, range(rows))
+    neighbours = _nearest(dataset, queries, min(max(RANKS) + 1, rows))
+    # the query itself comes first and proves nothing
+    places = _partition_places(queries, neighbours[:, 1:], centroids)
+    probes = {rank: _needed(places[:, :rank], len(centroids)) for rank in RANKS}
+    return Effort(rows=rows, probes=probes, error=measure_error(dataset, range(rows)))
+
+
+def measure_error(dataset: Any, among: range) -> float:
+    """The standard error of the squared distances by which the index picks candidates, for queries like some rows.
+
+    Args:
+        dataset: the table, with an index on the column `vector`.
+        among: the rows, by their numbers.
+    """
+    squares = list[np.ndarray]()
+    for query in _sample(dataset, among):
+        question = {"column": "vector", "q": query, "k": RANKS[1]}
+        found = dataset.to_table(columns=["vector", "_distance"], nearest=question)
+        exact = np.square(as_matrix(found["vector"].combine_chunks()) - query).sum(axis=1)
+        squares.append(np.square(exact - found["_distance"].to_numpy()))
+    return float(np.sqrt(np.concatenate(squares).mean()))
+
+
+def _sample(dataset: Any, among: range) -> Float[np.ndarray, "Q D"]:
+    """The vectors of some rows, the same ones every time."""
+    rows = np.arange(among.start, among.stop)
+    picked = np.sort(np.random.default_rng(0).choice(rows, size=min(_QUERIES, len(rows)), replace=False))
+    return as_matrix(dataset.take(picked.tolist(), columns=["vector"])["vector"].combine_chunks())
+
+
+def _needed(places: Int64[np.ndarray, "Q K"], partitions: int) -> int:
+    if not places.size:
+        return partitions
+    covering = np.sort(places, axis=None)[math.ceil(_COVERAGE * places.size) - 1]
+    return min(partitions, math.ceil(_SAFETY * (int(covering) + 1)))
+
+
+def _partition_places(
+    queries: Float[np.ndarray, "Q D"], neighbours: Float[np.ndarray, "Q K D"], centroids: Float[np.ndarray, "P D"]
+) -> Int64[np.ndarray, "Q K"]:
+    """The place of each neighbour's partition in the order in which its query looks into them."""
+    places = np.empty(neighbours.shape[:2], dtype=np.int64)
+    for row, (query, near) in enumerate(zip(queries, neighbours, strict=True)):
+        own = _squared(near, centroids).argmin(axis=1)
+        order = _squared(query[None], centroids)[0].argsort(kind="stable")
+        place = np.empty(len(centroids), dtype=np.int64)
+        place[order] = np.arange(len(centroids))
+        places[row] = place[own]
+    return places
+
+
+def _nearest(dataset: Any, queries: Float[np.ndarray, "Q D"], k: int) -> Float[np.ndarray, "Q K D"]:
+    """The nearest vectors, from one pass over the table."""
+    Q, D = queries.shape
+    distances = np.full((Q, k), np.inf, dtype=np.float32)
+    vectors = np.zeros((Q, k, D), dtype=np.float32)
+    for batch in dataset.to_batches(columns=["vector"], batch_size=_CHUNK_ROWS):
+        chunk = as_matrix(batch["vector"])
+        there = _squared(queries, chunk)
+        for query in range(Q):
+            closer = np.flatnonzero(there[query] < distances[query, -1])
+            if not len(closer):
+                continue
+            joined = np.concatenate([distances[query], there[query, closer]])
+            order = joined.argsort(kind="stable")[:k]
+            old, new = order[order < k], order[order >= k] - k
+            vectors[query, order < k] = vectors[query, old]
+            vectors[query, order >= k] = chunk[closer[new]]
+            distances[query] = joined[order]
+    return vectors
+
+
+def _squared(a: Float[np.ndarray, "A D"], b: Float[np.ndarray, "B D"]) -> Float[np.ndarray, "A B"]:
+    squares: Float[np.ndarray, "A B"] = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * (a @ b.T)
+    return squares
+
+
+def as_matrix(column: Any) -> Float[np.ndarray, "N D"]:
+    """A fixed-size list column as a matrix."""
+    matrix: Float[np.ndarray, "N D"] = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    return matrix.astype(np.float32, copy=False)

@@ -1,0 +1,245 @@
+"""Training on product labels: the loss with its proxies, the batches, and what is watched on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import nn
+
+from univert.data.duplicates import NearDuplicates, picture_hashes
+from univert.data.samplers import PKSampler, Sampler, StrongNegativeSampler, UniformSampler
+from univert.data.strong_negatives import StrongNegatives
+from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
+from univert.losses.miners import DistanceWeightedMiner, HardMiner, MinedLoss, Miner, SemiHardMiner
+from univert.losses.names import compares_images, make_loss
+from univert.losses.normalized_softmax_loss import NormalizedSoftmaxLoss
+from univert.losses.proxy_nca_loss import ProxyNCALoss
+from univert.losses.proxy_triplet_loss import ProxyTripletLoss
+from univert.models.embedder import Embedder
+from univert.proxies.assignment import StaticAssignment
+from univert.proxies.bank import ProxyBank
+from univert.proxies.bounds import measure_bounds, monitor_points
+from univert.proxies.dynamic import start_from_points
+from univert.training.jobs import TrainingJob
+from univert.training.label_config import MinerName, SpecialistsConfig
+from univert.training.objectives import label_objective
+from univert.training.remining import ReminingSampler, miner_of
+from univert.training.run_context import RunContext
+
+WATCHED = {
+    "nca_tightness": "NCA bound minus loss",
+    "triplet_tightness": "triplet bound minus loss",
+    "order_preserved": "triplet order kept by proxies",
+    "dead_proxies": "dead proxies",
+}
+"""What the report shows of a loss with proxies, and its name for people; TensorBoard has more."""
+
+
+def labelled_products(context: RunContext, among: Bool[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+    """Product codes of the labelled training images of a subset, counted from 0; -1 for every other image."""
+    usable = context.images.is_train & (context.images.products >= 0) & among
+    codes = np.full(len(context.images.products), -1, np.int64)
+    codes[usable] = np.unique(context.images.products[usable], return_inverse=True)[1]
+    return codes
+
+
+def label_job(
+    context: RunContext,
+    config: SpecialistsConfig,
+    among: Bool[np.ndarray, "N"],
+    *,
+    folder: Path,
+    embedder: Embedder | None = None,
+) -> TrainingJob:
+    """What a model learns from product labels alone.
+
+    Args:
+        context: the run.
+        config: loss, batches and loop.
+        among: the images that count, in training and in validation.
+        folder: of the checkpoint; strong negatives that are mined on the way are kept there, too.
+        embedder: to go on with; None takes a new one.
+    """
+    products = labelled_products(context, among)
+    seed, count = context.recipe.seed, int(products.max()) + 1
+    embedder = embedder or context.new_embedder()
+    loss = label_loss(config, products=count, size=embedder.size, seed=seed)
+    if config.proxy_start == "data":
+        labelled = np.flatnonzero(products >= 0)
+        _start_proxies(loss, context.features.source.embed_all(embedder, labelled), products[labelled], seed=seed)
+    monitor = _bounds_monitor(context, embedder, loss, products)
+    if config.mine_every_steps:
+        sampler = _mined_batches(context, config, products, embedder, folder)
+    else:
+        sampler = plain_batches(config, products, seed=seed)
+    return TrainingJob(
+        embedder=embedder,
+        objective=label_objective(
+            with_miner(config, loss), products, reseed_every_steps=config.reseed_every_steps, seed=seed
+        ),
+        sampler=sampler,
+        loop=config.loop,
+        among=among,
+        monitor=monitor,
+    )
+
+
+def label_loss(config: SpecialistsConfig, *, products: int, size: int, seed: int) -> nn.Module:
+    """The loss that a recipe asks for, with its proxies at random directions and without a miner.
+
+    Args:
+        config: names it.
+        products: how many there are.
+        size: width of the embeddings.
+        seed: of proxies and their assignment.
+
+    Raises:
+        BadInputError: the loss refuses one of its options.
+    """
+    return make_loss(
+        config.loss,
+        config.loss_options,
+        products=products,
+        size=size,
+        proxies_per_product=config.proxies_per_product,
+        seed=seed,
+    )
+
+
+def with_miner(config: SpecialistsConfig, loss: nn.Module) -> nn.Module:
+    """The same loss over the triplets that the recipe's miner chooses, if it has one."""
+    return loss if config.miner == "none" else MinedLoss(loss, _make_miner(config.miner))
+
+
+def _make_miner(name: MinerName) -> Miner:
+    """The in-batch miner of that name, with its defaults."""
+    miners: dict[MinerName, type[SemiHardMiner | HardMiner | DistanceWeightedMiner]] = {
+        "semi-hard": SemiHardMiner,
+        "hard": HardMiner,
+        "distance-weighted": DistanceWeightedMiner,
+    }
+    return miners[name]()
+
+
+def plain_batches(config: SpecialistsConfig, products: Int64[np.ndarray, "N"], *, seed: int) -> Sampler:
+    """Batches by product, or at random where one image of a product at a time is wanted."""
+    loop = config.loop
+    if loop.images_per_product == 1:
+        return UniformSampler(np.flatnonzero(products >= 0), batch_size=loop.batch_size, seed=seed)
+    return PKSampler(
+        products,
+        products_per_batch=loop.batch_size // loop.images_per_product,
+        images_per_product=loop.images_per_product,
+        min_images=2 if compares_images(config.loss) else 1,
+        seed=seed,
+    )
+
+
+def _mined_batches(
+    context: RunContext, config: SpecialistsConfig, products: Int64[np.ndarray, "N"], embedder: Embedder, folder: Path
+) -> Sampler:
+    """P x K batches in which anchors meet their strong negatives, mined anew as the model learns."""
+    loop, seed = config.loop, context.recipe.seed
+    duplicates = NearDuplicates(hashes=picture_hashes(context.images.catalogue))
+
+    def sample(mined: StrongNegatives) -> Sampler:
+        return StrongNegativeSampler(
+            products, mined, batch_size=loop.batch_size, images_per_product=loop.images_per_product, seed=seed
+        )
+
+    mine = partial(miner_of, embedder, context.features.source, products, context.images.verticals)
+    if isinstance(margin := config.loss_options.get("margin"), int | float):
+        mine = partial(mine, margin=float(margin))
+    return ReminingSampler(
+        mine(protect=duplicates, seed=seed), sample, every_steps=config.mine_every_steps, folder=folder
+    )
+
+
+def _start_proxies(
+    loss: nn.Module, embeddings: Float[np.ndarray, "N D"], products: Int64[np.ndarray, "N"], *, seed: int
+) -> None:
+    """Move a loss's proxies to where the images are, by the network as it is before training.
+
+    Proxies that belong to products go to the means of their images, dynamic ones among the images.
+
+    Args:
+        loss: has a `bank`, and an `assignment` unless it is dynamic.
+        embeddings: one row an image.
+        products: the product of each, from 0.
+        seed: of the split of a product's images between several proxies, and of the choice of images.
+    """
+    bank, assignment = loss.bank, getattr(loss, "assignment", None)
+    assert isinstance(bank, ProxyBank)
+    points = torch.from_numpy(embeddings)
+    if isinstance(loss, DynamicProxyNCALoss):
+        start_from_points(bank, points, seed=seed)
+    else:
+        assert isinstance(assignment, StaticAssignment)
+        bank.fill_(points, torch.from_numpy(products), assignment, seed=seed)
+
+
+def _bounds_monitor(
+    context: RunContext, embedder: Embedder, loss: nn.Module, products: Int64[np.ndarray, "N"]
+) -> Callable[[], Mapping[str, float]] | None:
+    """What watches how tightly a loss with proxies bounds the loss on the images themselves.
+
+    Args:
+        context: the run; `evaluation.bounds_images` says on how many labelled training images.
+        embedder: looked at as it stands at each call.
+        loss: likewise.
+        products: the product code of every image of the catalogue, -1 for those that do not count.
+
+    Returns:
+        None for a loss without proxies, and where the recipe switches it off.
+    """
+    bank = getattr(loss, "bank", None)
+    count, seed = context.recipe.evaluation.bounds_images, context.recipe.seed
+    if not isinstance(bank, ProxyBank) or not count:
+        return None
+    labelled = np.flatnonzero(products >= 0)
+    positions = labelled[monitor_points(torch.from_numpy(products[labelled]), limit=count, seed=seed)]
+    labels = torch.from_numpy(products[positions])
+    bounded = _bounded(loss)
+
+    def measure() -> Mapping[str, float]:
+        vectors = torch.from_numpy(context.features.source.embed_all(embedder, positions))
+        assignment = getattr(loss, "assignment", None)
+        own = None if assignment is None else assignment(labels.to(assignment.table.device)).cpu()
+        found = measure_bounds(
+            vectors, labels, bank().detach().cpu(), own, scale=bounded.scale, margin=bounded.margin, seed=seed
+        )
+        return {name: value for name, value in found.items() if name.startswith(bounded.figures)}
+
+    return measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bounded:
+    """What of the bounds means something for a loss.
+
+    Attributes:
+        figures: how the names of those figures begin.
+        scale: 1/temperature, where squared distances of unit vectors are multiplied by it.
+        margin: of the triplet loss.
+    """
+
+    figures: tuple[str, ...] = ("eps", "order")
+    scale: float = 1.0
+    margin: float = 0.2
+
+
+def _bounded(loss: nn.Module) -> _Bounded:
+    both = ("eps", "order", "ranking", "nca", "triplet")
+    if isinstance(loss, ProxyTripletLoss):
+        return _Bounded(figures=("eps", "order", "ranking", "triplet"), margin=loss.margin)
+    if isinstance(loss, (DynamicProxyNCALoss, ProxyNCALoss)):
+        return _Bounded(figures=both, scale=loss.softmax_scale)
+    if isinstance(loss, NormalizedSoftmaxLoss):  # a cosine over T is half a squared distance over T
+        return _Bounded(figures=both, scale=0.5 / loss.temperature)
+    return _Bounded()

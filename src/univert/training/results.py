@@ -1,0 +1,111 @@
+"""What a run's files tell of it: `evaluation.json` and the unified model's card."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import univert
+from univert.core.config import config_to_toml, to_plain
+from univert.data.info import catalogue_info
+from univert.training.evaluation import BEST, ComparedModel, RowComparison
+from univert.training.jobs import TrainedModel
+from univert.training.label_training import WATCHED
+from univert.training.run_context import RunContext
+
+if TYPE_CHECKING:
+    from univert.training.stages import Models
+
+
+def results_json(
+    context: RunContext,
+    models: Models,
+    compared: Sequence[ComparedModel],
+    comparisons: Sequence[RowComparison],
+    *,
+    trained: Sequence[TrainedModel],
+    distortion: Mapping[str, float],
+) -> dict[str, Any]:
+    """The content of `evaluation.json`.
+
+    Args:
+        context: the run.
+        models: all that it trained.
+        compared: the models with their figures.
+        comparisons: of pairs of them.
+        trained: whose curves are told.
+        distortion: see `distortion_of`.
+    """
+    catalogue, chosen = context.images.catalogue, models.choice.chosen
+    return {
+        "format": 1,
+        "split": "test",
+        "catalogue": to_plain(catalogue_info(catalogue)),
+        "catalogue_fingerprint": catalogue.fingerprint,
+        "rows": [
+            {
+                "key": each.row.key,
+                "title": each.row.title,
+                "note": each.row.note,
+                "evaluation": each.evaluation.to_dict(),
+                "image_presentations": each.row.image_presentations,
+                "seconds": each.row.seconds,
+            }
+            for each in compared
+        ],
+        "best_key": BEST,
+        "combination": models.combination.to_dict(),
+        "choice": models.choice.to_dict(),
+        "ensemble": {
+            **models.ensemble.to_dict(),
+            "distortion": dict(distortion),
+            "learned_from": chosen.members == models.ensemble.members,
+        },
+        "comparisons": [{**vars(each), "comparison": each.comparison.to_dict()} for each in comparisons],
+        "recipe_toml": config_to_toml(context.recipe),
+        "curves": {model.name: training_curves(model) for model in trained},
+        "versions": {"univert": univert.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "device": str(context.device),
+        "seed": context.recipe.seed,
+        "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+    }
+
+
+def card_figures(best: ComparedModel, catalogue: Mapping[str, Any]) -> dict[str, float | int | str]:
+    """What the unified model's card says of it.
+
+    Args:
+        best: the model.
+        catalogue: images, products and unlabelled images, counted.
+    """
+    evaluation = best.evaluation
+    figures: dict[str, float | int | str] = {name: catalogue[name] for name in ("images", "products", "unlabelled")}
+    if evaluation.merged:
+        merged = evaluation.merged
+        intervals = {f"recall_at_{k}": interval for k, interval in merged.recall_at.items()}
+        for name, interval in {**intervals, "map_at_r": merged.map_at_r}.items():
+            bounds = "" if interval.low is None else f" ({interval.low:.3f} to {interval.high:.3f})"
+            figures[f"merged gallery, {name}, test"] = f"{interval.value:.3f}{bounds}"
+    for name, value in evaluation.mean_within.items():
+        figures[f"mean within verticals, {name}, test"] = value
+    figures["image presentations, with the models learned from"] = best.row.image_presentations
+    return figures
+
+
+def training_curves(model: TrainedModel) -> dict[str, Any]:
+    """Loss, validation score and bounds of a training."""
+    record = model.record
+    watched = {name: record["monitor_curves"][name] for name in WATCHED if name in record["monitor_curves"]}
+    if "nca_tightness" in watched:  # the loss that is trained; the triplet bound is watched beside it
+        watched.pop("triplet_tightness", None)
+    return {
+        "step": [step for step, _ in record["loss_curve"]],
+        "loss": [loss for _, loss in record["loss_curve"]],
+        "val_map_at_r": record["score_curve"],
+        "best_step": record["best_step"],
+        "watched": {WATCHED[name]: curve for name, curve in watched.items()},
+    }

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.data.pictures import write
+from univert.core.errors import BadInputError
+from univert.data.rows import SourceProblem
+from univert.data.tables import cell_text, count_table_rows, read_table
+
+WANTED = ("path", "vertical")
+
+
+def rows_of(path: Path) -> list[tuple[str, object]]:
+    """Line and content of each row; the kind of what is none."""
+    found = []
+    for item in read_table(path, WANTED, lambda names: None):
+        if isinstance(item, SourceProblem):
+            found.append((item.origin.removeprefix(f"{path}:"), item.detail))
+        else:
+            found.append((item[0].removeprefix(f"{path}:"), {name: item[1].get(name) for name in WANTED}))
+    return found
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_a_byte_order_mark_and_other_columns(tmp_path, separator):
+    text = "\ufeffRater,Path,Vertical\r\nann,a.png,shoes\r\n\r\n".replace(",", separator)
+    assert rows_of(write(tmp_path / "m.tsv", text.encode())) == [("2", {"path": "a.png", "vertical": "shoes"})]
+
+
+def test_lines_are_counted_through_quoted_line_ends(tmp_path):
+    path = write(tmp_path / "m.csv", b'path,vertical\na.png,"two\nlines"\nb.png,x\n')
+    assert [line for line, _ in rows_of(path)] == ["2", "4"]
+
+
+def test_bad_lines_of_csv(tmp_path):
+    text = b"path,vertical\na.png\nb.png,v,extra\n" + b"x" * 200_000 + b",v\nd.png,v\n"
+    assert rows_of(write(tmp_path / "m.csv", text)) == [
+        ("2", "1 fields, but the header has 2"),
+        ("3", "3 fields, but the header has 2"),
+        ("4", "field larger than field limit (131072)"),
+        ("5", {"path": "d.png", "vertical": "v"}),
+    ]
+
+
+def test_json_lines(tmp_path):
+    path = write(tmp_path / "m.jsonl", b'\n{"path": 1, "Vertical": null}\n[1]\n{\n{"vertical": "v"}\n')
+    assert rows_of(path) == [
+        ("2", {"path": 1, "vertical": None}),
+        ("3", "not an object"),
+        ("4", "not JSON (Expecting property name enclosed in double quotes)"),
+        ("5", {"path": None, "vertical": "v"}),
+    ]
+
+
+def test_parquet(tmp_path):
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"Path": ["a", "b"], "vertical": ["v", None], "price": [1.0, 2.0]}), path)
+    assert rows_of(path) == [("row 1", {"path": "a", "vertical": "v"}), ("row 2", {"path": "b", "vertical": None})]
+    assert count_table_rows(path) == 2
+    assert count_table_rows(write(tmp_path / "m.csv", b"path\n")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.xlsx", b"", "unknown kind of file '.xlsx'; give one of .parquet"),
+        ("t.csv", b"", "the first line is not a header"),
+        ("t.csv", b"\0\0\0", "the first line is not a header"),
+        ("t.csv", "path\n".encode("utf-16"), "UTF-16"),
+        ("t.parquet", b"path,vertical", "not a readable Parquet file"),
+    ],
+)
+def test_files_that_are_no_tables(tmp_path, name, content, message):
+    with pytest.raises(BadInputError, match=message):
+        read_table(write(tmp_path / name, content), WANTED, lambda names: None)
+
+
+def test_cells_as_text():
+    cells = [None, float("nan"), " ", " a ", 7, 7.0, 7.5]
+    assert [cell_text(cell) for cell in cells] == [None, None, None, "a", "7", "7", "7.5"]

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+import univert.losses
+from univert.core.errors import BadInputError
+from univert.losses.names import LOSSES, LossName, make_loss
+from univert.training.label_config import SpecialistsConfig
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
+def test_every_loss_can_be_asked_for_by_name(name: LossName, ratio: float) -> None:
+    loss = make_loss(name, {}, products=8, size=6, proxies_per_product=ratio, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    embeddings = normalize(torch.randn(16, 6, generator=generator), dim=1).requires_grad_()
+    value = loss(embeddings, torch.arange(16) % 8)
+    value.backward()
+    assert value.isfinite()
+    assert embeddings.grad is not None
+    if LOSSES[name].proxies in ("assigned", "dynamic"):
+        assert loss.bank.count == 8 * ratio  # type: ignore[union-attr]
+
+
+def test_every_product_loss_of_the_package_has_a_name() -> None:
+    named = {entry.class_name for entry in LOSSES.values()}
+    exported = {name for name in univert.losses.__all__ if name.endswith("Loss")}
+    assert exported - named == {"MinedLoss", "TargetL2Loss"}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_table_of_options_is_that_of_the_constructor(name: LossName) -> None:
+    parameters = inspect.signature(getattr(univert.losses, LOSSES[name].class_name)).parameters
+    set_by_recipe = {"num_classes", "num_proxies", "embedding_size", "assignment", "seed"}
+    types = {
+        option: int if parameter.default is None else type(parameter.default)
+        for option, parameter in parameters.items()
+        if option not in set_by_recipe
+    }
+    assert LOSSES[name].options == types
+
+
+def test_names_and_options_are_checked_without_torch() -> None:
+    code = """
+import sys
+from univert.losses.names import check_loss_options
+check_loss_options("proxy-nca", {"form": "paper"})
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_unknown_losses_and_options_are_named() -> None:
+    with pytest.raises(BadInputError, match="did you mean 'proxy-nca'"):
+        make_loss("proxi-nca", {}, products=4, size=4)  # type: ignore[arg-type]
+    with pytest.raises(BadInputError, match=r"no option 'scale'.*softmax_scale"):
+        make_loss("proxy-nca", {"scale": 3.0}, products=4, size=4)
+    with pytest.raises(BadInputError, match="no option 'seed'"):
+        make_loss("proxy-nca", {"seed": 3}, products=4, size=4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "triplet", "proxies_per_product": 0.5}, "proxies_per_product has no effect"),
+        ({"loss": "triplet", "proxy_start": "data"}, "proxy_start has no effect"),
+        ({"loss": "soft-triple", "proxies_per_product": 2.0}, "proxies_per_product has no effect"),
+        ({"loss": "proxy-nca", "miner": "hard"}, "miner has no effect"),
+        ({"loss": "proxy-nca", "reseed_every_steps": 5}, "reseed_every_steps has no effect"),
+        ({"loss": "triplet", "loss_options": {"margins": 0.5}}, "did you mean 'margin'"),
+        ({"loss": "proxy-nca", "loss_options": {"softmax_scale": "9"}}, "must be a number"),
+        ({"loss": "proxy-nca", "loss_options": {"softmax_scale": -1.0}}, "softmax_scale|scale"),
+        ({"loss": "proxy-nca", "loss_options": {"sparse": 1}}, "must be true or false"),
+        ({"loss": "proxy-nca", "proxies_per_product": 1.5}, "whole number"),
+    ],
+)
+def test_settings_without_effect_or_sense_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        SpecialistsConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_dynamic_proxies_start_from_the_data() -> None:
+    assert SpecialistsConfig(loss="dynamic-proxy-nca").proxy_start == "data"
+    assert SpecialistsConfig(loss="proxy-nca").proxy_start == "random"

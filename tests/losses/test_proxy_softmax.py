@@ -1,0 +1,186 @@
+"""The kernel of the soft-max losses, beside what the property grid asks of the losses built on it."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.losses.watch import LargestTensor, assert_same_gradients
+from tests.oracles.proxy_losses import share
+from univert.losses import SoftmaxLoss, proxy_softmax
+from univert.losses.proxy_softmax import proxy_softmax_mean
+
+
+def drawn(rows: int, proxies: int, size: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings, proxies and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    x, p = torch.randn(rows, size, generator=generator), torch.randn(proxies, size, generator=generator) * 2
+    return x, p, torch.randint(proxies, (rows,), generator=generator)
+
+
+def oracle(x: Tensor, p: Tensor, bias: Tensor, own: Tensor, form: str, pooling: str, smoothing: float) -> Tensor:
+    p = nn.functional.normalize(p.double(), dim=1)
+    rows = [
+        share(p @ row + bias.double(), mine, form, pooling, smoothing)
+        for row, mine in zip(x.double(), own.tolist(), strict=True)
+    ]
+    return torch.stack(rows).mean() if rows else (x.sum() + p.sum() + bias.sum()).double() * 0
+
+
+@given(
+    rows=st.integers(0, 9),
+    proxies=st.integers(3, 9),
+    chunk_rows=st.sampled_from([None, 1, 4]),
+    scale=st.floats(0.1, 100),
+    form=st.sampled_from(["softmax", "paper"]),
+    pooling=st.sampled_from(["soft", "nearest"]),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    copied=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_any_sizes_and_options_equal_the_oracle(
+    rows: int,
+    proxies: int,
+    chunk_rows: int | None,
+    scale: float,
+    form: str,
+    pooling: Any,
+    smoothing: float,
+    copied: bool,
+    seed: int,
+) -> None:
+    x, p, labels = drawn(rows, proxies, 3, seed)
+    own_BM = torch.stack([labels, (labels + seed) % proxies], 1)  # sometimes one proxy, named twice
+    bias = torch.linspace(-1, 1, proxies)
+
+    def loss(x: Tensor, p: Tensor, bias: Tensor) -> Tensor:
+        return proxy_softmax_mean(
+            scale * x,
+            p,
+            own_BM,
+            bias=bias,
+            exclude_own=form == "paper",
+            pooling=pooling,
+            label_smoothing=smoothing,
+            chunk_rows=chunk_rows,
+        )
+
+    def wanted(x: Tensor, p: Tensor, bias: Tensor) -> Tensor:
+        return oracle(scale * x, p, bias, own_BM, form, pooling, smoothing)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proxy_softmax, "_COPY_BYTES", 1 << 27 if copied else 0)
+        torch.testing.assert_close(loss(x, p, bias).double(), wanted(x, p, bias), rtol=1e-4, atol=1e-4)
+        assert_same_gradients(loss, wanted, x, p, bias, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_softmax_equals_cross_entropy_of_a_linear_layer(smoothing: float) -> None:
+    x, weights, labels = drawn(12, 8, 5)
+    bias = weights[:, 1].clone()
+
+    def linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(nn.functional.linear(x, w, b), labels, label_smoothing=smoothing)
+
+    def ours(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        module = SoftmaxLoss(8, 5, label_smoothing=smoothing)
+        return torch.func.functional_call(module, {"bank.proxies": w, "bias": b}, (x, labels))
+
+    torch.testing.assert_close(ours(x, weights, bias), linear(x, weights, bias))
+    assert_same_gradients(ours, linear, x, weights, bias)
+    assert SoftmaxLoss(8, 5, use_bias=False).bias is None
+
+
+@pytest.mark.parametrize("frozen", ["x", "p", "both", "no_grad"])
+def test_gradients_that_nobody_wants_are_not_made(frozen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, kernel = [], proxy_softmax._proxy_softmax
+
+    def watched(*arguments: Any) -> Any:
+        outcome = kernel(*arguments)
+        wanted.append([part.numel() > 0 for part in outcome[1:]])
+        return outcome
+
+    monkeypatch.setattr(proxy_softmax, "_proxy_softmax", watched)
+    x, proxies, labels = drawn(4, 6, 3)
+    x.requires_grad_(frozen not in ("x", "both"))
+    proxies.requires_grad_(frozen not in ("p", "both"))
+    with torch.set_grad_enabled(frozen != "no_grad"):
+        value = proxy_softmax_mean(x, proxies, labels[:, None])
+    assert value.requires_grad == (frozen in ("x", "p"))
+    assert wanted == [[frozen == "p", frozen == "x", False]]
+    assert torch.equal(value.detach(), proxy_softmax_mean(x.detach(), proxies.detach(), labels[:, None]))
+
+
+def test_backward_twice_scaled_losses_and_no_second_derivative() -> None:
+    x, proxies, labels = drawn(4, 6, 3)
+    x.requires_grad_()
+    value = proxy_softmax_mean(x, proxies, labels[:, None])
+    (once,) = torch.autograd.grad(value, x, retain_graph=True)
+    (scaled,) = torch.autograd.grad(65536 * value, x, retain_graph=True)
+    (again,) = torch.autograd.grad(value, x, retain_graph=True)
+    assert torch.equal(once, again)
+    torch.testing.assert_close(scaled, 65536 * once)
+    (slope,) = torch.autograd.grad(value.square(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
+@pytest.mark.parametrize("want", list(itertools.product([True, False], repeat=2)))
+def test_the_kernel_is_a_sound_operator(want: tuple[bool, bool]) -> None:
+    x, proxies, labels = drawn(5, 6, 3)
+    x.requires_grad_(want[0])
+    proxies.requires_grad_(want[1])
+    options = (True, False, False, 0.1, 2, *want, False)
+    operator = torch.ops.univert.proxy_softmax.default
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(operator, (x, proxies, labels[:, None], None, *options), test_utils=checks)
+
+
+@pytest.mark.slow
+def test_compiles_with_inductor() -> None:
+    x, proxies, labels = drawn(9, 6, 3)
+
+    def loss(x: Tensor, p: Tensor) -> Tensor:
+        return proxy_softmax_mean(x, p, labels[:, None])
+
+    assert_same_gradients(torch.compile(loss, fullgraph=True), loss, x, proxies)
+
+
+def test_no_tensor_of_images_times_proxies_is_made() -> None:
+    rows, count, size = 256, 20_000, 8
+    x, proxies, labels = drawn(rows, count, size)
+    with LargestTensor() as watch:
+        proxy_softmax.value_and_gradients(
+            x, proxies, labels[:, None], None, True, False, False, 0.0, 16, True, True, False
+        )
+    assert watch.entries == 16 * count
+    assert proxy_softmax.even_chunk_rows(512, 100_000, 64, "cpu") * 100_000 * 4 <= 1 << 26
+
+
+MEMORY = """
+import resource, torch
+from univert.losses import ProxyNCALoss
+
+torch.set_num_threads(1)
+def step(rows, count):
+    loss = ProxyNCALoss(count, 8)
+    loss(torch.randn(rows, 8, requires_grad=True), torch.arange(rows)).backward()
+step(8, 16)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(1024, 50_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's peak of resident memory")
+def test_peak_memory_stays_far_below_images_times_proxies() -> None:
+    found = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 1024 * 50_000 * 4 / 1024 / 4  # KiB

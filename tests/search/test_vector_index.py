@@ -1,0 +1,112 @@
+"""What a search through the index takes is measured, and holds for what is added later, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.search.conftest import MODEL, unit
+from univert.search.exact import check_recall, exact_neighbours
+from univert.search.index import Index
+from univert.search.vector_index import vector_index_state
+from univert.search.writer import IndexWriter
+
+SIZE, EXACT_ROWS = 32, 1_000
+
+
+@pytest.fixture(autouse=True)
+def small_structures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many partitions, and segments soon, without a million rows."""
+    monkeypatch.setattr("univert.search.vector_index._ROWS_A_PARTITION", 150)
+    monkeypatch.setattr("univert.search.vector_index._TAIL_ROWS", 200)
+
+
+def clustered(rows: int, seed: int, spread: float = 0.35) -> np.ndarray:
+    """Unit vectors in clusters of ten, none of whose values is large."""
+    rng = np.random.default_rng(seed)
+    centres = rng.choice([-1.0, 1.0], size=(rows // 10, SIZE))
+    return unit(centres[rng.integers(0, len(centres), rows)] + spread * rng.normal(size=(rows, SIZE)))
+
+
+def pointed(rows: int, seed: int) -> np.ndarray:
+    """Unit vectors most of whose length is in two values: far beyond those of `clustered`."""
+    rng = np.random.default_rng(seed)
+    vectors = 0.15 * rng.normal(size=(rows, SIZE))
+    vectors[np.arange(rows), rng.integers(0, SIZE, rows)] += rng.choice([-1.0, 1.0], rows)
+    vectors[np.arange(rows), rng.integers(0, SIZE, rows)] += rng.choice([-1.0, 1.0], rows)
+    return unit(vectors)
+
+
+def append(writer: IndexWriter, vectors: np.ndarray, vertical: str) -> None:
+    ids = [f"{vertical}{number}" for number in range(len(vectors))]
+    writer.upsert(vectors, pa.table({"id": ids, "vertical": [vertical] * len(vectors)}))
+
+
+def recall(index: Index, vectors: np.ndarray, names: list[str], queries: np.ndarray, k: int) -> float:
+    near, _ = exact_neighbours(queries, vectors, k)
+    answers = index.search_many(queries, k, model_fingerprint=MODEL)
+    shared = [
+        len({hit.id for hit in hits} & {names[row] for row in rows}) / k
+        for hits, rows in zip(answers, near, strict=True)
+    ]
+    return float(np.mean(shared))
+
+
+def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path) -> None:
+    vectors = clustered(6_000, 0)
+    with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL, exact_rows=EXACT_ROWS) as writer:
+        append(writer, vectors, "v")
+        writer.publish()
+    index = Index.open(tmp_path / "index", exact_rows=EXACT_ROWS)
+    state = vector_index_state(index._dataset)
+    assert state is not None
+    assert state.effort is not None
+    probes = state.effort.for_neighbours(10)
+    assert probes is not None
+    assert probes < 40, "of 40 partitions"
+    queries = unit(vectors[:100] + 0.05 * np.random.default_rng(1).normal(size=(100, SIZE)))
+    assert recall(index, vectors, [f"v{n}" for n in range(6_000)], queries, 10) >= 0.99
+
+
+@pytest.mark.parametrize(("later", "trained_anew"), [(clustered, False), (pointed, True)])
+def test_what_is_added_later_is_found_and_takes_nothing_away(tmp_path: Path, later: object, trained_anew: bool) -> None:
+    first, second = clustered(5_000, 0), later(800, 1)  # type: ignore[operator]
+    with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL, exact_rows=EXACT_ROWS) as writer:
+        append(writer, first, "old")
+        writer.publish()
+        append(writer, second, "new")
+        writer.publish()
+    index = Index.open(tmp_path / "index", exact_rows=EXACT_ROWS)
+    state = vector_index_state(index._dataset)
+    assert state is not None
+    assert state.segments == (1 if trained_anew else 2)
+    vectors = np.concatenate([first, second])
+    names = [f"old{n}" for n in range(len(first))] + [f"new{n}" for n in range(len(second))]
+    for k in (10, 100, 300):
+        assert recall(index, vectors, names, first[:60], k) >= 0.99
+        assert recall(index, vectors, names, second[:60], k) >= 0.99
+
+
+def test_it_comes_and_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained when it pays, added to, and trained anew when outgrown; rows that came later are found at all times."""
+    monkeypatch.setattr("univert.search.vector_index._TAIL_ROWS", 50)
+    vectors = unit(np.random.default_rng(0).normal(size=(1500, SIZE)))
+    with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL, exact_rows=500) as writer:
+        for start, stop, approximate, unindexed in (
+            (0, 400, False, 0),
+            (400, 1000, True, 0),
+            (1000, 1040, True, 40),
+            (1040, 1100, True, 0),
+            (0, 10, True, 10),  # renewed
+            (1100, 1500, True, 0),
+        ):
+            ids = [f"i{row}" for row in range(start, stop)]
+            writer.upsert(vectors[start:stop], pa.table({"id": ids, "vertical": ["v"] * len(ids)}))
+            writer.publish()
+            assert writer.stats().unindexed_images == unindexed
+            index = Index.open(tmp_path / "index", exact_rows=100)
+            assert index.approximate == approximate
+            assert check_recall(index, k=5, queries=40).recall >= 0.99

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from univert.core.errors import BadInputError
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.main_job import train
+from univert.models.embedder import Embedder
+from univert.training.combine.config import CombineConfig
+from univert.training.recipe import Baseline, DataConfig, EvaluationConfig, Recipe
+from univert.training.run_context import RunContext
+
+BASELINES = ["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]
+
+
+def modified(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+
+
+def only(*baselines: Baseline) -> EvaluationConfig:
+    return EvaluationConfig(baselines=baselines, resamples=20)
+
+
+def short(recipe: Recipe, *baselines: Baseline) -> Recipe:
+    """The way of the unified-embedding paper, every vertical by itself, and no more rivals than asked for."""
+    unify = replace(recipe.unify, way="specialists")
+    return replace(recipe, combine=CombineConfig(mode="off"), unify=unify, evaluation=only(*baselines))
+
+
+def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    result = train(catalogue, tmp_path, recipe)
+    keys = [row["key"] for row in result.results["rows"]]
+    assert [key for key in keys if key in BASELINES] == BASELINES
+    assert (keys[0], keys[1], keys[-1]) == ("base", "specialists", "unified")
+    assert set(keys) - set(BASELINES) <= {"base", "specialists", "groups", "unified_ensemble", "unified"}
+    for name in ("recipe.toml", "groups.json", "evaluation.json", "report.html", "unified/README.md", "log/candidates"):
+        assert (tmp_path / name).exists(), name
+    combination = json.loads((tmp_path / "groups.json").read_text())
+    assert combination == result.results["combination"]
+    assert sorted(name for group in combination["groups"] for name in group) == ["discs", "squares"]
+    assert {path.name for path in (tmp_path / "specialists").iterdir()} >= {"discs", "squares"}
+    choice = result.results["choice"]
+    assert choice["chosen"] in [candidate["key"] for candidate in choice["candidates"]]
+    assert [tried["name"] for tried in result.results["ensemble"]["members"]] == list(recipe.unify.members)
+    compared = [comparison["first"] for comparison in result.results["comparisons"]]
+    assert compared == ["specialists", "joint_proxy_nca", "joint_triplet", "base"]
+    rows = {row["key"]: row for row in result.results["rows"]}
+    assert rows["joint_triplet"]["image_presentations"] <= rows["unified_aligned"]["image_presentations"] + 12
+    test = catalogue.select(split="test")
+    assert result.model.embed_catalogue(test).shape == (len(test), 8)
+
+    before = modified(tmp_path)
+    again = train(catalogue, tmp_path, recipe)
+    assert modified(tmp_path) == before, "a finished stage was done again"
+    assert {**again.results, "finished": ""} == {**result.results, "finished": ""}
+
+
+def test_a_change_redoes_only_what_depends_on_it(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = short(recipe)
+    train(catalogue, tmp_path, recipe, report=False)
+    before = modified(tmp_path)
+    plain = replace(recipe, unify=replace(recipe.unify, align=False))
+    train(catalogue, tmp_path, plain, report=False)
+    changed = {path for path, time in modified(tmp_path).items() if before[path] != time}
+    folders = (tmp_path / "candidates" / "specialists", tmp_path / "unified")
+    assert changed == {str(folder / "model.safetensors") for folder in folders}
+
+
+def test_the_same_seed_gives_the_same_weights(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = short(recipe)
+    prints = [train(catalogue, tmp_path / name, recipe, report=False).model.fingerprint for name in "ab"]
+    other = train(catalogue, tmp_path / "c", replace(recipe, seed=1), report=False).model.fingerprint
+    assert prints[0] == prints[1] != other
+
+
+@pytest.mark.parametrize("learns", ["last_blocks", "all"])
+def test_a_learning_base_network_moves(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, learns: str) -> None:
+    blocks = {"last_blocks": 1} if learns == "last_blocks" else {}
+    recipe = replace(short(recipe), base_network_learns=learns, **blocks)
+    result = train(catalogue, tmp_path, recipe, report=False)
+    state = result.model.state_dict()
+    start = RunContext(Run(tmp_path / "other"), catalogue, recipe).new_embedder().state_dict()
+    moved = [name for name in start if name.startswith("trunk.") and not start[name].equal(state[name])]
+    stem = [name for name in moved if "conv_stem" in name]
+    assert moved
+    assert bool(stem) == (learns == "all")
+
+
+def test_verticals_are_checked_before_any_work(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"no hats; it has discs, squares"):
+        train(catalogue, tmp_path, replace(recipe, data=DataConfig(verticals=("hats",))))
+    labelled = catalogue.select(labelled=False)
+    with pytest.raises(BadInputError, match="too few labelled training images"):
+        train(labelled, tmp_path, recipe)
+
+
+def test_one_process_at_a_time(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    with Run(tmp_path).locked(), pytest.raises(BadInputError, match="another process"):
+        train(catalogue, tmp_path, recipe)
+
+
+def test_vectors_of_the_run_equal_those_of_the_saved_model(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = short(recipe)
+    model = train(catalogue, tmp_path, recipe, report=False).model
+    context = RunContext(Run(tmp_path), catalogue, recipe)
+    cached = context.features.source.embed_all(
+        Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue))
+    )
+    np.testing.assert_allclose(cached, model.embed_catalogue(catalogue), atol=1e-5)
+
+
+def test_specialists_by_proxy_nca(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    specialists = replace(recipe.specialists, loss="proxy-nca", loss_options={"form": "paper"})
+    result = train(catalogue, tmp_path, replace(short(recipe), specialists=specialists), report=False)
+    assert result.results["curves"]["specialists/discs"]["loss"]
+
+
+def test_products_with_one_image_each_cannot_be_learned(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"discs \(4 products, 4 images\)"):
+        train(catalogue.select(brand="artist-0"), tmp_path, recipe)
+
+
+def test_the_card_states_what_was_measured(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    train(catalogue, tmp_path, short(recipe), report=False)
+    card = (tmp_path / "unified" / "README.md").read_text()
+    for words in ("recall_at_1, test", "map_at_r", "| images | 72 |", "discs, squares", "base_network", "[unify.loop]"):
+        assert words in card, words
+
+
+def test_without_a_recipe_a_run_goes_on_with_its_own(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(recipe, unify=replace(recipe.unify, way="specialists"), evaluation=only())
+    first = train(catalogue, tmp_path, recipe, report=False)
+    before = modified(tmp_path)
+    again = train(catalogue, tmp_path, report=False)
+    assert modified(tmp_path) == before
+    assert again.results["recipe_toml"] == first.results["recipe_toml"]
