@@ -19,7 +19,7 @@ from univert.data.readers import BENCHMARKS, open_dataset, with_validation
 from univert.data.readers.inshop import GALLERY, QUERY
 from univert.losses.registry import LOSSES, LossName
 from univert.metrics.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
-from univert.models.base_networks.inception_v2_weights import weights_file
+from univert.models.base_networks.inception_v2 import weights_file
 from univert.training.protocols import MODERN_PUBLISHED, PUBLISHED, ProtocolName, document_recipe, modern_recipe
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
