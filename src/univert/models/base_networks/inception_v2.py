@@ -154,18 +154,27 @@ def make_inception_v2(pretrained: bool, image_size_px: int) -> BaseNetwork:
     """
     network = InceptionV2()
     if pretrained:
-        path = os.environ.get(WEIGHTS_VARIABLE)
-        if not path:
-            raise BadInputError(
-                "pretrained: inception_v2 comes without weights; set pretrained = false, or name a safetensors file "
-                f"of bn_inception's ImageNet weights in the environment variable {WEIGHTS_VARIABLE}"
-            )
-        network.load_state_dict(load_inception_v2_weights(path))
+        network.load_state_dict(load_inception_v2_weights(weights_file()))
     names = list(dict(network.named_parameters()))
     stages = [[name for name in names if name.startswith(prefix)] for prefix in ("conv", *_STAGES)]
     return BaseNetwork(
         network, feature_size=network.feature_size, layout="NCHW", mean_rgb=MEAN_RGB, std_rgb=STD_RGB, stages=stages
     )
+
+
+def weights_file() -> Path:
+    """The file of ImageNet weights that the environment names.
+
+    Raises:
+        BadInputError: it names none.
+    """
+    path = os.environ.get(WEIGHTS_VARIABLE)
+    if not path:
+        raise BadInputError(
+            "pretrained: inception_v2 comes without weights; set pretrained = false, or name a safetensors file "
+            f"of bn_inception's ImageNet weights in the environment variable {WEIGHTS_VARIABLE}"
+        )
+    return Path(path)
 
 
 def load_inception_v2_weights(path: Path | str) -> dict[str, Tensor]:
