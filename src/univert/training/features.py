@@ -22,9 +22,7 @@ from univert.training.recipe import Recipe
 from univert.training.run_images import RunImages
 from univert.training.sources import CachedSource, FrontSource, ImageSource, Source, feature_rows, front_rows
 from univert.training.targets.vertical_prediction import VerticalPredictor
-from univert.training.view_arrays import Compute, ViewArrays, by_parts
-
-ROWS_AT_ONCE = 1024
+from univert.training.view_arrays import Compute, ViewArrays
 
 
 class Features:
@@ -62,9 +60,11 @@ class Features:
 
     def base_vectors(self, positions: Positions) -> Float[np.ndarray, "B F"]:
         """Embeddings by the untrained base network: its pooled features, of unit length."""
-        if self._recipe.base_network_learns == "no":
-            return self.source.embed_all(self.base, positions)
-        return self._base_rows.clean(positions)
+        return self._clean_source.embed_all(self.base, positions)
+
+    @cached_property
+    def _clean_source(self) -> CachedSource:
+        return self.frozen_source(0)
 
     @cached_property
     def loader(self) -> ImageLoader:
@@ -143,13 +143,6 @@ class Features:
         fitted_on = VerticalPredictor.choose(usable, images.verticals[usable], seed=self._recipe.seed)
         count = len(images.vertical_names)
         return VerticalPredictor(self.base_vectors(fitted_on), images.verticals[fitted_on], count=count)
-
-    @cached_property
-    def _base_rows(self) -> ViewArrays:
-        """Where no features are kept, so that several stages can ask for them."""
-        compute = by_parts(lambda positions, _: self.source.embed_all(self.base, positions), ROWS_AT_ONCE)
-        name = f"base-{self.base_fingerprint}{'-maps' if self.keeps_maps else ''}"
-        return self.view_arrays(name, "base network", self.base.feature_size, compute, views=0)
 
     @cached_property
     def _pixels_key(self) -> str:

@@ -91,11 +91,6 @@ class FinishedRun:
     test: TestSplit
     results: dict[str, Any]
 
-    @property
-    def rows(self) -> list[Row]:
-        """The models that were measured."""
-        return [each.row for each in self.compared]
-
 
 def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> FinishedRun:
     """Train all that the recipe asks for, measure it on the test split, and write `evaluation.json`.
@@ -143,9 +138,9 @@ def train_models(context: RunContext) -> Models:
     """
     recipe, names = context.recipe, context.images.vertical_names
     specialists = {name: train_specialist(context, name) for name in names}
-    combination = combine(context, specialists)
+    combination = combine(context)
     write_atomic(context.run.path / "groups.json", json.dumps(combination.to_dict(), indent=1))
-    grouped = {name: train_group(context, combination.group_of(name)) for name in names}
+    grouped = {name: train_group(context, group) for group in combination.groups for name in group}
     own = Member.of_specialists(context, grouped)
     individual = Member.of_specialists(context, specialists)
     base_presentations = presentations(own.distinct) + planned_presentations(context, recipe.unify)
@@ -192,15 +187,9 @@ def _joint_losses(recipe: Recipe) -> list[LossName]:
 
 
 def candidate_of(key: str, title: str, model: TrainedModel, members: Sequence[Member] = ()) -> Candidate:
-    """A model with all that its training cost.
-
-    Args:
-        key: short name.
-        title: for people.
-        model: the model.
-        members: of its learning targets.
-    """
-    together = [*_behind(members), model]
+    """A model with all that its training cost, that of its members included, each model once."""
+    behind = {model.key: model for member in members for model in member.models}
+    together = [*behind.values(), model]
     return Candidate(
         key=key,
         title=title,
@@ -209,11 +198,6 @@ def candidate_of(key: str, title: str, model: TrainedModel, members: Sequence[Me
         seconds=seconds_of(together),
         members=tuple(members),
     )
-
-
-def _behind(members: Sequence[Member]) -> list[TrainedModel]:
-    """All models behind some members, each once."""
-    return list({model.key: model for member in members for model in member.models}.values())
 
 
 def _own_title(recipe: Recipe) -> str:
