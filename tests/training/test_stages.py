@@ -72,13 +72,6 @@ def test_a_change_redoes_only_what_depends_on_it(catalogue: Catalogue, recipe: R
     assert changed == {str(folder / "model.safetensors") for folder in folders}
 
 
-def test_the_same_seed_gives_the_same_weights(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    recipe = short(recipe)
-    prints = [train(catalogue, tmp_path / name, recipe, report=False).model.fingerprint for name in "ab"]
-    other = train(catalogue, tmp_path / "c", replace(recipe, seed=1), report=False).model.fingerprint
-    assert prints[0] == prints[1] != other
-
-
 @pytest.mark.parametrize("learns", ["last_blocks", "all"])
 def test_a_learning_base_network_moves(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, learns: str) -> None:
     blocks = {"last_blocks": 1} if learns == "last_blocks" else {}

@@ -29,8 +29,7 @@ class Features:
     """The base network of a run, and what it makes of the images.
 
     Args:
-        images: of the run.
-        recipe: its choices.
+        images, recipe: of the run.
         cache: the folder that keeps arrays.
         device: of the base network.
         base: what stands for the untrained base network: no head, its embedding is the pooled features; None takes
@@ -85,11 +84,7 @@ class Features:
         return self.frozen_source()
 
     def frozen_source(self, views: int | None = None) -> CachedSource:
-        """Cached features of the untrained base network, whether it is to learn or not.
-
-        Args:
-            views: augmented views; None takes the recipe's.
-        """
+        """Cached features of the untrained base network, whether it is to learn or not; by default of all views."""
         name, compute = f"features-{self.base_fingerprint}", feature_rows(self.base, self.loader)
         return CachedSource(self.view_arrays(name, "features", self.base.feature_size, compute, views=views))
 
@@ -110,13 +105,7 @@ class Features:
     ) -> ViewArrays:
         """An array with a row for every image and training view, computed now unless the run has it; see `ViewArrays`.
 
-        Args:
-            name: of its folder; it must change with anything that the rows depend on, except the images themselves.
-            description: for the progress bar.
-            width: of a row.
-            compute: gives the rows.
-            views: augmented views; None takes the recipe's.
-            dtype: see `ViewArrays`.
+        The name must change with anything that the rows depend on, except the images themselves.
         """
         arrays = ViewArrays(
             self._cache / f"{name}-{self._pixels_key}",

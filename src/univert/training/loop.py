@@ -101,7 +101,9 @@ def fit(
     job.embedder.train()
     with (
         torch.random.fork_rng(),
-        progress_bar(name, total_steps, unit="steps") if folder else contextlib.nullcontext(_say_nothing) as advance,
+        progress_bar(name, total_steps, unit="steps")
+        if folder
+        else contextlib.nullcontext(lambda steps: None) as advance,
         open_log(history.step + 1) if open_log else contextlib.nullcontext() as log,
     ):
         advance(history.step)
@@ -127,10 +129,6 @@ def fit(
             advance(1)
     state.restore_best()
     return history
-
-
-def _say_nothing(steps: int) -> None:
-    """No progress bar for a training of seconds."""
 
 
 def steps_of(job: TrainingJob) -> int:
@@ -236,14 +234,7 @@ def _look(job: TrainingJob, state: _State, history: History, log: Log | None) ->
 
 
 class _State:
-    """All that learns, as one thing to save and bring back.
-
-    Args:
-        job: whose model and objective learn.
-        optimiser: has a state, too.
-        path: of the checkpoint; None: nothing is saved.
-        whole: the base network learns, so its weights belong to the state.
-    """
+    """All that learns, as one thing to save and bring back; `whole`: the base network's weights, too."""
 
     def __init__(self, job: TrainingJob, optimiser: Optimisers, path: Path | None, *, whole: bool) -> None:
         self._job, self._optimiser, self._path, self._whole = job, optimiser, path, whole

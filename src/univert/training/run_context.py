@@ -74,11 +74,7 @@ class RunContext:
         return self.features.base.feature_size if self.recipe.model.size is None else self.recipe.model.size
 
     def new_embedder(self, **changes: Any) -> Embedder:
-        """An embedder as every stage starts from: the same base network, a head with the same random start.
-
-        Args:
-            changes: fields of the recipe's model to change.
-        """
+        """An embedder as every stage starts from: the same base network, a head with the same random start."""
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.seed)
             embedder = Embedder(replace(self.recipe.model, **changes)).to(self.device)
@@ -138,9 +134,7 @@ class Stages:
         return fingerprint(univert.__version__, catalogue, self._features.base_fingerprint, shared)
 
     def learn(self, name: str, job: TrainingJob, folder: Path | None = None) -> dict[str, Any]:
-        """Train the job's model in place and say how it went.
-
-        `train` does this and keeps the model; call it where the model is not to be kept.
+        """Train the job's model in place and say how it went; `train` does this and keeps the model.
 
         Args:
             name: for messages and logs.

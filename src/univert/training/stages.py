@@ -151,7 +151,8 @@ def train_models(context: RunContext) -> Models:
             candidates.append(candidate_of(*JOINT_ROWS[loss], model))
     if recipe.unify.way != "ensemble":
         model = train_unified(context, [own], name=FROM_SPECIALISTS, config=recipe.unify)
-        candidates.append(candidate_of("unified_specialists", _own_title(recipe), model, [own]))
+        title = f"Unified, from specialists, {'aligned' if recipe.unify.align else 'plain'}"
+        candidates.append(candidate_of("unified_specialists", title, model, [own]))
     ensemble = only_specialists(own)
     if recipe.unify.way != "specialists":
         ensemble = choose_members(context, own, individual, joint, joint_presentations=base_presentations)
@@ -200,10 +201,6 @@ def candidate_of(key: str, title: str, model: TrainedModel, members: Sequence[Me
     )
 
 
-def _own_title(recipe: Recipe) -> str:
-    return f"Unified, from specialists, {'aligned' if recipe.unify.align else 'plain'}"
-
-
 def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], list[TrainedModel]]:
     """The comparison, in the order people read it, and all models in it; trains the variants that are asked for."""
     recipe, own = context.recipe, models.own
@@ -246,10 +243,7 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
     ensemble = candidates.get("unified_ensemble", chosen)
     if ensemble is not chosen:
         rows.append(model_row(context, ensemble, "not chosen"))
-    best = replace(chosen, key=BEST, title=_chosen_title(chosen))
+    title = chosen.title if chosen.title.startswith("Unified") else f"Unified: {chosen.title.lower()}"
+    best = replace(chosen, key=BEST, title=title)
     rows.append(model_row(context, best, "the model of this run"))
     return rows, [*trained, *(candidate.model for candidate in models.candidates)]
-
-
-def _chosen_title(chosen: Candidate) -> str:
-    return chosen.title if chosen.title.startswith("Unified") else f"Unified: {chosen.title.lower()}"

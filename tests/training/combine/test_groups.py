@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.metrics.ranking import QueryOutcome
@@ -65,19 +64,6 @@ FOUR = {"dresses": 0.6, "tops": 0.5, "outerwear": 0.4, "shoes": 0.3}
 def found(world: World, trials: int = 99) -> tuple[tuple[Group, ...], tuple[Trial, ...], tuple[str, ...]]:
     judge = Judge(measure=world, tolerance=0.01)
     return greedy_groups(sorted(world.score, key=lambda name: -world.score[name]), judge, trials=trials)
-
-
-def test_joint_training_that_helps_all_gives_one_group() -> None:
-    groups, trials, _ = found(World(FOUR, lambda name, group: 0.1))
-    assert groups == (("dresses", "tops", "outerwear", "shoes"),)
-    assert [trial.accepted for trial in trials] == [True] * 3
-
-
-def test_joint_training_that_hurts_all_gives_singletons() -> None:
-    groups, trials, path = found(World(FOUR, lambda name, group: -0.2))
-    assert groups == (("dresses",), ("tops",), ("outerwear",), ("shoes",))
-    assert len(trials) == 6 == len(path)  # each pair once
-    assert not any(trial.accepted for trial in trials)
 
 
 def test_the_example_of_the_paper() -> None:
@@ -274,8 +260,3 @@ def test_group_names() -> None:
     many = [f"vertical-{number}" for number in range(90)]
     assert len(group_name(many)) < 150
     assert group_name(many) != group_name(many[:-1])
-
-
-def test_settings_are_checked() -> None:
-    with pytest.raises(BadInputError, match=r"combine\.trials has no effect"):
-        CombineConfig(mode="off", trials=3)
