@@ -25,7 +25,7 @@ from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.training.combine.config import CombineConfig
-from univert.training.combine.groups import LEVEL, Combination, Judge, Measure, Trial, combination_tables, combine, kept
+from univert.training.combine.groups import LEVEL, Combination, Judge, Measure, Trial, combine
 from univert.training.combine.probe import Probe, full_measure
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
@@ -56,6 +56,22 @@ def table(rows: list[list[str]]) -> list[str]:
     return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
 
 
+def tried(combination: Combination) -> list[list[str]]:
+    """Recall@1 of the specialists and of every combination tried, a column a vertical."""
+    names = list(combination.individual)
+    rows = [["model", *names, "verdict"]]
+    rows.append(["individual models", *(percent(one and one[0]) for one in combination.individual.values()), ""])
+    for trial in combination.trials:
+        figures = {name: values["recall_at_1"].second for name, values in trial.differences.items()}
+        verdict = "accepted" if trial.accepted else "refused"
+        rows.append([" + ".join(trial.verticals), *(percent(figures.get(name)) for name in names), verdict])
+    return rows
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -79,9 +95,9 @@ def main() -> None:
             _ = contexts[mode].features.source  # features are cached before the clock starts
         probe, *probe_seconds = timed(lambda: combine(contexts["probe"]))  # noqa: B023
         full, *full_seconds = timed(lambda: combine(contexts["full"]))  # noqa: B023
-        sides = [("full", full, kept(Probe(contexts["probe"])))]
+        sides: list[tuple[str, Combination, Measure]] = [("full", full, Probe(contexts["probe"]))]
         if options.both:
-            sides.append(("probe", probe, kept(full_measure(contexts["full"]))))
+            sides.append(("probe", probe, full_measure(contexts["full"])))
         for mode, walked, measure in sides:
             own = [trial.accepted for trial in walked.trials]
             other = decisions(walked.trials, measure, walked.config, seed)
@@ -94,16 +110,17 @@ def main() -> None:
             agreement = f"{100 * sum(a == b for a, b in pairs) / len(pairs):.0f}%"
             summary.append([str(seed), *seconds, f"{mode} mode", *counts, agreement])
         if options.again:
-            other = decisions(full.trials, kept(full_measure(again(contexts["full"]))), full.config, seed)
+            other = decisions(full.trials, full_measure(again(contexts["full"])), full.config, seed)
             pairs = [(first, trial.accepted) for first, trial in zip(other, full.trials, strict=True)]
             same = sum(first == second for first, second in pairs)
             itself.append(
                 f"Seed {seed}: full trials from other random starts decide alike in {same} of {len(pairs)} cases."
             )
         for mode, found in (("probe", probe), ("full", full)):
-            tried, groups = combination_tables(found)
             pages += ["", f"## Seed {seed}, {mode}", "", "R@1 of every combination tried (Table 1):", ""]
-            pages += [*table(tried), "", "The groups (Table 2):", "", *table(groups), "", "The path:", ""]
+            groups = [["group", "verticals"]]
+            groups += [[str(number), ", ".join(group)] for number, group in enumerate(found.groups, start=1)]
+            pages += [*table(tried(found)), "", "The groups (Table 2):", "", *table(groups), "", "The path:", ""]
             pages += [f"- {line}" for line in found.path]
     lines = [
         "# Combining verticals: the probe against full trials",

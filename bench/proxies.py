@@ -115,7 +115,7 @@ class Contender:
 
 DYNAMIC = "Proxy-NCA, dynamic, started from the data"
 BOUNDED = ("Proxy-NCA", "Proxy-NCA, started from the data", "Proxy-NCA, as printed", "Proxy-Triplet")
-"""Those whose bounds are reported: the document's losses."""
+"""Those whose bounds are reported: the losses of the proxies paper."""
 CONTENDERS = [
     *(Contender(title=entry.title, loss=name) for name, entry in LOSSES.items() if entry.proxies != "dynamic"),
     Contender(title="Proxy-NCA, started from the data", loss="proxy-nca", start="data"),

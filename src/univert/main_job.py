@@ -17,12 +17,7 @@ from univert.training.stages import FinishedRun, run_stages
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a run produced.
-
-    Attributes:
-        path: the run folder.
-        finished: what was trained and measured.
-    """
+    """What a run produced: its folder, and what was trained and measured."""
 
     path: Path
     finished: FinishedRun

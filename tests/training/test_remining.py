@@ -21,7 +21,7 @@ from univert.losses.triplet_margin_loss import TripletMarginLoss
 from univert.training import loop as training_loop
 from univert.training.jobs import TrainingJob
 from univert.training.label_training import labelled_products
-from univert.training.loop import Fit, fit
+from univert.training.loop import History, fit
 from univert.training.objectives import LabelObjective
 from univert.training.recipe import Recipe
 from univert.training.remining import ReminingSampler, miner_of
@@ -51,7 +51,7 @@ class Interrupted(nn.Module):
         return loss
 
 
-def train(context: RunContext, loss: nn.Module, folder: Path) -> tuple[Fit, Tensor, ReminingSampler]:
+def train(context: RunContext, loss: nn.Module, folder: Path) -> tuple[History, Tensor, ReminingSampler]:
     products = labelled_products(context, context.images.is_train)
     embedder = context.new_embedder()
     near = NearDuplicates(hashes=picture_hashes(context.images.catalogue))
@@ -73,8 +73,8 @@ def train(context: RunContext, loss: nn.Module, folder: Path) -> tuple[Fit, Tens
 
 def test_mined_on_the_drawn_catalogue_and_trained_on(context: RunContext, tmp_path: Path) -> None:
     done, _, sampler = train(context, TripletMarginLoss(0.5), tmp_path / "a")
-    assert done.steps == 14
-    assert np.isfinite([value for _, value in done.history.loss_curve]).all()
+    assert done.step == 14
+    assert np.isfinite([value for _, value in done.loss_curve]).all()
     paths = [tmp_path / "a" / f"strong-negatives-{number}.safetensors" for number in range(3)]
     assert sorted((tmp_path / "a").glob("strong-*")) == paths
     products, verticals = labelled_products(context, context.images.is_train), context.images.verticals
@@ -102,7 +102,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_weights(context: RunContext,
     with pytest.raises(KeyboardInterrupt):
         train(context, Interrupted(loss(), step), tmp_path / "b")
     done, found, _ = train(context, Interrupted(loss(), 10**6), tmp_path / "b")
-    assert done.steps == 14
+    assert done.step == 14
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 

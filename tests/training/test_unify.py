@@ -12,7 +12,7 @@ import torch
 
 from tests.drawn import drawn_rows
 from tests.training.shop import Shop, specialists
-from univert.core.errors import BadInputError, TrainingError
+from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
@@ -22,7 +22,7 @@ from univert.main_job import train
 from univert.training.combine.config import CombineConfig
 from univert.training.objectives import TargetObjective
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
-from univert.training.run_context import RunContext, Stages
+from univert.training.run_context import RunContext
 from univert.training.targets.config import UnifyConfig
 from univert.training.targets.learning_targets import learning_targets, vertical_weights
 from univert.training.unify import images_to_learn_from, train_unified
@@ -69,34 +69,6 @@ def test_each_way_trains_no_more_than_it_needs(catalogue: Catalogue, recipe: Rec
     ensemble = result.results["ensemble"]
     assert [member["name"] for member in ensemble["members"]] == list(members.get("members", ("specialists",)))
     assert set(ensemble["distortion"]) == {"energy_kept", "distance_error", "order_kept"}
-
-
-def test_a_killed_run_goes_on_and_ends_the_same(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = quick(recipe, members=("specialists", "joint:proxy-nca"))
-    whole = train(catalogue, tmp_path / "whole", recipe, report=False)
-    begun: list[str] = []
-    learn = Stages.learn
-
-    def dies(context: Stages, name: str, *arguments: object) -> object:
-        begun.append(name)
-        if len(begun) == 4:
-            raise TrainingError("the power went off")
-        return learn(context, name, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Stages, "learn", dies)
-    with pytest.raises(TrainingError, match="the power went off"):
-        train(catalogue, tmp_path / "killed", recipe, report=False)
-    finished, begun[:] = begun[:3], [""] * 4
-    resumed = train(catalogue, tmp_path / "killed", recipe, report=False)
-    assert not set(finished) & set(begun)
-    assert resumed.model.fingerprint == whole.model.fingerprint
-    begun[:] = [""] * 4
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    train(catalogue, tmp_path / "killed", recipe, report=False)
-    assert begun == [""] * 4
-    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
 
 
 @pytest.mark.parametrize("verticals", [(), ("discs", "squares")])

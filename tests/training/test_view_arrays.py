@@ -1,19 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from univert.core.run import Run
-from univert.data.catalogue import Catalogue
-from univert.training.recipe import Recipe
-from univert.training.run_context import RunContext
-from univert.training.specialists import train_specialist
-from univert.training.targets.members import Member
-from univert.training.unify import train_unified
 from univert.training.view_arrays import ViewArrays
 
 
@@ -42,16 +34,3 @@ def test_rows_come_back_by_position_and_view(tmp_path: Path) -> None:
     assert asked == [0, 1, 2, 1]
     with pytest.raises(IndexError, match="position 0 has no augmented view 2"):
         arrays().gather(np.array([1, 0]), np.array([2, 2]))
-
-
-@pytest.mark.parametrize("consistent", [True, False])
-def test_fixed_and_consistent_targets_both_train(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, consistent: bool
-) -> None:
-    context = RunContext(Run(tmp_path), catalogue, recipe)
-    specialists = {name: train_specialist(context, name) for name in context.images.vertical_names}
-    members = [Member.of_specialists(context, specialists)]
-    config = replace(recipe.unify, consistent=consistent)
-    trained = train_unified(context, members, name="unified", config=config)
-    losses = [value for _, value in trained.record["loss_curve"]]
-    assert losses[-1] < losses[0]

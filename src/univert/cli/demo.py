@@ -21,7 +21,7 @@ from univert.data.sample import SAMPLE_HELD_OUT_BRAND, SAMPLE_PATH, build_sample
 from univert.main_job import TrainResult, train
 from univert.report.console import results_table
 from univert.search.indexing import index_catalogue
-from univert.training.recipe import Baseline, DataConfig, EvaluationConfig, Recipe
+from univert.training.recipe import Baseline, EvaluationConfig, Recipe
 
 HITS = 5
 HOST, PORT = "127.0.0.1", 8000
@@ -44,8 +44,7 @@ def run_demo(out: Path, *, seed: int, device: str, serve: bool) -> TrainResult:
     catalogue = Catalogue.open(shop)
     say(f"catalogue    {shop}: {len(catalogue):,} pictures in {len(catalogue.verticals)} verticals")
 
-    # two views instead of four: on the sample the models are as good, a third of the features sooner
-    recipe = Recipe(seed=seed, data=DataConfig(views=2), evaluation=EvaluationConfig(baselines=BASELINES))
+    recipe = Recipe(seed=seed, evaluation=EvaluationConfig(baselines=BASELINES))
     result = train(catalogue, out, recipe, device=device)
     print_table(results_table(result.finished.compared))
     say(f"report       {out / 'report.html'}")

@@ -31,6 +31,8 @@ BaseNetworkLearns = Literal["no", "last_blocks", "all"]
 # More pixels at a time are slower on a CPU: the maps between the layers leave the caches, and outgrow the
 # 32 MB up to which the GNU C library keeps freed memory for the next layer.
 _CPU_SLICE_PX = 16 * 128**2
+FOLD_FROM_IMAGES = 512
+"""So many images of a catalogue are worth a copy of the network with folded batch norms."""
 
 
 class Embedder(nn.Module):
@@ -198,8 +200,11 @@ class Embedder(nn.Module):
             BadInputError: an image cannot be read (the message names it), or `batch_size` is not positive.
         """
         _check_batch_size(batch_size)
-        loader = ImageLoader(catalogue, self.preprocessing)
-        return self._embed_batches(loader.batches(range(len(catalogue)), batch_size), len(catalogue), progress)
+        from univert.models.folding import fold_batch_norms
+
+        loader, count = ImageLoader(catalogue, self.preprocessing), len(catalogue)
+        network = fold_batch_norms(self) if count >= FOLD_FROM_IMAGES and self.device.type == "cpu" else self
+        return network._embed_batches(loader.batches(range(count), batch_size), count, progress)
 
     def _squares(self, chunk: list[tuple[int, ImageLike]]) -> UInt8[np.ndarray, "B S S 3"]:
         size = self.preprocessing.image_size_px

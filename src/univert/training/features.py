@@ -22,17 +22,14 @@ from univert.training.recipe import Recipe
 from univert.training.run_images import RunImages
 from univert.training.sources import CachedSource, FrontSource, ImageSource, Source, feature_rows, front_rows
 from univert.training.targets.vertical_prediction import VerticalPredictor
-from univert.training.view_arrays import Compute, ViewArrays, by_parts
-
-ROWS_AT_ONCE = 1024
+from univert.training.view_arrays import Compute, ViewArrays
 
 
 class Features:
     """The base network of a run, and what it makes of the images.
 
     Args:
-        images: of the run.
-        recipe: its choices.
+        images, recipe: of the run.
         cache: the folder that keeps arrays.
         device: of the base network.
         base: what stands for the untrained base network: no head, its embedding is the pooled features; None takes
@@ -62,9 +59,11 @@ class Features:
 
     def base_vectors(self, positions: Positions) -> Float[np.ndarray, "B F"]:
         """Embeddings by the untrained base network: its pooled features, of unit length."""
-        if self._recipe.base_network_learns == "no":
-            return self.source.embed_all(self.base, positions)
-        return self._base_rows.clean(positions)
+        return self._clean_source.embed_all(self.base, positions)
+
+    @cached_property
+    def _clean_source(self) -> CachedSource:
+        return self.frozen_source(0)
 
     @cached_property
     def loader(self) -> ImageLoader:
@@ -85,11 +84,7 @@ class Features:
         return self.frozen_source()
 
     def frozen_source(self, views: int | None = None) -> CachedSource:
-        """Cached features of the untrained base network, whether it is to learn or not.
-
-        Args:
-            views: augmented views; None takes the recipe's.
-        """
+        """Cached features of the untrained base network, whether it is to learn or not; by default of all views."""
         name, compute = f"features-{self.base_fingerprint}", feature_rows(self.base, self.loader)
         return CachedSource(self.view_arrays(name, "features", self.base.feature_size, compute, views=views))
 
@@ -110,13 +105,7 @@ class Features:
     ) -> ViewArrays:
         """An array with a row for every image and training view, computed now unless the run has it; see `ViewArrays`.
 
-        Args:
-            name: of its folder; it must change with anything that the rows depend on, except the images themselves.
-            description: for the progress bar.
-            width: of a row.
-            compute: gives the rows.
-            views: augmented views; None takes the recipe's.
-            dtype: see `ViewArrays`.
+        The name must change with anything that the rows depend on, except the images themselves.
         """
         arrays = ViewArrays(
             self._cache / f"{name}-{self._pixels_key}",
@@ -143,13 +132,6 @@ class Features:
         fitted_on = VerticalPredictor.choose(usable, images.verticals[usable], seed=self._recipe.seed)
         count = len(images.vertical_names)
         return VerticalPredictor(self.base_vectors(fitted_on), images.verticals[fitted_on], count=count)
-
-    @cached_property
-    def _base_rows(self) -> ViewArrays:
-        """Where no features are kept, so that several stages can ask for them."""
-        compute = by_parts(lambda positions, _: self.source.embed_all(self.base, positions), ROWS_AT_ONCE)
-        name = f"base-{self.base_fingerprint}{'-maps' if self.keeps_maps else ''}"
-        return self.view_arrays(name, "base network", self.base.feature_size, compute, views=0)
 
     @cached_property
     def _pixels_key(self) -> str:

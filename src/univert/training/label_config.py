@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
@@ -136,8 +136,3 @@ class SpecialistsConfig:
                 "specialists.loop.batch_size must be at least twice images_per_product, "
                 f"got {loop.batch_size} and {loop.images_per_product}"
             )
-
-
-def with_positives(loop: LabelLoopConfig) -> LabelLoopConfig:
-    """The same training with batches in which each image has others of its product."""
-    return replace(loop, images_per_product=max(loop.images_per_product, 2 if loop.batch_size < 8 else 4))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from univert.data.duplicates import NearDuplicates, picture_hashes
 from univert.data.samplers import PKSampler, Sampler, StrongNegativeSampler, UniformSampler
 from univert.data.strong_negatives import StrongNegatives
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
-from univert.losses.miners import DistanceWeightedMiner, HardMiner, MinedLoss, Miner, SemiHardMiner
+from univert.losses.miners import DistanceWeightedMiner, HardMiner, MinedLoss, SemiHardMiner
 from univert.losses.names import compares_images, make_loss
 from univert.losses.normalized_softmax_loss import NormalizedSoftmaxLoss
 from univert.losses.proxy_nca_loss import ProxyNCALoss
@@ -27,7 +26,7 @@ from univert.proxies.bank import ProxyBank
 from univert.proxies.bounds import measure_bounds, monitor_points
 from univert.proxies.dynamic import start_from_points
 from univert.training.jobs import TrainingJob
-from univert.training.label_config import MinerName, SpecialistsConfig
+from univert.training.label_config import SpecialistsConfig
 from univert.training.objectives import label_objective
 from univert.training.remining import ReminingSampler, miner_of
 from univert.training.run_context import RunContext
@@ -39,6 +38,7 @@ WATCHED = {
     "dead_proxies": "dead proxies",
 }
 """What the report shows of a loss with proxies, and its name for people; TensorBoard has more."""
+MINERS = {"semi-hard": SemiHardMiner, "hard": HardMiner, "distance-weighted": DistanceWeightedMiner}
 
 
 def labelled_products(context: RunContext, among: Bool[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
@@ -93,12 +93,6 @@ def label_job(
 def label_loss(config: SpecialistsConfig, *, products: int, size: int, seed: int) -> nn.Module:
     """The loss that a recipe asks for, with its proxies at random directions and without a miner.
 
-    Args:
-        config: names it.
-        products: how many there are.
-        size: width of the embeddings.
-        seed: of proxies and their assignment.
-
     Raises:
         BadInputError: the loss refuses one of its options.
     """
@@ -114,17 +108,7 @@ def label_loss(config: SpecialistsConfig, *, products: int, size: int, seed: int
 
 def with_miner(config: SpecialistsConfig, loss: nn.Module) -> nn.Module:
     """The same loss over the triplets that the recipe's miner chooses, if it has one."""
-    return loss if config.miner == "none" else MinedLoss(loss, _make_miner(config.miner))
-
-
-def _make_miner(name: MinerName) -> Miner:
-    """The in-batch miner of that name, with its defaults."""
-    miners: dict[MinerName, type[SemiHardMiner | HardMiner | DistanceWeightedMiner]] = {
-        "semi-hard": SemiHardMiner,
-        "hard": HardMiner,
-        "distance-weighted": DistanceWeightedMiner,
-    }
-    return miners[name]()
+    return loss if config.miner == "none" else MinedLoss(loss, MINERS[config.miner]())
 
 
 def plain_batches(config: SpecialistsConfig, products: Int64[np.ndarray, "N"], *, seed: int) -> Sampler:
@@ -164,16 +148,7 @@ def _mined_batches(
 def _start_proxies(
     loss: nn.Module, embeddings: Float[np.ndarray, "N D"], products: Int64[np.ndarray, "N"], *, seed: int
 ) -> None:
-    """Move a loss's proxies to where the images are, by the network as it is before training.
-
-    Proxies that belong to products go to the means of their images, dynamic ones among the images.
-
-    Args:
-        loss: has a `bank`, and an `assignment` unless it is dynamic.
-        embeddings: one row an image.
-        products: the product of each, from 0.
-        seed: of the split of a product's images between several proxies, and of the choice of images.
-    """
+    """Move proxies to where the images are: those of products to the means of their images, dynamic ones among them."""
     bank, assignment = loss.bank, getattr(loss, "assignment", None)
     assert isinstance(bank, ProxyBank)
     points = torch.from_numpy(embeddings)
@@ -187,17 +162,7 @@ def _start_proxies(
 def _bounds_monitor(
     context: RunContext, embedder: Embedder, loss: nn.Module, products: Int64[np.ndarray, "N"]
 ) -> Callable[[], Mapping[str, float]] | None:
-    """What watches how tightly a loss with proxies bounds the loss on the images themselves.
-
-    Args:
-        context: the run; `evaluation.bounds_images` says on how many labelled training images.
-        embedder: looked at as it stands at each call.
-        loss: likewise.
-        products: the product code of every image of the catalogue, -1 for those that do not count.
-
-    Returns:
-        None for a loss without proxies, and where the recipe switches it off.
-    """
+    """What watches how tightly a loss with proxies bounds the loss on the images; None for others, or switched off."""
     bank = getattr(loss, "bank", None)
     count, seed = context.recipe.evaluation.bounds_images, context.recipe.seed
     if not isinstance(bank, ProxyBank) or not count:
@@ -205,41 +170,26 @@ def _bounds_monitor(
     labelled = np.flatnonzero(products >= 0)
     positions = labelled[monitor_points(torch.from_numpy(products[labelled]), limit=count, seed=seed)]
     labels = torch.from_numpy(products[positions])
-    bounded = _bounded(loss)
+    names, scale, margin = _bounded(loss)
 
     def measure() -> Mapping[str, float]:
         vectors = torch.from_numpy(context.features.source.embed_all(embedder, positions))
         assignment = getattr(loss, "assignment", None)
         own = None if assignment is None else assignment(labels.to(assignment.table.device)).cpu()
-        found = measure_bounds(
-            vectors, labels, bank().detach().cpu(), own, scale=bounded.scale, margin=bounded.margin, seed=seed
-        )
-        return {name: value for name, value in found.items() if name.startswith(bounded.figures)}
+        proxies = bank().detach().cpu()
+        found = measure_bounds(vectors, labels, proxies, own, scale=scale, margin=margin, seed=seed)
+        return {name: value for name, value in found.items() if name.startswith(names)}
 
     return measure
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Bounded:
-    """What of the bounds means something for a loss.
-
-    Attributes:
-        figures: how the names of those figures begin.
-        scale: 1/temperature, where squared distances of unit vectors are multiplied by it.
-        margin: of the triplet loss.
-    """
-
-    figures: tuple[str, ...] = ("eps", "order")
-    scale: float = 1.0
-    margin: float = 0.2
-
-
-def _bounded(loss: nn.Module) -> _Bounded:
+def _bounded(loss: nn.Module) -> tuple[tuple[str, ...], float, float]:
+    """How the names of the figures begin that mean something for a loss, its 1/temperature and its margin."""
     both = ("eps", "order", "ranking", "nca", "triplet")
     if isinstance(loss, ProxyTripletLoss):
-        return _Bounded(figures=("eps", "order", "ranking", "triplet"), margin=loss.margin)
+        return ("eps", "order", "ranking", "triplet"), 1.0, loss.margin
     if isinstance(loss, (DynamicProxyNCALoss, ProxyNCALoss)):
-        return _Bounded(figures=both, scale=loss.softmax_scale)
+        return both, loss.softmax_scale, 0.2
     if isinstance(loss, NormalizedSoftmaxLoss):  # a cosine over T is half a squared distance over T
-        return _Bounded(figures=both, scale=0.5 / loss.temperature)
-    return _Bounded()
+        return both, 0.5 / loss.temperature, 0.2
+    return ("eps", "order"), 1.0, 0.2

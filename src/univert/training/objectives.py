@@ -11,12 +11,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
+from univert.data.samplers import Positions
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.proxies.bank import ProxyBank
 from univert.proxies.dynamic import DynamicAssignment
 from univert.training.view_arrays import ViewArrays
 
-Positions = Int64[np.ndarray, "B"]
 MovedRows = tuple[nn.Parameter, Tensor]
 EmbedAll = Callable[[Positions], Float[np.ndarray, "N D"]]
 
@@ -29,15 +29,7 @@ class Objective(nn.Module, ABC):
         """The loss of the images at `positions`, shown in `views`."""
 
     def after_step(self, step: int, embed_all: EmbedAll) -> list[MovedRows]:
-        """What is to be done once the parameters have moved.
-
-        Args:
-            step: just taken, counted from 0.
-            embed_all: unaugmented embeddings of the images at some positions, by the model as it stands.
-
-        Returns:
-            rows that were put elsewhere; the optimiser forgets their momentum.
-        """
+        """What is to be done after a step (counted from 0); gives rows whose momentum the optimiser is to forget."""
         return []
 
     def figures(self) -> dict[str, float]:
@@ -80,11 +72,7 @@ class DynamicObjective(LabelObjective):
     In a batch each image goes to its nearest proxy. Every `reseed_every_steps` steps all images do, and proxies that
     no image chose are put where images are crowded.
 
-    Args:
-        loss: knows of the labels only which images of a batch are of one product.
-        products: the product code of every image of the catalogue, -1 for unlabelled.
-        reseed_every_steps: how often all images are assigned anew.
-        seed: of the places that dead proxies are put to.
+    The loss learns from the labels only which images of a batch are of one product.
     """
 
     dead: Tensor

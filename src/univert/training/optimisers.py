@@ -78,13 +78,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Parameter groups for `Optimisers`: own rates for head, base network and proxies; decay on matrices alone.
 
-    Args:
-        model: the parameters that learn, by `head` and `base network`.
-        proxies: the parameters of the loss.
-        config: the rates and the weight decay.
-
-    Returns:
-        groups with `params`, `name`, `peak` (the learning rate at its highest) and `weight_decay`; none is empty.
+    Each has `params`, `name`, `peak` (the learning rate at its highest) and `weight_decay`; none is empty.
     """
     rates = {"head": config.learning_rate, "base network": config.base_network_learning_rate}
     groups: list[dict[str, Any]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge
 
@@ -16,13 +16,6 @@ from univert.training.label_config import BaseNetworkLearns, Count, NotNegative,
 from univert.training.targets.config import UnifyConfig
 
 Baseline = Literal["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]
-BASELINES: tuple[Baseline, ...] = (
-    "joint_triplet",
-    "joint_proxy_nca",
-    "unified_plain",
-    "unified_labelled",
-    "unified_aligned",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +46,7 @@ class EvaluationConfig:
         bounds_images: training images on which the bounds of a loss with proxies are watched; 0 switches it off.
     """
 
-    baselines: tuple[Baseline, ...] = BASELINES
+    baselines: tuple[Baseline, ...] = get_args(Baseline)
     resamples: Count = 1000
     bounds_images: Annotated[int, Ge(0)] = 512
 

@@ -30,16 +30,7 @@ def results_json(
     trained: Sequence[TrainedModel],
     distortion: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The content of `evaluation.json`.
-
-    Args:
-        context: the run.
-        models: all that it trained.
-        compared: the models with their figures.
-        comparisons: of pairs of them.
-        trained: whose curves are told.
-        distortion: see `distortion_of`.
-    """
+    """The content of `evaluation.json`, with the curves of the models `trained`."""
     catalogue, chosen = context.images.catalogue, models.choice.chosen
     return {
         "format": 1,
@@ -76,12 +67,7 @@ def results_json(
 
 
 def card_figures(best: ComparedModel, catalogue: Mapping[str, Any]) -> dict[str, float | int | str]:
-    """What the unified model's card says of it.
-
-    Args:
-        best: the model.
-        catalogue: images, products and unlabelled images, counted.
-    """
+    """What the unified model's card says of it."""
     evaluation = best.evaluation
     figures: dict[str, float | int | str] = {name: catalogue[name] for name in ("images", "products", "unlabelled")}
     if evaluation.merged:

@@ -45,9 +45,6 @@ class RunContext:
         features: those of another context on the same images, to be shared.
 
     Attributes:
-        run: as given.
-        recipe: as given.
-        device: the one chosen.
         images: of the recipe's verticals, with products, verticals, splits.
         features: the base network, and what it makes of the images.
         stages: trains models and keeps them with the run.
@@ -77,11 +74,7 @@ class RunContext:
         return self.features.base.feature_size if self.recipe.model.size is None else self.recipe.model.size
 
     def new_embedder(self, **changes: Any) -> Embedder:
-        """An embedder as every stage starts from: the same base network, a head with the same random start.
-
-        Args:
-            changes: fields of the recipe's model to change.
-        """
+        """An embedder as every stage starts from: the same base network, a head with the same random start."""
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.seed)
             embedder = Embedder(replace(self.recipe.model, **changes)).to(self.device)
@@ -97,15 +90,7 @@ class RunContext:
 
 
 class Stages:
-    """Trains the models of a run, each once, and keeps what came of them.
-
-    Args:
-        run: where everything is kept.
-        recipe: the choices.
-        images: of the run.
-        features: likewise.
-        device: where models learn.
-    """
+    """Trains the models of a run, each once, and keeps what came of them."""
 
     def __init__(self, run: Run, recipe: Recipe, images: RunImages, features: Features, device: torch.device) -> None:
         self._run, self._recipe, self._device = run, recipe, device
@@ -149,9 +134,7 @@ class Stages:
         return fingerprint(univert.__version__, catalogue, self._features.base_fingerprint, shared)
 
     def learn(self, name: str, job: TrainingJob, folder: Path | None = None) -> dict[str, Any]:
-        """Train the job's model in place and say how it went.
-
-        `train` does this and keeps the model; call it where the model is not to be kept.
+        """Train the job's model in place and say how it went; `train` does this and keeps the model.
 
         Args:
             name: for messages and logs.
@@ -162,7 +145,7 @@ class Stages:
             TrainingError: see `fit`.
         """
         recipe = self._recipe
-        done = fit(
+        history = fit(
             replace(job, objective=job.objective.to(self._device), score=job.score or self.scorer(job)),
             job.source or self._features.source,
             name=name,
@@ -172,7 +155,8 @@ class Stages:
             last_blocks=recipe.last_blocks,
             open_log=partial(_scalar_log, self._run.path / "log" / name),
         )
-        return {"steps": done.steps, "image_presentations": done.image_presentations, **asdict(done.history)}
+        presentations = history.step * job.sampler.batch_size
+        return {"steps": history.step, "image_presentations": presentations, **asdict(history)}
 
     def scorer(self, job: TrainingJob) -> Callable[[], float] | None:
         """MAP@R of a job's model over the labelled validation images that count; None where none of them is a query."""
@@ -190,7 +174,7 @@ class Stages:
         Args:
             stage: its name.
             inputs: JSON-able; with the catalogue all that the result depends on.
-            compute: gives the JSON-able result; not called when the stage is finished.
+            compute: gives the JSON-able result.
         """
         key = fingerprint(univert.__version__, self._images.catalogue.fingerprint, inputs)
         record = self._run.finished(stage, key)
@@ -200,12 +184,7 @@ class Stages:
         return record
 
     def once(self, key: str, compute: Callable[[], T]) -> T:
-        """What a function gives, computed once and held in memory.
-
-        Args:
-            key: names all that the result depends on.
-            compute: gives the result.
-        """
+        """What a function gives, computed once and held in memory; the key names all that it depends on."""
         if key not in self._held:
             self._held[key] = compute()
         held: T = self._held[key]

@@ -18,13 +18,8 @@ MIN_PRODUCTS = 2
 class RunImages:
     """The images of a recipe's verticals.
 
-    Args:
-        catalogue: where they are.
-        recipe: the choices.
-
     Attributes:
         catalogue: the images of the recipe's verticals.
-        recipe: as given.
         vertical_names: sorted.
 
     Raises:

@@ -63,12 +63,9 @@ class Source(ABC):
 
     def embed_all(self, embedder: Embedder, positions: Positions) -> Float[np.ndarray, "N D"]:
         """Embeddings of unaugmented images, without gradients, as float32 on the CPU."""
-        parts = [np.empty((0, embedder.size), np.float32)]
-        for start in range(0, len(positions), self.batch_size):
-            chunk = positions[start : start + self.batch_size]
-            inputs = self.load(chunk, np.zeros(len(chunk), np.int64))
-            parts.append(self.infer(embedder, inputs).numpy())
-        return np.concatenate(parts)
+        chunks = [positions[start : start + self.batch_size] for start in range(0, len(positions), self.batch_size)]
+        parts = [self.infer(embedder, self.load(chunk, np.zeros_like(chunk))).numpy() for chunk in chunks]
+        return np.concatenate([np.empty((0, embedder.size), np.float32), *parts])
 
 
 class ImageSource(Source):
@@ -189,10 +186,9 @@ def front_rows(base: Embedder, loader: ImageLoader, cut: Cut) -> Compute:
 
 def same_weights(one: nn.Module, other: nn.Module) -> bool:
     """Whether two modules hold equal parameters and buffers, in the same order."""
-    mine, theirs = list(one.state_dict().values()), list(other.state_dict().values())
+    mine, theirs = one.state_dict().values(), other.state_dict().values()
     return len(mine) == len(theirs) and all(
-        first.shape == second.shape and torch.equal(first, second.to(first.device))
-        for first, second in zip(mine, theirs, strict=True)
+        torch.equal(first, second.to(first.device)) for first, second in zip(mine, theirs, strict=True)
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,11 +9,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from univert.core.config import to_plain
-from univert.core.files import fingerprint, folder_name, publishing
+from univert.core.files import fingerprint, folder_name
 from univert.losses.names import LossName, compares_images
 from univert.models.embedder import Embedder
 from univert.training.jobs import TrainedModel
-from univert.training.label_config import LabelLoopConfig, SpecialistsConfig, with_positives
+from univert.training.label_config import LabelLoopConfig, SpecialistsConfig
 from univert.training.label_training import label_job
 from univert.training.run_context import RunContext
 
@@ -28,7 +27,7 @@ def train_specialist(
         context: the run.
         vertical: its name.
         config: None takes the recipe's.
-        within: the folder within the run that holds the specialists' folders.
+        within: the folder of the run for the model's folder.
     """
     config = config or context.recipe.specialists
     name = f"{within}/{folder_name(vertical)}"
@@ -62,25 +61,11 @@ def group_name(verticals: Sequence[str]) -> str:
 def train_group(context: RunContext, verticals: Sequence[str]) -> TrainedModel:
     """Train (or load) the specialist of a group of verticals, on their labelled training images together.
 
-    It is the specialist of each of them; see `group_loop` for its steps. If a trial of `combine` trained this very
-    model, it is taken from there.
+    It is the specialist of each of them; see `group_loop` for its steps.
     """
     if len(verticals) == 1:
         return train_specialist(context, verticals[0])
-    name = f"specialists/{group_name(verticals)}"
-    if (context.run.path / trial_name(verticals) / "model.safetensors").exists():
-        _adopt(context, train_trial(context, verticals), name)
-    return _train_together(context, verticals, name=name)
-
-
-def trial_name(verticals: Sequence[str]) -> str:
-    """The folder of a trial's model within the run."""
-    return f"trials/{group_name(verticals)}"
-
-
-def train_trial(context: RunContext, verticals: Sequence[str]) -> TrainedModel:
-    """Train (or load) one model on some verticals, to see what that does to each of them."""
-    return _train_together(context, verticals, name=trial_name(verticals))
+    return _train_together(context, verticals, name=f"specialists/{group_name(verticals)}")
 
 
 def held_out_name(verticals: Sequence[str], training: int) -> str:
@@ -91,14 +76,7 @@ def held_out_name(verticals: Sequence[str], training: int) -> str:
 def train_held_out(
     context: RunContext, verticals: Sequence[str], among: Bool[np.ndarray, "N"], *, training: int
 ) -> TrainedModel:
-    """Train (or load) one model on some verticals without the products that another purpose needs.
-
-    Args:
-        context: the run.
-        verticals: to be trained together.
-        among: the images that it may look at.
-        training: its number among those that share the products.
-    """
+    """Train (or load) one model on some verticals, on the images `among` alone; see `Folds.among`."""
     return _train_together(context, verticals, name=held_out_name(verticals, training), among=among)
 
 
@@ -132,17 +110,6 @@ def _train_together(
     )
 
 
-def _adopt(context: RunContext, trial: TrainedModel, name: str) -> None:
-    """Make a trial's model that of a stage with the same inputs."""
-    folder = context.run.path / name
-    if context.run.finished(name, trial.key) is not None and (folder / "model.safetensors").exists():
-        return
-    context.run.forget(name)
-    with publishing(folder, overwrite=True) as place:
-        shutil.copytree(trial.folder, place, dirs_exist_ok=True)
-    context.run.finish(name, trial.key, trial.record)
-
-
 def train_joint(
     context: RunContext, loss: LossName, image_presentations: int, *, name: str | None = None
 ) -> TrainedModel:
@@ -160,18 +127,14 @@ def train_joint(
     if loss == config.loss:
         config = replace(config, loop=loop)
     else:
-        config = SpecialistsConfig(loss=loss, loop=with_positives(loop) if compares_images(loss) else loop)
+        if compares_images(loss):  # each image needs others of its product in the batch
+            loop = replace(loop, images_per_product=max(loop.images_per_product, 2 if loop.batch_size < 8 else 4))
+        config = SpecialistsConfig(loss=loss, loop=loop)
     return train_on_labels(context, config, name=name or f"joint/{loss.replace('-', '_')}")
 
 
 def train_on_labels(context: RunContext, config: SpecialistsConfig, *, name: str) -> TrainedModel:
-    """Train (or load) one model on the labelled training images of all verticals.
-
-    Args:
-        context: the run.
-        config: loss and loop.
-        name: its folder within the run.
-    """
+    """Train (or load) one model, in the folder `name`, on the labelled training images of all verticals."""
     everything = np.ones(len(context.images.catalogue), bool)
     folder = context.stages.work_folder(name)
     return context.stages.train(name, to_plain(config), lambda: label_job(context, config, everything, folder=folder))

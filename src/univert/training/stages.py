@@ -91,11 +91,6 @@ class FinishedRun:
     test: TestSplit
     results: dict[str, Any]
 
-    @property
-    def rows(self) -> list[Row]:
-        """The models that were measured."""
-        return [each.row for each in self.compared]
-
 
 def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> FinishedRun:
     """Train all that the recipe asks for, measure it on the test split, and write `evaluation.json`.
@@ -143,9 +138,9 @@ def train_models(context: RunContext) -> Models:
     """
     recipe, names = context.recipe, context.images.vertical_names
     specialists = {name: train_specialist(context, name) for name in names}
-    combination = combine(context, specialists)
+    combination = combine(context)
     write_atomic(context.run.path / "groups.json", json.dumps(combination.to_dict(), indent=1))
-    grouped = {name: train_group(context, combination.group_of(name)) for name in names}
+    grouped = {name: train_group(context, group) for group in combination.groups for name in group}
     own = Member.of_specialists(context, grouped)
     individual = Member.of_specialists(context, specialists)
     base_presentations = presentations(own.distinct) + planned_presentations(context, recipe.unify)
@@ -156,7 +151,8 @@ def train_models(context: RunContext) -> Models:
             candidates.append(candidate_of(*JOINT_ROWS[loss], model))
     if recipe.unify.way != "ensemble":
         model = train_unified(context, [own], name=FROM_SPECIALISTS, config=recipe.unify)
-        candidates.append(candidate_of("unified_specialists", _own_title(recipe), model, [own]))
+        title = f"Unified, from specialists, {'aligned' if recipe.unify.align else 'plain'}"
+        candidates.append(candidate_of("unified_specialists", title, model, [own]))
     ensemble = only_specialists(own)
     if recipe.unify.way != "specialists":
         ensemble = choose_members(context, own, individual, joint, joint_presentations=base_presentations)
@@ -192,15 +188,9 @@ def _joint_losses(recipe: Recipe) -> list[LossName]:
 
 
 def candidate_of(key: str, title: str, model: TrainedModel, members: Sequence[Member] = ()) -> Candidate:
-    """A model with all that its training cost.
-
-    Args:
-        key: short name.
-        title: for people.
-        model: the model.
-        members: of its learning targets.
-    """
-    together = [*_behind(members), model]
+    """A model with all that its training cost, that of its members included, each model once."""
+    behind = {model.key: model for member in members for model in member.models}
+    together = [*behind.values(), model]
     return Candidate(
         key=key,
         title=title,
@@ -209,15 +199,6 @@ def candidate_of(key: str, title: str, model: TrainedModel, members: Sequence[Me
         seconds=seconds_of(together),
         members=tuple(members),
     )
-
-
-def _behind(members: Sequence[Member]) -> list[TrainedModel]:
-    """All models behind some members, each once."""
-    return list({model.key: model for member in members for model in member.models}.values())
-
-
-def _own_title(recipe: Recipe) -> str:
-    return f"Unified, from specialists, {'aligned' if recipe.unify.align else 'plain'}"
 
 
 def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], list[TrainedModel]]:
@@ -262,10 +243,7 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
     ensemble = candidates.get("unified_ensemble", chosen)
     if ensemble is not chosen:
         rows.append(model_row(context, ensemble, "not chosen"))
-    best = replace(chosen, key=BEST, title=_chosen_title(chosen))
+    title = chosen.title if chosen.title.startswith("Unified") else f"Unified: {chosen.title.lower()}"
+    best = replace(chosen, key=BEST, title=title)
     rows.append(model_row(context, best, "the model of this run"))
     return rows, [*trained, *(candidate.model for candidate in models.candidates)]
-
-
-def _chosen_title(chosen: Candidate) -> str:
-    return chosen.title if chosen.title.startswith("Unified") else f"Unified: {chosen.title.lower()}"

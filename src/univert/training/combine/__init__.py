@@ -7,7 +7,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "Combination": "univert.training.combine.groups",
         "CombineConfig": "univert.training.combine.config",
-        "combination_tables": "univert.training.combine.groups",
         "combine": "univert.training.combine.groups",
     },
 )

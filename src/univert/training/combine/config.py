@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Interval
 
 from univert.core.config import refuse_without_effect
-from univert.core.errors import BadInputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,22 +19,17 @@ class CombineConfig:
             whether the base network learns or not; `full`: the trials train as the specialists do; `off`: every
             vertical by itself.
         folds: so many models a trial share the labelled training products; those that one of them did not learn from
-            are its queries. 0 takes the validation images as queries, with one model a trial.
+            are its queries.
         tolerance: a Recall@1 or MAP@R (0 to 1) that is lower by up to this much counts as the same.
         trials: how many combinations are tried at most; the verticals that are left then stay by themselves.
     """
 
     mode: Literal["off", "probe", "full"] = "probe"
-    folds: Annotated[int, Ge(0)] = 3
+    folds: Annotated[int, Ge(2)] = 3
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
     trials: Annotated[int, Ge(1)] = 40
 
     def __post_init__(self) -> None:
-        if self.folds == 1:
-            raise BadInputError(
-                "combine.folds must be 0 or at least 2, got 1: a single fold would hold all products out; "
-                "0 judges on the validation images"
-            )
         if self.mode == "off":
             refuse_without_effect(
                 self, ("folds", "tolerance", "trials"), where="combine.", because='where combine.mode is "off"'

@@ -30,17 +30,17 @@ class Folds:
     """Which products are held out from which of several trainings.
 
     In a vertical with too few products to hold any out, all learn in every training, and the validation images are
-    the queries. Without folds it is so in every vertical, with a single training.
+    the queries.
 
     Args:
         context: the run.
-        folds: how many trainings share the products among them, 2 or more; 0: none.
+        folds: how many trainings share the products among them, 2 or more.
         most_images: labelled training images of a vertical that take part; None for all. Whole products are left out.
     """
 
     def __init__(self, context: RunContext, folds: int, *, most_images: int | None = None) -> None:
         self._context = context
-        self.trainings = max(1, folds)
+        self.trainings = folds
         count = len(context.images.catalogue)
         self._fold: Int64[np.ndarray, "N"] = np.full(count, -1, np.int64)
         self._takes_part: Bool[np.ndarray, "N"] = np.ones(count, bool)
@@ -56,7 +56,7 @@ class Folds:
             # products with a pair first, so that each fold gets its share of them
             order = order[np.argsort(images[order] < 2, kind="stable")]
             pairs = int((images[order] > 1).sum())
-            if folds and pairs >= folds and pairs - -(-pairs // folds) >= 2:
+            if pairs >= folds and pairs - -(-pairs // folds) >= 2:
                 fold = np.full(len(names), -1)
                 fold[order] = np.arange(len(order)) % folds
                 self._fold[here] = fold[product]
@@ -108,14 +108,7 @@ class Folds:
         verticals: Sequence[str],
         models: Callable[[tuple[str, ...]], Iterable[tuple[int, Embed]]],
     ) -> Measured:
-        """What `measure` gives, kept with the run as a stage.
-
-        Args:
-            stage: its name.
-            inputs: with the verticals all that the models depend on.
-            verticals: to train on and to measure.
-            models: trains them; not called where the outcome is known.
-        """
+        """What `measure` gives, kept with the run as a stage; `inputs` are all that the models depend on."""
         names = tuple(sorted(verticals))
         record = self._context.stages.remembered(
             stage, [inputs, *names], lambda: _to_plain(self.measure(names, models(names)))

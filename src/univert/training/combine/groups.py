@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from univert.core.json_record import JsonRecord
 from univert.metrics.compare import METRICS, Difference, Metric, compare_pairs
 from univert.metrics.per_query import average_precision
 from univert.metrics.ranking import QueryOutcome
 from univert.training.combine.config import CombineConfig
 from univert.training.combine.folds import Measured
-from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
 
 LEVEL = 0.95
@@ -24,9 +24,6 @@ RESAMPLES = 2000
 Group = tuple[str, ...]
 Measure = Callable[[Group], Measured]
 """Trains one model on some verticals (or loads it), and measures it in each of them, on the same queries every time."""
-
-Next = Callable[[Group, Sequence[str]], str]
-"""Which of the candidates to try next with a group; with the empty group, which to start one with."""
 
 SHORT: dict[Metric, str] = {"recall_at_1": "R@1", "map_at_r": "MAP@R"}
 
@@ -67,27 +64,11 @@ class Combination:
             "path": list(self.path),
         }
 
-    def group_of(self, vertical: str) -> Group:
-        """The group that a vertical is in.
 
-        Raises:
-            KeyError: it is in none.
-        """
-        for group in self.groups:
-            if vertical in group:
-                return group
-        raise KeyError(vertical)
-
-
-def combine(context: RunContext, specialists: Mapping[str, TrainedModel] | None = None) -> Combination:
+def combine(context: RunContext) -> Combination:
     """Decide which verticals are trained together, as the recipe's `combine` says.
 
     Trials are stages of the run: started again it goes on where it was, and a trial is made once.
-
-    Args:
-        context: the run.
-        specialists: by vertical, where they are trained already. With `mode = "full"` and `folds = 0` they are what
-            the trials are held against (missing ones are trained); nothing else looks at them.
 
     Raises:
         TrainingError: a trial failed.
@@ -103,7 +84,7 @@ def combine(context: RunContext, specialists: Mapping[str, TrainedModel] | None 
         )
     from univert.training.combine.probe import Probe, full_measure
 
-    measure = kept(Probe(context) if config.mode == "probe" else full_measure(context, specialists))
+    measure = Probe(context) if config.mode == "probe" else full_measure(context)
     return combine_by(measure, names, config, seed=context.recipe.seed)
 
 
@@ -114,10 +95,10 @@ def combine_by(measure: Measure, names: Sequence[str], config: CombineConfig, *,
         outcome = measure((name,)).get(name)
         individual[name] = None if outcome is None else (*figures_of(outcome), len(outcome))
     unmeasured = [name for name in names if individual[name] is None]
-    choose = easiest_first({name: figures[:2] for name, figures in individual.items() if figures})
     judge = Judge(measure=measure, tolerance=config.tolerance, seed=seed)
-    placed = [name for name in names if name not in unmeasured]
-    groups, trials, path = greedy_groups(placed, choose, judge, trials=config.trials)
+    figures = {name: found[:2] for name, found in individual.items() if found}
+    easiest_first = sorted(figures, key=lambda name: (*(-value for value in figures[name]), name))
+    groups, trials, path = greedy_groups(easiest_first, judge, trials=config.trials)
     alone = [f"{name} has no queries, so no harm to it could be seen: by itself" for name in unmeasured]
     found = (*groups, *((name,) for name in unmeasured))
     return Combination(
@@ -129,21 +110,8 @@ def combine_by(measure: Measure, names: Sequence[str], config: CombineConfig, *,
     )
 
 
-def kept(measure: Measure) -> Measure:
-    """The same, remembering what it has measured: the specialists are held against trial after trial."""
-    memory: dict[frozenset[str], Measured] = {}
-
-    def remembered(verticals: Group) -> Measured:
-        key = frozenset(verticals)
-        if key not in memory:
-            memory[key] = measure(verticals)
-        return memory[key]
-
-    return remembered
-
-
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class Trial(JsonRecord):
     """One vertical tried with a group.
 
     Attributes:
@@ -166,26 +134,6 @@ class Trial:
     def verticals(self) -> Group:
         """All that were trained together."""
         return (*self.group, self.added)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
-        figures: dict[str, Any] = {
-            metric: {name: values[metric].second for name, values in self.differences.items()} for metric in METRICS
-        }
-        differences = {
-            name: {metric: value.to_dict() for metric, value in values.items()}
-            for name, values in self.differences.items()
-        }
-        return {
-            "number": self.number,
-            "group": list(self.group),
-            "added": self.added,
-            "verticals": list(self.verticals),
-            **figures,
-            "differences": differences,
-            "accepted": self.accepted,
-            "reason": self.reason,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,13 +203,12 @@ def _change(difference: Difference) -> str:
 
 
 def greedy_groups(
-    verticals: Sequence[str], choose: Next, judge: Callable[[int, Group, str], Trial], *, trials: int
+    verticals: Sequence[str], judge: Callable[[int, Group, str], Trial], *, trials: int
 ) -> tuple[tuple[Group, ...], tuple[Trial, ...], tuple[str, ...]]:
     """Form groups until every vertical has one.
 
     Args:
-        verticals: to be placed, each once.
-        choose: the order.
+        verticals: to be placed, each once, in the order they are tried.
         judge: called with the trial's number, the group and the vertical to add.
         trials: how many trials there may be; once they are spent, the verticals that are left stay by themselves.
 
@@ -271,12 +218,10 @@ def greedy_groups(
     left, groups, done = list(verticals), [], list[Trial]()
     path: list[str] = []
     while left:
-        group: Group = (choose((), left),)
-        left.remove(group[0])
+        group: Group = (left.pop(0),)
         candidates = list(left)
         while candidates and len(done) < trials:
-            added = choose(group, candidates)
-            candidates.remove(added)
+            added = candidates.pop(0)
             trial = judge(len(done) + 1, group, added)
             done.append(trial)
             sign, verdict = ("+", "accepted") if trial.accepted else ("-", "refused")
@@ -294,43 +239,6 @@ def greedy_groups(
     return tuple(groups), tuple(done), tuple(path)
 
 
-def easiest_first(individual: Mapping[str, tuple[float, float]]) -> Next:
-    """By learning difficulty: the vertical whose own specialist does best comes first.
-
-    Args:
-        individual: Recall@1 and MAP@R of the specialists; ties go by name.
-    """
-
-    def choose(group: Group, candidates: Sequence[str]) -> str:
-        return min(candidates, key=lambda name: (*(-value for value in individual.get(name, (-1, -1))), name))
-
-    return choose
-
-
 def figures_of(outcome: QueryOutcome) -> tuple[float, float]:
     """Recall@1 and MAP@R of some queries."""
     return float(outcome.hits(1).mean()), float(average_precision(outcome).mean())
-
-
-def combination_tables(combination: Combination) -> tuple[list[list[str]], list[list[str]]]:
-    """The two tables of the unified-embedding paper, as rows of text for a console or a page.
-
-    Returns:
-        Table 1: Recall@1 of the specialists and of every combination tried, a column a vertical, its head first;
-        Table 2: the groups.
-    """
-    names = list(combination.individual)
-    own = [figures[0] if figures else None for figures in combination.individual.values()]
-    first = [["model", *names, "verdict"], ["individual models", *map(_percent, own), ""]]
-    for trial in combination.trials:
-        cells = [trial.differences.get(name) for name in names]
-        values = [None if cell is None else cell["recall_at_1"].second for cell in cells]
-        verdict = "accepted" if trial.accepted else "refused"
-        first.append([" + ".join(trial.verticals), *map(_percent, values), verdict])
-    second = [["group", "verticals"]]
-    second += [[str(number), ", ".join(group)] for number, group in enumerate(combination.groups, start=1)]
-    return first, second
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"

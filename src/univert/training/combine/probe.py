@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -14,22 +14,12 @@ from univert.losses.names import LOSSES
 from univert.models.embedder import Embedder
 from univert.training.combine.folds import Embed, Folds, Measured
 from univert.training.combine.groups import Group, Measure
-from univert.training.jobs import TrainedModel, TrainingJob
 from univert.training.label_config import SpecialistsConfig
-from univert.training.label_training import label_loss, labelled_products, plain_batches, with_miner
+from univert.training.label_training import label_job
 from univert.training.loop import fit
-from univert.training.objectives import label_objective
 from univert.training.run_context import RunContext
 from univert.training.sources import CachedSource
-from univert.training.specialists import (
-    group_loop,
-    group_name,
-    held_out_name,
-    train_held_out,
-    train_specialist,
-    train_trial,
-    trial_name,
-)
+from univert.training.specialists import group_loop, group_name, held_out_name, train_held_out
 
 HIDDEN_SIZES = (256,)
 SIZE = 128
@@ -96,23 +86,16 @@ class Probe:
 
     def _train(self, verticals: Group, training: int) -> Embedder:
         """Train the head, from the same start every time; what it gives holds until the next training."""
-        context, config, seed = self._context, self._config, self._context.recipe.seed
-        embedder = self._untrained
+        context, embedder = self._context, self._untrained
         embedder.head.load_state_dict(self._start)
         among = self._folds.among(verticals, training)
-        products = labelled_products(context, among)
-        loss = label_loss(config, products=int(products.max()) + 1, size=SIZE, seed=seed)
-        loop = replace(group_loop(config.loop, len(verticals)), epochs=1, min_steps=STEPS * len(verticals))
-        job = TrainingJob(
-            embedder=embedder,
-            objective=label_objective(with_miner(config, loss), products).to(context.device),
-            sampler=plain_batches(config, products, seed=seed),
-            loop=loop,
-            among=among,
-            source=self._source,
-        )
+        folder = context.stages.work_folder("probe")
+        job = label_job(context, self._config, among, folder=folder, embedder=embedder)
+        loop = replace(group_loop(self._config.loop, len(verticals)), epochs=1, min_steps=STEPS * len(verticals))
+        objective = job.objective.to(context.device)
+        job = replace(job, objective=objective, loop=loop, source=self._source, monitor=None)
         job = replace(job, score=context.stages.scorer(job))
-        fit(job, self._source, name="probe", seed=seed, folder=None)
+        fit(job, self._source, name="probe", seed=context.recipe.seed, folder=None)
         return embedder
 
 
@@ -120,36 +103,23 @@ def _simplified(config: SpecialistsConfig) -> SpecialistsConfig:
     """The same without what the probe leaves out."""
     if LOSSES[config.loss].proxies == "dynamic":
         return SpecialistsConfig(loss="proxy-nca", loop=config.loop)
-    return replace(config, mine_every_steps=0)
+    return replace(config, mine_every_steps=0, proxy_start="random")
 
 
-def full_measure(context: RunContext, specialists: Mapping[str, TrainedModel] | None = None) -> Measure:
-    """Trials that train as the specialists do; the measure behind `mode = "full"`.
-
-    Args:
-        context: the run.
-        specialists: by vertical, where they are trained already.
-    """
+def full_measure(context: RunContext) -> Measure:
+    """Trials that train as the specialists do; the measure behind `mode = "full"`."""
     recipe = context.recipe
     folds = Folds(context, recipe.combine.folds)
     inputs = fingerprint(context.stages.inputs, to_plain([recipe.specialists, recipe.combine.folds]))
 
     def models(verticals: Group) -> Iterator[tuple[int, Embed]]:
         for training in range(folds.trainings):
-            if recipe.combine.folds:
-                model = train_held_out(context, verticals, folds.among(verticals, training), training=training)
-            elif len(verticals) > 1:
-                model = train_trial(context, verticals)
-            else:
-                model = (specialists or {}).get(verticals[0]) or train_specialist(context, verticals[0])
+            model = train_held_out(context, verticals, folds.among(verticals, training), training=training)
             yield training, partial(context.features.source.embed_all, model.embedder)
 
     def measure(verticals: Group) -> Measured:
-        if not recipe.combine.folds:
-            return folds.measure(verticals, models(verticals))
-        # the models that leave products out serve this measure alone, so its outcome is what is kept
-        measured = folds.kept(f"{trial_name(verticals)}/measured", inputs, verticals, models)
-        for training in range(folds.trainings):
+        measured = folds.kept(f"trials/{group_name(verticals)}", inputs, verticals, models)
+        for training in range(folds.trainings):  # the models serve this measure alone, so its outcome is what is kept
             shutil.rmtree(context.run.path / held_out_name(verticals, training), ignore_errors=True)
         return measured
 
