@@ -188,7 +188,7 @@ def test_nothing_to_mine_gives_an_empty_table(products: list[int]) -> None:
         ({"positives": 0}, "positives"),
         ({"vectors": np.ones((5, 3))}, "unit vectors"),
         ({"vectors": np.full((5, 3), np.nan)}, "finite"),
-        ({"vectors": np.ones(5)}, "matrix"),
+        ({"vectors": np.ones(5)}, "shape"),
         ({"products": np.zeros(4, int)}, "equally many"),
         ({"verticals": np.zeros(6, int)}, "equally many"),
     ],

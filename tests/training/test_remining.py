@@ -22,9 +22,9 @@ from univert.training import loop as training_loop
 from univert.training.jobs import TrainingJob
 from univert.training.label_training import labelled_products
 from univert.training.loop import Fit, fit
+from univert.training.mining import ReminingSampler, miner_of
 from univert.training.objectives import LabelObjective
 from univert.training.recipe import Recipe
-from univert.training.remining import ReminingSampler, miner_of
 from univert.training.run_context import RunContext
 
 

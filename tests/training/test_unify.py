@@ -68,7 +68,7 @@ def test_each_way_trains_no_more_than_it_needs(catalogue: Catalogue, recipe: Rec
     assert models == alone | ({"joint/proxy_nca"} if joint else set())
     ensemble = result.results["ensemble"]
     assert [member["name"] for member in ensemble["members"]] == list(members.get("members", ("specialists",)))
-    assert set(ensemble["distortion"]) == {"energy_kept", "distance_error", "order_kept"}
+    assert 0 < ensemble["distortion"]["energy_kept"] <= 1
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(
@@ -99,12 +99,9 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
 
 
-@pytest.mark.parametrize("verticals", [(), ("discs", "squares")])
-def test_images_of_unknown_vertical_are_learned_from(
-    mixed_up: Catalogue, recipe: Recipe, tmp_path: Path, verticals: tuple[str, ...]
-) -> None:
+def test_images_of_unknown_vertical_are_learned_from(mixed_up: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     recipe = quick(recipe, members=("specialists", "joint:proxy-nca"), confidence=0.7)
-    recipe = replace(recipe, data=DataConfig(views=1, unsorted=UNSORTED, verticals=verticals))
+    recipe = replace(recipe, data=DataConfig(views=1, unsorted=UNSORTED, verticals=("discs", "squares")))
     work = RunContext(Run(tmp_path), mixed_up, recipe)
     lost = np.flatnonzero(work.images.catalogue.column("vertical") == UNSORTED)
     assert work.images.vertical_names == ["discs", "squares"]
@@ -117,13 +114,10 @@ def test_images_of_unknown_vertical_are_learned_from(
     sure = odds.max(axis=1) >= 0.7
     chosen = vertical_weights(work, recipe.unify, lost)
     np.testing.assert_array_equal(chosen[sure], np.eye(2)[odds[sure].argmax(axis=1)])
-    if verticals:
-        return
 
     result = train(mixed_up, tmp_path, recipe)
     assert (tmp_path / "report.html").exists()
-    for row in result.results["rows"]:
-        assert set(row["evaluation"]["verticals"]) == {"discs", "squares"}
+    assert all(set(row["evaluation"]["verticals"]) == {"discs", "squares"} for row in result.results["rows"])
     rows = learning_targets(work, [specialists(work)], recipe.unify).clean(lost)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 

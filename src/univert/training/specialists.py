@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from univert.core.config import to_plain
-from univert.core.files import fingerprint, folder_name, publishing
+from univert.core.files import fingerprint, folder_name
 from univert.losses.names import LossName, compares_images
 from univert.models.embedder import Embedder
 from univert.training.jobs import TrainedModel
@@ -69,7 +68,7 @@ def train_group(context: RunContext, verticals: Sequence[str]) -> TrainedModel:
         return train_specialist(context, verticals[0])
     name = f"specialists/{group_name(verticals)}"
     if (context.run.path / trial_name(verticals) / "model.safetensors").exists():
-        _adopt(context, train_trial(context, verticals), name)
+        return context.stages.copy(train_trial(context, verticals), name)
     return _train_together(context, verticals, name=name)
 
 
@@ -130,17 +129,6 @@ def _train_together(
         inputs,
         lambda: label_job(context, config, among, folder=folder, embedder=_new_specialist(context, config, verticals)),
     )
-
-
-def _adopt(context: RunContext, trial: TrainedModel, name: str) -> None:
-    """Make a trial's model that of a stage with the same inputs."""
-    folder = context.run.path / name
-    if context.run.finished(name, trial.key) is not None and (folder / "model.safetensors").exists():
-        return
-    context.run.forget(name)
-    with publishing(folder, overwrite=True) as place:
-        shutil.copytree(trial.folder, place, dirs_exist_ok=True)
-    context.run.finish(name, trial.key, trial.record)
 
 
 def train_joint(

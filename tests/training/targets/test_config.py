@@ -37,8 +37,5 @@ def test_members_are_named_once_and_there_is_one() -> None:
     for members in ((), ("specialists", "specialists"), ("joint:triplet", "joint:triplet#0")):
         with pytest.raises(BadInputError, match=r"unify\.members must name at least one member and each once"):
             UnifyConfig(members=members)
-
-
-def test_members_without_an_ensemble_are_refused() -> None:
     with pytest.raises(BadInputError, match=r"unify\.members has no effect where unify\.way is"):
         UnifyConfig(way="specialists", members=("specialists",))
