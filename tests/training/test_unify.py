@@ -25,7 +25,7 @@ from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 from univert.training.run_context import RunContext, Stages
 from univert.training.targets.config import UnifyConfig
 from univert.training.targets.learning_targets import learning_targets, vertical_weights
-from univert.training.unify import images_to_learn_from, train_unified
+from univert.training.unify import images_to_learn_from
 
 UNSORTED = "unsorted"
 
@@ -134,29 +134,6 @@ def test_an_unsorted_vertical_is_checked(
     for images, data, message in cases:
         with pytest.raises(BadInputError, match=message):
             RunContext(Run(tmp_path), images, replace(recipe, data=data))
-
-
-def test_a_catalogue_that_cannot_be_learned_from_is_refused_before_training(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
-) -> None:
-    cases = [
-        (["train", "val"], "the test split needs a product with two images to measure on, got 0 labelled images"),
-        (["val", "test"], "too few labelled training images to learn from in: discs"),
-    ]
-    for splits, message in cases:
-        with pytest.raises(BadInputError, match=message):
-            train(catalogue.select(split=splits), tmp_path, recipe)
-    assert not list(tmp_path.rglob("*.safetensors"))
-
-
-def test_l2_towards_wider_and_narrower_specialists(shop: Shop) -> None:
-    work, config = shop.context, replace(shop.context.recipe.unify, start="random")
-    for member in (shop.mixed, shop.wide):
-        trained = train_unified(work, [member], name=f"sizes/{member.width}", config=config)
-        assert trained.embedder.size == 8
-    targets = learning_targets(work, [shop.wide], UnifyConfig())
-    objective = TargetObjective(TargetL2Loss(), targets)
-    assert np.isfinite(float(objective(torch.ones(4, 8), np.flatnonzero(work.images.is_train)[:4], np.arange(4) % 3)))
 
 
 def test_fixed_targets_are_those_of_the_image_as_it_is(shop: Shop) -> None:

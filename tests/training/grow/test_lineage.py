@@ -44,14 +44,6 @@ def run_path(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_run_that_never_grew(run_path: Path) -> None:
-    lineage = Lineage.read(run_path)
-    assert lineage.verticals == ("bags", "hats", "tops")
-    assert deployed_model(run_path) == run_path / "unified"
-    assert lineage.models == {lineage.original_fingerprint: run_path / "unified"}
-    assert set(lineage.vectors_of().values()) == {lineage.original_fingerprint} == {lineage.deployed}
-
-
 def test_each_vertical_keeps_the_vectors_it_came_in_with(run_path: Path) -> None:
     lineage = publish(publish(Lineage.read(run_path), "shoes"), "rings")
     assert Lineage.read(run_path) == lineage
@@ -78,14 +70,6 @@ def test_a_run_that_was_trained_anew_is_refused(run_path: Path) -> None:
     save_model(run_path / "unified", 9)
     with pytest.raises(BadInputError, match="was trained anew since it grew"):
         Lineage.read(run_path)
-
-
-def test_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="is not a finished run"):
-        Lineage.read(tmp_path / "nowhere")
-    with pytest.raises(BadInputError, match="is not a finished run"):
-        deployed_model(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

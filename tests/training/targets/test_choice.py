@@ -112,15 +112,6 @@ def test_a_tie_goes_to_the_simpler(shop: Shop, monkeypatch: pytest.MonkeyPatch) 
         assert f"{name}, compared with it: no gain beyond the tolerance" in choice.reason
 
 
-def test_one_candidate_needs_no_comparison(shop: Shop) -> None:
-    choice = choose(shop.context, candidates(shop, "a"), shop.own)
-    assert (choice.chosen.key, choice.steps) == ("a", ())
-    assert choice.reason == "Model a: there is no other candidate"
-    assert choice.to_dict()["candidates"] == [
-        {"key": "a", "title": "Model a", "image_presentations": 10, "seconds": 1.0}
-    ]
-
-
 def test_without_validation_queries_the_last_is_taken(
     shop: Shop, catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -129,6 +120,8 @@ def test_without_validation_queries_the_last_is_taken(
     choice = choose(without, candidates(shop, "abc"), shop.own)
     assert (choice.chosen.key, choice.steps) == ("c", ())
     assert "no validation queries" in choice.reason
+    alone = choose(without, candidates(shop, "a"), shop.own)
+    assert alone.reason == "Model a: there is no other candidate"
 
 
 def test_real_models_are_compared_on_val_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from univert.metrics.compare import Comparison
 from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
 from univert.training.specialists import presentations
-from univert.training.targets import choice, ensemble
+from univert.training.targets import ensemble
 from univert.training.targets.ensemble import Ensemble, choose_members
 from univert.training.targets.members import Member
 
@@ -89,10 +89,3 @@ def test_further_members_are_trained_once_with_other_seeds_and_losses(shop: Shop
     before = {file: file.stat().st_mtime_ns for file in path.rglob("*.safetensors")}
     chosen(shop, *order)
     assert {file: file.stat().st_mtime_ns for file in path.rglob("*.safetensors")} == before
-
-
-def test_a_comparison_is_made_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = chosen(shop, "specialists", "joint:proxy-nca")
-    assert first.tried[1].difference is not None
-    monkeypatch.setattr(choice, "compare_vectors", None)
-    assert chosen(shop, "specialists", "joint:proxy-nca") == first

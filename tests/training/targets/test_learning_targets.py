@@ -19,7 +19,6 @@ from univert.training.targets.learning_targets import (
     distortion_of,
     learning_targets,
     targets_by_predicted_vertical,
-    vertical_weights,
     weights_of_predictions,
 )
 from univert.training.targets.map import fit_target_map
@@ -53,11 +52,6 @@ def test_they_are_computed_once_and_fitted_once(shop: Shop, monkeypatch: pytest.
     assert len(fits) == 1
     assert distortion_of(work, [shop.own], config) == distortion_of(shop.context, [shop.own], config)
     np.testing.assert_allclose(first, clean_targets(shop, [shop.own]), atol=1e-5)
-
-
-def test_known_verticals_need_no_prediction(shop: Shop) -> None:
-    weights = vertical_weights(shop.context, UnifyConfig(confidence=1), shop.everything)
-    np.testing.assert_array_equal(weights, np.eye(2)[shop.context.images.verticals])
 
 
 def test_predicted_verticals_weigh_the_specialists_by_their_probability(shop: Shop) -> None:

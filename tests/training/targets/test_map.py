@@ -17,9 +17,8 @@ from univert.training.targets.map import fit_target_map
 from univert.training.targets.members import Member
 
 
-@pytest.mark.parametrize("kind", ["mixed", "wide"])
-def test_specialists_of_any_size_give_targets_of_the_models_size(shop: Shop, kind: str) -> None:
-    member: Member = getattr(shop, kind)
+def test_specialists_of_any_size_give_targets_of_the_models_size(shop: Shop) -> None:
+    member = shop.mixed
     found = clean_targets(shop, [member])
     assert found.shape == (72, SIZE)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
@@ -29,19 +28,6 @@ def test_specialists_of_any_size_give_targets_of_the_models_size(shop: Shop, kin
         train = np.isin(here, fitted_on(shop))
         own = unit(own @ fit_projection(own[train], SIZE))
         np.testing.assert_allclose(found[here] @ found[here].T, own @ own.T, atol=1e-4)
-
-
-def test_aligning_one_member_leaves_distances_within_a_vertical(shop: Shop) -> None:
-    before, after = (clean_targets(shop, [shop.own], align=align) for align in (False, True))
-    assert not np.allclose(before, after, atol=0.1)
-    for number in range(2):
-        here = shop.context.images.verticals == number
-        np.testing.assert_allclose(after[here] @ after[here].T, before[here] @ before[here].T, atol=1e-5)
-
-
-def test_a_joint_model_is_the_reference_and_stays_where_it_is(shop: Shop) -> None:
-    alone = clean_targets(shop, [shop.joint])
-    np.testing.assert_allclose(alone, raw(shop, shop.joint, 0), atol=1e-5)
 
 
 def test_an_ensemble_is_what_a_loop_over_images_gives(shop: Shop) -> None:
