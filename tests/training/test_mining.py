@@ -126,22 +126,6 @@ def test_products_that_share_a_picture_are_no_negatives_of_each_other() -> None:
     assert len({tuple(sorted(data[1][pair])) for pair in mined.protected}) == (mined.statistics.protected_products)
 
 
-def test_a_copy_of_the_positive_is_protected_even_out_of_the_anchors_sight() -> None:
-    """The negative is a copy of the positive, and no anchor itself looks like it."""
-    vectors = unit(np.array([[1, 0], [0.8, 0.6], [0.79, 0.62], [0.0, 1]]))
-    products = np.array([0, 0, 1, 1])
-
-    def same(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-        return np.asarray((np.minimum(rows, others) == 1) & (np.maximum(rows, others) == 2))
-
-    unprotected = mine_strong_negatives(vectors, products, margin=0.3)
-    assert table(unprotected)[0, 1] == [2]
-    mined = mine_strong_negatives(vectors, products, margin=0.3, protect=same, neighbours=2)
-    assert len(mined) == 0
-    assert mined.protected.tolist() == [[1, 2]]
-    assert mined.statistics.excluded > 0
-
-
 @pytest.mark.parametrize("products", [[], [-1, -1, -1], [0, 1, 2]], ids=["empty", "unlabelled", "no positives"])
 def test_nothing_to_mine_gives_an_empty_table(products: list[int]) -> None:
     mined = mine_strong_negatives(unit(np.ones((len(products), 3))), np.array(products, int))

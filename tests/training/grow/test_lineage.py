@@ -30,7 +30,6 @@ def publish(lineage: Lineage, vertical: str, indexed_by: str | None = None) -> L
             vertical=vertical,
             folder=folder,
             model_fingerprint=fingerprint,
-            grown_from=lineage.deployed,
             vectors_of=lineage.vectors_of(indexed_by),
             forced=False,
         )

@@ -152,7 +152,6 @@ class _Growing:
             vertical=self._vertical,
             folder=self._folder,
             model_fingerprint=Embedder.from_pretrained(self.path / "unified").fingerprint,
-            grown_from=self._lineage.deployed,
             vectors_of=self._vectors_of,
             forced=forced,
         )

@@ -27,7 +27,6 @@ class Growth:
         vertical: what was added.
         folder: of the growth, within the run.
         model_fingerprint: of the grown model.
-        grown_from: fingerprint of the model that was deployed before.
         vectors_of: by old vertical, fingerprint of the model whose vectors the grown model was held to.
         forced: published in spite of a loss.
     """
@@ -36,7 +35,6 @@ class Growth:
     vertical: str
     folder: str
     model_fingerprint: str
-    grown_from: str
     vectors_of: dict[str, str]
     forced: bool
 
