@@ -171,7 +171,7 @@ def _join(members: tuple[Member, ...], spaces: list[_Space]) -> TargetMap:
         for here, matrix in zip(space.parts, maps, strict=True):
             targets[here] += space.raw[here, : len(matrix)] @ matrix
     energy = share**2 * sum(float((space.raw.astype(np.float64) ** 2).sum()) for space in spaces)
-    return TargetMap(members=members, matrices=matrices, energy_kept=float((targets**2).sum()) / energy)
+    return TargetMap(members=members, matrices=matrices, energy_kept=float((targets**2).sum() / energy))
 
 
 def _fitted_on(context: RunContext, config: UnifyConfig) -> Positions:
