@@ -26,13 +26,12 @@ from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.metrics.compare import Comparison, Metric
-from univert.training.finetune import FinetuneResult, finetune
+from univert.training.finetune import FinetuneConfig, FinetuneResult, finetune
 from univert.training.jobs import TrainedModel
 from univert.training.label_config import SpecialistsConfig
 from univert.training.label_training import label_job
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
-from univert.training.triplet_learning import FinetuneConfig
 
 RESULT = Path(__file__).parent / "results" / "clean-triplets.md"
 ONE_VERTICAL = "food-drink"

@@ -60,19 +60,7 @@ def test_before_and_after_for_a_person_and_for_a_program(
     assert error == "univert: fine-tuning made it worse, so the old model was kept: discs, map_at_r\n"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere", "shop", "--triplets", "t.csv"], "nowhere"),
-        (["model", "shop", "--triplets", "nowhere.csv"], "nowhere.csv: no such file"),
-        (["model", "shop", "--triplets", "t.csv", "--on-bad", "warn"], "on_bad must be"),
-        (["model", "shop", "--triplets", "t.csv", "--set", "keeps=1"], "did you mean keep?"),
-        (["model", "shop", "--triplets", "t.csv", "--vertical", "hats"], "the catalogue has no hats"),
-    ],
-)
 def test_bad_input_is_one_line_and_exit_2(
-    arguments: list[str],
-    message: str,
     model: Path,
     catalogue: Catalogue,
     tmp_path: Path,
@@ -80,14 +68,15 @@ def test_bad_input_is_one_line_and_exit_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "t.csv").write_text(f"anchor,positive,negative\n{GOOD}")
-    places = {"shop": catalogue.path, "model": model}
     monkeypatch.chdir(tmp_path)
-    status, out, err = univert(
-        "finetune",
-        *(places.get(argument, argument) for argument in arguments),
-        *("--out", "out"),
-        monkeypatch=monkeypatch,
-        capsys=capsys,
-    )
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert message in err
+    cases = [
+        (["nowhere", catalogue.path, "--triplets", "t.csv"], "nowhere"),
+        ([model, catalogue.path, "--triplets", "nowhere.csv"], "nowhere.csv: no such file"),
+        ([model, catalogue.path, "--triplets", "t.csv", "--on-bad", "warn"], "on_bad must be"),
+        ([model, catalogue.path, "--triplets", "t.csv", "--set", "keeps=1"], "did you mean keep?"),
+        ([model, catalogue.path, "--triplets", "t.csv", "--vertical", "hats"], "the catalogue has no hats"),
+    ]
+    for arguments, message in cases:
+        status, out, err = univert("finetune", *arguments, "--out", "out", monkeypatch=monkeypatch, capsys=capsys)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert message in err

@@ -1,22 +1,37 @@
-"""Mining over the whole set against loops over all triples, through a real index and exactly."""
+"""Mining the whole set against loops over all triples, and training on what it finds: resumable to the bit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from tests.oracles import mining as oracle
 from tests.search.conftest import unit
 from univert.core.errors import BadInputError
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.data.duplicates import NearDuplicates, picture_hashes
+from univert.data.samplers import StrongNegativeSampler
 from univert.data.strong_negatives import StrongNegatives
+from univert.losses.miners import DistanceWeightedMiner, MinedLoss
+from univert.losses.triplet_margin_loss import TripletMarginLoss
+from univert.training import loop as training_loop
 from univert.training import mining as module
-from univert.training.mining import Neighbours, index_neighbours, mine_strong_negatives
+from univert.training.jobs import TrainingJob
+from univert.training.label_training import labelled_products
+from univert.training.loop import Fit, fit
+from univert.training.mining import Neighbours, ReminingSampler, mine_strong_negatives, miner_of
+from univert.training.objectives import LabelObjective
+from univert.training.recipe import Recipe
+from univert.training.run_context import RunContext
 
 Shop = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -61,31 +76,10 @@ def test_equals_the_loop_over_all_triples(
     assert statistics.anchors_with_negatives == len(set(mined.anchors.tolist()))
 
 
-@pytest.mark.parametrize("k", [1, 8, 60])
-def test_the_index_finds_what_comparing_all_pairs_finds(k: int, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)  # many distances are tied
-    vectors = unit(rng.integers(-1, 2, (90, 4)) + np.array([0.0, 0.0, 0.0, 3.0]))
-    verticals, allowed = rng.integers(0, 3, 90) * 7, rng.random(90) < 0.8
-    rows = rng.permutation(np.flatnonzero(allowed))[:40]
-    found = index_neighbours(tmp_path / "index", vectors, verticals, allowed)(rows, k)
-    expected = oracle.exact_neighbours(vectors, verticals, allowed)(rows, k)
-    np.testing.assert_array_equal(found >= 0, expected >= 0)
-
-    def distances(near: np.ndarray) -> np.ndarray:
-        return np.where(near < 0, -1, ((vectors[rows, None] - vectors[near]) ** 2).sum(2))
-
-    np.testing.assert_allclose(distances(found), distances(expected), atol=1e-6)
-    for row, near in zip(rows, found, strict=True):
-        near = near[near >= 0]
-        assert (verticals[near] == verticals[row]).all()
-        assert allowed[near].all()
-
-
-@pytest.mark.parametrize("chunk", [3, 1024])
-def test_a_real_index_gives_the_same_table(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_index_gives_the_same_table_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     data = shop(0, 150, 30, 6, 3)
-    monkeypatch.setattr(module, "_ROWS_AT_ONCE", chunk)
-    monkeypatch.setattr(module, "_NUMBERS_AT_ONCE", 500 * chunk)
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 20)
+    monkeypatch.setattr(module, "_NUMBERS_AT_ONCE", 1500)
     mined = mine_strong_negatives(*data, margin=0.3, k=4, neighbours=20)
     exact = mine_strong_negatives(*data, margin=0.3, k=4, neighbours=20, search=exactly(data))
     assert len(mined) > 50
@@ -107,34 +101,13 @@ def test_too_few_neighbours_are_counted_and_what_is_found_is_still_right() -> No
     assert table(enough) == whole
 
 
-def test_positives_are_limited_and_drawn_evenly() -> None:
-    vectors, _, _ = shop(2, 60)
-    products = np.repeat([0, 1, 2], [30, 29, 1])
-    pairs = module._pairs(products, 4, seed=0)
-    assert (np.bincount(pairs[:, 0], minlength=60)[:59] == 4).all()
-    assert (np.bincount(pairs[:, 1], minlength=60)[:59] == 4).all()
-    assert (products[pairs[:, 0]] == products[pairs[:, 1]]).all()
-    assert (pairs[:, 0] != pairs[:, 1]).all()
-    assert len(np.unique(pairs, axis=0)) == len(pairs)
-    assert not np.array_equal(pairs, module._pairs(products, 4, seed=1))
-    assert mine_strong_negatives(vectors, products, positives=4).statistics.pairs == len(pairs)
-
-
-def pictures(seed: int, images: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Images with the same number show the same picture."""
-    shown = np.random.default_rng(1000 + seed).integers(0, 30, images)
+def test_products_that_share_a_picture_are_no_negatives_of_each_other() -> None:
+    data = shop(0, 60, 12, 4, 2)
+    products, shown = data[1], np.random.default_rng(1000).integers(0, 30, 60)
 
     def same(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
         return np.asarray(shown[rows] == shown[others])
 
-    return same
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_products_that_share_a_picture_are_no_negatives_of_each_other(seed: int) -> None:
-    data = shop(seed, 60, 12, 4, 2)
-    products = data[1]
-    same = pictures(seed, 60)
     # the oracle compares all images of two products, mining those of anchors: give every product two images
     keep = np.isin(products, [p for p in range(12) if (products == p).sum() > 1])
     data = (data[0], np.where(keep, products, -1), data[2])
@@ -153,25 +126,7 @@ def test_products_that_share_a_picture_are_no_negatives_of_each_other(seed: int)
     assert len({tuple(sorted(data[1][pair])) for pair in mined.protected}) == (mined.statistics.protected_products)
 
 
-def test_a_copy_of_the_positive_is_protected_even_out_of_the_anchors_sight() -> None:
-    """The negative is a copy of the positive, and no anchor itself looks like it."""
-    vectors = unit(np.array([[1, 0], [0.8, 0.6], [0.79, 0.62], [0.0, 1]]))
-    products = np.array([0, 0, 1, 1])
-
-    def same(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-        return np.asarray((np.minimum(rows, others) == 1) & (np.maximum(rows, others) == 2))
-
-    unprotected = mine_strong_negatives(vectors, products, margin=0.3)
-    assert table(unprotected)[0, 1] == [2]
-    mined = mine_strong_negatives(vectors, products, margin=0.3, protect=same, neighbours=2)
-    assert len(mined) == 0
-    assert mined.protected.tolist() == [[1, 2]]
-    assert mined.statistics.excluded > 0
-
-
-@pytest.mark.parametrize(
-    "products", [[], [0], [-1, -1, -1], [0, 1, 2]], ids=["empty", "one", "unlabelled", "no positives"]
-)
+@pytest.mark.parametrize("products", [[], [-1, -1, -1], [0, 1, 2]], ids=["empty", "unlabelled", "no positives"])
 def test_nothing_to_mine_gives_an_empty_table(products: list[int]) -> None:
     mined = mine_strong_negatives(unit(np.ones((len(products), 3))), np.array(products, int))
     assert len(mined) == mined.statistics.pairs == 0
@@ -183,17 +138,104 @@ def test_nothing_to_mine_gives_an_empty_table(products: list[int]) -> None:
     ("changes", "message"),
     [
         ({"margin": 0}, "margin"),
-        ({"k": 0}, "k must"),
-        ({"neighbours": 0}, "neighbours"),
-        ({"positives": 0}, "positives"),
         ({"vectors": np.ones((5, 3))}, "unit vectors"),
         ({"vectors": np.full((5, 3), np.nan)}, "finite"),
-        ({"vectors": np.ones(5)}, "matrix"),
+        ({"vectors": np.ones(5)}, "shape"),
         ({"products": np.zeros(4, int)}, "equally many"),
-        ({"verticals": np.zeros(6, int)}, "equally many"),
     ],
 )
 def test_what_cannot_be_mined_is_refused(changes: dict[str, Any], message: str) -> None:
     arguments: dict[str, Any] = {"vectors": unit(np.ones((5, 3))), "products": np.array([0, 0, 1, 1, 2])}
     with pytest.raises(BadInputError, match=message):
         mine_strong_negatives(**arguments | changes)
+
+
+@pytest.fixture
+def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunContext:
+    monkeypatch.setattr(training_loop, "CHECKPOINT_EVERY_SECONDS", 0)
+    loop = replace(recipe.specialists.loop, min_steps=14)
+    recipe = replace(recipe, specialists=replace(recipe.specialists, loop=loop))
+    return RunContext(Run(tmp_path / "run"), catalogue, recipe)
+
+
+class Interrupted(nn.Module):
+    """A loss that Ctrl-C meets at some step."""
+
+    def __init__(self, loss: nn.Module, step: int) -> None:
+        super().__init__()
+        self.loss, self.left = loss, step
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        loss: Tensor = self.loss(embeddings, labels)
+        return loss
+
+
+def train(context: RunContext, loss: nn.Module, folder: Path) -> tuple[Fit, Tensor]:
+    products = labelled_products(context, context.images.is_train)
+    embedder = context.new_embedder()
+    near = NearDuplicates(hashes=picture_hashes(context.images.catalogue))
+    sampler = ReminingSampler(
+        miner_of(embedder, context.features.source, products, context.images.verticals, margin=0.5, protect=near),
+        lambda mined: StrongNegativeSampler(
+            products, mined, batch_size=12, images_per_product=3, negatives_per_anchor=1
+        ),
+        every_steps=5,
+        folder=folder,
+    )
+    loop, objective = context.recipe.specialists.loop, LabelObjective(loss, products)
+    job = TrainingJob(embedder=embedder, objective=objective, sampler=sampler, loop=loop)
+    job = replace(job, score=context.stages.scorer(job))
+    done = fit(job, context.features.source, name="test", seed=0, folder=folder)
+    head = torch.cat([v.detach().float().flatten() for v in embedder.head.state_dict().values()])
+    return done, head
+
+
+@pytest.mark.parametrize("step", [5, 12])
+def test_interrupted_anywhere_it_ends_with_the_same_weights(context: RunContext, tmp_path: Path, step: int) -> None:
+    def loss() -> nn.Module:
+        return MinedLoss(TripletMarginLoss(0.5, mining="all"), DistanceWeightedMiner())
+
+    _, expected = train(context, loss(), tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        train(context, Interrupted(loss(), step), tmp_path / "b")
+    done, found = train(context, Interrupted(loss(), 10**6), tmp_path / "b")
+    assert done.steps == 14
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    tables = [StrongNegatives.load(tmp_path / "b" / f"strong-negatives-{number}.safetensors") for number in range(3)]
+    products, verticals = labelled_products(context, context.images.is_train), context.images.verticals
+    assert any(table is not None and len(table) for table in tables)
+    for table in tables:
+        assert table is not None
+        row, place = np.nonzero(table.negatives >= 0)
+        anchors, negatives = table.anchors[row], table.negatives[row, place]
+        assert (products[negatives] >= 0).all()
+        assert (products[negatives] != products[anchors]).all()
+        assert (verticals[negatives] == verticals[anchors]).all()
+
+
+def test_a_table_is_mined_once_and_kept(tmp_path: Path) -> None:
+    products = np.repeat(np.arange(6), 2)
+    mined = []
+
+    def mine() -> StrongNegatives:
+        mined.append(len(mined))
+        return StrongNegatives.none()
+
+    def sampler() -> ReminingSampler:
+        return ReminingSampler(
+            mine,
+            lambda table: StrongNegativeSampler(products, table, batch_size=8, images_per_product=2),
+            every_steps=10,
+            folder=tmp_path,
+        )
+
+    first = sampler()
+    batches = [first.batch(step) for step in range(25)]
+    assert len(mined) == 3
+    again = sampler()
+    for step in reversed(range(25)):
+        np.testing.assert_array_equal(again.batch(step), batches[step])
+    assert len(mined) == 3

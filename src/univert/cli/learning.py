@@ -66,8 +66,8 @@ def finetune(
 ) -> None:
     """Fine-tune a model on verified triplets; exit 1, and keep the old model, if that made it worse."""
     from univert.core.config import read_settings
+    from univert.training.finetune import FinetuneConfig
     from univert.training.finetune import finetune as run_finetuning
-    from univert.training.triplet_learning import FinetuneConfig
 
     chosen = [f"data.verticals={json.dumps(vertical)}"] if vertical else []
     config = read_settings(FinetuneConfig, None, [*(settings or []), *chosen])
@@ -104,6 +104,7 @@ def grow(
     as_json: Json = False,
 ) -> None:
     """Add a vertical to a run's model without indexing again; exit 1 if that would lose anything."""
+    from univert.core.config import to_plain
     from univert.data.catalogue import Catalogue
     from univert.report.console import growth_table
     from univert.search.index import Index
@@ -125,7 +126,7 @@ def grow(
             compatible_models=result.compatible_models,
         )
     if as_json:
-        typer.echo(json.dumps({**result.to_dict(), "images_indexed": added}, indent=1))
+        typer.echo(json.dumps({**to_plain(result), "images_indexed": added}, indent=1))
     else:
         for figures in result.figures.values():
             print_table(growth_table(figures))

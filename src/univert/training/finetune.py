@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,18 +22,66 @@ from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.data.samplers import Positions
+from univert.data.samplers import Positions, Sampler, UniformSampler
 from univert.data.triplets import CleanTriplets, TripletReport, read_clean_triplets
-from univert.metrics.compare import Comparison, compare_vectors
+from univert.losses.target_l2_loss import target_l2_loss
+from univert.losses.triplet_margin_loss import TripletMarginLoss
+from univert.metrics.compare import LARGE_LOSS, Comparison, compare_vectors
 from univert.metrics.inputs import has_queries
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
 from univert.training.jobs import TrainedModel, TrainingJob
-from univert.training.recipe import Recipe
+from univert.training.label_config import BaseNetworkLearns, Count, LoopConfig, NotNegative, Positive
+from univert.training.objectives import Objective
+from univert.training.recipe import DataConfig, Recipe
 from univert.training.run_context import RunContext
-from univert.training.triplet_learning import CleanTripletObjective, EmbedViews, FinetuneConfig, TripletSampler
 
-REJECTED_CSV = "rejected.csv"
+
+@dataclass(frozen=True, kw_only=True)
+class TripletLoopConfig(LoopConfig):
+    """`LoopConfig` with the defaults of a fine-tuning: short, with small learning rates."""
+
+    epochs: Count = 10
+    min_steps: Count = 100
+    learning_rate: Positive = 3e-4
+    base_network_learning_rate: Positive = 1e-5
+    patience: Count = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Fine-tuning on clean triplets.
+
+    Attributes:
+        seed: of everything random.
+        base_network_learns: see `Recipe`, as for `last_blocks` and `maps_gb`.
+        data: which verticals, and how images reach the network.
+        margin: the wanted gap between D(a,n) and D(a,p), squared (Unified eq. 1).
+        keep: weight of the L2 term that holds the model to its own old embeddings; 0 switches it off.
+        others: share of each batch that is training images at random, on which the L2 term works; batch normalisation
+            sees them, too.
+        tolerance: on the validation images, a loss of up to this much (0.01: one point of Recall@1) is none.
+        limit: a loss beyond this counts even where so few products show it that chance is not ruled out.
+        loop: the training; `epochs` counts passes over the triplets.
+    """
+
+    seed: Annotated[int, Ge(0)] = 0
+    base_network_learns: BaseNetworkLearns = "no"
+    last_blocks: Count = 2
+    maps_gb: NotNegative = 8.0
+    data: DataConfig = field(default_factory=DataConfig)
+    margin: Positive = 0.2
+    keep: NotNegative = 2.0
+    others: Annotated[float, Interval(ge=0, le=0.9)] = 0.5
+    tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
+    limit: Annotated[float, Interval(ge=0, le=1)] = LARGE_LOSS
+    loop: TripletLoopConfig = field(default_factory=TripletLoopConfig)
+
+    def __post_init__(self) -> None:
+        if self.keep and not self.others:
+            raise BadInputError(
+                f"keep has no effect without other images, got keep {self.keep} and others 0; set others, or keep = 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +89,14 @@ class FinetuneResult:
     """What fine-tuning came to.
 
     Attributes:
-        path: the folder of the work; the model is in `model/`.
+        model_path: the fine-tuned model's folder, or, where it was worse, a copy of the old one.
         results: the content of `finetune.json`.
         report: what the file of triplets held.
     """
 
-    path: Path
+    model_path: Path
     results: dict[str, Any]
     report: TripletReport
-
-    @property
-    def model_path(self) -> Path:
-        """The fine-tuned model's folder, or, where it was worse, that of the old one."""
-        return self.path / "model"
 
     @property
     def kept(self) -> bool:
@@ -83,11 +128,10 @@ def finetune(
     Args:
         model: a saved model's folder, or its id on a hub.
         catalogue: the images, or where they are.
-        triplets: the file; see `univert.data.triplets.read_clean_triplets`.
-        out: a folder for `model/`, `finetune.json`, and the work.
-        config: the choices; the defaults are good.
-        on_bad: `reject` refuses a file with triplets that cannot be used, `skip` leaves those out and lists them in
-            `OUT/rejected.csv`.
+        triplets: the file; see `univert.data.triplets.read_clean_triplets`, as for `on_bad`.
+        out: a folder for `model/`, `finetune.json`, `rejected.csv`, and the work.
+        config: the choices.
+        on_bad: `reject` or `skip`.
         device: a torch device, or `auto`.
 
     Raises:
@@ -101,19 +145,18 @@ def finetune(
     run = Run(Path(out))
     with run.locked():
         context = _context(run, catalogue, old, config, device)
-        rejected_csv = run.path / REJECTED_CSV if on_bad == "skip" else None
-        chosen = set(context.images.catalogue.column("id"))
+        images = context.images.catalogue
         clean = read_clean_triplets(
             triplets,
-            context.images.catalogue,
+            images,
             on_bad=on_bad,
-            rejected_csv=rejected_csv,
-            not_chosen=set(catalogue.column("id")) - chosen,
+            rejected_csv=run.path / "rejected.csv" if on_bad == "skip" else None,
+            not_chosen=set(catalogue.column("id")) - set(images.column("id")),
         )
         _share_features(Path(model), context)
         results = _finetune(context, old.to(context.device), clean, config, str(model))
         write_atomic(run.path / "finetune.json", json.dumps(results, indent=1))
-    return FinetuneResult(path=run.path, results=results, report=clean.report)
+    return FinetuneResult(model_path=run.path / "model", results=results, report=clean.report)
 
 
 def _context(run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneConfig, device: str) -> RunContext:
@@ -129,27 +172,22 @@ def _context(run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneCo
     context = RunContext(run, catalogue, recipe, device=device, base=base_of(model))
     if context.images.validation_queries is None:
         raise BadInputError(
-            f"{catalogue.path} has no product with two images in its val split"
-            f"{' in the chosen verticals' if config.data.verticals else ''}, so nothing can tell whether "
-            "fine-tuning did any harm; give some products the split val"
+            f"{catalogue.path} has no product with two images in the val split (of the chosen verticals), so nothing "
+            "can tell whether fine-tuning did any harm; give some products the split val"
         )
     return context
 
 
 def base_of(model: Embedder) -> Embedder:
     """The model without its head: its embedding is the pooled features of its own base network."""
-    config = replace(model.config, size=None, batch_norm=False)
     base = copy.deepcopy(model)
-    base.config, base.head, base.size = config, torch.nn.Identity(), model.feature_size
+    base.config = replace(model.config, size=None, batch_norm=False)
+    base.head, base.size = torch.nn.Identity(), model.feature_size
     return base.eval()
 
 
 def _share_features(model: Path, context: RunContext) -> None:
-    """Take the cached features of the run that the model lies in, if they are of its base network.
-
-    A folder's name says all that its features depend on, so what does not fit is never read. Links cost nothing, and
-    outlive the run; where the disk has none, the features are computed anew.
-    """
+    """Link the cached features of the run that the model lies in; a folder's name says all that they depend on."""
     for folder in list(model.absolute().parents)[:2]:
         for features in folder.glob(f"cache/features-{context.features.base.fingerprint}-*/view-*.npy"):
             link = context.run.path / "cache" / features.parent.name / features.name
@@ -189,6 +227,12 @@ def _finetune(
 
 
 def _job(context: RunContext, old: Embedder, clean: CleanTriplets, config: FinetuneConfig) -> TrainingJob:
+    old.eval()
+
+    @torch.no_grad()  # the old model learns nothing
+    def embed(positions: Positions, views: Positions) -> Float[Tensor, "B D"]:
+        return context.features.source.embed(old, positions, views).float()
+
     sampler = TripletSampler(
         clean,
         np.flatnonzero(context.images.is_train),
@@ -196,23 +240,10 @@ def _job(context: RunContext, old: Embedder, clean: CleanTriplets, config: Finet
         share=config.others,
         seed=config.seed,
     )
-    objective = CleanTripletObjective(
-        sampler.triplets_per_batch, margin=config.margin, keep=config.keep, old=_embed_views(context, old)
-    )
+    objective = CleanTripletObjective(sampler.triplets_per_batch, margin=config.margin, keep=config.keep, old=embed)
     return TrainingJob(
         embedder=copy.deepcopy(old), objective=objective, sampler=sampler, loop=config.loop, starts_trained=True
     )
-
-
-def _embed_views(context: RunContext, old: Embedder) -> EmbedViews:
-    """The old model as a function; it learns nothing, so its embeddings are plain numbers."""
-    old.eval()
-
-    def embed(positions: Positions, views: Positions) -> Float[Tensor, "B D"]:
-        with torch.no_grad():
-            return context.features.source.embed(old, positions, views).float()
-
-    return embed
 
 
 def _compare(
@@ -229,7 +260,7 @@ def _compare(
 
 
 def _order(context: RunContext, old: Embedder, tuned: TrainedModel, clean: CleanTriplets) -> dict[str, float]:
-    """The share of the triplets with D(a,p) < D(a,n), before and after; the images are those learned from."""
+    """The share of the triplets learned from with D(a,p) < D(a,n), before and after."""
     images, rows = np.unique([clean.anchors, clean.positives, clean.negatives], return_inverse=True)
     anchor, positive, negative = rows.reshape(3, -1)
     shares = {}
@@ -244,9 +275,9 @@ def _publish(context: RunContext, model: Embedder, config: FinetuneConfig, measu
     """Write `model/`, with a card that tells which of the two models it is."""
     figures: dict[str, float | int | str] = {}
     for metric, difference in measured.merged.items():
-        figures[f"merged gallery, {metric}, val"] = difference.second if kept else difference.first
+        figures[f"merged gallery, {metric}, val, before fine-tuning"] = difference.first
         if kept:
-            figures[f"merged gallery, {metric}, val, before fine-tuning"] = difference.first
+            figures[f"merged gallery, {metric}, val"] = difference.second
     card = ModelCard(
         name="univert, fine-tuned on clean triplets" if kept else "univert, as it was before fine-tuning",
         recipe_toml=config_to_toml(config) if kept else "",
@@ -255,3 +286,61 @@ def _publish(context: RunContext, model: Embedder, config: FinetuneConfig, measu
         figures=figures,
     )
     model.save_pretrained(context.run.path / "model", card, overwrite=True)
+
+
+class TripletSampler(Sampler):
+    """All anchors of a batch first, then all positives, all negatives, then a share of other images.
+
+    Raises:
+        BadInputError: no triplets, or a batch too small for one.
+    """
+
+    def __init__(
+        self, triplets: CleanTriplets, others: Positions, *, batch_size: int = 128, share: float = 0.5, seed: int = 0
+    ) -> None:
+        count = int(batch_size * share) if len(others) else 0
+        if batch_size - count < 3:
+            raise BadInputError(
+                f"batch_size must leave room for a triplet, got {batch_size} with a share of {share} other images"
+            )
+        self._table = np.stack([triplets.anchors, triplets.positives, triplets.negatives])
+        rows = np.arange(len(triplets))
+        self._rows = UniformSampler(rows, batch_size=(batch_size - count) // 3, seed=seed)
+        self._others = UniformSampler(others, batch_size=count, seed=seed) if count else None
+        self.triplets_per_batch = self._rows.batch_size
+        self.batch_size = 3 * self.triplets_per_batch + (self._others.batch_size if self._others else 0)
+        self.steps_per_epoch = self._rows.steps_per_epoch
+
+    def batch(self, step: int) -> Positions:
+        """Positions of step `step`."""
+        chosen = self._table[:, self._rows.batch(step)].ravel()
+        return np.concatenate([chosen, self._others.batch(step)]) if self._others else chosen
+
+
+class CleanTripletObjective(Objective):
+    """The triplet loss of exactly the given triplets, plus L2 to the old embeddings of the other images.
+
+    Args:
+        triplets_per_batch: as the sampler has them.
+        margin: as in `FinetuneConfig`, like `keep`.
+        keep: weight of the L2 term.
+        old: embeddings by the model as it was, of positions in views.
+    """
+
+    def __init__(
+        self, triplets_per_batch: int, *, margin: float, keep: float, old: Callable[[Positions, Positions], Tensor]
+    ) -> None:
+        super().__init__()
+        self._loss = TripletMarginLoss(margin)
+        self._count, self._keep, self._old = triplets_per_batch, keep, old
+
+    def forward(self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions) -> Float[Tensor, ""]:
+        """The loss of a batch of `TripletSampler`."""
+        T = self._count
+        rows = torch.arange(T, device=embeddings.device)
+        nothing = rows.new_zeros(3 * T)  # labels, which listed triplets do not need
+        value: Tensor = self._loss(embeddings[: 3 * T], nothing, (rows, rows + T, rows + 2 * T))
+        if self._keep and len(positions) > 3 * T:
+            old = self._old(positions[3 * T :], views[3 * T :])
+            value = value + self._keep * target_l2_loss(embeddings[3 * T :], old)
+        return value

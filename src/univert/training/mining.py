@@ -1,10 +1,12 @@
-"""Strong negatives: the semi-hard negatives of every anchor, searched for in the whole catalogue through an index."""
+"""Strong negatives: the semi-hard negatives of every anchor, searched for in the whole catalogue through an index.
+
+`mine_strong_negatives` gives a table of them; `ReminingSampler` mines anew while the model learns, with exact resume.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,12 @@ from jaxtyping import Bool, Float, Int64
 
 from univert.core.errors import BadInputError
 from univert.core.terminal import progress_bar
-from univert.data.samplers import step_rng
+from univert.data.samplers import Positions, Sampler, step_rng
 from univert.data.strong_negatives import MiningStatistics, StrongNegatives
+from univert.models.embedder import Embedder
 from univert.search.index import Index
 from univert.search.records import check_unit_vectors
+from univert.training.sources import Source
 
 Neighbours = Callable[[Int64[np.ndarray, "Q"], int], Int64[np.ndarray, "Q K"]]
 """The `k` images nearest to each of some images within its vertical (itself may be among them); -1 where there are
@@ -44,12 +48,11 @@ def mine_strong_negatives(
     """For each anchor-positive pair the nearest n of the whole catalogue with D(a,p) < D(a,n) < D(a,p) + margin.
 
     A negative is an image of another product of the anchor's vertical; D is the squared Euclidean distance. The index
-    proposes the nearest neighbours of each anchor, and their distances are computed anew, so what is returned is
-    semi-hard exactly. Memory is O(N x neighbours), never N x N.
+    proposes neighbours, and their distances are computed anew. Memory is O(N x neighbours), never N x N.
 
-    False negatives: where images under two products are near-duplicates, the two products are most likely one, so no
-    image of either serves as a negative of the other. Anchors are compared with all their neighbours, positives
-    with the negatives of their pair. The result lists the images.
+    Where images under two products are near-duplicates, the two products are most likely one, so no image of either
+    serves as a negative of the other. Anchors are compared with all their neighbours, positives with the negatives of
+    their pair. The result lists the images.
 
     Args:
         vectors: unit vectors of all training images, by the model as it stands.
@@ -76,15 +79,20 @@ def mine_strong_negatives(
         ([0, 1], [1, 0], [2, 3])
     """
     verticals = np.zeros(len(products), np.int64) if verticals is None else verticals
-    limits = {"margin": margin, "k": k, "neighbours": neighbours, "positives": positives}
-    _check(vectors, products, verticals, limits)
+    if not len(vectors) == len(products) == len(verticals):
+        counts = f"{len(vectors)}, {len(products)} and {len(verticals)}"
+        raise BadInputError(f"vectors, products and verticals must be equally many, got {counts}")
+    for name, limit in {"margin": margin, "k": k, "neighbours": neighbours, "positives": positives}.items():
+        if not limit > 0:
+            raise BadInputError(f"{name} must be positive, got {limit}")
+    check_unit_vectors(vectors[products >= 0], vectors.shape[-1])
     pairs = _pairs(products, positives, seed)
     if not len(pairs):
         return StrongNegatives.none()
     with tempfile.TemporaryDirectory() as folder:
         if search is None:
             search = index_neighbours(Path(folder) / "index", vectors, verticals, products >= 0)
-        mining = _Mining.of(vectors, products, verticals, pairs, search, neighbours)
+        mining = _Mining(vectors, products, verticals, pairs, search, neighbours)
     twins = mining.twins(protect, margin) if protect else np.empty((0, 2), np.int64)
     return mining.table(margin, k, twins)
 
@@ -92,14 +100,7 @@ def mine_strong_negatives(
 def index_neighbours(
     folder: Path, vectors: Float[np.ndarray, "N D"], verticals: Int64[np.ndarray, "N"], allowed: Bool[np.ndarray, "N"]
 ) -> Neighbours:
-    """Neighbours through a LanceDB index: a whole catalogue without comparing all pairs.
-
-    Args:
-        folder: where the index goes; it must not exist.
-        vectors: unit vectors.
-        verticals: a code for each.
-        allowed: which of them can be found.
-    """
+    """Neighbours among the vectors that are allowed, through an index that is made in a folder."""
     ids, names = [f"{row:012d}" for row in range(len(vectors))], verticals.astype(str)  # so that ties go by row
     columns = pa.table({"id": ids, "vertical": names}).take(np.flatnonzero(allowed))
     with Index.create(folder, size=vectors.shape[1], model_fingerprint="mining") as writer:
@@ -120,66 +121,49 @@ def index_neighbours(
     return near
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class _Mining:
     """The neighbours of all anchors (shapes: N images, A anchors, K neighbours, P anchor-positive pairs).
 
     Attributes:
-        anchors: sorted.
-        near: images near each anchor, nearest first, -1 where there are fewer.
-        distances: theirs, infinite where there is none.
-        complete: whether these are all images of the anchor's vertical.
-        pairs: anchor and positive, sorted.
-        gaps: distance of the two.
-        anchor_row: of each pair, where its anchor stands in `anchors`.
+        anchors: (A,) sorted.
+        near: (A, K) images near each anchor, nearest first, -1 where there are fewer.
+        distances: (A, K) theirs, infinite where there is none.
+        complete: (A,) whether these are all images of the anchor's vertical.
+        pairs: (P, 2) anchor and positive, sorted.
+        gaps: (P,) distance of the two.
+        anchor_row: (P,) of each pair, where its anchor stands in `anchors`.
     """
 
-    products: Int64[np.ndarray, "N"]
-    anchors: Int64[np.ndarray, "A"]
-    near: Int64[np.ndarray, "A K"]
-    distances: Float[np.ndarray, "A K"]
-    complete: Bool[np.ndarray, "A"]
-    pairs: Int64[np.ndarray, "P 2"]
-    gaps: Float[np.ndarray, "P"]
-    anchor_row: Int64[np.ndarray, "P"]
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         vectors: Float[np.ndarray, "N D"],
         products: Int64[np.ndarray, "N"],
         verticals: Int64[np.ndarray, "N"],
         pairs: Int64[np.ndarray, "P 2"],
         search: Neighbours,
         neighbours: int,
-    ) -> _Mining:
+    ) -> None:
         labelled = products >= 0
         _, kind, count = np.unique(verticals[labelled], return_inverse=True, return_counts=True)
         in_vertical = np.zeros(len(products), np.int64)
         in_vertical[labelled] = count[kind]
-        anchors, anchor_row = np.unique(pairs[:, 0], return_inverse=True)
+        self.products = np.unique(products, return_inverse=True)[1]
+        self.pairs, self.gaps = pairs, _distances(vectors, pairs[:, :1], pairs[:, 1:])[:, 0]
+        self.anchors, self.anchor_row = np.unique(pairs[:, 0], return_inverse=True)
         size = min(neighbours + 1, len(products))  # an anchor finds itself, too
-        near, distances = np.empty((len(anchors), size), np.int64), np.empty((len(anchors), size))
-        with progress_bar("mining negatives", len(anchors)) as advance:
-            for rows in _chunks(len(anchors)):
-                anchor = anchors[rows, None]
-                found = search(anchors[rows], size)
+        self.near = np.empty((len(self.anchors), size), np.int64)
+        self.distances = np.empty((len(self.anchors), size))
+        with progress_bar("mining negatives", len(self.anchors)) as advance:
+            for rows in _chunks(len(self.anchors)):
+                anchor = self.anchors[rows, None]
+                found = search(self.anchors[rows], size)
                 far = _distances(vectors, anchor, found)
                 far[(found < 0) | (found == anchor) | ~labelled[found]] = np.inf
                 order = np.lexsort((found, far), axis=1)
-                near[rows] = np.take_along_axis(found, order, axis=1)
-                distances[rows] = np.take_along_axis(far, order, axis=1)
+                self.near[rows] = np.take_along_axis(found, order, axis=1)
+                self.distances[rows] = np.take_along_axis(far, order, axis=1)
                 advance(len(found))
-        return cls(
-            products=np.unique(products, return_inverse=True)[1],
-            anchors=anchors,
-            near=near,
-            distances=distances,
-            complete=np.isfinite(distances).sum(1) >= in_vertical[anchors] - 1,
-            pairs=pairs,
-            gaps=_distances(vectors, pairs[:, :1], pairs[:, 1:])[:, 0],
-            anchor_row=anchor_row,
-        )
+        self.complete = np.isfinite(self.distances).sum(1) >= in_vertical[self.anchors] - 1
 
     def twins(self, same: Protect, margin: float) -> Int64[np.ndarray, "M 2"]:
         """Near-duplicates under different products: of anchors among their neighbours, of positives in the window."""
@@ -194,15 +178,14 @@ class _Mining:
 
     def table(self, margin: float, k: int, twins: Int64[np.ndarray, "M 2"]) -> StrongNegatives:
         """The nearest `k` negatives in each pair's window, without those of products that share a picture."""
-        barred = np.unique(np.sort(self.products[twins], axis=1), axis=0)
-        codes = _codes(barred[:, 0], barred[:, 1])
+        barred = np.unique(_codes(*self.products[twins].T))
         last = np.where(np.isfinite(self.distances), self.distances, -np.inf).max(1)
         kept, negatives, excluded, cut_short = [], [], 0, 0
         for rows, in_window in self._windows(margin):
             near = self.near[self.anchor_row[rows]]
             if len(barred):
                 own, other = self.products[self.pairs[rows, 0], None], self.products[near]
-                wrong = in_window & np.isin(_codes(np.minimum(own, other), np.maximum(own, other)), codes)
+                wrong = in_window & np.isin(_codes(own, other), barred)
                 excluded += int(wrong.sum())
                 in_window &= ~wrong
             first = np.argsort(~in_window, axis=1, kind="stable")[:, :k]
@@ -266,9 +249,9 @@ def _matches(
     return pairs[same(pairs[:, 0], pairs[:, 1])]
 
 
-def _codes(low: Int64[np.ndarray, "..."], high: Int64[np.ndarray, "..."]) -> Int64[np.ndarray, "..."]:
-    """One number for two."""
-    return np.asarray(low << 32 | high)
+def _codes(first: Int64[np.ndarray, "..."], second: Int64[np.ndarray, "..."]) -> Int64[np.ndarray, "..."]:
+    """One number for two, whatever their order."""
+    return np.asarray(np.minimum(first, second) << 32 | np.maximum(first, second))
 
 
 def _distances(
@@ -288,20 +271,80 @@ def _chunks(count: int) -> Iterator[slice]:
     return (slice(start, min(start + _ROWS_AT_ONCE, count)) for start in range(0, count, _ROWS_AT_ONCE))
 
 
-def _check(
-    vectors: Float[np.ndarray, "N D"],
+class ReminingSampler(Sampler):
+    """Batches from a table of strong negatives that is mined anew every so many steps.
+
+    A table is mined when a batch of it is first asked for, and saved before the batch is given. The loop asks for a
+    batch one step ahead, so when it writes a checkpoint, the table of the next step is on disk: a run that was killed
+    reads it, and walks the very same path. So the files must not outlive the checkpoint; keep both in one folder.
+
+    Args:
+        mine: gives a table from the model as it stands; see `miner_of`.
+        sample: gives the sampler of a table; `batch_size` and `steps_per_epoch` must not depend on the table.
+        every_steps: how long a table serves.
+        folder: for `strong-negatives-J.safetensors`, J counting from 0.
+
+    Raises:
+        BadInputError: `every_steps` is below 1.
+    """
+
+    def __init__(
+        self,
+        mine: Callable[[], StrongNegatives],
+        sample: Callable[[StrongNegatives], Sampler],
+        *,
+        every_steps: int,
+        folder: Path,
+    ) -> None:
+        if every_steps < 1:
+            raise BadInputError(f"every_steps must be at least 1, got {every_steps}; 500 is a start")
+        self._mine, self._sample, self._every_steps = mine, sample, every_steps
+        self._folder = folder
+        self._current: tuple[int, Sampler] | None = None
+        plain = sample(StrongNegatives.none())
+        self.batch_size, self.steps_per_epoch = plain.batch_size, plain.steps_per_epoch
+
+    def batch(self, step: int) -> Positions:
+        """Positions of step `step`; mines where its table is missing."""
+        number = step // self._every_steps
+        if self._current is None or self._current[0] != number:
+            path = self._folder / f"strong-negatives-{number}.safetensors"
+            table = StrongNegatives.load(path)
+            if table is None:
+                table = self._mine()
+                table.save(path)
+            self._current = number, self._sample(table)
+        return self._current[1].batch(step)
+
+
+def miner_of(
+    embedder: Embedder,
+    source: Source,
     products: Int64[np.ndarray, "N"],
-    verticals: Int64[np.ndarray, "N"],
-    limits: dict[str, float],
-) -> None:
-    if not len(vectors) == len(products) == len(verticals):
-        raise BadInputError(
-            "vectors, products and verticals must be equally many, got "
-            f"{len(vectors)}, {len(products)} and {len(verticals)}"
-        )
-    for name, limit in limits.items():
-        if not limit > 0:
-            raise BadInputError(f"{name} must be positive, got {limit}")
-    if np.ndim(vectors) != 2:
-        raise BadInputError(f"vectors must be a matrix, one row an image, got shape {np.shape(vectors)}")
-    check_unit_vectors(vectors[products >= 0], vectors.shape[1])
+    verticals: Int64[np.ndarray, "N"] | None = None,
+    *,
+    margin: float = 0.2,
+    protect: Protect | None = None,
+    seed: int = 0,
+) -> Callable[[], StrongNegatives]:
+    """A function that embeds the labelled images with the model as it stands, and mines them.
+
+    Args:
+        embedder: the model in training; its mode (training or not) is left as it was.
+        source: of its embeddings.
+        products: the product code of every image of the catalogue; -1 for all that do not take part.
+        verticals: see `mine_strong_negatives`, as for the rest.
+        margin: of the window.
+        protect: tells near-duplicates.
+        seed: of the positives.
+    """
+    positions = np.flatnonzero(products >= 0)
+
+    def mine() -> StrongNegatives:
+        training = embedder.training
+        vectors = np.zeros((len(products), embedder.size), np.float32)
+        vectors[positions] = source.embed_all(embedder, positions)
+        embedder.train(training)
+        return mine_strong_negatives(vectors, products, verticals, margin=margin, protect=protect, seed=seed)
+
+    return mine

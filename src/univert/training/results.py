@@ -52,7 +52,7 @@ def results_json(
         "combination": models.combination.to_dict(),
         "choice": models.choice.to_dict(),
         "ensemble": {
-            **models.ensemble.to_dict(),
+            "members": to_plain(models.ensemble.tried),
             "distortion": dict(distortion),
             "learned_from": chosen.members == models.ensemble.members,
         },

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 
 import univert
 from univert.core.config import config_to_toml, to_plain
-from univert.core.files import fingerprint, write_atomic
+from univert.core.files import fingerprint, publishing, write_atomic
 from univert.core.run import Run
 from univert.core.tensors import choose_device
 from univert.data.catalogue import Catalogue
@@ -122,6 +122,17 @@ class Stages:
             self._run.finish(name, key, record)
             shutil.rmtree(work)
         return TrainedModel(name=name, key=key, record=record, folder=folder, device=self._device)
+
+    def copy(self, model: TrainedModel, name: str) -> TrainedModel:
+        """A copy of a trained model in another folder of the run, made once; there it is a finished stage, too."""
+        folder = self._run.path / name
+        done = self._run.finished(name, model.key) is not None and (folder / "model.safetensors").exists()
+        if not done and folder != model.folder:
+            self._run.forget(name)
+            with publishing(folder, overwrite=True) as temporary:
+                shutil.copytree(model.folder, temporary, dirs_exist_ok=True)
+            self._run.finish(name, model.key, model.record)
+        return TrainedModel(name=name, key=model.key, record=model.record, folder=folder, device=self._device)
 
     @property
     def inputs(self) -> str:

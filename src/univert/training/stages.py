@@ -29,7 +29,7 @@ from univert.training.recipe import Recipe
 from univert.training.results import card_figures, results_json
 from univert.training.run_context import RunContext
 from univert.training.specialists import presentations, seconds_of, train_group, train_joint, train_specialist
-from univert.training.targets.choice import Candidate, Choice, choose, publish
+from univert.training.targets.choice import Candidate, Choice, choose
 from univert.training.targets.config import MemberName
 from univert.training.targets.ensemble import Ensemble, choose_members, only_specialists
 from univert.training.targets.learning_targets import distortion_of
@@ -170,7 +170,7 @@ def train_models(context: RunContext) -> Models:
         ensemble=ensemble,
         candidates=tuple(candidates),
         choice=choice,
-        unified=publish(context, choice.chosen.model, BEST),
+        unified=context.stages.copy(choice.chosen.model, BEST),
     )
 
 

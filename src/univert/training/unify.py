@@ -25,13 +25,7 @@ JOINED_RATE = 0.25
 
 
 def train_unified(context: RunContext, members: Sequence[Member], *, name: str, config: UnifyConfig) -> TrainedModel:
-    """Train (or load) a unified model by L2 loss on the learning targets.
-
-    Args:
-        context: the run.
-        members: whose embeddings the targets join.
-        name: the folder within the run.
-        config: the recipe's, or a variation of it.
+    """Train (or load) a unified model by L2 loss on the targets that join the members, in a folder within the run.
 
     Raises:
         BadInputError: a vertical has no specialist or no training images.
@@ -51,9 +45,7 @@ def planned_presentations(context: RunContext, config: UnifyConfig) -> int:
 
 def images_to_learn_from(context: RunContext, config: UnifyConfig) -> Positions:
     """Positions of the training images, with or without those whose product is unknown."""
-    return np.flatnonzero(
-        context.images.is_train if config.unlabelled else context.images.is_train & (context.images.products >= 0)
-    )
+    return np.flatnonzero(context.images.is_train & (config.unlabelled | (context.images.products >= 0)))
 
 
 def _sampler(context: RunContext, config: UnifyConfig) -> UniformSampler:
@@ -65,9 +57,8 @@ def _job(context: RunContext, members: Sequence[Member], config: UnifyConfig) ->
     targets = learning_targets(context, members, config)
     joined, loop = None, config.loop
     if config.start == "members":
-        joined = joined_embedder(
-            context, fit_target_map(context, members, config), images_to_learn_from(context, config)
-        )
+        fitted = fit_target_map(context, members, config)
+        joined = joined_embedder(context, fitted, images_to_learn_from(context, config))
     if joined is not None:
         loop = replace(loop, learning_rate=JOINED_RATE * loop.learning_rate)
     return TrainingJob(

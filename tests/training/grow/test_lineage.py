@@ -30,7 +30,6 @@ def publish(lineage: Lineage, vertical: str, indexed_by: str | None = None) -> L
             vertical=vertical,
             folder=folder,
             model_fingerprint=fingerprint,
-            grown_from=lineage.deployed,
             vectors_of=lineage.vectors_of(indexed_by),
             forced=False,
         )
@@ -42,14 +41,6 @@ def run_path(tmp_path: Path) -> Path:
     save_model(tmp_path / "unified", 3)
     (tmp_path / "groups.json").write_text('{"groups": [["tops"], ["bags", "hats"]]}')
     return tmp_path
-
-
-def test_a_run_that_never_grew(run_path: Path) -> None:
-    lineage = Lineage.read(run_path)
-    assert lineage.verticals == ("bags", "hats", "tops")
-    assert deployed_model(run_path) == run_path / "unified"
-    assert lineage.models == {lineage.original_fingerprint: run_path / "unified"}
-    assert set(lineage.vectors_of().values()) == {lineage.original_fingerprint} == {lineage.deployed}
 
 
 def test_each_vertical_keeps_the_vectors_it_came_in_with(run_path: Path) -> None:
@@ -80,20 +71,11 @@ def test_a_run_that_was_trained_anew_is_refused(run_path: Path) -> None:
         Lineage.read(run_path)
 
 
-def test_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="is not a finished run"):
-        Lineage.read(tmp_path / "nowhere")
-    with pytest.raises(BadInputError, match="is not a finished run"):
-        deployed_model(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
         ("growth.json", "{", "growth.json cannot be read"),
         ("growth.json", '{"growths": []}', "original_fingerprint: Field required"),
-        ("unified/config.json", "[1]", "cannot be read"),
         ("unified/config.json", "{}", "is not the configuration of a model"),
     ],
 )

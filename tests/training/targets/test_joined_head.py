@@ -62,23 +62,6 @@ def test_it_sums_what_the_members_heads_give(shop: Shop, second: Member) -> None
     assert joined.config.batch_norm
 
 
-def test_a_group_counts_by_the_verticals_it_embeds(shop: Shop, second: Member) -> None:
-    work, train = shop.context, np.flatnonzero(shop.context.images.is_train)
-    group = Member(name="specialists", title="", models=shop.joint.models * 2)
-    targets = fitted(shop, [group, second])
-    joined = joined_embedder(work, targets, train)
-    assert joined is not None
-    as_one = replace(
-        targets, members=(shop.joint, second), matrices=((np.mean(targets.matrices[0], axis=0),), targets.matrices[1])
-    )
-    expected = joined_embedder(work, as_one, train)
-    assert expected is not None
-    for name, tensor in expected.state_dict().items():
-        torch.testing.assert_close(joined.state_dict()[name], tensor)
-    # each of these embeds one vertical of two
-    assert joined_embedder(work, fitted(shop, [shop.own, second]), train) is None
-
-
 def test_the_training_goes_on_from_there(shop: Shop, second: Member, monkeypatch: pytest.MonkeyPatch) -> None:
     work, members, jobs = shop.context, [shop.joint, second], list[TrainingJob]()
     monkeypatch.setattr(type(work.stages), "learn", lambda self, name, job, folder: jobs.append(job) or {})

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from tests.training.shop import Shop
@@ -22,17 +21,3 @@ def test_a_specialist_of_all_its_verticals_counts_once(shop: Shop) -> None:
     assert group.key not in (shop.own.key, shop.joint.key)
     assert group.embedders[0] is group.embedders[1]
     assert not shop.joint.by_vertical
-
-
-def test_each_image_is_embedded_by_its_verticals_model(shop: Shop) -> None:
-    work, everything = shop.context, shop.everything
-    found = shop.mixed.vectors(work).clean(everything)
-    assert shop.mixed.width == found.shape[1] == 12
-    for name, trained, size in zip(work.images.vertical_names, shop.mixed.models, (4, 12), strict=True):
-        here = np.flatnonzero(work.images.of_vertical(name))
-        np.testing.assert_allclose(
-            found[here, :size], work.features.source.embed_all(trained.embedder, here), atol=1e-6
-        )
-        assert (found[here, size:] == 0).all()
-    own = work.features.source.embed_all(shop.joint.models[0].embedder, everything)
-    np.testing.assert_allclose(shop.joint.vectors(work).clean(everything), own, atol=1e-6)

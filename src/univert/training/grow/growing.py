@@ -1,10 +1,4 @@
-"""Grow: a deployed model learns one more vertical, and the vectors already in the index stay valid.
-
-The new model's targets for the old verticals are the embeddings that the index holds, so its queries find in the old
-vectors what the old model's did, and nothing has to be indexed again. For the new vertical they come from a specialist
-of it, its space first rotated towards the deployed model's. Whether the old verticals lost is measured on the
-validation images by paired comparison; a growth with a loss is not published.
-"""
+"""Grow: a deployed model learns one more vertical, and the vectors already in the index stay valid."""
 
 from __future__ import annotations
 
@@ -24,7 +18,7 @@ from univert.data.catalogue import Catalogue
 from univert.metrics.compatibility import GrowthFigures, growth_figures
 from univert.metrics.inputs import has_queries
 from univert.models.embedder import Embedder
-from univert.training.grow.checks import card_figures, check_base, check_images, check_verticals, refusal_of
+from univert.training.grow.checks import card_figures, check_base, check_labels, check_verticals, refusal_of
 from univert.training.grow.learning import growth_job, growth_targets
 from univert.training.grow.lineage import Growth, Lineage
 from univert.training.jobs import TrainedModel
@@ -66,11 +60,6 @@ class GrowResult:
         """The grown model's folder."""
         return self.path / "unified"
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
-        values: dict[str, Any] = to_plain(self)
-        return values
-
 
 def grow(
     run_path: Path | str,
@@ -84,7 +73,8 @@ def grow(
 ) -> GrowResult:
     """Add a vertical to a run's deployed model, and publish the result unless something was lost.
 
-    Started again it goes on where it was; a growth that was published is only looked up.
+    The new model's targets for the old verticals are the embeddings that the index holds, so nothing has to be indexed
+    again. Started again it goes on where it was; a growth that was published is only looked up.
 
     Args:
         run_path: a finished run.
@@ -146,7 +136,7 @@ class _Growing:
         names = tuple(sorted((*lineage.verticals, vertical)))
         recipe = replace(recipe, data=replace(recipe.data, verticals=names, unsorted=None))
         self._context = RunContext(Run(self.path), catalogue, recipe, device=device)
-        check_images(self._context, lineage, vertical)
+        check_labels(self._context.images, vertical)
         self._models = {
             name: Embedder.from_pretrained(folder).to(self._context.device)
             for name, folder in lineage.models.items()
@@ -162,7 +152,6 @@ class _Growing:
             vertical=self._vertical,
             folder=self._folder,
             model_fingerprint=Embedder.from_pretrained(self.path / "unified").fingerprint,
-            grown_from=self._lineage.deployed,
             vectors_of=self._vectors_of,
             forced=forced,
         )

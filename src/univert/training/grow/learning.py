@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,13 +31,7 @@ NEW_SHARE = 0.35
 
 @dataclass(frozen=True, kw_only=True)
 class MappedModel:
-    """A model, and a linear map from its space to the deployed model's.
-
-    Attributes:
-        name: for people.
-        model: it.
-        matrix: (E, D) the map.
-    """
+    """A model, and a linear map from its space to the deployed model's."""
 
     name: str
     model: Embedder
@@ -77,8 +72,7 @@ class GrowthTargets:
     Attributes:
         arrays: a unit row for every image and view.
         members: of the new vertical's targets.
-        scores: MAP@R of all validation images in the grown gallery with each ensemble that was tried, in order; empty
-            where no new image is a query.
+        scores: MAP@R of the validation images in the grown gallery with each ensemble tried; empty without new queries.
     """
 
     arrays: ViewArrays
@@ -188,20 +182,8 @@ def _mean(parts: Sequence[Rows]) -> Rows:
 def growth_job(
     context: RunContext, vertical: str, *, deployed: Embedder, targets: ViewArrays, loop: LoopConfig
 ) -> TrainingJob:
-    """The job of the grown model, which starts from the deployed one's weights.
-
-    Args:
-        context: of the growth.
-        vertical: the new one.
-        deployed: the model that grows.
-        targets: see `growth_targets`.
-        loop: the training.
-    """
-    config = deployed.config
-    embedder = context.new_embedder(  # with a head like the deployed one's, whatever the recipe says
-        size=config.size, hidden_sizes=config.hidden_sizes, batch_norm=config.batch_norm, pooling=config.pooling
-    )
-    embedder.load_state_dict(deployed.state_dict())
+    """The job of the grown model, which starts from the deployed one's weights."""
+    embedder = copy.deepcopy(deployed)
     positions = np.flatnonzero(context.images.is_train)
     is_new = context.images.of_vertical(vertical)[positions]
     return TrainingJob(
@@ -220,14 +202,7 @@ def stored_score(
 ) -> Callable[[], float] | None:
     """MAP@R over the labelled validation images in the gallery of the grown index; None without queries.
 
-    That is what a grown model is for: its queries search the stored vectors of the old verticals, and its own of the
-    new one.
-
-    Args:
-        context: of the growth.
-        vertical: the new one.
-        embedder: scored as it stands at each call.
-        targets: of the old verticals the vectors that are stored.
+    The model's queries search the stored vectors of the old verticals (`targets`), and its own of the new one.
     """
     positions = context.images.validation_queries
     if positions is None:
@@ -246,20 +221,10 @@ def stored_score(
 
 
 class GrowthSampler(Sampler):
-    """So many images of the new vertical in each batch, and of the old ones; each kind once in its own epoch.
+    """So many images of the new vertical in each batch, and of the old ones; each kind once in its own epoch."""
 
-    Args:
-        new: positions of the new vertical's images.
-        old: positions of all others.
-        new_share: of a batch, above 0 and below 1.
-        batch_size: at least 2.
-        seed: of the order.
-    """
-
-    def __init__(
-        self, new: Positions, old: Positions, *, new_share: float = NEW_SHARE, batch_size: int, seed: int
-    ) -> None:
-        count = min(max(1, round(new_share * batch_size)), batch_size - 1)
+    def __init__(self, new: Positions, old: Positions, *, batch_size: int, seed: int) -> None:
+        count = min(max(1, round(NEW_SHARE * batch_size)), batch_size - 1)
         self._parts = [
             UniformSampler(new, batch_size=count, seed=seed),
             UniformSampler(old, batch_size=batch_size - count, seed=seed),

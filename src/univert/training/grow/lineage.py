@@ -27,7 +27,6 @@ class Growth:
         vertical: what was added.
         folder: of the growth, within the run.
         model_fingerprint: of the grown model.
-        grown_from: fingerprint of the model that was deployed before.
         vectors_of: by old vertical, fingerprint of the model whose vectors the grown model was held to.
         forced: published in spite of a loss.
     """
@@ -36,7 +35,6 @@ class Growth:
     vertical: str
     folder: str
     model_fingerprint: str
-    grown_from: str
     vectors_of: dict[str, str]
     forced: bool
 
@@ -73,7 +71,7 @@ class Lineage:
             raise BadInputError(
                 f"{run_path} is not a finished run: it has no unified model; make one with: univert train CAT --out RUN"
             )
-        original = saved_fingerprint(run_path / "unified")
+        original = _saved_fingerprint(run_path / "unified")
         path = run_path / GROWTHS_FILE
         if not path.exists():
             groups = _read_json(run_path / "groups.json")["groups"]
@@ -105,9 +103,6 @@ class Lineage:
 
     def models_since(self, indexed_by: str | None = None) -> list[str]:
         """Fingerprints of the models whose queries an index answers: that which made it, and later ones held to it.
-
-        A later model is left out if it was held to other vectors than those of the index: those of an index made by
-        another model of the lineage.
 
         Args:
             indexed_by: the model that made the index; None for the original one.
@@ -143,12 +138,9 @@ class Lineage:
     def vectors_of(self, indexed_by: str | None = None) -> dict[str, str]:
         """By vertical, the fingerprint of the model whose vectors an index holds.
 
-        A vertical's vectors are made by the model that was deployed when it came in, and every later model is held
-        to those very vectors, not to those of the model before it: so losses do not add up.
-
-        Args:
-            indexed_by: the model that made the index, which gave all verticals of its time their vectors; None for
-                the original one.
+        A vertical's vectors are made by the model that was deployed when it came in, or by the one that made the index
+        (`indexed_by`; None: the original one) if that is later. Every later model is held to those very vectors, not to
+        those of the model before it: so losses do not add up.
 
         Raises:
             BadInputError: a model that is not of the lineage.
@@ -174,9 +166,6 @@ class Lineage:
 def deployed_model(run_path: Path | str) -> Path:
     """The folder of a run's deployed model: the last published growth's, else the unified model's.
 
-    Args:
-        run_path: the run folder.
-
     Raises:
         BadInputError: there is no finished run, or it was trained anew since it grew.
     """
@@ -184,12 +173,8 @@ def deployed_model(run_path: Path | str) -> Path:
     return lineage.models[lineage.deployed]
 
 
-def saved_fingerprint(folder: Path) -> str:
-    """The fingerprint of a saved model, as `Embedder.fingerprint`, without loading it.
-
-    Raises:
-        BadInputError: its `config.json` cannot be read.
-    """
+def _saved_fingerprint(folder: Path) -> str:
+    """The fingerprint of a saved model, as `Embedder.fingerprint`, without loading it."""
     path = folder / "config.json"
     stored = _read_json(path)
     try:

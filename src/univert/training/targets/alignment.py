@@ -1,8 +1,4 @@
-"""Rotating the specialists' spaces towards a common reference, so that one function can reproduce them all.
-
-Specialists trained apart lie in unrelated rotations of the space. A rotation leaves all distances within a
-specialist's space as they are, so its learning targets are worth the same, yet much easier to learn together.
-"""
+"""Rotating the specialists' spaces towards a common reference, so that one function can reproduce them all."""
 
 from __future__ import annotations
 
@@ -17,13 +13,6 @@ def orthogonal_alignment(
 ) -> Float[np.ndarray, "D D"]:
     """The orthogonal matrix Q that brings `vectors @ Q` nearest to `reference` in the sum of squares.
 
-    Args:
-        vectors: one row an image.
-        reference: where the same images lie in the common space.
-
-    Returns:
-        Q with Q.T @ Q = 1, float64. Distances between rows of `vectors @ Q` equal those of `vectors`.
-
     Raises:
         BadInputError: the two differ in shape, or there are no rows.
 
@@ -36,12 +25,7 @@ def orthogonal_alignment(
 
 
 def pca_reduced(vectors: Float[np.ndarray, "N F"], size: int) -> Float[np.ndarray, "N D"]:
-    """Vectors on their leading principal directions, here those of the untrained base network.
-
-    Args:
-        vectors: one row an image.
-        size: D; missing directions are zero where the vectors have fewer.
-    """
+    """Vectors on their leading principal directions; missing directions are zero where the vectors have fewer."""
     centred = vectors - vectors.mean(axis=0, dtype=np.float64)
     reduced = np.zeros((len(vectors), size))
     kept = principal_directions(centred)[:, :size]
@@ -63,15 +47,7 @@ def fit_projection(vectors: Float[np.ndarray, "N W"], size: int) -> Float[np.nda
 
     It projects onto the leading principal directions of the second moments about the origin, which of all orthogonal
     projections loses the least of the vectors' squared length. (About the origin and not the mean, since inner
-    products of unit vectors are what counts.) To the same width or a larger one nothing is lost: the map is an
-    isometry.
-
-    Args:
-        vectors: to fit on (training images).
-        size: D.
-
-    Returns:
-        P, float64, to be used as `vectors @ P`.
+    products of unit vectors are what counts.) To the same width or a larger one the map is an isometry.
 
     Raises:
         BadInputError: there are no vectors, or a size below 1.

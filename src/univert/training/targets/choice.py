@@ -1,11 +1,7 @@
-"""Which trained model becomes the run's unified model, by paired comparison on the validation split.
-
-Candidates are looked at one after the other, simpler ones first; a better one replaces the best so far.
-"""
+"""Which trained model becomes the run's unified model, by paired comparison on the validation split."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from univert.core.config import to_plain
-from univert.core.files import publishing
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
@@ -50,15 +45,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One paired comparison on the way to the choice.
-
-    Attributes:
-        champion: key of the best so far.
-        challenger: key of the one that is compared with it.
-        taken: whether the challenger is the best from here on.
-        reason: for people.
-        comparison: from the champion to the challenger.
-    """
+    """One paired comparison, from the key of the best so far to that of its challenger, and whether that is taken."""
 
     champion: str
     challenger: str
@@ -107,21 +94,24 @@ class Choice:
 
 
 def choose(context: RunContext, candidates: Sequence[Candidate], specialists: Member) -> Choice:
-    """Choose the model that is best on the validation split.
-
-    All candidates are trained by then, and serving any costs much the same (heads differ, base network and vectors do
-    not): what counts is which is better, and a tie goes to the simpler.
+    """Choose the model that is best on the validation split; a tie goes to the simpler.
 
     Args:
         context: the run.
         candidates: at least one, simpler ones first; without validation queries the last is taken.
         specialists: one a vertical, which the chosen model is compared with.
     """
-    champion = candidates[0]
+    embed_all, champion = context.features.source.embed_all, candidates[0]
     steps: list[Step] = []
     figures: dict[str, dict[str, float]] = {}
     for challenger in candidates[1:]:
-        comparison = _compare_models(context, champion.model, challenger.model)
+        models = champion.model, challenger.model
+        comparison = compare_on_validation(
+            context,
+            f"choice/{challenger.model.name}",
+            [model.key for model in models],
+            *(partial(embed_all, model.embedder) for model in models),
+        )
         if comparison is None:
             champion = challenger
             continue
@@ -133,13 +123,21 @@ def choose(context: RunContext, candidates: Sequence[Candidate], specialists: Me
         )
         champion = challenger if taken else champion
     why = _summary(champion, candidates, steps) if steps else "there are no validation queries"
+    against_specialists = compare_on_validation(
+        context,
+        "choice/against-specialists",
+        [specialists.key, champion.model.key],
+        lambda positions: specialists.vectors(context).clean(positions),
+        lambda positions: embed_all(champion.model.embedder, positions),
+        within_verticals=True,
+    )
     return Choice(
         chosen=champion,
         candidates=tuple(candidates),
         steps=tuple(steps),
         reason=f"{champion.title}: {why if len(candidates) > 1 else 'there is no other candidate'}",
         figures=figures,
-        against_specialists=_compare_with_specialists(context, specialists, champion.model),
+        against_specialists=against_specialists,
     )
 
 
@@ -163,35 +161,6 @@ def judge(comparison: Comparison) -> tuple[bool, str]:
     return False, f"no gain beyond the tolerance ({change})"
 
 
-def publish(context: RunContext, model: TrainedModel, name: str) -> TrainedModel:
-    """A copy of a trained model in another folder of the run, made once."""
-    if model.name == name:
-        return model
-    folder = context.run.path / name
-    if context.run.finished(name, model.key) is None or not (folder / "model.safetensors").exists():
-        context.run.forget(name)
-        with publishing(folder, overwrite=True) as temporary:
-            shutil.copytree(model.folder, temporary, dirs_exist_ok=True)
-        context.run.finish(name, model.key, {"copied_from": model.name})
-    return TrainedModel(name=name, key=model.key, record=model.record, folder=folder, device=model.device)
-
-
-def _compare_models(context: RunContext, first: TrainedModel, second: TrainedModel) -> Comparison | None:
-    models = (partial(context.features.source.embed_all, model.embedder) for model in (first, second))
-    return compare_on_validation(context, f"choice/{second.name}", [first.key, second.key], *models)
-
-
-def _compare_with_specialists(context: RunContext, specialists: Member, model: TrainedModel) -> Comparison | None:
-    return compare_on_validation(
-        context,
-        "choice/against-specialists",
-        [specialists.key, model.key],
-        lambda positions: specialists.vectors(context).clean(positions),
-        lambda positions: context.features.source.embed_all(model.embedder, positions),
-        within_verticals=True,
-    )
-
-
 def compare_on_validation(
     context: RunContext, stage: str, inputs: list[Any], first: Embed, second: Embed, *, within_verticals: bool = False
 ) -> Comparison | None:
@@ -202,7 +171,7 @@ def compare_on_validation(
         stage: name of the record that is kept.
         inputs: all that the embeddings depend on.
         first: gives the embeddings of the images at some positions.
-        second: likewise; a positive difference speaks for it.
+        second: likewise.
         within_verticals: each query searches its own vertical.
     """
     positions = context.images.validation_queries
@@ -240,10 +209,8 @@ def points(difference: float) -> str:
 
 def _summary(champion: Candidate, candidates: Sequence[Candidate], steps: Sequence[Step]) -> str:
     titles = {candidate.key: candidate.title for candidate in candidates}
-    parts = []
-    for step in steps:
-        if champion.key == step.challenger:
-            parts.append(f"{step.reason}, against {titles[step.champion]}")
-        elif champion.key == step.champion:
-            parts.append(f"{titles[step.challenger]}, compared with it: {step.reason}")
-    return "; ".join(parts)
+    won = [f"{step.reason}, against {titles[step.champion]}" for step in steps if step.challenger == champion.key]
+    held = [
+        f"{titles[step.challenger]}, compared with it: {step.reason}" for step in steps if step.champion == champion.key
+    ]
+    return "; ".join([*won, *held])

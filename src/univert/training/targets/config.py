@@ -35,7 +35,7 @@ class MemberName:
         """Read a name.
 
         Raises:
-            BadInputError: it is none; the message says what a name looks like.
+            BadInputError: it is none.
         """
         body, mark, number = text.partition("#")
         kind, _, loss = body.partition(":")

@@ -1,8 +1,6 @@
 """Target ensembles: which models' embeddings the learning targets join, chosen on the validation split.
 
-Members are tried in the recipe's order. A member stays if the targets with it are better on the validation images than
-those without, and worse in no vertical. What is compared are the targets themselves, by predicted verticals: no unified
-model needs to be trained for it (see `targets_by_predicted_vertical`).
+What is compared are the targets themselves, by predicted verticals: no unified model needs to be trained for it.
 """
 
 from __future__ import annotations
@@ -10,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from univert.core.config import to_plain
 from univert.losses.names import LossName
 from univert.metrics.compare import Comparison, Difference
 from univert.training.jobs import TrainedModel
@@ -59,16 +55,11 @@ class Ensemble:
     members: tuple[Member, ...]
     tried: tuple[TriedMember, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
-        return {"members": to_plain(self.tried)}
-
 
 def only_specialists(specialists: Member) -> Ensemble:
     """The paper's way: the targets are the specialists' embeddings."""
-    tried = _tried(
-        specialists, True, "the specialists alone, as in the paper", None, presentations(specialists.distinct)
-    )
+    cost = presentations(specialists.distinct)
+    tried = _tried(specialists, True, "the specialists alone, as in the paper", None, cost)
     return Ensemble(members=(specialists,), tried=(tried,))
 
 
@@ -80,7 +71,9 @@ def choose_members(
     *,
     joint_presentations: int,
 ) -> Ensemble:
-    """Train the members that the recipe names, and keep those that help on the validation split.
+    """Train the members that the recipe names, in its order, and keep those that help on the validation split.
+
+    A member stays if the targets with it are better than those without, and worse in no vertical.
 
     Args:
         context: the run.

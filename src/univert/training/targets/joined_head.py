@@ -1,10 +1,8 @@
 """The start of a unified model: the heads of its members side by side, as one.
 
-On a frozen base network all members read the same features. A member's head is a set of hidden units and a linear map
-behind it; the learning target is, up to the members' norms, the sum of their mapped embeddings. So one head with the
-hidden units of all members can give that sum as it stands, and the L2 training goes on from there: it has the
-specialists of single verticals left to learn, and what the norms were. It then answers unseen products much as the
-ensemble does, which a head of usual width that starts at random does not.
+On a frozen base network all members read the same features, and the learning target is, up to the members' norms, the
+sum of their mapped embeddings. So one head with the hidden units of all members gives that sum as it stands, and the L2
+training goes on from there.
 """
 
 from __future__ import annotations
@@ -29,7 +27,6 @@ FIT_IMAGES = 2_000
 """Norms and the statistics of the batch normalisation are taken from at most so many training images."""
 
 Part = tuple[Embedder, Float[np.ndarray, "W D"]]
-HeadPart = tuple[Head, Float[np.ndarray, "W D"]]
 
 
 def joined_embedder(context: RunContext, targets: TargetMap, images: Positions) -> Embedder | None:
@@ -99,7 +96,7 @@ def _hidden(model: Embedder) -> list[nn.Linear]:
     return [layer for layer in model.head.first if isinstance(layer, nn.Linear)]
 
 
-def _join(head: Head, parts: Sequence[HeadPart], features: Float[Tensor, "N F"]) -> None:
+def _join(head: Head, parts: Sequence[tuple[Head, Float[np.ndarray, "W D"]]], features: Float[Tensor, "N F"]) -> None:
     """Fill a head with the hidden units of others, and with a linear map that sums what they give."""
     head.eval()
     linear, normalised = head.first[0], head.first[1]

@@ -1,13 +1,8 @@
-"""Learning targets: what the unified model is to reproduce for each image (Unified eq. 2).
-
-In the unified-embedding paper the target of an image is its specialist's embedding. Here several models may be
-*members* of the target; how their embeddings become one is the business of `univert.training.targets.map`.
-"""
+"""Learning targets: what the unified model is to reproduce for each image (Unified eq. 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 from jaxtyping import Float
@@ -17,10 +12,11 @@ from univert.training.run_context import RunContext
 from univert.training.targets.config import UnifyConfig
 from univert.training.targets.map import fit_target_map, map_inputs
 from univert.training.targets.members import Member
-from univert.training.targets.vertical_prediction import weights_of_predictions
 from univert.training.view_arrays import Positions, Rows, ViewArrays, by_parts
 
 ROWS_AT_ONCE = 256
+LIKELY = 0.05
+"""A predicted vertical below this probability does not count."""
 
 
 def learning_targets(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> ViewArrays:
@@ -51,8 +47,7 @@ def learning_targets(context: RunContext, members: Sequence[Member], config: Uni
 def vertical_weights(context: RunContext, config: UnifyConfig, positions: Positions) -> Float[np.ndarray, "B K"]:
     """How much the specialists of each vertical have to say about some images; rows sum to 1.
 
-    An image of a known vertical belongs to that one's specialist. Where the vertical is unknown (`data.unsorted`) it is
-    predicted, and `config.confidence` counts; see `weights_of_predictions`.
+    Where the vertical is unknown (`data.unsorted`) it is predicted; see `weights_of_predictions`.
     """
     verticals = context.images.verticals[positions]
     weights = np.zeros((len(positions), len(context.images.vertical_names)), np.float32)
@@ -65,19 +60,28 @@ def vertical_weights(context: RunContext, config: UnifyConfig, positions: Positi
     return weights
 
 
+def weights_of_predictions(probabilities: Float[np.ndarray, "N K"], confidence: float) -> Float[np.ndarray, "N K"]:
+    """How much each vertical has to say about images whose vertical is predicted; rows sum to 1.
+
+    Args:
+        probabilities: of each vertical.
+        confidence: where the likeliest vertical reaches this probability, it alone counts; elsewhere all verticals
+            count by their probability, except those below 5%.
+    """
+    best = probabilities.max(axis=1, keepdims=True)
+    kept = np.where(probabilities >= np.minimum(LIKELY, best), probabilities, 0)
+    mixed = kept / kept.sum(axis=1, keepdims=True)
+    likeliest = np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
+    return np.asarray(np.where(best >= confidence, likeliest, mixed), np.float32)
+
+
 def targets_by_predicted_vertical(
     context: RunContext, members: Sequence[Member], config: UnifyConfig, positions: Positions
 ) -> Float[np.ndarray, "N D"]:
-    """Learning targets of images as they would be if nobody knew the images' verticals.
+    """Learning targets of images as they are, every likely vertical counting by its predicted probability.
 
-    A unified model does not know them either. So what these targets reach in the merged gallery is close to what a
-    unified model learns from them, and it can be seen before one is trained.
-
-    Args:
-        context: the run.
-        members: whose embeddings the targets join.
-        config: as for `learning_targets`; here every likely vertical counts by its probability.
-        positions: of the images, which are shown as they are.
+    A unified model does not know the verticals either. So what these targets reach in the merged gallery is close to
+    what a unified model learns from them, and it can be seen before one is trained.
     """
     fitted = fit_target_map(context, members, config)
 
@@ -90,13 +94,9 @@ def targets_by_predicted_vertical(
 
 
 def distortion_of(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> dict[str, float]:
-    """What joining the members and projecting to the unified model's width does to distances; see `Distortion`.
-
-    Returns:
-        its figures by name.
-    """
+    """The share of the embeddings' squared length that the targets keep, as `energy_kept`."""
     return context.stages.remembered(
         "distortion",
         map_inputs(context, members, config),
-        lambda: asdict(fit_target_map(context, members, config).distortion),
+        lambda: {"energy_kept": fit_target_map(context, members, config).energy_kept},
     )

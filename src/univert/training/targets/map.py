@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from univert.core.errors import BadInputError
@@ -28,25 +28,8 @@ from univert.training.view_arrays import Positions, Rows
 FIT_IMAGES = 10_000
 """Rotations and projections are fitted on at most so many training images: their directions need no more."""
 FIT_SEED = 17
-PAIRS = 20_000
-"""So many pairs of images tell what a projection does to distances."""
 
 Matrix = Float[np.ndarray, "W D"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Distortion:
-    """What a projection does to squared distances, measured on pairs of images.
-
-    Attributes:
-        energy_kept: share of the vectors' squared length that is left, before they are made unit vectors again.
-        distance_error: mean absolute change of a squared distance between unit vectors, over their mean.
-        order_kept: share of pairs of pairs whose distances keep their order.
-    """
-
-    energy_kept: float
-    distance_error: float
-    order_kept: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +39,12 @@ class TargetMap:
     Attributes:
         members: whose embeddings count.
         matrices: for each member one matrix, or one for each vertical if the member has a model for each.
-        distortion: what projecting and joining does to the distances within a vertical: those of the targets against
-            the mean of the members' own.
+        energy_kept: the share of the embeddings' squared length that projecting and joining leaves.
     """
 
     members: tuple[Member, ...]
     matrices: tuple[tuple[Matrix, ...], ...]
-    distortion: Distortion
+    energy_kept: float
 
     @property
     def size(self) -> int:
@@ -112,11 +94,6 @@ class TargetMap:
 def fit_target_map(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> TargetMap:
     """Fit rotations and projections on training images, once in a process.
 
-    Args:
-        context: the run.
-        members: whose embeddings the targets join.
-        config: `align`, and with `unlabelled` which images it is fitted on.
-
     Raises:
         BadInputError: no members, or a vertical without training images.
     """
@@ -140,7 +117,7 @@ def _fit(context: RunContext, members: Sequence[Member], config: UnifyConfig) ->
         reference = joint[0].projected.copy() if joint else pca_reduced(context.features.base_vectors(positions), size)
         for space in spaces:
             space.rotate(reference)
-    return _join(tuple(members), spaces, context.images.verticals[positions])
+    return _join(tuple(members), spaces)
 
 
 @dataclass(kw_only=True)
@@ -179,7 +156,7 @@ class _Space:
             self.matrices[number] = self.matrices[number] @ rotation
 
 
-def _join(members: tuple[Member, ...], spaces: list[_Space], verticals: Int64[np.ndarray, "N"]) -> TargetMap:
+def _join(members: tuple[Member, ...], spaces: list[_Space]) -> TargetMap:
     """Put the members side by side, and project that to the width of each."""
     share = 1 / np.sqrt(len(spaces))
     width = spaces[0].projected.shape[1]
@@ -189,12 +166,12 @@ def _join(members: tuple[Member, ...], spaces: list[_Space], verticals: Int64[np
         tuple((matrix @ part * share).astype(np.float32) for matrix in space.matrices)
         for space, part in zip(spaces, np.split(projection, len(spaces)), strict=True)
     )
-    targets = np.zeros((len(verticals), width))
+    targets = np.zeros((len(beside), width))
     for space, maps in zip(spaces, matrices, strict=True):
         for here, matrix in zip(space.parts, maps, strict=True):
             targets[here] += space.raw[here, : len(matrix)] @ matrix
-    raw = np.concatenate([space.raw for space in spaces], axis=1) * share
-    return TargetMap(members=members, matrices=matrices, distortion=measure_distortion(raw, targets, verticals))
+    energy = share**2 * sum(float((space.raw.astype(np.float64) ** 2).sum()) for space in spaces)
+    return TargetMap(members=members, matrices=matrices, energy_kept=float((targets**2).sum() / energy))
 
 
 def _fitted_on(context: RunContext, config: UnifyConfig) -> Positions:
@@ -210,56 +187,3 @@ def _fitted_on(context: RunContext, config: UnifyConfig) -> Positions:
             f"no training images to align on in: {', '.join(names)}; add some, or leave the vertical out"
         )
     return positions
-
-
-def measure_distortion(
-    before: Float[np.ndarray, "N W"],
-    projected: Float[np.ndarray, "N D"],
-    groups: Int64[np.ndarray, "N"],
-    *,
-    seed: int = 0,
-) -> Distortion:
-    """How well a projection keeps the distances between images of one group.
-
-    Args:
-        before: unit vectors.
-        projected: the same images' vectors afterwards, of any length; their unit vectors are compared.
-        groups: images are compared with those of their own group alone (a vertical).
-        seed: of the pairs of images that are compared, 20,000 of them.
-
-    Raises:
-        BadInputError: shapes that differ, or no group with two images.
-    """
-    if not len(before) == len(projected) == len(groups):
-        raise BadInputError(
-            f"before, projected and groups must have as many rows, got {len(before)}, {len(projected)}, {len(groups)}"
-        )
-    left, right = _pairs(groups, seed)
-    before, projected = before.astype(np.float64), projected.astype(np.float64)
-    old, new = (_squared(rows, left, right) for rows in (before, unit(projected)))
-    mean, half = float(old.mean()), len(left) // 2
-    kept = np.sign(old[:half] - old[half:]) == np.sign(new[:half] - new[half:])
-    return Distortion(
-        energy_kept=float((projected**2).sum() / (before**2).sum()),
-        distance_error=float(np.abs(new - old).mean()) / mean if mean else 0.0,
-        order_kept=float(kept.mean()),
-    )
-
-
-def _pairs(groups: Int64[np.ndarray, "N"], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of two different images of one group each."""
-    order = np.argsort(groups, kind="stable")
-    starts = np.searchsorted(groups[order], groups[order], side="left")
-    sizes = np.searchsorted(groups[order], groups[order], side="right") - starts
-    usable = np.flatnonzero(sizes > 1)
-    if not len(usable):
-        raise BadInputError("distances need a group with at least two vectors, got none")
-    rng = np.random.default_rng(seed)
-    first = usable[rng.integers(len(usable), size=PAIRS)]
-    step = 1 + (rng.random(PAIRS) * (sizes[first] - 1)).astype(np.int64)
-    second = starts[first] + (first - starts[first] + step) % sizes[first]
-    return order[first], order[second]
-
-
-def _squared(rows: Float[np.ndarray, "N D"], left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return np.asarray(((rows[left] - rows[right]) ** 2).sum(axis=1))

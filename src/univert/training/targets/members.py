@@ -44,15 +44,8 @@ class Member:
         return cls(name=name, title=MemberName.parse(name).title, models=models)
 
     @classmethod
-    def of_specialists(
-        cls, context: RunContext, specialists: Mapping[str, TrainedModel], name: str = "specialists"
-    ) -> Member:
-        """The specialists as one member.
-
-        Args:
-            context: the run.
-            specialists: by vertical.
-            name: as in the recipe.
+    def of_specialists(cls, context: RunContext, specialists: Mapping[str, TrainedModel]) -> Member:
+        """The specialists, by vertical, as one member.
 
         Raises:
             BadInputError: a vertical of the run has no specialist.
@@ -60,7 +53,7 @@ class Member:
         missing = [vertical for vertical in context.images.vertical_names if vertical not in specialists]
         if missing:
             raise BadInputError(f"no specialist for: {', '.join(missing)}; train one, or leave the vertical out")
-        return cls.named(name, *(specialists[vertical] for vertical in context.images.vertical_names))
+        return cls.named("specialists", *(specialists[vertical] for vertical in context.images.vertical_names))
 
     @property
     def by_vertical(self) -> bool:
