@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from univert.core.errors import BadInputError
+from univert.core.threads import map_ahead
 from univert.data.decode import BoxXyxyPx, decode_rgb
-from univert.data.loading import ImageLoader, map_ahead
+from univert.data.loading import ImageLoader
 from univert.data.transforms import Augmentation, Preprocessing, view_rng
 
 PREPROCESSING = Preprocessing(image_size_px=32, background_rgb=(9, 99, 199))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h of the GNU C library
 _LARGEST_KEPT_BYTES = 1 << 30
@@ -23,8 +22,6 @@ def reuse_freed_memory(largest_bytes: int = _LARGEST_KEPT_BYTES) -> bool:
     Returns:
         whether the setting was made; false where the C library is another one (and nothing was changed).
     """
-    if not sys.platform.startswith("linux"):
-        return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
@@ -44,8 +41,6 @@ def return_freed_memory() -> bool:
     Returns:
         whether anything was given back; false, too, where the C library is another one.
     """
-    if not sys.platform.startswith("linux"):
-        return False
     try:
         return bool(ctypes.CDLL(None).malloc_trim(0))
     except (OSError, AttributeError):

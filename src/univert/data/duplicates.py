@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int64, UInt8, UInt64
 from PIL import Image
 
 from univert.core.terminal import progress_bar
+from univert.core.threads import decoding_threads, map_ahead
 from univert.data.catalogue import Catalogue
 from univert.data.decode import decode_rgb
-from univert.data.loading import decoding_threads, map_ahead
 
 MAX_BITS = 4
 """Of 64 bits, how many may differ. Of 1,000 pictures of the bundled sample (icons of 64 and 72 px, harder than

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,11 +12,10 @@ from torch import Tensor
 
 from univert.core.errors import BadInputError
 from univert.core.protocols import Images
+from univert.core.threads import decoding_threads, map_ahead
 from univert.data.decode import BoxXyxyPx, decode_rgb
 from univert.data.transforms import Augmentation, Preprocessing, view_rng
 
-T = TypeVar("T")
-R = TypeVar("R")
 Numbers = Sequence[int] | np.ndarray
 
 
@@ -136,41 +130,6 @@ class ImageLoader:
         return augmentation.apply(image, self.preprocessing, view_rng(self.seed, image_id, view))
 
 
-def decoding_threads(workers: int | None) -> int:
-    """How many threads to decode with: as asked, or one a core that this process may use, at most 8.
-
-    Raises:
-        BadInputError: `workers` is not positive.
-    """
-    if workers is None:
-        return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
-    if workers < 1:
-        raise BadInputError(f"workers must be at least 1, got {workers}; leave it out for one a core")
-    return workers
-
-
 def channels_first(batch: UInt8[np.ndarray, "B S S 3"]) -> UInt8[Tensor, "B 3 S S"]:
     """View squares as the (batch, channel, height, width) tensor of networks; channels stay last."""
     return torch.from_numpy(batch).permute(0, 3, 1, 2)
-
-
-def map_ahead(function: Callable[[T], R], jobs: Iterable[T], *, workers: int) -> Iterator[R]:
-    """Results of `function` in the order of `jobs`, computed in threads at most `workers + 1` jobs ahead.
-
-    An exception in a job, or in the iterable itself, is raised where its result would have come. Leaving the
-    iterator early stops the work that has not begun.
-    """
-    source = iter(jobs)
-    with ThreadPoolExecutor(workers, thread_name_prefix="univert-decode") as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for job in itertools.islice(source, workers + 1):
-                waiting.append(pool.submit(function, job))
-            while waiting:
-                result = waiting.popleft().result()
-                for job in itertools.islice(source, 1):
-                    waiting.append(pool.submit(function, job))
-                yield result
-        finally:
-            for future in waiting:
-                future.cancel()

@@ -90,7 +90,7 @@ def check_base(deployed: Embedder, context: RunContext) -> None:
         pairs = ((deployed.trunk, context.features.base.trunk), (deployed.pooling, context.features.base.pooling))
         if not all(same_weights(own, base) for own, base in pairs):
             raise BadInputError(
-                "trunk must not be frozen, for the deployed model's base network has learned; "
+                "the run must not freeze its base network, for the deployed model's base network has learned; "
                 "leave it as the run has it"
             )
 
