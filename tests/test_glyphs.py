@@ -19,9 +19,8 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 import build_glyphs
-from glyph_drawing import SIDE_PX, draw, encode, survey
+from glyph_drawing import SIDE_PX, draw, encode
 from glyph_fonts import Face, find_faces
-from glyph_products import PLACEHOLDER, Drawings, choose
 from glyph_scripts import vertical_of
 from univert.data.catalogue import Catalogue
 from univert.data.splits import SPLITS
@@ -75,21 +74,11 @@ def write_face(path: Path, outlines: dict[str, Outline]) -> Face:
     [
         ("A", "latin"),
         ("Ж", "cyrillic"),
-        ("ψ", "greek"),
-        ("ب", "arabic"),
-        ("क", "devanagari"),
-        ("한", "hangul"),
         ("漢", "han"),
         ("→", "symbols"),
         ("€", "symbols"),
-        ("㎏", "symbols"),  # spelled out by normalisation
-        ("㊗", "symbols"),  # out of its circle
         ("\uff21", None),  # fullwidth A
         ("ﬁ", None),  # a ligature
-        ("ﺏ", None),  # a presentation form
-        ("\uf900", None),  # a compatibility ideograph
-        ("⼀", None),  # a radical
-        ("ᄀ", None),  # a piece of a syllable
         ("\u0301", None),  # a combining mark
         ("─", None),  # box drawing
         ("5", None),  # common to the scripts, and no symbol
@@ -143,51 +132,7 @@ def test_what_shows_no_character_is_no_drawing(tmp_path: Path, character: str, o
     assert draw(write_face(tmp_path / "font.ttf", {"A": outline}), character) is None
 
 
-def test_a_survey_tells_new_drawings_from_repeats(tmp_path: Path) -> None:
-    outlines = [SQUARE, SQUARE, shape(1), [], shape(2), [(x + 2, y) for x, y in shape(1)]]
-    faces = [write_face(tmp_path / f"{place}.ttf", {"A": outline}) for place, outline in enumerate(outlines)]
-    found = survey(faces, "A")
-    assert [(place, distinct) for place, _, distinct in found] == [
-        (0, True),
-        (1, False),
-        (2, True),
-        (4, True),
-        (5, False),
-    ]
-    assert found[0][1] == found[1][1] != found[2][1]
-
-
-def drawings_of(text: str, faces: int, *, same: dict[str, str] | None = None) -> Drawings:
-    """Every face draws every character its own way, but those in `same` like another one."""
-    return {
-        ord(character): [(face, hash(((same or {}).get(character, character), face)), True) for face in range(faces)]
-        for character in text
-    }
-
-
 FACES = [Face(family=f"family {number}", path=Path(f"{number}.ttf"), index=0) for number in range(6)]
-
-
-def test_a_product_needs_enough_fonts_and_takes_no_more_than_asked() -> None:
-    found = drawings_of("ABΣ", 6)
-    found[ord("B")] = found[ord("B")][:3]
-    found[ord("Σ")] = [(face, digest, face % 2 == 0) for face, digest, _ in found[ord("Σ")]]
-    products = choose(found, FACES, fonts_per_product=4, min_fonts=3)
-    assert [(chr(one.code), one.vertical, len(one.faces)) for one in products] == [
-        ("A", "latin", 4),
-        ("B", "latin", 3),
-        ("Σ", "greek", 3),
-    ]
-    assert [chr(one.code) for one in choose(found, FACES, fonts_per_product=4, min_fonts=4)] == ["A"]
-
-
-def test_pixels_that_stand_for_many_characters_are_no_drawing() -> None:
-    text = "ABCDEFGHIJKL"
-    found = drawings_of(text, 5)
-    for character in text[:PLACEHOLDER]:
-        found[ord(character)][4] = (4, 123, True)
-    products = choose(found, FACES, fonts_per_product=8, min_fonts=4)
-    assert [len(one.faces) for one in products] == [4] * PLACEHOLDER + [5] * (len(text) - PLACEHOLDER)
 
 
 LATIN, GREEK = "ABCDEFGHIJ", "ΓΔΘΛΞΠΣΦΨΩ"

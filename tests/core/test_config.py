@@ -12,10 +12,6 @@ from univert.training.label_config import LabelLoopConfig, SpecialistsConfig
 from univert.training.recipe import Recipe
 
 
-def test_an_empty_recipe_is_the_default() -> None:
-    assert from_plain(Recipe, {}) == Recipe()
-
-
 @given(seed=st.integers(0, 2**31), rate=st.floats(1e-8, 10), align=st.booleans(), sizes=st.lists(st.integers(1, 9)))
 def test_recipes_survive_the_file(
     tmp_path_factory: pytest.TempPathFactory, seed: int, rate: float, align: bool, sizes: list[int]
@@ -67,10 +63,3 @@ def test_settings_change_single_keys(tmp_path: Path) -> None:
     for bad, message in (("seed", "key=value"), ("seed.x=1", "unknown key|valid|seed")):
         with pytest.raises(BadInputError, match=message):
             read_settings(Recipe, path, [bad])
-
-
-def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.toml"
-    path.write_bytes(b"\xff= [")
-    with pytest.raises(BadInputError, match="not a readable TOML file"):
-        config_from_toml(Recipe, path)

@@ -5,7 +5,7 @@ import pytest
 
 from tests.data.pictures import jpeg, write
 from univert.core.errors import BadInputError
-from univert.data.readers import count_rows, open_source
+from univert.data.readers import count_rows
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.cub200 import CUB200, read_cub200
 from univert.data.rows import SourceProblem, SourceRow
@@ -61,14 +61,6 @@ def test_the_published_layout(root):
     # from the folder that the archive was unpacked in
     assert list(read_cub200(root.parent, benchmark=MINIATURE)) == rows
     assert count_rows(root) == 11_788
-
-
-def test_a_source_is_recognised_and_verified(root):
-    with pytest.raises(BadInputError, match=r"cub200 test has 2 images of 1 products, expected 5,924 of 100"):
-        open_source(root)
-    (root / "images.txt").unlink()
-    with pytest.raises(BadInputError, match=r"images\.txt: no such file; CUB-200-2011 is .*https://"):
-        open_source(root)
 
 
 @pytest.mark.parametrize(

@@ -54,17 +54,6 @@ def test_every_product_lies_in_one_vertical_and_one_split_with_two_to_five_artis
         assert 2 <= len(own) == len({row.brand for row in own}) <= 5, product
 
 
-def test_shares_of_the_splits_within_each_vertical(rows: list[SourceRow]) -> None:
-    # Images stand in for products here: the products of unlabelled images are unknown by design.
-    for vertical in VERTICALS:
-        own = [row for row in rows if row.vertical == vertical]
-        shares = Counter(row.split if row.product else "unlabelled" for row in own)
-        assert shares["train"] / len(own) == pytest.approx(0.45, abs=0.08), vertical
-        assert shares["unlabelled"] / len(own) == pytest.approx(0.20, abs=0.06), vertical
-        assert shares["val"] / len(own) == pytest.approx(0.10, abs=0.04), vertical
-        assert shares["test"] / len(own) == pytest.approx(0.25, abs=0.06), vertical
-
-
 def test_build_sample_makes_a_catalogue_and_refuses_to_replace_one(tmp_path: Path, rows: list[SourceRow]) -> None:
     catalogue = build_sample(tmp_path / "sample")
     assert len(catalogue) == len(rows)

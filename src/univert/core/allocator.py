@@ -13,8 +13,7 @@ def reuse_freed_memory(largest_bytes: int = _LARGEST_KEPT_BYTES) -> bool:
 
     A network on the CPU allocates and frees tens of megabytes a layer. The GNU C library hands such blocks back
     to the system each time, and the page faults of getting them again take half of the running time. This is a
-    setting of the whole process, so only our own command line calls it; a program that embeds many images on the
-    CPU may want to call it too, once, at its start. May be called again with another limit.
+    setting of the whole process, so only our own command line calls it. May be called again with another limit.
 
     Args:
         largest_bytes: larger blocks go back to the system, and so does what is free beyond twice as much.

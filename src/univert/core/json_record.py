@@ -17,9 +17,9 @@ class JsonRecord:
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
-        """What `to_dict` gave, back again.
+        """What `to_dict` gave, back again; further keys are ignored.
 
         Raises:
             BadInputError: it is something else.
         """
-        return from_plain(cls, values, where=f"{cls.__name__}.from_dict")
+        return from_plain(cls, values, where=f"what {cls.__name__}.to_dict gave", further_keys=True)

@@ -50,13 +50,10 @@ _OTHER_IMAGES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (4, b"ftypavif", "AVIF"),
     (4, b"ftyphei", "HEIC"),
     (4, b"ftypmif1", "HEIC"),
-    (0, b"8BPS", "Photoshop"),
     (0, b"%PDF", "PDF"),
     (0, b"<svg", "SVG"),
     (0, b"\xff\x0a", "JPEG XL"),
     (4, b"JXL ", "JPEG XL"),
-    (4, b"jP  ", "JPEG 2000"),
-    (0, b"\x00\x00\x01\x00", "ICO"),
 )
 
 _UPRIGHT: Final = {

@@ -64,17 +64,14 @@ class VerticalInfo:
     @classmethod
     def of(cls, name: str, splits: dict[str, SplitCount]) -> VerticalInfo:
         """Sum up the counts of the splits."""
-        counts = splits.values()
-        images, products, unlabelled = (
-            sum(getattr(count, key) for count in counts) for key in ("images", "products", "unlabelled")
-        )
+        total = sum(splits.values(), _NONE)
         return cls(
             name=name,
-            images=images,
-            products=products,
-            unlabelled=unlabelled,
-            images_a_product=round((images - unlabelled) / max(products, 1), 2),
-            single_image_products=products - sum(count.paired_products for count in counts),
+            images=total.images,
+            products=total.products,
+            unlabelled=total.unlabelled,
+            images_a_product=round((total.images - total.unlabelled) / max(total.products, 1), 2),
+            single_image_products=total.products - total.paired_products,
             splits=splits,
         )
 
@@ -121,8 +118,6 @@ def catalogue_info(catalogue: Catalogue) -> CatalogueInfo:
 
 def render(info: CatalogueInfo, console: Console) -> None:
     """Print the counts as a table, one row a vertical, and the warnings below it."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     has_none = any("none" in vertical.splits for vertical in info.verticals)

@@ -67,11 +67,9 @@ class ImageLoader:
                 range, or a view asks for an augmentation that was not given.
         """
         jobs = self._jobs(positions, views, max(1, -(-len(positions) // self.workers)))
-        parts = list(map_ahead(self._decode, jobs, workers=self.workers))
-        if len(parts) == 1:
-            return channels_first(parts[0])
         size = self.preprocessing.image_size_px
-        return channels_first(np.concatenate(parts) if parts else np.empty((0, size, size, 3), np.uint8))
+        nothing = np.empty((0, size, size, 3), np.uint8)
+        return channels_first(np.concatenate([nothing, *map_ahead(self._decode, jobs, workers=self.workers)]))
 
     def batches(
         self, positions: Numbers, batch_size: int, views: Numbers | None = None
@@ -96,8 +94,6 @@ class ImageLoader:
         numbers = [0] * len(rows) if views is None else [int(view) for view in views]
         if len(numbers) != len(rows):
             raise BadInputError(f"views must have one number an image, got {len(numbers)} for {len(rows)} images")
-        if rows and not 0 <= min(rows) <= max(rows) < len(self._catalogue):
-            raise BadInputError(f"positions must lie in 0..{len(self._catalogue) - 1}, got {min(rows)}..{max(rows)}")
         if numbers and min(numbers) < 0:
             raise BadInputError(f"views must be 0 (clean) or more, got {min(numbers)}")
         if any(numbers) and self.augmentation is None:

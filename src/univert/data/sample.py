@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
+from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
-
-if TYPE_CHECKING:
-    from univert.data.catalogue import Catalogue
 
 SAMPLE_PATH = Path(__file__).parent / "sample" / "sample.parquet"
 """The file that ships."""
@@ -53,8 +51,5 @@ def build_sample(out: Path, overwrite: bool = False) -> Catalogue:
     Raises:
         BadInputError: `out` exists and `overwrite` is false.
     """
-    from univert.data.build import build_catalogue
-    from univert.data.catalogue import Catalogue
-
     build_catalogue(sample_rows(), out, overwrite=overwrite)
     return Catalogue.open(out)

@@ -76,8 +76,7 @@ class PKSampler(Sampler):
                 "products_per_batch must be at least 2 and images_per_product at least 1, "
                 f"got {products_per_batch} and {images_per_product}"
             )
-        order = np.argsort(products, kind="stable")
-        order = order[products[order] >= 0]
+        order = np.argsort(products, kind="stable")[int((products < 0).sum()) :]
         _, starts, counts = np.unique(products[order], return_index=True, return_counts=True)
         keep = counts >= min_images
         self._order, self._starts, self._counts = order, starts[keep], counts[keep]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from univert.core.errors import BadInputError
@@ -21,6 +21,9 @@ class Size:
     images: int
     products: int
 
+    def __str__(self) -> str:
+        return f"{self.images:,} images of {self.products:,} products"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
@@ -34,7 +37,6 @@ class Benchmark:
         layout: what that folder must hold, in words.
         markers: files by any of which a folder is recognised as this benchmark.
         sizes: each part by the `source` its rows carry (`cub200 train`).
-        md5: published checksums of annotation files, by path; those that are there are checked.
     """
 
     name: str
@@ -44,7 +46,6 @@ class Benchmark:
     layout: str
     markers: tuple[str, ...]
     sizes: Mapping[str, Size]
-    md5: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
@@ -101,15 +102,8 @@ class Benchmark:
             BadInputError: a line is broken, a count differs or an image is missing.
         """
         if verify:
-            self._check_md5(root)
             self._check_rows(root, rows())
         return rows()
-
-    def _check_md5(self, root: Path) -> None:
-        for place, expected in self.md5.items():
-            path = root / place
-            if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != expected:
-                raise BadInputError(f"{path}: not the published file: its MD5 is not {expected}; {self._remedy(root)}")
 
     def _check_rows(self, root: Path, rows: SourceRows) -> None:
         images: Counter[str] = Counter()
@@ -131,35 +125,25 @@ class Benchmark:
         if problems:
             what = f"unusable lines in its annotations: {len(problems):,} ({_first(problems)})"
         elif found != dict(self.sizes):
-            what = "; ".join(_differences(found, self.sizes))
+            nothing = Size(images=0, products=0)
+            what = "; ".join(
+                f"{part} has {found.get(part, nothing)}, expected {self.sizes.get(part, nothing)}"
+                for part in sorted({*found, *self.sizes})
+                if found.get(part) != self.sizes.get(part)
+            )
         elif missing:
             what = f"missing images: {len(missing):,} of {images.total():,} ({_first(missing)})"
         else:
             return
-        raise BadInputError(f"{root} is not the whole of {self.title}: {what}; {self._remedy(root)}")
-
-    def _remedy(self, root: Path) -> str:
-        return (
-            f"unpack it again from {self.page}, "
+        raise BadInputError(
+            f"{root} is not the whole of {self.title}: {what}; unpack it again from {self.page}, "
             "or take it as it is: univert reproduce --no-verify, or "
             f"open_dataset({self.name!r}, {str(root)!r}, verify=False)"
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnnotationLine:
-    """One line of an annotation file, split at white space."""
-
-    origin: str
-    fields: list[str]
-
-    def problem(self, detail: str) -> SourceProblem:
-        """This line as one that cannot be used."""
-        return bad_line(self.origin, detail)
-
-
-def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[AnnotationLine | SourceProblem]:
-    """The lines of an annotation file, blank ones left out.
+def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[tuple[str, list[str]] | SourceProblem]:
+    """Where each line of an annotation file stands, and its fields, split at white space; blank lines are left out.
 
     Args:
         path: the file.
@@ -173,13 +157,13 @@ def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[Annotati
                 continue
             origin = f"{path}:{number}"
             if len(values) == fields:
-                yield AnnotationLine(origin=origin, fields=values)
+                yield origin, values
             else:
                 yield bad_line(origin, f"{len(values)} fields, expected {fields}")
 
 
 def bad_line(origin: str, detail: str) -> SourceProblem:
-    """The problem of a line, or a row, that cannot be used."""
+    """The problem of a line that cannot be used."""
     return SourceProblem(kind="bad line", origin=origin, detail=detail, fix="restore the published file")
 
 
@@ -205,10 +189,6 @@ def with_validation(rows: Iterable[SourceRow | SourceProblem], share: float = 0.
     """
     if not 0 < share < 1:
         raise BadInputError(f"share: must lie between 0 and 1, got {share}; 0.1 takes every tenth product")
-    return _with_validation(rows, share, seed)
-
-
-def _with_validation(rows: Iterable[SourceRow | SourceProblem], share: float, seed: int) -> SourceRows:
     for row in rows:
         if isinstance(row, SourceRow) and row.split == "train" and row.product is not None:
             name = f"{seed}\0{row.vertical}\0{row.product}".encode("utf-8", "surrogateescape")
@@ -220,13 +200,3 @@ def _with_validation(rows: Iterable[SourceRow | SourceProblem], share: float, se
 
 def _first(texts: Sequence[str]) -> str:
     return ", ".join(texts[:_SHOWN]) + (", ..." if len(texts) > _SHOWN else "")
-
-
-def _differences(found: Mapping[str, Size], expected: Mapping[str, Size]) -> Iterator[str]:
-    for part in sorted({*found, *expected}):
-        here, there = (sizes.get(part, Size(images=0, products=0)) for sizes in (found, expected))
-        if here != there:
-            yield (
-                f"{part} has {here.images:,} images of {here.products:,} products, "
-                f"expected {there.images:,} of {there.products:,}"
-            )

@@ -22,11 +22,6 @@ CARS196 = Benchmark(
     ),
     markers=("cars_annos.mat", "devkit/cars_train_annos.mat", "devkit/cars_meta.mat"),
     sizes={"cars196 train": Size(images=8_054, products=98), "cars196 test": Size(images=8_131, products=98)},
-    md5={
-        "cars_annos.mat": "b407c6086d669747186bd1d764ff9dbc",
-        "cars_test_annos_withlabels.mat": "b0a2b23655a3edd16d84508592a98d10",
-        "devkit/cars_test_annos_withlabels.mat": "b0a2b23655a3edd16d84508592a98d10",
-    },
 )
 _TRAIN_CLASSES = 98
 _TWO_WORD_MAKERS = ("AM General", "Aston Martin", "Land Rover")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from univert.core.errors import BadInputError
-from univert.data.readers.benchmarks import Benchmark, Size, read_lines
+from univert.data.readers.benchmarks import Benchmark, Size, bad_line, read_lines
 from univert.data.rows import SourceProblem, SourceRow, SourceRows
 
 QUERY: Final = "inshop query"
@@ -69,15 +69,15 @@ def _rows(root: Path, path: Path) -> SourceRows:
         if isinstance(line, SourceProblem):
             yield line
             continue
-        place, item, status = line.fields
+        origin, (place, item, status) = line
         folders = place.split("/")
         if status not in _PARTS:
-            yield line.problem(f"evaluation_status {status!r} is none of {', '.join(_PARTS)}")
+            yield bad_line(origin, f"evaluation_status {status!r} is none of {', '.join(_PARTS)}")
         elif len(folders) < 4:
-            yield line.problem(f"{place} is not img/MEN or WOMEN/CATEGORY/...")
+            yield bad_line(origin, f"{place} is not img/MEN or WOMEN/CATEGORY/...")
         else:
             yield SourceRow(
-                origin=line.origin,
+                origin=origin,
                 id=place,
                 path=root / "Img" / place,
                 vertical=verticals.setdefault(item, "/".join(folders[1:3])),
