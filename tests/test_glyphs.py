@@ -20,7 +20,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 import build_glyphs
 from glyph_drawing import SIDE_PX, draw, encode
-from glyph_fonts import Face, find_faces
+from glyph_fonts import Face
 from glyph_scripts import vertical_of
 from univert.data.catalogue import Catalogue
 from univert.data.splits import SPLITS
@@ -89,19 +89,6 @@ def test_characters_belong_to_the_vertical_of_their_script(character: str, verti
     assert vertical_of(character) == vertical
 
 
-def test_one_regular_face_of_each_family_is_found(tmp_path: Path) -> None:
-    write_font(tmp_path / "a-bold.ttf", "First", {"A": SQUARE}, style="Bold", weight=700)
-    write_font(tmp_path / "b" / "regular.ttf", "First", {"A": SQUARE})
-    write_font(tmp_path / "b" / "slanted.ttf", "First", {"A": SQUARE}, style="Oblique")
-    write_font(tmp_path / "c.otf", "Second", {"A": SQUARE}, style="Light", weight=300)
-    write_font(tmp_path / "d.ttf", "STIXSizeOneSym", {"A": SQUARE})
-    (tmp_path / "broken.ttf").write_bytes(b"no font")
-    (tmp_path / "alias.ttf").symlink_to(tmp_path / "c.otf")
-    (tmp_path / "readme.txt").write_text("not a font either")
-    found = find_faces(tmp_path)
-    assert [(face.family, face.path.name) for face in found] == [("First", "regular.ttf"), ("Second", "c.otf")]
-
-
 def test_a_drawing_has_its_ink_in_the_middle_and_keeps_the_size_of_the_em(tmp_path: Path) -> None:
     face = write_face(tmp_path / "font.ttf", {"A": SQUARE, "B": [(0, 0), (0, 250), (250, 250), (250, 0)]})
     large, small = draw(face, "A"), draw(face, "B")
@@ -116,20 +103,6 @@ def test_a_drawing_has_its_ink_in_the_middle_and_keeps_the_size_of_the_em(tmp_pa
     with Image.open(io.BytesIO(encode(large))) as image:
         assert (image.mode, image.size) == ("L", (SIDE_PX, SIDE_PX))
         assert np.array_equal(255 - np.asarray(image), large)
-
-
-@pytest.mark.parametrize(
-    ("character", "outline"),
-    [
-        ("A", []),  # blank
-        ("A", BOX),  # the box of .notdef under another name
-        ("A", [(0, 0), (0, 30), (30, 30), (30, 0)]),  # a speck
-        ("A", [(-5000, 0), (-5000, 500), (5000, 500), (5000, 0)]),  # far too wide
-        ("B", SQUARE),  # not in the font
-    ],
-)
-def test_what_shows_no_character_is_no_drawing(tmp_path: Path, character: str, outline: Outline) -> None:
-    assert draw(write_face(tmp_path / "font.ttf", {"A": outline}), character) is None
 
 
 FACES = [Face(family=f"family {number}", path=Path(f"{number}.ttf"), index=0) for number in range(6)]

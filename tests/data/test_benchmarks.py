@@ -31,14 +31,6 @@ def test_names():
         open_dataset("CARS-196", "somewhere")
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_folder_without_the_benchmark(name, tmp_path):
-    with pytest.raises(BadInputError, match=r"nothing: no such folder; .* is a folder with .*; get it from http"):
-        open_dataset(name, tmp_path / "nothing")
-    with pytest.raises(BadInputError, match=r"no such file; .* is a folder with .*; get it from https?://"):
-        open_dataset(name, tmp_path)
-
-
 def test_at_most_five_of_what_is_wrong_are_named(tmp_path):
     def listed():
         for number in range(8):

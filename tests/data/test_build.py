@@ -96,7 +96,7 @@ def test_one_summary_names_every_problem(tmp_path):
     assert error.counts == {
         "empty": 1,
         "not an image": 1,
-        "truncated": 1,
+        "damaged": 1,
         "too large": 1,
         "unsupported format": 1,
         "product in two verticals": 2,
@@ -107,7 +107,7 @@ def test_one_summary_names_every_problem(tmp_path):
     message = str(error)
     message.encode("utf-8")
     assert message.startswith("10 of 11 images cannot enter the catalogue:\n  2 x product in two verticals\n")
-    assert f"{tmp_path / 'src/shoes/p/cut.jpg'}: truncated: the image breaks off" in message
+    assert f"{tmp_path / 'src/shoes/p/cut.jpg'}: the image is damaged" in message
     assert "pass --skip-bad" in message.splitlines()[-1]
 
 

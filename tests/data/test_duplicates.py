@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.data.pictures import encoded
-from univert.data.decode import BoxXyxyPx, decode_rgb
+from univert.data.catalogue import Catalogue
+from univert.data.decode import decode_rgb
 from univert.data.duplicates import NearDuplicates, PictureHashes, colour_grid, perceptual_hash, picture_hashes
 
 
@@ -99,33 +100,8 @@ def test_vectors_must_agree_where_given() -> None:
     assert NearDuplicates(hashes=pictures)(rows[:, None], rows).all()
 
 
-class Boxed:
-    """Two pictures side by side in one image; each item is its half."""
-
-    background_rgb = (255, 255, 255)
-
-    def __init__(self) -> None:
-        sheet = Image.new("RGB", (240, 90))
-        sheet.paste(photo(1), (0, 0))
-        sheet.paste(photo(2), (120, 0))
-        self.contents = [encoded(sheet), encoded(sheet), encoded(photo(2), "JPEG", quality=80)] * 40
-
-    def __len__(self) -> int:
-        return len(self.contents)
-
-    def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
-        return [self.contents[position] for position in positions]
-
-    def boxes(self, positions: Sequence[int]) -> list[BoxXyxyPx | None]:
-        halves: list[BoxXyxyPx | None] = [(0, 0, 120, 90), (120, 0, 240, 90), None]
-        return [halves[position % 3] for position in positions]
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_catalogue_is_hashed_in_order_within_its_boxes(workers: int) -> None:
-    found = picture_hashes(Boxed(), workers=workers)
-    expected = hashes([photo(1), photo(2), jpeg(photo(2), 80)])
-    np.testing.assert_array_equal(found.bits, np.tile(expected.bits, 40))
-    np.testing.assert_array_equal(found.colours, np.tile(expected.colours, (40, 1)))
-    near = NearDuplicates(hashes=found)
-    assert near(np.array([0, 1]), np.array([1, 2])).tolist() == [False, True]
+def test_a_catalogue_is_hashed_in_order(catalogue: Catalogue) -> None:
+    found = picture_hashes(catalogue, workers=3)
+    expected = hashes([decode_rgb(content) for content in catalogue.image_bytes(range(len(catalogue)))])
+    np.testing.assert_array_equal(found.bits, expected.bits)
+    np.testing.assert_array_equal(found.colours, expected.colours)

@@ -62,7 +62,7 @@ def test_the_published_layout(root):
 
 
 def test_a_source_is_recognised_and_verified(root):
-    with pytest.raises(BadInputError, match="inshop query has 2 images of 2 products, expected 14,218 of 3,985"):
+    with pytest.raises(BadInputError, match="inshop query has 2 images of 2 products, expected 14,218 images of 3,985"):
         open_source(root)
     (root / "Img/img/MEN/Denim/id_00000080/01_1_front.jpg").unlink()
     with pytest.raises(BadInputError, match=r"missing images: 1 of 7 \(Img/img/MEN/Denim/id_00000080/01_1_"):

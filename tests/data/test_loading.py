@@ -118,7 +118,6 @@ def test_map_ahead_raises_in_place_and_stops_when_left() -> None:
     ("request_", "message"),
     [
         (lambda images: ImageLoader(images, PREPROCESSING).load([0, 1], [0]), "views must have one number an image"),
-        (lambda images: ImageLoader(images, PREPROCESSING).load([0], [-1]), "views must be 0"),
         (lambda images: ImageLoader(images, PREPROCESSING).load([0], [1]), "need an augmentation"),
         (lambda images: ImageLoader(images, PREPROCESSING).batches([0], 0), "batch_size must be at least 1"),
         (lambda images: ImageLoader(images, PREPROCESSING, workers=0), "workers must be at least 1"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -103,10 +101,9 @@ def test_a_view_depends_on_seed_id_and_view_alone(
     assert image.tobytes() == before
 
 
-def test_views_are_the_same_in_another_process_and_on_every_machine() -> None:
-    code = "from univert.data.transforms import view_rng; print(view_rng(7, 'smileys/grinning', 3).random(3).tolist())"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "[0.9317514617476351, 0.5781181996767897, 0.7388880186789553]"
+def test_views_are_the_same_in_every_process_and_on_every_machine() -> None:
+    drawn = view_rng(7, "smileys/grinning", 3).random(3).tolist()
+    assert drawn == [0.9317514617476351, 0.5781181996767897, 0.7388880186789553]
 
 
 @pytest.mark.parametrize("factors", [(1.2, 1.0, 1.0), (1.0, 0.7, 1.0), (1.0, 1.0, 1.3), (0.9, 1.1, 0.8)])

@@ -103,7 +103,7 @@ def test_skip_leaves_out_and_lists(catalogue: Catalogue, tmp_path: Path) -> None
     clean = read_clean_triplets(path, catalogue, on_bad="skip", rejected_csv=listed)
     assert (clean.report.used, clean.report.rejected) == (5, 1)
     assert clean.report.problems == {"unknown id": 1, "missing id": 1}
-    assert "that is a product" in clean.report.examples["unknown id"][0]
+    assert "that is a product" in clean.report.summary()
     rows = list(csv.reader(listed.read_text().splitlines()))
     assert [row[0] for row in rows[1:]] == [f"{path}:row 6"] * 2
 

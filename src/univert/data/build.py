@@ -24,7 +24,7 @@ from univert.core.threads import decoding_threads, map_ahead
 from univert.data.catalogue import BACKGROUND_KEY, FINGERPRINT_KEY, FORMAT_KEY, FORMAT_VERSION, SCHEMA, is_catalogue
 from univert.data.checks import CheckedRow, RowsSoFar, check_row
 from univert.data.decode import WHITE, Rgb
-from univert.data.rows import ProblemLog, SourceProblem, SourceRow
+from univert.data.rows import CatalogueProblemsError, ProblemLog, SourceProblem, SourceRow
 from univert.data.splits import SplitFractions, split_of
 
 REJECTED_CSV = "rejected.csv"
@@ -127,7 +127,9 @@ def build_catalogue(
                 if problems:
                     log.reject(problems)
             if log.rejected and not (skip_bad and writer.rows):
-                raise log.error(_advice(skip_bad))
+                heading = f"{log.rejected:,} of {log.rows:,} images cannot enter the catalogue:"
+                message = f"{heading}\n{log.summary()}\n{_advice(skip_bad)}"
+                raise CatalogueProblemsError(message, dict(log.counts))
             if not writer.rows:
                 raise BadInputError(
                     "the source holds no images; give a folder with vertical/product/image, or a manifest"

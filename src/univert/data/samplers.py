@@ -108,7 +108,7 @@ class PKSampler(Sampler):
 
 
 class UniformSampler(Sampler):
-    """Every image at most once an epoch, in a new order, labelled or not; what distillation needs.
+    """Every image at most once an epoch, in a new order, labelled or not.
 
     Args:
         positions: of the images that take part.
@@ -139,11 +139,10 @@ class UniformSampler(Sampler):
 class StrongNegativeSampler(Sampler):
     """P products x K images a batch, as `PKSampler`, but products that are hard to tell apart come together.
 
-    A part of the products is visited in turn, each at most once an epoch, in a new order. A visited product brings one
-    of its mined triplets: anchor and positive are among its images, and the products of the strong negatives join the
-    batch with the very images that were mined. Random products fill what is left, so with an empty table the batches
-    are plain P x K. No product is twice in a batch, and two that share a picture do not meet (save where a catalogue is
-    too small for anything else), so any loss over labels takes these batches.
+    Products are visited in turn, each at most once an epoch, in a new order. A visited product brings one of its mined
+    triplets: anchor, positive, and the products of the strong negatives with the very images that were mined. Random
+    products fill what is left. No product is twice in a batch, and two that share a picture do not meet (save where a
+    catalogue is too small for anything else), so any loss over labels takes these batches.
 
     Args:
         products: a product code for each image; -1 (unlabelled) takes no part. Products with one image are not

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,6 @@ from univert.data.tables import cell_text, count_table_rows, read_table
 
 ROLES: Final = ("anchor", "positive", "negative")
 """The columns of a file of triplets, and what the three images of a triplet are."""
-
-SHOWN_PER_KIND = 3
-"""How many problems of each kind a report names."""
 
 _Pair = frozenset[int | str]
 """Two things of which a triplet says something: products, or images whose product is unknown."""
@@ -43,7 +40,7 @@ class TripletRow:
 
     def problem(self, kind: str, detail: str, fix: str) -> SourceProblem:
         """Why this triplet cannot be used."""
-        return SourceProblem(kind=kind, origin=self.origin, detail=detail, fix=fix)
+        return SourceProblem(kind, self.origin, detail, fix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +54,7 @@ class TripletReport:
         unlabelled: of those used, the ones with an image whose product the catalogue does not know.
         rejected: those that cannot be used.
         problems: how many problems of each kind there are; a triplet may have several.
-        examples: the first three of each kind.
+        found: the problems in words: a line a kind, and its first three below it.
         verticals: triplets used in each vertical.
         rejected_csv: the file that lists every problem; None if none was asked for.
     """
@@ -68,17 +65,13 @@ class TripletReport:
     unlabelled: int
     rejected: int
     problems: dict[str, int]
-    examples: dict[str, list[str]]
+    found: str
     verticals: dict[str, int]
     rejected_csv: Path | None
 
     def summary(self) -> str:
         """The report in words: one line, and below it the problems with their examples."""
-        lines = [f"{self.path}: {self.used:,} of {self.rows:,} triplets can be used"]
-        for kind, count in self.problems.items():
-            lines.append(f"  {count:,} x {kind}")
-            lines += [f"    {example}" for example in self.examples[kind]]
-        return "\n".join(lines)
+        return f"{self.path}: {self.used:,} of {self.rows:,} triplets can be used\n{self.found}".rstrip()
 
 
 class TripletProblemsError(BadInputError):
@@ -151,7 +144,6 @@ def read_clean_triplets(
         raise BadInputError(f"on_bad must be 'reject' or 'skip', got {on_bad!r}")
     path = Path(path)
     checks = _Checks(catalogue, not_chosen)
-    examples: defaultdict[str, list[str]] = defaultdict(list)
     good: list[tuple[int, ...]] = []
     with (
         ProblemLog(rejected_csv) as log,
@@ -162,8 +154,6 @@ def read_clean_triplets(
             problems = [row] if isinstance(row, SourceProblem) else checks.problems(row)
             if problems:
                 log.reject(problems)
-                for one in problems:
-                    examples[one.kind].append(f"{Path(one.origin).name}: {one.detail}; {one.fix}")
             elif isinstance(row, TripletRow):
                 good.append(checks.accept(row))
             advance(1)
@@ -176,7 +166,7 @@ def read_clean_triplets(
         unlabelled=sum(any(checks.products[image] is None for image in row) for row in good),
         rejected=log.rejected,
         problems=dict(log.counts.most_common()),
-        examples={kind: texts[:SHOWN_PER_KIND] for kind, texts in examples.items()},
+        found=log.summary(),
         verticals=dict(sorted(verticals.items())),
         rejected_csv=rejected_csv,
     )
@@ -210,7 +200,7 @@ def _triplet_row(item: tuple[str, Mapping[str, Any]] | SourceProblem) -> Triplet
     origin, values = item
     anchor, positive, negative = (cell_text(values.get(role)) for role in ROLES)
     if not all(is_utf8(name) for name in (anchor, positive, negative) if name):
-        return SourceProblem(kind="bad line", origin=origin, detail="not UTF-8", fix="save the file as UTF-8")
+        return SourceProblem("bad line", origin, "not UTF-8", "save the file as UTF-8")
     return TripletRow(origin=origin, ids=(anchor, positive, negative))
 
 

@@ -57,11 +57,7 @@ class Benchmark:
         return any((folder / marker).is_file() for marker in self.markers)
 
     def find(self, root: Path | str) -> Path:
-        """The benchmark's folder: `root` itself, or the one its archive unpacked into within `root`.
-
-        Raises:
-            BadInputError: it is in neither.
-        """
+        """The benchmark's folder: `root` itself, or the one its archive unpacked into within `root`."""
         root = Path(root)
         for folder in (root, root / self.folder):
             if self.lies_in(folder):
@@ -71,11 +67,7 @@ class Benchmark:
         raise self.missing(root / self.markers[0])
 
     def file(self, root: Path, *places: str) -> Path:
-        """The first of these files that exists below `root`.
-
-        Raises:
-            BadInputError: none of them does.
-        """
+        """The first of these files that exists below `root`; an error if none does."""
         for place in places:
             if (root / place).is_file():
                 return root / place
@@ -91,21 +83,12 @@ class Benchmark:
         return f"{self.title} is a folder with {self.layout}; get it from {self.page}"
 
     def read(self, root: Path, rows: Callable[[], SourceRows], *, verify: bool) -> SourceRows:
-        """The rows, after a first pass over the annotations that makes sure that everything is there.
-
-        Args:
-            root: the benchmark's folder.
-            rows: starts a pass; no image is opened in it.
-            verify: whether to make the first pass.
-
-        Raises:
-            BadInputError: a line is broken, a count differs or an image is missing.
-        """
+        """The rows; with `verify`, after a first pass that makes sure that each line, count and image is there."""
         if verify:
-            self._check_rows(root, rows())
+            self._check(root, rows())
         return rows()
 
-    def _check_rows(self, root: Path, rows: SourceRows) -> None:
+    def _check(self, root: Path, rows: SourceRows) -> None:
         images: Counter[str] = Counter()
         products: defaultdict[str, set[str]] = defaultdict(set)
         problems: list[str] = []
@@ -145,10 +128,7 @@ class Benchmark:
 def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[tuple[str, list[str]] | SourceProblem]:
     """Where each line of an annotation file stands, and its fields, split at white space; blank lines are left out.
 
-    Args:
-        path: the file.
-        fields: how many fields each line must have; others are a problem.
-        header: how many lines to skip.
+    A line with another number of fields is a problem; `header` lines are skipped.
     """
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
         for number, text in enumerate(file, start=1):
@@ -164,7 +144,7 @@ def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[tuple[st
 
 def bad_line(origin: str, detail: str) -> SourceProblem:
     """The problem of a line that cannot be used."""
-    return SourceProblem(kind="bad line", origin=origin, detail=detail, fix="restore the published file")
+    return SourceProblem("bad line", origin, detail, "restore the published file")
 
 
 def with_validation(rows: Iterable[SourceRow | SourceProblem], share: float = 0.1, seed: int = 0) -> SourceRows:

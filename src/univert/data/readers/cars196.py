@@ -35,13 +35,7 @@ def read_cars196(root: Path | str, *, verify: bool = True, benchmark: Benchmark 
     The product is the class's name, the brand its maker. Boxes are not read, as the protocol takes whole
     images.
 
-    Args:
-        root: the folder with `cars_annos.mat` or `devkit/`.
-        verify: first make sure that every annotation, count and image is as published.
-        benchmark: what to verify against.
-
-    Raises:
-        BadInputError: a file is missing or unreadable, or something is not as published.
+    `root` is the folder with `cars_annos.mat` or `devkit/`; for the rest see `open_dataset`.
     """
     root = benchmark.find(root)
     if (root / "cars_annos.mat").is_file():

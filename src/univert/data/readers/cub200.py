@@ -26,13 +26,7 @@ def read_cub200(root: Path | str, *, verify: bool = True, benchmark: Benchmark =
     `train_test_split.txt` is that of classification and is not read; neither are the boxes, as the protocol
     takes whole images.
 
-    Args:
-        root: `CUB_200_2011/`, or the folder it lies in.
-        verify: first make sure that every line, count and image is as published.
-        benchmark: what to verify against.
-
-    Raises:
-        BadInputError: a file is missing, or something is not as published.
+    `root` is `CUB_200_2011/`, or the folder it lies in; for the rest see `open_dataset`.
     """
     root = benchmark.find(root)
     for name in ("images.txt", "image_class_labels.txt", "classes.txt"):

@@ -47,7 +47,7 @@ def _read(root: Path, folder: Path, ancestors: _Ancestors) -> SourceRows:
     try:
         paths = sorted(path for path in folder.iterdir() if not _is_skipped(path.name))
     except OSError as error:
-        yield _problem(folder, "unreadable", error.strerror or str(error), "check the folder's rights")
+        yield SourceProblem("unreadable", str(folder), error.strerror or str(error), "check the folder's rights")
         return
     for path in paths:
         what = _look_at(path, ancestors)
@@ -58,34 +58,32 @@ def _read(root: Path, folder: Path, ancestors: _Ancestors) -> SourceRows:
                 yield from _read(root, path, (*ancestors, (what.st_dev, what.st_ino)))
             else:
                 fix = "move its images up: the tree is vertical/product/image"
-                yield _problem(path, "folder too deep", "a folder within a product's folder", fix)
+                yield SourceProblem("folder too deep", str(path), "a folder within a product's folder", fix)
         elif levels:
             product = levels[1] if len(levels) == 2 else None
             place = path.relative_to(root).as_posix()
             yield SourceRow(origin=str(path), id=place, path=path, vertical=levels[0], product=product)
         elif path.suffix.lower() in _IMAGE_SUFFIXES:
             fix = "move it into a vertical's folder: vertical/image, or vertical/product/image"
-            yield _problem(path, "outside a vertical", "an image beside the verticals", fix)
+            yield SourceProblem("outside a vertical", str(path), "an image beside the verticals", fix)
 
 
 def _look_at(path: Path, ancestors: _Ancestors) -> os.stat_result | SourceProblem:
     if not is_utf8(path.name):
-        return _problem(path, "name not UTF-8", f"the name is {os.fsencode(path.name)!r}", "rename it")
+        return SourceProblem("name not UTF-8", str(path), f"the name is {os.fsencode(path.name)!r}", "rename it")
     try:
         status = path.stat()
     except FileNotFoundError:
-        return _problem(path, "broken link", "it leads to nothing", "remove it, or put its target back")
+        return SourceProblem("broken link", str(path), "it leads to nothing", "remove it, or put its target back")
     except OSError as error:
         if error.errno == errno.ELOOP:
-            return _problem(path, "symlink loop", "the link leads to itself", "remove the link")
-        return _problem(path, "unreadable", error.strerror or str(error), "check its rights")
+            return SourceProblem("symlink loop", str(path), "the link leads to itself", "remove the link")
+        return SourceProblem("unreadable", str(path), error.strerror or str(error), "check its rights")
     if stat.S_ISDIR(status.st_mode):
         if (status.st_dev, status.st_ino) in ancestors:
-            return _problem(path, "symlink loop", f"the link leads back up to {path.resolve()}", "remove the link")
+            return SourceProblem(
+                "symlink loop", str(path), f"the link leads back up to {path.resolve()}", "remove the link"
+            )
     elif not stat.S_ISREG(status.st_mode):
-        return _problem(path, "unreadable", "it is neither a file nor a folder", "remove it")
+        return SourceProblem("unreadable", str(path), "it is neither a file nor a folder", "remove it")
     return status
-
-
-def _problem(path: Path, kind: str, detail: str, fix: str) -> SourceProblem:
-    return SourceProblem(kind=kind, origin=str(path), detail=detail, fix=fix)

@@ -42,13 +42,7 @@ def read_inshop(root: Path | str, *, verify: bool = True, benchmark: Benchmark =
     places stays in its first. Queries and gallery are both in the split `test`; `source` tells them apart:
     `QUERY` and `GALLERY`.
 
-    Args:
-        root: the folder with `Eval/` and `Img/`.
-        verify: first make sure that every line, count and image is as published.
-        benchmark: what to verify against.
-
-    Raises:
-        BadInputError: a file is missing, or something is not as published.
+    `root` is the folder with `Eval/` and `Img/`; for the rest see `open_dataset`.
     """
     root = benchmark.find(root)
     path = benchmark.file(root, _LIST)

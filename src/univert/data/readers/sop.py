@@ -27,13 +27,7 @@ def read_sop(root: Path | str, *, verify: bool = True, benchmark: Benchmark = SO
 
     The verticals are the 12 super classes; the product is the number of the class.
 
-    Args:
-        root: `Stanford_Online_Products/`, or the folder it lies in.
-        verify: first make sure that every line, count and image is as published.
-        benchmark: what to verify against.
-
-    Raises:
-        BadInputError: a file is missing, or something is not as published.
+    `root` is `Stanford_Online_Products/`, or the folder it lies in; for the rest see `open_dataset`.
     """
     root = benchmark.find(root)
     lists = {split: benchmark.file(root, f"Ebay_{split}.txt") for split in ("train", "test")}
