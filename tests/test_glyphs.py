@@ -19,7 +19,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 import build_glyphs
-from glyph_drawing import SIDE_PX, draw, encode
+from glyph_drawing import SIDE_PX
 from glyph_fonts import Face
 from glyph_scripts import vertical_of
 from univert.data.catalogue import Catalogue
@@ -64,11 +64,6 @@ def write_font(
     return path
 
 
-def write_face(path: Path, outlines: dict[str, Outline]) -> Face:
-    write_font(path, path.stem, outlines)
-    return Face(family=path.stem, path=path, index=0)
-
-
 @pytest.mark.parametrize(
     ("character", "vertical"),
     [
@@ -87,22 +82,6 @@ def write_face(path: Path, outlines: dict[str, Outline]) -> Face:
 )
 def test_characters_belong_to_the_vertical_of_their_script(character: str, vertical: str | None) -> None:
     assert vertical_of(character) == vertical
-
-
-def test_a_drawing_has_its_ink_in_the_middle_and_keeps_the_size_of_the_em(tmp_path: Path) -> None:
-    face = write_face(tmp_path / "font.ttf", {"A": SQUARE, "B": [(0, 0), (0, 250), (250, 250), (250, 0)]})
-    large, small = draw(face, "A"), draw(face, "B")
-    assert large is not None
-    assert small is not None
-    assert large.shape == (SIDE_PX, SIDE_PX)
-    for ink, side in ((large, 18), (small, 9)):  # half an em, and a quarter, of 36 px
-        rows, columns = np.nonzero(ink)
-        for places in (rows, columns):
-            assert abs((places.max() - places.min() + 1) - side) <= 1
-            assert abs(places.min() - (SIDE_PX - 1 - places.max())) <= 1
-    with Image.open(io.BytesIO(encode(large))) as image:
-        assert (image.mode, image.size) == ("L", (SIDE_PX, SIDE_PX))
-        assert np.array_equal(255 - np.asarray(image), large)
 
 
 FACES = [Face(family=f"family {number}", path=Path(f"{number}.ttf"), index=0) for number in range(6)]
@@ -156,15 +135,3 @@ def test_the_same_options_give_the_same_catalogue(fonts: Path, tmp_path: Path) -
         prints.append(Catalogue.open(tmp_path / name).fingerprint)
     assert prints[0] == prints[1]
     assert len(set(prints)) == 3
-
-
-def test_too_few_fonts_is_said_with_the_packages_to_install(
-    fonts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_tool(fonts, tmp_path / "out", "--min-fonts", "7") == 2
-    message = capsys.readouterr().err
-    assert "too few fonts for greek" in message
-    assert "found 7 families" in message
-    assert "apt-get install" in message
-    assert "fonts-gfs-didot" in message
-    assert not (tmp_path / "out").exists()

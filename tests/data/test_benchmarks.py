@@ -5,18 +5,7 @@ import pytest
 
 from univert.core.errors import BadInputError
 from univert.data.readers import BENCHMARKS, open_dataset, with_validation
-from univert.data.readers.benchmarks import Benchmark, Size
 from univert.data.rows import SourceRow
-
-DOTS = Benchmark(
-    name="dots",
-    title="Dots",
-    page="https://dots.example",
-    folder="dots",
-    layout="dots.txt",
-    markers=("dots.txt",),
-    sizes={"dots train": Size(images=8, products=8)},
-)
 
 
 def rows(products=1000, images=2, split="train", vertical="cars"):
@@ -29,20 +18,6 @@ def test_names():
     assert list(BENCHMARKS) == ["cub200", "cars196", "sop", "inshop"]
     with pytest.raises(BadInputError, match="no benchmark 'CARS-196'; did you mean 'cars196'"):
         open_dataset("CARS-196", "somewhere")
-
-
-def test_at_most_five_of_what_is_wrong_are_named(tmp_path):
-    def listed():
-        for number in range(8):
-            path = tmp_path / f"{number}.jpg"
-            yield SourceRow(
-                origin="", vertical="dots", path=path, product=str(number), split="train", source="dots train"
-            )
-
-    message = r"missing images: 8 of 8 \(0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, \.\.\.\); unpack it again from"
-    with pytest.raises(BadInputError, match=message):
-        DOTS.read(tmp_path, listed, verify=True)
-    assert len(list(DOTS.read(tmp_path, listed, verify=False))) == 8
 
 
 def test_validation_takes_whole_products_from_train_alone():

@@ -93,8 +93,7 @@ def test_product_labels(catalogue):
         assert labels.tolist() == [-1 if name is None else names.index(name) for name in products]
 
 
-def test_images_come_in_the_order_asked_for(catalogue, monkeypatch):
-    monkeypatch.setattr("univert.data.catalogue._BATCH_ROWS", 7)
+def test_images_come_in_the_order_asked_for(catalogue):
     shoes = catalogue.select(vertical="shoes")
     positions = np.random.default_rng(0).integers(0, len(shoes), 50)
     expected = [IMAGES[name] for name in shoes.column("id")[positions]]

@@ -1,13 +1,11 @@
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tests.data.pictures import write
 from univert.core.errors import BadInputError
 from univert.data.rows import SourceProblem
-from univert.data.tables import count_table_rows, read_table
+from univert.data.tables import read_table
 
 WANTED = ("path", "vertical")
 
@@ -41,14 +39,6 @@ def test_json_lines(tmp_path):
         ("4", "not JSON (Expecting property name enclosed in double quotes)"),
         ("5", {"path": None, "vertical": "v"}),
     ]
-
-
-def test_parquet(tmp_path):
-    path = tmp_path / "m.parquet"
-    pq.write_table(pa.table({"Path": ["a", "b"], "vertical": ["v", None], "price": [1.0, 2.0]}), path)
-    assert rows_of(path) == [("row 1", {"path": "a", "vertical": "v"}), ("row 2", {"path": "b", "vertical": None})]
-    assert count_table_rows(path) == 2
-    assert count_table_rows(write(tmp_path / "m.csv", b"path\n")) is None
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,6 @@ def from_plain(cls: type[C], values: Mapping[str, Any], *, where: str = "recipe"
 
     Raises:
         BadInputError: an unknown key (with the nearest valid key) or a value of the wrong type.
-
-    Example:
-        >>> from univert.data.splits import SplitFractions
-        >>> from_plain(SplitFractions, {"train": 0.8, "test": 0.1})
-        SplitFractions(train=0.8, val=0.1, test=0.1)
     """
     import pydantic
 

@@ -63,12 +63,7 @@ def new_table(title: str, columns: Sequence[str], *, left: Sequence[str] = ()) -
 
 
 def table_text(table: Table, *, width: int = 110) -> str:
-    """A table as plain text.
-
-    Args:
-        table: any rich table.
-        width: characters a line.
-    """
+    """A table as plain text, at most so many characters a line."""
     from rich.console import Console
 
     target = io.StringIO()

@@ -25,7 +25,7 @@ from univert.data.catalogue import BACKGROUND_KEY, FINGERPRINT_KEY, FORMAT_KEY, 
 from univert.data.checks import CheckedRow, RowsSoFar, check_row
 from univert.data.decode import WHITE, Rgb
 from univert.data.rows import CatalogueProblemsError, ProblemLog, SourceProblem, SourceRow
-from univert.data.splits import SplitFractions, split_of
+from univert.data.splits import split_of
 
 REJECTED_CSV = "rejected.csv"
 """Inside the catalogue's folder, beside what Lance keeps there: every image left out, and why."""
@@ -36,15 +36,9 @@ _BATCH_BYTES = 32 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build did.
+    """What a build did: the images of the catalogue, those left out, and how many problems of each kind they had.
 
-    Attributes:
-        path: the catalogue.
-        fingerprint: its content fingerprint.
-        images: how many images it holds.
-        rejected: how many images were left out.
-        problems: how many problems of each kind kept them out.
-        rejected_csv: the file that lists them; None unless bad images were to be skipped.
+    `rejected_csv` lists them; it is None unless bad images were to be skipped.
     """
 
     path: Path
@@ -71,7 +65,6 @@ def build_catalogue(
     skip_bad: bool = False,
     overwrite: bool = False,
     background_rgb: Rgb = WHITE,
-    fractions: SplitFractions | None = None,
     workers: int | None = None,
     total: int | None = None,
 ) -> BuildReport:
@@ -87,7 +80,6 @@ def build_catalogue(
         skip_bad: leave bad images out and list them in `rejected.csv` in the catalogue's folder.
         overwrite: replace the catalogue at `out`.
         background_rgb: the colour behind transparent pixels.
-        fractions: the share of each split, for rows that name none; see `split_of`.
         workers: threads that decode; None takes one a core, at most 8.
         total: the number of rows, if known, for the progress bar.
 
@@ -119,7 +111,7 @@ def build_catalogue(
                 advance(1)
                 problems = [result] if isinstance(result, SourceProblem) else result.problems
                 if isinstance(result, CheckedRow) and not problems:
-                    record = _record(result, fractions)
+                    record = _record(result)
                     problems = so_far.accept(result.row, record["id"], record["split"])
                     if not problems and (skip_bad or not log.rejected):
                         writer.add(record)
@@ -202,10 +194,10 @@ class _CatalogueWriter:
     def _flush(self) -> None:
         batch = pa.Table.from_pylist(self._records, schema=SCHEMA)
         self._records, self._bytes = [], 0
-        self._fragments += write_fragments(batch, self._folder, schema=SCHEMA)
+        self._fragments += write_fragments(batch, self._folder, schema=SCHEMA, mode="create")
 
 
-def _record(checked: CheckedRow, fractions: SplitFractions | None) -> dict[str, Any]:
+def _record(checked: CheckedRow) -> dict[str, Any]:
     row = checked.row
     return {
         "id": row.id if row.id is not None else _derived_id(row, checked.digest),
@@ -215,7 +207,7 @@ def _record(checked: CheckedRow, fractions: SplitFractions | None) -> dict[str, 
         "product": row.product,
         "brand": row.brand,
         "style": row.style,
-        "split": row.split or split_of(row.product, row.vertical, fractions),
+        "split": row.split or split_of(row.product, row.vertical),
         "source": row.source,
         "box": None if checked.box_xyxy_px is None else list(checked.box_xyxy_px),
     }

@@ -56,22 +56,13 @@ def perceptual_hash(image: Image.Image) -> np.uint64:
 
 
 def colour_grid(image: Image.Image) -> UInt8[np.ndarray, "48"]:
-    """Mean colours of the sixteen parts of a picture, 4 x 4 x RGB.
-
-    Args:
-        image: mode RGB.
-    """
+    """Mean colours of the sixteen parts of an RGB picture, 4 x 4 x RGB."""
     return np.asarray(image.resize((_GRID, _GRID), Image.Resampling.BOX)).reshape(-1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PictureHashes:
-    """What is remembered of each picture: 56 bytes.
-
-    Attributes:
-        bits: see `perceptual_hash`.
-        colours: see `colour_grid`.
-    """
+    """What is remembered of each picture: its `perceptual_hash` and its `colour_grid`."""
 
     bits: UInt64[np.ndarray, "N"]
     colours: UInt8[np.ndarray, "N 48"]
@@ -131,12 +122,7 @@ class NearDuplicates:
     vectors: Float[np.ndarray, "N F"] | None = None
 
     def __call__(self, rows: Int64[np.ndarray, "*#S"], others: Int64[np.ndarray, "*#S"]) -> Bool[np.ndarray, "*S"]:
-        """Whether images are near-duplicates of others, row by row; shapes broadcast.
-
-        Args:
-            rows: positions of images.
-            others: positions of images.
-        """
+        """Whether images are near-duplicates of others, by their positions; shapes broadcast."""
         bits = self.hashes.bits
         found = np.asarray(np.bitwise_count(bits[rows] ^ bits[others]) <= MAX_BITS)
         rows, others = np.broadcast_arrays(rows, others)

@@ -30,11 +30,7 @@ _NAMED = 5
 class SplitCount:
     """Images, products and unlabelled images of one vertical in one split.
 
-    Attributes:
-        images: all images.
-        products: products among them.
-        unlabelled: images without a product.
-        paired_products: products with two or more images, the only ones that can be learnt from or asked for.
+    `paired_products` have two or more images: only they can be learnt from or asked for.
     """
 
     images: int = 0
@@ -78,18 +74,7 @@ class VerticalInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogueInfo:
-    """What a catalogue holds.
-
-    Attributes:
-        path: where it is.
-        fingerprint: its content fingerprint.
-        images: number of images.
-        products: number of products.
-        unlabelled: number of images without a product.
-        linked: number of images kept as a uri.
-        verticals: one entry a vertical, by name.
-        warnings: one sentence for each thing that will hurt, with what to do.
-    """
+    """What a catalogue holds: counts, of `linked` images kept as a uri too, and `warnings`, each with what to do."""
 
     path: str
     fingerprint: str
@@ -118,6 +103,8 @@ def catalogue_info(catalogue: Catalogue) -> CatalogueInfo:
 
 def render(info: CatalogueInfo, console: Console) -> None:
     """Print the counts as a table, one row a vertical, and the warnings below it."""
+    from rich import box
+    from rich.table import Table
     from rich.text import Text
 
     has_none = any("none" in vertical.splits for vertical in info.verticals)

@@ -52,15 +52,11 @@ class ImageLoader:
         self._ids = catalogue.column("id")
 
     def load(self, positions: Numbers, views: Numbers | None = None) -> UInt8[Tensor, "B 3 S S"]:
-        """Some images as one batch.
+        """Some images as one batch, stored channels last.
 
         Args:
             positions: rows of the catalogue.
-            views: a number for each image: 0 is the clean image, v >= 1 its augmented view v; None means all
-                clean.
-
-        Returns:
-            the batch, stored channels last.
+            views: a number for each image: 0 is the clean image, v >= 1 its augmented view v; None means all clean.
 
         Raises:
             BadInputError: an image cannot be decoded (the message names it), a position or view is out of

@@ -95,7 +95,7 @@ class ProblemLog(contextlib.AbstractContextManager["ProblemLog"]):
     Attributes:
         counts: number of problems of each kind.
         examples: the first three of each kind.
-        rows: how many rows were seen, good and bad; the caller counts them.
+        rows: how many were seen, good and bad; the caller counts them.
         rejected: how many of them had a problem.
     """
 

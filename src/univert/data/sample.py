@@ -19,9 +19,6 @@ from univert.data.rows import SourceRow
 SAMPLE_PATH = Path(__file__).parent / "sample" / "sample.parquet"
 """The file that ships."""
 
-SAMPLE_BRANDS = ("noto", "twemoji", "fluent-3d", "noto-v1", "emojione-2")
-"""The artists."""
-
 SAMPLE_HELD_OUT_BRAND = "fluent-3d"
 """The artist whose pictures look least like the others': a fair query against an index of the other four."""
 

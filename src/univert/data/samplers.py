@@ -32,12 +32,7 @@ class Sampler(ABC):
 
 
 def step_rng(seed: int, *path: int) -> np.random.Generator:
-    """A generator that depends on the seed and the place it is used for alone.
-
-    Args:
-        seed: of the run, 0 or above.
-        path: whole numbers, 0 or above, that tell uses apart: a purpose, a step.
-    """
+    """A generator that depends on the seed and `path` alone: whole numbers from 0 that tell uses apart."""
     return np.random.default_rng((seed, *path))
 
 

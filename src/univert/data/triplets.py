@@ -28,12 +28,7 @@ _Pair = frozenset[int | str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TripletRow:
-    """One triplet as the file gives it.
-
-    Attributes:
-        origin: the file and its line or row, counted from 1.
-        ids: of anchor, positive and negative; None where the cell is empty.
-    """
+    """One triplet as the file gives it: where it stands, and the ids of its images; None where a cell is empty."""
 
     origin: str
     ids: tuple[str | None, str | None, str | None]
@@ -48,7 +43,6 @@ class TripletReport:
     """What a file of triplets held.
 
     Attributes:
-        path: the file.
         rows: triplets in it.
         used: of them, those that can be learned from.
         unlabelled: of those used, the ones with an image whose product the catalogue does not know.
@@ -75,11 +69,7 @@ class TripletReport:
 
 
 class TripletProblemsError(BadInputError):
-    """Triplets that cannot be used: the message counts each kind and names the first few.
-
-    Attributes:
-        report: the counts.
-    """
+    """Triplets that cannot be used: the message, and `report`, count each kind and name the first few."""
 
     def __init__(self, advice: str, report: TripletReport) -> None:
         super().__init__(f"{report.summary()}\n{advice}")
