@@ -3,8 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from univert.core.errors import BadInputError
-from univert.data.readers import BENCHMARKS, open_dataset, with_validation
+from univert.data.readers import with_validation
 from univert.data.rows import SourceRow
 
 
@@ -12,12 +11,6 @@ def rows(products=1000, images=2, split="train", vertical="cars"):
     for product in range(products):
         for image in range(images):
             yield SourceRow(origin=f"{product}/{image}", vertical=vertical, product=f"p{product}", split=split)
-
-
-def test_names():
-    assert list(BENCHMARKS) == ["cub200", "cars196", "sop", "inshop"]
-    with pytest.raises(BadInputError, match="no benchmark 'CARS-196'; did you mean 'cars196'"):
-        open_dataset("CARS-196", "somewhere")
 
 
 def test_validation_takes_whole_products_from_train_alone():

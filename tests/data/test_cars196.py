@@ -116,8 +116,7 @@ def test_annotations_that_cannot_be_used(one_folder, devkit):
         list(read_cars196(devkit, verify=False))
 
 
-@pytest.mark.parametrize("content", [b"", b"not MATLAB at all", b"MATLAB 5.0 MAT-file" + bytes(200)])
-def test_files_that_are_no_matlab_files(one_folder, content):
-    (one_folder / "cars_annos.mat").write_bytes(content)
+def test_a_file_that_is_no_matlab_file(one_folder):
+    (one_folder / "cars_annos.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
     with pytest.raises(BadInputError, match=r"cars_annos\.mat: not a MATLAB file with 'class_names'"):
         read_cars196(one_folder, benchmark=MINIATURE)

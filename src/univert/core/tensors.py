@@ -65,10 +65,7 @@ def check_indices(values: Integer[Tensor, "..."], limit: int, *, name: str, rule
 
 
 def choose_device(name: str) -> torch.device:
-    """A device that works.
-
-    Args:
-        name: as torch names it, or `auto`: CUDA where there is one, else the CPU.
+    """A device that works, as torch names it, or `auto`: CUDA where there is one, else the CPU.
 
     Raises:
         BadInputError: there is no such device.

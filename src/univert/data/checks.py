@@ -25,7 +25,6 @@ class CheckedRow:
     """A source row with its image read and decoded once.
 
     Attributes:
-        row: the source row.
         content: the encoded image, or None if it is to be linked.
         digest: hash of the encoded image.
         box_xyxy_px: the row's box, trimmed to the image.

@@ -69,11 +69,7 @@ class PictureHashes:
 
 
 def picture_hashes(catalogue: Catalogue, *, workers: int | None = None) -> PictureHashes:
-    """Hashes of all images of a catalogue (or of a selection of one), each within its box, decoded in threads.
-
-    Args:
-        catalogue: with the images.
-        workers: decoding threads; None takes one a core, at most 8.
+    """Hashes of all images of a catalogue, each within its box, decoded in as many threads as `decoding_threads` says.
 
     Raises:
         BadInputError: an image cannot be decoded, or `workers` is not positive.

@@ -41,10 +41,6 @@ def sample_rows() -> Iterator[SourceRow]:
 def build_sample(out: Path, overwrite: bool = False) -> Catalogue:
     """Build the sample as a catalogue on disk, which takes a few seconds.
 
-    Args:
-        out: the catalogue to make.
-        overwrite: replace what is at `out`.
-
     Raises:
         BadInputError: `out` exists and `overwrite` is false.
     """

@@ -30,7 +30,6 @@ class Benchmark:
     """A public benchmark as its authors published it.
 
     Attributes:
-        name: what `open_dataset` calls it.
         title: its name in messages.
         page: where to get it.
         folder: the folder its archive unpacks into.
@@ -49,7 +48,7 @@ class Benchmark:
 
     @property
     def images(self) -> int:
-        """How many images it has in all."""
+        """Of all parts."""
         return sum(size.images for size in self.sizes.values())
 
     def lies_in(self, folder: Path) -> bool:
