@@ -95,13 +95,10 @@ def test_from_photos_to_a_search(
     ("arguments", "message"),
     [
         (["train", "nowhere"], "nowhere"),
-        (["evaluate", "nowhere", "nowhere"], "nowhere"),
         (["search", "nowhere", "nowhere", "nowhere.png"], "nowhere"),
         (["catalogue", "build", "nowhere", "out"], "nowhere"),
         (["train", "nowhere", "--set", "unify.aligned=false"], "did you mean unify.align?"),
         (["train", "nowhere", "--set", 'unify.members=["joints"]'], "a member is `specialists`"),
-        (["train", "nowhere", "--set", "seed=-1"], "seed"),
-        (["train", "nowhere", "--set", "specialists.loss=cosine"], "specialists.loss"),
         (["train", "nowhere", "--recipe", "nowhere.toml"], "nowhere.toml: no such recipe file"),
     ],
 )
@@ -129,20 +126,3 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     status, _, err = univert("train", "x", monkeypatch=monkeypatch, capsys=capsys)
     assert status == 130
     assert "run the same command again" in err
-
-
-def test_reproduce_names_what_is_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = {"monkeypatch": monkeypatch, "capsys": capsys}
-    status, _, error = univert("reproduce", "birds", "--root", tmp_path, **run)
-    assert (status, error.count("\n")) == (2, 1)
-    assert "dataset must be one of cub200" in error
-    status, _, error = univert("reproduce", "cub200", "--root", tmp_path, "--loss", "nca++", **run)
-    assert status == 2
-    assert "loss must be one of" in error
-    status, _, error = univert(
-        "reproduce", "sop", "--root", tmp_path, "--no-pretrained", "--out", tmp_path / "run", **run
-    )
-    assert status == 2
-    assert "Ebay_train.txt" in error

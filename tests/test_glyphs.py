@@ -19,9 +19,8 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 import build_glyphs
-from glyph_drawing import SIDE_PX, draw, encode, survey
-from glyph_fonts import Face, find_faces
-from glyph_products import PLACEHOLDER, Drawings, choose
+from glyph_drawing import SIDE_PX
+from glyph_fonts import Face
 from glyph_scripts import vertical_of
 from univert.data.catalogue import Catalogue
 from univert.data.splits import SPLITS
@@ -65,31 +64,16 @@ def write_font(
     return path
 
 
-def write_face(path: Path, outlines: dict[str, Outline]) -> Face:
-    write_font(path, path.stem, outlines)
-    return Face(family=path.stem, path=path, index=0)
-
-
 @pytest.mark.parametrize(
     ("character", "vertical"),
     [
         ("A", "latin"),
         ("Ж", "cyrillic"),
-        ("ψ", "greek"),
-        ("ب", "arabic"),
-        ("क", "devanagari"),
-        ("한", "hangul"),
         ("漢", "han"),
         ("→", "symbols"),
         ("€", "symbols"),
-        ("㎏", "symbols"),  # spelled out by normalisation
-        ("㊗", "symbols"),  # out of its circle
         ("\uff21", None),  # fullwidth A
         ("ﬁ", None),  # a ligature
-        ("ﺏ", None),  # a presentation form
-        ("\uf900", None),  # a compatibility ideograph
-        ("⼀", None),  # a radical
-        ("ᄀ", None),  # a piece of a syllable
         ("\u0301", None),  # a combining mark
         ("─", None),  # box drawing
         ("5", None),  # common to the scripts, and no symbol
@@ -100,94 +84,7 @@ def test_characters_belong_to_the_vertical_of_their_script(character: str, verti
     assert vertical_of(character) == vertical
 
 
-def test_one_regular_face_of_each_family_is_found(tmp_path: Path) -> None:
-    write_font(tmp_path / "a-bold.ttf", "First", {"A": SQUARE}, style="Bold", weight=700)
-    write_font(tmp_path / "b" / "regular.ttf", "First", {"A": SQUARE})
-    write_font(tmp_path / "b" / "slanted.ttf", "First", {"A": SQUARE}, style="Oblique")
-    write_font(tmp_path / "c.otf", "Second", {"A": SQUARE}, style="Light", weight=300)
-    write_font(tmp_path / "d.ttf", "STIXSizeOneSym", {"A": SQUARE})
-    (tmp_path / "broken.ttf").write_bytes(b"no font")
-    (tmp_path / "alias.ttf").symlink_to(tmp_path / "c.otf")
-    (tmp_path / "readme.txt").write_text("not a font either")
-    found = find_faces(tmp_path)
-    assert [(face.family, face.path.name) for face in found] == [("First", "regular.ttf"), ("Second", "c.otf")]
-
-
-def test_a_drawing_has_its_ink_in_the_middle_and_keeps_the_size_of_the_em(tmp_path: Path) -> None:
-    face = write_face(tmp_path / "font.ttf", {"A": SQUARE, "B": [(0, 0), (0, 250), (250, 250), (250, 0)]})
-    large, small = draw(face, "A"), draw(face, "B")
-    assert large is not None
-    assert small is not None
-    assert large.shape == (SIDE_PX, SIDE_PX)
-    for ink, side in ((large, 18), (small, 9)):  # half an em, and a quarter, of 36 px
-        rows, columns = np.nonzero(ink)
-        for places in (rows, columns):
-            assert abs((places.max() - places.min() + 1) - side) <= 1
-            assert abs(places.min() - (SIDE_PX - 1 - places.max())) <= 1
-    with Image.open(io.BytesIO(encode(large))) as image:
-        assert (image.mode, image.size) == ("L", (SIDE_PX, SIDE_PX))
-        assert np.array_equal(255 - np.asarray(image), large)
-
-
-@pytest.mark.parametrize(
-    ("character", "outline"),
-    [
-        ("A", []),  # blank
-        ("A", BOX),  # the box of .notdef under another name
-        ("A", [(0, 0), (0, 30), (30, 30), (30, 0)]),  # a speck
-        ("A", [(-5000, 0), (-5000, 500), (5000, 500), (5000, 0)]),  # far too wide
-        ("B", SQUARE),  # not in the font
-    ],
-)
-def test_what_shows_no_character_is_no_drawing(tmp_path: Path, character: str, outline: Outline) -> None:
-    assert draw(write_face(tmp_path / "font.ttf", {"A": outline}), character) is None
-
-
-def test_a_survey_tells_new_drawings_from_repeats(tmp_path: Path) -> None:
-    outlines = [SQUARE, SQUARE, shape(1), [], shape(2), [(x + 2, y) for x, y in shape(1)]]
-    faces = [write_face(tmp_path / f"{place}.ttf", {"A": outline}) for place, outline in enumerate(outlines)]
-    found = survey(faces, "A")
-    assert [(place, distinct) for place, _, distinct in found] == [
-        (0, True),
-        (1, False),
-        (2, True),
-        (4, True),
-        (5, False),
-    ]
-    assert found[0][1] == found[1][1] != found[2][1]
-
-
-def drawings_of(text: str, faces: int, *, same: dict[str, str] | None = None) -> Drawings:
-    """Every face draws every character its own way, but those in `same` like another one."""
-    return {
-        ord(character): [(face, hash(((same or {}).get(character, character), face)), True) for face in range(faces)]
-        for character in text
-    }
-
-
 FACES = [Face(family=f"family {number}", path=Path(f"{number}.ttf"), index=0) for number in range(6)]
-
-
-def test_a_product_needs_enough_fonts_and_takes_no_more_than_asked() -> None:
-    found = drawings_of("ABΣ", 6)
-    found[ord("B")] = found[ord("B")][:3]
-    found[ord("Σ")] = [(face, digest, face % 2 == 0) for face, digest, _ in found[ord("Σ")]]
-    products = choose(found, FACES, fonts_per_product=4, min_fonts=3)
-    assert [(chr(one.code), one.vertical, len(one.faces)) for one in products] == [
-        ("A", "latin", 4),
-        ("B", "latin", 3),
-        ("Σ", "greek", 3),
-    ]
-    assert [chr(one.code) for one in choose(found, FACES, fonts_per_product=4, min_fonts=4)] == ["A"]
-
-
-def test_pixels_that_stand_for_many_characters_are_no_drawing() -> None:
-    text = "ABCDEFGHIJKL"
-    found = drawings_of(text, 5)
-    for character in text[:PLACEHOLDER]:
-        found[ord(character)][4] = (4, 123, True)
-    products = choose(found, FACES, fonts_per_product=8, min_fonts=4)
-    assert [len(one.faces) for one in products] == [4] * PLACEHOLDER + [5] * (len(text) - PLACEHOLDER)
 
 
 LATIN, GREEK = "ABCDEFGHIJ", "ΓΔΘΛΞΠΣΦΨΩ"
@@ -238,15 +135,3 @@ def test_the_same_options_give_the_same_catalogue(fonts: Path, tmp_path: Path) -
         prints.append(Catalogue.open(tmp_path / name).fingerprint)
     assert prints[0] == prints[1]
     assert len(set(prints)) == 3
-
-
-def test_too_few_fonts_is_said_with_the_packages_to_install(
-    fonts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_tool(fonts, tmp_path / "out", "--min-fonts", "7") == 2
-    message = capsys.readouterr().err
-    assert "too few fonts for greek" in message
-    assert "found 7 families" in message
-    assert "apt-get install" in message
-    assert "fonts-gfs-didot" in message
-    assert not (tmp_path / "out").exists()

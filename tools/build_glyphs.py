@@ -52,12 +52,10 @@ from univert.core.files import write_atomic
 from univert.core.terminal import progress_bar
 from univert.data.build import build_catalogue
 from univert.data.rows import SourceRow
-from univert.data.splits import SplitFractions
+from univert.data.splits import split_of
 
 MOST_TRIED = 40
 """Faces looked at for one character; Latin letters have hundreds."""
-
-FRACTIONS = SplitFractions(train=0.5, val=0.1, test=0.4)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -86,6 +84,7 @@ def rows_of(product: Product) -> list[SourceRow]:
                 product=name,
                 brand=face.family,
                 style=block(character),
+                split=split_of(name, product.vertical, train=0.5, val=0.1),
                 source=face.path.name,
             )
         )
@@ -173,7 +172,7 @@ def build(options: argparse.Namespace, spread: Spread) -> dict[str, Any]:
     surveyed = time.perf_counter()
     rows = (row for rows in spread(rows_of, products) for row in rows)
     images = sum(len(product.faces) for product in products)
-    report = build_catalogue(rows, options.out, overwrite=options.overwrite, fractions=FRACTIONS, total=images)
+    report = build_catalogue(rows, options.out, overwrite=options.overwrite, total=images)
     if options.sheet:
         contact_sheet(products, options.seed).save(options.sheet)
     return {

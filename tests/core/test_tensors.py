@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from univert.core.errors import BadInputError
-from univert.core.tensors import check_indices, choose_device, squared_distances, unit_rows
+from univert.core.tensors import choose_device, squared_distances, unit_rows
 
 
 def test_unit_rows_have_length_one_and_zero_stays_zero_without_gradient() -> None:
@@ -24,13 +24,6 @@ def test_squared_distances_equal_the_naive_ones(dtype: torch.dtype) -> None:
     found = squared_distances(x, y)
     torch.testing.assert_close(found, naive, atol=1e-5, rtol=1e-5)
     assert float(squared_distances(x, x).min()) >= 0
-
-
-def test_indices_outside_their_range_are_refused() -> None:
-    check_indices(torch.tensor([0, 4]), 5, name="labels")
-    check_indices(torch.empty(0, dtype=torch.long), 0, name="labels")
-    with pytest.raises(BadInputError, match=r"labels must lie in 0\.\.4, got -1\.\.2"):
-        check_indices(torch.tensor([-1, 2]), 5, name="labels")
 
 
 def test_a_device_that_does_not_work_is_refused_in_one_line() -> None:

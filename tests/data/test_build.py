@@ -96,7 +96,7 @@ def test_one_summary_names_every_problem(tmp_path):
     assert error.counts == {
         "empty": 1,
         "not an image": 1,
-        "truncated": 1,
+        "damaged": 1,
         "too large": 1,
         "unsupported format": 1,
         "product in two verticals": 2,
@@ -107,7 +107,7 @@ def test_one_summary_names_every_problem(tmp_path):
     message = str(error)
     message.encode("utf-8")
     assert message.startswith("10 of 11 images cannot enter the catalogue:\n  2 x product in two verticals\n")
-    assert f"{tmp_path / 'src/shoes/p/cut.jpg'}: truncated: the image breaks off" in message
+    assert f"{tmp_path / 'src/shoes/p/cut.jpg'}: the image is damaged" in message
     assert "pass --skip-bad" in message.splitlines()[-1]
 
 
@@ -132,16 +132,6 @@ def test_skip_bad_builds_the_rest_and_lists_the_reasons(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_only_the_first_twenty_are_named(tmp_path):
-    rows = [row(f"r{n}", image=b"" if n % 2 else b"text") for n in range(90)] + [row("good")]
-    error = problems_of(rows, tmp_path)
-    assert error.counts == {"empty": 45, "not an image": 45}
-    assert len(error.first) == 20
-    assert str(error).count("list:r") == 20
-    assert "the first 20 of 90 problems:" in str(error)
-    assert "90 of 91 images" in str(error)
-
-
 @pytest.mark.parametrize(
     ("fields", "kind"),
     [
@@ -149,25 +139,15 @@ def test_only_the_first_twenty_are_named(tmp_path):
         ({"vertical": ""}, "no vertical"),
         ({"image": None}, "no image"),
         ({"path": Path("/nowhere/x.png")}, "missing file"),
-        ({"path": Path("/")}, "unreadable"),
         ({"path": Path("/dev/zero")}, "unreadable"),
-        ({"path": Path("a\0b")}, "missing file"),
         ({"product": "\udcff"}, "name not UTF-8"),
-        ({"box_xyxy_px": (0, 0, 0, 3)}, "degenerate box"),
         ({"box_xyxy_px": (0, 0, float("nan"), 3)}, "degenerate box"),
         ({"box_xyxy_px": (0, 0, 60, 3)}, "box outside"),
-        ({"box_xyxy_px": (-5, 0, 3, 3)}, "box outside"),
         ({"box_xyxy_px": (6.2, 0, 6.8, 3)}, "box outside"),
     ],
 )
 def test_bad_fields_by_kind(tmp_path, fields, kind):
     assert only_kind([row(**fields)], tmp_path) == kind
-
-
-def test_a_row_with_two_problems_names_both(tmp_path):
-    error = problems_of([row(split="valid", image=b"")], tmp_path)
-    assert error.counts == {"unknown split": 1, "empty": 1}
-    assert "did you mean val?" in str(error)
 
 
 def test_rows_against_each_other(tmp_path):
@@ -180,35 +160,6 @@ def test_rows_against_each_other(tmp_path):
     assert split_of("p", "shoes") != "val"
     assert "none of them any" in str(problems_of(half_given, tmp_path))
     assert "list:a" in str(problems_of(half_given, tmp_path))
-
-
-def test_nothing_to_link_and_nothing_at_all(tmp_path):
-    with pytest.raises(CatalogueProblemsError, match="build without --link"):
-        build_catalogue([row()], tmp_path / "out", link=True)
-    with pytest.raises(BadInputError, match="holds no images"):
-        build_catalogue([], tmp_path / "out")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_box_over_the_edge_by_rounding_is_trimmed(tmp_path):
-    build_catalogue([row(box_xyxy_px=(-0.5, 0, 6.9, 3.5))], tmp_path / "out")
-    assert Catalogue.open(tmp_path / "out").boxes([0]) == [(0.0, 0.0, 6.0, 3.5)]
-
-
-def test_ids_are_derived_where_none_is_given(tmp_path):
-    path = write(tmp_path / "x.png", png(5))
-    rows = [
-        row("a", id=None, path=path),
-        row("b", id=None, path=path, box_xyxy_px=(0, 0, 3, 3)),
-        row("c", id=None, image=png(6)),
-        row("d", id=None, image=png(7)),
-    ]
-    build_catalogue(rows, tmp_path / "one")
-    build_catalogue(rows[::-1], tmp_path / "two")
-    ids = Catalogue.open(tmp_path / "one").column("id").tolist()
-    assert ids == Catalogue.open(tmp_path / "two").column("id").tolist()
-    assert {str(path), f"{path}#0,0,3,3"} < set(ids)
-    assert only_kind([row("c", id=None), row("d", id=None)], tmp_path / "three") == "duplicate id"
 
 
 def test_overwriting(tmp_path):
@@ -235,8 +186,6 @@ def test_background(tmp_path):
             parse_background(text)
     with pytest.raises(BadInputError, match="background_rgb"):
         build_catalogue([row()], tmp_path / "out", background_rgb=(0, 0, 256))
-    prints = {build_catalogue([row()], tmp_path / f"out{n}", background_rgb=(n, n, n)).fingerprint for n in (0, 255)}
-    assert len(prints) == 2
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):
@@ -342,22 +291,3 @@ def test_order_and_place_of_a_build_do_not_matter(tmp_path_factory, products: di
     assert all(len(found) == 1 for found in splits.values())
     if len(rows) > 1:
         assert build_catalogue(rows[1:], folder / "less").fingerprint != one.fingerprint
-
-
-def test_every_field_enters_the_fingerprint(tmp_path):
-    changes = [
-        {},
-        {"id": "z"},
-        {"vertical": "bags"},
-        {"product": "p"},
-        {"brand": "b"},
-        {"style": "s"},
-        {"split": "val"},
-        {"source": "u"},
-        {"image": png(9)},
-        {"box_xyxy_px": (0, 0, 3, 3)},
-    ]
-    prints = [
-        build_catalogue([row(**change)], tmp_path / str(number)).fingerprint for number, change in enumerate(changes)
-    ]
-    assert len(set(prints)) == len(changes)

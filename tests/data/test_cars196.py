@@ -7,7 +7,6 @@ from scipy.io import savemat
 
 from tests.data.pictures import jpeg, write
 from univert.core.errors import BadInputError
-from univert.data.readers import open_source
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.cars196 import CARS196, read_cars196
 from univert.data.rows import SourceProblem, SourceRow
@@ -15,7 +14,7 @@ from univert.data.rows import SourceProblem, SourceRow
 NAMES = [f"Maker{number} Model 2012" for number in range(1, 197)]
 NAMES[0], NAMES[97], NAMES[98] = ("AM General Hummer SUV 2000", "Ford GT Coupe 2006", "Land Rover LR2 SUV 2012")
 MINIATURE = replace(
-    CARS196, sizes={"cars196 train": Size(images=3, products=2), "cars196 test": Size(images=2, products=1)}, md5={}
+    CARS196, sizes={"cars196 train": Size(images=3, products=2), "cars196 test": Size(images=2, products=1)}
 )
 
 
@@ -100,20 +99,6 @@ def test_the_layout_with_devkit(devkit):
     assert [row.id for row in read_cars196(devkit.parent, benchmark=MINIATURE)] == [row.id for row in rows]
 
 
-def test_a_source_is_recognised_and_its_checksum_compared(one_folder, devkit):
-    with pytest.raises(BadInputError, match=r"cars_annos\.mat: not the published file: its MD5 is not b407c6"):
-        open_source(one_folder)
-    with pytest.raises(BadInputError, match=r"cars_test_annos_withlabels\.mat: not the published file"):
-        open_source(devkit)
-
-
-@pytest.mark.parametrize("name", ["cars_meta.mat", "cars_train_annos.mat", "cars_test_annos_withlabels.mat"])
-def test_a_missing_file_is_named(devkit, name):
-    (devkit / "devkit" / name).unlink()
-    with pytest.raises(BadInputError, match=rf"devkit/{name}: no such file; Cars196 is a folder with"):
-        read_cars196(devkit)
-
-
 def test_annotations_that_cannot_be_used(one_folder, devkit):
     save_annotations(
         one_folder / "cars_annos.mat",
@@ -131,8 +116,7 @@ def test_annotations_that_cannot_be_used(one_folder, devkit):
         list(read_cars196(devkit, verify=False))
 
 
-@pytest.mark.parametrize("content", [b"", b"not MATLAB at all", b"MATLAB 5.0 MAT-file" + bytes(200)])
-def test_files_that_are_no_matlab_files(one_folder, content):
-    (one_folder / "cars_annos.mat").write_bytes(content)
+def test_a_file_that_is_no_matlab_file(one_folder):
+    (one_folder / "cars_annos.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
     with pytest.raises(BadInputError, match=r"cars_annos\.mat: not a MATLAB file with 'class_names'"):
         read_cars196(one_folder, benchmark=MINIATURE)

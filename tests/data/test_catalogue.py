@@ -1,5 +1,3 @@
-from concurrent.futures import ThreadPoolExecutor
-
 import lance
 import numpy as np
 import pyarrow as pa
@@ -39,14 +37,6 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     rows = source_rows()
     build_catalogue(rows[::-1], out, background_rgb=(1, 2, 3))
     return Catalogue.open(out)
-
-
-def test_rows_come_in_order_of_id(catalogue):
-    assert catalogue.column("id").tolist() == list(IMAGES)
-    assert len(catalogue) == 60
-    assert catalogue.verticals == ["bags", "hats", "shoes"]
-    assert catalogue.background_rgb == (1, 2, 3)
-    assert repr(catalogue).endswith("60 images, 3 verticals)")
 
 
 def test_columns_hold_what_was_given(catalogue):
@@ -103,29 +93,12 @@ def test_product_labels(catalogue):
         assert labels.tolist() == [-1 if name is None else names.index(name) for name in products]
 
 
-def test_images_come_in_the_order_asked_for(catalogue, monkeypatch):
-    monkeypatch.setattr("univert.data.catalogue._BATCH_ROWS", 7)
+def test_images_come_in_the_order_asked_for(catalogue):
     shoes = catalogue.select(vertical="shoes")
     positions = np.random.default_rng(0).integers(0, len(shoes), 50)
     expected = [IMAGES[name] for name in shoes.column("id")[positions]]
     assert shoes.image_bytes(positions) == expected
     assert shoes.image_bytes(positions.tolist()) == expected
-
-
-@pytest.mark.parametrize("positions", [[-1], [0, 60]])
-def test_positions_out_of_range(catalogue, positions):
-    with pytest.raises(BadInputError, match="from 0 to 59"):
-        catalogue.image_bytes(positions)
-    with pytest.raises(BadInputError, match="from 0 to 59"):
-        catalogue.boxes(positions)
-
-
-def test_threads(catalogue):
-    hats = catalogue.select(vertical="hats")
-    expected = [IMAGES[name] for name in hats.column("id")]
-    with ThreadPoolExecutor(8) as pool:
-        for images in pool.map(lambda _: hats.image_bytes(range(len(hats))), range(40)):
-            assert images == expected
 
 
 def test_fingerprints_tell_selections_apart(catalogue):

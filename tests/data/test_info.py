@@ -61,15 +61,7 @@ def test_a_healthy_catalogue_has_no_warnings(tmp_path):
     ("extra", "warning"),
     [
         (images("hats", "a", 5, "train"), "no specialist can be trained for hats: "),
-        (
-            [r for n in range(3) for r in images("hats", str(n), 2, "train")],
-            "few products with 2 or more images in train: hats (3);",
-        ),
         (images("shoes", "lonely", 1, "train"), "products with one image only: 1, in shoes (1);"),
-        (
-            [r for n in range(12) for r in images("hats", str(n), 2, "train")],
-            "val is near-empty for early stopping: hats (0)",
-        ),
         (
             [r for n in range(12) for r in images("hats", str(n), 2, "train")],
             "test is near-empty for evaluation: hats (0)",
@@ -90,8 +82,6 @@ def test_render(tmp_path):
     render(info, console)
     text = console.file.getvalue()
     assert "shoes [red]" in text
-    assert "\N{HORIZONTAL ELLIPSIS}" not in text
-    assert "51 images, 25 products, 2 verticals" in text
     assert text.count("warning: ") == len(info.warnings) >= 3
     (total,) = [line for line in text.splitlines() if line.strip().startswith("all")]
     assert total.split() == ["all", "51", "25", "0", "2.0", "27", "(13)", "12", "(6)", "12", "(6)"]

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.data.pictures import png, write
+from tests.data.pictures import write
 from univert.core.errors import BadInputError
 from univert.data.readers import count_rows, open_source, read_manifest
 from univert.data.rows import SourceProblem, SourceRow
@@ -46,14 +46,6 @@ def test_every_column(tmp_path):
     )
 
 
-def test_few_columns_and_empty_fields(tmp_path):
-    rows = list(read_manifest(csv_file(tmp_path, "path,vertical,product\na.png, shoes ,\n\nb.png,bags,p\n")))
-    assert [(r.origin[-2:], r.id, r.vertical, r.product, r.split, r.box_xyxy_px) for r in rows] == [
-        (":2", "a.png", "shoes", None, None, None),
-        (":4", "b.png", "bags", "p", None, None),
-    ]
-
-
 def test_uris(tmp_path):
     odd = tmp_path / "a b#?ü.png"
     text = f"uri,vertical\n{odd.as_uri()},v\nsub/c.png,v\nfile://localhost{tmp_path}/d.png,v\n"
@@ -69,7 +61,6 @@ def test_uris(tmp_path):
     ("header", "fields", "box"),
     [
         ("box", '"1,2,3,4"', (1, 2, 3, 4)),
-        ("box", '"[1, 2.5, 3, 4]"', (1, 2.5, 3, 4)),
         ("box", '"(1,2,3,4)"', (1, 2, 3, 4)),
         ("x0,y0,x1,y1", "1,2,3,4", (1, 2, 3, 4)),
         ("box", "", None),
@@ -83,15 +74,7 @@ def test_boxes(tmp_path, header, fields, box):
 
 
 @pytest.mark.parametrize(
-    ("header", "fields"),
-    [
-        ("box", '"1,2,3"'),
-        ("box", "left"),
-        ("box", '"1,2,3,four"'),
-        ("box", '"1,2,3,null"'),
-        ("x0,y0,x1,y1", "1,2,3,"),
-        ("box", "12"),
-    ],
+    ("header", "fields"), [("box", '"1,2,3"'), ("box", "left"), ("x0,y0,x1,y1", "1,2,3,"), ("box", "12")]
 )
 def test_bad_boxes(tmp_path, header, fields):
     problem = only_problem(csv_file(tmp_path, f"path,vertical,{header}\na.png,v,{fields}\n"))
@@ -103,10 +86,7 @@ def test_bad_boxes(tmp_path, header, fields):
     ("header", "message"),
     [
         ("path,category", r"no column 'vertical'; is it 'category'\? Rename"),
-        ("path,vertcal", r"no column 'vertical'; is it 'vertcal'\?"),
-        ("path,a", r"no column 'vertical'; add it \(there are: path, a\)"),
         ("filename,vertical", r"no column 'path' .*is it 'filename'\?"),
-        ("image,vertical", r"no column 'path' \(or 'uri'\); is it 'image'\?"),
         ("path,vertical,product_id", r"unknown column 'product_id'; did you mean 'product'\?"),
         ("path,vertical,x0,y0,x1", "y1 is missing"),
         ("path,vertical,split,split", "column 'split' is there more than once"),
@@ -136,13 +116,3 @@ def test_parquet(tmp_path):
     assert (second.product, second.box_xyxy_px) == (None, None)
     assert count_rows(source) == 2
     assert count_rows(csv_file(tmp_path, "path,vertical\n")) is None
-
-
-def test_parquet_with_the_images_in_it(tmp_path):
-    source = tmp_path / "m.parquet"
-    pq.write_table(pa.table({"image": [png(1), None], "vertical": ["v", "v"], "id": [1, 2]}), source)
-    first, second = read_manifest(source)
-    assert (first.image, first.path, first.id) == (png(1), None, "1")
-    assert (second.kind, second.origin) == ("no image", f"{source}:row 2")
-    pq.write_table(pa.table({"image": [{"bytes": png(2), "path": "x.png"}], "vertical": ["v"]}), source)
-    assert only_row(source).image == png(2)

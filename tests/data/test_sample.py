@@ -7,19 +7,10 @@ from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.data.rows import SourceRow
-from univert.data.sample import SAMPLE_BRANDS, SAMPLE_HELD_OUT_BRAND, build_sample, sample_rows
+from univert.data.sample import SAMPLE_HELD_OUT_BRAND, build_sample, sample_rows
 
-VERTICALS = {
-    "smileys",
-    "people",
-    "animals-nature",
-    "food-drink",
-    "travel-places",
-    "activities",
-    "objects",
-    "symbols",
-    "flags",
-}
+NAMES = "smileys, people, animals-nature, food-drink, travel-places, activities, objects, symbols, flags"
+VERTICALS = {*NAMES.split(", ")}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +21,7 @@ def rows() -> list[SourceRow]:
 def test_images_have_their_labels_and_ids_that_tell_nothing(rows: list[SourceRow]) -> None:
     assert len(rows) > 7000
     assert {row.vertical for row in rows} == VERTICALS
-    assert {row.brand for row in rows} == set(SAMPLE_BRANDS)
-    assert SAMPLE_HELD_OUT_BRAND in SAMPLE_BRANDS
+    assert SAMPLE_HELD_OUT_BRAND in {row.brand for row in rows}
     assert {row.split for row in rows if row.product is None} == {"train"}
     ids = [row.id or "" for row in rows]
     assert ids == sorted(set(ids))
@@ -52,17 +42,6 @@ def test_every_product_lies_in_one_vertical_and_one_split_with_two_to_five_artis
     for product, own in members.items():
         assert len({(row.vertical, row.style, row.split) for row in own}) == 1, product
         assert 2 <= len(own) == len({row.brand for row in own}) <= 5, product
-
-
-def test_shares_of_the_splits_within_each_vertical(rows: list[SourceRow]) -> None:
-    # Images stand in for products here: the products of unlabelled images are unknown by design.
-    for vertical in VERTICALS:
-        own = [row for row in rows if row.vertical == vertical]
-        shares = Counter(row.split if row.product else "unlabelled" for row in own)
-        assert shares["train"] / len(own) == pytest.approx(0.45, abs=0.08), vertical
-        assert shares["unlabelled"] / len(own) == pytest.approx(0.20, abs=0.06), vertical
-        assert shares["val"] / len(own) == pytest.approx(0.10, abs=0.04), vertical
-        assert shares["test"] / len(own) == pytest.approx(0.25, abs=0.06), vertical
 
 
 def test_build_sample_makes_a_catalogue_and_refuses_to_replace_one(tmp_path: Path, rows: list[SourceRow]) -> None:

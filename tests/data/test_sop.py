@@ -52,9 +52,8 @@ def test_the_published_layout(root):
 
 
 def test_a_source_is_recognised_and_verified(root):
-    with pytest.raises(
-        BadInputError, match="sop test has 2 images of 1 products, expected 60,502 of 11,316; sop train has"
-    ):
+    message = "sop test has 2 images of 1 products, expected 60,502 images of 11,316 products; sop train has"
+    with pytest.raises(BadInputError, match=message):
         open_source(root)
 
 

@@ -2,8 +2,7 @@ from collections import Counter
 
 import pytest
 
-from univert.core.errors import BadInputError
-from univert.data.splits import SplitFractions, split_of
+from univert.data.splits import split_of
 
 
 def test_known_values_never_change():
@@ -17,15 +16,3 @@ def test_shares_are_as_asked_for():
     assert counts["train"] / 20_000 == pytest.approx(0.65, abs=0.015)
     assert counts["val"] / 20_000 == pytest.approx(0.10, abs=0.01)
     assert counts["test"] / 20_000 == pytest.approx(0.25, abs=0.015)
-
-
-def test_extreme_fractions():
-    everything = SplitFractions(train=0.0, val=0.0, test=1.0)
-    assert {split_of(f"p{n}", "bags", everything) for n in range(100)} == {"test"}
-    assert split_of(None, "bags", everything) == "train"
-
-
-@pytest.mark.parametrize("shares", [(0.5, 0.5, 0.5), (1.2, -0.2, 0.0), (float("nan"), 0.5, 0.5)])
-def test_bad_fractions(shares):
-    with pytest.raises(BadInputError, match="add up to 1"):
-        SplitFractions(train=shares[0], val=shares[1], test=shares[2])

@@ -35,11 +35,6 @@ def test_what_is_saved_is_loaded(mined: StrongNegatives, tmp_path: Path) -> None
     assert [file.name for file in path.parent.iterdir()] == ["mined.safetensors"]
 
 
-def test_shares() -> None:
-    assert table().statistics.share == 0.5
-    assert StrongNegatives.none().statistics.share == 0
-
-
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "mined.safetensors"
     path.write_bytes(b"\x07nonsense")

@@ -1,13 +1,11 @@
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tests.data.pictures import write
 from univert.core.errors import BadInputError
 from univert.data.rows import SourceProblem
-from univert.data.tables import cell_text, count_table_rows, read_table
+from univert.data.tables import read_table
 
 WANTED = ("path", "vertical")
 
@@ -21,17 +19,6 @@ def rows_of(path: Path) -> list[tuple[str, object]]:
         else:
             found.append((item[0].removeprefix(f"{path}:"), {name: item[1].get(name) for name in WANTED}))
     return found
-
-
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_separators_a_byte_order_mark_and_other_columns(tmp_path, separator):
-    text = "\ufeffRater,Path,Vertical\r\nann,a.png,shoes\r\n\r\n".replace(",", separator)
-    assert rows_of(write(tmp_path / "m.tsv", text.encode())) == [("2", {"path": "a.png", "vertical": "shoes"})]
-
-
-def test_lines_are_counted_through_quoted_line_ends(tmp_path):
-    path = write(tmp_path / "m.csv", b'path,vertical\na.png,"two\nlines"\nb.png,x\n')
-    assert [line for line, _ in rows_of(path)] == ["2", "4"]
 
 
 def test_bad_lines_of_csv(tmp_path):
@@ -54,14 +41,6 @@ def test_json_lines(tmp_path):
     ]
 
 
-def test_parquet(tmp_path):
-    path = tmp_path / "m.parquet"
-    pq.write_table(pa.table({"Path": ["a", "b"], "vertical": ["v", None], "price": [1.0, 2.0]}), path)
-    assert rows_of(path) == [("row 1", {"path": "a", "vertical": "v"}), ("row 2", {"path": "b", "vertical": None})]
-    assert count_table_rows(path) == 2
-    assert count_table_rows(write(tmp_path / "m.csv", b"path\n")) is None
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -75,8 +54,3 @@ def test_parquet(tmp_path):
 def test_files_that_are_no_tables(tmp_path, name, content, message):
     with pytest.raises(BadInputError, match=message):
         read_table(write(tmp_path / name, content), WANTED, lambda names: None)
-
-
-def test_cells_as_text():
-    cells = [None, float("nan"), " ", " a ", 7, 7.0, 7.5]
-    assert [cell_text(cell) for cell in cells] == [None, None, None, "a", "7", "7", "7.5"]

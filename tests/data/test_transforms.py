@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -21,20 +19,6 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(pictures.noise(width, height))
-
-
-@pytest.mark.parametrize(("width", "height"), [(200, 100), (100, 200), (64, 64), (1, 500), (33, 32), (7, 3)])
-def test_pad_keeps_everything_and_fills_up_with_background(width: int, height: int) -> None:
-    square = Preprocessing(image_size_px=64, background_rgb=BLUE)(Image.new("RGB", (width, height), RED))
-    assert square.shape == (64, 64, 3)
-    assert square.dtype == np.uint8
-    red = (square == RED).all(-1)
-    assert (red | (square == BLUE).all(-1)).all()
-    expected = [max(1, round(64 * side / max(width, height))) for side in (height, width)]
-    assert [red.any(1).sum(), red.any(0).sum()] == expected
-    rows, columns = np.nonzero(red.any(1))[0], np.nonzero(red.any(0))[0]
-    assert abs((rows[0] + rows[-1]) - 63) <= 1
-    assert abs((columns[0] + columns[-1]) - 63) <= 1
 
 
 @pytest.mark.parametrize("size", [(90, 60), (60, 90), (64, 64)])
@@ -61,12 +45,6 @@ def test_fits_equal_the_naive_way(size: tuple[int, int]) -> None:
         if fit == "pad":  # ours begins and ends on whole pixels: up to one step of the gradient apart
             difference = difference[7:25, 7:25]
         assert difference.max() <= (255 / 21 if fit == "pad" else 3)
-
-
-def test_an_image_of_the_right_size_passes_untouched() -> None:
-    image = noise(64, 64)
-    for fit in ("pad", "crop", "stretch"):
-        assert np.array_equal(Preprocessing(image_size_px=64, fit=fit)(image), np.asarray(image))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -123,26 +101,9 @@ def test_a_view_depends_on_seed_id_and_view_alone(
     assert image.tobytes() == before
 
 
-def test_views_are_the_same_in_another_process_and_on_every_machine() -> None:
-    code = "from univert.data.transforms import view_rng; print(view_rng(7, 'smileys/grinning', 3).random(3).tolist())"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "[0.9317514617476351, 0.5781181996767897, 0.7388880186789553]"
-
-
-def test_switched_off_it_is_the_clean_square() -> None:
-    nothing = Augmentation(min_scale=1.0, max_aspect=1.0, flip_probability=0.0, jitter=0.0)
-    for fit in ("pad", "crop", "stretch"):
-        preprocessing = Preprocessing(image_size_px=48, fit=fit)  # type: ignore[arg-type]
-        image = noise(70, 50)
-        assert np.array_equal(nothing.apply(image, preprocessing, view_rng(0, "a", 1)), preprocessing(image))
-
-
-def test_switching_one_change_off_leaves_the_others_as_they_were() -> None:
-    image, preprocessing = noise(70, 50), Preprocessing(image_size_px=48)
-    for view in range(1, 9):
-        flipped = Augmentation(flip_probability=1.0, jitter=0.0).apply(image, preprocessing, view_rng(0, "a", view))
-        plain = Augmentation(flip_probability=0.0, jitter=0.0).apply(image, preprocessing, view_rng(0, "a", view))
-        assert np.array_equal(flipped[:, ::-1], plain)
+def test_views_are_the_same_in_every_process_and_on_every_machine() -> None:
+    drawn = view_rng(7, "smileys/grinning", 3).random(3).tolist()
+    assert drawn == [0.9317514617476351, 0.5781181996767897, 0.7388880186789553]
 
 
 @pytest.mark.parametrize("factors", [(1.2, 1.0, 1.0), (1.0, 0.7, 1.0), (1.0, 1.0, 1.3), (0.9, 1.1, 0.8)])
@@ -155,15 +116,3 @@ def test_colour_jitter_equals_its_steps_one_after_the_other(factors: tuple[float
         expected = enhance(expected).enhance(factor)
     difference = np.abs(np.asarray(_jitter(image, *factors)).astype(int) - np.asarray(expected))
     assert difference.max() <= 3
-
-
-def test_a_central_share_is_shown_and_views_come_from_the_whole() -> None:
-    pixels = np.zeros((40, 40, 3), np.uint8)
-    pixels[10:30, 10:30] = 255
-    image = Image.fromarray(pixels)
-    shown = Preprocessing(image_size_px=16, centre_share=0.5)
-    assert shown(image).min() > 230  # the filter looks a little beyond the edge
-    everything = Augmentation(min_scale=1, max_aspect=1, flip_probability=0, jitter=0)
-    np.testing.assert_array_equal(
-        everything.apply(image, shown, np.random.default_rng(0)), Preprocessing(image_size_px=16)(image)
-    )

@@ -69,21 +69,16 @@ def _precisions(texts: list[str]) -> dict[str, float]:
     from univert.core.errors import BadInputError
     from univert.identity.vote import ATTRIBUTES
 
-    general: dict[str, float] = {}
-    special: dict[str, float] = {}
-    for text in texts:
+    found: dict[str, float] = {}
+    for text in sorted(texts, key=lambda text: "=" in text):
         name, equals, number = text.rpartition("=")
         try:
-            value = float(number)
+            found |= dict.fromkeys([name] if equals else ATTRIBUTES, float(number))
         except ValueError:
             raise BadInputError(
                 f"--precision must be a number, or attribute=number such as brand=0.95, got {text!r}"
             ) from None
-        if equals:
-            special[name] = value
-        else:
-            general = dict.fromkeys(ATTRIBUTES, value)
-    return {**general, **special}
+    return found
 
 
 def calibration_table(calibration: Calibration) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from univert.core.tensors import choose_device
 from univert.data.catalogue import Catalogue
 from univert.data.sample import SAMPLE_HELD_OUT_BRAND, SAMPLE_PATH, build_sample
 from univert.main_job import TrainResult, train
+from univert.models.runtime.onnx_export import export_onnx
 from univert.report.console import results_table
 from univert.search.indexing import index_catalogue
 from univert.training.recipe import Baseline, EvaluationConfig, Recipe
@@ -49,6 +49,7 @@ def run_demo(out: Path, *, seed: int, device: str, serve: bool) -> TrainResult:
     print_table(results_table(result.finished.compared))
     say(f"report       {out / 'report.html'}")
 
+    say(f"model        {export_onnx(result.model_path)}, as it serves without PyTorch")
     model = result.model.to(choose_device(device))
     index = out / "sample.index"
     inputs = f"{model.fingerprint} {catalogue.fingerprint}"
@@ -65,7 +66,7 @@ def run_demo(out: Path, *, seed: int, device: str, serve: bool) -> TrainResult:
     say("calibration  how sure the service is of what a photo shows")
     calibrate(result.model_path, str(index), shop)
 
-    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     say(f"done in {time.perf_counter() - started:.0f} s with at most {peak_gb:.1f} GB of memory\n")
     say("Search with a picture of your own:")
     say(f"  univert search {result.model_path} {index} PICTURE --out found.html")

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from univert.cli.options import Device, Json, Names, app, load_model, print_table
-
-if TYPE_CHECKING:
-    from univert.main_job import TrainResult
-    from univert.training.recipe import Recipe
 
 
 @app.command(epilog="Example: univert train shop.lance --out runs/shop --set specialists.loss=proxy-nca")
@@ -33,15 +29,28 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train specialists, then one unified model; evaluate it and write a report."""
-    from univert.main_job import train as run_training
+    from univert.core.config import read_settings
+    from univert.training.recipe import Recipe
 
     if seed is not None:
         settings = [*(settings or []), f"seed={seed}"]
     begun = out / "recipe.toml"
     if recipe is None and begun.exists():  # a run goes on with the choices it was begun with
         recipe = begun
-    result = run_training(cat, out, _recipe(recipe, settings or []), device=device)
-    _print_results(result, as_json)
+    choices = read_settings(Recipe, recipe, settings or [])
+
+    from univert.main_job import train as run_training  # loads PyTorch, which a typo need not wait for
+
+    result = run_training(cat, out, choices, device=device)
+    if as_json:
+        typer.echo(json.dumps(result.results, indent=1))
+        return
+    from univert.report.console import choice_table, combination_table, results_table
+
+    print_table(combination_table(result.finished.models.combination))
+    print_table(choice_table(result.finished.models.choice))
+    print_table(results_table(result.finished.compared))
+    typer.echo(f"model   {result.model_path}\nreport  {result.path / 'report.html'}")
 
 
 @app.command(epilog="Example: univert finetune runs/shop/unified shop.lance --triplets verified.csv --out runs/tuned")
@@ -191,23 +200,3 @@ def reproduce(
     else:
         print_table(reproduction_table(f"{dataset}, {loss}, {protocol}", result.figures(), result.published))
         typer.echo(f"model   {result.path / 'model'}")
-
-
-def _recipe(path: Path | None, settings: list[str]) -> Recipe:
-    from univert.core.config import read_settings
-    from univert.training.recipe import Recipe
-
-    return read_settings(Recipe, path, settings)
-
-
-def _print_results(result: TrainResult, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(result.results, indent=1))
-        return
-    from univert.report.console import choice_table, combination_table, results_table
-
-    finished = result.finished
-    print_table(combination_table(finished.models.combination))
-    print_table(choice_table(finished.models.choice))
-    print_table(results_table(finished.compared))
-    typer.echo(f"model   {result.model_path}\nreport  {result.path / 'report.html'}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h of the GNU C library
 _LARGEST_KEPT_BYTES = 1 << 30
@@ -14,8 +13,7 @@ def reuse_freed_memory(largest_bytes: int = _LARGEST_KEPT_BYTES) -> bool:
 
     A network on the CPU allocates and frees tens of megabytes a layer. The GNU C library hands such blocks back
     to the system each time, and the page faults of getting them again take half of the running time. This is a
-    setting of the whole process, so only our own command line calls it; a program that embeds many images on the
-    CPU may want to call it too, once, at its start. May be called again with another limit.
+    setting of the whole process, so only our own command line calls it. May be called again with another limit.
 
     Args:
         largest_bytes: larger blocks go back to the system, and so does what is free beyond twice as much.
@@ -23,8 +21,6 @@ def reuse_freed_memory(largest_bytes: int = _LARGEST_KEPT_BYTES) -> bool:
     Returns:
         whether the setting was made; false where the C library is another one (and nothing was changed).
     """
-    if not sys.platform.startswith("linux"):
-        return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
@@ -44,8 +40,6 @@ def return_freed_memory() -> bool:
     Returns:
         whether anything was given back; false, too, where the C library is another one.
     """
-    if not sys.platform.startswith("linux"):
-        return False
     try:
         return bool(ctypes.CDLL(None).malloc_trim(0))
     except (OSError, AttributeError):

@@ -24,13 +24,7 @@ class TrainingError(UnivertError, RuntimeError):
 
 
 def nearest_name(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
-    """The known name that a word was probably meant to be; None where none is near.
-
-    Args:
-        word: as it was written.
-        known: the names there are.
-        cutoff: how alike they must be at least, from 0 to 1.
-    """
+    """The known name that a word was probably meant to be; None where none is at least `cutoff` (0 to 1) alike."""
     import difflib
 
     names = {name.lower(): name for name in known}

@@ -17,11 +17,7 @@ from univert.core.errors import BadInputError
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a crash, sees either the old content or the new one.
-
-    Args:
-        path: the file to write; its folder is created.
-        content: text (stored as UTF-8) or bytes.
+    """Write a file so that a reader, or a crash, sees the old content or the new one; its folder is created.
 
     Raises:
         OSError: the disk is full or not writable; nothing is left behind.
@@ -74,11 +70,7 @@ def publishing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short content hash (32 hex digits) of JSON-able values and bytes, the same on every machine.
-
-    Args:
-        parts: bytes are hashed as they are; everything else as canonical JSON.
-    """
+    """A content hash (32 hex digits) of bytes and, as canonical JSON, any other values; the same on every machine."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         raw = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=str).encode()

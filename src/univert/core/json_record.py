@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from univert.core.errors import BadInputError
-
-_adapters: dict[type, Any] = {}  # what reads a class is costly to make
+from univert.core.config import from_plain, to_plain
 
 
 class JsonRecord:
@@ -14,7 +12,7 @@ class JsonRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON; `from_dict` reads it back."""
-        values: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
+        values: dict[str, Any] = to_plain(self)
         return values
 
     @classmethod
@@ -24,23 +22,4 @@ class JsonRecord:
         Raises:
             BadInputError: it is something else.
         """
-        import pydantic
-
-        try:
-            record: Self = _adapter(cls).validate_python(values)
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise BadInputError(
-                f"values must be what {cls.__name__}.to_dict gave, got something else ({where}: {first['msg']}); "
-                "make it anew"
-            ) from None
-        return record
-
-
-def _adapter(cls: type) -> Any:
-    import pydantic
-
-    if cls not in _adapters:
-        _adapters[cls] = pydantic.TypeAdapter(cls)
-    return _adapters[cls]
+        return from_plain(cls, values, where=f"what {cls.__name__}.to_dict gave", further_keys=True)

@@ -42,12 +42,7 @@ class Run:
             yield
 
     def finished(self, stage: str, inputs: str) -> dict[str, Any] | None:
-        """What the stage recorded when it finished with these inputs; None if it has not.
-
-        Args:
-            stage: its name, such as `specialists/dresses`.
-            inputs: fingerprint of all that its result depends on.
-        """
+        """What a stage recorded when it finished with these inputs (a fingerprint); None if it has not."""
         try:
             record = json.loads(self._record(stage).read_text())
         except (FileNotFoundError, json.JSONDecodeError):

@@ -16,11 +16,7 @@ SHORTEST = 1e-12
 
 
 def unit_rows(x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-    """Scale each row to length 1; a zero row becomes zero and gets a zero gradient, never NaN.
-
-    Args:
-        x: any rows; half precision is computed in float32.
-    """
+    """Scale each row to length 1, in float32; a zero row becomes zero and gets a zero gradient, never NaN."""
     x = x.float()
     lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     # dividing a short row by infinity rather than by a tiny length keeps its gradient at zero
@@ -39,11 +35,7 @@ def squared_distances(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float
 
 
 def value_range(values: Integer[Tensor, "..."]) -> tuple[int, int]:
-    """Smallest and largest of some values, with one wait for the device.
-
-    Args:
-        values: at least one.
-    """
+    """Smallest and largest of at least one value, with one wait for the device."""
     low, high = torch.stack(values.aminmax()).tolist()
     return int(low), int(high)
 
@@ -73,10 +65,7 @@ def check_indices(values: Integer[Tensor, "..."], limit: int, *, name: str, rule
 
 
 def choose_device(name: str) -> torch.device:
-    """A device that works.
-
-    Args:
-        name: as torch names it, or `auto`: CUDA where there is one, else the CPU.
+    """A device that works, as torch names it, or `auto`: CUDA where there is one, else the CPU.
 
     Raises:
         BadInputError: there is no such device.

@@ -19,13 +19,8 @@ Advance = Callable[[int], None]
 def progress_bar(description: str, total: int | None, *, unit: str = "images") -> Iterator[Advance]:
     """Show a progress bar with speed and remaining time on stderr; do nothing when it is not a terminal.
 
-    Args:
-        description: what is going on, a few words.
-        total: units of work in all; None shows a count without an end.
-        unit: the name of a unit.
-
     Yields:
-        a function to call with the number of units just done.
+        a function to call with the number of units just done; where `total` is None it shows a count without an end.
     """
     if not sys.stderr.isatty():
         yield lambda done: None
@@ -46,13 +41,7 @@ def progress_bar(description: str, total: int | None, *, unit: str = "images") -
 
 
 def new_table(title: str, columns: Sequence[str], *, left: Sequence[str] = ()) -> Table:
-    """An empty table of `rich` with a title.
-
-    Args:
-        title: what the table shows.
-        columns: their headings.
-        left: those to align left; the others hold numbers.
-    """
+    """An empty table of `rich`; the columns in `left` hold text, the others numbers."""
     from rich import box
     from rich.table import Table
 
@@ -63,12 +52,7 @@ def new_table(title: str, columns: Sequence[str], *, left: Sequence[str] = ()) -
 
 
 def table_text(table: Table, *, width: int = 110) -> str:
-    """A table as plain text.
-
-    Args:
-        table: any rich table.
-        width: characters a line.
-    """
+    """A table as plain text, at most so many characters a line."""
     from rich.console import Console
 
     target = io.StringIO()

@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import hashlib
 import json
-import os
 import re
 import sqlite3
 import warnings
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lance
+import pyarrow as pa
+from lance.fragment import FragmentMetadata, write_fragments
+
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, publishing
-from univert.core.terminal import Advance, progress_bar
-from univert.data.catalogue import FORMAT_VERSION, is_catalogue
+from univert.core.terminal import progress_bar
+from univert.core.threads import decoding_threads, map_ahead
+from univert.data.catalogue import BACKGROUND_KEY, FINGERPRINT_KEY, FORMAT_KEY, FORMAT_VERSION, SCHEMA, is_catalogue
 from univert.data.checks import CheckedRow, RowsSoFar, check_row
 from univert.data.decode import WHITE, Rgb
-from univert.data.rows import ProblemLog, SourceProblem, SourceRow
-from univert.data.splits import SplitFractions, split_of
-from univert.data.writing import CatalogueWriter
+from univert.data.rows import CatalogueProblemsError, ProblemLog, SourceProblem, SourceRow
+from univert.data.splits import split_of
 
 REJECTED_CSV = "rejected.csv"
 """Inside the catalogue's folder, beside what Lance keeps there: every image left out, and why."""
 
-_IN_FLIGHT_PER_WORKER = 4
+_BATCH_ROWS = 8192
+_BATCH_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build did.
+    """What a build did: the images of the catalogue, those left out, and how many problems of each kind they had.
 
-    Attributes:
-        path: the catalogue.
-        fingerprint: its content fingerprint.
-        images: how many images it holds.
-        rejected: how many images were left out.
-        problems: how many problems of each kind kept them out.
-        rejected_csv: the file that lists them; None unless bad images were to be skipped.
+    `rejected_csv` lists them; it is None unless bad images were to be skipped.
     """
 
     path: Path
@@ -69,7 +65,6 @@ def build_catalogue(
     skip_bad: bool = False,
     overwrite: bool = False,
     background_rgb: Rgb = WHITE,
-    fractions: SplitFractions | None = None,
     workers: int | None = None,
     total: int | None = None,
 ) -> BuildReport:
@@ -85,8 +80,7 @@ def build_catalogue(
         skip_bad: leave bad images out and list them in `rejected.csv` in the catalogue's folder.
         overwrite: replace the catalogue at `out`.
         background_rgb: the colour behind transparent pixels.
-        fractions: the share of each split, for rows that name none; see `split_of`.
-        workers: threads that decode; None takes one per processor.
+        workers: threads that decode; None takes one a core, at most 8.
         total: the number of rows, if known, for the progress bar.
 
     Raises:
@@ -95,28 +89,48 @@ def build_catalogue(
     """
     out = Path(out)
     _check_request(out, overwrite, background_rgb)
+
+    def check(row: SourceRow | SourceProblem) -> CheckedRow | SourceProblem:
+        return row if isinstance(row, SourceProblem) else check_row(row, link=link)
+
+    sum_of_digests = 0  # the same whatever the order of the rows
     try:
         with (
             publishing(out, overwrite=overwrite) as folder,
             ProblemLog(folder / REJECTED_CSV if skip_bad else None) as log,
-            CatalogueWriter(folder, background_rgb) as writer,
-            contextlib.closing(_checked(rows, link, workers or _processors())) as results,
+            contextlib.closing(RowsSoFar()) as so_far,
+            contextlib.closing(map_ahead(check, rows, workers=decoding_threads(workers), ahead=16)) as results,
             progress_bar("Building the catalogue", total) as advance,
             warnings.catch_warnings(),
         ):
             # what Pillow mutters about odd metadata; what keeps an image out is a problem of ours
             warnings.filterwarnings("ignore", module="PIL")
-            digest = _fill(writer, log, results, advance, fractions, keep_writing=skip_bad)
+            writer = _CatalogueWriter(folder)
+            for result in results:
+                log.rows += 1
+                advance(1)
+                problems = [result] if isinstance(result, SourceProblem) else result.problems
+                if isinstance(result, CheckedRow) and not problems:
+                    record = _record(result)
+                    problems = so_far.accept(result.row, record["id"], record["split"])
+                    if not problems and (skip_bad or not log.rejected):
+                        writer.add(record)
+                        sum_of_digests += _row_digest(record, result.digest)
+                if problems:
+                    log.reject(problems)
             if log.rejected and not (skip_bad and writer.rows):
-                raise log.error(_advice(skip_bad))
+                heading = f"{log.rejected:,} of {log.rows:,} images cannot enter the catalogue:"
+                message = f"{heading}\n{log.summary()}\n{_advice(skip_bad)}"
+                raise CatalogueProblemsError(message, dict(log.counts))
             if not writer.rows:
                 raise BadInputError(
                     "the source holds no images; give a folder with vertical/product/image, or a manifest"
                 )
+            digest = f"{sum_of_digests % 2**256:064x}"
             content = fingerprint(FORMAT_VERSION, list(background_rgb), writer.rows, digest)
-            writer.finish(content)
+            writer.finish(content, background_rgb)
     except (OSError, sqlite3.Error) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or str(error).split(", /")[0].split(", <")[0]
         raise BadInputError(
             f"{out}: cannot write the catalogue: {reason}; free some space or choose another place "
             "(nothing was left behind)"
@@ -148,58 +162,42 @@ def parse_background(text: str) -> Rgb:
     return red, green, blue
 
 
-def _fill(
-    writer: CatalogueWriter,
-    log: ProblemLog,
-    results: Iterator[CheckedRow | SourceProblem],
-    advance: Advance,
-    fractions: SplitFractions | None,
-    *,
-    keep_writing: bool,
-) -> str:
-    """Write the good rows, log the bad ones; returns a digest of what was written, whatever its order."""
-    sum_of_digests = 0
-    with contextlib.closing(RowsSoFar()) as so_far:
-        for result in results:
-            log.rows += 1
-            if isinstance(result, SourceProblem):
-                problems = [result]
-            elif result.problems:
-                problems = result.problems
-            else:
-                record = _record(result, fractions)
-                problems = so_far.accept(result.row, record["id"], record["split"])
-                if not problems and (keep_writing or not log.rejected):
-                    writer.add(record)
-                    sum_of_digests += _row_digest(record, result.digest)
-            if problems:
-                log.reject(problems)
-            advance(1)
-    return f"{sum_of_digests % 2**256:064x}"
+class _CatalogueWriter:
+    """Writes records to a Lance dataset, a fragment a few thousand; `finish` makes them a catalogue."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rows = 0
+        self._folder = str(folder)
+        self._records: list[dict[str, Any]] = []
+        self._bytes = 0
+        self._fragments: list[FragmentMetadata] = []
+
+    def add(self, record: dict[str, Any]) -> None:
+        self._records.append(record)
+        self._bytes += len(record["image"] or b"")
+        self.rows += 1
+        if len(self._records) >= _BATCH_ROWS or self._bytes >= _BATCH_BYTES:
+            self._flush()
+
+    def finish(self, content_fingerprint: str, background_rgb: Rgb) -> None:
+        if self._records:
+            self._flush()
+        schema = SCHEMA.with_metadata(
+            {
+                FORMAT_KEY: FORMAT_VERSION,
+                BACKGROUND_KEY: json.dumps(list(background_rgb)),
+                FINGERPRINT_KEY: content_fingerprint,
+            }
+        )
+        lance.LanceDataset.commit(self._folder, lance.LanceOperation.Overwrite(schema, self._fragments))
+
+    def _flush(self) -> None:
+        batch = pa.Table.from_pylist(self._records, schema=SCHEMA)
+        self._records, self._bytes = [], 0
+        self._fragments += write_fragments(batch, self._folder, schema=SCHEMA, mode="create")
 
 
-def _checked(
-    rows: Iterable[SourceRow | SourceProblem], link: bool, workers: int
-) -> Generator[CheckedRow | SourceProblem, None, None]:
-    """The rows in their order, each checked in a thread, with a bounded number on their way."""
-    pending: collections.deque[Future[CheckedRow] | SourceProblem] = collections.deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="univert-check")
-    try:
-        for row in rows:
-            pending.append(row if isinstance(row, SourceProblem) else pool.submit(check_row, row, link=link))
-            if len(pending) >= workers * _IN_FLIGHT_PER_WORKER:
-                yield _result(pending.popleft())
-        while pending:
-            yield _result(pending.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _result(pending: Future[CheckedRow] | SourceProblem) -> CheckedRow | SourceProblem:
-    return pending if isinstance(pending, SourceProblem) else pending.result()
-
-
-def _record(checked: CheckedRow, fractions: SplitFractions | None) -> dict[str, Any]:
+def _record(checked: CheckedRow) -> dict[str, Any]:
     row = checked.row
     return {
         "id": row.id if row.id is not None else _derived_id(row, checked.digest),
@@ -209,7 +207,7 @@ def _record(checked: CheckedRow, fractions: SplitFractions | None) -> dict[str, 
         "product": row.product,
         "brand": row.brand,
         "style": row.style,
-        "split": row.split or split_of(row.product, row.vertical, fractions),
+        "split": row.split or split_of(row.product, row.vertical),
         "source": row.source,
         "box": None if checked.box_xyxy_px is None else list(checked.box_xyxy_px),
     }
@@ -241,9 +239,3 @@ def _advice(skip_bad: bool) -> str:
     if skip_bad:
         return "No image is left, so nothing was written."
     return f"Nothing was written. Fix these, or pass --skip-bad to leave them out (see {REJECTED_CSV} then)."
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -40,7 +40,6 @@ SCHEMA = pa.schema(
 """One row an image; exactly one of `image` (its bytes) and `uri` (`file://...`) is set."""
 
 COLUMNS = ("id", "uri", "vertical", "product", "brand", "style", "split", "source")
-_BATCH_ROWS = 512
 
 Names = str | Iterable[str] | None
 
@@ -145,11 +144,8 @@ class Catalogue:
     def column(self, name: str) -> np.ndarray:
         """One column, shape (N,), dtype object, None as None.
 
-        Args:
-            name: one of `id`, `uri`, `vertical`, `product`, `brand`, `style`, `split`, `source`.
-
         Raises:
-            BadInputError: no such column.
+            BadInputError: `name` is none of `id`, `uri`, `vertical`, `product`, `brand`, `style`, `split`, `source`.
         """
         if name not in COLUMNS:
             raise BadInputError(f"column: unknown name {name!r}; {did_you_mean(name, COLUMNS)}")
@@ -174,14 +170,10 @@ class Catalogue:
             BadInputError: a position is out of range, or a linked file is gone.
         """
         rows = self._rows_at(positions)
-        images: list[bytes] = []
-        for start in range(0, len(rows), _BATCH_ROWS):
-            batch = rows[start : start + _BATCH_ROWS]
-            uris = self._table["uri"].take(batch).to_pylist()
-            stored = [int(row) for row, uri in zip(self._order[batch], uris, strict=True) if uri is None]
-            contents = iter(self._dataset.take(stored, columns=["image"])["image"].to_pylist() if stored else ())
-            images.extend(next(contents) if uri is None else _read_uri(uri) for uri in uris)
-        return images
+        uris = self._table["uri"].take(rows).to_pylist()
+        stored = [int(row) for row, uri in zip(self._order[rows], uris, strict=True) if uri is None]
+        contents = iter(self._dataset.take(stored, columns=["image"])["image"].to_pylist() if stored else ())
+        return [next(contents) if uri is None else _read_uri(uri) for uri in uris]
 
     def boxes(self, positions: Sequence[int] | np.ndarray) -> list[BoxXyxyPx | None]:
         """The boxes (x0, y0, x1, y1) at these positions, in pixels of the upright image.

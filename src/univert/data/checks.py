@@ -9,7 +9,6 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from univert.core.errors import nearest_name
 from univert.data.decode import BoxXyxyPx, ImageProblem, check_image
 from univert.data.rows import SourceProblem, SourceRow, is_utf8, printable
 from univert.data.splits import SPLITS
@@ -26,7 +25,6 @@ class CheckedRow:
     """A source row with its image read and decoded once.
 
     Attributes:
-        row: the source row.
         content: the encoded image, or None if it is to be linked.
         digest: hash of the encoded image.
         box_xyxy_px: the row's box, trimmed to the image.
@@ -41,9 +39,7 @@ class CheckedRow:
 
 
 def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
-    """Check everything about a row that does not depend on other rows.
-
-    It decodes the image, so run it in threads.
+    """Check everything about a row that does not depend on other rows, its image decoded included.
 
     Args:
         row: the row.
@@ -74,9 +70,7 @@ def _check_fields(row: SourceRow, link: bool) -> list[SourceProblem]:
     if not row.vertical:
         problems.append(row.problem("no vertical", "the vertical is empty", "give every image a vertical"))
     if row.split is not None and row.split not in SPLITS:
-        near = nearest_name(row.split, (*SPLITS, "valid", "validation"))
-        fix = f"did you mean {'val' if near in ('valid', 'validation') else near}?"
-        fix = fix if near else f"use {', '.join(SPLITS)}, or leave it empty"
+        fix = f"use {', '.join(SPLITS)}, or leave it empty"
         problems.append(row.problem("unknown split", f"split {row.split!r}", fix))
     if (row.path is None) == (row.image is None):
         problems.append(row.problem("no image", "exactly one of path and image must be given", "give one"))
@@ -109,15 +103,12 @@ def _check_box(row: SourceRow, box: BoxXyxyPx, size: tuple[int, int]) -> tuple[B
     if not (all(math.isfinite(value) for value in box) and x0 < x1 and y0 < y1):
         fix = "give x0 < x1 and y0 < y1 in pixels, or leave the box empty"
         return None, [row.problem("degenerate box", f"box {box} has no area", fix)]
-    slack = _BOX_SLACK_PX
-    if x0 < -slack or y0 < -slack or x1 > width + slack or y1 > height + slack:
+    left, top, right, bottom = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    outside = max(left - x0, top - y0, x1 - right, y1 - bottom)
+    if outside > _BOX_SLACK_PX or left >= right or top >= bottom:
         detail = f"box {box} reaches outside the image of {width} x {height} pixels"
         return None, [row.problem("box outside", detail, "give pixels of the upright image")]
-    trimmed = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
-    if not (trimmed[0] < trimmed[2] and trimmed[1] < trimmed[3]):
-        detail = f"box {box} lies on the edge of the image of {width} x {height} pixels"
-        return None, [row.problem("box outside", detail, "give pixels of the upright image")]
-    return trimmed, []
+    return (left, top, right, bottom), []
 
 
 class RowsSoFar:

@@ -9,20 +9,16 @@ from jaxtyping import Bool, Float, Int64, UInt8, UInt64
 from PIL import Image
 
 from univert.core.terminal import progress_bar
+from univert.core.threads import decoding_threads, map_ahead
 from univert.data.catalogue import Catalogue
 from univert.data.decode import decode_rgb
-from univert.data.loading import decoding_threads, map_ahead
 
 MAX_BITS = 4
-"""Of 64 bits, how many may differ. Of 1,000 pictures of the bundled sample (icons of 64 and 72 px, harder than
-photos) 92% stay within 4 when saved as JPEG at quality 90, 85% at quality 50, 96% when shrunk to 60%, and 71% when
-cropped by 2%."""
+"""Of 64 bits, how many may differ: 92% of the bundled sample's icons stay within 4 when saved as JPEG at quality 90."""
 
 MAX_COLOUR_DIFFERENCE = 24
 """Of 255, how far the mean colour of any sixteenth may differ. Saving and shrinking change it by up to 18; two flags
-with the same stripes, or one shirt in two colours, differ by 100. Of the sample's 2.5 million pairs of different
-products in one vertical, hash and colours together take 80 for near-duplicates; the hash alone, which sees no
-colour, 480."""
+with the same stripes, or one shirt in two colours, differ by 100."""
 
 MAX_DISTANCE = 0.3
 """Squared distance between the base network's vectors, where given: saving as JPEG moves a picture by 0.06 (quality 90)
@@ -60,33 +56,20 @@ def perceptual_hash(image: Image.Image) -> np.uint64:
 
 
 def colour_grid(image: Image.Image) -> UInt8[np.ndarray, "48"]:
-    """Mean colours of the sixteen parts of a picture, 4 x 4 x RGB.
-
-    Args:
-        image: mode RGB.
-    """
+    """Mean colours of the sixteen parts of an RGB picture, 4 x 4 x RGB."""
     return np.asarray(image.resize((_GRID, _GRID), Image.Resampling.BOX)).reshape(-1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PictureHashes:
-    """What is remembered of each picture: 56 bytes.
-
-    Attributes:
-        bits: see `perceptual_hash`.
-        colours: see `colour_grid`.
-    """
+    """What is remembered of each picture: its `perceptual_hash` and its `colour_grid`."""
 
     bits: UInt64[np.ndarray, "N"]
     colours: UInt8[np.ndarray, "N 48"]
 
 
 def picture_hashes(catalogue: Catalogue, *, workers: int | None = None) -> PictureHashes:
-    """Hashes of all images of a catalogue (or of a selection of one), each within its box, decoded in threads.
-
-    Args:
-        catalogue: with the images.
-        workers: decoding threads; None takes one a core, at most 8.
+    """Hashes of all images of a catalogue, each within its box, decoded in as many threads as `decoding_threads` says.
 
     Raises:
         BadInputError: an image cannot be decoded, or `workers` is not positive.
@@ -135,12 +118,7 @@ class NearDuplicates:
     vectors: Float[np.ndarray, "N F"] | None = None
 
     def __call__(self, rows: Int64[np.ndarray, "*#S"], others: Int64[np.ndarray, "*#S"]) -> Bool[np.ndarray, "*S"]:
-        """Whether images are near-duplicates of others, row by row; shapes broadcast.
-
-        Args:
-            rows: positions of images.
-            others: positions of images.
-        """
+        """Whether images are near-duplicates of others, by their positions; shapes broadcast."""
         bits = self.hashes.bits
         found = np.asarray(np.bitwise_count(bits[rows] ^ bits[others]) <= MAX_BITS)
         rows, others = np.broadcast_arrays(rows, others)

@@ -30,11 +30,7 @@ _NAMED = 5
 class SplitCount:
     """Images, products and unlabelled images of one vertical in one split.
 
-    Attributes:
-        images: all images.
-        products: products among them.
-        unlabelled: images without a product.
-        paired_products: products with two or more images, the only ones that can be learnt from or asked for.
+    `paired_products` have two or more images: only they can be learnt from or asked for.
     """
 
     images: int = 0
@@ -64,35 +60,21 @@ class VerticalInfo:
     @classmethod
     def of(cls, name: str, splits: dict[str, SplitCount]) -> VerticalInfo:
         """Sum up the counts of the splits."""
-        counts = splits.values()
-        images, products, unlabelled = (
-            sum(getattr(count, key) for count in counts) for key in ("images", "products", "unlabelled")
-        )
+        total = sum(splits.values(), _NONE)
         return cls(
             name=name,
-            images=images,
-            products=products,
-            unlabelled=unlabelled,
-            images_a_product=round((images - unlabelled) / max(products, 1), 2),
-            single_image_products=products - sum(count.paired_products for count in counts),
+            images=total.images,
+            products=total.products,
+            unlabelled=total.unlabelled,
+            images_a_product=round((total.images - total.unlabelled) / max(total.products, 1), 2),
+            single_image_products=total.products - total.paired_products,
             splits=splits,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogueInfo:
-    """What a catalogue holds.
-
-    Attributes:
-        path: where it is.
-        fingerprint: its content fingerprint.
-        images: number of images.
-        products: number of products.
-        unlabelled: number of images without a product.
-        linked: number of images kept as a uri.
-        verticals: one entry a vertical, by name.
-        warnings: one sentence for each thing that will hurt, with what to do.
-    """
+    """What a catalogue holds: counts, of `linked` images kept as a uri too, and `warnings`, each with what to do."""
 
     path: str
     fingerprint: str

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,11 +12,10 @@ from torch import Tensor
 
 from univert.core.errors import BadInputError
 from univert.core.protocols import Images
+from univert.core.threads import decoding_threads, map_ahead
 from univert.data.decode import BoxXyxyPx, decode_rgb
 from univert.data.transforms import Augmentation, Preprocessing, view_rng
 
-T = TypeVar("T")
-R = TypeVar("R")
 Numbers = Sequence[int] | np.ndarray
 
 
@@ -58,26 +52,20 @@ class ImageLoader:
         self._ids = catalogue.column("id")
 
     def load(self, positions: Numbers, views: Numbers | None = None) -> UInt8[Tensor, "B 3 S S"]:
-        """Some images as one batch.
+        """Some images as one batch, stored channels last.
 
         Args:
             positions: rows of the catalogue.
-            views: a number for each image: 0 is the clean image, v >= 1 its augmented view v; None means all
-                clean.
-
-        Returns:
-            the batch, stored channels last.
+            views: a number for each image: 0 is the clean image, v >= 1 its augmented view v; None means all clean.
 
         Raises:
             BadInputError: an image cannot be decoded (the message names it), a position or view is out of
                 range, or a view asks for an augmentation that was not given.
         """
         jobs = self._jobs(positions, views, max(1, -(-len(positions) // self.workers)))
-        parts = list(map_ahead(self._decode, jobs, workers=self.workers))
-        if len(parts) == 1:
-            return channels_first(parts[0])
         size = self.preprocessing.image_size_px
-        return channels_first(np.concatenate(parts) if parts else np.empty((0, size, size, 3), np.uint8))
+        nothing = np.empty((0, size, size, 3), np.uint8)
+        return channels_first(np.concatenate([nothing, *map_ahead(self._decode, jobs, workers=self.workers)]))
 
     def batches(
         self, positions: Numbers, batch_size: int, views: Numbers | None = None
@@ -102,8 +90,6 @@ class ImageLoader:
         numbers = [0] * len(rows) if views is None else [int(view) for view in views]
         if len(numbers) != len(rows):
             raise BadInputError(f"views must have one number an image, got {len(numbers)} for {len(rows)} images")
-        if rows and not 0 <= min(rows) <= max(rows) < len(self._catalogue):
-            raise BadInputError(f"positions must lie in 0..{len(self._catalogue) - 1}, got {min(rows)}..{max(rows)}")
         if numbers and min(numbers) < 0:
             raise BadInputError(f"views must be 0 (clean) or more, got {min(numbers)}")
         if any(numbers) and self.augmentation is None:
@@ -136,41 +122,6 @@ class ImageLoader:
         return augmentation.apply(image, self.preprocessing, view_rng(self.seed, image_id, view))
 
 
-def decoding_threads(workers: int | None) -> int:
-    """How many threads to decode with: as asked, or one a core that this process may use, at most 8.
-
-    Raises:
-        BadInputError: `workers` is not positive.
-    """
-    if workers is None:
-        return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
-    if workers < 1:
-        raise BadInputError(f"workers must be at least 1, got {workers}; leave it out for one a core")
-    return workers
-
-
 def channels_first(batch: UInt8[np.ndarray, "B S S 3"]) -> UInt8[Tensor, "B 3 S S"]:
     """View squares as the (batch, channel, height, width) tensor of networks; channels stay last."""
     return torch.from_numpy(batch).permute(0, 3, 1, 2)
-
-
-def map_ahead(function: Callable[[T], R], jobs: Iterable[T], *, workers: int) -> Iterator[R]:
-    """Results of `function` in the order of `jobs`, computed in threads at most `workers + 1` jobs ahead.
-
-    An exception in a job, or in the iterable itself, is raised where its result would have come. Leaving the
-    iterator early stops the work that has not begun.
-    """
-    source = iter(jobs)
-    with ThreadPoolExecutor(workers, thread_name_prefix="univert-decode") as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for job in itertools.islice(source, workers + 1):
-                waiting.append(pool.submit(function, job))
-            while waiting:
-                result = waiting.popleft().result()
-                for job in itertools.islice(source, 1):
-                    waiting.append(pool.submit(function, job))
-                yield result
-        finally:
-            for future in waiting:
-                future.cancel()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from univert.core.errors import BadInputError
 
-SHOWN = 20
-"""How many problems a summary names."""
+SHOWN_PER_KIND = 3
+"""How many problems of each kind a summary names."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class SourceProblem:
     """Why one image, or one entry of a source, cannot be used.
 
@@ -31,9 +31,6 @@ class SourceProblem:
     origin: str
     detail: str
     fix: str
-
-    def __str__(self) -> str:
-        return printable(f"{self.origin}: {self.kind}: {self.detail}; {self.fix}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +67,7 @@ class SourceRow:
 
     def problem(self, kind: str, detail: str, fix: str) -> SourceProblem:
         """Why this row cannot be used; see `SourceProblem`."""
-        return SourceProblem(kind=kind, origin=self.origin, detail=detail, fix=fix)
+        return SourceProblem(kind, self.origin, detail, fix)
 
 
 SourceRows = Iterator[SourceRow | SourceProblem]
@@ -78,29 +75,27 @@ SourceRows = Iterator[SourceRow | SourceProblem]
 
 
 class CatalogueProblemsError(BadInputError):
-    """Images that cannot enter the catalogue: the message counts each kind and names the first twenty.
+    """Images that cannot enter the catalogue: the message counts each kind and names the first three of it.
 
     Attributes:
         counts: number of problems of each kind.
-        first: the first twenty problems.
     """
 
-    def __init__(self, message: str, counts: dict[str, int], first: list[SourceProblem]) -> None:
+    def __init__(self, message: str, counts: dict[str, int]) -> None:
         super().__init__(message)
         self.counts = counts
-        self.first = first
 
 
-class ProblemLog:
-    """Collects problems in constant memory: counts, the first twenty, and, if asked, every one in a CSV file.
+class ProblemLog(contextlib.AbstractContextManager["ProblemLog"]):
+    """Collects problems in constant memory: counts, the first of each kind, and, if asked, all in a CSV file.
 
     Args:
         rejected_csv: where to write every problem; None writes none.
 
     Attributes:
         counts: number of problems of each kind.
-        first: the first twenty problems.
-        rows: how many rows were seen, good and bad; the caller counts them.
+        examples: the first three of each kind.
+        rows: how many were seen, good and bad; the caller counts them.
         rejected: how many of them had a problem.
     """
 
@@ -108,7 +103,7 @@ class ProblemLog:
 
     def __init__(self, rejected_csv: Path | None = None) -> None:
         self.counts: Counter[str] = Counter()
-        self.first: list[SourceProblem] = []
+        self.examples: defaultdict[str, list[str]] = defaultdict(list)
         self.rows = 0
         self.rejected = 0
         self._file: IO[str] | None = None
@@ -119,12 +114,7 @@ class ProblemLog:
             self._writer = csv.writer(self._file)
             self._writer.writerow(self.COLUMNS)
 
-    def __enter__(self) -> ProblemLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
 
@@ -133,20 +123,17 @@ class ProblemLog:
         self.rejected += 1
         for problem in problems:
             self.counts[problem.kind] += 1
-            if len(self.first) < SHOWN:
-                self.first.append(problem)
+            if len(self.examples[problem.kind]) < SHOWN_PER_KIND:
+                self.examples[problem.kind].append(printable(f"{problem.origin}: {problem.detail}; {problem.fix}"))
             if self._writer is not None:
                 self._writer.writerow((problem.origin, problem.kind, problem.detail, problem.fix))
 
-    def error(self, advice: str) -> CatalogueProblemsError:
-        """The summary as an exception; its last line is the advice."""
-        lines = [f"{self.rejected} of {self.rows} images cannot enter the catalogue:"]
-        lines += [f"  {count} x {kind}" for kind, count in self.counts.most_common()]
-        total = self.counts.total()
-        lines.append("namely:" if total <= SHOWN else f"the first {SHOWN} of {total} problems:")
-        lines += [f"  {problem}" for problem in self.first]
-        lines.append(advice)
-        return CatalogueProblemsError("\n".join(lines), dict(self.counts), list(self.first))
+    def summary(self) -> str:
+        """A line a kind, the most frequent first, with examples below it."""
+        lines = []
+        for kind, count in self.counts.most_common():
+            lines += [f"  {count:,} x {kind}", *(f"    {example}" for example in self.examples[kind])]
+        return "\n".join(lines)
 
 
 def printable(text: str) -> str:

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
+from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
-
-if TYPE_CHECKING:
-    from univert.data.catalogue import Catalogue
 
 SAMPLE_PATH = Path(__file__).parent / "sample" / "sample.parquet"
 """The file that ships."""
-
-SAMPLE_BRANDS = ("noto", "twemoji", "fluent-3d", "noto-v1", "emojione-2")
-"""The artists."""
 
 SAMPLE_HELD_OUT_BRAND = "fluent-3d"
 """The artist whose pictures look least like the others': a fair query against an index of the other four."""
@@ -46,15 +41,8 @@ def sample_rows() -> Iterator[SourceRow]:
 def build_sample(out: Path, overwrite: bool = False) -> Catalogue:
     """Build the sample as a catalogue on disk, which takes a few seconds.
 
-    Args:
-        out: the catalogue to make.
-        overwrite: replace what is at `out`.
-
     Raises:
         BadInputError: `out` exists and `overwrite` is false.
     """
-    from univert.data.build import build_catalogue
-    from univert.data.catalogue import Catalogue
-
     build_catalogue(sample_rows(), out, overwrite=overwrite)
     return Catalogue.open(out)

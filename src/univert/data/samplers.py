@@ -32,12 +32,7 @@ class Sampler(ABC):
 
 
 def step_rng(seed: int, *path: int) -> np.random.Generator:
-    """A generator that depends on the seed and the place it is used for alone.
-
-    Args:
-        seed: of the run, 0 or above.
-        path: whole numbers, 0 or above, that tell uses apart: a purpose, a step.
-    """
+    """A generator that depends on the seed and `path` alone: whole numbers from 0 that tell uses apart."""
     return np.random.default_rng((seed, *path))
 
 
@@ -76,8 +71,7 @@ class PKSampler(Sampler):
                 "products_per_batch must be at least 2 and images_per_product at least 1, "
                 f"got {products_per_batch} and {images_per_product}"
             )
-        order = np.argsort(products, kind="stable")
-        order = order[products[order] >= 0]
+        order = np.argsort(products, kind="stable")[int((products < 0).sum()) :]
         _, starts, counts = np.unique(products[order], return_index=True, return_counts=True)
         keep = counts >= min_images
         self._order, self._starts, self._counts = order, starts[keep], counts[keep]
@@ -109,7 +103,7 @@ class PKSampler(Sampler):
 
 
 class UniformSampler(Sampler):
-    """Every image at most once an epoch, in a new order, labelled or not; what distillation needs.
+    """Every image at most once an epoch, in a new order, labelled or not.
 
     Args:
         positions: of the images that take part.
@@ -140,11 +134,10 @@ class UniformSampler(Sampler):
 class StrongNegativeSampler(Sampler):
     """P products x K images a batch, as `PKSampler`, but products that are hard to tell apart come together.
 
-    A part of the products is visited in turn, each at most once an epoch, in a new order. A visited product brings one
-    of its mined triplets: anchor and positive are among its images, and the products of the strong negatives join the
-    batch with the very images that were mined. Random products fill what is left, so with an empty table the batches
-    are plain P x K. No product is twice in a batch, and two that share a picture do not meet (save where a catalogue is
-    too small for anything else), so any loss over labels takes these batches.
+    Products are visited in turn, each at most once an epoch, in a new order. A visited product brings one of its mined
+    triplets: anchor, positive, and the products of the strong negatives with the very images that were mined. Random
+    products fill what is left. No product is twice in a batch, and two that share a picture do not meet (save where a
+    catalogue is too small for anything else), so any loss over labels takes these batches.
 
     Args:
         products: a product code for each image; -1 (unlabelled) takes no part. Products with one image are not

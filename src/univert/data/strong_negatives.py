@@ -17,13 +17,9 @@ from univert.core.files import write_atomic
 
 @dataclass(frozen=True, kw_only=True)
 class MiningStatistics:
-    """What a mining looked at and found.
+    """What a mining looked at and found: of anchors and of anchor-positive pairs, those with a strong negative.
 
     Attributes:
-        anchors: labelled images whose product has another image.
-        anchors_with_negatives: those of them with a strong negative.
-        pairs: anchor-positive pairs.
-        pairs_with_negatives: those of them with a strong negative.
         pairs_cut_short: those with fewer than K negatives whose window goes on where the neighbours that were looked
             at end. More neighbours might find more; where this is 0, the table is exact.
         protected_pairs: near-duplicate images under different products.

@@ -92,7 +92,7 @@ def _csv_rows(path: Path, header: list[str], delimiter: str) -> TableRows:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield _bad_line(origin, str(error), "quote the field, or remove the line")
+                yield SourceProblem("bad line", origin, str(error), "quote the field, or remove the line")
                 continue
             if not any(field.strip() for field in fields):
                 continue
@@ -101,7 +101,7 @@ def _csv_rows(path: Path, header: list[str], delimiter: str) -> TableRows:
             else:
                 detail = f"{len(fields)} fields, but the header has {len(header)}"
                 fix = "quote fields that contain the separator, and give every column a field"
-                yield _bad_line(origin, detail, fix)
+                yield SourceProblem("bad line", origin, detail, fix)
 
 
 def _json_rows(path: Path, check_columns: Callable[[list[str]], None]) -> TableRows:
@@ -114,10 +114,10 @@ def _json_rows(path: Path, check_columns: Callable[[list[str]], None]) -> TableR
             try:
                 values = json.loads(line)
             except json.JSONDecodeError as error:
-                yield _bad_line(origin, f"not JSON ({error.msg})", "write one object a line")
+                yield SourceProblem("bad line", origin, f"not JSON ({error.msg})", "write one object a line")
                 continue
             if not isinstance(values, dict):
-                yield _bad_line(origin, "not an object", "write an object with a key for each column")
+                yield SourceProblem("bad line", origin, "not an object", "write an object with a key for each column")
                 continue
             values = {name.strip().lower(): value for name, value in values.items()}
             if not checked:
@@ -133,11 +133,11 @@ def _parquet_rows(path: Path, wanted: Collection[str], check_columns: Callable[[
         raise BadInputError(f"{path}: not a readable Parquet file: {error}") from None
     check_columns([name.strip().lower() for name in schema.names])
     columns = {name: name.strip().lower() for name in schema.names if name.strip().lower() in wanted}
-    # images make rows heavy: read few at a time, so that memory stays small
-    return _read_parquet(path, columns, batch_rows=16 if "image" in columns.values() else 1024)
+    return _read_parquet(path, columns)
 
 
-def _read_parquet(path: Path, columns: dict[str, str], batch_rows: int) -> TableRows:
+def _read_parquet(path: Path, columns: dict[str, str]) -> TableRows:
+    batch_rows = 16 if "image" in columns.values() else 1024  # images make rows heavy
     number = 0
     with pq.ParquetFile(path) as file:
         batches = file.iter_batches(batch_size=batch_rows, columns=list(columns))
@@ -151,7 +151,3 @@ def _read_parquet(path: Path, columns: dict[str, str], batch_rows: int) -> Table
             for values in batch.rename_columns([columns[name] for name in batch.schema.names]).to_pylist():
                 number += 1
                 yield f"{path}:row {number}", values
-
-
-def _bad_line(origin: str, detail: str, fix: str) -> SourceProblem:
-    return SourceProblem(kind="bad line", origin=origin, detail=detail, fix=fix)

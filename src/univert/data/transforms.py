@@ -59,14 +59,7 @@ class Preprocessing:
             raise BadInputError(f"background_rgb must be three values in 0..255, got {rgb!r}; white is 255, 255, 255")
 
     def __call__(self, image: Image.Image) -> UInt8[np.ndarray, "S S 3"]:
-        """Fit an upright RGB image of any size into the square.
-
-        Args:
-            image: a PIL image in mode RGB.
-
-        Returns:
-            the square as (height, width, RGB).
-        """
+        """Fit an upright PIL image in mode RGB, of any size, into the square (height, width, RGB)."""
         x0, y0, x1, y1 = self.frame_xyxy_px(image.size)
         across, down = (1 - self.centre_share) * (x1 - x0) / 2, (1 - self.centre_share) * (y1 - y0) / 2
         return np.asarray(self.render(image, (x0 + across, y0 + down, x1 - across, y1 - down)))
@@ -81,12 +74,7 @@ class Preprocessing:
         return x0, y0, x0 + side, y0 + side
 
     def render(self, image: Image.Image, box_xyxy_px: BoxXyxyPx) -> Image.Image:
-        """Draw one part of an image as the square; what lies outside the image becomes background.
-
-        Args:
-            image: a PIL image in mode RGB.
-            box_xyxy_px: the part to show, in pixels of `image`; may reach outside it.
-        """
+        """Draw one part of an RGB image, in its pixels, as the square; what lies outside becomes background."""
         size, resample = self.image_size_px, Image.Resampling.BICUBIC
         x0, y0, x1, y1 = box_xyxy_px
         inside = (max(x0, 0.0), max(y0, 0.0), min(x1, float(image.width)), min(y1, float(image.height)))
@@ -151,13 +139,7 @@ class Augmentation:
     def apply(
         self, image: Image.Image, preprocessing: Preprocessing, rng: np.random.Generator
     ) -> UInt8[np.ndarray, "S S 3"]:
-        """One augmented square of an upright RGB image.
-
-        Args:
-            image: a PIL image in mode RGB.
-            preprocessing: the clean square that is varied.
-            rng: source of the randomness; see `view_rng`.
-        """
+        """One augmented square of an upright PIL image in mode RGB; for `rng` see `view_rng`."""
         area, aspect, across, down, flip, *light = rng.random(8).tolist()
         x0, y0, x1, y1 = preprocessing.frame_xyxy_px(image.size)
         scale = math.sqrt(self.min_scale + area * (self.max_scale - self.min_scale))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,25 +22,20 @@ from univert.data.tables import cell_text, count_table_rows, read_table
 ROLES: Final = ("anchor", "positive", "negative")
 """The columns of a file of triplets, and what the three images of a triplet are."""
 
-SHOWN_PER_KIND = 3
-"""How many problems of each kind a report names."""
+_Pair = frozenset[int | str]
+"""Two things of which a triplet says something: products, or images whose product is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TripletRow:
-    """One triplet as the file gives it.
-
-    Attributes:
-        origin: the file and its line or row, counted from 1.
-        ids: of anchor, positive and negative; None where the cell is empty.
-    """
+    """One triplet as the file gives it: where it stands, and the ids of its images; None where a cell is empty."""
 
     origin: str
     ids: tuple[str | None, str | None, str | None]
 
     def problem(self, kind: str, detail: str, fix: str) -> SourceProblem:
-        """Why this triplet cannot be used; see `SourceProblem`."""
-        return SourceProblem(kind=kind, origin=self.origin, detail=detail, fix=fix)
+        """Why this triplet cannot be used."""
+        return SourceProblem(kind, self.origin, detail, fix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +43,12 @@ class TripletReport:
     """What a file of triplets held.
 
     Attributes:
-        path: the file.
         rows: triplets in it.
         used: of them, those that can be learned from.
         unlabelled: of those used, the ones with an image whose product the catalogue does not know.
         rejected: those that cannot be used.
         problems: how many problems of each kind there are; a triplet may have several.
-        examples: the first three of each kind.
+        found: the problems in words: a line a kind, and its first three below it.
         verticals: triplets used in each vertical.
         rejected_csv: the file that lists every problem; None if none was asked for.
     """
@@ -65,25 +59,17 @@ class TripletReport:
     unlabelled: int
     rejected: int
     problems: dict[str, int]
-    examples: dict[str, list[str]]
+    found: str
     verticals: dict[str, int]
     rejected_csv: Path | None
 
     def summary(self) -> str:
         """The report in words: one line, and below it the problems with their examples."""
-        lines = [f"{self.path}: {self.used:,} of {self.rows:,} triplets can be used"]
-        for kind, count in self.problems.items():
-            lines.append(f"  {count:,} x {kind}")
-            lines += [f"    {example}" for example in self.examples[kind]]
-        return "\n".join(lines)
+        return f"{self.path}: {self.used:,} of {self.rows:,} triplets can be used\n{self.found}".rstrip()
 
 
 class TripletProblemsError(BadInputError):
-    """Triplets that cannot be used: the message counts each kind and names the first few.
-
-    Attributes:
-        report: the counts.
-    """
+    """Triplets that cannot be used: the message, and `report`, count each kind and name the first few."""
 
     def __init__(self, advice: str, report: TripletReport) -> None:
         super().__init__(f"{report.summary()}\n{advice}")
@@ -148,8 +134,7 @@ def read_clean_triplets(
         raise BadInputError(f"on_bad must be 'reject' or 'skip', got {on_bad!r}")
     path = Path(path)
     checks = _Checks(catalogue, not_chosen)
-    examples: defaultdict[str, list[str]] = defaultdict(list)
-    good: list[tuple[int, int, int]] = []
+    good: list[tuple[int, ...]] = []
     with (
         ProblemLog(rejected_csv) as log,
         progress_bar("Checking triplets", count_table_rows(path), unit="triplets") as advance,
@@ -159,13 +144,11 @@ def read_clean_triplets(
             problems = [row] if isinstance(row, SourceProblem) else checks.problems(row)
             if problems:
                 log.reject(problems)
-                for one in problems:
-                    examples[one.kind].append(f"{Path(one.origin).name}: {one.detail}; {one.fix}")
             elif isinstance(row, TripletRow):
                 good.append(checks.accept(row))
             advance(1)
     table = np.array(good, np.int64).reshape(-1, len(ROLES))
-    verticals = Counter(checks.verticals[anchor] for anchor, _, _ in good)
+    verticals = Counter(checks.verticals[row[0]] for row in good)
     report = TripletReport(
         path=path,
         rows=log.rows,
@@ -173,7 +156,7 @@ def read_clean_triplets(
         unlabelled=sum(any(checks.products[image] is None for image in row) for row in good),
         rejected=log.rejected,
         problems=dict(log.counts.most_common()),
-        examples={kind: texts[:SHOWN_PER_KIND] for kind, texts in examples.items()},
+        found=log.summary(),
         verticals=dict(sorted(verticals.items())),
         rejected_csv=rejected_csv,
     )
@@ -207,7 +190,7 @@ def _triplet_row(item: tuple[str, Mapping[str, Any]] | SourceProblem) -> Triplet
     origin, values = item
     anchor, positive, negative = (cell_text(values.get(role)) for role in ROLES)
     if not all(is_utf8(name) for name in (anchor, positive, negative) if name):
-        return SourceProblem(kind="bad line", origin=origin, detail="not UTF-8", fix="save the file as UTF-8")
+        return SourceProblem("bad line", origin, "not UTF-8", "save the file as UTF-8")
     return TripletRow(origin=origin, ids=(anchor, positive, negative))
 
 
@@ -234,34 +217,33 @@ class _Checks:
         self._splits: list[str | None] = catalogue.column("split").tolist()
         self._position = {name: place for place, name in enumerate(catalogue.column("id").tolist())}
         self._known_products = {product for product in self.products if product is not None}
-        self._lines: dict[tuple[int, int, int], str] = {}
-        self._said: dict[tuple[int, int], tuple[bool, str]] = {}
+        self._lines: dict[tuple[int, ...], str] = {}
+        self._said: dict[_Pair, tuple[bool, str]] = {}
         self._product_of: dict[int, tuple[str, str]] = {}
 
     def problems(self, row: TripletRow) -> list[SourceProblem]:
         """All that keeps a triplet out; empty for a good one."""
-        found = [*self._of_ids(row)]
-        if found:
-            return found
-        images = self._images(row)
-        found = [*self._of_images(row, images), *self._of_labels(row, images)]
-        return found or [*self._against_others(row, images)]
+        return self._of_ids(row) or self._of_images(row) or self._against_others(row)
 
-    def accept(self, row: TripletRow) -> tuple[int, int, int]:
+    def accept(self, row: TripletRow) -> tuple[int, ...]:
         """Remember a good triplet; its positions."""
         images = self._images(row)
         self._lines[images] = row.origin
-        for pair, same in _claims(images):
-            if not self._both_labelled(pair):
-                self._said.setdefault(pair, (same, row.origin))
-            image, product = self._half_labelled(pair)
-            if same and product is not None:
+        for pair, same in self._claims(images):
+            self._said.setdefault(pair, (same, row.origin))
+            image, product = _image_and_product(pair)
+            if same and image is not None and product is not None:
                 self._product_of.setdefault(image, (product, row.origin))
         return images
 
-    def _images(self, row: TripletRow) -> tuple[int, int, int]:
-        anchor, positive, negative = (self._position[name or ""] for name in row.ids)
-        return anchor, positive, negative
+    def _images(self, row: TripletRow) -> tuple[int, ...]:
+        return tuple(self._position[name or ""] for name in row.ids)
+
+    def _claims(self, images: tuple[int, ...]) -> list[tuple[_Pair, bool]]:
+        """What a triplet says of its pairs: whether they show one product."""
+        anchor, positive, negative = (self.products[image] or image for image in images)
+        pairs = ((anchor, positive, True), (anchor, negative, False), (positive, negative, False))
+        return [(frozenset((one, other)), same) for one, other, same in pairs]
 
     def _of_ids(self, row: TripletRow) -> list[SourceProblem]:
         found = []
@@ -278,69 +260,51 @@ class _Checks:
                 found.append(row.problem("unknown id", f"{role} {name!r}", fix))
         return found
 
-    def _of_images(self, row: TripletRow, images: tuple[int, int, int]) -> list[SourceProblem]:
+    def _of_images(self, row: TripletRow) -> list[SourceProblem]:
+        images = self._images(row)
         found = []
         if len(set(images)) < len(images):
-            detail = ", ".join(repr(name) for name in row.ids)
-            found.append(row.problem("one image twice", detail, "give three different images"))
+            found.append(row.problem("one image twice", ", ".join(map(repr, row.ids)), "give three different images"))
         for role, name, image in zip(ROLES, row.ids, images, strict=True):
             split = self._splits[image]
             if split != "train":
                 fix = "what measures a model is never learned from: take training images"
                 kind = f"image of the {split} split" if split else "image of no split"
                 found.append(row.problem(kind, f"{role} {name!r}", fix))
-        return found
-
-    def _of_labels(self, row: TripletRow, images: tuple[int, int, int]) -> list[SourceProblem]:
-        products, verticals = ([column[i] for i in images] for column in (self.products, self.verticals))
-        anchor, positive, negative = products
-        found = []
-        if verticals[1] != verticals[0]:
-            detail = f"{verticals[0]!r} and {verticals[1]!r}"
+        anchor, positive, negative = (self.products[image] for image in images)
+        home, *others = (self.verticals[image] for image in images)
+        if others[0] != home:
+            detail = f"{home!r} and {others[0]!r}"
             found.append(row.problem("positive of another vertical", detail, "one product has one vertical"))
         elif None not in (anchor, positive) and anchor != positive:
             fix = "correct the triplet, or the catalogue's labels"
             found.append(row.problem("positive of another product", f"{anchor!r} and {positive!r}", fix))
-        if verticals[2] != verticals[0]:
+        if others[1] != home:
             fix = "take a negative of the anchor's vertical (eq. 1 of the unified-embedding paper)"
-            detail = f"{verticals[0]!r} and {verticals[2]!r}"
-            found.append(row.problem("negative of another vertical", detail, fix))
+            found.append(row.problem("negative of another vertical", f"{home!r} and {others[1]!r}", fix))
         elif negative is not None and negative in (anchor, positive):
             fix = "take another product, or correct the catalogue's labels"
             found.append(row.problem("negative of the same product", f"{negative!r}", fix))
         return found
 
-    def _against_others(self, row: TripletRow, images: tuple[int, int, int]) -> list[SourceProblem]:
+    def _against_others(self, row: TripletRow) -> list[SourceProblem]:
+        images = self._images(row)
         if images in self._lines:
             return [row.problem("duplicate", f"as {self._lines[images]}", "remove one of them")]
-        for pair, same in _claims(images):
+        for pair, same in self._claims(images):
             earlier, origin = self._said.get(pair, (same, ""))
             if earlier != same:
+                names = " and ".join(repr(row.ids[images.index(k)] if isinstance(k, int) else k) for k in pair)
                 verb = "the same product" if earlier else "different products"
-                first, second = (row.ids[images.index(image)] for image in pair)
-                detail = f"{origin} has {first!r} and {second!r} as {verb}"
-                return [row.problem("contradiction", detail, "verify the two again")]
-            image, product = self._half_labelled(pair)
-            known, origin = self._product_of.get(image, (product, ""))
-            if product is not None and origin and same == (known != product):
-                detail = f"{origin} has {row.ids[images.index(image)]!r} as {known!r}, this one as "
-                detail += repr(product) if same else f"another product than {product!r}"
+                return [row.problem("contradiction", f"{origin} has {names} as {verb}", "verify them again")]
+            image, product = _image_and_product(pair)
+            if same and image in self._product_of and product not in (None, self._product_of[image][0]):
+                known, origin = self._product_of[image]
+                detail = f"{origin} has {row.ids[images.index(image)]!r} as {known!r}, this one as {product!r}"
                 return [row.problem("contradiction", detail, "verify the image again")]
         return []
 
-    def _half_labelled(self, pair: tuple[int, int]) -> tuple[int, str | None]:
-        """The unlabelled image of a pair, and the other's product; None unless just one of the two has a product."""
-        first, second = pair
-        if self.products[first] is not None:
-            first, second = second, first
-        return first, None if self.products[first] is not None else self.products[second]
 
-    def _both_labelled(self, pair: tuple[int, int]) -> bool:
-        return all(self.products[image] is not None for image in pair)
-
-
-def _claims(images: tuple[int, int, int]) -> list[tuple[tuple[int, int], bool]]:
-    """What a triplet says of its pairs: whether the two show one product."""
-    anchor, positive, negative = images
-    pairs = [(anchor, positive, True), (anchor, negative, False), (positive, negative, False)]
-    return [((min(a, b), max(a, b)), same) for a, b, same in pairs]
+def _image_and_product(pair: _Pair) -> tuple[int | None, str | None]:
+    image = next((key for key in pair if isinstance(key, int)), None)
+    return image, next((key for key in pair if isinstance(key, str)), None)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from univert.core.errors import BadInputError
 from univert.core.protocols import Images
 from univert.core.terminal import progress_bar
-from univert.data.loading import ImageLoader, channels_first, decoding_threads, map_ahead
+from univert.core.threads import decoding_threads, map_ahead
+from univert.data.loading import ImageLoader, channels_first
 from univert.models.base_networks import make_base_network
 from univert.models.card import ModelCard
 from univert.models.config import EmbedderConfig

@@ -9,7 +9,7 @@ from univert.data.catalogue import is_catalogue
 from univert.data.readers.benchmarks import with_validation
 from univert.data.readers.cars196 import CARS196, read_cars196
 from univert.data.readers.cub200 import CUB200, read_cub200
-from univert.data.readers.folder import count_folder, read_folder
+from univert.data.readers.folder import read_folder
 from univert.data.readers.inshop import INSHOP, read_inshop
 from univert.data.readers.manifest import read_manifest
 from univert.data.readers.sop import SOP, read_sop
@@ -76,11 +76,8 @@ def open_dataset(name: str, root: Path | str, *, verify: bool = True) -> SourceR
 
 
 def count_rows(source: Path | str) -> int | None:
-    """How many rows a source will yield, more or less, for a progress bar; None where unknown."""
+    """How many rows a source will yield, for a progress bar; None where only reading them would tell."""
     source = Path(source)
     if not source.is_dir():
         return count_table_rows(source)
-    for benchmark, _ in BENCHMARKS.values():
-        if benchmark.lies_in(source):
-            return benchmark.images
-    return count_folder(source)
+    return next((benchmark.images for benchmark, _ in BENCHMARKS.values() if benchmark.lies_in(source)), None)

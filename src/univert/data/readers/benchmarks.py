@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from univert.core.errors import BadInputError
@@ -21,20 +21,21 @@ class Size:
     images: int
     products: int
 
+    def __str__(self) -> str:
+        return f"{self.images:,} images of {self.products:,} products"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """A public benchmark as its authors published it.
 
     Attributes:
-        name: what `open_dataset` calls it.
         title: its name in messages.
         page: where to get it.
         folder: the folder its archive unpacks into.
         layout: what that folder must hold, in words.
         markers: files by any of which a folder is recognised as this benchmark.
         sizes: each part by the `source` its rows carry (`cub200 train`).
-        md5: published checksums of annotation files, by path; those that are there are checked.
     """
 
     name: str
@@ -44,11 +45,10 @@ class Benchmark:
     layout: str
     markers: tuple[str, ...]
     sizes: Mapping[str, Size]
-    md5: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
-        """How many images it has in all."""
+        """Of all parts."""
         return sum(size.images for size in self.sizes.values())
 
     def lies_in(self, folder: Path) -> bool:
@@ -56,11 +56,7 @@ class Benchmark:
         return any((folder / marker).is_file() for marker in self.markers)
 
     def find(self, root: Path | str) -> Path:
-        """The benchmark's folder: `root` itself, or the one its archive unpacked into within `root`.
-
-        Raises:
-            BadInputError: it is in neither.
-        """
+        """The benchmark's folder: `root` itself, or the one its archive unpacked into within `root`."""
         root = Path(root)
         for folder in (root, root / self.folder):
             if self.lies_in(folder):
@@ -70,11 +66,7 @@ class Benchmark:
         raise self.missing(root / self.markers[0])
 
     def file(self, root: Path, *places: str) -> Path:
-        """The first of these files that exists below `root`.
-
-        Raises:
-            BadInputError: none of them does.
-        """
+        """The first of these files that exists below `root`; an error if none does."""
         for place in places:
             if (root / place).is_file():
                 return root / place
@@ -90,28 +82,12 @@ class Benchmark:
         return f"{self.title} is a folder with {self.layout}; get it from {self.page}"
 
     def read(self, root: Path, rows: Callable[[], SourceRows], *, verify: bool) -> SourceRows:
-        """The rows, after a first pass over the annotations that makes sure that everything is there.
-
-        Args:
-            root: the benchmark's folder.
-            rows: starts a pass; no image is opened in it.
-            verify: whether to make the first pass.
-
-        Raises:
-            BadInputError: a line is broken, a count differs or an image is missing.
-        """
+        """The rows; with `verify`, after a first pass that makes sure that each line, count and image is there."""
         if verify:
-            self._check_md5(root)
-            self._check_rows(root, rows())
+            self._check(root, rows())
         return rows()
 
-    def _check_md5(self, root: Path) -> None:
-        for place, expected in self.md5.items():
-            path = root / place
-            if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != expected:
-                raise BadInputError(f"{path}: not the published file: its MD5 is not {expected}; {self._remedy(root)}")
-
-    def _check_rows(self, root: Path, rows: SourceRows) -> None:
+    def _check(self, root: Path, rows: SourceRows) -> None:
         images: Counter[str] = Counter()
         products: defaultdict[str, set[str]] = defaultdict(set)
         problems: list[str] = []
@@ -131,40 +107,27 @@ class Benchmark:
         if problems:
             what = f"unusable lines in its annotations: {len(problems):,} ({_first(problems)})"
         elif found != dict(self.sizes):
-            what = "; ".join(_differences(found, self.sizes))
+            nothing = Size(images=0, products=0)
+            what = "; ".join(
+                f"{part} has {found.get(part, nothing)}, expected {self.sizes.get(part, nothing)}"
+                for part in sorted({*found, *self.sizes})
+                if found.get(part) != self.sizes.get(part)
+            )
         elif missing:
             what = f"missing images: {len(missing):,} of {images.total():,} ({_first(missing)})"
         else:
             return
-        raise BadInputError(f"{root} is not the whole of {self.title}: {what}; {self._remedy(root)}")
-
-    def _remedy(self, root: Path) -> str:
-        return (
-            f"unpack it again from {self.page}, "
+        raise BadInputError(
+            f"{root} is not the whole of {self.title}: {what}; unpack it again from {self.page}, "
             "or take it as it is: univert reproduce --no-verify, or "
             f"open_dataset({self.name!r}, {str(root)!r}, verify=False)"
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnnotationLine:
-    """One line of an annotation file, split at white space."""
+def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[tuple[str, list[str]] | SourceProblem]:
+    """Where each line of an annotation file stands, and its fields, split at white space; blank lines are left out.
 
-    origin: str
-    fields: list[str]
-
-    def problem(self, detail: str) -> SourceProblem:
-        """This line as one that cannot be used."""
-        return bad_line(self.origin, detail)
-
-
-def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[AnnotationLine | SourceProblem]:
-    """The lines of an annotation file, blank ones left out.
-
-    Args:
-        path: the file.
-        fields: how many fields each line must have; others are a problem.
-        header: how many lines to skip.
+    A line with another number of fields is a problem; `header` lines are skipped.
     """
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
         for number, text in enumerate(file, start=1):
@@ -173,14 +136,14 @@ def read_lines(path: Path, fields: int, *, header: int = 0) -> Iterator[Annotati
                 continue
             origin = f"{path}:{number}"
             if len(values) == fields:
-                yield AnnotationLine(origin=origin, fields=values)
+                yield origin, values
             else:
                 yield bad_line(origin, f"{len(values)} fields, expected {fields}")
 
 
 def bad_line(origin: str, detail: str) -> SourceProblem:
-    """The problem of a line, or a row, that cannot be used."""
-    return SourceProblem(kind="bad line", origin=origin, detail=detail, fix="restore the published file")
+    """The problem of a line that cannot be used."""
+    return SourceProblem("bad line", origin, detail, "restore the published file")
 
 
 def with_validation(rows: Iterable[SourceRow | SourceProblem], share: float = 0.1, seed: int = 0) -> SourceRows:
@@ -205,10 +168,6 @@ def with_validation(rows: Iterable[SourceRow | SourceProblem], share: float = 0.
     """
     if not 0 < share < 1:
         raise BadInputError(f"share: must lie between 0 and 1, got {share}; 0.1 takes every tenth product")
-    return _with_validation(rows, share, seed)
-
-
-def _with_validation(rows: Iterable[SourceRow | SourceProblem], share: float, seed: int) -> SourceRows:
     for row in rows:
         if isinstance(row, SourceRow) and row.split == "train" and row.product is not None:
             name = f"{seed}\0{row.vertical}\0{row.product}".encode("utf-8", "surrogateescape")
@@ -220,13 +179,3 @@ def _with_validation(rows: Iterable[SourceRow | SourceProblem], share: float, se
 
 def _first(texts: Sequence[str]) -> str:
     return ", ".join(texts[:_SHOWN]) + (", ..." if len(texts) > _SHOWN else "")
-
-
-def _differences(found: Mapping[str, Size], expected: Mapping[str, Size]) -> Iterator[str]:
-    for part in sorted({*found, *expected}):
-        here, there = (sizes.get(part, Size(images=0, products=0)) for sizes in (found, expected))
-        if here != there:
-            yield (
-                f"{part} has {here.images:,} images of {here.products:,} products, "
-                f"expected {there.images:,} of {there.products:,}"
-            )

@@ -22,11 +22,6 @@ CARS196 = Benchmark(
     ),
     markers=("cars_annos.mat", "devkit/cars_train_annos.mat", "devkit/cars_meta.mat"),
     sizes={"cars196 train": Size(images=8_054, products=98), "cars196 test": Size(images=8_131, products=98)},
-    md5={
-        "cars_annos.mat": "b407c6086d669747186bd1d764ff9dbc",
-        "cars_test_annos_withlabels.mat": "b0a2b23655a3edd16d84508592a98d10",
-        "devkit/cars_test_annos_withlabels.mat": "b0a2b23655a3edd16d84508592a98d10",
-    },
 )
 _TRAIN_CLASSES = 98
 _TWO_WORD_MAKERS = ("AM General", "Aston Martin", "Land Rover")
@@ -40,13 +35,7 @@ def read_cars196(root: Path | str, *, verify: bool = True, benchmark: Benchmark 
     The product is the class's name, the brand its maker. Boxes are not read, as the protocol takes whole
     images.
 
-    Args:
-        root: the folder with `cars_annos.mat` or `devkit/`.
-        verify: first make sure that every annotation, count and image is as published.
-        benchmark: what to verify against.
-
-    Raises:
-        BadInputError: a file is missing or unreadable, or something is not as published.
+    `root` is the folder with `cars_annos.mat` or `devkit/`; for the rest see `open_dataset`.
     """
     root = benchmark.find(root)
     if (root / "cars_annos.mat").is_file():

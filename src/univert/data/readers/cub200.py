@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from univert.data.readers.benchmarks import Benchmark, Size, read_lines
+from univert.data.readers.benchmarks import Benchmark, Size, bad_line, read_lines
 from univert.data.rows import SourceProblem, SourceRow, SourceRows
 
 CUB200 = Benchmark(
@@ -26,13 +26,7 @@ def read_cub200(root: Path | str, *, verify: bool = True, benchmark: Benchmark =
     `train_test_split.txt` is that of classification and is not read; neither are the boxes, as the protocol
     takes whole images.
 
-    Args:
-        root: `CUB_200_2011/`, or the folder it lies in.
-        verify: first make sure that every line, count and image is as published.
-        benchmark: what to verify against.
-
-    Raises:
-        BadInputError: a file is missing, or something is not as published.
+    `root` is `CUB_200_2011/`, or the folder it lies in; for the rest see `open_dataset`.
     """
     root = benchmark.find(root)
     for name in ("images.txt", "image_class_labels.txt", "classes.txt"):
@@ -48,22 +42,22 @@ def _rows(root: Path) -> SourceRows:
             if isinstance(line, SourceProblem):
                 yield line
             else:
-                column[line.fields[0]] = line.fields[1]
+                column[line[1][0]] = line[1][1]
     for line in read_lines(root / "images.txt", fields=2):
         if isinstance(line, SourceProblem):
             yield line
             continue
-        image, place = line.fields
+        origin, (image, place) = line
         number = classes.get(image)
         name = names.get(number or "")
         if number is None or name is None or not number.isdigit():
-            yield line.problem(f"image {image} has no class in image_class_labels.txt and classes.txt")
+            yield bad_line(origin, f"image {image} has no class in image_class_labels.txt and classes.txt")
         elif place.split("/")[0] != name:
-            yield line.problem(f"{place} is not in the folder of its class {name}")
+            yield bad_line(origin, f"{place} is not in the folder of its class {name}")
         else:
             split = "train" if int(number) <= _TRAIN_CLASSES else "test"
             yield SourceRow(
-                origin=line.origin,
+                origin=origin,
                 id=place,
                 path=root / "images" / place,
                 vertical="birds",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -39,27 +38,19 @@ def read_folder(source: Path | str) -> SourceRows:
     return _read(source, source, ((status.st_dev, status.st_ino),))
 
 
-def count_folder(source: Path) -> int | None:
-    """How many images a tree holds, cheap next to reading them; None where part of it cannot be listed."""
-    try:
-        return sum(
-            sum(not _is_skipped(image.name) for image in entry.iterdir()) if entry.is_dir() else 1
-            for vertical in source.iterdir()
-            if not _is_skipped(vertical.name) and vertical.is_dir()
-            for entry in vertical.iterdir()
-            if not _is_skipped(entry.name)
-        )
-    except OSError:
-        return None
-
-
 def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name in _LITTER
 
 
 def _read(root: Path, folder: Path, ancestors: _Ancestors) -> SourceRows:
     levels = folder.relative_to(root).parts  # of the vertical, and the product
-    for path, what in _entries(folder, ancestors):
+    try:
+        paths = sorted(path for path in folder.iterdir() if not _is_skipped(path.name))
+    except OSError as error:
+        yield SourceProblem("unreadable", str(folder), error.strerror or str(error), "check the folder's rights")
+        return
+    for path in paths:
+        what = _look_at(path, ancestors)
         if isinstance(what, SourceProblem):
             yield what
         elif stat.S_ISDIR(what.st_mode):
@@ -67,45 +58,32 @@ def _read(root: Path, folder: Path, ancestors: _Ancestors) -> SourceRows:
                 yield from _read(root, path, (*ancestors, (what.st_dev, what.st_ino)))
             else:
                 fix = "move its images up: the tree is vertical/product/image"
-                yield _problem(path, "folder too deep", "a folder within a product's folder", fix)
+                yield SourceProblem("folder too deep", str(path), "a folder within a product's folder", fix)
         elif levels:
             product = levels[1] if len(levels) == 2 else None
             place = path.relative_to(root).as_posix()
             yield SourceRow(origin=str(path), id=place, path=path, vertical=levels[0], product=product)
         elif path.suffix.lower() in _IMAGE_SUFFIXES:
             fix = "move it into a vertical's folder: vertical/image, or vertical/product/image"
-            yield _problem(path, "outside a vertical", "an image beside the verticals", fix)
-
-
-def _entries(folder: Path, ancestors: _Ancestors) -> Iterator[tuple[Path, os.stat_result | SourceProblem]]:
-    """What is in a folder, sorted, links followed; a problem in place of what cannot be used."""
-    try:
-        names = sorted(path.name for path in folder.iterdir() if not _is_skipped(path.name))
-    except OSError as error:
-        yield folder, _problem(folder, "unreadable", error.strerror or str(error), "check the folder's rights")
-        return
-    for name in names:
-        path = folder / name
-        yield path, _look_at(path, ancestors)
+            yield SourceProblem("outside a vertical", str(path), "an image beside the verticals", fix)
 
 
 def _look_at(path: Path, ancestors: _Ancestors) -> os.stat_result | SourceProblem:
     if not is_utf8(path.name):
-        return _problem(path, "name not UTF-8", f"the name is {os.fsencode(path.name)!r}", "rename it")
+        return SourceProblem("name not UTF-8", str(path), f"the name is {os.fsencode(path.name)!r}", "rename it")
     try:
         status = path.stat()
     except FileNotFoundError:
-        return _problem(path, "broken link", "it leads to nothing", "remove it, or put its target back")
+        return SourceProblem("broken link", str(path), "it leads to nothing", "remove it, or put its target back")
     except OSError as error:
         if error.errno == errno.ELOOP:
-            return _problem(path, "symlink loop", "the link leads to itself", "remove the link")
-        return _problem(path, "unreadable", error.strerror or str(error), "check its rights")
-    if stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) in ancestors:
-        return _problem(path, "symlink loop", f"the link leads back up to {path.resolve()}", "remove the link")
-    if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
-        return _problem(path, "unreadable", "it is neither a file nor a folder", "remove it")
+            return SourceProblem("symlink loop", str(path), "the link leads to itself", "remove the link")
+        return SourceProblem("unreadable", str(path), error.strerror or str(error), "check its rights")
+    if stat.S_ISDIR(status.st_mode):
+        if (status.st_dev, status.st_ino) in ancestors:
+            return SourceProblem(
+                "symlink loop", str(path), f"the link leads back up to {path.resolve()}", "remove the link"
+            )
+    elif not stat.S_ISREG(status.st_mode):
+        return SourceProblem("unreadable", str(path), "it is neither a file nor a folder", "remove it")
     return status
-
-
-def _problem(path: Path, kind: str, detail: str, fix: str) -> SourceProblem:
-    return SourceProblem(kind=kind, origin=str(path), detail=detail, fix=fix)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from univert.core.errors import BadInputError
-from univert.data.readers.benchmarks import Benchmark, Size, read_lines
+from univert.data.readers.benchmarks import Benchmark, Size, bad_line, read_lines
 from univert.data.rows import SourceProblem, SourceRow, SourceRows
 
 QUERY: Final = "inshop query"
@@ -42,13 +42,7 @@ def read_inshop(root: Path | str, *, verify: bool = True, benchmark: Benchmark =
     places stays in its first. Queries and gallery are both in the split `test`; `source` tells them apart:
     `QUERY` and `GALLERY`.
 
-    Args:
-        root: the folder with `Eval/` and `Img/`.
-        verify: first make sure that every line, count and image is as published.
-        benchmark: what to verify against.
-
-    Raises:
-        BadInputError: a file is missing, or something is not as published.
+    `root` is the folder with `Eval/` and `Img/`; for the rest see `open_dataset`.
     """
     root = benchmark.find(root)
     path = benchmark.file(root, _LIST)
@@ -69,15 +63,15 @@ def _rows(root: Path, path: Path) -> SourceRows:
         if isinstance(line, SourceProblem):
             yield line
             continue
-        place, item, status = line.fields
+        origin, (place, item, status) = line
         folders = place.split("/")
         if status not in _PARTS:
-            yield line.problem(f"evaluation_status {status!r} is none of {', '.join(_PARTS)}")
+            yield bad_line(origin, f"evaluation_status {status!r} is none of {', '.join(_PARTS)}")
         elif len(folders) < 4:
-            yield line.problem(f"{place} is not img/MEN or WOMEN/CATEGORY/...")
+            yield bad_line(origin, f"{place} is not img/MEN or WOMEN/CATEGORY/...")
         else:
             yield SourceRow(
-                origin=line.origin,
+                origin=origin,
                 id=place,
                 path=root / "Img" / place,
                 vertical=verticals.setdefault(item, "/".join(folders[1:3])),

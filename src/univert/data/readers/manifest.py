@@ -86,27 +86,26 @@ def _nearest(wanted: str, header: Sequence[str]) -> str:
 
 
 def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | SourceProblem:
-    def problem(kind: str, detail: str, fix: str) -> SourceProblem:
-        return SourceProblem(kind=kind, origin=origin, detail=detail, fix=fix)
-
     texts = {name: cell_text(values.get(name)) for name in _TEXT_COLUMNS}
     place = cell_text(values.get("path")) or cell_text(values.get("uri"))
     if not all(is_utf8(text) for text in (place, *texts.values()) if text):
-        return problem("name not UTF-8", "the line is not valid UTF-8", "save the manifest as UTF-8")
+        return SourceProblem("name not UTF-8", origin, "the line is not valid UTF-8", "save the manifest as UTF-8")
     image = _image(values.get("image"))
     if place is None and image is None:
-        return problem("no image", "there is neither a path nor a uri nor an image", "give one")
+        return SourceProblem("no image", origin, "there is neither a path nor a uri nor an image", "give one")
     try:
         box = _box(values)
     except (ValueError, TypeError, KeyError):
         given = values.get("box") or [values.get(name) for name in _CORNERS]
-        return problem("bad box", f"box {given!r}", 'write it as "x0,y0,x1,y1" in pixels, or leave it empty')
+        return SourceProblem(
+            "bad box", origin, f"box {given!r}", 'write it as "x0,y0,x1,y1" in pixels, or leave it empty'
+        )
     path = None
     if image is None and place is not None:
         try:
             path = base / (uri_to_path(place) if "://" in place else place)
         except ValueError:
-            return problem("unsupported uri", place, "copy the image to this machine and give its path")
+            return SourceProblem("unsupported uri", origin, place, "copy the image to this machine and give its path")
     vertical, image_id = texts.pop("vertical"), texts.pop("id")
     if image_id is None and place is not None:
         image_id = place if box is None else f"{place}#{','.join(f'{side:g}' for side in box)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from univert.data.readers.benchmarks import Benchmark, Size, read_lines
+from univert.data.readers.benchmarks import Benchmark, Size, bad_line, read_lines
 from univert.data.rows import SourceProblem, SourceRow, SourceRows
 
 SOP = Benchmark(
@@ -17,20 +17,8 @@ SOP = Benchmark(
     markers=("Ebay_train.txt", "Ebay_test.txt"),
     sizes={"sop train": Size(images=59_551, products=11_318), "sop test": Size(images=60_502, products=11_316)},
 )
-_VERTICALS: Final = {
-    "1": "bicycle",
-    "2": "cabinet",
-    "3": "chair",
-    "4": "coffee_maker",
-    "5": "fan",
-    "6": "kettle",
-    "7": "lamp",
-    "8": "mug",
-    "9": "sofa",
-    "10": "stapler",
-    "11": "table",
-    "12": "toaster",
-}
+_NAMES = "bicycle cabinet chair coffee_maker fan kettle lamp mug sofa stapler table toaster"
+_VERTICALS: Final = {str(number): name for number, name in enumerate(_NAMES.split(), start=1)}
 """The super classes by number; their images lie in `NAME_final/`."""
 
 
@@ -39,13 +27,7 @@ def read_sop(root: Path | str, *, verify: bool = True, benchmark: Benchmark = SO
 
     The verticals are the 12 super classes; the product is the number of the class.
 
-    Args:
-        root: `Stanford_Online_Products/`, or the folder it lies in.
-        verify: first make sure that every line, count and image is as published.
-        benchmark: what to verify against.
-
-    Raises:
-        BadInputError: a file is missing, or something is not as published.
+    `root` is `Stanford_Online_Products/`, or the folder it lies in; for the rest see `open_dataset`.
     """
     root = benchmark.find(root)
     lists = {split: benchmark.file(root, f"Ebay_{split}.txt") for split in ("train", "test")}
@@ -58,15 +40,15 @@ def _rows(root: Path, lists: dict[str, Path]) -> SourceRows:
             if isinstance(line, SourceProblem):
                 yield line
                 continue
-            _, product, number, place = line.fields
+            origin, (_, product, number, place) = line
             vertical = _VERTICALS.get(number)
             if vertical is None or not product.isdigit():
-                yield line.problem(f"class {product!r} of super class {number!r}")
+                yield bad_line(origin, f"class {product!r} of super class {number!r}")
             elif place.split("/")[0] != f"{vertical}_final":
-                yield line.problem(f"{place} is not in the folder of its super class {vertical}")
+                yield bad_line(origin, f"{place} is not in the folder of its super class {vertical}")
             else:
                 yield SourceRow(
-                    origin=line.origin,
+                    origin=origin,
                     id=place,
                     path=root / place,
                     vertical=vertical,
