@@ -18,7 +18,6 @@ from univert.data.strong_negatives import StrongNegatives
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.losses.miners import DistanceWeightedMiner, HardMiner, MinedLoss, Miner, SemiHardMiner
 from univert.losses.names import compares_images, make_loss
-from univert.losses.normalized_softmax_loss import NormalizedSoftmaxLoss
 from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.losses.proxy_triplet_loss import ProxyTripletLoss
 from univert.models.embedder import Embedder
@@ -235,11 +234,9 @@ class _Bounded:
 
 
 def _bounded(loss: nn.Module) -> _Bounded:
-    both = ("eps", "order", "ranking", "nca", "triplet")
+    both = ("eps", "order", "nca", "triplet")
     if isinstance(loss, ProxyTripletLoss):
-        return _Bounded(figures=("eps", "order", "ranking", "triplet"), margin=loss.margin)
+        return _Bounded(figures=("eps", "order", "triplet"), margin=loss.margin)
     if isinstance(loss, (DynamicProxyNCALoss, ProxyNCALoss)):
         return _Bounded(figures=both, scale=loss.softmax_scale)
-    if isinstance(loss, NormalizedSoftmaxLoss):  # a cosine over T is half a squared distance over T
-        return _Bounded(figures=both, scale=0.5 / loss.temperature)
     return _Bounded()
