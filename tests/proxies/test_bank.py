@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from univert.core.errors import BadInputError
 from univert.core.tensors import unit_rows
 from univert.proxies.assignment import StaticAssignment
 from univert.proxies.bank import ProxyBank, means_of_points, split_over_proxies
-
-
-def test_seed_decides_and_global_generator_stays_untouched() -> None:
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    one, two = ProxyBank(5, 3, seed=1), ProxyBank(5, 3, seed=1)
-    assert torch.equal(one.proxies, two.proxies)
-    assert not torch.equal(one.proxies, ProxyBank(5, 3, seed=2).proxies)
-    assert torch.equal(before, torch.get_rng_state())
-    torch.testing.assert_close(one.proxies.norm(dim=1), torch.ones(5))
 
 
 def test_sparse_gradients_equal_dense_ones_and_touch_only_asked_rows() -> None:
@@ -34,12 +23,6 @@ def test_sparse_gradients_equal_dense_ones_and_touch_only_asked_rows() -> None:
     assert gradients[0].abs().sum(1).nonzero().flatten().tolist() == [1, 4]
     index = torch.tensor([[2, 0], [1, 1]])
     assert torch.equal(bank.rows(index), bank()[index])
-
-
-@pytest.mark.parametrize(("count", "size"), [(0, 3), (3, 0), (-1, 3)])
-def test_empty_banks_are_refused(count: int, size: int) -> None:
-    with pytest.raises(BadInputError, match="count >= 1 and size >= 1"):
-        ProxyBank(count, size)
 
 
 def points(products: int, per_product: int, *, size: int = 8, spread: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,6 +83,7 @@ def test_start_is_repeatable_and_checks_its_input() -> None:
     assert torch.equal(one.proxies, two.proxies)
     bank = ProxyBank(10, 8)
     for bad in (
+        lambda: ProxyBank(0, 3),
         lambda: bank.fill_(embeddings[:, :5], labels, assignment),
         lambda: bank.fill_(embeddings.long(), labels, assignment),
         lambda: bank.fill_(embeddings, labels[:-1], assignment),
@@ -108,15 +92,3 @@ def test_start_is_repeatable_and_checks_its_input() -> None:
     ):
         with pytest.raises(BadInputError):
             bad()
-
-
-def test_bank_and_assignment_are_saved_with_the_module() -> None:
-    def build(seed: int) -> nn.ModuleDict:
-        assignment = StaticAssignment.fractional(7, 3, seed=seed)
-        return nn.ModuleDict({"bank": ProxyBank(3, 4, seed=seed), "assignment": assignment})
-
-    saved, fresh = build(0), build(1)
-    assert not torch.equal(saved["assignment"].table, fresh["assignment"].table)
-    fresh.load_state_dict(saved.state_dict())
-    assert torch.equal(saved["assignment"].table, fresh["assignment"].table)
-    assert torch.equal(saved["bank"].proxies, fresh["bank"].proxies)

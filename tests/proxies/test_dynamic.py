@@ -35,22 +35,6 @@ def test_nearest_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) 
     assert nearest_proxies(torch.eye(5), ties).tolist() == [0, 1, 2, 3, 4]  # the first of equals
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_nearest_is_computed_in_float32(dtype: torch.dtype) -> None:
-    x, p = normal(30).to(dtype), normal(20, seed=1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = nearest_proxies(x, p)
-    assert torch.equal(found, nearest_proxies(x.float(), p))
-
-
-def test_nearest_refuses_what_it_cannot_compare() -> None:
-    for x, p in ((normal(3), normal(3, 4)), (normal(3)[0], normal(3)), (normal(3).long(), normal(3))):
-        with pytest.raises(BadInputError, match="floating-point matrix"):
-            nearest_proxies(x, p)
-    with pytest.raises(BadInputError, match="at least one row"):
-        nearest_proxies(normal(3), normal(0))
-
-
 def test_memory_of_the_assignment() -> None:
     assignment = DynamicAssignment(points=5, proxies=3)
     assert assignment(torch.tensor([0, 4])).tolist() == [-1, -1]
@@ -100,25 +84,6 @@ def test_reseeding_can_be_repeated_by_a_resumed_run() -> None:
         assert torch.equal(one, two)
 
 
-def test_fewer_points_than_proxies_leave_some_dead() -> None:
-    bank, assignment = ProxyBank(20, 5, seed=0), DynamicAssignment(6, 20)
-    x = normal(6)
-    used = 20 - assignment.refresh(x, bank.proxies).dead
-    assert len(assignment.reseed(bank, x)) == 6 - used
-    assert len(assignment.dead()) == 14
-    assert len(assignment.reseed(bank, x)) == 0
-    assert bank.proxies.isfinite().all()
-
-
-def test_coinciding_points_are_shared_out_and_stay_finite() -> None:
-    bank, assignment = ProxyBank(4, 5, seed=0), DynamicAssignment(10, 4)
-    for x in (torch.ones(10, 5), torch.zeros(10, 5)):
-        assignment.refresh(x, bank.proxies)
-        assignment.reseed(bank, x)
-        assert bank.proxies.isfinite().all()
-        assert len(unit_rows(bank.proxies.detach()).unique(dim=0)) == 4
-
-
 def test_start_from_points_finds_clusters_without_labels() -> None:
     centres = unit_rows(normal(8, 16, seed=3))
     x = centres.repeat_interleave(30, 0) + 0.05 * normal(240, 16, seed=4)
@@ -130,7 +95,7 @@ def test_start_from_points_finds_clusters_without_labels() -> None:
     again = ProxyBank(8, 16, seed=1)
     start_from_points(again, x, seed=0)
     assert torch.equal(bank.proxies, again.proxies)
-    few = ProxyBank(5, 16, seed=0)
+    few = ProxyBank(5, 16, seed=0)  # more than there are points
     start_from_points(few, x[:3], seed=0)
     assert few.proxies.isfinite().all()
     with pytest.raises(BadInputError, match="16 columns"):
@@ -155,6 +120,11 @@ def test_momentum_of_moved_rows_is_cleared(make: type[torch.optim.Adam]) -> None
 def test_bad_input_is_refused() -> None:
     assignment = DynamicAssignment(5, 3)
     bank = ProxyBank(3, 5)
+    for points in (normal(3, 4), normal(3)[0], normal(3).long()):
+        with pytest.raises(BadInputError, match="floating-point matrix"):
+            nearest_proxies(points, normal(3)[:, :5] if points.ndim == 1 else normal(3))
+    with pytest.raises(BadInputError, match="at least one row"):
+        nearest_proxies(normal(3), normal(0))
     with pytest.raises(BadInputError, match="points >= 1"):
         DynamicAssignment(0, 3)
     for x, p in ((normal(4), normal(3)), (normal(5), normal(4))):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
 from univert.core.tensors import check_indices, squared_distances, unit_rows
-from univert.losses.batch import check_batch, check_embeddings, check_labels, check_positive
+from univert.losses.batch import check_batch, check_labels, check_positive
 from univert.losses.streaming import streamed_sum
-from univert.proxies.bank import ProxyBank
+from univert.proxies.bank import ProxyBank, check_points
 from univert.proxies.dynamic import nearest_proxies
 
 _NOTHING = -1e30  # stands for log 0: unlike -inf it gives no NaN in gradients
@@ -52,7 +52,7 @@ def dynamic_proxy_nca_loss(
     """
     assigned = assigned.long()
     # one column an example; of those that share a proxy the first speaks for all, so that each counts once
-    first_E = _first_with_the_same(assigned)
+    first_E = (assigned[:, None] == assigned).int().argmax(1) if len(assigned) else assigned
     similar_AE = _sum_columns(similar, first_E)
     negative_AE = _sum_columns(dissimilar, first_E) > 0
     left_AE = negative_AE.sum(1, keepdim=True) - negative_AE.int()
@@ -81,13 +81,6 @@ def _log_sum_of_the_others(logits_AE: Tensor, negative_AE: Tensor) -> Tensor:
     without_top_A1 = masked_AE.masked_fill(is_top_AE, _NOTHING).logsumexp(1, keepdim=True)
     share_AE = (masked_AE - whole_A1).exp().masked_fill(is_top_AE | ~negative_AE, 0)
     return torch.where(is_top_AE, without_top_A1, whole_A1 + (-share_AE).log1p())
-
-
-def _first_with_the_same(assigned: Tensor) -> Tensor:
-    """For each example the first one that has the same proxy."""
-    if not len(assigned):
-        return assigned
-    return (assigned[:, None] == assigned).int().argmax(1)
 
 
 def _sum_columns(relation_AE: Tensor, first_E: Tensor) -> Tensor:
@@ -175,14 +168,13 @@ class DynamicProxyNCALoss(nn.Module):
             embeddings: one row an image.
             similar: pairs (row, column) known to be similar; the diagonal is false.
             dissimilar: pairs known to be dissimilar.
-            assigned: the proxy of each row, -1 where it is not known; None takes the nearest.
+            assigned: as in `forward`.
         """
-        check_embeddings(embeddings)
+        check_points(embeddings)
         shape = (len(embeddings), len(embeddings))
         for name, relation in (("similar", similar), ("dissimilar", dissimilar)):
             if relation.dtype is not torch.bool or relation.shape != shape:
-                found = f"{relation.dtype} of shape {tuple(relation.shape)}"
-                raise BadInputError(f"{name} must be a bool matrix of shape {shape}, got {found}")
+                raise BadInputError(f"{name} must be a bool matrix of shape {shape}, got {tuple(relation.shape)}")
         return self._loss(embeddings, self._assign(embeddings, assigned), similar, dissimilar)
 
     def forward_triplets(
@@ -194,24 +186,20 @@ class DynamicProxyNCALoss(nn.Module):
         same proxy does not count.
         """
         for name, rows in (("anchors", anchors), ("positives", positives), ("negatives", negatives)):
-            check_embeddings(rows, name=name)
+            check_points(rows, name=name)
             if rows.shape != anchors.shape:
-                found = f"{tuple(rows.shape)} against {tuple(anchors.shape)}"
-                raise BadInputError(f"{name} must have the shape of anchors, got {found}")
+                raise BadInputError(f"{name} must have the shape of anchors, got {tuple(rows.shape)}")
         assigned = self._assign(torch.cat([positives, negatives]), None)
         yes = torch.eye(len(anchors), dtype=torch.bool, device=anchors.device)
         no = torch.zeros_like(yes)
         return self._loss(anchors, assigned, torch.cat([yes, no], 1), torch.cat([no, yes], 1))
 
-    def nearest(self, embeddings: Float[Tensor, "B D"]) -> Integer[Tensor, "B"]:
-        """The proxy nearest to each row; see `nearest_proxies`."""
-        return nearest_proxies(embeddings, self.bank.proxies)
-
     def _assign(self, embeddings: Tensor, assigned: Tensor | None) -> Tensor:
+        nearest = nearest_proxies(embeddings, self.bank.proxies)
         if assigned is None:
-            return self.nearest(embeddings)
+            return nearest
         check_labels(assigned, embeddings, name="assigned")
-        assigned = torch.where(assigned == -1, self.nearest(embeddings), assigned.long())
+        assigned = torch.where(assigned == -1, nearest, assigned.long())
         check_indices(assigned, self.bank.count, name="assigned")
         return assigned
 

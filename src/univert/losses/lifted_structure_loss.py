@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
 from univert.core.tensors import squared_distances
-from univert.losses.batch import check_batch, check_positive, negative_mask, plain_distances, positive_mask
+from univert.losses.batch import check_batch, check_positive, negative_mask, plain_distances
 
 
 def lifted_structure_loss(
@@ -36,7 +36,8 @@ def lifted_structure_loss(
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         distances_BB = plain_distances(squared_distances(embeddings, embeddings))
-    positive_BB, negative_BB = positive_mask(labels, labels), negative_mask(labels, labels)
+    negative_BB = negative_mask(labels, labels)
+    positive_BB = (~negative_BB).fill_diagonal_(False)
     counted_BB = positive_BB & negative_BB.any(1, keepdim=True)
     negatives_B = (scale * (neg_margin - distances_BB)).masked_fill(~negative_BB, -torch.inf).logsumexp(1)
     # without negatives no pair counts: the empty sum must not be an infinity that breaks the gradient

@@ -11,36 +11,18 @@ from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
 from univert.core.tensors import squared_distances, unit_rows
-from univert.losses.batch import (
-    check_choice,
-    check_embeddings,
-    check_labels,
-    check_positive,
-    negative_mask,
-    positive_mask,
-)
-from univert.losses.triplet_margin_loss import Distance
-
-Triplets = tuple[Int64[Tensor, "T"], Int64[Tensor, "T"], Int64[Tensor, "T"]]
-"""Rows of a batch: anchors, positives, negatives. A loss takes them as `indices_tuple`."""
+from univert.losses.batch import check_batch, check_choice, check_positive, negative_mask, positive_mask
+from univert.losses.triplet_margin_loss import Distance, Triplets
 
 ANCHORS_AT_ONCE = 1024
-_UNITS = 2.0**40  # of the weights of distance-weighted draws
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Some anchors of a batch against all of its rows (shapes: R anchors, B rows of the batch).
+    """Some anchors of a batch against all of its rows (shapes: R anchors, B rows of the batch)."""
 
-    Attributes:
-        size: D of the embeddings.
-        distances: squared Euclidean.
-        is_positive: of the anchor's product, and not the anchor itself.
-        is_negative: of another product (of the same vertical, where verticals were given).
-    """
-
-    size: int
-    distances: Float[Tensor, "R B"]
+    size: int  # D of the embeddings
+    distances: Float[Tensor, "R B"]  # squared Euclidean
     is_positive: Bool[Tensor, "R B"]
     is_negative: Bool[Tensor, "R B"]
 
@@ -56,8 +38,7 @@ class Block:
 class Miner(ABC):
     """Called with a batch, gives rows of it as (anchors, positives, negatives), as pytorch-metric-learning's do.
 
-    Distances are computed in float32 whatever the embeddings' dtype, also under autocast, and without gradients. Memory
-    is O(1024 B) beside the triplets themselves; no miner lists all B^3.
+    Distances are computed in float32, also under autocast. Memory is O(1024 B) beside the triplets themselves.
     """
 
     def __call__(
@@ -80,38 +61,31 @@ class Miner(ABC):
         Raises:
             BadInputError: wrong shapes or dtypes.
         """
-        check_embeddings(embeddings)
-        check_labels(labels, embeddings)
-        if verticals is not None:
-            check_labels(verticals, embeddings, name="verticals")
+        check_batch(embeddings, labels, verticals)
         parts = [[torch.empty(0, dtype=torch.long, device=embeddings.device)] * 3]
         with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
-            points = self.points(embeddings.detach())
-            for start in range(0, len(points), ANCHORS_AT_ONCE):
-                block = _block(points, labels, verticals, start)
-                anchors, positives, negatives = self.mine(block)
-                parts.append([anchors + start, positives, negatives])
+            points = self._points(embeddings.detach())
+            for rows_R in torch.arange(len(points), device=points.device).split(ANCHORS_AT_ONCE):
+                own_verticals = None if verticals is None else verticals[rows_R]
+                anchors, positives, negatives = self._mine(
+                    Block(
+                        size=points.shape[1],
+                        distances=squared_distances(points[rows_R], points),
+                        is_positive=positive_mask(labels[rows_R], labels, rows_R),
+                        is_negative=negative_mask(labels[rows_R], labels, own_verticals, verticals),
+                    )
+                )
+                parts.append([rows_R[anchors], positives, negatives])
         anchors, positives, negatives = map(torch.cat, zip(*parts, strict=True))
         return anchors, positives, negatives
 
-    def points(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    def _points(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """The rows between which distances are taken: as they are, in float32."""
         return embeddings.float()
 
     @abstractmethod
-    def mine(self, block: Block) -> Triplets:
+    def _mine(self, block: Block) -> Triplets:
         """The triplets of some anchors, which are counted from the start of the block."""
-
-
-def _block(points: Tensor, labels: Tensor, verticals: Tensor | None, start: int) -> Block:
-    rows = slice(start, start + ANCHORS_AT_ONCE)
-    number_R = torch.arange(len(points), device=points.device)[rows]
-    return Block(
-        size=points.shape[1],
-        distances=squared_distances(points[rows], points),
-        is_positive=positive_mask(labels[rows], labels, number_R),
-        is_negative=negative_mask(labels[rows], labels, None if verticals is None else verticals[rows], verticals),
-    )
 
 
 class HardMiner(Miner):
@@ -131,8 +105,7 @@ class HardMiner(Miner):
         ([0, 1], [1, 0], [2, 2])
     """
 
-    def mine(self, block: Block) -> Triplets:
-        """See `Miner.mine`."""
+    def _mine(self, block: Block) -> Triplets:
         is_anchor_R = block.is_positive.any(1) & block.is_negative.any(1)
         anchor_T = is_anchor_R.nonzero().squeeze(1)
         if not len(anchor_T):  # there is no maximum of nothing
@@ -175,14 +148,11 @@ class SemiHardMiner(Miner):
         check_positive(margin, "margin")
         check_choice(distance, Distance, "distance")
         if negatives_per_pair is not None and negatives_per_pair < 1:
-            raise BadInputError(
-                f"negatives_per_pair must be at least 1, got {negatives_per_pair}; None gives all of them"
-            )
+            raise BadInputError(f"negatives_per_pair must be at least 1 (or None: all), got {negatives_per_pair}")
         self.margin, self.negatives_per_pair = margin, negatives_per_pair
         self.distance: Distance = distance
 
-    def mine(self, block: Block) -> Triplets:
-        """See `Miner.mine`."""
+    def _mine(self, block: Block) -> Triplets:
         anchor_P, positive_P, place_P = block.pairs()
         if not len(anchor_P):
             return anchor_P, anchor_P, anchor_P
@@ -202,12 +172,7 @@ class SemiHardMiner(Miner):
 def log_inverse_density(squared_distances: Float[Tensor, "..."], size: int, *, cutoff: float) -> Float[Tensor, "..."]:
     """Log of 1/q(d), in float64: how rare a distance is between random points of the unit sphere in `size` dimensions.
 
-    q(d) is proportional to d^(D-2) (1 - d^2/4)^((D-3)/2). For large D nearly all pairs are sqrt(2) apart.
-
-    Args:
-        squared_distances: d^2, in [0, 4].
-        size: D.
-        cutoff: smaller distances d count as this one.
+    q(d) is proportional to d^(D-2) (1 - d^2/4)^((D-3)/2). Distances below `cutoff` count as that one.
 
     Source: Wu et al. (arXiv 1706.07567), section 4.
     """
@@ -228,7 +193,8 @@ class DistanceWeightedMiner(Miner):
     Args:
         cutoff: smaller distances count as this one, or the few nearest negatives would get all the weight.
         nonzero_loss_cutoff: negatives at least this far away are not drawn while there are nearer ones.
-        generator: of the draws; None takes torch's own, which the training loop seeds at each step.
+        generator: of the draws, on the embeddings' device; None takes torch's own, which the training loop seeds at
+            each step.
 
     Raises:
         BadInputError: unless 0 < cutoff < nonzero_loss_cutoff <= 2.
@@ -250,45 +216,27 @@ class DistanceWeightedMiner(Miner):
     ) -> None:
         if not 0 < cutoff < nonzero_loss_cutoff <= 2:
             raise BadInputError(
-                "0 < cutoff < nonzero_loss_cutoff <= 2 must hold (the sphere's diameter is 2), "
-                f"got {cutoff} and {nonzero_loss_cutoff}; try 0.5 and 1.4"
+                f"0 < cutoff < nonzero_loss_cutoff <= 2 must hold, got {cutoff} and {nonzero_loss_cutoff}; try 0.5, 1.4"
             )
         self.cutoff, self.nonzero_loss_cutoff = cutoff, nonzero_loss_cutoff
         self._generator = generator
 
-    def points(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        """The embeddings at unit length: q is the density on the sphere."""
+    def _points(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         return unit_rows(embeddings)
 
-    def mine(self, block: Block) -> Triplets:
-        """See `Miner.mine`."""
+    def _mine(self, block: Block) -> Triplets:
         anchor_T, positive_T, place_T = block.pairs()
         if not len(anchor_T):
             return anchor_T, anchor_T, anchor_T
-        negative_RJ = self._draw(self.weights(block), int(place_T.max()) + 1)
-        return anchor_T, positive_T, negative_RJ[anchor_T, place_T]
-
-    def weights(self, block: Block) -> Float[Tensor, "R B"]:
-        """What each row weighs as a negative of each anchor: at most 1, the heaviest exactly 1 (float64).
-
-        An anchor without negatives has zeros.
-        """
         in_reach_RB = block.is_negative & (block.distances < self.nonzero_loss_cutoff**2)
         log_RB = log_inverse_density(block.distances, block.size, cutoff=self.cutoff)
         log_RB.masked_fill_(~in_reach_RB, -torch.inf)
         weights_RB = (log_RB - log_RB.amax(1, keepdim=True)).exp()
-        return torch.where(in_reach_RB.any(1, keepdim=True), weights_RB, block.is_negative.double())
-
-    def _draw(self, weights_RB: Float[Tensor, "R B"], draws: int) -> Int64[Tensor, "R J"]:
-        # In whole units sums are exact in any order: a row of weight zero is never drawn, and every device agrees.
-        upper_RB = (weights_RB * _UNITS).round().long().cumsum(1)
-        total_R1 = upper_RB[:, -1:]
-        device = weights_RB.device if self._generator is None else self._generator.device
-        shape = (len(weights_RB), draws)
-        uniform_RJ = torch.rand(shape, dtype=torch.float64, generator=self._generator, device=device)
-        unit_RJ = (uniform_RJ.to(weights_RB.device) * total_R1).long()
-        unit_RJ = torch.minimum(unit_RJ, total_R1 - 1)
-        return torch.searchsorted(upper_RB, unit_RJ, right=True)
+        weights_RB = torch.where(in_reach_RB.any(1, keepdim=True), weights_RB, block.is_negative.double())
+        weights_RB.masked_fill_(~block.is_negative.any(1, keepdim=True), 1.0)  # of no pair: nobody looks at its draws
+        draws = int(place_T.max()) + 1
+        negative_RJ = torch.multinomial(weights_RB, draws, replacement=True, generator=self._generator)
+        return anchor_T, positive_T, negative_RJ[anchor_T, place_T]
 
 
 class MinedLoss(nn.Module):

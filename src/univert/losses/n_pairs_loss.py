@@ -29,12 +29,10 @@ def n_pairs_loss(
     l2_reg_weight: float = 0.0,
     pairs: Pairs = "all",
     scale: float = 8.0,
-    chunk_rows: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over pairs (a, p) of log(1 + sum over n of exp(scale (a.n - a.p))), plus l2_reg_weight times mean |x|^2.
 
-    The settings are those of `NPairsLoss`; `chunk_rows` images' products with all others are held at a time. Without a
-    positive pair the regulariser alone is left.
+    The settings are those of `NPairsLoss`. Without a positive pair the regulariser alone is left.
 
     Source: Sohn, Improved deep metric learning with multi-class N-pair loss objective (NIPS 2016), eq. 6-7.
     """
@@ -48,10 +46,7 @@ def n_pairs_loss(
         count = positive_B.sum()
     rows_B = torch.arange(len(labels), device=labels.device)
     total = streamed_sum(
-        partial(_term, scale=scale),
-        (embeddings, labels, rows_B, anchor_B),
-        (embeddings, labels, positive_B),
-        chunk_rows=chunk_rows,
+        partial(_term, scale=scale), (embeddings, labels, rows_B, anchor_B), (embeddings, labels, positive_B)
     )
     loss = total / count.clamp_min(1)
     if l2_reg_weight > 0:

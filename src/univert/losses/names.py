@@ -32,15 +32,10 @@ LossName = Literal[
 
 @dataclass(frozen=True)
 class LossEntry:
-    """A loss that a recipe can name.
+    """A loss that a recipe can name: its module, its name for people, and the keyword arguments a recipe may set.
 
-    Attributes:
-        class_name: of its module, which `univert.losses` exports.
-        title: for people.
-        options: the keyword arguments that a recipe may set, and their types.
-        proxies: how it holds proxies: `none`; `own`, a number of its own that nothing changes; `assigned` to
-            products by a `StaticAssignment`; or `dynamic`, chosen by the images themselves.
-        takes_miner: whether a miner can choose its triplets.
+    It holds no proxies; or `own` ones, whose number nothing changes; or some `assigned` to products by a
+    `StaticAssignment`; or `dynamic` ones, chosen by the images themselves.
     """
 
     class_name: str
@@ -134,9 +129,6 @@ def make_loss(
         proxies_per_product: for losses that can have any number of proxies.
         seed: of proxies and their assignment.
 
-    Raises:
-        BadInputError: no such loss or option, or a value the loss refuses.
-
     Example:
         >>> make_loss("proxy-nca", {"softmax_scale": 16.0}, products=10, size=8, proxies_per_product=0.5).bank.count
         5
@@ -144,16 +136,14 @@ def make_loss(
     check_loss_options(name, options)
     entry = LOSSES[name]
     make: Any = getattr(importlib.import_module("univert.losses"), entry.class_name)
-    module: nn.Module
-    if entry.proxies == "none":
-        module = make(**options)
-    elif entry.proxies == "own":
-        module = make(products, size, seed=seed, **options)
-    elif entry.proxies == "dynamic":
-        module = make(max(2, round(products * proxies_per_product)), size, seed=seed, **options)
-    else:
+    arguments: dict[str, Any] = {} if entry.proxies == "none" else {"embedding_size": size, "seed": seed}
+    if entry.proxies in ("own", "assigned"):
+        arguments["num_classes"] = products
+    if entry.proxies == "assigned":
         from univert.proxies.assignment import StaticAssignment
 
-        assignment = StaticAssignment.of_ratio(products, proxies_per_product, seed=seed)
-        module = make(products, size, assignment=assignment, seed=seed, **options)
+        arguments["assignment"] = StaticAssignment.of_ratio(products, proxies_per_product, seed=seed)
+    if entry.proxies == "dynamic":
+        arguments["num_proxies"] = max(2, round(products * proxies_per_product))
+    module: nn.Module = make(**arguments, **options)
     return module

@@ -19,7 +19,6 @@ def nca_loss(
     *,
     softmax_scale: float = 4.0,
     form: Form = "softmax",
-    chunk_rows: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean of -log( exp(-s d(x, y)) / sum over z of exp(-s d(x, z)) ), y a positive of x, z the negatives.
 
@@ -31,7 +30,7 @@ def nca_loss(
     - `paper`: one term for each pair (x, y), with z the negatives alone, as printed; it can go below zero. The mean is
       over pairs whose x has a negative.
 
-    The distances of `chunk_rows` images to all others are held at a time. The value is zero, with zero gradients, where
+    The distances of some images to all others are held at a time. The value is zero, with zero gradients, where
     no image has a positive (`paper`: and a negative).
 
     Source: Goldberger et al., Neighbourhood Components Analysis (NIPS 2004); Movshovitz-Attias et al.
@@ -43,9 +42,7 @@ def nca_loss(
     else:
         term, count = _paper_term, (positives_B * (positives_B + 1 < len(labels))).sum()
     rows_B = torch.arange(len(labels), device=labels.device)
-    total = streamed_sum(
-        partial(term, scale=softmax_scale), (embeddings, labels, rows_B), (embeddings, labels), chunk_rows=chunk_rows
-    )
+    total = streamed_sum(partial(term, scale=softmax_scale), (embeddings, labels, rows_B), (embeddings, labels))
     return total / count.clamp_min(1)
 
 

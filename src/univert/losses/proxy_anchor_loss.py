@@ -20,7 +20,6 @@ def proxy_anchor_loss(
     *,
     margin: float = 0.1,
     alpha: float = 32.0,
-    chunk_rows: int | None = None,
 ) -> Float[Tensor, ""]:
     """Pull of the proxies on their own images, plus their push on all others.
 
@@ -49,7 +48,7 @@ def proxy_anchor_loss(
         return logits_CB.masked_fill(own_CB, -torch.inf).logsumexp(1).sum()
 
     number_C1 = torch.arange(count, device=units_CD.device)[:, None]
-    pushed = streamed_sum(push, (units_CD, number_C1), (scaled_BD,), chunk_rows=chunk_rows)
+    pushed = streamed_sum(push, (units_CD, number_C1), (scaled_BD,))
     return _pull(units_CD, x_BD, own, margin, alpha) + pushed / count
 
 

@@ -26,7 +26,6 @@ def proxy_nca_loss(
     pooling: Pooling = "soft",
     label_smoothing: float = 0.0,
     log_weights: Float[Tensor, "C"] | None = None,
-    chunk_rows: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean of -log( exp(-s d(x, p+)) / sum over p of exp(-s d(x, p)) ), all rows first made unit length.
 
@@ -50,7 +49,6 @@ def proxy_nca_loss(
         exclude_own=form == "paper",
         pooling=pooling,
         label_smoothing=label_smoothing,
-        chunk_rows=chunk_rows,
     )
 
 
@@ -108,7 +106,14 @@ class ProxyNCALoss(ProxyLoss):
         check_choice(form, Form, "form")
         check_choice(pooling, Pooling, "pooling")
         check_smoothing(label_smoothing)
-        _check_sampling(negatives, sparse, label_smoothing)
+        if negatives is None and sparse:
+            raise BadInputError("sparse=True has no effect without negatives: all proxies get gradients; set negatives")
+        if negatives is not None and negatives < 1:
+            raise BadInputError(f"negatives must be a whole number of at least 1, or None, got {negatives!r}")
+        if negatives is not None and label_smoothing:
+            raise BadInputError(
+                f"label_smoothing must be 0 with negatives: it needs the mean over all proxies, got {label_smoothing}"
+            )
         super().__init__(num_classes, embedding_size, assignment=assignment, sparse=sparse, seed=seed)
         self.softmax_scale = softmax_scale
         self.form: Form = form
@@ -131,23 +136,6 @@ class ProxyNCALoss(ProxyLoss):
             pooling=self.pooling,
             label_smoothing=self.label_smoothing,
             log_weights=log_weights,
-        )
-
-
-def _check_sampling(negatives: int | None, sparse: bool, label_smoothing: float) -> None:
-    if negatives is None:
-        if sparse:
-            raise BadInputError(
-                "sparse=True has no effect without negatives: a sum over all proxies gives each a gradient; "
-                "set negatives=n, or leave sparse out"
-            )
-        return
-    if isinstance(negatives, bool) or not isinstance(negatives, int) or negatives < 1:
-        raise BadInputError(f"negatives must be a whole number of at least 1, or None, got {negatives!r}")
-    if label_smoothing:
-        raise BadInputError(
-            f"label_smoothing must be 0 with negatives = {negatives}: it needs the mean over all proxies, "
-            f"got {label_smoothing}"
         )
 
 

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from univert.core.errors import BadInputError
 from univert.core.tensors import SHORTEST
-from univert.losses.operators import define_gradient, define_operator
+from univert.losses.batch import define_operator
 from univert.losses.streaming import rows_per_chunk
 
 Pooling = Literal["soft", "nearest"]
@@ -35,7 +35,6 @@ def proxy_softmax_mean(
     exclude_own: bool = False,
     pooling: Pooling = "soft",
     label_smoothing: float = 0.0,
-    chunk_rows: int | None = None,
 ) -> Tensor:
     """Mean over rows of  logsumexp over proxies of z  -  pool over own proxies of z,  with z = q . p + bias.
 
@@ -52,7 +51,6 @@ def proxy_softmax_mean(
         exclude_own: leave the own proxies out of the sum over proxies; needs C > M.
         pooling: how several own proxies are one: `soft` sums their shares, `nearest` takes the largest.
         label_smoothing: the part of the target that is spread evenly over all C proxies.
-        chunk_rows: rows whose logits are held at a time; None chooses.
 
     Returns:
         a float32 scalar; 0 without rows.
@@ -69,7 +67,6 @@ def proxy_softmax_mean(
         exclude_own,
         pooling == "nearest",
         label_smoothing,
-        chunk_rows or 0,
         wanted and queries.requires_grad,
         wanted and proxies.requires_grad,
         wanted and bias is not None and bias.requires_grad,
@@ -78,11 +75,7 @@ def proxy_softmax_mean(
 
 
 def check_smoothing(label_smoothing: float) -> None:
-    """Refuse a label smoothing that is not a part of the target.
-
-    Raises:
-        BadInputError: outside 0..1.
-    """
+    """Refuse a label smoothing that is not a part of the target, outside 0..1."""
     if not 0 <= label_smoothing <= 1:
         raise BadInputError(f"label_smoothing must lie in 0..1 (ProxyNCA++: 0.1), got {label_smoothing}")
 
@@ -96,7 +89,6 @@ def value_and_gradients(
     exclude_own: bool,
     nearest: bool,
     label_smoothing: float,
-    chunk_rows: int,
     want_queries: bool,
     want_proxies: bool,
     want_bias: bool,
@@ -113,7 +105,7 @@ def value_and_gradients(
         d_keys = torch.empty_like(proxies) if want_proxies else queries.new_empty(0)
         d_bias = queries.new_zeros(count) if want_bias else queries.new_empty(0)
         total = queries.new_zeros(())
-        chunk_rows = chunk_rows or even_chunk_rows(rows, count, proxies.shape[1], proxies.device.type)
+        chunk_rows = even_chunk_rows(rows, count, proxies.shape[1], proxies.device.type)
         buffer = queries.new_empty(min(chunk_rows, rows), count)
         for start in range(0, rows, chunk_rows):
             part = slice(start, start + chunk_rows)
@@ -134,9 +126,6 @@ def value_and_gradients(
         del buffer
         if not rows:
             d_keys.zero_()
-        elif label_smoothing:
-            mean_D = keys_CD.mean(0) if inverse_C is None else inverse_C @ proxies / count
-            total -= _spread_target_(label_smoothing, queries, mean_D, bias, d_queries, d_keys, d_bias)
         if want_proxies and unit_proxies:
             _through_unit_rows_(d_keys, proxies)
     return total, d_queries, d_keys, d_bias
@@ -145,7 +134,7 @@ def value_and_gradients(
 def _softmax_in_place(
     logits_bC: Tensor, own_bM: Tensor, exclude_own: bool, nearest: bool, label_smoothing: float
 ) -> Tensor:
-    """The summed loss of a few rows, short of the mean logit; the logits become its gradient."""
+    """The summed loss of a few rows; the logits become its gradient."""
     own_logits_bM = logits_bC.gather(1, own_bM)
     if own_bM.shape[1] == 1:
         pooled_b, weights_bM = own_logits_bM[:, 0], torch.ones_like(own_logits_bM)
@@ -157,34 +146,17 @@ def _softmax_in_place(
             weights_bM = torch.zeros_like(own_logits_bM).scatter_(1, best_b[:, None], 1.0)
         else:
             pooled_b, weights_bM = own_logits_bM.logsumexp(1), own_logits_bM.softmax(1)
+    smoothed = label_smoothing * (pooled_b - logits_bC.mean(1)).sum() if label_smoothing else 0.0
     if exclude_own:
         logits_bC.scatter_(1, own_bM, -torch.inf)
     top_b = logits_bC.amax(1)
     torch.softmax(logits_bC, 1, out=logits_bC)
     # log-sum-exp as the largest logit over its own share, which is at least 1/C and so never underflows
-    loss = ((top_b - pooled_b) - logits_bC.amax(1).log()).sum()
-    if label_smoothing:
-        loss += label_smoothing * pooled_b.sum()
+    loss = ((top_b - pooled_b) - logits_bC.amax(1).log()).sum() + smoothed
     logits_bC.scatter_add_(1, own_bM, weights_bM.mul_(label_smoothing - 1))
+    if label_smoothing:
+        logits_bC -= label_smoothing / logits_bC.shape[1]
     return loss
-
-
-def _spread_target_(
-    part: float, queries: Tensor, mean_D: Tensor, bias: Tensor | None, d_queries: Tensor, d_keys: Tensor, d_bias: Tensor
-) -> Tensor:
-    """`part` of the summed mean logits, after its slopes have been taken off the gradients; empty ones stay so.
-
-    The mean over all proxies is linear in both sides, so that it needs no logits.
-    """
-    sum_D = queries.sum(0)
-    if d_queries.numel():
-        d_queries -= part * mean_D
-    if d_keys.numel():
-        d_keys -= part / len(d_keys) * sum_D
-    if d_bias.numel():
-        d_bias -= part * len(queries) / len(d_bias)
-    total = sum_D @ mean_D if bias is None else sum_D @ mean_D + len(queries) * bias.mean()
-    return part * total
 
 
 def even_chunk_rows(rows: int, count: int, size: int, device_type: str) -> int:
@@ -251,14 +223,14 @@ def _backward(ctx: Any, grad: Tensor, *_unused: Tensor | None) -> tuple[Tensor |
     d_queries, d_proxies, d_bias = (
         grad * kept if want else None for kept, want in zip(ctx.saved_tensors, ctx.wanted, strict=True)
     )
-    return (d_queries, d_proxies, None, d_bias, *([None] * 8))
+    return (d_queries, d_proxies, None, d_bias, *([None] * 7))
 
 
 _proxy_softmax = define_operator(
     "proxy_softmax(Tensor queries, Tensor proxies, Tensor own, Tensor? bias, bool unit_proxies, bool exclude_own, "
-    "bool nearest, float label_smoothing, int chunk_rows, bool want_queries, bool want_proxies, bool want_bias) "
+    "bool nearest, float label_smoothing, bool want_queries, bool want_proxies, bool want_bias) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     value_and_gradients,
     _shapes,
 )
-define_gradient(_proxy_softmax, _backward, _remember)
+torch.library.register_autograd(_proxy_softmax, _backward, setup_context=_remember)

@@ -24,7 +24,6 @@ def proxy_triplet_loss(
     *,
     margin: float = 0.2,
     negatives: Negatives = "active",
-    chunk_rows: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over images of the mean over negative proxies of max(0, d(x, p+) + margin - d(x, p-)).
 
@@ -47,7 +46,7 @@ def proxy_triplet_loss(
         chosen_BC = others_BC.isfinite() if negatives == "all" else hinge_BC > 0
         return ((hinge_BC * chosen_BC).sum(1) / chosen_BC.sum(1).clamp_min(1)).sum()
 
-    total = streamed_sum(term, (unit_rows(embeddings), own), (unit_rows(proxies),), chunk_rows=chunk_rows)
+    total = streamed_sum(term, (unit_rows(embeddings), own), (unit_rows(proxies),))
     return total / max(len(embeddings), 1)
 
 

@@ -13,8 +13,6 @@ from univert.losses.proxy_loss import ProxyLoss
 from univert.losses.streaming import streamed_sum
 from univert.proxies.assignment import StaticAssignment
 
-NEARBY = 1e-6  # squared distance below which float32 cannot tell two unit centres apart
-
 
 def soft_triple_loss(
     embeddings: Float[Tensor, "B D"],
@@ -25,7 +23,6 @@ def soft_triple_loss(
     gamma: float = 0.1,
     margin: float = 0.01,
     tau: float = 0.0,
-    chunk_rows: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of la (S(x, c) - margin [c is x's product]) over products c, plus the centre regulariser.
 
@@ -48,7 +45,7 @@ def soft_triple_loss(
 
     # centre by centre rather than product by product: the inner soft-max then runs along contiguous memory
     unit_KCD = unit_rows(centers.transpose(0, 1).flatten(0, 1)).view(per_product, products, size)
-    total = streamed_sum(term, (unit_rows(embeddings), labels), (unit_KCD.flatten(0, 1),), chunk_rows=chunk_rows)
+    total = streamed_sum(term, (unit_rows(embeddings), labels), (unit_KCD.flatten(0, 1),))
     loss = total / max(len(labels), 1)
     if tau > 0:
         loss = loss + tau * mean_distance_of_centers(unit_KCD.transpose(0, 1))
@@ -58,17 +55,11 @@ def soft_triple_loss(
 def mean_distance_of_centers(unit_centers: Float[Tensor, "C K D"]) -> Float[Tensor, ""]:
     """Half the mean distance (not squared) between two unit centres of one product, over products and pairs.
 
-    The root's slope is infinite where centres coincide; there the gradient is zero, so that centres that
-    have merged stay merged.
+    The root's slope is infinite where centres coincide; there `cdist` has gradient zero: what merged stays merged.
     """
-    with torch.autocast(unit_centers.device.type, enabled=False):
-        cosine_CKK = unit_centers @ unit_centers.mT
-    per_product = cosine_CKK.shape[1]
-    s, t = torch.triu_indices(per_product, per_product, offset=1, device=cosine_CKK.device)
-    squared_CT = 2 - 2 * cosine_CKK[:, s, t]
-    apart_CT = squared_CT > NEARBY
-    root_CT = torch.where(apart_CT, squared_CT, 1.0).sqrt()
-    return torch.where(apart_CT, root_CT, 0.0).mean() / 2
+    products, per_product, _ = unit_centers.shape
+    distances_CKK = torch.cdist(unit_centers, unit_centers, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances_CKK.sum() / (2 * products * per_product * (per_product - 1))
 
 
 class SoftTripleLoss(ProxyLoss):

@@ -10,33 +10,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from univert.core.errors import BadInputError
-
 CHUNK_BYTES = 1 << 24  # of one chunk's matrix: large enough for a fast matrix product, small beside the network
-
-Term = Callable[..., Tensor]
 
 
 def rows_per_chunk(columns: int, *, chunk_bytes: int = CHUNK_BYTES) -> int:
-    """How many rows of a float32 matrix with so many columns fill a chunk; at least 1.
-
-    Args:
-        columns: entries a row; for rows of B x C x K, say C * K.
-        chunk_bytes: what one chunk's matrix may take.
-    """
+    """How many rows of a float32 matrix with so many columns fill a chunk; at least 1."""
     return max(1, chunk_bytes // (4 * max(columns, 1)))
 
 
-def streamed_sum(
-    term: Term, rows: Sequence[Tensor], others: Sequence[Tensor] = (), *, chunk_rows: int | None = None
-) -> Tensor:
+def streamed_sum(term: Callable[..., Tensor], rows: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
     """Sum over rows of a term of which each row needs all of `others`, without holding rows x others.
 
-    For a loss like `sum over images of f(image, all proxies)` ordinary autograd keeps some matrices of
-    images x proxies until the backward pass. Here value and gradients are computed chunk by chunk in the forward
-    pass; only the gradients are kept, which are as large as the inputs, and the backward pass multiplies them by the
-    gradient that arrives. Where all rows fit into one chunk, ordinary autograd does the same job and is used.
-    Under `torch.compile` each chunk is recomputed in the backward pass instead.
+    Ordinary autograd keeps some matrices of rows x others until the backward pass. Here value and gradients are
+    computed chunk by chunk in the forward pass; only the gradients are kept, which are as large as the inputs. Where
+    all rows fit into one chunk, ordinary autograd is used; under `torch.compile` chunks are recomputed backwards.
 
     Args:
         term: `term(*chunk_of_rows, *others)` gives a scalar, the sum over the rows of the chunk; each row's share
@@ -44,29 +31,22 @@ def streamed_sum(
             has to come through `rows` or `others`, not from around it.
         rows: tensors with the same number of rows, which are cut into chunks together: embeddings with their
             labels, own proxies, ... Floating-point ones are differentiated where they require it.
-        others: tensors handed whole to every chunk: proxies, biases, the labels of the other side, ...
-        chunk_rows: rows a chunk; None takes `rows_per_chunk(len(others[0]))`.
+        others: tensors handed whole to every chunk: proxies, biases, the labels of the other side, ... A chunk has
+            `rows_per_chunk(len(others[0]))` rows.
 
     Returns:
         a float32 scalar (float64 for float64 inputs), differentiable once. No rows give 0 with zero gradients.
-
-    Raises:
-        BadInputError: no rows tensor, different numbers of rows, or fewer than 1 row a chunk.
 
     Example:
         >>> import torch
         >>> x, labels, proxies = torch.eye(4), torch.arange(4), torch.ones(3, 4, requires_grad=True)
         >>> def term(x, labels, proxies):
         ...     return (labels[:, None] * (x @ proxies.T)).sum()
-        >>> streamed_sum(term, (x, labels), (proxies,), chunk_rows=2).item()
+        >>> streamed_sum(term, (x, labels), (proxies,)).item()
         18.0
     """
-    count = _common_length(rows)
-    if chunk_rows is None:
-        chunk_rows = rows_per_chunk(len(others[0]) if others else 1)
-    if chunk_rows < 1:
-        raise BadInputError(f"chunk_rows must be at least 1, got {chunk_rows}")
-    tensors = [_at_least_float32(tensor) for tensor in (*rows, *others)]
+    count, chunk_rows = len(rows[0]), rows_per_chunk(len(others[0]))
+    tensors = [t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in (*rows, *others)]
     rows, others = tensors[: len(rows)], tensors[len(rows) :]
     with torch.autocast(rows[0].device.type, enabled=False):
         if 0 < count <= chunk_rows:
@@ -89,7 +69,7 @@ class _StreamedSum(torch.autograd.Function):
     """Value and gradients of all chunks in the forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, term: Term, chunk_rows: int, row_tensors: int, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, term: Callable[..., Tensor], chunk_rows: int, row_tensors: int, *tensors: Tensor) -> Tensor:
         rows, others = tensors[:row_tensors], tensors[row_tensors:]
         wanted = ctx.needs_input_grad[3:]
         grads = [torch.zeros_like(t) if want else None for t, want in zip(tensors, wanted, strict=True)]
@@ -133,15 +113,3 @@ def _zero_that_depends_on(tensors: Sequence[Tensor]) -> Tensor:
             if tensor.requires_grad:
                 zero = zero + tensor[:0].sum()  # nothing is read: an infinite entry stays harmless
     return zero
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    half = tensor.is_floating_point() and tensor.dtype.itemsize < 4
-    return tensor.float() if half else tensor
-
-
-def _common_length(rows: Sequence[Tensor]) -> int:
-    lengths = [len(tensor) for tensor in rows]
-    if not lengths or len(set(lengths)) > 1:
-        raise BadInputError(f"rows must be tensors with the same number of rows, got {lengths}")
-    return lengths[0]

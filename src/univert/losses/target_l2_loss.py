@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
-from univert.losses.batch import check_embeddings
+from univert.proxies.bank import check_points
 
 
 def target_l2_loss(embeddings: Float[Tensor, "B D"], targets: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
@@ -23,8 +23,8 @@ def target_l2_loss(embeddings: Float[Tensor, "B D"], targets: Float[Tensor, "B D
 
     Source: Song et al., Learning unified embedding for apparel recognition (arXiv 1707.05929), eq. 2.
     """
-    check_embeddings(embeddings)
-    check_embeddings(targets, name="targets")
+    check_points(embeddings)
+    check_points(targets, name="targets")
     if embeddings.shape != targets.shape:
         found = f"{tuple(embeddings.shape)} and {tuple(targets.shape)}"
         raise BadInputError(f"embeddings and targets must have the same shape, got {found}")

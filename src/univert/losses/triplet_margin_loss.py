@@ -11,12 +11,19 @@ from torch.autograd.function import once_differentiable
 
 from univert.core.errors import BadInputError
 from univert.core.tensors import check_indices, squared_distances
-from univert.losses.batch import check_batch, check_choice, check_labels, check_positive, negative_mask, plain_distances
-from univert.losses.operators import define_gradient, define_operator
+from univert.losses.batch import (
+    check_batch,
+    check_choice,
+    check_positive,
+    define_operator,
+    negative_mask,
+    plain_distances,
+)
 
 Mining = Literal["semi-hard", "all", "hard"]
 Distance = Literal["squared", "plain"]
 Triplets = tuple[Integer[Tensor, "T"], Integer[Tensor, "T"], Integer[Tensor, "T"]]
+"""Rows of a batch: anchors, positives, negatives."""
 
 CHUNK_ENTRIES = 1 << 18  # of the distances of some anchors to all rows: a chunk's matrices stay in the cache
 
@@ -67,14 +74,12 @@ def triplet_margin_loss(
 def _check_triplets(triplets: Triplets, rows: int, verticals: Tensor | None) -> None:
     if verticals is not None:
         raise BadInputError("triplets are taken as they are: leave out verticals, or mine within them")
-    if len(triplets) != 3:
-        raise BadInputError(
-            f"triplets must be 3 index vectors (anchors, positives, negatives), got {len(triplets)}: take a miner that "
-            "gives triplets, not pairs"
-        )
     shapes = {tuple(index.shape) for index in triplets}
-    if len(shapes) > 1 or len(next(iter(shapes))) != 1 or any(index.is_floating_point() for index in triplets):
-        raise BadInputError(f"triplets must be 3 integer vectors of one length, got shapes {sorted(shapes)}")
+    if len(triplets) != 3 or len(shapes) > 1 or triplets[0].ndim != 1 or any(i.is_floating_point() for i in triplets):
+        raise BadInputError(
+            f"triplets must be 3 integer vectors of one length (anchors, positives, negatives), got {len(triplets)} of "
+            f"shapes {sorted(shapes)}: take a miner that gives triplets, not pairs"
+        )
     check_indices(torch.stack(list(triplets)), rows, name="triplets", rule="must index rows 0..{} of the batch")
 
 
@@ -103,7 +108,9 @@ def _mined(
     triplets = torch.zeros((), dtype=torch.int64, device=x.device)
     grad = torch.zeros_like(x)
     same_BK, missing_BK = _same_product(labels)
-    for part in _chunks(len(x)):
+    step = max(1, CHUNK_ENTRIES // max(len(x), 1))
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
         with torch.autocast(x.device.type, enabled=False):
             distances_RB = squared_distances(x[part], x)
             if plain:
@@ -177,17 +184,11 @@ def _hardest_counts(own_RK: Tensor, missing_RK: Tensor, other_RB: Tensor, margin
     return positives_RK, torch.zeros_like(other_RB).scatter_(1, negative_R1, counted_R1)
 
 
-def _chunks(rows: int) -> list[slice]:
-    step = max(1, CHUNK_ENTRIES // max(rows, 1))
-    return [slice(start, start + step) for start in range(0, rows, step)]
-
-
 def _mined_shapes(x: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty((), dtype=torch.float64), x.new_empty((), dtype=torch.int64), torch.empty_like(x)
 
 
 def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    del inputs
     ctx.save_for_backward(output[2])
 
 
@@ -203,7 +204,7 @@ _mined_triplets = define_operator(
     _mined,
     _mined_shapes,
 )
-define_gradient(_mined_triplets, _scale_gradient, _keep_gradient)
+torch.library.register_autograd(_mined_triplets, _scale_gradient, setup_context=_keep_gradient)
 
 
 class TripletMarginLoss(nn.Module):
@@ -251,9 +252,7 @@ class TripletMarginLoss(nn.Module):
         Raises:
             BadInputError: wrong shapes or dtypes, triplets outside the batch, or both triplets and verticals.
         """
-        check_batch(embeddings, labels)
-        if verticals is not None:
-            check_labels(verticals, embeddings, name="verticals")
+        check_batch(embeddings, labels, verticals)
         if indices_tuple is not None:
             _check_triplets(indices_tuple, len(labels), verticals)
         return triplet_margin_loss(

@@ -7,19 +7,45 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-_FRONT_MATTER = """---
+_CARD = """---
 library_name: univert
 pipeline_tag: image-feature-extraction
 tags:
 - visual-search
 ---
-"""
-_USE = """```python
+
+# {name}
+
+An image embedding model made with Univert. It maps an image of a product to a unit vector of {width}; near vectors mean
+similar products. Its preprocessing is part of it.
+
+## Use
+
+```python
 import univert
 
 model = univert.Embedder.from_pretrained("path/to/this/folder")
 vectors = model.embed(["photo.jpg"])
-```"""
+```
+
+## Data
+
+{data}
+
+## Measured figures
+
+{figures}
+
+## Configuration
+
+```json
+{config}
+```
+
+## Recipe
+
+{recipe}
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,48 +67,26 @@ class ModelCard:
     figures: Mapping[str, float | int | str] = field(default_factory=dict)
 
     def to_markdown(self, config: Mapping[str, Any]) -> str:
-        """The card as Markdown with the front matter that model hubs read.
-
-        Args:
-            config: the model's configuration as plain values.
-        """
-        header = _FRONT_MATTER
-        parts = [
-            header + f"\n# {self.name}",
-            "An image embedding model made with Univert. It maps an "
-            f"image of a product to {_width(config)}; near vectors mean similar products. "
-            "Its preprocessing is part of it.",
-            f"## Use\n\n{_USE}",
-            f"## Data\n\n{self._data()}",
-            f"## Measured figures\n\n{self._figures()}",
-            f"## Configuration\n\n```json\n{json.dumps(config, indent=2)}\n```",
-            f"## Recipe\n\n{self._recipe()}",
-        ]
-        return "\n\n".join(parts) + "\n"
-
-    def _data(self) -> str:
-        if self.catalogue_fingerprint is None:
-            return "None: the base network's own weights, and no trained head."
-        names = ", ".join(self.verticals) or "not stated"
-        verticals = f"- verticals ({len(self.verticals)}): {names}"
-        return f"{verticals}\n- catalogue fingerprint: `{self.catalogue_fingerprint}`"
-
-    def _figures(self) -> str:
-        if not self.figures:
-            return "None were measured."
+        """The card as Markdown with the front matter that model hubs read; `config` is the model's, as plain values."""
+        data = "None: the base network's own weights, and no trained head."
+        if self.catalogue_fingerprint is not None:
+            names = ", ".join(self.verticals) or "not stated"
+            data = (
+                f"- verticals ({len(self.verticals)}): {names}\n- catalogue fingerprint: `{self.catalogue_fingerprint}`"
+            )
         rows = [
             f"| {_cell(name)} | {format(value, '.3f') if isinstance(value, float) else _cell(str(value))} |"
             for name, value in self.figures.items()
         ]
-        return "\n".join(["| figure | value |", "|---|---|", *rows])
-
-    def _recipe(self) -> str:
-        return f"```toml\n{self.recipe_toml.strip()}\n```" if self.recipe_toml.strip() else "None: not trained."
-
-
-def _width(config: Mapping[str, Any]) -> str:
-    size = config.get("size")
-    return f"a unit vector of {size} numbers" if size else "a unit vector of the base network's pooled features"
+        recipe = self.recipe_toml.strip()
+        return _CARD.format(
+            name=self.name,
+            width=f"{config['size']} numbers" if config.get("size") else "the base network's pooled features",
+            data=data,
+            figures="\n".join(["| figure | value |", "|---|---|", *rows]) if rows else "None were measured.",
+            config=json.dumps(config, indent=2),
+            recipe=f"```toml\n{recipe}\n```" if recipe else "None: not trained.",
+        )
 
 
 def _cell(text: str) -> str:

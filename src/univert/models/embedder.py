@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,14 +16,15 @@ from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
 from univert.core.protocols import Images
+from univert.core.tensors import unit_rows
 from univert.core.terminal import progress_bar
 from univert.core.threads import decoding_threads, map_ahead
 from univert.data.loading import ImageLoader, channels_first
 from univert.models.base_networks import make_base_network
 from univert.models.card import ModelCard
 from univert.models.config import EmbedderConfig
-from univert.models.head import Head, l2_normalise, make_pooling
-from univert.models.inputs import ImageLike, as_rgb, chunks, count_images, iterate_images
+from univert.models.head import Head, make_pooling
+from univert.models.inputs import ImageLike, as_rgb, single_images
 from univert.models.io import model_fingerprint, read_model, write_model
 
 __all__ = ["Embedder", "EmbedderConfig"]
@@ -91,14 +93,7 @@ class Embedder(nn.Module):
         return self.pixel_scale.device
 
     def features(self, images: UInt8[Tensor, "B 3 S S"] | Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B F"]:
-        """Pooled features of preprocessed images.
-
-        Args:
-            images: uint8, or floats from 0 to 1; any memory format, channels last costs no copy.
-
-        Returns:
-            (B, feature_size).
-        """
+        """Pooled features of preprocessed images: uint8, or floats from 0 to 1; channels last costs no copy."""
         features: Tensor = self.pooling(self.trunk(self.normalise(images)))
         return features
 
@@ -114,11 +109,13 @@ class Embedder(nn.Module):
         if images.is_cuda or not len(images):
             return self.features(images)
         slice_size = max(2, _CPU_SLICE_PX // self.config.image_size_px**2)
-        return torch.cat([self._features_of_slice(part) for part in images.split(slice_size)])
+        # For one image alone, CPU libraries use other kernels, whose last bits differ; two agree.
+        parts = [part if len(part) > 1 else part.expand(2, -1, -1, -1) for part in images.split(slice_size)]
+        return torch.cat([self.features(part) for part in parts])[: len(images)]
 
     def project(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B D"]:
         """From pooled features to unit vectors: the head and the L2 norm."""
-        return l2_normalise(self.head(features))
+        return unit_rows(self.head(features))
 
     def forward(self, images: UInt8[Tensor, "B 3 S S"] | Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Unit vectors of preprocessed images: `project(features(images))`."""
@@ -136,8 +133,7 @@ class Embedder(nn.Module):
             last_blocks: how many stages that is, counted from the output.
 
         Returns:
-            `{"name": "head", "params": [...]}` and `{"name": "base network", "params": [...]}`; an empty one is
-            left out.
+            `{"name": "head", "params": [...]}` and `{"name": "base network", "params": [...]}`, unless empty.
 
         Raises:
             BadInputError: no such choice, more stages than there are, or nothing left to train.
@@ -155,10 +151,13 @@ class Embedder(nn.Module):
         if base_network_learns != "no":
             count = last_blocks if base_network_learns == "last_blocks" else stages
             groups["base network"] = [*self.trunk.last_stages(count), *self.pooling.parameters()]
-        learning = [parameter for parameters in groups.values() for parameter in parameters]
+        learning = {id(parameter) for parameters in groups.values() for parameter in parameters}
         if not learning:
             raise BadInputError('nothing would learn: size is None and base_network_learns is "no"; change one of them')
-        freeze_all_but(self, learning)
+        for parameter in self.parameters():
+            parameter.requires_grad_(id(parameter) in learning)
+            if not parameter.requires_grad:
+                parameter.grad = None
         self.train(self.training)
         return [{"name": name, "params": parameters} for name, parameters in groups.items() if parameters]
 
@@ -166,7 +165,7 @@ class Embedder(nn.Module):
         """Set training mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         if mode:
-            evaluate_frozen(self)
+            _evaluate_frozen(self)
             self.training = True  # the embedder itself is in the mode asked for, even if all of it is frozen
         return self
 
@@ -188,9 +187,11 @@ class Embedder(nn.Module):
             BadInputError: an item is not an image (the message names it), or `batch_size` is not positive.
         """
         _check_batch_size(batch_size)
-        jobs = chunks(iterate_images(items), batch_size)
+        images = single_images(items)
+        numbered = enumerate(images)
+        jobs = iter(lambda: list(itertools.islice(numbered, batch_size)), [])
         batches = map(channels_first, map_ahead(self._squares, jobs, workers=decoding_threads(None)))
-        return self._embed_batches(batches, count_images(items), progress)
+        return self._embed_batches(batches, len(images) if isinstance(images, Sized) else None, progress)
 
     def embed_catalogue(
         self, catalogue: Images, batch_size: int = 64, progress: bool = False
@@ -225,22 +226,12 @@ class Embedder(nn.Module):
             bar = progress_bar("embedding", total) if progress else contextlib.nullcontext(lambda done: None)
             with torch.inference_mode(), bar as advance:
                 for images in batches:
-                    parts.append(self._embed_batch(images))
+                    features = self.inference_features(images.to(self.device, non_blocking=True))
+                    parts.append(self.project(features).float().cpu().numpy())
                     advance(len(images))
         finally:
             self.train(training)
         return np.concatenate(parts) if parts else np.empty((0, self.size), np.float32)
-
-    def _embed_batch(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[np.ndarray, "B D"]:
-        features = self.inference_features(images.to(self.device, non_blocking=True))
-        vectors: np.ndarray = self.project(features).float().cpu().numpy()
-        return vectors
-
-    def _features_of_slice(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B F"]:
-        if len(images) > 1:
-            return self.features(images)
-        # For one image alone, CPU libraries use other kernels, whose last bits differ; two agree.
-        return self.features(images.expand(2, -1, -1, -1))[:1]
 
     @property
     def fingerprint(self) -> str:
@@ -262,9 +253,8 @@ class Embedder(nn.Module):
             BadInputError: `folder` exists and `overwrite` is false.
             OSError: the disk is full or not writable; nothing is left behind.
         """
-        folder = Path(folder)
-        write_model(folder, self.config, self._weights(), card or ModelCard(), overwrite=overwrite)
-        return folder
+        write_model(Path(folder), self.config, self._weights(), card or ModelCard(), overwrite=overwrite)
+        return Path(folder)
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: Path | str, revision: str | None = None) -> Embedder:
@@ -298,23 +288,11 @@ def _check_batch_size(batch_size: int) -> None:
         raise BadInputError(f"batch_size must be at least 1, got {batch_size}; 64 suits most machines")
 
 
-def freeze_all_but(module: nn.Module, learning: Iterable[nn.Parameter]) -> None:
-    """Let exactly these parameters of `module` have gradients; gradients of the others are dropped."""
-    chosen = {id(parameter) for parameter in learning}
-    for parameter in module.parameters():
-        parameter.requires_grad_(id(parameter) in chosen)
-        if not parameter.requires_grad:
-            parameter.grad = None
-
-
-def evaluate_frozen(module: nn.Module) -> None:
-    """Put every frozen part into evaluation mode: a frozen batch normalisation must not move its statistics.
-
-    A part is frozen if it has parameters of which none has gradients; what it contains goes with it.
-    """
+def _evaluate_frozen(module: nn.Module) -> None:
+    """Put every part without a learning parameter into evaluation mode: its batch normalisation must not move."""
     parameters = list(module.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         module.eval()
         return
     for child in module.children():
-        evaluate_frozen(child)
+        _evaluate_frozen(child)

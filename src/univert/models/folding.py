@@ -11,8 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from univert.models.embedder import Embedder
 
-ROUNDING = 1e-3
-"""How much features may change, as a share of their length; rounding changes them by some 1e-6."""
+ROUNDING = 1e-3  # how much features may change, as a share of their length; rounding changes them by some 1e-6
 
 
 def fold_batch_norms(embedder: Embedder) -> Embedder:
@@ -35,16 +34,10 @@ def fold_batch_norms(embedder: Embedder) -> Embedder:
                 setattr(module, name, fuse_conv_bn_eval(first, second))
                 activation = getattr(second, "act", None)  # timm's normalisations have one
                 setattr(module, after, activation if isinstance(activation, nn.Module) else nn.Identity())
-    return folded if _same(embedder, folded) else embedder
-
-
-def _same(embedder: Embedder, folded: Embedder) -> bool:
-    """Whether both give the same features of a few images of noise."""
     side = embedder.config.image_size_px
-    random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=random).to(embedder.device)
+    noise = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)).to(embedder.device)
     was_training = embedder.training
     with torch.inference_mode():
-        wanted, found = embedder.eval().features(images), folded.features(images)
+        wanted, found = embedder.eval().features(noise), folded.features(noise)
     embedder.train(was_training)
-    return bool((wanted - found).norm() <= ROUNDING * wanted.norm())
+    return folded if bool((wanted - found).norm() <= ROUNDING * wanted.norm()) else embedder

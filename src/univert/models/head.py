@@ -15,7 +15,7 @@ class AveragePooling(nn.Module):
     """The mean over all places (FIG. 2 of the unified-embedding paper)."""
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C"]:
-        """Pool (B, C, H, W) maps to (B, C) vectors."""
+        """Pool maps to vectors."""
         return maps.mean((2, 3))
 
 
@@ -23,7 +23,7 @@ class MaxPooling(nn.Module):
     """The maximum over all places (FIG. 2 of the unified-embedding paper); often better for retrieval with proxies."""
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C"]:
-        """Pool (B, C, H, W) maps to (B, C) vectors."""
+        """Pool maps to vectors."""
         return maps.amax((2, 3))
 
 
@@ -42,7 +42,7 @@ class GeMPooling(nn.Module):
         self.power = nn.Parameter(torch.tensor(power))
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C"]:
-        """Pool (B, C, H, W) maps to (B, C) vectors, in single precision whatever the input's."""
+        """Pool maps to vectors, in single precision whatever the input's."""
         power = self.power.float().clamp(1.0, 16.0)
         maps = maps.float().clamp_min(1e-6)
         # Dividing by the maximum keeps x^p inside the number range; the maximum comes back afterwards.
@@ -54,11 +54,7 @@ _POOLINGS: dict[str, type[nn.Module]] = {"avg": AveragePooling, "max": MaxPoolin
 
 
 def make_pooling(name: str) -> nn.Module:
-    """The pooling called `avg`, `max` or `gem`.
-
-    Raises:
-        BadInputError: there is no pooling of that name.
-    """
+    """The pooling called `avg`, `max` or `gem`; others raise a `BadInputError`."""
     if name not in _POOLINGS:
         raise BadInputError(f"pooling must be one of {', '.join(_POOLINGS)}, got {name!r}")
     return _POOLINGS[name]()
@@ -88,24 +84,8 @@ class Head(nn.Module):
         self._normalises_over_batch = batch_norm or bool(hidden_sizes)
 
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B D"]:
-        """Embeddings before the L2 norm.
-
-        Raises:
-            BadInputError: one image alone in training mode, where batch normalisation has nothing to compare
-                it with.
-        """
+        """Embeddings before the L2 norm; one image alone in training mode raises a `BadInputError`."""
         if self.training and self._normalises_over_batch and len(features) == 1:
             raise BadInputError("a training batch must hold at least 2 images, got 1: batch normalisation needs more")
         embedding: Tensor = self.batch_norm(self.second(self.first(features)))
         return embedding
-
-
-def l2_normalise(vectors: Float[Tensor, "*B D"], eps: float = 1e-12) -> Float[Tensor, "*B D"]:
-    """Scale vectors to length 1, in single precision or better; a vector shorter than `eps` is left as it is.
-
-    Unlike `torch.nn.functional.normalize`, a zero vector has a finite gradient of ordinary size.
-    """
-    vectors = vectors.float() if vectors.dtype in (torch.float16, torch.bfloat16) else vectors
-    squared = vectors.square().sum(-1, keepdim=True)
-    safe = torch.where(squared > eps * eps, squared, torch.ones_like(squared))
-    return vectors / safe.sqrt()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Union
 
@@ -22,37 +21,21 @@ Arrays and tensors hold uint8, or floats from 0 to 1.
 """
 
 
-def iterate_images(items: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
+def single_images(items: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     """The single images in whatever was given: one image, a batch array or tensor, or any iterable of images.
 
     Raises:
         BadInputError: it is none of these.
     """
     if isinstance(items, np.ndarray | torch.Tensor):
-        return iter(items) if items.ndim == 4 else iter([items])
+        return items if items.ndim == 4 else [items]
     if isinstance(items, str | os.PathLike | bytes | Image.Image):
-        return iter([items])
+        return [items]
     if not isinstance(items, Iterable):
         raise BadInputError(
             f"embed takes paths, bytes, PIL images, arrays, tensors, or an iterable of them, got {_kind(items)}"
         )
-    return iter(items)
-
-
-def count_images(items: Any) -> int | None:
-    """How many images were given, if that can be told without consuming them."""
-    if isinstance(items, np.ndarray | torch.Tensor):
-        return len(items) if items.ndim == 4 else 1
-    if isinstance(items, str | os.PathLike | bytes | Image.Image):
-        return 1
-    return len(items) if hasattr(items, "__len__") else None
-
-
-def chunks(items: Iterable[Any], size: int) -> Iterator[list[tuple[int, Any]]]:
-    """Lists of up to `size` (number, item) pairs."""
-    numbered = enumerate(items)
-    while chunk := list(itertools.islice(numbered, size)):
-        yield chunk
+    return items
 
 
 def as_rgb(number: int, item: ImageLike, *, background_rgb: Rgb, draft_px: int) -> Image.Image:
@@ -95,21 +78,17 @@ def as_rgb(number: int, item: ImageLike, *, background_rgb: Rgb, draft_px: int) 
 def _uint8(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        fix = "; transpose it to (H, W, 3)" if array.ndim == 3 and array.shape[0] in (1, 3) else ""
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or not array.size:
         raise BadInputError(
-            f"{name}: an array must have the shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}{fix}"
+            f"{name}: an array must have the shape (H, W), (H, W, 3) or (H, W, 4) and pixels, got {array.shape}"
         )
-    if not array.size:
-        raise BadInputError(f"{name}: has no pixels: shape {array.shape}")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise BadInputError(f"{name}: must hold uint8, or floats from 0 to 1, got {array.dtype}")
-    low, high = float(array.min()), float(array.max())
-    if not 0 <= low <= high <= 1:  # false for NaN, too
-        fix = "divide by 255" if 1 < high <= 255 and low >= 0 else "check how it was made"
-        raise BadInputError(f"{name}: floats must be finite and lie in 0..1, got {low:.4g}..{high:.4g}; {fix}")
+    if not np.issubdtype(array.dtype, np.floating) or not 0 <= array.min() <= array.max() <= 1:  # NaN included
+        raise BadInputError(
+            f"{name}: an array must hold uint8, or floats from 0 to 1, got {array.dtype} in "
+            f"{float(array.min()):.4g}..{float(array.max()):.4g}"
+        )
     return np.asarray(np.rint(array * 255.0), np.uint8)
 
 

@@ -29,14 +29,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclass(frozen=True, kw_only=True)
 class StoredConfig:
-    """What `config.json` holds.
-
-    Attributes:
-        format: of the folder; a reader refuses those it does not know.
-        univert_version: of the Univert that wrote it.
-        config: what the embedder is made of.
-        weights_fingerprint: of the tensors in `model.safetensors`.
-    """
+    """What `config.json` holds; the fingerprint is that of the tensors in `model.safetensors`."""
 
     format: int
     univert_version: str
@@ -54,22 +47,13 @@ def write_model(
 ) -> None:
     """Save a model as a folder, whole or not at all.
 
-    Args:
-        folder: where to; must not exist yet.
-        config: what it is made of.
-        weights: its tensors, on the CPU.
-        card: what to say about it.
-        overwrite: replace what is there.
-
     Raises:
         BadInputError: `folder` exists and `overwrite` is false.
         OSError: the disk is full or not writable; nothing is left behind.
     """
+    print_of_weights = weights_fingerprint(weights)
     stored = StoredConfig(
-        format=FORMAT,
-        univert_version=univert.__version__,
-        config=config,
-        weights_fingerprint=weights_fingerprint(weights),
+        format=FORMAT, univert_version=univert.__version__, config=config, weights_fingerprint=print_of_weights
     )
     with publishing(folder, overwrite=overwrite) as place:
         save_file(dict(weights), place / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -82,10 +66,6 @@ def read_model(
     folder_or_hub_id: Path | str, *, revision: str | None = None
 ) -> tuple[EmbedderConfig, dict[str, Tensor]]:
     """The configuration and the tensors of a saved model.
-
-    Args:
-        folder_or_hub_id: a folder that `write_model` wrote, or `OWNER/NAME` on the Hugging Face hub.
-        revision: branch, tag or commit on the hub.
 
     Raises:
         BadInputError: there is no such model, or its files are incomplete, damaged or do not belong together.
@@ -119,19 +99,15 @@ def _find(folder_or_hub_id: Path | str, revision: str | None) -> Path:
         raise BadInputError(f"{folder} is a file; pass the model's folder, the one with {CONFIG_FILE}")
     if not _HUB_ID.fullmatch(str(folder_or_hub_id)):
         raise BadInputError(f"{folder}: no such model folder; pass a folder, or OWNER/NAME of a model on the hub")
-    return _download(str(folder_or_hub_id), revision)
-
-
-def _download(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
         files = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=files))
+        return Path(snapshot_download(str(folder_or_hub_id), revision=revision, allow_patterns=files))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInputError(
-            f"{hub_id}: no such folder here, and it cannot be fetched from the Hugging Face hub: {reason}"
+            f"{folder}: no such folder here, and it cannot be fetched from the Hugging Face hub: {reason}"
         ) from error
 
 
@@ -145,9 +121,7 @@ def _read_config(path: Path) -> StoredConfig:
     if not isinstance(values, dict) or "config" not in values:
         raise BadInputError(f"{path} is not the configuration of a Univert model")
     if values.get("format") != FORMAT:
-        raise BadInputError(
-            f"{path}: unknown format {values.get('format')!r}, this version reads {FORMAT}; upgrade univert"
-        )
+        raise BadInputError(f"{path}: unknown format {values.get('format')!r}, this version reads {FORMAT}")
     return from_plain(StoredConfig, values, where=str(path))
 
 

@@ -42,7 +42,7 @@ class StaticAssignment(nn.Module):
 
     def __init__(self, table: Integer[Tensor, "L M"], count: int) -> None:
         super().__init__()
-        _check_integers(table, "table", dimensions=2)
+        check_integers(table, "table", dimensions=2)
         if not table.numel():
             raise BadInputError(f"table must have a row a product and a proxy in each, got shape {tuple(table.shape)}")
         low, high = value_range(table)
@@ -54,11 +54,7 @@ class StaticAssignment(nn.Module):
 
     @classmethod
     def one_per_product(cls, products: int) -> StaticAssignment:
-        """Product l owns proxy l: the usual choice.
-
-        Raises:
-            BadInputError: fewer than one product.
-        """
+        """Product l owns proxy l: the usual choice."""
         return cls.several(products, 1)
 
     @classmethod
@@ -108,19 +104,14 @@ class StaticAssignment(nn.Module):
             BadInputError: fewer than one product, a ratio that is not positive, or above 1 and not whole.
         """
         _check_count("products", products)
-        if not 0 < ratio < float("inf"):
-            raise BadInputError(f"ratio (proxies per product) must be positive, got {ratio}")
-        if ratio < 1:
-            count = min(max(round(ratio * products), 2), products)
-            return cls.fractional(products, count, seed=seed)
-        if ratio != round(ratio):
-            raise BadInputError(f"ratio (proxies per product) above 1 must be a whole number, got {ratio}")
+        if 0 < ratio < 1:
+            return cls.fractional(products, min(max(round(ratio * products), 2), products), seed=seed)
+        if not (ratio > 0 and float(ratio).is_integer()):
+            raise BadInputError(f"ratio (proxies per product) must be below 1 or a whole number, got {ratio}")
         return cls.several(products, round(ratio))
 
     def forward(self, labels: Integer[Tensor, "B"]) -> Integer[Tensor, "B M"]:
         """The own proxies of each row.
-
-        Under `torch.compile` the range of the labels is left to the look-up, which fails less clearly.
 
         Args:
             labels: the product of each row, 0..products-1.
@@ -128,7 +119,7 @@ class StaticAssignment(nn.Module):
         Raises:
             BadInputError: labels that are no vector of integers, negative, or of a product never seen.
         """
-        _check_integers(labels, "labels", dimensions=1)
+        check_integers(labels, "labels")
         if len(labels) and not torch.compiler.is_compiling():
             low, high = value_range(labels)
             if low < 0 or high >= self.products:
@@ -144,11 +135,12 @@ class StaticAssignment(nn.Module):
 
 
 def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if value < 1:
         raise BadInputError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
-def _check_integers(values: Tensor, name: str, *, dimensions: int) -> None:
+def check_integers(values: Tensor, name: str, *, dimensions: int = 1) -> None:
+    """Refuse anything but a vector (or matrix) of integers."""
     shape = "vector" if dimensions == 1 else "matrix"
     floating = values.is_floating_point() or values.is_complex() or values.dtype is torch.bool
     if values.ndim != dimensions or floating:

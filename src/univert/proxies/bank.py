@@ -56,11 +56,7 @@ class ProxyBank(nn.Module):
         return self.proxies
 
     def rows(self, index: Integer[Tensor, "..."]) -> Float[Tensor, "... D"]:
-        """The rows named by `index`; with `sparse`, only they get a gradient.
-
-        Args:
-            index: rows of the bank, 0..count-1, of any shape.
-        """
+        """The rows named by `index`; with `sparse`, only they get a gradient."""
         return nn.functional.embedding(index, self.proxies, sparse=self.sparse)
 
     @torch.no_grad()
@@ -87,8 +83,7 @@ class ProxyBank(nn.Module):
             the bank itself.
 
         Raises:
-            BadInputError: embeddings of another size, an assignment of another number of proxies, labels
-                that the assignment refuses or that are not as many as the embeddings.
+            BadInputError: embeddings, assignment or labels that do not fit the bank or each other.
         """
         check_points(embeddings, self.size)
         if assignment.count != self.count:
@@ -107,11 +102,7 @@ class ProxyBank(nn.Module):
 
 
 def check_points(points: Tensor, size: int | None = None, *, name: str = "embeddings") -> None:
-    """Refuse anything but a floating-point matrix, with `size` columns where that is given.
-
-    Raises:
-        BadInputError: wrong dimensions, dtype or size.
-    """
+    """Refuse anything but a floating-point matrix, with `size` columns where that is given."""
     if points.ndim != 2 or not points.is_floating_point() or size not in (None, points.shape[1]):
         wanted = "floating-point matrix" + (f" with {size} columns" if size is not None else "")
         raise BadInputError(f"{name} must be a {wanted}, got {points.dtype} of shape {tuple(points.shape)}")
@@ -121,15 +112,12 @@ def check_points(points: Tensor, size: int | None = None, *, name: str = "embedd
 def means_of_points(
     points: Float[Tensor, "N D"], owned: Integer[Tensor, "N"], count: int
 ) -> tuple[Float[Tensor, "C D"], Bool[Tensor, "C"]]:
-    """The mean direction of the points of each proxy.
+    """The mean direction of the points of each proxy (zero where there is none), and which proxies have one at all.
 
     Args:
         points: one row a point, made unit length first.
         owned: the proxy of each point; -1 leaves a point out.
         count: number of proxies.
-
-    Returns:
-        unit rows (zero where there is none), and which proxies have a mean direction at all.
     """
     kept = owned >= 0
     # float64: the order of the sum, which a GPU does not fix, then leaves no trace in float32

@@ -1,122 +1,132 @@
 """How well proxies stand for points: the error eps, and bounds of losses on points by losses on proxies.
 
-Everything here is on the unit sphere (rows are made unit length), with d the squared Euclidean distance and
-eps the largest d(x, p(x)), unless said otherwise. Three inequalities of the proxies paper (arXiv 1703.07464) need
-care, and hold here in these forms:
-
-* eq. 6, |{d(x,y) - d(x,z)} - {d(x,p(y)) - d(x,p(z))}| <= 2 eps, needs the triangle inequality, which squared
-  distances lack. It holds for *plain* distances, with the root of eps: <= 2 sqrt(eps). Squared distances of
-  unit vectors differ by at most 4 sqrt(eps).
-* NCA: the constant is 4 sqrt(eps). The printed 2 sqrt(2 eps) is the same where d is *half* the squared distance
-  (1 - cos), and too small where it is the squared distance: the proof doubles each of eq. 10 and 11.
-* triplet: likewise 4 sqrt(eps), where 2 sqrt(eps) is printed.
-
-Since |x| |z - p(z)| <= sqrt(eps) (Cauchy, eq. 9) is reached, none of the three can be less; the tests show a
-counterexample to each printed form.
+All rows are first made unit length; d is the squared Euclidean distance, and eps the largest d(x, p(x)). With it the
+constant of both bounds is 4 sqrt(eps); the paper prints smaller ones, see `docs/proxies.md`. The tests hold a
+counterexample to each of them.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from univert.core.errors import BadInputError
-from univert.core.tensors import squared_distances
-from univert.proxies.approximation import Approximation, TripletDistances, label_triplets
+from univert.core.tensors import check_indices, squared_distances, unit_rows
+from univert.proxies.bank import check_points
+from univert.proxies.dynamic import nearest_proxies
+
+Triplets = tuple[Integer[Tensor, "T"], Integer[Tensor, "T"], Integer[Tensor, "T"]]
+"""Positions of anchors x, their positives y and negatives z."""
 
 
-@dataclass(frozen=True)
-class Bound:
-    """An inequality left <= right, for each of T triplets.
-
-    Attributes:
-        left: the loss on the points.
-        right: its bound by the loss on the proxies, with the worst error eps.
-        actual: the same bound with the errors of the very points of the triplet; left <= actual <= right.
-    """
-
-    left: Float[Tensor, "T"]
-    right: Float[Tensor, "T"]
-    actual: Float[Tensor, "T"]
-
-
-def ranking_bound(distances: TripletDistances) -> Bound:
-    """The ranking loss H(d(x,y) - d(x,z)) by that on proxies, plus 1 where proxies are too close to call.
-
-    Means over the triplets give the paper's E[L] <= E[L on proxies] + Pr[|d(x,p(y)) - d(x,p(z))| <= 2 eps],
-    with d the plain distance and the root of eps (see above). H(0) is 1: a tie is a fault.
-
-    Source: the proxies paper, eq. 2 and the inequality after eq. 6.
-    """
-    left = (_gap(distances) >= 0).float()
-    gap = _gap_on_proxies(distances, squared=False)
-    fault = (gap >= 0).float()
-    # a hair of tolerance: where the gap equals the error exactly, rounding must not decide
-    unsure = gap.abs() <= 2 * distances.approximation.eps.sqrt() + 1e-6
-    unsure_here = gap.abs() <= distances.errors + 1e-6
-    return Bound(left, fault + unsure, fault + unsure_here)
-
-
-def triplet_bound(distances: TripletDistances, *, margin: float, norms: float = 1.0) -> Bound:
-    """The triplet loss of unit points by that of points and proxies of constant lengths N_x and N_p.
-
-    L(x,y,z) <= alpha L(x,p(y),p(z)) + (1 - alpha) M + 4 sqrt(eps), with alpha = 1 / (N_p N_x). The printed
-    form needs alpha <= 1; for alpha > 1, (1 - alpha) M is dropped, with which it holds, too.
+class Approximation:
+    """Points beside the proxies that stand for them.
 
     Args:
-        distances: of the triplets.
-        margin: M, in units of squared distance.
-        norms: N_p N_x; a loss that multiplies squared distances of unit rows by s has s.
+        embeddings: one row a point.
+        proxies: one row a proxy.
+        assigned: the proxy of each point; of several (N x M, as a `StaticAssignment` gives) the nearest
+            counts; None takes the nearest of all.
+
+    Attributes:
+        points: (N, D) unit rows.
+        own: (N, D) unit rows, p(x) of each point.
+        errors: (N,) d(x, p(x)).
+        eps: their maximum, 0 without points.
 
     Raises:
-        BadInputError: norms that are not positive, a negative margin.
+        BadInputError: wrong shapes or dtypes, an assignment outside the proxies.
+
+    Source: Movshovitz-Attias et al. (arXiv 1703.07464), eq. 5.
+    """
+
+    def __init__(
+        self,
+        embeddings: Float[Tensor, "N D"],
+        proxies: Float[Tensor, "C D"],
+        assigned: Integer[Tensor, "N"] | Integer[Tensor, "N M"] | None = None,
+    ) -> None:
+        check_points(embeddings)
+        check_points(proxies, embeddings.shape[1], name="proxies")
+        if assigned is None:
+            assigned = nearest_proxies(embeddings, proxies)
+        if assigned.is_floating_point() or assigned.ndim not in (1, 2) or len(assigned) != len(embeddings):
+            found = f"{assigned.dtype} of shape {tuple(assigned.shape)}"
+            raise BadInputError(f"assigned must hold integers, a row for each of {len(embeddings)} points, got {found}")
+        check_indices(assigned, len(proxies), name="assigned")
+        own_NM = assigned[:, None] if assigned.ndim == 1 else assigned
+        self.points, choices_NMD = unit_rows(embeddings), unit_rows(proxies[own_NM])
+        # the difference itself: squared_distances would lose what is nearly zero
+        self.errors, best_N = (self.points[:, None] - choices_NMD).square().sum(2).min(1)
+        self.own = choices_NMD[torch.arange(len(best_N), device=best_N.device), best_N]
+        self.eps = self.errors.max() if len(embeddings) else self.errors.new_zeros(())
+
+    def order_preserved(self, triplets: Triplets) -> Float[Tensor, ""]:
+        """The share of triplets in whose order proxies and points agree: y nearer than z, z nearer, or a tie."""
+        same = _gaps(self.points, self.points, triplets).sign() == _gaps(self.points, self.own, triplets).sign()
+        return same.float().mean()
+
+
+def label_triplets(labels: Integer[Tensor, "N"], *, limit: int = 4096, seed: int = 0) -> Triplets:
+    """All triplets (x and y of one product, z of another) where they are few, else a uniform sample.
+
+    For some thousand points at most. The sample is drawn with repetition, the same on every device.
+    """
+    negative_NN = labels[:, None] != labels
+    negatives_first_NN = negative_NN.int().argsort(dim=1, descending=True, stable=True)
+    negatives_N = negative_NN.sum(1)
+    x_P, y_P = (~negative_NN).fill_diagonal_(False).nonzero(as_tuple=True)
+    until_P = negatives_N[x_P].cumsum(0)  # triplets up to and including each pair
+    total = int(until_P[-1]) if len(until_P) else 0
+    number_T = torch.arange(total)
+    if total > limit:
+        number_T = torch.randint(total, (limit,), generator=torch.Generator().manual_seed(seed))
+    number_T = number_T.to(labels.device)
+    pair_T = torch.searchsorted(until_P, number_T, right=True)
+    x_T = x_P[pair_T]
+    return x_T, y_P[pair_T], negatives_first_NN[x_T, number_T - until_P[pair_T] + negatives_N[x_T]]
+
+
+def triplet_bound(
+    a: Approximation, triplets: Triplets, *, margin: float, norms: float = 1.0
+) -> tuple[Float[Tensor, "T"], Float[Tensor, "T"]]:
+    """The triplet loss of unit points, and its bound by that of points and proxies of constant lengths N_x and N_p.
+
+    L(x,y,z) <= alpha L(x,p(y),p(z)) + (1 - alpha) M + 4 sqrt(eps), with alpha = 1 / (N_p N_x). For alpha > 1,
+    (1 - alpha) M is dropped, with which it holds, too.
+
+    A loss that multiplies squared distances of unit rows by s has s for its `norms`, N_p N_x.
 
     Source: the proxies paper, eq. 3, 7 and the bound with constant norms, corrected as above.
     """
-    _check_positive(norms, margin)
-    left = (_gap(distances) + margin).clamp_min(0)
-    on_proxies = (norms * _gap_on_proxies(distances) + margin).clamp_min(0)
-    return _bound(left, on_proxies / norms + max(0.0, 1 - 1 / norms) * margin, 2, distances)
+    loss = (_gaps(a.points, a.points, triplets) + margin).clamp_min(0)
+    on_proxies = (norms * _gaps(a.points, a.own, triplets) + margin).clamp_min(0) / norms
+    return loss, on_proxies + max(0.0, 1 - 1 / norms) * margin + 4 * a.eps.sqrt()
 
 
-def nca_bound(distances: TripletDistances, negative: Bool[Tensor, "N N"], *, norms: float = 1.0) -> Bound:
-    """The NCA loss of unit points, Z all negatives of x, by that of points and proxies of constant lengths.
+def nca_bound(
+    a: Approximation, triplets: Triplets, negative: Bool[Tensor, "N N"], *, norms: float = 1.0
+) -> tuple[Float[Tensor, "T"], Float[Tensor, "T"]]:
+    """The NCA loss of unit points, Z all negatives of x, and its bound by that of points and proxies.
 
     L(x,y,Z) <= alpha L(x,p(y),p(Z)) + (1 - alpha) log |Z| + 4 sqrt(eps), with alpha = 1 / (N_p N_x) and a term
     in p(Z) for each z, so proxies count as often as they stand for a z. The step from exponents alpha u to u
     is a Hoelder inequality that needs alpha <= 1; for alpha > 1, (1 - alpha) log |Z| is dropped.
 
-    `actual` takes each z with its own error; it is the bound before the worst error replaces all.
-
-    Args:
-        distances: of triplets, whose x and y are used.
-        negative: which points (columns) are negatives of which (rows); at least one for each x.
-        norms: N_p N_x; a loss that multiplies squared distances of unit rows by s has s.
-
-    Raises:
-        BadInputError: norms that are not positive, a matrix of another shape.
+    `negative` says which points (columns) are negatives of which (rows); at least one for each x.
 
     Source: the proxies paper, eq. 4, 7, 9-14 and the bound with constant norms, corrected as above.
     """
-    _check_positive(norms)
-    a, (x, y, _) = distances.approximation, distances.triplets
-    size = len(a.points)
-    if negative.shape != (size, size) or negative.dtype is not torch.bool:
-        found = f"{negative.dtype} of shape {tuple(negative.shape)}"
-        raise BadInputError(f"negative must be a bool matrix of shape {(size, size)}, got {found}")
-    roots_N = a.errors.sqrt()
-    own_NN = squared_distances(a.points, a.own).neg_()
-    on_points = _log_sum(squared_distances(a.points, a.points).neg_(), negative)
-    on_proxies = _log_sum(own_NN * norms, negative) / norms
-    actual = _log_sum(own_NN.add_(2 * roots_N).mul_(norms), negative) / norms
-    spread_N = max(0.0, 1 - 1 / norms) * negative.sum(1).clamp_min(1).log()  # (1 - alpha) log |Z|
-    common = distances.to_own_y + spread_N[x]
-    return Bound(
-        distances.to_y + on_points[x], common + on_proxies[x] + 4 * a.eps.sqrt(), common + actual[x] + 2 * roots_N[y]
-    )
+    x, y, _ = triplets
+
+    def log_sum(rows: Tensor, scale: float) -> Tensor:
+        logits_NN = -scale * squared_distances(a.points, rows)
+        return logits_NN.masked_fill_(~negative, -torch.inf).logsumexp(1) / scale
+
+    spread_N = max(0.0, 1 - 1 / norms) * negative.sum(1).clamp_min(1).log()
+    loss = _distances(a.points, a.points, x, y) + log_sum(a.points, 1.0)[x]
+    return loss, _distances(a.points, a.own, x, y) + (spread_N + log_sum(a.own, norms))[x] + 4 * a.eps.sqrt()
 
 
 def measure_bounds(
@@ -130,7 +140,7 @@ def measure_bounds(
     triplets: int = 4096,
     seed: int = 0,
 ) -> dict[str, float]:
-    """All that this module measures, in numbers to log while training. Hand it at most some thousand points.
+    """What to log of the proxies while training. Hand it at most some thousand points.
 
     Args:
         embeddings: one row a point; always the same points, so that values can be compared (`monitor_points`).
@@ -143,10 +153,8 @@ def measure_bounds(
         seed: of the sample.
 
     Returns:
-        `eps_max`, `eps_mean`: the approximation error, worst and mean. `order_preserved`: the share of triplets.
-        For `ranking`, `nca` and `triplet`, means over the triplets: `_loss` on points, `_bound` by proxies,
-        `_tightness` = bound - loss, and `_slack`, the same with each point's own error rather than the worst.
-        Without any triplet, eps alone.
+        `eps_max`, `eps_mean`: the approximation error, worst and mean; `order_preserved`: the share of triplets;
+        `nca_tightness`, `triplet_tightness`: bound minus loss, mean over triplets. Without any triplet, eps alone.
 
     Raises:
         BadInputError: labels that are not as many as the embeddings, and what `Approximation` refuses.
@@ -165,21 +173,13 @@ def measure_bounds(
         a = Approximation(embeddings, proxies, assigned)
         values = {"eps_max": a.eps, "eps_mean": a.errors.sum() / max(len(a.errors), 1)}
         chosen = label_triplets(labels, limit=triplets, seed=seed)
-        if len(chosen.x):
-            distances = TripletDistances(a, chosen)
-            values["order_preserved"] = distances.order_preserved()
-            negative = labels[:, None] != labels
-            for name, bound in (
-                ("ranking", ranking_bound(distances)),
-                ("nca", nca_bound(distances, negative, norms=scale)),
-                ("triplet", triplet_bound(distances, margin=margin, norms=scale)),
-            ):
-                values[f"{name}_loss"] = bound.left.mean()
-                values[f"{name}_bound"] = bound.right.mean()
-                values[f"{name}_tightness"] = (bound.right - bound.left).mean()
-                values[f"{name}_slack"] = (bound.actual - bound.left).mean()
-        numbers = torch.stack([value.float() for value in values.values()]).tolist()  # one wait for the device
-    return dict(zip(values, numbers, strict=True))
+        if len(chosen[0]):
+            values["order_preserved"] = a.order_preserved(chosen)
+            loss, bound = nca_bound(a, chosen, labels[:, None] != labels, norms=scale)
+            values["nca_tightness"] = (bound - loss).mean()
+            loss, bound = triplet_bound(a, chosen, margin=margin, norms=scale)
+            values["triplet_tightness"] = (bound - loss).mean()
+        return {name: value.item() for name, value in values.items()}
 
 
 def monitor_points(
@@ -196,45 +196,21 @@ def monitor_points(
     Returns:
         positions in rising order, on the CPU.
     """
-    generator = torch.Generator().manual_seed(seed)
-    labels = labels.cpu()
-    order = torch.randperm(len(labels), generator=generator)
-    order = order[labels[order] >= 0]
-    _, product, sizes = labels[order].unique(return_inverse=True, return_counts=True)
-    turn = torch.randperm(len(sizes), generator=generator) + len(sizes) * (sizes < 2)
-    by_turn = turn[product].argsort(stable=True)  # whole products, one after the other
-    order, product = order[by_turn], product[by_turn]
-    starts = torch.cat([product.new_ones(1), product.diff().ne(0).long()])[: len(product)].nonzero().squeeze(1)
-    lengths = torch.cat([starts, starts.new_tensor([len(product)])]).diff()
-    rank = torch.arange(len(product)) - starts.repeat_interleave(lengths)
-    return order[rank < per_product][:limit].sort().values
+    products, members = labels.tolist(), dict[int, list[int]]()
+    for position in torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist():
+        if products[position] >= 0:
+            members.setdefault(products[position], []).append(position)
+    whole_first = sorted(members.values(), key=lambda positions: len(positions) < 2)
+    chosen = [position for positions in whole_first for position in positions[:per_product]]
+    return torch.tensor(sorted(chosen[:limit]), dtype=torch.long)
 
 
-def _gap(distances: TripletDistances, *, squared: bool = True) -> Tensor:
-    """d(x,y) - d(x,z)."""
-    y, z = distances.to_y, distances.to_z
-    return y - z if squared else y.sqrt() - z.sqrt()
+def _distances(left: Tensor, right: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Squared distances of pairs, from differences: what is equal is exactly as far."""
+    return (left[rows] - right[columns]).square().sum(1)
 
 
-def _gap_on_proxies(distances: TripletDistances, *, squared: bool = True) -> Tensor:
-    """d(x,p(y)) - d(x,p(z))."""
-    y, z = distances.to_own_y, distances.to_own_z
-    return y - z if squared else y.sqrt() - z.sqrt()
-
-
-def _bound(left: Tensor, on_proxies: Tensor, factor: int, distances: TripletDistances) -> Bound:
-    """With the errors of y and z added, each its root times `factor`, or the worst for both."""
-    worst = 2 * distances.approximation.eps.sqrt()
-    return Bound(left, on_proxies + factor * worst, on_proxies + factor * distances.errors)
-
-
-def _log_sum(logits_NN: Tensor, counted_NN: Tensor) -> Tensor:
-    """Log of the sum of exp over what counts; overwrites the logits."""
-    return logits_NN.masked_fill_(~counted_NN, -torch.inf).logsumexp(1)
-
-
-def _check_positive(norms: float, margin: float = 0.0) -> None:
-    if not 0 < norms < float("inf"):
-        raise BadInputError(f"norms (N_p N_x, or the scale of a loss on unit rows) must be positive, got {norms}")
-    if margin < 0:
-        raise BadInputError(f"margin must not be negative, got {margin}")
+def _gaps(left: Tensor, right: Tensor, triplets: Triplets) -> Tensor:
+    """d(x,y) - d(x,z), with y and z taken from `right`."""
+    x, y, z = triplets
+    return _distances(left, right, x, y) - _distances(left, right, x, z)

@@ -13,7 +13,7 @@ from univert.core.tensors import unit_rows
 from univert.proxies.bank import ProxyBank, check_points, means_of_points
 
 _ROWS_AT_ONCE = 1 << 9
-_COLUMNS_AT_ONCE = 1 << 11  # on a CPU: 4 MB, which stay mapped and cached; five times as fast as 16 times more
+_COLUMNS_AT_ONCE = 1 << 11  # 4 MB, which a CPU keeps mapped and cached; five times as fast as 16 times more
 _COLUMNS_AT_ONCE_GPU = 1 << 16  # where launching many small kernels would cost more
 _NOISE = 0.05  # length of the random part of a re-seeded proxy, beside a unit direction
 
@@ -22,15 +22,8 @@ _NOISE = 0.05  # length of the random part of a re-seeded proxy, beside a unit d
 def nearest_proxies(embeddings: Float[Tensor, "N D"], proxies: Float[Tensor, "C D"]) -> Integer[Tensor, "N"]:
     """The proxy p(x) nearest to each point, all rows first made unit length.
 
-    Only blocks of distances exist at a time, 4 MB on a CPU, whatever N and C. A zero row is taken to be at
-    right angles to all others.
-
-    Args:
-        embeddings: one row a point.
-        proxies: one row a proxy.
-
-    Returns:
-        for each point a row of `proxies`; no gradient flows through the choice.
+    Only blocks of distances exist at a time, whatever N and C. A zero row is at right angles to all others. No gradient
+    flows through the choice.
 
     Raises:
         BadInputError: not two floating-point matrices of the same width, or no proxies.
@@ -64,24 +57,20 @@ def nearest_proxies(embeddings: Float[Tensor, "N D"], proxies: Float[Tensor, "C 
 
 
 class Refresh(NamedTuple):
-    """What a full re-assignment found.
-
-    Attributes:
-        moved: points whose proxy changed, those assigned for the first time included.
-        dead: proxies without a point.
-        largest: points of the fullest proxy.
-    """
+    """What a full re-assignment found."""
 
     moved: int
+    """Points whose proxy changed, those assigned for the first time included."""
     dead: int
+    """Proxies without a point."""
     largest: int
+    """Points of the fullest proxy."""
 
 
 class DynamicAssignment(nn.Module):
     """Remembers the proxy of every training point between re-assignments; saved with `state_dict`.
 
-    Typical use: `refresh` every N steps with the embeddings of all points, then `reseed` the proxies that no point
-    chose.
+    Use: `refresh` every N steps with the embeddings of all points, then `reseed` the proxies that no point chose.
 
     Args:
         points: number of training points; a point is known by its position, 0..points-1.
@@ -130,11 +119,7 @@ class DynamicAssignment(nn.Module):
 
     @torch.no_grad()
     def refresh(self, embeddings: Float[Tensor, "N D"], proxies: Float[Tensor, "C D"]) -> Refresh:
-        """Assign every point anew to its nearest proxy.
-
-        Args:
-            embeddings: of all points, in their order.
-            proxies: all proxies.
+        """Assign every point, in their order, anew to its nearest proxy.
 
         Raises:
             BadInputError: not as many embeddings or proxies as the assignment was made for.
@@ -175,13 +160,12 @@ class DynamicAssignment(nn.Module):
         proxies = bank.proxies
         generator = torch.Generator().manual_seed(seed * 1_000_003 + int(self.refreshes))
         unit_ND, nearest = unit_rows(embeddings.to(proxies.device)), self.nearest.to(proxies.device)
-        counts = self.counts().to(proxies.device)
-        dead = (counts == 0).nonzero().squeeze(1)
-        far_N = _own_distances(unit_ND, unit_rows(proxies), nearest.clamp_min(0)) + 1e-6
+        dead = self.dead().to(proxies.device)
+        far_N = (unit_ND - unit_rows(proxies)[nearest.clamp_min(0)]).square().sum(1) + 1e-6
         # weighted draw without repetition: the smallest of exponential variables with these rates
         wait_N = torch.empty(self.points).exponential_(generator=generator).to(far_N) / far_N
         wait_N[nearest < 0] = torch.inf
-        wait_N[_closest_of_each(far_N, nearest, bank.count)] = torch.inf  # so that none loses its last point
+        wait_N[_closest_of_each(far_N, nearest)] = torch.inf  # so that none loses its last point
         drawn = wait_N.argsort(stable=True)[: len(dead)]
         drawn = drawn[wait_N[drawn].isfinite()]
         moved = dead[: len(drawn)]
@@ -192,10 +176,6 @@ class DynamicAssignment(nn.Module):
         self.nearest[drawn.to(self.nearest.device)] = moved.to(self.nearest.device)
         return moved
 
-    def extra_repr(self) -> str:
-        """What `print` shows."""
-        return f"points={self.points}, proxies={self.proxies}"
-
     def _check(self, embeddings: Tensor, proxies: int) -> None:
         check_points(embeddings)
         if len(embeddings) != self.points or proxies != self.proxies:
@@ -205,20 +185,12 @@ class DynamicAssignment(nn.Module):
             )
 
 
-def _closest_of_each(far_N: Tensor, nearest: Tensor, count: int) -> Tensor:
+def _closest_of_each(far_N: Tensor, nearest: Tensor) -> Tensor:
     """The position of the closest point of each proxy that has any, the first where several are."""
     order_N = far_N.argsort(stable=True)
-    owned_N = nearest[order_N]
-    order_N, owned_N = order_N[owned_N >= 0], owned_N[owned_N >= 0]
-    rank_C = owned_N.new_full((count,), len(far_N))
-    rank_C.scatter_reduce_(0, owned_N, torch.arange(len(owned_N), device=owned_N.device), "amin")
-    return order_N[rank_C[rank_C < len(far_N)]]
-
-
-def _own_distances(points: Tensor, proxies: Tensor, nearest: Tensor) -> Tensor:
-    """Squared distance of each point from its proxy; the difference itself, so that near is exact."""
-    parts = zip(points.split(_ROWS_AT_ONCE), nearest.split(_ROWS_AT_ONCE), strict=True)
-    return torch.cat([(rows - proxies[own]).square().sum(1) for rows, own in parts])
+    order_N = order_N[nearest[order_N].argsort(stable=True)]  # proxy by proxy, the closest first
+    is_first_N = nearest[order_N].diff(prepend=nearest.new_tensor([-1])) > 0
+    return order_N[is_first_N]
 
 
 @torch.no_grad()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from univert.core.errors import BadInputError
 from univert.models.base_networks.base import BaseNetwork
 from univert.models.base_networks.efficientnet_lite0 import make_efficientnet_lite0
@@ -37,4 +39,5 @@ def make_base_network(name: str, *, pretrained: bool, image_size_px: int) -> Bas
     else:
         known = ", ".join(BASE_NETWORKS)
         raise BadInputError(f"base_network must be one of {known}, or timm/NAME for a network of timm, got {name!r}")
-    return network.to_channels_last().eval()
+    # channels last: on a CPU that makes convolutions several times faster
+    return network.to(memory_format=torch.channels_last).eval()

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
+@dataclass(frozen=True)
 class Cut:
     """A network in two parts that run one after the other; they share its modules.
 
-    Args:
+    Attributes:
         front: from normalised images (B, 3, S, S) to the maps in between.
-        back: from those on.
-        arrange: what the network does with its output.
-        map_shape: (C, H, W) of the maps of one image.
+        back: from those to feature maps, as the whole network gives them.
+        map_shape: (C, H, W) of the maps in between, of one image.
     """
 
-    def __init__(
-        self, front: nn.Module, back: nn.Module, arrange: Callable[[Tensor], Tensor], map_shape: tuple[int, ...]
-    ) -> None:
-        self.front, self.map_shape = front, map_shape
-        self._back, self._arrange = back, arrange
-
-    def back(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F X Y"]:
-        """Feature maps, as the whole network gives them, from what `front` gave."""
-        return self._arrange(self._back(maps))
+    front: nn.Module
+    back: Callable[[Tensor], Tensor]
+    map_shape: tuple[int, ...]
 
 
 class BaseNetwork(nn.Module):
@@ -62,17 +56,12 @@ class BaseNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.feature_size = feature_size
-        self.mean_rgb = tuple(float(value) for value in mean_rgb)
-        self.std_rgb = tuple(float(value) for value in std_rgb)
-        self.stages = tuple(tuple(stage) for stage in stages)
-        self._layout = layout
-        self._method = method
-        self._prefix_tokens = prefix_tokens
+        self.mean_rgb, self.std_rgb, self.stages = tuple(mean_rgb), tuple(std_rgb), stages
+        self._layout, self._method, self._prefix_tokens = layout, method, prefix_tokens
 
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C H W"]:
         """Feature maps of normalised images; tokens come as a map of width 1."""
-        compute = self.network if self._method == "forward" else getattr(self.network, self._method)
-        return self._arrange(compute(images))
+        return self._arrange(getattr(self.network, self._method)(images))
 
     def _arrange(self, features: Tensor) -> Float[Tensor, "B C H W"]:
         if self._layout == "NHWC":
@@ -101,7 +90,7 @@ class BaseNetwork(nn.Module):
         front, back = nn.Sequential(*parts[:place]), nn.Sequential(*parts[place:])
         noise = torch.Generator().manual_seed(0)
         images = torch.randn(2, 3, image_size_px, image_size_px, generator=noise)
-        modes = {module: module.training for module in self.network.modules()}
+        modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
             with torch.inference_mode():
@@ -114,16 +103,11 @@ class BaseNetwork(nn.Module):
         except Exception:  # its modules do not fit one behind the other: they may raise whatever they like
             return None
         finally:
-            for module, training in modes.items():
+            for module, training in modes:
                 module.training = training
         if not (same and isinstance(maps, Tensor) and maps.ndim == 4):
             return None
-        return Cut(front, back, self._arrange, tuple(maps.shape[1:]))
-
-    def to_channels_last(self) -> Self:
-        """Store the weights channels last: on a CPU that makes convolutions several times faster."""
-        self.to(memory_format=torch.channels_last)
-        return self
+        return Cut(front, lambda maps: self._arrange(back(maps)), tuple(maps.shape[1:]))
 
     def last_stages(self, count: int) -> list[nn.Parameter]:
         """Parameters of the last `count` stages."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
+import safetensors
 import safetensors.torch
 import torch
 from jaxtyping import Float
@@ -154,7 +154,13 @@ def make_inception_v2(pretrained: bool, image_size_px: int) -> BaseNetwork:
     """
     network = InceptionV2()
     if pretrained:
-        network.load_state_dict(load_inception_v2_weights(weights_file()))
+        path = os.environ.get(WEIGHTS_VARIABLE)
+        if not path:
+            raise BadInputError(
+                "pretrained: inception_v2 comes without weights; set pretrained = false, or name a safetensors file "
+                f"of bn_inception's ImageNet weights in the environment variable {WEIGHTS_VARIABLE}"
+            )
+        _load_published(network, path)
     names = list(dict(network.named_parameters()))
     stages = [[name for name in names if name.startswith(prefix)] for prefix in ("conv", *_STAGES)]
     return BaseNetwork(
@@ -162,55 +168,15 @@ def make_inception_v2(pretrained: bool, image_size_px: int) -> BaseNetwork:
     )
 
 
-def weights_file() -> Path:
-    """The file of ImageNet weights that the environment names.
-
-    Raises:
-        BadInputError: it names none.
-    """
-    path = os.environ.get(WEIGHTS_VARIABLE)
-    if not path:
+def _load_published(network: InceptionV2, path: str) -> None:
+    """Take over the weights of `bn_inception` as the PyTorch port of the Caffe model names them, from safetensors."""
+    try:
+        network.load_state_dict(dict(_converted(safetensors.torch.load_file(path), network.state_dict())))
+    except (OSError, safetensors.SafetensorError, KeyError, RuntimeError) as error:
         raise BadInputError(
-            "pretrained: inception_v2 comes without weights; set pretrained = false, or name a safetensors file "
-            f"of bn_inception's ImageNet weights in the environment variable {WEIGHTS_VARIABLE}"
-        )
-    return Path(path)
-
-
-def load_inception_v2_weights(path: Path | str) -> dict[str, Tensor]:
-    """ImageNet weights from a file, under this network's names and without the classifier.
-
-    Args:
-        path: a safetensors file with the tensors of `bn_inception` as the PyTorch port of the Caffe model
-            names them (`conv1_7x7_s2.weight`, `inception_3a_1x1_bn.running_var`, ...), or with this
-            network's own names.
-
-    Raises:
-        BadInputError: there is no such file, it is no safetensors file, or its tensors do not fit.
-    """
-    fix = (
-        "the weights of inception_v2 must be one. Convert bn_inception's with "
-        "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'bn_inception.safetensors')"
-    )
-    if not Path(path).is_file():
-        raise BadInputError(f"{path}: no such file; {fix}")
-    try:
-        stored = safetensors.torch.load_file(path)
-    except Exception as error:
-        raise BadInputError(f"{path}: not a safetensors file ({error}); {fix}") from error
-    with torch.device("meta"):
-        expected = InceptionV2().state_dict()
-    fix = "give the weights of bn_inception"
-    try:
-        ours = stored if "conv1.conv.weight" in stored else dict(_converted(stored, expected))
-        ours = {name: ours[name] for name in expected}
-    except KeyError as error:
-        raise BadInputError(f"weights of inception_v2: there is no tensor {error}; {fix}") from None
-    for name, value in expected.items():
-        if ours[name].shape != value.shape:
-            shapes = f"{tuple(ours[name].shape)}, expected {tuple(value.shape)}"
-            raise BadInputError(f"weights of inception_v2: {name} has shape {shapes}; {fix}")
-    return ours
+            f"{path}: not bn_inception in safetensors: {' '.join(str(error).split())[:300]}. Convert them "
+            "with safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'bn_inception.safetensors')"
+        ) from error
 
 
 def _converted(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import huggingface_hub
@@ -14,8 +13,6 @@ from torch import Tensor, nn
 
 from univert.core.errors import BadInputError, nearest_name
 from univert.models.base_networks.base import BaseNetwork
-
-_WEIGHTS_FILE = "model.safetensors"
 
 
 def make_timm_network(name: str, pretrained: bool, image_size_px: int) -> BaseNetwork:
@@ -35,7 +32,7 @@ def make_timm_network(name: str, pretrained: bool, image_size_px: int) -> BaseNe
         options["img_size"] = image_size_px
     if pretrained:
         weights = _fetch_weights(name, defaults.hf_hub_id if defaults is not None else None)
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}}
     try:
         network, method = _create(name, options)
     except Exception as error:
@@ -64,13 +61,21 @@ def wrap_timm(
         name: for messages.
         image_size_px: side of the images.
         mean_rgb: see `BaseNetwork`.
-        std_rgb: see `BaseNetwork`.
-        method: see `BaseNetwork`.
+        std_rgb: likewise.
+        method: likewise.
 
     Raises:
         BadInputError: it does not produce feature maps or tokens for images of that size.
     """
-    features = _features_of_blank(network, method, name, image_size_px)
+    try:
+        with torch.inference_mode():
+            features = getattr(network.eval(), method)(torch.zeros(1, 3, image_size_px, image_size_px))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise BadInputError(
+            f"image_size_px: {name} cannot take images of {image_size_px} px ({_reason(error)}); try 224"
+        ) from error
+    if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+        raise BadInputError(f"base_network: {name} does not give one feature map; take another network")
     layout, feature_size = "NCHW", features.shape[1]
     if features.ndim == 3:
         layout, feature_size = "NLC", features.shape[2]
@@ -101,22 +106,18 @@ def _defaults(name: str) -> Any:
         raise BadInputError(f"base_network: timm has no weights {name!r}; it has: {tags}") from None
 
 
-def _fetch_weights(name: str, hub_id: str | None) -> Path:
+def _fetch_weights(name: str, hub_id: str | None) -> str:
     """The weights as safetensors; fetched here, as timm would try many times and then fall back to a pickle."""
     fix = 'set pretrained = false, or use "efficientnet_lite0", whose weights are installed'
     if not hub_id:
         raise BadInputError(f"base_network: timm has no pretrained weights for {name}; {fix}")
     try:
-        folder = huggingface_hub.snapshot_download(hub_id, allow_patterns=[_WEIGHTS_FILE])
+        return huggingface_hub.hf_hub_download(hub_id, "model.safetensors")
     except Exception as error:
         raise BadInputError(
-            f"base_network: the weights of timm/{name} cannot be fetched from the Hugging Face hub "
-            f"({_reason(error)}); connect to it, {fix}"
+            f"base_network: the weights of timm/{name} cannot be fetched from the Hugging Face hub ({_reason(error)}); "
+            f"connect to it, {fix}"
         ) from error
-    path = Path(folder) / _WEIGHTS_FILE
-    if not path.is_file():
-        raise BadInputError(f"base_network: {hub_id} on the Hugging Face hub has no {_WEIGHTS_FILE}; {fix}")
-    return path
 
 
 def _create(name: str, options: dict[str, Any]) -> tuple[nn.Module, str]:
@@ -125,23 +126,6 @@ def _create(name: str, options: dict[str, Any]) -> tuple[nn.Module, str]:
     except (AssertionError, ValueError, NotImplementedError):
         # A few networks cannot leave out their pooling; their last map is to be had by another way.
         return timm.create_model(name, **options), "forward_features"
-
-
-def _features_of_blank(network: nn.Module, method: str, name: str, image_size_px: int) -> Tensor:
-    training = network.training
-    try:
-        with torch.inference_mode():
-            blank = torch.zeros(1, 3, image_size_px, image_size_px)
-            features = getattr(network.eval(), method)(blank)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise BadInputError(
-            f"image_size_px: {name} cannot take images of {image_size_px} px ({_reason(error)}); try 224"
-        ) from error
-    finally:
-        network.train(training)
-    if not isinstance(features, Tensor) or features.ndim not in (3, 4):
-        raise BadInputError(f"base_network: {name} does not give one feature map; take another network")
-    return features
 
 
 def _stages(network: nn.Module) -> list[list[str]]:
