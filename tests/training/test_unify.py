@@ -25,7 +25,7 @@ from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 from univert.training.run_context import RunContext
 from univert.training.targets.config import UnifyConfig
 from univert.training.targets.learning_targets import learning_targets, vertical_weights
-from univert.training.unify import images_to_learn_from, train_unified
+from univert.training.unify import images_to_learn_from
 
 UNSORTED = "unsorted"
 
@@ -68,15 +68,12 @@ def test_each_way_trains_no_more_than_it_needs(catalogue: Catalogue, recipe: Rec
     assert models == alone | ({"joint/proxy_nca"} if joint else set())
     ensemble = result.results["ensemble"]
     assert [member["name"] for member in ensemble["members"]] == list(members.get("members", ("specialists",)))
-    assert set(ensemble["distortion"]) == {"energy_kept", "distance_error", "order_kept"}
+    assert ensemble["distortion"]["energy_kept"] == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("verticals", [(), ("discs", "squares")])
-def test_images_of_unknown_vertical_are_learned_from(
-    mixed_up: Catalogue, recipe: Recipe, tmp_path: Path, verticals: tuple[str, ...]
-) -> None:
+def test_images_of_unknown_vertical_are_learned_from(mixed_up: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     recipe = quick(recipe, members=("specialists", "joint:proxy-nca"), confidence=0.7)
-    recipe = replace(recipe, data=DataConfig(views=1, unsorted=UNSORTED, verticals=verticals))
+    recipe = replace(recipe, data=DataConfig(views=1, unsorted=UNSORTED, verticals=("discs", "squares")))
     work = RunContext(Run(tmp_path), mixed_up, recipe)
     lost = np.flatnonzero(work.images.catalogue.column("vertical") == UNSORTED)
     assert work.images.vertical_names == ["discs", "squares"]
@@ -89,13 +86,10 @@ def test_images_of_unknown_vertical_are_learned_from(
     sure = odds.max(axis=1) >= 0.7
     chosen = vertical_weights(work, recipe.unify, lost)
     np.testing.assert_array_equal(chosen[sure], np.eye(2)[odds[sure].argmax(axis=1)])
-    if verticals:
-        return
 
     result = train(mixed_up, tmp_path, recipe)
     assert (tmp_path / "report.html").exists()
-    for row in result.results["rows"]:
-        assert set(row["evaluation"]["verticals"]) == {"discs", "squares"}
+    assert all(set(row["evaluation"]["verticals"]) == {"discs", "squares"} for row in result.results["rows"])
     rows = learning_targets(work, [specialists(work)], recipe.unify).clean(lost)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
@@ -112,29 +106,6 @@ def test_an_unsorted_vertical_is_checked(
     for images, data, message in cases:
         with pytest.raises(BadInputError, match=message):
             RunContext(Run(tmp_path), images, replace(recipe, data=data))
-
-
-def test_a_catalogue_that_cannot_be_learned_from_is_refused_before_training(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
-) -> None:
-    cases = [
-        (["train", "val"], "the test split needs a product with two images to measure on, got 0 labelled images"),
-        (["val", "test"], "too few labelled training images to learn from in: discs"),
-    ]
-    for splits, message in cases:
-        with pytest.raises(BadInputError, match=message):
-            train(catalogue.select(split=splits), tmp_path, recipe)
-    assert not list(tmp_path.rglob("*.safetensors"))
-
-
-def test_l2_towards_wider_and_narrower_specialists(shop: Shop) -> None:
-    work, config = shop.context, replace(shop.context.recipe.unify, start="random")
-    for member in (shop.mixed, shop.wide):
-        trained = train_unified(work, [member], name=f"sizes/{member.width}", config=config)
-        assert trained.embedder.size == 8
-    targets = learning_targets(work, [shop.wide], UnifyConfig())
-    objective = TargetObjective(TargetL2Loss(), targets)
-    assert np.isfinite(float(objective(torch.ones(4, 8), np.flatnonzero(work.images.is_train)[:4], np.arange(4) % 3)))
 
 
 def test_fixed_targets_are_those_of_the_image_as_it_is(shop: Shop) -> None:

@@ -10,19 +10,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from univert.core.config import to_plain
+from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.data.loading import ImageLoader
-from univert.data.samplers import Positions
+from univert.data.samplers import Positions, balanced_sample, step_rng
 from univert.models.base_networks.base import Cut
 from univert.models.embedder import Embedder
 from univert.training.recipe import Recipe
 from univert.training.run_images import RunImages
 from univert.training.sources import CachedSource, FrontSource, ImageSource, Source, feature_rows, front_rows
-from univert.training.targets.vertical_prediction import VerticalPredictor
 from univert.training.view_arrays import Compute, ViewArrays
+
+PREDICTOR_IMAGES = 20_000
+"""The predictor of verticals is fitted on at most so many training images."""
+PREDICTOR_SCALE = 10.0
+"""Unit features are multiplied by it: logistic regression with unit penalty would otherwise be far too timid."""
 
 
 class Features:
@@ -128,10 +133,9 @@ class Features:
     def router(self) -> VerticalPredictor:
         """Predicts verticals; fitted on the training images whose vertical is known."""
         images = self._images
-        usable = np.flatnonzero(images.is_train & (images.verticals >= 0))
-        fitted_on = VerticalPredictor.choose(usable, images.verticals[usable], seed=self._recipe.seed)
-        count = len(images.vertical_names)
-        return VerticalPredictor(self.base_vectors(fitted_on), images.verticals[fitted_on], count=count)
+        known = np.flatnonzero(images.is_train & (images.verticals >= 0))
+        chosen = balanced_sample(known, images.verticals[known], PREDICTOR_IMAGES, step_rng(self._recipe.seed, 5))
+        return VerticalPredictor(self.base_vectors(chosen), images.verticals[chosen], len(images.vertical_names))
 
     @cached_property
     def _pixels_key(self) -> str:
@@ -166,3 +170,28 @@ class Features:
             dtype=np.float16,
         )
         return FrontSource(maps, cut, blocks)
+
+
+class VerticalPredictor:
+    """Multinomial logistic regression from pooled features of unit length to `count` verticals.
+
+    Raises:
+        BadInputError: a vertical without images.
+    """
+
+    def __init__(self, features: Float[np.ndarray, "N F"], verticals: Int64[np.ndarray, "N"], count: int) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        missing = sorted(set(range(count)) - set(verticals.tolist()))
+        if missing:
+            raise BadInputError(f"predicting verticals needs images of the verticals numbered {missing}; add some")
+        self._count, self._model = count, LogisticRegression(max_iter=300)
+        if count > 1:
+            self._model.fit(PREDICTOR_SCALE * features, verticals)
+
+    def __call__(self, features: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N K"]:
+        """The probability of each vertical for images with these unit features."""
+        if self._count == 1 or not len(features):
+            return np.ones((len(features), self._count), np.float32)
+        probabilities: np.ndarray = self._model.predict_proba(PREDICTOR_SCALE * features)
+        return probabilities.astype(np.float32)

@@ -17,7 +17,6 @@ from univert.data.strong_negatives import StrongNegatives
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.losses.miners import DistanceWeightedMiner, HardMiner, MinedLoss, SemiHardMiner
 from univert.losses.names import compares_images, make_loss
-from univert.losses.normalized_softmax_loss import NormalizedSoftmaxLoss
 from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.losses.proxy_triplet_loss import ProxyTripletLoss
 from univert.models.embedder import Embedder
@@ -27,8 +26,8 @@ from univert.proxies.bounds import measure_bounds, monitor_points
 from univert.proxies.dynamic import start_from_points
 from univert.training.jobs import TrainingJob
 from univert.training.label_config import SpecialistsConfig
+from univert.training.mining import ReminingSampler, miner_of
 from univert.training.objectives import label_objective
-from univert.training.remining import ReminingSampler, miner_of
 from univert.training.run_context import RunContext
 
 WATCHED = {
@@ -185,11 +184,9 @@ def _bounds_monitor(
 
 def _bounded(loss: nn.Module) -> tuple[tuple[str, ...], float, float]:
     """How the names of the figures begin that mean something for a loss, its 1/temperature and its margin."""
-    both = ("eps", "order", "ranking", "nca", "triplet")
+    both = ("eps", "order", "nca", "triplet")
     if isinstance(loss, ProxyTripletLoss):
-        return ("eps", "order", "ranking", "triplet"), 1.0, loss.margin
+        return ("eps", "order", "triplet"), 1.0, loss.margin
     if isinstance(loss, (DynamicProxyNCALoss, ProxyNCALoss)):
         return both, loss.softmax_scale, 0.2
-    if isinstance(loss, NormalizedSoftmaxLoss):  # a cosine over T is half a squared distance over T
-        return both, 0.5 / loss.temperature, 0.2
     return ("eps", "order"), 1.0, 0.2
