@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from univert.core.config import to_plain
 from univert.metrics.compare import METRICS, Difference, Metric, compare_pairs
 from univert.metrics.per_query import average_precision
 from univert.metrics.ranking import QueryOutcome
@@ -172,17 +173,13 @@ class Trial:
         figures: dict[str, Any] = {
             metric: {name: values[metric].second for name, values in self.differences.items()} for metric in METRICS
         }
-        differences = {
-            name: {metric: value.to_dict() for metric, value in values.items()}
-            for name, values in self.differences.items()
-        }
         return {
             "number": self.number,
             "group": list(self.group),
             "added": self.added,
             "verticals": list(self.verticals),
             **figures,
-            "differences": differences,
+            "differences": to_plain(self.differences),
             "accepted": self.accepted,
             "reason": self.reason,
         }

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from univert.core.config import to_plain
+from univert.core.config import from_plain, to_plain
 from univert.core.files import publishing
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.training.jobs import TrainedModel
@@ -209,7 +209,7 @@ def compare_on_validation(
     if positions is None:
         return None
 
-    def compare() -> dict[str, Any]:
+    def compare() -> Comparison:
         return compare_vectors(
             first(positions),
             second(positions),
@@ -219,9 +219,10 @@ def compare_on_validation(
             second_routed=within_verticals,
             tolerance=TOLERANCE,
             seed=context.recipe.seed,
-        ).to_dict()
+        )
 
-    return Comparison.from_dict(context.stages.remembered(stage, [inputs, TOLERANCE, context.recipe.seed], compare))
+    record = context.stages.remembered(stage, [inputs, TOLERANCE, context.recipe.seed], compare)
+    return from_plain(Comparison, record, where=stage)
 
 
 def _figures(comparison: Comparison, side: str) -> dict[str, float]:
