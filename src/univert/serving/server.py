@@ -25,7 +25,8 @@ from univert.serving.settings import METRICS_VARIABLE, RATE_FILE_VARIABLE, Setti
 CONNECTIONS_MAX: Final = 8192
 """Open connections of a worker; further ones wait until one closes."""
 
-_HEADER_BYTES: Final = 32_768
+_BUFFER_BYTES: Final = 262_144
+"""Of a connection: longer headers are refused, and a photo arrives in few pieces."""
 _STOP_S: Final = 5
 """How much longer than its settings allow a worker may take to stop."""
 _LARGEST_KEPT_BYTES: Final = 4_000_000
@@ -60,7 +61,7 @@ def run_server(settings: Settings) -> None:
             backpressure=CONNECTIONS_MAX,
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(
-                header_read_timeout=max(1, round(1000 * settings.idle_s)), max_buffer_size=_HEADER_BYTES
+                header_read_timeout=max(1, round(1000 * settings.idle_s)), max_buffer_size=_BUFFER_BYTES
             ),
             websockets=False,
             respawn_failed_workers=True,

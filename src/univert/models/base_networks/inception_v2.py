@@ -162,8 +162,8 @@ def make_inception_v2(pretrained: bool, image_size_px: int) -> BaseNetwork:
     )
 
 
-def weights_file() -> str:
-    """The file of ImageNet weights that the environment variable `UNIVERT_INCEPTION_V2_WEIGHTS` names.
+def weights_file() -> Path:
+    """The file of ImageNet weights that the environment names.
 
     Raises:
         BadInputError: it names none.
@@ -174,7 +174,7 @@ def weights_file() -> str:
             "pretrained: inception_v2 comes without weights; set pretrained = false, or name a safetensors file "
             f"of bn_inception's ImageNet weights in the environment variable {WEIGHTS_VARIABLE}"
         )
-    return path
+    return Path(path)
 
 
 def load_inception_v2_weights(path: Path | str) -> dict[str, Tensor]:
