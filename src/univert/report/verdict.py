@@ -79,7 +79,7 @@ def _against_specialists(comparison: Comparison) -> Finding:
     worse = [f"{name} ({points(one.difference)})" for name, one in found.items() if one.verdict == "worse"]
     level = len(found) - len(better) - len(worse)
     mean = comparison.mean_within()
-    parts = [f"better than the specialist in {len(better)} of {len(found)}"]
+    parts = [f"better than the specialist in {len(better) or 'none'} of {len(found)}"]
     if level:
         parts.append(f"level in {level}")
     parts.append(f"worse in {listing(worse) if worse else 'none'}")
