@@ -21,7 +21,7 @@ import numpy as np
 
 from common import per_cent, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
-from univert.core.config import to_plain
+from univert.core.config import from_plain, to_plain
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
@@ -111,7 +111,7 @@ def table(found: Sequence[dict[str, FinetuneResult]], split: str) -> list[str]:
         results = [run[title] for run in found]
         count = np.mean([result.results["triplets"]["used"] for result in results])
         cells = [title, f"{count:,.0f}"]
-        comparisons = [Comparison.from_dict(result.results[split]).merged for result in results]
+        comparisons = [from_plain(Comparison, result.results[split]).merged for result in results]
         for metric in metrics:
             cells.append(per_cent([merged[metric].first for merged in comparisons]))
             cells.append(per_cent([merged[metric].second for merged in comparisons]))

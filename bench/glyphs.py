@@ -26,6 +26,7 @@ import torch
 
 from common import per_cent
 from univert.core.allocator import reuse_freed_memory
+from univert.core.config import to_plain
 from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
@@ -82,7 +83,7 @@ def evaluated(context: RunContext, embedder: Embedder) -> dict[str, Any]:
     start = time.perf_counter()
     columns = (list(context.images.catalogue.column(name)[test]) for name in ("product", "vertical"))
     vectors = context.features.source.embed_all(embedder, test)
-    figures = evaluate_vectors(vectors, *columns, resamples=1, seed=context.recipe.seed).to_dict()
+    figures = to_plain(evaluate_vectors(vectors, *columns, resamples=1, seed=context.recipe.seed))
     return {**figures, "evaluation_seconds": time.perf_counter() - start}
 
 

@@ -30,6 +30,7 @@ import torch
 from common import sample_catalogue
 from univert import losses
 from univert.core.allocator import reuse_freed_memory
+from univert.core.config import to_plain
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
 from univert.losses.names import LOSSES, LossName, LossOption
@@ -173,13 +174,15 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
     record = work.stages.learn(trial.key, job, folder)
     result = {"trial": asdict(trial), "record": record}
     if not trial.tuning:
-        result["evaluation"] = evaluate_vectors(
-            work.features.source.embed_all(job.embedder, test),
-            list(work.images.catalogue.column("product")[test]),
-            list(work.images.catalogue.column("vertical")[test]),
-            resamples=1,
-            seed=trial.seed,
-        ).to_dict()
+        result["evaluation"] = to_plain(
+            evaluate_vectors(
+                work.features.source.embed_all(job.embedder, test),
+                list(work.images.catalogue.column("product")[test]),
+                list(work.images.catalogue.column("vertical")[test]),
+                resamples=1,
+                seed=trial.seed,
+            )
+        )
     result["seconds"] = time.perf_counter() - started
     place.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(place, json.dumps(result))

@@ -22,7 +22,7 @@ import numpy as np
 
 from common import per_cent, sample_catalogue
 from univert.core.allocator import reuse_freed_memory
-from univert.core.config import read_settings
+from univert.core.config import read_settings, to_plain
 from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
@@ -78,7 +78,7 @@ def long_joint_row(context: RunContext, results: dict[str, Any]) -> dict[str, An
     return {
         "key": "joint_proxy_nca_long",
         "title": "The same, given the presentations of the last row",
-        "evaluation": evaluation.to_dict(),
+        "evaluation": to_plain(evaluation),
         "image_presentations": joint.record["image_presentations"],
         "seconds": joint.record["seconds"],
     }

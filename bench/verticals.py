@@ -129,7 +129,7 @@ def draw_map(context: RunContext, models: Models) -> list[str]:
     vectors = context.features.source.embed_all(models.unified.embedder, test)
     names = context.images.names_of(test)
     univert.save_map_figure(HERE.parent / "docs" / "images" / "map.png", vectors, names, targets=own, total=18_000)
-    lines = ["| | purity | own energy | other energy | overlap |", "|---|---|---|---|---|"]
+    lines = ["| | nearest other image of the same vertical |", "|---|---|"]
     spaces = {
         "specialists' targets": own,
         "unified model": vectors,
@@ -137,10 +137,7 @@ def draw_map(context: RunContext, models: Models) -> list[str]:
     }
     for title, space in spaces.items():
         found = separation(space, names)
-        figures = (found.purity, found.own_energy, found.other_energy)
-        cells = ["" if value is None else f"{100 * value:.1f}%" for value in figures]
-        cells.append("" if found.overlap is None else f"{found.overlap:.2f}")
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+        lines.append(f"| {title} | {100 * (found.purity or 0):.1f}% |")
     return lines
 
 
@@ -388,7 +385,7 @@ def main() -> None:
         "",
         "## How far apart the verticals are",
         "",
-        "Test split, last seed, 16 directions.",
+        "Test split, last seed.",
         "",
         *draw_map(context, models),
         "",

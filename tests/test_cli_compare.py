@@ -13,6 +13,7 @@ import torch
 
 from tests.test_cli import univert
 from univert.cli.measuring import embed_with
+from univert.core.config import from_plain
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.metrics.compare import Comparison
@@ -45,12 +46,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return lambda *arguments: univert("compare", *arguments, monkeypatch=monkeypatch, capsys=capsys)
 
 
-def test_the_same_model_is_the_same(places: Path, catalogue: Catalogue, run: Command) -> None:
-    status, shown, error = run(places / "good", places / "good" / "unified", catalogue.path, "--split", "all")
-    assert (status, error) == (0, "")
-    for words in ("discs", "squares", "merged", "same", "good/unified"):
-        assert words in shown, words
-    assert "worse" not in shown.split("p: corrected")[0]
+def comparison_in(values: dict[str, object]) -> Comparison:
+    return from_plain(Comparison, {name: value for name, value in values.items() if name not in ("split", "worse")})
 
 
 def test_a_worse_model_is_exit_1(places: Path, catalogue: Catalogue, run: Command) -> None:
@@ -65,11 +62,12 @@ def test_a_worse_model_is_exit_1(places: Path, catalogue: Catalogue, run: Comman
     assert status == 1
     assert values["split"] == "all"
     assert "merged" in values["worse"]
-    found = Comparison.from_dict(values)
+    found = comparison_in(values)
     assert found.merged["recall_at_1"].verdict == "worse"
     assert f"is worse in: {', '.join(values['worse'])}\n" in error
-    status, _, error = run(places / "blind", places / "good", *arguments[2:])
+    status, shown, error = run(places / "blind", places / "good", *arguments[2:])
     assert (status, error) == (0, "")
+    assert "better" in shown
     status, _, _ = run(*arguments, "--tolerance", 0.99)
     assert status == 0
 
@@ -78,7 +76,9 @@ def test_specialists_search_their_own_vertical(places: Path, catalogue: Catalogu
     arguments = (catalogue.path, "--split", "all", "--json")
     status, shown, _ = run(places / "good", places / "good" / "specialists", *arguments)
     assert status == 0
-    found = Comparison.from_dict(json.loads(shown))
+    found = from_plain(
+        Comparison, {name: each for name, each in json.loads(shown).items() if name not in ("split", "worse")}
+    )
     assert all(each["recall_at_1"].difference == 0 for each in found.verticals.values())
     merged = found.merged["recall_at_1"]
     within = sum(each["recall_at_1"].second * each["recall_at_1"].queries for each in found.verticals.values())
@@ -91,11 +91,8 @@ def test_specialists_search_their_own_vertical(places: Path, catalogue: Catalogu
     ("arguments", "message"),
     [
         (["nowhere", "good", "CATALOGUE"], "nowhere"),
-        (["good", "nowhere", "CATALOGUE"], "nowhere"),
-        (["good", "good", "nowhere"], "nowhere"),
         ([".", "good", "CATALOGUE"], "neither a model, nor a run"),
         (["good", "good", "CATALOGUE", "--split", "dev"], "dev"),
-        (["good", "good", "CATALOGUE", "--vertical", "hats"], "hats"),
         (["good", "good", "CATALOGUE", "--tolerance", "1"], "tolerance"),
     ],
 )
@@ -121,7 +118,7 @@ def saved(recipe: Recipe, folder: Path, *, size: int = 8, seed: int = 0) -> Embe
     return model
 
 
-@pytest.mark.parametrize("sizes", [(8, 8), (4, 8), (8, 4)])
+@pytest.mark.parametrize("sizes", [(4, 8), (8, 4)])
 def test_specialists_embed_their_own_vertical_whatever_their_size(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path, sizes: tuple[int, int]
 ) -> None:

@@ -3,17 +3,16 @@
 from pathlib import Path
 
 import torch
-from univert.training.combine.greedy import Trial
 
 from univert.metrics.compare import METRICS, Comparison, Difference
 from univert.metrics.evaluate import Evaluation, Interval, Metrics
 from univert.report.page import ReportContent
 from univert.training.combine.config import CombineConfig
-from univert.training.combine.groups import Combination
+from univert.training.combine.groups import Combination, Trial
 from univert.training.evaluation import ComparedModel, Row, RowComparison
 from univert.training.jobs import TrainedModel
 from univert.training.targets.choice import Candidate, Choice, Step
-from univert.training.targets.ensemble import Ensemble, Tried
+from univert.training.targets.ensemble import Ensemble, TriedMember
 
 KEYS = ("base", "specialists", "joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified")
 
@@ -89,7 +88,7 @@ def choice(titles=("Plain", "Ensemble"), reason="Ensemble: better and nowhere wo
 
 def ensemble(title="Joint Proxy-NCA"):
     def tried(name, title, kept, reason, found, presentations):
-        return Tried(
+        return TriedMember(
             name=name, title=title, kept=kept, reason=reason, difference=found, image_presentations=presentations
         )  # fmt: skip
 

@@ -2,12 +2,11 @@ import math
 import re
 from xml.etree import ElementTree
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.report.made_up import all_models, comparison, figures, model
-from univert.report.charts import differences_chart, models_chart, training_panels, verticals_chart
+from tests.report.made_up import all_models, comparison, figures
+from univert.report.charts import differences_chart, models_chart, training_panels
 from univert.report.tables import PairedTable
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -24,16 +23,6 @@ def test_the_models_on_one_scale():
     # The page's colours and font, and nothing that could load or clash.
     assert not re.search(r"#00000[1-8]|url\(|<style|<metadata", chart)
     assert {"var(--ink)", "var(--accent)", "var(--amber)", "var(--muted)"} <= set(re.findall(r"var\(--\w+\)", chart))
-
-
-def test_verticals_come_best_first_and_those_without_queries_last():
-    models = [
-        model("base", 0.3, {"a": 0.3, "b": None, "c": 0.2}),
-        model("unified", 0.5, {"a": 0.5, "b": None, "c": 0.6}),
-    ]
-    found = texts(verticals_chart(models))
-    assert [one for one in found if one in "abc"] == ["c", "a", "b"]
-    assert {"Base", "Unified", "60.0"} <= set(found)
 
 
 shares = st.floats(-1, 1)
@@ -74,10 +63,6 @@ def test_long_curves_are_thinned_and_lost_values_left_out():
     assert len(panel.chart) < 15_000
 
 
-@pytest.mark.parametrize("curve", [{}, {"step": [1], "loss": [None]}])
-def test_stages_without_values_have_no_panel(curve):
-    assert panels(**curve) == []
-
-
-def test_one_point_is_still_drawn():
+def test_stages_without_values_have_no_panel_and_one_point_is_still_drawn():
+    assert panels(step=[1], loss=[None]) == []
     assert panels(step=[0], loss=[0.5])

@@ -55,7 +55,7 @@ def test_a_choice_says_why():
     assert "Ensemble against Plain [x]: taken; better and nowhere worse" in text
     assert "Chosen: Ensemble: better and nowhere worse" in text
     assert "41.0" in text
-    assert "worse in a" in text
+    assert "points against the specialist of a" in text
     assert "Chosen: Ensemble" in table_text(choice_table(replace(found, steps=(), figures={})))
 
 

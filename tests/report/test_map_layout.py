@@ -22,7 +22,7 @@ catalogues = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows=catalogues, per_vertical=st.integers(1, 20), total=st.integers(4, 40), seed=st.integers(0, 3))
 def test_sample_keeps_its_limits_and_wastes_nothing(rows, per_vertical, total, seed):
     verticals = [vertical for vertical, _ in rows]
@@ -48,7 +48,7 @@ def test_sample_keeps_its_limits_and_wastes_nothing(rows, per_vertical, total, s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"verticals": ["a"], "products": []}, "one entry an image, got 1 and 0"),
+        ({"verticals": ["a"], "products": []}, "one entry for each of the 1 rows"),
         ({"verticals": ["a"], "products": ["x"], "total": 0}, "at least 1, got 2000 and 0"),
     ],
 )
@@ -81,11 +81,7 @@ def test_a_map_that_starts_from_another_lies_like_it(count):
     np.testing.assert_array_equal(second, tsne_map(vectors, start=start, seed=1))
 
 
-def test_a_start_without_extent_is_no_obstacle():
-    assert np.abs(tsne_map(clusters(), start=np.zeros((60, 2), np.float32))).max() == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
 def test_a_few_vectors_are_laid_out_without_tsne(count):
     points = tsne_map(unit(np.random.default_rng(count).normal(size=(count, 5))))
     assert points.shape == (count, 2)
@@ -94,12 +90,8 @@ def test_a_few_vectors_are_laid_out_without_tsne(count):
         assert np.abs(points).max() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("count", "size"), [(5, 1), (40, 4)])
-def test_equal_vectors_lie_at_the_origin(count, size):
-    np.testing.assert_array_equal(tsne_map(np.ones((count, size), np.float32)), np.zeros((count, 2)))
-
-
-def test_vectors_on_a_line_and_in_one_dimension_are_finite():
+def test_degenerate_vectors_are_no_obstacle():
+    np.testing.assert_array_equal(tsne_map(np.ones((40, 4), np.float32)), np.zeros((40, 2)))
     line = np.linspace(-1, 1, 30, dtype=np.float32)[:, None]
-    assert np.isfinite(tsne_map(np.repeat(line, 3, axis=1))).all()
+    assert np.isfinite(tsne_map(np.repeat(line, 3, axis=1), start=np.zeros((30, 2), np.float32))).all()
     assert np.isfinite(tsne_map(line[:6])).all()

@@ -9,7 +9,6 @@ from univert.report import number_format as words
     ("text", "expected"),
     [
         (words.percent(0.5123), "51.2"),
-        (words.percent(0.5123, digits=0), "51"),
         (words.percent(None), "\N{EN DASH}"),
         (words.points(0.1021), "+10.2"),
         (words.points(-0.012), "\N{MINUS SIGN}1.2"),

@@ -138,7 +138,7 @@ def test_every_part_says_what_was_found(report):
         "Each query searches its own vertical", "+6.0", "Ensemble was chosen on the validation split: better and",
         "Ensemble against Plain: taken.", "energy kept 0.973", "left out", "its learning targets are made of",
         "Group 1", "2 trials of at most 40", "+ hats", "with bags, shoes", "MAP@R \N{MINUS SIGN}7.0", "refused",
-        "bags + shoes - hats: refused", "(a) Learning targets", "(b) Unified embeddings", "of 9 dimensions",
+        "bags + shoes - hats: refused", "(a) Learning targets", "(b) Unified embeddings",
         "better than the specialist in 1 of 2 and worse in shoes (\N{MINUS SIGN}4.0)",
     ):  # fmt: skip
         assert words in page.text, words
@@ -208,20 +208,11 @@ def test_a_run_that_decided_nothing(shop, tmp_path):
         ),
     )  # fmt: skip
     page = reported(tmp_path / "report.html", content, shop)
-    for words in ("No verticals were tried together", "Ensemble was chosen on the validation split.", "do not learn"):
-        assert (words in page.text) == (words != "do not learn")
+    for words in ("No verticals were tried together", "Ensemble was chosen on the validation split."):
+        assert words in page.text
     assert "Learning targets that were tried The chosen model does not learn from them." in page.text
     for words in ("Paired, on the same queries", "Step by step", "Every combination that was tried"):
         assert words not in page.text
-
-
-def test_the_numbers_of_separation_are_over_the_same_images(shop, tmp_path):
-    vectors = np.zeros((len(shop), 4), np.float32)
-    bags = shop.column("vertical") == "bags"
-    vectors[bags, 0], vectors[~bags, 1] = 1, 1
-    page = reported(tmp_path / "report.html", made_up.content(), shop, {"Embeddings": vectors})
-    assert "Nearest other image is of the same vertical 100.0%" in page.text
-    assert "Energy in those of another vertical 100.0%" in page.text  # both lie on the line between them
 
 
 @pytest.mark.parametrize(

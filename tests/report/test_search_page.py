@@ -7,12 +7,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from tests.report.test_page import Page
 from tests.small_shop import HOSTILE, PRODUCTS, catalogue, index, model, picture
-from univert.core.errors import BadInputError
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
@@ -46,6 +44,10 @@ def test_shows_query_and_hits(model: Embedder, index: Index, tmp_path: Path) -> 
         assert html.escape(hit.vertical) in text
     assert "Maker &amp; Sons · round" in text
     assert "None" not in text
+    assert "default-src 'none'" in text
+    assert not re.search(r"https?://|url\(", text)
+    boxed = images[1 + next(n for n, hit in enumerate(hits) if hit.id == "p3-1")]["src"]
+    assert Image.open(io.BytesIO(base64.b64decode(boxed.split(",")[1]))).size == (24, 40)  # only the box is shown
 
 
 def test_names_are_only_text(model: Embedder, index: Index) -> None:
@@ -55,20 +57,6 @@ def test_names_are_only_text(model: Embedder, index: Index) -> None:
     assert not page.all("script")
     assert HOSTILE in [image["alt"] for image in page.all("img")]
     assert not {"href", "onclick", "onerror", "srcset", "action"} & {name for _, values in page.tags for name in values}
-
-
-def test_loads_nothing_from_elsewhere(model: Embedder, index: Index) -> None:
-    text = render_grid(picture(0, 0), search_image(model, index, picture(0, 0), 3), index)
-    assert "default-src 'none'" in text
-    assert not re.search(r"https?://|url\(", text)
-
-
-def test_only_the_box_is_shown(model: Embedder, index: Index) -> None:
-    hits = search_image(model, index, picture(3, 1), 100)
-    position = next(n for n, hit in enumerate(hits) if hit.id == "p3-1")
-    source = Page(render_grid(picture(3, 1), hits, index)).all("img")[1 + position]["src"]
-    image = Image.open(io.BytesIO(base64.b64decode(source.split(",")[1])))
-    assert image.size == (24, 40)
 
 
 def test_no_hits(model: Embedder, index: Index) -> None:
@@ -90,10 +78,3 @@ def test_a_picture_that_is_gone_is_said_to_be(model: Embedder, tmp_path: Path) -
     page = render_grid(photos[0], search_image(model, index, photos[0]), index)
     assert len(Page(page).all("img")) == 2
     assert page.count("picture not available") == 1
-
-
-def test_a_query_that_is_no_image(index: Index, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="cannot be read"):
-        render_grid(tmp_path / "nowhere.png", [], index)
-    with pytest.raises(BadInputError, match="not an image"):
-        render_grid(b"text", [], index)

@@ -8,7 +8,7 @@ from PIL import Image
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
-from univert.report.thumbnails import atlas, data_uri, thumbnails
+from univert.report.thumbnails import atlas, thumbnails
 
 
 def opened(uri):
@@ -42,12 +42,6 @@ def test_thumbnails_are_square_padded_cropped_and_never_fail(linked):
     assert boxed.getpixel((15, 8))[2] < 60
     assert gone.getpixel((0, 0)) == (222, 222, 220)
     assert wide.tobytes() == again.tobytes()
-
-
-def test_data_uri_holds_the_picture():
-    image = opened(data_uri(Image.new("RGB", (12, 7), (10, 200, 30))))
-    assert image.size == (12, 7)
-    np.testing.assert_allclose(image.getpixel((5, 3)), (10, 200, 30), atol=6)
 
 
 def test_atlas_places_each_picture_where_it_says():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from univert.cli.options import Device, Json, Names, app, load_model, model_folder, print_table
+from univert.core.config import to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import folder_name
 
@@ -37,7 +38,7 @@ def evaluate(
     vectors = load_model(model, device).embed_catalogue(catalogue, progress=True)
     evaluation = evaluate_vectors(vectors, list(catalogue.column("product")), list(catalogue.column("vertical")))
     if as_json:
-        typer.echo(json.dumps({"split": split, **evaluation.to_dict()}, indent=1))
+        typer.echo(json.dumps({"split": split, **to_plain(evaluation)}, indent=1))
     else:
         from univert.report.console import evaluation_table
 
@@ -77,7 +78,7 @@ def compare(
     worse = comparison.worse_in_any()
     titles = ("/".join(a.parts[-2:]), "/".join(b.parts[-2:]))
     if as_json:
-        typer.echo(json.dumps({"split": split, "worse": worse, **comparison.to_dict()}, indent=1))
+        typer.echo(json.dumps({"split": split, "worse": worse, **to_plain(comparison)}, indent=1))
     else:
         from univert.report.console import comparison_table
 

@@ -37,8 +37,8 @@ def bootstrap_interval(
         low and high end, each () or (M,) as `values` has columns. With a single product both are the mean.
 
     Raises:
-        BadInputError: lengths that differ, no queries, values that are not finite, resamples below 1, a negative
-            seed, or a level outside (0, 1).
+        BadInputError: lengths that differ, no queries, values that are not finite, resamples below 1,
+            or a level outside (0, 1).
     """
     if not 0 < level < 1:
         raise BadInputError(f"level must lie between 0 and 1, got {level}; 0.95 is usual")
@@ -51,8 +51,6 @@ def bootstrap_interval(
     check_length(products, len(table), name="products", of="values")
     if resamples < 1:
         raise BadInputError(f"resamples must be at least 1, got {resamples}; 1000 is usual")
-    if seed < 0:
-        raise BadInputError(f"seed must be at least 0, got {seed}; take any small number")
     _, product_of_query = np.unique(products, return_inverse=True)
     count = int(product_of_query.max()) + 1
     columns = np.column_stack([table.reshape(len(table), -1), np.ones(len(table))])

@@ -18,7 +18,7 @@ from univert.metrics.inputs import (
 )
 
 
-def nmi(vectors: Vectors, labels: Labels, *, seed: int = 0, iterations: int = 20) -> float:
+def nmi(vectors: Vectors, labels: Labels, *, seed: int = 0) -> float:
     """Normalised mutual information between products and k-means clusters, k = number of products.
 
     NMI(Omega, C) = 2 I(Omega; C) / (H(Omega) + H(C)) (Proxies eq. 8), that is, with the arithmetic mean of
@@ -29,17 +29,13 @@ def nmi(vectors: Vectors, labels: Labels, *, seed: int = 0, iterations: int = 20
         vectors: (N, D); by Euclidean distance, which for unit vectors orders as cosine similarity does.
         labels: N products, names or codes; unlabelled rows (None or negative) are left out.
         seed: of the first centroids.
-        iterations: of k-means.
 
     Returns:
         in [0, 1].
 
     Raises:
-        BadInputError: vectors or labels that do not fit, fewer than two products, a bad seed or
-            no iterations.
+        BadInputError: vectors or labels that do not fit, fewer than two products, or a bad seed.
     """
-    if iterations < 1:
-        raise BadInputError(f"iterations must be at least 1, got {iterations}; 20 is usual")
     if not 0 <= seed < 2**31:
         raise BadInputError(f"seed must lie in [0, 2**31), got {seed}; take any small number")
     vectors = check_vectors(vectors)
@@ -55,12 +51,7 @@ def nmi(vectors: Vectors, labels: Labels, *, seed: int = 0, iterations: int = 20
     points = take_float32(vectors, rows, power_of_two_scale([vectors]))
     # The limits on points per centroid would make faiss warn about small data and subsample large data.
     means = faiss.Kmeans(
-        points.shape[1],
-        products,
-        niter=iterations,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(points),
+        points.shape[1], products, niter=20, seed=seed, min_points_per_centroid=1, max_points_per_centroid=len(points)
     )
     means.train(points)
     _, nearest = means.index.search(points, 1)

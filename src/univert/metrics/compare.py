@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from univert.core.errors import BadInputError
-from univert.core.json_record import JsonRecord
 from univert.metrics.bootstrap import bootstrap_interval
 from univert.metrics.inputs import Codes, Vectors, check_length
 from univert.metrics.per_query import Names, Outcomes, average_precision, query_outcomes
@@ -34,6 +33,8 @@ Verdict = Literal["better", "same", "worse"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 METRIC_NAMES: dict[Metric, str] = {"recall_at_1": "R@1", "map_at_r": "MAP@R"}
 """What people call the metrics."""
+LEVEL = 0.95
+"""Of intervals and tests: 1 - LEVEL is the chance of a false alarm."""
 LARGE_LOSS = 0.1
 """A loss of more (ten points) counts, where nothing else is set, even if few products prove nothing."""
 MERGED = "merged"
@@ -44,7 +45,7 @@ _SIGNS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference(JsonRecord):
+class Difference:
     """How one figure differs between two models on one gallery.
 
     Attributes:
@@ -86,20 +87,20 @@ Figures = dict[Metric, Difference]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison(JsonRecord):
+class Comparison:
     """How two models differ, merged over the verticals and within each.
 
     Attributes:
         merged: by metric.
         verticals: by vertical and metric; verticals without queries are left out.
         tolerance: differences up to this much count as the same.
-        level: of intervals and of the tests (1 - level is the chance of a false alarm).
+        level: of intervals and tests.
     """
 
     merged: Figures
     verticals: dict[str, Figures]
     tolerance: float
-    level: float
+    level: float = LEVEL
 
     @property
     def galleries(self) -> dict[str, Figures]:
@@ -133,7 +134,6 @@ def compare_vectors(
     first_routed: bool = False,
     second_routed: bool = False,
     tolerance: float = 0.01,
-    level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
@@ -147,7 +147,6 @@ def compare_vectors(
         first_routed: the first model's merged gallery of a query is its own vertical, as for specialists.
         second_routed: likewise for the second.
         tolerance: a difference of a figure (0 to 1) up to this much counts as the same.
-        level: coverage of the intervals; differences are called significant at 1 - level.
         resamples: of the bootstrap over products, at least; many verticals need more.
         seed: of the bootstrap.
 
@@ -166,38 +165,34 @@ def compare_vectors(
         query_outcomes(vectors, products, verticals, routed=routed)
         for vectors, routed in ((first, first_routed), (second, second_routed))
     ]
-    return compare_outcomes(*outcomes, tolerance=tolerance, level=level, resamples=resamples, seed=seed)
+    return compare_outcomes(*outcomes, tolerance=tolerance, resamples=resamples, seed=seed)
 
 
-def compare_outcomes(
-    first: Outcomes,
-    second: Outcomes,
-    *,
-    tolerance: float = 0.01,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Comparison:
-    """Compare two models by what happened to the same queries; see `compare_vectors`.
+def compare_outcomes(first: Outcomes, second: Outcomes, **settings: Any) -> Comparison:
+    """Compare two models by what happened to the same queries.
+
+    Args:
+        first: of the first model.
+        second: of the second.
+        settings: as `compare_pairs`.
 
     Raises:
         BadInputError: the queries are not the same, or settings out of range.
     """
-    settings: dict[str, Any] = {"tolerance": tolerance, "level": level, "resamples": resamples, "seed": seed}
     merged = compare_pairs({MERGED: (first.merged, second.merged)}, **settings)[MERGED]
     pairs = {
         name: (outcome, other)
         for name, outcome in first.verticals.items()
         if outcome is not None and (other := second.verticals.get(name)) is not None
     }
-    return Comparison(merged=merged, verticals=compare_pairs(pairs, **settings), tolerance=tolerance, level=level)
+    return Comparison(merged=merged, verticals=compare_pairs(pairs, **settings), tolerance=settings["tolerance"])
 
 
 def compare_pairs(
     pairs: Mapping[str, tuple[QueryOutcome, QueryOutcome]],
     *,
     tolerance: float = 0.01,
-    level: float = 0.95,
+    level: float = LEVEL,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Figures]:
@@ -205,9 +200,9 @@ def compare_pairs(
 
     Args:
         pairs: by gallery, what happened to the same queries under the first model and under the second.
-        tolerance: as `compare_vectors`, and so are the rest.
-        level: coverage.
-        resamples: of the bootstrap.
+        tolerance: a difference of a figure (0 to 1) up to this much counts as the same.
+        level: coverage of the intervals; differences are called significant at 1 - level.
+        resamples: of the bootstrap over products, at least; many galleries need more.
         seed: of the bootstrap.
 
     Raises:
@@ -215,10 +210,6 @@ def compare_pairs(
     """
     if not 0 <= tolerance < 1:
         raise BadInputError(f"tolerance must lie in [0, 1), got {tolerance}; 0.01 is one point of Recall@1")
-    if resamples < 1:
-        raise BadInputError(f"resamples must be at least 1, got {resamples}; 2000 is usual")
-    if not 0 < level < 1:
-        raise BadInputError(f"level must lie between 0 and 1, got {level}; 0.95 is usual")
     # so that the smallest p-value there can be is still significant after the correction
     resamples = max(resamples, math.ceil(20 * len(pairs) / (1 - level)))
     found: dict[str, Figures] = {name: {} for name in pairs}

@@ -11,17 +11,16 @@ The figures of an index that grows by a vertical, all leave-one-out:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
-from univert.core.json_record import JsonRecord
 from univert.metrics.compare import METRICS, Comparison, Difference, Figures, compare_outcomes, compare_pairs
-from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, has_queries
-from univert.metrics.per_query import Names, Outcomes, average_precision, pooled, rows_by_vertical
-from univert.metrics.ranking import QueryOutcome, rank_queries
+from univert.metrics.inputs import Vectors
+from univert.metrics.per_query import Names, Outcomes, average_precision, outcome_within, pooled, query_outcomes
+from univert.metrics.ranking import QueryOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ class Setback:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrowthFigures(JsonRecord):
+class GrowthFigures:
     """What growing by one vertical does, on one split.
 
     Attributes:
@@ -146,26 +145,26 @@ def growth_figures(
 
     added = np.array([vertical == new_vertical for vertical in verticals], dtype=bool)
     grown = np.where(added[:, None], new, stored)
-    before = version_outcomes(stored, stored, products, verticals)
-    after = version_outcomes(new, grown, products, verticals)
-    reindexed = version_outcomes(new, new, products, verticals)
+    before = query_outcomes(stored, products, verticals)
+    after = query_outcomes(new, products, verticals, stored=grown)
+    reindexed = query_outcomes(new, products, verticals)
     old = [name for name in before.verticals if name != new_vertical]
-    old_codes, new_codes = before.codes[~added], before.codes[added]
-    alone = [
-        _leave_one_out(queries[~added], gallery[~added], old_codes)
+    rows, new_rows = np.flatnonzero(~added), np.flatnonzero(added)
+    old_old, new_old, new_new = (
+        outcome_within(queries[rows], before.codes[rows], rows, gallery[rows])
         for queries, gallery in ((stored, stored), (new, stored), (new, new))
-    ]
+    )
     return GrowthFigures(
         split=split,
         new_vertical=new_vertical,
         kept=compare_outcomes(before, after, **settings),
         reindexed=compare_outcomes(after, reindexed, **settings),
         old=single(_pool_of(before, old), _pool_of(after, old)),
-        old_merged=single(alone[0], alone[1]),
-        old_merged_reindexed=single(alone[1], alone[2]),
+        old_merged=single(old_old, new_old),
+        old_merged_reindexed=single(new_old, new_new),
         beside_new=single(_kept_rows(before.merged, ~added), _kept_rows(after.merged, ~added)),
         specialist=single(
-            _leave_one_out(specialist, specialist, new_codes), _leave_one_out(new[added], new[added], new_codes)
+            outcome_within(specialist, before.codes[new_rows], new_rows), reindexed.verticals.get(new_vertical)
         ),
         new_merged=single(_kept_rows(before.merged, added), _kept_rows(after.merged, added)),
         nearness={
@@ -174,41 +173,6 @@ def growth_figures(
             if name != new_vertical
         },
     )
-
-
-def version_outcomes(queries: Vectors, stored: Vectors, products: Names, verticals: Names) -> Outcomes:
-    """Leave-one-out over two versions: an image's vector by one model searches all others' by another.
-
-    Args:
-        queries: (N, D) vectors of the images as queries.
-        stored: (N, D) vectors of the same images in the index.
-        products: N products, None or negative: unlabelled.
-        verticals: N vertical names.
-
-    Returns:
-        as `query_outcomes`, which this is where both are the same.
-
-    Raises:
-        BadInputError: arguments that do not fit, a product in two verticals, or no query in any vertical.
-    """
-    queries = check_vectors(queries, name="queries")
-    stored = check_vectors(stored, name="stored", size=queries.shape[1])
-    check_length(stored, len(queries), name="stored", of="queries")
-    ((codes, rows),) = rows_by_vertical((queries, products, verticals, ""))
-    within: dict[str, QueryOutcome | None] = {}
-    for name, here in rows.items():
-        outcome = _leave_one_out(queries[here], stored[here], codes[here])
-        within[name] = None if outcome is None else replace(outcome, rows=here[outcome.rows])
-    pooled(within)  # refuses where there is no query at all
-    merged = rank_queries(queries, codes, gallery_vectors=stored, leave_one_out=True)
-    return Outcomes(merged=merged, verticals=within, rows=rows, codes=codes)
-
-
-def _leave_one_out(queries: Vectors, stored: Vectors, codes: Codes) -> QueryOutcome | None:
-    """The leave-one-out of some images, as if there were no others; None without queries."""
-    if not has_queries(codes):
-        return None
-    return rank_queries(queries, codes, gallery_vectors=stored, leave_one_out=True)
 
 
 def _kept_rows(outcome: QueryOutcome, wanted: Bool[np.ndarray, "N"]) -> QueryOutcome | None:

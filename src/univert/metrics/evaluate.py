@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from univert.core.json_record import JsonRecord
 from univert.metrics.bootstrap import bootstrap_interval
 from univert.metrics.clustering import nmi
 from univert.metrics.inputs import Codes, Vectors, check_vectors
-from univert.metrics.per_query import Names, average_precision, outcome_within, pooled, query_outcomes, rows_by_vertical
+from univert.metrics.per_query import Names, average_precision, pooled, query_outcomes, rows_by_vertical
 from univert.metrics.ranking import QueryOutcome, check_ks, rank_queries
 
 
@@ -59,7 +57,7 @@ class Metrics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(JsonRecord):
+class Evaluation:
     """One model's figures.
 
     Attributes:
@@ -80,7 +78,6 @@ def evaluate_vectors(
     *,
     routed: bool = False,
     ks: Sequence[int] = (1, 2, 4, 8),
-    with_nmi: bool = True,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
@@ -97,7 +94,6 @@ def evaluate_vectors(
             specialists, each of which has a space of its own: distances between the spaces mean nothing.
             Merged NMI is None then.
         ks: the K of Recall@K.
-        with_nmi: also cluster; by far the slowest figure when there are many products.
         resamples: of the bootstrap over products.
         seed: of the bootstrap and the clustering.
 
@@ -107,12 +103,12 @@ def evaluate_vectors(
     check_ks(ks)
     vectors = check_vectors(vectors)
     outcomes = query_outcomes(vectors, products, verticals, routed=routed)
-    nmis: dict[str, float | None] = dict.fromkeys(outcomes.rows)
-    if with_nmi:
-        nmis = {name: _nmi(vectors[rows], outcomes.codes[rows], seed) for name, rows in outcomes.rows.items()}
-    merged_nmi = _nmi(vectors, outcomes.codes, seed) if with_nmi and not routed else None
-    measure = partial(_metrics, ks=ks, resamples=resamples, seed=seed)
-    return _evaluation(measure, outcomes.merged, merged_nmi, outcomes.verticals, nmis)
+    nmis: dict[str | None, float | None] = {
+        name: _nmi(vectors[rows], outcomes.codes[rows], seed) for name, rows in outcomes.rows.items()
+    }
+    if not routed:
+        nmis[None] = _nmi(vectors, outcomes.codes, seed)
+    return _evaluation(outcomes.merged, outcomes.verticals, nmis, ks, resamples, seed)
 
 
 def evaluate_query_gallery(
@@ -156,17 +152,22 @@ def evaluate_query_gallery(
     )
     outcomes: dict[str, QueryOutcome | None] = {}
     for vertical, rows in rows_of.items():
-        candidates = in_gallery.get(vertical, np.zeros(0, dtype=np.int64))
-        outcomes[vertical] = outcome_within(
-            query_vectors[rows], codes[rows], rows, (gallery_vectors[candidates], gallery_codes[candidates])
-        )
+        here = in_gallery.get(vertical, np.zeros(0, dtype=np.int64))
+        outcomes[vertical] = None
+        if np.isin(codes[rows][codes[rows] >= 0], gallery_codes[here]).any():
+            found = rank_queries(
+                query_vectors[rows],
+                codes[rows],
+                gallery_vectors=gallery_vectors[here],
+                gallery_labels=gallery_codes[here],
+            )
+            outcomes[vertical] = replace(found, rows=rows[found.rows])
     merged_outcome = pooled(outcomes)
     if not routed:
         merged_outcome = rank_queries(
             query_vectors, codes, gallery_vectors=gallery_vectors, gallery_labels=gallery_codes
         )
-    measure = partial(_metrics, ks=ks, resamples=resamples, seed=seed)
-    return _evaluation(measure, merged_outcome, None, outcomes, dict.fromkeys(outcomes))
+    return _evaluation(merged_outcome, outcomes, {}, ks, resamples, seed)
 
 
 def _nmi(vectors: Vectors, codes: Codes, seed: int) -> float | None:
@@ -174,25 +175,27 @@ def _nmi(vectors: Vectors, codes: Codes, seed: int) -> float | None:
 
 
 def _evaluation(
-    measure: Callable[[QueryOutcome, float | None], Metrics],
     merged: QueryOutcome,
-    merged_nmi: float | None,
-    outcomes: dict[str, QueryOutcome | None],
-    nmis: dict[str, float | None],
+    outcomes: Mapping[str, QueryOutcome | None],
+    nmis: Mapping[str | None, float | None],  # None: of all verticals together
+    ks: Sequence[int],
+    resamples: int,
+    seed: int,
 ) -> Evaluation:
-    verticals = {name: None if outcome is None else measure(outcome, nmis[name]) for name, outcome in outcomes.items()}
+    verticals = {
+        name: None if outcome is None else _metrics(outcome, nmis.get(name), ks, resamples, seed)
+        for name, outcome in outcomes.items()
+    }
     figures = [metrics.figures() for metrics in verticals.values() if metrics is not None]
     names = dict.fromkeys(name for values in figures for name in values)
     return Evaluation(
-        merged=measure(merged, merged_nmi),
+        merged=_metrics(merged, nmis.get(None), ks, resamples, seed),
         verticals=verticals,
         mean_within={name: float(np.mean([values[name] for values in figures if name in values])) for name in names},
     )
 
 
-def _metrics(
-    outcome: QueryOutcome, clustering: float | None, *, ks: Sequence[int], resamples: int, seed: int
-) -> Metrics:
+def _metrics(outcome: QueryOutcome, clustering: float | None, ks: Sequence[int], resamples: int, seed: int) -> Metrics:
     columns = [outcome.hits(k).astype(np.float64) for k in ks] + [average_precision(outcome)]
     values = np.stack(columns, axis=1)
     products = len(np.unique(outcome.products))

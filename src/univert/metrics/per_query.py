@@ -34,7 +34,9 @@ class Outcomes:
     codes: Codes
 
 
-def query_outcomes(vectors: Vectors, products: Names, verticals: Names, *, routed: bool = False) -> Outcomes:
+def query_outcomes(
+    vectors: Vectors, products: Names, verticals: Names, *, routed: bool = False, stored: Vectors | None = None
+) -> Outcomes:
     """Leave-one-out: every labelled image searches all the others; see `univert.metrics.ranking`.
 
     Args:
@@ -42,15 +44,23 @@ def query_outcomes(vectors: Vectors, products: Names, verticals: Names, *, route
         products: N products, names or codes.
         verticals: N vertical names.
         routed: the merged gallery of a query is its own vertical, as if its vertical were known.
+        stored: (N, D) other vectors of the same images, such as those in an index: they are searched instead, and no
+            image finds its own.
 
     Raises:
         BadInputError: arguments that do not fit, a product in two verticals, or no query in any vertical.
     """
     vectors = check_vectors(vectors)
+    if stored is not None:
+        stored = check_vectors(stored, name="stored", size=vectors.shape[1])
+        check_length(stored, len(vectors), name="stored", of="vectors")
     ((codes, rows),) = rows_by_vertical((vectors, products, verticals, ""))
-    within = {name: outcome_within(vectors[here], codes[here], here) for name, here in rows.items()}
+    within = {
+        name: outcome_within(vectors[here], codes[here], here, None if stored is None else stored[here])
+        for name, here in rows.items()
+    }
     together = pooled(within)
-    merged = together if routed else rank_queries(vectors, codes)
+    merged = together if routed else rank_queries(vectors, codes, gallery_vectors=stored, leave_one_out=True)
     return Outcomes(merged=merged, verticals=within, rows=rows, codes=codes)
 
 
@@ -87,18 +97,11 @@ def rows_by_vertical(*tables: tuple[Vectors, Names, Names, str]) -> list[tuple[C
     return found
 
 
-def outcome_within(
-    vectors: Vectors, codes: Codes, rows: Codes, gallery: tuple[Vectors, Codes] | None = None
-) -> QueryOutcome | None:
-    """The outcome of one vertical, its rows counted as in the whole, or None where nothing can be a query."""
-    if gallery is None:
-        if not has_queries(codes):
-            return None
-        outcome = rank_queries(vectors, codes)
-    else:
-        if not np.isin(codes[codes >= 0], gallery[1]).any():
-            return None
-        outcome = rank_queries(vectors, codes, gallery_vectors=gallery[0], gallery_labels=gallery[1])
+def outcome_within(vectors: Vectors, codes: Codes, rows: Codes, stored: Vectors | None = None) -> QueryOutcome | None:
+    """The leave-one-out of some rows alone, which keep their numbers; None where nothing can be a query."""
+    if not has_queries(codes):
+        return None
+    outcome = rank_queries(vectors, codes, gallery_vectors=stored, leave_one_out=True)
     return replace(outcome, rows=rows[outcome.rows])
 
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from univert.core.lazy import lazy_exports
 
-_HOMES = {
-    "render_grid": "univert.report.search_page",
-    "report_run": "univert.report.page",
-    "save_map_figure": "univert.report.map_figure",
-}
-
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'univert.report' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "render_grid": "univert.report.search_page",
+        "report_run": "univert.report.page",
+        "save_map_figure": "univert.report.map_figure",
+    },
+)

@@ -8,15 +8,13 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
 from univert.metrics.compare import Figures, Verdict
-from univert.metrics.evaluate import Interval
 from univert.report.number_format import percent, points
-from univert.report.tables import recall_at_1
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,26 +22,23 @@ if TYPE_CHECKING:
 
     from univert.training.evaluation import ComparedModel
 
-Kind = Literal["best", "specialists", "base", "other"]
-
 # Placeholders, which `_svg` replaces by the page's own colours: one chart serves the light and the dark page.
 _INK, _MUTED, _RULE, _ACCENT, _AMBER, _GOOD, _BAD, _CARD = (f"#00000{number}" for number in range(1, 9))
 _VARIABLES = ("ink", "muted", "rule", "accent", "amber", "good", "bad", "card")
-_MARKS: dict[Kind, tuple[str, str, str]] = {  # shape, edge, face: nothing hangs on colour alone
+_MARKS = {  # shape, edge, face: nothing hangs on colour alone
     "best": ("o", _ACCENT, _ACCENT),
     "specialists": ("D", _AMBER, _AMBER),
     "base": ("o", _MUTED, _CARD),
-    "other": ("s", _MUTED, _MUTED),
 }
+_OTHER = ("s", _MUTED, _MUTED)
 _VERDICTS: dict[Verdict, tuple[str, str, str]] = {
     "better": ("^", _GOOD, _GOOD),
     "same": ("o", _MUTED, _CARD),
     "worse": ("v", _BAD, _BAD),
 }
 _WIDTH_PT = 380
-_LINE_PT, _LANE_PT, _AXIS_PT = 20, 7, 24
+_LINE_PT, _AXIS_PT = 20, 24
 _FONT_PT = 10.0
-_LONGEST_NAME = 30
 _CURVE_POINTS = 160
 """Points of a drawn curve: more than a panel has pixels would only weigh."""
 
@@ -59,28 +54,15 @@ class Panel:
 
 def models_chart(models: Sequence[ComparedModel]) -> Markup:
     """Merged Recall@1 of every model on one scale; the last is the one that the report is about."""
-    lines = [(one.row.title, [(_kind(one, models), one.evaluation.merged.recall_at[1])]) for one in models]
-    return _dot_chart(lines, label="Recall at 1 in the merged gallery, by model", emphasised=len(lines) - 1)
-
-
-def verticals_chart(models: Sequence[ComparedModel]) -> Markup:
-    """Recall@1 within each vertical: the last model, the specialists and the untrained base; best vertical first."""
-    shown = [one for one in models if _kind(one, models) != "other"]
-    own = {name: recall_at_1(metrics) for name, metrics in models[-1].evaluation.verticals.items()}
-    names = sorted(own, key=lambda name: -(found.value if (found := own[name]) else -1.0))
-    lines = [
-        (
-            name,
-            [
-                (_kind(one, models), found)
-                for one in shown
-                if (found := recall_at_1(one.evaluation.verticals[name])) is not None
-            ],
-        )
-        for name in names
-    ]
-    legend = {_kind(one, models): one.row.title for one in reversed(shown)}
-    return _dot_chart(lines, label="Recall at 1 within each vertical", legend=legend)
+    found = [one.evaluation.merged.recall_at[1] for one in models]
+    figure, axes = _rows([(one.row.title, percent(value.value)) for one, value in zip(models, found, strict=True)])
+    for row, (one, value) in enumerate(zip(models, found, strict=True)):
+        kind = "best" if one is models[-1] else "specialists" if one.row.routed else one.row.key
+        _mark(axes, row, _MARKS.get(kind, _OTHER), value.value, value.low, value.high)
+    axes.get_yticklabels()[-1].set_fontweight("bold")
+    ends = [end for value in found for end in (value.low, value.value, value.high) if end is not None]
+    _across(axes, ends, signed=False)
+    return _svg(figure, "Recall at 1 in the merged gallery, by model")
 
 
 def differences_chart(lines: Sequence[tuple[str, Figures]], tolerance: float, *, label: str) -> Markup:
@@ -160,62 +142,13 @@ def _panel(
     return Panel(title=title, chart=_svg(figure, f"Training curves of {title}"), summary="; ".join(summary))
 
 
-def _dot_chart(
-    lines: Sequence[tuple[str, Sequence[tuple[Kind, Interval]]]],
-    *,
-    label: str,
-    legend: Mapping[Kind, str] | None = None,
-    emphasised: int | None = None,
-) -> Markup:
-    """Lines of marks with intervals, shares of 1; at the right end the value of the last mark."""
-    texts = [(name, percent(marks[-1][1].value) if marks else "") for name, marks in lines]
-    lanes = max((len(marks) for _, marks in lines), default=1)
-    figure, axes = _rows(texts, lanes=lanes, legend_rows=math.ceil(len(legend) / 2) if legend else 0)
-    for row, (_, marks) in enumerate(lines):
-        for lane, (kind, one) in enumerate(marks):
-            at = row + (lane - (len(marks) - 1) / 2) * 0.85 / max(lanes, 1) if lanes > 1 else row
-            _mark(axes, at, _MARKS[kind], one.value, one.low, one.high)
-    if emphasised is not None:
-        axes.get_yticklabels()[emphasised].set_fontweight("bold")
-    intervals = [one for _, marks in lines for _, one in marks]
-    _across(axes, [end for one in intervals for end in (one.low, one.value, one.high) if end is not None], signed=False)
-    if legend:
-        handles = [
-            axes.plot([], [], shape, color=edge, markerfacecolor=face, markersize=4.5, label=_short(legend[kind], 34))[
-                0
-            ]
-            for kind, (shape, edge, face) in _MARKS.items()
-            if kind in legend
-        ]
-        figure.legend(
-            handles=handles,
-            fontsize=_FONT_PT,
-            labelcolor=_INK,
-            loc="upper left",
-            ncols=2,
-            frameon=False,
-            handletextpad=0.1,
-            borderpad=0,
-        )
-    return _svg(figure, label)
-
-
-def _kind(one: ComparedModel, models: Sequence[ComparedModel]) -> Kind:
-    if one is models[-1]:
-        return "best"
-    return "specialists" if one.row.key == "specialists" else "base" if one.row.key == "base" else "other"
-
-
-def _rows(lines: Sequence[tuple[str, str]], *, lanes: int = 1, legend_rows: int = 0) -> tuple[Figure, Axes]:
+def _rows(lines: Sequence[tuple[str, str]]) -> tuple[Figure, Axes]:
     """An empty chart with a named line for each entry, and a text at its right end."""
-    line_pt = _LINE_PT if lanes == 1 else 9 + _LANE_PT * lanes
-    legend_pt = 17 * legend_rows
-    height = line_pt * len(lines) + _AXIS_PT + legend_pt
+    height = _LINE_PT * len(lines) + _AXIS_PT
     figure = _figure(_WIDTH_PT, height)
-    names = [_short(name, _LONGEST_NAME) for name, _ in lines]
+    names = [f"{name[:29]}…" if len(name) > 30 else name for name, _ in lines]
     left = 14 + 5.6 * max(map(len, names), default=0)
-    bottom, share = _AXIS_PT / height, line_pt * len(lines) / height
-    axes = figure.add_axes((left / _WIDTH_PT, bottom, 1 - (left + 46) / _WIDTH_PT, share))
+    axes = figure.add_axes((left / _WIDTH_PT, _AXIS_PT / height, 1 - (left + 46) / _WIDTH_PT, 1 - _AXIS_PT / height))
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_yticks(range(len(lines)), names)
     for row, (_, text) in enumerate(lines):
@@ -249,10 +182,6 @@ def _across(axes: Axes, shares: Sequence[float], *, signed: bool) -> None:
     axes.tick_params(axis="x", labelcolor=_MUTED)
     axes.grid(axis="x", color=_RULE, linewidth=0.8)
     axes.set_axisbelow(True)
-
-
-def _short(name: str, most: int) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _figure(width_pt: float, height_pt: float) -> Figure:

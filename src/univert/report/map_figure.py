@@ -28,7 +28,6 @@ def save_map_figure(
     *,
     targets: Float[np.ndarray, "N E"] | None = None,
     products: Sequence[str | None] | None = None,
-    per_vertical: int = A_VERTICAL,
     total: int = POINTS,
     seed: int = 0,
 ) -> list[Separation]:
@@ -42,8 +41,7 @@ def save_map_figure(
         verticals: N names.
         targets: (N, E) learning targets of the same images; None draws the embeddings alone.
         products: N names, None for an unlabelled image; where given, products are drawn whole or not at all.
-        per_vertical: the most images to draw of one vertical; the numbers are over those drawn, too.
-        total: the most images to draw in all.
+        total: the most images to draw; the numbers are over those drawn, too.
         seed: of the sample and t-SNE.
 
     Returns:
@@ -61,7 +59,7 @@ def save_map_figure(
         check_length(targets, len(vectors), name="targets", of="vectors")
         spaces = {"Learning targets": check_vectors(targets, name="targets"), **spaces}
     names = products if products is not None else [None] * len(vectors)
-    rows = sample_for_map(verticals, names, per_vertical=per_vertical, total=total, seed=seed)
+    rows = sample_for_map(verticals, names, per_vertical=A_VERTICAL, total=total, seed=seed)
     drawn = [verticals[row] for row in rows]
     layouts = layouts_of([np.asarray(space[rows], dtype=np.float32) for space in spaces.values()], seed=seed)
     numbers = [separation(space[rows], drawn) for space in spaces.values()]
@@ -114,10 +112,4 @@ def _draw(
 def _caption(found: Separation) -> str:
     if found.purity is None or len(found.verticals) < 2:
         return ""
-    lines = [f"nearest other image of the same vertical: {100 * found.purity:.1f}%"]
-    if found.own_energy is not None and found.other_energy is not None:
-        lines.append(
-            f"energy in its own {found.directions} leading directions: {100 * found.own_energy:.1f}%,"
-            f" in another vertical's: {100 * found.other_energy:.1f}%"
-        )
-    return "\n".join(lines)
+    return f"nearest other image of the same vertical: {100 * found.purity:.1f}%"

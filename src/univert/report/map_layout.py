@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from univert.core.errors import BadInputError
+from univert.metrics.inputs import check_length
 
 _FEWEST_FOR_TSNE = 10
 """Below this t-SNE has no neighbourhoods to keep; the first two principal components say as much."""
@@ -42,25 +44,19 @@ def sample_for_map(
     """
     if min(per_vertical, total) < 1:
         raise BadInputError(f"per_vertical and total must be at least 1, got {per_vertical} and {total}")
-    if len(verticals) != len(products):
-        raise BadInputError(
-            f"verticals and products must have one entry an image, got {len(verticals)} and {len(products)}"
-        )
-    rows_of: dict[str, list[int]] = {}
-    for row, vertical in enumerate(verticals):
-        rows_of.setdefault(vertical, []).append(row)
-    sizes = {vertical: min(len(rows), per_vertical) for vertical, rows in rows_of.items()}
-    share = _fair_share(sizes, total)
-    chosen: list[int] = []
-    for index, vertical in enumerate(sorted(rows_of)):
-        rng = np.random.default_rng([seed, index])
-        by_product: dict[str | tuple[int], list[int]] = {}
-        for row in rows_of[vertical]:
-            product = products[row]
-            by_product.setdefault((row,) if product is None else product, []).append(row)
-        groups = list(by_product.values())
-        order = [row for group in rng.permutation(len(groups)) for row in groups[group]]
-        chosen.extend(order[: share[vertical]])
+    check_length(products, len(verticals), name="products", of="verticals")
+    rows_of: dict[tuple[str, str | int], list[int]] = {}
+    for row, (vertical, product) in enumerate(zip(verticals, products, strict=True)):
+        rows_of.setdefault((vertical, row if product is None else product), []).append(row)
+    groups = list(rows_of.items())
+    places: Counter[str] = Counter()  # of the next image within its vertical
+    ranked: list[tuple[int, str, int]] = []
+    for group in np.random.default_rng(seed).permutation(len(groups)):
+        (vertical, _), rows = groups[group]
+        ranked += [(places[vertical] + place, vertical, row) for place, row in enumerate(rows)]
+        places[vertical] += len(rows)
+    # the first of every vertical, then the second of each that has one, and so on
+    chosen = [row for place, _, row in sorted(ranked) if place < per_vertical][:total]
     return np.sort(np.asarray(chosen, dtype=np.int64))
 
 
@@ -118,15 +114,6 @@ def layouts_of(spaces: Sequence[Float[np.ndarray, "N D"]], *, seed: int = 0) -> 
     """
     last = tsne_map(spaces[-1], seed=seed)
     return [*(tsne_map(space, start=last, seed=seed) for space in spaces[:-1]), last]
-
-
-def _fair_share(sizes: dict[str, int], total: int) -> dict[str, int]:
-    """Share `total` so that nobody gets more than its size and what the small ones leave goes to the large."""
-    left, share = total, {}
-    for done, name in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):
-        share[name] = min(sizes[name], left // (len(sizes) - done))
-        left -= share[name]
-    return share
 
 
 def _principal_components(centred: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:

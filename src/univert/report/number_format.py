@@ -11,9 +11,9 @@ MINUS = "\N{MINUS SIGN}"
 MISSING = "\N{EN DASH}"
 
 
-def percent(share: float | None, *, digits: int = 1) -> str:
+def percent(share: float | None) -> str:
     """A share of 1 as a percentage without its sign: 0.5123 -> `51.2`."""
-    return MISSING if share is None else f"{100 * share:.{digits}f}"
+    return MISSING if share is None else f"{100 * share:.1f}"
 
 
 def points(difference: float) -> str:

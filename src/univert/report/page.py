@@ -17,7 +17,7 @@ from markupsafe import Markup
 import univert
 from univert.core.files import fingerprint, write_atomic
 from univert.metrics.inputs import check_length, check_vectors
-from univert.report.charts import differences_chart, models_chart, training_panels, verticals_chart
+from univert.report.charts import differences_chart, models_chart, training_panels
 from univert.report.map_data import map_section
 from univert.report.number_format import change_interval, count, duration, interval, percent, points
 from univert.report.retrieval_grids import Columns, retrieval_grids, worst_failures
@@ -144,7 +144,6 @@ def write_report(
         models_chart=models_chart(content.compared),
         figure_columns=figure_columns,
         comparison=comparison,
-        verticals_chart=verticals_chart(content.compared),
         verticals=vertical_table(content.compared),
         comparisons=paired_tables(content.comparisons, content.compared),
         choice_steps=_choice_steps(content.choice),

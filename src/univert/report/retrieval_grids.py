@@ -121,14 +121,8 @@ def retrieval_grids(
         # A lone vertical gets the places that the merged gallery would have had.
         wanted = MERGED_QUERIES if title is None or len(names) == 1 else QUERIES_A_VERTICAL
         drawn = sample_queries(candidates, columns.codes, wanted, np.random.default_rng([seed, index]))
-        grids.append(_grid(catalogue, columns, vectors, drawn, title=title, hits=NEIGHBOURS))
+        grids.append(_grid(catalogue, columns, vectors, drawn, title, hits=NEIGHBOURS))
     return grids, len(asked) - len(kept)
-
-
-def worst_failures(catalogue: Catalogue, columns: Columns, vectors: Float[np.ndarray, "N D"]) -> RetrievalGrid:
-    """Queries of the merged gallery whose first right answer ranks worst, worst first, one a product."""
-    worst = worst_queries(vectors, columns.codes, FAILURES)
-    return _grid(catalogue, columns, vectors, worst, title=None, hits=FAILURE_NEIGHBOURS)
 
 
 def sample_queries(
@@ -138,17 +132,6 @@ def sample_queries(
     shuffled = rng.permutation(candidates)
     _, first = np.unique(codes[shuffled], return_index=True)
     return [int(row) for row in shuffled[np.sort(first)[:count]]]
-
-
-def worst_queries(vectors: Float[np.ndarray, "N D"], codes: Int64[np.ndarray, "N"], count: int) -> list[int]:
-    """The queries whose first right answer ranks worst, worst first, one a product, misses only."""
-    if not has_queries(codes):
-        return []
-    outcome = rank_queries(vectors, codes, with_average_precision=False)
-    missed = np.flatnonzero(outcome.rank_of_first_hit > 1)
-    missed = missed[np.argsort(-outcome.rank_of_first_hit[missed], kind="stable")]
-    _, first = np.unique(outcome.products[missed], return_index=True)
-    return [int(row) for row in outcome.rows[missed[np.sort(first)[:count]]]]
 
 
 def answer_queries(
@@ -183,26 +166,37 @@ def answer_queries(
     return answers
 
 
+def worst_failures(catalogue: Catalogue, columns: Columns, vectors: Float[np.ndarray, "N D"]) -> RetrievalGrid:
+    """Queries of the merged gallery whose first right answer ranks worst, worst first, one a product, misses only."""
+    worst: list[int] = []
+    if has_queries(columns.codes):
+        outcome = rank_queries(vectors, columns.codes, with_average_precision=False)
+        missed = np.flatnonzero(outcome.rank_of_first_hit > 1)
+        missed = missed[np.argsort(-outcome.rank_of_first_hit[missed], kind="stable")]
+        _, first = np.unique(outcome.products[missed], return_index=True)
+        worst = outcome.rows[missed[np.sort(first)[:FAILURES]]].tolist()
+    return _grid(catalogue, columns, vectors, worst, None, hits=FAILURE_NEIGHBOURS)
+
+
 def _grid(
     catalogue: Catalogue,
     columns: Columns,
     vectors: Float[np.ndarray, "N D"],
     queries: Sequence[int],
-    *,
     title: str | None,
+    *,
     hits: int,
 ) -> RetrievalGrid:
     gallery = columns.gallery(title)
     answers = answer_queries(vectors, columns.codes, queries, gallery, hits=hits)
-    shown = {
-        row for one in answers for row in (one.query, one.first_right.position, *(hit.position for hit in one.hits))
-    }
-    positions = sorted(shown)
-    images = thumbnails(catalogue, positions, size_px=THUMBNAIL_PX)
+    shown = sorted(
+        {row for one in answers for row in (one.query, one.first_right.position, *(hit.position for hit in one.hits))}
+    )
+    images = thumbnails(catalogue, shown, size_px=THUMBNAIL_PX)
     return RetrievalGrid(
         title=title,
         gallery_images=len(gallery),
         queries=len(columns.queries(gallery)),
         answers=answers,
-        pictures={position: data_uri(image) for position, image in zip(positions, images, strict=True)},
+        pictures={row: data_uri(image) for row, image in zip(shown, images, strict=True)},
     )

@@ -31,23 +31,6 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonLine:
-    """A compared model and its cells."""
-
-    model: ComparedModel
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerticalLine:
-    """A vertical, its number of queries, and a cell for each compared model."""
-
-    name: str
-    queries: int
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class PairedTable:
     """A paired comparison with what people call its two sides.
 
@@ -91,7 +74,7 @@ def recall_at_1(metrics: Metrics | None) -> Interval | None:
     return None if metrics is None else metrics.recall_at[1]
 
 
-def comparison_table(models: Sequence[ComparedModel]) -> tuple[tuple[str, ...], tuple[ComparisonLine, ...]]:
+def comparison_table(models: Sequence[ComparedModel]) -> tuple[tuple[str, ...], list[tuple[ComparedModel, list[Cell]]]]:
     """Column titles, and each model's merged Recall@K, MAP@R and NMI and its mean Recall@1 within the verticals.
 
     The specialists are told the true vertical, so in the merged gallery they do not compete for best.
@@ -107,23 +90,21 @@ def comparison_table(models: Sequence[ComparedModel]) -> tuple[tuple[str, ...], 
         _best([row[column] for row in figures], range(len(models)) if column == len(columns) - 1 else merged_only)
         for column in range(len(columns))
     ]
-    return columns, tuple(
-        ComparisonLine(
-            model=one, cells=tuple(Cell(interval=value, best=index in best[column]) for column, value in enumerate(row))
-        )
+    return columns, [
+        (one, [Cell(interval=value, best=index in best[column]) for column, value in enumerate(row)])
         for index, (one, row) in enumerate(zip(models, figures, strict=True))
-    )
+    ]
 
 
-def vertical_table(models: Sequence[ComparedModel]) -> tuple[VerticalLine, ...]:
-    """Each vertical's Recall@1 in its own gallery under every model, with differences to the specialists."""
+def vertical_table(models: Sequence[ComparedModel]) -> list[tuple[str, int, list[Cell]]]:
+    """Each vertical, its queries, and every model's Recall@1 in its own gallery, with gaps to the specialists."""
     specialists = next((one.evaluation for one in models if one.row.routed), None)
     lines = []
     for name, metrics in models[-1].evaluation.verticals.items():
         values = [recall_at_1(one.evaluation.verticals[name]) for one in models]
         own = recall_at_1(specialists.verticals[name]) if specialists else None
         winners = _best(values, range(len(models)))
-        cells = tuple(
+        cells = [
             Cell(
                 interval=value,
                 best=index in winners,
@@ -131,9 +112,9 @@ def vertical_table(models: Sequence[ComparedModel]) -> tuple[VerticalLine, ...]:
                 gap_is_clear=bool(value and own and lie_apart(value, own)),
             )
             for index, value in enumerate(values)
-        )
-        lines.append(VerticalLine(name=name, queries=metrics.queries if metrics else 0, cells=cells))
-    return tuple(lines)
+        ]
+        lines.append((name, metrics.queries if metrics else 0, cells))
+    return lines
 
 
 def lie_apart(one: Interval, other: Interval) -> bool:

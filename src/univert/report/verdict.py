@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from univert.metrics import compare
-from univert.metrics.compare import MERGED, Comparison, Difference
+from univert.metrics.compare import Comparison, Difference
 from univert.report.number_format import change_interval, count, listing, percent, points
 from univert.report.tables import recall_at_1
 
@@ -21,12 +21,7 @@ _TONES: dict[compare.Verdict, Tone] = {"better": "good", "same": "even", "worse"
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One sentence of the verdict.
-
-    Attributes:
-        tone: whether it speaks for the model.
-        text: the sentence.
-    """
+    """One sentence of the verdict, and whether it speaks for the model."""
 
     tone: Tone
     text: str
@@ -49,26 +44,18 @@ def findings(models: Sequence[ComparedModel], comparisons: Sequence[RowCompariso
         models: the comparison; the last is the one that the report is about.
         comparisons: paired comparisons of that one with others.
     """
-    best = models[-1]
     paired = {one.first: one.comparison for one in comparisons}
     others = [(one, paired[one.row.key]) for one in models if one.row.key in paired]
-    joint = [(one, comparison) for one, comparison in others if one.row.key.startswith("joint")]
+    others.sort(key=lambda pair: pair[0].row.routed)  # the specialists last
     return [
-        *(_against_untrained(one, comparison) for one, comparison in others if one.row.key == "base"),
-        *([_against_joint(joint)] if joint else []),
-        *(_against_specialists(comparison) for one, comparison in others if one.row.routed),
-        *_by_vertical(best),
+        *(_against_specialists(found) if one.row.routed else _against(one, found) for one, found in others),
+        *_by_vertical(models[-1]),
     ]
 
 
 def words_against_specialists(found: Comparison) -> str:
     """How the chosen model does against the specialists, in a sentence."""
-    worse = [name for name in found.worse_in_any() if name != MERGED]
-    mean = f"{points(found.mean_within())} points of R@1 on average"
-    return (
-        f"Against the specialist of each vertical, searched within the vertical: {mean}, "
-        f"worse in {f'{listing(worse)}, which its specialist serves better' if worse else 'none'}."
-    )
+    return _against_specialists(found).text
 
 
 def refused_by(group: Group, trials: Sequence[Trial]) -> list[Trial]:
@@ -76,26 +63,11 @@ def refused_by(group: Group, trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if not trial.accepted and trial.group == group[: len(trial.group)]]
 
 
-def _against_untrained(base: ComparedModel, comparison: Comparison) -> Finding:
-    found = comparison.merged["recall_at_1"]
-    untrained = percent(base.evaluation.merged.recall_at[1].value)
-    text = f"{_change(found)} points against the untrained base network ({untrained}%)."
+def _against(other: ComparedModel, comparison: Comparison) -> Finding:
+    found, title = comparison.merged["recall_at_1"], other.row.title
+    name = f"{'the ' if other.row.key == 'base' else ''}{title[0].lower()}{title[1:]}"
+    text = f"{_change(found)} points against {name} ({percent(other.evaluation.merged.recall_at[1].value)}%)."
     return Finding(tone=_TONES[found.verdict], text=text)
-
-
-def _against_joint(joint: Sequence[tuple[ComparedModel, Comparison]]) -> Finding:
-    found = [(one, comparison.merged["recall_at_1"]) for one, comparison in joint]
-    parts = [
-        f"{_change(difference)} against {one.row.title} ({percent(one.evaluation.merged.recall_at[1].value)}%)"
-        for one, difference in found
-    ]
-    said = {difference.verdict for _, difference in found}
-    tone: Tone = "bad" if "worse" in said else "even" if "same" in said else "good"
-    hint = ""
-    if "same" in said:
-        level = [one.row.title for one, difference in found if difference.verdict == "same"]
-        hint = f" Level with {listing(level)}." if len(found) > 1 else " That is level."
-    return Finding(tone=tone, text=f"Against training one model on everything, points: {listing(parts)}.{hint}")
 
 
 def _against_specialists(comparison: Comparison) -> Finding:
@@ -107,7 +79,7 @@ def _against_specialists(comparison: Comparison) -> Finding:
     worse = [f"{name} ({points(one.difference)})" for name, one in found.items() if one.verdict == "worse"]
     level = len(found) - len(better) - len(worse)
     mean = comparison.mean_within()
-    parts = [f"better than the specialist in {len(better)} of {len(found)}"]
+    parts = [f"better than the specialist in {len(better) or 'none'} of {len(found)}"]
     if level:
         parts.append(f"level in {level}")
     parts.append(f"worse in {listing(worse) if worse else 'none'}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from univert.core.config import from_plain
 from univert.core.errors import BadInputError
 from univert.data.samplers import Positions
 from univert.metrics.compare import Comparison, compare_vectors
@@ -146,9 +147,9 @@ class TestSplit:
                 routed=row.routed,
                 resamples=config.resamples,
                 seed=seed,
-            ).to_dict(),
+            ),
         )
-        return Evaluation.from_dict(record)
+        return from_plain(Evaluation, record, where="evaluation")
 
     def compare(self, first: Row, second: Row) -> RowComparison:
         """The paired comparison of two rows, as the report shows it.
@@ -169,12 +170,12 @@ class TestSplit:
                 second_routed=routed,
                 resamples=config.resamples,
                 seed=seed,
-            ).to_dict(),
+            ),
         )
         title = f"{second.title} against {first.title[0].lower()}{first.title[1:]}"
         if routed:
             title += ", each query searching its own vertical"
-        comparison = Comparison.from_dict(record)
+        comparison = from_plain(Comparison, record, where="comparison")
         return RowComparison(title=title, first=first.key, second=second.key, comparison=comparison)
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import univert
-from univert.core.config import config_to_toml, to_plain
+from univert.core.config import config_to_toml, from_plain, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
@@ -106,7 +106,7 @@ class FinetuneResult:
     @property
     def comparison(self) -> Comparison:
         """Before and after on the validation images; a positive difference speaks for fine-tuning."""
-        return Comparison.from_dict(self.results["val"])
+        return from_plain(Comparison, self.results["val"], where="finetune.json")
 
 
 def finetune(
@@ -215,7 +215,7 @@ def _finetune(
         results = {
             "kept": not lost,
             "lost": lost,
-            **{split: found and found.to_dict() for split, found in comparisons.items()},
+            **to_plain(comparisons),
             "triplets_in_order": _order(context, old, tuned, clean),
             **{name: tuned.record[name] for name in ("steps", "best_step", "image_presentations", "seconds")},
             "fingerprints": {"old": old.fingerprint, "tuned": tuned.embedder.fingerprint},

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from univert.core.config import config_to_toml
+from univert.core.config import config_to_toml, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
@@ -228,7 +228,7 @@ def reproduce(
         published = PUBLISHED[protocol].get((dataset, loss), {})
         result = Reproduction(path=out, evaluation=evaluation, published=published)
         content = {"dataset": dataset, "loss": loss, "protocol": protocol, "figures": result.figures()}
-        content |= {"published": published, **evaluation.to_dict()}
+        content |= {"published": published, **to_plain(evaluation)}
         write_atomic(out / "evaluation.json", json.dumps(content, indent=1))
         return result
 

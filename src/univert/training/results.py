@@ -42,7 +42,7 @@ def results_json(
                 "key": each.row.key,
                 "title": each.row.title,
                 "note": each.row.note,
-                "evaluation": each.evaluation.to_dict(),
+                "evaluation": to_plain(each.evaluation),
                 "image_presentations": each.row.image_presentations,
                 "seconds": each.row.seconds,
             }
@@ -56,7 +56,7 @@ def results_json(
             "distortion": dict(distortion),
             "learned_from": chosen.members == models.ensemble.members,
         },
-        "comparisons": [{**vars(each), "comparison": each.comparison.to_dict()} for each in comparisons],
+        "comparisons": to_plain(list(comparisons)),
         "recipe_toml": config_to_toml(context.recipe),
         "curves": {model.name: training_curves(model) for model in trained},
         "versions": {"univert": univert.__version__, "torch": torch.__version__, "python": platform.python_version()},

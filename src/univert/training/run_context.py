@@ -179,18 +179,18 @@ class Stages:
             return None
         return lambda: map_at_r(source.embed_all(job.embedder, positions), labels)
 
-    def remembered(self, stage: str, inputs: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def remembered(self, stage: str, inputs: Any, compute: Callable[[], Any]) -> dict[str, Any]:
         """What a stage without a model recorded, or what it gives now.
 
         Args:
             stage: its name.
             inputs: JSON-able; with the catalogue all that the result depends on.
-            compute: gives the JSON-able result.
+            compute: gives the result, a dataclass or plain values.
         """
         key = fingerprint(univert.__version__, self._images.catalogue.fingerprint, inputs)
         record = self._run.finished(stage, key)
         if record is None:
-            record = compute()
+            record = to_plain(compute())
             self._run.finish(stage, key, record)
         return record
 

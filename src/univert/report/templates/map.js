@@ -151,8 +151,11 @@
       brush.clearRect(0, 0, 192, 192);
       drawPicture(brush, i, 0, 0, 192);
       const x = screenX(i), y = screenY(i);
-      tip.style.left = `${Math.max(4, x + 18 + tip.offsetWidth > width ? x - tip.offsetWidth - 18 : x + 18)}px`;
-      tip.style.top = `${Math.max(4, Math.min(height - tip.offsetHeight - 4, y - tip.offsetHeight / 2))}px`;
+      const wide = tip.offsetWidth, high = tip.offsetHeight, side = x + 18 + wide > width ? x - wide - 18 : x + 18;
+      // Beside the point; where there is no room, as on a telephone, above or below it.
+      const top = side >= 4 ? y - high / 2 : y > height / 2 ? y - high - 18 : y + 18;
+      tip.style.left = `${Math.max(4, side)}px`;
+      tip.style.top = `${Math.max(4, Math.min(height - high - 4, top))}px`;
     };
 
     const fingers = new Map();

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from univert.core.json_record import JsonRecord
+from univert.core.config import to_plain
 from univert.metrics.compare import METRICS, Difference, Metric, compare_pairs
 from univert.metrics.per_query import average_precision
 from univert.metrics.ranking import QueryOutcome
@@ -60,7 +60,7 @@ class Combination:
             "budget_trials": self.config.trials,
             "groups": [list(group) for group in self.groups],
             "individual": individual,
-            "trials": [trial.to_dict() for trial in self.trials],
+            "trials": to_plain(self.trials),
             "path": list(self.path),
         }
 
@@ -111,7 +111,7 @@ def combine_by(measure: Measure, names: Sequence[str], config: CombineConfig, *,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial(JsonRecord):
+class Trial:
     """One vertical tried with a group.
 
     Attributes:

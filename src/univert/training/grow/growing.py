@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from univert.core.config import read_settings, to_plain
+from univert.core.config import from_plain, read_settings, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import folder_name, write_atomic
 from univert.core.run import Run
@@ -187,7 +186,7 @@ class _Growing:
             [grown.key, config.tolerance, context.recipe.evaluation.resamples],
             lambda: self._measure(specialist, grown, targets.arrays),
         )
-        figures = {split: GrowthFigures.from_dict(values) for split, values in record.items()}
+        figures = {split: from_plain(GrowthFigures, values, where=split) for split, values in record.items()}
         context.stages.describe(grown, card_figures(figures))
         content = {
             **to_plain(self.entry(forced=False)),
@@ -199,8 +198,8 @@ class _Growing:
         write_atomic(self.path / "grow.json", json.dumps(content, indent=1))
         return figures
 
-    def _measure(self, specialist: TrainedModel, grown: TrainedModel, targets: ViewArrays) -> dict[str, Any]:
-        context, found = self._context, dict[str, Any]()
+    def _measure(self, specialist: TrainedModel, grown: TrainedModel, targets: ViewArrays) -> dict[str, GrowthFigures]:
+        context, found = self._context, dict[str, GrowthFigures]()
         columns = {name: context.images.catalogue.column(name) for name in ("product", "vertical")}
         for split in SPLITS:
             here = np.flatnonzero(context.images.splits == split)
@@ -220,7 +219,7 @@ class _Growing:
                 tolerance=context.recipe.grow.tolerance,
                 resamples=context.recipe.evaluation.resamples,
                 seed=context.recipe.seed,
-            ).to_dict()
+            )
         return found
 
 
@@ -234,7 +233,7 @@ def _result(lineage: Lineage, folder: Path, indexed_by: str | None, reason: str)
         vertical=vertical,
         published=published,
         reason=reason,
-        figures={split: GrowthFigures.from_dict(each) for split, each in record["figures"].items()},
+        figures={split: from_plain(GrowthFigures, each) for split, each in record["figures"].items()},
         model_fingerprint=record["model_fingerprint"],
         index_model_path=lineage.models.get(model, folder / "unified"),
         compatible_models=tuple(lineage.models_since(indexed_by)),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from univert.core.config import to_plain
+from univert.core.config import from_plain, to_plain
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
@@ -178,7 +178,7 @@ def compare_on_validation(
     if positions is None:
         return None
 
-    def compare() -> dict[str, Any]:
+    def compare() -> Comparison:
         return compare_vectors(
             first(positions),
             second(positions),
@@ -188,9 +188,10 @@ def compare_on_validation(
             second_routed=within_verticals,
             tolerance=TOLERANCE,
             seed=context.recipe.seed,
-        ).to_dict()
+        )
 
-    return Comparison.from_dict(context.stages.remembered(stage, [inputs, TOLERANCE, context.recipe.seed], compare))
+    record = context.stages.remembered(stage, [inputs, TOLERANCE, context.recipe.seed], compare)
+    return from_plain(Comparison, record, where=stage)
 
 
 def _figures(comparison: Comparison, side: str) -> dict[str, float]:
