@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from univert.training.grow.checks import refusal_of
 
 from tests.oracles import retrieval as oracle
 from univert.core.errors import BadInputError
 from univert.core.terminal import table_text
 from univert.metrics.compatibility import GrowthFigures, growth_figures, version_outcomes
 from univert.report.console import growth_table
+from univert.training.grow.checks import refusal_of
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

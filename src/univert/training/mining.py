@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int64
 
 from univert.core.errors import BadInputError
 from univert.core.terminal import progress_bar
-from univert.data.strong_negatives import MiningStatistics, StrongNegatives
 from univert.data.samplers import step_rng
+from univert.data.strong_negatives import MiningStatistics, StrongNegatives
 from univert.search.index import Index
 from univert.search.records import check_unit_vectors
 
