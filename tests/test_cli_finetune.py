@@ -48,6 +48,7 @@ def test_before_and_after_for_a_person_and_for_a_program(
     assert (status, error) == (0, "")
     for words in ("2 of 3 triplets can be used", "merged", "before", "positive nearer", str(out / "model")):
         assert words in shown, words
+    assert (out / "model" / "model.onnx").is_file()
     status, shown, _ = univert(*command, "--on-bad", "skip", "--json", **run)
     assert status == 0
     assert json.loads(shown) == json.loads((out / "finetune.json").read_text())

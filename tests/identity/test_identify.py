@@ -159,7 +159,7 @@ def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
         ("[]", "format 1"),
         ('{"format": 2}', "format 1"),
         ('{"format": 1}', "model_fingerprint: Field required"),
-        ('{"format": 1, "model": "x"}', "unknown key model; did you mean model_fingerprint"),
+        ('{"format": 1, "model": "x"}', "unknown key model; valid keys: model_fingerprint, "),
         (json.dumps(FILE | {"attributes": {"vertical": {}}}), "temperature: Field required"),
         (json.dumps(FILE | {"attributes": {"vertical": ONE | {"temperature": 0}}}), "temperature must be positive"),
         (json.dumps(FILE | {"attributes": {"vertical": ONE | {"precision": 90}}}), "between 0 and 1, got 90"),

@@ -17,15 +17,15 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def build(path: Path, vectors: np.ndarray, columns: dict[str, Sequence[Any]], **options: Any) -> Index:
+def build(path: Path, vectors: np.ndarray, columns: dict[str, Sequence[Any]]) -> Index:
     """Create an index in parts that do not divide the number of rows, and open it."""
     table = pa.table({name: pa.array(list(values)) for name, values in columns.items()})
-    with Index.create(path, size=vectors.shape[1], model_fingerprint=MODEL, **options) as writer:
+    with Index.create(path, size=vectors.shape[1], model_fingerprint=MODEL) as writer:
         writer.upsert_parts(
             (vectors[start : start + 700], table.slice(start, 700)) for start in range(0, len(vectors), 700)
         )
         writer.publish()
-    return Index.open(path, **options)
+    return Index.open(path)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from univert.search import vector_index
 from univert.search.index import Index
 from univert.search.writer import IndexWriter
 
@@ -31,7 +32,7 @@ def generation(number: int) -> tuple[np.ndarray, pa.Table]:
 
 
 def start(uri: str | Path) -> None:
-    with IndexWriter.create(uri, size=SIZE, model_fingerprint=MODEL, exact_rows=EXACT_ROWS) as writer:
+    with IndexWriter.create(uri, size=SIZE, model_fingerprint=MODEL) as writer:
         writer.upsert(*generation(0))
         writer.publish()
 
@@ -68,7 +69,7 @@ def published(index: Index) -> int:
 
 def work(uri: str, what: str, until: int) -> None:
     """Go on from the working copy, saying what is done as soon as it is."""
-    with IndexWriter.open(uri, exact_rows=EXACT_ROWS) as writer:
+    with IndexWriter.open(uri) as writer:
         number = working(writer)
         _say("ready")
         while number < until:
@@ -86,4 +87,5 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    vector_index.EXACT_ROWS = EXACT_ROWS  # type: ignore[misc]
     work(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.oracles.neighbours import exact_neighbours
 from tests.search.conftest import MODEL, build, unit
 from tests.small_shop import PRODUCTS, catalogue, index, model, picture
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
-from univert.search.exact import exact_neighbours
 from univert.search.index import Index, search_image
 from univert.search.records import Hit, Picture
 

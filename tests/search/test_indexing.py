@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
+from tests.oracles.neighbours import exact_neighbours
 from tests.serving.bytes_model import BytesModel
 from tests.small_shop import PRODUCTS, catalogue, index, model, picture, source_row
 from univert.core.errors import BadInputError
@@ -19,7 +19,6 @@ from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search import catalogue_changes
-from univert.search.exact import exact_neighbours
 from univert.search.index import Index
 from univert.search.indexing import IndexReport, add_vertical_to_index, index_catalogue
 from univert.search.reader import IndexReader
@@ -51,7 +50,6 @@ def test_parts_make_no_difference(
 ) -> None:
     monkeypatch.setattr(catalogue_changes, "PART_ROWS", 7)
     monkeypatch.setattr(catalogue_changes, "_IMAGES_AT_ONCE", 2)
-    monkeypatch.setattr(catalogue_changes, "_BYTES_AT_ONCE", 300)
     report = index_catalogue(model, catalogue, tmp_path / "index", batch_size=3)
     assert report.images == 2 * PRODUCTS
     again = Index.open(tmp_path / "index")
@@ -388,19 +386,3 @@ def test_killed_fifty_times_at_random(catalogue: Catalogue, tmp_path: Path) -> N
     rng = np.random.default_rng()
     for number in range(50):
         kill_and_go_on(catalogue, tmp_path / f"index-{number}", float(rng.uniform(0, 0.3)))
-
-
-def test_parts_are_as_large_as_ten_seconds_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is stopped on a slow machine loses seconds of work, and a fast one writes large parts."""
-    clock = [0.0]
-    monkeypatch.setattr("univert.search.catalogue_changes.time.monotonic", lambda: clock[0])
-    sizes = {}
-    for name, seconds_each in {"slow": 1.0, "steady": 0.05, "fast": 1e-5}.items():
-        sizes[name] = []
-        for part in catalogue_changes.parts_of(None, pa.table({}), range(10_000)):  # type: ignore[arg-type]
-            sizes[name].append(len(part))
-            clock[0] += seconds_each * len(part)
-        assert sum(sizes[name]) == 10_000
-    assert set(sizes["slow"]) == {64, 10_000 % 64}
-    assert sizes["steady"][1] == 200
-    assert sizes["fast"][1] == catalogue_changes.PART_ROWS

@@ -15,11 +15,15 @@ import pytest
 from lance.dataset import Tags
 
 from tests.search import generations
-from tests.search.generations import EXACT_ROWS
 from univert.search.index import Index
 from univert.search.writer import IndexWriter
 
 WHAT = ("upsert", "publish")
+
+
+@pytest.fixture(autouse=True)
+def few_rows_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("univert.search.vector_index.EXACT_ROWS", generations.EXACT_ROWS)
 
 
 def kill_at(uri: Path, what: str, seconds: float) -> dict[str, int]:
@@ -38,13 +42,13 @@ def kill_at(uri: Path, what: str, seconds: float) -> dict[str, int]:
 def kill_and_check(uri: Path, what: str, seconds: float) -> None:
     told = kill_at(uri, what, seconds)
     # First as a reader, who must not need a writer to put things right.
-    assert generations.published(Index.open(uri, exact_rows=EXACT_ROWS)) >= told["publish"]
-    with IndexWriter.open(uri, exact_rows=EXACT_ROWS) as writer:
+    assert generations.published(Index.open(uri)) >= told["publish"]
+    with IndexWriter.open(uri) as writer:
         number = generations.working(writer)
         assert number >= told["upsert"]
         writer.upsert(*generations.generation(number + 1))
         writer.publish()
-    assert generations.published(Index.open(uri, exact_rows=EXACT_ROWS)) == number + 1
+    assert generations.published(Index.open(uri)) == number + 1
 
 
 @pytest.mark.parametrize("what", WHAT)

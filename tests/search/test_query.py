@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.oracles.neighbours import exact_neighbours
 from tests.search.conftest import MODEL, build, unit
-from univert.search.exact import exact_neighbours
 from univert.search.index import Index
 
 Large = tuple[Index, np.ndarray, np.ndarray, dict[str, np.ndarray]]
@@ -26,9 +26,9 @@ def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "product": np.array([f"p{n}" for n in product], dtype=object),
     }
     queries = unit(vectors[:60] + 0.05 * rng.normal(size=(60, size)))
-    # Half the rows are still more than this, so filtering by vertical goes through the vector index as well.
-    few = rows // 5
-    index = build(tmp_path_factory.mktemp("large") / "index", vectors, columns, exact_rows=few)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("univert.search.vector_index.EXACT_ROWS", rows // 5)
+        index = build(tmp_path_factory.mktemp("large") / "index", vectors, columns)
     return index, vectors, queries, columns
 
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 
 from tests.search import generations
-from tests.search.generations import EXACT_ROWS
 from univert.core.errors import BadInputError
 from univert.search.reader import IndexReader
 from univert.search.writer import IndexWriter
@@ -24,7 +23,7 @@ import sys, time
 from tests.search import generations
 from univert.search.reader import IndexReader
 
-with IndexReader.open(sys.argv[1], refresh_s=0.02, exact_rows=generations.EXACT_ROWS) as reader:
+with IndexReader.open(sys.argv[1], refresh_s=0.02) as reader:
     print("ready", flush=True)
     answers, seen = 0, set()
     while max(seen, default=0) < int(sys.argv[2]):
@@ -35,7 +34,7 @@ with IndexReader.open(sys.argv[1], refresh_s=0.02, exact_rows=generations.EXACT_
 """
 
 
-def test_readers_do_not_notice_publications(tmp_path: Path) -> None:
+def test_readers_do_not_notice_publications(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "index"
     generations.start(path)
     command = [sys.executable, "-W", "error", "-c", READER_PROCESS, str(path), str(PUBLISHES)]
@@ -43,9 +42,10 @@ def test_readers_do_not_notice_publications(tmp_path: Path) -> None:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "ready\n"
         for number in range(1, PUBLISHES + 1):
-            # a vector index is trained for some of the versions
-            exact_rows = EXACT_ROWS if number % 5 == 0 else 20_000
-            with IndexWriter.open(path, exact_rows=exact_rows) as writer:
+            # a vector index is trained for half of the versions
+            if number == 5:
+                monkeypatch.setattr("univert.search.vector_index.EXACT_ROWS", generations.EXACT_ROWS)
+            with IndexWriter.open(path) as writer:
                 writer.upsert(*generations.generation(number))
                 writer.publish()
         answers, versions = map(int, reader.stdout.readline().split())

@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.oracles.neighbours import exact_neighbours
 from tests.search.conftest import MODEL, unit
-from univert.search.exact import check_recall, exact_neighbours
+from univert.search.exact import check_recall
 from univert.search.index import Index
 from univert.search.vector_index import vector_index_state
 from univert.search.writer import IndexWriter
 
-SIZE, EXACT_ROWS = 32, 1_000
+SIZE = 32
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,7 @@ def small_structures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many partitions, and segments soon, without a million rows."""
     monkeypatch.setattr("univert.search.vector_index._ROWS_A_PARTITION", 150)
     monkeypatch.setattr("univert.search.vector_index._TAIL_ROWS", 200)
+    monkeypatch.setattr("univert.search.vector_index.EXACT_ROWS", 1_000)
 
 
 def clustered(rows: int, seed: int, spread: float = 0.35) -> np.ndarray:
@@ -57,10 +59,10 @@ def recall(index: Index, vectors: np.ndarray, names: list[str], queries: np.ndar
 
 def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path) -> None:
     vectors = clustered(6_000, 0)
-    with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL, exact_rows=EXACT_ROWS) as writer:
+    with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL) as writer:
         append(writer, vectors, "v")
         writer.publish()
-    index = Index.open(tmp_path / "index", exact_rows=EXACT_ROWS)
+    index = Index.open(tmp_path / "index")
     state = vector_index_state(index._dataset)
     assert state is not None
     assert state.effort is not None
@@ -74,12 +76,12 @@ def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path)
 @pytest.mark.parametrize(("later", "trained_anew"), [(clustered, False), (pointed, True)])
 def test_what_is_added_later_is_found_and_takes_nothing_away(tmp_path: Path, later: object, trained_anew: bool) -> None:
     first, second = clustered(5_000, 0), later(800, 1)  # type: ignore[operator]
-    with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL, exact_rows=EXACT_ROWS) as writer:
+    with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL) as writer:
         append(writer, first, "old")
         writer.publish()
         append(writer, second, "new")
         writer.publish()
-    index = Index.open(tmp_path / "index", exact_rows=EXACT_ROWS)
+    index = Index.open(tmp_path / "index")
     state = vector_index_state(index._dataset)
     assert state is not None
     assert state.segments == (1 if trained_anew else 2)
@@ -93,8 +95,9 @@ def test_what_is_added_later_is_found_and_takes_nothing_away(tmp_path: Path, lat
 def test_it_comes_and_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained when it pays, added to, and trained anew when outgrown; rows that came later are found at all times."""
     monkeypatch.setattr("univert.search.vector_index._TAIL_ROWS", 50)
+    monkeypatch.setattr("univert.search.vector_index.EXACT_ROWS", 500)
     vectors = unit(np.random.default_rng(0).normal(size=(1500, SIZE)))
-    with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL, exact_rows=500) as writer:
+    with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL) as writer:
         for start, stop, approximate, unindexed in (
             (0, 400, False, 0),
             (400, 1000, True, 0),
@@ -107,6 +110,6 @@ def test_it_comes_and_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             writer.upsert(vectors[start:stop], pa.table({"id": ids, "vertical": ["v"] * len(ids)}))
             writer.publish()
             assert writer.stats().unindexed_images == unindexed
-            index = Index.open(tmp_path / "index", exact_rows=100)
+            index = Index.open(tmp_path / "index")
             assert index.approximate == approximate
             assert check_recall(index, k=5, queries=40).recall >= 0.99

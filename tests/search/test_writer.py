@@ -180,7 +180,7 @@ def test_one_writer_at_a_time(path: Path) -> None:
 def racing(path: Path, meanwhile: Callable[[IndexWriter], object]) -> Iterator[tuple[np.ndarray, pa.Table]]:
     """Rows; while they are being written, another writer gets in, as it can in an object store, where nothing locks."""
     yield rows(["new"], 7)
-    meanwhile(IndexWriter(Location.of(path), None, open_table(Location.of(path)), 20_000))
+    meanwhile(IndexWriter(Location.of(path), None, open_table(Location.of(path))))
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,8 @@ def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path:
     assert [key for key in keys if key in BASELINES] == BASELINES
     assert (keys[0], keys[1], keys[-1]) == ("base", "specialists", "unified")
     assert set(keys) - set(BASELINES) <= {"base", "specialists", "groups", "unified_ensemble", "unified"}
-    for name in ("recipe.toml", "groups.json", "evaluation.json", "report.html", "unified/README.md", "log/candidates"):
+    files = ["recipe.toml", "groups.json", "evaluation.json", "report.html", "log/candidates"]
+    for name in (*files, "unified/README.md", "unified/model.onnx"):
         assert (tmp_path / name).exists(), name
     combination = json.loads((tmp_path / "groups.json").read_text())
     assert combination == result.results["combination"]

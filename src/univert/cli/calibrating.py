@@ -27,35 +27,31 @@ def calibrate(
         list[str] | None,
         typer.Option(help="Share of right answers among those called known, such as 0.9 or brand=0.95; repeatable."),
     ] = None,
-    neighbours: Annotated[int, typer.Option(min=1, help="How many neighbours vote.")] = 24,
     new_product_share: Annotated[float, typer.Option(help="Share of photos whose product is not in the index.")] = 0.2,
     new_value_share: Annotated[
         float, typer.Option(help="Share of photos whose vertical, brand or style is not in the index.")
     ] = 0.1,
-    max_queries: Annotated[int, typer.Option(min=1, help="Images of a split that are asked about.")] = 2000,
     engine: Annotated[str, typer.Option(help="As it will serve: auto, onnx, onnx-int8 or torch.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="The file to write; beside the index where nothing is said.")] = None,
     as_json: Json = False,
 ) -> None:
     """Calibrate what a service says a photo shows: how sure it is, and from when on it says "unknown"."""
     from univert.data.catalogue import Catalogue
-    from univert.identity.calibration import CalibrationConfig
     from univert.identity.calibration import calibrate as fit_calibration
     from univert.identity.vote import calibration_places
     from univert.models.runtime.engine import load_engine
     from univert.search.index import Index
 
-    config = CalibrationConfig(
-        neighbours=neighbours,
+    folder = model_folder(model)
+    target = out or calibration_places(index, folder)[0]
+    calibration = fit_calibration(
+        load_engine(folder, engine),  # type: ignore[arg-type]
+        Index.open(index),
+        Catalogue.open(cat),
         precision=_precisions(precision or []),
         new_product_share=new_product_share,
         new_value_share=new_value_share,
-        max_queries=max_queries,
     )
-    folder = model_folder(model)
-    target = out or calibration_places(index, folder)[0]
-    catalogue = Catalogue.open(cat)
-    calibration = fit_calibration(load_engine(folder, engine), Index.open(index), catalogue, config)  # type: ignore[arg-type]
     calibration.save(target)
     if as_json:
         typer.echo(json.dumps({"calibration": str(target), **dataclasses.asdict(calibration)}, indent=1))

@@ -48,6 +48,8 @@ def run_demo(out: Path, *, seed: int, device: str, serve: bool) -> TrainResult:
     result = train(catalogue, out, recipe, device=device)
     print_table(results_table(result.finished.compared))
     say(f"report       {out / 'report.html'}")
+    if result.not_exported is not None:
+        say(f"not exported {result.not_exported}")
 
     say(f"model        {export_onnx(result.model_path)}, as it serves without PyTorch")
     model = result.model.to(choose_device(device))

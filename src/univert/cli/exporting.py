@@ -24,8 +24,7 @@ class Int8Cost:
 
     Attributes:
         cosine: mean cosine similarity between an image's quantised vector and its exact one.
-        recall_at_1: of exact queries, of quantised queries, and their difference with its interval, in the gallery
-            merged over all verticals.
+        recall_at_1: of exact queries, of quantised ones, and their difference with its interval.
         images: how many images were compared.
     """
 
@@ -71,16 +70,6 @@ def quantise(exact_path: Path, catalogue_path: Path) -> tuple[Path, Int8Cost]:
     """Quantise an exported model with a catalogue's train images, and measure the cost on its test images.
 
     Where there is no such split, all images are taken.
-
-    Args:
-        exact_path: the exported model.
-        catalogue_path: the catalogue.
-
-    Returns:
-        the quantised file, and its cost.
-
-    Raises:
-        BadInputError: too few images, a model that does not survive, or nothing to measure on.
     """
     import numpy as np
 
@@ -102,18 +91,8 @@ def quantise(exact_path: Path, catalogue_path: Path) -> tuple[Path, Int8Cost]:
     return path, measure_int8(exact, OnnxEngine(path, threads=share_of_cores(1)), held_out)
 
 
-def measure_int8(exact: Engine, quantised: Engine, catalogue: Images, *, batch_size: int = 64) -> Int8Cost:
-    """Recall@1 of quantised queries against exact ones, paired, each image searching all the others' exact vectors.
-
-    Args:
-        exact: the engine that made the index.
-        quantised: the engine that is to answer queries.
-        catalogue: labelled images that nothing was trained on, such as the test split.
-        batch_size: images at a time.
-
-    Raises:
-        BadInputError: no product has two images.
-    """
+def measure_int8(exact: Engine, quantised: Engine, catalogue: Images) -> Int8Cost:
+    """Recall@1 of quantised queries against exact ones, paired, each image searching all the others' exact vectors."""
     import numpy as np
 
     from univert.core.errors import BadInputError
@@ -124,7 +103,7 @@ def measure_int8(exact: Engine, quantised: Engine, catalogue: Images, *, batch_s
 
     firsts, seconds = list[np.ndarray](), list[np.ndarray]()
     with progress_bar("comparing int8 with exact", len(catalogue)) as advance:
-        for pixels in prepared_batches(exact.preprocessing, catalogue, batch_size):
+        for pixels in prepared_batches(exact.preprocessing, catalogue):
             firsts.append(exact.run(pixels))
             seconds.append(quantised.run(pixels))
             advance(len(pixels))

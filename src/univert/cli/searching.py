@@ -71,11 +71,7 @@ def search(
 
 
 def hits_table(hits: Sequence[Hit]) -> Table:
-    """Search results as a table for a terminal: one line a hit, nearest first.
-
-    Args:
-        hits: as the index gives them; `distance` is squared Euclidean, 0 (the same) to 4.
-    """
+    """Search results as a table for a terminal: one line a hit, nearest first."""
     from rich.text import Text
 
     from univert.core.terminal import new_table

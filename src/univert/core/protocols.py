@@ -1,4 +1,4 @@
-"""What serving asks of a model and of a catalogue, so that it depends on neither's engine."""
+"""What searching and serving ask of a model and of a catalogue, so that they depend on neither's package."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from jaxtyping import Float
 class Images(Protocol):
     """Images by position, with their catalogue columns: a catalogue, or a part of one."""
 
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
+    def __len__(self) -> int: ...
 
     def column(self, name: str) -> np.ndarray:
         """A column over all positions, None as None."""
@@ -30,7 +28,7 @@ class Images(Protocol):
 
 
 class ImageEmbedder(Protocol):
-    """A model that turns images into unit vectors; `univert.models.embedder.Embedder` is one."""
+    """A model that turns images into unit vectors ; equal fingerprints mean comparable vectors."""
 
     @property
     def size(self) -> int:
@@ -39,15 +37,13 @@ class ImageEmbedder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Equal fingerprints mean comparable vectors."""
+        """Of the model."""
         ...
 
-    def embed(self, items: Any, batch_size: int = 64, progress: bool = False) -> Float[np.ndarray, "N D"]:
+    def embed(self, items: Any) -> Float[np.ndarray, "N D"]:
         """Unit vectors of paths, encoded bytes or PIL images."""
         ...
 
-    def embed_catalogue(
-        self, catalogue: Images, batch_size: int = 64, progress: bool = False
-    ) -> Float[np.ndarray, "N D"]:
+    def embed_catalogue(self, catalogue: Images, batch_size: int = 64) -> Float[np.ndarray, "N D"]:
         """Unit vectors of a catalogue's images, in its order."""
         ...

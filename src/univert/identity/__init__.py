@@ -1,27 +1,14 @@
 """What a photo shows, named from its neighbours by a calibrated vote."""
 
-from __future__ import annotations
+from univert.core.lazy import lazy_exports
 
-import importlib
-from typing import Any
-
-_HOMES = {
-    "AttributeCalibration": "univert.identity.vote",
-    "Calibration": "univert.identity.vote",
-    "CalibrationConfig": "univert.identity.calibration",
-    "calibrate": "univert.identity.calibration",
-    "find_calibration": "univert.identity.vote",
-    "identify": "univert.identity.vote",
-}
-
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'univert.identity' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "AttributeCalibration": "univert.identity.vote",
+        "Calibration": "univert.identity.vote",
+        "calibrate": "univert.identity.calibration",
+        "find_calibration": "univert.identity.vote",
+        "identify": "univert.identity.vote",
+    },
+)

@@ -47,7 +47,7 @@ class Questions:
         return len(self.truth)
 
     def right(self, winner: Int[np.ndarray, " Q"]) -> Bool[np.ndarray, " Q"]:
-        """(Q,) whether the winner is the right value."""
+        """Whether the winner is the right value."""
         right: np.ndarray = winner == self.truth
         return right
 
@@ -68,12 +68,7 @@ class Sample(Questions):
 
     @classmethod
     def of(cls, questions: Mapping[str, Questions], shares: Mapping[str, float]) -> Sample:
-        """Join the situations of one attribute.
-
-        Args:
-            questions: by situation.
-            shares: how much of what will be asked is in each situation; those that nobody asked about are passed over.
-        """
+        """Join the situations of one attribute; `shares` says how much of what will be asked is in each."""
         there = {name: asked for name, asked in questions.items() if len(asked)}
         parts = list(there.values()) or list(questions.values())
         counts = [len(part) for part in there.values()]
@@ -149,12 +144,7 @@ def fit_threshold(
 ) -> float | None:
     """The lowest confidence above which answers are right often enough; None if there is none.
 
-    Args:
-        sure: confidence of each answer.
-        right: whether it is right.
-        weights: how much it counts.
-        precision: how often is enough: the lower end of a one-sided 80% interval must reach it, and so must the mean
-            confidence.
+    The lower end of a one-sided 80% interval must reach `precision`, and so must the mean confidence.
     """
     counts = weights > 0
     sure, right, weights = sure[counts], right[counts], weights[counts]

@@ -78,13 +78,7 @@ class AttributeAnswer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
-    """A neighbour that spoke for the answer.
-
-    Attributes:
-        id: the image.
-        distance: squared Euclidean, 0 to 4.
-        agrees: the attributes whose value is the answer's.
-    """
+    """A neighbour that spoke for the answer: `agrees` are the attributes whose value is the answer's."""
 
     id: str
     distance: float
@@ -93,15 +87,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdentityAnswer:
-    """What a photo shows, and why.
-
-    Attributes:
-        vertical: as every attribute; see `AttributeAnswer`.
-        brand: who makes it.
-        style: its type within the vertical.
-        product: which one it is.
-        evidence: the neighbours that agree with any of it, nearest first.
-    """
+    """What a photo shows, and the neighbours that agree with any of it, nearest first."""
 
     vertical: AttributeAnswer
     brand: AttributeAnswer
@@ -166,11 +152,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
-        """Read what `save` wrote.
-
-        Raises:
-            BadInputError: no such file, or not a calibration.
-        """
+        """Read what `save` wrote; raises BadInputError if there is no such file, or it is not a calibration."""
         again = "make one with: univert calibrate MODEL INDEX CATALOGUE"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -227,9 +209,7 @@ def vote(distances: Float[np.ndarray, "Q K"], codes: Int[np.ndarray, "Q K"], tem
 def confidence(features: Float[np.ndarray, "Q 4"], weights: Float[np.ndarray, " 5"]) -> Float[np.ndarray, " Q"]:
     """The probability that the winner is right: a logistic function of the vote's features.
 
-    Args:
-        features: as `Votes.features`.
-        weights: the constant, then one for each of `FEATURES`.
+    The weights are the constant, then one for each of `FEATURES`.
     """
     score = weights[0] + features @ weights[1:]
     return np.asarray(1 / (1 + np.exp(-np.clip(score, -50, 50))))
@@ -245,9 +225,6 @@ def find_calibration(
         model: the model's folder.
         model_fingerprint: of the model that embeds the queries.
         path: where it is; None looks in both places, and passes over one of another model with a warning.
-
-    Returns:
-        None if there is none.
 
     Raises:
         BadInputError: what is at `path` is missing, damaged, or of another model.
@@ -277,12 +254,8 @@ def identify(hits: Sequence[Hit], calibration: Calibration) -> IdentityAnswer:
     """What a query shows, from its nearest neighbours over the whole index.
 
     Args:
-        hits: the neighbours, nearest first, not narrowed by any filter: `calibration.neighbours` of them; more are
-            left out.
+        hits: nearest first, not narrowed by any filter; those beyond `calibration.neighbours` are left out.
         calibration: how to read them.
-
-    Returns:
-        an answer for each attribute, and the neighbours that agree with it.
     """
     voters = list(hits[: calibration.neighbours])
     answers = {name: _attribute(voters, name, calibration.attributes.get(name)) for name in ATTRIBUTES}

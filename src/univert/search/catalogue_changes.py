@@ -1,11 +1,7 @@
-"""What has changed in a catalogue since it was indexed, and its images as rows of an index, some at a time.
-
-A part is little enough to hold in memory, and enough to keep the network busy.
-"""
+"""What has changed in a catalogue since it was indexed, and its images as rows of an index, some at a time."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,28 +16,15 @@ from univert.core.terminal import Advance
 from univert.search.storage import CONTENT, TEXT_COLUMNS
 from univert.search.writer import IndexWriter
 
-PART_ROWS: Final = 4096
-"""Images embedded and written together at most."""
-
-FIRST_ROWS: Final = 64
-PART_S: Final = 10.0
-"""Whoever is stopped loses no more work than this, about."""
+PART_ROWS: Final = 1_024
+"""Images embedded and written together: enough to keep a network busy, and what is lost at most when it is killed."""
 
 _IMAGES_AT_ONCE = 64
-_BYTES_AT_ONCE = 64 << 20
 _LABELS: Final = tuple(name for name in TEXT_COLUMNS if name != "id")
 
 
-Box = Sequence[float] | None
-
-
-def content_hash(image: bytes, box_xyxy_px: Box) -> str:
-    """A hash of what a vector is made from: 32 hex digits.
-
-    Args:
-        image: the encoded image.
-        box_xyxy_px: the item within it; None means the whole image.
-    """
+def content_hash(image: bytes, box_xyxy_px: Sequence[float] | None) -> str:
+    """A hash of what a vector is made from: an encoded image, and the item's box within it; None: all of it."""
     return fingerprint(image, None if box_xyxy_px is None else [float(value) for value in box_xyxy_px])
 
 
@@ -68,17 +51,17 @@ class Part:
         return len(self._positions)
 
     def column(self, name: str) -> np.ndarray:
-        """A column, None as None."""
+        """See `Images`."""
         values: np.ndarray = np.empty(len(self), dtype=object)
         values[:] = self._columns[name].take(self._positions).to_pylist()
         return values
 
     def image_bytes(self, positions: Sequence[int]) -> list[bytes]:
-        """Encoded images at these positions of the part."""
+        """See `Images`."""
         return self._catalogue.image_bytes(self._positions[list(positions)].tolist())
 
     def boxes(self, positions: Sequence[int]) -> list[tuple[float, float, float, float] | None]:
-        """The item's box in each of these images; None for the whole image."""
+        """See `Images`."""
         return self._catalogue.boxes(self._positions[list(positions)].tolist())
 
     def hashes(self) -> list[str]:
@@ -86,41 +69,24 @@ class Part:
         return [value for _, _, table in self.tables() for value in table[CONTENT].to_pylist()]
 
     def tables(self) -> Iterator[tuple[int, int, pa.Table]]:
-        """Rows for the index with their pictures, as (start, stop, table) of a bounded number of bytes."""
-        start, held, hashes, held_bytes = 0, list[bytes | None](), list[str](), 0
+        """Rows for the index with their pictures, as (start, stop, table), so few that they fit into memory."""
         uris = self.column("uri")
-        for first in range(0, len(self), _IMAGES_AT_ONCE):
-            positions = range(first, min(first + _IMAGES_AT_ONCE, len(self)))
-            images = self.image_bytes(positions)
-            hashes += map(content_hash, images, self.boxes(positions))
+        for start in range(0, len(self), _IMAGES_AT_ONCE):
+            stop = min(start + _IMAGES_AT_ONCE, len(self))
+            images, boxes = self.image_bytes(range(start, stop)), self.boxes(range(start, stop))
             # Linked images stay where they are; the index keeps their place, as the catalogue does.
-            held += [
-                image if uris[position] is None else None for position, image in zip(positions, images, strict=True)
-            ]
-            held_bytes += sum(len(image) for image in held[first - start :] if image is not None)
-            if held_bytes >= _BYTES_AT_ONCE or positions.stop == len(self):
-                yield start, positions.stop, self._table(start, positions.stop, held, hashes)
-                start, held, hashes, held_bytes = positions.stop, [], [], 0
-
-    def _table(self, start: int, stop: int, images: list[bytes | None], hashes: list[str]) -> pa.Table:
-        boxes = [None if box is None else list(box) for box in self.boxes(range(start, stop))]
-        table = self._columns.take(self._positions[start:stop])
-        table = table.append_column("image", pa.array(images, pa.binary()))
-        table = table.append_column("box", pa.array(boxes, pa.list_(pa.float64())))
-        return table.append_column(CONTENT, pa.array(hashes, pa.string()))
+            held = [image if uri is None else None for image, uri in zip(images, uris[start:stop], strict=True)]
+            hashes = list(map(content_hash, images, boxes))
+            table = self._columns.take(self._positions[start:stop])
+            table = table.append_column("image", pa.array(held, pa.binary()))
+            table = table.append_column("box", pa.array(boxes, pa.list_(pa.float64())))
+            yield start, stop, table.append_column(CONTENT, pa.array(hashes, pa.string()))
 
 
-def parts_of(catalogue: Images, columns: pa.Table, positions: Sequence[int], rows: int | None = None) -> Iterator[Part]:
-    """Some images of a catalogue, `rows` at a time; by default as many as the last ones allow in `PART_S`."""
-    least = min(FIRST_ROWS, PART_ROWS)
-    start, step = 0, rows or least
-    while start < len(positions):
-        began = time.monotonic()
-        yield Part(catalogue, columns, positions[start : start + step])
-        start += step
-        if rows is None:
-            a_second = step / max(time.monotonic() - began, 1e-6)
-            step = max(least, min(PART_ROWS, round(PART_S * a_second)))
+def parts_of(catalogue: Images, columns: pa.Table, positions: Sequence[int]) -> Iterator[Part]:
+    """Some images of a catalogue, `PART_ROWS` at a time."""
+    for start in range(0, len(positions), PART_ROWS):
+        yield Part(catalogue, columns, positions[start : start + PART_ROWS])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -32,22 +32,14 @@ def sql_condition(where: Where | None) -> str | None:
 
 
 def check_column(column: str) -> str:
-    """The name of a column that a search can be narrowed by.
-
-    Raises:
-        BadInputError: another name; the message names the nearest.
-    """
+    """The name of a column that a search can be narrowed by, or a BadInputError that names the nearest."""
     if column not in FILTER_COLUMNS:
         raise BadInputError(f"cannot filter by {column!r}; {did_you_mean(str(column), FILTER_COLUMNS)}")
     return column
 
 
 def check_vertical(where: Where | None, verticals: Sequence[str]) -> None:
-    """Refuse a vertical that is not in the index: a slip of the keyboard must not look like "nothing found".
-
-    Raises:
-        BadInputError: an unknown vertical; the message names the nearest one, or all of them.
-    """
+    """Raise BadInputError for a vertical that is not in the index: a slip must not look like "nothing found"."""
     for value in _values(where["vertical"]) if where and "vertical" in where else ():
         if value not in verticals:
             raise BadInputError(f"no vertical {value!r} in the index; {did_you_mean(str(value), verticals)}")

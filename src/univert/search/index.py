@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
-import cachetools
 import numpy as np
 import pyarrow.compute as pc
 from jaxtyping import Float
@@ -18,11 +16,11 @@ from PIL import Image
 from univert.core.errors import BadInputError
 from univert.core.protocols import ImageEmbedder
 from univert.search.filters import check_column, check_vertical, sql_condition
-from univert.search.query import FILTERED_EXACT_ROWS, MAX_INDEXED_K, nearest_by_index, nearest_of_all, rows_by_id
+from univert.search.query import FILTERED_EXACT_SHARE, MAX_INDEXED_K, nearest_by_index, nearest_of_all, rows_by_id
 from univert.search.records import Hit, Picture, Where, check_k, check_unit_vectors
 from univert.search.storage import COMPATIBLE_KEY, MODEL_KEY, Location, metadata
-from univert.search.vector_index import EXACT_ROWS, vector_index_state
-from univert.search.versions import PUBLISHED, IndexStats, PublishedVersion, open_published, read_stats
+from univert.search.vector_index import vector_index_state
+from univert.search.versions import PUBLISHED, IndexStats, open_published, read_stats
 from univert.search.writer import IndexWriter
 
 QueryImage = str | Path | bytes | Image.Image
@@ -30,19 +28,14 @@ QueryImage = str | Path | bytes | Image.Image
 
 _ROW_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "source", "box")
 _QUERIES_AT_ONCE: Final = 256
-_COUNTS_KEPT: Final = 4_096
-_CONDITION_LENGTH: Final = 1_000
-"""How many rows a longer filter leaves is not kept: strangers write them."""
 
 
 class Index:
     """One published version of an index, open for searching.
 
-    It never changes: what is published later is seen when the index is opened again. Up to `EXACT_ROWS` images, or
-    where the filters leave few, every vector is compared and the answer is exact, equal distances in order of id also
-    at the cut. Above, partitions of 8-bit vectors give candidates whose full vectors decide; rows that came after the
-    partitions were made are compared one by one. Filters are applied before the search, so rare values still give `k`
-    hits. Safe to use from several threads.
+    It never changes: what is published later is seen when the index is opened again. Without a vector index, or where
+    the filters leave few, every vector is compared and the answer is exact, equal distances in order of id also at the
+    cut. Filters are applied before the search, so rare values still give `k` hits. Safe to use from several threads.
 
     Examples:
         >>> with Index.create("shop.index", size=256, model_fingerprint="a1b2") as writer:  # doctest: +SKIP
@@ -51,7 +44,7 @@ class Index:
         >>> hits = Index.open("shop.index").search(vector, k=5, model_fingerprint="a1b2")  # doctest: +SKIP
     """
 
-    def __init__(self, location: Location, dataset: Any, exact_rows: int) -> None:
+    def __init__(self, location: Location, dataset: Any) -> None:
         """Internal: use `Index.open`."""
         self.uri = location.uri
         self._location = location
@@ -61,33 +54,28 @@ class Index:
         self._compatible_models: list[str] = json.loads(about.get(COMPATIBLE_KEY, "[]"))
         self._size: int = dataset.schema.field("vector").type.list_size
         self._vector_index = vector_index_state(dataset)
-        self._exact_rows = exact_rows
-        self._counts: cachetools.LRUCache[str, int] = cachetools.LRUCache(_COUNTS_KEPT)
         self._values: dict[str, list[tuple[str, int]]] = {}
-        self._lock = threading.Lock()
 
     @staticmethod
-    def create(path: str | Path, *, size: int, model_fingerprint: str, exact_rows: int = EXACT_ROWS) -> IndexWriter:
+    def create(path: str | Path, *, size: int, model_fingerprint: str) -> IndexWriter:
         """Start an empty index; it can be opened when something has been published.
 
         Args:
             path: a folder that does not exist yet, or `s3://bucket/prefix`.
             size: length D of the vectors.
             model_fingerprint: of the model that makes them; queries of another model will be refused.
-            exact_rows: build a vector index above this many rows.
 
         Raises:
             BadInputError: something is there, or another process is writing there.
         """
-        return IndexWriter.create(path, size=size, model_fingerprint=model_fingerprint, exact_rows=exact_rows)
+        return IndexWriter.create(path, size=size, model_fingerprint=model_fingerprint)
 
     @classmethod
-    def open(cls, path: str | Path | Location, *, exact_rows: int = EXACT_ROWS, version: int | None = None) -> Index:
+    def open(cls, path: str | Path | Location, *, version: int | None = None) -> Index:
         """Open an index for searching.
 
         Args:
             path: the folder, or `s3://bucket/prefix`.
-            exact_rows: compare every vector where there are no more rows than this.
             version: a version that was published; by default the one that is.
 
         Raises:
@@ -96,20 +84,16 @@ class Index:
             StorageError: the object store could not be read.
         """
         location = Location.of(path)
-        return cls(location, open_published(location, version), exact_rows)
+        return cls(location, open_published(location, version))
 
     @staticmethod
-    def writer(path: str | Path | Location, *, exact_rows: int = EXACT_ROWS) -> IndexWriter:
-        """Become the writer of an index: add, renew and delete images, publish, roll back; see `IndexWriter`.
-
-        Args:
-            path: the folder, or `s3://bucket/prefix`.
-            exact_rows: build a vector index above this many rows.
+    def writer(path: str | Path | Location) -> IndexWriter:
+        """Become the writer of an index at a folder or `s3://bucket/prefix`; see `IndexWriter`.
 
         Raises:
             BadInputError: no index there, or another process is writing to it.
         """
-        return IndexWriter.open(path, exact_rows=exact_rows)
+        return IndexWriter.open(path)
 
     @property
     def path(self) -> Path:
@@ -148,7 +132,7 @@ class Index:
 
     def __len__(self) -> int:
         """Number of images."""
-        return self._count(None)
+        return int(self._dataset.count_rows())
 
     def check_model(self, model_fingerprint: str) -> None:
         """Refuse another model before work is spent on a query.
@@ -201,12 +185,12 @@ class Index:
         queries = check_unit_vectors(vectors, self._size, name="query vectors")
         condition = sql_condition(where)
         check_vertical(where, self.verticals)
-        matching = self._count(condition)
+        matching = int(self._dataset.count_rows(condition))
         k = min(k, matching)
         if not k:
             return [[] for _ in queries]
-        few = self._exact_rows if condition is None else min(self._exact_rows, FILTERED_EXACT_ROWS)
-        indexed = self.approximate and matching > few and k <= MAX_INDEXED_K and not exact
+        few = condition is not None and matching <= FILTERED_EXACT_SHARE * len(self)
+        indexed = self.approximate and not few and k <= MAX_INDEXED_K and not exact
         answers: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             some = queries[start : start + _QUERIES_AT_ONCE]
@@ -228,11 +212,7 @@ class Index:
         ]
 
     def row(self, name: str) -> dict[str, Any] | None:
-        """The columns of an image without its vector and its picture; None if it is not in the index.
-
-        Args:
-            name: its id.
-        """
+        """The columns of the image with this id, without vector and picture; None if it is not in the index."""
         found: list[dict[str, Any]] = rows_by_id(self._dataset, [name], _ROW_COLUMNS).to_pylist()
         return found[0] if found else None
 
@@ -246,11 +226,7 @@ class Index:
         return np.asarray(rows, dtype=np.float32).reshape(len(rows), self._size)
 
     def distinct(self, column: str, limit: int = 1_000) -> list[tuple[str, int]]:
-        """The values of a column and how many images have each, the most frequent first; empty ones do not count.
-
-        Args:
-            column: one of `univert.search.filters.FILTER_COLUMNS`.
-            limit: at most so many.
+        """At most `limit` values of a filter column and how many images have each, the most frequent first.
 
         Raises:
             BadInputError: no such column.
@@ -258,12 +234,8 @@ class Index:
         return self._value_counts(check_column(column))[:limit]
 
     def stats(self) -> IndexStats:
-        """What the index holds by now, as published and as being worked on."""
+        """What the index holds by now, as published and as being worked on, and the versions that are kept."""
         return read_stats(self._location)
-
-    def versions(self) -> list[PublishedVersion]:
-        """The published versions that are kept by now, oldest first; `IndexWriter.roll_back` goes back to one."""
-        return self.stats().versions
 
     def sample(self, count: int, seed: int = 0) -> list[str]:
         """The ids of some images, drawn at random; all of them if there are no more."""
@@ -294,18 +266,6 @@ class Index:
             for position, hits in zip(short, exact, strict=True):
                 answers[position] = hits
         return answers
-
-    def _count(self, condition: str | None) -> int:
-        """How many rows a condition leaves; None for all."""
-        key = condition or ""
-        with self._lock:
-            count = self._counts.get(key)
-        if count is None:
-            count = int(self._dataset.count_rows(condition))
-            if len(key) <= _CONDITION_LENGTH:
-                with self._lock:
-                    self._counts[key] = count
-        return count
 
     def _value_counts(self, column: str) -> list[tuple[str, int]]:
         if column not in self._values:

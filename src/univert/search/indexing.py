@@ -31,9 +31,9 @@ class IndexReport:
         relabelled: images of which only other columns had changed.
         deleted: images that the catalogue lacks.
         unchanged: images that are as they were.
-        size: length of their vectors.
-        model_fingerprint: of the model that embedded them.
-        approximate: whether the index is large enough for approximate search.
+        size: length D of the vectors.
+        model_fingerprint: of the model that made them.
+        approximate: whether the index has a vector index.
         seconds: how long it took.
     """
 
@@ -65,8 +65,8 @@ def index_catalogue(
     """Make an index hold the images of a catalogue: vectors, columns and pictures.
 
     Images that the index lacks, or whose picture or box has changed, are embedded; where only other columns have
-    changed those are written anew; the rest is left alone. Each part of a thousand images is on disk when it is done,
-    out of sight of readers; killed, the same call goes on from there. At the end readers see all of it in one step.
+    changed those are written anew. Each part of a thousand images is on disk when it is done, out of sight of readers;
+    killed, the same call goes on from there. At the end readers see all of it in one step.
 
     Args:
         model: makes the vectors.
@@ -92,7 +92,7 @@ def index_catalogue(
         columns = text_columns(catalogue)
         changes = _embed_changes(writer, model, catalogue, columns, batch_size)
         for part in parts_of(catalogue, columns, changes.relabelled):
-            _relabel(writer, part)
+            writer.upsert_parts(_with_vectors(part, writer.vectors(part.column("id").tolist())))
         if writer.is_rebuilding:
             # What this catalogue lacks was left by a call that was interrupted, in whatever vertical.
             delete_missing, verticals = True, None
@@ -127,8 +127,7 @@ def add_vertical_to_index(
 ) -> int:
     """Embed the images of a new vertical into an index that is in use, and let the models that grew search it.
 
-    Images and models are published together: a search meets all of them or none, however often this is done. Killed on
-    the way, nothing of it is seen, and doing it again finishes it. An image that is there already takes its new vector.
+    Images and models are published together. Killed on the way, nothing of it is seen, and the same call finishes it.
 
     Args:
         model: the model that the vertical came in with.
@@ -188,8 +187,7 @@ def _embed_changes(
     with progress_bar("indexing", len(catalogue)) as advance:
         changes = find_changes(writer, catalogue, columns, advance)
         for part in parts_of(catalogue, columns, [*changes.new, *changes.changed]):
-            vectors = model.embed_catalogue(part, batch_size)
-            writer.upsert_parts((vectors[a:b], table) for a, b, table in part.tables())
+            writer.upsert_parts(_with_vectors(part, model.embed_catalogue(part, batch_size)))
             advance(len(part))
     return changes
 
@@ -220,15 +218,8 @@ def _writer(model: ImageEmbedder, path: str | Path, *, overwrite: bool) -> Index
     return writer
 
 
-def _relabel(writer: IndexWriter, part: Part) -> None:
-    """Write the columns of images anew and keep their vectors."""
-    names = part.column("id").tolist()
-    stored = writer.columns(["id", "vector"], names)
-    size = writer.size
-    vectors = stored["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
-    rows = {name: row for row, name in enumerate(stored["id"].to_pylist())}
-    ordered = vectors[[rows[name] for name in names]].astype(np.float32, copy=False)
-    writer.upsert_parts((ordered[a:b], table) for a, b, table in part.tables())
+def _with_vectors(part: Part, vectors: np.ndarray) -> Parts:
+    return ((vectors[start:stop], table) for start, stop, table in part.tables())
 
 
 def _delete(writer: IndexWriter, changes: Changes, verticals: Sequence[str] | None) -> int:
@@ -242,7 +233,5 @@ def _delete(writer: IndexWriter, changes: Changes, verticals: Sequence[str] | No
 def _rows(model: ImageEmbedder, catalogue: Images, batch_size: int, advance: Advance) -> Parts:
     """Vectors and columns of a catalogue, a part at a time."""
     for part in parts_of(catalogue, text_columns(catalogue), range(len(catalogue))):
-        vectors = model.embed_catalogue(part, batch_size)
-        for start, stop, table in part.tables():
-            yield vectors[start:stop], table
+        yield from _with_vectors(part, model.embed_catalogue(part, batch_size))
         advance(len(part))

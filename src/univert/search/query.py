@@ -18,8 +18,9 @@ from univert.search.vector_index import VectorIndexState, as_matrix
 MAX_INDEXED_K: Final = 500
 """Beyond this many neighbours the index looks into so much that comparing every vector costs no more."""
 
-FILTERED_EXACT_ROWS: Final = 1_000
-"""Where filters leave no more rows than this, every vector is compared: 12 ms, twice what the index would take."""
+FILTERED_EXACT_SHARE: Final = 0.001
+"""Where filters leave a smaller share of the rows, these are compared one by one. That takes 20 us a row, read from
+where it lies; the index compares all rows, with or without a filter, in 0.03 us each."""
 
 _HIT_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "source")
 _MIN_CANDIDATES: Final = 50
@@ -103,18 +104,19 @@ def nearest_by_index(
 
 
 def rows_by_id(dataset: Any, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
-    """Some columns of those images that are there, in no order.
-
-    Args:
-        dataset: the table of images.
-        ids: their names.
-        columns: the names of the columns.
-    """
+    """Some columns of those of the images that are there, in no order."""
     parts = [dataset.schema.empty_table().select(list(columns))]
     for start in range(0, len(ids), _IDS_AT_ONCE):
         condition = sql_condition({"id": list(ids[start : start + _IDS_AT_ONCE])})
         parts.append(dataset.to_table(columns=list(columns), filter=condition))
     return pa.concat_tables(parts)
+
+
+def vectors_by_id(dataset: Any, ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
+    """The vectors of images that are all there, in the order asked for."""
+    rows = rows_by_id(dataset, ids, ["id", "vector"])
+    places = {name: place for place, name in enumerate(rows["id"].to_pylist())}
+    return as_matrix(rows["vector"].combine_chunks())[[places[name] for name in ids]]
 
 
 def _compared(dataset: Any, queries: Float[np.ndarray, "Q D"], wide: int, condition: str | None) -> Iterator[pa.Table]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from univert.core.errors import UnivertError
 from univert.search.index import Index
 from univert.search.storage import Location, unreadable
-from univert.search.vector_index import EXACT_ROWS
 
 Check = Callable[[Index], None]
 """Raises an error if a version must not be used."""
@@ -32,37 +31,24 @@ class IndexReader(AbstractContextManager["IndexReader"]):
         >>> hits = reader.current().search(vector, model_fingerprint="a1b2")  # doctest: +SKIP
     """
 
-    def __init__(
-        self, location: Location, first: Index, refresh_s: float, exact_rows: int, check: Check | None
-    ) -> None:
+    def __init__(self, location: Location, first: Index, refresh_s: float, check: Check | None) -> None:
         """Internal: use `IndexReader.open`."""
         self._location = location
         self._current = first
-        self._exact_rows = exact_rows
         self._check = check
         self._error: str | None = None
         self._looking = threading.Lock()
         self._closed = threading.Event()
-        self._thread = threading.Thread(
-            target=self._look_again, args=(refresh_s,), name="univert-index-reader", daemon=True
-        )
+        self._thread = threading.Thread(target=self._look_again, args=(refresh_s,), daemon=True)
         self._thread.start()
 
     @classmethod
-    def open(
-        cls,
-        uri: str | Path | Location,
-        refresh_s: float = 1.0,
-        *,
-        exact_rows: int = EXACT_ROWS,
-        check: Check | None = None,
-    ) -> IndexReader:
+    def open(cls, uri: str | Path | Location, refresh_s: float = 1.0, *, check: Check | None = None) -> IndexReader:
         """Open an index for as long as a service runs.
 
         Args:
             uri: a folder, or `s3://bucket/prefix`.
             refresh_s: how often to look for a newer version.
-            exact_rows: compare every vector where there are no more rows than this.
             check: raises an error for a version that must not be used, such as one of another model:
                 `lambda index: index.check_model(fingerprint)`. The first version must pass; a later one that does
                 not is passed over.
@@ -74,12 +60,12 @@ class IndexReader(AbstractContextManager["IndexReader"]):
         """
         location = Location.of(uri)
         try:
-            first = _ready(Index.open(location, exact_rows=exact_rows), check)
+            first = _ready(Index.open(location), check)
         except UnivertError:
             raise
         except (OSError, ValueError, RuntimeError) as error:  # as the engine tells of its storage
             raise unreadable(location, error) from error
-        return cls(location, first, refresh_s, exact_rows, check)
+        return cls(location, first, refresh_s, check)
 
     def __exit__(self, *raised: object) -> None:
         self.close()
@@ -94,10 +80,7 @@ class IndexReader(AbstractContextManager["IndexReader"]):
         return self._current
 
     def refresh(self) -> bool:
-        """Look for a newer version now, and wait for it.
-
-        Returns:
-            whether there was one.
+        """Look for a newer version now, and wait for it; returns whether there was one.
 
         Raises:
             Exception: what the storage met, or what `check` raises for it; the version at hand stays.
@@ -106,8 +89,7 @@ class IndexReader(AbstractContextManager["IndexReader"]):
             version = self._current.published_now()
             if version == self._current.version:
                 return False
-            newer = Index.open(self._location, exact_rows=self._exact_rows, version=version)
-            self._current = _ready(newer, self._check)
+            self._current = _ready(Index.open(self._location, version=version), self._check)
             return True
 
     def close(self) -> None:

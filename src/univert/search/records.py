@@ -25,18 +25,11 @@ UNIT_NORM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hit:
-    """An indexed image near a query.
+    """An indexed image near a query: its catalogue columns, None where unknown.
 
     Attributes:
-        id: the image's name in its catalogue.
-        distance: squared Euclidean distance on the unit sphere (2 - 2 x cosine similarity): 0 the same
-            direction, 2 orthogonal, 4 opposite.
-        vertical: the image's vertical.
-        product: its identity; None if unlabelled.
-        brand: who makes the product; None if unknown.
-        style: the product's type within the vertical; None if unknown.
-        source: where the image was taken from; None if unknown.
-        split: `train`, `val`, `test`, or None.
+        distance: squared Euclidean distance on the unit sphere (2 - 2 x cosine similarity): 0 the same direction, 2
+            orthogonal, 4 opposite.
     """
 
     id: str
@@ -51,13 +44,7 @@ class Hit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """What an index keeps to show an image: its bytes, or where they lie.
-
-    Attributes:
-        image: the encoded image; None where only its place is kept.
-        uri: the place of the image, a `file://` address; None where the bytes are kept.
-        box_xyxy_px: the item within the upright image, in pixels; None means the whole image.
-    """
+    """What an index keeps to show an image: its bytes, or the `file://` address where they lie, and the item's box."""
 
     image: bytes | None
     uri: str | None = None
@@ -80,12 +67,7 @@ def check_k(k: SupportsIndex) -> int:
 
 
 def check_unit_vectors(vectors: ArrayLike, size: int, *, name: str = "vectors") -> Float[np.ndarray, "N D"]:
-    """Vectors as a contiguous float32 array (N, D) of unit vectors.
-
-    Args:
-        vectors: anything NumPy reads as an (N, D) array.
-        size: the D that is expected.
-        name: what the caller calls them, for messages.
+    """What NumPy reads as (N, D) unit vectors, D as given by `size`, as a contiguous float32 array.
 
     Raises:
         BadInputError: wrong shape, NaN or infinite values, or lengths other than 1.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +31,6 @@ CONTENT: Final = "content"
 """The column with a hash of what a vector was made from: the picture and its box; None where that is not known."""
 TEXT_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "source", "uri")
 
-_DEFAULT_REGION: Final = "us-east-1"
 _VERSIONS: Final = f"{TABLE}.lance/_versions"
 _PRIMARY_KEY: Final = {"lance-schema:unenforced-primary-key": "true"}
 """With a primary key the storage engine refuses one of two writers that add the same id at the same moment."""
@@ -44,13 +42,7 @@ class StorageError(UnivertError, OSError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Location:
-    """Where an index lies: a folder, or a prefix in an object store.
-
-    Attributes:
-        uri: a folder's path, or `s3://bucket/prefix`.
-        folder: the folder; None in an object store.
-        storage_options: how the storage engine reaches the object store; None for a folder.
-    """
+    """Where an index lies: a folder, or a prefix in an object store, which has storage options in place of a folder."""
 
     uri: str
     folder: Path | None
@@ -58,14 +50,11 @@ class Location:
     storage_options: dict[str, str] | None = field(repr=False)
 
     @classmethod
-    def of(cls, uri: str | Path | Location, environment: Mapping[str, str] | None = None) -> Location:
-        """The location that a path or an address names.
+    def of(cls, uri: str | Path | Location) -> Location:
+        """The location that a path or an address names: a folder, or `s3://bucket/prefix`.
 
-        Args:
-            uri: a folder, or `s3://bucket/prefix`.
-            environment: where the endpoint and the region of an object store are looked up: the usual
-                `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, `AWS_REGION` and `AWS_DEFAULT_REGION`; by default the
-                process's own. Keys are looked up by the storage engine, in all the places where AWS's own tools look.
+        Endpoint and region of an object store come from the usual `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`,
+        `AWS_REGION` and `AWS_DEFAULT_REGION`. The storage engine looks for keys where AWS's own tools do.
 
         Raises:
             BadInputError: an address of another kind, or one without a bucket or a prefix.
@@ -81,12 +70,11 @@ class Location:
         prefix = parts.path.strip("/")
         if not (parts.netloc and prefix):
             raise BadInputError(f"{text}: give a bucket and a prefix, as in s3://bucket/shop.index")
-        variables = os.environ if environment is None else environment
-        return cls(uri=f"s3://{parts.netloc}/{prefix}", folder=None, storage_options=_storage_options(variables))
+        return cls(uri=f"s3://{parts.netloc}/{prefix}", folder=None, storage_options=_storage_options())
 
     @property
     def table_uri(self) -> str:
-        """The address of the table of images: what a LanceDB client opens as table `images` of `uri`."""
+        """What a LanceDB client opens as table `images` of `uri`."""
         return f"{self.uri}/{TABLE}.lance"
 
     def holds_index(self) -> bool:
@@ -111,14 +99,9 @@ class Location:
 
 
 def unreadable(location: Location, error: Exception) -> UnivertError:
-    """What to tell of an index whose storage met an error.
+    """What to tell of an error that the storage engine met at an index.
 
-    Args:
-        location: where the index lies.
-        error: as the storage engine raised it.
-
-    Returns:
-        a `BadInputError` for a folder, which is damaged and stays so; a `StorageError` for an object store.
+    A folder is damaged and stays so: a `BadInputError`. An object store may come back: a `StorageError`.
     """
     cause = (str(error).splitlines() or [type(error).__name__])[0]
     if location.folder is not None:
@@ -220,11 +203,10 @@ def index_rows(vectors: ArrayLike, columns: pa.Table, size: int) -> pa.Table:
     return pa.table(arrays, schema=schema)
 
 
-def _storage_options(variables: Mapping[str, str]) -> dict[str, str]:
-    region = variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION") or _DEFAULT_REGION
-    options = {"aws_region": region}
-    endpoint = variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        options["aws_endpoint"] = endpoint
-        options["allow_http"] = str(endpoint.startswith("http://")).lower()
-    return options
+def _storage_options() -> dict[str, str]:
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not endpoint:
+        return {"aws_region": region}
+    http = str(endpoint.startswith("http://")).lower()
+    return {"aws_region": region, "aws_endpoint": endpoint, "allow_http": http}

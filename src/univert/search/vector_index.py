@@ -82,9 +82,9 @@ class VectorIndexState:
     """The vector index of a table.
 
     Attributes:
-        segments: parts it consists of: the trained one, and one for each time that rows were added to it.
-        indexed_rows: rows in all parts.
-        effort: what a search of it takes; None where that was not measured, as while it is being trained.
+        segments: the trained one, and one for each time that rows were added to it.
+        indexed_rows: rows in all segments.
+        effort: what a search of it takes; None while it is being trained.
     """
 
     segments: int
@@ -105,21 +105,17 @@ def vector_index_state(dataset: Any) -> VectorIndexState | None:
     return None
 
 
-def renew_search_structures(dataset: Any, exact_rows: int) -> None:
+def renew_search_structures(dataset: Any) -> None:
     """Build the vector index, add rows to it, or train it anew: whatever pays for the rows there are.
 
     The index is an inverted file over 8-bit vectors. It takes a tenth of the time that a graph (HNSW) takes to build
     and is as quick to search at the same recall: 2 s against 21 s for 100,000 rows of 256-d on one core, and 2 ms a
     query for both.
-
-    Args:
-        dataset: the table of images.
-        exact_rows: build a vector index above this many rows.
     """
     rows = dataset.count_rows()
     state = vector_index_state(dataset)
     if state is None:
-        if rows > exact_rows:
+        if rows > EXACT_ROWS:
             _train(dataset, rows)
         return
     tail = rows - state.indexed_rows
@@ -133,18 +129,13 @@ def renew_search_structures(dataset: Any, exact_rows: int) -> None:
 
 def compact(dataset: Any) -> None:
     """Join small files and drop deleted rows, if there is enough to gain."""
-    if _worth_compacting(dataset):
+    fragments = dataset.get_fragments()
+    small = sum(fragment.physical_rows < _SMALL_FILE_ROWS for fragment in fragments)
+    deleted = sum(fragment.num_deletions for fragment in fragments)
+    if small > _MAX_SMALL_FILES or deleted > _DELETED_SHARE * sum(fragment.physical_rows for fragment in fragments):
         dataset.optimize.compact_files(
             target_rows_per_fragment=_SMALL_FILE_ROWS, materialize_deletions_threshold=_DELETED_SHARE
         )
-
-
-def _worth_compacting(dataset: Any) -> bool:
-    fragments = dataset.get_fragments()
-    if sum(fragment.physical_rows < _SMALL_FILE_ROWS for fragment in fragments) > _MAX_SMALL_FILES:
-        return True
-    deleted = sum(fragment.num_deletions for fragment in fragments)
-    return bool(deleted > _DELETED_SHARE * sum(fragment.physical_rows for fragment in fragments))
 
 
 def _add_segment(dataset: Any, rows: int, tail: int, effort: Effort) -> None:
@@ -153,7 +144,7 @@ def _add_segment(dataset: Any, rows: int, tail: int, effort: Effort) -> None:
     dataset.optimize.optimize_indices(index_names=[VECTOR_INDEX], num_indices_to_merge=0)
     dataset.optimize.optimize_indices(index_names=[_name(column) for column in (*_BITMAPS, *_TREES)])
     # The 8 bits span the values that the index was trained on: those of another vertical may lie outside.
-    error = max(measure_error(dataset, range(rows)), measure_error(dataset, range(rows - tail, rows)))
+    error = max(_measure_error(dataset, range(rows)), _measure_error(dataset, range(rows - tail, rows)))
     if error > _ERROR_GROWTH * effort.error:
         _train(dataset, rows)
     else:
@@ -171,7 +162,7 @@ def _train(dataset: Any, rows: int) -> None:
         dataset.create_scalar_index(column, "BITMAP", name=_name(column), replace=True)
     for column in _TREES:
         dataset.create_scalar_index(column, "BTREE", name=_name(column), replace=True)
-    _record(dataset, measure_effort(dataset, VECTOR_INDEX))
+    _record(dataset, _measure_effort(dataset))
 
 
 def _record(dataset: Any, effort: Effort) -> None:
@@ -182,30 +173,19 @@ def _name(column: str) -> str:
     return f"{column}_idx"
 
 
-def measure_effort(dataset: Any, index_name: str) -> Effort:
-    """The effort that the vectors of a table need.
-
-    Args:
-        dataset: the table, with an inverted-file index on the column `vector`.
-        index_name: that index.
-    """
-    centroids = as_matrix(dataset.get_ivf_model(index_name).centroids)
+def _measure_effort(dataset: Any) -> Effort:
+    centroids = as_matrix(dataset.get_ivf_model(VECTOR_INDEX).centroids)
     rows = dataset.count_rows()
     queries = _sample(dataset, range(rows))
     neighbours = _nearest(dataset, queries, min(max(RANKS) + 1, rows))
     # the query itself comes first and proves nothing
     places = _partition_places(queries, neighbours[:, 1:], centroids)
     probes = {rank: _needed(places[:, :rank], len(centroids)) for rank in RANKS}
-    return Effort(rows=rows, probes=probes, error=measure_error(dataset, range(rows)))
+    return Effort(rows=rows, probes=probes, error=_measure_error(dataset, range(rows)))
 
 
-def measure_error(dataset: Any, among: range) -> float:
-    """The standard error of the squared distances by which the index picks candidates, for queries like some rows.
-
-    Args:
-        dataset: the table, with an index on the column `vector`.
-        among: the rows, by their numbers.
-    """
+def _measure_error(dataset: Any, among: range) -> float:
+    """The standard error of the squared distances by which the index picks candidates, for queries like some rows."""
     squares = list[np.ndarray]()
     for query in _sample(dataset, among):
         question = {"column": "vector", "q": query, "k": RANKS[1]}

@@ -33,12 +33,7 @@ REBUILDING_KEY: Final = "univert.rebuilding"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedVersion:
-    """A version that is or was published and can be rolled back to.
-
-    Attributes:
-        version: its number.
-        written_unix_s: when it was written.
-    """
+    """The number of a version that can be rolled back to, and when it was written."""
 
     version: int
     written_unix_s: float
@@ -52,7 +47,7 @@ class IndexStats:
         uri: where it lies.
         size: length of its vectors.
         model_fingerprint: of the model that made them.
-        compatible_models: of further models whose queries are answered.
+        compatible_models: fingerprints of further models whose queries are answered.
         images: in the working copy, what the next publication would show.
         published_images: what readers see; None before the first publication.
         published_version: the version that readers answer from; None before the first publication.
@@ -84,11 +79,7 @@ def published_version(dataset: Any) -> int | None:
 
 
 def open_published(location: Location, version: int | None = None) -> Any:
-    """The table of an index at a version that was published.
-
-    Args:
-        location: where the index lies.
-        version: by default the one that is published now.
+    """The table of an index at a version that was published, by default the one that is published now.
 
     Raises:
         BadInputError: as `univert.search.storage.open_table`; nothing was published yet, or that version is not there.
@@ -122,14 +113,7 @@ def published_versions(dataset: Any) -> list[PublishedVersion]:
 
 
 def publish_latest(dataset: Any) -> int:
-    """Make a version the published one, in one step for every reader, and remove those that nobody can be reading.
-
-    Args:
-        dataset: the table of images, at its latest version.
-
-    Returns:
-        that version.
-    """
+    """Publish a table at its latest version, in one step for every reader, and remove what nobody can be reading."""
     before, version = published_version(dataset), int(dataset.version)
     if before == version:
         return version
@@ -154,31 +138,8 @@ def is_rebuilding(dataset: Any) -> bool:
     return REBUILDING_KEY in metadata(dataset)
 
 
-def check_whole(dataset: Any, uri: str) -> None:
-    """Refuse a table that was left half-way.
-
-    Args:
-        dataset: the table of images, at its latest version.
-        uri: where the index lies, for the message.
-
-    Raises:
-        BadInputError: `is_rebuilding`; the message says how to go on and how to go back.
-    """
-    if not is_rebuilding(dataset):
-        return
-    version = published_version(dataset)
-    back = f", or go back to what is published with: univert index roll-back INDEX {version}"
-    raise BadInputError(
-        f"{uri} is being made anew, and that was interrupted: it holds {dataset.count_rows():,} images so far; run the "
-        f"same univert index command with --overwrite again{'' if version is None else back}"
-    )
-
-
 def read_stats(uri: str | Path | Location) -> IndexStats:
-    """The figures of an index; nothing is changed and a writer may be at work.
-
-    Args:
-        uri: a folder, or `s3://bucket/prefix`.
+    """The figures of an index in a folder or at `s3://bucket/prefix`; a writer may be at work.
 
     Raises:
         BadInputError: no index there.

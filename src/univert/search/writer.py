@@ -10,12 +10,14 @@ from typing import Any, Final
 
 import filelock
 import lance
+import numpy as np
 import pyarrow as pa
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from univert.core.errors import BadInputError
 from univert.search.filters import sql_condition
-from univert.search.query import rows_by_id
+from univert.search.query import rows_by_id, vectors_by_id
 from univert.search.storage import (
     COMPATIBLE_KEY,
     LOCK_FILE,
@@ -27,11 +29,10 @@ from univert.search.storage import (
     metadata,
     open_table,
 )
-from univert.search.vector_index import EXACT_ROWS, compact, renew_search_structures
+from univert.search.vector_index import compact, renew_search_structures
 from univert.search.versions import (
     REBUILDING_KEY,
     IndexStats,
-    check_whole,
     is_rebuilding,
     publish_latest,
     published_version,
@@ -61,25 +62,22 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         ...     writer.publish()
     """
 
-    def __init__(self, location: Location, lock: filelock.BaseFileLock | None, dataset: Any, exact_rows: int) -> None:
+    def __init__(self, location: Location, lock: filelock.BaseFileLock | None, dataset: Any) -> None:
         """Internal: use `IndexWriter.open` or `IndexWriter.create`."""
         self._location = location
         self._lock = lock
         self._dataset = dataset
-        self._exact_rows = exact_rows
 
     @classmethod
-    def open(cls, uri: str | Path | Location, *, exact_rows: int = EXACT_ROWS) -> IndexWriter:
-        """Become the writer of an index; see `univert.search.index.Index.writer`."""
+    def open(cls, uri: str | Path | Location) -> IndexWriter:
+        """See `univert.search.index.Index.writer`."""
         location = Location.of(uri)
         open_table(location)
-        return cls._locked(location, lambda: open_table(location), exact_rows)
+        return cls._locked(location, lambda: open_table(location))
 
     @classmethod
-    def create(
-        cls, uri: str | Path | Location, *, size: int, model_fingerprint: str, exact_rows: int = EXACT_ROWS
-    ) -> IndexWriter:
-        """Start an empty index; see `univert.search.index.Index.create`."""
+    def create(cls, uri: str | Path | Location, *, size: int, model_fingerprint: str) -> IndexWriter:
+        """See `univert.search.index.Index.create`."""
         location = Location.of(uri)
         rows, options = empty_table(size, model_fingerprint), location.storage_options
         taken = BadInputError(f"{location.uri} exists already; choose another path")
@@ -97,10 +95,10 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
 
         if location.folder is not None:
             location.folder.mkdir(parents=True, exist_ok=True)
-        return cls._locked(location, start, exact_rows)
+        return cls._locked(location, start)
 
     @classmethod
-    def _locked(cls, location: Location, dataset: Callable[[], Any], exact_rows: int) -> IndexWriter:
+    def _locked(cls, location: Location, dataset: Callable[[], Any]) -> IndexWriter:
         lock = None
         if location.folder is not None:
             lock = filelock.FileLock(location.folder / LOCK_FILE, timeout=0, thread_local=False)
@@ -111,7 +109,7 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
                     f"{location.uri} is being written by another process; wait until it is done, or end it"
                 ) from None
         try:
-            return cls(location, lock, dataset(), exact_rows)
+            return cls(location, lock, dataset())
         except BaseException:
             if lock is not None:
                 lock.release()
@@ -159,15 +157,14 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         return int(self._dataset.count_rows())
 
     def columns(self, names: Sequence[str], ids: Sequence[str] | None = None) -> pa.Table:
-        """Columns of the working copy, in no order.
-
-        Args:
-            names: of the columns.
-            ids: only these images, those of them that are there; None for all.
-        """
+        """Columns of the working copy, in no order, of all images or of those of `ids` that are there."""
         if ids is None:
             return self._dataset.to_table(columns=list(names))
         return rows_by_id(self._dataset, ids, names)
+
+    def vectors(self, ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
+        """The vectors of images of the working copy, in the order asked for."""
+        return vectors_by_id(self._dataset, ids)
 
     def upsert(self, vectors: ArrayLike, columns: pa.Table) -> int:
         """Add images, or renew those whose ids are there: all of these rows at once, or none.
@@ -214,14 +211,7 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         return len(seen)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete images.
-
-        Args:
-            ids: of the images; those that are not there are passed over.
-
-        Returns:
-            how many were deleted.
-        """
+        """Delete images, passing over ids that are not there; returns how many were deleted."""
         self._check_alone()
         before = len(self)
         for start in range(0, len(ids), _IDS_AT_ONCE):
@@ -247,19 +237,26 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
             self._dataset.update_schema_metadata({REBUILDING_KEY: None})
 
     def record_compatible(self, models: Sequence[str]) -> None:
-        """Let the queries of further models be answered: models that share the space of the first.
-
-        Args:
-            models: their fingerprints; those that are known already stay where they are.
-        """
+        """Let the queries of further models be answered, given by fingerprint: they share the space of the first."""
         self._check_alone()
         known = self.compatible_models
         known += [name for name in models if name not in (self.model_fingerprint, *known)]
         self._dataset.update_schema_metadata({COMPATIBLE_KEY: json.dumps(known)})
 
     def check_whole(self) -> None:
-        """Raise BadInputError if the working copy `is_rebuilding`."""
-        check_whole(self._dataset, self.uri)
+        """Refuse a working copy that was left half-way.
+
+        Raises:
+            BadInputError: `is_rebuilding`; the message says how to go on and how to go back.
+        """
+        if not self.is_rebuilding:
+            return
+        version = published_version(self._dataset)
+        back = f", or go back to what is published with: univert index roll-back INDEX {version}"
+        raise BadInputError(
+            f"{self.uri} is being made anew, and that was interrupted: it holds {len(self):,} images so far; run the "
+            f"same univert index command with --overwrite again{'' if version is None else back}"
+        )
 
     def publish(self) -> int:
         """Show the working copy to readers, in one step.
@@ -277,14 +274,14 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         if not len(self):
             raise BadInputError(f"{self.uri}: nothing to publish, the index would be empty")
         compact(self._dataset)
-        renew_search_structures(self._dataset, self._exact_rows)
+        renew_search_structures(self._dataset)
         return publish_latest(self._dataset)
 
     def roll_back(self, version: int) -> int:
         """Publish what a version held again, and go on from there.
 
         Args:
-            version: one that was published; see `univert.search.index.Index.versions`.
+            version: one that was published; see `stats`.
 
         Returns:
             the number under which it is published now: version numbers only rise.

@@ -14,7 +14,7 @@ from PIL import Image
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime import onnx_export
-from univert.models.runtime.engine import ONNX_FILE, load_engine, share_of_cores
+from univert.models.runtime.engine import ONNX_FILE, export_published, load_engine, share_of_cores
 from univert.models.runtime.onnx_engine import OnnxEngine
 from univert.models.runtime.onnx_export import ExportError, export_onnx
 from univert.models.runtime.pixels import check_pixels, prepare_image
@@ -133,6 +133,11 @@ def test_an_export_that_differs_is_refused_and_leaves_no_file(
     folder = model.save_pretrained(tmp_path / "model")
     with pytest.raises(ExportError, match="differ from PyTorch's"):
         export_onnx(folder)
+    said = export_published(folder)
+    assert said is not None
+    assert said.startswith(f"{folder}: the exported model's vectors differ from PyTorch's")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert export_published(folder) is None, "nothing serves here, so nothing is said"
     assert not (folder / ONNX_FILE).exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.data.transforms import Preprocessing
+from univert.models.runtime.pixels import prepare_image
 
 EngineKind = Literal["auto", "onnx", "onnx-int8", "torch"]
 """`auto` takes ONNX Runtime where the model was exported, else PyTorch; `onnx-int8` wants a quantised model."""
@@ -26,39 +28,34 @@ class Engine(Protocol):
     """A model made ready for queries: `prepare` one photo a time, `run` several together.
 
     Both may be called from any thread. Neither depends on what else is in the batch beyond the last bits.
+
+    Attributes:
+        name: the kind of engine: `onnx`, `onnx-int8` or `torch`.
+        size: length D of a vector.
+        fingerprint: of the model: equal fingerprints mean comparable vectors.
+        preprocessing: the model's own way from an upright image to the square.
     """
 
-    @property
-    def name(self) -> str:
-        """The kind of engine: `onnx`, `onnx-int8` or `torch`."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Length D of a vector."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the model: equal fingerprints mean comparable vectors."""
-        ...
+    name: str
+    size: int
+    fingerprint: str
+    preprocessing: Preprocessing
 
     @property
     def image_size_px(self) -> int:
         """Side S of the square that the network sees."""
-        ...
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The model's own way from an upright image to the square."""
-        ...
+        return self.preprocessing.image_size_px
 
     def prepare(self, image: Image.Image) -> UInt8[np.ndarray, "3 S S"]:
         """An upright RGB image, as `univert.data.decode.decode_rgb` gives it, as what the network sees."""
-        ...
+        return prepare_image(self.preprocessing, image)
 
     def run(self, batch: UInt8[np.ndarray, "B 3 S S"]) -> Float[np.ndarray, "B D"]:
-        """Unit vectors of prepared images, float32."""
+        """Unit vectors of prepared images, float32.
+
+        Raises:
+            BadInputError: see `univert.models.runtime.pixels.check_pixels`.
+        """
         ...
 
 
@@ -96,16 +93,31 @@ def load_engine(
     return engine
 
 
-def share_of_cores(workers: int) -> int:
-    """Threads for each of several processes on this machine, such that together they fill its cores.
+def export_published(model_folder: str | Path) -> str | None:
+    """Make the ONNX file of a model that has just been published, where the extra `serve` is installed.
 
-    Raises:
-        BadInputError: fewer than one worker.
+    Args:
+        model_folder: where the model is.
+
+    Returns:
+        a line that says why ONNX cannot express the model, so that it is served with PyTorch; None if all is well.
     """
+    if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
+        return None
+    from univert.models.runtime.onnx_export import ExportError, export_onnx
+
+    try:
+        export_onnx(model_folder)
+    except ExportError as error:
+        return f"{model_folder}: {error}"
+    return None
+
+
+def share_of_cores(workers: int) -> int:
+    """Threads for each of several processes on this machine, such that together they fill its cores."""
     if workers < 1:
         raise BadInputError(f"workers must be at least 1, got {workers}")
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // workers)
+    return max(1, len(os.sched_getaffinity(0)) // workers)
 
 
 def _load(model_path: Path, kind: EngineKind, threads: int) -> Engine:

@@ -9,12 +9,12 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.data.transforms import Preprocessing
-from univert.models.runtime.pixels import check_pixels, prepare_image
+from univert.models.runtime.engine import Engine
+from univert.models.runtime.pixels import check_pixels
 
 onnxruntime.disable_telemetry_events()  # it would keep a database and a device id in the user's cache
 
@@ -28,8 +28,8 @@ _SLICE_PX: Final = 8 * 128**2
 because the maps between the layers leave the caches, and one alone takes 1.9."""
 
 
-class OnnxEngine:
-    """An `univert.models.runtime.engine.Engine` over a file that `univert.models.runtime.onnx_export` wrote.
+class OnnxEngine(Engine):
+    """An engine over a file that `univert.models.runtime.onnx_export` wrote.
 
     Args:
         path: the file, beside the `config.json` of its model.
@@ -43,44 +43,18 @@ class OnnxEngine:
         self._session = open_session(path, threads)
         self.about = _read_about(self._session, path)
         self.name = self.about["kind"]
+        self.size = int(self.about["size"])
+        self.fingerprint = self.about["fingerprint"]
         if self.fingerprint != saved_fingerprint(path.parent):
             raise BadInputError(
                 f"{path} is of another model than the one beside it; make it again with: univert export {path.parent}"
             )
         values = json.loads(self.about["preprocessing"])
-        self._preprocessing = Preprocessing(**{**values, "background_rgb": tuple(values["background_rgb"])})
+        self.preprocessing = Preprocessing(**{**values, "background_rgb": tuple(values["background_rgb"])})
         self._slice = max(1, _SLICE_PX // self.image_size_px**2)
 
-    @property
-    def size(self) -> int:
-        """Length D of a vector."""
-        return int(self.about["size"])
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the model that was exported."""
-        return self.about["fingerprint"]
-
-    @property
-    def image_size_px(self) -> int:
-        """Side S of the square that the network sees."""
-        return self._preprocessing.image_size_px
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The model's own way from an upright image to the square."""
-        return self._preprocessing
-
-    def prepare(self, image: Image.Image) -> UInt8[np.ndarray, "3 S S"]:
-        """An upright RGB image as what the network sees; see `univert.models.runtime.pixels.prepare_image`."""
-        return prepare_image(self._preprocessing, image)
-
     def run(self, batch: UInt8[np.ndarray, "B 3 S S"]) -> Float[np.ndarray, "B D"]:
-        """Unit vectors of prepared images, computed in slices that suit a processor's caches.
-
-        Raises:
-            BadInputError: see `univert.models.runtime.pixels.check_pixels`.
-        """
+        """Unit vectors of prepared images, computed in slices that suit a processor's caches."""
         pixels = check_pixels(batch, self.image_size_px)
         vectors = np.empty((len(pixels), self.size), np.float32)
         for start in range(0, len(pixels), self._slice):

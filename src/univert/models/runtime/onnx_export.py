@@ -68,11 +68,7 @@ def export_onnx(model_folder: str | Path) -> Path:
 
 
 def with_metadata(proto: Any, about: dict[str, str]) -> bytes:
-    """An ONNX graph with what it says about itself, as the bytes of a file.
-
-    Raises:
-        ExportError: it is larger than one file can be.
-    """
+    """An ONNX graph with what it says about itself, as the bytes of a file; raises ExportError above 2 GB."""
     del proto.metadata_props[:]
     for name, value in about.items():
         proto.metadata_props.add(key=METADATA_PREFIX + name, value=value)
@@ -83,12 +79,7 @@ def with_metadata(proto: Any, about: dict[str, str]) -> bytes:
 
 
 def largest_difference(model: Embedder, content: bytes) -> float:
-    """The largest difference of a coordinate from PyTorch's: random, plain and real images, batches of several sizes.
-
-    Args:
-        model: the model.
-        content: of its exported file.
-    """
+    """How far a coordinate of an exported file's vectors is from PyTorch's, in batches of several sizes."""
     from univert.models.runtime.torch_engine import TorchEngine
 
     images = _check_images(model)

@@ -14,11 +14,7 @@ from univert.data.transforms import Preprocessing
 
 
 def prepare_image(preprocessing: Preprocessing, image: Image.Image) -> UInt8[np.ndarray, "3 S S"]:
-    """An image as the network sees it: the model's own preprocessing, channels first.
-
-    Raises:
-        BadInputError: the image is not RGB, or has no pixels.
-    """
+    """An image as the network sees it, channels first; raises BadInputError if it is not RGB or has no pixels."""
     if image.mode != "RGB" or not image.width or not image.height:
         raise BadInputError(
             f"image must be RGB with at least one pixel, got {image.mode} of {image.width} x {image.height}; "
@@ -30,13 +26,7 @@ def prepare_image(preprocessing: Preprocessing, image: Image.Image) -> UInt8[np.
 def prepared_batches(
     preprocessing: Preprocessing, catalogue: Images, batch_size: int = 64, *, positions: Sequence[int] | None = None
 ) -> Iterator[UInt8[np.ndarray, "B 3 S S"]]:
-    """Batches of a catalogue's images, preprocessed as a model wants them, decoded ahead in threads.
-
-    Args:
-        preprocessing: the model's.
-        catalogue: where the images are.
-        batch_size: images at a time.
-        positions: which of them; None takes all.
+    """Batches of all of a catalogue's images, or of those at some positions, prepared ahead in threads.
 
     Raises:
         BadInputError: an image cannot be read; the message names it.
@@ -49,11 +39,7 @@ def prepared_batches(
 
 
 def check_pixels(batch: np.ndarray, image_size_px: int) -> UInt8[np.ndarray, "B 3 S S"]:
-    """A batch of prepared images as it is.
-
-    Raises:
-        BadInputError: another shape or kind of numbers.
-    """
+    """A batch of prepared images as it is; raises BadInputError for another shape or kind of numbers."""
     wanted = (3, image_size_px, image_size_px)
     if batch.ndim != 4 or batch.shape[1:] != wanted or batch.dtype != np.uint8:
         sizes = ", ".join(map(str, wanted))
