@@ -131,19 +131,6 @@ def test_the_keyboard_does_all_that_the_mouse_does(visitor: Visitor) -> None:
     assert "Search a part" in page.evaluate("document.activeElement.textContent")
 
 
-@pytest.mark.slow
-def test_the_box_can_be_typed(visitor: Visitor) -> None:
-    ask_about_the_scene(visitor)
-    page = visitor.page
-    page.get_by_role("button", name="Search a part").click()
-    page.get_by_text("In numbers").click()
-    for name, value in {"Left": 460, "Top": 30, "Right": 700, "Bottom": 270}.items():
-        page.get_by_label(f"{name}, in pixels").fill(str(value))
-        page.get_by_label(f"{name}, in pixels").press("Tab")
-    wait_for_first(visitor, "lamps/näme 2")
-    assert box_of(visitor) == [460, 30, 700, 270]
-
-
 def test_a_finger_taps_drags_and_still_scrolls(phone: Visitor) -> None:
     place = ask_about_the_scene(phone)
     page = phone.page

@@ -12,9 +12,9 @@ from PIL import Image
 
 from univert.data.decode import BoxXyxyPx, decode_rgb
 from univert.serving.forms import parse_box
-from univert.serving.headers import SCANS_MAX, SEGMENTS_MAX, PhotoHeader
-from univert.serving.photos import clip_box, decode_photo, read_header
+from univert.serving.headers import SCANS_MAX, PhotoHeader, read_header
 from univert.serving.problems import Problem
+from univert.serving.service import clip_box, decode_photo
 
 
 def saved(format_name: str, **options: object) -> bytes:
@@ -117,16 +117,6 @@ def test_a_header_that_is_made_to_cost_time_is_refused_at_once(name: str) -> Non
         read_header(content)
     assert time.process_time() - start < 0.2
     assert problem.value.name == "bad-photo"
-
-
-def test_many_segments_are_fine_if_not_too_many() -> None:
-    for count in (SEGMENTS_MAX // 2, SEGMENTS_MAX):
-        content = PLAIN[:2] + segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(20)) * count + PLAIN[2:]
-        if count < SEGMENTS_MAX:
-            assert decode_photo(read_header(content), detail_px=1000).size == (40, 30)
-        else:
-            with pytest.raises(Problem, match="more than 1,000 segments"):
-                read_header(content)
 
 
 @pytest.mark.parametrize(

@@ -15,22 +15,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from univert.core.errors import BadInputError
 from univert.search.index import Index
-from univert.serving.answers import (
-    ITEMS,
-    THUMBNAIL,
-    EmbedAnswer,
-    ItemAnswer,
-    ProblemAnswer,
-    SearchAnswer,
-    StateAnswer,
-    VerticalsAnswer,
-    item_address,
-)
+from univert.serving.answers import EmbedAnswer, ItemAnswer, ProblemAnswer, SearchAnswer, StateAnswer, VerticalsAnswer
 from univert.serving.forms import FORM_LIMITS, EmbedForm, NoParameters, SearchForm, ThumbnailParameters
 from univert.serving.limits import GuardedRoute, SelfChargingRoute
 from univert.serving.observability import RequestRecord
 from univert.serving.problems import PROBLEM_TYPES, Problem, busy, documented
-from univert.serving.service import Service
+from univert.serving.service import ITEMS, THUMBNAIL, Service, item_address
 from univert.serving.thumbnails import MEDIA_TYPE, PictureGoneError, render_tokens, rendered_size_px
 
 _MULTIPART: Final = "multipart/form-data"
@@ -66,11 +56,7 @@ def record_of(request: Request) -> RequestRecord:
 
 
 def checked_key(request: Request) -> None:
-    """A dependency of a route that needs a key and counts towards nothing.
-
-    Raises:
-        Problem: `unauthorised`.
-    """
+    """A dependency of a route that needs a key and counts towards nothing."""
     service_of(request).limits.check_key(request)
 
 
@@ -154,7 +140,7 @@ async def thumbnail(request: Request, parameters: Annotated[ThumbnailParameters,
     index, size_px = service.index(record_of(request)), rendered_size_px(parameters.size_px)
     name = unquote(path.removeprefix(ITEMS).removesuffix(THUMBNAIL))
     tag = hashlib.blake2b(f"{index.version} {size_px} {name}".encode("utf-8", "replace"), digest_size=12)
-    scope = "private" if service.limits.keys else "public"
+    scope = "private" if service.settings.api_keys else "public"
     headers = {"ETag": f'"{tag.hexdigest()}"', "Cache-Control": f"{scope}, max-age={_CACHE_S}"}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

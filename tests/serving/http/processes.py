@@ -41,6 +41,10 @@ class ServerProcess:
     ready: threading.Event = field(default_factory=threading.Event)
     reader: threading.Thread | None = None
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
     def read_log(self) -> None:
         assert self.process.stdout is not None
         for text in self.process.stdout:

@@ -241,8 +241,3 @@ def test_parameters_that_a_route_does_not_have_are_errors(
     assert answer.status == 422
     assert answer.json()["type"] == "/problems/validation"
     assert path.partition("?")[2].partition("=")[0] in answer.json()["detail"]
-
-
-def test_a_filter_that_names_a_column_twice(server: ServerProcess, photo: bytes) -> None:
-    answer = server.search(photo, filter='{"brand": "a", "brand": "b"}')
-    assert answer.json()["type"] == "/problems/bad-filter"
