@@ -20,16 +20,9 @@ from univert.search.records import Hit, Where
 TOGETHER_MAX: Final = 32
 """Queries that go to the index together."""
 
-OnBatch = Callable[[int, float], None]
-"""Called after each batch with its size and the seconds it took."""
-
 
 class QueueFullError(UnivertError, RuntimeError):
-    """More requests wait than may.
-
-    Attributes:
-        retry_after_s: when there is likely to be room, in seconds.
-    """
+    """More requests wait than may; in `retry_after_s` seconds there is likely to be room."""
 
     def __init__(self, waiting: int, retry_after_s: float) -> None:
         super().__init__(f"{waiting} requests wait already; try again in {retry_after_s:.1f} s")
@@ -56,17 +49,7 @@ class Batcher:
         max_batch: largest B.
         max_wait_ms: longest wait for company, in milliseconds.
         queue_size: how many requests may wait; the one that runs is not counted.
-        on_batch: told about each batch, for metrics.
-
-    Example:
-        >>> import asyncio, numpy as np
-        >>> async def main():
-        ...     batcher = Batcher(lambda batch: 2 * batch, max_batch=8)
-        ...     answers = await asyncio.gather(*(batcher.submit(np.array([i])) for i in range(3)))
-        ...     await batcher.close()
-        ...     return [int(answer[0]) for answer in answers]
-        >>> asyncio.run(main())
-        [0, 2, 4]
+        on_batch: told the size of each batch and the seconds it took.
     """
 
     def __init__(
@@ -76,7 +59,7 @@ class Batcher:
         max_wait_ms: float = 4.0,
         queue_size: int = 256,
         *,
-        on_batch: OnBatch | None = None,
+        on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
@@ -98,9 +81,6 @@ class Batcher:
 
     async def submit(self, array: np.ndarray) -> Float[np.ndarray, " D"]:
         """One request: its row of the batch's answer. One that is cancelled before it has begun is never computed.
-
-        Args:
-            array: what `run` takes, without the first axis; every request has the same shape.
 
         Raises:
             QueueFullError: too many wait; nothing was queued.

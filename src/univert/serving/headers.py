@@ -73,13 +73,7 @@ Parts = list[bytes | memoryview]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhotoHeader:
-    """What the header of a file tells.
-
-    Attributes:
-        width_px: of the upright photo.
-        height_px: of the upright photo.
-        parts: the picture without whatever else is in the file; of the metadata it has the orientation.
-    """
+    """The upright photo's size, and the picture without whatever else is in the file but its orientation."""
 
     width_px: int
     height_px: int

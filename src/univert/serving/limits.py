@@ -152,18 +152,11 @@ class Limits:
 
 
 class Upload:
-    """The body of a request as it arrives: counted, timed, and held in memory within the budget of its worker.
-
-    Args:
-        limits: of the worker.
-        request: whose body has not been touched.
-
-    Attributes:
-        photo: the content of the file part; None before it was read and after it was decoded.
-    """
+    """The body of a request as it arrives: counted, timed, and held in memory within the budget of its worker."""
 
     def __init__(self, limits: Limits, request: Request) -> None:
         self.photo: bytes | None = None
+        """The content of the file part; None before it was read and after it was decoded."""
         self._limits = limits
         self._receive = request.receive
         self._record: RequestRecord = request.state.record

@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import queue
+import random
 import re
-import secrets
 import sys
 import threading
 import time
@@ -127,14 +127,7 @@ def logging_config(level: str) -> dict[str, Any]:
 class RequestRecord:
     """What is known of a request while it is served; written to the log when it ends.
 
-    Attributes:
-        request_id: as the client gave it, if that is a plain short word and so safe in logs, or a new one.
-        started_s: when its headers had arrived, on the monotonic clock.
-        key_name: the name of the API key it came with; None without keys.
-        problem: the type of problem it was answered with; None if it went well.
-        index_version: the version of the index that answered; None if none was asked.
-        bytes_in: bytes of its body that arrived.
-        stages_s: seconds of each stage it went through.
+    The id is as the client gave it, if that is a plain short word and so safe in logs, or a new one.
     """
 
     request_id: str
@@ -235,7 +228,7 @@ class Observed:
             return
         request, method, status = Request(scope, receive), scope["method"], 0
         given = request.headers.get("x-request-id", "")
-        record = RequestRecord(request_id=given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
+        record = RequestRecord(request_id=given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}")
         request.state.record = record
         if method == "HEAD":
             scope["method"] = "GET"  # the server leaves the body out

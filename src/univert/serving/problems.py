@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -84,7 +85,7 @@ def problem_response(problem: Problem, request: Request) -> JSONResponse:
     record = getattr(request.state, "record", None)
     if record is not None:
         record.problem = problem.name
-    details = _details(problem, _path(request), getattr(record, "request_id", None))
+    details = _details(problem, raw_path(request), getattr(record, "request_id", None))
     return JSONResponse(details, status_code=problem.status_code, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
@@ -132,9 +133,10 @@ def documented(*names: str) -> dict[int | str, dict[str, Any]]:
 
 def _of_framework(request: Request, error: HTTPException) -> Problem:
     name = _OF_THE_FRAMEWORK.get(error.status_code, "internal" if error.status_code >= 500 else "validation")
-    detail = {404: f"nothing at {_path(request)}", 405: f"{request.method} is not allowed at {_path(request)}"}.get(
-        error.status_code, f"the body cannot be read: {error.detail}"
-    )
+    detail = {
+        404: f"nothing at {raw_path(request)}",
+        405: f"{request.method} is not allowed at {raw_path(request)}",
+    }.get(error.status_code, f"the body cannot be read: {error.detail}")
     return Problem(name, detail, error.headers)
 
 
@@ -160,6 +162,7 @@ def _known_names(request: Request, where: str) -> Iterable[str]:
         yield from getattr(model, "model_fields", None) or [field.name]
 
 
-def _path(request: Request) -> str:
-    raw: bytes = request.scope.get("raw_path") or b""
-    return raw.decode("ascii", "replace") or str(request.scope.get("path", "/"))
+def raw_path(request: Request) -> str:
+    """The path as it was sent: only there does an id's own slash differ from one that separates."""
+    raw: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
+    return raw.partition(b"?")[0].decode("ascii", "replace")

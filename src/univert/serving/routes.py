@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Annotated, Any, Final, cast
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -19,7 +19,7 @@ from univert.serving.answers import EmbedAnswer, ItemAnswer, ProblemAnswer, Sear
 from univert.serving.forms import FORM_LIMITS, EmbedForm, NoParameters, SearchForm, ThumbnailParameters
 from univert.serving.limits import GuardedRoute, SelfChargingRoute
 from univert.serving.observability import RequestRecord
-from univert.serving.problems import PROBLEM_TYPES, Problem, busy, documented
+from univert.serving.problems import PROBLEM_TYPES, Problem, busy, documented, raw_path
 from univert.serving.service import ITEMS, THUMBNAIL, Service, item_address
 from univert.serving.thumbnails import MEDIA_TYPE, PictureGoneError, render_tokens, rendered_size_px
 
@@ -55,12 +55,12 @@ def record_of(request: Request) -> RequestRecord:
     return record
 
 
-def checked_key(request: Request) -> None:
+async def checked_key(request: Request) -> None:
     """A dependency of a route that needs a key and counts towards nothing."""
     service_of(request).limits.check_key(request)
 
 
-def no_parameters(given: Annotated[NoParameters, Query()]) -> None:
+async def no_parameters(given: Annotated[NoParameters, Query()]) -> None:
     """A dependency of a route that takes no parameters in its address."""
 
 
@@ -132,7 +132,7 @@ async def verticals(request: Request) -> VerticalsAnswer:
 )
 async def thumbnail(request: Request, parameters: Annotated[ThumbnailParameters, Query()]) -> Response:
     """Rendered anew: whatever metadata the picture has stays in the index."""
-    service, path = service_of(request), _raw_path(request)
+    service, path = service_of(request), raw_path(request)
     # A page of results asks for all of its thumbnails, most of which are kept: only the others cost.
     if not path.endswith(THUMBNAIL):  # the id itself ends in "/thumbnail": the slash came percent-encoded
         service.limits.charge(request, 1.0)
@@ -220,7 +220,7 @@ async def problem(name: str) -> ProblemAnswer:
 
 
 async def _item(request: Request) -> ItemAnswer:
-    name = unquote(_raw_path(request).removeprefix(ITEMS))
+    name = unquote(raw_path(request).removeprefix(ITEMS))
     index = service_of(request).index(record_of(request))
     row: dict[str, Any] | None = None
     if name and len(name) <= _ID_MAX and "\0" not in name:
@@ -231,12 +231,6 @@ async def _item(request: Request) -> ItemAnswer:
     if row is None:
         raise Problem("not-found", f"no item {name[:200]!r} in the index")
     return ItemAnswer(**row, thumbnail=item_address(name) + THUMBNAIL, index_version=index.version)
-
-
-def _raw_path(request: Request) -> str:
-    """The path as it was sent: only there does an id's own slash differ from one that separates."""
-    raw: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
-    return raw.partition(b"?")[0].decode("ascii", "replace")
 
 
 @lru_cache(maxsize=1)

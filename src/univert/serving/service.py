@@ -256,18 +256,9 @@ class Loaded:
 
 
 def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx | None = None) -> Image.Image:
-    """Decode a photo, or a part of it, as far as its use needs it.
+    """Decode a photo, or a box in it, upright and in RGB, without any metadata.
 
-    Args:
-        header: what `read_header` found.
-        detail_px: pixels that the shorter side of the result keeps; a large JPEG is decoded smaller than it is.
-        box_xyxy_px: the part, within the photo, in pixels of the upright original; None for the whole photo.
-
-    Returns:
-        the part, upright, in mode RGB, without any metadata.
-
-    Raises:
-        Problem: `bad-photo`, `unsupported-type` or `too-large`.
+    The shorter side of the result keeps `detail_px` pixels; a large JPEG is decoded smaller than it is.
     """
     try:
         rgb = decode_rgb(
@@ -286,11 +277,7 @@ def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx 
 
 
 def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
-    """The part of a box that lies within a photo.
-
-    Raises:
-        Problem: `bad-box`: less than a pixel of it does.
-    """
+    """The part of a box that lies within a photo; `bad-box` where less than a pixel of it does."""
     x0, y0, x1, y1 = box_xyxy_px
     width, height = header.width_px, header.height_px
     clipped = max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)
