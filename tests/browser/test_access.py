@@ -143,27 +143,6 @@ def test_no_width_needs_scrolling_sideways(new_visitor: NewVisitor, width_px: in
     visitor.snap(f"width-{width_px}")
 
 
-@pytest.mark.parametrize("width_px", [320, pytest.param(390, marks=pytest.mark.slow)])
-def test_a_box_at_the_photos_edge_makes_a_phones_page_no_wider(new_visitor: NewVisitor, width_px: int) -> None:
-    """A phone's browser makes room for what sticks out, so the width is held against the screen's."""
-    visitor = new_visitor(viewport={"width": width_px, "height": 700}, has_touch=True, is_mobile=True)
-    page = visitor.open()
-    visitor.upload(shop.scene(), "table.jpg", "image/jpeg")
-    visitor.settled()
-    page.get_by_role("button", name="Search a part").click()
-    for key in ("Alt+ArrowRight", "Alt+ArrowDown"):
-        for _ in range(12):
-            page.keyboard.press(key)
-    page.wait_for_timeout(300)
-    visitor.settled()
-    handle, photo = page.locator(".handle.se").bounding_box(), page.locator(".photo").bounding_box()
-    assert handle is not None
-    assert photo is not None
-    assert handle["x"] + handle["width"] / 2 == pytest.approx(photo["x"] + photo["width"], abs=2)
-    assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [width_px, width_px]
-    visitor.snap(f"box-at-the-edge-{width_px}")
-
-
 def test_a_phone_has_its_camera_and_targets_for_fingers(phone: Visitor) -> None:
     page = phone.open()
     with page.expect_file_chooser() as chooser:

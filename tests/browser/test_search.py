@@ -210,16 +210,6 @@ def test_a_link_leads_to_the_same_answer(visitor: Visitor) -> None:
     assert card.get_attribute("href", timeout=1000).startswith("/?like=")  # type: ignore[union-attr]
 
 
-def test_a_photo_is_forgotten_when_the_page_is_loaded_anew(visitor: Visitor) -> None:
-    page = visitor.open()
-    visitor.upload(shop.photo())
-    visitor.settled()
-    page.reload()
-    page.wait_for_selector("#within:not([hidden])")
-    assert "Photos aren't kept" in (page.locator("#start-trouble").text_content() or "")
-    assert page.locator("#start").is_visible()
-
-
 @pytest.mark.slow
 def test_show_more_goes_on_where_the_list_ended(visitor: Visitor) -> None:
     page = visitor.open()

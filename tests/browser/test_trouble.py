@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
@@ -83,16 +82,6 @@ def test_without_a_connection_nothing_is_lost(visitor: Visitor) -> None:
     visitor.snap("problem-network")
     page.context.set_offline(False)  # the page hears of it and asks again
     assert visitor.found()[0] == shop.item_id(0, 0, 0)
-
-
-def test_a_filter_of_another_catalogue_can_be_dropped(visitor: Visitor) -> None:
-    visitor.expected = [FAILED]
-    item = quote(shop.item_id(0, 0, 0), safe="")
-    visitor.page.goto(f"{visitor.url}/?like={item}&vertical=boats")
-    visitor.page.wait_for_selector('.trouble[data-problem="bad-filter"]')
-    assert "boats" in panel(visitor)
-    visitor.page.locator("#trouble").get_by_role("button", name="Clear the filters").click()
-    assert len(visitor.found()) == 24
 
 
 def test_every_problem_of_the_service_has_words(visitor: Visitor) -> None:
