@@ -42,7 +42,8 @@ from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.reader import IndexReader
 from univert.search.writer import IndexWriter
-from univert.serving.photos import decode_photo, read_header
+from univert.serving.headers import read_header
+from univert.serving.service import decode_photo
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "serving.md"

@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser import shop
-from tests.browser.driving import ROOT, ServiceProcess, Visitor, chromium
+from tests.browser.driving import ROOT, Visitor, chromium
+from tests.serving.http.processes import ServerProcess, serving
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.identity.vote import CALIBRATION_FILE, AttributeCalibration, Calibration
@@ -39,17 +40,11 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="session")
-def service(stock: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+def service(stock: tuple[Path, Path]) -> Iterator[ServerProcess]:
     """The service as it is run."""
-    process = ServiceProcess(
-        model=stock[0],
-        index=stock[1],
-        log=tmp_path_factory.mktemp("log") / "service.log",
-        settings={"requests_at_once": 16, "photo_bytes_max": 2_000_000, "drain_s": 0, "engine": "onnx"},
-    )
-    process.start()
-    yield process
-    process.stop()
+    settings = {"requests_at_once": 16, "photo_bytes_max": 2_000_000, "drain_s": 0, "engine": "onnx"}
+    with serving(*stock, **settings) as process:
+        yield process
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +68,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def new_visitor(browser: Browser, service: ServiceProcess, shots: Path) -> Iterator[NewVisitor]:
+def new_visitor(browser: Browser, service: ServerProcess, shots: Path) -> Iterator[NewVisitor]:
     """Visitors, each with a browser profile of its own; options are those of a Playwright context."""
     visitors: list[Visitor] = []
 

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page
 
+from tests.serving.http.processes import ServerProcess
+
 ROOT = Path(__file__).parents[2]
-RUN = "from univert.cli import main; main()"
-START_S = 120.0
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 WATCH = """
@@ -36,74 +27,17 @@ def chromium() -> str | None:
     return given or next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass(kw_only=True)
-class ServiceProcess:
-    """`univert serve` as a process of its own."""
-
-    model: Path
-    index: Path
-    log: Path
-    settings: dict[str, Any] = field(default_factory=dict)
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start it and wait until it is ready."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("UNIVERT_")}
-        environment |= {f"UNIVERT_{name.upper()}": str(value) for name, value in self.settings.items()}
-        command = ["-c", RUN, "serve", str(self.model), str(self.index), "--port", str(self.port)]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, *command], env=environment, stdout=log, stderr=log)
-        due = time.monotonic() + START_S
-        while time.monotonic() < due and self.process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{self.url}/ready", timeout=5):
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
-        self.stop()
-        raise AssertionError(f"the service did not start:\n{self.log.read_text()[-3000:]}")
-
-    def stop(self) -> None:
-        """End it, and see that it ends."""
-        if self.process is None:
-            return
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
-
-    def hold_requests(self, number: int) -> list[socket.socket]:
-        """Keep requests in flight that never finish, so that the service is full; close the sockets to end it."""
-        held = []
-        for _ in range(number):
-            connection = socket.create_connection(("127.0.0.1", self.port))
-            connection.sendall(
-                b"POST /search HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n"
-                b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
-            )
-            held.append(connection)
-        return held
-
-    def get(self, path: str) -> Any:
-        """JSON from the service."""
-        with urllib.request.urlopen(self.url + path, timeout=10) as response:
-            return json.load(response)
+def hold_requests(server: ServerProcess, number: int) -> list[socket.socket]:
+    """Keep requests in flight that never finish, so that the service is full; close the sockets to end it."""
+    held = []
+    for _ in range(number):
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        connection.sendall(
+            b"POST /search HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+        )
+        held.append(connection)
+    return held
 
 
 class Visitor:

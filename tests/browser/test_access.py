@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -56,10 +54,6 @@ def test_axe_finds_nothing_serious_in_any_state(visitor: Visitor) -> None:
     assert go_round(visitor) == []
 
 
-def test_what_is_dark_can_be_read(new_visitor: NewVisitor) -> None:
-    assert go_round(new_visitor(color_scheme="dark"), ["color-contrast"]) == []
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width_px", [320, 390, 768, 1920])
@@ -106,17 +100,6 @@ def test_the_keyboard_alone_is_enough(visitor: Visitor) -> None:
     assert page.evaluate("document.activeElement.matches('#grid a')")
 
 
-@pytest.mark.slow
-def test_the_skip_link_leads_to_the_results(visitor: Visitor) -> None:
-    page = visitor.open(f"/?like={quote(shop.item_id(0, 0, 0), safe='')}")
-    visitor.settled()
-    page.evaluate("document.activeElement.blur()")
-    page.keyboard.press("Tab")
-    assert page.locator(".skip").bounding_box() is not None
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "results"
-
-
 def test_the_skip_link_keeps_the_photo(visitor: Visitor) -> None:
     page = visitor.open()
     visitor.upload(shop.photo())
@@ -127,19 +110,6 @@ def test_the_skip_link_keeps_the_photo(visitor: Visitor) -> None:
     assert page.evaluate("document.activeElement.id") == "results"
     assert page.locator(".photo img").is_visible()
     assert visitor.found() == found
-
-
-def test_dark_is_dark_and_light_is_light(new_visitor: NewVisitor) -> None:
-    shades = {}
-    for scheme in ("light", "dark"):
-        visitor = new_visitor(color_scheme=scheme)
-        page = visitor.open()
-        visitor.upload(shop.scene(), "table.jpg", "image/jpeg")
-        visitor.settled()
-        visitor.snap(f"results-{scheme}")
-        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        shades[scheme] = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
-    assert shades["dark"] < 60 < 200 < shades["light"]
 
 
 def test_nothing_moves_for_those_who_asked_for_stillness(visitor: Visitor) -> None:
@@ -171,39 +141,6 @@ def test_no_width_needs_scrolling_sideways(new_visitor: NewVisitor, width_px: in
     page.locator(".why summary").click()
     assert page.evaluate(overflow) <= 0
     visitor.snap(f"width-{width_px}")
-
-
-@pytest.mark.parametrize("width_px", [320, pytest.param(390, marks=pytest.mark.slow)])
-def test_a_box_at_the_photos_edge_makes_a_phones_page_no_wider(new_visitor: NewVisitor, width_px: int) -> None:
-    """A phone's browser makes room for what sticks out, so the width is held against the screen's."""
-    visitor = new_visitor(viewport={"width": width_px, "height": 700}, has_touch=True, is_mobile=True)
-    page = visitor.open()
-    visitor.upload(shop.scene(), "table.jpg", "image/jpeg")
-    visitor.settled()
-    page.get_by_role("button", name="Search a part").click()
-    for key in ("Alt+ArrowRight", "Alt+ArrowDown"):
-        for _ in range(12):
-            page.keyboard.press(key)
-    page.wait_for_timeout(300)
-    visitor.settled()
-    handle, photo = page.locator(".handle.se").bounding_box(), page.locator(".photo").bounding_box()
-    assert handle is not None
-    assert photo is not None
-    assert handle["x"] + handle["width"] / 2 == pytest.approx(photo["x"] + photo["width"], abs=2)
-    assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [width_px, width_px]
-    visitor.snap(f"box-at-the-edge-{width_px}")
-
-
-def test_a_box_at_the_photos_edge_does_not_scroll_the_column_of_a_wide_tablet(new_visitor: NewVisitor) -> None:
-    visitor = new_visitor(viewport={"width": 1180, "height": 820}, has_touch=True, is_mobile=True)
-    page = visitor.open()
-    visitor.upload(shop.scene(), "table.jpg", "image/jpeg")
-    visitor.settled()
-    page.get_by_role("button", name="Search a part").click()
-    for _ in range(12):
-        page.keyboard.press("Alt+ArrowRight")
-    assert page.evaluate("getComputedStyle(document.querySelector('#query')).overflowX") == "hidden"
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") == 0
 
 
 def test_a_phone_has_its_camera_and_targets_for_fingers(phone: Visitor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -131,19 +130,6 @@ def test_the_keyboard_does_all_that_the_mouse_does(visitor: Visitor) -> None:
     assert "Search a part" in page.evaluate("document.activeElement.textContent")
 
 
-@pytest.mark.slow
-def test_the_box_can_be_typed(visitor: Visitor) -> None:
-    ask_about_the_scene(visitor)
-    page = visitor.page
-    page.get_by_role("button", name="Search a part").click()
-    page.get_by_text("In numbers").click()
-    for name, value in {"Left": 460, "Top": 30, "Right": 700, "Bottom": 270}.items():
-        page.get_by_label(f"{name}, in pixels").fill(str(value))
-        page.get_by_label(f"{name}, in pixels").press("Tab")
-    wait_for_first(visitor, "lamps/näme 2")
-    assert box_of(visitor) == [460, 30, 700, 270]
-
-
 def test_a_finger_taps_drags_and_still_scrolls(phone: Visitor) -> None:
     place = ask_about_the_scene(phone)
     page = phone.page
@@ -174,42 +160,3 @@ def stroke(touch: Any, start: tuple[float, float], end: tuple[float, float], ste
     for n, point in enumerate(points):
         touch.send("Input.dispatchTouchEvent", {"type": "touchMove" if n else "touchStart", "touchPoints": [point]})
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-
-
-def test_geometry(visitor: Visitor) -> None:
-    """The pure functions, in the browser that runs them."""
-    page = visitor.open()
-    cases = json.loads(
-        page.evaluate(
-            """async () => {
-              const g = await import("/static/box.js");
-              const photo = {width: 100, height: 60}, tiny = {width: 4, height: 4};
-              return JSON.stringify({
-                backwards: g.between([80, 50], [20, 10], photo),
-                outside: g.between([-50, -50], [500, 500], photo),
-                point_in_corner: g.between([100, 60], [100, 60], photo),
-                tiny: g.between([2, 2], [2, 2], tiny),
-                moved_out: g.moved([10, 10, 40, 40], 500, -500, photo),
-                crossed: g.resized([10, 10, 40, 40], "e", -500, 0, photo),
-                north_west: g.resized([10, 10, 40, 40], "nw", -500, 5, photo),
-                whole: g.settled([0, 0, 99.9, 60], photo),
-                rounded: g.settled([1.4, 1.6, 50.5, 30.2], photo),
-                none: g.settled(null, photo),
-                around: g.around(photo, [0, 0], 0.5),
-              });
-            }"""
-        )
-    )
-    assert cases == {
-        "backwards": [20, 10, 80, 50],
-        "outside": [0, 0, 100, 60],
-        "point_in_corner": [84, 44, 100, 60],
-        "tiny": [0, 0, 4, 4],
-        "moved_out": [70, 0, 100, 30],
-        "crossed": [10, 10, 26, 40],
-        "north_west": [0, 15, 40, 40],
-        "whole": None,
-        "rounded": [1, 2, 51, 30],
-        "none": None,
-        "around": [0, 0, 16, 16],
-    }

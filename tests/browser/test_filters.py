@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, quote, urlsplit
 
-import pytest
-
 from tests.browser import shop
 from tests.browser.driving import Visitor
 
@@ -58,19 +56,6 @@ def test_every_filter_of_a_link_without_a_question_is_in_sight_and_can_be_taken_
     assert all(name.startswith("bags") for name in visitor.found())
 
 
-@pytest.mark.slow
-def test_filters_stay_for_the_next_photo_and_for_more_like_this(visitor: Visitor) -> None:
-    page = visitor.open()
-    page.locator("#within").get_by_role("button", name="bags").click()
-    assert page.locator("#within [aria-pressed=true]").count() == 1
-    visitor.upload(shop.photo(1, 1))
-    assert all(name.startswith("bags") for name in visitor.found())
-    page.locator("#grid a").first.click()
-    page.wait_for_url("**/?like=*")
-    assert all(name.startswith("bags") for name in visitor.found())
-    assert asked(visitor)["vertical"] == ["bags"]
-
-
 def test_nothing_left_says_so_and_offers_the_way_out(visitor: Visitor) -> None:
     item = quote(shop.item_id(0, 0, 0), safe="")
     page = visitor.open(f"/?like={item}&style=round&brand=nobody")
@@ -80,28 +65,3 @@ def test_nothing_left_says_so_and_offers_the_way_out(visitor: Visitor) -> None:
     clear.click()
     assert len(visitor.found()) == 24
     assert "brand" not in asked(visitor)
-
-
-@pytest.mark.slow
-def test_a_long_list_can_be_searched(visitor: Visitor) -> None:
-    """Two styles are too few for a field, so the page is given more: it takes them from one object."""
-    page = visitor.open()
-    visitor.upload(shop.photo())
-    visitor.settled()
-    page.evaluate(
-        """async () => {
-          const {Filters} = await import("/static/filters.js");
-          const styles = Array.from({length: 40}, (_, n) => ({name: `style ${n}`, images: n}));
-          const filters = new Filters(() => {});
-          filters.show({vertical: [], brand: [], style: [], source: []});
-          filters.offer({verticals: [], brands: [], styles, sources: []});
-        }"""
-    )
-    page.get_by_role("button", name="Style").click()
-    page.get_by_role("searchbox").fill("style 1")
-    assert page.locator("dialog li:visible").count() == 11
-    page.get_by_role("searchbox").fill("no such")
-    assert page.get_by_text("No such value").is_visible()
-    page.keyboard.press("Escape")
-    page.keyboard.press("Escape")
-    page.wait_for_function("() => document.querySelector('dialog') === null")

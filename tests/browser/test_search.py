@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.browser import shop
 from tests.browser.conftest import NewVisitor
-from tests.browser.driving import ServiceProcess, Visitor
+from tests.browser.driving import Visitor
 
 TIME_TO_FIRST_RESULT = """() => {
   const at = (name) => performance.getEntriesByName(name).at(-1).startTime;
@@ -81,17 +81,6 @@ def test_the_card_says_what_a_name_is_worth(visitor: Visitor) -> None:
         "Named when right 666 times in 1000, otherwise “maybe”. The product and brand can't be told that surely here."
     ), "no more is promised than was asked for"
     assert with_precision(vertical=None, product=None) is None
-
-
-def test_the_evidence_for_the_identity_is_there(visitor: Visitor) -> None:
-    page = visitor.open()
-    visitor.upload(shop.photo(1, 2))
-    visitor.settled()
-    page.locator(".why summary").click()
-    votes = page.locator(".evidence li")
-    assert votes.count() >= 3
-    assert "product" in (votes.first.text_content() or "")
-    assert page.locator(".evidence a").first.get_attribute("data-like") == shop.item_id(1, 2, 0)
 
 
 def test_what_is_unlike_anything_is_not_named(visitor: Visitor) -> None:
@@ -166,19 +155,6 @@ def test_a_picture_in_the_real_clipboard_is_pasted_with_the_keyboard(new_visitor
     assert visitor.found()[0] == shop.item_id(0, 3, 0)
 
 
-def test_what_is_no_picture_is_explained(visitor: Visitor) -> None:
-    page = visitor.open()
-    page.evaluate(
-        """() => {
-          const data = new DataTransfer();
-          data.setData("text/uri-list", "https://shop.example/shoe.jpg");
-          document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true}));
-        }"""
-    )
-    assert "Save the picture first" in (page.locator("#toast").text_content() or "")
-    assert visitor.searches == []
-
-
 def test_more_like_this_and_back_again(visitor: Visitor) -> None:
     page = visitor.open()
     visitor.upload(shop.photo(0, 0))
@@ -220,7 +196,7 @@ def test_more_like_this_and_back_again(visitor: Visitor) -> None:
     assert page.evaluate("document.activeElement.dataset.like") == wanted
 
 
-def test_a_link_leads_to_the_same_answer(visitor: Visitor, service: ServiceProcess) -> None:
+def test_a_link_leads_to_the_same_answer(visitor: Visitor) -> None:
     wanted = shop.item_id(2, 6, 1)
     page = visitor.open(f"/?like={quote(wanted, safe='')}&vertical=shoes&brand={quote(shop.BRANDS[0])}&k=5")
     found = visitor.found()
@@ -232,26 +208,6 @@ def test_a_link_leads_to_the_same_answer(visitor: Visitor, service: ServiceProce
     card = page.locator("#grid a").first
     card.scroll_into_view_if_needed()
     assert card.get_attribute("href", timeout=1000).startswith("/?like=")  # type: ignore[union-attr]
-
-
-@pytest.mark.slow
-def test_the_link_can_be_copied(new_visitor: NewVisitor) -> None:
-    visitor = new_visitor(permissions=["clipboard-read", "clipboard-write"])
-    page = visitor.open(f"/?like={quote(shop.item_id(0, 1, 0), safe='')}")
-    visitor.settled()
-    page.get_by_role("button", name="Copy link").click()
-    page.wait_for_selector("#toast:not([hidden])")
-    assert page.evaluate("navigator.clipboard.readText()") == page.url
-
-
-def test_a_photo_is_forgotten_when_the_page_is_loaded_anew(visitor: Visitor) -> None:
-    page = visitor.open()
-    visitor.upload(shop.photo())
-    visitor.settled()
-    page.reload()
-    page.wait_for_selector("#within:not([hidden])")
-    assert "Photos aren't kept" in (page.locator("#start-trouble").text_content() or "")
-    assert page.locator("#start").is_visible()
 
 
 @pytest.mark.slow

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
 from tests.browser import shop
 from tests.browser.conftest import NewVisitor
-from tests.browser.driving import ServiceProcess, Visitor
+from tests.browser.driving import Visitor, hold_requests
+from tests.serving.http.processes import ServerProcess, serving
 from univert.serving.problems import PROBLEM_TYPES
 
 FAILED = r"status of (4\d\d|5\d\d)"
@@ -58,10 +57,10 @@ def test_a_file_that_is_no_use_is_named_and_another_can_be_chosen(
     assert page.locator(".trouble").count() == 0
 
 
-def test_a_full_service_is_asked_again_by_itself(visitor: Visitor, service: ServiceProcess) -> None:
+def test_a_full_service_is_asked_again_by_itself(visitor: Visitor, service: ServerProcess) -> None:
     visitor.expected = [FAILED]
     page = visitor.open()
-    held = service.hold_requests(17)
+    held = hold_requests(service, 17)
     try:
         visitor.upload(shop.photo())
         page.wait_for_selector('.trouble[data-problem="overloaded"]')
@@ -85,25 +84,6 @@ def test_without_a_connection_nothing_is_lost(visitor: Visitor) -> None:
     assert visitor.found()[0] == shop.item_id(0, 0, 0)
 
 
-def test_an_item_that_is_gone_leads_back_to_the_start(visitor: Visitor) -> None:
-    visitor.expected = [FAILED]
-    visitor.page.goto(f"{visitor.url}/?like=gone")
-    visitor.page.wait_for_selector('.trouble[data-problem="not-found"]')
-    visitor.page.get_by_role("button", name="Start with a photo").click()
-    assert visitor.page.locator("#start").is_visible()
-    assert visitor.page.url == f"{visitor.url}/"
-
-
-def test_a_filter_of_another_catalogue_can_be_dropped(visitor: Visitor) -> None:
-    visitor.expected = [FAILED]
-    item = quote(shop.item_id(0, 0, 0), safe="")
-    visitor.page.goto(f"{visitor.url}/?like={item}&vertical=boats")
-    visitor.page.wait_for_selector('.trouble[data-problem="bad-filter"]')
-    assert "boats" in panel(visitor)
-    visitor.page.locator("#trouble").get_by_role("button", name="Clear the filters").click()
-    assert len(visitor.found()) == 24
-
-
 def test_every_problem_of_the_service_has_words(visitor: Visitor) -> None:
     """And so has one that is not known yet; each names something that can be done."""
     page = visitor.open()
@@ -125,45 +105,16 @@ def test_every_problem_of_the_service_has_words(visitor: Visitor) -> None:
     assert words[-1]["title"] == words[list(PROBLEM_TYPES).index("internal")]["title"]
 
 
-@pytest.mark.slow
-def test_the_page_survives_a_service_that_stops_and_starts(
-    new_visitor: NewVisitor, stock: tuple[Path, Path], tmp_path: Path
-) -> None:
-    own = ServiceProcess(
-        model=stock[0], index=stock[1], log=tmp_path / "log", settings={"engine": "onnx", "drain_s": 0}
-    )
-    own.start()
-    try:
-        visitor = new_visitor(own.url)
-        visitor.expected = [FAILED, GONE]
-        page = visitor.open()
-        own.stop()
-        visitor.upload(shop.photo())
-        page.wait_for_selector('.trouble[data-problem="network"]')
-        own.start()
-        page.get_by_role("button", name="Try again").click()
-        assert visitor.found()[0] == shop.item_id(0, 0, 0)
-    finally:
-        own.stop()
-
-
 @pytest.fixture
-def guarded(stock: tuple[Path, Path], tmp_path: Path) -> Iterator[ServiceProcess]:
+def guarded(stock: tuple[Path, Path]) -> Iterator[ServerProcess]:
     """A service that wants a key."""
     line = f"tests:{hashlib.sha256(b'open sesame').hexdigest()}"
-    process = ServiceProcess(
-        model=stock[0],
-        index=stock[1],
-        log=tmp_path / "service.log",
-        settings={"engine": "onnx", "drain_s": 0, "api_keys": json.dumps([line])},
-    )
-    process.start()
-    yield process
-    process.stop()
+    with serving(*stock, engine="onnx", drain_s=0, api_keys=[line]) as process:
+        yield process
 
 
 @pytest.mark.slow
-def test_a_key_is_asked_for_once_and_pictures_come_with_it(new_visitor: NewVisitor, guarded: ServiceProcess) -> None:
+def test_a_key_is_asked_for_once_and_pictures_come_with_it(new_visitor: NewVisitor, guarded: ServerProcess) -> None:
     visitor = new_visitor(guarded.url)
     visitor.expected = [FAILED]
     page = visitor.page

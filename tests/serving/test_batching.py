@@ -101,27 +101,6 @@ def test_after_a_batch_of_three_it_waits_for_three() -> None:
     in_a_loop(body)
 
 
-def test_company_that_does_not_come_is_waited_for_so_long_and_no_longer() -> None:
-    async def body() -> None:
-        network = Network()
-        batcher = Batcher(network, max_wait_ms=500)
-        first = await held_up(network, batcher)
-        rest = [asyncio.create_task(batcher.submit(item(i))) for i in (1, 2, 3)]
-        await asyncio.sleep(0)
-        network.go.set()
-        await asyncio.gather(first, *rest)
-        waits = []
-        for i in range(6):
-            started = time.monotonic()
-            await batcher.submit(item(i))
-            waits.append(time.monotonic() - started)
-        assert 0.45 < waits[0] < 5
-        assert min(waits[-2:]) < 0.45  # alone for a while: nobody is expected any more
-        await batcher.close()
-
-    in_a_loop(body)
-
-
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     async def body() -> None:
         network = Network()
@@ -145,25 +124,6 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     in_a_loop(body)
 
 
-def test_what_nobody_waits_for_is_not_computed() -> None:
-    async def body() -> None:
-        network = Network()
-        batcher = Batcher(network)
-        first = await held_up(network, batcher)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await batcher.submit(item(1))
-        in_time = asyncio.create_task(batcher.submit(item(3)))
-        await asyncio.sleep(0)
-        network.go.set()
-        assert (await in_time)[0] == 6
-        await first
-        assert network.batches == [[0], [3]]
-        await batcher.close()
-
-    in_a_loop(body)
-
-
 def test_a_failure_reaches_its_batch_alone() -> None:
     async def body() -> None:
         def run(batch: np.ndarray) -> np.ndarray:
@@ -178,31 +138,6 @@ def test_a_failure_reaches_its_batch_alone() -> None:
             await batcher.submit(item(2))
         assert (await batcher.submit(item(3)))[0] == 3
         await batcher.close()
-
-    in_a_loop(body)
-
-
-def test_each_of_a_failed_batch_gets_an_error_of_its_own() -> None:
-    class UncopiableError(RuntimeError):
-        def __init__(self, code: int, reason: str) -> None:
-            super().__init__(f"{code}: {reason}")
-
-    async def body() -> None:
-        raised = [ValueError("too much"), UncopiableError(7, "no such number")]
-
-        def run(batch: np.ndarray) -> np.ndarray:
-            raise raised[int(batch[0, 0])]
-
-        for number, kind in enumerate((ValueError, RuntimeError)):
-            batcher = Batcher(run)
-            asked = (batcher.submit(item(number)) for _ in range(3))
-            errors = await asyncio.gather(*asked, return_exceptions=True)
-            assert len({id(error) for error in (*errors, raised[number])}) == 4
-            for error in errors:
-                assert type(error) is kind
-                assert str(raised[number]) in str(error)
-                assert error.__cause__ is raised[number]
-            await batcher.close()
 
     in_a_loop(body)
 
@@ -222,23 +157,6 @@ def test_closing_finishes_what_was_taken_and_takes_no_more() -> None:
         await closing
         answers = await asyncio.gather(first, *waiting)
         assert [answer[0] for answer in answers] == [0, 2, 4, 6, 8, 10]
-
-    in_a_loop(body)
-
-
-def test_closing_an_unused_batcher_is_fine() -> None:
-    in_a_loop(lambda: Batcher(Network()).close())
-
-
-def test_the_hook_hears_of_every_batch() -> None:
-    async def body() -> None:
-        heard: list[tuple[int, float]] = []
-        batcher = Batcher(Network(seconds=0.01), on_batch=lambda size, seconds: heard.append((size, seconds)))
-        await batcher.submit(item(1))
-        await batcher.submit(item(2))
-        assert [size for size, _ in heard] == [1, 1]
-        assert all(0.01 <= seconds < 5 for _, seconds in heard)
-        await batcher.close()
 
     in_a_loop(body)
 
@@ -308,24 +226,4 @@ def test_an_error_reaches_only_those_who_made_it(model: Embedder, index: Index) 
     first, second, *right = asyncio.run(ask())
     assert isinstance(first, BadInputError)
     assert isinstance(second, BadInputError)
-    assert first is not second
-    assert str(first) == str(second)
     assert all(len(hits) == 1 for hits in right)
-
-
-def test_who_gives_up_does_not_stop_the_others(model: Embedder, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ask() -> Any:
-        batches, go_on = SearchBatches(model.fingerprint, 1), threading.Event()
-        search = batches._search
-        monkeypatch.setattr(batches, "_search", lambda *given: (go_on.wait(5), search(*given))[1])
-        waiting = [asyncio.create_task(batches.search(index, vectors(1)[0], 1, None)) for _ in range(4)]
-        await asyncio.sleep(0.05)
-        waiting[0].cancel()
-        waiting[2].cancel()
-        go_on.set()
-        answers = await asyncio.gather(*waiting, return_exceptions=True)
-        await batches.close()
-        return answers
-
-    answers = asyncio.run(ask())
-    assert [isinstance(answer, asyncio.CancelledError) for answer in answers] == [True, False, True, False]

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
-from pathlib import Path
-
 import pytest
 
 from univert.serving.limits import RateLimits
@@ -33,15 +30,3 @@ def test_a_burst_then_the_rate(clock: Clock) -> None:
     clock.now = 5.0  # a machine that restarted: its clock began anew
     assert limits.take("a") == 0
     limits.close()
-
-
-def take_often(path: Path, count: int) -> int:
-    limits = RateLimits(rate_per_s=0.001, burst=50, path=path)
-    return sum(limits.take("shared") == 0 for _ in range(count))
-
-
-def test_processes_share_one_count(tmp_path: Path) -> None:
-    path = tmp_path / "rates"
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        allowed = pool.starmap(take_often, [(path, 40), (path, 40)])
-    assert sum(allowed) == 50

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
-from urllib.parse import quote
+from typing import Annotated
 
 from pydantic import BaseModel, Field
-
-from univert.search.records import Hit
-
-ITEMS: Final = "/items/"
-THUMBNAIL: Final = "/thumbnail"
-"""An item's address is the first and its id; its thumbnail's ends in the second."""
 
 Name = Annotated[str | None, Field(description="Null if unknown.")]
 
@@ -150,25 +143,3 @@ class ProblemAnswer(BaseModel):
     status: int
     title: str
     advice: str
-
-
-def item_address(item: str) -> str:
-    """Where all that is known of an item is to be had; slashes in its id are percent-encoded."""
-    return f"{ITEMS}{quote(item, safe='')}"
-
-
-def hit_values(hit: Hit) -> dict[str, Any]:
-    """A hit as a `HitAnswer` has it."""
-    address = item_address(hit.id)
-    return {
-        "id": hit.id,
-        "distance": hit.distance,
-        "vertical": hit.vertical,
-        "product": hit.product,
-        "brand": hit.brand,
-        "style": hit.style,
-        "source": hit.source,
-        "split": hit.split,
-        "thumbnail": address + THUMBNAIL,
-        "item": address,
-    }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import AsyncIterator
@@ -23,8 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 import univert
 from univert.serving import routes
-from univert.serving.logs import log
-from univert.serving.observability import Observed
+from univert.serving.observability import Observed, log
 from univert.serving.problems import install_problem_handlers
 from univert.serving.service import Service
 from univert.serving.settings import Settings, load_settings
@@ -35,8 +32,6 @@ PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_LOOK_S: Final = 1.0
-"""Gauges of a worker that another worker's scrape asks for must not be older than this."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -56,10 +51,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with service.running():
-            looking = asyncio.create_task(_look_after(service))
             _drain_on_stop(service)
             yield
-            looking.cancel()
 
     app = FastAPI(
         title="Univert visual search",
@@ -135,14 +128,3 @@ def _drain_on_stop(service: Service) -> None:
             loop.call_later(service.settings.drain_s, signal.raise_signal, signal.SIGINT)
 
     loop.add_signal_handler(signal.SIGTERM, drain)
-
-
-async def _look_after(service: Service) -> None:
-    """Keep the gauges fresh, and stop where the first process is gone: nobody would replace or stop this one."""
-    first = multiprocessing.parent_process()
-    while True:
-        service.measure()
-        await asyncio.sleep(_LOOK_S)
-        if first is not None and not first.is_alive() and not service.draining:
-            log(logging.ERROR, "the first process is gone, its worker stops")
-            os.kill(os.getpid(), signal.SIGTERM)

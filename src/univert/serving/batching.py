@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
 from collections import deque
 from collections.abc import Callable
@@ -21,16 +20,9 @@ from univert.search.records import Hit, Where
 TOGETHER_MAX: Final = 32
 """Queries that go to the index together."""
 
-OnBatch = Callable[[int, float], None]
-"""Called after each batch with its size and the seconds it took."""
-
 
 class QueueFullError(UnivertError, RuntimeError):
-    """More requests wait than may.
-
-    Attributes:
-        retry_after_s: when there is likely to be room, in seconds.
-    """
+    """More requests wait than may; in `retry_after_s` seconds there is likely to be room."""
 
     def __init__(self, waiting: int, retry_after_s: float) -> None:
         super().__init__(f"{waiting} requests wait already; try again in {retry_after_s:.1f} s")
@@ -57,17 +49,7 @@ class Batcher:
         max_batch: largest B.
         max_wait_ms: longest wait for company, in milliseconds.
         queue_size: how many requests may wait; the one that runs is not counted.
-        on_batch: told about each batch, for metrics.
-
-    Example:
-        >>> import asyncio, numpy as np
-        >>> async def main():
-        ...     batcher = Batcher(lambda batch: 2 * batch, max_batch=8)
-        ...     answers = await asyncio.gather(*(batcher.submit(np.array([i])) for i in range(3)))
-        ...     await batcher.close()
-        ...     return [int(answer[0]) for answer in answers]
-        >>> asyncio.run(main())
-        [0, 2, 4]
+        on_batch: told the size of each batch and the seconds it took.
     """
 
     def __init__(
@@ -77,7 +59,7 @@ class Batcher:
         max_wait_ms: float = 4.0,
         queue_size: int = 256,
         *,
-        on_batch: OnBatch | None = None,
+        on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
@@ -100,13 +82,15 @@ class Batcher:
     async def submit(self, array: np.ndarray) -> Float[np.ndarray, " D"]:
         """One request: its row of the batch's answer. One that is cancelled before it has begun is never computed.
 
-        Args:
-            array: what `run` takes, without the first axis; every request has the same shape.
-
         Raises:
             QueueFullError: too many wait; nothing was queued.
         """
-        self._make_room()
+        if self._closing:
+            raise RuntimeError("the batcher is closed")
+        if len(self._queue) >= self._queue_size:  # who has given up must not keep others out
+            self._queue = deque(entry for entry in self._queue if not entry.answer.done())
+        if len(self._queue) >= self._queue_size:
+            raise QueueFullError(len(self._queue), max(0.1, self._seconds_each * len(self._queue)))
         entry = _Waiting(array, asyncio.get_running_loop().create_future())
         self._queue.append(entry)
         self._arrived.set()
@@ -121,15 +105,6 @@ class Batcher:
         if self._task is not None:
             await self._task
         self._thread.shutdown()
-
-    def _make_room(self) -> None:
-        if self._closing:
-            raise RuntimeError("the batcher is closed")
-        if len(self._queue) >= self._queue_size:
-            # Who has given up must not keep others out.
-            self._queue = deque(entry for entry in self._queue if not entry.answer.done())
-        if len(self._queue) >= self._queue_size:
-            raise QueueFullError(len(self._queue), max(0.1, self._seconds_each * len(self._queue)))
 
     async def _work(self) -> None:
         while True:
@@ -175,7 +150,7 @@ class Batcher:
         except Exception as error:
             for entry in batch:
                 if not entry.answer.done():
-                    entry.answer.set_exception(_own_copy(error))
+                    entry.answer.set_exception(error)
             return
         seconds = time.monotonic() - started
         self._recent.append(len(batch))
@@ -193,22 +168,13 @@ class Batcher:
         return rows
 
 
-_Key = tuple[int, str]
-
-
 @dataclass(eq=False, slots=True)
 class _Query:
+    index: Index
     vector: np.ndarray
     k: int
-    answer: asyncio.Future[list[Hit]]
-
-
-@dataclass(eq=False, slots=True)
-class _Group:
-    key: _Key
-    index: Index
     where: Where | None
-    queries: list[_Query]
+    answer: asyncio.Future[list[Hit]]
 
 
 class SearchBatches:
@@ -231,8 +197,7 @@ class SearchBatches:
         self._model_fingerprint = model_fingerprint
         self._threads = threads
         self._on_batch = on_batch
-        self._waiting: deque[_Group] = deque()
-        self._open: dict[_Key, _Group] = {}
+        self._waiting: dict[tuple[int, str], list[_Query]] = {}  # by version and filter, in the order of arrival
         self._running: set[asyncio.Task[None]] = set()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="univert-search")
 
@@ -242,13 +207,8 @@ class SearchBatches:
         Raises:
             BadInputError: see `univert.search.index.Index.search`.
         """
-        query = _Query(vector, k, asyncio.get_running_loop().create_future())
-        key = (id(index), _canonical(where))
-        group = self._open.get(key)
-        if group is None or len(group.queries) >= TOGETHER_MAX:
-            group = self._open[key] = _Group(key, index, where, [])
-            self._waiting.append(group)
-        group.queries.append(query)
+        query = _Query(index, vector, k, where, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault((id(index), repr(sorted((where or {}).items()))), []).append(query)
         # Those that left the network together arrive in one turn of the loop: the next turn takes them together.
         asyncio.get_running_loop().call_soon(self._start)
         return await query.answer
@@ -262,10 +222,11 @@ class SearchBatches:
 
     def _start(self) -> None:
         while self._waiting and len(self._running) < self._threads:
-            group = self._waiting.popleft()
-            if self._open.get(group.key) is group:
-                del self._open[group.key]
-            task = asyncio.create_task(self._answer(group))
+            key, queries = next(iter(self._waiting.items()))
+            del self._waiting[key]
+            if len(queries) > TOGETHER_MAX:
+                self._waiting[key] = queries[TOGETHER_MAX:]
+            task = asyncio.create_task(self._answer(queries[:TOGETHER_MAX]))
             self._running.add(task)
             task.add_done_callback(self._finished)
 
@@ -273,16 +234,16 @@ class SearchBatches:
         self._running.discard(task)
         self._start()
 
-    async def _answer(self, group: _Group) -> None:
-        queries = [query for query in group.queries if not query.answer.done()]
+    async def _answer(self, queries: list[_Query]) -> None:
+        queries = [query for query in queries if not query.answer.done()]
         if not queries:
             return
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._executor, self._search, group, queries)
+            answers = await asyncio.get_running_loop().run_in_executor(self._executor, self._search, queries)
         except Exception as error:
             for query in queries:
                 if not query.answer.done():
-                    query.answer.set_exception(_own_copy(error))
+                    query.answer.set_exception(error)
             return
         for query, hits in zip(queries, answers, strict=True):
             if not query.answer.done():
@@ -290,24 +251,10 @@ class SearchBatches:
         if self._on_batch is not None:
             self._on_batch(len(queries))
 
-    def _search(self, group: _Group, queries: list[_Query]) -> list[list[Hit]]:
-        return group.index.search_many(
+    def _search(self, queries: list[_Query]) -> list[list[Hit]]:
+        return queries[0].index.search_many(
             np.stack([query.vector for query in queries]),
             max(query.k for query in queries),
-            where=group.where,
+            where=queries[0].where,
             model_fingerprint=self._model_fingerprint,
         )
-
-
-def _canonical(where: Where | None) -> str:
-    return repr(sorted((column, value) for column, value in where.items())) if where else ""
-
-
-def _own_copy(error: Exception) -> Exception:
-    """A copy of an error for one of those who wait: raising one object in several tasks mixes their tracebacks."""
-    try:
-        own = copy.copy(error)
-    except Exception:  # its constructor may take anything
-        own = RuntimeError(repr(error))
-    own.__cause__ = error
-    return own

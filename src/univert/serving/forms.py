@@ -37,11 +37,7 @@ class FormRequest(Request):
     """A request whose form is a multipart one, in which no field comes twice that stands for one value."""
 
     async def form(self, **limits: Any) -> FormData:  # type: ignore[override]
-        """The form.
-
-        Raises:
-            Problem: `unsupported-type` or `validation`.
-        """
+        """The form, or the problem `unsupported-type` or `validation`."""
         if not self.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise Problem("unsupported-type", "send the photo as multipart/form-data, in a part named photo")
         with self.state.record.stage("read"):
@@ -53,11 +49,7 @@ class FormRequest(Request):
 
 
 def parse_box(text: str) -> BoxXyxyPx:
-    """A box from its text, `x0,y0,x1,y1`.
-
-    Raises:
-        Problem: `bad-box`: not four finite numbers, or no area.
-    """
+    """A box from its text, `x0,y0,x1,y1`; `bad-box` for what are not four finite numbers, or no area."""
     try:
         numbers = [float(part) for part in text.split(",")] if len(text) <= 200 else []
     except ValueError:
@@ -183,11 +175,7 @@ class SearchForm(BoxForm):
         return self
 
     def where(self) -> Where | None:
-        """The filters by column; None without any.
-
-        Raises:
-            Problem: `bad-filter`.
-        """
+        """The filters by column, or the problem `bad-filter`; None without any."""
         where: dict[str, FilterValue] = {}
         for name in FILTER_FIELDS:
             if values := [value for value in getattr(self, name) if value]:
@@ -198,11 +186,13 @@ class SearchForm(BoxForm):
             if isinstance(value, list) and len(value) > _VALUES_MAX:
                 raise Problem("bad-filter", f"a filter takes at most {_VALUES_MAX} values")
             where[column] = value
+        if not where:
+            return None
         try:
             sql_condition(where)
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
-        return where or None
+        return where
 
 
 def _parse_filter(text: str | None) -> dict[str, FilterValue]:

@@ -16,6 +16,10 @@ from typing import Final
 
 from univert.serving.problems import Problem
 
+FORMATS: Final = ("JPEG", "PNG", "WebP")
+"""What is taken. GIF is not a format of photos. AVIF and HEIC would put a video decoder in the reach of
+strangers; phones and browsers turn them into JPEG on upload (the page does it where they do not)."""
+PIXELS_MAX: Final = 50_000_000
 JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 SCANS_MAX: Final = 64
@@ -69,13 +73,7 @@ Parts = list[bytes | memoryview]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhotoHeader:
-    """What the header of a file tells.
-
-    Attributes:
-        width_px: of the upright photo.
-        height_px: of the upright photo.
-        parts: the picture without whatever else is in the file; of the metadata it has the orientation.
-    """
+    """The upright photo's size, and the picture without whatever else is in the file but its orientation."""
 
     width_px: int
     height_px: int
@@ -86,6 +84,35 @@ def _header(width_px: int, height_px: int, orientation: int, parts: Parts) -> Ph
     if orientation >= _SWAPS_SIDES:
         width_px, height_px = height_px, width_px
     return PhotoHeader(width_px=width_px, height_px=height_px, parts=parts)
+
+
+def read_header(content: bytes, pixels_max: int = PIXELS_MAX) -> PhotoHeader:
+    """Look at an encoded photo without decoding any of it.
+
+    Args:
+        content: the upload; its bytes alone decide what it is, no file name and no declared type.
+        pixels_max: width x height at most.
+
+    Raises:
+        Problem: `bad-photo`, `unsupported-type` or `too-large`.
+    """
+    if not content:
+        raise Problem("bad-photo", "the photo is empty: zero bytes arrived")
+    if content.startswith(PNG_SIGNATURE):
+        found = _read_png_header(content)
+    elif content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        found = _read_webp_header(content)
+    elif content.startswith(JPEG_SIGNATURE):
+        found = _read_jpeg_header(content)
+    else:
+        raise Problem("unsupported-type", f"the content is not one of {', '.join(FORMATS)}; convert it first")
+    width, height = found.width_px, found.height_px
+    if width < 1 or height < 1:
+        raise Problem("bad-photo", "the photo's header is damaged: it has no size")
+    if width * height > pixels_max:
+        said = f"{width} x {height} pixels are over the limit of {pixels_max:,} pixels; make the photo smaller"
+        raise Problem("too-large", said)
+    return found
 
 
 @dataclass(kw_only=True, slots=True)
@@ -101,7 +128,11 @@ class _JpegFound:
 
     def take(self, kind: int, segment: memoryview) -> None:
         if kind == _APP1:
-            self._take_metadata(bytes(segment[4:]))
+            body = bytes(segment[4:])
+            if body.startswith(_EXIF_ID):
+                self.exif = self.exif or body
+            elif body.startswith(_XMP_ID):
+                self.xmp = body
         if kind in _FRAMES:
             self.frame_kind, self.frame = kind, bytes(segment[4:])
         if kind not in _FRAMES and kind not in _JPEG_TABLES:
@@ -113,27 +144,14 @@ class _JpegFound:
 
     def is_whole_in(self, scan: memoryview) -> bool:
         """Whether a scan is all of the picture, so that the decoder reads nothing that comes after it."""
-        components = self.frame[5:6]
-        return self.frame_kind in _SEQUENTIAL and len(scan) > 4 and scan[4:5] == components
-
-    def _take_metadata(self, body: bytes) -> None:
-        if body.startswith(_EXIF_ID):
-            self.exif = self.exif or body
-        elif body.startswith(_XMP_ID):
-            self.xmp = body
+        return self.frame_kind in _SEQUENTIAL and len(scan) > 4 and scan[4:5] == self.frame[5:6]
 
 
-def read_jpeg_header(content: bytes) -> PhotoHeader:
+def _read_jpeg_header(content: bytes) -> PhotoHeader:
     """Walk over the markers, up to where the decoder stops: the end of the first picture, or its only scan.
 
     Strangers can put a marker into every fourth byte of a file; the walk ends at `SEGMENTS_MAX` of them, and what
     lies between is skipped at the speed of a search.
-
-    Args:
-        content: a file that begins with `JPEG_SIGNATURE`.
-
-    Raises:
-        Problem: `bad-photo`.
     """
     found, view = _JpegFound(), memoryview(content)
     pixels_at, scans, end_at = 0, 0, len(content)
@@ -154,7 +172,7 @@ def read_jpeg_header(content: bytes) -> PhotoHeader:
             found.take(kind, view[start:end])
     if len(found.frame) < _FRAME_BYTES or not pixels_at:
         raise _damaged_jpeg("there is no picture")
-    orientation = read_orientation(found.exif, found.xmp)
+    orientation = _read_orientation(found.exif, found.xmp)
     width, height = int.from_bytes(found.frame[3:5], "big"), int.from_bytes(found.frame[1:3], "big")
     parts = [JPEG_SIGNATURE[:2], _exif_segment(orientation), *found.kept, view[pixels_at:end_at]]
     return _header(width, height, orientation, parts)
@@ -181,7 +199,7 @@ def _exif_segment(orientation: int) -> bytes:
     """A segment of EXIF with the orientation alone; nothing for a photo that is upright."""
     if orientation == _UPRIGHT:
         return b""
-    body = _EXIF_ID + exif_with(orientation)
+    body = _EXIF_ID + _exif_with(orientation)
     return b"\xff\xe1" + (2 + len(body)).to_bytes(2, "big") + body
 
 
@@ -189,20 +207,8 @@ def _damaged_jpeg(reason: str) -> Problem:
     return Problem("bad-photo", f"the JPEG's header is damaged: {reason}; save it again")
 
 
-def is_webp(content: bytes) -> bool:
-    """Whether a file begins as a WebP does."""
-    return content[:4] == b"RIFF" and content[8:12] == b"WEBP"
-
-
-def read_png_header(content: bytes) -> PhotoHeader:
-    """Walk over a PNG's chunks.
-
-    Args:
-        content: a file that begins with `PNG_SIGNATURE`.
-
-    Raises:
-        Problem: `bad-photo`.
-    """
+def _read_png_header(content: bytes) -> PhotoHeader:
+    """Walk over a PNG's chunks."""
     if len(content) < _PNG_HEADER_BYTES or content[12:16] != b"IHDR":
         raise Problem("bad-photo", "the PNG's header is damaged")
     exif: bytes | None = None
@@ -217,23 +223,16 @@ def read_png_header(content: bytes) -> PhotoHeader:
             xmp = content[start + 8 : end - 4]
         elif not kind[0] & _PNG_ANCILLARY or kind == b"tRNS":
             parts.append(view[start:end])
-    orientation = read_orientation(exif, xmp)
+    orientation = _read_orientation(exif, xmp)
     if orientation != _UPRIGHT:
-        turned = b"eXIf" + exif_with(orientation)
+        turned = b"eXIf" + _exif_with(orientation)
         parts.insert(1, struct.pack(">I", len(turned) - 4) + turned + struct.pack(">I", zlib.crc32(turned)))
     width, height = struct.unpack(">II", content[16:24])
     return _header(width, height, orientation, [PNG_SIGNATURE, *parts])
 
 
-def read_webp_header(content: bytes) -> PhotoHeader:
-    """Walk over a WebP's chunks.
-
-    Args:
-        content: a file for which `is_webp` holds.
-
-    Raises:
-        Problem: `bad-photo`.
-    """
+def _read_webp_header(content: bytes) -> PhotoHeader:
+    """Walk over a WebP's chunks."""
     width, height = _webp_size(content)
     if content[12:16] != b"VP8X" or len(content) < 30:
         return _header(width, height, _UPRIGHT, [content])
@@ -247,9 +246,9 @@ def read_webp_header(content: bytes) -> PhotoHeader:
             xmp = content[start + 8 : end]
         elif kind in _WEBP_PICTURE:
             parts.append(view[start:end])
-    flags, orientation = content[20] & _WEBP_ALPHA, read_orientation(exif, xmp)
+    flags, orientation = content[20] & _WEBP_ALPHA, _read_orientation(exif, xmp)
     if orientation != _UPRIGHT:
-        block = exif_with(orientation)
+        block = _exif_with(orientation)
         parts.append(b"EXIF" + struct.pack("<I", len(block)) + block)
         flags |= _WEBP_EXIF
     size = 4 + 18 + sum(map(len, parts))
@@ -306,15 +305,11 @@ def _too_many(kind: str) -> Problem:
     return Problem("bad-photo", f"the {kind} has more than {CHUNKS_MAX:,} chunks; save it again")
 
 
-def read_orientation(exif: bytes | None, xmp: bytes | None) -> int:
+def _read_orientation(exif: bytes | None, xmp: bytes | None) -> int:
     """The orientation, 1 to 8; 1 where none is given or what gives it is damaged.
 
     Decoders build a table of every tag, and a block of EXIF can say that each of thousands is as long as the
     block; here one tag is looked for.
-
-    Args:
-        exif: a TIFF structure, with or without the JPEG's `Exif` in front; None if there is none.
-        xmp: asked where EXIF says nothing; None if there is none.
     """
     found = _from_exif(exif) if exif is not None else None
     if found is None and xmp is not None and (match := _XMP_ORIENTATION.search(xmp)):
@@ -322,7 +317,7 @@ def read_orientation(exif: bytes | None, xmp: bytes | None) -> int:
     return found if found is not None and 1 <= found <= 8 else _UPRIGHT
 
 
-def exif_with(orientation: int) -> bytes:
+def _exif_with(orientation: int) -> bytes:
     """The smallest EXIF that says it."""
     return struct.pack(">4sIHHHIHHI", b"MM\0*", 8, 1, _ORIENTATION_TAG, 3, 1, orientation, 0, 0)
 

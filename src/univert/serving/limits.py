@@ -38,47 +38,23 @@ _DISCARD_S: Final = 2.0
 
 
 def new_key(name: str) -> tuple[str, str]:
-    """A new API key.
+    """A new API key, to be handed over once, and the line `name:sha256` for the settings.
 
-    Args:
-        name: who it is for; letters, digits, `.`, `_` and `-`.
-
-    Returns:
-        the key, to be handed over once, and the line `name:sha256` for the settings. 256 random bits cannot be
-        guessed, so a plain hash protects them.
+    256 random bits cannot be guessed, so a plain hash protects them.
     """
     key = secrets.token_urlsafe(_KEY_BYTES)
     return key, f"{name}:{_digest(key)}"
 
 
-class ApiKeys:
-    """The keys that are accepted, as hashes.
+def key_name(lines: Sequence[str], headers: Mapping[str, str]) -> str | None:
+    """The name of the key that a request carries; None if it carries none of those in `lines`, each `name:sha256`.
 
-    Args:
-        lines: `name:sha256`, one a key; none means that no key is needed.
+    Every key is compared, and each in constant time, so that time tells nothing about them.
     """
-
-    def __init__(self, lines: Sequence[str]) -> None:
-        self._hashes = [tuple(line.split(":", 1)) for line in lines]
-
-    def __bool__(self) -> bool:
-        """Whether keys are needed."""
-        return bool(self._hashes)
-
-    def name_of(self, headers: Mapping[str, str]) -> str | None:
-        """The name of the key that a request carries; None if it carries none that is accepted.
-
-        Every key is compared, and each in constant time, so that time tells nothing about them.
-        """
-        given = headers.get("x-api-key")
-        if not given:
-            scheme, _, token = headers.get("authorization", "").partition(" ")
-            given = token.strip() if scheme.lower() == "bearer" else ""
-        digest, found = _digest(given), None
-        for name, expected in self._hashes:
-            if hmac.compare_digest(digest, expected):
-                found = name
-        return found
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    digest = _digest(headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else ""))
+    pairs = (line.split(":", 1) for line in lines)
+    return next((name for name, same in [(n, hmac.compare_digest(digest, hash_)) for n, hash_ in pairs] if same), None)
 
 
 class RateLimits:
@@ -102,15 +78,7 @@ class RateLimits:
         self._salt = b"" if path is None else path.name.encode()[:64]
 
     def take(self, client: str, tokens: float = 1.0) -> float:
-        """Count a request.
-
-        Args:
-            client: a key's name or an address.
-            tokens: what it costs.
-
-        Returns:
-            0 if it may go on; otherwise the seconds until the next one may.
-        """
+        """Count a request of a client, a key's name or an address: 0 if it may go on, else the seconds to wait."""
         digest = hashlib.blake2b(client.encode("utf-8", "replace"), digest_size=8, key=self._salt).digest()
         place = int.from_bytes(digest, "little") % _BUCKETS * _BUCKET.size
         fcntl.lockf(self._file, fcntl.LOCK_EX, _BUCKET.size, place)
@@ -132,47 +100,31 @@ class RateLimits:
 
 
 class Limits:
-    """The limits of one worker.
-
-    Args:
-        settings: what they are.
-    """
+    """The limits of one worker."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.upload_bytes = 0
         """Held by all uploads together."""
-        self.keys = ApiKeys(settings.api_keys)
         self._requests = 0
-        self._rates: RateLimits | None = None
+        self.rates: RateLimits | None = None
         if settings.rate_per_s is not None:
             shared = os.environ.get(RATE_FILE_VARIABLE)
-            self._rates = RateLimits(settings.rate_per_s, settings.rate_burst, Path(shared) if shared else None)
+            self.rates = RateLimits(settings.rate_per_s, settings.rate_burst, Path(shared) if shared else None)
 
     def check_key(self, request: Request) -> None:
-        """Note the key that a request came with.
-
-        Raises:
-            Problem: `unauthorised`.
-        """
-        if not self.keys:
+        """Note the key that a request came with, or raise `unauthorised`."""
+        if not self.settings.api_keys:
             return
-        request.state.record.key_name = self.keys.name_of(request.headers)
+        request.state.record.key_name = key_name(self.settings.api_keys, request.headers)
         if request.state.record.key_name is None:
-            raise Problem(
-                "unauthorised",
-                "no API key, or one that is not accepted; send X-API-Key",
-                {"WWW-Authenticate": "Bearer"},
-            )
+            said = "no API key, or one that is not accepted; send X-API-Key"
+            raise Problem("unauthorised", said, {"WWW-Authenticate": "Bearer"})
 
     def charge(self, request: Request, tokens: float) -> None:
-        """Count so many tokens towards the rate of a request's client.
-
-        Raises:
-            Problem: `rate-limited`.
-        """
+        """Count so many tokens towards the rate of a request's client, or raise `rate-limited`."""
         client = request.state.record.key_name or (request.client.host if request.client else "unknown")
-        wait_s = self._rates.take(client, tokens) if self._rates is not None else 0.0
+        wait_s = self.rates.take(client, tokens) if self.rates is not None else 0.0
         if wait_s:
             detail = f"over {self.settings.rate_per_s:g} requests a second"
             raise busy("rate-limited", detail, max(1, math.ceil(wait_s)))
@@ -198,25 +150,13 @@ class Limits:
         finally:
             self._requests -= 1
 
-    def close(self) -> None:
-        """Let go of what workers share."""
-        if self._rates is not None:
-            self._rates.close()
-
 
 class Upload:
-    """The body of a request as it arrives: counted, timed, and held in memory within the budget of its worker.
-
-    Args:
-        limits: of the worker.
-        request: whose body has not been touched.
-
-    Attributes:
-        photo: the content of the file part; None before it was read and after it was decoded.
-    """
+    """The body of a request as it arrives: counted, timed, and held in memory within the budget of its worker."""
 
     def __init__(self, limits: Limits, request: Request) -> None:
         self.photo: bytes | None = None
+        """The content of the file part; None before it was read and after it was decoded."""
         self._limits = limits
         self._receive = request.receive
         self._record: RequestRecord = request.state.record
@@ -228,11 +168,7 @@ class Upload:
         self._deadline_s = asyncio.get_running_loop().time() + limits.settings.body_deadline_s
 
     async def receive(self) -> Message:
-        """The next message.
-
-        Raises:
-            Problem: `too-large`, `slow-upload` or `overloaded`.
-        """
+        """The next message; beyond the limits `too-large`, `slow-upload` or `overloaded`."""
         if self._complete:
             return await self._receive()
         settings = self._limits.settings
@@ -257,11 +193,7 @@ class Upload:
         return message
 
     async def take(self, photo: UploadFile) -> None:
-        """Hold the content of a file part, and nothing else of it.
-
-        Raises:
-            Problem: `too-large`.
-        """
+        """Hold the content of a file part, and nothing else of it; beyond the limit `too-large`."""
         self.photo = await photo.read()
         await photo.close()
         if len(self.photo) > self._limits.settings.photo_bytes_max:
@@ -299,13 +231,10 @@ class Upload:
 
 
 class GuardedRoute(APIRoute):
-    """A route for clients who have a key, if keys are needed, and are within their rate.
-
-    Attributes:
-        tokens: what a request costs of its client's rate before anything is known of it.
-    """
+    """A route for clients who have a key, if keys are needed, and are within their rate."""
 
     tokens = 1.0
+    """What a request costs of its client's rate before anything is known of it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler, which refuses before the body is read."""

@@ -1,15 +1,21 @@
-"""What operators see: counts for Prometheus, and the middleware that counts, logs and marks each request."""
+"""What operators see: logs of one JSON object a line, counts for Prometheus, and the middleware that writes both."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import queue
+import random
 import re
-import secrets
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +24,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from univert.serving.logs import log
 from univert.serving.problems import Problem, problem_response
 from univert.serving.settings import METRICS_VARIABLE
 
+LOGGER: Final = logging.getLogger("univert.serving")
+
+_LINES_MAX: Final = 10_000
+_LAST_LINES_S: Final = 2.0
 API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _HEADERS: Final = {
     b"x-content-type-options": b"nosniff",
@@ -43,18 +52,82 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6,
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
+class JsonFormatter(logging.Formatter):
+    """Log records as JSON lines: time, level, event, and whatever `fields` the record carries."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            "process": record.process,
+        }
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class BackgroundLines(QueueHandler):
+    """Writes lines to stdout from a thread of its own: a reader of the log that stalls must not stall requests.
+
+    Beyond `_LINES_MAX` waiting lines new ones are dropped, and how many is said when there is room again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(queue.Queue(_LINES_MAX))
+        self._dropped = 0
+        self._listener = QueueListener(self.queue, logging.StreamHandler(sys.stdout))
+        self._listener.start()
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Hand a line over, or count it as dropped."""
+        try:
+            if self._dropped:
+                said = {"level": "error", "event": "log lines dropped", "lines": self._dropped}
+                self.queue.put_nowait(logging.makeLogRecord({"msg": json.dumps(said)}))
+                self._dropped = 0
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Write what waits, but do not wait for ever for a reader that stalls."""
+        last = threading.Thread(target=self._listener.stop, daemon=True)
+        last.start()
+        last.join(_LAST_LINES_S)
+        super().close()
+
+
+def log(level: int, event: str, *, failed: bool = False, **fields: Any) -> None:
+    """Write a line: an event in a few fixed words, and fields; if it `failed`, with the exception being handled."""
+    LOGGER.log(level, event, extra={"fields": fields}, exc_info=failed)
+
+
+def logging_config(level: str) -> dict[str, Any]:
+    """The configuration for `logging.config`: every line in one form, to stdout."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"json": {"()": JsonFormatter}},
+        "handlers": {"lines": {"()": BackgroundLines, "formatter": "json"}},
+        "loggers": {
+            "univert": {"level": level.upper()},
+            "_granian": {"level": "WARNING"},
+            "granian.access": {"level": "CRITICAL"},
+            # what is wrong with an upload is said to the client, not by the megabyte to the log
+            "python_multipart": {"level": "ERROR"},
+        },
+        "root": {"handlers": ["lines"], "level": "WARNING"},
+    }
+
+
 @dataclass(kw_only=True, slots=True)
 class RequestRecord:
     """What is known of a request while it is served; written to the log when it ends.
 
-    Attributes:
-        request_id: as the client gave it, if that is a plain short word and so safe in logs, or a new one.
-        started_s: when its headers had arrived, on the monotonic clock.
-        key_name: the name of the API key it came with; None without keys.
-        problem: the type of problem it was answered with; None if it went well.
-        index_version: the version of the index that answered; None if none was asked.
-        bytes_in: bytes of its body that arrived.
-        stages_s: seconds of each stage it went through.
+    The id is as the client gave it, if that is a plain short word and so safe in logs, or a new one.
     """
 
     request_id: str
@@ -139,12 +212,7 @@ class Metrics:
 
 
 class Observed:
-    """ASGI middleware around the application: an id, a log line, counts and headers for each request.
-
-    Args:
-        app: the application.
-        service: a `univert.serving.service.Service`.
-    """
+    """ASGI middleware around the application: an id, a log line, counts and headers for each request."""
 
     def __init__(self, app: ASGIApp, service: Any) -> None:
         self._app = app
@@ -160,7 +228,7 @@ class Observed:
             return
         request, method, status = Request(scope, receive), scope["method"], 0
         given = request.headers.get("x-request-id", "")
-        record = RequestRecord(request_id=given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
+        record = RequestRecord(request_id=given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}")
         request.state.record = record
         if method == "HEAD":
             scope["method"] = "GET"  # the server leaves the body out

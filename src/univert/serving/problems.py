@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,41 +20,33 @@ RETRY_AFTER_S: Final = 1
 """What a busy service tells clients to wait where it knows no better."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ProblemType:
-    """A type of problem.
-
-    Attributes:
-        status: the HTTP status.
-        title: what it is, the same for each occurrence.
-        advice: what the client can do about it.
-    """
+    """A type of problem: its HTTP status, what it is (always the same), and what the client can do."""
 
     status: int
     title: str
     advice: str
 
 
-def _type(status: int, title: str, advice: str) -> ProblemType:
-    return ProblemType(status=status, title=title, advice=advice)
-
-
 PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
-    "validation": _type(422, "The request is not as documented", "Compare it with /openapi.json."),
-    "bad-photo": _type(400, "The photo cannot be used", "Send a still JPEG, PNG or WebP that opens elsewhere."),
-    "bad-box": _type(400, "The box cannot be used", "Give x0,y0,x1,y1 in pixels of the upright photo."),
-    "bad-filter": _type(400, "The filter cannot be used", "See /verticals for the values there are."),
-    "unauthorised": _type(401, "An API key is needed", "Send a valid key as X-API-Key or as a Bearer token."),
-    "not-found": _type(404, "There is nothing here", "Check the address or the id."),
-    "method-not-allowed": _type(405, "This method is not allowed here", "See the Allow header."),
-    "slow-upload": _type(408, "The upload took too long", "Send a smaller photo or use a faster connection."),
-    "too-large": _type(413, "The upload is too large", "Send a smaller photo."),
-    "unsupported-type": _type(415, "This type of content is not taken", "Send a JPEG, PNG or WebP photo."),
-    "rate-limited": _type(429, "Too many requests", "Wait as long as Retry-After says."),
-    "internal": _type(500, "The service failed", "Report the request_id to whoever runs the service."),
-    "overloaded": _type(503, "The service is busy", "Wait as long as Retry-After says and try again."),
-    "not-ready": _type(503, "The service is starting or stopping", "Wait as long as Retry-After says and try again."),
-    "deadline": _type(504, "The answer took too long", "Try again; if it stays so, ask for less."),
+    "validation": ProblemType(422, "The request is not as documented", "Compare it with /openapi.json."),
+    "bad-photo": ProblemType(400, "The photo cannot be used", "Send a still JPEG, PNG or WebP that opens elsewhere."),
+    "bad-box": ProblemType(400, "The box cannot be used", "Give x0,y0,x1,y1 in pixels of the upright photo."),
+    "bad-filter": ProblemType(400, "The filter cannot be used", "See /verticals for the values there are."),
+    "unauthorised": ProblemType(401, "An API key is needed", "Send a valid key as X-API-Key or as a Bearer token."),
+    "not-found": ProblemType(404, "There is nothing here", "Check the address or the id."),
+    "method-not-allowed": ProblemType(405, "This method is not allowed here", "See the Allow header."),
+    "slow-upload": ProblemType(408, "The upload took too long", "Send a smaller photo or use a faster connection."),
+    "too-large": ProblemType(413, "The upload is too large", "Send a smaller photo."),
+    "unsupported-type": ProblemType(415, "This type of content is not taken", "Send a JPEG, PNG or WebP photo."),
+    "rate-limited": ProblemType(429, "Too many requests", "Wait as long as Retry-After says."),
+    "internal": ProblemType(500, "The service failed", "Report the request_id to whoever runs the service."),
+    "overloaded": ProblemType(503, "The service is busy", "Wait as long as Retry-After says and try again."),
+    "not-ready": ProblemType(
+        503, "The service is starting or stopping", "Wait as long as Retry-After says and try again."
+    ),
+    "deadline": ProblemType(504, "The answer took too long", "Try again; if it stays so, ask for less."),
 }
 """Every type of problem by name; its URI is `/problems/NAME`."""
 
@@ -72,11 +65,7 @@ class ProblemDetails(BaseModel):
 
 
 class Problem(HTTPException):
-    """What the client is to be told; raised anywhere below a route.
-
-    Attributes:
-        name: the type, a key of `PROBLEM_TYPES`.
-    """
+    """What the client is to be told, by the name of its type in `PROBLEM_TYPES`; raised anywhere below a route."""
 
     def __init__(self, name: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(PROBLEM_TYPES[name].status, detail, headers)
@@ -96,17 +85,20 @@ def problem_response(problem: Problem, request: Request) -> JSONResponse:
     record = getattr(request.state, "record", None)
     if record is not None:
         record.problem = problem.name
-    details = ProblemDetails(
+    details = _details(problem, raw_path(request), getattr(record, "request_id", None))
+    return JSONResponse(details, status_code=problem.status_code, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def _details(problem: Problem, path: str, request_id: str | None) -> dict[str, Any]:
+    kind = PROBLEM_TYPES[problem.name]
+    return ProblemDetails(
         type=f"/problems/{problem.name}",
-        title=PROBLEM_TYPES[problem.name].title,
-        status=problem.status_code,
+        title=kind.title,
+        status=kind.status,
         detail=problem.detail,
-        instance=_path(request),
-        request_id=getattr(record, "request_id", None),
-    )
-    return JSONResponse(
-        details.model_dump(), status_code=problem.status_code, headers=problem.headers, media_type=MEDIA_TYPE
-    )
+        instance=path,
+        request_id=request_id,
+    ).model_dump()
 
 
 def install_problem_handlers(app: FastAPI) -> None:
@@ -134,23 +126,17 @@ def documented(*names: str) -> dict[int | str, dict[str, Any]]:
         entry = responses.setdefault(kind.status, {"description": kind.title, "content": content})
         if kind.status in (429, 503):
             entry["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
-        example = ProblemDetails(
-            type=f"/problems/{name}",
-            title=kind.title,
-            status=kind.status,
-            detail=kind.advice,
-            instance="/search",
-            request_id="4f0c2b7e9a514d54",
-        )
-        entry["content"][MEDIA_TYPE]["examples"][name] = {"value": example.model_dump()}
+        example = _details(Problem(name, kind.advice), "/search", "4f0c2b7e9a514d54")
+        entry["content"][MEDIA_TYPE]["examples"][name] = {"value": example}
     return responses
 
 
 def _of_framework(request: Request, error: HTTPException) -> Problem:
     name = _OF_THE_FRAMEWORK.get(error.status_code, "internal" if error.status_code >= 500 else "validation")
-    detail = {404: f"nothing at {_path(request)}", 405: f"{request.method} is not allowed at {_path(request)}"}.get(
-        error.status_code, f"the body cannot be read: {error.detail}"
-    )
+    detail = {
+        404: f"nothing at {raw_path(request)}",
+        405: f"{request.method} is not allowed at {raw_path(request)}",
+    }.get(error.status_code, f"the body cannot be read: {error.detail}")
     return Problem(name, detail, error.headers)
 
 
@@ -176,6 +162,7 @@ def _known_names(request: Request, where: str) -> Iterable[str]:
         yield from getattr(model, "model_fields", None) or [field.name]
 
 
-def _path(request: Request) -> str:
-    raw: bytes = request.scope.get("raw_path") or b""
-    return raw.decode("ascii", "replace") or str(request.scope.get("path", "/"))
+def raw_path(request: Request) -> str:
+    """The path as it was sent: only there does an id's own slash differ from one that separates."""
+    raw: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
+    return raw.partition(b"?")[0].decode("ascii", "replace")

@@ -8,29 +8,19 @@ from collections.abc import Hashable
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Annotated, Any, Final, cast
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from univert.core.errors import BadInputError
 from univert.search.index import Index
-from univert.serving.answers import (
-    ITEMS,
-    THUMBNAIL,
-    EmbedAnswer,
-    ItemAnswer,
-    ProblemAnswer,
-    SearchAnswer,
-    StateAnswer,
-    VerticalsAnswer,
-    item_address,
-)
+from univert.serving.answers import EmbedAnswer, ItemAnswer, ProblemAnswer, SearchAnswer, StateAnswer, VerticalsAnswer
 from univert.serving.forms import FORM_LIMITS, EmbedForm, NoParameters, SearchForm, ThumbnailParameters
 from univert.serving.limits import GuardedRoute, SelfChargingRoute
 from univert.serving.observability import RequestRecord
-from univert.serving.problems import PROBLEM_TYPES, Problem, busy, documented
-from univert.serving.service import Service
+from univert.serving.problems import PROBLEM_TYPES, Problem, busy, documented, raw_path
+from univert.serving.service import ITEMS, THUMBNAIL, Service, item_address
 from univert.serving.thumbnails import MEDIA_TYPE, PictureGoneError, render_tokens, rendered_size_px
 
 _MULTIPART: Final = "multipart/form-data"
@@ -65,16 +55,12 @@ def record_of(request: Request) -> RequestRecord:
     return record
 
 
-def checked_key(request: Request) -> None:
-    """A dependency of a route that needs a key and counts towards nothing.
-
-    Raises:
-        Problem: `unauthorised`.
-    """
+async def checked_key(request: Request) -> None:
+    """A dependency of a route that needs a key and counts towards nothing."""
     service_of(request).limits.check_key(request)
 
 
-def no_parameters(given: Annotated[NoParameters, Query()]) -> None:
+async def no_parameters(given: Annotated[NoParameters, Query()]) -> None:
     """A dependency of a route that takes no parameters in its address."""
 
 
@@ -146,7 +132,7 @@ async def verticals(request: Request) -> VerticalsAnswer:
 )
 async def thumbnail(request: Request, parameters: Annotated[ThumbnailParameters, Query()]) -> Response:
     """Rendered anew: whatever metadata the picture has stays in the index."""
-    service, path = service_of(request), _raw_path(request)
+    service, path = service_of(request), raw_path(request)
     # A page of results asks for all of its thumbnails, most of which are kept: only the others cost.
     if not path.endswith(THUMBNAIL):  # the id itself ends in "/thumbnail": the slash came percent-encoded
         service.limits.charge(request, 1.0)
@@ -154,7 +140,7 @@ async def thumbnail(request: Request, parameters: Annotated[ThumbnailParameters,
     index, size_px = service.index(record_of(request)), rendered_size_px(parameters.size_px)
     name = unquote(path.removeprefix(ITEMS).removesuffix(THUMBNAIL))
     tag = hashlib.blake2b(f"{index.version} {size_px} {name}".encode("utf-8", "replace"), digest_size=12)
-    scope = "private" if service.limits.keys else "public"
+    scope = "private" if service.settings.api_keys else "public"
     headers = {"ETag": f'"{tag.hexdigest()}"', "Cache-Control": f"{scope}, max-age={_CACHE_S}"}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
@@ -234,7 +220,7 @@ async def problem(name: str) -> ProblemAnswer:
 
 
 async def _item(request: Request) -> ItemAnswer:
-    name = unquote(_raw_path(request).removeprefix(ITEMS))
+    name = unquote(raw_path(request).removeprefix(ITEMS))
     index = service_of(request).index(record_of(request))
     row: dict[str, Any] | None = None
     if name and len(name) <= _ID_MAX and "\0" not in name:
@@ -245,12 +231,6 @@ async def _item(request: Request) -> ItemAnswer:
     if row is None:
         raise Problem("not-found", f"no item {name[:200]!r} in the index")
     return ItemAnswer(**row, thumbnail=item_address(name) + THUMBNAIL, index_version=index.version)
-
-
-def _raw_path(request: Request) -> str:
-    """The path as it was sent: only there does an id's own slash differ from one that separates."""
-    raw: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
-    return raw.partition(b"?")[0].decode("ascii", "replace")
 
 
 @lru_cache(maxsize=1)

@@ -8,8 +8,7 @@ import multiprocessing
 import os
 import socket
 import tempfile
-from contextlib import suppress
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from univert.core.errors import BadInputError, UnivertError
-from univert.serving.logs import log, logging_config
+from univert.serving.observability import log, logging_config
 from univert.serving.settings import METRICS_VARIABLE, RATE_FILE_VARIABLE, Settings, load_settings
 
 CONNECTIONS_MAX: Final = 8192
@@ -45,7 +44,8 @@ def run_server(settings: Settings) -> None:
     """
     multiprocessing.set_start_method("spawn", force=True)  # threads of the libraries do not survive a fork
     port = free_port(settings.host, settings.port)
-    _check(settings)
+    with ProcessPoolExecutor(1) as elsewhere:
+        elsewhere.submit(_open_once, settings).result()
     with tempfile.TemporaryDirectory(prefix="univert-serve-") as shared:
         if settings.workers > 1:
             os.environ[METRICS_VARIABLE] = shared
@@ -111,60 +111,21 @@ def free_port(host: str, port: int) -> int:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind((host, port))
         except OSError as error:
-            raise _explained(error, host, address) from None
+            said = f"{address} cannot be listened on: {error.strerror}; another --host or --port may do"
+            wrong = isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
+            if wrong or error.errno in (errno.EADDRNOTAVAIL, errno.EACCES):
+                raise BadInputError(said) from None
+            raise UnivertError(said) from None
         found: int = tried.getsockname()[1]
         return found
 
 
-def _explained(error: OSError, host: str, address: str) -> UnivertError:
-    if isinstance(error, socket.gaierror):
-        if error.errno == socket.EAI_AGAIN:
-            return UnivertError(f"host {host}: its address could not be looked up just now; is the network up?")
-        return BadInputError(f"host must be an address of this machine or its name, got {host!r}: {error.strerror}")
-    if error.errno == errno.EADDRINUSE:
-        return UnivertError(
-            f"{address} is in use by another process (ss -ltnp shows which): stop it, or give another --port"
-        )
-    if error.errno == errno.EADDRNOTAVAIL:
-        return BadInputError(
-            f"host must be an address of this machine, got {host!r}; 0.0.0.0 listens on all that it has"
-        )
-    if error.errno == errno.EACCES:
-        return BadInputError(
-            f"{address}: this user may not listen on ports so low; give a --port from 1024 on, behind a proxy"
-        )
-    return UnivertError(f"{address} cannot be listened on: {error.strerror}")
-
-
-def _check(settings: Settings) -> None:
-    """Open model and index once, in a process whose memory goes back: what is wrong is said once, in one line.
-
-    Raises:
-        UnivertError: they cannot be served.
-    """
-    told, telling = multiprocessing.Pipe(duplex=False)
-    checking = multiprocessing.Process(target=_tell_what_is_wrong, args=(settings, telling))
-    checking.start()
-    telling.close()
-    exit_code, message = 1, "the model and the index could not be loaded; the reason is above"
-    with told, suppress(EOFError):
-        exit_code, message = told.recv()
-    checking.join()
-    if message:
-        raise BadInputError(message) if exit_code == BadInputError.exit_code else UnivertError(message)
-
-
-def _tell_what_is_wrong(settings: Settings, telling: Connection) -> None:
+def _open_once(settings: Settings) -> None:
+    """Open model and index in a process whose memory goes back, so that what is wrong is said once, in one line."""
     from univert.identity.vote import find_calibration
     from univert.models.runtime.engine import load_engine
     from univert.search.index import Index
 
-    exit_code, message = 0, ""
-    try:
-        engine = load_engine(settings.model, settings.engine)
-        Index.open(settings.index).check_model(engine.fingerprint)
-        find_calibration(settings.index, settings.model, engine.fingerprint, path=settings.calibration)
-    except UnivertError as error:
-        exit_code, message = error.exit_code, str(error)
-    telling.send((exit_code, message))
-    telling.close()
+    engine = load_engine(settings.model, settings.engine)
+    Index.open(settings.index).check_model(engine.fingerprint)
+    find_calibration(settings.index, settings.model, engine.fingerprint, path=settings.calibration)

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
+import os
+import signal
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
 from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
-from univert.data.decode import BoxXyxyPx
+from univert.data.decode import BoxXyxyPx, ImageProblem, decode_rgb
 from univert.identity.vote import ATTRIBUTES, Calibration, find_calibration, identify
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.index import Index
 from univert.search.reader import IndexReader
 from univert.search.records import Hit, Where
-from univert.serving.answers import hit_values
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
 from univert.serving.forms import K_DEFAULT, SearchForm
-from univert.serving.headers import PhotoHeader
+from univert.serving.headers import PhotoHeader, read_header
 from univert.serving.limits import Limits, Upload
-from univert.serving.logs import log
-from univert.serving.observability import Metrics, RequestRecord
-from univert.serving.photos import clip_box, decode_photo, read_header
+from univert.serving.observability import Metrics, RequestRecord, log
 from univert.serving.problems import RETRY_AFTER_S, Problem, busy
 from univert.serving.settings import Settings
 from univert.serving.thumbnails import Thumbnails
@@ -36,8 +38,16 @@ MAX_WAIT_MS: Final = 2.0
 """How long a photo waits for others to join its batch."""
 THREADS: Final = 2
 """Photos decoded, and index queries run, side by side in each worker."""
+_LOOK_S: Final = 1.0
+"""Gauges of a worker that another worker's scrape asks for are not older than this."""
 _LARGE_PIXELS: Final = 12_000_000
 """Photos above this are decoded one at a time: as RGBA they take 50 MB and more."""
+
+ITEMS: Final = "/items/"
+THUMBNAIL: Final = "/thumbnail"
+"""An item's address is the first and its id; its thumbnail's ends in the second."""
+
+_PROBLEM_NAMES: Final = {"too large": "too-large", "unsupported format": "unsupported-type"}
 
 
 class Service:
@@ -60,21 +70,13 @@ class Service:
 
     @property
     def loaded(self) -> Loaded:
-        """Model and index.
-
-        Raises:
-            Problem: `not-ready`: they are not there yet.
-        """
+        """Model and index; until they are there, the problem `not-ready`."""
         if self._loaded is None:
             raise busy("not-ready", "the model and the index are being loaded")
         return self._loaded
 
     def index(self, record: RequestRecord) -> Index:
-        """The published version of the index, for all of one request.
-
-        Raises:
-            Problem: `not-ready`: nothing is loaded yet.
-        """
+        """The published version of the index, for all of one request."""
         index = self.loaded.reader.current()
         record.index_version = index.version
         return index
@@ -91,41 +93,36 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Load, serve, and finish what was taken.
-
-        Raises:
-            UnivertError: the model or the index cannot be used.
-        """
+        """Load, serve, and finish what was taken."""
         engine, reader, calibration = await asyncio.to_thread(_load, self.settings)
         self._loaded = Loaded(engine, reader, calibration, self.settings, self.metrics)
         index = reader.current()
-        log(
-            logging.INFO,
-            "ready",
-            model=engine.fingerprint,
-            engine=engine.name,
-            index_version=index.version,
-            images=len(index),
-        )
+        version, images = index.version, len(index)
+        log(logging.INFO, "ready", model=engine.fingerprint, engine=engine.name, index_version=version, images=images)
+        looking = asyncio.create_task(self._look_after())
         try:
             yield
         finally:
+            looking.cancel()
             await self._loaded.close()
             self._loaded = None
-            self.limits.close()
+            if self.limits.rates is not None:
+                self.limits.rates.close()
             log(logging.INFO, "stopped")
+
+    async def _look_after(self) -> None:
+        """Keep the gauges fresh, and stop where the first process is gone: nobody would replace or stop this one."""
+        first = multiprocessing.parent_process()
+        while True:
+            self.measure()
+            await asyncio.sleep(_LOOK_S)
+            if first is not None and not first.is_alive() and not self.draining:
+                log(logging.ERROR, "the first process is gone, its worker stops")
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Loaded:
-    """The work behind the routes, once model and index are loaded. Make it, and use it, in one event loop.
-
-    Args:
-        engine: turns photos into vectors.
-        reader: the index, at the newest published version that this model can search.
-        calibration: how neighbours name what is shown; None leaves identity out of the answers.
-        settings: limits and sizes.
-        metrics: where batches are counted.
-    """
+    """The work behind the routes, once model and index are loaded. Make it, and use it, in one event loop."""
 
     def __init__(
         self, engine: Engine, reader: IndexReader, calibration: Calibration | None, settings: Settings, metrics: Metrics
@@ -143,17 +140,7 @@ class Loaded:
         self._one_large = asyncio.Lock()
 
     async def search(self, index: Index, form: SearchForm, upload: Upload, record: RequestRecord) -> dict[str, Any]:
-        """The answer to a search, wholly from one version of the index, as a `SearchAnswer` has it.
-
-        Args:
-            index: the version.
-            form: what is looked for.
-            upload: holds the photo, unless the form names an item.
-            record: told about the stages.
-
-        Raises:
-            Problem: what was asked cannot be answered, or the service is busy.
-        """
+        """The answer to a search, wholly from one version of the index, as a `SearchAnswer` has it."""
         where, identity = form.where(), None
         query: dict[str, Any] = {"like": form.like}
         async with self._deadline():
@@ -166,14 +153,17 @@ class Loaded:
                     identity = self._identity(neighbours)
             else:
                 with record.stage("search"):
-                    vector = await self._item_vector(index, form.like)
+                    try:
+                        (vector,) = await asyncio.to_thread(index.vectors, [form.like])
+                    except BadInputError:
+                        raise Problem("not-found", f"no item {form.like[:200]!r} in the index") from None
                     found = await self._asked(index, vector, form.k + 1, where)  # an item is its own nearest
                 hits = [hit for hit in found if hit.id != form.like][: form.k]
         took_ms = {**record.stages_s, "total": record.total_s()}
         return {
             "query": query,
             "identity": identity,
-            "hits": [hit_values(hit) for hit in hits],
+            "hits": [_hit_values(hit) for hit in hits],
             "index_version": index.version,
             "model": self.engine.fingerprint,
             "took_ms": {name: round(1000 * seconds, 2) for name, seconds in took_ms.items()},
@@ -182,18 +172,9 @@ class Loaded:
     async def embed(
         self, upload: Upload, box_xyxy_px: BoxXyxyPx | None, record: RequestRecord
     ) -> tuple[PhotoHeader, BoxXyxyPx | None, Float[np.ndarray, " D"]]:
-        """The vector of an uploaded photo, or of a box in it.
+        """What is known of an uploaded photo, the box within it, and their unit vector.
 
-        Args:
-            upload: holds the photo; it is released as soon as the photo is decoded.
-            box_xyxy_px: the part that counts; None for the whole photo.
-            record: told about the stages.
-
-        Returns:
-            what is known of the photo, the box within it (None for the whole photo), and the unit vector.
-
-        Raises:
-            Problem: the photo or the box cannot be used, or the service is busy.
+        The upload is released as soon as the photo is decoded.
         """
         assert upload.photo is not None
         async with self._deadline():
@@ -246,14 +227,6 @@ class Loaded:
                 await loop.run_in_executor(self._decoders, return_freed_memory)
         return decoded
 
-    async def _item_vector(self, index: Index, item: str) -> Float[np.ndarray, " D"]:
-        try:
-            vectors: np.ndarray = await asyncio.to_thread(index.vectors, [item])
-        except BadInputError:
-            raise Problem("not-found", f"no item {item[:200]!r} in the index") from None
-        first: np.ndarray = vectors[0]
-        return first
-
     async def _find(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> tuple[list[Hit], list[Hit]]:
         """The hits, and the neighbours over all of the index that name the query."""
         naming = self._calibration.neighbours if self._calibration else 0
@@ -280,6 +253,51 @@ class Loaded:
         for name in ATTRIBUTES:
             self._metrics.identities.labels(name, str(getattr(answer, name).known).lower()).inc()
         return answer.to_dict()
+
+
+def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx | None = None) -> Image.Image:
+    """Decode a photo, or a box in it, upright and in RGB, without any metadata.
+
+    The shorter side of the result keeps `detail_px` pixels; a large JPEG is decoded smaller than it is.
+    """
+    try:
+        rgb = decode_rgb(
+            b"".join(header.parts),
+            box_xyxy_px=box_xyxy_px,
+            max_pixels=header.width_px * header.height_px,
+            # twice the detail for a box: its edges fall between the pixels of a reduced photo
+            draft_px=detail_px if box_xyxy_px is None else 2 * detail_px,
+        )
+    except ImageProblem as error:
+        raise Problem(_PROBLEM_NAMES.get(error.kind, "bad-photo"), str(error)) from None
+    except BadInputError as error:
+        raise Problem("bad-photo", str(error)) from None
+    rgb.info.clear()
+    return rgb
+
+
+def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
+    """The part of a box that lies within a photo; `bad-box` where less than a pixel of it does."""
+    x0, y0, x1, y1 = box_xyxy_px
+    width, height = header.width_px, header.height_px
+    clipped = max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)
+    if clipped[2] - clipped[0] < 1 or clipped[3] - clipped[1] < 1:
+        raise Problem(
+            "bad-box", f"box {x0:g},{y0:g},{x1:g},{y1:g} covers less than a pixel of the {width} x {height} px photo"
+        )
+    return clipped
+
+
+def item_address(item: str) -> str:
+    """Where all that is known of an item is to be had; slashes in its id are percent-encoded."""
+    return f"{ITEMS}{quote(item, safe='')}"
+
+
+def _hit_values(hit: Hit) -> dict[str, Any]:
+    """A hit as a `HitAnswer` has it."""
+    columns = ("id", "distance", "vertical", "product", "brand", "style", "source", "split")
+    address = item_address(hit.id)
+    return {name: getattr(hit, name) for name in columns} | {"thumbnail": address + THUMBNAIL, "item": address}
 
 
 def _load(settings: Settings) -> tuple[Engine, IndexReader, Calibration | None]:

@@ -199,9 +199,7 @@ def _is_of_kubernetes(name: str, value: str) -> bool:
 def _check_file(path: Path) -> None:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInputError(f"{path}: no such settings file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise BadInputError(f"{path}: not a readable TOML file: {error}") from None
     for name in values:
         _check_name(name, f"{path}: key {name}")

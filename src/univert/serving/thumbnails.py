@@ -33,14 +33,10 @@ class PictureGoneError(Exception):
 
 
 class Thumbnails:
-    """Thumbnails of an index's images, the last ones kept in memory. May be called from any thread.
+    """Thumbnails of an index's images, the last ones kept in memory. May be called from any thread."""
 
-    Args:
-        cache_bytes: how much to keep.
-    """
-
-    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
-        self._kept: LRUCache[_Key, bytes] = LRUCache(cache_bytes, getsizeof=len)
+    def __init__(self) -> None:
+        self._kept: LRUCache[_Key, bytes] = LRUCache(CACHE_BYTES, getsizeof=len)
         self._lock = threading.Lock()
 
     def kept(self, index: Index, item: str, size_px: int) -> bytes | None:
@@ -50,18 +46,13 @@ class Thumbnails:
             return found
 
     def render(self, index: Index, item: str, size_px: int) -> bytes:
-        """The thumbnail of an image, as WebP without metadata.
-
-        Args:
-            index: the version that has the image.
-            item: the image's id.
-            size_px: the longer side; smaller pictures stay as they are.
+        """The thumbnail of an image, as WebP without metadata; smaller pictures stay as they are.
 
         Raises:
             BadInputError: no such image in the index.
             PictureGoneError: its picture is gone or damaged.
         """
-        content = thumbnail(index.pictures([item])[0], size_px)
+        content = _webp(index.pictures([item])[0], size_px)
         if len(content) <= self._kept.maxsize:
             with self._lock:
                 self._kept[index.version, item, size_px] = content
@@ -78,12 +69,7 @@ def render_tokens(size_px: int) -> float:
     return (size_px / SIZE_PX_MAX) ** 2
 
 
-def thumbnail(picture: Picture, size_px: int) -> bytes:
-    """A picture of the index as a small WebP file.
-
-    Raises:
-        PictureGoneError: it is gone or damaged.
-    """
+def _webp(picture: Picture, size_px: int) -> bytes:
     try:
         rgb = decode_rgb(_content(picture), box_xyxy_px=picture.box_xyxy_px, draft_px=2 * size_px)
     except (OSError, BadInputError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import pickle
 import struct
 import zipfile
 import zlib
@@ -104,37 +103,21 @@ def refused(bytes_max: int) -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
     laughs = b'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>' + svg
 
     yield "zero bytes", b"", (400,)
-    yield "one byte", b"\xff", (415,)
     yield "text", b"hello", (415,)
     yield "an address to fetch", b"http://169.254.169.254/latest/meta-data/", (415,)
-    yield "a path", b"file:///etc/passwd", (415,)
-    yield "HTML", b"<!doctype html><script>alert(1)</script>", (415,)
-    yield "UTF-16 text", "\ufeffhello".encode("utf-16"), (415,)
     yield "SVG", svg, (415,)
     yield "SVG that expands", laughs, (415,)
-    yield "SVG that fetches", svg.replace(b"<script>", b'<image href="http://127.0.0.1/"/><script>'), (415,)
     yield "SVG, compressed", gzip.compress(svg), (415,)
     yield "PDF", b"%PDF-1.7\n1 0 obj\n", (415,)
-    yield "PostScript", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", (415,)
     yield "ZIP", zipped(b"<p>"), (415,)
     yield "ZIP bomb", zipped(bytes(20 << 20)), (415,)
-    yield "pickle", pickle.dumps({"__reduce__": "os.system"}), (415,)
-    yield "ELF", b"\x7fELF\x02\x01\x01" + bytes(60), (415,)
-    yield "MP4", b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2", (415,)
     yield "AVIF", b"\0\0\0\x20ftypavif\0\0\0\0avifmif1", (415,)
     yield "HEIC", b"\0\0\0\x20ftypheic\0\0\0\0mif1heic", (415,)
-    yield "JPEG XL", b"\xff\x0a" + bytes(40), (415,)
-    yield "JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n", (415,)
-    yield "Photoshop", b"8BPS\0\x01" + bytes(40), (415,)
-    yield "icon", encoded("ICO"), (415,)
     yield "GIF", encoded("GIF"), (415,)
     yield "GIF, animated", animation("GIF"), (415,)
     yield "BMP", encoded("BMP"), (415,)
     yield "TIFF", encoded("TIFF"), (415,)
-    yield "TIFF of 32-bit floats", encoded("TIFF", Image.fromarray(np.zeros((9, 9), np.float32))), (415,)
-    yield "netpbm", b"P6 99999 99999 255\n", (415,)
     yield "JPEG behind a GIF's signature", b"GIF89a" + jpeg, (415,)
-    yield "JPEG behind a space", b" " + jpeg, (415,)
     yield "JPEG within a PDF", b"%PDF-1.4\n" + jpeg, (415,)
 
     yield "JPEG: signature alone", b"\xff\xd8\xff", (400,)
@@ -149,7 +132,6 @@ def refused(bytes_max: int) -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
     yield "JPEG: twelve components", jpeg.replace(b"\xff\xc0\x00\x11", b"\xff\xc0\xff\x11", 1), (400,)
 
     yield "PNG: signature alone", PNG, (400,)
-    yield "PNG: cut in the header", plain_png[:20], (400,)
     yield "PNG: cut in the pixels", plain_png[: len(plain_png) // 2], (400,)
     yield "PNG: no pixels", png(header(40, 30)), (400,)
     yield "PNG: no width", png(header(0, 30), chunk(b"IDAT", zeros(100))), (400,)
@@ -167,7 +149,6 @@ def refused(bytes_max: int) -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
     yield "PNG: animated", animation("PNG"), (400,)
 
     yield "WebP: signature alone", b"RIFF\x04\0\0\0WEBP", (400,)
-    yield "WebP: cut in the header", still_webp[:24], (400,)
     yield "WebP: cut in the pixels", still_webp[: len(still_webp) // 2], (400,)
     yield "WebP: lossless, cut", encoded("WEBP", lossless=True)[:60], (400,)
     yield "WebP: animated", animation("WEBP"), (400,)
@@ -185,7 +166,6 @@ def accepted() -> Iterator[tuple[str, bytes]]:
     notes = PngImagePlugin.PngInfo()
     notes.add_text("comment", "<script>alert(1)</script>")
     yield "JPEG and ZIP in one", jpeg + zipped(b"<p>")
-    yield "JPEG and HTML in one", jpeg + b"<script>alert(1)</script>"
     yield "PNG with a script as text", encoded("PNG", pnginfo=notes)
     yield "CMYK", encoded("JPEG", image(mode="CMYK"))
     yield ("grey, 16 bits", encoded("PNG", Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50)))

@@ -23,16 +23,6 @@ def check_problem(answer: Answer, statuses: tuple[int, ...]) -> None:
     assert problem["request_id"] == answer.headers["x-request-id"]
 
 
-def test_the_corpus_is_large_enough() -> None:
-    assert len(REFUSED) >= 60
-    assert len({name for name, _, _ in REFUSED}) == len(REFUSED)
-
-
-@pytest.mark.parametrize(("content", "statuses"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_refused(server: ServerProcess, content: bytes, statuses: tuple[int, ...]) -> None:
-    check_problem(server.search(content), statuses)
-
-
 @pytest.mark.parametrize("content", [row[1] for row in ACCEPTED], ids=[row[0] for row in ACCEPTED])
 def test_odd_but_usable(server: ServerProcess, content: bytes) -> None:
     answer = server.search(content, k="1")
@@ -40,11 +30,13 @@ def test_odd_but_usable(server: ServerProcess, content: bytes) -> None:
     assert len(answer.json()["hits"]) == 1
 
 
-def test_the_server_stays_as_it_was(server: ServerProcess, photo: bytes) -> None:
+def test_what_is_refused_leaves_the_server_as_it_was(server: ServerProcess, photo: bytes) -> None:
     before = server.rss_bytes()
-    for _, content, statuses in REFUSED:
+    for name, content, statuses in REFUSED:
         for path in ("/search", "/embed"):
-            check_problem(server.request("POST", path, photo=content), statuses)
+            answer = server.request("POST", path, photo=content)
+            assert answer.status in statuses, name
+            check_problem(answer, statuses)
     assert server.process.poll() is None
     assert server.search(photo, k="1").json()["hits"][0]["id"] == "p4-1"
     assert server.rss_bytes() - before < GROWTH_BYTES

@@ -48,13 +48,6 @@ def test_headers_that_do_not_come(server: ServerProcess, first: bytes) -> None:
     assert got == b""
 
 
-def test_half_a_second_request(server: ServerProcess) -> None:
-    whole = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
-    seconds, got = closed_after_s(connect(server), whole + b"GET /hea")
-    assert seconds < SMALL_LIMITS["idle_s"] + 2
-    assert got.startswith(b"HTTP/1.1 200")
-
-
 def test_a_body_that_trickles_is_cut_off_while_others_are_served(server: ServerProcess, photo: bytes) -> None:
     head = b"POST /search HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n"
     head += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
@@ -95,7 +88,7 @@ def test_a_hundred_uploads_at_once_over_the_limit(server: ServerProcess, photo: 
     watcher.join()
     for answer in answers:
         check_problem(answer, (413, 503))
-    assert any(answer.status == 413 for answer in answers)
+    check_problem(upload(0), (413,))
     assert peak[0] - before < 100_000_000
     assert server.search(photo, k="1").status == 200
     wait_until(lambda: b"univert_upload_bytes 0.0" in server.request("GET", "/metrics").body)

@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ class ServerProcess:
     port: int = 0
     ready: threading.Event = field(default_factory=threading.Event)
     reader: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def read_log(self) -> None:
         assert self.process.stdout is not None
@@ -158,3 +163,52 @@ def wait_until(condition: Any, timeout_s: float = 10) -> None:
     while not condition():
         assert time.monotonic() < limit, "it did not happen in time"
         time.sleep(0.02)
+
+
+class Load(threading.Thread):
+    """A client with one open connection that asks on and on under its own name; counts what came of it."""
+
+    def __init__(
+        self,
+        server: ServerProcess,
+        photo: bytes,
+        check: Callable[[bytes], None] | None = None,
+        *,
+        name: str = "load",
+        connects_again: bool = False,
+    ) -> None:
+        super().__init__(daemon=True, name=name)
+        self.server, self.check, self.connects_again = server, check, connects_again
+        self.body, self.kind = multipart(photo, {"k": "24"})
+        self.outcomes: Counter[str] = Counter()
+        self.errors: list[BaseException] = []
+        self.enough = threading.Event()
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
+        with contextlib.closing(connection):
+            self.ask(connection)
+
+    def ask(self, connection: http.client.HTTPConnection) -> None:
+        headers = {"Content-Type": self.kind, "X-Request-ID": self.name}
+        while not self.enough.is_set():
+            fresh = connection.sock is None
+            try:
+                connection.request("POST", "/search", body=self.body, headers=headers)
+                got = connection.getresponse()
+                content = got.read()
+                self.outcomes[str(got.status)] += 1
+                if self.check is not None and got.status == 200:
+                    self.check(content)
+                if got.getheader("connection") == "close":
+                    connection.close()
+            except ConnectionError as error:
+                if not fresh:
+                    self.errors.append(error)
+                self.outcomes["not taken"] += 1  # a new connection, refused or dropped from the system's queue
+                if not self.connects_again:
+                    return
+                connection.close()
+            except BaseException as error:
+                self.errors.append(error)
+                return

@@ -87,19 +87,6 @@ def test_embed(server: ServerProcess, photo: bytes, model: Embedder) -> None:
     assert answer["vector"] == pytest.approx(model.embed([photo])[0].tolist(), abs=1e-4)
 
 
-def test_orientation_is_applied_and_nothing_else_of_exif_survives(server: ServerProcess) -> None:
-    image = Image.open(io.BytesIO(picture(5, 0))).convert("RGB").resize((120, 80))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    exif[0x010F] = "a camera of mine"
-    turned, plain = io.BytesIO(), io.BytesIO()
-    image.rotate(90, expand=True).save(turned, "JPEG", exif=exif, quality=95)
-    image.save(plain, "JPEG", quality=95)
-    answers = [server.search(content.getvalue(), k="4").json() for content in (turned, plain)]
-    assert [answer["query"]["width_px"] for answer in answers] == [120, 120]
-    assert answers[0]["hits"][0]["id"] == answers[1]["hits"][0]["id"]
-
-
 def test_items(server: ServerProcess) -> None:
     item = server.request("GET", "/items/p4-1").json()
     assert item["vertical"] == "bags"
@@ -241,8 +228,3 @@ def test_parameters_that_a_route_does_not_have_are_errors(
     assert answer.status == 422
     assert answer.json()["type"] == "/problems/validation"
     assert path.partition("?")[2].partition("=")[0] in answer.json()["detail"]
-
-
-def test_a_filter_that_names_a_column_twice(server: ServerProcess, photo: bytes) -> None:
-    answer = server.search(photo, filter='{"brand": "a", "brand": "b"}')
-    assert answer.json()["type"] == "/problems/bad-filter"

@@ -88,12 +88,6 @@ def test_thumbnails_cost_what_their_rendering_does(client: Client) -> None:
     assert limited.get("/items/a%2Fthumbnail").status_code == 429, "an item, and no thumbnail"
 
 
-def test_the_thumbnails_of_a_page_cost_little(client: Client) -> None:
-    limited = client(rate_per_s=0.001, rate_burst=2)
-    names = [f"p{product}-{copy}" for product in range(12) for copy in range(2)]
-    assert {limited.get(f"/items/{name}/thumbnail").status_code for name in names} == {200}
-
-
 def test_pages_from_elsewhere(client: Client) -> None:
     """Off unless an origin is named; a browser may read refusals as well as answers."""
     shop, elsewhere = {"Origin": "https://shop.example"}, {"Origin": "https://elsewhere.example"}
@@ -140,20 +134,6 @@ def test_a_full_queue_says_when_to_come_back(client: Client, photo: bytes) -> No
     assert int(refused.headers["retry-after"]) >= 1
 
 
-def test_requests_beyond_the_number_are_refused_before_their_body(client: Client, photo: bytes) -> None:
-    one = client(requests_at_once=1)
-    go_on = threading.Event()
-    run = loaded(one).batcher._run
-    loaded(one).batcher._run = lambda batch: (go_on.wait(10), run(batch))[1]
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(ask, one, photo)
-        time.sleep(0.2)
-        assert ask(one, photo).json()["type"] == "/problems/overloaded"
-        assert one.get("/health").status_code == 200
-        go_on.set()
-        assert first.result().status_code == 200
-
-
 @pytest.mark.parametrize("stage", ["network", "search"])
 def test_the_deadline_of_a_request(client: Client, photo: bytes, stage: str) -> None:
     hasty = client(request_deadline_s=0.2)
@@ -195,12 +175,6 @@ def test_not_ready_before_it_is_loaded(model_folder: Any, index: Any, photo: byt
         assert answer.json()["type"] == "/problems/not-ready"
         assert answer.headers["retry-after"] == "1"
     assert unstarted.get("/health").status_code == 200
-
-
-def test_without_the_page(client: Client) -> None:
-    bare = client(page=False)
-    assert bare.get("/").status_code == 404
-    assert bare.get("/static/app.js").status_code == 404
 
 
 def test_an_index_that_another_model_made(model_folder: Any, tmp_path: Any) -> None:

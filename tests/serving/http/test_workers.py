@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import resource
 import signal
 import socket
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.serving.http.processes import ServerProcess, multipart, serving, wait_until
+from tests.serving.http.processes import ServerProcess, serving, wait_until
 from univert.search.index import Index
 from univert.serving.server import free_port
 
@@ -32,42 +29,17 @@ def workers(model_folder: Path, index: Index) -> Iterator[ServerProcess]:
         yield server
 
 
-class Client(threading.Thread):
-    """Asks on and on over one connection, under its own name; connects again where it breaks."""
-
-    def __init__(self, server: ServerProcess, name: str, photo: bytes, enough: threading.Event) -> None:
-        super().__init__(daemon=True, name=name)
-        self.server, self.enough = server, enough
-        self.body, self.kind = multipart(photo, {"k": "3"})
-        self.statuses: list[int] = []
-        self.broken: list[float] = []
-
-    def run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
-        headers = {"Content-Type": self.kind, "X-Request-ID": self.name}
-        with contextlib.closing(connection):
-            while not self.enough.is_set():
-                try:
-                    connection.request("POST", "/search", body=self.body, headers=headers)
-                    answer = connection.getresponse()
-                    answer.read()
-                    self.statuses.append(answer.status)
-                except (ConnectionError, http.client.HTTPException):
-                    self.broken.append(time.monotonic())
-                    connection.close()
-
-
 @contextlib.contextmanager
-def clients(server: ServerProcess, photo: bytes) -> Iterator[list[Client]]:
-    enough = threading.Event()
-    asking = [Client(server, f"client-{number}", photo, enough) for number in range(CLIENTS)]
+def clients(server: ServerProcess, photo: bytes) -> Iterator[list[Load]]:
+    asking = [Load(server, photo, name=f"client-{number}", connects_again=True) for number in range(CLIENTS)]
     for client in asking:
         client.start()
     try:
-        wait_until(lambda: all(len(client.statuses) > 2 for client in asking), 30)
+        wait_until(lambda: all(client.outcomes["200"] > 2 for client in asking), 30)
         yield asking
     finally:
-        enough.set()
+        for client in asking:
+            client.enough.set()
         for client in asking:
             client.join(30)
 
@@ -78,11 +50,11 @@ def test_a_thousand_connections_that_say_nothing_keep_nobody_out(workers: Server
         for number in range(1000):
             connection = opened.enter_context(socket.create_connection(("127.0.0.1", workers.port)))
             connection.sendall(b"GET /health HT" if number % 2 else b"")
-        answered = [len(client.statuses) for client in asking]
-        wait_until(lambda: all(len(c.statuses) > n for c, n in zip(asking, answered, strict=True)))
+        answered = [client.outcomes["200"] for client in asking]
+        wait_until(lambda: all(c.outcomes["200"] > n for c, n in zip(asking, answered, strict=True)))
     for client in asking:
-        assert set(client.statuses) == {200}
-        assert client.broken == []
+        assert set(client.outcomes) == {"200"}
+        assert client.errors == []
 
 
 def test_a_killed_worker_is_replaced_under_load(workers: ServerProcess, photo: bytes) -> None:
@@ -91,12 +63,14 @@ def test_a_killed_worker_is_replaced_under_load(workers: ServerProcess, photo: b
         victim = last["client-0"]
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: len(workers.events("ready")) == 3, 20)
-        answered = [len(client.statuses) for client in asking]
-        wait_until(lambda: all(len(c.statuses) > n for c, n in zip(asking, answered, strict=True)))
+        answered = [client.outcomes["200"] for client in asking]
+        wait_until(lambda: all(c.outcomes["200"] > n for c, n in zip(asking, answered, strict=True)))
     for client in asking:
-        assert set(client.statuses) == {200}
+        assert set(client.outcomes) <= {"200", "not taken"}
         # a connection that waited to be accepted by the dead worker is lost, too
-        assert len(client.broken) <= 2 * (last[client.name] == victim), "only what the dead worker held is lost"
+        assert client.outcomes["not taken"] <= 2 * (last[client.name] == victim), (
+            "only what the dead worker held is lost"
+        )
     assert any("Unexpected exit" in line["event"] for line in workers.lines)
     metrics = workers.request("GET", "/metrics").body
     assert b"univert_requests_in_flight 1.0" in metrics, "the gauges of the dead worker are gone"
