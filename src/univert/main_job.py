@@ -10,6 +10,7 @@ from univert.core.config import config_from_toml
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
+from univert.models.runtime.engine import export_published
 from univert.report.page import report_run
 from univert.training.recipe import Recipe
 from univert.training.stages import FinishedRun, run_stages
@@ -17,10 +18,17 @@ from univert.training.stages import FinishedRun, run_stages
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a run produced: its folder, and what was trained and measured."""
+    """What a run produced.
+
+    Attributes:
+        path: the run folder.
+        finished: what was trained and measured.
+        not_exported: why the unified model has no `model.onnx`, in a line; None where it has one or nothing serves.
+    """
 
     path: Path
     finished: FinishedRun
+    not_exported: str | None = None
 
     @property
     def results(self) -> dict[str, Any]:
@@ -61,7 +69,7 @@ def train(
         out: the run folder.
         recipe: the choices; None takes those the run was begun with or, for a new one, the defaults, which are good.
         device: a torch device, or `auto`.
-        report: write `report.html` too.
+        report: write `report.html`, and `model.onnx` beside the unified model if the extra `serve` is installed.
 
     Raises:
         BadInputError: the catalogue or the recipe cannot be used.
@@ -76,4 +84,5 @@ def train(
         finished = run_stages(run, catalogue, recipe, device=device)
         if report:
             report_run(finished)
-    return TrainResult(path=run.path, finished=finished)
+        not_exported = export_published(run.path / "unified") if report else None
+    return TrainResult(path=run.path, finished=finished, not_exported=not_exported)

@@ -18,7 +18,6 @@ from univert.core.tensors import choose_device
 from univert.data.catalogue import Catalogue
 from univert.data.sample import SAMPLE_HELD_OUT_BRAND, SAMPLE_PATH, build_sample
 from univert.main_job import TrainResult, train
-from univert.models.runtime.onnx_export import export_onnx
 from univert.report.console import results_table
 from univert.search.indexing import index_catalogue
 from univert.training.recipe import Baseline, EvaluationConfig, Recipe
@@ -50,8 +49,6 @@ def run_demo(out: Path, *, seed: int, device: str, serve: bool) -> TrainResult:
     say(f"report       {out / 'report.html'}")
     if result.not_exported is not None:
         say(f"not exported {result.not_exported}")
-
-    say(f"model        {export_onnx(result.model_path)}, as it serves without PyTorch")
     model = result.model.to(choose_device(device))
     index = out / "sample.index"
     inputs = f"{model.fingerprint} {catalogue.fingerprint}"

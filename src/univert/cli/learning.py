@@ -75,12 +75,14 @@ def finetune(
 ) -> None:
     """Fine-tune a model on verified triplets; exit 1, and keep the old model, if that made it worse."""
     from univert.core.config import read_settings
+    from univert.models.runtime.engine import export_published
     from univert.training.finetune import FinetuneConfig
     from univert.training.finetune import finetune as run_finetuning
 
     chosen = [f"data.verticals={json.dumps(vertical)}"] if vertical else []
     config = read_settings(FinetuneConfig, None, [*(settings or []), *chosen])
     result = run_finetuning(model, cat, triplets, out, config, on_bad=on_bad, device=device)
+    _warn(export_published(result.model_path))
     if as_json:
         typer.echo(json.dumps(result.results, indent=1))
     else:
@@ -115,6 +117,7 @@ def grow(
     """Add a vertical to a run's model without indexing again; exit 1 if that would lose anything."""
     from univert.core.config import to_plain
     from univert.data.catalogue import Catalogue
+    from univert.models.runtime.engine import export_published
     from univert.report.console import growth_table
     from univert.search.index import Index
     from univert.search.indexing import add_vertical_to_index
@@ -125,6 +128,8 @@ def grow(
     result = run_growth(
         run, catalogue, vertical, indexed_by=indexed_by, settings=settings or [], force=force, device=device
     )
+    if result.published:
+        _warn(export_published(result.model_path))
     added = 0
     if index_path is not None and result.published:
         added = add_vertical_to_index(
