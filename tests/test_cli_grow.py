@@ -56,7 +56,7 @@ def test_an_index_grows_with_its_run(place: Path, grow: Grow) -> None:
     assert (status, err) == (0, "")
     for words in ("growing by hats, val split", "test split", "specialist before", "36 images added"):
         assert words in out
-    assert (deployed_model(run) / "model.onnx").is_file()
+    assert (deployed_model(place / "run") / "model.onnx").is_file()
     new = Embedder.from_pretrained(deployed_model(place / "run"))
     opened = Index.open(place / "shop.index")
     assert len(opened) == 108

@@ -42,6 +42,7 @@ def train(
     from univert.main_job import train as run_training  # loads PyTorch, which a typo need not wait for
 
     result = run_training(cat, out, choices, device=device)
+    _warn(result.not_exported)
     if as_json:
         typer.echo(json.dumps(result.results, indent=1))
         return
@@ -51,6 +52,11 @@ def train(
     print_table(choice_table(result.finished.models.choice))
     print_table(results_table(result.finished.compared))
     typer.echo(f"model   {result.model_path}\nreport  {result.path / 'report.html'}")
+
+
+def _warn(problem: str | None) -> None:
+    if problem is not None:
+        typer.echo(f"univert: {problem}", err=True)
 
 
 @app.command(epilog="Example: univert finetune runs/shop/unified shop.lance --triplets verified.csv --out runs/tuned")
