@@ -98,6 +98,8 @@ def fit(
     look_every = max(1, math.ceil(total_steps / config.evaluations))
     pending: list[torch.Tensor] = []
     batches = lru_cache(maxsize=2)(partial(_draw, job.sampler, source.views, seed))  # a step's, and the next one's
+    head_alone = isinstance(source, CachedSource) and job.embedder.device.type == "cpu"
+    products = _ProductsInBfloat16() if head_alone else contextlib.nullcontext()
     job.embedder.train()
     with (
         torch.random.fork_rng(),
@@ -113,7 +115,8 @@ def fit(
             started = time.perf_counter()
             _set_learning_rates(optimiser.groups, history.step, total_steps, config)
             _seed(seed * 1_000_003 + history.step, job.embedder.device)
-            pending.append(_take_step(job, source, optimiser, history.step, batches))
+            with products:
+                pending.append(_take_step(job, source, optimiser, history.step, batches))
             history.step += 1
             last = history.step == total_steps
             look = last or history.step % look_every == 0
@@ -145,7 +148,7 @@ def _take_step(
 ) -> torch.Tensor:
     device = job.embedder.device
     positions, views = batches(step)
-    with torch.autocast(device_type=device.type, dtype=torch.bfloat16, enabled=_is_bfloat16_fast(device, source)):
+    with torch.autocast(device_type=device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
         embeddings = source.embed(job.embedder, positions, views)
     loss: torch.Tensor = job.objective(embeddings.float(), positions, views)
     source.prefetch(*batches(step + 1))
@@ -165,11 +168,16 @@ def _embed_all(job: TrainingJob, source: Source, positions: Positions) -> Any:
     return vectors
 
 
-def _is_bfloat16_fast(device: torch.device, source: Source) -> bool:
-    """Whether a GPU, or a CPU that trains a head alone, multiplies bfloat16 twice as fast as float32."""
-    if device.type == "cpu" and isinstance(source, CachedSource):
-        return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    return device.type == "cuda"
+class _ProductsInBfloat16(contextlib.AbstractContextManager[None]):
+    """Float32 matrices are multiplied as bfloat16 and summed as float32, where the CPU does that twice as fast."""
+
+    def __enter__(self) -> None:
+        self._before = torch.get_float32_matmul_precision()
+        if torch.cpu.get_capabilities().get("avx512_bf16"):
+            torch.set_float32_matmul_precision("medium")
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_float32_matmul_precision(self._before)
 
 
 def _draw(sampler: Sampler, views: int, seed: int, step: int) -> tuple[Positions, Positions]:
