@@ -20,14 +20,12 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 import build_glyphs
 from glyph_drawing import SIDE_PX
-from glyph_fonts import Face
 from glyph_scripts import vertical_of
 from univert.data.catalogue import Catalogue
 from univert.data.splits import SPLITS
 
 EM = 1000
 Outline = list[tuple[int, int]]
-SQUARE: Outline = [(100, 0), (100, 500), (600, 500), (600, 0)]
 BOX: Outline = [(50, 0), (50, 700), (450, 700), (450, 0)]
 
 
@@ -36,9 +34,7 @@ def shape(key: object, *, low: int = 100, high: int = 700) -> Outline:
     return [(rng.randrange(low, high), rng.randrange(low, high)) for _ in range(5)]
 
 
-def write_font(
-    path: Path, family: str, outlines: dict[str, Outline], *, style: str = "Regular", weight: int = 400
-) -> Path:
+def write_font(path: Path, family: str, outlines: dict[str, Outline]) -> Path:
     """A font with a glyph a character; an empty outline is a blank glyph, `.notdef` is a box."""
     glyphs = {".notdef": BOX} | {f"uni{ord(character):04X}": points for character, points in outlines.items()}
     drawn = {}
@@ -56,8 +52,8 @@ def write_font(
     builder.setupGlyf(drawn)
     builder.setupHorizontalMetrics(dict.fromkeys(glyphs, (800, 0)))
     builder.setupHorizontalHeader(ascent=800, descent=-200)
-    builder.setupNameTable({"familyName": family, "styleName": style})
-    builder.setupOS2(usWeightClass=weight)
+    builder.setupNameTable({"familyName": family, "styleName": "Regular"})
+    builder.setupOS2(usWeightClass=400)
     builder.setupPost()
     path.parent.mkdir(parents=True, exist_ok=True)
     builder.save(path)
@@ -82,9 +78,6 @@ def write_font(
 )
 def test_characters_belong_to_the_vertical_of_their_script(character: str, vertical: str | None) -> None:
     assert vertical_of(character) == vertical
-
-
-FACES = [Face(family=f"family {number}", path=Path(f"{number}.ttf"), index=0) for number in range(6)]
 
 
 LATIN, GREEK = "ABCDEFGHIJ", "ΓΔΘΛΞΠΣΦΨΩ"
