@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.drawn import drawn_rows
 from tests.test_cli import univert
-from univert.cli import app
 from univert.data.build import build_catalogue
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search.writer import IndexWriter
@@ -23,13 +21,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = EmbedderConfig(base_network="timm/test_efficientnet", pretrained=False, image_size_px=32, size=16)
     Embedder(config).save_pretrained(place / "model")
     return place
-
-
-@pytest.mark.parametrize("verb", ["check", "versions", "publish", "roll-back"])
-def test_help_has_an_example(verb: str) -> None:
-    result = CliRunner().invoke(app, ["index", verb, "--help"])
-    assert result.exit_code == 0
-    assert f"Example: univert index {verb} shop.index" in result.output
 
 
 def test_a_life_of_an_index(

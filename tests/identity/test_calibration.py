@@ -91,13 +91,6 @@ def test_the_threshold_is_the_lowest_that_keeps_the_precision() -> None:
     assert fit_threshold(sure[:29], right[:29], weights[:29], precision=0.8) is None
 
 
-def test_equal_confidences_stand_or_fall_together() -> None:
-    sure = np.repeat([0.97, 0.96], 100)
-    right = np.repeat([True, False], 100)
-    weights = np.full(200, 1 / 200)
-    assert fit_threshold(sure, right, weights, precision=0.9) == 0.97
-
-
 def test_calibration_error_by_hand() -> None:
     weights = np.full(300, 1 / 300)
     sure = np.full(300, 0.8)

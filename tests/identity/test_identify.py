@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from univert.core.errors import BadInputError
 from univert.identity.vote import (
     ATTRIBUTES,
-    FARTHEST,
     NO_VOTE,
     AttributeCalibration,
     Calibration,
@@ -83,12 +82,6 @@ def test_votes_are_what_one_would_write_down(neighbours: list[tuple[float, int]]
         assert votes.features[0] == pytest.approx(features)
 
 
-def test_votes_do_not_vanish_far_away() -> None:
-    votes = vote(np.array([[3.0, 3.5, FARTHEST]]), np.array([[1, 2, NO_VOTE]]), 0.003)
-    assert votes.winner.tolist() == [1]
-    assert votes.shares[0, 0] == pytest.approx(1)
-
-
 def test_unlabelled_neighbours_do_not_vote_and_are_no_evidence() -> None:
     hits = [hit(0, 0.1), hit(1, 0.2), hit(2, 0.3, brand="Maker"), hit(3, 0.4, brand="Other")]
     answer = identify(hits, calibrated())
@@ -132,11 +125,6 @@ def test_each_attribute_states_what_known_promises(threshold: float | None) -> N
 def test_an_identity_is_as_the_service_documents_it() -> None:
     given = identify([hit(0, 0.1, brand="Maker")], calibrated()).to_dict()
     assert IdentityOfPhoto.model_validate(given, strict=True).model_dump() == given
-
-
-def test_only_so_many_neighbours_as_were_calibrated_vote() -> None:
-    near = [hit(number, 0.3, vertical="bags") for number in range(4)]
-    assert identify(near + [hit(9, 0.31, vertical="hats")] * 90, calibrated()).vertical.value == "bags"
 
 
 @pytest.mark.parametrize("hits", [[], [hit(0, 0.0)], [hit(0, -1e-9)], [hit(0, 4.0 + 1e-6)]])

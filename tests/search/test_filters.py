@@ -6,19 +6,6 @@ from univert.core.errors import BadInputError
 from univert.search.filters import check_vertical, sql_condition
 
 
-def test_no_filter_is_no_condition() -> None:
-    assert sql_condition(None) is None
-    assert sql_condition({}) is None
-
-
-def test_values_lists_and_null() -> None:
-    assert sql_condition({"brand": None}) == "(brand IS NULL)"
-    assert sql_condition({"brand": ["a", None], "style": ("x", "y")}) == (
-        "(brand IN ('a') OR brand IS NULL) AND (style IN ('x', 'y'))"
-    )
-    assert sql_condition({"brand": "it's"}) == "(brand IN ('it''s'))"
-
-
 @pytest.mark.parametrize(
     ("where", "message"),
     [

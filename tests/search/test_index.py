@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.oracles.neighbours import exact_neighbours
 from tests.search.conftest import MODEL, build, unit
-from tests.small_shop import PRODUCTS, catalogue, index, model, picture
+from tests.small_shop import catalogue, index, model, picture
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search.index import Index, search_image
@@ -99,19 +99,6 @@ def test_hits_carry_the_columns(grid: Grid) -> None:
     assert json.loads(json.dumps(dataclasses.asdict(hits[0])))["style"] == "rare"
 
 
-def test_random_directions_agree_with_the_oracle(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-    vectors = unit(rng.normal(size=(1500, 37)))
-    index = build(tmp_path / "index", vectors, {"id": [f"{n}" for n in range(1500)], "vertical": ["v"] * 1500})
-    queries = unit(rng.normal(size=(20, 37)))
-    positions, distances = exact_neighbours(queries, vectors, 25)
-    for hits, near, far in zip(
-        index.search_many(queries, 25, model_fingerprint=MODEL), positions, distances, strict=True
-    ):
-        assert [int(hit.id) for hit in hits] == near.tolist()
-        np.testing.assert_allclose([hit.distance for hit in hits], far, atol=1e-6)
-
-
 HOSTILE = ["", "'", "''", "\\", "\\'", "' OR 1=1 --", "'; DROP TABLE images; --", '"', "`brand`", "%", "_", "NULL"]
 HOSTILE += ["\n", "\0", "é", "e\u0301", "日本", "🦊", "a\u202eb", "{{ 7*7 }}", "<script>", "x" * 3000, "$1", "?"]
 
@@ -157,12 +144,6 @@ def test_refuses_bad_queries(grid: Grid, vector: Any, k: Any, where: Any, messag
         grid[0].search(vector, k, where=where, model_fingerprint=MODEL)
 
 
-def test_half_precision_vectors_are_unit_enough(grid: Grid) -> None:
-    index, _, _ = grid
-    vector = unit(np.random.default_rng(0).normal(size=(1, 16)))[0].astype(np.float16)
-    assert len(index.search(vector, 3, model_fingerprint=MODEL)) == 3
-
-
 def test_pictures_in_the_order_asked_for(tmp_path: Path) -> None:
     box = (1.0, 2.0, 30.5, 40.0)
     columns = {
@@ -178,22 +159,6 @@ def test_pictures_in_the_order_asked_for(tmp_path: Path) -> None:
     assert index.pictures([]) == []
     with pytest.raises(BadInputError, match="no image 'd'"):
         index.pictures(["a", "d"])
-
-
-def test_reads_the_same_in_another_process(grid: Grid) -> None:
-    index, vectors, _ = grid
-    program = (
-        "import dataclasses, json, sys\n"
-        "from univert.search import Index\n"
-        "index = Index.open(sys.argv[1])\n"
-        "hits = index.search(json.loads(sys.argv[2]), 5, model_fingerprint=index.model_fingerprint)\n"
-        "print(json.dumps([dataclasses.asdict(hit) for hit in hits]))\n"
-        "assert 'torch' not in sys.modules\n"
-    )
-    command = [sys.executable, "-W", "error", "-c", program, str(index.path), json.dumps(vectors[3].tolist())]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    expected = [dataclasses.asdict(hit) for hit in index.search(vectors[3], 5, model_fingerprint=MODEL)]
-    assert json.loads(output) == expected
 
 
 @pytest.mark.parametrize(
@@ -217,13 +182,6 @@ def test_a_start_that_fails_leaves_nothing(tmp_path: Path, vectors: Any, columns
         writer.upsert(vectors, pa.table(columns))
         writer.publish()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_id_that_is_there_twice_in_different_parts_is_found(tmp_path: Path) -> None:
-    count = 750  # more than one part of `build`
-    columns = {"id": [*map(str, range(count - 1)), "8"], "vertical": ["v"] * count}
-    with pytest.raises(BadInputError, match="the id '8' occurs more than once"):
-        build(tmp_path / "index", np.tile(np.eye(2), (count // 2, 1)), columns)
 
 
 def test_opening_what_is_no_index(tmp_path: Path) -> None:
@@ -252,15 +210,6 @@ def test_opening_another_format(tmp_path: Path) -> None:
         Index.open(tmp_path)
 
 
-@pytest.mark.parametrize(("size", "model", "message"), [(0, "m", "size must be"), (2, "", "model_fingerprint")])
-def test_refuses_a_nameless_or_flat_index(tmp_path: Path, size: int, model: str, message: str) -> None:
-    with (
-        pytest.raises(BadInputError, match=message),
-        Index.create(tmp_path / "index", size=size, model_fingerprint=model),
-    ):
-        pass
-
-
 def test_a_photo_finds_its_image(model: Embedder, index: Index, tmp_path: Path) -> None:
     content = picture(4, 1)
     path = tmp_path / "photo.png"
@@ -272,25 +221,6 @@ def test_a_photo_finds_its_image(model: Embedder, index: Index, tmp_path: Path) 
     expected = [hit.id for hit in hits]
     for image in (path, str(path), Image.open(io.BytesIO(content))):
         assert [hit.id for hit in search_image(model, index, image, 5)] == expected
-
-
-def test_a_photo_within_a_vertical_and_with_filters(model: Embedder, index: Index) -> None:
-    shoes = search_image(model, index, picture(4, 1), 100, where={"vertical": "shoes"})
-    assert len(shoes) == PRODUCTS
-    assert {hit.vertical for hit in shoes} == {"shoes"}
-    branded = search_image(model, index, picture(4, 1), 100, where={"vertical": "shoes", "brand": "Maker & Sons"})
-    assert [hit.id for hit in branded] == [hit.id for hit in shoes if hit.brand is not None]
-
-
-def test_photos_that_cannot_be_searched_with(model: Embedder, index: Index, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="did you mean 'shoes'"):
-        search_image(model, index, picture(0, 0), where={"vertical": "shoe"})
-    with pytest.raises(BadInputError, match=r"nowhere\.jpg"):
-        search_image(model, index, tmp_path / "nowhere.jpg")
-    with pytest.raises(BadInputError, match="not an image"):
-        search_image(model, index, b"what is this")
-    with pytest.raises(BadInputError, match="k must be at least 1"):
-        search_image(model, index, picture(0, 0), 0)
 
 
 def test_a_photo_by_another_model_is_refused_before_it_works(index: Index) -> None:

@@ -51,19 +51,12 @@ def kill_and_check(uri: Path, what: str, seconds: float) -> None:
     assert generations.published(Index.open(uri)) == number + 1
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", WHAT)
-def test_killed_now_and_then(what: str, tmp_path: Path) -> None:
+def test_killed_now_and_then(what: str, times: int, tmp_path: Path) -> None:
     generations.start(tmp_path / "index")
-    kill_and_check(tmp_path / "index", what, float(np.random.default_rng().uniform(0, 0.3)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("what", WHAT)
-def test_killed_fifty_times(what: str, tmp_path: Path) -> None:
-    rng = np.random.default_rng()
-    generations.start(tmp_path / "index")
-    for _ in range(50):
-        kill_and_check(tmp_path / "index", what, float(rng.uniform(0, 0.5)))
+    for seconds in np.random.default_rng().uniform(0, 0.4, times):
+        kill_and_check(tmp_path / "index", what, float(seconds))
 
 
 class KilledError(Exception):

@@ -53,23 +53,6 @@ def test_readers_do_not_notice_publications(tmp_path: Path, monkeypatch: pytest.
     assert answers >= versions > 1
 
 
-def test_it_finds_the_newer_version_by_itself(tmp_path: Path) -> None:
-    generations.start(tmp_path / "index")
-    with IndexReader.open(tmp_path / "index", refresh_s=0.05) as reader:
-        first = reader.current()
-        assert not reader.refresh()
-        with IndexWriter.open(tmp_path / "index") as writer:
-            writer.upsert(*generations.generation(1))
-            assert not reader.refresh()
-            version = writer.publish()
-        deadline = time.monotonic() + 10
-        while reader.current() is first and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert reader.current().version == version
-        assert generations.published(reader.current()) == 1
-        assert generations.published(first) == 0  # who has it goes on with it
-
-
 def test_a_store_that_is_away_changes_nothing(tmp_path: Path) -> None:
     generations.start(tmp_path / "index")
     with IndexReader.open(tmp_path / "index", refresh_s=0.02) as reader:
@@ -118,15 +101,6 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
-
-
-def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="no such index"):
-        IndexReader.open(tmp_path / "nowhere")
-    with IndexWriter.create(tmp_path / "index", size=8, model_fingerprint="m") as writer:
-        writer.upsert(*generations.generation(0))
-    with pytest.raises(BadInputError, match="has no published version yet"):
-        IndexReader.open(tmp_path / "index")
 
 
 def test_many_publications_and_the_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,41 +45,6 @@ def content(index: Index) -> dict[str, str | None]:
     return {hit.id: hit.product for hit in index.search(query, 10_000, model_fingerprint=MODEL)}
 
 
-def test_changes_are_seen_when_they_are_published(path: Path) -> None:
-    before = Index.open(path)
-    with IndexWriter.open(path) as writer:
-        assert writer.upsert(*rows(["c", "d"], 2)) == 2
-        assert writer.delete(["a", "nobody"]) == 1
-        assert len(writer) == 3
-        assert content(Index.open(path)) == {"a": "1", "b": "1", "c": "1"}
-        assert writer.stats().unpublished_changes
-        version = writer.publish()
-        assert writer.publish() == version
-        assert not writer.stats().unpublished_changes
-    after = Index.open(path)
-    assert after.version == version > before.version
-    assert content(after) == {"b": "1", "c": "2", "d": "2"}
-    assert content(before) == {"a": "1", "b": "1", "c": "1"}
-    assert content(Index.open(path, version=before.version)) == {"a": "1", "b": "1", "c": "1"}
-
-
-def test_roll_back_and_go_on_from_there(path: Path) -> None:
-    first = Index.open(path).version
-    with IndexWriter.open(path) as writer:
-        writer.upsert(*rows(["d"], 2))
-        second = writer.publish()
-        writer.upsert(*rows(["e"], 3))  # not published, and gone with the rest
-        third = writer.roll_back(first)
-        assert third > second
-        assert content(Index.open(path)) == {"a": "1", "b": "1", "c": "1"}
-        writer.upsert(*rows(["f"], 4))
-        writer.publish()
-        assert sorted(content(Index.open(path))) == ["a", "b", "c", "f"]
-        with pytest.raises(BadInputError, match=f"no published version 999 to roll back to; there are: {first}"):
-            writer.roll_back(999)
-        assert sorted(content(Index.open(path, version=second))) == ["a", "b", "c", "d"]
-
-
 def test_a_rebuilding_that_was_interrupted_is_not_published(path: Path) -> None:
     version = Index.open(path).version
     with IndexWriter.open(path) as writer:
@@ -103,6 +68,8 @@ def test_a_new_index_says_how_to_go_on(tmp_path: Path) -> None:
         writer.upsert(*rows(["a"], 1))
         with pytest.raises(BadInputError, match="again, or publish the part that is there"):
             Index.open(tmp_path / "index")
+        with pytest.raises(BadInputError, match="exists already"):
+            IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL)
         writer.start_over(size=SIZE, model_fingerprint=MODEL)
         writer.upsert(*rows(["a"], 1))
         with pytest.raises(BadInputError, match=r"run the same univert index command again$"):
@@ -217,20 +184,6 @@ def test_refused_rows_change_nothing(path: Path) -> None:
         assert writer.upsert(vectors[:0], table.slice(0, 0)) == 0
         assert writer.delete([]) == 0
         assert len(writer) == 3
-
-
-def test_an_empty_index_is_not_published(tmp_path: Path, path: Path) -> None:
-    with (
-        IndexWriter.create(tmp_path / "empty", size=SIZE, model_fingerprint=MODEL) as writer,
-        pytest.raises(BadInputError, match="nothing to publish"),
-    ):
-        writer.publish()
-    with pytest.raises(BadInputError, match="has no published version yet: it is being made"):
-        Index.open(tmp_path / "empty")
-    with pytest.raises(BadInputError, match="exists already"):
-        IndexWriter.create(path, size=SIZE, model_fingerprint=MODEL)
-    with pytest.raises(BadInputError, match="no such index"):
-        IndexWriter.open(tmp_path / "nowhere")
 
 
 def test_stats(path: Path) -> None:

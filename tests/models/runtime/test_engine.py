@@ -14,10 +14,10 @@ from PIL import Image
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime import onnx_export
-from univert.models.runtime.engine import ONNX_FILE, export_published, load_engine, share_of_cores
+from univert.models.runtime.engine import ONNX_FILE, export_published, load_engine
 from univert.models.runtime.onnx_engine import OnnxEngine
 from univert.models.runtime.onnx_export import ExportError, export_onnx
-from univert.models.runtime.pixels import check_pixels, prepare_image
+from univert.models.runtime.pixels import check_pixels
 from univert.models.runtime.torch_engine import TorchEngine
 
 
@@ -48,27 +48,7 @@ def test_both_engines_give_what_embed_gives(model: Embedder, exported: Path, pho
         assert np.abs(vectors - expected).max() < 1e-5
         assert (engine.size, engine.fingerprint) == (model.size, model.fingerprint)
         assert engine.preprocessing == model.preprocessing
-
-
-def test_torch_engine_is_embed_bit_for_bit(model: Embedder, photos: list[Image.Image]) -> None:
-    engine = TorchEngine(model)
-    batch = np.stack([engine.prepare(photo) for photo in photos])
-    assert np.array_equal(engine.run(batch), model.embed(photos))
-
-
-@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
-def test_prepare_is_the_models_preprocessing_bit_for_bit(fit: str, photos: list[Image.Image]) -> None:
-    config = EmbedderConfig(
-        base_network="timm/test_resnet",
-        pretrained=False,
-        image_size_px=48,
-        fit=fit,  # type: ignore[arg-type]
-        background_rgb=(10, 20, 30),
-        centre_share=0.9,
-    )
-    preprocessing = config.preprocessing()
-    for photo in photos:
-        assert np.array_equal(prepare_image(preprocessing, photo), preprocessing(photo).transpose(2, 0, 1))
+    assert np.array_equal(vectors, expected), "PyTorch's bit for bit"
 
 
 @pytest.mark.parametrize("batch", [0, 1, 3, 40])
@@ -168,14 +148,6 @@ def test_what_cannot_be_loaded_is_said(saved: Path, tmp_path: Path) -> None:
         load_engine(saved, threads=0)
     with pytest.raises(BadInputError, match="no such model folder"):
         load_engine(tmp_path / "nothing")
-
-
-def test_workers_share_the_cores() -> None:
-    usable = share_of_cores(1)
-    assert usable >= 1
-    assert share_of_cores(10 * usable) == 1
-    with pytest.raises(BadInputError, match="workers"):
-        share_of_cores(0)
 
 
 @pytest.mark.slow

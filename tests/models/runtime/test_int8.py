@@ -18,7 +18,6 @@ from univert.models.embedder import Embedder
 from univert.models.runtime.engine import INT8_FILE, ONNX_FILE, load_engine
 from univert.models.runtime.int8 import export_int8
 from univert.models.runtime.onnx_engine import OnnxEngine
-from univert.models.runtime.pixels import prepared_batches
 
 assert exporting
 
@@ -69,23 +68,6 @@ def test_an_exact_engine_costs_nothing(exported: tuple[Path, dict[str, str]], ca
     assert cost.cosine == pytest.approx(1, abs=1e-6)
 
 
-def test_batches_are_what_the_model_embeds(
-    exported: tuple[Path, dict[str, str]], catalogue: Catalogue, model: Embedder
-) -> None:
-    engine = OnnxEngine(exported[0] / ONNX_FILE)
-    positions = [7, 0, 7]
-    vectors = np.concatenate(
-        [engine.run(part) for part in prepared_batches(engine.preprocessing, catalogue, 2, positions=positions)]
-    )
-    assert np.abs(vectors - model.embed_catalogue(catalogue)[positions]).max() < 1e-5
-
-
 def test_too_few_images_are_refused(exported: tuple[Path, dict[str, str]]) -> None:
     with pytest.raises(BadInputError, match="at least 8 images"):
         export_int8(exported[0] / ONNX_FILE, np.zeros((3, 3, 64, 64), np.uint8))
-
-
-def test_nothing_to_measure_on_is_said(exported: tuple[Path, dict[str, str]], catalogue: Catalogue) -> None:
-    engine = OnnxEngine(exported[0] / ONNX_FILE)
-    with pytest.raises(BadInputError, match="nothing to measure on"):
-        measure_int8(engine, engine, catalogue.select(labelled=False).select(labelled=True))
