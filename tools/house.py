@@ -87,6 +87,7 @@ def files_of_a_search() -> list[str]:
                 for warm in (False, True):
                     (recording.set if warm else recording.clear)()
                     client.post("/search", files={"photo": ("photo.webp", photo)}).raise_for_status()
+                recording.clear()  # stopping is no part of it
         finally:
             threading.setprofile(None)
     return sorted(str(Path(each).relative_to(SOURCE)) for each in seen if Path(each).is_relative_to(SOURCE))

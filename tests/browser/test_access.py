@@ -54,14 +54,6 @@ def test_axe_finds_nothing_serious_in_any_state(visitor: Visitor) -> None:
     assert go_round(visitor) == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width_px", [320, 390, 768, 1920])
-def test_axe_finds_nothing_serious_at_any_width(new_visitor: NewVisitor, scheme: str, width_px: int) -> None:
-    viewport = {"width": width_px, "height": 800}
-    assert go_round(new_visitor(color_scheme=scheme, viewport=viewport, has_touch=width_px < 700)) == []
-
-
 def test_the_keyboard_alone_is_enough(visitor: Visitor) -> None:
     page = visitor.open()
     page.on("filechooser", lambda chooser: None)  # so that choosers are caught by the time Enter is pressed

@@ -39,23 +39,6 @@ def test_a_filter_narrows_the_results_and_the_back_button_widens_them(visitor: V
     assert visitor.found() == everything
 
 
-def test_every_filter_of_a_link_without_a_question_is_in_sight_and_can_be_taken_away(visitor: Visitor) -> None:
-    page = visitor.open(f"/?vertical=bags&vertical=gone&brand={quote(shop.BRANDS[0])}")
-    pressed = page.locator("#within [aria-pressed=true]")
-    pressed.first.wait_for()  # the verticals come after the filters of the link
-    assert pressed.count() == 1
-    assert (pressed.text_content() or "").startswith("bags")
-    assert page.locator("#within .chip.on").all_text_contents() == ["Vertical: gone", f"Brand: {shop.BRANDS[0]}"]
-    visitor.snap("start-filters")
-    page.get_by_role("button", name="Remove the filter vertical gone").click()
-    assert page.evaluate("document.activeElement.matches('#within button')")
-    page.get_by_role("button", name="Remove the filter brand").press("Enter")
-    assert page.locator("#within .chip.on").count() == 0
-    assert asked(visitor) == {"vertical": ["bags"]}
-    visitor.upload(shop.photo(1, 1))
-    assert all(name.startswith("bags") for name in visitor.found())
-
-
 def test_nothing_left_says_so_and_offers_the_way_out(visitor: Visitor) -> None:
     item = quote(shop.item_id(0, 0, 0), safe="")
     page = visitor.open(f"/?like={item}&style=round&brand=nobody")

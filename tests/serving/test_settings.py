@@ -92,12 +92,9 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_ours(
     write(tmp_path / "s.toml", "port = 81\n", monkeypatch)
     for name, value in {
         "UNIVERT_SERVICE_HOST": "10.0.0.1",
-        "UNIVERT_SERVICE_PORT": "8000",
         "UNIVERT_SERVICE_PORT_HTTP": "8000",
         "UNIVERT_PORT": "tcp://10.0.0.1:8000",
         "UNIVERT_PORT_8000_TCP": "tcp://10.0.0.1:8000",
-        "UNIVERT_PORT_8000_TCP_ADDR": "10.0.0.1",
-        "UNIVERT_PAGE_SERVICE_HOST": "10.0.0.2",
         "UNIVERT_PAGE_PORT": "udp://10.0.0.2:53",
         "UNIVERT_PAGE_PORT_53_UDP_PROTO": "udp",
     }.items():

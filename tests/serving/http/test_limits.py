@@ -9,13 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
 from tests.serving.served import Client
-from univert.core.errors import BadInputError
-from univert.search.writer import IndexWriter
 from univert.serving.app import create_app
 from univert.serving.limits import new_key
 from univert.serving.settings import Settings
@@ -175,16 +172,6 @@ def test_not_ready_before_it_is_loaded(model_folder: Any, index: Any, photo: byt
         assert answer.json()["type"] == "/problems/not-ready"
         assert answer.headers["retry-after"] == "1"
     assert unstarted.get("/health").status_code == 200
-
-
-def test_an_index_that_another_model_made(model_folder: Any, tmp_path: Any) -> None:
-    vector = np.eye(1, 16, dtype=np.float32)
-    with IndexWriter.create(tmp_path / "index", size=16, model_fingerprint="another") as writer:
-        writer.upsert(vector, pa.table({"id": ["a"], "vertical": ["v"]}))
-        writer.publish()
-    settings = Settings(model=str(model_folder), index=str(tmp_path / "index"))
-    with pytest.raises(BadInputError, match="was made with model another"), TestClient(create_app(settings)):
-        pass
 
 
 def test_identity_with_a_calibration(client: Client, model_folder: Any, photo: bytes, tmp_path: Any) -> None:
