@@ -29,7 +29,7 @@ from univert.data.samplers import Positions, Sampler, step_rng
 from univert.training.jobs import TrainingJob
 from univert.training.label_config import BaseNetworkLearns, LabelLoopConfig, LoopConfig
 from univert.training.optimisers import Optimisers, parameter_groups, sparse_parameters
-from univert.training.sources import CachedSource, Source
+from univert.training.sources import Source
 
 WARMUP = 0.1
 """Share of the steps during which the learning rates rise from zero, and the base network waits for the head."""
@@ -98,8 +98,6 @@ def fit(
     look_every = max(1, math.ceil(total_steps / config.evaluations))
     pending: list[torch.Tensor] = []
     batches = lru_cache(maxsize=2)(partial(_draw, job.sampler, source.views, seed))  # a step's, and the next one's
-    head_alone = isinstance(source, CachedSource) and job.embedder.device.type == "cpu"
-    products = _ProductsInBfloat16() if head_alone else contextlib.nullcontext()
     job.embedder.train()
     with (
         torch.random.fork_rng(),
@@ -115,8 +113,7 @@ def fit(
             started = time.perf_counter()
             _set_learning_rates(optimiser.groups, history.step, total_steps, config)
             _seed(seed * 1_000_003 + history.step, job.embedder.device)
-            with products:
-                pending.append(_take_step(job, source, optimiser, history.step, batches))
+            pending.append(_take_step(job, source, optimiser, history.step, batches))
             history.step += 1
             last = history.step == total_steps
             look = last or history.step % look_every == 0
@@ -166,18 +163,6 @@ def _embed_all(job: TrainingJob, source: Source, positions: Positions) -> Any:
     vectors = source.embed_all(job.embedder, positions)
     job.embedder.train()
     return vectors
-
-
-class _ProductsInBfloat16(contextlib.AbstractContextManager[None]):
-    """Float32 matrices are multiplied as bfloat16 and summed as float32, where the CPU does that twice as fast."""
-
-    def __enter__(self) -> None:
-        self._before = torch.get_float32_matmul_precision()
-        if torch.cpu.get_capabilities().get("avx512_bf16"):
-            torch.set_float32_matmul_precision("medium")
-
-    def __exit__(self, *error: object) -> None:
-        torch.set_float32_matmul_precision(self._before)
 
 
 def _draw(sampler: Sampler, views: int, seed: int, step: int) -> tuple[Positions, Positions]:
