@@ -202,8 +202,8 @@ class Load(threading.Thread):
                     self.check(content)
                 if got.getheader("connection") == "close":
                     connection.close()
-            except ConnectionError as error:
-                if not fresh:
+            except (ConnectionError, http.client.IncompleteRead) as error:
+                if not fresh or isinstance(error, http.client.IncompleteRead):
                     self.errors.append(error)
                 self.outcomes["not taken"] += 1  # a new connection, refused or dropped from the system's queue
                 if not self.connects_again:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.serving.http.processes import ServerProcess, serving, wait_until
+from tests.serving.http.processes import Load, ServerProcess, serving, wait_until
 from univert.search.index import Index
 from univert.serving.server import free_port
 
