@@ -27,7 +27,7 @@ from univert.training import loop as training_loop
 from univert.training import mining as module
 from univert.training.jobs import TrainingJob
 from univert.training.label_training import labelled_products
-from univert.training.loop import Fit, fit
+from univert.training.loop import History, fit
 from univert.training.mining import Neighbours, ReminingSampler, mine_strong_negatives, miner_of
 from univert.training.objectives import LabelObjective
 from univert.training.recipe import Recipe
@@ -173,7 +173,7 @@ class Interrupted(nn.Module):
         return loss
 
 
-def train(context: RunContext, loss: nn.Module, folder: Path) -> tuple[Fit, Tensor]:
+def train(context: RunContext, loss: nn.Module, folder: Path) -> tuple[History, Tensor]:
     products = labelled_products(context, context.images.is_train)
     embedder = context.new_embedder()
     near = NearDuplicates(hashes=picture_hashes(context.images.catalogue))
