@@ -202,7 +202,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_weights(context: RunContext,
     with pytest.raises(KeyboardInterrupt):
         train(context, Interrupted(loss(), step), tmp_path / "b")
     done, found = train(context, Interrupted(loss(), 10**6), tmp_path / "b")
-    assert done.steps == 14
+    assert done.step == 14
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     tables = [StrongNegatives.load(tmp_path / "b" / f"strong-negatives-{number}.safetensors") for number in range(3)]
     products, verticals = labelled_products(context, context.images.is_train), context.images.verticals
