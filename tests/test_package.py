@@ -37,6 +37,7 @@ PUBLIC = (
     "univert.Embedder",
     "univert.data.Catalogue",
     "univert.losses.HardMiner",
+    "univert.losses.miners.HardMiner",
     "univert.models.Embedder",
     "univert.proxies.StaticAssignment",
     "univert.search.Index",

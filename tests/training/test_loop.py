@@ -217,7 +217,7 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_weights(
         evaluation=replace(recipe.evaluation, baselines=()),
     )
     context = multiprocessing.get_context("forkserver")  # imports torch once, then every start is instant
-    context.set_forkserver_preload(["univert.training.stages"])
+    context.set_forkserver_preload(["univert.main_job"])
 
     def start(out: Path) -> multiprocessing.process.BaseProcess:
         process = context.Process(target=train_in_a_process, args=(str(catalogue.path), str(out), recipe))
