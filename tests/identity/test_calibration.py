@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.tables import table_text
 from univert.cli import calibrating
 from univert.cli.calibrating import calibration_table
 from univert.cli.options import app
 from univert.core.errors import BadInputError
-from univert.core.terminal import table_text
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles import retrieval as oracle
+from tests.tables import table_text
 from univert.core.config import from_plain, to_plain
-from univert.core.terminal import table_text
 from univert.metrics.compatibility import GrowthFigures, growth_figures
 from univert.metrics.per_query import query_outcomes
 from univert.report.console import growth_table

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from tests.report import made_up
-from univert.core.terminal import table_text
+from tests.tables import table_text
 from univert.report.console import (
     choice_table,
     combination_table,

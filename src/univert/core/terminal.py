@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -49,12 +48,3 @@ def new_table(title: str, columns: Sequence[str], *, left: Sequence[str] = ()) -
     for name in columns:
         table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
     return table
-
-
-def table_text(table: Table, *, width: int = 110) -> str:
-    """A table as plain text, at most so many characters a line."""
-    from rich.console import Console
-
-    target = io.StringIO()
-    Console(file=target, width=width).print(table)
-    return target.getvalue().rstrip()
