@@ -84,6 +84,7 @@ def label_job(
         ),
         sampler=sampler,
         loop=config.loop,
+        settings="specialists.loop",
         among=among,
         monitor=monitor,
     )

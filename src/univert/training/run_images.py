@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from univert.core.errors import BadInputError
+from univert.core.files import folder_name
 from univert.data.catalogue import Catalogue
 from univert.metrics.inputs import has_queries
 from univert.training.recipe import Recipe
@@ -90,6 +91,10 @@ class RunImages:
     def of_vertical(self, name: str) -> Bool[np.ndarray, "N"]:
         """Which images belong to a vertical."""
         return np.asarray(self.verticals == self.vertical_names.index(name))
+
+    def folder_of(self, *verticals: str) -> str:
+        """The folder of a model for some verticals, in a folder with those of others."""
+        return folder_name(*verticals, among=self.vertical_names)
 
     def refuse_small_verticals(self) -> None:
         """Specialists need something to learn from in every vertical.
