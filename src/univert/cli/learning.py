@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from univert.cli.options import Device, Json, Names, app, load_model, print_table
+from univert.cli.options import Device, Json, Names, app, load_model
+from univert.core.terminal import print_table
 
 
 @app.command(epilog="Example: univert train shop.lance --out runs/shop --set specialists.loss=proxy-nca")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from univert.cli.options import Device, Json, Names, app, load_model, model_folder, print_table
+from univert.cli.options import Device, Json, Names, app, load_model, model_folder
 from univert.core.config import to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import folder_name
+from univert.core.terminal import print_table
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from univert.core.terminal import Name, print_table
 from univert.data.catalogue import Catalogue
 from univert.data.splits import SPLITS
 
@@ -111,18 +112,18 @@ def render(info: CatalogueInfo, console: Console) -> None:
     splits = (*SPLITS, "none") if has_none else SPLITS
     size = f"{info.images:,} images, {info.products:,} products, {len(info.verticals):,} verticals"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
-    table.add_column("vertical", overflow="fold")
+    table.add_column("vertical")
     headings = ("images", "products", "un-\nlabelled", "images/\nproduct")
     for heading in (*headings, *splits):
-        table.add_column(heading, justify="right", vertical="bottom", overflow="fold")
+        table.add_column(heading, justify="right", vertical="bottom")
     for vertical in info.verticals:
-        table.add_row(Text(vertical.name), *_cells(vertical, splits))
+        table.add_row(Name(vertical.name), *_cells(vertical, splits))
     if len(info.verticals) > 1:
         table.add_section()
         totals = {split: sum((v.splits.get(split, _NONE) for v in info.verticals), _NONE) for split in splits}
         table.add_row("all", *_cells(VerticalInfo.of("all", totals), splits), style="bold")
     console.print(Text(info.path, style="bold"), size, f"fingerprint {info.fingerprint}", sep="\n", highlight=False)
-    console.print(table)
+    print_table(table, console)
     console.print(f"{', '.join(splits)}: images (products)", style="dim", highlight=False)
     if info.linked:
         console.print(f"{info.linked:,} images are linked: they must stay where they are.")
