@@ -52,7 +52,7 @@ def train(
     print_table(combination_table(result.finished.models.combination))
     print_table(choice_table(result.finished.models.choice))
     print_table(results_table(result.finished.compared))
-    typer.echo(f"model   {result.model_path}\nreport  {result.path / 'report.html'}")
+    typer.echo(f"model   {out / 'unified'}\nreport  {out / 'report.html'}")
 
 
 def _warn(problem: str | None) -> None:
@@ -99,7 +99,7 @@ def finetune(
         print_table(comparison_table(result.comparison, titles=("before", "after fine-tuning, val split")))
         before, after = (100 * result.results["triplets_in_order"][when] for when in ("before", "after"))
         typer.echo(f"triplets with the positive nearer than the negative: {before:.1f}% before, {after:.1f}% after")
-        typer.echo(f"model   {result.model_path}{'' if result.kept else '  (the old one)'}")
+        typer.echo(f"model   {out / 'model'}{'' if result.kept else '  (the old one)'}")
     if not result.kept:
         lost = "; ".join(result.results["lost"])
         typer.echo(f"univert: fine-tuning made it worse, so the old model was kept: {lost}", err=True)

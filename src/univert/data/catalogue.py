@@ -52,7 +52,7 @@ class Catalogue:
     A selection is a view: it holds row numbers, never images. Safe to use from several threads.
 
     Attributes:
-        path: the folder of the Lance dataset.
+        path: the folder of the Lance dataset, absolute.
         fingerprint: a hash of the content: the same for the same images and labels, whatever the order or
             place of the build, and different for each selection.
         background_rgb: the colour on which transparent images are to be composited.
@@ -69,7 +69,7 @@ class Catalogue:
     def __init__(self, path: Path, dataset: Any, table: pa.Table, order: np.ndarray, rows: np.ndarray) -> None:
         """Internal: use `Catalogue.open` and `select`."""
         metadata = {key.decode(): value.decode() for key, value in (dataset.schema.metadata or {}).items()}
-        self.path = path
+        self.path = path.absolute()  # whoever opened it may go to another folder
         self.background_rgb = tuple(json.loads(metadata[BACKGROUND_KEY]))
         self._dataset = dataset
         self._table = table  # the columns without images, in order of id
@@ -229,7 +229,7 @@ def _open_dataset(path: Path) -> Any:
         what = "is not a catalogue" if path.exists() else "does not exist"
         raise BadInputError(f"{path} {what}; make one with: univert catalogue build SRC OUT")
     try:
-        dataset = lance.dataset(str(path))
+        dataset = lance.dataset(str(path.absolute()))
         metadata = dataset.schema.metadata or {}
     except (ValueError, OSError, RuntimeError) as error:
         raise BadInputError(f"{path} cannot be read as a catalogue: {error}; build it again") from None

@@ -254,14 +254,15 @@ class Embedder(nn.Module):
             OSError: the disk is full or not writable; nothing is left behind.
         """
         write_model(Path(folder), self.config, self._weights(), card or ModelCard(), overwrite=overwrite)
-        return Path(folder)
+        return Path(folder).absolute()
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: Path | str, revision: str | None = None) -> Embedder:
         """Load a saved model, in evaluation mode, on the CPU.
 
         Args:
-            folder_or_hub_id: a folder that `save_pretrained` wrote, or `OWNER/NAME` on the Hugging Face hub.
+            folder_or_hub_id: a folder that `save_pretrained` wrote, or `OWNER/NAME` on the Hugging Face hub; a `Path`
+                is a folder, whatever its name.
             revision: branch, tag or commit on the hub.
 
         Raises:

@@ -226,10 +226,10 @@ def reproduce(
         write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
         evaluation = _train_and_measure(run, catalogue, recipe, dataset, device)
         published = PUBLISHED[protocol].get((dataset, loss), {})
-        result = Reproduction(path=out, evaluation=evaluation, published=published)
+        result = Reproduction(path=run.path, evaluation=evaluation, published=published)
         content = {"dataset": dataset, "loss": loss, "protocol": protocol, "figures": result.figures()}
         content |= {"published": published, **to_plain(evaluation)}
-        write_atomic(out / "evaluation.json", json.dumps(content, indent=1))
+        write_atomic(run.path / "evaluation.json", json.dumps(content, indent=1))
         return result
 
 
