@@ -208,7 +208,7 @@ def test_a_run_that_decided_nothing(shop, tmp_path):
         ),
     )  # fmt: skip
     page = reported(tmp_path / "report.html", content, shop)
-    for words in ("No verticals were tried together", "Ensemble was chosen on the validation split."):
+    for words in ("No verticals were tried together", "Ensemble was taken."):
         assert words in page.text
     assert "Learning targets that were tried The chosen model does not learn from them." in page.text
     for words in ("Paired, on the same queries", "Step by step", "Every combination that was tried"):
@@ -223,3 +223,12 @@ def test_vectors_that_do_not_fit_are_refused(shop, tmp_path, vectors, message):
     with pytest.raises(BadInputError, match=f"Embeddings must .*{message}"):
         write_report(tmp_path / "report.html", made_up.content(), shop, {"Embeddings": vectors})
     assert not list(tmp_path.iterdir())
+
+
+def test_without_figures_the_rest_is_shown_and_the_reason_said(shop, tmp_path):
+    page = reported(tmp_path / "report.html", made_up.content(compared=(), comparisons=()), shop)
+    assert {"summary", "choice", "groups", "training", "map", "recipe"} <= set(page.ids)
+    assert not {"comparison", "retrieval", "failures"} & set(page.ids)
+    for words in ("A model that was not measured", "No specialist for hats: one needs 2 products."):
+        assert words in page.text
+    assert "Evaluated on" not in page.text

@@ -51,7 +51,8 @@ def train(
 
     print_table(combination_table(result.finished.models.combination))
     print_table(choice_table(result.finished.models.choice))
-    print_table(results_table(result.finished.compared))
+    if result.finished.compared:
+        print_table(results_table(result.finished.compared))
     typer.echo(f"model   {out / 'unified'}\nreport  {out / 'report.html'}")
 
 
