@@ -58,7 +58,7 @@ class RunImages:
             return
         if unsorted not in self.catalogue.verticals:
             raise BadInputError(f"data.unsorted: the catalogue has no vertical {unsorted!r}; leave it out")
-        labelled = int(((self.products >= 0) & (self._names == unsorted)).sum())
+        labelled = int(((self.products >= 0) & (self._numbers == self.catalogue.verticals.index(unsorted))).sum())
         if labelled or not self.vertical_names:
             raise BadInputError(
                 f"data.unsorted: {labelled} images of {unsorted!r} have a product, so their vertical must be known; "
@@ -75,12 +75,13 @@ class RunImages:
     @cached_property
     def verticals(self) -> Int64[np.ndarray, "N"]:
         """Vertical of each image, as a place in `vertical_names`; -1 for all others."""
-        places = np.searchsorted(self.vertical_names, self._names)
-        return np.where(np.isin(self._names, self.vertical_names), places, -1)
+        own = {name: place for place, name in enumerate(self.vertical_names)}
+        return np.asarray([own.get(name, -1) for name in self.catalogue.verticals], np.int64)[self._numbers]
 
     @cached_property
-    def _names(self) -> np.ndarray:
-        return self.catalogue.column("vertical").astype(str)
+    def _numbers(self) -> Int64[np.ndarray, "N"]:
+        """Vertical of each image, as a place among all of the catalogue's."""
+        return np.searchsorted(self.catalogue.verticals, self.catalogue.column("vertical").astype(str))
 
     @cached_property
     def splits(self) -> np.ndarray:
@@ -116,7 +117,8 @@ class RunImages:
 
     def training_labels(self, vertical: str) -> tuple[int, int, bool]:
         """Products and labelled images of a vertical in train, and whether they are enough for a specialist."""
-        here = self.is_train & (self.products >= 0) & (self._names == vertical)
+        number = self.catalogue.verticals.index(vertical)
+        here = self.is_train & (self.products >= 0) & (self._numbers == number)
         products, images = np.unique(self.products[here], return_counts=True)
         enough = len(products) >= MIN_PRODUCTS and bool((images > 1).any())
         return len(products), int(images.sum()), enough
