@@ -38,7 +38,7 @@ def catalogue_build(
     from univert.data.readers import count_rows, open_source
 
     report = build_catalogue(
-        open_source(src),
+        open_source(src, verify=not skip_bad),
         out,
         link=link,
         skip_bad=skip_bad,

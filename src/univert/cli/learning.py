@@ -187,7 +187,9 @@ def reproduce(
     ] = None,
     pretrained: Annotated[bool, typer.Option(help="Start from ImageNet weights, or from random ones.")] = True,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    verify: Annotated[bool, typer.Option(help="Refuse a data set whose counts are not the published ones.")] = True,
+    verify: Annotated[
+        bool, typer.Option(help="Refuse a data set that is not whole, or leave out what cannot be used.")
+    ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     device: Device = "auto",
     as_json: Json = False,

@@ -81,7 +81,7 @@ class RunImages:
     @cached_property
     def _numbers(self) -> Int64[np.ndarray, "N"]:
         """Vertical of each image, as a place among all of the catalogue's."""
-        return np.searchsorted(self.catalogue.verticals, self.catalogue.column("vertical").astype(str))
+        return np.asarray(np.searchsorted(self.catalogue.verticals, self.catalogue.column("vertical").astype(str)))
 
     @cached_property
     def splits(self) -> np.ndarray:
