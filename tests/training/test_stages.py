@@ -87,7 +87,7 @@ def test_a_learning_base_network_moves(catalogue: Catalogue, recipe: Recipe, tmp
     result = train(catalogue, tmp_path, recipe, report=False)
     state = result.model.state_dict()
     start = RunContext(Run(tmp_path / "other"), catalogue, recipe).new_embedder().state_dict()
-    moved = [name for name in start if name.startswith("trunk.") and not start[name].equal(state[name])]
+    moved = [name for name in start if name.startswith("base_network.") and not start[name].equal(state[name])]
     stem = [name for name in moved if "conv_stem" in name]
     assert moved
     assert bool(stem) == (learns == "all")

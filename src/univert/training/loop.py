@@ -330,4 +330,4 @@ class _State:
     def _learning(self) -> dict[str, torch.Tensor]:
         """The model's state, without a base network that never changes."""
         state = self._job.embedder.state_dict()
-        return {name: value for name, value in state.items() if self._whole or not name.startswith("trunk.")}
+        return {name: value for name, value in state.items() if self._whole or not name.startswith("base_network.")}

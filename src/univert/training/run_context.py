@@ -81,7 +81,7 @@ class RunContext:
             torch.manual_seed(self.recipe.seed)
             embedder = Embedder(replace(self.recipe.model, **changes)).to(self.device)
         base = self.features.base  # another seed would give another one, where it is not pretrained
-        embedder.trunk.load_state_dict(base.trunk.state_dict())
+        embedder.base_network.load_state_dict(base.base_network.state_dict())
         embedder.pooling.load_state_dict(base.pooling.state_dict())
         return embedder
 

@@ -23,10 +23,12 @@
   };
   const colour = (vertical) => colours[vertical % COLOURS];
   const shape = (vertical) => SHAPES[vertical % SHAPES.length];
+  const pictured = data.picture.filter((place) => place >= 0).length;
+  const hasPicture = (i) => data.picture[i] >= 0;
   const drawPicture = (to, i, x, y, size) => {
-    const cell = data.cell;
+    const cell = data.cell, at = data.picture[i];
     // Half a pixel inside the cell, or smoothing mixes in its neighbours.
-    const left = cell * (i % data.columns) + .5, top = cell * Math.floor(i / data.columns) + .5;
+    const left = cell * (at % data.columns) + .5, top = cell * Math.floor(at / data.columns) + .5;
     to.drawImage(pictures, left, top, cell - 1, cell - 1, x, y, size, size);
   };
   const everyone = Array.from({ length: count }, (_, i) => i);
@@ -47,7 +49,7 @@
     };
     // Pictures replace the points once there is room for them.
     const pictureSize = () => {
-      const size = Math.sqrt((width * height) / count) * zoom * .34;
+      const size = Math.sqrt((width * height) / pictured) * zoom * .34;
       return size < 18 ? 0 : Math.min(size, data.cell);
     };
 
@@ -61,7 +63,7 @@
         const x = screenX(i), y = screenY(i), vertical = data.vertical[i];
         if (!shown[vertical] || !inView(x, y)) continue;
         pen.globalAlpha = matches && !matches.has(i) ? .1 : 1;
-        if (size) {
+        if (size && hasPicture(i)) {
           pen.fillStyle = colour(vertical);
           pen.fillRect(x - size / 2 - 2, y - size / 2 - 2, size + 4, size + 4);
           drawPicture(pen, i, x - size / 2, y - size / 2, size);
@@ -90,7 +92,7 @@
       }
       for (const i of family) {
         const atX = screenX(i), atY = screenY(i), half = size / 2 + 2;
-        if (size) {
+        if (size && hasPicture(i)) {
           drawPicture(pen, i, atX - size / 2, atY - size / 2, size);
           pen.lineWidth = i === hovered ? 3.5 : 2.5;
           pen.strokeRect(atX - half, atY - half, 2 * half, 2 * half);
@@ -149,7 +151,8 @@
       const brush = tip.querySelector("canvas").getContext("2d");
       brush.imageSmoothingQuality = "high";
       brush.clearRect(0, 0, 192, 192);
-      drawPicture(brush, i, 0, 0, 192);
+      tip.querySelector("canvas").hidden = !hasPicture(i);
+      if (hasPicture(i)) drawPicture(brush, i, 0, 0, 192);
       const x = screenX(i), y = screenY(i);
       const wide = tip.offsetWidth, high = tip.offsetHeight, side = x + 18 + wide > width ? x - wide - 18 : x + 18;
       // Beside the point; where there is no room, as on a telephone, above or below it.

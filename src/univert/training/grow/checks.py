@@ -51,7 +51,7 @@ def check_base(deployed: Embedder, context: RunContext) -> None:
                 f"model.{name} must be the deployed model's, {has!r}, got {wanted!r}; leave it as the run has it"
             )
     frozen = recipe.base_network_learns == "no"
-    if frozen and not same_weights(deployed.trunk, context.features.base.trunk):
+    if frozen and not same_weights(deployed.base_network, context.features.base.base_network):
         raise BadInputError(
             "base_network_learns must not be no, for the deployed model's base network has learned; leave it as the "
             "run has it"
