@@ -154,7 +154,15 @@ def test_the_map_has_every_image_with_its_names(report, shop):
     assert [data["verticals"][code] for code in data["vertical"]] == shop.column("vertical").tolist()
     names = [None if code < 0 else data["products"][code] for code in data["product"]]
     assert names == shop.column("product").tolist()
+    assert data["picture"] == list(range(21))
     assert max(map(abs, right["x"] + right["y"])) == data["grid"]
+
+
+def test_a_large_map_has_pictures_for_some_of_its_points(tmp_path, shop, monkeypatch):
+    monkeypatch.setattr("univert.report.map_data.PICTURES", 6)
+    data = reported(tmp_path / "report.html", made_up.content(), shop).map_data()
+    assert len(data["picture"]) == len(shop)
+    assert sorted(place for place in data["picture"] if place >= 0) == list(range(6))
 
 
 def test_writing_again_gives_the_same_file(report, shop, tmp_path):

@@ -76,12 +76,14 @@ class RunImages:
     def verticals(self) -> Int64[np.ndarray, "N"]:
         """Vertical of each image, as a place in `vertical_names`; -1 for all others."""
         own = {name: place for place, name in enumerate(self.vertical_names)}
-        return np.asarray([own.get(name, -1) for name in self.catalogue.verticals], np.int64)[self._numbers]
+        codes = np.array([own.get(name, -1) for name in self.catalogue.verticals], np.int64)
+        return np.asarray(codes[self._numbers])
 
     @cached_property
     def _numbers(self) -> Int64[np.ndarray, "N"]:
         """Vertical of each image, as a place among all of the catalogue's."""
-        return np.asarray(np.searchsorted(self.catalogue.verticals, self.catalogue.column("vertical").astype(str)))
+        names = self.catalogue.column("vertical").astype(str)
+        return np.asarray(np.searchsorted(self.catalogue.verticals, names))
 
     @cached_property
     def splits(self) -> np.ndarray:
