@@ -12,8 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
-from univert.search.filters import FILTER_COLUMNS, sql_condition
-from univert.search.records import FilterValue, Where
+from univert.search.query import FILTER_COLUMNS, FilterValue, Where, check_where
 from univert.serving.answers import EmbedAnswer, SearchAnswer
 from univert.serving.limits import REPEATED_FIELDS, GuardedRoute, no_parameters
 from univert.serving.problems import GUARD_PROBLEMS, Problem, documented
@@ -163,7 +162,7 @@ class SearchForm(BoxForm):
         if not where:
             return None
         try:
-            sql_condition(where)
+            check_where(where)
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
         return where
