@@ -5,7 +5,7 @@ import pytest
 from tests.tables import table_text
 from univert.cli.searching import hits_table
 from univert.core.terminal import Name, new_table, print_table
-from univert.search.records import Hit
+from univert.search.query import Hit
 
 LONG = "Home & Garden > Kitchen > Cookware sets > Non-stick"
 

@@ -19,7 +19,7 @@ from univert.core.terminal import progress_bar
 from univert.data.samplers import step_rng
 from univert.data.strong_negatives import MiningStatistics, StrongNegatives
 from univert.search.index import Index
-from univert.search.records import check_unit_vectors
+from univert.search.query import check_unit_vectors
 
 Neighbours = Callable[[Int64[np.ndarray, "Q"], int], Int64[np.ndarray, "Q K"]]
 """The `k` images nearest to each of some images within its vertical (itself may be among them); -1 where there are
