@@ -186,7 +186,10 @@ class _Mining:
                 rows = lost[start : start + step]
                 anchor, gap = self.pairs[rows, 0], self.gaps[rows, None]
                 far = 2 - 2 * (vectors[anchor] @ vectors[others].T)
-                far[(self.products[others] == self.products[anchor, None]) | (far < gap - _ROUNDING)] = np.inf
+                outside = (far < gap - _ROUNDING) | (far > gap + margin + _ROUNDING)
+                far[outside | (self.products[others] == self.products[anchor, None])] = np.inf
+                some = np.isfinite(far).any(1)  # the windows of most may be empty
+                rows, anchor, far = rows[some], anchor[some], far[some]
                 nearest = np.argpartition(far, min(size, len(others)) - 1, axis=1)[:, :size]
                 near = others[nearest]
                 exact = _distances(vectors, anchor[:, None], near)

@@ -40,7 +40,26 @@
     const screenX = (i) => width / 2 + panX + (places.x[i] / data.grid) * fit * zoom;
     const screenY = (i) => height / 2 + panY - (places.y[i] / data.grid) * fit * zoom;
     const inView = (x, y) => x > -40 && y > -40 && x < width + 40 && y < height + 40;
-    const trace = (kind, x, y, r) => {
+    // A path for each of some thousand points is slow: they are copies of one drawing a vertical.
+    const stamps = new Map();
+    const stamp = (vertical, r) => {
+      const key = [vertical, r, devicePixelRatio, colour(vertical), paper].join();
+      if (!stamps.has(key)) {
+        const sheet = document.createElement("canvas"), half = Math.ceil(r * 1.25 + 1);
+        sheet.width = sheet.height = 2 * half * devicePixelRatio;
+        const brush = sheet.getContext("2d");
+        brush.scale(devicePixelRatio, devicePixelRatio);
+        trace(shape(vertical), half, half, r, brush);
+        brush.fillStyle = colour(vertical);
+        brush.fill();
+        brush.strokeStyle = paper;
+        brush.lineWidth = .6;
+        brush.stroke();
+        stamps.set(key, { sheet, half });
+      }
+      return stamps.get(key);
+    };
+    const trace = (kind, x, y, r, pen) => {
       pen.beginPath();
       if (kind === "disc") pen.arc(x, y, r, 0, 2 * Math.PI);
       else if (kind === "square") pen.rect(x - r * .88, y - r * .88, r * 1.76, r * 1.76);
@@ -58,7 +77,8 @@
       pen.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
       pen.clearRect(0, 0, width, height);
       const size = pictures.complete ? pictureSize() : 0;
-      const radius = Math.max(2.2, Math.min(3.2, width / 240)) * Math.min(1.6, Math.sqrt(zoom));
+      const radius = Math.round(10 * Math.max(2.2, Math.min(3.2, width / 240)) * Math.min(1.6, Math.sqrt(zoom))) / 10;
+      const [plain, found] = [1, 1.7].map((scale) => data.verticals.map((_, vertical) => stamp(vertical, radius * scale)));
       for (const i of order()) {
         const x = screenX(i), y = screenY(i), vertical = data.vertical[i];
         if (!shown[vertical] || !inView(x, y)) continue;
@@ -68,12 +88,8 @@
           pen.fillRect(x - size / 2 - 2, y - size / 2 - 2, size + 4, size + 4);
           drawPicture(pen, i, x - size / 2, y - size / 2, size);
         } else {
-          trace(shape(vertical), x, y, matches && matches.has(i) ? radius * 1.7 : radius);
-          pen.fillStyle = colour(vertical);
-          pen.fill();
-          pen.strokeStyle = paper;
-          pen.lineWidth = .6;
-          pen.stroke();
+          const { sheet, half } = matches && matches.has(i) ? found[vertical] : plain[vertical];
+          pen.drawImage(sheet, x - half, y - half, 2 * half, 2 * half);
         }
       }
       pen.globalAlpha = 1;
@@ -97,7 +113,7 @@
           pen.lineWidth = i === hovered ? 3.5 : 2.5;
           pen.strokeRect(atX - half, atY - half, 2 * half, 2 * half);
         } else {
-          trace(shape(data.vertical[i]), atX, atY, radius * (i === hovered ? 2.5 : 1.9));
+          trace(shape(data.vertical[i]), atX, atY, radius * (i === hovered ? 2.5 : 1.9), pen);
           pen.fillStyle = colour(data.vertical[i]);
           pen.fill();
           pen.lineWidth = i === hovered ? 2.25 : 1.75;
