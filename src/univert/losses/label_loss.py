@@ -149,54 +149,44 @@ class LabelLoss(nn.Module, ABC):
             BadInputError: wrong shapes, dtypes or indices, or an argument that this loss has no use for.
         """
         given = {"indices_tuple": indices_tuple, "ref_emb": ref_emb, "verticals": verticals, "assigned": assigned}
-        return self._finish(self._value(self._batch(embeddings, labels, ref_labels, **given)), embeddings)
-
-    @abstractmethod
-    def _value(self, batch: Batch) -> Float[Tensor, ""]:
-        """The loss of a batch that has been checked."""
-
-    def _batch(self, embeddings: Tensor, labels: Tensor, ref_labels: Tensor | None = None, **given: Any) -> Batch:
-        """The arguments of `forward`, checked."""
-        check_batch(embeddings, labels)
         for name, value in given.items():
             if value is not None and name not in self.takes:
                 raise BadInputError(
                     f"{type(self).__name__} has no use for {name}: it chooses itself what an image is compared with; "
                     "leave it out"
                 )
+        check_batch(embeddings, labels, verticals)
         if self.images_meet and not torch.compiler.is_compiling() and _processes() > 1:
             _warn_of_other_processes(type(self).__name__)
-        references, indices, verticals = given.get("ref_emb"), given.get("indices_tuple"), given.get("verticals")
-        if (references is None) != (ref_labels is None):
+        if (ref_emb is None) != (ref_labels is None):
             raise BadInputError("ref_emb and ref_labels must come together, got only one; pass both or none")
-        if references is not None and ref_labels is not None:
-            check_points(references, embeddings.shape[1], name="ref_emb")
-            check_labels(ref_labels, references, name="ref_labels")
-            ref_labels = ref_labels.to(embeddings.device)
-        if verticals is not None:
-            check_labels(verticals, embeddings, name="verticals")
-            if indices is not None or references is not None:
-                raise BadInputError("verticals go with neither indices_tuple nor ref_emb; mine within them instead")
-        if indices is not None:
-            indices = _checked_indices(indices, len(labels), len(labels if ref_labels is None else ref_labels))
-        return Batch(
+        if ref_emb is not None and ref_labels is not None:
+            check_points(ref_emb, embeddings.shape[1], name="ref_emb")
+            check_labels(ref_labels, ref_emb, name="ref_labels")
+        if verticals is not None and (indices_tuple is not None or ref_emb is not None):
+            raise BadInputError("verticals go with neither indices_tuple nor ref_emb; mine within them instead")
+        if indices_tuple is not None:
+            indices_tuple = _checked_indices(indices_tuple, len(labels), len(labels if ref_emb is None else ref_emb))
+        batch = Batch(
             embeddings=self._scaled(embeddings),
             labels=labels.to(embeddings.device),
-            references=None if references is None else self._scaled(references),
-            reference_labels=ref_labels,
-            indices=indices,
+            references=None if ref_emb is None else self._scaled(ref_emb),
+            reference_labels=None if ref_labels is None else ref_labels.to(embeddings.device),
+            indices=indices_tuple,
             verticals=verticals,
-            assigned=given.get("assigned"),
+            assigned=assigned,
         )
+        value = self._value(batch).float() + 0 * embeddings.float().sum()  # NaN whichever rows the loss looked at
+        if self.embedding_regularizer is not None:
+            value = value + self.embedding_reg_weight * self.embedding_regularizer(embeddings)
+        return value
+
+    @abstractmethod
+    def _value(self, batch: Batch) -> Float[Tensor, ""]:
+        """The loss of a batch that has been checked."""
 
     def _scaled(self, rows: Tensor) -> Tensor:
         return rows if self._square_length is None else self._square_length**0.5 * unit_rows(rows)
-
-    def _finish(self, value: Tensor, embeddings: Tensor) -> Float[Tensor, ""]:
-        """Adds the regulariser; NaN where an embedding is not finite, whichever rows the loss looked at."""
-        if self.embedding_regularizer is not None:
-            value = value + self.embedding_reg_weight * self.embedding_regularizer(embeddings)
-        return value.float() + 0 * embeddings.float().sum()
 
     def _follow(self, found: str | None, known: Iterable[str], name: str) -> str | None:
         if found is not None and found not in known:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from torch import Tensor
 
 from univert.core.tensors import unit_rows
 from univert.losses.batch import check_positive
 from univert.losses.label_loss import Known
 from univert.losses.proxy_nca_loss import ProxyNCALoss
-from univert.losses.proxy_softmax import Pooling, proxy_softmax_mean
+from univert.losses.proxy_softmax import Pooling
 from univert.proxies.assignment import StaticAssignment
 
 
@@ -79,14 +79,3 @@ class NormalizedSoftmaxLoss(ProxyNCALoss):
         """The cosines with all proxies over the temperature."""
         rows = embeddings.float() if self._distance == Known.DOT_AS_IS else unit_rows(embeddings)
         return rows @ unit_rows(self.bank.proxies).T / self.temperature
-
-    def _loss(self, embeddings: Float[Tensor, "B D"], own: Integer[Tensor, "B M"]) -> Float[Tensor, ""]:
-        if self._distance != Known.DOT_AS_IS:
-            return super()._loss(embeddings, own)
-        return proxy_softmax_mean(
-            embeddings / self.temperature,
-            self.bank.proxies,
-            own,
-            pooling=self.pooling,
-            label_smoothing=self.label_smoothing,
-        )

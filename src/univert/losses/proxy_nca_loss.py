@@ -28,6 +28,7 @@ def proxy_nca_loss(
     pooling: Pooling = "soft",
     label_smoothing: float = 0.0,
     log_weights: Float[Tensor, "C"] | None = None,
+    unit_embeddings: bool = True,
 ) -> Float[Tensor, ""]:
     """Mean of -log( exp(-s d(x, p+)) / sum over p of exp(-s d(x, p)) ), all rows first made unit length.
 
@@ -36,15 +37,15 @@ def proxy_nca_loss(
     about s * 1e-7, at any scale up to 1e4 and beyond.
 
     `own` are the rows of each image's own proxies p+, which are not checked; one named twice counts once. A proxy
-    counts exp(log-weight) times in the sum, which is for sampled ones that stand for others. The settings are those of
-    `ProxyNCALoss`.
+    counts exp(log-weight) times in the sum, which is for sampled ones that stand for others. `unit_embeddings=False`
+    leaves the embeddings as they are. The settings are those of `ProxyNCALoss`.
 
     Source: Movshovitz-Attias et al. (arXiv 1703.07464), eq. 4 with Algorithm 1; the soft-max form is ProxyNCA++
     (arXiv 2004.01113).
     """
     # |x - p|^2 = 2 - 2 x.p between unit rows: what all proxies of a row share cancels
     return proxy_softmax_mean(
-        2 * scale * unit_rows(embeddings),
+        2 * scale * (unit_rows(embeddings) if unit_embeddings else embeddings.float()),
         proxies,
         own,
         bias=log_weights,
@@ -146,6 +147,7 @@ class ProxyNCALoss(ProxyLoss):
             pooling=self.pooling,
             label_smoothing=self.label_smoothing,
             log_weights=log_weights,
+            unit_embeddings=self._distance != Known.DOT_AS_IS,
         )
 
 
