@@ -9,7 +9,8 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from univert.data.decode import BoxXyxyPx, ImageProblem, check_image
+from univert.data.decode import BoxXyxyPx, check_image
+from univert.data.image_problem import ImageProblem
 from univert.data.rows import SourceProblem, SourceRow, is_utf8, printable
 from univert.data.splits import SPLITS
 

@@ -7,9 +7,9 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -19,7 +19,9 @@ from PIL import Image
 
 from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
-from univert.data.decode import BoxXyxyPx, ImageProblem, decode_rgb
+from univert.data.decode import BoxXyxyPx, decode_rgb
+from univert.data.headers import PhotoHeader, read_header
+from univert.data.image_problem import ImageProblem
 from univert.identity.vote import ATTRIBUTES, Calibration, find_calibration, identify
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.index import Index
@@ -27,7 +29,6 @@ from univert.search.reader import IndexReader
 from univert.search.records import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
 from univert.serving.forms import K_DEFAULT, SearchForm
-from univert.serving.headers import PhotoHeader, read_header
 from univert.serving.limits import Limits, Upload
 from univert.serving.observability import Metrics, RequestRecord, log
 from univert.serving.problems import RETRY_AFTER_S, Problem, busy
@@ -216,7 +217,8 @@ class Loaded:
             return header, box, self.engine.prepare(rgb)
 
         def decode_unless_large() -> PhotoHeader | tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
-            header = read_header(content, self._settings.photo_pixels_max)
+            with _as_answers():
+                header = read_header(content, self._settings.photo_pixels_max)
             return header if header.width_px * header.height_px > _LARGE_PIXELS else decode(header)
 
         loop = asyncio.get_running_loop()
@@ -260,7 +262,7 @@ def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx 
 
     The shorter side of the result keeps `detail_px` pixels; a large JPEG is decoded smaller than it is.
     """
-    try:
+    with _as_answers():
         rgb = decode_rgb(
             b"".join(header.parts),
             box_xyxy_px=box_xyxy_px,
@@ -268,12 +270,19 @@ def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx 
             # twice the detail for a box: its edges fall between the pixels of a reduced photo
             draft_px=detail_px if box_xyxy_px is None else 2 * detail_px,
         )
+    rgb.info.clear()
+    return rgb
+
+
+@contextmanager
+def _as_answers() -> Iterator[None]:
+    """What is wrong with a photo, as what the client is told."""
+    try:
+        yield
     except ImageProblem as error:
         raise Problem(_PROBLEM_NAMES.get(error.kind, "bad-photo"), str(error)) from None
     except BadInputError as error:
         raise Problem("bad-photo", str(error)) from None
-    rgb.info.clear()
-    return rgb
 
 
 def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
