@@ -182,7 +182,9 @@ def _with_end(jpeg: bytes) -> bytes:
         data = data + b"\0" if len(data) < len(jpeg) else data[:-1]
     bare, filled = (JpegImageFile(io.BytesIO(data + more + JPEG_END)).histogram() for more in (b"", _JPEG_FILLING))
     if bare != filled:
-        raise ImageProblem("damaged", "the image breaks off before its last row", "copy or export it again")
+        raise ImageProblem(
+            "damaged", "the image is damaged (it breaks off before its last row)", "copy or export it again"
+        )
     return data + JPEG_END
 
 

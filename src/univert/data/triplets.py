@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -188,10 +189,15 @@ def _triplet_row(item: tuple[str, Mapping[str, Any]] | SourceProblem) -> Triplet
     if isinstance(item, SourceProblem):
         return item
     origin, values = item
-    anchor, positive, negative = (cell_text(values.get(role)) for role in ROLES)
+    anchor, positive, negative = (_in_one_form(cell_text(values.get(role))) for role in ROLES)
     if not all(is_utf8(name) for name in (anchor, positive, negative) if name):
         return SourceProblem("bad line", origin, "not UTF-8", "save the file as UTF-8")
     return TripletRow(origin=origin, ids=(anchor, positive, negative))
+
+
+def _in_one_form(name: str | None) -> str | None:
+    """An id in Unicode's form NFC, as catalogues have them."""
+    return name and unicodedata.normalize("NFC", name)
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:
