@@ -184,7 +184,7 @@ def test_draft_is_smaller_but_never_below_the_asked_size():
         (b"hello, this is text", "not an image", "not an image"),
         (b"\n<!DOCTYPE html><html><p>403", "not an image", "a web page, not an image; download the picture itself"),
         (b"version https://git-lfs.github.com/spec/v1\n", "not an image", "run git lfs pull"),
-        (b"\0\0\0\x14ftypqt  \0\0\0\0", "not an image", "a video"),
+        (b"\0\0\0\x14ftypqt  \0\0\0\0", "unsupported format", "video"),
         (b"\0\0\0\x1cftypheic\0\0\0\0", "unsupported format", "HEIC"),
         (b"\0\0\0\x1cftypavif\0\0\0\0", "unsupported format", "AVIF"),
         (b'<?xml version="1.0"?><svg xmlns="x"/>', "unsupported format", "SVG"),

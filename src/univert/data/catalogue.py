@@ -222,15 +222,15 @@ def uri_to_path(uri: str) -> Path:
 
 
 def is_catalogue(path: Path) -> bool:
-    """Whether a folder holds a catalogue."""
+    """Whether a folder holds a catalogue, be it of another version."""
     try:
-        _open_dataset(path)
+        _open_dataset(path, any_version=True)
     except BadInputError:
         return False
     return True
 
 
-def _open_dataset(path: Path) -> Any:
+def _open_dataset(path: Path, *, any_version: bool = False) -> Any:
     if not (path / "_versions").is_dir():
         what = "is not a catalogue" if path.exists() else "does not exist"
         raise BadInputError(f"{path} {what}; make one with: univert catalogue build SRC OUT")
@@ -242,7 +242,7 @@ def _open_dataset(path: Path) -> Any:
     version = metadata.get(FORMAT_KEY.encode(), b"").decode()
     if not version or FINGERPRINT_KEY.encode() not in metadata:
         raise BadInputError(f"{path} is a Lance dataset but not a catalogue; make one with: univert catalogue build")
-    if version != FORMAT_VERSION:
+    if version != FORMAT_VERSION and not any_version:
         raise BadInputError(
             f"{path} has catalogue format {version}, this Univert reads {FORMAT_VERSION}; "
             "upgrade Univert or build the catalogue again"

@@ -15,22 +15,27 @@ MAX_PIXELS: Final = 64_000_000
 MAX_SIDE_PX: Final = 20_000
 """A longer side is refused likewise: decoders hold a pointer and more for every row, whatever its length."""
 
-_OTHER_CONTENT: Final[tuple[tuple[int, bytes, str, str], ...]] = (
-    (4, b"ftypavi", "AVIF", "convert"),
-    (4, b"ftyphe", "HEIC", "convert"),
-    (4, b"ftypmif1", "HEIC", "convert"),
-    (4, b"ftypmsf1", "HEIC", "convert"),
-    (4, b"ftyp", "a video", "remove"),
-    (0, b"%pdf", "PDF", "convert"),
-    (0, b"\xff\x0a", "JPEG XL", "convert"),
-    (4, b"jxl ", "JPEG XL", "convert"),
-    (4, b"jp  ", "JPEG 2000", "convert"),
-    (0, b"8bps", "a Photoshop file", "convert"),
-    (0, b"<!doctype html", "a web page", "download the picture itself"),
-    (0, b"<html", "a web page", "download the picture itself"),
-    (0, b"version https://git-lfs", "a pointer of Git LFS", "run git lfs pull"),
+_OTHER_FORMATS: Final = (
+    (4, b"ftypavi", "AVIF"),
+    (4, b"ftyphe", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (4, b"ftypmsf1", "HEIC"),
+    (4, b"ftyp", "video"),
+    (0, b"%pdf", "PDF"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"jxl ", "JPEG XL"),
+    (4, b"jp  ", "JPEG 2000"),
+    (0, b"8bps", "Photoshop's format"),
 )
-"""Place, content in lower case, what it is, and the remedy."""
+"""Place, content in lower case, and what it is."""
+
+_NO_IMAGES: Final = {
+    b"<!doctype html": ("a web page, not an image", "download the picture itself"),
+    b"<html": ("a web page, not an image", "download the picture itself"),
+    b"version https://git-lfs": ("a pointer of Git LFS, not an image", "run git lfs pull"),
+    b"": ("not an image", f"remove it, or give {', '.join(FORMATS)}"),
+}
+"""How content starts that downloads leave in an image's place; what it is, and the remedy."""
 
 
 class ImageProblem(BadInputError):  # noqa: N818
@@ -66,13 +71,9 @@ def check_size(width_px: int, height_px: int, pixels_max: int) -> None:
 def other_content(content: bytes) -> ImageProblem:
     """What content is that is none of `FORMATS`, and what to do about it."""
     head = content[:512].lstrip().lower()
-    formats = ", ".join(FORMATS)
-    if head.startswith(b"<") and b"<svg" in head:
-        return ImageProblem("unsupported format", "SVG is not supported", f"convert it to one of {formats}")
-    for place, magic, name, remedy in _OTHER_CONTENT:
-        if head.startswith(magic, place):
-            if remedy == "convert":
-                return ImageProblem("unsupported format", f"{name} is not supported", f"convert it to one of {formats}")
-            fix = f"remove it, or give {formats}" if remedy == "remove" else remedy
-            return ImageProblem("not an image", f"the content is {name}, not an image", fix)
-    return ImageProblem("not an image", "the content is not an image", f"remove it, or give {formats}")
+    name = next((name for place, magic, name in _OTHER_FORMATS if head.startswith(magic, place)), None)
+    if name or (head.startswith(b"<") and b"<svg" in head):
+        fix = f"convert it to one of {', '.join(FORMATS)}"
+        return ImageProblem("unsupported format", f"{name or 'SVG'} is not supported", fix)
+    what, fix = next(found for start, found in _NO_IMAGES.items() if head.startswith(start))
+    return ImageProblem("not an image", f"the content is {what}", fix)

@@ -68,7 +68,7 @@ def count_table_rows(path: Path) -> int | None:
 
 
 def cell_text(value: Any) -> str | None:
-    """A field as text; empty and not-a-number are None; whole floats (gappy ids, by pandas) lose the point.
+    """A field as text; empty and not-a-number are None; whole floats (gappy ids) lose the point.
 
     Bytes are read as UTF-8; those that are not it stay as surrogates, as in a file that is not.
     """

@@ -189,15 +189,11 @@ def _triplet_row(item: tuple[str, Mapping[str, Any]] | SourceProblem) -> Triplet
     if isinstance(item, SourceProblem):
         return item
     origin, values = item
-    anchor, positive, negative = (_in_one_form(cell_text(values.get(role))) for role in ROLES)
+    texts = (cell_text(values.get(role)) or "" for role in ROLES)
+    anchor, positive, negative = (unicodedata.normalize("NFC", text) or None for text in texts)  # as a catalogue's ids
     if not all(is_utf8(name) for name in (anchor, positive, negative) if name):
         return SourceProblem("bad line", origin, "not UTF-8", "save the file as UTF-8")
     return TripletRow(origin=origin, ids=(anchor, positive, negative))
-
-
-def _in_one_form(name: str | None) -> str | None:
-    """An id in Unicode's form NFC, as catalogues have them."""
-    return name and unicodedata.normalize("NFC", name)
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:
