@@ -41,7 +41,7 @@ from univert.data.headers import read_header
 from univert.identity.vote import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.engine import Engine, load_engine
-from univert.search.reader import IndexReader
+from univert.search.index import IndexReader
 from univert.search.writer import IndexWriter
 from univert.serving.service import decode_photo
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 from univert.data.decode import BoxXyxyPx, decode_rgb
 from univert.data.headers import PhotoHeader, read_header
 from univert.data.image_problem import ImageProblem
-from univert.serving.forms import parse_box
 from univert.serving.problems import Problem
+from univert.serving.search import parse_box
 from univert.serving.service import clip_box, decode_photo
 
 
