@@ -7,9 +7,9 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -22,7 +22,6 @@ from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx, decode_rgb
 from univert.data.headers import PhotoHeader, read_header
-from univert.data.image_problem import ImageProblem
 from univert.identity.vote import ATTRIBUTES, Calibration, find_calibration, identify
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.index import Index, IndexReader
@@ -227,16 +226,18 @@ class Loaded:
             return header, box, self.engine.prepare(rgb)
 
         def decode_unless_large() -> PhotoHeader | tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
-            with _as_answers():
-                header = read_header(content, self._settings.photo_pixels_max)
+            header = read_header(content, self._settings.photo_pixels_max)
             return header if header.width_px * header.height_px > _LARGE_PIXELS else decode(header)
 
         loop = asyncio.get_running_loop()
-        decoded = await loop.run_in_executor(self._decoders, decode_unless_large)
-        if isinstance(decoded, PhotoHeader):
-            async with self._one_large:
-                decoded = await loop.run_in_executor(self._decoders, decode, decoded)
-                await loop.run_in_executor(self._decoders, return_freed_memory)
+        try:
+            decoded = await loop.run_in_executor(self._decoders, decode_unless_large)
+            if isinstance(decoded, PhotoHeader):
+                async with self._one_large:
+                    decoded = await loop.run_in_executor(self._decoders, decode, decoded)
+                    await loop.run_in_executor(self._decoders, return_freed_memory)
+        except BadInputError as error:
+            raise Problem(_PROBLEM_NAMES.get(getattr(error, "kind", ""), "bad-photo"), str(error)) from None
         return decoded
 
     async def _find(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> tuple[list[Hit], list[Hit]]:
@@ -284,27 +285,15 @@ def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx 
 
     The shorter side of the result keeps `detail_px` pixels; a large JPEG is decoded smaller than it is.
     """
-    with _as_answers():
-        rgb = decode_rgb(
-            b"".join(header.parts),
-            box_xyxy_px=box_xyxy_px,
-            max_pixels=header.width_px * header.height_px,
-            # twice the detail for a box: its edges fall between the pixels of a reduced photo
-            draft_px=detail_px if box_xyxy_px is None else 2 * detail_px,
-        )
+    rgb = decode_rgb(
+        b"".join(header.parts),
+        box_xyxy_px=box_xyxy_px,
+        max_pixels=header.width_px * header.height_px,
+        # twice the detail for a box: its edges fall between the pixels of a reduced photo
+        draft_px=detail_px if box_xyxy_px is None else 2 * detail_px,
+    )
     rgb.info.clear()
     return rgb
-
-
-@contextmanager
-def _as_answers() -> Iterator[None]:
-    """What is wrong with a photo, as what the client is told."""
-    try:
-        yield
-    except ImageProblem as error:
-        raise Problem(_PROBLEM_NAMES.get(error.kind, "bad-photo"), str(error)) from None
-    except BadInputError as error:
-        raise Problem("bad-photo", str(error)) from None
 
 
 def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:

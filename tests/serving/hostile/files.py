@@ -170,6 +170,8 @@ def accepted() -> Iterator[tuple[str, bytes]]:
     yield ("grey, 16 bits", encoded("PNG", Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50)))
     yield "palette", encoded("PNG", image(mode="L").convert("P"))
     yield "transparent", encoded("PNG", image(mode="RGBA"))
+    yield "JPEG without its end marker", jpeg[:-2]
+    yield "PNG with a profile larger than it", encoded("PNG", icc_profile=bytes(2_000_000))
     yield "PNG: animated", animation("PNG")
     yield "WebP: animated", animation("WEBP")
     yield "one pixel", encoded("PNG", image(1, 1))
