@@ -24,7 +24,7 @@ from univert.identity.vote import ATTRIBUTES, FARTHEST, NO_VOTE, AttributeCalibr
 from univert.models.runtime.engine import Engine
 from univert.models.runtime.pixels import prepared_batches
 from univert.search.index import Index
-from univert.search.records import Hit
+from univert.search.query import Hit
 
 KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE = "known product", "new product", "new value"
 NEIGHBOURS: Final = 24

@@ -14,8 +14,7 @@ from starlette.formparsers import MultiPartParser
 
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
-from univert.search.filters import FILTER_COLUMNS, sql_condition
-from univert.search.records import FilterValue, Where
+from univert.search.query import FILTER_COLUMNS, FilterValue, Where, check_where
 from univert.serving.problems import Problem
 from univert.serving.thumbnails import SIZE_PX_DEFAULT, SIZE_PX_MAX, SIZE_PX_MIN
 
@@ -189,7 +188,7 @@ class SearchForm(BoxForm):
         if not where:
             return None
         try:
-            sql_condition(where)
+            check_where(where)
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
         return where

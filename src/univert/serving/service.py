@@ -22,9 +22,8 @@ from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx, ImageProblem, decode_rgb
 from univert.identity.vote import ATTRIBUTES, Calibration, find_calibration, identify
 from univert.models.runtime.engine import Engine, load_engine
-from univert.search.index import Index
-from univert.search.reader import IndexReader
-from univert.search.records import Hit, Where
+from univert.search.index import Index, IndexReader
+from univert.search.query import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
 from univert.serving.forms import K_DEFAULT, SearchForm
 from univert.serving.headers import PhotoHeader, read_header
