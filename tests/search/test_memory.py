@@ -63,7 +63,8 @@ def test_processes_share_one_file_of_vectors(index: Index) -> None:
     first, second = (MemoryRows(index._dataset, index.path) for _ in range(2))
     assert isinstance(first._vectors, np.memmap)
     (made,) = files(index)
-    (inode,) = {Path(str(rows._vectors.filename)).stat().st_ino for rows in (first, second)}  # type: ignore[attr-defined]
+    assert isinstance(second._vectors, np.memmap)
+    assert first._vectors.filename == second._vectors.filename
     with Index.writer(index.path) as writer:
         writer.upsert(VECTORS[:1], pa.table({"id": ["new"], "vertical": ["a"]}))
         writer.publish()
@@ -82,12 +83,12 @@ def test_a_folder_that_cannot_be_written_to_will_do(index: Index) -> None:
     assert in_memory(index).search(VECTORS[3], 1, model_fingerprint=MODEL)[0].id == "i3"
 
 
-@pytest.mark.parametrize(("share", "held"), [(None, True), (False, False), (0, False)])
+@pytest.mark.parametrize(
+    ("asked", "bytes_a_row", "held"), [(None, 100, True), (None, 1 << 50, False), (False, 100, False)]
+)
 def test_what_is_held_in_memory_depends_on_its_size(
-    index: Index, monkeypatch: pytest.MonkeyPatch, share: bool | int | None, held: bool
+    index: Index, monkeypatch: pytest.MonkeyPatch, asked: bool | None, bytes_a_row: int, held: bool
 ) -> None:
-    if share == 0 and share is not False:
-        monkeypatch.setattr("univert.search.index.memory_bytes", lambda _: 1 << 50)
-        share = None
-    index.warm(share)
+    monkeypatch.setattr("univert.search.memory._COLUMNS_BYTES", bytes_a_row)
+    index.warm(asked)
     assert isinstance(index._rows, MemoryRows) == held

@@ -81,7 +81,7 @@ def test_few_partitions_are_enough_where_neighbours_lie_together(
     assert check.recall_unlike >= 0.98
     far = squared_distances(np.concatenate([queries, unlike]), partitions_of(index._dataset)[0]).min(axis=1)
     partitions = state.effort.partitions(far, 10)
-    assert partitions[:100].mean() < partitions[100:].mean()
+    assert partitions[:100].mean() <= partitions[100:].mean()
 
 
 @pytest.mark.parametrize(("later", "trained_anew"), [(clustered, False), (pointed, True)])

@@ -44,6 +44,8 @@ RANKS: Final = (10, 100, 500)
 _QUERIES: Final = 64
 _COVERAGE: Final = 0.998
 _COVERAGE_UNLIKE: Final = 0.99
+_SAFETY: Final = 1.5
+"""Few of the vectors are asked: half as many partitions again."""
 _MARGIN: Final = 4.0
 """In standard errors. Two distances that are both off by one differ by 1.4 of them, so a neighbour at the very edge is
 left out once in 400 times."""
@@ -99,7 +101,8 @@ class Effort:
         if rank is None:
             return np.full(len(distances), _MAX_PARTITIONS)
         ends = self.like.distance, max(self.unlike.distance, self.like.distance + 1e-6)
-        logarithms = np.log([self.like.partitions[rank], self.unlike.partitions[rank]])
+        fewest, most = self.like.partitions[rank], self.unlike.partitions[rank]
+        logarithms = np.log([fewest, max(fewest, most)])
         partitions: Int64[np.ndarray, " Q"] = np.rint(np.exp(np.interp(distances, ends, logarithms))).astype(np.int64)
         return partitions
 
@@ -215,14 +218,14 @@ def _measure_effort(dataset: Any) -> Effort:
     places = _partition_places(queries, neighbours[:, 1:], centroids)
     distances = squared_distances(queries, centroids).min(axis=1)
 
-    def reach(which: slice, coverage: float) -> Reach:
-        partitions = {rank: _needed(places[which, :rank], len(centroids), coverage) for rank in RANKS}
+    def reach(which: slice, coverage: float, safety: float) -> Reach:
+        partitions = {rank: _needed(places[which, :rank], len(centroids), coverage, safety) for rank in RANKS}
         return Reach(distance=float(distances[which].mean()), partitions=partitions)
 
     return Effort(
         rows=rows,
-        like=reach(slice(len(like)), _COVERAGE),
-        unlike=reach(slice(len(like), None), _COVERAGE_UNLIKE),
+        like=reach(slice(len(like)), _COVERAGE, _SAFETY),
+        unlike=reach(slice(len(like), None), _COVERAGE_UNLIKE, 1.0),
         error=_measure_error(dataset, range(rows)),
     )
 
@@ -245,11 +248,11 @@ def _sample(dataset: Any, among: range) -> Float[np.ndarray, "Q D"]:
     return as_matrix(dataset.take(picked.tolist(), columns=["vector"])["vector"].combine_chunks())
 
 
-def _needed(places: Int64[np.ndarray, "Q K"], partitions: int, coverage: float) -> int:
+def _needed(places: Int64[np.ndarray, "Q K"], partitions: int, coverage: float, safety: float) -> int:
     if not places.size:
         return partitions
     covering = np.sort(places, axis=None)[math.ceil(coverage * places.size) - 1]
-    return min(partitions, int(covering) + 1)
+    return min(partitions, math.ceil(safety * (int(covering) + 1)))
 
 
 def _partition_places(
