@@ -43,7 +43,7 @@ RANKS: Final = (10, 100, 500)
 
 _QUERIES: Final = 64
 _COVERAGE: Final = 0.998
-_COVERAGE_UNLIKE: Final = 0.99
+_COVERAGE_UNLIKE: Final = 0.995
 _SAFETY: Final = 1.5
 """Few of the vectors are asked: half as many partitions again."""
 _MARGIN: Final = 4.0
