@@ -6,8 +6,8 @@ Vectors are those of bench/clustered.py. Queries are new images of products in t
 images of a catalogue with other verticals, images mixed half and half with random directions, and random directions.
 The filtered queries ask for a brand that 1% of the images have, spread over all verticals, and for the rarest vertical;
 nothing is kept between queries, so each costs what the first one does. FAISS gets the least effort that reaches the
-index's recall. The index is held in memory, as `univert serve` holds it. Both run on as many threads as the machine has
-processors; queries come one at a time. Each size is searched in a process of its own, so that memory is its own. An
+index's recall. The index is held in memory and searched by one thread, as `univert serve` does it; FAISS has
+all processors. Queries come one at a time. Each size is searched in a process of its own, so that memory is its own. An
 index is kept in bench/results/.cache for the next run.
 
 Writes bench/results/search.md; exit 1 beyond the limits.
@@ -156,7 +156,10 @@ def measure(rows: int, queries: int, peer: bool) -> dict[str, Any]:
         np.savez(Path(folder) / "queries.npz", **{name: some for name, (_, some, _) in asked_for.items()})
         wheres = {name: [where, [sorted(n) for n in truths[name]]] for name, (where, _, _) in asked_for.items()}
         command = [sys.executable, __file__, "--serve", str(path), folder]
-        served = subprocess.run(command, check=True, capture_output=True, text=True, input=json.dumps(wheres))
+        as_served = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        served = subprocess.run(
+            command, check=True, capture_output=True, text=True, input=json.dumps(wheres), env=as_served
+        )
     figures |= json.loads(served.stdout)
     if peer:
         figures["faiss"] = faiss_at(figures["all"]["recall"], vectors, ask, truths["all"])
