@@ -153,7 +153,8 @@ def measure(rows: int, queries: int, peer: bool) -> dict[str, Any]:
     figures["vertical_share"] = float(np.mean(vertical == rarest))
     truths = {name: nearest(vectors, some, allowed) for name, (_, some, allowed) in asked_for.items()}
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder) / "queries.npz", **{name: some for name, (_, some, _) in asked_for.items()})
+        for name, (_, some, _) in asked_for.items():
+            np.save(Path(folder) / f"{name}.npy", some)
         wheres = {name: [where, [sorted(n) for n in truths[name]]] for name, (where, _, _) in asked_for.items()}
         command = [sys.executable, __file__, "--serve", str(path), folder]
         as_served = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
@@ -170,7 +171,7 @@ def serve(path: Path, folder: Path) -> dict[str, Any]:
     """What a process that only searches sees, its memory included."""
     before = _peak_gb()
     asks = json.loads(sys.stdin.read())
-    queries = np.load(folder / "queries.npz")
+    queries = {name: np.load(folder / f"{name}.npy") for name in asks}
     figures: dict[str, Any] = {}
     with IndexReader.open(path, in_memory=True) as reader:
         index: Index = reader.current()

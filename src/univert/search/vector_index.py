@@ -61,7 +61,8 @@ class Reach:
     """How far queries of one kind have to look.
 
     Attributes:
-        distance: their mean squared distance to the nearest centroid.
+        distance: their squared distance to the nearest centroid: the mean for queries like the index, the least for
+            those unlike it.
         partitions: to look into, by how many neighbours are asked for.
     """
 
@@ -218,14 +219,14 @@ def _measure_effort(dataset: Any) -> Effort:
     places = _partition_places(queries, neighbours[:, 1:], centroids)
     distances = squared_distances(queries, centroids).min(axis=1)
 
-    def reach(which: slice, coverage: float, safety: float) -> Reach:
+    def reach(which: slice, distance: np.floating[Any], coverage: float, safety: float) -> Reach:
         partitions = {rank: _needed(places[which, :rank], len(centroids), coverage, safety) for rank in RANKS}
-        return Reach(distance=float(distances[which].mean()), partitions=partitions)
+        return Reach(distance=float(distance), partitions=partitions)
 
     return Effort(
         rows=rows,
-        like=reach(slice(len(like)), _COVERAGE, _SAFETY),
-        unlike=reach(slice(len(like), None), _COVERAGE_UNLIKE, 1.0),
+        like=reach(slice(len(like)), distances[: len(like)].mean(), _COVERAGE, _SAFETY),
+        unlike=reach(slice(len(like), None), distances[len(like) :].min(), _COVERAGE_UNLIKE, 1.0),
         error=_measure_error(dataset, range(rows)),
     )
 
