@@ -211,9 +211,7 @@ def _measure_effort(dataset: Any) -> Effort:
     centroids = as_matrix(dataset.get_ivf_model(VECTOR_INDEX).centroids)
     rows = dataset.count_rows()
     like = _sample(dataset, range(rows))
-    unlike = np.random.default_rng(64).standard_normal(like.shape, dtype=np.float32)
-    unlike /= np.linalg.norm(unlike, axis=1, keepdims=True)
-    queries = np.concatenate([like, unlike])
+    queries = np.concatenate([like, _unlike(like)])
     neighbours = _nearest(dataset, queries, min(max(RANKS) + 1, rows))
     # of a stored vector it comes first itself, which proves nothing
     places = _partition_places(queries, neighbours[:, 1:], centroids)
@@ -232,9 +230,11 @@ def _measure_effort(dataset: Any) -> Effort:
 
 
 def _measure_error(dataset: Any, among: range) -> float:
-    """The standard error of the squared distances by which the index picks candidates, for queries like some rows."""
+    """The standard error of the squared distances by which the index picks candidates, for queries like some rows and unlike all."""
     squares = list[np.ndarray]()
-    for query in _sample(dataset, among):
+    like = _sample(dataset, among)
+    # the farther a query is from all vectors, the more its distances are off
+    for query in np.concatenate([like, _unlike(like)]):
         question = {"column": "vector", "q": query, "k": RANKS[1]}
         found = dataset.to_table(columns=["vector", "_distance"], nearest=question)
         exact = np.square(as_matrix(found["vector"].combine_chunks()) - query).sum(axis=1)
@@ -247,6 +247,13 @@ def _sample(dataset: Any, among: range) -> Float[np.ndarray, "Q D"]:
     rows = np.arange(among.start, among.stop)
     picked = np.sort(np.random.default_rng(0).choice(rows, size=min(_QUERIES, len(rows)), replace=False))
     return as_matrix(dataset.take(picked.tolist(), columns=["vector"])["vector"].combine_chunks())
+
+
+def _unlike(like: Float[np.ndarray, "Q D"]) -> Float[np.ndarray, "Q D"]:
+    """As many random directions, the same ones every time."""
+    directions = np.random.default_rng(64).standard_normal(like.shape, dtype=np.float32)
+    unlike: Float[np.ndarray, "Q D"] = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    return unlike
 
 
 def _needed(places: Int64[np.ndarray, "Q K"], partitions: int, coverage: float, safety: float) -> int:
