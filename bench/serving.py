@@ -40,6 +40,7 @@ from sklearn.datasets import load_sample_images
 from clustered import CHUNK, clustered
 from common import commit, cpu_name
 from univert.core.files import write_atomic
+from univert.data.headers import read_header
 from univert.identity.vote import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration, identify
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.engine import Engine, load_engine
@@ -47,7 +48,6 @@ from univert.models.runtime.onnx_export import export_onnx
 from univert.search.index import IndexReader
 from univert.search.storage import FORMAT_VERSION
 from univert.search.writer import IndexWriter
-from univert.serving.headers import read_header
 from univert.serving.service import decode_photo
 
 HERE = Path(__file__).parent

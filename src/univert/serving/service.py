@@ -20,13 +20,13 @@ from PIL import Image
 
 from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
-from univert.data.decode import BoxXyxyPx, ImageProblem, decode_rgb
+from univert.data.decode import BoxXyxyPx, decode_rgb
+from univert.data.headers import PhotoHeader, read_header
 from univert.identity.vote import ATTRIBUTES, Calibration, find_calibration, identify
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.index import Index, IndexReader
 from univert.search.query import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
-from univert.serving.headers import PhotoHeader, read_header
 from univert.serving.limits import Limits, Upload
 from univert.serving.observability import Metrics, RequestRecord, log
 from univert.serving.problems import RETRY_AFTER_S, Problem, busy
@@ -230,11 +230,14 @@ class Loaded:
             return header if header.width_px * header.height_px > _LARGE_PIXELS else decode(header)
 
         loop = asyncio.get_running_loop()
-        decoded = await loop.run_in_executor(self._decoders, decode_unless_large)
-        if isinstance(decoded, PhotoHeader):
-            async with self._one_large:
-                decoded = await loop.run_in_executor(self._decoders, decode, decoded)
-                await loop.run_in_executor(self._decoders, return_freed_memory)
+        try:
+            decoded = await loop.run_in_executor(self._decoders, decode_unless_large)
+            if isinstance(decoded, PhotoHeader):
+                async with self._one_large:
+                    decoded = await loop.run_in_executor(self._decoders, decode, decoded)
+                    await loop.run_in_executor(self._decoders, return_freed_memory)
+        except BadInputError as error:
+            raise Problem(_PROBLEM_NAMES.get(getattr(error, "kind", ""), "bad-photo"), str(error)) from None
         return decoded
 
     async def _find(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> tuple[list[Hit], list[Hit]]:
@@ -282,18 +285,13 @@ def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx 
 
     The shorter side of the result keeps `detail_px` pixels; a large JPEG is decoded smaller than it is.
     """
-    try:
-        rgb = decode_rgb(
-            b"".join(header.parts),
-            box_xyxy_px=box_xyxy_px,
-            max_pixels=header.width_px * header.height_px,
-            # twice the detail for a box: its edges fall between the pixels of a reduced photo
-            draft_px=detail_px if box_xyxy_px is None else 2 * detail_px,
-        )
-    except ImageProblem as error:
-        raise Problem(_PROBLEM_NAMES.get(error.kind, "bad-photo"), str(error)) from None
-    except BadInputError as error:
-        raise Problem("bad-photo", str(error)) from None
+    rgb = decode_rgb(
+        b"".join(header.parts),
+        box_xyxy_px=box_xyxy_px,
+        max_pixels=header.width_px * header.height_px,
+        # twice the detail for a box: its edges fall between the pixels of a reduced photo
+        draft_px=detail_px if box_xyxy_px is None else 2 * detail_px,
+    )
     rgb.info.clear()
     return rgb
 
