@@ -60,7 +60,8 @@ def recall(index: Index, vectors: np.ndarray, names: list[str], queries: np.ndar
 def test_few_partitions_are_enough_where_neighbours_lie_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vectors = clustered(6_000, 0, spread=0.2)
+    centres = np.repeat(clustered(600, 0, spread=0.2), 10, axis=0)
+    vectors = unit(centres + 0.05 * np.random.default_rng(3).normal(size=centres.shape))
     with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL) as writer:
         append(writer, vectors, "v")
         writer.publish()

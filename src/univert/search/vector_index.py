@@ -230,7 +230,7 @@ def _measure_effort(dataset: Any) -> Effort:
 
 
 def _measure_error(dataset: Any, among: range) -> float:
-    """The standard error of the distances by which the index picks candidates, for queries like some rows and unlike."""
+    """The standard error of the distances by which candidates are picked, for queries like some rows and unlike all."""
     squares = list[np.ndarray]()
     like = _sample(dataset, among)
     # the farther a query is from all vectors, the more its distances are off
