@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from univert.data.catalogue import Catalogue
 from univert.data.splits import SPLITS
+from univert.data.suspicious import SUSPECT_COLUMNS, suspicious
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,7 +98,7 @@ def catalogue_info(catalogue: Catalogue) -> CatalogueInfo:
         unlabelled=sum(vertical.unlabelled for vertical in verticals),
         linked=sum(uri is not None for uri in catalogue.column("uri")),
         verticals=verticals,
-        warnings=_warnings(verticals),
+        warnings=_warnings(verticals) + suspicious(_columns(catalogue, SUSPECT_COLUMNS)),
     )
 
 
@@ -141,10 +142,13 @@ def _cells(vertical: VerticalInfo, splits: Sequence[str]) -> list[str]:
     ]
 
 
+def _columns(catalogue: Catalogue, names: Sequence[str]) -> pa.Table:
+    return pa.table({name: pa.array(catalogue.column(name), pa.string()) for name in names})
+
+
 def _count_verticals(catalogue: Catalogue) -> list[VerticalInfo]:
     names = ["vertical", "split", "product"]
-    table = pa.table({name: pa.array(catalogue.column(name), pa.string()) for name in names})
-    grouped = table.group_by(names).aggregate([([], "count_all")]).sort_by("vertical")
+    grouped = _columns(catalogue, names).group_by(names).aggregate([([], "count_all")]).sort_by("vertical")
     found: dict[str, dict[str, SplitCount]] = {}
     for row in grouped.to_pylist():  # a row for each product, and one for what is unlabelled, in each split
         splits, split = found.setdefault(row["vertical"], dict.fromkeys(SPLITS, _NONE)), row["split"] or "none"
