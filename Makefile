@@ -21,8 +21,8 @@ $(READY): requirements/dev.txt pyproject.toml
 	  uv=.tools/bin/uv; \
 	fi; \
 	test -x $(BIN)/python || $$uv venv -q --python "$$(command -v $(PYTHON))" .venv; \
-	$$uv pip install -q --python $(BIN)/python -r requirements/dev.txt; \
-	$$uv pip install -q --python $(BIN)/python --no-deps -e .
+	$$uv pip install -q --compile-bytecode --python $(BIN)/python -r requirements/dev.txt; \
+	$$uv pip install -q --compile-bytecode --python $(BIN)/python --no-deps -e .
 	@touch $@
 
 demo: $(READY)
