@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from univert.data.decode import BoxXyxyPx, decode_rgb
-from univert.serving.forms import parse_box
 from univert.serving.headers import PhotoHeader, read_header
 from univert.serving.problems import Problem
+from univert.serving.search import parse_box
 from univert.serving.service import clip_box, decode_photo
 
 

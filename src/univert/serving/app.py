@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 import univert
-from univert.serving import routes
+from univert.serving import routes, search
 from univert.serving.observability import Observed, log
 from univert.serving.problems import install_problem_handlers
 from univert.serving.service import Service
@@ -67,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     keys: list[Any] = []
     if settings.api_keys:  # for the OpenAPI document alone: the routes check them before they read a body
         keys = [Depends(APIKeyHeader(name="X-API-Key", auto_error=False)), Depends(HTTPBearer(auto_error=False))]
-    for router in (routes.searching, routes.thumbnails, routes.items):
+    for router in (search.routes, routes.thumbnails, routes.items):
         app.include_router(router, dependencies=keys)
     app.include_router(routes.operations)
     if settings.page:

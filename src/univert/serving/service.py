@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import numpy as np
+from fastapi import Request
 from jaxtyping import Float
 from PIL import Image
 
@@ -26,7 +27,6 @@ from univert.search.index import Index
 from univert.search.reader import IndexReader
 from univert.search.records import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
-from univert.serving.forms import K_DEFAULT, SearchForm
 from univert.serving.headers import PhotoHeader, read_header
 from univert.serving.limits import Limits, Upload
 from univert.serving.observability import Metrics, RequestRecord, log
@@ -47,6 +47,7 @@ ITEMS: Final = "/items/"
 THUMBNAIL: Final = "/thumbnail"
 """An item's address is the first and its id; its thumbnail's ends in the second."""
 
+_WARM_K: Final = 24
 _PROBLEM_NAMES: Final = {"too large": "too-large", "unsupported format": "unsupported-type"}
 
 
@@ -139,26 +140,36 @@ class Loaded:
         self._decoders = ThreadPoolExecutor(THREADS, thread_name_prefix="univert-decode")
         self._one_large = asyncio.Lock()
 
-    async def search(self, index: Index, form: SearchForm, upload: Upload, record: RequestRecord) -> dict[str, Any]:
-        """The answer to a search, wholly from one version of the index, as a `SearchAnswer` has it."""
-        where, identity = form.where(), None
-        query: dict[str, Any] = {"like": form.like}
+    async def search(
+        self,
+        index: Index,
+        asked: Upload | str,
+        *,
+        k: int,
+        where: Where | None,
+        box_xyxy_px: BoxXyxyPx | None,
+        record: RequestRecord,
+    ) -> dict[str, Any]:
+        """The answer to a photo, or to the id of an item, from one version of the index, as a `SearchAnswer` has it."""
+        identity = None
+        query: dict[str, Any] = {}
         async with self._deadline():
-            if form.like is None:
-                header, box, vector = await self.embed(upload, form.box_xyxy_px, record)
+            if isinstance(asked, Upload):
+                header, box, vector = await self.embed(asked, box_xyxy_px, record)
                 query = {"width_px": header.width_px, "height_px": header.height_px, "box_xyxy_px": box}
                 with record.stage("search"):
-                    hits, neighbours = await self._find(index, vector, form.k, where)
+                    hits, neighbours = await self._find(index, vector, k, where)
                 with record.stage("identify"):
                     identity = self._identity(neighbours)
             else:
+                query = {"like": asked}
                 with record.stage("search"):
                     try:
-                        (vector,) = await asyncio.to_thread(index.vectors, [form.like])
+                        (vector,) = await asyncio.to_thread(index.vectors, [asked])
                     except BadInputError:
-                        raise Problem("not-found", f"no item {form.like[:200]!r} in the index") from None
-                    found = await self._asked(index, vector, form.k + 1, where)  # an item is its own nearest
-                hits = [hit for hit in found if hit.id != form.like][: form.k]
+                        raise Problem("not-found", f"no item {asked[:200]!r} in the index") from None
+                    found = await self._asked(index, vector, k + 1, where)  # an item is its own nearest
+                hits = [hit for hit in found if hit.id != asked][:k]
         took_ms = {**record.stages_s, "total": record.total_s()}
         return {
             "query": query,
@@ -255,6 +266,18 @@ class Loaded:
         return answer.to_dict()
 
 
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+def record_of(request: Request) -> RequestRecord:
+    """What is known of a request; made by the middleware."""
+    record: RequestRecord = request.state.record
+    return record
+
+
 def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx | None = None) -> Image.Image:
     """Decode a photo, or a box in it, upright and in RGB, without any metadata.
 
@@ -311,7 +334,7 @@ def _load(settings: Settings) -> tuple[Engine, IndexReader, Calibration | None]:
     try:
         # search once, so that the first query does not wait for the index to be opened and read
         pixels = np.zeros((1, 3, engine.image_size_px, engine.image_size_px), np.uint8)
-        reader.current().search(engine.run(pixels)[0], K_DEFAULT, model_fingerprint=engine.fingerprint)
+        reader.current().search(engine.run(pixels)[0], _WARM_K, model_fingerprint=engine.fingerprint)
         calibration = find_calibration(settings.index, settings.model, engine.fingerprint, path=settings.calibration)
     except BaseException:
         reader.close()
