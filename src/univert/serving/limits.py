@@ -118,6 +118,11 @@ class Limits:
             shared = os.environ.get(RATE_FILE_VARIABLE)
             self.rates = RateLimits(settings.rate_per_s, settings.rate_burst, Path(shared) if shared else None)
 
+    def close(self) -> None:
+        """Let go of what the workers share."""
+        if self.rates is not None:
+            self.rates.close()
+
     def check_key(self, request: Request) -> None:
         """Note the key that a request came with, or raise `unauthorised`."""
         if not self.settings.api_keys:

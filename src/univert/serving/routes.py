@@ -19,7 +19,8 @@ from univert.search.index import Index
 from univert.serving.answers import ItemAnswer, ProblemAnswer, StateAnswer, VerticalsAnswer
 from univert.serving.limits import GuardedRoute, NoParameters, SelfChargingRoute, no_parameters
 from univert.serving.problems import GUARD_PROBLEMS, PROBLEM_TYPES, Problem, busy, documented, raw_path
-from univert.serving.service import ITEMS, THUMBNAIL, item_address, record_of, service_of
+from univert.serving.search import ITEMS, THUMBNAIL, item_address
+from univert.serving.service import record_of, service_of
 from univert.serving.thumbnails import (
     MEDIA_TYPE,
     SIZE_PX_DEFAULT,
@@ -147,10 +148,11 @@ async def health() -> StateAnswer:
     responses={200: {"description": "Ready"}, **documented("not-ready")},
 )
 async def ready(request: Request) -> StateAnswer:
-    """Model and index are loaded, and the process is not stopping."""
+    """Model and index are loaded, the index can be searched, and the process is not stopping."""
     if service_of(request).draining:
         raise busy("not-ready", "the service is stopping")
-    _ = service_of(request).loaded
+    if service_of(request).loaded.search_error is not None:
+        raise busy("not-ready", "the index cannot be searched; the log says why")
     return StateAnswer(status="ready")
 
 

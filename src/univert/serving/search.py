@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Form, Request, UploadFile
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -13,7 +15,7 @@ from pydantic.json_schema import SkipJsonSchema
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
 from univert.search.filters import FILTER_COLUMNS, sql_condition
-from univert.search.records import FilterValue, Where
+from univert.search.records import FilterValue, Hit, Where
 from univert.serving.answers import EmbedAnswer, SearchAnswer
 from univert.serving.limits import REPEATED_FIELDS, GuardedRoute, no_parameters
 from univert.serving.problems import GUARD_PROBLEMS, Problem, documented
@@ -24,9 +26,15 @@ K_MAX: Final = 100
 
 FORM_LIMITS: Final[Any] = {"max_files": 1, "max_fields": 200, "max_part_size": 16_384}
 
+ITEMS: Final = "/items/"
+THUMBNAIL: Final = "/thumbnail"
+"""An item's address is the first and its id; its thumbnail's ends in the second."""
+
 _MULTIPART: Final = "multipart/form-data"
 _VALUES_MAX: Final = 100
 _ID_MAX: Final = 1000
+_NUMBER: Final = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
+"""Of a box: what `float` takes besides, such as 1_0, is more often a slip."""
 _BOX_PATTERN: Final = r"^\d{1,5}(\.\d{1,3})?(,\d{1,5}(\.\d{1,3})?){3}$"
 _UPLOAD_PROBLEMS: Final = (
     *GUARD_PROBLEMS,
@@ -43,16 +51,19 @@ routes = APIRouter(tags=["search"], route_class=GuardedRoute, dependencies=[Depe
 
 def parse_box(text: str) -> BoxXyxyPx:
     """A box from its text, `x0,y0,x1,y1`; `bad-box` for what are not four finite numbers, or no area."""
-    try:
-        numbers = [float(part) for part in text.split(",")] if len(text) <= 200 else []
-    except ValueError:
-        numbers = []
-    if len(numbers) != 4 or not all(math.isfinite(number) for number in numbers):
+    parts = text.split(",") if len(text) <= 200 else []
+    numbers = [float(part) for part in parts if _NUMBER.fullmatch(part)]
+    if len(parts) != 4 or len(numbers) != 4 or not all(math.isfinite(number) for number in numbers):
         raise Problem("bad-box", f"box must be four numbers x0,y0,x1,y1, got {text[:60]!r}")
     x0, y0, x1, y1 = numbers
     if not (x0 < x1 and y0 < y1):
         raise Problem("bad-box", f"box must have x0 < x1 and y0 < y1, got {text[:60]!r}")
     return x0, y0, x1, y1
+
+
+def item_address(item: str) -> str:
+    """Where all that is known of an item is to be had; slashes in its id are percent-encoded."""
+    return f"{ITEMS}{quote(item, safe='')}"
 
 
 def _whole_number(value: Any) -> Any:
@@ -190,6 +201,7 @@ async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_
         box_xyxy_px=form.box_xyxy_px,
         record=record,
     )
+    answer["hits"] = [_hit_values(hit) for hit in answer["hits"]]
     return answer  # type: ignore[no-any-return]  # checked by the framework
 
 
@@ -233,3 +245,10 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         raise Problem("bad-filter", "filter names a column twice; give its values as a list")
     return values
+
+
+def _hit_values(hit: Hit) -> dict[str, Any]:
+    """A hit as a `HitAnswer` has it."""
+    columns = ("id", "distance", "vertical", "product", "brand", "style", "source", "split")
+    address = item_address(hit.id)
+    return {name: getattr(hit, name) for name in columns} | {"thumbnail": address + THUMBNAIL, "item": address}
