@@ -15,13 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from typing import Any, Final
 
 from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from univert.serving.problems import Problem, problem_response
@@ -210,7 +213,24 @@ class Metrics:
                 mark_process_dead(pid, path=folder)
         everyone = CollectorRegistry()
         MultiProcessCollector(everyone, path=folder)
+        everyone.register(_Processes({int(file.stem.rpartition("_")[2]) for file in Path(folder).glob("gauge_live*")}))
         return generate_latest(everyone)
+
+
+class _Processes(Collector):
+    """Memory, processor time and open files of each worker."""
+
+    def __init__(self, pids: set[int]) -> None:
+        self._pids = sorted(pids)
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for pid in self._pids:
+            for found in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
+                for sample in found.samples:
+                    family.add_sample(sample.name, {"process": str(pid)}, sample.value)
+        yield from families.values()
 
 
 class Observed:
@@ -245,7 +265,11 @@ class Observed:
 
         self._metrics.in_flight.inc()
         try:
-            await self._app(scope, receive, answer)
+            if self._service.settings.answers_to(request.headers.get("host", "")):
+                await self._app(scope, receive, answer)
+            else:
+                said = "requests to this host are not answered; if the name is yours, add it to allowed_hosts"
+                await problem_response(Problem("unknown-host", said), request)(scope, receive, answer)
         except Exception:
             log(logging.ERROR, "failed", failed=True, request_id=record.request_id)
             if status:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
+import unicodedata
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -12,9 +15,10 @@ from fastapi import APIRouter, Depends, Form, Request, UploadFile
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from univert.core.errors import BadInputError
+from univert.core.errors import BadInputError, did_you_mean
 from univert.data.decode import BoxXyxyPx
 from univert.search.filters import FILTER_COLUMNS, sql_condition
+from univert.search.index import Index
 from univert.search.records import FilterValue, Hit, Where
 from univert.serving.answers import EmbedAnswer, SearchAnswer
 from univert.serving.limits import REPEATED_FIELDS, GuardedRoute, no_parameters
@@ -32,6 +36,7 @@ THUMBNAIL: Final = "/thumbnail"
 
 _MULTIPART: Final = "multipart/form-data"
 _VALUES_MAX: Final = 100
+_KNOWN_MAX: Final = 100_000
 _ID_MAX: Final = 1000
 _NUMBER: Final = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 """Of a box: what `float` takes besides, such as 1_0, is more often a slip."""
@@ -190,17 +195,20 @@ class SearchForm(BoxForm):
 async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)]) -> SearchAnswer:
     """Send a photo as multipart/form-data, or an item's id as `like`; narrow the answer by columns."""
     service, record = service_of(request), record_of(request)
-    index = service.index(record)
+    index, where = service.index(record), form.where()
+    found_by = _in_all_forms(where, index.verticals) if where else None
     if form.photo is not None:
         await request.state.upload.take(form.photo)
     answer: Any = await service.loaded.search(
         index,
         request.state.upload if form.like is None else form.like,
         k=form.k,
-        where=form.where(),
+        where=found_by,
         box_xyxy_px=form.box_xyxy_px,
         record=record,
     )
+    if where and not answer["hits"]:
+        await asyncio.to_thread(_refuse_unknown, where, index)
     answer["hits"] = [_hit_values(hit) for hit in answer["hits"]]
     return answer  # type: ignore[no-any-return]  # checked by the framework
 
@@ -238,6 +246,39 @@ def _parse_filter(text: str | None) -> dict[str, FilterValue]:
                 f"columns are {', '.join(FILTER_COLUMNS)}",
             )
     return values
+
+
+def _in_all_forms(where: Where, verticals: Sequence[str]) -> Where:
+    """Filters that find a text whichever way its accents are encoded, in the question and in the index."""
+    named = {unicodedata.normalize("NFC", name): name for name in verticals}
+    forms: dict[str, FilterValue] = {}
+    for column, value in where.items():
+        texts: list[str | None] = []
+        for text in _listed(value):
+            if text is None:
+                texts.append(None)
+            elif column == "vertical":
+                texts.append(named.get(unicodedata.normalize("NFC", text), text))
+            else:
+                texts += sorted({text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))})
+        forms[column] = texts
+    return forms
+
+
+def _refuse_unknown(where: Where, index: Index) -> None:
+    """Raise `bad-filter` for a brand, style or source that no image has: a slip must not look like "nothing found"."""
+    for column in ("brand", "style", "source"):
+        if column not in where:
+            continue
+        known = {unicodedata.normalize("NFC", name) for name, _ in index.distinct(column, _KNOWN_MAX)}
+        for text in _listed(where[column]):
+            if text is not None and unicodedata.normalize("NFC", text) not in known:
+                hint = did_you_mean(text, sorted(known)) if known else f"no image in it has a {column}"
+                raise Problem("bad-filter", f"no {column} {text[:200]!r} in the index; {hint}")
+
+
+def _listed(value: FilterValue) -> Sequence[str | None]:
+    return [value] if value is None or isinstance(value, str) else list(value)
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from granian.log import LogLevels
 from univert.core.errors import BadInputError, UnivertError
 from univert.serving.observability import log, logging_config
 from univert.serving.rates import make_rate_file
-from univert.serving.settings import METRICS_VARIABLE, RATE_FILE_VARIABLE, Settings, load_settings
+from univert.serving.settings import METRICS_VARIABLE, RATE_FILE_VARIABLE, Settings, is_loopback, load_settings
 
 CONNECTIONS_MAX: Final = 8192
 """Open connections of a worker; further ones wait until one closes."""
@@ -73,6 +73,8 @@ def run_server(settings: Settings) -> None:
         )
         address = f"[{settings.host}]" if ":" in settings.host else settings.host
         log(logging.INFO, "listening", address=f"http://{address}:{port}")
+        if not settings.allowed_hosts and not is_loopback(settings.host):
+            log(logging.WARNING, "requests to any host name are answered; name the service's own in allowed_hosts")
         try:
             server.serve()
         except SystemExit as ended:
