@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastapi import Request
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest, values
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
@@ -34,6 +34,8 @@ LOGGER: Final = logging.getLogger("univert.serving")
 
 _LINES_MAX: Final = 10_000
 _LAST_LINES_S: Final = 2.0
+_COUNTS_BYTES: Final = 1 << 20
+"""Of each kind of metric in a worker; all that there are take a tenth of it."""
 API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _HEADERS: Final = {
     b"x-content-type-options": b"nosniff",
@@ -159,6 +161,8 @@ class Metrics:
     """The counters, histograms and gauges of one application."""
 
     def __init__(self) -> None:
+        folder = os.environ.get(METRICS_VARIABLE)
+        self._folder = Path(folder) if folder and _has_room(Path(folder)) else None
         own = self._registry = CollectorRegistry()
         ProcessCollector(registry=own)
 
@@ -202,19 +206,36 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes, over all worker processes if there are several."""
-        folder = os.environ.get(METRICS_VARIABLE)
-        if not folder:
+        folder = self._folder
+        if folder is None:
             return generate_latest(self._registry)
-        for file in Path(folder).glob("gauge_live*.db"):  # gauges of workers that were killed; their counts stay
+        for file in folder.glob("gauge_live*.db"):  # gauges of workers that were killed; their counts stay
             pid = int(file.stem.rpartition("_")[2])
             try:
                 os.kill(pid, 0)
             except ProcessLookupError:
-                mark_process_dead(pid, path=folder)
+                mark_process_dead(pid, path=str(folder))
         everyone = CollectorRegistry()
-        MultiProcessCollector(everyone, path=folder)
-        everyone.register(_Processes({int(file.stem.rpartition("_")[2]) for file in Path(folder).glob("gauge_live*")}))
+        MultiProcessCollector(everyone, path=str(folder))
+        everyone.register(_Processes({int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*")}))
         return generate_latest(everyone)
+
+
+def _has_room(folder: Path) -> bool:
+    """Take the room for this worker's counts from the disk, all at once; without it the worker counts for itself.
+
+    The counts lie in files that are mapped into memory. Were the disk full when one of them grows, the worker would be
+    killed.
+    """
+    try:
+        for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemin"):
+            with (folder / f"{kind}_{os.getpid()}.db").open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, _COUNTS_BYTES)
+    except OSError as error:
+        log(logging.WARNING, "no room for the counts: a scrape shows one worker alone", reason=str(error))
+        values.ValueClass = values.MutexValue
+        return False
+    return True
 
 
 class _Processes(Collector):

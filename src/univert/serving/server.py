@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import multiprocessing
 import os
+import resource
 import socket
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -47,11 +49,9 @@ def run_server(settings: Settings) -> None:
     port = free_port(settings.host, settings.port)
     with ProcessPoolExecutor(1) as elsewhere:
         elsewhere.submit(_open_once, settings).result()
-    with tempfile.TemporaryDirectory(prefix="univert-serve-") as shared:
+    with contextlib.ExitStack() as kept:
         if settings.workers > 1:
-            os.environ[METRICS_VARIABLE] = shared
-            make_rate_file(Path(shared) / "rates")
-            os.environ[RATE_FILE_VARIABLE] = str(Path(shared) / "rates")
+            _share(kept)
         server = Granian(
             "univert.serving.server:worker_app",
             factory=True,
@@ -81,6 +81,18 @@ def run_server(settings: Settings) -> None:
             raise UnivertError("the workers ended again and again; the log says why") from ended
 
 
+def _share(kept: contextlib.ExitStack) -> None:
+    """Make the folder through which the workers share counts and rates; without room for it each has its own."""
+    try:
+        folder = kept.enter_context(tempfile.TemporaryDirectory(prefix="univert-serve-", ignore_cleanup_errors=True))
+        make_rate_file(Path(folder) / "rates")
+    except OSError as error:
+        log(logging.WARNING, "no room for what the workers share: each counts for itself", reason=str(error))
+        return
+    os.environ[METRICS_VARIABLE] = folder
+    os.environ[RATE_FILE_VARIABLE] = str(Path(folder) / "rates")
+
+
 def worker_app() -> Any:
     """What a worker serves."""
     from granian.utils.proxies import wrap_asgi_with_proxy_headers
@@ -89,6 +101,8 @@ def worker_app() -> Any:
     from univert.serving.app import create_app
 
     reuse_freed_memory(_LARGEST_KEPT_BYTES)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # idle connections take one each, and are meant to be served
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     settings = load_settings()
     app = create_app(settings)
     return wrap_asgi_with_proxy_headers(app, settings.trusted_proxies) if settings.trusted_proxies else app
