@@ -114,7 +114,6 @@ def serving(model: Path, index: Path, **settings: Any) -> Iterator[ServerProcess
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=preexec_fn,
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
     )
     server = ServerProcess(process)
