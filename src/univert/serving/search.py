@@ -7,7 +7,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -17,9 +17,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 from univert.core.errors import BadInputError, did_you_mean
 from univert.data.decode import BoxXyxyPx
-from univert.search.filters import FILTER_COLUMNS, sql_condition
 from univert.search.index import Index
-from univert.search.records import FilterValue, Hit, Where
+from univert.search.query import FILTER_COLUMNS, FilterValue, Hit, Where, check_where
 from univert.serving.answers import EmbedAnswer, SearchAnswer
 from univert.serving.limits import REPEATED_FIELDS, GuardedRoute, no_parameters
 from univert.serving.problems import GUARD_PROBLEMS, Problem, documented
@@ -164,7 +163,7 @@ class SearchForm(BoxForm):
             raise Problem("not-found", "no item has an id that long")
         return self
 
-    def where(self) -> Where | None:
+    def where(self) -> dict[str, list[str | None]] | None:
         """The filters by column, or the problem `bad-filter`; None without any."""
         where: dict[str, FilterValue] = {}
         for name in REPEATED_FIELDS:
@@ -179,10 +178,9 @@ class SearchForm(BoxForm):
         if not where:
             return None
         try:
-            sql_condition(where)
+            return check_where(where)
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
-        return where
 
 
 @routes.post(
@@ -248,13 +246,13 @@ def _parse_filter(text: str | None) -> dict[str, FilterValue]:
     return values
 
 
-def _in_all_forms(where: Where, verticals: Sequence[str]) -> Where:
+def _in_all_forms(where: Mapping[str, Sequence[str | None]], verticals: Sequence[str]) -> Where:
     """Filters that find a text whichever way its accents are encoded, in the question and in the index."""
     named = {unicodedata.normalize("NFC", name): name for name in verticals}
     forms: dict[str, FilterValue] = {}
-    for column, value in where.items():
+    for column, given in where.items():
         texts: list[str | None] = []
-        for text in _listed(value):
+        for text in given:
             if text is None:
                 texts.append(None)
             elif column == "vertical":
@@ -265,20 +263,16 @@ def _in_all_forms(where: Where, verticals: Sequence[str]) -> Where:
     return forms
 
 
-def _refuse_unknown(where: Where, index: Index) -> None:
+def _refuse_unknown(where: Mapping[str, Sequence[str | None]], index: Index) -> None:
     """Raise `bad-filter` for a brand, style or source that no image has: a slip must not look like "nothing found"."""
     for column in ("brand", "style", "source"):
         if column not in where:
             continue
         known = {unicodedata.normalize("NFC", name) for name, _ in index.distinct(column, _KNOWN_MAX)}
-        for text in _listed(where[column]):
+        for text in where[column]:
             if text is not None and unicodedata.normalize("NFC", text) not in known:
                 hint = did_you_mean(text, sorted(known)) if known else f"no image in it has a {column}"
                 raise Problem("bad-filter", f"no {column} {text[:200]!r} in the index; {hint}")
-
-
-def _listed(value: FilterValue) -> Sequence[str | None]:
-    return [value] if value is None or isinstance(value, str) else list(value)
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
