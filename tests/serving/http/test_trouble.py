@@ -14,7 +14,7 @@ import pytest
 
 from tests.serving.http.processes import COMMAND, serving, wait_until
 from univert.search.index import Index
-from univert.serving.rates import make_rate_file
+from univert.serving.shared import make_rate_file
 
 TROUBLE = """
 import resource, signal, time
