@@ -65,6 +65,8 @@ def test_an_index_that_cannot_be_searched_is_said(client: Client, index: Index, 
     answer = served.post("/search", files={"photo": photo, "k": (None, "3")})
     ready = served.get("/ready").status_code
     assert (answer.status_code, ready) in {(200, 200), (503, 503)}
+    for other in (served.post("/search", files={"like": (None, "p4-1")}), served.get("/items/p4-1")):
+        assert other.status_code in (200, 503)
     (tmp_path / "away").rename(path)
     wait_until(lambda: served.get("/ready").status_code == 200)
     assert served.post("/search", files={"photo": photo}).status_code == 200

@@ -79,7 +79,8 @@ async def verticals(request: Request) -> VerticalsAnswer:
     """At most 1,000 values of each column."""
     service = service_of(request)
     index = service.index(record_of(request))
-    counts: Any = await asyncio.to_thread(_counts, cast(Hashable, index))
+    with service.loaded.reading():
+        counts: Any = await asyncio.to_thread(_counts, cast(Hashable, index))
     return VerticalsAnswer(
         **counts, images=len(index), index_version=index.version, model=service.loaded.engine.fingerprint
     )
@@ -196,7 +197,8 @@ async def _item(request: Request) -> ItemAnswer:
     row: dict[str, Any] | None = None
     if name and len(name) <= _ID_MAX and "\0" not in name:
         try:
-            row = await asyncio.to_thread(index.row, name)
+            with service_of(request).loaded.reading():
+                row = await asyncio.to_thread(index.row, name)
         except BadInputError:  # not valid as a value of the column, so no item has it
             row = None
     if row is None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -142,7 +141,8 @@ class Loaded:
                 query = {"like": asked}
                 with record.stage("search"):
                     try:
-                        (vector,) = await asyncio.to_thread(index.vectors, [asked])
+                        with self.reading():
+                            (vector,) = await asyncio.to_thread(index.vectors, [asked])
                     except BadInputError:
                         raise Problem("not-found", f"no item {asked[:200]!r} in the index") from None
                     found = await self._asked(index, vector, k + 1, where)  # an item is its own nearest
@@ -205,8 +205,8 @@ class Loaded:
 
         def decode_unless_large() -> PhotoHeader | tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
             header = read_header(content, self._settings.photo_pixels_max)
-            check_memory(header, self._settings.photo_pixels_max)
-            return header if memory_bytes(header, reduced=box_xyxy_px is None) > _LARGE_BYTES else decode(header)
+            needed = memory_bytes(header, self._settings.photo_pixels_max, reduced=box_xyxy_px is None)
+            return header if needed > _LARGE_BYTES else decode(header)
 
         def decode_large(header: PhotoHeader) -> tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
             try:
@@ -241,7 +241,7 @@ class Loaded:
         index = self.reader.current()
         vector = np.zeros(index.size, np.float32)
         vector[0] = 1.0
-        with contextlib.suppress(Problem):
+        with suppress(Problem):
             await self._asked(index, vector, 1, None)
 
     async def _find(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> tuple[list[Hit], list[Hit]]:
@@ -259,18 +259,27 @@ class Loaded:
 
     async def _asked(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> list[Hit]:
         try:
-            hits = await self.searches.search(index, vector, k, where)
+            with self.reading():
+                hits = await self.searches.search(index, vector, k, where)
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
-        except (OSError, ValueError, RuntimeError) as error:  # as the engine tells of its storage
-            if self.search_error is None:
-                log(logging.ERROR, "the index cannot be searched", failed=True)
-            self.search_error = str(error)
-            raise busy("not-ready", "the index cannot be searched just now; the log says why") from None
         if self.search_error is not None:
             log(logging.INFO, "the index can be searched again")
             self.search_error = None
         return hits
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The index is read: what its storage meets is noted and answered `not-ready`."""
+        try:
+            yield
+        except BadInputError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:  # as the engine tells of its storage
+            if self.search_error is None:
+                log(logging.ERROR, "the index cannot be searched", failed=True)
+            self.search_error = str(error)
+            raise busy("not-ready", "the index cannot be read just now; the log says why") from None
 
     async def _identity(self, neighbours: list[Hit]) -> dict[str, Any] | None:
         if self.calibration is None:
@@ -314,20 +323,20 @@ def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx 
     return rgb
 
 
-def memory_bytes(header: PhotoHeader, *, reduced: bool) -> int:
-    """What decoding a photo takes at most; `reduced`: no box in it is asked for, so that a JPEG is decoded smaller."""
-    return decode_bytes(header.parts, header.width_px * header.height_px, reduced=reduced)
+def memory_bytes(header: PhotoHeader, pixels_max: int, *, reduced: bool) -> int:
+    """What decoding a photo takes at most; `reduced`: no box in it is asked for, so that a JPEG is decoded smaller.
 
-
-def check_memory(header: PhotoHeader, pixels_max: int) -> None:
-    """Refuse with `too-large` what takes more to decode than the largest plain JPEG does: a large WebP, above all."""
-    needed, limit = memory_bytes(header, reduced=False), _BYTES_PER_PIXEL_MAX * pixels_max
+    What could take more than the largest plain JPEG does is `too-large`: a large WebP, above all.
+    """
+    pixels, limit = header.width_px * header.height_px, _BYTES_PER_PIXEL_MAX * pixels_max
+    needed = decode_bytes(header.parts, pixels, reduced=False)
     if needed > limit:
         raise Problem(
             "too-large",
             f"{header.width_px} x {header.height_px} pixels of this kind take {needed / 1e6:,.0f} MB to decode, over "
             f"the limit of {limit / 1e6:,.0f} MB; make the photo smaller, or send it as a plain JPEG",
         )
+    return decode_bytes(header.parts, pixels, reduced=reduced)
 
 
 def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
