@@ -273,9 +273,9 @@ class Loaded:
         """The index is read: what its storage meets is noted and answered `not-ready`."""
         try:
             yield
-        except BadInputError:
-            raise
         except (OSError, ValueError, RuntimeError) as error:  # as the engine tells of its storage
+            if isinstance(error, BadInputError):
+                raise
             if self.search_error is None:
                 log(logging.ERROR, "the index cannot be searched", failed=True)
             self.search_error = str(error)
@@ -315,10 +315,9 @@ def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx 
             # twice the detail for a box: its edges fall between the pixels of a reduced photo
             draft_px=detail_px if box_xyxy_px is None else 2 * detail_px,
         )
-    except ImageProblem as error:
-        raise Problem(_PROBLEM_NAMES.get(error.kind, "bad-photo"), str(error)) from None
     except BadInputError as error:
-        raise Problem("bad-photo", str(error)) from None
+        kind = error.kind if isinstance(error, ImageProblem) else ""
+        raise Problem(_PROBLEM_NAMES.get(kind, "bad-photo"), str(error)) from None
     rgb.info.clear()
     return rgb
 
