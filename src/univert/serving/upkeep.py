@@ -28,7 +28,7 @@ _LOOK_S: Final = 1.0
 """Gauges of a worker that another worker's scrape asks for are not older than this."""
 _CANARY_S: Final = 5.0
 """How often a search is made that nobody asked for, to see whether the index can still be searched."""
-_BLOCKED_S: Final = 5.0
+_BLOCKED_S: Final = 3.0
 """A worker whose event loop stands still for this long, and for longer than an answer may take, is replaced."""
 _MANY_CONNECTIONS: Final = 250
 """From here on the log says so, and again each time they have doubled."""
