@@ -79,7 +79,7 @@ def bare_forward(model: Embedder, paths: Sequence[Path], batch: int) -> Callable
     def run() -> None:
         with torch.inference_mode():
             for images in ready.split(batch):
-                model.trunk(images)
+                model.base_network(images)
 
     return run
 

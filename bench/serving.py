@@ -37,12 +37,12 @@ from sklearn.datasets import load_sample_images
 from clustered import CHUNK, clustered
 from common import commit, cpu_name
 from univert.core.files import write_atomic
+from univert.data.headers import read_header
 from univert.identity.vote import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.index import IndexReader
 from univert.search.writer import IndexWriter
-from univert.serving.headers import read_header
 from univert.serving.service import decode_photo
 
 HERE = Path(__file__).parent

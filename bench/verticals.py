@@ -190,7 +190,7 @@ def costs(context: RunContext, models: Models) -> list[str]:
     """Parameters, time and bytes of one query: one model against specialists behind a predictor of verticals."""
     unified, own = models.unified.embedder.eval(), models.specialists
     heads = [list(embedder.head.parameters()) for embedder in own.embedders]
-    trunk = sum(parameter.numel() for parameter in unified.trunk.parameters())
+    network = sum(parameter.numel() for parameter in unified.base_network.parameters())
     predictor = (unified.feature_size + 1) * len(context.images.vertical_names)
     own_heads = sum(parameter.numel() for head in heads for parameter in head)
     positions = np.flatnonzero(context.images.splits == "test")[:TIMED_QUERIES]
@@ -231,12 +231,12 @@ def costs(context: RunContext, models: Models) -> list[str]:
         ("one unified model", total, median["one"]),
         (
             f"{count} specialists' heads on one frozen network, and a predictor",
-            trunk + own_heads + predictor,
+            network + own_heads + predictor,
             median["shared"],
         ),
         (
             f"{count} specialists, each its own network, and a predictor on another",
-            (1 + count) * trunk + own_heads + predictor,
+            (1 + count) * network + own_heads + predictor,
             median["separate"],
         ),
     ]

@@ -7,8 +7,10 @@ import io
 from rich.console import Console
 from rich.table import Table
 
+from univert.core.terminal import print_table
+
 
 def table_text(table: Table, *, width: int = 110) -> str:
     target = io.StringIO()
-    Console(file=target, width=width).print(table)
+    print_table(table, Console(file=target, width=width))
     return target.getvalue().rstrip()

@@ -2,15 +2,22 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import pickle
 import pkgutil
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 import univert
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.search.index import Index
 
 HEAVY = ("torch", "timm", "lance", "lancedb", "pyarrow", "faiss", "sklearn", "openTSNE", "numpy", "PIL", "pydantic")
 
@@ -90,3 +97,28 @@ def test_docstrings_exist_and_their_examples_run(name: str, tmp_path: Path, monk
         report: list[str] = []
         runner.run(example, out=report.append)
         assert not report, "".join(report)
+
+
+def test_what_was_opened_outlives_a_change_of_the_working_folder(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(catalogue.path, tmp_path / "here" / "shop.lance")
+    monkeypatch.chdir(tmp_path / "here")
+    shop = Catalogue.open("shop.lance").select(split="train")
+    run = Run(Path("run"))
+    run.finish("one", "x", {"steps": 3})
+    with Index.create("shop.index", size=2, model_fingerprint="m") as writer:
+        writer.upsert(np.eye(2, dtype=np.float32), pa.table({"id": ["a", "b"], "vertical": ["hats"] * 2}))
+        writer.publish()
+        index = Index.open("shop.index")
+        kept = pickle.dumps(shop)
+        monkeypatch.chdir(tmp_path)
+        writer.upsert(np.eye(2, dtype=np.float32)[:1], pa.table({"id": ["c"], "vertical": ["hats"]}))
+        writer.publish()
+    assert len(Index.open(index.path)) == 3
+    assert index.search(np.eye(2, dtype=np.float32)[0], 1, model_fingerprint="m")[0].id == "a"
+    loaded = pickle.loads(kept)
+    assert loaded.image_bytes([3]) == shop.image_bytes([3])
+    assert loaded.fingerprint == shop.fingerprint
+    assert run.finished("one", "x") == {"steps": 3}
+    assert all(path.is_absolute() for path in (run.path, shop.path, loaded.path, index.path))

@@ -151,7 +151,8 @@ def test_bad_fields_by_kind(tmp_path, fields, kind):
 
 
 def test_rows_against_each_other(tmp_path):
-    assert only_kind([row("a"), row("a")], tmp_path) == "duplicate id"
+    assert only_kind([row("a"), row("a", brand="Acme")], tmp_path) == "duplicate id"
+    assert only_kind([row("a"), row("a", image=png(1))], tmp_path) == "duplicate id"
     two_verticals = [row("a", product="p"), row("b", product="p", vertical="bags")]
     assert only_kind(two_verticals, tmp_path) == "product in two verticals"
     two_splits = [row("a", product="p", split="val"), row("b", product="p", split="test")]
@@ -160,6 +161,34 @@ def test_rows_against_each_other(tmp_path):
     assert split_of("p", "shoes") != "val"
     assert "none of them any" in str(problems_of(half_given, tmp_path))
     assert "list:a" in str(problems_of(half_given, tmp_path))
+
+
+def test_a_row_that_is_there_twice_is_taken_once(tmp_path):
+    report = build_catalogue([row("a"), row("b", image=png(1)), row("a"), row("a")], tmp_path / "out")
+    assert Catalogue.open(tmp_path / "out").column("id").tolist() == ["a", "b"]
+    assert report.warnings[0] == "rows that repeat another, each taken once: 2 (list:a repeats list:a); remove them"
+    assert report.fingerprint == build_catalogue([row("b", image=png(1)), row("a")], tmp_path / "once").fingerprint
+
+
+def test_what_can_hardly_be_meant_is_said(tmp_path):
+    rows = [row("a", product="nan"), row("b", product="#N/A", image=png(1)), row("c", product="x", vertical="Shoes")]
+    lines = build_catalogue(rows, tmp_path / "out").summary().splitlines()
+    assert lines[0].endswith("out: 3 images")
+    assert lines[1].startswith("warning: names of vertical that differ in letter case")
+    assert lines[2].startswith("warning: names of product that stand for a missing value: ")
+    assert lines[3].startswith("warning: the same picture, byte for byte, under several products: 1 such ")
+    with pytest.raises(CatalogueProblemsError, match="if it stands for a missing value, leave the field empty"):
+        build_catalogue([*rows, row("d", product="nan", vertical="bags")], tmp_path / "other")
+
+
+def test_two_unicode_forms_are_one_name(tmp_path):
+    rows = [row("a\u0308", product="e\u0301", vertical="o\u0308"), row("b", product="\u00e9", vertical="\u00f6")]
+    build_catalogue(rows, tmp_path / "out")
+    catalogue = Catalogue.open(tmp_path / "out")
+    assert catalogue.verticals == ["\u00f6"]
+    assert set(catalogue.column("product")) == {"\u00e9"}
+    assert catalogue.column("id").tolist() == ["b", "\u00e4"]
+    assert len(catalogue.select(vertical="o\u0308")) == 2
 
 
 def test_overwriting(tmp_path):

@@ -129,6 +129,7 @@ def test_what_is_not_a_catalogue(tmp_path, catalogue):
     lance.write_dataset(newer.replace_schema_metadata(metadata), str(tmp_path / "newer"))
     with pytest.raises(BadInputError, match=r"format 99.*upgrade"):
         Catalogue.open(tmp_path / "newer")
+    assert is_catalogue(tmp_path / "newer"), "it may be built again in its place"
     (tmp_path / "broken/_versions").mkdir(parents=True)
     with pytest.raises(BadInputError, match="broken"):
         Catalogue.open(tmp_path / "broken")

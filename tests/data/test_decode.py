@@ -1,14 +1,16 @@
 import contextlib
+import struct
 import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from tests.data.pictures import encoded, noise, png, png_bomb, smooth
-from univert.data.decode import FORMATS, ImageProblem, check_image, decode_rgb
+from univert.data.decode import check_image, decode_rgb
+from univert.data.image_problem import FORMATS, MAX_SIDE_PX, ImageProblem
 
 LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "BMP": {}, "TIFF": {}}
 
@@ -105,6 +107,49 @@ def test_cmyk(file_format):
     assert np.abs(pixels(content) - expected).max() <= (6 if file_format == "JPEG" else 1)
 
 
+RAMP = np.array([[0, 100, 200, 255]], np.uint8)
+PALETTE = Image.fromarray(RAMP // 85).convert("P")
+PALETTE.putpalette([9, 8, 7, 50, 60, 70, 0, 0, 255, 255, 255, 0])
+SIXTEEN = Image.fromarray(RAMP.astype(np.uint16) * 257)
+
+
+def white_is_zero(content: bytes) -> bytes:
+    return content.replace(struct.pack("<HHII", 262, 3, 1, 1), struct.pack("<HHII", 262, 3, 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (encoded(PALETTE, transparency=1), [(9, 8, 7), (1, 2, 3), (0, 0, 255), (255, 255, 0)]),
+        (encoded(PALETTE, "GIF", transparency=2), [(9, 8, 7), (50, 60, 70), (1, 2, 3), (255, 255, 0)]),
+        (encoded(SIXTEEN, transparency=100 * 257), [(0,) * 3, (1, 2, 3), (200,) * 3, (255,) * 3]),
+        (white_is_zero(encoded(SIXTEEN, "TIFF")), [(255,) * 3, (155,) * 3, (55,) * 3, (0,) * 3]),
+        (white_is_zero(encoded(RAMP, "TIFF")), [(255,) * 3, (155,) * 3, (55,) * 3, (0,) * 3]),
+    ],
+    ids=["palette", "GIF", "16 bits", "16 bits, white is zero", "white is zero"],
+)
+def test_rare_kinds_of_pixels(content, expected):
+    assert pixels(content, background_rgb=(1, 2, 3))[0].tolist() == [list(pixel) for pixel in expected]
+
+
+def test_what_is_written_beside_the_pixels_does_not_keep_a_picture_out():
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("comment", "a" * 2_000_000, zip=True)
+    damaged = png()[:33] + struct.pack(">I", 4) + b"gAMA" + bytes(8) + png()[33:]
+    for content in (encoded(noise(), pnginfo=notes), encoded(noise(), icc_profile=bytes(2_000_000)), damaged):
+        assert check_image(content)
+        assert len(pixels(content))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_lacks_rows_or_just_its_end_marker(progressive):
+    whole = encoded(smooth(200, 150), "JPEG", quality=80, progressive=progressive)
+    for rest in (b"", b"\xff", bytes(2000), b"\xff" + bytes(9)):
+        assert np.array_equal(pixels(whole[:-2] + rest), pixels(whole))
+        assert check_image(whole[:-2] + rest) == (200, 150)
+        assert problem_of(whole[: len(whole) * 3 // 4] + rest) == "damaged"
+
+
 def test_box_is_cut_from_the_upright_image():
     image = noise(20, 10)
     exif = Image.Exif()
@@ -132,16 +177,29 @@ def test_draft_is_smaller_but_never_below_the_asked_size():
     assert np.array_equal(pixels(png(), draft_px=1), pixels(png()))
 
 
-def test_bad_content_by_kind():
-    assert problem_of(b"") == "empty"
-    assert problem_of(b"hello, this is text") == "not an image"
-    assert problem_of(b"\0\0\0\x1cftypheic\0\0\0\0") == "unsupported format"
-    assert problem_of(b'<?xml version="1.0"?><svg xmlns="x"/>') == "unsupported format"
-    assert problem_of(png_bomb()) == "too large"
-    assert problem_of(encoded(Image.new("F", (3, 3)), "TIFF")) == "unsupported format"
-    damaged = bytearray(png(0, 40, 40))
-    damaged[60] ^= 0xFF
-    assert problem_of(bytes(damaged)) == "damaged"
+@pytest.mark.parametrize(
+    ("content", "kind", "said"),
+    [
+        (b"", "empty", "empty"),
+        (b"hello, this is text", "not an image", "not an image"),
+        (b"\n<!DOCTYPE html><html><p>403", "not an image", "a web page, not an image; download the picture itself"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not an image", "run git lfs pull"),
+        (b"\0\0\0\x14ftypqt  \0\0\0\0", "unsupported format", "video"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0", "unsupported format", "HEIC"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "unsupported format", "AVIF"),
+        (b'<?xml version="1.0"?><svg xmlns="x"/>', "unsupported format", "SVG"),
+        (encoded(Image.new("F", (3, 3)), "TIFF"), "unsupported format", "32 bits"),
+        (encoded(noise(), "TIFF", tiffinfo={254: 1}), "unsupported format", "raw file"),
+        (png_bomb(), "too large", "limit of 64,000,000 pixels"),
+        (png_bomb(MAX_SIDE_PX + 1, 1), "too large", "limit of 20,000 pixels a side"),
+        (b"BM" + struct.pack("<IIIIiiHHI", 99, 0, 54, 40, 60_000, 60_000, 1, 24, 0) + bytes(45), "too large", "pixels"),
+        (png(0, 40, 40)[:60] + b"\xff" + png(0, 40, 40)[61:], "damaged", "damaged"),
+    ],
+)
+def test_bad_content_by_kind(content, kind, said):
+    assert problem_of(content) == kind
+    with pytest.raises(ImageProblem, match=said):
+        check_image(content)
 
 
 @pytest.mark.parametrize("file_format", FORMATS)

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import pytest
@@ -11,6 +12,7 @@ from univert.data.info import CatalogueInfo, catalogue_info, render
 from univert.data.rows import SourceRow
 
 PICTURE = png()
+"""Different bytes after it are different files."""
 
 
 def images(vertical: str, product: str | None, count: int, split: str) -> list[SourceRow]:
@@ -18,7 +20,7 @@ def images(vertical: str, product: str | None, count: int, split: str) -> list[S
         SourceRow(
             origin="here",
             id=f"{vertical}/{product}/{split}/{n}",
-            image=PICTURE,
+            image=PICTURE + f"{vertical} {product} {n}".encode(),
             vertical=vertical,
             product=product and f"{vertical}-{product}",
             split=split,
@@ -74,6 +76,14 @@ def test_what_hurts_is_flagged_once_with_a_remedy(tmp_path, extra, warning):
     found = [text for text in info_of(healthy("shoes") + extra, tmp_path).warnings if text.startswith(warning)]
     assert len(found) == 1
     assert "; " in found[0]
+
+
+def test_what_can_hardly_be_meant_is_flagged_too(tmp_path):
+    twins = [dataclasses.replace(row, image=PICTURE) for row in images("hats", "a", 2, "train")]
+    twins[0] = dataclasses.replace(twins[0], product="nan")
+    found = "\n".join(info_of(twins, tmp_path).warnings)
+    assert "stand for a missing value: 'nan', on 1 image; leave the field empty" in found
+    assert "under several products: 1 such (hats/a/train/1 in 'hats-a', hats/a/train/0 in 'nan')" in found
 
 
 def test_render(tmp_path):

@@ -31,6 +31,31 @@ def test_bad_lines_of_csv(tmp_path):
     ]
 
 
+TABLE = 'path,vertical\nä.png,v\n"b\n.png",v w\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TABLE.encode(),
+        TABLE.replace("\n", "\r").encode(),
+        TABLE.replace("\n", "\r\n").encode("utf-8-sig"),
+        TABLE.replace(",", "\t").encode("utf-16"),
+        ("sep=;\n" + TABLE.replace(",", ";")).encode(),
+        TABLE.replace(",", "|").encode(),
+        TABLE.replace("v\n", "v,\n").encode(),
+    ],
+    ids=["plain", "CR", "CRLF and mark", "UTF-16 and tabs", "sep=", "bars", "empty fields at the end"],
+)
+def test_as_spreadsheets_save(tmp_path, content):
+    rows = rows_of(write(tmp_path / "m.csv", content))
+    assert [fields for _, fields in rows] == [
+        {"path": "ä.png", "vertical": "v"},
+        {"path": "b\n.png", "vertical": "v w"},
+    ]
+    assert rows[0][0] == ("3" if content.startswith(b"sep=") else "2")
+
+
 def test_json_lines(tmp_path):
     path = write(tmp_path / "m.jsonl", b'\n{"path": 1, "Vertical": null}\n[1]\n{\n{"vertical": "v"}\n')
     assert rows_of(path) == [
@@ -47,7 +72,7 @@ def test_json_lines(tmp_path):
         ("t.xlsx", b"", "unknown kind of file '.xlsx'; give one of .parquet"),
         ("t.csv", b"", "the first line is not a header"),
         ("t.csv", b"\0\0\0", "the first line is not a header"),
-        ("t.csv", "path\n".encode("utf-16"), "UTF-16"),
+        ("t.csv", "path\n".encode("utf-16-le"), "in UTF-8"),
         ("t.parquet", b"path,vertical", "not a readable Parquet file"),
     ],
 )

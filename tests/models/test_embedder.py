@@ -50,8 +50,11 @@ def test_features_and_project_make_up_forward(model: Embedder) -> None:
         assert features.shape == (3, model.feature_size)
         assert torch.equal(model(images), model.project(features))
         assert torch.allclose(model(images / 255), model(images), atol=1e-5)
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (model.trunk.mean_rgb, model.trunk.std_rgb))
-        by_hand = model.trunk((images / 255 - mean) / std).mean((2, 3))
+        mean, std = (
+            torch.tensor(values).view(1, 3, 1, 1)
+            for values in (model.base_network.mean_rgb, model.base_network.std_rgb)
+        )
+        by_hand = model.base_network((images / 255 - mean) / std).mean((2, 3))
     assert torch.allclose(features, by_hand, atol=1e-5)
 
 
@@ -186,7 +189,7 @@ def statistics(model: Embedder) -> dict[str, torch.Tensor]:
     return {
         name: value.clone()
         for name, value in model.state_dict().items()
-        if name.startswith("trunk.") and "running" in name
+        if name.startswith("base_network.") and "running" in name
     }
 
 
@@ -198,10 +201,10 @@ def test_only_what_should_learn_does(learns: Any, blocks: int) -> None:
     assert [group["name"] for group in groups] == (["head"] if learns == "no" else ["head", "base network"])
     chosen = {id(parameter) for group in groups for parameter in group["params"]}
     assert {id(p) for p in model.parameters() if p.requires_grad} == chosen
-    stages = model.trunk.stages
+    stages = model.base_network.stages
     learning = {"no": 0, "last_blocks": blocks, "all": len(stages)}[learns]
     expected = {name for stage in stages[len(stages) - learning :] for name in stage}
-    assert {name for name, p in model.trunk.network.named_parameters() if p.requires_grad} == expected
+    assert {name for name, p in model.base_network.network.named_parameters() if p.requires_grad} == expected
 
     before, weights = statistics(model), copy.deepcopy(dict(model.named_parameters()))
     optimiser = torch.optim.SGD(groups, lr=0.1)
@@ -219,18 +222,21 @@ def test_only_what_should_learn_does(learns: Any, blocks: int) -> None:
         if id(parameter) not in chosen:
             assert torch.equal(parameter, weights[name]), name
     after = statistics(model)
-    for name, module in model.trunk.named_modules():
+    for name, module in model.base_network.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             frozen = not module.weight.requires_grad
             assert module.training != frozen
-            assert torch.equal(before[f"trunk.{name}.running_mean"], after[f"trunk.{name}.running_mean"]) == frozen
+            assert (
+                torch.equal(before[f"base_network.{name}.running_mean"], after[f"base_network.{name}.running_mean"])
+                == frozen
+            )
     if learns == "all":
         assert all(p.requires_grad for p in model.parameters())
 
 
 def test_impossible_choices_are_refused() -> None:
     model = Embedder(tiny())
-    stages = len(model.trunk.stages)
+    stages = len(model.base_network.stages)
     with pytest.raises(BadInputError, match='base_network_learns must be "no"'):
         model.trainable("half")  # type: ignore[arg-type]
     for count in (0, stages + 1):

@@ -169,3 +169,5 @@ def test_a_model_on_the_hub_is_fetched_by_its_three_files(
     assert asked == [("owner/some-model", "v1", ["config.json", "model.safetensors", "README.md"])]
     with pytest.raises(BadInputError, match=r"owner/unreachable: no such folder here, .*hub: no route$"):
         Embedder.from_pretrained("owner/unreachable")
+    with pytest.raises(BadInputError, match="no such model folder"):
+        Embedder.from_pretrained(Path("owner/some-model"))

@@ -124,6 +124,7 @@ def content(**changes):
     """All that a report shows."""
     found = comparison((0.05, "better"), bags=(0.06, "better"), shoes=(-0.04, "worse"))
     results = {
+        "notes": ["no specialist for hats: one needs 2 products"],
         "catalogue": {"images": 1234, "products": 321, "unlabelled": 56},
         "recipe_toml": "seed = 0\n\n[model]\nsize = 256\n",
         "curves": {

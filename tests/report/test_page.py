@@ -154,7 +154,15 @@ def test_the_map_has_every_image_with_its_names(report, shop):
     assert [data["verticals"][code] for code in data["vertical"]] == shop.column("vertical").tolist()
     names = [None if code < 0 else data["products"][code] for code in data["product"]]
     assert names == shop.column("product").tolist()
+    assert data["picture"] == list(range(21))
     assert max(map(abs, right["x"] + right["y"])) == data["grid"]
+
+
+def test_a_large_map_has_pictures_for_some_of_its_points(tmp_path, shop, monkeypatch):
+    monkeypatch.setattr("univert.report.map_data.PICTURES", 6)
+    data = reported(tmp_path / "report.html", made_up.content(), shop).map_data()
+    assert len(data["picture"]) == len(shop)
+    assert sorted(place for place in data["picture"] if place >= 0) == list(range(6))
 
 
 def test_writing_again_gives_the_same_file(report, shop, tmp_path):
@@ -208,7 +216,7 @@ def test_a_run_that_decided_nothing(shop, tmp_path):
         ),
     )  # fmt: skip
     page = reported(tmp_path / "report.html", content, shop)
-    for words in ("No verticals were tried together", "Ensemble was chosen on the validation split."):
+    for words in ("No verticals were tried together", "Ensemble was taken."):
         assert words in page.text
     assert "Learning targets that were tried The chosen model does not learn from them." in page.text
     for words in ("Paired, on the same queries", "Step by step", "Every combination that was tried"):
@@ -223,3 +231,12 @@ def test_vectors_that_do_not_fit_are_refused(shop, tmp_path, vectors, message):
     with pytest.raises(BadInputError, match=f"Embeddings must .*{message}"):
         write_report(tmp_path / "report.html", made_up.content(), shop, {"Embeddings": vectors})
     assert not list(tmp_path.iterdir())
+
+
+def test_without_figures_the_rest_is_shown_and_the_reason_said(shop, tmp_path):
+    page = reported(tmp_path / "report.html", made_up.content(compared=(), comparisons=()), shop)
+    assert {"summary", "choice", "groups", "training", "map", "recipe"} <= set(page.ids)
+    assert not {"comparison", "retrieval", "failures"} & set(page.ids)
+    for words in ("A model that was not measured", "No specialist for hats: one needs 2 products."):
+        assert words in page.text
+    assert "Evaluated on" not in page.text

@@ -189,7 +189,7 @@ def test_a_learning_base_network_moves(model: Path, verified: Path, catalogue: C
     config = replace(CONFIG, base_network_learns="last_blocks", last_blocks=1, loop=replace(LOOP, min_steps=3))
     finetune(model, catalogue, verified, tmp_path, config)
     old, new = weights(model), weights(tmp_path / "tuned")
-    moved = [name for name in old if name.startswith("trunk.") and not old[name].equal(new[name])]
+    moved = [name for name in old if name.startswith("base_network.") and not old[name].equal(new[name])]
     assert moved
     assert not any("conv_stem" in name for name in moved)
 
@@ -199,7 +199,7 @@ def test_the_features_are_those_of_the_models_own_base_network_and_of_its_run(
 ) -> None:
     context = RunContext(Run(tmp_path / "run"), catalogue, replace(recipe, data=CONFIG.data))
     with torch.no_grad():
-        for parameter in context.features.base.trunk.parameters():
+        for parameter in context.features.base.base_network.parameters():
             parameter.mul_(1.1)
     assert context.features.source.views == 1  # computes the features
     unified = context.new_embedder().save_pretrained(tmp_path / "run" / "unified")

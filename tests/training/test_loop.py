@@ -23,13 +23,18 @@ from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
 from univert.main_job import train
 from univert.training import loop as training_loop
+from univert.training.combine.config import CombineConfig
+from univert.training.combine.groups import combine
 from univert.training.jobs import TrainingJob
 from univert.training.label_config import BaseNetworkLearns, LabelLoopConfig, LoopConfig
 from univert.training.label_training import labelled_products
 from univert.training.loop import History, _set_learning_rates, fit
-from univert.training.objectives import LabelObjective
+from univert.training.objectives import EmbedAll, LabelObjective, MovedRows
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
+from univert.training.specialists import train_joint, train_specialist
+from univert.training.targets.members import Member
+from univert.training.unify import train_unified
 
 
 @pytest.fixture
@@ -102,15 +107,64 @@ def test_after_ctrl_c_the_next_run_goes_on_to_the_same_end(context: RunContext, 
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("value", [float("nan"), 1e9])
+@pytest.mark.parametrize(("value", "words"), [(float("nan"), "NaN"), (float("inf"), "inf"), (1e9, r"[\d.]+e\+08")])
 def test_a_loss_that_explodes_is_named_and_the_checkpoint_kept(
-    context: RunContext, tmp_path: Path, value: float
+    context: RunContext, tmp_path: Path, value: float, words: str
 ) -> None:
-    with pytest.raises(TrainingError, match=r"test: the loss became .* learning_rate \(now 0.001\)"):
+    with pytest.raises(TrainingError, match=rf"test: the loss is {words} since step 5; lower loop.learning_rate and"):
         run(context, Poison(4, value), tmp_path / "a")
     done, _ = run(context, Poison(10**6, 1.0), tmp_path / "a")
     assert done.step == 12
     assert np.isfinite([loss for _, loss in done.loss_curve]).all()
+
+
+@pytest.mark.parametrize("looks", [12, 1])
+def test_whatever_trains_names_stage_step_and_setting(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, looks: int
+) -> None:
+    """The rate is beyond all measure: weights are lost in the first step, though its loss was still fine."""
+    wild = replace(recipe.specialists.loop, learning_rate=1e38, evaluations=looks)
+    unify = replace(recipe.unify.loop, learning_rate=1e38, evaluations=looks)
+    bad = RunContext(
+        Run(tmp_path),
+        catalogue,
+        replace(
+            recipe,
+            specialists=replace(recipe.specialists, loop=wild),
+            unify=replace(recipe.unify, loop=unify),
+            combine=CombineConfig(mode="probe"),
+        ),
+    )
+    own = r"NaN (since|after) step [12]; lower specialists\.loop\.learning_rate"
+    with pytest.raises(TrainingError, match=rf"^specialists/discs: the (loss is|model's embeddings are) {own} and run"):
+        train_specialist(bad, "discs")
+    with pytest.raises(TrainingError, match=rf"^joint/proxy_nca: .* {own} or specialists.loop.proxy_learning_rate and"):
+        train_joint(bad, "proxy-nca", 100)
+    with pytest.raises(TrainingError, match=rf"^probe/discs: .* {own} and"):
+        combine(bad)
+    good = Member.named(
+        "joint:triplet", train_joint(RunContext(Run(tmp_path / "good"), catalogue, recipe), "triplet", 24)
+    )
+    with pytest.raises(
+        TrainingError, match=r"^unified: .* NaN (since|after) step [12]; lower unify\.loop\.learning_rate"
+    ):
+        train_unified(bad, [good], name="unified", config=replace(bad.recipe.unify, start="random"))
+
+
+class Fussy(LabelObjective):
+    """After each step it looks at all images, as dynamic proxies and miners do, and refuses what they refuse."""
+
+    def after_step(self, step: int, embed_all: EmbedAll) -> list[MovedRows]:
+        if not np.isfinite(embed_all(np.arange(2))).all():
+            raise BadInputError("rows must be of length 1")
+        return []
+
+
+def test_the_part_that_refuses_nan_is_not_the_one_to_blame(context: RunContext, tmp_path: Path) -> None:
+    job = job_of(context, TripletMarginLoss(0.5), replace(context.recipe.specialists.loop, learning_rate=1e38))
+    job = replace(job, objective=Fussy(TripletMarginLoss(0.5), labelled_products(context, context.images.is_train)))
+    with pytest.raises(TrainingError, match=r"test: the model's embeddings are NaN after step \d; lower loop"):
+        fit(job, context.features.source, name="test", seed=0, folder=tmp_path)
 
 
 def test_patience_stops_and_the_best_weights_win(context: RunContext, tmp_path: Path) -> None:

@@ -28,9 +28,10 @@ from univert.training import mining as module
 from univert.training.jobs import TrainingJob
 from univert.training.label_training import labelled_products
 from univert.training.loop import History, fit
-from univert.training.mining import Neighbours, ReminingSampler, mine_strong_negatives, miner_of
+from univert.training.mining import Neighbours, mine_strong_negatives
 from univert.training.objectives import LabelObjective
 from univert.training.recipe import Recipe
+from univert.training.remining import ReminingSampler, miner_of
 from univert.training.run_context import RunContext
 
 Shop = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -87,16 +88,22 @@ def test_a_real_index_gives_the_same_table_a_chunk_at_a_time(monkeypatch: pytest
     assert mined.statistics == exact.statistics
 
 
-def test_too_few_neighbours_are_counted_and_what_is_found_is_still_right() -> None:
-    data = shop(1, 150, 30, 6, 1)
-    whole = oracle.strong_negatives(*data, 0.3, 3)
-    mined = mine_strong_negatives(*data, margin=0.3, k=3, neighbours=8, positives=40)
+@pytest.mark.parametrize("margin", [0.05, 0.3])
+@pytest.mark.parametrize("verticals", [1, 3])
+def test_with_too_few_neighbours_no_pair_is_lost_and_what_is_found_is_still_right(
+    monkeypatch: pytest.MonkeyPatch, margin: float, verticals: int
+) -> None:
+    monkeypatch.setattr(module, "_NUMBERS_AT_ONCE", 3000)
+    data = shop(1, 150, 30, 6, verticals)
+    whole = oracle.strong_negatives(*data, margin, 3)
+    mined = mine_strong_negatives(*data, margin=margin, k=3, neighbours=8, positives=40)
     found, statistics = table(mined), mined.statistics
+    assert list(found) == sorted(whole), "not even those with the farthest positives"
     for pair, negatives in found.items():
         assert negatives == whole[pair][: len(negatives)]
     wrong = sum(found.get(pair, []) != negatives for pair, negatives in whole.items())
     assert 0 < wrong <= statistics.pairs_cut_short < statistics.pairs
-    enough = mine_strong_negatives(*data, margin=0.3, k=3, neighbours=150, positives=40)
+    enough = mine_strong_negatives(*data, margin=margin, k=3, neighbours=150, positives=40)
     assert enough.statistics.pairs_cut_short == 0
     assert table(enough) == whole
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from univert.cli import main
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
+from univert.data.readers import BENCHMARKS
+from univert.data.readers.benchmarks import Size
+from univert.data.readers.cub200 import CUB200, read_cub200
 from univert.training.recipe import Recipe
 from univert.training.reproduce import PROTOCOLS, Reproduction, reproduce
 
@@ -133,3 +138,55 @@ def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
     for dataset, options, message in cases:
         with pytest.raises(BadInputError, match=message):
             reproduce(dataset, tmp_path / "nowhere", tmp_path / "run", **options)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("content", "problem"), [(None, "missing"), (b"\xff\xd8 cut", "cannot enter")])
+def test_a_picture_that_is_missing_or_damaged_can_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes, problem: str
+) -> None:
+    root = miniature_birds(tmp_path / "CUB_200_2011")
+    picture = root / "images" / "001.Bird" / "0.jpg"
+    picture.unlink()
+    if content is not None:
+        picture.write_bytes(content)
+    sizes = {"cub200 train": Size(images=36, products=12), "cub200 test": Size(images=36, products=12)}
+    whole = dataclasses.replace(CUB200, sizes=sizes)
+    monkeypatch.setitem(BENCHMARKS, "cub200", (whole, partial(read_cub200, benchmark=whole)))
+    command = ["univert", "reproduce", "cub200", "--root", str(root), "--out", str(tmp_path / "run")]
+    command += ["--loss", "triplet", "--no-pretrained", "--epochs", "1"]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert problem in said
+    assert "--no-verify" in said
+    monkeypatch.setattr("sys.argv", [*command, "--no-verify"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    rejected = tmp_path / "run" / "catalogue.lance" / "rejected.csv"
+    assert len(rejected.read_text().splitlines()) == 2
+    assert len(Catalogue.open(rejected.parent)) == 71
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--loss", "tripplet"], "univert: loss must be one of triplet"),
+        (["--protocol", "old"], "univert: protocol must be one of proxies, modern; got 'old'"),
+        (["--no-pretrained"], "nowhere"),
+    ],
+)
+def test_the_command_names_what_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str], message: str
+) -> None:
+    places = ["--root", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["univert", "reproduce", "sop", *places, *option])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1

@@ -51,7 +51,7 @@ def test_maps_of_the_frozen_layers_give_what_images_give(partial: RunContext) ->
     for source in (live, maps):
         embedder.eval().zero_grad()
         source.embed(embedder, positions, views)[:, 0].sum().backward()
-        last = embedder.trunk.last_stages(2)
+        last = embedder.base_network.last_stages(2)
         assert all(one.grad is not None for one in last)
         gradients.append(torch.cat([one.grad.flatten() for one in last if one.grad is not None]))
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.999
@@ -80,7 +80,7 @@ def test_members_of_other_seeds_share_the_base_network(partial: RunContext) -> N
 def test_maps_are_refused_to_a_model_with_another_front(partial: RunContext) -> None:
     embedder = partial.new_embedder().eval()
     with torch.no_grad():
-        next(embedder.trunk.parameters()).mul_(1.01)
+        next(embedder.base_network.parameters()).mul_(1.01)
     with pytest.raises(BadInputError, match="maps_gb = 0"):
         partial.features.source.embed_all(embedder, np.arange(3))
 

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.drawn import drawn_rows
 from univert.core.errors import BadInputError
 from univert.core.run import Run
+from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
 from univert.main_job import train
 from univert.models.embedder import Embedder
+from univert.report.page import report_run
 from univert.training.combine.config import CombineConfig
+from univert.training.label_training import labelled_products
 from univert.training.recipe import Baseline, DataConfig, EvaluationConfig, Recipe
 from univert.training.run_context import RunContext
+from univert.training.unify import images_to_learn_from
 
 BASELINES = ["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]
 
@@ -80,10 +87,78 @@ def test_a_learning_base_network_moves(catalogue: Catalogue, recipe: Recipe, tmp
     result = train(catalogue, tmp_path, recipe, report=False)
     state = result.model.state_dict()
     start = RunContext(Run(tmp_path / "other"), catalogue, recipe).new_embedder().state_dict()
-    moved = [name for name in start if name.startswith("trunk.") and not start[name].equal(state[name])]
+    moved = [name for name in start if name.startswith("base_network.") and not start[name].equal(state[name])]
     stem = [name for name in moved if "conv_stem" in name]
     assert moved
     assert bool(stem) == (learns == "all")
+
+
+def rebuilt(folder: Path, *changes: Callable[[SourceRow], SourceRow]) -> Catalogue:
+    """The drawn catalogue with some of its rows changed."""
+    rows = drawn_rows()
+    for change in changes:
+        rows = map(change, rows)
+    build_catalogue(rows, folder / "changed.lance", workers=1)
+    return Catalogue.open(folder / "changed.lance")
+
+
+def with_long_tail(row: SourceRow) -> SourceRow:
+    """A product in train and one in test go to a vertical of their own, another product loses all of its names."""
+    name = {"squares-0": "tiny", "squares-3": "tiny", "squares-4": "nameless"}.get(str(row.id).rsplit("-", 1)[0])
+    return row if name is None else replace(row, vertical=name, product=None if name == "nameless" else row.product)
+
+
+def test_small_verticals_are_learned_from_and_said(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tail = rebuilt(tmp_path, with_long_tail)
+    result = train(tail, tmp_path / "run", short(recipe), report=False)
+    (note,) = result.results["notes"]
+    assert note.startswith("no specialist for nameless, tiny: one needs 2 products in train")
+    assert note in caplog.messages
+    assert sorted(result.results["rows"][0]["evaluation"]["verticals"]) == ["discs", "squares"]
+    assert [path.name for path in sorted((tmp_path / "run" / "specialists").iterdir())] == ["discs", "squares"]
+    images = result.finished.context.images
+    learned = images_to_learn_from(result.finished.context, recipe.unify)
+    assert {"tiny", "nameless"} <= set(images.names_of(learned))
+    everything = np.ones(len(tail), bool)
+    labelled = labelled_products(result.finished.context, everything) >= 0
+    assert "tiny" in images.names_of(np.flatnonzero(labelled))
+
+
+def without_test(row: SourceRow) -> SourceRow:
+    return replace(row, split="train" if row.split == "test" else row.split)
+
+
+def all_train(row: SourceRow) -> SourceRow:
+    return replace(row, split="train")
+
+
+@pytest.mark.parametrize("change", [without_test, all_train])
+def test_without_test_or_validation_images_the_rest_is_done_and_said(
+    recipe: Recipe, tmp_path: Path, change: Callable[[SourceRow], SourceRow]
+) -> None:
+    recipe = replace(recipe, evaluation=only("unified_plain"), unify=replace(recipe.unify, members=("specialists",)))
+    result = train(rebuilt(tmp_path, change), tmp_path / "run", recipe, report=False)
+    assert result.results["rows"] == result.results["comparisons"] == []
+    assert not (tmp_path / "run" / "baselines").exists(), "nothing to compare with"
+    texts = " ".join(result.results["notes"])
+    assert "no product has two images in test, so nothing is measured" in texts
+    assert ("no product has two images in val" in texts) == (change is all_train)
+    assert (result.results["choice"]["against_specialists"] is None) == (change is all_train)
+    if change is without_test:
+        return
+    report_run(result.finished)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "No product has two images in test, so nothing is measured" in page
+    for section, there in (("summary", True), ("choice", True), ("map", True), ("comparison", False)):
+        assert (f'id="{section}"' in page) == there, section
+
+
+def test_where_every_vertical_is_small_they_are_named(recipe: Recipe, tmp_path: Path) -> None:
+    nothing = rebuilt(tmp_path, lambda row: replace(row, product=None))
+    with pytest.raises(BadInputError, match=r"to learn from: discs \(0 products, 0 images\), squares .* label some"):
+        train(nothing, tmp_path / "run", recipe)
 
 
 def test_an_unknown_vertical_is_named(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:

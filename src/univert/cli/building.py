@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from univert.cli.options import WIDTH, Json, Overwrite, catalogue_app
+from univert.cli.options import Json, Overwrite, catalogue_app
 from univert.core.config import to_plain
+from univert.core.terminal import output_console
 
 
 @catalogue_app.command("build", epilog="Example: univert catalogue build photos/ shop.lance --skip-bad")
@@ -38,7 +38,7 @@ def catalogue_build(
     from univert.data.readers import count_rows, open_source
 
     report = build_catalogue(
-        open_source(src),
+        open_source(src, verify=not skip_bad),
         out,
         link=link,
         skip_bad=skip_bad,
@@ -59,6 +59,4 @@ def catalogue_info_command(cat: Annotated[Path, typer.Argument(help="A catalogue
     if as_json:
         typer.echo(json.dumps(to_plain(info), indent=1))
     else:
-        from rich.console import Console
-
-        render(info, Console(width=None if sys.stdout.isatty() else WIDTH))
+        render(info, output_console())

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from univert.cli.options import Json, app, model_folder, print_table
+from univert.cli.options import Json, app, model_folder
+from univert.core.terminal import print_table
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,12 +10,12 @@ from pathlib import Path
 import typer
 
 from univert.cli.calibrating import calibrate
-from univert.cli.options import print_table
 from univert.cli.searching import search
 from univert.cli.serving import serve as run_service
 from univert.core.config import read_settings
 from univert.core.files import fingerprint, write_atomic
 from univert.core.tensors import choose_device
+from univert.core.terminal import print_table
 from univert.data.catalogue import Catalogue
 from univert.data.sample import SAMPLE_HELD_OUT_BRAND, SAMPLE_PATH, build_sample
 from univert.main_job import TrainResult, train

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from univert.cli.options import Device, Json, Names, app, load_model, print_table
+from univert.cli.options import Device, Json, Names, app, load_model
+from univert.core.terminal import print_table
 
 
 @app.command(epilog="Example: univert train shop.lance --out runs/shop --set specialists.loss=proxy-nca")
@@ -50,8 +51,9 @@ def train(
 
     print_table(combination_table(result.finished.models.combination))
     print_table(choice_table(result.finished.models.choice))
-    print_table(results_table(result.finished.compared))
-    typer.echo(f"model   {result.model_path}\nreport  {result.path / 'report.html'}")
+    if result.finished.compared:
+        print_table(results_table(result.finished.compared))
+    typer.echo(f"model   {out / 'unified'}\nreport  {out / 'report.html'}")
 
 
 def _warn(problem: str | None) -> None:
@@ -98,7 +100,7 @@ def finetune(
         print_table(comparison_table(result.comparison, titles=("before", "after fine-tuning, val split")))
         before, after = (100 * result.results["triplets_in_order"][when] for when in ("before", "after"))
         typer.echo(f"triplets with the positive nearer than the negative: {before:.1f}% before, {after:.1f}% after")
-        typer.echo(f"model   {result.model_path}{'' if result.kept else '  (the old one)'}")
+        typer.echo(f"model   {out / 'model'}{'' if result.kept else '  (the old one)'}")
     if not result.kept:
         lost = "; ".join(result.results["lost"])
         typer.echo(f"univert: fine-tuning made it worse, so the old model was kept: {lost}", err=True)
@@ -185,7 +187,9 @@ def reproduce(
     ] = None,
     pretrained: Annotated[bool, typer.Option(help="Start from ImageNet weights, or from random ones.")] = True,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    verify: Annotated[bool, typer.Option(help="Refuse a data set whose counts are not the published ones.")] = True,
+    verify: Annotated[
+        bool, typer.Option(help="Refuse a data set that is not whole, or leave out what cannot be used.")
+    ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     device: Device = "auto",
     as_json: Json = False,

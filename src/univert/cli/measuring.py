@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from univert.cli.options import Device, Json, Names, app, load_model, model_folder, print_table
+from univert.cli.options import Device, Json, Names, app, load_model, model_folder
 from univert.core.config import to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import folder_name
+from univert.core.terminal import print_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,7 +119,7 @@ def embed_with(place: Path, catalogue: Catalogue, device: str) -> tuple[Float[np
         return load_model(model, device).embed_catalogue(catalogue, progress=True), False
     if not len(catalogue):
         raise BadInputError("nothing to compare: the selection of the catalogue has no images")
-    folders = {vertical: place / folder_name(vertical) for vertical in catalogue.verticals}
+    folders = {vertical: _specialist_in(place, vertical) for vertical in catalogue.verticals}
     missing = [vertical for vertical, folder in folders.items() if not (folder / "config.json").exists()]
     if missing:
         raise BadInputError(
@@ -132,6 +133,12 @@ def embed_with(place: Path, catalogue: Catalogue, device: str) -> tuple[Float[np
         own = catalogue.select(vertical=[vertical])
         vectors[here, : specialist.size] = specialist.embed_catalogue(own, progress=True)
     return vectors, True
+
+
+def _specialist_in(place: Path, vertical: str) -> Path:
+    """The folder of a vertical's specialist; with a hash where the run has two that differ in capitals alone."""
+    hashed = place / folder_name(vertical, among=[vertical.swapcase()])
+    return hashed if hashed.exists() else place / folder_name(vertical)
 
 
 def _selection(cat: Path, split: str, vertical: list[str] | None) -> Catalogue:

@@ -1,14 +1,11 @@
-"""What all commands share: the applications, common options, and how tables are printed."""
+"""What all commands share: the applications and common options."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-WIDTH = 110  # of tables where nobody says how wide the terminal is
 
 app = typer.Typer(
     name="univert",
@@ -43,10 +40,3 @@ def load_model(path: Path, device: str) -> Any:
     from univert.models.embedder import Embedder
 
     return Embedder.from_pretrained(model_folder(path)).to(choose_device(device))
-
-
-def print_table(table: Any) -> None:
-    """Print a table as wide as the terminal."""
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from univert.cli.options import Device, Json, Names, app, load_model, print_table
+from univert.cli.options import Device, Json, Names, app, load_model
+from univert.core.terminal import print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -75,11 +76,11 @@ def hits_table(hits: Sequence[Hit]) -> Table:
     """Search results as a table for a terminal: one line a hit, nearest first."""
     from rich.text import Text
 
-    from univert.core.terminal import new_table
+    from univert.core.terminal import Name, new_table
 
     columns = ("", "product", "vertical", "brand", "style", "distance", "id")
     table = new_table(f"{len(hits)} nearest images", columns, left=(*columns[1:5], "id"))
     for place, hit in enumerate(hits, start=1):
-        names = [Text(name or "-") for name in (hit.product, hit.vertical, hit.brand, hit.style)]
+        names = [Name(name or "-") for name in (hit.product, hit.vertical, hit.brand, hit.style)]
         table.add_row(str(place), *names, f"{hit.distance:.3f}", Text(hit.id))
     return table

@@ -8,12 +8,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from univert.core.errors import BadInputError
+
+_LONGEST_NAME = 120
+"""Bytes: file systems end at 255, and records and temporary files put more before and after it."""
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -23,7 +26,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         OSError: the disk is full or not writable; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_hidden(path))
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -54,12 +57,12 @@ def publishing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     if target.exists() and not overwrite:
         raise BadInputError(f"{target} exists already; pass --overwrite to replace it, or choose another path")
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=_hidden(target)))
     try:
         yield temporary
         temporary.chmod(0o755)
         if target.exists():
-            retired = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+            retired = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{_hidden(target)}old."))
             target.replace(retired / "old")
             temporary.replace(target)
             shutil.rmtree(retired, ignore_errors=True)
@@ -67,6 +70,11 @@ def publishing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
             temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _hidden(path: Path) -> str:
+    """How the name of a temporary neighbour begins: short enough wherever the name itself was."""
+    return f".{path.name[:50]}."
 
 
 def fingerprint(*parts: Any) -> str:
@@ -79,7 +87,23 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-def folder_name(vertical: str) -> str:
-    """A vertical's name as the name of a folder: the same for ordinary names, never a path."""
-    quoted = quote(vertical, safe=" ")
-    return quoted.replace(".", "%2E") if quoted.startswith(".") else quoted
+def folder_name(*verticals: str, among: Iterable[str] = ()) -> str:
+    """The names of some verticals as the name of one folder, whatever their order: never a path, at most 140 bytes.
+
+    Args:
+        verticals: one keeps its name where it is an ordinary one.
+        among: all verticals with folders in the same place. Where another of them differs in nothing but capitals, the
+            name ends in a hash: some file systems take the two for one.
+
+    Example:
+        >>> folder_name("shoes"), folder_name("shoes", "hats/caps"), folder_name("Shoes", among=["Shoes", "shoes"])
+        ('shoes', 'hats%2Fcaps+shoes', 'Shoes~3935ba23')
+    """
+    names = sorted(verticals)
+    quoted = "+".join(quote(name, safe=" ") for name in names)
+    quoted = quoted.replace(".", "%2E") if quoted.startswith(".") else quoted
+    known = list(among)
+    alike = any(other != name and other.lower() == name.lower() for name in names for other in known)
+    if len(quoted) <= _LONGEST_NAME and not alike:
+        return quoted
+    return f"{quoted[:_LONGEST_NAME]}~{fingerprint(names)[:8]}"

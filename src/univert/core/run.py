@@ -20,11 +20,11 @@ class Run:
     an input (recipe, catalogue, an earlier stage) and the fingerprint differs: the stage runs again.
 
     Args:
-        path: the folder; created if missing.
+        path: the folder; created if missing. It is made absolute: the working folder may change.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()
         self.path.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager

@@ -24,8 +24,9 @@ from univert.core.threads import decoding_threads, map_ahead
 from univert.data.catalogue import BACKGROUND_KEY, FINGERPRINT_KEY, FORMAT_KEY, FORMAT_VERSION, SCHEMA, is_catalogue
 from univert.data.checks import CheckedRow, RowsSoFar, check_row
 from univert.data.decode import WHITE, Rgb
-from univert.data.rows import CatalogueProblemsError, ProblemLog, SourceProblem, SourceRow
+from univert.data.rows import CatalogueProblemsError, ProblemLog, SourceProblem, SourceRow, printable
 from univert.data.splits import split_of
+from univert.data.suspicious import SUSPECT_COLUMNS, suspicious
 
 REJECTED_CSV = "rejected.csv"
 """Inside the catalogue's folder, beside what Lance keeps there: every image left out, and why."""
@@ -38,7 +39,7 @@ _BATCH_BYTES = 32 * 1024 * 1024
 class BuildReport:
     """What a build did: the images of the catalogue, those left out, and how many problems of each kind they had.
 
-    `rejected_csv` lists them; it is None unless bad images were to be skipped.
+    `rejected_csv` lists them; it is None unless bad images were to be skipped. `warnings` say what to look at.
     """
 
     path: Path
@@ -47,14 +48,15 @@ class BuildReport:
     rejected: int
     problems: dict[str, int]
     rejected_csv: Path | None
+    warnings: list[str]
 
     def summary(self) -> str:
-        """The report in one line, or two where images were left out."""
-        text = f"{self.path}: {self.images:,} image{'s' if self.images != 1 else ''}"
-        if not self.rejected:
-            return text
-        kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(self.problems.items()))
-        return f"{text}\n{self.rejected:,} left out ({kinds}); each is listed in {self.rejected_csv}"
+        """The report in one line, one more where images were left out, and one a warning."""
+        lines = [f"{self.path}: {self.images:,} image{'s' if self.images != 1 else ''}"]
+        if self.rejected:
+            kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(self.problems.items()))
+            lines.append(f"{self.rejected:,} left out ({kinds}); each is listed in {self.rejected_csv}")
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
 def build_catalogue(
@@ -68,10 +70,11 @@ def build_catalogue(
     workers: int | None = None,
     total: int | None = None,
 ) -> BuildReport:
-    """Build a catalogue from a stream of rows, in memory that does not grow with their number.
+    """Build a catalogue from a stream of rows, in memory that grows with their names alone, never with the images.
 
-    Every image is decoded once to make sure that it can be. The catalogue appears at `out` whole, or not at
-    all: on any error, a full disk or Ctrl-C, nothing is left behind and what was there before stays.
+    Every image is decoded once to make sure that it can be; a row that repeats an earlier one is passed over. The
+    catalogue appears at `out` whole, or not at all: on any error, a full disk or Ctrl-C, nothing is left behind and
+    what was there before stays.
 
     Args:
         rows: what a reader yields.
@@ -94,6 +97,7 @@ def build_catalogue(
         return row if isinstance(row, SourceProblem) else check_row(row, link=link)
 
     sum_of_digests = 0  # the same whatever the order of the rows
+    repeated, first_repeated = 0, ""
     try:
         with (
             publishing(out, overwrite=overwrite) as folder,
@@ -112,10 +116,16 @@ def build_catalogue(
                 problems = [result] if isinstance(result, SourceProblem) else result.problems
                 if isinstance(result, CheckedRow) and not problems:
                     record = _record(result)
-                    problems = so_far.accept(result.row, record["id"], record["split"])
+                    content = _row_digest(record)
+                    earlier = so_far.repeats(record["id"], content)
+                    if earlier is not None:
+                        first_repeated = first_repeated or f"{printable(result.row.origin)} repeats {earlier}"
+                        repeated += 1
+                        continue
+                    problems = so_far.accept(result.row, record["id"], record["split"], content)
                     if not problems and (skip_bad or not log.rejected):
                         writer.add(record)
-                        sum_of_digests += _row_digest(record, result.digest)
+                        sum_of_digests += int(content, 16)
                 if problems:
                     log.reject(problems)
             if log.rejected and not (skip_bad and writer.rows):
@@ -127,21 +137,24 @@ def build_catalogue(
                     "the source holds no images; give a folder with vertical/product/image, or a manifest"
                 )
             digest = f"{sum_of_digests % 2**256:064x}"
-            content = fingerprint(FORMAT_VERSION, list(background_rgb), writer.rows, digest)
-            writer.finish(content, background_rgb)
+            of_catalogue = fingerprint(FORMAT_VERSION, list(background_rgb), writer.rows, digest)
+            writer.finish(of_catalogue, background_rgb)
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error).split(", /")[0].split(", <")[0]
         raise BadInputError(
             f"{out}: cannot write the catalogue: {reason}; free some space or choose another place "
             "(nothing was left behind)"
         ) from error
+    repeats = f"rows that repeat another, each taken once: {repeated:,} ({first_repeated}); remove them"
+    looks_wrong = suspicious(lance.dataset(str(out)).to_table(columns=list(SUSPECT_COLUMNS)))
     return BuildReport(
         path=out,
-        fingerprint=content,
+        fingerprint=of_catalogue,
         images=writer.rows,
         rejected=log.rejected,
         problems=dict(log.counts),
         rejected_csv=out / REJECTED_CSV if skip_bad else None,
+        warnings=([repeats] if repeated else []) + looks_wrong,
     )
 
 
@@ -210,6 +223,7 @@ def _record(checked: CheckedRow) -> dict[str, Any]:
         "split": row.split or split_of(row.product, row.vertical),
         "source": row.source,
         "box": None if checked.box_xyxy_px is None else list(checked.box_xyxy_px),
+        "digest": checked.digest if checked.box_xyxy_px is None else f"{checked.digest} {checked.box_xyxy_px}",
     }
 
 
@@ -221,10 +235,10 @@ def _derived_id(row: SourceRow, digest: str) -> str:
     return name + "#" + ",".join(f"{side:g}" for side in row.box_xyxy_px)
 
 
-def _row_digest(record: dict[str, Any], image_digest: str) -> int:
+def _row_digest(record: dict[str, Any]) -> str:
+    """A hash, in hexadecimal digits, of all that a row says, wherever its image lies."""
     labels = {key: value for key, value in record.items() if key not in ("image", "uri")}
-    content = json.dumps([labels, image_digest], sort_keys=True).encode()
-    return int.from_bytes(hashlib.blake2b(content, digest_size=32).digest(), "big")
+    return hashlib.blake2b(json.dumps(labels, sort_keys=True).encode(), digest_size=32).hexdigest()
 
 
 def _check_request(out: Path, overwrite: bool, background_rgb: Rgb) -> None:

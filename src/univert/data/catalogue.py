@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from univert.core.files import fingerprint as content_fingerprint
 from univert.data.decode import BoxXyxyPx, Rgb
 from univert.data.splits import SPLITS
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 FORMAT_KEY = "univert.catalogue_format"
 FINGERPRINT_KEY = "univert.fingerprint"
 BACKGROUND_KEY = "univert.background_rgb"
@@ -35,11 +36,15 @@ SCHEMA = pa.schema(
         pa.field("split", pa.string()),
         pa.field("source", pa.string()),
         pa.field("box", pa.list_(pa.float64(), 4)),
+        pa.field("digest", pa.string(), nullable=False),
     ]
 )
-"""One row an image; exactly one of `image` (its bytes) and `uri` (`file://...`) is set."""
+"""One row an image; exactly one of `image` (its bytes) and `uri` (`file://...`) is set.
 
-COLUMNS = ("id", "uri", "vertical", "product", "brand", "style", "split", "source")
+`digest` is the same for the same bytes and the same box.
+"""
+
+COLUMNS = ("id", "uri", "vertical", "product", "brand", "style", "split", "source", "digest")
 
 Names = str | Iterable[str] | None
 
@@ -52,7 +57,7 @@ class Catalogue:
     A selection is a view: it holds row numbers, never images. Safe to use from several threads.
 
     Attributes:
-        path: the folder of the Lance dataset.
+        path: the folder of the Lance dataset, absolute.
         fingerprint: a hash of the content: the same for the same images and labels, whatever the order or
             place of the build, and different for each selection.
         background_rgb: the colour on which transparent images are to be composited.
@@ -69,7 +74,7 @@ class Catalogue:
     def __init__(self, path: Path, dataset: Any, table: pa.Table, order: np.ndarray, rows: np.ndarray) -> None:
         """Internal: use `Catalogue.open` and `select`."""
         metadata = {key.decode(): value.decode() for key, value in (dataset.schema.metadata or {}).items()}
-        self.path = path
+        self.path = path.absolute()  # whoever opened it may go to another folder
         self.background_rgb = tuple(json.loads(metadata[BACKGROUND_KEY]))
         self._dataset = dataset
         self._table = table  # the columns without images, in order of id
@@ -145,7 +150,7 @@ class Catalogue:
         """One column, shape (N,), dtype object, None as None.
 
         Raises:
-            BadInputError: `name` is none of `id`, `uri`, `vertical`, `product`, `brand`, `style`, `split`, `source`.
+            BadInputError: `name` is none of a column, or is the image or its box.
         """
         if name not in COLUMNS:
             raise BadInputError(f"column: unknown name {name!r}; {did_you_mean(name, COLUMNS)}")
@@ -194,6 +199,7 @@ class Catalogue:
 
     def _known_names(self, column: str, names: list[str], parameter: str) -> list[str]:
         known = list(SPLITS) if column == "split" else pc.unique(self._table[column].drop_null()).to_pylist()
+        names = [unicodedata.normalize("NFC", name) for name in names]
         for name in names:
             if name not in known:
                 hint = did_you_mean(str(name), sorted(known)) if known else "the column is empty"
@@ -216,27 +222,27 @@ def uri_to_path(uri: str) -> Path:
 
 
 def is_catalogue(path: Path) -> bool:
-    """Whether a folder holds a catalogue."""
+    """Whether a folder holds a catalogue, be it of another version."""
     try:
-        _open_dataset(path)
+        _open_dataset(path, any_version=True)
     except BadInputError:
         return False
     return True
 
 
-def _open_dataset(path: Path) -> Any:
+def _open_dataset(path: Path, *, any_version: bool = False) -> Any:
     if not (path / "_versions").is_dir():
         what = "is not a catalogue" if path.exists() else "does not exist"
         raise BadInputError(f"{path} {what}; make one with: univert catalogue build SRC OUT")
     try:
-        dataset = lance.dataset(str(path))
+        dataset = lance.dataset(str(path.absolute()))
         metadata = dataset.schema.metadata or {}
     except (ValueError, OSError, RuntimeError) as error:
         raise BadInputError(f"{path} cannot be read as a catalogue: {error}; build it again") from None
     version = metadata.get(FORMAT_KEY.encode(), b"").decode()
     if not version or FINGERPRINT_KEY.encode() not in metadata:
         raise BadInputError(f"{path} is a Lance dataset but not a catalogue; make one with: univert catalogue build")
-    if version != FORMAT_VERSION:
+    if version != FORMAT_VERSION and not any_version:
         raise BadInputError(
             f"{path} has catalogue format {version}, this Univert reads {FORMAT_VERSION}; "
             "upgrade Univert or build the catalogue again"

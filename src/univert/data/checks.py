@@ -6,12 +6,16 @@ import hashlib
 import math
 import sqlite3
 import stat
-from dataclasses import dataclass, field
+import unicodedata
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from univert.data.decode import BoxXyxyPx, ImageProblem, check_image
+from univert.data.decode import BoxXyxyPx, check_image
+from univert.data.image_problem import ImageProblem
 from univert.data.rows import SourceProblem, SourceRow, is_utf8, printable
 from univert.data.splits import SPLITS
+from univert.data.suspicious import stands_for_missing
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 """Larger files are refused unread."""
@@ -45,6 +49,7 @@ def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
         row: the row.
         link: keep the image out of the result.
     """
+    row = _in_one_form(row)
     checked = CheckedRow(row=row, problems=_check_fields(row, link))
     if any(problem.kind in ("name not UTF-8", "no image") for problem in checked.problems):
         return checked
@@ -60,6 +65,17 @@ def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
         checked.box_xyxy_px, bad_box = _check_box(row, row.box_xyxy_px, size)
         checked.problems += bad_box
     return checked
+
+
+def _in_one_form(row: SourceRow) -> SourceRow:
+    """The row with its names in Unicode's form NFC: systems write one look as several sequences of characters."""
+    texts = {name: getattr(row, name) for name in ("id", "vertical", "product", "brand", "style", "source")}
+    changed: dict[str, Any] = {
+        name: unicodedata.normalize("NFC", text)
+        for name, text in texts.items()
+        if text is not None and not text.isascii()
+    }
+    return replace(row, **changed) if changed else row
 
 
 def _check_fields(row: SourceRow, link: bool) -> list[SourceProblem]:
@@ -86,7 +102,8 @@ def _read_file(path: Path | None) -> bytes:
         if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES:
             return path.read_bytes()
     except FileNotFoundError:
-        raise ImageProblem("missing file", f"there is no file {path}", "correct the path") from None
+        fix = "correct the path; a manifest's paths are relative to its folder"
+        raise ImageProblem("missing file", f"there is no file {path}", fix) from None
     except OSError as error:
         raise ImageProblem("unreadable", f"{path}: {error.strerror}", "check the path and its rights") from None
     except ValueError:
@@ -122,7 +139,7 @@ class RowsSoFar:
         for statement in (
             "PRAGMA journal_mode=OFF",
             "PRAGMA synchronous=OFF",
-            "CREATE TABLE ids (id TEXT PRIMARY KEY, origin TEXT) WITHOUT ROWID",
+            "CREATE TABLE ids (id TEXT PRIMARY KEY, origin TEXT, content TEXT) WITHOUT ROWID",
             "CREATE TABLE products (name TEXT PRIMARY KEY, vertical TEXT, split TEXT, origin TEXT)",
             "BEGIN",
         ):
@@ -132,8 +149,14 @@ class RowsSoFar:
         """Drop the database."""
         self._database.close()
 
-    def accept(self, row: SourceRow, image_id: str, split: str) -> list[SourceProblem]:
-        """Claim a row's id, and its product's vertical and split.
+    def repeats(self, image_id: str, content: str) -> str | None:
+        """Where a row with this id and this content was before."""
+        query = "SELECT origin FROM ids WHERE id = ? AND content = ?"
+        found = self._database.execute(query, (image_id, content)).fetchone()
+        return found[0] if found else None
+
+    def accept(self, row: SourceRow, image_id: str, split: str, content: str) -> list[SourceProblem]:
+        """Claim a row's id, with a hash of its content, and its product's vertical and split.
 
         Returns:
             what stands against it; where anything does, nothing is claimed.
@@ -141,13 +164,14 @@ class RowsSoFar:
         problems = []
         found = self._database.execute("SELECT origin FROM ids WHERE id = ?", (image_id,)).fetchone()
         if found:
-            detail = f"id {image_id!r} is also that of {found[0]}"
-            problems.append(row.problem("duplicate id", detail, "give every image an id of its own"))
+            detail = f"id {image_id!r} is also that of {found[0]}, which says something else"
+            fix = "remove one of the two, or give each an id of its own"
+            problems.append(row.problem("duplicate id", detail, fix))
         if row.product is not None:
             problems += self._against_product(row, row.product, split)
         if not problems:
             origin = printable(row.origin)
-            self._database.execute("INSERT INTO ids VALUES (?, ?)", (image_id, origin))
+            self._database.execute("INSERT INTO ids VALUES (?, ?, ?)", (image_id, origin, content))
             if row.product is not None:
                 self._database.execute(
                     "INSERT OR IGNORE INTO products VALUES (?, ?, ?, ?)", (row.product, row.vertical, split, origin)
@@ -163,6 +187,8 @@ class RowsSoFar:
         if vertical != row.vertical:
             detail = f"product {product!r} is in {row.vertical!r} here and in {vertical!r} at {origin}"
             fix = "rename one of them: a product's name is unique over all verticals"
+            if stands_for_missing(product):
+                fix = "if it stands for a missing value, leave the field empty"
             return [row.problem("product in two verticals", detail, fix)]
         if earlier_split != split:
             how = "" if row.split is not None else " (assigned, as none is given)"

@@ -20,17 +20,16 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from univert.core.errors import BadInputError
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The image formats that a catalogue takes; of an animation, the first frame."""
-
-MAX_PIXELS = 64_000_000
-"""Larger images are refused before they are decoded: 64 million pixels take 192 MB as RGB."""
+from univert.data.headers import JPEG_END, read_header
+from univert.data.image_problem import MAX_PIXELS, ImageProblem, check_size, other_content
 
 WHITE = (255, 255, 255)
 
 Rgb = tuple[int, int, int]
 BoxXyxyPx = tuple[float, float, float, float]
+
+_WITHOUT_METADATA: Final = (JpegImageFile, PngImageFile, WebPImageFile)
+"""Decoded from their pixels alone, since Pillow refuses some for what is written beside them."""
 
 # Pillow's own `Image.open` warns about large images through a process-wide setting; going to the format's
 # class keeps the limit ours, and no format is tried that a catalogue does not take.
@@ -45,16 +44,6 @@ _OPENERS: Final[tuple[tuple[int, bytes, type[ImageFile]], ...]] = (
     (0, b"MM\x00*", TiffImageFile),
     (0, b"II+\x00", TiffImageFile),
     (0, b"MM\x00+", TiffImageFile),
-)
-
-_OTHER_IMAGES: Final[tuple[tuple[int, bytes, str], ...]] = (
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftypmif1", "HEIC"),
-    (0, b"%PDF", "PDF"),
-    (0, b"<svg", "SVG"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (4, b"JXL ", "JPEG XL"),
 )
 
 _UPRIGHT: Final = {
@@ -72,27 +61,17 @@ _ORIENTATION_TAG: Final = 0x0112
 _BITS_TAG: Final = 258
 _PHOTOMETRIC_TAG: Final = 262
 _WHITE_IS_ZERO: Final = 0
+_SUBFILE_TAG: Final = 254
+_REDUCED: Final = 1
+"""The first picture of a TIFF is a small preview, as in what cameras write."""
 _STRIP_ROWS: Final = 256
 _WEBP_BYTES_PER_PIXEL: Final = 17
 _PNG_BYTES_PER_PIXEL: Final = 9
 _JPEG_BYTES_PER_PIXEL: Final = 8.5
 _JPEG_SEQUENTIAL: Final = (0xC0, 0xC1)
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-
-
-class ImageProblem(BadInputError):  # noqa: N818
-    """An encoded image that cannot be used.
-
-    Attributes:
-        kind: `empty`, `not an image`, `unsupported format`, `too large` or `damaged`.
-        fix: what the user can do about it.
-    """
-
-    def __init__(self, kind: str, detail: str, fix: str) -> None:
-        super().__init__(f"{detail}; {fix}")
-        self.kind = kind
-        self.detail = detail
-        self.fix = fix
+_JPEG_FILLING: Final = b"\xaa" * 64
+"""Decodes to pixels that are not those of missing data."""
 
 
 def decode_rgb(
@@ -183,27 +162,38 @@ def check_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, i
 def _open(content: bytes, max_pixels: int) -> ImageFile:
     if not content:
         raise ImageProblem("empty", "the file is empty", "replace or remove it")
-    found = [opener for place, magic, opener in _OPENERS if content.startswith(magic, place)]
-    if not found:
-        raise _not_ours(content)
-    image = found[0](io.BytesIO(content))
-    if image.width * image.height > max_pixels:
-        raise ImageProblem(
-            "too large",
-            f"{image.width} x {image.height} pixels are over the limit of {max_pixels:,} pixels",
-            "make it smaller or remove it",
-        )
+    opener = next((opener for place, magic, opener in _OPENERS if content.startswith(magic, place)), None)
+    if opener is None:
+        raise other_content(content)
+    if opener in _WITHOUT_METADATA:
+        header = read_header(content, max_pixels)
+        content = b"".join(header.parts)
+        if header.lacks_end:
+            content = _with_end(content)
+    image = opener(io.BytesIO(content))
+    check_size(image.width, image.height, max_pixels)
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_SUBFILE_TAG, 0) & _REDUCED:
+        raise ImageProblem("unsupported format", "a camera's raw file is not supported", "export it as JPEG")
     return image
 
 
-def _not_ours(content: bytes) -> ImageProblem:
-    head = content[:512].lstrip()
-    for offset, magic, name in _OTHER_IMAGES:
-        if content[offset:].startswith(magic) or (name == "SVG" and magic in head and head[:1] == b"<"):
-            return ImageProblem(
-                "unsupported format", f"{name} is not supported", f"convert it to one of {', '.join(FORMATS)}"
-            )
-    return ImageProblem("not an image", "the content is not an image", f"remove it, or give {', '.join(FORMATS)}")
+def _with_end(jpeg: bytes) -> bytes:
+    """A JPEG that lacks the marker of its end with one, where all of its picture is there.
+
+    Decoders fill up what is missing. So it is all there if the picture is the same, whatever follows the data.
+
+    Raises:
+        ImageProblem: it breaks off before its last row.
+    """
+    data = jpeg.rstrip(b"\0")  # what a download that broke off leaves behind
+    if data.endswith(b"\xff"):  # half of a marker, or of a byte FF in the data, which is written FF 00
+        data = data + b"\0" if len(data) < len(jpeg) else data[:-1]
+    bare, filled = (JpegImageFile(io.BytesIO(data + more + JPEG_END)).histogram() for more in (b"", _JPEG_FILLING))
+    if bare != filled:
+        raise ImageProblem(
+            "damaged", "the image is damaged (it breaks off before its last row)", "copy or export it again"
+        )
+    return data + JPEG_END
 
 
 def _allow_draft(image: ImageFile, box_xyxy_px: BoxXyxyPx | None, draft_px: int) -> None:

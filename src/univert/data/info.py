@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from univert.core.terminal import Name, print_table
 from univert.data.catalogue import Catalogue
 from univert.data.splits import SPLITS
+from univert.data.suspicious import SUSPECT_COLUMNS, suspicious
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,7 +99,7 @@ def catalogue_info(catalogue: Catalogue) -> CatalogueInfo:
         unlabelled=sum(vertical.unlabelled for vertical in verticals),
         linked=sum(uri is not None for uri in catalogue.column("uri")),
         verticals=verticals,
-        warnings=_warnings(verticals),
+        warnings=_warnings(verticals) + suspicious(_columns(catalogue, SUSPECT_COLUMNS)),
     )
 
 
@@ -111,18 +113,18 @@ def render(info: CatalogueInfo, console: Console) -> None:
     splits = (*SPLITS, "none") if has_none else SPLITS
     size = f"{info.images:,} images, {info.products:,} products, {len(info.verticals):,} verticals"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
-    table.add_column("vertical", overflow="fold")
+    table.add_column("vertical")
     headings = ("images", "products", "un-\nlabelled", "images/\nproduct")
     for heading in (*headings, *splits):
-        table.add_column(heading, justify="right", vertical="bottom", overflow="fold")
+        table.add_column(heading, justify="right", vertical="bottom")
     for vertical in info.verticals:
-        table.add_row(Text(vertical.name), *_cells(vertical, splits))
+        table.add_row(Name(vertical.name), *_cells(vertical, splits))
     if len(info.verticals) > 1:
         table.add_section()
         totals = {split: sum((v.splits.get(split, _NONE) for v in info.verticals), _NONE) for split in splits}
         table.add_row("all", *_cells(VerticalInfo.of("all", totals), splits), style="bold")
     console.print(Text(info.path, style="bold"), size, f"fingerprint {info.fingerprint}", sep="\n", highlight=False)
-    console.print(table)
+    print_table(table, console)
     console.print(f"{', '.join(splits)}: images (products)", style="dim", highlight=False)
     if info.linked:
         console.print(f"{info.linked:,} images are linked: they must stay where they are.")
@@ -141,10 +143,13 @@ def _cells(vertical: VerticalInfo, splits: Sequence[str]) -> list[str]:
     ]
 
 
+def _columns(catalogue: Catalogue, names: Sequence[str]) -> pa.Table:
+    return pa.table({name: pa.array(catalogue.column(name), pa.string()) for name in names})
+
+
 def _count_verticals(catalogue: Catalogue) -> list[VerticalInfo]:
     names = ["vertical", "split", "product"]
-    table = pa.table({name: pa.array(catalogue.column(name), pa.string()) for name in names})
-    grouped = table.group_by(names).aggregate([([], "count_all")]).sort_by("vertical")
+    grouped = _columns(catalogue, names).group_by(names).aggregate([([], "count_all")]).sort_by("vertical")
     found: dict[str, dict[str, SplitCount]] = {}
     for row in grouped.to_pylist():  # a row for each product, and one for what is unlabelled, in each split
         splits, split = found.setdefault(row["vertical"], dict.fromkeys(SPLITS, _NONE)), row["split"] or "none"

@@ -20,8 +20,8 @@ class MiningStatistics:
     """What a mining looked at and found: of anchors and of anchor-positive pairs, those with a strong negative.
 
     Attributes:
-        pairs_cut_short: those with fewer than K negatives whose window goes on where the neighbours that were looked
-            at end. More neighbours might find more; where this is 0, the table is exact.
+        pairs_cut_short: those with some negatives, but fewer than K, whose window goes on where the neighbours that
+            were looked at end. More neighbours might find more; where this is 0, the table is exact.
         protected_pairs: near-duplicate images under different products.
         protected_products: pairs of products that share a picture.
         excluded: strong negatives left out because of them, counted for each anchor-positive pair.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,11 +19,11 @@ import pyarrow.parquet as pq
 from univert.core.errors import BadInputError
 from univert.data.rows import SourceProblem
 
-PARQUET, CSV, JSON_LINES = (".parquet", ".pq"), (".csv", ".tsv"), (".jsonl", ".ndjson")
+PARQUET, CSV, JSON_LINES = (".parquet", ".pq"), (".csv", ".tsv", ".txt"), (".jsonl", ".ndjson")
 SUFFIXES: Final = (*PARQUET, *CSV, *JSON_LINES)
 """The kinds of file that can be read."""
 
-_HEADER_BYTES: Final = 1 << 20
+_HEADER_CHARACTERS: Final = 1 << 20
 
 TableRows = Iterator[tuple[str, Mapping[str, Any]] | SourceProblem]
 """For each row where it stands (`table.csv:12`) and its fields by the column's name in lower case."""
@@ -29,8 +33,8 @@ def read_table(path: Path, wanted: Collection[str], check_columns: Callable[[lis
     """Read a table in its order, in memory that does not grow with it.
 
     Args:
-        path: `.parquet` (`.pq`), `.csv` (`.tsv`; UTF-8, separated by commas, semicolons or tabs, the first line names
-            the columns) or `.jsonl` (`.ndjson`).
+        path: `.parquet` (`.pq`), `.csv` (`.tsv`, `.txt`; UTF-8, or UTF-16 with its mark; separated by commas,
+            semicolons, tabs or bars; any line ends; the first line names the columns) or `.jsonl` (`.ndjson`).
         wanted: names of columns in lower case; Parquet leaves others unread.
         check_columns: is given the names that are there, in lower case, before the first row is read; raises what is
             wrong with them.
@@ -44,10 +48,13 @@ def read_table(path: Path, wanted: Collection[str], check_columns: Callable[[lis
     if suffix in JSON_LINES:
         return _json_rows(path, check_columns)
     if suffix not in CSV:
-        raise BadInputError(f"{path}: unknown kind of file {suffix!r}; give one of {', '.join(SUFFIXES)}")
-    header, delimiter = _csv_header(path)
+        raise BadInputError(
+            f"{path}: unknown kind of file {suffix!r}; give one of {', '.join(SUFFIXES)} (a spreadsheet saves CSV)"
+        )
+    with _open_text(path) as file:
+        header = _csv_header(path, _csv_lines(file)[0])
     check_columns(header)
-    return _csv_rows(path, header, delimiter)
+    return _csv_rows(path)
 
 
 def count_table_rows(path: Path) -> int | None:
@@ -61,32 +68,55 @@ def count_table_rows(path: Path) -> int | None:
 
 
 def cell_text(value: Any) -> str | None:
-    """A field as text; empty and not-a-number are None; whole floats (gappy ids, by pandas) lose the point."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    """A field as text; empty and not-a-number are None; whole floats (gappy ids) lose the point.
+
+    Bytes are read as UTF-8; those that are not it stay as surrogates, as in a file that is not.
+    """
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "surrogateescape")
+    if value is None or (isinstance(value, float | Decimal) and math.isnan(value)):
         return None
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | Decimal) and value == value // 1:
         value = int(value)
     return str(value).strip() or None
 
 
-def _csv_header(path: Path) -> tuple[list[str], str]:
+def _open_text(path: Path) -> IO[str]:
     with path.open("rb") as file:
-        line = file.readline(_HEADER_BYTES)
-    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise BadInputError(f"{path}: the text is UTF-16; save it as UTF-8")
-    text = line.decode("utf-8-sig", "surrogateescape").strip()
-    if not text or "\0" in text:
-        raise BadInputError(f"{path}: the first line is not a header; give a CSV file whose first line names columns")
-    delimiter = max((",", ";", "\t"), key=text.count)
-    return [name.strip().lower() for name in next(csv.reader([text], delimiter=delimiter))], delimiter
+        mark = file.read(2)
+    if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return path.open(encoding="utf-16", errors="replace")
+    return path.open(encoding="utf-8-sig", errors="surrogateescape")
 
 
-def _csv_rows(path: Path, header: list[str], delimiter: str) -> TableRows:
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        lines = csv.reader(file, delimiter=delimiter)
-        next(lines)
+def _csv_lines(file: IO[str]) -> tuple[Any, int]:
+    """The fields of the header and of each line after it; and how many lines stand before it."""
+    header = file.readline(_HEADER_CHARACTERS)
+    told = re.fullmatch("sep=(.)\n", header, re.IGNORECASE)  # a spreadsheet's note to itself
+    if told:
+        header = file.readline(_HEADER_CHARACTERS)
+    delimiter = told[1] if told else max(",;\t|", key=header.count)
+    return csv.reader(itertools.chain([header], file), delimiter=delimiter), 1 if told else 0
+
+
+def _csv_header(path: Path, lines: Iterator[list[str]]) -> list[str]:
+    try:
+        header = [name.strip().lower() for name in next(lines)]
+    except csv.Error:
+        header = []
+    if not any(header) or any("\0" in name for name in header):
+        raise BadInputError(
+            f"{path}: the first line is not a header; give a CSV file in UTF-8 whose first line names columns"
+        )
+    return header
+
+
+def _csv_rows(path: Path) -> TableRows:
+    with _open_text(path) as file:
+        lines, before = _csv_lines(file)
+        header = _csv_header(path, lines)
         while True:
-            origin = f"{path}:{lines.line_num + 1}"
+            origin = f"{path}:{before + lines.line_num + 1}"
             try:
                 fields = next(lines)
             except StopIteration:
@@ -96,8 +126,8 @@ def _csv_rows(path: Path, header: list[str], delimiter: str) -> TableRows:
                 continue
             if not any(field.strip() for field in fields):
                 continue
-            if len(fields) == len(header):
-                yield origin, dict(zip(header, fields, strict=True))
+            if len(fields) >= len(header) and not any(fields[len(header) :]):
+                yield origin, dict(zip(header, fields, strict=False))
             else:
                 detail = f"{len(fields)} fields, but the header has {len(header)}"
                 fix = "quote fields that contain the separator, and give every column a field"

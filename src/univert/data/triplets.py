@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -188,7 +189,8 @@ def _triplet_row(item: tuple[str, Mapping[str, Any]] | SourceProblem) -> Triplet
     if isinstance(item, SourceProblem):
         return item
     origin, values = item
-    anchor, positive, negative = (cell_text(values.get(role)) for role in ROLES)
+    texts = (cell_text(values.get(role)) or "" for role in ROLES)
+    anchor, positive, negative = (unicodedata.normalize("NFC", text) or None for text in texts)  # as a catalogue's ids
     if not all(is_utf8(name) for name in (anchor, positive, negative) if name):
         return SourceProblem("bad line", origin, "not UTF-8", "save the file as UTF-8")
     return TripletRow(origin=origin, ids=(anchor, positive, negative))

@@ -71,18 +71,18 @@ class Embedder(nn.Module):
         super().__init__()
         self.config = config or EmbedderConfig()
         self.preprocessing = self.config.preprocessing()
-        self.trunk = make_base_network(
+        self.base_network = make_base_network(
             self.config.base_network, pretrained=self.config.pretrained, image_size_px=self.config.image_size_px
         )
         self.pooling = make_pooling(self.config.pooling)
-        self.feature_size = self.trunk.feature_size
+        self.feature_size = self.base_network.feature_size
         self.size = self.config.size if self.config.size is not None else self.feature_size
         self.head: nn.Module = nn.Identity()
         if self.config.size is not None:
             self.head = Head(
                 self.feature_size, self.config.hidden_sizes, self.config.size, batch_norm=self.config.batch_norm
             )
-        mean, std = torch.tensor(self.trunk.mean_rgb), torch.tensor(self.trunk.std_rgb)
+        mean, std = torch.tensor(self.base_network.mean_rgb), torch.tensor(self.base_network.std_rgb)
         # Normalisation as one multiplication and one addition; buffers, so that they travel with the weights.
         self.register_buffer("pixel_scale", (1 / std).view(1, 3, 1, 1))
         self.register_buffer("pixel_shift", (-mean / std).view(1, 3, 1, 1))
@@ -94,7 +94,7 @@ class Embedder(nn.Module):
 
     def features(self, images: UInt8[Tensor, "B 3 S S"] | Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B F"]:
         """Pooled features of preprocessed images: uint8, or floats from 0 to 1; channels last costs no copy."""
-        features: Tensor = self.pooling(self.trunk(self.normalise(images)))
+        features: Tensor = self.pooling(self.base_network(self.normalise(images)))
         return features
 
     def normalise(self, images: UInt8[Tensor, "B 3 S S"] | Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
@@ -142,7 +142,7 @@ class Embedder(nn.Module):
             raise BadInputError(
                 f'base_network_learns must be "no", "last_blocks" or "all", got {base_network_learns!r}'
             )
-        stages = len(self.trunk.stages)
+        stages = len(self.base_network.stages)
         if base_network_learns == "last_blocks" and not 1 <= last_blocks <= stages:
             raise BadInputError(
                 f"last_blocks must lie in 1..{stages} for {self.config.base_network}, got {last_blocks}"
@@ -150,7 +150,7 @@ class Embedder(nn.Module):
         groups = {"head": list(self.head.parameters()), "base network": list[nn.Parameter]()}
         if base_network_learns != "no":
             count = last_blocks if base_network_learns == "last_blocks" else stages
-            groups["base network"] = [*self.trunk.last_stages(count), *self.pooling.parameters()]
+            groups["base network"] = [*self.base_network.last_stages(count), *self.pooling.parameters()]
         learning = {id(parameter) for parameters in groups.values() for parameter in parameters}
         if not learning:
             raise BadInputError('nothing would learn: size is None and base_network_learns is "no"; change one of them')
@@ -254,14 +254,15 @@ class Embedder(nn.Module):
             OSError: the disk is full or not writable; nothing is left behind.
         """
         write_model(Path(folder), self.config, self._weights(), card or ModelCard(), overwrite=overwrite)
-        return Path(folder)
+        return Path(folder).absolute()
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: Path | str, revision: str | None = None) -> Embedder:
         """Load a saved model, in evaluation mode, on the CPU.
 
         Args:
-            folder_or_hub_id: a folder that `save_pretrained` wrote, or `OWNER/NAME` on the Hugging Face hub.
+            folder_or_hub_id: a folder that `save_pretrained` wrote, or `OWNER/NAME` on the Hugging Face hub; a `Path`
+                is a folder, whatever its name.
             revision: branch, tag or commit on the hub.
 
         Raises:

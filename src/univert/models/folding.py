@@ -27,7 +27,7 @@ def fold_batch_norms(embedder: Embedder) -> Embedder:
         each other as they are declared, so that folding would change what it gives.
     """
     folded = copy.deepcopy(embedder).eval()
-    for module in list(folded.trunk.modules()):
+    for module in list(folded.base_network.modules()):
         children = list(module.named_children())
         for (name, first), (after, second) in itertools.pairwise(children):
             if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):

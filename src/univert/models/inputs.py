@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from univert.core.errors import BadInputError
-from univert.data.decode import ImageProblem, Rgb, decode_rgb, to_rgb
+from univert.data.decode import Rgb, decode_rgb, to_rgb
+from univert.data.image_problem import ImageProblem
 
 ImageLike = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray, torch.Tensor]
 """One image: a file, its content, a PIL image, an (H, W[, 3 or 4]) array, or a (3, H, W) tensor.

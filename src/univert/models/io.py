@@ -65,7 +65,7 @@ def write_model(
 def read_model(
     folder_or_hub_id: Path | str, *, revision: str | None = None
 ) -> tuple[EmbedderConfig, dict[str, Tensor]]:
-    """The configuration and the tensors of a saved model.
+    """The configuration and the tensors of a saved model; a `Path` is never looked up on the hub.
 
     Raises:
         BadInputError: there is no such model, or its files are incomplete, damaged or do not belong together.
@@ -97,7 +97,7 @@ def _find(folder_or_hub_id: Path | str, revision: str | None) -> Path:
         return folder
     if folder.exists():
         raise BadInputError(f"{folder} is a file; pass the model's folder, the one with {CONFIG_FILE}")
-    if not _HUB_ID.fullmatch(str(folder_or_hub_id)):
+    if isinstance(folder_or_hub_id, Path) or not _HUB_ID.fullmatch(folder_or_hub_id):
         raise BadInputError(f"{folder}: no such model folder; pass a folder, or OWNER/NAME of a model on the hub")
     from huggingface_hub import snapshot_download
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from univert.core.terminal import new_table
+from univert.core.terminal import Name, new_table
 from univert.metrics.compare import METRICS, Comparison, Difference, Figures, Verdict
 from univert.metrics.evaluate import Evaluation, Metrics
 from univert.report.number_format import MISSING, change_interval, count, interval, percent, points
@@ -28,7 +28,7 @@ def results_table(models: Sequence[ComparedModel]) -> Table:
     columns = ("model", "merged R@1", "(95%)", "R@8", "MAP@R", "within R@1")
     table = new_table("test split, %", columns, left=("model",))
     for one in models:
-        name = escape(one.row.title) + ("*" if one.row.routed else "")
+        name = Name(one.row.title + ("*" if one.row.routed else ""))
         within = percent(one.evaluation.mean_within["recall_at_1"])
         table.add_row(name, *_cells(one.evaluation.merged), within, style="bold" if one is models[-1] else "")
     table.caption = "* told each query's true vertical. within: mean over verticals, each searched alone."
@@ -41,7 +41,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     table = new_table("retrieval, %", columns, left=("gallery",))
     for name, metrics in [*evaluation.verticals.items(), ("merged", evaluation.merged)]:
         counts = (count(metrics.queries), count(metrics.products)) if metrics else ("0", "0")
-        table.add_row(escape(name), *_cells(metrics), *counts, style="bold" if name == "merged" else "")
+        table.add_row(Name(name), *_cells(metrics), *counts, style="bold" if name == "merged" else "")
     return table
 
 
@@ -69,7 +69,7 @@ def comparison_table(comparison: Comparison, *, titles: tuple[str, str] = ("A", 
     for name, figures in comparison.galleries.items():
         recall, precision = (figures[metric] for metric in METRICS)
         table.add_row(
-            escape(name),
+            Name(name),
             percent(recall.first),
             percent(recall.second),
             points(recall.difference),
@@ -98,11 +98,11 @@ def combination_table(combination: Combination) -> Table:
         added, lowest = changes.get(trial.added), min(changes, key=lambda name: changes[name].difference, default=None)
         table.add_row(
             str(trial.number),
-            escape(f"{first} and {len(more)} more" if more else first),
-            escape(trial.added),
+            Name(f"{first} and {len(more)} more" if more else first),
+            Name(trial.added),
             percent(added.first if added else None),
             percent(added.second if added else None),
-            MISSING if lowest is None else escape(f"{lowest} {points(changes[lowest].difference)}"),
+            MISSING if lowest is None else Name(f"{lowest} {points(changes[lowest].difference)}"),
             "accepted" if trial.accepted else "refused",
             style="" if trial.accepted else "dim",
         )
@@ -119,7 +119,7 @@ def choice_table(choice: Choice) -> Table:
     for one in choice.candidates:
         figures = choice.figures.get(one.key, {})
         table.add_row(
-            escape(one.title),
+            Name(one.title),
             *(percent(figures.get(name)) for name in ("recall_at_1", "map_at_r", "mean_within_recall_at_1")),
             count(one.image_presentations),
             f"{one.seconds:,.0f}",
@@ -142,9 +142,9 @@ def growth_table(figures: GrowthFigures) -> Table:
     Args:
         figures: of one split.
     """
-    new = escape(figures.new_vertical)
+    new = figures.new_vertical
     columns = ("gallery", "before", "grown", "change", "(95%)", "verdict", "anew", "queries")
-    table = new_table(f"growing by {new}, {figures.split} split: R@1, %", columns, left=("gallery", "verdict"))
+    table = new_table(f"growing by {escape(new)}, {figures.split} split: R@1, %", columns, left=("gallery", "verdict"))
     kept, anew = figures.kept.verticals, figures.reindexed.verticals
 
     def add(name: str, found: Figures | None, again: Figures | None = None, *, style: str = "") -> None:
@@ -152,7 +152,7 @@ def growth_table(figures: GrowthFigures) -> Table:
             return
         one = found["recall_at_1"]
         table.add_row(
-            name,
+            Name(name),
             percent(one.first),
             percent(one.second),
             points(one.difference),
@@ -165,9 +165,9 @@ def growth_table(figures: GrowthFigures) -> Table:
 
     for name in figures.nearness:
         if name in kept:
-            add(escape(name), kept[name], anew[name])
+            add(name, kept[name], anew[name])
         else:
-            table.add_row(escape(name), "no queries", style="dim")
+            table.add_row(Name(name), "no queries", style="dim")
     add("old verticals, each within", figures.old, style="bold")
     add("old verticals merged", figures.old_merged, figures.old_merged_reindexed, style="bold")
     add(f"old queries, {new} too", figures.beside_new)

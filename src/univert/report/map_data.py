@@ -16,11 +16,14 @@ from univert.report.thumbnails import atlas, thumbnails
 if TYPE_CHECKING:
     from univert.data.catalogue import Catalogue
 
-POINTS = 2000
-"""The most images on the map."""
-
 A_VERTICAL = 2000
 """The most images of one vertical on the map, as in the unified-embedding paper (FIG. 3)."""
+
+POINTS = 20_000
+"""The most images on the map: ten such verticals."""
+
+PICTURES = 2000
+"""So many of them have a picture, in the same shares: pictures are what makes the page heavy."""
 
 _GRID = 10_000
 """Coordinates are written as whole numbers from -_GRID to _GRID: finer than a screen, shorter than floats."""
@@ -40,16 +43,19 @@ def map_section(
         seed: of the sample and t-SNE.
 
     Returns:
-        `data`: points and names for the page's script, `panels` in it each space's coordinates; `pictures`: a
-        thumbnail a point, in the points' order, as one picture; `spaces`: by title, how far the verticals lie apart
-        among the images drawn.
+        `data`: points and names for the page's script, in it `panels`, each space's coordinates, and `picture`, the
+        place of each point's thumbnail (-1: it has none); `pictures`: the thumbnails as one picture; `spaces`: by
+        title, how far the verticals lie apart among the images drawn.
     """
     rows = sample_for_map(columns.vertical, columns.product, per_vertical=A_VERTICAL, total=POINTS, seed=seed)
+    few = sample_for_map(columns.vertical, columns.product, per_vertical=A_VERTICAL, total=PICTURES, seed=seed)
+    place = {row: number for number, row in enumerate(few.tolist())}
     drawn = [columns.vertical[row] for row in rows]
-    pictures = atlas(thumbnails(catalogue, rows.tolist(), size_px=_CELL_PX), len(rows), cell_px=_CELL_PX)
+    pictures = atlas(thumbnails(catalogue, few.tolist(), size_px=_CELL_PX), len(few), cell_px=_CELL_PX)
     data: dict[str, Any] = {
         "panels": [_on_grid(points) for points in layouts_of([space[rows] for space in spaces.values()], seed=seed)],
         "grid": _GRID,
+        "picture": [place.get(row, -1) for row in rows.tolist()],
         "cell": pictures.cell_px,
         "columns": pictures.columns,
     }

@@ -20,7 +20,7 @@ def sample_for_map(
     products: Sequence[str | None],
     *,
     per_vertical: int = 2000,
-    total: int = 3000,
+    total: int = 20_000,
     seed: int = 0,
 ) -> Int64[np.ndarray, "M"]:
     """Choose the images to draw: a fair share for each vertical, whole products rather than stray images.

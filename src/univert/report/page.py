@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from univert.data.catalogue import Catalogue
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_SECTIONS = ("summary", "comparison", "choice", "groups", "training", "map", "retrieval", "failures", "recipe")
+_MEASURED_SECTIONS = ("comparison", "retrieval", "failures")
+"""Those that show figures and queries of the test split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class ReportContent:
     """What a run found, as the report shows it.
 
     Attributes:
-        compared: the models that were measured; the last is the run's.
+        compared: the models that were measured, the last is the run's; empty where nothing could be measured.
         comparisons: the run's model against others, query by query.
         choice: how it was chosen.
         ensemble: the members of the learning targets that were tried.
@@ -71,7 +74,7 @@ def report_run(finished: FinishedRun) -> None:
     learned_from = models.choice.chosen.members
     members = learned_from or [models.own]
     targets = learning_targets(context, members, context.recipe.unify).clean(test.positions)
-    vectors = test.vectors(finished.compared[-1].row)
+    vectors = context.features.source.embed_all(models.unified.embedder, test.positions)
     write_report(
         path,
         ReportContent(
@@ -84,7 +87,7 @@ def report_run(finished: FinishedRun) -> None:
             combination=models.combination,
             results=results,
         ),
-        context.images.catalogue.select(split="test", vertical=context.images.vertical_names),
+        context.images.catalogue.select(split=test.split, vertical=context.images.vertical_names),
         {
             "Learning targets" if learned_from else "Embeddings of the specialists": targets,
             "Unified embeddings": vectors,
@@ -124,14 +127,13 @@ def write_report(
         check_length(space, len(catalogue), name=title, of="the catalogue")
     columns = Columns.of(catalogue)
     vectors = list(spaces.values())[-1]
-    grids, left_out = retrieval_grids(catalogue, columns, vectors, seed=seed)
     labelled = [product for product in columns.product if product is not None]
-    figure_columns, comparison = comparison_table(content.compared)
+    measured = _measured(content, catalogue, columns, vectors, seed) if content.compared else {}
+    sections = [name for name in _SECTIONS if measured or name not in _MEASURED_SECTIONS]
     trials = content.combination.trials
     template = _environment().get_template("report.html.jinja")
     page = template.render(
         run=content,
-        best=content.compared[-1],
         columns=columns,
         evaluated={
             "verticals": sorted(set(columns.vertical)),
@@ -139,29 +141,42 @@ def write_report(
             "products": len(set(labelled)),
             "unlabelled": len(catalogue) - len(labelled),
         },
-        headline=headline(content.compared[-1]),
-        findings=findings(content.compared, content.comparisons),
-        models_chart=models_chart(content.compared),
-        figure_columns=figure_columns,
-        comparison=comparison,
-        verticals=vertical_table(content.compared),
-        comparisons=paired_tables(content.comparisons, content.compared),
+        sections=sections,
         choice_steps=_choice_steps(content.choice),
         refused=[refused_by(group, trials) for group in content.combination.groups],
         trial_columns=[name for group in content.combination.groups for name in group],
         panels=training_panels(content.results["curves"]),
         map=map_section(catalogue, columns, spaces, seed=seed),
-        grids=grids,
-        grids_left_out=left_out,
-        failures=worst_failures(catalogue, columns, vectors),
         provenance={
             **{name: content.results[name] for name in ("catalogue_fingerprint", "device", "seed", "finished")},
             **content.results["versions"],
             "evaluated_images": catalogue.fingerprint,
         },
+        **{"headline": "A model that was not measured", **measured},
         **_style_and_script(),
     )
     write_atomic(path, page)
+
+
+def _measured(
+    content: ReportContent, catalogue: Catalogue, columns: Columns, vectors: Float[np.ndarray, "N D"], seed: int
+) -> dict[str, Any]:
+    """What the page shows of figures and of queries."""
+    grids, left_out = retrieval_grids(catalogue, columns, vectors, seed=seed)
+    figure_columns, comparison = comparison_table(content.compared)
+    return {
+        "best": content.compared[-1],
+        "headline": headline(content.compared[-1]),
+        "findings": findings(content.compared, content.comparisons),
+        "models_chart": models_chart(content.compared),
+        "figure_columns": figure_columns,
+        "comparison": comparison,
+        "verticals": vertical_table(content.compared),
+        "comparisons": paired_tables(content.comparisons, content.compared),
+        "grids": grids,
+        "grids_left_out": left_out,
+        "failures": worst_failures(catalogue, columns, vectors),
+    }
 
 
 def _environment() -> jinja2.Environment:

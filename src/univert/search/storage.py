@@ -63,7 +63,8 @@ class Location:
             return uri
         text = str(uri)
         if "://" not in text:
-            return cls(uri=text, folder=Path(uri), storage_options=None)
+            folder = Path(uri).absolute()  # whoever opens it may go to another folder
+            return cls(uri=str(folder), folder=folder, storage_options=None)
         parts = urlsplit(text)
         if parts.scheme != "s3":
             raise BadInputError(f"{text}: an index lies in a folder or at s3://bucket/prefix")

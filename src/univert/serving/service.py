@@ -16,13 +16,13 @@ from PIL import Image
 
 from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
-from univert.data.decode import BoxXyxyPx, ImageProblem, decode_bytes, decode_rgb
+from univert.data.decode import BoxXyxyPx, decode_bytes, decode_rgb
+from univert.data.headers import PhotoHeader, read_header
 from univert.identity.vote import ATTRIBUTES, Calibration, identify
 from univert.models.runtime.engine import Engine
 from univert.search.index import Index, IndexReader
 from univert.search.query import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
-from univert.serving.headers import PhotoHeader, read_header
 from univert.serving.limits import Limits, Upload
 from univert.serving.observability import Metrics, RequestRecord, log
 from univert.serving.problems import RETRY_AFTER_S, Problem, busy
@@ -205,7 +205,9 @@ class Loaded:
 
         def decode_unless_large() -> PhotoHeader | tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
             header = read_header(content, self._settings.photo_pixels_max)
-            needed = memory_bytes(header, self._settings.photo_pixels_max, reduced=box_xyxy_px is None)
+            needed = memory_bytes(
+                header, self._settings.photo_pixels_max, reduced=box_xyxy_px is None and not header.lacks_end
+            )
             return header if needed > _LARGE_BYTES else decode(header)
 
         def decode_large(header: PhotoHeader) -> tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
@@ -214,9 +216,12 @@ class Loaded:
             finally:
                 return_freed_memory()
 
-        decoded = await self._in_turn(self._turns, decode_unless_large)
-        if isinstance(decoded, PhotoHeader):
-            decoded = await self._in_turn(self._one_large, decode_large, decoded)
+        try:
+            decoded = await self._in_turn(self._turns, decode_unless_large)
+            if isinstance(decoded, PhotoHeader):
+                decoded = await self._in_turn(self._one_large, decode_large, decoded)
+        except BadInputError as error:
+            raise Problem(_PROBLEM_NAMES.get(getattr(error, "kind", ""), "bad-photo"), str(error)) from None
         return decoded
 
     async def _in_turn(self, turns: asyncio.Semaphore, work: Callable[..., T], *given: Any) -> T:
@@ -307,17 +312,13 @@ def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx 
 
     The shorter side of the result keeps `detail_px` pixels; a large JPEG is decoded smaller than it is.
     """
-    try:
-        rgb = decode_rgb(
-            b"".join(header.parts),
-            box_xyxy_px=box_xyxy_px,
-            max_pixels=header.width_px * header.height_px,
-            # twice the detail for a box: its edges fall between the pixels of a reduced photo
-            draft_px=detail_px if box_xyxy_px is None else 2 * detail_px,
-        )
-    except BadInputError as error:
-        kind = error.kind if isinstance(error, ImageProblem) else ""
-        raise Problem(_PROBLEM_NAMES.get(kind, "bad-photo"), str(error)) from None
+    rgb = decode_rgb(
+        b"".join(header.parts),
+        box_xyxy_px=box_xyxy_px,
+        max_pixels=header.width_px * header.height_px,
+        # twice the detail for a box: its edges fall between the pixels of a reduced photo
+        draft_px=detail_px if box_xyxy_px is None else 2 * detail_px,
+    )
     rgb.info.clear()
     return rgb
 
@@ -330,10 +331,9 @@ def memory_bytes(header: PhotoHeader, pixels_max: int, *, reduced: bool) -> int:
     pixels, limit = header.width_px * header.height_px, _BYTES_PER_PIXEL_MAX * pixels_max
     needed = decode_bytes(header.parts, pixels, reduced=False)
     if needed > limit:
+        said = f"{header.width_px} x {header.height_px} pixels of this kind take {needed / 1e6:,.0f} MB to decode, over the "
         raise Problem(
-            "too-large",
-            f"{header.width_px} x {header.height_px} pixels of this kind take {needed / 1e6:,.0f} MB to decode, over "
-            f"the limit of {limit / 1e6:,.0f} MB; make the photo smaller, or send it as a plain JPEG",
+            "too-large", f"{said}limit of {limit / 1e6:,.0f} MB; make the photo smaller, or send a plain JPEG"
         )
     return decode_bytes(header.parts, pixels, reduced=reduced)
 

@@ -9,11 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from univert.core.config import from_plain
-from univert.core.errors import BadInputError
 from univert.data.samplers import Positions
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.metrics.evaluate import Evaluation, evaluate_vectors
-from univert.metrics.inputs import has_queries
 from univert.training.run_context import RunContext
 from univert.training.specialists import presentations, seconds_of
 from univert.training.targets.choice import Candidate
@@ -109,23 +107,24 @@ class TestSplit:
     Args:
         context: the run.
 
-    Raises:
-        BadInputError: no product has two test images, so that nothing could be measured.
+    Attributes:
+        measurable: whether some product has two test images; without, there is nothing to measure.
+        split: `test`, or, where there are no test images at all, the one whose images the report shows instead.
+        positions: its images, of verticals that have a specialist.
     """
 
     __test__ = False  # not a test case
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self.positions = np.flatnonzero((context.images.splits == "test") & (context.images.verticals >= 0))
+        images = context.images
+        self.measurable = images.queries_of("test") is not None
+        self.split = next(
+            name for name in ("test", "val", "train") if ((images.splits == name) & (images.verticals >= 0)).any()
+        )
+        self.positions = np.flatnonzero((images.splits == self.split) & (images.verticals >= 0))
         self.products = list(context.images.catalogue.column("product")[self.positions])
         self.verticals = context.images.names_of(self.positions)
-        codes = context.images.products[self.positions]
-        if not has_queries(codes):
-            raise BadInputError(
-                f"the test split needs a product with two images to measure on, got {(codes >= 0).sum()} labelled "
-                "images; add some, or build the catalogue anew and let it choose the splits"
-            )
         self._vectors: dict[str, Vectors] = {}
 
     def vectors(self, row: Row) -> Vectors:

@@ -154,7 +154,7 @@ class Features:
         recipe = self._recipe
         if recipe.base_network_learns != "last_blocks" or not recipe.maps_gb:
             return None
-        cut = self.base.trunk.cut(recipe.last_blocks, self.base.config.image_size_px)
+        cut = self.base.base_network.cut(recipe.last_blocks, self.base.config.image_size_px)
         if cut is None:
             return None
         rows = len(self._images.catalogue) + recipe.data.views * int(self._images.is_train.sum())

@@ -28,6 +28,7 @@ class TrainingJob:
         objective: called with (embeddings, positions, views), gives the loss; its parameters learn too.
         sampler: the batches.
         loop: how long, how fast, when to stop.
+        settings: where the recipe has that loop, for messages.
         among: the images whose validation score counts; None for all.
         score: validation score of the model as it stands, larger is better; None takes MAP@R over the labelled
             validation images `among` those of the run.
@@ -40,6 +41,7 @@ class TrainingJob:
     objective: Objective
     sampler: Sampler
     loop: LoopConfig
+    settings: str = "loop"
     among: Bool[np.ndarray, "N"] | None = None
     score: Callable[[], float] | None = None
     source: Source | None = None

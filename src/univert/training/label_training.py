@@ -26,8 +26,8 @@ from univert.proxies.bounds import measure_bounds, monitor_points
 from univert.proxies.dynamic import start_from_points
 from univert.training.jobs import TrainingJob
 from univert.training.label_config import SpecialistsConfig
-from univert.training.mining import ReminingSampler, miner_of
 from univert.training.objectives import label_objective
+from univert.training.remining import ReminingSampler, miner_of
 from univert.training.run_context import RunContext
 
 WATCHED = {
@@ -84,6 +84,7 @@ def label_job(
         ),
         sampler=sampler,
         loop=config.loop,
+        settings="specialists.loop",
         among=among,
         monitor=monitor,
     )

@@ -19,6 +19,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,7 +28,7 @@ from univert.core.files import write_atomic
 from univert.core.terminal import progress_bar
 from univert.data.samplers import Positions, Sampler, step_rng
 from univert.training.jobs import TrainingJob
-from univert.training.label_config import BaseNetworkLearns, LabelLoopConfig, LoopConfig
+from univert.training.label_config import BaseNetworkLearns, LabelLoopConfig
 from univert.training.optimisers import Optimisers, parameter_groups, sparse_parameters
 from univert.training.sources import Source
 
@@ -38,6 +39,8 @@ CLIP_NORM = 5.0
 CHECKPOINT_EVERY_SECONDS = 10.0
 LOG_EVERY_STEPS = 20
 DIVERGED_FACTOR = 1e3
+RATES = {"head": "learning_rate", "base network": "base_network_learning_rate", "proxies": "proxy_learning_rate"}
+"""By what learns, the setting of its learning rate."""
 Log = Callable[[str, float, int], None]
 OpenLog = Callable[[int], contextlib.AbstractContextManager[Log]]
 
@@ -83,7 +86,7 @@ def fit(
             every scalar worth watching.
 
     Raises:
-        TrainingError: the loss is not finite or grew a thousandfold, or the disk is full.
+        TrainingError: the loss is not finite or grew a thousandfold, the embeddings are NaN, or the disk is full.
         KeyboardInterrupt: passed on; the last checkpoint stands.
     """
     loop = job.loop
@@ -113,14 +116,19 @@ def fit(
             started = time.perf_counter()
             _set_learning_rates(optimiser.groups, history.step, total_steps, config)
             _seed(seed * 1_000_003 + history.step, job.embedder.device)
-            pending.append(_take_step(job, source, optimiser, history.step, batches))
+            try:
+                pending.append(_take_step(job, source, optimiser, history.step, batches))
+            except ValueError:  # miners and proxies refuse NaN, but know neither stage nor step
+                _refuse_nan_embeddings(job, source, optimiser, name, history.step, batches)
+                raise
             history.step += 1
             last = history.step == total_steps
             look = last or history.step % look_every == 0
             told = look or len(pending) == LOG_EVERY_STEPS
             if told:
-                _record_losses(name, history, pending, config, log)
+                _record_losses(job, optimiser, name, history, pending, log)
             if look:
+                _refuse_nan_embeddings(job, source, optimiser, name, history.step, batches)
                 _look(job, state, history, log)
             history.finished = last or history.looks_without_better >= config.patience
             history.seconds += time.perf_counter() - started
@@ -192,19 +200,42 @@ def _set_learning_rates(groups: list[dict[str, Any]], step: int, total_steps: in
 
 
 def _record_losses(
-    name: str, history: History, pending: list[torch.Tensor], config: LoopConfig, log: Log | None
+    job: TrainingJob, optimiser: Optimisers, name: str, history: History, pending: list[torch.Tensor], log: Log | None
 ) -> None:
-    value = float(torch.stack(pending).mean())
+    losses = torch.stack(pending)
+    value, before = float(losses.mean()), history.step - len(pending)
     pending.clear()
-    first = history.loss_curve[0][1] if history.loss_curve else value
-    if not math.isfinite(value) or abs(value) > DIVERGED_FACTOR * max(1.0, abs(first)):
-        raise TrainingError(
-            f"{name}: the loss became {value:g} before step {history.step}; finished stages are kept: lower "
-            f"learning_rate (now {config.learning_rate:g}) and run again"
-        )
+    limit = DIVERGED_FACTOR * max(1.0, abs(history.loss_curve[0][1] if history.loss_curve else value))
+    if not abs(value) <= limit:
+        found = next((step, loss) for step, loss in enumerate(losses.tolist(), before + 1) if not abs(loss) <= limit)
+        raise _diverged(job, optimiser, f"{name}: the loss is {_number(found[1])} since step {found[0]}")
     history.loss_curve.append([history.step, value])
     if log:
         log("loss", value, history.step)
+
+
+def _refuse_nan_embeddings(
+    job: TrainingJob,
+    source: Source,
+    optimiser: Optimisers,
+    name: str,
+    step: int,
+    batches: Callable[[int], tuple[Positions, Positions]],
+) -> None:
+    """Refuse to go on with a model whose weights are of no use after so many steps, whatever the loss was before."""
+    vectors = _embed_all(job, source, batches(max(0, step - 1))[0][:8])
+    if not np.isfinite(vectors).all():
+        raise _diverged(job, optimiser, f"{name}: the model's embeddings are NaN after step {step}")
+
+
+def _diverged(job: TrainingJob, optimiser: Optimisers, what: str) -> TrainingError:
+    learning = {group["name"] for group in optimiser.groups}
+    rates = [f"{job.settings}.{rate}" for part, rate in RATES.items() if part in learning]
+    return TrainingError(f"{what}; lower {' or '.join(rates)} and run again; finished stages are kept")
+
+
+def _number(value: float) -> str:
+    return "NaN" if math.isnan(value) else f"{value:g}"
 
 
 def _look(job: TrainingJob, state: _State, history: History, log: Log | None) -> None:
@@ -299,4 +330,4 @@ class _State:
     def _learning(self) -> dict[str, torch.Tensor]:
         """The model's state, without a base network that never changes."""
         state = self._job.embedder.state_dict()
-        return {name: value for name, value in state.items() if self._whole or not name.startswith("trunk.")}
+        return {name: value for name, value in state.items() if self._whole or not name.startswith("base_network.")}

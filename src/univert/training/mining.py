@@ -1,12 +1,13 @@
 """Strong negatives: the semi-hard negatives of every anchor, searched for in the whole catalogue through an index.
 
-`mine_strong_negatives` gives a table of them; `ReminingSampler` mines anew while the model learns, with exact resume.
+`mine_strong_negatives` gives a table of them; see `univert.training.remining` for what mines while a model learns.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,10 @@ from jaxtyping import Bool, Float, Int64
 
 from univert.core.errors import BadInputError
 from univert.core.terminal import progress_bar
-from univert.data.samplers import Positions, Sampler, step_rng
+from univert.data.samplers import step_rng
 from univert.data.strong_negatives import MiningStatistics, StrongNegatives
-from univert.models.embedder import Embedder
 from univert.search.index import Index
 from univert.search.query import check_unit_vectors
-from univert.training.sources import Source
 
 Neighbours = Callable[[Int64[np.ndarray, "Q"], int], Int64[np.ndarray, "Q K"]]
 """The `k` images nearest to each of some images within its vertical (itself may be among them); -1 where there are
@@ -30,6 +29,8 @@ Protect = Callable[[np.ndarray, np.ndarray], Bool[np.ndarray, "..."]]
 
 _ROWS_AT_ONCE = 1024
 _NUMBERS_AT_ONCE = 1 << 22
+_ROUNDING = 1e-4
+"""How far a distance in single precision may be off."""
 
 
 def mine_strong_negatives(
@@ -48,7 +49,8 @@ def mine_strong_negatives(
     """For each anchor-positive pair the nearest n of the whole catalogue with D(a,p) < D(a,n) < D(a,p) + margin.
 
     A negative is an image of another product of the anchor's vertical; D is the squared Euclidean distance. The index
-    proposes neighbours, and their distances are computed anew. Memory is O(N x neighbours), never N x N.
+    proposes neighbours, and their distances are computed anew. Where a pair's positive lies beyond them, its anchor is
+    compared with all images of the vertical: no pair is lost. Memory is O(N x neighbours), never N x N.
 
     Where images under two products are near-duplicates, the two products are most likely one, so no image of either
     serves as a negative of the other. Anchors are compared with all their neighbours, positives with the negatives of
@@ -93,6 +95,7 @@ def mine_strong_negatives(
         if search is None:
             search = index_neighbours(Path(folder) / "index", vectors, verticals, products >= 0)
         mining = _Mining(vectors, products, verticals, pairs, search, neighbours)
+    mining.look_further(vectors, verticals, margin)
     twins = mining.twins(protect, margin) if protect else np.empty((0, 2), np.int64)
     return mining.table(margin, k, twins)
 
@@ -132,6 +135,8 @@ class _Mining:
         pairs: (P, 2) anchor and positive, sorted.
         gaps: (P,) distance of the two.
         anchor_row: (P,) of each pair, where its anchor stands in `anchors`.
+        further: of pairs whose window begins beyond `near`, a chunk at a time: the pairs, the images that may lie in
+            the window, nearest first, and their distances.
     """
 
     def __init__(
@@ -143,7 +148,7 @@ class _Mining:
         search: Neighbours,
         neighbours: int,
     ) -> None:
-        labelled = products >= 0
+        labelled = self.labelled = products >= 0
         _, kind, count = np.unique(verticals[labelled], return_inverse=True, return_counts=True)
         in_vertical = np.zeros(len(products), np.int64)
         in_vertical[labelled] = count[kind]
@@ -164,6 +169,34 @@ class _Mining:
                 self.distances[rows] = np.take_along_axis(far, order, axis=1)
                 advance(len(found))
         self.complete = np.isfinite(self.distances).sum(1) >= in_vertical[self.anchors] - 1
+        self.last = np.where(np.isfinite(self.distances), self.distances, -np.inf).max(1)
+        self.further: list[tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "p K"], Float[np.ndarray, "p K"]]] = []
+
+    def look_further(self, vectors: Float[np.ndarray, "N D"], verticals: Int64[np.ndarray, "N"], margin: float) -> None:
+        """Compare the anchors of pairs that the neighbours leave without a negative with all images of the vertical."""
+        empty = np.zeros(len(self.pairs), bool)
+        for rows, _, in_window in self._windows(margin):
+            empty[rows] = ~in_window.any(1) & self._goes_on(rows, margin)
+        size, labelled = self.near.shape[1], self.labelled
+        for vertical in np.unique(verticals[self.pairs[empty, 0]]):
+            others = np.flatnonzero(labelled & (verticals == vertical))
+            lost = np.flatnonzero(empty & (verticals[self.pairs[:, 0]] == vertical))
+            step = max(1, _NUMBERS_AT_ONCE // len(others))
+            for start in range(0, len(lost), step):
+                rows = lost[start : start + step]
+                anchor, gap = self.pairs[rows, 0], self.gaps[rows, None]
+                far = 2 - 2 * (vectors[anchor] @ vectors[others].T)
+                outside = (far < gap - _ROUNDING) | (far > gap + margin + _ROUNDING)
+                far[outside | (self.products[others] == self.products[anchor, None])] = np.inf
+                some = np.isfinite(far).any(1)  # the windows of most may be empty
+                rows, anchor, far = rows[some], anchor[some], far[some]
+                nearest = np.argpartition(far, min(size, len(others)) - 1, axis=1)[:, :size]
+                near = others[nearest]
+                exact = _distances(vectors, anchor[:, None], near)
+                exact[~np.isfinite(np.take_along_axis(far, nearest, axis=1))] = np.inf
+                order = np.lexsort((near, exact), axis=1)
+                sort = partial(np.take_along_axis, indices=order, axis=1)
+                self.further.append((rows, sort(near), sort(exact)))
 
     def twins(self, same: Protect, margin: float) -> Int64[np.ndarray, "M 2"]:
         """Near-duplicates under different products: of anchors among their neighbours, of positives in the window."""
@@ -171,18 +204,15 @@ class _Mining:
             _matches(same, self.anchors[rows], self.near[rows], self._is_negative(rows))
             for rows in _chunks(len(self.anchors))
         ]
-        for rows, in_window in self._windows(margin):
-            near = self.near[self.anchor_row[rows]]
+        for rows, near, in_window in self._windows(margin):
             found.append(_matches(same, self.pairs[rows, 1], near, in_window))
         return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
 
     def table(self, margin: float, k: int, twins: Int64[np.ndarray, "M 2"]) -> StrongNegatives:
         """The nearest `k` negatives in each pair's window, without those of products that share a picture."""
         barred = np.unique(_codes(*self.products[twins].T))
-        last = np.where(np.isfinite(self.distances), self.distances, -np.inf).max(1)
         kept, negatives, excluded, cut_short = [], [], 0, 0
-        for rows, in_window in self._windows(margin):
-            near = self.near[self.anchor_row[rows]]
+        for rows, near, in_window in self._windows(margin):
             if len(barred):
                 own, other = self.products[self.pairs[rows, 0], None], self.products[near]
                 wrong = in_window & np.isin(_codes(own, other), barred)
@@ -190,16 +220,18 @@ class _Mining:
                 in_window &= ~wrong
             first = np.argsort(~in_window, axis=1, kind="stable")[:, :k]
             chosen = np.where(np.take_along_axis(in_window, first, axis=1), np.take_along_axis(near, first, axis=1), -1)
-            anchor, some = self.anchor_row[rows], chosen[:, 0] >= 0
-            goes_on = ~self.complete[anchor] & (last[anchor] < self.gaps[rows] + margin)
-            cut_short += int((goes_on & (in_window.sum(1) < k)).sum())
-            kept.append(np.flatnonzero(some) + rows.start)
+            some = chosen[:, 0] >= 0
+            short = some & self._goes_on(rows, margin) & (in_window.sum(1) < k)
+            cut_short += int(short.sum())
+            kept.append(rows[some])
             negatives.append(chosen[some])
         pair = np.concatenate(kept)
+        order = np.argsort(pair)
+        pair = pair[order]
         return StrongNegatives(
             anchors=self.pairs[pair, 0],
             positives=self.pairs[pair, 1],
-            negatives=np.concatenate(negatives),
+            negatives=np.concatenate(negatives)[order],
             protected=twins,
             statistics=MiningStatistics(
                 anchors=len(self.anchors),
@@ -213,12 +245,22 @@ class _Mining:
             ),
         )
 
-    def _windows(self, margin: float) -> Iterator[tuple[slice, Bool[np.ndarray, "p K"]]]:
-        """Pairs a chunk at a time, with the neighbours of their anchors that are semi-hard negatives of them."""
-        for rows in _chunks(len(self.pairs)):
-            anchor, gap = self.anchor_row[rows], self.gaps[rows, None]
+    def _windows(
+        self, margin: float
+    ) -> Iterator[tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "p K"], Bool[np.ndarray, "p K"]]]:
+        """Pairs a chunk at a time, with images near their anchors, and which are semi-hard negatives of the pair."""
+        for some in _chunks(len(self.pairs)):
+            rows, anchor, gap = np.arange(some.start, some.stop), self.anchor_row[some], self.gaps[some, None]
             far = self.distances[anchor]
-            yield rows, self._is_negative(anchor) & (gap < far) & (far < gap + margin)
+            yield rows, self.near[anchor], self._is_negative(anchor) & (gap < far) & (far < gap + margin)
+        for rows, near, far in self.further:
+            gap = self.gaps[rows, None]
+            yield rows, near, (gap < far) & (far < gap + margin)
+
+    def _goes_on(self, rows: Int64[np.ndarray, "p"], margin: float) -> Bool[np.ndarray, "p"]:
+        """Whether the window of a pair goes on where the neighbours of its anchor end."""
+        anchor = self.anchor_row[rows]
+        return np.asarray(~self.complete[anchor] & (self.last[anchor] < self.gaps[rows] + margin))
 
     def _is_negative(self, anchor: slice | Int64[np.ndarray, "p"]) -> Bool[np.ndarray, "p K"]:
         own = self.products[self.anchors[anchor], None]
@@ -269,82 +311,3 @@ def _distances(
 
 def _chunks(count: int) -> Iterator[slice]:
     return (slice(start, min(start + _ROWS_AT_ONCE, count)) for start in range(0, count, _ROWS_AT_ONCE))
-
-
-class ReminingSampler(Sampler):
-    """Batches from a table of strong negatives that is mined anew every so many steps.
-
-    A table is mined when a batch of it is first asked for, and saved before the batch is given. The loop asks for a
-    batch one step ahead, so when it writes a checkpoint, the table of the next step is on disk: a run that was killed
-    reads it, and walks the very same path. So the files must not outlive the checkpoint; keep both in one folder.
-
-    Args:
-        mine: gives a table from the model as it stands; see `miner_of`.
-        sample: gives the sampler of a table; `batch_size` and `steps_per_epoch` must not depend on the table.
-        every_steps: how long a table serves.
-        folder: for `strong-negatives-J.safetensors`, J counting from 0.
-
-    Raises:
-        BadInputError: `every_steps` is below 1.
-    """
-
-    def __init__(
-        self,
-        mine: Callable[[], StrongNegatives],
-        sample: Callable[[StrongNegatives], Sampler],
-        *,
-        every_steps: int,
-        folder: Path,
-    ) -> None:
-        if every_steps < 1:
-            raise BadInputError(f"every_steps must be at least 1, got {every_steps}; 500 is a start")
-        self._mine, self._sample, self._every_steps = mine, sample, every_steps
-        self._folder = folder
-        self._current: tuple[int, Sampler] | None = None
-        plain = sample(StrongNegatives.none())
-        self.batch_size, self.steps_per_epoch = plain.batch_size, plain.steps_per_epoch
-
-    def batch(self, step: int) -> Positions:
-        """Positions of step `step`; mines where its table is missing."""
-        number = step // self._every_steps
-        if self._current is None or self._current[0] != number:
-            path = self._folder / f"strong-negatives-{number}.safetensors"
-            table = StrongNegatives.load(path)
-            if table is None:
-                table = self._mine()
-                table.save(path)
-            self._current = number, self._sample(table)
-        return self._current[1].batch(step)
-
-
-def miner_of(
-    embedder: Embedder,
-    source: Source,
-    products: Int64[np.ndarray, "N"],
-    verticals: Int64[np.ndarray, "N"] | None = None,
-    *,
-    margin: float = 0.2,
-    protect: Protect | None = None,
-    seed: int = 0,
-) -> Callable[[], StrongNegatives]:
-    """A function that embeds the labelled images with the model as it stands, and mines them.
-
-    Args:
-        embedder: the model in training; its mode (training or not) is left as it was.
-        source: of its embeddings.
-        products: the product code of every image of the catalogue; -1 for all that do not take part.
-        verticals: see `mine_strong_negatives`, as for the rest.
-        margin: of the window.
-        protect: tells near-duplicates.
-        seed: of the positives.
-    """
-    positions = np.flatnonzero(products >= 0)
-
-    def mine() -> StrongNegatives:
-        training = embedder.training
-        vectors = np.zeros((len(products), embedder.size), np.float32)
-        vectors[positions] = source.embed_all(embedder, positions)
-        embedder.train(training)
-        return mine_strong_negatives(vectors, products, verticals, margin=margin, protect=protect, seed=seed)
-
-    return mine

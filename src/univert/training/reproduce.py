@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.readers import BENCHMARKS, open_dataset, with_validation
 from univert.data.readers.inshop import GALLERY, QUERY
+from univert.data.rows import CatalogueProblemsError
 from univert.data.transforms import Augmentation
 from univert.losses.names import LOSSES, LossName, LossOption
 from univert.metrics.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
@@ -27,6 +29,8 @@ from univert.training.label_config import LabelLoopConfig, SpecialistsConfig
 from univert.training.recipe import DataConfig, Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_on_labels
+
+_log = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.1
 BATCH_SIZE = 32
@@ -202,7 +206,8 @@ def reproduce(
         epochs: passes over the training images; None takes the protocol's.
         seed: of everything random.
         device: a torch device, or `auto`.
-        verify: refuse a data set whose counts are not the published ones.
+        verify: refuse a data set whose counts are not the published ones, or with an image that cannot be used; else
+            what cannot be used is left out, and listed in `catalogue.lance/rejected.csv`.
 
     Raises:
         BadInputError: a name that does not exist, or the data set or the weights are not there.
@@ -226,10 +231,10 @@ def reproduce(
         write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
         evaluation = _train_and_measure(run, catalogue, recipe, dataset, device)
         published = PUBLISHED[protocol].get((dataset, loss), {})
-        result = Reproduction(path=out, evaluation=evaluation, published=published)
+        result = Reproduction(path=run.path, evaluation=evaluation, published=published)
         content = {"dataset": dataset, "loss": loss, "protocol": protocol, "figures": result.figures()}
         content |= {"published": published, **to_plain(evaluation)}
-        write_atomic(out / "evaluation.json", json.dumps(content, indent=1))
+        write_atomic(run.path / "evaluation.json", json.dumps(content, indent=1))
         return result
 
 
@@ -239,7 +244,16 @@ def _catalogue(run: Run, dataset: str, root: Path, *, verify: bool, seed: int) -
     made_from = fingerprint(dataset, str(root.resolve()), verify, seed, VALIDATION_SHARE)
     if run.finished("catalogue", made_from) is None or not path.exists():
         rows = with_validation(open_dataset(dataset, root, verify=verify), VALIDATION_SHARE, seed=seed)
-        build_catalogue(rows, path, link=True, overwrite=True, total=BENCHMARKS[dataset][0].images)
+        total = BENCHMARKS[dataset][0].images
+        try:
+            report = build_catalogue(rows, path, link=True, skip_bad=not verify, overwrite=True, total=total)
+        except CatalogueProblemsError as error:
+            problems = str(error).rpartition("\n")[0] or str(error)
+            raise BadInputError(
+                f"{root}: {problems}\nUnpack the data set again, or pass --no-verify to leave them out."
+            ) from None
+        if report.rejected:
+            _log.warning("left out %d images, see %s", report.rejected, report.rejected_csv)
         run.finish("catalogue", made_from, {})
     return Catalogue.open(path)
 

@@ -35,6 +35,7 @@ def results_json(
     return {
         "format": 1,
         "split": "test",
+        "notes": context.images.notes,
         "catalogue": to_plain(catalogue_info(catalogue)),
         "catalogue_fingerprint": catalogue.fingerprint,
         "rows": [
@@ -66,10 +67,12 @@ def results_json(
     }
 
 
-def card_figures(best: ComparedModel, catalogue: Mapping[str, Any]) -> dict[str, float | int | str]:
-    """What the unified model's card says of it."""
-    evaluation = best.evaluation
+def card_figures(catalogue: Mapping[str, Any], best: ComparedModel | None = None) -> dict[str, float | int | str]:
+    """What the unified model's card says of it; without test queries, of what it was trained on alone."""
     figures: dict[str, float | int | str] = {name: catalogue[name] for name in ("images", "products", "unlabelled")}
+    if best is None:
+        return figures
+    evaluation = best.evaluation
     if evaluation.merged:
         merged = evaluation.merged
         intervals = {f"recall_at_{k}": interval for k, interval in merged.recall_at.items()}

@@ -43,6 +43,7 @@ class RunContext:
         device: a torch device, or `auto`: CUDA where there is one.
         base: what stands for the untrained base network; see `Features`.
         features: those of another context on the same images, to be shared.
+        split_off_small: see `RunImages`.
 
     Attributes:
         images: of the recipe's verticals, with products, verticals, splits.
@@ -50,7 +51,7 @@ class RunContext:
         stages: trains models and keeps them with the run.
 
     Raises:
-        BadInputError: unknown verticals.
+        BadInputError: see `RunImages`.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class RunContext:
         device: str = "auto",
         base: Embedder | None = None,
         features: Features | None = None,
+        split_off_small: bool = False,
     ) -> None:
         self.run, self.recipe, self.device = run, recipe, choose_device(device)
-        self.images = RunImages(catalogue, recipe)
+        self.images = RunImages(catalogue, recipe, split_off_small=split_off_small)
         self.features = features or Features(self.images, recipe, run.path / "cache", self.device, base)
         self.stages = Stages(run, recipe, self.images, self.features, self.device)
 
@@ -79,14 +81,21 @@ class RunContext:
             torch.manual_seed(self.recipe.seed)
             embedder = Embedder(replace(self.recipe.model, **changes)).to(self.device)
         base = self.features.base  # another seed would give another one, where it is not pretrained
-        embedder.trunk.load_state_dict(base.trunk.state_dict())
+        embedder.base_network.load_state_dict(base.base_network.state_dict())
         embedder.pooling.load_state_dict(base.pooling.state_dict())
         return embedder
 
     def reseeded(self, seed: int) -> RunContext:
         """The same run and features with another seed for heads, batches and proxies."""
         recipe = replace(self.recipe, seed=seed)
-        return RunContext(self.run, self.images.catalogue, recipe, device=str(self.device), features=self.features)
+        return RunContext(
+            self.run,
+            self.images.catalogue,
+            recipe,
+            device=str(self.device),
+            features=self.features,
+            split_off_small=bool(self.images.small_verticals),
+        )
 
 
 class Stages:

@@ -159,7 +159,7 @@ class FrontSource(Source):
         return features
 
     def _cut(self, embedder: Embedder) -> Cut:
-        cut = embedder.trunk.cut(self._stages, embedder.config.image_size_px)
+        cut = embedder.base_network.cut(self._stages, embedder.config.image_size_px)
         if cut is None or not same_weights(cut.front, self._own.front):
             raise BadInputError(
                 "the first layers of the model are not those of the run's base network, whose maps are kept; "

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from univert.core.config import to_plain
-from univert.core.files import fingerprint, folder_name
+from univert.core.files import fingerprint
 from univert.losses.names import LossName, compares_images
 from univert.models.embedder import Embedder
 from univert.training.jobs import TrainedModel
@@ -30,7 +30,7 @@ def train_specialist(
         within: the folder of the run for the model's folder.
     """
     config = config or context.recipe.specialists
-    name = f"{within}/{folder_name(vertical)}"
+    name = f"{within}/{context.images.folder_of(vertical)}"
     folder = context.stages.work_folder(name)
     return context.stages.train(
         name,
@@ -51,13 +51,6 @@ def _new_specialist(context: RunContext, config: SpecialistsConfig, verticals: S
     return context.new_embedder(size=max(sizes)) if sizes else context.new_embedder()
 
 
-def group_name(verticals: Sequence[str]) -> str:
-    """A group's name as the name of a folder, whatever the order of its verticals."""
-    name = "+".join(folder_name(vertical) for vertical in sorted(verticals))
-    most = 120  # file systems end at 255 bytes, and stages put more before it
-    return name if len(name) <= most else f"{name[:most]}~{fingerprint(sorted(verticals))[:8]}"
-
-
 def train_group(context: RunContext, verticals: Sequence[str]) -> TrainedModel:
     """Train (or load) the specialist of a group of verticals, on their labelled training images together.
 
@@ -65,19 +58,19 @@ def train_group(context: RunContext, verticals: Sequence[str]) -> TrainedModel:
     """
     if len(verticals) == 1:
         return train_specialist(context, verticals[0])
-    return _train_together(context, verticals, name=f"specialists/{group_name(verticals)}")
+    return _train_together(context, verticals, name=f"specialists/{context.images.folder_of(*verticals)}")
 
 
-def held_out_name(verticals: Sequence[str], training: int) -> str:
+def held_out_name(context: RunContext, verticals: Sequence[str], training: int) -> str:
     """The folder, within the run, of a model that some products were held out from."""
-    return f"trials/fold-{training}/{group_name(verticals)}"
+    return f"trials/fold-{training}/{context.images.folder_of(*verticals)}"
 
 
 def train_held_out(
     context: RunContext, verticals: Sequence[str], among: Bool[np.ndarray, "N"], *, training: int
 ) -> TrainedModel:
     """Train (or load) one model on some verticals, on the images `among` alone; see `Folds.among`."""
-    return _train_together(context, verticals, name=held_out_name(verticals, training), among=among)
+    return _train_together(context, verticals, name=held_out_name(context, verticals, training), among=among)
 
 
 def group_loop(loop: LabelLoopConfig, verticals: int) -> LabelLoopConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +36,8 @@ from univert.training.targets.ensemble import Ensemble, choose_members, only_spe
 from univert.training.targets.learning_targets import distortion_of
 from univert.training.targets.members import Member
 from univert.training.unify import planned_presentations, train_unified
+
+_log = logging.getLogger(__name__)
 
 FROM_SPECIALISTS = "candidates/specialists"
 ENSEMBLE = "candidates/ensemble"
@@ -76,7 +79,7 @@ class FinishedRun:
     Attributes:
         context: what its stages shared.
         models: all that it trained.
-        compared: every model that was measured; the last is the chosen one.
+        compared: every model that was measured, the last is the chosen one; none without test queries.
         comparisons: of pairs of them.
         distortion: what joining the members of the learning targets does to distances; see `distortion_of`.
         test: the images they were measured on.
@@ -105,19 +108,20 @@ def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = 
         BadInputError: the catalogue or the recipe cannot be used.
         TrainingError: a training failed; what was done is kept.
     """
-    context = RunContext(run, catalogue, recipe, device=device)
-    context.images.refuse_small_verticals()
+    context = RunContext(run, catalogue, recipe, device=device, split_off_small=True)
+    for note in context.images.notes:
+        _log.warning(note)
     label_loss(recipe.specialists, products=32, size=2, seed=0)  # refuses options before any work
     test = TestSplit(context)
     write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
     models = train_models(context)
-    rows, trained = comparison_rows(context, models)
+    rows, trained = comparison_rows(context, models) if test.measurable else ([], trained_models(models))
     compared = tuple(ComparedModel(row=row, evaluation=test.evaluate(row)) for row in rows)
     compared_pairs = comparisons(test, rows)
     distortion = distortion_of(context, models.ensemble.members, recipe.unify)
     results = results_json(context, models, compared, compared_pairs, trained=trained, distortion=distortion)
     write_atomic(run.path / "evaluation.json", json.dumps(results, indent=1))
-    context.stages.describe(models.unified, card_figures(compared[-1], results["catalogue"]))
+    context.stages.describe(models.unified, card_figures(results["catalogue"], *compared[-1:]))
     return FinishedRun(
         context=context,
         models=models,
@@ -201,10 +205,16 @@ def candidate_of(key: str, title: str, model: TrainedModel, members: Sequence[Me
     )
 
 
+def trained_models(models: Models) -> list[TrainedModel]:
+    """The specialists, the groups and the joint models; then the candidates."""
+    own = [*models.specialists.distinct, *models.own.distinct, *models.joint.values()]
+    return [*own, *(candidate.model for candidate in models.candidates)]
+
+
 def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], list[TrainedModel]]:
     """The comparison, in the order people read it, and all models in it; trains the variants that are asked for."""
     recipe, own = context.recipe, models.own
-    trained = [*models.specialists.distinct, *own.distinct, *models.joint.values()]
+    trained = trained_models(models)
     rows = [
         Row(
             key="base",
@@ -246,4 +256,4 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
     title = chosen.title if chosen.title.startswith("Unified") else f"Unified: {chosen.title.lower()}"
     best = replace(chosen, key=BEST, title=title)
     rows.append(model_row(context, best, "the model of this run"))
-    return rows, [*trained, *(candidate.model for candidate in models.candidates)]
+    return rows, trained

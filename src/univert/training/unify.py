@@ -66,5 +66,6 @@ def _job(context: RunContext, members: Sequence[Member], config: UnifyConfig) ->
         objective=TargetObjective(TargetL2Loss(), targets, consistent=config.consistent),
         sampler=_sampler(context, config),
         loop=loop,
+        settings="unify.loop",
         starts_trained=joined is not None,
     )

@@ -143,6 +143,7 @@ def refused(bytes_max: int) -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
     yield "WebP: a side over the limit", webp(canvas(20_001, 40), still_webp[12:]), (413,)
     yield "WebP: too much to decode", webp(canvas(1900, 1900), still_webp[12:]), (413,)
     yield "PNG: one long line", png(header(5_000_000, 1, 8, 0), chunk(b"IDAT", zeros(5_000_001))), (413,)
+    yield "JPEG: one long line", with_size(jpeg, 20_001, 1), (413,)
     yield ("PNG: a second, huge header", png(header(9, 9), header(HUGE, HUGE), chunk(b"IDAT", zeros(1000))), ANY_BAD)
     yield "PNG: wrong checksum", plain_png[:30] + b"\0\0\0\0" + plain_png[34:], (400,)
     yield "PNG: unknown depth", png(header(9, 9, 7), chunk(b"IDAT", zeros(99))), ANY_BAD
@@ -150,12 +151,10 @@ def refused(bytes_max: int) -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
     yield "PNG: palette missing", png(header(9, 9, 8, 3)), (400,)
     yield "PNG: text bomb", png(header(9, 9), chunk(b"zTXt", b"a\0\0" + zeros(80 << 20))), (400,)
     yield "PNG: chunk longer than the file", PNG + header(9, 9) + b"\x7f\xff\xff\xffIDAT" + bytes(50), (400,)
-    yield "PNG: animated", animation("PNG"), (400,)
 
     yield "WebP: signature alone", b"RIFF\x04\0\0\0WEBP", (400,)
     yield "WebP: cut in the pixels", still_webp[: len(still_webp) // 2], (400,)
     yield "WebP: lossless, cut", encoded("WEBP", lossless=True)[:60], (400,)
-    yield "WebP: animated", animation("WEBP"), (400,)
     yield "WebP: huge canvas", webp(canvas(1 << 24, 1 << 24), still_webp[12:]), (413,)
     yield "WebP: canvas other than its picture", webp(canvas(900, 900), still_webp[12:]), (400,)
     yield "WebP: no picture", webp(canvas(9, 9)), (400,)
@@ -175,6 +174,10 @@ def accepted() -> Iterator[tuple[str, bytes]]:
     yield ("grey, 16 bits", encoded("PNG", Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50)))
     yield "palette", encoded("PNG", image(mode="L").convert("P"))
     yield "transparent", encoded("PNG", image(mode="RGBA"))
+    yield "JPEG without its end marker", jpeg[:-2]
+    yield "PNG with a profile larger than it", encoded("PNG", icc_profile=bytes(2_000_000))
+    yield "PNG: animated", animation("PNG")
+    yield "WebP: animated", animation("WEBP")
     yield "one pixel", encoded("PNG", image(1, 1))
     yield "as wide as may be", encoded("PNG", Image.new("1", (20_000, 1)))
     yield "orientation that does not exist", exif_turned(4711)

@@ -20,7 +20,7 @@ from univert.training.combine.groups import Combination, Group, Judge, Trial, co
 from univert.training.combine.probe import Probe
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
-from univert.training.specialists import group_name, train_group
+from univert.training.specialists import train_group
 
 QUERIES = 120
 
@@ -264,12 +264,3 @@ def test_a_group_is_trained_without_any_trial_too(catalogue: Catalogue, recipe: 
     assert train_group(context, ["discs"]).name == "specialists/discs"
     assert train_group(context, ["discs", "squares"]).record["steps"] == 24
     assert not (tmp_path / "trials").exists()
-
-
-def test_group_names() -> None:
-    assert group_name(["b", "a"]) == group_name(["a", "b"]) == "a+b"
-    assert group_name(["a+b"]) != group_name(["a", "b"])
-    assert "/" not in group_name(["a/b", ".."])
-    many = [f"vertical-{number}" for number in range(90)]
-    assert len(group_name(many)) < 150
-    assert group_name(many) != group_name(many[:-1])

@@ -140,7 +140,7 @@ def test_a_learning_base_network_grows_too(four: Catalogue, recipe: Recipe, tmp_
     )
     result = grow(tmp_path, four, "hats", settings=["specialists.size=12"])  # wider than the deployed model
     old, new = (Embedder.from_pretrained(folder).state_dict() for folder in (tmp_path / "unified", result.model_path))
-    moved = [name for name in old if name.startswith("trunk.") and not old[name].equal(new[name])]
+    moved = [name for name in old if name.startswith("base_network.") and not old[name].equal(new[name])]
     assert moved
     assert not any("conv_stem" in name for name in moved)
 

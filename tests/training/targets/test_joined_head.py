@@ -92,8 +92,8 @@ def test_where_the_base_network_learns_it_starts_from_the_member_that_did_best(
     joined = joined_embedder(work, targets, np.flatnonzero(work.images.is_train))
     assert joined is not None
     best = members[1].embedders[0]
-    for name, tensor in best.trunk.state_dict().items():
-        assert joined.trunk.state_dict()[name].equal(tensor)
+    for name, tensor in best.base_network.state_dict().items():
+        assert joined.base_network.state_dict()[name].equal(tensor)
     assert joined.config.hidden_sizes == best.config.hidden_sizes
     expected = unit(work.features.source.embed_all(best, everything) @ targets.matrices[1][0])
     np.testing.assert_allclose(work.features.source.embed_all(joined, everything), expected, atol=1e-3)

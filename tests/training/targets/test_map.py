@@ -13,6 +13,7 @@ from univert.core.errors import BadInputError
 from univert.training.run_context import RunContext
 from univert.training.targets.alignment import fit_projection, unit
 from univert.training.targets.config import UnifyConfig
+from univert.training.targets.learning_targets import distortion_of
 from univert.training.targets.map import fit_target_map
 from univert.training.targets.members import Member
 
@@ -88,15 +89,26 @@ def test_no_members_and_a_vertical_without_training_images_are_refused(shop: Sho
         fit_target_map(RunContext(work.run, bare, recipe), [shop.own], UnifyConfig())
 
 
-def test_the_energy_that_is_kept_is_that_of_the_leading_directions(shop: Shop) -> None:
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_energy_that_is_kept_is_that_of_the_leading_directions(shop: Shop, split: str) -> None:
+    images = shop.context.images
+    measured = images.splits == split
+
     def kept(*members: Member) -> float:
-        return fit_target_map(shop.context, members, UnifyConfig()).energy_kept
+        return fit_target_map(shop.context, members, UnifyConfig()).energy_kept(shop.context, np.flatnonzero(measured))
 
     assert kept(shop.own) == pytest.approx(1, abs=1e-3)
-    images, energy = shop.context.images, []
+    left = total = 0.0
     for number in range(2):
-        here = np.flatnonzero((images.verticals == number) & images.is_train)
-        values = np.linalg.svd(raw(shop, shop.wide, number)[here], compute_uv=False) ** 2
-        energy.append((values[:SIZE].sum(), values.sum()))
-    expected = np.sum(energy, axis=0)
-    assert kept(shop.wide) == pytest.approx(expected[0] / expected[1], abs=1e-4)
+        own, here = raw(shop, shop.wide, number), images.verticals == number
+        left += float(((own[here & measured] @ fit_projection(own[here & images.is_train], SIZE)) ** 2).sum())
+        total += float((own[here & measured] ** 2).sum())
+    assert kept(shop.wide) == pytest.approx(left / total, abs=1e-4)
+
+
+def test_energy_is_reported_of_images_that_the_map_was_not_fitted_on(shop: Shop) -> None:
+    splits = shop.context.images.splits
+    fitted = fit_target_map(shop.context, [shop.wide], UnifyConfig())
+    train, val = (fitted.energy_kept(shop.context, np.flatnonzero(splits == name)) for name in ("train", "val"))
+    assert distortion_of(shop.context, [shop.wide], UnifyConfig()) == {"energy_kept": val}
+    assert val != train

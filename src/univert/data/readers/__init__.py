@@ -37,8 +37,12 @@ BENCHMARKS = {
 """Name to benchmark and reader; add one with a file and a line here."""
 
 
-def open_source(source: Path | str) -> SourceRows:
+def open_source(source: Path | str, *, verify: bool = True) -> SourceRows:
     """Pick the reader for a source: a public benchmark, a folder tree, or a CSV or Parquet manifest.
+
+    Args:
+        source: the folder or file.
+        verify: of a public benchmark; see `open_dataset`.
 
     Raises:
         BadInputError: there is nothing at `source`, or no reader for it.
@@ -51,7 +55,7 @@ def open_source(source: Path | str) -> SourceRows:
             raise BadInputError(f"{source} is a catalogue already; use it as it is")
         for benchmark, reader in BENCHMARKS.values():
             if benchmark.lies_in(source):
-                return reader(source)
+                return reader(source, verify=verify)
         return read_folder(source)
     return read_manifest(source)
 

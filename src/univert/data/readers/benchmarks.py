@@ -119,7 +119,7 @@ class Benchmark:
             return
         raise BadInputError(
             f"{root} is not the whole of {self.title}: {what}; unpack it again from {self.page}, "
-            "or take it as it is: univert reproduce --no-verify, or "
+            "or leave out what is missing: univert reproduce --no-verify, univert catalogue build --skip-bad, or "
             f"open_dataset({self.name!r}, {str(root)!r}, verify=False)"
         )
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Final
 
 from univert.core.errors import BadInputError, nearest_name
@@ -18,10 +21,18 @@ _TEXT_COLUMNS: Final = ("vertical", "product", "brand", "style", "split", "sourc
 _CORNERS: Final = ("x0", "y0", "x1", "y1")
 _COLUMNS: Final = ("path", "uri", "image", *_TEXT_COLUMNS, "box", *_CORNERS)
 _OTHER_WORDS: Final = {
-    "vertical": ("category", "domain", "department", "verticals"),
-    "path": ("image", "file", "filename", "file_name", "filepath", "image_path", "img_path", "image_file", "location"),
-    "product": ("product_id", "item", "item_id", "sku", "label", "identity", "instance", "class", "products"),
+    "vertical": r"(category|categorie|kategorie|domain|department|section|vertical)s?(_?(id|name|label))?",
+    "path": r"(image|img|file|photo|picture|location)(_?(path|name|file|location))?",
+    "product": r"(product|item|article|artikel|sku|ean|gtin|upc|isbn|asin|mpn|bar_?code|object|instance|identity"
+    r"|person|model|label|class|target)s?(_?(id|no|nr|num|number|name|code|key|label|index|idx))?",
+    "split": r"(sub_?set|set|partition|fold|phase|usage)(_?name)?",
 }
+"""What others call our columns; a word's parts are joined by `_`."""
+
+_OPTIONAL: Final = {"product": "to leave the images unlabelled", "split": "to have it left unread"}
+"""Columns without which a build says nothing, though one under another name changes what is learned."""
+
+_ROOT: Final = re.compile(r"/|(?P<windows>[A-Za-z]:[\\/]|\\\\)")
 
 
 def read_manifest(source: Path | str) -> SourceRows:
@@ -74,11 +85,23 @@ def _check_columns(source: Path, known: Sequence[str], header: Sequence[str]) ->
                 f"{source}: unknown column {printable(name)!r}; did you mean {near!r}? "
                 "Rename it to that, or to something else to have it left unread"
             )
+    for wanted, otherwise in _OPTIONAL.items():
+        near = _by_another_name(wanted, header)
+        if wanted not in header and near:
+            raise BadInputError(
+                f"{source}: no column {wanted!r}; is it {printable(near)!r}? "
+                f"Rename that column to {wanted!r}, or to something else {otherwise}"
+            )
+
+
+def _by_another_name(wanted: str, header: Sequence[str]) -> str | None:
+    free = [name for name in header if name not in _COLUMNS]
+    return next((n for n in free if re.fullmatch(_OTHER_WORDS[wanted], re.sub(r"[\W_]+", "_", n))), None)
 
 
 def _nearest(wanted: str, header: Sequence[str]) -> str:
     free = [name for name in header if name not in _COLUMNS and name]
-    near = next((name for name in header if name in _OTHER_WORDS[wanted]), None) or nearest_name(wanted, free)
+    near = _by_another_name(wanted, header) or nearest_name(wanted, free)
     there = printable(", ".join(header))
     if near:
         return f"; is it {printable(near)!r}? Rename that column to {wanted!r} (there are: {there})"
@@ -90,6 +113,9 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
     place = cell_text(values.get("path")) or cell_text(values.get("uri"))
     if not all(is_utf8(text) for text in (place, *texts.values()) if text):
         return SourceProblem("name not UTF-8", origin, "the line is not valid UTF-8", "save the manifest as UTF-8")
+    listed = next((name for name in _TEXT_COLUMNS if isinstance(values.get(name), list | dict)), None)
+    if listed:
+        return SourceProblem("bad value", origin, f"{listed} is {values[listed]!r}", "give one text or number")
     image = _image(values.get("image"))
     if place is None and image is None:
         return SourceProblem("no image", origin, "there is neither a path nor a uri nor an image", "give one")
@@ -103,15 +129,50 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
     path = None
     if image is None and place is not None:
         try:
-            path = base / (uri_to_path(place) if "://" in place else place)
+            written = str(uri_to_path(place)) if "://" in place else place
         except ValueError:
             return SourceProblem("unsupported uri", origin, place, "copy the image to this machine and give its path")
+        found = _as_on_disk(base, written)
+        fix = _fix_for_root(base, written) if found is None else None
+        if fix:
+            return SourceProblem("missing file", origin, f"there is no file {written}", fix)
+        path = base / (found or written)
+        place = found if found is not None and "://" not in place else place
     vertical, image_id = texts.pop("vertical"), texts.pop("id")
     if image_id is None and place is not None:
         image_id = place if box is None else f"{place}#{','.join(f'{side:g}' for side in box)}"
     return SourceRow(
         origin=origin, vertical=vertical or "", id=image_id, path=path, image=image, box_xyxy_px=box, **texts
     )
+
+
+def _as_on_disk(base: Path, written: str) -> str | None:
+    """The path to a file as written, with slashes for backslashes, or in the other Unicode form; None: no such file.
+
+    A path that can be written one way only is not looked at: whoever reads the file will see.
+    """
+    if written.isascii() and "\\" not in written and not _ROOT.match(written):
+        return written
+    ways = (written, written.replace("\\", "/"))
+    forms = (unicodedata.normalize(form, way) for form in ("NFC", "NFD") for way in ways)
+    return next((way for way in (*ways, *forms) if _is_file(base / way)), None)
+
+
+def _fix_for_root(base: Path, written: str) -> str | None:
+    """What to write for a path from the root of another machine's disk, or into a folder that has moved."""
+    root = _ROOT.match(written)
+    if root is None:
+        return None
+    parts = PureWindowsPath(written).parts[1:]
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    there = next((end for end in ends if _is_file(base / end)), None)
+    if there:
+        return f"write {there}, which is there"
+    return "write it relative to the manifest, with slashes" if root["windows"] else None
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - no error where a name is too long
 
 
 def _image(value: Any) -> bytes | None:
@@ -128,5 +189,6 @@ def _box(values: Mapping[str, Any]) -> BoxXyxyPx | None:
         value = [cell_text(values.get(name)) for name in _CORNERS]
         if not any(corner is not None for corner in value):
             return None
+        value = [corner and corner.replace(",", ".") for corner in value]  # decimals as in most of Europe
     x0, y0, x1, y1 = (float(corner) for corner in value)
     return x0, y0, x1, y1

@@ -226,7 +226,7 @@ def _load(model_path: Path, kind: EngineKind, threads: int) -> Engine:
         from univert.models.embedder import Embedder
         from univert.models.runtime.torch_engine import TorchEngine
 
-        model = Embedder.from_pretrained(model_path)
+        model = Embedder.from_pretrained(str(model_path))
         if kind == "auto":
             advice = "%s has no %s, so it runs on PyTorch, which is slower; export it with: univert export %s"
             _log.warning(advice, model_path, ONNX_FILE, model_path)

@@ -23,10 +23,12 @@
   };
   const colour = (vertical) => colours[vertical % COLOURS];
   const shape = (vertical) => SHAPES[vertical % SHAPES.length];
+  const pictured = data.picture.filter((place) => place >= 0).length;
+  const hasPicture = (i) => data.picture[i] >= 0;
   const drawPicture = (to, i, x, y, size) => {
-    const cell = data.cell;
+    const cell = data.cell, at = data.picture[i];
     // Half a pixel inside the cell, or smoothing mixes in its neighbours.
-    const left = cell * (i % data.columns) + .5, top = cell * Math.floor(i / data.columns) + .5;
+    const left = cell * (at % data.columns) + .5, top = cell * Math.floor(at / data.columns) + .5;
     to.drawImage(pictures, left, top, cell - 1, cell - 1, x, y, size, size);
   };
   const everyone = Array.from({ length: count }, (_, i) => i);
@@ -38,7 +40,26 @@
     const screenX = (i) => width / 2 + panX + (places.x[i] / data.grid) * fit * zoom;
     const screenY = (i) => height / 2 + panY - (places.y[i] / data.grid) * fit * zoom;
     const inView = (x, y) => x > -40 && y > -40 && x < width + 40 && y < height + 40;
-    const trace = (kind, x, y, r) => {
+    // A path for each of some thousand points is slow: they are copies of one drawing a vertical.
+    const stamps = new Map();
+    const stamp = (vertical, r) => {
+      const key = [vertical, r, devicePixelRatio, colour(vertical), paper].join();
+      if (!stamps.has(key)) {
+        const sheet = document.createElement("canvas"), half = Math.ceil(r * 1.25 + 1);
+        sheet.width = sheet.height = 2 * half * devicePixelRatio;
+        const brush = sheet.getContext("2d");
+        brush.scale(devicePixelRatio, devicePixelRatio);
+        trace(shape(vertical), half, half, r, brush);
+        brush.fillStyle = colour(vertical);
+        brush.fill();
+        brush.strokeStyle = paper;
+        brush.lineWidth = .6;
+        brush.stroke();
+        stamps.set(key, { sheet, half });
+      }
+      return stamps.get(key);
+    };
+    const trace = (kind, x, y, r, pen) => {
       pen.beginPath();
       if (kind === "disc") pen.arc(x, y, r, 0, 2 * Math.PI);
       else if (kind === "square") pen.rect(x - r * .88, y - r * .88, r * 1.76, r * 1.76);
@@ -47,7 +68,7 @@
     };
     // Pictures replace the points once there is room for them.
     const pictureSize = () => {
-      const size = Math.sqrt((width * height) / count) * zoom * .34;
+      const size = Math.sqrt((width * height) / pictured) * zoom * .34;
       return size < 18 ? 0 : Math.min(size, data.cell);
     };
 
@@ -56,22 +77,19 @@
       pen.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
       pen.clearRect(0, 0, width, height);
       const size = pictures.complete ? pictureSize() : 0;
-      const radius = Math.max(2.2, Math.min(3.2, width / 240)) * Math.min(1.6, Math.sqrt(zoom));
+      const radius = Math.round(10 * Math.max(2.2, Math.min(3.2, width / 240)) * Math.min(1.6, Math.sqrt(zoom))) / 10;
+      const [plain, found] = [1, 1.7].map((scale) => data.verticals.map((_, vertical) => stamp(vertical, radius * scale)));
       for (const i of order()) {
         const x = screenX(i), y = screenY(i), vertical = data.vertical[i];
         if (!shown[vertical] || !inView(x, y)) continue;
         pen.globalAlpha = matches && !matches.has(i) ? .1 : 1;
-        if (size) {
+        if (size && hasPicture(i)) {
           pen.fillStyle = colour(vertical);
           pen.fillRect(x - size / 2 - 2, y - size / 2 - 2, size + 4, size + 4);
           drawPicture(pen, i, x - size / 2, y - size / 2, size);
         } else {
-          trace(shape(vertical), x, y, matches && matches.has(i) ? radius * 1.7 : radius);
-          pen.fillStyle = colour(vertical);
-          pen.fill();
-          pen.strokeStyle = paper;
-          pen.lineWidth = .6;
-          pen.stroke();
+          const { sheet, half } = matches && matches.has(i) ? found[vertical] : plain[vertical];
+          pen.drawImage(sheet, x - half, y - half, 2 * half, 2 * half);
         }
       }
       pen.globalAlpha = 1;
@@ -90,12 +108,12 @@
       }
       for (const i of family) {
         const atX = screenX(i), atY = screenY(i), half = size / 2 + 2;
-        if (size) {
+        if (size && hasPicture(i)) {
           drawPicture(pen, i, atX - size / 2, atY - size / 2, size);
           pen.lineWidth = i === hovered ? 3.5 : 2.5;
           pen.strokeRect(atX - half, atY - half, 2 * half, 2 * half);
         } else {
-          trace(shape(data.vertical[i]), atX, atY, radius * (i === hovered ? 2.5 : 1.9));
+          trace(shape(data.vertical[i]), atX, atY, radius * (i === hovered ? 2.5 : 1.9), pen);
           pen.fillStyle = colour(data.vertical[i]);
           pen.fill();
           pen.lineWidth = i === hovered ? 2.25 : 1.75;
@@ -149,7 +167,8 @@
       const brush = tip.querySelector("canvas").getContext("2d");
       brush.imageSmoothingQuality = "high";
       brush.clearRect(0, 0, 192, 192);
-      drawPicture(brush, i, 0, 0, 192);
+      tip.querySelector("canvas").hidden = !hasPicture(i);
+      if (hasPicture(i)) drawPicture(brush, i, 0, 0, 192);
       const x = screenX(i), y = screenY(i);
       const wide = tip.offsetWidth, high = tip.offsetHeight, side = x + 18 + wide > width ? x - wide - 18 : x + 18;
       // Beside the point; where there is no room, as on a telephone, above or below it.

@@ -19,7 +19,7 @@ from univert.training.label_training import label_job
 from univert.training.loop import fit
 from univert.training.run_context import RunContext
 from univert.training.sources import CachedSource
-from univert.training.specialists import group_loop, group_name, held_out_name, train_held_out
+from univert.training.specialists import group_loop, held_out_name, train_held_out
 
 HIDDEN_SIZES = (256,)
 SIZE = 128
@@ -53,7 +53,9 @@ class Probe:
         Raises:
             BadInputError: a vertical has too few labelled images to learn from.
         """
-        return self._folds.kept(f"probe/{group_name(verticals)}", self._inputs, verticals, self._models)
+        return self._folds.kept(
+            f"probe/{self._context.images.folder_of(*verticals)}", self._inputs, verticals, self._models
+        )
 
     @cached_property
     def _inputs(self) -> str:
@@ -95,7 +97,8 @@ class Probe:
         objective = job.objective.to(context.device)
         job = replace(job, objective=objective, loop=loop, source=self._source, monitor=None)
         job = replace(job, score=context.stages.scorer(job))
-        fit(job, self._source, name="probe", seed=context.recipe.seed, folder=None)
+        name = f"probe/{context.images.folder_of(*verticals)}"
+        fit(job, self._source, name=name, seed=context.recipe.seed, folder=None)
         return embedder
 
 
@@ -118,9 +121,9 @@ def full_measure(context: RunContext) -> Measure:
             yield training, partial(context.features.source.embed_all, model.embedder)
 
     def measure(verticals: Group) -> Measured:
-        measured = folds.kept(f"trials/{group_name(verticals)}", inputs, verticals, models)
+        measured = folds.kept(f"trials/{context.images.folder_of(*verticals)}", inputs, verticals, models)
         for training in range(folds.trainings):  # the models serve this measure alone, so its outcome is what is kept
-            shutil.rmtree(context.run.path / held_out_name(verticals, training), ignore_errors=True)
+            shutil.rmtree(context.run.path / held_out_name(context, verticals, training), ignore_errors=True)
         return measured
 
     return measure

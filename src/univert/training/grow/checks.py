@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.metrics.compare import METRIC_NAMES
@@ -35,12 +33,11 @@ def check_verticals(lineage: Lineage, catalogue: Catalogue, vertical: str) -> No
 
 def check_labels(images: RunImages, vertical: str) -> None:
     """Refuse a new vertical with too few labels to learn from."""
-    labelled = images.is_train & images.of_vertical(vertical) & (images.products >= 0)
-    products, counts = np.unique(images.products[labelled], return_counts=True)
-    if len(products) < MIN_PRODUCTS or not (counts > 1).any():
+    products, count, enough = images.training_labels(vertical)
+    if not enough:
         raise BadInputError(
-            f"too few labelled training images to learn {vertical} from: {len(products)} products, {counts.sum()} "
-            f"images; it needs at least {MIN_PRODUCTS} products, one of them with 2 images"
+            f"too few labelled training images to learn {vertical} from: {products} products, {count} images; it needs "
+            f"at least {MIN_PRODUCTS} products, one of them with 2 images"
         )
 
 
@@ -54,7 +51,7 @@ def check_base(deployed: Embedder, context: RunContext) -> None:
                 f"model.{name} must be the deployed model's, {has!r}, got {wanted!r}; leave it as the run has it"
             )
     frozen = recipe.base_network_learns == "no"
-    if frozen and not same_weights(deployed.trunk, context.features.base.trunk):
+    if frozen and not same_weights(deployed.base_network, context.features.base.base_network):
         raise BadInputError(
             "base_network_learns must not be no, for the deployed model's base network has learned; leave it as the "
             "run has it"

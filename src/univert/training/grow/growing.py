@@ -89,7 +89,7 @@ def grow(
         TrainingError: a training failed; what was done is kept.
     """
     catalogue = catalogue if isinstance(catalogue, Catalogue) else Catalogue.open(catalogue)
-    run_path = Path(run_path)
+    run_path = Path(run_path).absolute()
     Lineage.read(run_path)  # refuses what is no run, before a lock would make it a folder
     with Run(run_path).locked():
         lineage = Lineage.read(run_path)

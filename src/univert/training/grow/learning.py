@@ -193,6 +193,7 @@ def growth_job(
             positions[is_new], positions[~is_new], batch_size=loop.batch_size, seed=context.recipe.seed
         ),
         loop=loop,
+        settings="grow.loop",
         score=stored_score(context, vertical, embedder, targets),
     )
 

@@ -51,7 +51,7 @@ def joined_embedder(context: RunContext, targets: TargetMap, images: Positions) 
     width = sum(_hidden(model)[0].out_features for model, _ in parts)
     embedder = context.new_embedder(batch_norm=True, size=targets.size, hidden_sizes=(width,))
     if not frozen:
-        embedder.trunk.load_state_dict(parts[0][0].trunk.state_dict())
+        embedder.base_network.load_state_dict(parts[0][0].base_network.state_dict())
         embedder.pooling.load_state_dict(parts[0][0].pooling.state_dict())
     positions = images[:: math.ceil(len(images) / FIT_IMAGES)]
     assert isinstance(embedder.head, Head)

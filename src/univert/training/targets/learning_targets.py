@@ -94,9 +94,14 @@ def targets_by_predicted_vertical(
 
 
 def distortion_of(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> dict[str, float]:
-    """The share of the embeddings' squared length that the targets keep, as `energy_kept`."""
-    return context.stages.remembered(
-        "distortion",
-        map_inputs(context, members, config),
-        lambda: {"energy_kept": fit_target_map(context, members, config).energy_kept},
-    )
+    """The share of the embeddings' squared length that the targets keep, as `energy_kept`.
+
+    It is measured on the validation images, which the targets were not fitted on; empty without any.
+    """
+    positions = np.flatnonzero((context.images.splits == "val") & (context.images.verticals >= 0))
+
+    def measure() -> dict[str, float]:
+        fitted = fit_target_map(context, members, config)
+        return {"energy_kept": fitted.energy_kept(context, positions)} if len(positions) else {}
+
+    return context.stages.remembered("distortion", [map_inputs(context, members, config), "val"], measure)

@@ -39,12 +39,10 @@ class TargetMap:
     Attributes:
         members: whose embeddings count.
         matrices: for each member one matrix, or one for each vertical if the member has a model for each.
-        energy_kept: the share of the embeddings' squared length that projecting and joining leaves.
     """
 
     members: tuple[Member, ...]
     matrices: tuple[tuple[Matrix, ...], ...]
-    energy_kept: float
 
     @property
     def size(self) -> int:
@@ -75,6 +73,25 @@ class TargetMap:
                 own = embed(member, int(vertical), here)
                 total[here] += shares[here, vertical, None] * (own @ torch.from_numpy(matrices[vertical]))
         return unit(total.numpy()).astype(np.float32)
+
+    def energy_kept(self, context: RunContext, positions: Positions) -> float:
+        """The share of the embeddings' squared length that projecting and joining leaves.
+
+        Of images that the map was fitted on it says too much: with fewer images than columns, next to all of it.
+
+        Args:
+            context: the run.
+            positions: of images in verticals that have a specialist, at least one.
+        """
+        verticals = context.images.verticals[positions]
+        targets, energy = np.zeros((len(positions), self.size)), 0.0
+        for member, matrices in zip(self.members, self.matrices, strict=True):
+            embeddings = member.vectors(context).clean(positions).astype(np.float64)
+            energy += float((embeddings**2).sum()) / len(self.members)
+            for number, matrix in enumerate(matrices):
+                here = verticals == number if member.by_vertical else slice(None)
+                targets[here] += embeddings[here, : len(matrix)] @ matrix
+        return float((targets**2).sum() / energy)
 
     def _embeddings(
         self, context: RunContext, positions: Positions, views: Positions, weights: Float[np.ndarray, "B K"]
@@ -124,10 +141,9 @@ def _fit(context: RunContext, members: Sequence[Member], config: UnifyConfig) ->
 class _Space:
     """A member's embeddings of the images that the map is fitted on.
 
-    `raw` are its own, `projected` those at the common width; `parts` holds, for each matrix, which rows are its own.
+    `projected` has them at the common width; `parts` holds, for each matrix, which rows are its own.
     """
 
-    raw: Float[np.ndarray, "N W"]
     projected: Float[np.ndarray, "N D"]
     matrices: list[Matrix]
     parts: list[np.ndarray]
@@ -146,7 +162,7 @@ class _Space:
             own = raw[here, : embedder.size]
             matrices.append(fit_projection(own, size))
             projected[here] = unit(own @ matrices[-1])
-        return cls(raw=raw, projected=projected, matrices=matrices, parts=parts)
+        return cls(projected=projected, matrices=matrices, parts=parts)
 
     def rotate(self, reference: Float[np.ndarray, "N D"]) -> None:
         """Turn every model's space towards where the reference puts the same images."""
@@ -166,12 +182,7 @@ def _join(members: tuple[Member, ...], spaces: list[_Space]) -> TargetMap:
         tuple((matrix @ part * share).astype(np.float32) for matrix in space.matrices)
         for space, part in zip(spaces, np.split(projection, len(spaces)), strict=True)
     )
-    targets = np.zeros((len(beside), width))
-    for space, maps in zip(spaces, matrices, strict=True):
-        for here, matrix in zip(space.parts, maps, strict=True):
-            targets[here] += space.raw[here, : len(matrix)] @ matrix
-    energy = share**2 * sum(float((space.raw.astype(np.float64) ** 2).sum()) for space in spaces)
-    return TargetMap(members=members, matrices=matrices, energy_kept=float((targets**2).sum() / energy))
+    return TargetMap(members=members, matrices=matrices)
 
 
 def _fitted_on(context: RunContext, config: UnifyConfig) -> Positions:

@@ -1,9 +1,9 @@
 """What keeping the maps of frozen layers saves where the last stages of the base network learn.
 
-    python bench/learning_trunk.py [--rounds 5] [--steps 4] [--blocks 2] [--out .work/bench-partial]
+    python bench/learning_base_network.py [--rounds 5] [--steps 4] [--blocks 2] [--out .work/bench-partial]
 
 Takes training steps (load a batch, forward, backward) on the sample in turn from images and from kept maps, on the same
-batches, and reports the ratio within each round. Writes bench/results/learning-trunk.md.
+batches, and reports the ratio within each round. Writes bench/results/learning-base-network.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.sources import FrontSource, ImageSource, Source
 
-RESULT = Path(__file__).parent / "results" / "learning-trunk.md"
+RESULT = Path(__file__).parent / "results" / "learning-base-network.md"
 BATCH = 128
 
 

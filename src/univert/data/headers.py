@@ -1,8 +1,8 @@
-"""The headers of uploaded JPEG, PNG and WebP files, walked once: how large the picture is, which way up, where it ends.
+"""The headers of JPEG, PNG and WebP files, walked once: how large the picture is, which way up, where it ends.
 
-The decoder is then handed the picture alone. Image libraries read a file's metadata when they open it, and a stranger
-can make that cost minutes or gigabytes: thousands of EXIF segments, tags that each claim the whole file, texts that
-expand.
+The decoder is then handed the picture alone. Image libraries read a file's metadata when they open it: they refuse a
+picture for its long texts, and a stranger can make that cost minutes or gigabytes with thousands of EXIF segments, tags
+that each claim the whole file, texts that expand.
 """
 
 from __future__ import annotations
@@ -11,18 +11,13 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from univert.serving.problems import Problem
+from univert.data.image_problem import MAX_PIXELS, ImageProblem, check_size
 
-FORMATS: Final = ("JPEG", "PNG", "WebP")
-"""What is taken. GIF is not a format of photos. AVIF and HEIC would put a video decoder in the reach of
-strangers; phones and browsers turn them into JPEG on upload (the page does it where they do not)."""
-PIXELS_MAX: Final = 50_000_000
-SIDE_PX_MAX: Final = 20_000
-"""Decoders hold a pointer and more for every row, whatever its length."""
 JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
+JPEG_END: Final = b"\xff\xd9"
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 SCANS_MAX: Final = 64
 """Scans of a progressive JPEG, each of which costs a pass over the whole photo; cameras and editors write about ten."""
@@ -57,7 +52,8 @@ _PNG_XMP: Final = b"XML:com.adobe.xmp\0"
 _WEBP_ANIMATED: Final = 0x02
 _WEBP_ALPHA: Final = 0x10
 _WEBP_EXIF: Final = 0x08
-_WEBP_PICTURE: Final = (b"ALPH", b"VP8 ", b"VP8L")
+_WEBP_FRAME: Final = b"ANMF"
+_WEBP_PICTURE: Final = (b"ALPH", b"VP8 ", b"VP8L", b"ANIM", _WEBP_FRAME)
 _UPRIGHT: Final = 1
 _SWAPS_SIDES: Final = 5
 """From this orientation on, an upright photo has width and height exchanged."""
@@ -80,6 +76,8 @@ class PhotoHeader:
     width_px: int
     height_px: int
     parts: Parts
+    lacks_end: bool = False
+    """A JPEG without the marker of its end: what it has of the picture may be all the same all of it."""
 
 
 def _header(width_px: int, height_px: int, orientation: int, parts: Parts) -> PhotoHeader:
@@ -88,18 +86,18 @@ def _header(width_px: int, height_px: int, orientation: int, parts: Parts) -> Ph
     return PhotoHeader(width_px=width_px, height_px=height_px, parts=parts)
 
 
-def read_header(content: bytes, pixels_max: int = PIXELS_MAX) -> PhotoHeader:
-    """Look at an encoded photo without decoding any of it.
+def read_header(content: bytes, pixels_max: int = MAX_PIXELS) -> PhotoHeader:
+    """Look at an encoded picture without decoding any of it; of an animation, at its first frame.
 
     Args:
-        content: the upload; its bytes alone decide what it is, no file name and no declared type.
+        content: its bytes alone decide what it is, no file name and no declared type.
         pixels_max: width x height at most.
 
     Raises:
-        Problem: `bad-photo`, `unsupported-type` or `too-large`.
+        ImageProblem: it is empty, damaged, too large, or none of JPEG, PNG and WebP.
     """
     if not content:
-        raise Problem("bad-photo", "the photo is empty: zero bytes arrived")
+        raise ImageProblem("empty", "the file is empty", "replace or remove it")
     if content.startswith(PNG_SIGNATURE):
         found = _read_png_header(content)
     elif content[:4] == b"RIFF" and content[8:12] == b"WEBP":
@@ -107,14 +105,8 @@ def read_header(content: bytes, pixels_max: int = PIXELS_MAX) -> PhotoHeader:
     elif content.startswith(JPEG_SIGNATURE):
         found = _read_jpeg_header(content)
     else:
-        raise Problem("unsupported-type", f"the content is not one of {', '.join(FORMATS)}; convert it first")
-    width, height = found.width_px, found.height_px
-    if width < 1 or height < 1:
-        raise Problem("bad-photo", "the photo's header is damaged: it has no size")
-    if width * height > pixels_max or max(width, height) > SIDE_PX_MAX:
-        limit = f"{pixels_max:,} pixels" if width * height > pixels_max else f"{SIDE_PX_MAX:,} pixels a side"
-        said = f"{width} x {height} pixels are over the limit of {limit}; make the photo smaller"
-        raise Problem("too-large", said)
+        raise ImageProblem("unsupported format", "the content is not one of JPEG, PNG, WebP", "convert it first")
+    check_size(found.width_px, found.height_px, pixels_max)
     return found
 
 
@@ -166,7 +158,7 @@ def _read_jpeg_header(content: bytes) -> PhotoHeader:
             pixels_at = pixels_at or start
             scans += 1
             if scans > SCANS_MAX:
-                raise Problem("bad-photo", f"the JPEG has more than {SCANS_MAX} scans; save it again")
+                raise ImageProblem("damaged", f"the JPEG has more than {SCANS_MAX} scans", "save it again")
             if found.is_whole_in(view[start:end]):
                 break
         elif not pixels_at:
@@ -178,7 +170,10 @@ def _read_jpeg_header(content: bytes) -> PhotoHeader:
     orientation = _read_orientation(found.exif, found.xmp)
     width, height = int.from_bytes(found.frame[3:5], "big"), int.from_bytes(found.frame[1:3], "big")
     parts = [JPEG_SIGNATURE[:2], _exif_segment(orientation), *found.kept, view[pixels_at:end_at]]
-    return _header(width, height, orientation, parts)
+    header = _header(width, height, orientation, parts)
+    if not content.endswith(JPEG_END) and content.find(JPEG_END, pixels_at) < 0:
+        return replace(header, lacks_end=True)
+    return header
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
@@ -195,7 +190,7 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
         if kind == _START_OF_SCAN:
             between_max = len(content)
         yield kind, start, position
-    raise Problem("bad-photo", f"the JPEG has more than {SEGMENTS_MAX:,} segments; save it again")
+    raise ImageProblem("damaged", f"the JPEG has more than {SEGMENTS_MAX:,} segments", "save it again")
 
 
 def _exif_segment(orientation: int) -> bytes:
@@ -206,20 +201,18 @@ def _exif_segment(orientation: int) -> bytes:
     return b"\xff\xe1" + (2 + len(body)).to_bytes(2, "big") + body
 
 
-def _damaged_jpeg(reason: str) -> Problem:
-    return Problem("bad-photo", f"the JPEG's header is damaged: {reason}; save it again")
+def _damaged_jpeg(reason: str) -> ImageProblem:
+    return ImageProblem("damaged", f"the JPEG's header is damaged: {reason}", "save it again")
 
 
 def _read_png_header(content: bytes) -> PhotoHeader:
     """Walk over a PNG's chunks."""
     if len(content) < _PNG_HEADER_BYTES or content[12:16] != b"IHDR":
-        raise Problem("bad-photo", "the PNG's header is damaged")
+        raise ImageProblem("damaged", "the PNG's header is damaged", "save it again")
     exif: bytes | None = None
     xmp: bytes | None = None
     view, parts = memoryview(content), Parts()
     for kind, start, end in _png_chunks(content):
-        if kind == b"acTL":
-            raise Problem("bad-photo", "the PNG is animated; send one still picture")
         if kind == b"eXIf":
             exif = exif or content[start + 8 : end - 4]
         elif kind == b"iTXt" and content.startswith(_PNG_XMP, start + 8):
@@ -241,15 +234,17 @@ def _read_webp_header(content: bytes) -> PhotoHeader:
         return _header(width, height, _UPRIGHT, [content])
     exif: bytes | None = None
     xmp: bytes | None = None
+    framed = False
     view, parts = memoryview(content), Parts()
     for kind, start, end in _webp_chunks(content):
         if kind == b"EXIF":
             exif = content[start + 8 : end]
         elif kind == b"XMP ":
             xmp = content[start + 8 : end]
-        elif kind in _WEBP_PICTURE:
+        elif kind in _WEBP_PICTURE and not (kind == _WEBP_FRAME and framed):
             parts.append(view[start:end])
-    flags, orientation = content[20] & _WEBP_ALPHA, _read_orientation(exif, xmp)
+            framed = framed or kind == _WEBP_FRAME
+    flags, orientation = content[20] & (_WEBP_ALPHA | _WEBP_ANIMATED), _read_orientation(exif, xmp)
     if orientation != _UPRIGHT:
         block = _exif_with(orientation)
         parts.append(b"EXIF" + struct.pack("<I", len(block)) + block)
@@ -293,8 +288,6 @@ def _webp_size(content: bytes) -> tuple[int, int]:
     if len(body) < 10:
         return 0, 0
     if chunk == b"VP8X":
-        if body[0] & _WEBP_ANIMATED:
-            raise Problem("bad-photo", "the WebP is animated; send one still picture")
         return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
     if chunk == b"VP8L":
         bits = int.from_bytes(body[1:5], "little")
@@ -304,8 +297,8 @@ def _webp_size(content: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def _too_many(kind: str) -> Problem:
-    return Problem("bad-photo", f"the {kind} has more than {CHUNKS_MAX:,} chunks; save it again")
+def _too_many(kind: str) -> ImageProblem:
+    return ImageProblem("damaged", f"the {kind} has more than {CHUNKS_MAX:,} chunks", "save it again")
 
 
 def _read_orientation(exif: bytes | None, xmp: bytes | None) -> int:
