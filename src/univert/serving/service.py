@@ -331,10 +331,9 @@ def memory_bytes(header: PhotoHeader, pixels_max: int, *, reduced: bool) -> int:
     pixels, limit = header.width_px * header.height_px, _BYTES_PER_PIXEL_MAX * pixels_max
     needed = decode_bytes(header.parts, pixels, reduced=False)
     if needed > limit:
-        said = f"{header.width_px} x {header.height_px} pixels of this kind take {needed / 1e6:,.0f} MB to decode, over the "
-        raise Problem(
-            "too-large", f"{said}limit of {limit / 1e6:,.0f} MB; make the photo smaller, or send a plain JPEG"
-        )
+        size, over = f"{header.width_px} x {header.height_px}", f"{needed / 1e6:,.0f} MB of {limit / 1e6:,.0f}"
+        said = f"{size} pixels of this kind take {over} to decode; make the photo smaller, or send a plain JPEG"
+        raise Problem("too-large", said)
     return decode_bytes(header.parts, pixels, reduced=reduced)
 
 
