@@ -45,6 +45,8 @@ def run_server(settings: Settings) -> None:
         BadInputError: the host can never be listened on, or the model, the index or the calibration is wrong.
         UnivertError: what may pass: the port is in use, the object store is away, workers end again and again.
     """
+    # A worker searches for several requests side by side: more threads for each would only wait for one another.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     multiprocessing.set_start_method("spawn", force=True)  # threads of the libraries do not survive a fork
     port = free_port(settings.host, settings.port)
     with ProcessPoolExecutor(1) as elsewhere:
