@@ -26,6 +26,7 @@ from univert.serving.problems import install_problem_handlers
 from univert.serving.service import Service
 from univert.serving.settings import Settings, load_settings
 from univert.serving.thumbnails import MEDIA_TYPE
+from univert.serving.upkeep import running
 
 PAGE: Final = Path(__file__).parent / "page"
 PAGE_POLICY: Final = (
@@ -50,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with service.running():
+        async with running(service):
             _drain_on_stop(service)
             yield
 

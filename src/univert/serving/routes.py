@@ -19,7 +19,8 @@ from univert.search.index import Index
 from univert.serving.answers import ItemAnswer, ProblemAnswer, StateAnswer, VerticalsAnswer
 from univert.serving.limits import GuardedRoute, NoParameters, SelfChargingRoute, no_parameters
 from univert.serving.problems import GUARD_PROBLEMS, PROBLEM_TYPES, Problem, busy, documented, raw_path
-from univert.serving.service import ITEMS, THUMBNAIL, item_address, record_of, service_of
+from univert.serving.search import ITEMS, THUMBNAIL, item_address
+from univert.serving.service import record_of, service_of
 from univert.serving.thumbnails import (
     MEDIA_TYPE,
     SIZE_PX_DEFAULT,
@@ -78,7 +79,8 @@ async def verticals(request: Request) -> VerticalsAnswer:
     """At most 1,000 values of each column."""
     service = service_of(request)
     index = service.index(record_of(request))
-    counts: Any = await asyncio.to_thread(_counts, cast(Hashable, index))
+    with service.loaded.reading():
+        counts: Any = await asyncio.to_thread(_counts, cast(Hashable, index))
     return VerticalsAnswer(
         **counts, images=len(index), index_version=index.version, model=service.loaded.engine.fingerprint
     )
@@ -133,7 +135,10 @@ async def item(request: Request) -> ItemAnswer:
 
 
 @operations.get(
-    "/health", summary="Whether the process is up", operation_id="health", responses={200: {"description": "Up"}}
+    "/health",
+    summary="Whether the process is up",
+    operation_id="health",
+    responses={200: {"description": "Up"}, **documented()},
 )
 async def health() -> StateAnswer:
     """Restart the process if this does not answer."""
@@ -147,10 +152,11 @@ async def health() -> StateAnswer:
     responses={200: {"description": "Ready"}, **documented("not-ready")},
 )
 async def ready(request: Request) -> StateAnswer:
-    """Model and index are loaded, and the process is not stopping."""
+    """Model and index are loaded, the index can be searched, and the process is not stopping."""
     if service_of(request).draining:
         raise busy("not-ready", "the service is stopping")
-    _ = service_of(request).loaded
+    if service_of(request).loaded.search_error is not None:
+        raise busy("not-ready", "the index cannot be searched; the log says why")
     return StateAnswer(status="ready")
 
 
@@ -191,7 +197,8 @@ async def _item(request: Request) -> ItemAnswer:
     row: dict[str, Any] | None = None
     if name and len(name) <= _ID_MAX and "\0" not in name:
         try:
-            row = await asyncio.to_thread(index.row, name)
+            with service_of(request).loaded.reading():
+                row = await asyncio.to_thread(index.row, name)
         except BadInputError:  # not valid as a value of the column, so no item has it
             row = None
     if row is None:
