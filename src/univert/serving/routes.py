@@ -21,6 +21,7 @@ from univert.serving.limits import GuardedRoute, SelfChargingRoute
 from univert.serving.observability import RequestRecord
 from univert.serving.problems import PROBLEM_TYPES, Problem, busy, documented, raw_path
 from univert.serving.service import ITEMS, THUMBNAIL, Service, item_address
+from univert.serving.settings import filled_in
 from univert.serving.thumbnails import MEDIA_TYPE, PictureGoneError, render_tokens, rendered_size_px
 
 _MULTIPART: Final = "multipart/form-data"
@@ -28,7 +29,7 @@ _VALUES_MAX: Final = 1000
 _ID_MAX: Final = 1000
 _CACHE_S: Final = 300
 _GUARD: Final = ("validation", "unauthorised", "rate-limited", "overloaded", "not-ready")
-_UPLOAD: Final = (*_GUARD, "bad-photo", "bad-box", "slow-upload", "too-large", "unsupported-type", "deadline")
+UPLOAD_PROBLEMS: Final = (*_GUARD, "bad-photo", "bad-box", "slow-upload", "too-large", "unsupported-type", "deadline")
 _ID_PARAMETER: Final = {
     "parameters": [
         {
@@ -74,7 +75,7 @@ operations = APIRouter(tags=["operations"])
     "/search",
     summary="What a photo, or a box in it, shows, and the indexed images nearest to it",
     operation_id="search",
-    responses={200: {"description": "Found"}, **documented(*_UPLOAD, "bad-filter", "not-found")},
+    responses={200: {"description": "Found"}, **documented(*UPLOAD_PROBLEMS, "bad-filter", "not-found")},
     form_limits=FORM_LIMITS,
 )
 async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)]) -> SearchAnswer:
@@ -91,7 +92,7 @@ async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_
     "/embed",
     summary="The unit vector of a photo, or of a box in it",
     operation_id="embed",
-    responses={200: {"description": "Embedded"}, **documented(*_UPLOAD)},
+    responses={200: {"description": "Embedded"}, **documented(*UPLOAD_PROBLEMS)},
     form_limits=FORM_LIMITS,
 )
 async def embed(request: Request, form: Annotated[EmbedForm, Form(media_type=_MULTIPART)]) -> EmbedAnswer:
@@ -114,7 +115,11 @@ async def verticals(request: Request) -> VerticalsAnswer:
     index = service.index(record_of(request))
     counts: Any = await asyncio.to_thread(_counts, cast(Hashable, index))
     return VerticalsAnswer(
-        **counts, images=len(index), index_version=index.version, model=service.loaded.engine.fingerprint
+        **counts,
+        images=len(index),
+        index_version=index.version,
+        model=service.loaded.engine.fingerprint,
+        feedback=service.settings.feedback is not None,
     )
 
 
@@ -221,7 +226,19 @@ async def problem(name: str) -> ProblemAnswer:
 
 async def _item(request: Request) -> ItemAnswer:
     name = unquote(raw_path(request).removeprefix(ITEMS))
-    index = service_of(request).index(record_of(request))
+    service = service_of(request)
+    index = service.index(record_of(request))
+    row = await indexed_row(index, name)
+    return ItemAnswer(
+        **row,
+        thumbnail=service.settings.root_path + item_address(name) + THUMBNAIL,
+        link=filled_in(service.settings.item_link, row),
+        index_version=index.version,
+    )
+
+
+async def indexed_row(index: Index, name: str) -> dict[str, Any]:
+    """The columns of an item, or the problem `not-found`."""
     row: dict[str, Any] | None = None
     if name and len(name) <= _ID_MAX and "\0" not in name:
         try:
@@ -230,7 +247,7 @@ async def _item(request: Request) -> ItemAnswer:
             row = None
     if row is None:
         raise Problem("not-found", f"no item {name[:200]!r} in the index")
-    return ItemAnswer(**row, thumbnail=item_address(name) + THUMBNAIL, index_version=index.version)
+    return row
 
 
 @lru_cache(maxsize=1)

@@ -163,7 +163,7 @@ class Loaded:
         return {
             "query": query,
             "identity": identity,
-            "hits": [_hit_values(hit) for hit in hits],
+            "hits": [self._hit_values(hit) for hit in hits],
             "index_version": index.version,
             "model": self.engine.fingerprint,
             "took_ms": {name: round(1000 * seconds, 2) for name, seconds in took_ms.items()},
@@ -254,6 +254,14 @@ class Loaded:
             self._metrics.identities.labels(name, str(getattr(answer, name).known).lower()).inc()
         return answer.to_dict()
 
+    def _hit_values(self, hit: Hit) -> dict[str, Any]:
+        """A hit as a `HitAnswer` has it."""
+        columns = ("id", "distance", "vertical", "product", "brand", "style", "source", "split")
+        address = self._settings.root_path + item_address(hit.id)
+        similarity = self._calibration.similarity(hit.distance) if self._calibration else None
+        values = {name: getattr(hit, name) for name in columns}
+        return values | {"similarity": similarity, "thumbnail": address + THUMBNAIL, "item": address}
+
 
 def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx | None = None) -> Image.Image:
     """Decode a photo, or a box in it, upright and in RGB, without any metadata.
@@ -291,13 +299,6 @@ def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
 def item_address(item: str) -> str:
     """Where all that is known of an item is to be had; slashes in its id are percent-encoded."""
     return f"{ITEMS}{quote(item, safe='')}"
-
-
-def _hit_values(hit: Hit) -> dict[str, Any]:
-    """A hit as a `HitAnswer` has it."""
-    columns = ("id", "distance", "vertical", "product", "brand", "style", "source", "split")
-    address = item_address(hit.id)
-    return {name: getattr(hit, name) for name in columns} | {"thumbnail": address + THUMBNAIL, "item": address}
 
 
 def _load(settings: Settings) -> tuple[Engine, IndexReader, Calibration | None]:
