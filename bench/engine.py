@@ -32,10 +32,9 @@ from univert.core.files import write_atomic
 from univert.data.catalogue import Catalogue
 from univert.data.sample import build_sample
 from univert.models.embedder import Embedder
+from univert.models.runtime.engine import OnnxEngine, prepared_batches
 from univert.models.runtime.int8 import CALIBRATION_IMAGES, export_int8
-from univert.models.runtime.onnx_engine import OnnxEngine
 from univert.models.runtime.onnx_export import export_onnx, largest_difference
-from univert.models.runtime.pixels import prepared_batches
 
 RESULT = Path(__file__).parent / "results" / "engine.md"
 BATCHES = (1, 32)

@@ -24,7 +24,7 @@ HEAVY = ("torch", "timm", "lance", "lancedb", "pyarrow", "faiss", "sklearn", "op
         ("univert.data.build", ("torch",)),
         ("univert.models.config", ("torch", "timm", "pyarrow")),
         ("univert.training.recipe", ("torch", "timm")),
-        ("univert.models.runtime.onnx_engine", ("torch", "timm")),
+        ("univert.models.runtime.engine", ("torch", "timm")),
     ],
 )
 def test_importing_loads_nothing_heavy(module: str, absent: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from univert.core.config import config_from_toml
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
-from univert.models.runtime.engine import export_published
+from univert.models.runtime.onnx_export import export_published
 from univert.report.page import report_run
 from univert.training.recipe import Recipe
 from univert.training.stages import FinishedRun, run_stages

@@ -74,10 +74,8 @@ def quantise(exact_path: Path, catalogue_path: Path) -> tuple[Path, Int8Cost]:
     import numpy as np
 
     from univert.data.catalogue import Catalogue
-    from univert.models.runtime.engine import share_of_cores
+    from univert.models.runtime.engine import OnnxEngine, prepared_batches, share_of_cores
     from univert.models.runtime.int8 import CALIBRATION_IMAGES, export_int8
-    from univert.models.runtime.onnx_engine import OnnxEngine
-    from univert.models.runtime.pixels import prepared_batches
 
     whole = Catalogue.open(catalogue_path)
     splits = set(whole.column("split"))
@@ -99,7 +97,7 @@ def measure_int8(exact: Engine, quantised: Engine, catalogue: Images) -> Int8Cos
     from univert.core.terminal import progress_bar
     from univert.metrics.compare import compare_pairs
     from univert.metrics.ranking import rank_queries
-    from univert.models.runtime.pixels import prepared_batches
+    from univert.models.runtime.engine import prepared_batches
 
     firsts, seconds = list[np.ndarray](), list[np.ndarray]()
     with progress_bar("comparing int8 with exact", len(catalogue)) as advance:

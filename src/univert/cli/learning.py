@@ -81,7 +81,7 @@ def finetune(
 ) -> None:
     """Fine-tune a model on verified triplets; exit 1, and keep the old model, if that made it worse."""
     from univert.core.config import read_settings
-    from univert.models.runtime.engine import export_published
+    from univert.models.runtime.onnx_export import export_published
     from univert.training.finetune import FinetuneConfig
     from univert.training.finetune import finetune as run_finetuning
 
@@ -123,7 +123,7 @@ def grow(
     """Add a vertical to a run's model without indexing again; exit 1 if that would lose anything."""
     from univert.core.config import to_plain
     from univert.data.catalogue import Catalogue
-    from univert.models.runtime.engine import export_published
+    from univert.models.runtime.onnx_export import export_published
     from univert.report.console import growth_table
     from univert.search.index import Index
     from univert.search.indexing import add_vertical_to_index

@@ -24,8 +24,7 @@ from univert.core.terminal import progress_bar
 from univert.identity.calibration_fit import Questions, Sample, fit, fit_similarity, measure
 from univert.identity.feedback import Feedback, answers
 from univert.identity.vote import ATTRIBUTES, FARTHEST, NO_VOTE, AttributeCalibration, Calibration, value_codes
-from univert.models.runtime.engine import Engine
-from univert.models.runtime.pixels import prepared_batches
+from univert.models.runtime.engine import Engine, prepared_batches
 from univert.search.index import Index
 from univert.search.records import Hit
 

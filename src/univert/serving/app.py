@@ -20,12 +20,13 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 import univert
-from univert.serving import feedback, routes
+from univert.serving import feedback, routes, search
 from univert.serving.observability import Observed, log
 from univert.serving.problems import install_problem_handlers
 from univert.serving.service import Service
 from univert.serving.settings import Settings, load_settings
 from univert.serving.thumbnails import MEDIA_TYPE
+from univert.serving.upkeep import running
 
 PAGE: Final = Path(__file__).parent / "page"
 PAGE_POLICY: Final = (
@@ -50,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with service.running():
+        async with running(service):
             _drain_on_stop(service)
             yield
 
@@ -68,7 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     keys: list[Any] = []
     if settings.api_keys:  # for the OpenAPI document alone: the routes check them before they read a body
         keys = [Depends(APIKeyHeader(name="X-API-Key", auto_error=False)), Depends(HTTPBearer(auto_error=False))]
-    for router in (routes.searching, routes.thumbnails, routes.items):
+    for router in (search.routes, routes.thumbnails, routes.items):
         app.include_router(router, dependencies=keys)
     if settings.feedback:
         app.include_router(feedback.router, dependencies=keys)

@@ -12,18 +12,18 @@ from pydantic import Field
 from univert.identity.feedback import Feedback, append_feedback
 from univert.identity.vote import ATTRIBUTES
 from univert.search.records import Hit
-from univert.serving.forms import FORM_LIMITS, BoxForm, Photo, SearchForm
-from univert.serving.limits import GuardedRoute
+from univert.serving.limits import GuardedRoute, no_parameters
 from univert.serving.problems import Problem, documented
-from univert.serving.routes import UPLOAD_PROBLEMS, indexed_row, no_parameters, record_of, service_of
+from univert.serving.routes import indexed_row
+from univert.serving.search import FORM_LIMITS, K_DEFAULT, UPLOAD_PROBLEMS, EmbedForm
+from univert.serving.service import record_of, service_of
 
 router: Final = APIRouter(tags=["search"], route_class=GuardedRoute, dependencies=[Depends(no_parameters)])
 
 
-class FeedbackForm(BoxForm):
+class FeedbackForm(EmbedForm):
     """The form of `POST /feedback`."""
 
-    photo: Photo
     item: str = Field(min_length=1, description="The id of an item.", examples=["sneakers/0042.jpg"])
     same: bool = Field(description="Whether the item is the product in the photo.", examples=[True])
 
@@ -42,15 +42,14 @@ async def feedback(request: Request, form: Annotated[FeedbackForm, Form(media_ty
     index = service.index(record)
     row = await indexed_row(index, form.item)
     await request.state.upload.take(form.photo)
-    asked = SearchForm(photo=form.photo, box=form.box)
-    answer = await service.loaded.search(index, asked, request.state.upload, record)
+    answer = await service.loaded.search(
+        index, request.state.upload, k=K_DEFAULT, where=None, box_xyxy_px=form.box_xyxy_px, record=record
+    )
     said = Feedback(
         same=form.same,
         item=Hit(distance=0.0, **{name: row[name] for name in ("id", *ATTRIBUTES)}),
         named=answer["identity"]["product"]["value"] if answer["identity"] else None,
-        neighbours=tuple(
-            Hit(**{name: hit[name] for name in ("id", "distance", *ATTRIBUTES)}) for hit in answer["hits"]
-        ),
+        neighbours=tuple(answer["hits"]),
         model_fingerprint=answer["model"],
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )

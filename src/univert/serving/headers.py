@@ -20,6 +20,8 @@ FORMATS: Final = ("JPEG", "PNG", "WebP")
 """What is taken. GIF is not a format of photos. AVIF and HEIC would put a video decoder in the reach of
 strangers; phones and browsers turn them into JPEG on upload (the page does it where they do not)."""
 PIXELS_MAX: Final = 50_000_000
+SIDE_PX_MAX: Final = 20_000
+"""Decoders hold a pointer and more for every row, whatever its length."""
 JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 SCANS_MAX: Final = 64
@@ -109,8 +111,9 @@ def read_header(content: bytes, pixels_max: int = PIXELS_MAX) -> PhotoHeader:
     width, height = found.width_px, found.height_px
     if width < 1 or height < 1:
         raise Problem("bad-photo", "the photo's header is damaged: it has no size")
-    if width * height > pixels_max:
-        said = f"{width} x {height} pixels are over the limit of {pixels_max:,} pixels; make the photo smaller"
+    if width * height > pixels_max or max(width, height) > SIDE_PX_MAX:
+        limit = f"{pixels_max:,} pixels" if width * height > pixels_max else f"{SIDE_PX_MAX:,} pixels a side"
+        said = f"{width} x {height} pixels are over the limit of {limit}; make the photo smaller"
         raise Problem("too-large", said)
     return found
 

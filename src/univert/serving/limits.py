@@ -16,14 +16,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import Request, Response, UploadFile
+from fastapi import Query, Request, Response, UploadFile
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 from starlette.types import Message
 
-from univert.serving.forms import FormRequest
 from univert.serving.observability import RequestRecord
 from univert.serving.problems import Problem, busy
 from univert.serving.settings import RATE_FILE_VARIABLE, Settings
@@ -31,10 +33,14 @@ from univert.serving.settings import RATE_FILE_VARIABLE, Settings
 _KEY_BYTES: Final = 32
 _BUCKETS: Final = 8192
 _BUCKET: Final = struct.Struct("<dd")  # tokens, when they were counted (monotonic clock, one for the machine)
+REPEATED_FIELDS: Final = ("vertical", "brand", "style", "source")
+"""Fields of a form that may come several times, each with a value of its own."""
 _FORM_BYTES: Final = 128_000
 """What the fields and the parts' headers may take besides the photo."""
 _DISCARDED_BYTES: Final = 64_000_000
 _DISCARD_S: Final = 2.0
+
+MultiPartParser.spool_max_size = 1 << 62  # a photo is never written to disk; what arrives is counted as it comes
 
 
 def new_key(name: str) -> tuple[str, str]:
@@ -111,6 +117,11 @@ class Limits:
         if settings.rate_per_s is not None:
             shared = os.environ.get(RATE_FILE_VARIABLE)
             self.rates = RateLimits(settings.rate_per_s, settings.rate_burst, Path(shared) if shared else None)
+
+    def close(self) -> None:
+        """Let go of what the workers share."""
+        if self.rates is not None:
+            self.rates.close()
 
     def check_key(self, request: Request) -> None:
         """Note the key that a request came with, or raise `unauthorised`."""
@@ -230,6 +241,21 @@ class Upload:
         return Problem("too-large", f"the upload is over the limit of {limit:,} bytes")
 
 
+class FormRequest(Request):
+    """A request whose form is a multipart one, in which no field comes twice that stands for one value."""
+
+    async def form(self, **limits: Any) -> FormData:  # type: ignore[override]
+        """The form, or the problem `unsupported-type` or `validation`."""
+        if not self.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            raise Problem("unsupported-type", "send the photo as multipart/form-data, in a part named photo")
+        with self.state.record.stage("read"):
+            form: FormData = await super().form(**limits)
+        for name in form:
+            if name not in REPEATED_FIELDS and len(form.getlist(name)) > 1:
+                raise Problem("validation", f"{name[:60]} came {len(form.getlist(name))} times; give it once")
+        return form
+
+
 class GuardedRoute(APIRoute):
     """A route for clients who have a key, if keys are needed, and are within their rate."""
 
@@ -259,6 +285,16 @@ class SelfChargingRoute(GuardedRoute):
     """A guarded route that counts towards the rate by itself, once it knows what the work is."""
 
     tokens = 0.0
+
+
+class NoParameters(BaseModel):
+    """The parameters in the address of a route that takes none: what is passed over looks like what was heeded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+async def no_parameters(given: Annotated[NoParameters, Query()]) -> None:
+    """A dependency of a route that takes no parameters in its address."""
 
 
 def _digest(key: str) -> str:

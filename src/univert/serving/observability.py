@@ -189,6 +189,8 @@ class Metrics:
         self.refresh_failing = gauge(
             "index_refresh_failing", "Workers whose last look for a newer version of the index failed."
         )
+        self.search_failing = gauge("index_search_failing", "Workers that could not search the index at the last try.")
+        self.connections = gauge("connections", "Open connections, those included that say nothing.")
 
     def observe_batch(self, size: int, seconds: float) -> None:
         """A batch went through the network."""

@@ -50,6 +50,9 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
 }
 """Every type of problem by name; its URI is `/problems/NAME`."""
 
+GUARD_PROBLEMS: Final = ("validation", "unauthorised", "rate-limited", "overloaded", "not-ready")
+"""What every guarded route may answer with."""
+
 _OF_THE_FRAMEWORK: Final = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 

@@ -1,4 +1,4 @@
-"""The routes of the API: `POST /search`, `POST /embed`, items and their thumbnails, and what operations ask."""
+"""The routes that take no photo: items, their thumbnails, the values to filter by, and what operations ask."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ from functools import lru_cache
 from typing import Annotated, Any, Final, cast
 from urllib.parse import unquote
 
-from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import Field
 
 from univert.core.errors import BadInputError
 from univert.search.index import Index
-from univert.serving.answers import EmbedAnswer, ItemAnswer, ProblemAnswer, SearchAnswer, StateAnswer, VerticalsAnswer
-from univert.serving.forms import FORM_LIMITS, EmbedForm, NoParameters, SearchForm, ThumbnailParameters
-from univert.serving.limits import GuardedRoute, SelfChargingRoute
-from univert.serving.observability import RequestRecord
-from univert.serving.problems import PROBLEM_TYPES, Problem, busy, documented, raw_path
-from univert.serving.service import ITEMS, THUMBNAIL, Service, item_address
+from univert.serving.answers import ItemAnswer, ProblemAnswer, StateAnswer, VerticalsAnswer
+from univert.serving.limits import GuardedRoute, NoParameters, SelfChargingRoute, no_parameters
+from univert.serving.problems import GUARD_PROBLEMS, PROBLEM_TYPES, Problem, busy, documented, raw_path
+from univert.serving.search import ITEMS, THUMBNAIL, item_address
+from univert.serving.service import record_of, service_of
 from univert.serving.settings import filled_in
-from univert.serving.thumbnails import MEDIA_TYPE, PictureGoneError, render_tokens, rendered_size_px
+from univert.serving.thumbnails import (
+    MEDIA_TYPE,
+    SIZE_PX_DEFAULT,
+    SIZE_PX_MAX,
+    SIZE_PX_MIN,
+    PictureGoneError,
+    render_tokens,
+    rendered_size_px,
+)
 
-_MULTIPART: Final = "multipart/form-data"
 _VALUES_MAX: Final = 1000
 _ID_MAX: Final = 1000
 _CACHE_S: Final = 300
-_GUARD: Final = ("validation", "unauthorised", "rate-limited", "overloaded", "not-ready")
-UPLOAD_PROBLEMS: Final = (*_GUARD, "bad-photo", "bad-box", "slow-upload", "too-large", "unsupported-type", "deadline")
 _ID_PARAMETER: Final = {
     "parameters": [
         {
@@ -44,16 +49,15 @@ _ID_PARAMETER: Final = {
 }
 
 
-def service_of(request: Request) -> Service:
-    """The service that a request came to."""
-    service: Service = request.app.state.service
-    return service
+class ThumbnailParameters(NoParameters):
+    """The parameters in the address of a thumbnail."""
 
-
-def record_of(request: Request) -> RequestRecord:
-    """What is known of a request; made by the middleware."""
-    record: RequestRecord = request.state.record
-    return record
+    size_px: int = Field(
+        default=SIZE_PX_DEFAULT,
+        ge=SIZE_PX_MIN,
+        le=SIZE_PX_MAX,
+        description="The longer side; the picture may be the next larger of 128, 256, 512, 1024.",
+    )
 
 
 async def checked_key(request: Request) -> None:
@@ -61,53 +65,16 @@ async def checked_key(request: Request) -> None:
     service_of(request).limits.check_key(request)
 
 
-async def no_parameters(given: Annotated[NoParameters, Query()]) -> None:
-    """A dependency of a route that takes no parameters in its address."""
-
-
-searching = APIRouter(tags=["search"], route_class=GuardedRoute, dependencies=[Depends(no_parameters)])
 items = APIRouter(tags=["items"], route_class=GuardedRoute, dependencies=[Depends(no_parameters)])
 thumbnails = APIRouter(tags=["items"], route_class=SelfChargingRoute)
 operations = APIRouter(tags=["operations"])
-
-
-@searching.post(
-    "/search",
-    summary="What a photo, or a box in it, shows, and the indexed images nearest to it",
-    operation_id="search",
-    responses={200: {"description": "Found"}, **documented(*UPLOAD_PROBLEMS, "bad-filter", "not-found")},
-    form_limits=FORM_LIMITS,
-)
-async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)]) -> SearchAnswer:
-    """Send a photo as multipart/form-data, or an item's id as `like`; narrow the answer by columns."""
-    service, record = service_of(request), record_of(request)
-    index = service.index(record)
-    if form.photo is not None:
-        await request.state.upload.take(form.photo)
-    answer: Any = await service.loaded.search(index, form, request.state.upload, record)
-    return answer  # type: ignore[no-any-return]  # checked by the framework
-
-
-@searching.post(
-    "/embed",
-    summary="The unit vector of a photo, or of a box in it",
-    operation_id="embed",
-    responses={200: {"description": "Embedded"}, **documented(*UPLOAD_PROBLEMS)},
-    form_limits=FORM_LIMITS,
-)
-async def embed(request: Request, form: Annotated[EmbedForm, Form(media_type=_MULTIPART)]) -> EmbedAnswer:
-    """Vectors of the same model may be compared; squared distances between them go from 0 to 4."""
-    loaded = service_of(request).loaded
-    await request.state.upload.take(form.photo)
-    _, _, vector = await loaded.embed(request.state.upload, form.box_xyxy_px, record_of(request))
-    return EmbedAnswer(vector=vector.tolist(), size=loaded.engine.size, model=loaded.engine.fingerprint)
 
 
 @items.get(
     "/verticals",
     summary="The values to filter by, most frequent first",
     operation_id="verticals",
-    responses={200: {"description": "Counted"}, **documented(*_GUARD)},
+    responses={200: {"description": "Counted"}, **documented(*GUARD_PROBLEMS)},
 )
 async def verticals(request: Request) -> VerticalsAnswer:
     """At most 1,000 values of each column."""
@@ -131,7 +98,7 @@ async def verticals(request: Request) -> VerticalsAnswer:
     responses={
         200: {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}, "description": "A WebP"},
         304: {"description": "Not changed since the ETag in If-None-Match"},
-        **documented(*_GUARD, "not-found"),
+        **documented(*GUARD_PROBLEMS, "not-found"),
     },
     openapi_extra=_ID_PARAMETER,
 )
@@ -163,7 +130,7 @@ async def thumbnail(request: Request, parameters: Annotated[ThumbnailParameters,
     "/items/{id:path}",
     summary="All that is known of an indexed image",
     operation_id="item",
-    responses={200: {"description": "Found"}, **documented(*_GUARD, "not-found")},
+    responses={200: {"description": "Found"}, **documented(*GUARD_PROBLEMS, "not-found")},
     openapi_extra=_ID_PARAMETER,
 )
 async def item(request: Request) -> ItemAnswer:
@@ -186,10 +153,11 @@ async def health() -> StateAnswer:
     responses={200: {"description": "Ready"}, **documented("not-ready")},
 )
 async def ready(request: Request) -> StateAnswer:
-    """Model and index are loaded, and the process is not stopping."""
+    """Model and index are loaded, the index can be searched, and the process is not stopping."""
     if service_of(request).draining:
         raise busy("not-ready", "the service is stopping")
-    _ = service_of(request).loaded
+    if service_of(request).loaded.search_error is not None:
+        raise busy("not-ready", "the index cannot be searched; the log says why")
     return StateAnswer(status="ready")
 
 

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import multiprocessing
-import os
-import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any, Final, TypeVar
 
 import numpy as np
+from fastapi import Request
 from jaxtyping import Float
 from PIL import Image
 
 from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
-from univert.data.decode import BoxXyxyPx, ImageProblem, decode_rgb
-from univert.identity.vote import ATTRIBUTES, Calibration, find_calibration, identify
-from univert.models.runtime.engine import Engine, load_engine
+from univert.data.decode import BoxXyxyPx, ImageProblem, decode_bytes, decode_rgb
+from univert.identity.vote import ATTRIBUTES, Calibration, identify
+from univert.models.runtime.engine import Engine
 from univert.search.index import Index
 from univert.search.reader import IndexReader
 from univert.search.records import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
-from univert.serving.forms import K_DEFAULT, SearchForm
 from univert.serving.headers import PhotoHeader, read_header
 from univert.serving.limits import Limits, Upload
 from univert.serving.observability import Metrics, RequestRecord, log
@@ -38,14 +35,12 @@ MAX_WAIT_MS: Final = 2.0
 """How long a photo waits for others to join its batch."""
 THREADS: Final = 2
 """Photos decoded, and index queries run, side by side in each worker."""
-_LOOK_S: Final = 1.0
-"""Gauges of a worker that another worker's scrape asks for are not older than this."""
-_LARGE_PIXELS: Final = 12_000_000
-"""Photos above this are decoded one at a time: as RGBA they take 50 MB and more."""
+_LARGE_BYTES: Final = 64_000_000
+"""Photos that take more than this to decode are decoded one at a time."""
+_BYTES_PER_PIXEL_MAX: Final = 9
+"""What decoding may take for each pixel of `photo_pixels_max`: a PNG or a plain JPEG of that size."""
 
-ITEMS: Final = "/items/"
-THUMBNAIL: Final = "/thumbnail"
-"""An item's address is the first and its id; its thumbnail's ends in the second."""
+T = TypeVar("T")
 
 _PROBLEM_NAMES: Final = {"too large": "too-large", "unsupported format": "unsupported-type"}
 
@@ -87,38 +82,20 @@ class Service:
         if self._loaded is not None:
             index = self._loaded.reader.current()
             self.metrics.refresh_failing.set(self._loaded.reader.error is not None)
+            self.metrics.search_failing.set(self._loaded.search_error is not None)
             self.metrics.queue_depth.set(self._loaded.batcher.waiting)
             self.metrics.index_version.set(index.version)
             self.metrics.index_images.set(len(index))
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Load, serve, and finish what was taken."""
-        engine, reader, calibration = await asyncio.to_thread(_load, self.settings)
-        self._loaded = Loaded(engine, reader, calibration, self.settings, self.metrics)
-        index = reader.current()
-        version, images = index.version, len(index)
-        log(logging.INFO, "ready", model=engine.fingerprint, engine=engine.name, index_version=version, images=images)
-        looking = asyncio.create_task(self._look_after())
-        try:
-            yield
-        finally:
-            looking.cancel()
-            await self._loaded.close()
-            self._loaded = None
-            if self.limits.rates is not None:
-                self.limits.rates.close()
-            log(logging.INFO, "stopped")
+    def start(self, loaded: Loaded) -> None:
+        """Serve with this from now on."""
+        self._loaded = loaded
 
-    async def _look_after(self) -> None:
-        """Keep the gauges fresh, and stop where the first process is gone: nobody would replace or stop this one."""
-        first = multiprocessing.parent_process()
-        while True:
-            self.measure()
-            await asyncio.sleep(_LOOK_S)
-            if first is not None and not first.is_alive() and not self.draining:
-                log(logging.ERROR, "the first process is gone, its worker stops")
-                os.kill(os.getpid(), signal.SIGTERM)
+    async def stop(self) -> None:
+        """Finish what was taken."""
+        await self.loaded.close()
+        self._loaded = None
+        self.limits.close()
 
 
 class Loaded:
@@ -133,37 +110,49 @@ class Loaded:
             engine.run, settings.max_batch, MAX_WAIT_MS, settings.queue_size, on_batch=metrics.observe_batch
         )
         self.searches = SearchBatches(engine.fingerprint, THREADS, on_batch=metrics.search_batch_size.observe)
-        self._calibration = calibration
+        self.calibration = calibration
+        self.search_error: str | None = None
+        """Why the index cannot be searched just now."""
         self._settings = settings
         self._metrics = metrics
         self._decoders = ThreadPoolExecutor(THREADS, thread_name_prefix="univert-decode")
-        self._one_large = asyncio.Lock()
+        self._turns, self._one_large = asyncio.Semaphore(THREADS), asyncio.Semaphore(1)
 
-    async def search(self, index: Index, form: SearchForm, upload: Upload, record: RequestRecord) -> dict[str, Any]:
-        """The answer to a search, wholly from one version of the index, as a `SearchAnswer` has it."""
-        where, identity = form.where(), None
-        query: dict[str, Any] = {"like": form.like}
+    async def search(
+        self,
+        index: Index,
+        asked: Upload | str,
+        *,
+        k: int,
+        where: Where | None,
+        box_xyxy_px: BoxXyxyPx | None,
+        record: RequestRecord,
+    ) -> dict[str, Any]:
+        """What answers a photo, or the id of an item, wholly from one version of the index."""
+        identity = None
+        query: dict[str, Any] = {}
         async with self._deadline():
-            if form.like is None:
-                header, box, vector = await self.embed(upload, form.box_xyxy_px, record)
+            if isinstance(asked, Upload):
+                header, box, vector = await self.embed(asked, box_xyxy_px, record)
                 query = {"width_px": header.width_px, "height_px": header.height_px, "box_xyxy_px": box}
                 with record.stage("search"):
-                    hits, neighbours = await self._find(index, vector, form.k, where)
+                    hits, neighbours = await self._find(index, vector, k, where)
                 with record.stage("identify"):
-                    identity = self._identity(neighbours)
+                    identity = await self._identity(neighbours)
             else:
+                query = {"like": asked}
                 with record.stage("search"):
                     try:
-                        (vector,) = await asyncio.to_thread(index.vectors, [form.like])
+                        (vector,) = await asyncio.to_thread(index.vectors, [asked])
                     except BadInputError:
-                        raise Problem("not-found", f"no item {form.like[:200]!r} in the index") from None
-                    found = await self._asked(index, vector, form.k + 1, where)  # an item is its own nearest
-                hits = [hit for hit in found if hit.id != form.like][: form.k]
+                        raise Problem("not-found", f"no item {asked[:200]!r} in the index") from None
+                    found = await self._asked(index, vector, k + 1, where)  # an item is its own nearest
+                hits = [hit for hit in found if hit.id != asked][:k]
         took_ms = {**record.stages_s, "total": record.total_s()}
         return {
             "query": query,
             "identity": identity,
-            "hits": [self._hit_values(hit) for hit in hits],
+            "hits": hits,
             "index_version": index.version,
             "model": self.engine.fingerprint,
             "took_ms": {name: round(1000 * seconds, 2) for name, seconds in took_ms.items()},
@@ -217,19 +206,48 @@ class Loaded:
 
         def decode_unless_large() -> PhotoHeader | tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
             header = read_header(content, self._settings.photo_pixels_max)
-            return header if header.width_px * header.height_px > _LARGE_PIXELS else decode(header)
+            check_memory(header, self._settings.photo_pixels_max)
+            return header if memory_bytes(header, reduced=box_xyxy_px is None) > _LARGE_BYTES else decode(header)
 
-        loop = asyncio.get_running_loop()
-        decoded = await loop.run_in_executor(self._decoders, decode_unless_large)
+        def decode_large(header: PhotoHeader) -> tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
+            try:
+                return decode(header)
+            finally:
+                return_freed_memory()
+
+        decoded = await self._in_turn(self._turns, decode_unless_large)
         if isinstance(decoded, PhotoHeader):
-            async with self._one_large:
-                decoded = await loop.run_in_executor(self._decoders, decode, decoded)
-                await loop.run_in_executor(self._decoders, return_freed_memory)
+            decoded = await self._in_turn(self._one_large, decode_large, decoded)
         return decoded
+
+    async def _in_turn(self, turns: asyncio.Semaphore, work: Callable[..., T], *given: Any) -> T:
+        """Run something in a thread when it is its turn.
+
+        The turn is over when the thread is done, even if nobody waits for it any more: what was given up at its
+        deadline must not leave room for another. And what still waits then is forgotten, with the photo it holds.
+        """
+        await turns.acquire()
+        running = asyncio.get_running_loop().run_in_executor(self._decoders, work, *given)
+
+        def over(done: asyncio.Future[T]) -> None:
+            turns.release()
+            if not done.cancelled():
+                done.exception()  # told to whoever waits, if anybody does
+
+        running.add_done_callback(over)
+        return await asyncio.shield(running)
+
+    async def check_search(self) -> None:
+        """Search for nothing in particular, and note whether that can be done; see `search_error`."""
+        index = self.reader.current()
+        vector = np.zeros(index.size, np.float32)
+        vector[0] = 1.0
+        with contextlib.suppress(Problem):
+            await self._asked(index, vector, 1, None)
 
     async def _find(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> tuple[list[Hit], list[Hit]]:
         """The hits, and the neighbours over all of the index that name the query."""
-        naming = self._calibration.neighbours if self._calibration else 0
+        naming = self.calibration.neighbours if self.calibration else 0
         if where is None:
             found = await self._asked(index, vector, max(k, naming), None)
             return found[:k], found[:naming]
@@ -242,25 +260,38 @@ class Loaded:
 
     async def _asked(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> list[Hit]:
         try:
-            return await self.searches.search(index, vector, k, where)
+            hits = await self.searches.search(index, vector, k, where)
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
+        except (OSError, ValueError, RuntimeError) as error:  # as the engine tells of its storage
+            if self.search_error is None:
+                log(logging.ERROR, "the index cannot be searched", failed=True)
+            self.search_error = str(error)
+            raise busy("not-ready", "the index cannot be searched just now; the log says why") from None
+        if self.search_error is not None:
+            log(logging.INFO, "the index can be searched again")
+            self.search_error = None
+        return hits
 
-    def _identity(self, neighbours: list[Hit]) -> dict[str, Any] | None:
-        if self._calibration is None:
+    async def _identity(self, neighbours: list[Hit]) -> dict[str, Any] | None:
+        if self.calibration is None:
             return None
-        answer = identify(neighbours, self._calibration)
+        answer = await asyncio.to_thread(identify, neighbours, self.calibration)
         for name in ATTRIBUTES:
             self._metrics.identities.labels(name, str(getattr(answer, name).known).lower()).inc()
         return answer.to_dict()
 
-    def _hit_values(self, hit: Hit) -> dict[str, Any]:
-        """A hit as a `HitAnswer` has it."""
-        columns = ("id", "distance", "vertical", "product", "brand", "style", "source", "split")
-        address = self._settings.root_path + item_address(hit.id)
-        similarity = self._calibration.similarity(hit.distance) if self._calibration else None
-        values = {name: getattr(hit, name) for name in columns}
-        return values | {"similarity": similarity, "thumbnail": address + THUMBNAIL, "item": address}
+
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+def record_of(request: Request) -> RequestRecord:
+    """What is known of a request; made by the middleware."""
+    record: RequestRecord = request.state.record
+    return record
 
 
 def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx | None = None) -> Image.Image:
@@ -284,6 +315,22 @@ def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx 
     return rgb
 
 
+def memory_bytes(header: PhotoHeader, *, reduced: bool) -> int:
+    """What decoding a photo takes at most; `reduced`: no box in it is asked for, so that a JPEG is decoded smaller."""
+    return decode_bytes(header.parts, header.width_px * header.height_px, reduced=reduced)
+
+
+def check_memory(header: PhotoHeader, pixels_max: int) -> None:
+    """Refuse with `too-large` what takes more to decode than the largest plain JPEG does: a large WebP, above all."""
+    needed, limit = memory_bytes(header, reduced=False), _BYTES_PER_PIXEL_MAX * pixels_max
+    if needed > limit:
+        raise Problem(
+            "too-large",
+            f"{header.width_px} x {header.height_px} pixels of this kind take {needed / 1e6:,.0f} MB to decode, over "
+            f"the limit of {limit / 1e6:,.0f} MB; make the photo smaller, or send it as a plain JPEG",
+        )
+
+
 def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
     """The part of a box that lies within a photo; `bad-box` where less than a pixel of it does."""
     x0, y0, x1, y1 = box_xyxy_px
@@ -294,31 +341,3 @@ def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
             "bad-box", f"box {x0:g},{y0:g},{x1:g},{y1:g} covers less than a pixel of the {width} x {height} px photo"
         )
     return clipped
-
-
-def item_address(item: str) -> str:
-    """Where all that is known of an item is to be had; slashes in its id are percent-encoded."""
-    return f"{ITEMS}{quote(item, safe='')}"
-
-
-def _load(settings: Settings) -> tuple[Engine, IndexReader, Calibration | None]:
-    engine = load_engine(settings.model, settings.engine, threads=settings.threads or None, workers=settings.workers)
-    reader = IndexReader.open(
-        settings.index,
-        refresh_s=settings.refresh_s,
-        # what another model published is passed over: requests go on with the version at hand
-        check=lambda index: index.check_model(engine.fingerprint),
-    )
-    try:
-        # search once, so that the first query does not wait for the index to be opened and read
-        pixels = np.zeros((1, 3, engine.image_size_px, engine.image_size_px), np.uint8)
-        reader.current().search(engine.run(pixels)[0], K_DEFAULT, model_fingerprint=engine.fingerprint)
-        calibration = find_calibration(settings.index, settings.model, engine.fingerprint, path=settings.calibration)
-    except BaseException:
-        reader.close()
-        raise
-    if calibration is None:
-        log(logging.WARNING, "no calibration: answers name nothing; make one with univert calibrate")
-    elif calibration.engine != engine.name:
-        log(logging.WARNING, "calibrated with another engine", calibrated=calibration.engine, serving=engine.name)
-    return engine, reader, calibration

@@ -14,10 +14,8 @@ from PIL import Image
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime import onnx_export
-from univert.models.runtime.engine import ONNX_FILE, export_published, load_engine
-from univert.models.runtime.onnx_engine import OnnxEngine
-from univert.models.runtime.onnx_export import ExportError, export_onnx
-from univert.models.runtime.pixels import check_pixels
+from univert.models.runtime.engine import ONNX_FILE, OnnxEngine, check_pixels, load_engine
+from univert.models.runtime.onnx_export import ExportError, export_onnx, export_published
 from univert.models.runtime.torch_engine import TorchEngine
 
 

@@ -15,9 +15,8 @@ from univert.cli.options import app
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
-from univert.models.runtime.engine import INT8_FILE, ONNX_FILE, load_engine
+from univert.models.runtime.engine import INT8_FILE, ONNX_FILE, OnnxEngine, load_engine
 from univert.models.runtime.int8 import export_int8
-from univert.models.runtime.onnx_engine import OnnxEngine
 
 assert exporting
 

@@ -138,6 +138,10 @@ def refused(bytes_max: int) -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
     yield "PNG: negative size", png(header(0xFFFFFFFF, 0xFFFFFFFF), chunk(b"IDAT", zeros(100))), ANY_BAD
     yield "PNG: 10 thousand million pixels", png(header(HUGE, HUGE), chunk(b"IDAT", zeros(1000))), (413,)
     yield "PNG: bomb of zeros", png(header(20_000, 20_000, 8, 0), chunk(b"IDAT", zeros(60 << 20))), (413,)
+    yield "PNG: a line over the limit of a side", png(header(1, 20_001, 8, 0), chunk(b"IDAT", zeros(40_002))), (413,)
+    yield "JPEG: a side over the limit", with_size(jpeg, 20_001, 40), (413,)
+    yield "WebP: a side over the limit", webp(canvas(20_001, 40), still_webp[12:]), (413,)
+    yield "WebP: too much to decode", webp(canvas(1900, 1900), still_webp[12:]), (413,)
     yield "PNG: one long line", png(header(5_000_000, 1, 8, 0), chunk(b"IDAT", zeros(5_000_001))), (413,)
     yield ("PNG: a second, huge header", png(header(9, 9), header(HUGE, HUGE), chunk(b"IDAT", zeros(1000))), ANY_BAD)
     yield "PNG: wrong checksum", plain_png[:30] + b"\0\0\0\0" + plain_png[34:], (400,)
@@ -172,7 +176,7 @@ def accepted() -> Iterator[tuple[str, bytes]]:
     yield "palette", encoded("PNG", image(mode="L").convert("P"))
     yield "transparent", encoded("PNG", image(mode="RGBA"))
     yield "one pixel", encoded("PNG", image(1, 1))
-    yield "as wide as may be", encoded("PNG", Image.new("1", (65_000, 1)))
+    yield "as wide as may be", encoded("PNG", Image.new("1", (20_000, 1)))
     yield "orientation that does not exist", exif_turned(4711)
     yield "damaged EXIF", jpeg[:2] + b"\xff\xe1\x00\x10Exif\0\0garbage!" + jpeg[2:]
     yield "JPEG that says to be larger than its pixels", with_size(jpeg, 1900, 1900)

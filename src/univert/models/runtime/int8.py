@@ -14,8 +14,7 @@ from jaxtyping import UInt8
 
 from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
-from univert.models.runtime.engine import INT8_FILE
-from univert.models.runtime.onnx_engine import INPUT, OUTPUT, OnnxEngine, open_session
+from univert.models.runtime.engine import INPUT, INT8_FILE, OUTPUT, OnnxEngine, open_session
 from univert.models.runtime.onnx_export import with_metadata
 
 CALIBRATION_IMAGES: Final = 256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import itertools
 import json
 import warnings
@@ -14,8 +15,16 @@ from jaxtyping import UInt8
 
 from univert.core.errors import BadInputError, UnivertError
 from univert.core.files import write_atomic
-from univert.models.runtime.engine import ONNX_FILE
-from univert.models.runtime.onnx_engine import FORMAT, INPUT, METADATA_PREFIX, OUTPUT, OnnxEngine, open_session
+from univert.models.runtime.engine import (
+    FORMAT,
+    INPUT,
+    METADATA_PREFIX,
+    ONNX_FILE,
+    OUTPUT,
+    OnnxEngine,
+    open_session,
+    prepare_image,
+)
 
 if TYPE_CHECKING:
     from univert.models.embedder import Embedder
@@ -65,6 +74,24 @@ def export_onnx(model_folder: str | Path) -> Path:
         )
     write_atomic(path, content)
     return path
+
+
+def export_published(model_folder: str | Path) -> str | None:
+    """Make the ONNX file of a model that has just been published, where the extra `serve` is installed.
+
+    Args:
+        model_folder: where the model is.
+
+    Returns:
+        a line that says why ONNX cannot express the model, so that it is served with PyTorch; None if all is well.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
+        return None
+    try:
+        export_onnx(model_folder)
+    except ExportError as error:
+        return f"{model_folder}: {error}"
+    return None
 
 
 def with_metadata(proto: Any, about: dict[str, str]) -> bytes:
@@ -117,7 +144,6 @@ def _check_images(model: Embedder) -> UInt8[np.ndarray, "B 3 S S"]:
     """Random images, blank ones and the first of the bundled sample, prepared."""
     from univert.data.decode import decode_rgb
     from univert.data.sample import sample_rows
-    from univert.models.runtime.pixels import prepare_image
 
     preprocessing = model.preprocessing
     side = preprocessing.image_size_px

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from univert.models.embedder import Embedder
-from univert.models.runtime.engine import Engine
-from univert.models.runtime.pixels import check_pixels
+from univert.models.runtime.engine import Engine, check_pixels
 
 
 class TorchEngine(Engine):

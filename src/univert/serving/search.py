@@ -1,65 +1,69 @@
-"""What a client may ask: the fields of the forms, checked one by one."""
+"""`POST /search` and `POST /embed`: what a client may ask, checked field by field, and the routes."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
-from fastapi import Request, UploadFile
+from fastapi import APIRouter, Depends, Form, Request, UploadFile
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.json_schema import SkipJsonSchema
-from starlette.datastructures import FormData
-from starlette.formparsers import MultiPartParser
 
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
 from univert.search.filters import FILTER_COLUMNS, sql_condition
-from univert.search.records import FilterValue, Where
-from univert.serving.problems import Problem
-from univert.serving.thumbnails import SIZE_PX_DEFAULT, SIZE_PX_MAX, SIZE_PX_MIN
+from univert.search.records import FilterValue, Hit, Where
+from univert.serving.answers import EmbedAnswer, SearchAnswer
+from univert.serving.limits import REPEATED_FIELDS, GuardedRoute, no_parameters
+from univert.serving.problems import GUARD_PROBLEMS, Problem, documented
+from univert.serving.service import Service, record_of, service_of
 
 K_DEFAULT: Final = 24
 K_MAX: Final = 100
-FILTER_FIELDS: Final = ("vertical", "brand", "style", "source")
 
 FORM_LIMITS: Final[Any] = {"max_files": 1, "max_fields": 200, "max_part_size": 16_384}
 
+ITEMS: Final = "/items/"
+THUMBNAIL: Final = "/thumbnail"
+"""An item's address is the first and its id; its thumbnail's ends in the second."""
+
+_MULTIPART: Final = "multipart/form-data"
 _VALUES_MAX: Final = 100
 _ID_MAX: Final = 1000
+_NUMBER: Final = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
+"""Of a box: what `float` takes besides, such as 1_0, is more often a slip."""
 _BOX_PATTERN: Final = r"^\d{1,5}(\.\d{1,3})?(,\d{1,5}(\.\d{1,3})?){3}$"
+UPLOAD_PROBLEMS: Final = (
+    *GUARD_PROBLEMS,
+    "bad-photo",
+    "bad-box",
+    "slow-upload",
+    "too-large",
+    "unsupported-type",
+    "deadline",
+)
 
-
-MultiPartParser.spool_max_size = 1 << 62  # a photo is never written to disk; what arrives is counted as it comes
-
-
-class FormRequest(Request):
-    """A request whose form is a multipart one, in which no field comes twice that stands for one value."""
-
-    async def form(self, **limits: Any) -> FormData:  # type: ignore[override]
-        """The form, or the problem `unsupported-type` or `validation`."""
-        if not self.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            raise Problem("unsupported-type", "send the photo as multipart/form-data, in a part named photo")
-        with self.state.record.stage("read"):
-            form: FormData = await super().form(**limits)
-        for name in form:
-            if name not in FILTER_FIELDS and len(form.getlist(name)) > 1:
-                raise Problem("validation", f"{name[:60]} came {len(form.getlist(name))} times; give it once")
-        return form
+routes = APIRouter(tags=["search"], route_class=GuardedRoute, dependencies=[Depends(no_parameters)])
 
 
 def parse_box(text: str) -> BoxXyxyPx:
     """A box from its text, `x0,y0,x1,y1`; `bad-box` for what are not four finite numbers, or no area."""
-    try:
-        numbers = [float(part) for part in text.split(",")] if len(text) <= 200 else []
-    except ValueError:
-        numbers = []
-    if len(numbers) != 4 or not all(math.isfinite(number) for number in numbers):
+    parts = text.split(",") if len(text) <= 200 else []
+    numbers = [float(part) for part in parts if _NUMBER.fullmatch(part)]
+    if len(parts) != 4 or len(numbers) != 4 or not all(math.isfinite(number) for number in numbers):
         raise Problem("bad-box", f"box must be four numbers x0,y0,x1,y1, got {text[:60]!r}")
     x0, y0, x1, y1 = numbers
     if not (x0 < x1 and y0 < y1):
         raise Problem("bad-box", f"box must have x0 < x1 and y0 < y1, got {text[:60]!r}")
     return x0, y0, x1, y1
+
+
+def item_address(item: str) -> str:
+    """Where all that is known of an item is to be had; slashes in its id are percent-encoded."""
+    return f"{ITEMS}{quote(item, safe='')}"
 
 
 def _whole_number(value: Any) -> Any:
@@ -96,25 +100,6 @@ Box = Annotated[
         json_schema_extra={"pattern": _BOX_PATTERN},
     ),
 ]
-
-
-class NoParameters(BaseModel):
-    """The parameters in the address of a route that takes none: what is passed over looks like what was heeded."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class ThumbnailParameters(BaseModel):
-    """The parameters in the address of a thumbnail."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    size_px: int = Field(
-        default=SIZE_PX_DEFAULT,
-        ge=SIZE_PX_MIN,
-        le=SIZE_PX_MAX,
-        description="The longer side; the picture may be the next larger of 128, 256, 512, 1024.",
-    )
 
 
 class BoxForm(BaseModel):
@@ -177,7 +162,7 @@ class SearchForm(BoxForm):
     def where(self) -> Where | None:
         """The filters by column, or the problem `bad-filter`; None without any."""
         where: dict[str, FilterValue] = {}
-        for name in FILTER_FIELDS:
+        for name in REPEATED_FIELDS:
             if values := [value for value in getattr(self, name) if value]:
                 where[name] = values
         for column, value in _parse_filter(self.filter).items():
@@ -193,6 +178,46 @@ class SearchForm(BoxForm):
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
         return where
+
+
+@routes.post(
+    "/search",
+    summary="What a photo, or a box in it, shows, and the indexed images nearest to it",
+    operation_id="search",
+    responses={200: {"description": "Found"}, **documented(*UPLOAD_PROBLEMS, "bad-filter", "not-found")},
+    form_limits=FORM_LIMITS,
+)
+async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)]) -> SearchAnswer:
+    """Send a photo as multipart/form-data, or an item's id as `like`; narrow the answer by columns."""
+    service, record = service_of(request), record_of(request)
+    index = service.index(record)
+    if form.photo is not None:
+        await request.state.upload.take(form.photo)
+    answer: Any = await service.loaded.search(
+        index,
+        request.state.upload if form.like is None else form.like,
+        k=form.k,
+        where=form.where(),
+        box_xyxy_px=form.box_xyxy_px,
+        record=record,
+    )
+    answer["hits"] = [_hit_values(hit, service) for hit in answer["hits"]]
+    return answer  # type: ignore[no-any-return]  # checked by the framework
+
+
+@routes.post(
+    "/embed",
+    summary="The unit vector of a photo, or of a box in it",
+    operation_id="embed",
+    responses={200: {"description": "Embedded"}, **documented(*UPLOAD_PROBLEMS)},
+    form_limits=FORM_LIMITS,
+)
+async def embed(request: Request, form: Annotated[EmbedForm, Form(media_type=_MULTIPART)]) -> EmbedAnswer:
+    """Vectors of the same model may be compared; squared distances between them go from 0 to 4."""
+    loaded = service_of(request).loaded
+    await request.state.upload.take(form.photo)
+    _, _, vector = await loaded.embed(request.state.upload, form.box_xyxy_px, record_of(request))
+    return EmbedAnswer(vector=vector.tolist(), size=loaded.engine.size, model=loaded.engine.fingerprint)
 
 
 def _parse_filter(text: str | None) -> dict[str, FilterValue]:
@@ -220,3 +245,13 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         raise Problem("bad-filter", "filter names a column twice; give its values as a list")
     return values
+
+
+def _hit_values(hit: Hit, service: Service) -> dict[str, Any]:
+    """A hit as a `HitAnswer` has it."""
+    columns = ("id", "distance", "vertical", "product", "brand", "style", "source", "split")
+    address = service.settings.root_path + item_address(hit.id)
+    calibration = service.loaded.calibration
+    similarity = calibration.similarity(hit.distance) if calibration else None
+    values = {name: getattr(hit, name) for name in columns}
+    return values | {"similarity": similarity, "thumbnail": address + THUMBNAIL, "item": address}
