@@ -185,11 +185,13 @@ def metrics(request: Request) -> Response:
     operation_id="problem",
     responses={200: {"description": "Explained"}, **documented("not-found")},
 )
-async def problem(name: str) -> ProblemAnswer:
+async def problem(request: Request, name: str) -> ProblemAnswer:
     """Every error's `type` leads here."""
     if name not in PROBLEM_TYPES:
         raise Problem("not-found", "there is no such type of problem")
-    return ProblemAnswer(type=f"/problems/{name}", **asdict(PROBLEM_TYPES[name]))
+    return ProblemAnswer(
+        type=f"{service_of(request).settings.root_path}/problems/{name}", **asdict(PROBLEM_TYPES[name])
+    )
 
 
 async def _item(request: Request) -> ItemAnswer:
