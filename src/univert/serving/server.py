@@ -19,6 +19,7 @@ from granian.log import LogLevels
 
 from univert.core.errors import BadInputError, UnivertError
 from univert.serving.observability import log, logging_config
+from univert.serving.rates import make_rate_file
 from univert.serving.settings import METRICS_VARIABLE, RATE_FILE_VARIABLE, Settings, load_settings
 
 CONNECTIONS_MAX: Final = 8192
@@ -49,6 +50,7 @@ def run_server(settings: Settings) -> None:
     with tempfile.TemporaryDirectory(prefix="univert-serve-") as shared:
         if settings.workers > 1:
             os.environ[METRICS_VARIABLE] = shared
+            make_rate_file(Path(shared) / "rates")
             os.environ[RATE_FILE_VARIABLE] = str(Path(shared) / "rates")
         server = Granian(
             "univert.serving.server:worker_app",

@@ -78,7 +78,7 @@ class Service:
 
     def measure(self) -> None:
         """Bring the gauges up to date."""
-        self.metrics.upload_bytes.set(self.limits.upload_bytes)
+        self.metrics.upload_bytes.set(self.limits.held_bytes.total())
         if self._loaded is not None:
             index = self._loaded.reader.current()
             self.metrics.refresh_failing.set(self._loaded.reader.error is not None)

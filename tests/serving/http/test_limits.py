@@ -150,7 +150,7 @@ def test_a_failure_of_our_own_tells_no_secrets(client: Client, photo: bytes, cap
     broken = client()
 
     def fail(*_: object) -> None:
-        raise RuntimeError("the password is hunter2")
+        raise TypeError("the password is hunter2")
 
     loaded(broken).searches._search = fail
     answer = ask(broken, photo)
