@@ -29,8 +29,7 @@ import pyarrow as pa
 from clustered import CHUNK, SIZE, clustered
 from common import commit, cpu_name
 from univert.core.files import write_atomic
-from univert.search.index import Index
-from univert.search.reader import IndexReader
+from univert.search.index import Index, IndexReader
 from univert.search.writer import IndexWriter
 
 RESULT = Path(__file__).parent / "results" / "search.md"

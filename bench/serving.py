@@ -40,7 +40,7 @@ from univert.core.files import write_atomic
 from univert.identity.vote import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.engine import Engine, load_engine
-from univert.search.reader import IndexReader
+from univert.search.index import IndexReader
 from univert.search.writer import IndexWriter
 from univert.serving.headers import read_header
 from univert.serving.service import decode_photo

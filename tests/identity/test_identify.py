@@ -21,7 +21,7 @@ from univert.identity.vote import (
     identify,
     vote,
 )
-from univert.search.records import Hit
+from univert.search.query import Hit
 from univert.serving.answers import IdentityOfPhoto
 
 WEIGHTS = (0.5, 1.0, -2.0, 0.1, -0.3)

@@ -16,8 +16,8 @@ from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
 from univert.models.embedder import Embedder
 from univert.report.search_page import render_grid
-from univert.search.index import Index, search_image
-from univert.search.indexing import index_catalogue
+from univert.search.index import Index
+from univert.search.indexing import index_catalogue, search_image
 
 __all__ = ["catalogue", "index", "model"]  # fixtures
 

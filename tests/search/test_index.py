@@ -20,8 +20,9 @@ from tests.search.conftest import MODEL, build, unit
 from tests.small_shop import catalogue, index, model, picture
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
-from univert.search.index import Index, search_image
-from univert.search.records import Hit, Picture
+from univert.search.index import Index
+from univert.search.indexing import search_image
+from univert.search.query import Hit, Picture
 
 __all__ = ["catalogue", "index", "model"]  # fixtures
 
@@ -69,7 +70,7 @@ def test_copies_of_one_picture_come_in_order_of_id(tmp_path: Path, monkeypatch: 
     positions, _ = exact_neighbours(queries, vectors, 24, ids=names)
     expected = [[names[row] for row in near] for near in positions]
     for at_once in (250_000, 10_000):
-        monkeypatch.setattr("univert.search.query._ROWS_AT_ONCE", at_once)
+        monkeypatch.setattr("univert.search.disk._ROWS_AT_ONCE", at_once)
         answers = index.search_many(queries, 24, model_fingerprint=MODEL)
         assert [[hit.id for hit in hits] for hits in answers] == expected
 

@@ -19,9 +19,8 @@ from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search import catalogue_changes
-from univert.search.index import Index
+from univert.search.index import Index, IndexReader
 from univert.search.indexing import IndexReport, add_vertical_to_index, index_catalogue
-from univert.search.reader import IndexReader
 from univert.search.writer import IndexWriter
 
 __all__ = ["catalogue", "index", "model"]  # fixtures

@@ -12,8 +12,7 @@ import pytest
 from tests.search import generations
 from tests.search.object_store import BUCKET, object_store
 from univert.core.errors import BadInputError
-from univert.search.index import Index
-from univert.search.reader import IndexReader
+from univert.search.index import Index, IndexReader
 from univert.search.storage import Location, StorageError
 from univert.search.versions import read_stats
 from univert.search.writer import IndexWriter

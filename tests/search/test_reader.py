@@ -13,7 +13,7 @@ import pytest
 
 from tests.search import generations
 from univert.core.errors import BadInputError
-from univert.search.reader import IndexReader
+from univert.search.index import IndexReader
 from univert.search.writer import IndexWriter
 
 PUBLISHES = 10
@@ -21,7 +21,7 @@ PUBLISHES = 10
 READER_PROCESS = """
 import sys, time
 from tests.search import generations
-from univert.search.reader import IndexReader
+from univert.search.index import IndexReader
 
 with IndexReader.open(sys.argv[1], refresh_s=0.02) as reader:
     print("ready", flush=True)

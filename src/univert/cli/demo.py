@@ -13,6 +13,7 @@ from univert.cli.calibrating import calibrate
 from univert.cli.options import print_table
 from univert.cli.searching import search
 from univert.cli.serving import serve as run_service
+from univert.core.config import read_settings
 from univert.core.files import fingerprint, write_atomic
 from univert.core.tensors import choose_device
 from univert.data.catalogue import Catalogue
@@ -20,11 +21,17 @@ from univert.data.sample import SAMPLE_HELD_OUT_BRAND, SAMPLE_PATH, build_sample
 from univert.main_job import TrainResult, train
 from univert.report.console import results_table
 from univert.search.indexing import index_catalogue
-from univert.training.recipe import Baseline, EvaluationConfig, Recipe
+from univert.training.recipe import Recipe
 
 HITS = 5
 HOST, PORT = "127.0.0.1", 8000
-BASELINES: tuple[Baseline, ...] = ("joint_triplet", "joint_proxy_nca", "unified_aligned")
+SETTINGS = (
+    "data.views=2",
+    "specialists.loop.min_steps=150",
+    "unify.loop.epochs=25",
+    'evaluation.baselines=["joint_triplet", "joint_proxy_nca", "unified_aligned"]',
+)
+"""Shorter than the default recipe, which gains about half a point of Recall@1 in half as much time again."""
 
 
 def run_demo(out: Path, *, seed: int, device: str, serve: bool) -> TrainResult:
@@ -43,7 +50,7 @@ def run_demo(out: Path, *, seed: int, device: str, serve: bool) -> TrainResult:
     catalogue = Catalogue.open(shop)
     say(f"catalogue    {shop}: {len(catalogue):,} pictures in {len(catalogue.verticals)} verticals")
 
-    recipe = Recipe(seed=seed, evaluation=EvaluationConfig(baselines=BASELINES))
+    recipe = read_settings(Recipe, None, [f"seed={seed}", *SETTINGS])
     result = train(catalogue, out, recipe, device=device)
     print_table(results_table(result.finished.compared))
     say(f"report       {out / 'report.html'}")

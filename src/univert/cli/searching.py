@@ -15,7 +15,7 @@ from univert.cli.options import Device, Json, Names, app, load_model, print_tabl
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from univert.search.records import Hit
+    from univert.search.query import Hit
 
 
 @app.command(epilog="Example: univert embed runs/shop/unified photo.jpg other.png --out vectors.npy")
@@ -55,7 +55,8 @@ def search(
     """Find the images of an index that are nearest to a photo."""
     from univert.core.files import write_atomic
     from univert.report.search_page import render_grid
-    from univert.search.index import Index, search_image
+    from univert.search.index import Index
+    from univert.search.indexing import search_image
 
     opened = Index.open(index_path)
     where = {"vertical": vertical} if vertical else None

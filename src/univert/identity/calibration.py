@@ -26,7 +26,7 @@ from univert.identity.feedback import Feedback, answers
 from univert.identity.vote import ATTRIBUTES, FARTHEST, NO_VOTE, AttributeCalibration, Calibration, value_codes
 from univert.models.runtime.engine import Engine, prepared_batches
 from univert.search.index import Index
-from univert.search.records import Hit
+from univert.search.query import Hit
 
 KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, FEEDBACK = "known product", "new product", "new value", "feedback"
 NEIGHBOURS: Final = 24

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from univert.core.config import from_plain
 from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
-from univert.search.records import Hit
+from univert.search.query import Hit
 
 ATTRIBUTES: Final = ("vertical", "brand", "style", "product")
 CALIBRATION_FILE: Final = "calibration.json"

@@ -12,8 +12,9 @@ from univert.core.errors import BadInputError
 from univert.data.catalogue import uri_to_path
 from univert.data.decode import decode_rgb
 from univert.report.thumbnails import data_uri
-from univert.search.index import Index, QueryImage
-from univert.search.records import Hit, Picture
+from univert.search.index import Index
+from univert.search.indexing import QueryImage
+from univert.search.query import Hit, Picture
 
 QUERY_PX = 480
 CARD_PX = 320

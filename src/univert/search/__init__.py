@@ -5,14 +5,14 @@ from univert.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "Hit": "univert.search.records",
+        "Hit": "univert.search.query",
         "Index": "univert.search.index",
-        "IndexReader": "univert.search.reader",
+        "IndexReader": "univert.search.index",
         "IndexWriter": "univert.search.writer",
-        "Picture": "univert.search.records",
+        "Picture": "univert.search.query",
         "add_vertical_to_index": "univert.search.indexing",
         "check_recall": "univert.search.exact",
         "index_catalogue": "univert.search.indexing",
-        "search_image": "univert.search.index",
+        "search_image": "univert.search.indexing",
     },
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from univert.core.errors import BadInputError
 from univert.search.index import Index
-from univert.search.records import check_k
+from univert.search.query import check_k
 
 _SAME_DISTANCE: Final = 1e-5
 """Distances computed in two ways differ by less."""

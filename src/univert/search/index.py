@@ -1,33 +1,40 @@
-"""The index of a catalogue: vectors with their catalogue columns, in a table of LanceDB's format."""
+"""The index of a catalogue: one version of it to search in, and the newest version, whichever it is by now."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.compute as pc
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from PIL import Image
 
-from univert.core.errors import BadInputError
-from univert.core.protocols import ImageEmbedder
-from univert.search.filters import check_column, check_vertical, sql_condition
-from univert.search.query import FILTERED_EXACT_SHARE, MAX_INDEXED_K, nearest_by_index, nearest_of_all, rows_by_id
-from univert.search.records import Hit, Picture, Where, check_k, check_unit_vectors
-from univert.search.storage import COMPATIBLE_KEY, MODEL_KEY, Location, metadata
-from univert.search.vector_index import vector_index_state
+from univert.core.errors import BadInputError, UnivertError
+from univert.search.disk import DiskRows
+from univert.search.query import (
+    FILTER_COLUMNS,
+    Hit,
+    Picture,
+    Where,
+    check_column,
+    check_k,
+    check_unit_vectors,
+    check_where,
+)
+from univert.search.storage import COMPATIBLE_KEY, MODEL_KEY, Location, metadata, unreadable
 from univert.search.versions import PUBLISHED, IndexStats, open_published, read_stats
 from univert.search.writer import IndexWriter
 
-QueryImage = str | Path | bytes | Image.Image
-"""A file, its content, or a PIL image."""
+Check = Callable[["Index"], None]
+"""Raises an error if a version must not be used."""
 
-_ROW_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "source", "box")
-_QUERIES_AT_ONCE: Final = 256
+_log = logging.getLogger(__name__)
 
 
 class Index:
@@ -53,21 +60,12 @@ class Index:
         self._model_fingerprint = about[MODEL_KEY]
         self._compatible_models: list[str] = json.loads(about.get(COMPATIBLE_KEY, "[]"))
         self._size: int = dataset.schema.field("vector").type.list_size
-        self._vector_index = vector_index_state(dataset)
+        self._rows = DiskRows(dataset)
         self._values: dict[str, list[tuple[str, int]]] = {}
 
     @staticmethod
     def create(path: str | Path, *, size: int, model_fingerprint: str) -> IndexWriter:
-        """Start an empty index; it can be opened when something has been published.
-
-        Args:
-            path: a folder that does not exist yet, or `s3://bucket/prefix`.
-            size: length D of the vectors.
-            model_fingerprint: of the model that makes them; queries of another model will be refused.
-
-        Raises:
-            BadInputError: something is there, or another process is writing there.
-        """
+        """Start an empty index; see `IndexWriter.create`."""
         return IndexWriter.create(path, size=size, model_fingerprint=model_fingerprint)
 
     @classmethod
@@ -88,11 +86,7 @@ class Index:
 
     @staticmethod
     def writer(path: str | Path | Location) -> IndexWriter:
-        """Become the writer of an index at a folder or `s3://bucket/prefix`; see `IndexWriter`.
-
-        Raises:
-            BadInputError: no index there, or another process is writing to it.
-        """
+        """Become the writer of an index; see `IndexWriter.open`."""
         return IndexWriter.open(path)
 
     @property
@@ -123,7 +117,7 @@ class Index:
     @property
     def approximate(self) -> bool:
         """Whether the index is large enough to have a vector index for approximate search."""
-        return self._vector_index is not None
+        return self._rows.approximate
 
     @property
     def verticals(self) -> list[str]:
@@ -132,7 +126,7 @@ class Index:
 
     def __len__(self) -> int:
         """Number of images."""
-        return int(self._dataset.count_rows())
+        return len(self._rows)
 
     def check_model(self, model_fingerprint: str) -> None:
         """Refuse another model before work is spent on a query.
@@ -156,7 +150,7 @@ class Index:
         Args:
             vector: (D,) unit vector.
             k: how many; more than there are gives all.
-            where: filters by column, see `univert.search.filters.sql_condition`.
+            where: filters by column, see `univert.search.query.check_where`.
             model_fingerprint: of the model that made `vector`.
             exact: compare every vector, however many there are.
 
@@ -183,22 +177,7 @@ class Index:
         self.check_model(model_fingerprint)
         k = check_k(k)
         queries = check_unit_vectors(vectors, self._size, name="query vectors")
-        condition = sql_condition(where)
-        check_vertical(where, self.verticals)
-        matching = int(self._dataset.count_rows(condition))
-        k = min(k, matching)
-        if not k:
-            return [[] for _ in queries]
-        few = condition is not None and matching <= FILTERED_EXACT_SHARE * len(self)
-        indexed = self.approximate and not few and k <= MAX_INDEXED_K and not exact
-        answers: list[list[Hit]] = []
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            some = queries[start : start + _QUERIES_AT_ONCE]
-            if indexed:
-                answers += self._by_index(some, k, condition, matching)
-            else:
-                answers += nearest_of_all(self._dataset, some, k, condition, matching)
-        return answers
+        return self._rows.search(queries, k, check_where(where, self.verticals), exact=exact)
 
     def pictures(self, ids: Sequence[str]) -> list[Picture]:
         """The pictures of images, in the order asked for.
@@ -213,7 +192,7 @@ class Index:
 
     def row(self, name: str) -> dict[str, Any] | None:
         """The columns of the image with this id, without vector and picture; None if it is not in the index."""
-        found: list[dict[str, Any]] = rows_by_id(self._dataset, [name], _ROW_COLUMNS).to_pylist()
+        found: list[dict[str, Any]] = self._rows.named([name], [*FILTER_COLUMNS, "box"]).to_pylist()
         return found[0] if found else None
 
     def vectors(self, ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
@@ -250,58 +229,118 @@ class Index:
     def warm(self) -> None:
         """Read what the first queries need, so that they need not wait for it."""
         self._value_counts("vertical")
-        if self.approximate:
-            for index in self._dataset.describe_indices():
-                self._dataset.prewarm_index(index.name)
-
-    def _by_index(
-        self, queries: Float[np.ndarray, "Q D"], k: int, condition: str | None, matching: int
-    ) -> list[list[Hit]]:
-        assert self._vector_index is not None
-        answers = nearest_by_index(self._dataset, queries, k, condition, self._vector_index)
-        # The partitions that were looked into may hold fewer than k.
-        short = [position for position, hits in enumerate(answers) if len(hits) < k]
-        if short:
-            exact = nearest_of_all(self._dataset, queries[short], k, condition, matching)
-            for position, hits in zip(short, exact, strict=True):
-                answers[position] = hits
-        return answers
+        self._rows.warm()
 
     def _value_counts(self, column: str) -> list[tuple[str, int]]:
         if column not in self._values:
-            values = self._dataset.to_table(columns=[column])[column].drop_null()
+            values = self._rows.column(column).drop_null()
             counted = [(entry["values"], entry["counts"]) for entry in pc.value_counts(values).to_pylist()]
             self._values[column] = sorted(counted, key=lambda entry: (-entry[1], entry[0]))
         return self._values[column]
 
     def _named(self, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Some columns of images, in the order asked for; an id that is not in the index is refused."""
-        found = {row["id"]: row for row in rows_by_id(self._dataset, ids, ["id", *columns]).to_pylist()}
+        found = {row["id"]: row for row in self._rows.named(ids, ["id", *columns]).to_pylist()}
         missing = next((name for name in ids if name not in found), None)
         if missing is not None:
             raise BadInputError(f"no image {missing!r} in {self.uri}")
         return [found[name] for name in ids]
 
 
-def search_image(
-    model: ImageEmbedder, index: Index, image: QueryImage, k: int = 10, *, where: Where | None = None
-) -> list[Hit]:
-    """The `k` indexed images nearest to an image.
+class IndexReader(AbstractContextManager["IndexReader"]):
+    """The published version of an index, whichever it is by now.
 
-    Args:
-        model: the model that made the index.
-        index: where to search.
-        image: the photo that is asked about.
-        k: how many; more than there are gives all.
-        where: filters by column, see `univert.search.filters.sql_condition`.
+    A thread of its own looks for a newer version, makes it ready, and only then puts it in the place of the old one.
+    Who holds the old one goes on with it: a request that takes `current()` once is answered by one version, wholly.
+    If looking fails, as when an object store is away for a while, or what was published is refused by `check`, the
+    version at hand stays in use and the next look comes.
 
-    Returns:
-        hits, nearest first.
-
-    Raises:
-        BadInputError: another model than the index's, an image that cannot be read, a vertical that is not in the
-            index, or k below 1.
+    Examples:
+        >>> reader = IndexReader.open("shop.index")  # doctest: +SKIP
+        >>> hits = reader.current().search(vector, model_fingerprint="a1b2")  # doctest: +SKIP
     """
-    fingerprint = model.fingerprint
-    index.check_model(fingerprint)
-    return index.search(model.embed([image])[0], k, where=where, model_fingerprint=fingerprint)
+
+    def __init__(self, location: Location, first: Index, refresh_s: float, check: Check | None) -> None:
+        """Internal: use `IndexReader.open`."""
+        self._location = location
+        self._current = first
+        self._check = check
+        self._error: str | None = None
+        self._looking = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._look_again, args=(refresh_s,), daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(cls, uri: str | Path | Location, refresh_s: float = 1.0, *, check: Check | None = None) -> IndexReader:
+        """Open an index for as long as a service runs.
+
+        Args:
+            uri: a folder, or `s3://bucket/prefix`.
+            refresh_s: how often to look for a newer version.
+            check: raises an error for a version that must not be used, such as one of another model:
+                `lambda index: index.check_model(fingerprint)`. The first version must pass; a later one that does
+                not is passed over.
+
+        Raises:
+            BadInputError: no index there, nothing has been published in it, or it is damaged.
+            StorageError: the object store could not be read.
+            Exception: what `check` raises for the first version.
+        """
+        location = Location.of(uri)
+        try:
+            first = _ready(Index.open(location), check)
+        except UnivertError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:  # as the engine tells of its storage
+            raise unreadable(location, error) from error
+        return cls(location, first, refresh_s, check)
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    @property
+    def error(self) -> str | None:
+        """Why the last look for a newer version failed; None if it did not."""
+        return self._error
+
+    def current(self) -> Index:
+        """The newest version that is ready. It never changes: take it once a request."""
+        return self._current
+
+    def refresh(self) -> bool:
+        """Look for a newer version now, and wait for it; returns whether there was one.
+
+        Raises:
+            Exception: what the storage met, or what `check` raises for it; the version at hand stays.
+        """
+        with self._looking:
+            version = self._current.published_now()
+            if version == self._current.version:
+                return False
+            self._current = _ready(Index.open(self._location, version=version), self._check)
+            return True
+
+    def close(self) -> None:
+        """Stop looking. The version at hand can be used on."""
+        self._closed.set()
+        self._thread.join()
+
+    def _look_again(self, refresh_s: float) -> None:
+        while not self._closed.wait(refresh_s):
+            try:
+                self.refresh()
+                self._error = None
+            except Exception as error:
+                # Whatever the storage met, requests must go on with what there is.
+                if self._error is None:
+                    _log.warning("looking for a newer version of %s failed: %s", self._location.uri, error)
+                self._error = str(error)
+
+
+def _ready(index: Index, check: Check | None) -> Index:
+    """A version that passed the check and needs not be waited for."""
+    if check is not None:
+        check(index)
+    index.warm()
+    return index

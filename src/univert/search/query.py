@@ -1,190 +1,155 @@
-"""How a query is put to the storage engine: exactly, or through the vector index; and rows by their names."""
+"""What goes into a search and what comes out: checked queries and filters, hits and pictures."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, SupportsIndex, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from jaxtyping import Float, UInt64
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
-from univert.search.filters import sql_condition
-from univert.search.records import Hit
-from univert.search.vector_index import VectorIndexState, as_matrix
+from univert.core.errors import BadInputError, did_you_mean
 
-MAX_INDEXED_K: Final = 500
-"""Beyond this many neighbours the index looks into so much that comparing every vector costs no more."""
+FilterValue = str | None | Sequence[str | None]
+"""A value, None (the column is empty), or several of them, any of which may match."""
 
-FILTERED_EXACT_SHARE: Final = 0.001
-"""Where filters leave a smaller share of the rows, these are compared one by one. That takes 20 us a row, read from
-where it lies; the index compares all rows, with or without a filter, in 0.03 us each."""
+Where = Mapping[str, FilterValue]
+"""Filters by column name; an image must satisfy all of them."""
 
-_HIT_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "source")
-_MIN_CANDIDATES: Final = 50
-_CANDIDATES_PER_NEIGHBOUR: Final = 5
-"""Candidates that the index is asked for: five times k, and never fewer than fifty."""
-_ALL: Final = 1_000_000
-_IDS_AT_ONCE: Final = 1_000
-"""As many names as a condition can hold."""
-_ROWS_AT_ONCE: Final = 250_000
-_READ_AHEAD_BYTES: Final = 1 << 25
-"""The engine would read gigabytes ahead of the comparison, which is no quicker."""
-_WIDER: Final = 8
-"""Where the cut falls among equal distances, so many times as many rows are read next."""
+FILTER_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "source")
+"""The columns that a search can be narrowed by, and that each hit tells."""
+
+UNIT_NORM_TOLERANCE = 1e-3
+"""How far a vector's length may be from 1: half-precision networks miss it by a few 1e-4."""
 
 
-def nearest_of_all(
-    dataset: Any, queries: Float[np.ndarray, "Q D"], limit: int, condition: str | None, matching: int
-) -> list[list[Hit]]:
-    """The hits of each query by comparing every vector, nearest first, equal distances in order of id, also at the cut.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hit:
+    """An indexed image near a query: its catalogue columns, None where unknown.
 
-    Args:
-        dataset: the table of images.
-        queries: unit vectors.
-        limit: hits a query.
-        condition: which rows may be answered; None for all.
-        matching: how many rows may be answered.
+    Attributes:
+        distance: squared Euclidean distance on the unit sphere (2 - 2 x cosine similarity): 0 the same direction, 2
+            orthogonal, 4 opposite.
     """
-    answers: list[list[Hit]] = [[] for _ in queries]
-    asked = np.arange(len(queries))
-    # One more than asked for shows whether the cut falls among equal distances, of which the engine picks any. Where it
-    # does, more is read for all such queries together; only what is answered becomes objects.
-    wide = limit + 1
-    while len(asked):
-        wide = min(wide, matching)
-        at_once = max(1, _ROWS_AT_ONCE // wide)
-        tied: list[int] = []
-        for start in range(0, len(asked), at_once):
-            some = asked[start : start + at_once]
-            for number, found in zip(some, _compared(dataset, queries[some], wide, condition), strict=True):
-                answers[number] = _first(found, limit)
-                if wide < matching and answers[number][-1].distance == pc.max(found["_distance"]).as_py():
-                    tied.append(number)
-        asked = np.array(tied, dtype=np.int64)
-        wide *= _WIDER
-    return answers
+
+    id: str
+    distance: float
+    vertical: str
+    product: str | None = None
+    brand: str | None = None
+    style: str | None = None
+    source: str | None = None
+    split: str | None = None
 
 
-def nearest_by_index(
-    dataset: Any, queries: Float[np.ndarray, "Q D"], limit: int, condition: str | None, index: VectorIndexState
-) -> list[list[Hit]]:
-    """The hits of each query through the vector index, nearest first, equal distances in order of id.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """What an index keeps to show an image: its bytes, or the `file://` address where they lie, and the item's box."""
 
-    The index compares 8-bit vectors; its candidates are put in order by their full vectors. Only those are read that
-    may be among the nearest, given how far the index is known to be off, and for all queries together: reading them
-    is most of the work.
+    image: bytes | None
+    uri: str | None = None
+    box_xyxy_px: tuple[float, float, float, float] | None = None
 
-    Args:
-        dataset: the table of images.
-        queries: unit vectors.
-        limit: hits a query; there may be fewer where the partitions that were looked into hold fewer.
-        condition: which rows may be answered; None for all.
-        index: the vector index.
+
+def check_k(k: SupportsIndex) -> int:
+    """The number of neighbours as an int.
+
+    Raises:
+        BadInputError: `k` is not a whole number of at least 1.
     """
-    wanted = max(_MIN_CANDIDATES, _CANDIDATES_PER_NEIGHBOUR * limit)
-    # What a filter leaves may lie far from the query, in partitions that it would look into last: all are looked into.
-    unsure = condition is not None or index.effort is None
-    question = _question(queries, wanted, use_index=True)
-    question["nprobes"] = (None if unsure else index.effort.for_neighbours(limit)) or _ALL  # type: ignore[union-attr]
-    found = dataset.scanner(
-        columns=["_distance"], with_row_id=True, nearest=question, filter=condition, prefilter=True
-    ).to_table()
-    if not len(found):
-        return [[] for _ in queries]
-    margin = math.inf if index.effort is None else index.effort.margin
-    candidates = [
-        _within(mine["_rowid"].to_numpy(), mine["_distance"].to_numpy(), limit, margin)
-        for mine in _by_query(found, len(queries))
-    ]
-    rows = _Rows(dataset, np.unique(np.concatenate(candidates)))
-    return [rows.nearest(query, some, limit) for query, some in zip(queries, candidates, strict=True)]
+    try:
+        count = operator.index(k)
+    except TypeError:
+        raise BadInputError(f"k must be a whole number, got {k!r}") from None
+    if count < 1:
+        raise BadInputError(f"k must be at least 1, got {count}; ask for one neighbour or more")
+    return count
 
 
-def rows_by_id(dataset: Any, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
-    """Some columns of those of the images that are there, in no order."""
-    parts = [dataset.schema.empty_table().select(list(columns))]
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        condition = sql_condition({"id": list(ids[start : start + _IDS_AT_ONCE])})
-        parts.append(dataset.to_table(columns=list(columns), filter=condition))
-    return pa.concat_tables(parts)
+def check_unit_vectors(vectors: ArrayLike, size: int, *, name: str = "vectors") -> Float[np.ndarray, "N D"]:
+    """What NumPy reads as (N, D) unit vectors, D as given by `size`, as a contiguous float32 array.
 
-
-def vectors_by_id(dataset: Any, ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
-    """The vectors of images that are all there, in the order asked for."""
-    rows = rows_by_id(dataset, ids, ["id", "vector"])
-    places = {name: place for place, name in enumerate(rows["id"].to_pylist())}
-    return as_matrix(rows["vector"].combine_chunks())[[places[name] for name in ids]]
-
-
-def _compared(dataset: Any, queries: Float[np.ndarray, "Q D"], wide: int, condition: str | None) -> Iterator[pa.Table]:
-    """The `wide` rows nearest to each query, in no order, of equally distant ones any."""
-    found = dataset.scanner(
-        columns=[*_HIT_COLUMNS, "_distance"],
-        nearest=_question(queries, wide, use_index=False),
-        filter=condition,
-        prefilter=True,
-        io_buffer_size=_READ_AHEAD_BYTES,
-    ).to_table()
-    at_least_0 = pc.max_element_wise(found["_distance"], pa.scalar(0.0, pa.float32()))
-    place = found.column_names.index("_distance")
-    return _by_query(found.set_column(place, "_distance", at_least_0), len(queries))
-
-
-def _first(rows: pa.Table, limit: int) -> list[Hit]:
-    """The hits among rows: the nearest, of equally distant ones those whose ids come first."""
-    order = [("_distance", "ascending"), ("id", "ascending")]
-    nearest = rows.select([*_HIT_COLUMNS, "_distance"]).take(pc.select_k_unstable(rows, k=limit, sort_keys=order))
-    return [Hit(distance=row.pop("_distance"), **row) for row in nearest.to_pylist()]
-
-
-def _question(queries: Float[np.ndarray, "Q D"], k: int, *, use_index: bool) -> dict[str, Any]:
-    return {"column": "vector", "q": queries[0] if len(queries) == 1 else queries, "k": k, "use_index": use_index}
-
-
-def _by_query(found: pa.Table, queries: int) -> Iterator[pa.Table]:
-    """The rows that were found for each query."""
-    if "query_index" not in found.column_names:  # where one was asked
-        yield found
-        return
-    for number in range(queries):
-        yield found.filter(pc.equal(found["query_index"], number))
-
-
-def _within(
-    places: UInt64[np.ndarray, " C"], distances: Float[np.ndarray, " C"], limit: int, margin: float
-) -> UInt64[np.ndarray, " _"]:
-    """Those candidates that may be among the `limit` nearest."""
-    if len(places) <= limit:
-        return places
-    near: np.ndarray = places[distances <= np.partition(distances, limit - 1)[limit - 1] + margin]
-    return near
-
-
-class _Rows:
-    """Rows of the table, read at once, and put in order for one query after the other."""
-
-    def __init__(self, dataset: Any, places: UInt64[np.ndarray, " N"]) -> None:
-        condition = f"_rowid IN ({', '.join(map(str, places.tolist()))})"
-        table = dataset.to_table(columns=[*_HIT_COLUMNS, "vector"], filter=condition, with_row_id=True)
-        there = table["_rowid"].to_numpy()
-        self._order = np.argsort(there)
-        self._places = there[self._order]
-        self._vectors = as_matrix(table["vector"].combine_chunks())
-        self._columns = [table[name].to_pylist() for name in _HIT_COLUMNS]
-        self._ids = self._columns[0]
-
-    def nearest(self, query: Float[np.ndarray, " D"], places: np.ndarray, limit: int) -> list[Hit]:
-        """The hits among the rows at some places."""
-        positions = self._order[np.searchsorted(self._places, places)]
-        distances = np.square(self._vectors[positions] - query).sum(axis=1)
-        ranked = sorted(
-            zip(distances.tolist(), positions.tolist(), strict=True), key=lambda one: (one[0], self._ids[one[1]])
+    Raises:
+        BadInputError: wrong shape, NaN or infinite values, or lengths other than 1.
+    """
+    try:
+        array = np.ascontiguousarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise BadInputError(f"{name} must be numbers in rows of {size}, got {type(vectors).__name__}") from None
+    if array.ndim != 2 or array.shape[1] != size:
+        raise BadInputError(
+            f"{name} must have shape (N, {size}) as the index does, got {array.shape}; "
+            "embed them with the model that made the index"
         )
-        return [self._hit(*one) for one in ranked[:limit]]
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+        raise BadInputError(f"{name} must be finite, row {row} holds NaN or infinity; look at the image it came from")
+    norms = np.sqrt(np.einsum("nd,nd->n", array, array, dtype=np.float64))
+    wrong = np.flatnonzero(np.abs(norms - 1) > UNIT_NORM_TOLERANCE)
+    if wrong.size:
+        raise BadInputError(
+            f"{name} must be unit vectors, row {wrong[0]} has length {norms[wrong[0]]:.4g}; divide each by its length"
+        )
+    return array
 
-    def _hit(self, distance: float, position: int) -> Hit:
-        values = [column[position] for column in self._columns]
-        return Hit(distance=distance, **dict(zip(_HIT_COLUMNS, values, strict=True)))
+
+def check_column(column: str) -> str:
+    """The name of a column that a search can be narrowed by, or a BadInputError that names the nearest."""
+    if column not in FILTER_COLUMNS:
+        raise BadInputError(f"cannot filter by {column!r}; {did_you_mean(str(column), FILTER_COLUMNS)}")
+    return column
+
+
+def check_where(where: Where | None, verticals: Sequence[str] | None = None) -> dict[str, list[str | None]]:
+    """The values of each filter, any of which may match.
+
+    Args:
+        where: column name -> a value, None (the column is empty), or a list of values any of which may match.
+            Values are compared exactly, letter case included.
+        verticals: those of the index, if known: a slip must not look like "nothing found".
+
+    Raises:
+        BadInputError: an unknown column or vertical (the message names the nearest), an empty list, a value not text.
+    """
+    checked = {check_column(column): _values(column, value) for column, value in (where or {}).items()}
+    for value in checked.get("vertical", ()):
+        if verticals is not None and value not in verticals:
+            raise BadInputError(f"no vertical {value!r} in the index; {did_you_mean(str(value), verticals)}")
+    return checked
+
+
+def _values(column: str, value: FilterValue) -> list[str | None]:
+    one = value is None or isinstance(value, str | bytes) or not isinstance(value, Iterable)
+    values = [cast("str | None", value)] if one else list(cast("Iterable[str | None]", value))
+    if not values:
+        raise BadInputError(f"the filter on {column} has no values; give at least one, or leave the filter out")
+    for item in values:
+        if item is not None and not isinstance(item, str):
+            raise BadInputError(f"the filter on {column} must be text, got {item!r}; write it as a string")
+        try:
+            (item or "").encode()
+        except UnicodeEncodeError:
+            raise BadInputError(f"the filter on {column} must be valid Unicode, got {item!r}") from None
+    return values
+
+
+def sql_condition(where: Where | None) -> str | None:
+    """Filters as the SQL condition that selects the rows that satisfy all of them; None for no filter.
+
+    Raises:
+        BadInputError: see `check_where`.
+
+    Examples:
+        >>> sql_condition({"vertical": "shoes", "brand": ["L'Art", None]})
+        "(vertical IN ('shoes')) AND (brand IN ('L''Art') OR brand IS NULL)"
+    """
+    conditions = []
+    for column, values in check_where(where).items():
+        # SQL's only special character within single quotes is the single quote; a backslash stands for itself.
+        texts = ["'" + value.replace("'", "''") + "'" for value in values if value is not None]
+        terms = [f"{column} IN ({', '.join(texts)})"] if texts else []
+        conditions.append(" OR ".join([*terms, f"{column} IS NULL"] if None in values else terms))
+    return " AND ".join(f"({condition})" for condition in conditions) or None

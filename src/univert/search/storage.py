@@ -15,7 +15,7 @@ from lance.file import LanceFileSession
 from numpy.typing import ArrayLike
 
 from univert.core.errors import BadInputError, UnivertError, did_you_mean
-from univert.search.records import check_unit_vectors
+from univert.search.query import check_unit_vectors
 
 TABLE: Final = "images"
 LOCK_FILE: Final = "writer.lock"

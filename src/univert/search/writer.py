@@ -16,8 +16,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from univert.core.errors import BadInputError
-from univert.search.filters import sql_condition
-from univert.search.query import rows_by_id, vectors_by_id
+from univert.search.disk import rows_by_id, vectors_by_id
+from univert.search.query import sql_condition
 from univert.search.storage import (
     COMPATIBLE_KEY,
     LOCK_FILE,
@@ -70,14 +70,27 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
 
     @classmethod
     def open(cls, uri: str | Path | Location) -> IndexWriter:
-        """See `univert.search.index.Index.writer`."""
+        """Become the writer of an index at a folder or `s3://bucket/prefix`.
+
+        Raises:
+            BadInputError: no index there, or another process is writing to it.
+        """
         location = Location.of(uri)
         open_table(location)
         return cls._locked(location, lambda: open_table(location))
 
     @classmethod
     def create(cls, uri: str | Path | Location, *, size: int, model_fingerprint: str) -> IndexWriter:
-        """See `univert.search.index.Index.create`."""
+        """Start an empty index; it can be opened when something has been published.
+
+        Args:
+            uri: a folder that does not exist yet, or `s3://bucket/prefix`.
+            size: length D of the vectors.
+            model_fingerprint: of the model that makes them; queries of another model will be refused.
+
+        Raises:
+            BadInputError: something is there, or another process is writing there.
+        """
         location = Location.of(uri)
         rows, options = empty_table(size, model_fingerprint), location.storage_options
         taken = BadInputError(f"{location.uri} exists already; choose another path")

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from univert.core.errors import UnivertError
 from univert.search.index import Index
-from univert.search.records import Hit, Where
+from univert.search.query import Hit, Where
 
 TOGETHER_MAX: Final = 32
 """Queries that go to the index together."""

@@ -15,13 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from typing import Any, Final
 
 from fastapi import Request
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest, values
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from univert.serving.problems import Problem, problem_response
@@ -31,6 +34,8 @@ LOGGER: Final = logging.getLogger("univert.serving")
 
 _LINES_MAX: Final = 10_000
 _LAST_LINES_S: Final = 2.0
+_COUNTS_BYTES: Final = 1 << 20
+"""Of each kind of metric in a worker; all that there are take a tenth of it."""
 API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _HEADERS: Final = {
     b"x-content-type-options": b"nosniff",
@@ -156,6 +161,8 @@ class Metrics:
     """The counters, histograms and gauges of one application."""
 
     def __init__(self) -> None:
+        folder = os.environ.get(METRICS_VARIABLE)
+        self._folder = Path(folder) if folder and _has_room(Path(folder)) else None
         own = self._registry = CollectorRegistry()
         ProcessCollector(registry=own)
 
@@ -199,18 +206,52 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes, over all worker processes if there are several."""
-        folder = os.environ.get(METRICS_VARIABLE)
-        if not folder:
+        folder = self._folder
+        if folder is None:
             return generate_latest(self._registry)
-        for file in Path(folder).glob("gauge_live*.db"):  # gauges of workers that were killed; their counts stay
+        for file in folder.glob("gauge_live*.db"):  # gauges of workers that were killed; their counts stay
             pid = int(file.stem.rpartition("_")[2])
             try:
                 os.kill(pid, 0)
             except ProcessLookupError:
-                mark_process_dead(pid, path=folder)
+                mark_process_dead(pid, path=str(folder))
         everyone = CollectorRegistry()
-        MultiProcessCollector(everyone, path=folder)
+        MultiProcessCollector(everyone, path=str(folder))
+        everyone.register(_Processes({int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*")}))
         return generate_latest(everyone)
+
+
+def _has_room(folder: Path) -> bool:
+    """Take the room for this worker's counts from the disk, all at once; without it the worker counts for itself.
+
+    The counts lie in files that are mapped into memory. Were the disk full when one of them grows, the worker would be
+    killed.
+    """
+    try:
+        for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemin"):
+            with (folder / f"{kind}_{os.getpid()}.db").open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, _COUNTS_BYTES)
+    except OSError as error:
+        log(logging.WARNING, "no room for the counts: a scrape shows one worker alone", reason=str(error))
+        values.ValueClass = values.MutexValue
+        return False
+    return True
+
+
+class _Processes(Collector):
+    """Memory, processor time and open files of each worker."""
+
+    def __init__(self, pids: set[int]) -> None:
+        self._pids = sorted(pids)
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for pid in self._pids:
+            for found in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
+                for sample in found.samples:
+                    family.add_sample(sample.name, {"process": str(pid)}, sample.value)
+        yield from families.values()
 
 
 class Observed:
@@ -245,7 +286,11 @@ class Observed:
 
         self._metrics.in_flight.inc()
         try:
-            await self._app(scope, receive, answer)
+            if self._service.settings.answers_to(request.headers.get("host", "")):
+                await self._app(scope, receive, answer)
+            else:
+                said = "requests to this host are not answered; if the name is yours, add it to allowed_hosts"
+                await problem_response(Problem("unknown-host", said), request)(scope, receive, answer)
         except Exception:
             log(logging.ERROR, "failed", failed=True, request_id=record.request_id)
             if status:

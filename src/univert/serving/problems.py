@@ -40,6 +40,7 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
     "slow-upload": ProblemType(408, "The upload took too long", "Send a smaller photo or use a faster connection."),
     "too-large": ProblemType(413, "The upload is too large", "Send a smaller photo."),
     "unsupported-type": ProblemType(415, "This type of content is not taken", "Send a JPEG, PNG or WebP photo."),
+    "unknown-host": ProblemType(421, "This is not a name of the service", "Add the name to the setting allowed_hosts."),
     "rate-limited": ProblemType(429, "Too many requests", "Wait as long as Retry-After says."),
     "internal": ProblemType(500, "The service failed", "Report the request_id to whoever runs the service."),
     "overloaded": ProblemType(503, "The service is busy", "Wait as long as Retry-After says and try again."),
@@ -122,9 +123,9 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def documented(*names: str) -> dict[int | str, dict[str, Any]]:
-    """The problems that a route answers with, for its OpenAPI entry."""
+    """The problems that a route answers with, for its OpenAPI entry; `unknown-host` is among those of every route."""
     responses: dict[int | str, dict[str, Any]] = {}
-    for name in names:
+    for name in (*names, "unknown-host"):
         kind = PROBLEM_TYPES[name]
         content = {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema(), "examples": {}}}
         entry = responses.setdefault(kind.status, {"description": kind.title, "content": content})

@@ -139,7 +139,10 @@ async def item(request: Request) -> ItemAnswer:
 
 
 @operations.get(
-    "/health", summary="Whether the process is up", operation_id="health", responses={200: {"description": "Up"}}
+    "/health",
+    summary="Whether the process is up",
+    operation_id="health",
+    responses={200: {"description": "Up"}, **documented()},
 )
 async def health() -> StateAnswer:
     """Restart the process if this does not answer."""

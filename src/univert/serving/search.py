@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -12,10 +15,10 @@ from fastapi import APIRouter, Depends, Form, Request, UploadFile
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from univert.core.errors import BadInputError
+from univert.core.errors import BadInputError, did_you_mean
 from univert.data.decode import BoxXyxyPx
-from univert.search.filters import FILTER_COLUMNS, sql_condition
-from univert.search.records import FilterValue, Hit, Where
+from univert.search.index import Index
+from univert.search.query import FILTER_COLUMNS, FilterValue, Hit, Where, check_where
 from univert.serving.answers import EmbedAnswer, SearchAnswer
 from univert.serving.limits import REPEATED_FIELDS, GuardedRoute, no_parameters
 from univert.serving.problems import GUARD_PROBLEMS, Problem, documented
@@ -32,6 +35,7 @@ THUMBNAIL: Final = "/thumbnail"
 
 _MULTIPART: Final = "multipart/form-data"
 _VALUES_MAX: Final = 100
+_KNOWN_MAX: Final = 100_000
 _ID_MAX: Final = 1000
 _NUMBER: Final = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 """Of a box: what `float` takes besides, such as 1_0, is more often a slip."""
@@ -159,7 +163,7 @@ class SearchForm(BoxForm):
             raise Problem("not-found", "no item has an id that long")
         return self
 
-    def where(self) -> Where | None:
+    def where(self) -> dict[str, list[str | None]] | None:
         """The filters by column, or the problem `bad-filter`; None without any."""
         where: dict[str, FilterValue] = {}
         for name in REPEATED_FIELDS:
@@ -174,10 +178,9 @@ class SearchForm(BoxForm):
         if not where:
             return None
         try:
-            sql_condition(where)
+            return check_where(where)
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
-        return where
 
 
 @routes.post(
@@ -190,17 +193,20 @@ class SearchForm(BoxForm):
 async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)]) -> SearchAnswer:
     """Send a photo as multipart/form-data, or an item's id as `like`; narrow the answer by columns."""
     service, record = service_of(request), record_of(request)
-    index = service.index(record)
+    index, where = service.index(record), form.where()
+    found_by = _in_all_forms(where, index.verticals) if where else None
     if form.photo is not None:
         await request.state.upload.take(form.photo)
     answer: Any = await service.loaded.search(
         index,
         request.state.upload if form.like is None else form.like,
         k=form.k,
-        where=form.where(),
+        where=found_by,
         box_xyxy_px=form.box_xyxy_px,
         record=record,
     )
+    if where and not answer["hits"]:
+        await asyncio.to_thread(_refuse_unknown, where, index)
     answer["hits"] = [_hit_values(hit, service) for hit in answer["hits"]]
     return answer  # type: ignore[no-any-return]  # checked by the framework
 
@@ -238,6 +244,35 @@ def _parse_filter(text: str | None) -> dict[str, FilterValue]:
                 f"columns are {', '.join(FILTER_COLUMNS)}",
             )
     return values
+
+
+def _in_all_forms(where: Mapping[str, Sequence[str | None]], verticals: Sequence[str]) -> Where:
+    """Filters that find a text whichever way its accents are encoded, in the question and in the index."""
+    named = {unicodedata.normalize("NFC", name): name for name in verticals}
+    forms: dict[str, FilterValue] = {}
+    for column, given in where.items():
+        texts: list[str | None] = []
+        for text in given:
+            if text is None:
+                texts.append(None)
+            elif column == "vertical":
+                texts.append(named.get(unicodedata.normalize("NFC", text), text))
+            else:
+                texts += sorted({text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))})
+        forms[column] = texts
+    return forms
+
+
+def _refuse_unknown(where: Mapping[str, Sequence[str | None]], index: Index) -> None:
+    """Raise `bad-filter` for a brand, style or source that no image has: a slip must not look like "nothing found"."""
+    for column in ("brand", "style", "source"):
+        if column not in where:
+            continue
+        known = {unicodedata.normalize("NFC", name) for name, _ in index.distinct(column, _KNOWN_MAX)}
+        for text in where[column]:
+            if text is not None and unicodedata.normalize("NFC", text) not in known:
+                hint = did_you_mean(text, sorted(known)) if known else f"no image in it has a {column}"
+                raise Problem("bad-filter", f"no {column} {text[:200]!r} in the index; {hint}")
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

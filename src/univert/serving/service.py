@@ -20,9 +20,8 @@ from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx, ImageProblem, decode_bytes, decode_rgb
 from univert.identity.vote import ATTRIBUTES, Calibration, identify
 from univert.models.runtime.engine import Engine
-from univert.search.index import Index
-from univert.search.reader import IndexReader
-from univert.search.records import Hit, Where
+from univert.search.index import Index, IndexReader
+from univert.search.query import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
 from univert.serving.headers import PhotoHeader, read_header
 from univert.serving.limits import Limits, Upload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -76,6 +77,8 @@ class Settings(BaseSettings):
         api_keys: `name:sha256` lines as `univert key NAME` prints them; none means open to all.
         rate_per_s: requests a second for each key (without keys: each address), over all workers; None: no limit.
         rate_burst: requests that may come at once before the rate counts.
+        allowed_hosts: names that requests may be addressed to, such as shop.example or `*.shop.example`; loopback
+            names always may. None given: any name, but on a loopback address no other than those.
         cors_origins: origins whose pages may call the API; none by default.
         trusted_proxies: addresses or networks whose `X-Forwarded-For` is believed, with commas between; `*`: all.
         root_path: the path under which a proxy shows the service, such as `/visual`; the proxy takes it off.
@@ -111,12 +114,13 @@ class Settings(BaseSettings):
     requests_at_once: int = Field(256, ge=1)
     photo_bytes_max: Bytes = 15_000_000
     photo_pixels_max: int = Field(50_000_000, ge=1)
-    uploads_bytes_max: Bytes = 128_000_000
+    uploads_bytes_max: Bytes = 96_000_000
     refresh_s: Seconds = 1.0
 
     api_keys: tuple[str, ...] = ()
     rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     rate_burst: int = Field(20, ge=1)
+    allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: str = ""
     root_path: str = Field("", pattern=r"^(/[\w.~%-]+)*$")
@@ -160,6 +164,30 @@ class Settings(BaseSettings):
             raise ValueError("must be a file that can be written, in a folder that is there")
         return file
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:]+", host):
+                raise ValueError(f"{host!r} is no name of a host; write it as shop.example, without scheme and port")
+        return tuple(host.lower() for host in hosts)
+
+    def answers_to(self, host: str) -> bool:
+        """Whether a request may be answered that is addressed to a host, as its Host header has it.
+
+        A page elsewhere can make a browser send requests to a local service under a name of its own (DNS rebinding).
+        """
+        name = host.strip().lower()
+        name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0].rstrip(".")
+        if not name or is_loopback(name):
+            return True
+        if not self.allowed_hosts:
+            return not is_loopback(self.host)
+        return any(
+            name == allowed or allowed == "*" or (allowed[0] == "*" and name.endswith(allowed[1:]))
+            for allowed in self.allowed_hosts
+        )
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.uploads_bytes_max < self.photo_bytes_max:
@@ -192,6 +220,14 @@ def filled_in(link: str, row: Mapping[str, Any]) -> str | None:
     if not link or not all(row.get(name) for name in _PLACEHOLDER.findall(link)):
         return None
     return _PLACEHOLDER.sub(lambda found: quote(row[found[1]], safe=""), link)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address can only mean this machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def load_settings(**given: Any) -> Settings:

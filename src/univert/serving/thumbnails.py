@@ -14,7 +14,7 @@ from univert.core.errors import BadInputError
 from univert.data.catalogue import uri_to_path
 from univert.data.decode import decode_rgb
 from univert.search.index import Index
-from univert.search.records import Picture
+from univert.search.query import Picture
 
 MEDIA_TYPE: Final = "image/webp"
 SIZE_PX_MIN: Final = 32

@@ -19,7 +19,7 @@ import numpy as np
 from univert.core.errors import BadInputError
 from univert.identity.vote import Calibration, calibration_places, find_calibration
 from univert.models.runtime.engine import Engine, load_engine
-from univert.search.reader import IndexReader
+from univert.search.index import IndexReader
 from univert.serving.observability import log
 from univert.serving.service import Loaded, Service
 from univert.serving.settings import Settings

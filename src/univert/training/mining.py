@@ -19,7 +19,7 @@ from univert.data.samplers import Positions, Sampler, step_rng
 from univert.data.strong_negatives import MiningStatistics, StrongNegatives
 from univert.models.embedder import Embedder
 from univert.search.index import Index
-from univert.search.records import check_unit_vectors
+from univert.search.query import check_unit_vectors
 from univert.training.sources import Source
 
 Neighbours = Callable[[Int64[np.ndarray, "Q"], int], Int64[np.ndarray, "Q K"]]

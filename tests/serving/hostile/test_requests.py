@@ -104,8 +104,8 @@ def test_filters(server: ServerProcess, photo: bytes, text: str) -> None:
 @pytest.mark.parametrize("value", ["' OR 1=1 --", "'; DROP TABLE x; --", "\\", "%", "a'b''c", "\u202e", "🦊" * 100])
 def test_values_are_values_and_no_language(server: ServerProcess, photo: bytes, value: str) -> None:
     answer = server.search(photo, brand=value)
-    assert answer.status == 200, answer.body
-    assert answer.json()["hits"] == []
+    check_problem(answer, (400,))
+    assert answer.json()["detail"].startswith("no brand ")
 
 
 @pytest.mark.parametrize("like", ["../../etc/passwd", "' OR 1=1 --", "x" * 5000, "\0", "%00", "🦊"])
@@ -181,7 +181,7 @@ def test_bodies(server: ServerProcess, kind: str, body: bytes, statuses: tuple[i
 def test_headers_that_never_end(server: ServerProcess) -> None:
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
     with contextlib.closing(connection):
-        connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n")
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
         with contextlib.suppress(ConnectionError):
             for _ in range(100):
                 connection.sendall(b"X-Filler: " + b"a" * 5000 + b"\r\n")

@@ -86,6 +86,7 @@ def test_workers_share_the_rate_and_the_counts(model_folder: Path, index: Index,
         counted = server.request("GET", "/metrics").body
         assert b'univert_requests_total{method="POST",route="/search",status="200"} 40.0' in counted
         assert b"univert_requests_in_flight 1.0" in counted
+        assert counted.count(b"process_resident_memory_bytes{process=") == 2
         server.terminate()
         assert server.wait() == 0
 

@@ -71,10 +71,19 @@ def test_the_example_of_the_paper() -> None:
     world = World(FOUR, lambda name, group: -0.2 if "outerwear" in group else 0.05)
     groups, trials, path = found(world)
     assert groups == (("dresses", "tops", "shoes"), ("outerwear",))
-    refused = next(trial for trial in trials if not trial.accepted)
-    assert refused.verticals == ("dresses", "tops", "outerwear")
-    assert "significantly worse than its own specialist: dresses (R@1 60.0 to 40.0" in refused.reason
-    assert path[1].startswith("dresses + tops - outerwear: refused")
+    refused = [trial for trial in trials if not trial.accepted]
+    assert [trial.verticals for trial in refused] == [tuple(FOUR.keys()), ("dresses", "tops", "outerwear")]
+    assert "significantly worse than its own specialist: dresses (R@1 60.0 to 40.0" in refused[1].reason
+    assert path[0].startswith("all together: refused")
+    assert path[2].startswith("dresses + tops - outerwear: refused")
+
+
+def test_one_trial_of_all_verticals_does_where_none_is_worse() -> None:
+    world = World(FOUR, lambda name, group: 0.05)
+    groups, trials, path = found(world)
+    assert groups == (tuple(FOUR),)
+    assert [trial.verticals for trial in trials] == [tuple(FOUR)]
+    assert path[0].startswith("all together: accepted")
 
 
 def test_harm_to_a_member_alone_refuses_and_a_small_fall_does_not() -> None:
@@ -85,17 +94,21 @@ def test_harm_to_a_member_alone_refuses_and_a_small_fall_does_not() -> None:
 
 
 def test_the_budget_leaves_the_rest_by_themselves() -> None:
-    groups, trials, path = found(World(FOUR, lambda name, group: 0.1), trials=1)
+    last_hurts = World(FOUR, lambda name, group: -0.2 if "shoes" in group else 0.1)
+    groups, trials, path = found(last_hurts, trials=2)
     assert groups == (("dresses", "tops"), ("outerwear",), ("shoes",))
-    assert len(trials) == 1
-    assert path[-1] == "the budget of 1 trials is spent: outerwear, shoes by themselves, untried from here on"
-    _, trials, path = found(World(FOUR, lambda name, group: 0.1), trials=3)
+    assert len(trials) == 2
+    assert path[-1] == "the budget of 2 trials is spent: outerwear, shoes by themselves, untried from here on"
+    groups, trials, path = found(last_hurts, trials=3)
+    assert groups == (("dresses", "tops", "outerwear"), ("shoes",))
     assert len(trials) == 3
     assert "budget" not in path[-1]
 
 
 def naive_groups(names: Sequence[str], accepts: object) -> list[list[str]]:
-    """The paper's words, one by one."""
+    """All at once, or else the paper's words, one by one."""
+    if accepts(names):  # type: ignore[operator]
+        return [list(names)]
     groups: list[list[str]] = []
     waiting = list(names)
     while waiting:
@@ -126,7 +139,7 @@ def test_greedy_against_the_naive_way(count: int, seed: int, share: float) -> No
     assert [list(group) for group in groups] == naive_groups(names, accepts)
     assert sorted(name for group in groups for name in group) == names
     tried = [frozenset(trial.verticals) for trial in trials]
-    assert len(set(tried)) == len(tried) <= count * (count - 1) // 2
+    assert len(set(tried)) == len(tried) <= 1 + count * (count - 1) // 2
     assert [trial.number for trial in trials] == list(range(1, len(trials) + 1))
 
 

@@ -1,7 +1,8 @@
 """Combine: which verticals are trained together, decided by paired comparison of trials (Unified, Tables 1 and 2).
 
-Start with a vertical; add others one at a time while no vertical of the group is worse than under its own specialist;
-those that were refused wait for the next group.
+Try all verticals at once: if none is worse than under its own specialist, they are one group. Otherwise start with a
+vertical; add others one at a time while no vertical of the group is worse; those that were refused wait for the next
+group.
 """
 
 from __future__ import annotations
@@ -135,6 +136,11 @@ class Trial:
         """All that were trained together."""
         return (*self.group, self.added)
 
+    @property
+    def outcome(self) -> str:
+        """Whether the vertical joined and why, for people."""
+        return f"{'accepted' if self.accepted else 'refused'}; {self.reason}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
@@ -205,7 +211,7 @@ def _change(difference: Difference) -> str:
 def greedy_groups(
     verticals: Sequence[str], judge: Callable[[int, Group, str], Trial], *, trials: int
 ) -> tuple[tuple[Group, ...], tuple[Trial, ...], tuple[str, ...]]:
-    """Form groups until every vertical has one.
+    """Form groups until every vertical has one; one trial of all of them may do.
 
     Args:
         verticals: to be placed, each once, in the order they are tried.
@@ -217,15 +223,25 @@ def greedy_groups(
     """
     left, groups, done = list(verticals), [], list[Trial]()
     path: list[str] = []
+    if len(left) > 2 and trials:
+        done.append(judge(1, tuple(left[:-1]), left[-1]))
+        path.append(f"all together: {done[0].outcome}")
+        if done[0].accepted:
+            groups, left = [tuple(left)], []
     while left:
         group: Group = (left.pop(0),)
         candidates = list(left)
-        while candidates and len(done) < trials:
-            added = candidates.pop(0)
+        while candidates:
+            added = candidates[0]
+            if done and (*group, added) == done[0].verticals:
+                candidates = []  # all together was refused before
+                break
+            if len(done) == trials:
+                break
+            del candidates[0]
             trial = judge(len(done) + 1, group, added)
             done.append(trial)
-            sign, verdict = ("+", "accepted") if trial.accepted else ("-", "refused")
-            path.append(f"{' + '.join(group)} {sign} {added}: {verdict}; {trial.reason}")
+            path.append(f"{' + '.join(group)} {'+' if trial.accepted else '-'} {added}: {trial.outcome}")
             if trial.accepted:
                 group = (*group, added)
                 left.remove(added)

@@ -1,0 +1,67 @@
+"""The vector index that answers for large tables, against exact search on clustered vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.oracles.neighbours import exact_neighbours
+from tests.search.conftest import MODEL, build, unit
+from univert.search.index import Index
+
+Large = tuple[Index, np.ndarray, np.ndarray, dict[str, np.ndarray]]
+
+
+@pytest.fixture(scope="module", params=[6_000, pytest.param(25_000, marks=pytest.mark.slow)])
+def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Large:
+    rows, size = request.param, 64
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(rows // 5, size))
+    product = rng.integers(0, len(centres), rows)
+    vectors = unit(centres[product] + 0.6 * rng.normal(size=(rows, size)))
+    columns = {
+        "id": np.array([f"i{n}" for n in range(rows)], dtype=object),
+        "vertical": np.array(["even" if n % 2 == 0 else "odd" for n in range(rows)], dtype=object),
+        "brand": np.array(["rare" if n % 500 == 3 else "usual" for n in range(rows)], dtype=object),
+        "product": np.array([f"p{n}" for n in product], dtype=object),
+    }
+    queries = unit(vectors[:60] + 0.05 * rng.normal(size=(60, size)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("univert.search.vector_index.EXACT_ROWS", rows // 5)
+        index = build(tmp_path_factory.mktemp("large") / "index", vectors, columns)
+    return index, vectors, queries, columns
+
+
+@pytest.mark.parametrize("vertical", [None, "odd"])
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_recall_against_exact_search(large: Large, k: int, vertical: str | None) -> None:
+    index, vectors, queries, columns = large
+    assert index.approximate
+    allowed = None if vertical is None else columns["vertical"] == vertical
+    positions, distances = exact_neighbours(queries, vectors, k, allowed=allowed)
+    where = {"vertical": vertical} if vertical else None
+    answers = index.search_many(queries, k, where=where, model_fingerprint=MODEL)
+    shared = [
+        len({hit.id for hit in hits} & {f"i{n}" for n in near}) / k
+        for hits, near in zip(answers, positions, strict=True)
+    ]
+    assert np.mean(shared) >= 0.99
+    for hits, far in zip(answers, distances, strict=True):
+        assert len(hits) == k
+        assert hits[0].distance == pytest.approx(far[0], abs=1e-5)
+        assert [hit.distance for hit in hits] == sorted(hit.distance for hit in hits)
+        assert vertical is None or {hit.vertical for hit in hits} == {vertical}
+
+
+def test_a_rare_value_still_gives_all_that_is_asked_for(large: Large) -> None:
+    index, vectors, queries, columns = large
+    positions, _ = exact_neighbours(queries, vectors, 10, allowed=columns["brand"] == "rare")
+    answers = index.search_many(queries, 10, where={"brand": "rare"}, model_fingerprint=MODEL)
+    assert [[hit.id for hit in hits] for hits in answers] == [[f"i{n}" for n in row] for row in positions]
+
+
+def test_all_rows_can_be_asked_for(large: Large) -> None:
+    index, vectors, queries, _ = large
+    hits = index.search(queries[0], 10**9, model_fingerprint=MODEL)
+    assert len({hit.id for hit in hits}) == len(vectors)
+    assert [hit.id for hit in hits[:50]] == [f"i{n}" for n in exact_neighbours(queries[:1], vectors, 50)[0][0]]
