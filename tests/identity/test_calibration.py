@@ -33,7 +33,7 @@ from univert.identity.vote import FARTHEST, NO_VOTE, Calibration
 from univert.models.embedder import Embedder
 from univert.search.index import Index
 from univert.search.indexing import index_catalogue
-from univert.search.records import Hit
+from univert.search.query import Hit
 
 assert calibrating
 

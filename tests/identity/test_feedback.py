@@ -10,7 +10,7 @@ import pytest
 from univert.core.errors import BadInputError
 from univert.identity import feedback as module
 from univert.identity.feedback import DENIED, Feedback, answers, append_feedback, read_feedback
-from univert.search.records import Hit
+from univert.search.query import Hit
 
 NEAR = tuple(Hit(id=f"i{n}", distance=0.1 * n, vertical="bags", product=f"p{n}") for n in range(24))
 SAID = Feedback(

@@ -12,7 +12,7 @@ from typing import Final
 
 from univert.core.config import from_plain
 from univert.core.errors import BadInputError
-from univert.search.records import Hit
+from univert.search.query import Hit
 
 FILE_BYTES_MAX: Final = 256_000_000
 """A file this large is not written to any more."""

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from univert.identity.feedback import Feedback, append_feedback
 from univert.identity.vote import ATTRIBUTES
-from univert.search.records import Hit
+from univert.search.query import Hit
 from univert.serving.limits import GuardedRoute, no_parameters
 from univert.serving.problems import Problem, documented
 from univert.serving.routes import indexed_row

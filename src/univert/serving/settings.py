@@ -21,7 +21,6 @@ from pydantic_settings import (
 )
 
 from univert.core.errors import BadInputError, did_you_mean
-from univert.search.filters import FILTER_COLUMNS
 
 PREFIX: Final = "UNIVERT_"
 FILE_VARIABLE: Final = "UNIVERT_SETTINGS"
@@ -43,6 +42,7 @@ _OF_KUBERNETES: Final = re.compile(r"UNIVERT(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_
 _ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://.*")
 """What Kubernetes sets in each pod beside a Service whose name begins with `univert`: `UNIVERT_SERVICE_HOST`, and also
 `UNIVERT_PORT=tcp://10.0.0.1:8000`. None of it is meant for us."""
+_LINK_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "source")
 _PLACEHOLDER: Final = re.compile(r"\{(\w*)\}")
 _KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
 
@@ -151,8 +151,8 @@ class Settings(BaseSettings):
     @field_validator("item_link")
     @classmethod
     def _check_link(cls, link: str) -> str:
-        if unknown := set(_PLACEHOLDER.findall(link)) - {*FILTER_COLUMNS}:
-            raise ValueError(f"unknown {{{min(unknown)}}}; {did_you_mean(min(unknown), FILTER_COLUMNS)}")
+        if unknown := set(_PLACEHOLDER.findall(link)) - {*_LINK_COLUMNS}:
+            raise ValueError(f"unknown {{{min(unknown)}}}; {did_you_mean(min(unknown), _LINK_COLUMNS)}")
         if link and not re.match(r"https?://[^/{}\s]+/", link):
             raise ValueError("must begin with https:// and a host; write it as https://shop.example/p/{product}")
         return link
