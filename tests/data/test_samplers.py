@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -161,3 +162,23 @@ def test_any_step_can_be_asked_for_in_any_order(sampler: Callable[..., Sampler])
     for step, batch in first.items():
         np.testing.assert_array_equal(batch, second[step])
     assert not np.array_equal(first[0], sampler(products, seed=6).batch(0))
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_batches_are_those_of_a_data_loader(kind: Callable[[list[int]], object]) -> None:
+    """Pass by pass; a sampler that goes on at a later epoch gives the batches of that one."""
+    products = codes(3, 2, 4, 1, 2).tolist()
+    sampler = PKSampler(kind(products), products_per_batch=2, images_per_product=3, seed=1)
+    loader = torch.utils.data.DataLoader(range(len(products)), batch_sampler=sampler)
+    assert len(loader) == sampler.steps_per_epoch == 2
+    passes = [batch.tolist() for _ in range(3) for batch in loader]
+    assert passes == [sampler.batch(step).tolist() for step in range(6)]
+    later = PKSampler(products, products_per_batch=2, images_per_product=3, seed=1)
+    later.epoch = 2
+    assert list(later) == passes[4:]
+
+
+@pytest.mark.parametrize("products", [["cup", "hat"], [0.0, 1.0], [[0, 1]]])
+def test_products_are_whole_numbers(products: list[object]) -> None:
+    with pytest.raises(BadInputError, match="products must be a vector of whole numbers"):
+        PKSampler(products)  # type: ignore[arg-type]

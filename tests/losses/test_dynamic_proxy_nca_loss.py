@@ -57,14 +57,14 @@ def test_a_kept_assignment_is_used_and_gaps_are_filled_with_the_nearest() -> Non
     loss = DynamicProxyNCALoss(6, 5, seed=0)
     x, labels = normal(12), torch.arange(12) % 3
     nearest = nearest_proxies(x, loss.bank.proxies)
-    torch.testing.assert_close(loss(x, labels), loss(x, labels, nearest))
-    torch.testing.assert_close(loss(x, labels), loss(x, labels, torch.full((12,), -1)))
+    torch.testing.assert_close(loss(x, labels), loss(x, labels, assigned=nearest))
+    torch.testing.assert_close(loss(x, labels), loss(x, labels, assigned=torch.full((12,), -1)))
     other = (nearest + 1) % 6
     same = labels[:, None] == labels
     wanted = oracles.dynamic_proxy_nca(
         x, loss.bank.proxies, other.tolist(), same & ~torch.eye(12, dtype=torch.bool), ~same
     )
-    assert loss(x, labels, other).item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert loss(x, labels, assigned=other).item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
 def test_sparse_gradients_equal_dense_ones() -> None:
@@ -81,9 +81,9 @@ def test_sparse_gradients_equal_dense_ones() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(4), torch.full((4,), 3)), r"0\.\.2"),
-        (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(4), torch.full((4,), -2)), r"0\.\.2"),
-        (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(4), torch.zeros(4)), "assigned"),
+        (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(4), assigned=torch.full((4,), 3)), r"0\.\.2"),
+        (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(4), assigned=torch.full((4,), -2)), r"0\.\.2"),
+        (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(4), assigned=torch.zeros(4)), "assigned"),
         (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(3)), "as many"),
         (lambda: DynamicProxyNCALoss(3, 4)(normal(4), torch.arange(4)), "with 5 columns"),
         (

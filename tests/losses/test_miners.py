@@ -87,7 +87,7 @@ def test_distance_weighted_gives_each_pair_one_negative(rows: int, size: int, pr
 def test_verticals_keep_negatives_at_home(make: Callable[[], Miner]) -> None:
     embeddings, labels = batch(30, 3, 6, 0)
     verticals = labels % 2
-    triplets = found(make()(embeddings, labels, verticals))
+    triplets = found(make()(embeddings, labels, verticals=verticals))
     assert triplets
     assert triplets <= set(oracle.triples(labels, verticals))
 

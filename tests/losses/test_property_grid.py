@@ -133,10 +133,16 @@ def test_degenerate_batches_stay_finite(case: Case, embeddings: Tensor, labels: 
 
 
 @grid
-def test_nan_in_nan_out(case: Case) -> None:
-    embeddings, labels = batch()
-    embeddings[0, 0] = torch.nan
-    assert case.loss(embeddings, labels).isnan()
+@pytest.mark.parametrize("rows", [0, -1, slice(None)], ids=["first row", "last row", "all rows"])
+def test_nan_in_nan_out(case: Case, rows: int | slice) -> None:
+    """Also where the row is in no pair, since its gradient may be NaN all the same; and no index goes astray."""
+    for labels in (batch()[1], torch.arange(12) // 11):  # the last row is the only one of its product
+        embeddings = batch()[0]
+        embeddings[rows, 0] = torch.nan
+        embeddings.requires_grad_()
+        value = case.loss(embeddings, labels)
+        value.backward()
+        assert value.isnan()
 
 
 @grid

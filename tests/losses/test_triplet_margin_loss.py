@@ -85,7 +85,9 @@ def test_given_triplets_are_exactly_those_that_count(distance: Any) -> None:
 @pytest.mark.parametrize(
     ("triplets", "message"),
     [
-        ((torch.tensor([0]),) * 4, "take a miner that gives triplets"),
+        ((torch.tensor([0]),) * 2, "3 integer vectors"),
+        ((torch.tensor([0]), torch.tensor([0]), torch.tensor([0]), torch.tensor([1, 2])), "the last two are as long"),
+        ((torch.tensor([0]),) * 2 + (torch.tensor([10]), torch.tensor([0])), r"rows 0..9 of the batch"),
         ((torch.tensor([0]), torch.tensor([1, 2]), torch.tensor([0])), "one length"),
         ((torch.tensor([0.0]),) * 3, "3 integer vectors"),
         ((torch.tensor([0]), torch.tensor([1]), torch.tensor([10])), r"rows 0..9"),
@@ -101,7 +103,7 @@ def test_bad_triplets_are_refused(triplets: Any, message: str) -> None:
 def test_verticals_are_checked() -> None:
     x, y = batch(4, 2)
     triplets = (torch.tensor([0]), torch.tensor([1]), torch.tensor([2]))
-    with pytest.raises(BadInputError, match="leave out verticals"):
+    with pytest.raises(BadInputError, match="verticals go with neither"):
         TripletMarginLoss()(x, y, triplets, verticals=y)
     with pytest.raises(BadInputError, match="verticals must be as many"):
         TripletMarginLoss()(x, y, verticals=y[:-1])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Int64
 
 from univert.core.errors import BadInputError
@@ -18,13 +19,28 @@ Positions = Int64[np.ndarray, "B"]
 class Sampler(ABC):
     """Gives the positions of the images of any step, the same whenever it is asked.
 
+    Or hand it to PyTorch: in `DataLoader(dataset, batch_sampler=sampler)` each pass over the loader is one epoch.
+
     Attributes:
         batch_size: images a batch.
         steps_per_epoch: whole batches that the products (or images) make; what is left over sits the epoch out.
+        epoch: of the next pass, counted from 0; set it to go on where a training stopped.
     """
 
     batch_size: int
     steps_per_epoch: int
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        """Batches of a pass."""
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches of one epoch; the next pass gives the next one's."""
+        first = self.epoch * self.steps_per_epoch
+        self.epoch += 1
+        for step in range(first, first + self.steps_per_epoch):
+            yield self.batch(step).tolist()
 
     @abstractmethod
     def batch(self, step: int) -> Positions:
@@ -47,19 +63,26 @@ class PKSampler(Sampler):
     A product with fewer than K images gives some of them twice (training sees another augmented view).
 
     Args:
-        products: a product code for each image; -1 (unlabelled) takes no part.
+        products: a product code for each image, in an array, a tensor on the CPU or a list; -1 (unlabelled) takes no
+            part.
         products_per_batch: P; lowered to the number of products there are.
         images_per_product: K.
         min_images: products with fewer images take no part (2 where a loss needs a positive).
         seed: of the order.
 
     Raises:
-        BadInputError: fewer than two products remain.
+        BadInputError: products that are no whole numbers, or fewer than two remain.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> sampler = PKSampler([0, 0, 1, 1, 2, 2], products_per_batch=3, images_per_product=2)
+        >>> [sorted(batch.tolist()) for batch in DataLoader(range(6), batch_sampler=sampler)]
+        [[0, 1, 2, 3, 4, 5]]
     """
 
     def __init__(
         self,
-        products: Int64[np.ndarray, "N"],
+        products: npt.ArrayLike,
         *,
         products_per_batch: int = 32,
         images_per_product: int = 4,
@@ -70,6 +93,12 @@ class PKSampler(Sampler):
             raise BadInputError(
                 "products_per_batch must be at least 2 and images_per_product at least 1, "
                 f"got {products_per_batch} and {images_per_product}"
+            )
+        products = np.asarray(products)
+        if products.ndim != 1 or products.dtype.kind not in "iu":
+            raise BadInputError(
+                f"products must be a vector of whole numbers, got {products.dtype} of shape {products.shape}; number "
+                "them with numpy.unique(names, return_inverse=True)[1]"
             )
         order = np.argsort(products, kind="stable")[int((products < 0).sum()) :]
         _, starts, counts = np.unique(products[order], return_index=True, return_counts=True)

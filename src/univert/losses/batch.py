@@ -15,6 +15,9 @@ from univert.core.errors import BadInputError
 from univert.proxies.assignment import check_integers
 from univert.proxies.bank import check_points
 
+Distance = Literal["squared", "plain"]
+Triplets = tuple[Integer[Tensor, "T"], Integer[Tensor, "T"], Integer[Tensor, "T"]]
+"""Rows of a batch: anchors, positives, negatives."""
 Form = Literal["softmax", "paper"]
 """Of NCA losses: `softmax` keeps the positive in the sum, `paper` leaves it out, as printed."""
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
 from univert.core.tensors import check_indices, squared_distances, unit_rows
-from univert.losses.batch import check_batch, check_labels, check_positive
+from univert.losses.batch import check_labels, check_positive
+from univert.losses.label_loss import Batch, LabelLoss
 from univert.losses.streaming import streamed_sum
 from univert.proxies.bank import ProxyBank, check_points
 from univert.proxies.dynamic import nearest_proxies
@@ -89,11 +90,14 @@ def _sum_columns(relation_AE: Tensor, first_E: Tensor) -> Tensor:
     return counts_AE.scatter_add_(1, first_E.expand_as(relation_AE), relation_AE.float())
 
 
-class DynamicProxyNCALoss(nn.Module):
+class DynamicProxyNCALoss(LabelLoss):
     """Module form of `dynamic_proxy_nca_loss`: learns from what is similar and what is not, without products.
 
     Each call assigns the batch to its nearest proxies by their present embeddings (no gradient flows through
     that choice), or takes an assignment kept by `univert.proxies.dynamic.DynamicAssignment`.
+
+    Labels say only which rows of a batch are similar, by being equal; any integers do. A miner's `indices_tuple` says
+    of which pairs that is known at all.
 
     Beware of one trivial end: points that are dissimilar and share a proxy have nothing that drives them
     apart, so if all choose one proxy the loss is zero. Start the bank among the points
@@ -121,6 +125,8 @@ class DynamicProxyNCALoss(nn.Module):
         True
     """
 
+    takes = ("indices_tuple", "assigned")
+
     def __init__(
         self,
         num_proxies: int,
@@ -137,23 +143,8 @@ class DynamicProxyNCALoss(nn.Module):
         self.bank = ProxyBank(num_proxies, embedding_size, sparse=sparse, seed=seed)
         self.softmax_scale = softmax_scale
 
-    def forward(
-        self,
-        embeddings: Float[Tensor, "B D"],
-        labels: Integer[Tensor, "B"],
-        assigned: Integer[Tensor, "B"] | None = None,
-    ) -> Float[Tensor, ""]:
-        """The loss of one batch.
-
-        Args:
-            embeddings: one row an image.
-            labels: say only which rows of this batch are similar, by being equal; any integers do.
-            assigned: the proxy of each row, -1 where it is not known; None takes the nearest.
-        """
-        check_batch(embeddings, labels)
-        same_BB = labels[:, None] == labels
-        itself_BB = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        return self.forward_pairs(embeddings, same_BB & ~itself_BB, ~same_BB, assigned)
+    def _value(self, batch: Batch) -> Float[Tensor, ""]:
+        return self.forward_pairs(batch.embeddings, *batch.pairs(), batch.assigned)
 
     def forward_pairs(
         self,
@@ -168,7 +159,7 @@ class DynamicProxyNCALoss(nn.Module):
             embeddings: one row an image.
             similar: pairs (row, column) known to be similar; the diagonal is false.
             dissimilar: pairs known to be dissimilar.
-            assigned: as in `forward`.
+            assigned: the proxy of each row, -1 where it is not known; None takes the nearest.
         """
         check_points(embeddings)
         shape = (len(embeddings), len(embeddings))

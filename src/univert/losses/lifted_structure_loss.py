@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Integer
-from torch import Tensor, nn
+from torch import Tensor
 
 from univert.core.errors import BadInputError
 from univert.core.tensors import squared_distances
-from univert.losses.batch import check_batch, check_positive, negative_mask, plain_distances
+from univert.losses.batch import check_positive, plain_distances
+from univert.losses.label_loss import Batch, Known, LabelLoss
 
 
 def lifted_structure_loss(
@@ -20,6 +22,7 @@ def lifted_structure_loss(
     neg_margin: float = 1.0,
     pos_margin: float = 0.0,
     scale: float = 16.0,
+    batch: Batch | None = None,
 ) -> Float[Tensor, ""]:
     """Half the mean over positive pairs (i, j) of max(0, J_ij)^2, J_ij the pair's cost against its nearest negatives.
 
@@ -30,32 +33,37 @@ def lifted_structure_loss(
     negatives is made once and shared by all its pairs: O(B^2) time and memory, where listing costs positive times
     negative pairs.
 
+    A `batch` may bring reference rows, among which positives and negatives of a row are then found, and those of a
+    reference among the rows; or the pairs to look at.
+
     The value is zero, with zero gradients, where the batch has no positive pair or no negative.
 
     Source: Song et al., Deep metric learning via lifted structured feature embedding, arXiv 1511.06452, eq. 4.
     """
+    batch = batch or Batch(embeddings=embeddings, labels=labels)
+    references, (positive_AR, negative_AR) = batch.references, batch.pairs()
     with torch.autocast(embeddings.device.type, enabled=False):
-        distances_BB = plain_distances(squared_distances(embeddings, embeddings))
-    negative_BB = negative_mask(labels, labels)
-    positive_BB = (~negative_BB).fill_diagonal_(False)
-    counted_BB = positive_BB & negative_BB.any(1, keepdim=True)
-    negatives_B = (scale * (neg_margin - distances_BB)).masked_fill(~negative_BB, -torch.inf).logsumexp(1)
-    # without negatives no pair counts: the empty sum must not be an infinity that breaks the gradient
-    negatives_B = negatives_B.masked_fill(~negative_BB.any(1), 0)
-    costs_BB = torch.logaddexp(negatives_B[:, None], negatives_B) / scale + distances_BB - pos_margin
-    squares_BB = costs_BB.masked_fill(~counted_BB, 0).relu().square()
-    return squares_BB.sum() / (2 * positive_BB.sum().clamp_min(1))
+        distances_AR = plain_distances(squared_distances(embeddings, embeddings if references is None else references))
+    logits_AR = (scale * (neg_margin - distances_AR)).masked_fill(~negative_AR, -torch.inf)
+    of_rows_A, alone_A = logits_AR.logsumexp(1), ~negative_AR.any(1)
+    of_others_R, alone_R = (of_rows_A, alone_A) if references is None else (logits_AR.logsumexp(0), ~negative_AR.any(0))
+    # a row without negatives counts nothing: its empty sum must not be an infinity that breaks the gradient
+    of_rows_A, of_others_R = of_rows_A.masked_fill(alone_A, 0), of_others_R.masked_fill(alone_R, -torch.inf)
+    costs_AR = torch.logaddexp(of_rows_A[:, None], of_others_R) / scale + distances_AR - pos_margin
+    squares_AR = costs_AR.masked_fill(~positive_AR | alone_A[:, None], 0).relu().square()
+    return squares_AR.sum() / (2 * positive_AR.sum().clamp_min(1))
 
 
-class LiftedStructureLoss(nn.Module):
+class LiftedStructureLoss(LabelLoss):
     """Module form of `lifted_structure_loss`.
 
     Takes pytorch-metric-learning's arguments. With `scale=1`, the paper's, it gives its value for embeddings of unit
-    length (there the loss normalises them).
+    length (there the loss normalises them; here it does with `distance=LpDistance()`).
 
     Args:
         neg_margin: alpha of the paper, in units of distance.
         pos_margin: a distance that positives may keep for free.
+        common: see `LabelLoss`.
         scale: s = 1/temperature, in units of 1 / distance: how close the smooth maximum over the negatives is to the
             nearest alone. The paper has 1, for vectors of any length. Unit vectors lie at most 2 apart: with 1 all
             negatives weigh about the same, and the loss tells near from far no better than their mean.
@@ -70,17 +78,23 @@ class LiftedStructureLoss(nn.Module):
         1.5896
     """
 
-    def __init__(self, neg_margin: float = 1.0, pos_margin: float = 0.0, *, scale: float = 16.0) -> None:
-        super().__init__()
+    takes = ("indices_tuple", "ref_emb")
+    distances: ClassVar = {Known.PLAIN: 1.0, Known.PLAIN_AS_IS: None}
+
+    def __init__(self, neg_margin: float = 1.0, pos_margin: float = 0.0, *, scale: float = 16.0, **common: Any) -> None:
+        super().__init__(**common)
         for name, margin in (("neg_margin", neg_margin), ("pos_margin", pos_margin)):
             if not math.isfinite(margin):
                 raise BadInputError(f"{name} must be finite, got {margin}")
         check_positive(scale, "scale (= 1/temperature)")
         self.neg_margin, self.pos_margin, self.scale = neg_margin, pos_margin, scale
 
-    def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
-        """The loss of one batch; see `lifted_structure_loss`."""
-        check_batch(embeddings, labels)
+    def _value(self, batch: Batch) -> Float[Tensor, ""]:
         return lifted_structure_loss(
-            embeddings, labels, neg_margin=self.neg_margin, pos_margin=self.pos_margin, scale=self.scale
+            batch.embeddings,
+            batch.labels,
+            neg_margin=self.neg_margin,
+            pos_margin=self.pos_margin,
+            scale=self.scale,
+            batch=batch,
         )

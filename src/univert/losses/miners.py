@@ -11,8 +11,16 @@ from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
 from univert.core.tensors import squared_distances, unit_rows
-from univert.losses.batch import check_batch, check_choice, check_positive, negative_mask, positive_mask
-from univert.losses.triplet_margin_loss import Distance, Triplets
+from univert.losses.batch import (
+    Distance,
+    Triplets,
+    check_batch,
+    check_choice,
+    check_positive,
+    negative_mask,
+    positive_mask,
+)
+from univert.losses.label_loss import Batch, LabelLoss
 
 ANCHORS_AT_ONCE = 1024
 
@@ -35,16 +43,17 @@ class Block:
         return anchor_P, positive_P, torch.arange(len(anchor_P), device=anchor_P.device) - first_R[anchor_P]
 
 
-class Miner(ABC):
+class Miner(nn.Module, ABC):
     """Called with a batch, gives rows of it as (anchors, positives, negatives), as pytorch-metric-learning's do.
 
     Distances are computed in float32, also under autocast. Memory is O(1024 B) beside the triplets themselves.
     """
 
-    def __call__(
+    def forward(
         self,
         embeddings: Float[Tensor, "B D"],
         labels: Integer[Tensor, "B"],
+        *,
         verticals: Integer[Tensor, "B"] | None = None,
     ) -> Triplets:
         """The triplets of one batch.
@@ -145,6 +154,7 @@ class SemiHardMiner(Miner):
     def __init__(
         self, margin: float = 0.2, *, negatives_per_pair: int | None = 1, distance: Distance = "squared"
     ) -> None:
+        super().__init__()
         check_positive(margin, "margin")
         check_choice(distance, Distance, "distance")
         if negatives_per_pair is not None and negatives_per_pair < 1:
@@ -214,6 +224,7 @@ class DistanceWeightedMiner(Miner):
     def __init__(
         self, cutoff: float = 0.5, nonzero_loss_cutoff: float = 1.4, *, generator: torch.Generator | None = None
     ) -> None:
+        super().__init__()
         if not 0 < cutoff < nonzero_loss_cutoff <= 2:
             raise BadInputError(
                 f"0 < cutoff < nonzero_loss_cutoff <= 2 must hold, got {cutoff} and {nonzero_loss_cutoff}; try 0.5, 1.4"
@@ -239,7 +250,7 @@ class DistanceWeightedMiner(Miner):
         return anchor_T, positive_T, negative_RJ[anchor_T, place_T]
 
 
-class MinedLoss(nn.Module):
+class MinedLoss(LabelLoss):
     """A loss over the triplets of a batch that a miner chooses, as one loss over labels: what a training loop takes.
 
     Args:
@@ -255,17 +266,13 @@ class MinedLoss(nn.Module):
         0.46
     """
 
+    takes = ("verticals",)
+
     def __init__(self, loss: nn.Module, miner: Miner) -> None:
         super().__init__()
         self.loss, self.miner = loss, miner
 
-    def forward(
-        self,
-        embeddings: Float[Tensor, "B D"],
-        labels: Integer[Tensor, "B"],
-        *,
-        verticals: Integer[Tensor, "B"] | None = None,
-    ) -> Float[Tensor, ""]:
-        """The loss of one batch; with `verticals`, negatives are of the anchor's own."""
-        value: Tensor = self.loss(embeddings, labels, self.miner(embeddings, labels, verticals))
+    def _value(self, batch: Batch) -> Float[Tensor, ""]:
+        triplets = self.miner(batch.embeddings, batch.labels, verticals=batch.verticals)
+        value: Tensor = self.loss(batch.embeddings, batch.labels, triplets)
         return value

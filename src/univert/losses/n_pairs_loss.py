@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.losses.batch import (
-    check_batch,
-    check_choice,
-    check_not_negative,
-    check_positive,
-    negative_mask,
-    positive_mask,
-)
+from univert.losses.batch import check_choice, check_not_negative, check_positive, negative_mask, positive_mask
+from univert.losses.label_loss import Batch, Known, LabelLoss
 from univert.losses.streaming import streamed_sum
 
 Pairs = Literal["all", "one"]
@@ -72,11 +66,12 @@ def _term(
     return nn.functional.softplus(negatives_R1 - logits_RB).masked_fill(~pair_RB, 0).sum()
 
 
-class NPairsLoss(nn.Module):
+class NPairsLoss(LabelLoss):
     """Module form of `n_pairs_loss`; its sibling `ProxyNPairsLoss` needs no pairs in the batch.
 
     Does not normalise: the paper leaves lengths free and keeps them in check by the regulariser. With `pairs="one"` and
-    `scale=1` it gives pytorch-metric-learning's value for embeddings of unit length (there the loss normalises them).
+    `scale=1` it gives pytorch-metric-learning's value for embeddings of unit length (there the loss normalises them;
+    here it does with `distance=CosineSimilarity()`).
 
     Args:
         l2_reg_weight: of the mean squared length of the embeddings; nothing to gain on unit rows.
@@ -85,6 +80,7 @@ class NPairsLoss(nn.Module):
             product are its a and p, and n the p of the other products.
         scale: 1/temperature. The paper has 1, for vectors of any length; the dot products of unit vectors lie in
             [-1, 1], which needs more.
+        common: see `LabelLoss`.
 
     Raises:
         BadInputError: settings out of range.
@@ -96,15 +92,16 @@ class NPairsLoss(nn.Module):
         0.6872
     """
 
-    def __init__(self, *, l2_reg_weight: float = 0.0, pairs: Pairs = "all", scale: float = 8.0) -> None:
-        super().__init__()
+    distances: ClassVar = {Known.COSINE: 1.0, Known.DOT_AS_IS: None}
+
+    def __init__(self, *, l2_reg_weight: float = 0.0, pairs: Pairs = "all", scale: float = 8.0, **common: Any) -> None:
+        super().__init__(**common)
         check_not_negative(l2_reg_weight, "l2_reg_weight")
         check_choice(pairs, Pairs, "pairs")
         check_positive(scale, "scale (= 1/temperature)")
         self.l2_reg_weight, self.scale = l2_reg_weight, scale
         self.pairs: Pairs = pairs
 
-    def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
-        """The loss of one batch; see `n_pairs_loss`."""
-        check_batch(embeddings, labels)
-        return n_pairs_loss(embeddings, labels, l2_reg_weight=self.l2_reg_weight, pairs=self.pairs, scale=self.scale)
+    def _value(self, batch: Batch) -> Float[Tensor, ""]:
+        x, y = batch.embeddings, batch.labels
+        return n_pairs_loss(x, y, l2_reg_weight=self.l2_reg_weight, pairs=self.pairs, scale=self.scale)

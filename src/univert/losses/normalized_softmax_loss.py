@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from univert.core.tensors import unit_rows
 from univert.losses.batch import check_positive
+from univert.losses.label_loss import Known
 from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.losses.proxy_softmax import Pooling
 from univert.proxies.assignment import StaticAssignment
@@ -18,6 +25,8 @@ class NormalizedSoftmaxLoss(ProxyNCALoss):
         temperature: T = 1/scale of the cosines.
         pooling: `soft` or `nearest`, for several proxies a product.
         label_smoothing: the part of the target spread over all proxies.
+        options: see `ProxyLoss`. With `distance=DotProductSimilarity(normalize_embeddings=False)` the embeddings keep
+            their lengths.
 
     Raises:
         BadInputError: settings out of range, an assignment of other products, no negative proxy.
@@ -33,6 +42,9 @@ class NormalizedSoftmaxLoss(ProxyNCALoss):
         True
     """
 
+    columns = "W"
+    distances: ClassVar = {Known.COSINE: None, Known.DOT_AS_IS: None}
+
     def __init__(
         self,
         num_classes: int,
@@ -43,6 +55,7 @@ class NormalizedSoftmaxLoss(ProxyNCALoss):
         label_smoothing: float = 0.0,
         assignment: StaticAssignment | None = None,
         seed: int | None = None,
+        **options: Any,
     ) -> None:
         check_positive(temperature, "temperature (= 1/scale)")
         super().__init__(
@@ -53,5 +66,16 @@ class NormalizedSoftmaxLoss(ProxyNCALoss):
             label_smoothing=label_smoothing,
             assignment=assignment,
             seed=seed,
+            **options,
         )
         self.temperature = temperature
+
+    @property
+    def W(self) -> Float[Tensor, "D C"]:  # noqa: N802 - the name it has in pytorch-metric-learning
+        """The proxies, one column each; may be replaced."""
+        return self.bank.proxies.T
+
+    def get_logits(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B C"]:
+        """The cosines with all proxies over the temperature."""
+        rows = embeddings.float() if self._distance == Known.DOT_AS_IS else unit_rows(embeddings)
+        return rows @ unit_rows(self.bank.proxies).T / self.temperature

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from univert.core.tensors import unit_rows
 from univert.losses.batch import check_not_negative, check_positive
+from univert.losses.label_loss import Known
 from univert.losses.proxy_loss import ProxyLoss
 from univert.losses.streaming import streamed_sum
 from univert.proxies.assignment import StaticAssignment
@@ -80,6 +83,7 @@ class ProxyAnchorLoss(ProxyLoss):
         num_classes: with embedding_size, assignment and seed, see `ProxyLoss`.
         margin: delta, in units of cosine.
         alpha: the scale (1/temperature); at 1e4 still exact, as all sums are taken in log-space.
+        options: see `ProxyLoss`.
 
     Raises:
         BadInputError: settings out of range, an assignment of other products, no negative proxy.
@@ -91,6 +95,10 @@ class ProxyAnchorLoss(ProxyLoss):
         True
     """
 
+    distances: ClassVar = {Known.COSINE: None}
+    reducers = ("DivisorReducer",)
+    images_meet = True
+
     def __init__(
         self,
         num_classes: int,
@@ -100,11 +108,16 @@ class ProxyAnchorLoss(ProxyLoss):
         *,
         assignment: StaticAssignment | None = None,
         seed: int | None = None,
+        **options: Any,
     ) -> None:
         check_positive(alpha, "alpha (scale = 1/temperature)")
         check_not_negative(margin, "margin")
-        super().__init__(num_classes, embedding_size, assignment=assignment, seed=seed)
+        super().__init__(num_classes, embedding_size, assignment=assignment, seed=seed, **options)
         self.margin, self.alpha = margin, alpha
+
+    def get_logits(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B C"]:
+        """The cosines with all proxies."""
+        return unit_rows(embeddings) @ unit_rows(self.bank.proxies).T
 
     def _loss(self, embeddings: Float[Tensor, "B D"], own: Integer[Tensor, "B M"]) -> Float[Tensor, ""]:
         return proxy_anchor_loss(embeddings, self.bank(), own, margin=self.margin, alpha=self.alpha)

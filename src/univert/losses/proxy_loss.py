@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
-from univert.losses.batch import check_batch
+from univert.losses.label_loss import Batch, LabelLoss
 from univert.proxies.assignment import StaticAssignment
 from univert.proxies.bank import ProxyBank
 
 
-class ProxyLoss(nn.Module, ABC):
+class ProxyLoss(LabelLoss):
     """Base of the losses whose proxies belong to products: a bank of them, and a table of who owns which.
 
     The proxies are parameters: hand `parameters()` to the optimiser, with a learning rate well above the network's
@@ -26,14 +29,23 @@ class ProxyLoss(nn.Module, ABC):
             a product, are both fine.
         sparse: sparse gradients of the rows that are looked up.
         seed: of the random initial proxies.
+        weight_init_func: fills the initial proxies instead, in place.
+        weight_regularizer: called with the proxies, one row each, for a scalar to be added.
+        weight_reg_weight: its weight.
+        common: see `LabelLoss`.
 
     Attributes:
         bank: the proxies.
+        proxies: the parameter in it, one row a proxy; may be replaced.
         assignment: the table.
 
     Raises:
-        BadInputError: an assignment of other products, or one that leaves a product without a negative proxy.
+        BadInputError: an assignment of other products, or one that leaves a product without a negative proxy; both
+            `seed` and `weight_init_func`.
     """
+
+    images_meet = False
+    columns: ClassVar[str | None] = None  # the attribute in which pytorch-metric-learning has the proxies as columns
 
     def __init__(
         self,
@@ -43,8 +55,12 @@ class ProxyLoss(nn.Module, ABC):
         assignment: StaticAssignment | None = None,
         sparse: bool = False,
         seed: int | None = None,
+        weight_init_func: Callable[[Tensor], Any] | None = None,
+        weight_regularizer: Callable[[Tensor], Tensor] | None = None,
+        weight_reg_weight: float = 1.0,
+        **common: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**common)
         self.assignment = assignment or StaticAssignment.one_per_product(num_classes)
         if self.assignment.products != num_classes:
             raise BadInputError(
@@ -56,25 +72,37 @@ class ProxyLoss(nn.Module, ABC):
                 f"every product needs a negative proxy, but one owns all {self.assignment.count} of them"
             )
         self.bank = ProxyBank(self.assignment.count, embedding_size, sparse=sparse, seed=seed)
+        if weight_init_func is not None:
+            if seed is not None:
+                raise BadInputError(f"seed has no effect beside weight_init_func, got {seed}; leave one of them out")
+            rows = self.bank.proxies.detach()
+            start = torch.empty(rows.shape if self.columns is None else rows.T.shape)
+            weight_init_func(start)
+            rows.copy_(start if self.columns is None else start.T)
+        self.weight_regularizer, self.weight_reg_weight = weight_regularizer, weight_reg_weight
 
-    def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
-        """The loss of one batch.
+    @property
+    def proxies(self) -> nn.Parameter:
+        """The proxies, one row each."""
+        return self.bank.proxies
 
-        Args:
-            embeddings: one row an image.
-            labels: the product of each row.
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Lets proxies be replaced under the names they have in pytorch-metric-learning, as parameters of the bank."""
+        if name == "proxies":
+            self.bank.proxies = value
+        elif name == self.columns:
+            self.bank.proxies = nn.Parameter(value.detach().T.contiguous())
+        else:
+            super().__setattr__(name, value)
 
-        Returns:
-            a float32 scalar.
-
-        Raises:
-            BadInputError: wrong shapes or dtypes, or a label outside the products.
-        """
-        check_batch(embeddings, labels)
-        if embeddings.shape[1] != self.bank.proxies.shape[1]:
-            sizes = f"{embeddings.shape[1]} and {self.bank.proxies.shape[1]}"
+    def _value(self, batch: Batch) -> Float[Tensor, ""]:
+        if batch.embeddings.shape[1] != self.bank.proxies.shape[1]:
+            sizes = f"{batch.embeddings.shape[1]} and {self.bank.proxies.shape[1]}"
             raise BadInputError(f"embeddings and proxies must have the same size, got {sizes}")
-        return self._loss(embeddings, self.assignment(labels))
+        value = self._loss(batch.embeddings, self.assignment(batch.labels))
+        if self.weight_regularizer is not None:
+            value = value + self.weight_reg_weight * self.weight_regularizer(self.bank.proxies)
+        return value
 
     @abstractmethod
     def _loss(self, embeddings: Float[Tensor, "B D"], own: Integer[Tensor, "B M"]) -> Float[Tensor, ""]:

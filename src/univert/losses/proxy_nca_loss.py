@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
 from univert.core.errors import BadInputError
-from univert.core.tensors import unit_rows
+from univert.core.tensors import squared_distances, unit_rows
 from univert.losses.batch import Form, check_choice, check_positive
+from univert.losses.label_loss import Known
 from univert.losses.proxy_loss import ProxyLoss
 from univert.losses.proxy_softmax import Pooling, check_smoothing, proxy_softmax_mean
 from univert.proxies.assignment import StaticAssignment
@@ -26,6 +28,7 @@ def proxy_nca_loss(
     pooling: Pooling = "soft",
     label_smoothing: float = 0.0,
     log_weights: Float[Tensor, "C"] | None = None,
+    unit_embeddings: bool = True,
 ) -> Float[Tensor, ""]:
     """Mean of -log( exp(-s d(x, p+)) / sum over p of exp(-s d(x, p)) ), all rows first made unit length.
 
@@ -34,15 +37,15 @@ def proxy_nca_loss(
     about s * 1e-7, at any scale up to 1e4 and beyond.
 
     `own` are the rows of each image's own proxies p+, which are not checked; one named twice counts once. A proxy
-    counts exp(log-weight) times in the sum, which is for sampled ones that stand for others. The settings are those of
-    `ProxyNCALoss`.
+    counts exp(log-weight) times in the sum, which is for sampled ones that stand for others. `unit_embeddings=False`
+    leaves the embeddings as they are. The settings are those of `ProxyNCALoss`.
 
     Source: Movshovitz-Attias et al. (arXiv 1703.07464), eq. 4 with Algorithm 1; the soft-max form is ProxyNCA++
     (arXiv 2004.01113).
     """
     # |x - p|^2 = 2 - 2 x.p between unit rows: what all proxies of a row share cancels
     return proxy_softmax_mean(
-        2 * scale * unit_rows(embeddings),
+        2 * scale * (unit_rows(embeddings) if unit_embeddings else embeddings.float()),
         proxies,
         own,
         bias=log_weights,
@@ -75,6 +78,7 @@ class ProxyNCALoss(ProxyLoss):
             `torch.nn.functional.cross_entropy`; ProxyNCA++ uses 0.1.
         negatives: how many proxies to draw beside the batch's own; None sums over all.
         sparse: sparse gradients of the proxies, for `negatives` with an optimiser that takes them.
+        options: see `ProxyLoss`.
 
     Raises:
         BadInputError: settings out of range, an assignment of other products, no negative proxy, or an option
@@ -87,6 +91,8 @@ class ProxyNCALoss(ProxyLoss):
         >>> bool(value > 0)
         True
     """
+
+    distances: ClassVar = {Known.SQUARED: None}
 
     def __init__(
         self,
@@ -101,6 +107,7 @@ class ProxyNCALoss(ProxyLoss):
         negatives: int | None = None,
         sparse: bool = False,
         seed: int | None = None,
+        **options: Any,
     ) -> None:
         check_positive(softmax_scale, "softmax_scale (= 1/temperature)")
         check_choice(form, Form, "form")
@@ -114,12 +121,16 @@ class ProxyNCALoss(ProxyLoss):
             raise BadInputError(
                 f"label_smoothing must be 0 with negatives: it needs the mean over all proxies, got {label_smoothing}"
             )
-        super().__init__(num_classes, embedding_size, assignment=assignment, sparse=sparse, seed=seed)
+        super().__init__(num_classes, embedding_size, assignment=assignment, sparse=sparse, seed=seed, **options)
         self.softmax_scale = softmax_scale
         self.form: Form = form
         self.pooling: Pooling = pooling
         self.label_smoothing = label_smoothing
         self.negatives = negatives
+
+    def get_logits(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B C"]:
+        """The squared distances to all proxies, all rows of unit length."""
+        return squared_distances(unit_rows(embeddings), unit_rows(self.bank.proxies))
 
     def _loss(self, embeddings: Float[Tensor, "B D"], own: Integer[Tensor, "B M"]) -> Float[Tensor, ""]:
         if self.negatives is None or not self.training:
@@ -136,6 +147,7 @@ class ProxyNCALoss(ProxyLoss):
             pooling=self.pooling,
             label_smoothing=self.label_smoothing,
             log_weights=log_weights,
+            unit_embeddings=self._distance != Known.DOT_AS_IS,
         )
 
 

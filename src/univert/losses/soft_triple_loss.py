@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from univert.core.errors import BadInputError
 from univert.core.tensors import unit_rows
 from univert.losses.batch import check_not_negative, check_positive
+from univert.losses.label_loss import Known
 from univert.losses.proxy_loss import ProxyLoss
 from univert.losses.streaming import streamed_sum
 from univert.proxies.assignment import StaticAssignment
@@ -37,8 +40,7 @@ def soft_triple_loss(
     products, per_product, size = centers.shape
 
     def term(x_BD: Tensor, label_B: Tensor, centers_ND: Tensor) -> Tensor:
-        cosine_BKC = (x_BD @ centers_ND.T).view(len(x_BD), per_product, products)
-        similarity_BC = ((cosine_BKC / gamma).softmax(1) * cosine_BKC).sum(1)
+        similarity_BC = _similarities(x_BD, centers_ND.view(per_product, products, size), gamma)
         own_B1 = label_B[:, None]
         logits_BC = la * similarity_BC.scatter_add(1, own_B1, torch.full_like(own_B1, -margin, dtype=x_BD.dtype))
         return nn.functional.cross_entropy(logits_BC, label_B, reduction="sum")
@@ -50,6 +52,12 @@ def soft_triple_loss(
     if tau > 0:
         loss = loss + tau * mean_distance_of_centers(unit_KCD.transpose(0, 1))
     return loss
+
+
+def _similarities(unit_BD: Tensor, unit_KCD: Tensor, gamma: float) -> Tensor:
+    """S(x, c): the smooth maximum over the centres of each product."""
+    cosine_BKC = (unit_BD @ unit_KCD.flatten(0, 1).T).view(len(unit_BD), *unit_KCD.shape[:2])
+    return ((cosine_BKC / gamma).softmax(1) * cosine_BKC).sum(1)
 
 
 def mean_distance_of_centers(unit_centers: Float[Tensor, "C K D"]) -> Float[Tensor, ""]:
@@ -89,6 +97,9 @@ class SoftTripleLoss(ProxyLoss):
         True
     """
 
+    columns = "fc"
+    distances: ClassVar = {Known.COSINE: None}
+
     def __init__(
         self,
         num_classes: int,
@@ -100,6 +111,7 @@ class SoftTripleLoss(ProxyLoss):
         *,
         tau: float = 0.0,
         seed: int | None = None,
+        **options: Any,
     ) -> None:
         check_positive(la, "la (scale = 1/temperature)")
         check_positive(gamma, "gamma (temperature)")
@@ -108,8 +120,18 @@ class SoftTripleLoss(ProxyLoss):
         if tau > 0 and centers_per_class == 1:
             raise BadInputError("tau draws the centres of a product together and needs at least 2 of them; set tau = 0")
         own = StaticAssignment.several(num_classes, centers_per_class)
-        super().__init__(num_classes, embedding_size, assignment=own, seed=seed)
+        super().__init__(num_classes, embedding_size, assignment=own, seed=seed, **options)
         self.la, self.gamma, self.margin, self.tau = la, gamma, margin, tau
+
+    @property
+    def fc(self) -> Float[Tensor, "D N"]:
+        """The centres, one column each, those of a product side by side; may be replaced."""
+        return self.bank.proxies.T
+
+    def get_logits(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B C"]:
+        """The similarities S(x, c) to all products."""
+        unit_CKD = unit_rows(self.bank.proxies).view(*self.assignment.table.shape, -1)
+        return _similarities(unit_rows(embeddings), unit_CKD.transpose(0, 1), self.gamma)
 
     def _loss(self, embeddings: Float[Tensor, "B D"], own: Integer[Tensor, "B M"]) -> Float[Tensor, ""]:
         products, per_product = self.assignment.table.shape

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Integer
-from torch import Tensor, nn
+from torch import Tensor
 
-from univert.losses.batch import check_batch, check_not_negative, define_operator, plain_distances
+from univert.losses.batch import check_not_negative, define_operator, plain_distances
+from univert.losses.label_loss import Batch, LabelLoss
 
 TIE = 1e-9  # relative: scores closer than this are equal but for rounding
 
@@ -176,7 +177,7 @@ _search_medoids = define_operator(
 )
 
 
-class StructuredClusteringLoss(nn.Module):
+class StructuredClusteringLoss(LabelLoss):
     """Module form of `structured_clustering_loss`, which looks at the batch as a whole rather than at its pairs.
 
     Args:
@@ -198,7 +199,5 @@ class StructuredClusteringLoss(nn.Module):
         check_not_negative(gamma, "gamma")
         self.gamma = gamma
 
-    def forward(self, embeddings: Float[Tensor, "B D"], labels: Integer[Tensor, "B"]) -> Float[Tensor, ""]:
-        """The loss of one batch; see `structured_clustering_loss`."""
-        check_batch(embeddings, labels)
-        return structured_clustering_loss(embeddings, labels, gamma=self.gamma)
+    def _value(self, batch: Batch) -> Float[Tensor, ""]:
+        return structured_clustering_loss(batch.embeddings, batch.labels, gamma=self.gamma)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from univert.core.errors import BadInputError
-from univert.core.tensors import check_indices, squared_distances
+from univert.core.tensors import squared_distances
 from univert.losses.batch import (
-    check_batch,
+    Distance,
+    Triplets,
     check_choice,
     check_positive,
     define_operator,
     negative_mask,
     plain_distances,
 )
+from univert.losses.label_loss import Batch, Known, LabelLoss, Pairs, list_triplets
 
 Mining = Literal["semi-hard", "all", "hard"]
-Distance = Literal["squared", "plain"]
-Triplets = tuple[Integer[Tensor, "T"], Integer[Tensor, "T"], Integer[Tensor, "T"]]
-"""Rows of a batch: anchors, positives, negatives."""
 
 CHUNK_ENTRIES = 1 << 18  # of the distances of some anchors to all rows: a chunk's matrices stay in the cache
 
@@ -35,7 +33,6 @@ def triplet_margin_loss(
     margin: float = 0.2,
     mining: Mining = "semi-hard",
     distance: Distance = "squared",
-    triplets: Triplets | None = None,
     verticals: Integer[Tensor, "B"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean of margin + d(a,p) - d(a,n) over the mined triplets of the batch for which it is above zero.
@@ -52,48 +49,33 @@ def triplet_margin_loss(
         margin: with mining and distance, see `TripletMarginLoss`.
         mining: `semi-hard`, `all` or `hard`.
         distance: `squared` or `plain`.
-        triplets: rows of anchors, positives and negatives; then exactly these count, whatever the mining.
         verticals: the vertical of each row; None means all rows share one.
 
     Returns:
-        a float32 scalar, differentiable once (twice with `triplets`); zero, with zero gradients, where no triplet has
-        a loss.
+        a float32 scalar, differentiable once; zero, with zero gradients, where no triplet has a loss.
 
     Source: Song et al., Learning unified embedding for apparel recognition (arXiv 1707.05929), eq. 1. Semi-hard:
     FaceNet (arXiv 1503.03832). Hard, and the mean over what is above zero: Hermans et al. (arXiv 1703.07737).
     """
-    plain = distance == "plain"
-    if triplets is not None:
-        return _listed(embeddings.float(), triplets, margin, plain)
-    differentiable = torch.is_grad_enabled() and embeddings.requires_grad
+    plain, differentiable = distance == "plain", torch.is_grad_enabled() and embeddings.requires_grad
     total, count, _ = _mined_triplets(embeddings.float(), labels, verticals, margin, mining, plain, differentiable)
     mean: Tensor = total / count.clamp_min(1)
     return mean.float()
 
 
-def _check_triplets(triplets: Triplets, rows: int, verticals: Tensor | None) -> None:
-    if verticals is not None:
-        raise BadInputError("triplets are taken as they are: leave out verticals, or mine within them")
-    shapes = {tuple(index.shape) for index in triplets}
-    if len(triplets) != 3 or len(shapes) > 1 or triplets[0].ndim != 1 or any(i.is_floating_point() for i in triplets):
-        raise BadInputError(
-            f"triplets must be 3 integer vectors of one length (anchors, positives, negatives), got {len(triplets)} of "
-            f"shapes {sorted(shapes)}: take a miner that gives triplets, not pairs"
-        )
-    check_indices(torch.stack(list(triplets)), rows, name="triplets", rule="must index rows 0..{} of the batch")
-
-
-def _listed(x: Tensor, triplets: Triplets, margin: float, plain: bool) -> Tensor:
-    """The loss of the given triplets alone."""
-    anchor_T, positive_T, negative_T = (index.long() for index in triplets)
-    with torch.autocast(x.device.type, enabled=False):
-        flat = squared_distances(x, x).flatten()
-    if plain:
-        flat = plain_distances(flat)
-    gap_T = flat.index_select(0, anchor_T * len(x) + positive_T) - flat.index_select(0, anchor_T * len(x) + negative_T)
-    losses_T = (gap_T + margin).relu()
-    # NaN in a row of no triplet makes the gradient NaN, so the value must tell
-    return losses_T.sum() / (losses_T > 0).sum().clamp_min(1) + 0 * x.sum()
+def _list_mined(distances_AR: Tensor, pairs: Pairs, margin: float, mining: str) -> Triplets:
+    """The triplets of some pairs that the mining admits, where they are needed one by one."""
+    positive_AR, negative_AR = pairs
+    if mining == "hard":
+        nothing_AR, inf = torch.zeros_like(positive_AR), torch.inf
+        farthest_A1 = distances_AR.masked_fill(~positive_AR, -inf).argmax(1, keepdim=True)
+        nearest_A1 = distances_AR.masked_fill(~negative_AR, inf).argmin(1, keepdim=True)
+        positive_AR = positive_AR & nothing_AR.scatter(1, farthest_A1, True)
+        negative_AR = negative_AR & nothing_AR.scatter(1, nearest_A1, True)
+    anchor_T, positive_T, negative_T = list_triplets((positive_AR, negative_AR))
+    gap_T = distances_AR[anchor_T, positive_T] - distances_AR[anchor_T, negative_T]
+    kept_T = (gap_T < 0) & (gap_T + margin > 0) | (mining != "semi-hard")
+    return anchor_T[kept_T], positive_T[kept_T], negative_T[kept_T]
 
 
 def _mined(
@@ -207,17 +189,23 @@ _mined_triplets = define_operator(
 torch.library.register_autograd(_mined_triplets, _scale_gradient, setup_context=_keep_gradient)
 
 
-class TripletMarginLoss(nn.Module):
+class TripletMarginLoss(LabelLoss):
     """Module form of `triplet_margin_loss`; sibling of `ProxyNCALoss`, which needs no triplets.
 
     Differs from pytorch-metric-learning's in its defaults (margin 0.2, semi-hard triplets, squared distances), and in
-    that it does not normalise the embeddings.
+    that it does not normalise the embeddings; with `mining="all", distance=LpDistance()` it is theirs.
+
+    Triplets in `indices_tuple`, or all those that its pairs make, are exactly those that count, whatever the mining.
+    These, reference rows, `swap`, `smooth_loss` and `MeanReducer` list the triplets and take as much memory.
 
     Args:
         margin: the wanted gap, in units of the distance (unit vectors lie at most 4 apart squared, 2 plain).
+        swap: take the negative's distance to the anchor or to the positive, whichever is smaller.
+        smooth_loss: log(1 + exp(.)) of what is else cut off at zero; then all mined triplets count.
         mining: `semi-hard`: negatives in d(a,p) < d(a,n) < d(a,p) + margin (FaceNet); `all`: every triplet;
             `hard`: one triplet an anchor, of its farthest positive and its nearest negative (batch-hard).
-        distance: `squared` Euclidean, or `plain`.
+        distance: `squared` Euclidean, or `plain`; or one of pytorch-metric-learning's, see `LabelLoss`.
+        sums: see `LabelLoss`. `reducer=MeanReducer()` takes the mean over all mined triplets.
 
     Raises:
         BadInputError: a margin that is not positive and finite, an unknown mining or distance.
@@ -230,37 +218,64 @@ class TripletMarginLoss(nn.Module):
         0.46
     """
 
-    def __init__(self, margin: float = 0.2, *, mining: Mining = "semi-hard", distance: Distance = "squared") -> None:
-        super().__init__()
+    takes = ("indices_tuple", "ref_emb", "verticals")
+    distances: ClassVar = {
+        Known.PLAIN: 1.0,
+        Known.SQUARED: 1.0,
+        Known.COSINE: 0.5,
+        Known.PLAIN_AS_IS: None,
+        Known.SQUARED_AS_IS: None,
+    }
+    reducers = ("AvgNonZeroReducer", "MeanReducer")
+
+    def __init__(
+        self,
+        margin: float = 0.2,
+        swap: bool = False,
+        smooth_loss: bool = False,
+        *,
+        mining: Mining = "semi-hard",
+        distance: Distance | Any = "squared",
+        **sums: Any,
+    ) -> None:
+        named = isinstance(distance, str)
+        super().__init__(distance=None if named else distance, **sums)
         check_positive(margin, "margin")
         check_choice(mining, Mining, "mining")
-        check_choice(distance, Distance, "distance")
-        self.margin = margin
+        if named:
+            check_choice(distance, Distance, "distance")
+        else:
+            distance = "plain" if self._distance in (Known.PLAIN, Known.PLAIN_AS_IS) else "squared"
+        self.margin, self.swap, self.smooth_loss = margin, swap, smooth_loss
         self.mining: Mining = mining
         self.distance: Distance = distance
 
-    def forward(
-        self,
-        embeddings: Float[Tensor, "B D"],
-        labels: Integer[Tensor, "B"],
-        indices_tuple: Triplets | None = None,
-        *,
-        verticals: Integer[Tensor, "B"] | None = None,
-    ) -> Float[Tensor, ""]:
-        """The loss of one batch; `indices_tuple` is `triplets` of `triplet_margin_loss`, by a miner.
+    def _value(self, batch: Batch) -> Float[Tensor, ""]:
+        x, others, over_all = batch.embeddings, batch.references, self._reducer == "MeanReducer"
+        if batch.indices is None and others is None and not (self.swap or self.smooth_loss or over_all):
+            settings: dict[str, Any] = {"margin": self.margin, "mining": self.mining, "distance": self.distance}
+            return triplet_margin_loss(x, batch.labels, verticals=batch.verticals, **settings)
+        distances_AR = self._distances(x, x if others is None else others)
+        if batch.indices is None:
+            anchor_T, positive_T, negative_T = _list_mined(distances_AR, batch.pairs(), self.margin, self.mining)
+        elif len(batch.indices) == 3:
+            anchor_T, positive_T, negative_T = batch.indices
+        else:
+            anchor_T, positive_T, negative_T = list_triplets(batch.pairs())
+        near_T, far_T = _at(distances_AR, anchor_T, positive_T), _at(distances_AR, anchor_T, negative_T)
+        if self.swap:
+            distances_RR = distances_AR if others is None else self._distances(others, others)
+            far_T = torch.minimum(far_T, _at(distances_RR, positive_T, negative_T))
+        violations_T = near_T - far_T + self.margin
+        losses_T = nn.functional.softplus(violations_T) if self.smooth_loss else violations_T.relu()
+        counted_T = torch.ones_like(losses_T) if over_all else losses_T > 0
+        return losses_T.sum() / counted_T.sum().clamp_min(1)
 
-        Raises:
-            BadInputError: wrong shapes or dtypes, triplets outside the batch, or both triplets and verticals.
-        """
-        check_batch(embeddings, labels, verticals)
-        if indices_tuple is not None:
-            _check_triplets(indices_tuple, len(labels), verticals)
-        return triplet_margin_loss(
-            embeddings,
-            labels,
-            margin=self.margin,
-            mining=self.mining,
-            distance=self.distance,
-            triplets=indices_tuple,
-            verticals=verticals,
-        )
+    def _distances(self, rows: Tensor, others: Tensor) -> Tensor:
+        squared = squared_distances(rows, others)
+        return plain_distances(squared) if self.distance == "plain" else squared
+
+
+def _at(matrix: Tensor, row_T: Tensor, column_T: Tensor) -> Tensor:
+    """Some entries of a matrix; their gradients are added up in the same order on every run."""
+    return matrix.flatten().index_select(0, row_T * matrix.shape[1] + column_T)

@@ -142,6 +142,8 @@ def _check_count(name: str, value: int) -> None:
 def check_integers(values: Tensor, name: str, *, dimensions: int = 1) -> None:
     """Refuse anything but a vector (or matrix) of integers."""
     shape = "vector" if dimensions == 1 else "matrix"
+    if not isinstance(values, Tensor):
+        raise BadInputError(f"{name} must be a {shape} of integers, a torch.Tensor, got {values!r:.40}")
     floating = values.is_floating_point() or values.is_complex() or values.dtype is torch.bool
     if values.ndim != dimensions or floating:
         raise BadInputError(f"{name} must be a {shape} of integers, got {values.dtype} of shape {tuple(values.shape)}")
