@@ -24,8 +24,8 @@ from starlette.types import Message
 
 from univert.serving.observability import RequestRecord
 from univert.serving.problems import Problem, busy
-from univert.serving.rates import RateLimits, client_network
 from univert.serving.settings import RATE_FILE_VARIABLE, Settings
+from univert.serving.shared import RateLimits, client_network
 
 _KEY_BYTES: Final = 32
 _UPLOADS_AN_ADDRESS: Final = 64

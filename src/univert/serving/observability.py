@@ -8,34 +8,29 @@ import os
 import queue
 import random
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from typing import Any, Final
 
 from fastapi import Request
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest, values
-from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from univert.serving.problems import Problem, problem_response
 from univert.serving.settings import METRICS_VARIABLE
+from univert.serving.shared import counts_of_all, take_room
 
 LOGGER: Final = logging.getLogger("univert.serving")
 
 _LINES_MAX: Final = 10_000
 _LAST_LINES_S: Final = 2.0
-_COUNTS_BYTES: Final = 1 << 20
-"""Of each kind of metric in a worker; all that there are take a tenth of it."""
 API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _HEADERS: Final = {
     b"x-content-type-options": b"nosniff",
@@ -74,6 +69,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class _Stdout(logging.Handler):
+    """Writes to the file itself: what Python still buffers is waited for at the end of a process, without end."""
+
+    def createLock(self) -> None:  # noqa: N802
+        """One thread writes; who ends the process must not wait for a lock that it holds."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        left = memoryview(f"{record.getMessage()}\n".encode("utf-8", "replace"))
+        with suppress(OSError):  # nobody reads any more
+            while left:
+                left = left[os.write(1, left) :]
+
+
 class BackgroundLines(QueueHandler):
     """Writes lines to stdout from a thread of its own: a reader of the log that stalls must not stall requests.
 
@@ -83,7 +92,7 @@ class BackgroundLines(QueueHandler):
     def __init__(self) -> None:
         super().__init__(queue.Queue(_LINES_MAX))
         self._dropped = 0
-        self._listener = QueueListener(self.queue, logging.StreamHandler(sys.stdout))
+        self._listener = QueueListener(self.queue, _Stdout())
         self._listener.start()
 
     def enqueue(self, record: logging.LogRecord) -> None:
@@ -162,7 +171,10 @@ class Metrics:
 
     def __init__(self) -> None:
         folder = os.environ.get(METRICS_VARIABLE)
-        self._folder = Path(folder) if folder and _has_room(Path(folder)) else None
+        self._folder = Path(folder) if folder else None
+        if self._folder is not None and (missing := take_room(self._folder)):
+            log(logging.WARNING, "no room for the counts: a scrape shows one worker alone", reason=missing)
+            self._folder = None
         own = self._registry = CollectorRegistry()
         ProcessCollector(registry=own)
 
@@ -209,49 +221,7 @@ class Metrics:
         folder = self._folder
         if folder is None:
             return generate_latest(self._registry)
-        for file in folder.glob("gauge_live*.db"):  # gauges of workers that were killed; their counts stay
-            pid = int(file.stem.rpartition("_")[2])
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                mark_process_dead(pid, path=str(folder))
-        everyone = CollectorRegistry()
-        MultiProcessCollector(everyone, path=str(folder))
-        everyone.register(_Processes({int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*")}))
-        return generate_latest(everyone)
-
-
-def _has_room(folder: Path) -> bool:
-    """Take the room for this worker's counts from the disk, all at once; without it the worker counts for itself.
-
-    The counts lie in files that are mapped into memory. Were the disk full when one of them grows, the worker would be
-    killed.
-    """
-    try:
-        for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemin"):
-            with (folder / f"{kind}_{os.getpid()}.db").open("ab") as file:
-                os.posix_fallocate(file.fileno(), 0, _COUNTS_BYTES)
-    except OSError as error:
-        log(logging.WARNING, "no room for the counts: a scrape shows one worker alone", reason=str(error))
-        values.ValueClass = values.MutexValue
-        return False
-    return True
-
-
-class _Processes(Collector):
-    """Memory, processor time and open files of each worker."""
-
-    def __init__(self, pids: set[int]) -> None:
-        self._pids = sorted(pids)
-
-    def collect(self) -> Iterator[Metric]:
-        families: dict[str, Metric] = {}
-        for pid in self._pids:
-            for found in ProcessCollector(pid=partial(int, pid), registry=None).collect():
-                family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
-                for sample in found.samples:
-                    family.add_sample(sample.name, {"process": str(pid)}, sample.value)
-        yield from families.values()
+        return counts_of_all(folder)
 
 
 class Observed:
@@ -261,6 +231,7 @@ class Observed:
         self._app = app
         self._service = service
         self._metrics: Metrics = service.metrics
+        self._answers_to = lru_cache(1024)(service.settings.answers_to)
         policy = b"cross-origin" if service.settings.cors_origins else b"same-origin"
         self._added = {**_HEADERS, b"cross-origin-resource-policy": policy}
 
@@ -286,7 +257,7 @@ class Observed:
 
         self._metrics.in_flight.inc()
         try:
-            if self._service.settings.answers_to(request.headers.get("host", "")):
+            if self._answers_to(request.headers.get("host", "")):
                 await self._app(scope, receive, answer)
             else:
                 said = "requests to this host are not answered; if the name is yours, add it to allowed_hosts"

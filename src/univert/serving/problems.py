@@ -54,6 +54,7 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
 GUARD_PROBLEMS: Final = ("validation", "unauthorised", "rate-limited", "overloaded", "not-ready")
 """What every guarded route may answer with."""
 
+_ANYWHERE: Final = ("unknown-host", "internal")
 _OF_THE_FRAMEWORK: Final = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 
@@ -123,9 +124,9 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def documented(*names: str) -> dict[int | str, dict[str, Any]]:
-    """The problems that a route answers with, for its OpenAPI entry; `unknown-host` is among those of every route."""
+    """The problems that a route answers with, for its OpenAPI entry; those that any route may answer with included."""
     responses: dict[int | str, dict[str, Any]] = {}
-    for name in (*names, "unknown-host"):
+    for name in (*names, *_ANYWHERE):
         kind = PROBLEM_TYPES[name]
         content = {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema(), "examples": {}}}
         entry = responses.setdefault(kind.status, {"description": kind.title, "content": content})

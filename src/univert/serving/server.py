@@ -21,8 +21,8 @@ from granian.log import LogLevels
 
 from univert.core.errors import BadInputError, UnivertError
 from univert.serving.observability import log, logging_config
-from univert.serving.rates import make_rate_file
 from univert.serving.settings import METRICS_VARIABLE, RATE_FILE_VARIABLE, Settings, is_loopback, load_settings
+from univert.serving.shared import make_rate_file
 
 CONNECTIONS_MAX: Final = 8192
 """Open connections of a worker; further ones wait until one closes."""

@@ -30,7 +30,7 @@ _CANARY_S: Final = 5.0
 """How often a search is made that nobody asked for, to see whether the index can still be searched."""
 _BLOCKED_S: Final = 5.0
 """A worker whose event loop stands still for this long, and for longer than an answer may take, is replaced."""
-_MANY_CONNECTIONS: Final = 500
+_MANY_CONNECTIONS: Final = 250
 """From here on the log says so, and again each time they have doubled."""
 _WARM_K: Final = 24
 
@@ -66,7 +66,7 @@ async def _look_after(service: Service) -> None:
     while True:
         if first is not None:
             faulthandler.dump_traceback_later(blocked_s, exit=True, file=sys.__stderr__ or sys.stderr)
-        connections = max(0, _open_sockets() - without_clients)
+        connections = max(0, await asyncio.to_thread(_open_sockets) - without_clients)
         service.metrics.connections.set(connections)
         if connections >= 2 * said or connections < said // 4:
             said = max(_MANY_CONNECTIONS // 2, connections)

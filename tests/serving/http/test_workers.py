@@ -52,6 +52,8 @@ def test_a_thousand_connections_that_say_nothing_keep_nobody_out(workers: Server
             connection.sendall(b"GET /health HT" if number % 2 else b"")
         answered = [client.outcomes["200"] for client in asking]
         wait_until(lambda: all(c.outcomes["200"] > n for c, n in zip(asking, answered, strict=True)))
+        wait_until(lambda: b"univert_connections 10" in workers.request("GET", "/metrics").body)
+        assert workers.events("many connections")
     for client in asking:
         assert set(client.outcomes) == {"200"}
         assert client.errors == []

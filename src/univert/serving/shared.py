@@ -1,4 +1,4 @@
-"""What the workers of a service share through a small file, and its clients: how often each has asked."""
+"""What the workers of a service share through files: how often each client has asked, and what they count."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ import mmap
 import os
 import struct
 import time
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest, values
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 _BUCKETS: Final = 8192
 _BUCKET: Final = struct.Struct("<dd")  # tokens, when they were counted (monotonic clock, one for the machine)
 _SALT_BYTES: Final = 32
 _FILE_BYTES: Final = _SALT_BYTES + _BUCKETS * _BUCKET.size
+_COUNTS_BYTES: Final = 1 << 20
+"""Of each kind of metric in a worker; all that there are take a tenth of it."""
 _NETWORK_BITS: Final = 64
 """Of an IPv6 address: whoever has one has all that begin with the same bits."""
 
 
+@lru_cache(4096)
 def client_network(address: str) -> str:
     """Whom an address belongs to: an IPv4 address to itself, an IPv6 address to its /64.
 
@@ -96,3 +106,54 @@ class RateLimits:
     def _lock(self, how: int, place: int) -> None:
         if self._file:
             fcntl.lockf(self._file, how, _BUCKET.size, place)
+
+
+def take_room(folder: Path) -> str | None:
+    """Take the room for this process's counts from the disk, all at once.
+
+    The counts lie in files that are mapped into memory. Were the disk full when one of them grows, the process would be
+    killed.
+
+    Returns:
+        why there is no room, so that the process counts for itself; None if all is well.
+    """
+    try:
+        for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemin"):
+            with (folder / f"{kind}_{os.getpid()}.db").open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, _COUNTS_BYTES)
+    except OSError as error:
+        for begun in folder.glob(f"*_{os.getpid()}.db"):
+            begun.unlink()
+        values.ValueClass = values.MutexValue
+        return str(error)
+    return None
+
+
+def counts_of_all(folder: Path) -> bytes:
+    """The text that Prometheus scrapes, over all worker processes."""
+    for file in folder.glob("gauge_live*.db"):  # gauges of workers that were killed; their counts stay
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid, path=str(folder))
+    everyone = CollectorRegistry()
+    MultiProcessCollector(everyone, path=str(folder))
+    everyone.register(_Processes({int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*")}))
+    return generate_latest(everyone)
+
+
+class _Processes(Collector):
+    """Memory, processor time and open files of each worker."""
+
+    def __init__(self, pids: set[int]) -> None:
+        self._pids = sorted(pids)
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for pid in self._pids:
+            for found in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
+                for sample in found.samples:
+                    family.add_sample(sample.name, {"process": str(pid)}, sample.value)
+        yield from families.values()

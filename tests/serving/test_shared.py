@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from univert.serving.rates import RateLimits, client_network, make_rate_file
+from univert.serving.shared import RateLimits, client_network, make_rate_file
 
 
 class Clock:
@@ -17,7 +17,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("univert.serving.rates.time", clock)
+    monkeypatch.setattr("univert.serving.shared.time", clock)
     return clock
 
 
