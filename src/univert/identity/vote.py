@@ -136,6 +136,7 @@ class Calibration:
         engine: the kind of engine that made the queries.
         neighbours: how many vote.
         attributes: those that could be calibrated; the others are never known.
+        similarity_weights: constant and slope of `similarity`; None where it could not be fitted.
         report: how well it did on images that it was not fitted on; see `univert.identity.calibration`.
     """
 
@@ -143,7 +144,18 @@ class Calibration:
     engine: str
     neighbours: int
     attributes: Mapping[str, AttributeCalibration]
+    similarity_weights: tuple[float, float] | None = None
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def similarity(self, distance: float) -> float | None:
+        """The probability that an image at this squared distance shows the same kind of thing as the query.
+
+        The kind is the style, or the vertical where too few images have a style.
+        """
+        if self.similarity_weights is None:
+            return None
+        constant, slope = self.similarity_weights
+        return float(1 / (1 + np.exp(-np.clip(constant + slope * distance, -50, 50))))
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""

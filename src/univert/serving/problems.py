@@ -90,18 +90,19 @@ def problem_response(problem: Problem, request: Request) -> JSONResponse:
     record = getattr(request.state, "record", None)
     if record is not None:
         record.problem = problem.name
-    details = _details(problem, raw_path(request), getattr(record, "request_id", None))
+    root = request.app.state.service.settings.root_path
+    details = _details(problem, raw_path(request), getattr(record, "request_id", None), root)
     return JSONResponse(details, status_code=problem.status_code, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
-def _details(problem: Problem, path: str, request_id: str | None) -> dict[str, Any]:
+def _details(problem: Problem, path: str, request_id: str | None, root: str = "") -> dict[str, Any]:
     kind = PROBLEM_TYPES[problem.name]
     return ProblemDetails(
-        type=f"/problems/{problem.name}",
+        type=f"{root}/problems/{problem.name}",
         title=kind.title,
         status=kind.status,
         detail=problem.detail,
-        instance=path,
+        instance=root + path,
         request_id=request_id,
     ).model_dump()
 

@@ -21,6 +21,7 @@ from univert.serving.limits import GuardedRoute, NoParameters, SelfChargingRoute
 from univert.serving.problems import GUARD_PROBLEMS, PROBLEM_TYPES, Problem, busy, documented, raw_path
 from univert.serving.search import ITEMS, THUMBNAIL, item_address
 from univert.serving.service import record_of, service_of
+from univert.serving.settings import filled_in
 from univert.serving.thumbnails import (
     MEDIA_TYPE,
     SIZE_PX_DEFAULT,
@@ -82,7 +83,11 @@ async def verticals(request: Request) -> VerticalsAnswer:
     with service.loaded.reading():
         counts: Any = await asyncio.to_thread(_counts, cast(Hashable, index))
     return VerticalsAnswer(
-        **counts, images=len(index), index_version=index.version, model=service.loaded.engine.fingerprint
+        **counts,
+        images=len(index),
+        index_version=index.version,
+        model=service.loaded.engine.fingerprint,
+        feedback=service.settings.feedback is not None,
     )
 
 
@@ -184,16 +189,30 @@ def metrics(request: Request) -> Response:
     operation_id="problem",
     responses={200: {"description": "Explained"}, **documented("not-found")},
 )
-async def problem(name: str) -> ProblemAnswer:
+async def problem(request: Request, name: str) -> ProblemAnswer:
     """Every error's `type` leads here."""
     if name not in PROBLEM_TYPES:
         raise Problem("not-found", "there is no such type of problem")
-    return ProblemAnswer(type=f"/problems/{name}", **asdict(PROBLEM_TYPES[name]))
+    return ProblemAnswer(
+        type=f"{service_of(request).settings.root_path}/problems/{name}", **asdict(PROBLEM_TYPES[name])
+    )
 
 
 async def _item(request: Request) -> ItemAnswer:
     name = unquote(raw_path(request).removeprefix(ITEMS))
-    index = service_of(request).index(record_of(request))
+    service = service_of(request)
+    index = service.index(record_of(request))
+    row = await indexed_row(index, name)
+    return ItemAnswer(
+        **row,
+        thumbnail=service.settings.root_path + item_address(name) + THUMBNAIL,
+        link=filled_in(service.settings.item_link, row),
+        index_version=index.version,
+    )
+
+
+async def indexed_row(index: Index, name: str) -> dict[str, Any]:
+    """The columns of an item, or the problem `not-found`."""
     row: dict[str, Any] | None = None
     if name and len(name) <= _ID_MAX and "\0" not in name:
         try:
@@ -203,7 +222,7 @@ async def _item(request: Request) -> ItemAnswer:
             row = None
     if row is None:
         raise Problem("not-found", f"no item {name[:200]!r} in the index")
-    return ItemAnswer(**row, thumbnail=item_address(name) + THUMBNAIL, index_version=index.version)
+    return row
 
 
 @lru_cache(maxsize=1)

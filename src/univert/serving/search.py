@@ -22,7 +22,7 @@ from univert.search.query import FILTER_COLUMNS, FilterValue, Hit, Where, check_
 from univert.serving.answers import EmbedAnswer, SearchAnswer
 from univert.serving.limits import REPEATED_FIELDS, GuardedRoute, no_parameters
 from univert.serving.problems import GUARD_PROBLEMS, Problem, documented
-from univert.serving.service import record_of, service_of
+from univert.serving.service import Service, record_of, service_of
 
 K_DEFAULT: Final = 24
 K_MAX: Final = 100
@@ -40,7 +40,7 @@ _ID_MAX: Final = 1000
 _NUMBER: Final = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 """Of a box: what `float` takes besides, such as 1_0, is more often a slip."""
 _BOX_PATTERN: Final = r"^\d{1,5}(\.\d{1,3})?(,\d{1,5}(\.\d{1,3})?){3}$"
-_UPLOAD_PROBLEMS: Final = (
+UPLOAD_PROBLEMS: Final = (
     *GUARD_PROBLEMS,
     "bad-photo",
     "bad-box",
@@ -187,7 +187,7 @@ class SearchForm(BoxForm):
     "/search",
     summary="What a photo, or a box in it, shows, and the indexed images nearest to it",
     operation_id="search",
-    responses={200: {"description": "Found"}, **documented(*_UPLOAD_PROBLEMS, "bad-filter", "not-found")},
+    responses={200: {"description": "Found"}, **documented(*UPLOAD_PROBLEMS, "bad-filter", "not-found")},
     form_limits=FORM_LIMITS,
 )
 async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)]) -> SearchAnswer:
@@ -207,7 +207,7 @@ async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_
     )
     if where and not answer["hits"]:
         await asyncio.to_thread(_refuse_unknown, where, index)
-    answer["hits"] = [_hit_values(hit) for hit in answer["hits"]]
+    answer["hits"] = [_hit_values(hit, service) for hit in answer["hits"]]
     return answer  # type: ignore[no-any-return]  # checked by the framework
 
 
@@ -215,7 +215,7 @@ async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_
     "/embed",
     summary="The unit vector of a photo, or of a box in it",
     operation_id="embed",
-    responses={200: {"description": "Embedded"}, **documented(*_UPLOAD_PROBLEMS)},
+    responses={200: {"description": "Embedded"}, **documented(*UPLOAD_PROBLEMS)},
     form_limits=FORM_LIMITS,
 )
 async def embed(request: Request, form: Annotated[EmbedForm, Form(media_type=_MULTIPART)]) -> EmbedAnswer:
@@ -282,8 +282,11 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _hit_values(hit: Hit) -> dict[str, Any]:
+def _hit_values(hit: Hit, service: Service) -> dict[str, Any]:
     """A hit as a `HitAnswer` has it."""
     columns = ("id", "distance", "vertical", "product", "brand", "style", "source", "split")
-    address = item_address(hit.id)
-    return {name: getattr(hit, name) for name in columns} | {"thumbnail": address + THUMBNAIL, "item": address}
+    address = service.settings.root_path + item_address(hit.id)
+    calibration = service.loaded.calibration
+    similarity = calibration.similarity(hit.distance) if calibration else None
+    values = {name: getattr(hit, name) for name in columns}
+    return values | {"similarity": similarity, "thumbnail": address + THUMBNAIL, "item": address}

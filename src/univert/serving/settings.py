@@ -6,8 +6,10 @@ import ipaddress
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -40,6 +42,8 @@ _OF_KUBERNETES: Final = re.compile(r"UNIVERT(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_
 _ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://.*")
 """What Kubernetes sets in each pod beside a Service whose name begins with `univert`: `UNIVERT_SERVICE_HOST`, and also
 `UNIVERT_PORT=tcp://10.0.0.1:8000`. None of it is meant for us."""
+_LINK_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "source")
+_PLACEHOLDER: Final = re.compile(r"\{(\w*)\}")
 _KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -78,7 +82,11 @@ class Settings(BaseSettings):
             names always may. None given: any name, but on a loopback address no other than those.
         cors_origins: origins whose pages may call the API; none by default.
         trusted_proxies: addresses or networks whose `X-Forwarded-For` is believed, with commas between; `*`: all.
+        root_path: the path under which a proxy shows the service, such as `/visual`; the proxy takes it off.
         page: serve the page at `/`.
+        item_link: where items are shown elsewhere, such as `https://shop.example/p/{product}`; in braces any of id,
+            vertical, product, brand, style, source.
+        feedback: the file to which `POST /feedback` adds what people say; None: there is no such route.
         log_level: the least severe events that are logged.
     """
 
@@ -117,7 +125,10 @@ class Settings(BaseSettings):
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: str = ""
+    root_path: str = Field("", pattern=r"^(/[\w.~%-]+)*$")
     page: bool = True
+    item_link: str = ""
+    feedback: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("api_keys")
@@ -138,6 +149,22 @@ class Settings(BaseSettings):
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise ValueError(f"{origin!r} is no origin; write it as https://shop.example, without a path")
         return origins
+
+    @field_validator("item_link")
+    @classmethod
+    def _check_link(cls, link: str) -> str:
+        if unknown := set(_PLACEHOLDER.findall(link)) - {*_LINK_COLUMNS}:
+            raise ValueError(f"unknown {{{min(unknown)}}}; {did_you_mean(min(unknown), _LINK_COLUMNS)}")
+        if link and not re.match(r"https?://[^/{}\s]+/", link):
+            raise ValueError("must begin with https:// and a host; write it as https://shop.example/p/{product}")
+        return link
+
+    @field_validator("feedback")
+    @classmethod
+    def _check_feedback(cls, file: Path | None) -> Path | None:
+        if file is not None and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
+            raise ValueError("must be a file that can be written, in a folder that is there")
+        return file
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -188,6 +215,13 @@ class Settings(BaseSettings):
         }
         sources = (init_settings, environment)
         return (*sources, TomlConfigSettingsSource(settings_cls, Path(file))) if file else sources
+
+
+def filled_in(link: str, row: Mapping[str, Any]) -> str | None:
+    """The setting `item_link` for an item; None without one, or where the item lacks a value that it names."""
+    if not link or not all(row.get(name) for name in _PLACEHOLDER.findall(link)):
+        return None
+    return _PLACEHOLDER.sub(lambda found: quote(row[found[1]], safe=""), link)
 
 
 def is_loopback(host: str) -> bool:
