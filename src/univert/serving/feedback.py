@@ -40,7 +40,7 @@ async def feedback(request: Request, form: Annotated[FeedbackForm, Form(media_ty
     """The photo is asked about once more and forgotten: noted are its neighbours, the item, and what you say."""
     service, record = service_of(request), record_of(request)
     index = service.index(record)
-    row = await indexed_row(index, form.item)
+    row = await indexed_row(service, index, form.item)
     await request.state.upload.take(form.photo)
     answer = await service.loaded.search(
         index, request.state.upload, k=K_DEFAULT, where=None, box_xyxy_px=form.box_xyxy_px, record=record

@@ -20,7 +20,7 @@ from univert.serving.answers import ItemAnswer, ProblemAnswer, StateAnswer, Vert
 from univert.serving.limits import GuardedRoute, NoParameters, SelfChargingRoute, no_parameters
 from univert.serving.problems import GUARD_PROBLEMS, PROBLEM_TYPES, Problem, busy, documented, raw_path
 from univert.serving.search import ITEMS, THUMBNAIL, item_address
-from univert.serving.service import record_of, service_of
+from univert.serving.service import Service, record_of, service_of
 from univert.serving.settings import filled_in
 from univert.serving.thumbnails import (
     MEDIA_TYPE,
@@ -202,7 +202,7 @@ async def _item(request: Request) -> ItemAnswer:
     name = unquote(raw_path(request).removeprefix(ITEMS))
     service = service_of(request)
     index = service.index(record_of(request))
-    row = await indexed_row(index, name)
+    row = await indexed_row(service, index, name)
     return ItemAnswer(
         **row,
         thumbnail=service.settings.root_path + item_address(name) + THUMBNAIL,
@@ -211,12 +211,12 @@ async def _item(request: Request) -> ItemAnswer:
     )
 
 
-async def indexed_row(index: Index, name: str) -> dict[str, Any]:
+async def indexed_row(service: Service, index: Index, name: str) -> dict[str, Any]:
     """The columns of an item, or the problem `not-found`."""
     row: dict[str, Any] | None = None
     if name and len(name) <= _ID_MAX and "\0" not in name:
         try:
-            with service_of(request).loaded.reading():
+            with service.loaded.reading():
                 row = await asyncio.to_thread(index.row, name)
         except BadInputError:  # not valid as a value of the column, so no item has it
             row = None
