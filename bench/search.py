@@ -173,7 +173,7 @@ def serve(path: Path, folder: Path) -> dict[str, Any]:
     asks = json.loads(sys.stdin.read())
     queries = {name: np.load(folder / f"{name}.npy") for name in asks}
     figures: dict[str, Any] = {}
-    with IndexReader.open(path, in_memory=True) as reader:
+    with IndexReader.open(path) as reader:
         index: Index = reader.current()
         for name, (where, truth) in asks.items():
 

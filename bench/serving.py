@@ -216,7 +216,7 @@ def measure(options: argparse.Namespace, image_size_px: int) -> tuple[list[dict[
     rounds = []
     with (
         service(model, index_path) as (port, process),
-        IndexReader.open(index_path, in_memory=True) as index,
+        IndexReader.open(index_path) as index,
         ThreadPoolExecutor(cores) as pool,
     ):
         for number in range(options.rounds):

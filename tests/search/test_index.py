@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.oracles.neighbours import exact_neighbours
-from tests.search.conftest import MODEL, build, in_memory, unit
+from tests.search.conftest import MODEL, build, unit
 from tests.small_shop import catalogue, index, model, picture
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
@@ -39,11 +39,6 @@ WHERES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def memory_grid(grid: Grid) -> Index:
-    return in_memory(grid[0])
-
-
 def allowed_rows(columns: dict[str, np.ndarray], where: dict[str, Any]) -> np.ndarray:
     allowed = np.ones(len(columns["id"]), dtype=bool)
     for name, value in where.items():
@@ -54,7 +49,7 @@ def allowed_rows(columns: dict[str, np.ndarray], where: dict[str, Any]) -> np.nd
 
 @pytest.mark.parametrize("where", WHERES.values(), ids=WHERES.keys())
 @pytest.mark.parametrize("k", [1, 10, 333, 5000])
-def test_equals_the_exact_oracle_ties_included(grid: Grid, memory_grid: Index, where: dict[str, Any], k: int) -> None:
+def test_equals_the_exact_oracle_ties_included(grid: Grid, where: dict[str, Any], k: int) -> None:
     index, vectors, columns = grid
     queries = vectors[[0, 17, 1999]]
     positions, distances = exact_neighbours(
@@ -63,10 +58,9 @@ def test_equals_the_exact_oracle_ties_included(grid: Grid, memory_grid: Index, w
     answers = index.search_many(queries, k, where=where, model_fingerprint=MODEL)
     assert [[hit.id for hit in hits] for hits in answers] == [list(columns["id"][row]) for row in positions]
     assert [[hit.distance for hit in hits] for hits in answers] == distances.tolist()
-    assert memory_grid.search_many(queries, k, where=where, model_fingerprint=MODEL) == answers
 
 
-def test_copies_of_one_picture_come_in_order_of_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_of_one_picture_come_in_order_of_id(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     vectors = unit(rng.normal(size=(3000, 8)))
     vectors[:2000] = vectors[0]
@@ -75,11 +69,7 @@ def test_copies_of_one_picture_come_in_order_of_id(tmp_path: Path, monkeypatch: 
     queries = np.concatenate([np.repeat(vectors[:1], 40, axis=0), vectors[2000:2003]])
     positions, _ = exact_neighbours(queries, vectors, 24, ids=names)
     expected = [[names[row] for row in near] for near in positions]
-    for at_once in (250_000, 10_000):
-        monkeypatch.setattr("univert.search.disk._ROWS_AT_ONCE", at_once)
-        answers = index.search_many(queries, 24, model_fingerprint=MODEL)
-        assert [[hit.id for hit in hits] for hits in answers] == expected
-    answers = in_memory(index).search_many(queries, 24, model_fingerprint=MODEL)
+    answers = index.search_many(queries, 24, model_fingerprint=MODEL)
     assert [[hit.id for hit in hits] for hits in answers] == expected
 
 
@@ -117,12 +107,11 @@ def test_hostile_names_are_only_names(tmp_path: Path) -> None:
     vectors = unit(np.random.default_rng(2).normal(size=(count, 8)))
     columns = {"id": HOSTILE, "vertical": HOSTILE, "brand": HOSTILE, "image": [name.encode() for name in HOSTILE]}
     index = build(tmp_path / "an index's \\ é #1 %20", vectors, columns)
-    for opened in (index, in_memory(index)):
-        assert opened.verticals == sorted(HOSTILE)
-        for name in HOSTILE:
-            for column in ("id", "vertical", "brand"):
-                hits = opened.search(vectors[0], count, where={column: name}, model_fingerprint=MODEL)
-                assert [hit.id for hit in hits] == [name]
+    assert index.verticals == sorted(HOSTILE)
+    for name in HOSTILE:
+        for column in ("id", "vertical", "brand"):
+            hits = index.search(vectors[0], count, where={column: name}, model_fingerprint=MODEL)
+            assert [hit.id for hit in hits] == [name]
     assert [picture.image for picture in index.pictures(HOSTILE)] == [name.encode() for name in HOSTILE]
 
 

@@ -1,15 +1,17 @@
-"""What is particular to an index in memory: it needs no disk, and processes share its vectors."""
+"""Large tables against exact search; an index that was read needs no disk, and processes share its vectors."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.search.conftest import MODEL, build, in_memory, unit
+from tests.oracles.neighbours import exact_neighbours
+from tests.search.conftest import MODEL, build, unit
 from univert.search.index import Index, IndexReader
 from univert.search.memory import MemoryRows
 
@@ -68,7 +70,8 @@ def test_processes_share_one_file_of_vectors(index: Index) -> None:
     with Index.writer(index.path) as writer:
         writer.upsert(VECTORS[:1], pa.table({"id": ["new"], "vertical": ["a"]}))
         writer.publish()
-    newer = in_memory(Index.open(index.path))
+    newer = Index.open(index.path)
+    newer.warm()
     assert len(files(index)) == 1
     assert files(index) != [made], "a file for each version, the old one goes"
     hits = [hit.id for hit in newer.search(VECTORS[0], 2, model_fingerprint=MODEL)]
@@ -80,15 +83,63 @@ def test_processes_share_one_file_of_vectors(index: Index) -> None:
 @pytest.mark.usefixtures("shared")
 def test_a_folder_that_cannot_be_written_to_will_do(index: Index) -> None:
     (index.path / "memory").write_text("no folder")
-    assert in_memory(index).search(VECTORS[3], 1, model_fingerprint=MODEL)[0].id == "i3"
+    assert index.search(VECTORS[3], 1, model_fingerprint=MODEL)[0].id == "i3"
 
 
-@pytest.mark.parametrize(
-    ("asked", "bytes_a_row", "held"), [(None, 100, True), (None, 1 << 50, False), (False, 100, False)]
-)
-def test_what_is_held_in_memory_depends_on_its_size(
-    index: Index, monkeypatch: pytest.MonkeyPatch, asked: bool | None, bytes_a_row: int, held: bool
-) -> None:
-    monkeypatch.setattr("univert.search.memory._COLUMNS_BYTES", bytes_a_row)
-    index.warm(asked)
-    assert isinstance(index._rows, MemoryRows) == held
+Large = tuple[Index, np.ndarray, np.ndarray, dict[str, np.ndarray]]
+
+
+@pytest.fixture(scope="module", params=[6_000, pytest.param(25_000, marks=pytest.mark.slow)])
+def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Large]:
+    rows, size = request.param, 64
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(rows // 5, size))
+    product = rng.integers(0, len(centres), rows)
+    vectors = unit(centres[product] + 0.6 * rng.normal(size=(rows, size)))
+    columns = {
+        "id": np.array([f"i{n}" for n in range(rows)], dtype=object),
+        "vertical": np.array(["even" if n % 2 == 0 else "odd" for n in range(rows)], dtype=object),
+        "brand": np.array(["rare" if n % 500 == 3 else "usual" for n in range(rows)], dtype=object),
+        "product": np.array([f"p{n}" for n in product], dtype=object),
+    }
+    queries = unit(vectors[:60] + 0.05 * rng.normal(size=(60, size)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("univert.search.vector_index.EXACT_ROWS", rows // 5)
+        patch.setattr("univert.search.memory.EXACT_ROWS", 100)
+        index = build(tmp_path_factory.mktemp("large") / "index", vectors, columns)
+        yield index, vectors, queries, columns
+
+
+@pytest.mark.parametrize("vertical", [None, "odd"])
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_recall_against_exact_search(large: Large, k: int, vertical: str | None) -> None:
+    index, vectors, queries, columns = large
+    assert index.approximate
+    allowed = None if vertical is None else columns["vertical"] == vertical
+    positions, distances = exact_neighbours(queries, vectors, k, allowed=allowed)
+    where = {"vertical": vertical} if vertical else None
+    answers = index.search_many(queries, k, where=where, model_fingerprint=MODEL)
+    shared = [
+        len({hit.id for hit in hits} & {f"i{n}" for n in near}) / k
+        for hits, near in zip(answers, positions, strict=True)
+    ]
+    assert np.mean(shared) >= 0.99
+    for hits, far in zip(answers, distances, strict=True):
+        assert len(hits) == k
+        assert hits[0].distance == pytest.approx(far[0], abs=5e-5)
+        assert [hit.distance for hit in hits] == sorted(hit.distance for hit in hits)
+        assert vertical is None or {hit.vertical for hit in hits} == {vertical}
+
+
+def test_a_rare_value_still_gives_all_that_is_asked_for(large: Large) -> None:
+    index, vectors, queries, columns = large
+    positions, _ = exact_neighbours(queries, vectors, 10, allowed=columns["brand"] == "rare")
+    answers = index.search_many(queries, 10, where={"brand": "rare"}, model_fingerprint=MODEL)
+    assert [{hit.id for hit in hits} for hits in answers] == [{f"i{n}" for n in row} for row in positions]
+
+
+def test_all_rows_can_be_asked_for(large: Large) -> None:
+    index, vectors, queries, _ = large
+    hits = index.search(queries[0], 10**9, model_fingerprint=MODEL)
+    assert len({hit.id for hit in hits}) == len(vectors)
+    assert [hit.id for hit in hits[:50]] == [f"i{n}" for n in exact_neighbours(queries[:1], vectors, 50)[0][0]]

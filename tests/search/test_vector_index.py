@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from tests.oracles.neighbours import exact_neighbours
-from tests.search.conftest import MODEL, in_memory, unit
+from tests.search.conftest import MODEL, unit
 from univert.search.exact import check_recall
 from univert.search.index import Index
-from univert.search.vector_index import partitions_of, squared_distances, vector_index_state
+from univert.search.vector_index import partitions_of, search_effort, squared_distances
 from univert.search.writer import IndexWriter
 
 SIZE = 32
@@ -20,10 +21,10 @@ SIZE = 32
 
 @pytest.fixture(autouse=True)
 def small_structures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many partitions, and segments soon, without a million rows."""
+    """Many partitions without a million rows."""
     monkeypatch.setattr("univert.search.vector_index._ROWS_A_PARTITION", 150)
-    monkeypatch.setattr("univert.search.vector_index._TAIL_ROWS", 200)
     monkeypatch.setattr("univert.search.vector_index.EXACT_ROWS", 1_000)
+    monkeypatch.setattr("univert.search.memory.EXACT_ROWS", 0)
 
 
 def clustered(rows: int, seed: int, spread: float = 0.35) -> np.ndarray:
@@ -57,75 +58,66 @@ def recall(index: Index, vectors: np.ndarray, names: list[str], queries: np.ndar
     return float(np.mean(shared))
 
 
-def test_few_partitions_are_enough_where_neighbours_lie_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path) -> None:
     centres = np.repeat(clustered(600, 0, spread=0.2), 10, axis=0)
     vectors = unit(centres + 0.05 * np.random.default_rng(3).normal(size=centres.shape))
     with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL) as writer:
         append(writer, vectors, "v")
         writer.publish()
     index = Index.open(tmp_path / "index")
-    state = vector_index_state(index._dataset)
-    assert state is not None
-    assert state.effort is not None
-    assert state.effort.like.partitions[10] < 40, "of 40 partitions"
+    effort = search_effort(index._dataset)
+    assert effort is not None
+    assert effort.like.partitions[10] < effort.unlike.partitions[10] <= 40, "of 40 partitions"
     queries = unit(vectors[:100] + 0.05 * np.random.default_rng(1).normal(size=(100, SIZE)))
     names = [f"v{n}" for n in range(6_000)]
     unlike = unit(np.random.default_rng(2).normal(size=(100, SIZE)))
-    monkeypatch.setattr("univert.search.memory._EXACT_ROWS", 0)
-    for opened in (index, in_memory(index)):
-        assert recall(opened, vectors, names, queries, 10) >= 0.99
-        assert recall(opened, vectors, names, unlike, 10) >= 0.98
+    assert recall(index, vectors, names, queries, 10) >= 0.99
+    assert recall(index, vectors, names, unlike, 10) >= 0.98
     check = check_recall(index, queries=100)
     assert check.recall >= 0.99
     assert check.recall_unlike >= 0.98
     far = squared_distances(np.concatenate([queries, unlike]), partitions_of(index._dataset)[0]).min(axis=1)
-    partitions = state.effort.partitions(far, 10)
+    partitions = effort.partitions(far, 10)
     assert partitions[:100].mean() <= partitions[100:].mean()
 
 
-@pytest.mark.parametrize(("later", "trained_anew"), [(clustered, False), (pointed, True)])
+@pytest.mark.parametrize("later", [clustered, pointed])
 def test_what_is_added_later_is_found_and_takes_nothing_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: object, trained_anew: bool
+    tmp_path: Path, later: Callable[[int, int], np.ndarray]
 ) -> None:
-    first, second = clustered(5_000, 0), later(800, 1)  # type: ignore[operator]
+    first, second = clustered(5_000, 0), later(800, 1)
     with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL) as writer:
         append(writer, first, "old")
         writer.publish()
         append(writer, second, "new")
         writer.publish()
     index = Index.open(tmp_path / "index")
-    state = vector_index_state(index._dataset)
-    assert state is not None
-    assert state.segments == (1 if trained_anew else 2)
     vectors = np.concatenate([first, second])
     names = [f"old{n}" for n in range(len(first))] + [f"new{n}" for n in range(len(second))]
-    monkeypatch.setattr("univert.search.memory._EXACT_ROWS", 0)
-    for opened in (index, in_memory(index)):
-        for k in (10, 100, 300):
-            assert recall(opened, vectors, names, first[:60], k) >= 0.99
-            assert recall(opened, vectors, names, second[:60], k) >= 0.99
+    for k in (10, 100, 300):
+        assert recall(index, vectors, names, first[:60], k) >= 0.99
+        assert recall(index, vectors, names, second[:60], k) >= 0.99
 
 
 def test_it_comes_and_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trained when it pays, added to, and trained anew when outgrown; rows that came later are found at all times."""
-    monkeypatch.setattr("univert.search.vector_index._TAIL_ROWS", 50)
+    """Trained when it pays, and anew when outgrown; rows that came later are found at all times."""
     monkeypatch.setattr("univert.search.vector_index.EXACT_ROWS", 500)
     vectors = unit(np.random.default_rng(0).normal(size=(1500, SIZE)))
     with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL) as writer:
-        for start, stop, approximate, unindexed in (
-            (0, 400, False, 0),
-            (400, 1000, True, 0),
-            (1000, 1040, True, 40),
-            (1040, 1100, True, 0),
-            (0, 10, True, 10),  # renewed
-            (1100, 1500, True, 0),
+        for start, stop, trained_on in (
+            (0, 400, None),
+            (400, 1000, 1000),
+            (1000, 1040, 1000),
+            (1040, 1100, 1000),
+            (0, 10, 1000),  # renewed
+            (1100, 1500, 1500),
         ):
             ids = [f"i{row}" for row in range(start, stop)]
             writer.upsert(vectors[start:stop], pa.table({"id": ids, "vertical": ["v"] * len(ids)}))
             writer.publish()
-            assert writer.stats().unindexed_images == unindexed
             index = Index.open(tmp_path / "index")
-            assert index.approximate == approximate
+            effort = search_effort(index._dataset)
+            assert (effort.rows if effort else None) == trained_on
+            assert index.approximate == (trained_on is not None)
             assert check_recall(index, k=5, queries=40).recall >= 0.99
+            assert [hit.id for hit in index.search(vectors[start], 1, model_fingerprint=MODEL)] == [f"i{start}"]

@@ -165,12 +165,11 @@ def _stats_text(stats: IndexStats) -> str:
     published = "nothing yet"
     if stats.published_version is not None:
         published = f"version {stats.published_version}, {stats.published_images:,} images"
-    kind = "approximate" if stats.approximate else "exact"
     lines = [
         f"published    {published}",
         f"working copy {stats.images:,} images{', not published' if stats.unpublished_changes else ''}",
         f"model        {', '.join([stats.model_fingerprint, *stats.compatible_models])}",
-        f"search       {kind}, {stats.unindexed_images:,} images outside of the vector index",
+        f"search       {'approximate' if stats.approximate else 'exact'}",
         *(f"vertical     {name}: {count:,}" for name, count in stats.verticals.items()),
         *(f"version      {entry.version}, written {_time(entry.written_unix_s)}" for entry in stats.versions),
     ]

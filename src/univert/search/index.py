@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +18,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from univert.core.errors import BadInputError, UnivertError
-from univert.search.disk import DiskRows
-from univert.search.memory import MemoryRows, memory_bytes
+from univert.search.memory import MemoryRows
 from univert.search.query import (
     FILTER_COLUMNS,
     Hit,
@@ -30,7 +29,8 @@ from univert.search.query import (
     check_unit_vectors,
     check_where,
 )
-from univert.search.storage import COMPATIBLE_KEY, MODEL_KEY, Location, metadata, unreadable
+from univert.search.storage import COMPATIBLE_KEY, MODEL_KEY, Location, metadata, rows_by_id, unreadable
+from univert.search.vector_index import has_vector_index
 from univert.search.versions import PUBLISHED, IndexStats, open_published, read_stats
 from univert.search.writer import IndexWriter
 
@@ -40,9 +40,10 @@ _log = logging.getLogger(__name__)
 class Index:
     """One published version of an index, open for searching.
 
-    It never changes: what is published later is seen when the index is opened again. Without a vector index, or where
-    the filters leave few, every vector is compared and the answer is exact, equal distances in order of id also at the
-    cut. Filters are applied before the search, so rare values still give `k` hits. Safe to use from several threads.
+    It never changes: what is published later is seen when the index is opened again. The first search reads everything
+    but the pictures into memory, or maps it there. Without a vector index, or where the filters leave few, every vector
+    is compared and the answer is exact, equal distances in order of id also at the cut. Filters are applied before the
+    search, so rare values still give `k` hits. Safe to use from several threads.
 
     Examples:
         >>> with Index.create("shop.index", size=256, model_fingerprint="a1b2") as writer:  # doctest: +SKIP
@@ -60,8 +61,7 @@ class Index:
         self._model_fingerprint = about[MODEL_KEY]
         self._compatible_models: list[str] = json.loads(about.get(COMPATIBLE_KEY, "[]"))
         self._size: int = dataset.schema.field("vector").type.list_size
-        self._disk = DiskRows(dataset)
-        self._rows: DiskRows | MemoryRows = self._disk
+        self._images = int(dataset.count_rows())
         self._values: dict[str, list[tuple[str, int]]] = {}
 
     create = staticmethod(IndexWriter.create)
@@ -111,7 +111,7 @@ class Index:
     @property
     def approximate(self) -> bool:
         """Whether the index is large enough to have a vector index for approximate search."""
-        return self._disk.approximate
+        return has_vector_index(self._dataset)
 
     @property
     def verticals(self) -> list[str]:
@@ -120,7 +120,7 @@ class Index:
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._rows)
+        return self._images
 
     def check_model(self, model_fingerprint: str) -> None:
         """Refuse another model before work is spent on a query.
@@ -181,7 +181,7 @@ class Index:
         """
         return [
             Picture(image=row["image"], uri=row["uri"], box_xyxy_px=tuple(row["box"]) if row["box"] else None)
-            for row in self._named(self._disk, ids, ["image", "uri", "box"])
+            for row in self._in_order(rows_by_id(self._dataset, ids, ["id", "image", "uri", "box"]), ids)
         ]
 
     def row(self, name: str) -> dict[str, Any] | None:
@@ -189,12 +189,12 @@ class Index:
         return next(iter(self._rows.named([name], [*FILTER_COLUMNS, "box"]).to_pylist()), None)
 
     def vectors(self, ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
-        """The vectors of images, in the order asked for.
+        """The vectors of images, in the order asked for; each value is off by at most 1.6e-5.
 
         Raises:
             BadInputError: an id that is not in the index.
         """
-        rows = [row["vector"] for row in self._named(self._rows, ids, ["vector"])]
+        rows = [row["vector"] for row in self._in_order(self._rows.named(ids, ["id", "vector"]), ids)]
         return np.asarray(rows, dtype=np.float32).reshape(len(rows), self._size)
 
     def distinct(self, column: str, limit: int | None = 1_000) -> list[tuple[str, int]]:
@@ -218,24 +218,17 @@ class Index:
         """The ids of images by their numbers, from 0 on, in this version."""
         return list(self._rows.column("id").take(pa.array(rows)).to_pylist())
 
-    def warm(self, in_memory: bool | None = False) -> None:
-        """Read what the first queries need, so that they need not wait for it.
-
-        Args:
-            in_memory: read everything but the pictures, and answer from memory from now on; None does so where
-                that takes at most a quarter of the machine's memory.
-        """
-        if in_memory is None:
-            in_memory = memory_bytes(self._dataset) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-        if in_memory:
-            self._rows = MemoryRows(self._dataset, self._location.folder)
-        else:
-            self._disk.warm()
+    def warm(self) -> None:
+        """Read what the first search needs, so that it need not wait for it."""
         self.distinct("vertical")
 
-    def _named(self, rows: DiskRows | MemoryRows, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Some columns of images, in the order asked for; an id that is not in the index is refused."""
-        found = {row["id"]: row for row in rows.named(ids, ["id", *columns]).to_pylist()}
+    @cached_property
+    def _rows(self) -> MemoryRows:
+        return MemoryRows(self._dataset, self._location.folder)
+
+    def _in_order(self, rows: pa.Table, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of images, in the order asked for; an id that is not in the index is refused."""
+        found = {row["id"]: row for row in rows.to_pylist()}
         missing = next((name for name in ids if name not in found), None)
         if missing is not None:
             raise BadInputError(f"no image {missing!r} in {self.uri}")
@@ -268,19 +261,13 @@ class IndexReader(AbstractContextManager["IndexReader"]):
 
     @classmethod
     def open(
-        cls,
-        uri: str | Path | Location,
-        refresh_s: float = 1.0,
-        *,
-        in_memory: bool | None = None,
-        check: Callable[[Index], None] | None = None,
+        cls, uri: str | Path | Location, refresh_s: float = 1.0, *, check: Callable[[Index], None] | None = None
     ) -> IndexReader:
         """Open an index for as long as a service runs.
 
         Args:
             uri: a folder, or `s3://bucket/prefix`.
-            refresh_s: how often to look for a newer version.
-            in_memory: see `Index.warm`. While a newer version is read, memory holds both.
+            refresh_s: how often to look for a newer version. While one is read, memory holds both.
             check: raises an error for a version that must not be used, such as one of another model:
                 `lambda index: index.check_model(fingerprint)`. The first version must pass; a later one that does
                 not is passed over.
@@ -295,7 +282,7 @@ class IndexReader(AbstractContextManager["IndexReader"]):
         def prepare(index: Index) -> None:
             if check is not None:
                 check(index)
-            index.warm(in_memory)
+            index.warm()
 
         try:
             first = Index.open(location)

@@ -21,21 +21,17 @@ from jaxtyping import Bool, Float, Float32, Int, Int16
 
 from univert.core.allocator import return_freed_memory
 from univert.search.query import FILTER_COLUMNS, Hit
-from univert.search.vector_index import as_matrix, partitions_of, squared_distances, vector_index_state
+from univert.search.vector_index import EXACT_ROWS, as_matrix, partitions_of, search_effort, squared_distances
 
 Values = Mapping[str, Sequence[str | None]]
 """Filters as `univert.search.query.check_where` gives them."""
 
 _UNIT: Final = 32_768
 """What a value of 1 is stored as: squared distances are off by some 1e-5."""
-_EXACT_ROWS: Final = 50_000
-"""Up to this many rows every vector is compared: 60 ns each."""
 _BLOCK_ROWS: Final = 1_024
 MEMORY_FOLDER: Final = "memory"
 _SHARED_BYTES: Final = 1 << 26
 """Fewer bytes of vectors are not worth a file."""
-_COLUMNS_BYTES: Final = 100
-"""About so many a row."""
 _READ_AHEAD_BYTES: Final = 1 << 25
 """By itself the engine reads hundreds of megabytes ahead."""
 _ROUNDING: Final = 1e-6
@@ -52,8 +48,7 @@ class MemoryRows:
     """
 
     def __init__(self, dataset: Any, folder: Path | None) -> None:
-        state = vector_index_state(dataset)
-        self._effort = None if state is None else state.effort
+        self._effort = search_effort(dataset)
         self._centroids, self._starts, order = partitions_of(dataset)
         self._all = np.arange(len(order))
 
@@ -83,10 +78,10 @@ class MemoryRows:
         """The hits of each query; see `univert.search.index.Index.search`."""
         allowed = np.flatnonzero(self._mask(where)) if where else self._all
         k = min(k, len(allowed))
-        if not k:
+        if not k or not len(queries):
             return [[] for _ in queries]
         found = _Nearest(len(queries), k)
-        if exact or self._effort is None or len(allowed) <= _EXACT_ROWS:
+        if exact or self._effort is None or len(allowed) <= EXACT_ROWS:
             self._compare(queries, np.arange(len(queries)), allowed, found)
         else:
             self._look_into_partitions(queries, k, allowed, found)
@@ -200,12 +195,6 @@ class _Nearest:
                 self._least[query] = np.partition(joined, -self._k)[-self._k] - _ROUNDING
                 stay = joined >= self._least[query]
                 self.rows[query], self._scores[query] = self.rows[query][stay], joined[stay]
-
-
-def memory_bytes(dataset: Any) -> int:
-    """About how much memory the rows of an index take."""
-    size: int = dataset.schema.field("vector").type.list_size
-    return int(dataset.count_rows()) * (2 * size + _COLUMNS_BYTES)
 
 
 def _shared(dataset: Any, order: Int[np.ndarray, " N"], folder: Path | None) -> Int16[np.ndarray, "N D"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ from lance.file import LanceFileSession
 from numpy.typing import ArrayLike
 
 from univert.core.errors import BadInputError, UnivertError, did_you_mean
-from univert.search.query import check_unit_vectors
+from univert.search.query import check_unit_vectors, sql_condition
 
 TABLE: Final = "images"
 LOCK_FILE: Final = "writer.lock"
@@ -31,6 +32,8 @@ CONTENT: Final = "content"
 """The column with a hash of what a vector was made from: the picture and its box; None where that is not known."""
 TEXT_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "split", "source", "uri")
 
+_IDS_AT_ONCE: Final = 1_000
+"""As many names as a condition can hold."""
 _VERSIONS: Final = f"{TABLE}.lance/_versions"
 _PRIMARY_KEY: Final = {"lance-schema:unenforced-primary-key": "true"}
 """With a primary key the storage engine refuses one of two writers that add the same id at the same moment."""
@@ -202,6 +205,18 @@ def index_rows(vectors: ArrayLike, columns: pa.Table, size: int) -> pa.Table:
         present = column.name in columns.column_names
         arrays.append(columns[column.name].cast(column.type) if present else pa.nulls(len(array), column.type))
     return pa.table(arrays, schema=schema)
+
+
+def id_conditions(ids: Sequence[str]) -> Iterator[str | None]:
+    """SQL conditions that together select the rows with these ids."""
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        yield sql_condition({"id": list(ids[start : start + _IDS_AT_ONCE])})
+
+
+def rows_by_id(dataset: Any, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+    """Some columns of those of the images that are there, in no order."""
+    parts = [dataset.to_table(columns=list(columns), filter=condition) for condition in id_conditions(ids)]
+    return pa.concat_tables([dataset.schema.empty_table().select(list(columns)), *parts])
 
 
 def _storage_options() -> dict[str, str]:

@@ -1,17 +1,14 @@
-"""The vector index of a large table: built and kept up when it pays, and how far a search of it has to look.
+"""The vector index of a large table: trained when it pays, and how far a search of it has to look.
 
-It is an inverted file: partitions of the vectors around centroids, each vector in 8 bits a value. A query is compared
-with the vectors of the partitions whose centroids are nearest. How many that must be depends on the data. So some of
-the vectors are asked as queries, their true neighbours are found by comparing everything once, and for each of those
-the place of its partition in the query's order is looked up. How far off the distances by 8-bit vectors are is
-measured, too: it says which candidates must be looked at in full.
+It is an inverted file: partitions of the vectors around centroids. A query is compared with the vectors of the
+partitions whose centroids are nearest. How many that must be depends on the data, so it is measured on queries.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,23 +16,17 @@ import pydantic
 from jaxtyping import Float, Int64
 from lance.dataset import VectorIndexReader
 
-EXACT_ROWS: Final = 20_000
-"""Up to this many rows every vector is compared: about 1 us a row."""
+EXACT_ROWS: Final = 50_000
+"""Up to this many rows every vector is compared: 60 ns each."""
 
 VECTOR_INDEX: Final = "vector_idx"
+_ID_INDEX: Final = "id_idx"
 _ROWS_A_PARTITION: Final = 1_000
 _MAX_PARTITIONS: Final = 4_096
-_TAIL_ROWS: Final = 2_000
-"""Rows outside of the vector index are compared one by one: two milliseconds a query for so many."""
 _RETRAIN_SHARE: Final = 0.25
-_MAX_SEGMENTS: Final = 8
-_ERROR_GROWTH: Final = 1.5
-"""Train anew when the rows that were added make the 8-bit distances so much worse."""
 _SMALL_FILE_ROWS: Final = 65_536
 _MAX_SMALL_FILES: Final = 16
 _DELETED_SHARE: Final = 0.1
-_BITMAPS: Final = ("vertical", "brand", "style", "split", "source")
-_TREES: Final = ("id", "product")
 
 EFFORT_KEY: Final = "univert.search_effort"
 RANKS: Final = (10, 100, 500)
@@ -46,9 +37,6 @@ _COVERAGE: Final = 0.998
 _COVERAGE_UNLIKE: Final = 0.995
 _SAFETY: Final = 1.5
 """Few of the vectors are asked: half as many partitions again."""
-_MARGIN: Final = 4.0
-"""In standard errors. Two distances that are both off by one differ by 1.4 of them, so a neighbour at the very edge is
-left out once in 400 times."""
 _CHUNK_ROWS: Final = 16_384
 
 
@@ -78,18 +66,11 @@ class Effort:
         rows: how many the index was trained on.
         like: for queries like the vectors of the index.
         unlike: for queries in random directions.
-        error: standard error of a squared distance by 8-bit vectors.
     """
 
     rows: int
     like: Reach
     unlike: Reach
-    error: float
-
-    @property
-    def margin(self) -> float:
-        """How much further than the last neighbour a candidate may seem and yet be nearer."""
-        return _MARGIN * self.error
 
     def partitions(self, distances: Float[np.ndarray, " Q"], k: float) -> Int64[np.ndarray, " Q"]:
         """Partitions to look into for the `k` neighbours of each query: all where nothing was measured for so many.
@@ -111,54 +92,31 @@ class Effort:
 _EFFORT: Final = pydantic.TypeAdapter(Effort)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VectorIndexState:
-    """The vector index of a table.
-
-    Attributes:
-        segments: the trained one, and one for each time that rows were added to it.
-        indexed_rows: rows in all segments.
-        effort: what a search of it takes; None while it is being trained.
-    """
-
-    segments: int
-    indexed_rows: int
-    effort: Effort | None
+def has_vector_index(dataset: Any) -> bool:
+    """Whether a table has a vector index."""
+    return any(index.name == VECTOR_INDEX for index in dataset.describe_indices())
 
 
-def vector_index_state(dataset: Any) -> VectorIndexState | None:
-    """The vector index of a table; None if there is none."""
+def search_effort(dataset: Any) -> Effort | None:
+    """What a search of a table takes; None without a vector index, and where its training was interrupted."""
     text = (dataset.schema.metadata or {}).get(EFFORT_KEY.encode())
-    for index in dataset.describe_indices():
-        if index.field_names == ["vector"]:
-            return VectorIndexState(
-                segments=len(index.segments),
-                indexed_rows=index.num_rows_indexed,
-                effort=None if text is None else _EFFORT.validate_json(text),
-            )
-    return None
+    return _EFFORT.validate_json(text) if text is not None and has_vector_index(dataset) else None
 
 
 def renew_search_structures(dataset: Any) -> None:
-    """Build the vector index, add rows to it, or train it anew: whatever pays for the rows there are.
+    """Train the vector index where there are many rows and none is there, or too many rows came later.
 
-    The index is an inverted file over 8-bit vectors. It takes a tenth of the time that a graph (HNSW) takes to build
-    and is as quick to search at the same recall: 2 s against 21 s for 100,000 rows of 256-d on one core, and 2 ms a
-    query for both.
+    Rows that came later lie in the partition of the nearest centroid; see `partitions_of`.
     """
     rows = dataset.count_rows()
-    state = vector_index_state(dataset)
-    if state is None:
-        if rows > EXACT_ROWS:
-            _train(dataset, rows)
+    effort, trained = search_effort(dataset), has_vector_index(dataset)
+    if not trained and rows <= EXACT_ROWS:
         return
-    tail = rows - state.indexed_rows
-    effort = state.effort
-    full = tail > _TAIL_ROWS and state.segments >= _MAX_SEGMENTS
-    if effort is None or full or max(rows - effort.rows, tail) > _RETRAIN_SHARE * rows:
+    indexed = next((index.num_rows_indexed for index in dataset.describe_indices() if index.name == VECTOR_INDEX), 0)
+    if effort is None or max(rows - effort.rows, rows - indexed) > _RETRAIN_SHARE * rows:
         _train(dataset, rows)
-    elif tail > _TAIL_ROWS:
-        _add_segment(dataset, rows, tail, effort)
+    elif indexed < rows:
+        dataset.optimize.optimize_indices(index_names=[_ID_INDEX])
 
 
 def compact(dataset: Any) -> None:
@@ -172,45 +130,22 @@ def compact(dataset: Any) -> None:
         )
 
 
-def _add_segment(dataset: Any, rows: int, tail: int, effort: Effort) -> None:
-    """Index the rows at the end in a segment of their own; adding to the trained one would write all of it again."""
-    dataset.update_schema_metadata({EFFORT_KEY: None})
-    dataset.optimize.optimize_indices(index_names=[VECTOR_INDEX], num_indices_to_merge=0)
-    dataset.optimize.optimize_indices(index_names=[_name(column) for column in (*_BITMAPS, *_TREES)])
-    # The 8 bits span the values that the index was trained on: those of another vertical may lie outside.
-    error = max(_measure_error(dataset, range(rows)), _measure_error(dataset, range(rows - tail, rows)))
-    if error > _ERROR_GROWTH * effort.error:
-        _train(dataset, rows)
-    else:
-        _record(dataset, replace(effort, error=max(error, effort.error)))
-
-
 def _train(dataset: Any, rows: int) -> None:
     partitions = min(max(1, rows // _ROWS_A_PARTITION), _MAX_PARTITIONS)
-    # Without a measured effort a search looks everywhere, and the next writer trains again: safe if we are killed here.
+    # Without a measured effort a search compares everything, and the next writer trains again: safe if we are killed.
     dataset.update_schema_metadata({EFFORT_KEY: None})
     dataset.create_index(
         "vector", index_type="IVF_SQ", name=VECTOR_INDEX, metric="L2", num_partitions=partitions, replace=True
     )
-    for column in _BITMAPS:
-        dataset.create_scalar_index(column, "BITMAP", name=_name(column), replace=True)
-    for column in _TREES:
-        dataset.create_scalar_index(column, "BTREE", name=_name(column), replace=True)
-    _record(dataset, _measure_effort(dataset))
-
-
-def _record(dataset: Any, effort: Effort) -> None:
-    dataset.update_schema_metadata({EFFORT_KEY: _EFFORT.dump_json(effort).decode()})
-
-
-def _name(column: str) -> str:
-    return f"{column}_idx"
+    dataset.create_scalar_index("id", "BTREE", name=_ID_INDEX, replace=True)
+    dataset.update_schema_metadata({EFFORT_KEY: _EFFORT.dump_json(_measure_effort(dataset)).decode()})
 
 
 def _measure_effort(dataset: Any) -> Effort:
     centroids = as_matrix(dataset.get_ivf_model(VECTOR_INDEX).centroids)
     rows = dataset.count_rows()
-    like = _sample(dataset, range(rows))
+    picked = np.sort(np.random.default_rng(0).choice(rows, size=min(_QUERIES, rows), replace=False))
+    like = as_matrix(dataset.take(picked.tolist(), columns=["vector"])["vector"].combine_chunks())
     queries = np.concatenate([like, _unlike(like)])
     neighbours = _nearest(dataset, queries, min(max(RANKS) + 1, rows))
     # of a stored vector it comes first itself, which proves nothing
@@ -225,28 +160,7 @@ def _measure_effort(dataset: Any) -> Effort:
         rows=rows,
         like=reach(slice(len(like)), distances[: len(like)].mean(), _COVERAGE, _SAFETY),
         unlike=reach(slice(len(like), None), distances[len(like) :].min(), _COVERAGE_UNLIKE, 1.0),
-        error=_measure_error(dataset, range(rows)),
     )
-
-
-def _measure_error(dataset: Any, among: range) -> float:
-    """The standard error of the distances by which candidates are picked, for queries like some rows and unlike all."""
-    squares = list[np.ndarray]()
-    like = _sample(dataset, among)
-    # the farther a query is from all vectors, the more its distances are off
-    for query in np.concatenate([like, _unlike(like)]):
-        question = {"column": "vector", "q": query, "k": RANKS[1]}
-        found = dataset.to_table(columns=["vector", "_distance"], nearest=question)
-        exact = np.square(as_matrix(found["vector"].combine_chunks()) - query).sum(axis=1)
-        squares.append(np.square(exact - found["_distance"].to_numpy()))
-    return float(np.sqrt(np.concatenate(squares).mean()))
-
-
-def _sample(dataset: Any, among: range) -> Float[np.ndarray, "Q D"]:
-    """The vectors of some rows, the same ones every time."""
-    rows = np.arange(among.start, among.stop)
-    picked = np.sort(np.random.default_rng(0).choice(rows, size=min(_QUERIES, len(rows)), replace=False))
-    return as_matrix(dataset.take(picked.tolist(), columns=["vector"])["vector"].combine_chunks())
 
 
 def _unlike(like: Float[np.ndarray, "Q D"]) -> Float[np.ndarray, "Q D"]:
@@ -308,7 +222,7 @@ def partitions_of(
         rows that comes third.
     """
     rows = dataset.count_rows()
-    if vector_index_state(dataset) is None:
+    if not has_vector_index(dataset):
         return np.empty((0, dataset.schema.field("vector").type.list_size)), np.array([0, rows]), np.arange(rows)
     centroids = as_matrix(dataset.get_ivf_model(VECTOR_INDEX).centroids)
     addresses = dataset.to_table(columns=[], with_row_id=True, scan_in_order=True)["_rowid"].to_numpy()

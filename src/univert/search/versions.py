@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from univert.core.errors import BadInputError
 from univert.search.storage import COMPATIBLE_KEY, MODEL_KEY, Location, metadata, open_table
-from univert.search.vector_index import vector_index_state
+from univert.search.vector_index import has_vector_index
 
 KEPT_VERSIONS: Final = 5
 READERS_GRACE_S = 600.0
@@ -55,7 +55,6 @@ class IndexStats:
         versions: those that can be rolled back to, oldest first.
         verticals: images in each.
         approximate: whether there is a vector index.
-        unindexed_images: those that each search compares one by one besides the vector index.
     """
 
     uri: str
@@ -69,7 +68,6 @@ class IndexStats:
     versions: list[PublishedVersion]
     verticals: dict[str, int]
     approximate: bool
-    unindexed_images: int
 
 
 def published_version(dataset: Any) -> int | None:
@@ -146,22 +144,20 @@ def read_stats(uri: str | Path | Location) -> IndexStats:
     """
     location = Location.of(uri)
     dataset = open_table(location)
-    about, published, state = metadata(dataset), published_version(dataset), vector_index_state(dataset)
-    images = dataset.count_rows()
+    about, published = metadata(dataset), published_version(dataset)
     counted = pc.value_counts(dataset.to_table(columns=["vertical"])["vertical"]).to_pylist()
     return IndexStats(
         uri=location.uri,
         size=dataset.schema.field("vector").type.list_size,
         model_fingerprint=about[MODEL_KEY],
         compatible_models=json.loads(about.get(COMPATIBLE_KEY, "[]")),
-        images=images,
+        images=dataset.count_rows(),
         published_images=None if published is None else dataset.checkout_version(published).count_rows(),
         published_version=published,
         unpublished_changes=published != dataset.version,
         versions=published_versions(dataset),
         verticals=dict(sorted((entry["values"], entry["counts"]) for entry in counted)),
-        approximate=state is not None,
-        unindexed_images=0 if state is None else images - state.indexed_rows,
+        approximate=has_vector_index(dataset),
     )
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import filelock
 import lance
@@ -16,20 +16,20 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from univert.core.errors import BadInputError
-from univert.search.disk import rows_by_id, vectors_by_id
-from univert.search.query import sql_condition
 from univert.search.storage import (
     COMPATIBLE_KEY,
     LOCK_FILE,
     MODEL_KEY,
     Location,
     empty_table,
+    id_conditions,
     index_rows,
     index_schema,
     metadata,
     open_table,
+    rows_by_id,
 )
-from univert.search.vector_index import compact, renew_search_structures
+from univert.search.vector_index import as_matrix, compact, renew_search_structures
 from univert.search.versions import (
     REBUILDING_KEY,
     IndexStats,
@@ -42,8 +42,6 @@ from univert.search.versions import (
 
 Parts = Iterable[tuple[ArrayLike, pa.Table]]
 """Vectors with their columns, some rows at a time; see `univert.search.storage.index_rows`."""
-
-_IDS_AT_ONCE: Final = 1_000
 
 
 class IndexWriter(AbstractContextManager["IndexWriter"]):
@@ -177,7 +175,9 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
 
     def vectors(self, ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
         """The vectors of images of the working copy, in the order asked for."""
-        return vectors_by_id(self._dataset, ids)
+        rows = rows_by_id(self._dataset, ids, ["id", "vector"])
+        places = {name: place for place, name in enumerate(rows["id"].to_pylist())}
+        return as_matrix(rows["vector"].combine_chunks())[[places[name] for name in ids]]
 
     def upsert(self, vectors: ArrayLike, columns: pa.Table) -> int:
         """Add images, or renew those whose ids are there: all of these rows at once, or none.
@@ -227,8 +227,8 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
         """Delete images, passing over ids that are not there; returns how many were deleted."""
         self._check_alone()
         before = len(self)
-        for start in range(0, len(ids), _IDS_AT_ONCE):
-            self._dataset.delete(sql_condition({"id": list(ids[start : start + _IDS_AT_ONCE])}))
+        for condition in id_conditions(ids):
+            self._dataset.delete(condition)
         return before - len(self)
 
     def start_over(self, *, size: int, model_fingerprint: str) -> None:

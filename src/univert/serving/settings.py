@@ -74,7 +74,6 @@ class Settings(BaseSettings):
         photo_pixels_max: the largest photo, looked up in its header before anything is decoded.
         uploads_bytes_max: bytes of uploads held at once in each worker; more are answered 503.
         refresh_s: how often a newly published version of the index is looked for.
-        index_in_memory: answer from memory; None does so where the index takes at most a quarter of the machine's.
         api_keys: `name:sha256` lines as `univert key NAME` prints them; none means open to all.
         rate_per_s: requests a second for each key (without keys: each address), over all workers; None: no limit.
         rate_burst: requests that may come at once before the rate counts.
@@ -117,7 +116,6 @@ class Settings(BaseSettings):
     photo_pixels_max: int = Field(50_000_000, ge=1)
     uploads_bytes_max: Bytes = 96_000_000
     refresh_s: Seconds = 1.0
-    index_in_memory: bool | None = None
 
     api_keys: tuple[str, ...] = ()
     rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

@@ -127,7 +127,6 @@ def _load(settings: Settings) -> tuple[Engine, IndexReader, Calibration | None]:
     reader = IndexReader.open(
         settings.index,
         refresh_s=settings.refresh_s,
-        in_memory=settings.index_in_memory,
         # what another model published is passed over: requests go on with the version at hand
         check=lambda index: index.check_model(engine.fingerprint),
     )
