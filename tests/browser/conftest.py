@@ -46,7 +46,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def service(stock: tuple[Path, Path]) -> Iterator[ServerProcess]:
     """The service as it is run."""
-    settings = {"photo_bytes_max": 2_000_000, "drain_s": 0, "engine": "onnx"}
+    settings = {"photo_bytes_max": 2_000_000, "uploads_bytes_max": 2_200_000, "drain_s": 0, "engine": "onnx"}
     shown = {"item_link": "https://shop.example/p/{id}", "feedback": str(stock[0].parent / "said.jsonl")}
     with serving(*stock, **settings, **shown) as process:
         yield process

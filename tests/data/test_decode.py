@@ -10,7 +10,8 @@ from PIL import Image, PngImagePlugin
 
 from tests.data.pictures import encoded, noise, png, png_bomb, smooth
 from univert.data.decode import check_image, decode_rgb
-from univert.data.image_problem import FORMATS, MAX_SIDE_PX, ImageProblem
+from univert.data.headers import MAX_SIDE_PX
+from univert.data.image_problem import FORMATS, ImageProblem
 
 LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "BMP": {}, "TIFF": {}}
 

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from tests.oracles.neighbours import exact_neighbours
@@ -113,14 +111,6 @@ def test_hostile_names_are_only_names(tmp_path: Path) -> None:
             hits = index.search(vectors[0], count, where={column: name}, model_fingerprint=MODEL)
             assert [hit.id for hit in hits] == [name]
     assert [picture.image for picture in index.pictures(HOSTILE)] == [name.encode() for name in HOSTILE]
-
-
-@given(name=st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_text_breaks_out_of_a_filter(grid: Grid, name: str) -> None:
-    index, vectors, columns = grid
-    expected = int(np.sum(columns["brand"] == name))
-    assert len(index.search(vectors[0], 2000, where={"brand": name}, model_fingerprint=MODEL)) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -323,31 +320,3 @@ def test_a_vertical_that_would_make_a_muddle_is_refused(bags: Path, catalogue: C
     with pytest.raises(BadInputError, match="no such index"):
         grow(bags.parent / "nowhere", shoes)
     assert Index.open(bags).compatible_models == ["grown"]
-
-
-def kill_and_go_on(catalogue: Catalogue, path: Path, seconds: float) -> None:
-    """Kill an indexing process at some moment; what it had done stays done, and no more is done than is left."""
-    program = [sys.executable, "-m", "tests.serving.bytes_model", str(catalogue.path), str(path)]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        begun = [process.stdout.readline().split()[1:]]
-        time.sleep(seconds)
-        process.kill()
-        begun += [line.split()[1:] for line in process.stdout.read().splitlines()]
-    done = {name for part in begun[:-1] for name in part}  # what the last line told of may not be on disk
-    model = BytesModel()
-    report = index_catalogue(model, catalogue, path)
-    assert not done & set(model.ids)
-    assert report.added + report.unchanged == report.images == len(catalogue)
-    ids = catalogue.column("id").tolist()
-    index = Index.open(path)
-    assert index.distinct("id") == [(name, 1) for name in sorted(ids)]
-    embedded = model.embed(catalogue.image_bytes(range(len(ids))))
-    np.testing.assert_allclose(index.vectors(ids), embedded, atol=2e-5)
-    assert [picture.image for picture in index.pictures(ids)] == catalogue.image_bytes(range(len(ids)))
-
-
-@pytest.mark.parametrize("times", [1, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed_it_goes_on_where_it_was(catalogue: Catalogue, tmp_path: Path, times: int) -> None:
-    for number, seconds in enumerate(np.random.default_rng().uniform(0, 0.1, times)):
-        kill_and_go_on(catalogue, tmp_path / f"index-{number}", float(seconds))

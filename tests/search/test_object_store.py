@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -65,20 +63,6 @@ def test_of_two_writers_the_first_to_change_something_goes_on(uri: str) -> None:
             second.upsert(*generations.generation(2))
         first.publish()
     assert generations.published(Index.open(uri)) == 1
-
-
-def test_a_writer_that_was_killed_is_in_nobodys_way(uri: str) -> None:
-    generations.start(uri)
-    command = [sys.executable, "-m", "tests.search.generations", uri, "publish", "1000000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "upsert 1\n"]
-        process.kill()
-    with IndexWriter.open(uri) as writer:
-        number = generations.working(writer)
-        writer.upsert(*generations.generation(number + 1))
-        writer.publish()
-    assert generations.published(Index.open(uri)) == number + 1 >= 2
 
 
 @pytest.mark.parametrize(

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from typing import Any
 
 import numpy as np
-
-from univert.data.catalogue import Catalogue
-from univert.search import catalogue_changes
-from univert.search.indexing import index_catalogue
-
-
-def say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 class BytesModel:
     size = 16
     fingerprint = "bytes"
-
-    def __init__(self, say: bool = False) -> None:
-        self.say = say
-        self.ids: list[str] = []
 
     def embed(self, items: Any, batch_size: int = 64, progress: bool = False) -> np.ndarray:
         vectors = np.empty((len(items), self.size), np.float32)
@@ -35,14 +21,4 @@ class BytesModel:
         return vectors
 
     def embed_catalogue(self, catalogue: Any, batch_size: int = 64, progress: bool = False) -> np.ndarray:
-        names = catalogue.column("id").tolist()
-        self.ids += names
-        if self.say:
-            say(" ".join(["part", *names]))
         return self.embed(catalogue.image_bytes(range(len(catalogue))))
-
-
-if __name__ == "__main__":
-    catalogue_changes.PART_ROWS = 2
-    index_catalogue(BytesModel(say=True), Catalogue.open(sys.argv[1]), sys.argv[2])
-    say("done")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -37,8 +38,8 @@ def item(number: int) -> np.ndarray:
     return np.array([number, 0])
 
 
-def in_a_loop(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(body(), 20))
+def in_a_loop(body: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    return functools.wraps(body)(lambda: asyncio.run(asyncio.wait_for(body(), 20)))
 
 
 async def held_up(network: Network, batcher: Batcher) -> Awaitable[np.ndarray]:
@@ -50,141 +51,127 @@ async def held_up(network: Network, batcher: Batcher) -> Awaitable[np.ndarray]:
     return first
 
 
-def test_requests_that_come_together_run_together_and_get_their_own_rows() -> None:
-    async def body() -> None:
-        network = Network()
-        batcher = Batcher(network, max_batch=4, max_wait_ms=0)
-        first = await held_up(network, batcher)
-        rest = [asyncio.create_task(batcher.submit(item(i))) for i in range(1, 7)]
-        await asyncio.sleep(0)
-        network.go.set()
-        answers = await asyncio.gather(first, *rest)
-        assert [answer[0] for answer in answers] == [0, 2, 4, 6, 8, 10, 12]
-        assert network.batches == [[0], [1, 2, 3, 4], [5, 6]]
-        await batcher.close()
-
-    in_a_loop(body)
+@in_a_loop
+async def test_requests_that_come_together_run_together_and_get_their_own_rows() -> None:
+    network = Network()
+    batcher = Batcher(network, max_batch=4, max_wait_ms=0)
+    first = await held_up(network, batcher)
+    rest = [asyncio.create_task(batcher.submit(item(i))) for i in range(1, 7)]
+    await asyncio.sleep(0)
+    network.go.set()
+    answers = await asyncio.gather(first, *rest)
+    assert [answer[0] for answer in answers] == [0, 2, 4, 6, 8, 10, 12]
+    assert network.batches == [[0], [1, 2, 3, 4], [5, 6]]
+    await batcher.close()
 
 
-def test_a_lone_client_never_waits_for_company() -> None:
-    async def body() -> None:
-        batcher = Batcher(Network(), max_wait_ms=5000)
-        started = time.monotonic()
-        for i in range(5):
-            await batcher.submit(item(i))
-        assert time.monotonic() - started < 2.5
-        await batcher.close()
-
-    in_a_loop(body)
+@in_a_loop
+async def test_a_lone_client_never_waits_for_company() -> None:
+    batcher = Batcher(Network(), max_wait_ms=5000)
+    started = time.monotonic()
+    for i in range(5):
+        await batcher.submit(item(i))
+    assert time.monotonic() - started < 2.5
+    await batcher.close()
 
 
-def test_after_a_batch_of_three_it_waits_for_three() -> None:
-    async def body() -> None:
-        network = Network()
-        batcher = Batcher(network, max_wait_ms=3000)
-        first = await held_up(network, batcher)
-        rest = [asyncio.create_task(batcher.submit(item(i))) for i in (1, 2, 3)]
-        await asyncio.sleep(0)
-        network.go.set()
-        await asyncio.gather(first, *rest)
+@in_a_loop
+async def test_after_a_batch_of_three_it_waits_for_three() -> None:
+    network = Network()
+    batcher = Batcher(network, max_wait_ms=3000)
+    first = await held_up(network, batcher)
+    rest = [asyncio.create_task(batcher.submit(item(i))) for i in (1, 2, 3)]
+    await asyncio.sleep(0)
+    network.go.set()
+    await asyncio.gather(first, *rest)
 
-        async def later(number: int) -> None:
-            await asyncio.sleep(0.02 * number)
-            await batcher.submit(item(number))
+    async def later(number: int) -> None:
+        await asyncio.sleep(0.02 * number)
+        await batcher.submit(item(number))
 
-        started = time.monotonic()
-        await asyncio.gather(*(later(i) for i in (4, 5, 6)))
-        assert network.batches[-1] == [4, 5, 6]
-        assert time.monotonic() - started < 1.5  # not the whole of the longest wait
-        await batcher.close()
-
-    in_a_loop(body)
+    started = time.monotonic()
+    await asyncio.gather(*(later(i) for i in (4, 5, 6)))
+    assert network.batches[-1] == [4, 5, 6]
+    assert time.monotonic() - started < 1.5  # not the whole of the longest wait
+    await batcher.close()
 
 
-def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
-    async def body() -> None:
-        network = Network()
-        batcher = Batcher(network, queue_size=2)
-        first = await held_up(network, batcher)
-        waiting = [asyncio.create_task(batcher.submit(item(i))) for i in (1, 2)]
-        await asyncio.sleep(0)
-        assert batcher.waiting == 2
-        with pytest.raises(QueueFullError, match="2 requests wait") as refused:
-            await batcher.submit(item(3))
-        assert refused.value.retry_after_s > 0
-        waiting[0].cancel()  # who hangs up makes room
-        await asyncio.sleep(0)
-        fourth = asyncio.create_task(batcher.submit(item(4)))
-        await asyncio.sleep(0)
-        network.go.set()
-        await asyncio.gather(first, waiting[1], fourth)
-        assert sum(network.batches, []) == [0, 2, 4]  # noqa: RUF017
-        await batcher.close()
-
-    in_a_loop(body)
+@in_a_loop
+async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    network = Network()
+    batcher = Batcher(network, queue_size=2)
+    first = await held_up(network, batcher)
+    waiting = [asyncio.create_task(batcher.submit(item(i))) for i in (1, 2)]
+    await asyncio.sleep(0)
+    assert batcher.waiting == 2
+    with pytest.raises(QueueFullError, match="2 requests wait") as refused:
+        await batcher.submit(item(3))
+    assert refused.value.retry_after_s > 0
+    waiting[0].cancel()  # who hangs up makes room
+    await asyncio.sleep(0)
+    fourth = asyncio.create_task(batcher.submit(item(4)))
+    await asyncio.sleep(0)
+    network.go.set()
+    await asyncio.gather(first, waiting[1], fourth)
+    assert sum(network.batches, []) == [0, 2, 4]  # noqa: RUF017
+    await batcher.close()
 
 
-def test_a_failure_reaches_its_batch_alone() -> None:
-    async def body() -> None:
-        def run(batch: np.ndarray) -> np.ndarray:
-            if batch[0, 0] == 1:
-                raise TimeoutError("of the network itself")
-            return batch[:-1] if batch[0, 0] == 2 else batch
+@in_a_loop
+async def test_a_failure_reaches_its_batch_alone() -> None:
+    def run(batch: np.ndarray) -> np.ndarray:
+        if batch[0, 0] == 1:
+            raise TimeoutError("of the network itself")
+        return batch[:-1] if batch[0, 0] == 2 else batch
 
-        batcher = Batcher(run)
-        with pytest.raises(TimeoutError, match="of the network itself"):
-            await batcher.submit(item(1))
-        with pytest.raises(RuntimeError, match="0 rows for 1"):
-            await batcher.submit(item(2))
-        assert (await batcher.submit(item(3)))[0] == 3
-        await batcher.close()
-
-    in_a_loop(body)
+    batcher = Batcher(run)
+    with pytest.raises(TimeoutError, match="of the network itself"):
+        await batcher.submit(item(1))
+    with pytest.raises(ValueError, match="shorter"):
+        await batcher.submit(item(2))
+    assert (await batcher.submit(item(3)))[0] == 3
+    await batcher.close()
 
 
-def test_closing_finishes_what_was_taken_and_takes_no_more() -> None:
-    async def body() -> None:
-        network = Network()
-        batcher = Batcher(network, max_batch=2)
-        first = await held_up(network, batcher)
-        waiting = [asyncio.create_task(batcher.submit(item(i))) for i in range(1, 6)]
-        await asyncio.sleep(0)
-        closing = asyncio.create_task(batcher.close())
-        await asyncio.sleep(0)
-        with pytest.raises(RuntimeError, match="closed"):
-            await batcher.submit(item(9))
-        network.go.set()
-        await closing
-        answers = await asyncio.gather(first, *waiting)
-        assert [answer[0] for answer in answers] == [0, 2, 4, 6, 8, 10]
-
-    in_a_loop(body)
+@in_a_loop
+async def test_closing_finishes_what_was_taken_and_takes_no_more() -> None:
+    network = Network()
+    batcher = Batcher(network, max_batch=2)
+    first = await held_up(network, batcher)
+    waiting = [asyncio.create_task(batcher.submit(item(i))) for i in range(1, 6)]
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="closed"):
+        await batcher.submit(item(9))
+    network.go.set()
+    await closing
+    answers = await asyncio.gather(first, *waiting)
+    assert [answer[0] for answer in answers] == [0, 2, 4, 6, 8, 10]
 
 
-def test_everybody_gets_their_own_answer_whatever_the_timing() -> None:
-    async def body() -> None:
-        rng = np.random.default_rng(0)
-        network = Network(seconds=0.0005)
-        batcher = Batcher(network, max_batch=8, max_wait_ms=1, queue_size=1000)
-        delays = rng.uniform(0, 0.3, 400)
-        gives_up = rng.random(400) < 0.2
+@in_a_loop
+async def test_everybody_gets_their_own_answer_whatever_the_timing() -> None:
+    rng = np.random.default_rng(0)
+    network = Network(seconds=0.0005)
+    batcher = Batcher(network, max_batch=8, max_wait_ms=1, queue_size=1000)
+    delays = rng.uniform(0, 0.3, 400)
+    gives_up = rng.random(400) < 0.2
 
-        async def client(number: int) -> None:
-            await asyncio.sleep(delays[number])
-            try:
-                async with asyncio.timeout(0.002 if gives_up[number] else None):
-                    assert (await batcher.submit(item(number)))[0] == 2 * number
-            except TimeoutError:
-                assert gives_up[number]
+    async def client(number: int) -> None:
+        await asyncio.sleep(delays[number])
+        try:
+            async with asyncio.timeout(0.002 if gives_up[number] else None):
+                assert (await batcher.submit(item(number)))[0] == 2 * number
+        except TimeoutError:
+            assert gives_up[number]
 
-        await asyncio.gather(*(client(i) for i in range(400)))
-        computed = [number for batch in network.batches for number in batch]
-        assert len(computed) == len(set(computed))
-        assert max(map(len, network.batches)) <= 8
-        assert batcher.waiting == 0
-        await batcher.close()
-
-    in_a_loop(body)
+    await asyncio.gather(*(client(i) for i in range(400)))
+    computed = [number for batch in network.batches for number in batch]
+    assert len(computed) == len(set(computed))
+    assert max(map(len, network.batches)) <= 8
+    assert batcher.waiting == 0
+    await batcher.close()
 
 
 def vectors(count: int) -> np.ndarray:

@@ -20,8 +20,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from univert.core.errors import BadInputError
-from univert.data.headers import JPEG_END, read_header
-from univert.data.image_problem import MAX_PIXELS, ImageProblem, check_size, other_content
+from univert.data.headers import JPEG_END, check_size, read_header
+from univert.data.image_problem import MAX_PIXELS, ImageProblem, other_content
 
 WHITE = (255, 255, 255)
 

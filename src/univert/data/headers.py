@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from univert.data.image_problem import MAX_PIXELS, ImageProblem, check_size
+from univert.data.image_problem import MAX_PIXELS, ImageProblem
 
+MAX_SIDE_PX: Final = 20_000
+"""A longer side is refused likewise: decoders hold a pointer and more for every row, whatever its length."""
 JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
 JPEG_END: Final = b"\xff\xd9"
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -64,7 +66,6 @@ _TIFF_INTEGERS: Final = {1: "B", 3: "H", 4: "I"}
 _TIFF_ENTRY_BYTES: Final = 12
 _XMP_ORIENTATION: Final = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
-
 Parts = list[bytes | memoryview]
 """Pieces of a file, to be joined."""
 
@@ -78,6 +79,16 @@ class PhotoHeader:
     parts: Parts
     lacks_end: bool = False
     """A JPEG without the marker of its end: what it has of the picture may be all the same all of it."""
+
+
+def check_size(width_px: int, height_px: int, pixels_max: int) -> None:
+    """Refuse an image by its header with an ImageProblem: no pixels, too many, or a side over `MAX_SIDE_PX`."""
+    if width_px < 1 or height_px < 1:
+        raise ImageProblem("damaged", "the header is damaged: it has no size", "copy or export the image again")
+    if width_px * height_px > pixels_max or max(width_px, height_px) > MAX_SIDE_PX:
+        limit = f"{pixels_max:,} pixels" if width_px * height_px > pixels_max else f"{MAX_SIDE_PX:,} pixels a side"
+        detail = f"{width_px} x {height_px} pixels are over the limit of {limit}"
+        raise ImageProblem("too large", detail, "make the image smaller")
 
 
 def _header(width_px: int, height_px: int, orientation: int, parts: Parts) -> PhotoHeader:

@@ -12,9 +12,6 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS: Final = 64_000_000
 """Larger images are refused before they are decoded: 64 million pixels take 192 MB as RGB."""
 
-MAX_SIDE_PX: Final = 20_000
-"""A longer side is refused likewise: decoders hold a pointer and more for every row, whatever its length."""
-
 _OTHER_FORMATS: Final = (
     (4, b"ftypavi", "AVIF"),
     (4, b"ftyphe", "HEIC"),
@@ -51,21 +48,6 @@ class ImageProblem(BadInputError):  # noqa: N818
         self.kind = kind
         self.detail = detail
         self.fix = fix
-
-
-def check_size(width_px: int, height_px: int, pixels_max: int) -> None:
-    """Refuse an image by the size that its header says, before anything is decoded.
-
-    Raises:
-        ImageProblem: it has no pixels, too many, or a side over `MAX_SIDE_PX`.
-    """
-    if width_px < 1 or height_px < 1:
-        raise ImageProblem("damaged", "the header is damaged: it has no size", "copy or export the image again")
-    if width_px * height_px <= pixels_max and max(width_px, height_px) <= MAX_SIDE_PX:
-        return
-    limit = f"{pixels_max:,} pixels" if width_px * height_px > pixels_max else f"{MAX_SIDE_PX:,} pixels a side"
-    detail = f"{width_px} x {height_px} pixels are over the limit of {limit}"
-    raise ImageProblem("too large", detail, "make the image smaller")
 
 
 def other_content(content: bytes) -> ImageProblem:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float, Int
+from pydantic import BaseModel, Field
 
 from univert.core.config import from_plain
 from univert.core.errors import BadInputError
@@ -56,50 +57,40 @@ class Votes:
     shares: Float[np.ndarray, "Q K"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AttributeAnswer:
-    """What one attribute is.
+class AttributeAnswer(BaseModel, frozen=True):
+    """What one attribute is."""
 
-    Attributes:
-        value: the neighbours' choice; None if none of them has this attribute.
-        confidence: calibrated probability that the value is right.
-        known: whether that reaches `known_threshold`; if not, take it as unknown.
-        known_precision: share of right answers, among those called known, that the calibration was asked for and
-            fitted to; None where this attribute could not be calibrated.
-        known_threshold: the confidence from which on an answer is called known; None where none ever is.
-    """
-
-    value: str | None
-    confidence: float
-    known: bool
-    known_precision: float | None = None
-    known_threshold: float | None = None
+    value: str | None = Field(description="The neighbours' choice, the best guess; trust it only where known is true.")
+    confidence: float = Field(ge=0, le=1, description="Calibrated probability that the value is right.")
+    known: bool = Field(description="Whether the confidence reaches known_threshold.")
+    known_precision: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="The share of right answers, among those called known, that the calibration was asked for. Null "
+        "where this attribute could not be calibrated; known is false then.",
+    )
+    known_threshold: float | None = Field(
+        default=None, description="Confidence from which on known is true; null where nothing reaches known_precision."
+    )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evidence:
-    """A neighbour that spoke for the answer: `agrees` are the attributes whose value is the answer's."""
+class Evidence(BaseModel, frozen=True):
+    """A neighbour that spoke for the answer."""
 
     id: str
     distance: float
-    agrees: tuple[str, ...]
+    agrees: tuple[str, ...] = Field(description="The attributes whose value is the answer's.")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class IdentityAnswer:
-    """What a photo shows, and the neighbours that agree with any of it, nearest first."""
+class IdentityAnswer(BaseModel, frozen=True):
+    """What a photo shows, and the neighbours over the whole index that agree with any of it, nearest first."""
 
     vertical: AttributeAnswer
     brand: AttributeAnswer
     style: AttributeAnswer
     product: AttributeAnswer
     evidence: tuple[Evidence, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
-        values = dataclasses.asdict(self)
-        values["evidence"] = [{**item, "agrees": list(item["agrees"])} for item in values["evidence"]]
-        return values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -296,7 +287,9 @@ def _answers(voters: Sequence[Hit], calibrations: Mapping[str, AttributeCalibrat
         if name not in calibrations:
             continue
         read = calibrations[name]
-        answers[name] = dataclasses.replace(unknown, known_precision=read.precision, known_threshold=read.threshold)
+        answers[name] = unknown.model_copy(
+            update={"known_precision": read.precision, "known_threshold": read.threshold}
+        )
         known: dict[str, int] = {}
         own = value_codes([getattr(hit, name) for hit in voters], known)
         if known:
@@ -311,9 +304,8 @@ def _answers(voters: Sequence[Hit], calibrations: Mapping[str, AttributeCalibrat
     sure = confidence(votes.features, np.array([read.weights for read in reads]))
     for name, read, winner, probability in zip(values, reads, votes.winner.tolist(), sure.tolist(), strict=True):
         known_now = read.threshold is not None and probability >= read.threshold
-        answers[name] = dataclasses.replace(
-            answers[name], value=values[name][winner], confidence=probability, known=known_now
-        )
+        found = {"value": values[name][winner], "confidence": probability, "known": known_now}
+        answers[name] = answers[name].model_copy(update=found)
     return answers
 
 

@@ -134,22 +134,3 @@ def _values(column: str, value: FilterValue) -> list[str | None]:
         except UnicodeEncodeError:
             raise BadInputError(f"the filter on {column} must be valid Unicode, got {item!r}") from None
     return values
-
-
-def sql_condition(where: Where | None) -> str | None:
-    """Filters as the SQL condition that selects the rows that satisfy all of them; None for no filter.
-
-    Raises:
-        BadInputError: see `check_where`.
-
-    Examples:
-        >>> sql_condition({"vertical": "shoes", "brand": ["L'Art", None]})
-        "(vertical IN ('shoes')) AND (brand IN ('L''Art') OR brand IS NULL)"
-    """
-    conditions = []
-    for column, values in check_where(where).items():
-        # SQL's only special character within single quotes is the single quote; a backslash stands for itself.
-        texts = ["'" + value.replace("'", "''") + "'" for value in values if value is not None]
-        terms = [f"{column} IN ({', '.join(texts)})"] if texts else []
-        conditions.append(" OR ".join([*terms, f"{column} IS NULL"] if None in values else terms))
-    return " AND ".join(f"({condition})" for condition in conditions) or None

@@ -16,7 +16,7 @@ from lance.file import LanceFileSession
 from numpy.typing import ArrayLike
 
 from univert.core.errors import BadInputError, UnivertError, did_you_mean
-from univert.search.query import check_unit_vectors, sql_condition
+from univert.search.query import check_unit_vectors
 
 TABLE: Final = "images"
 LOCK_FILE: Final = "writer.lock"
@@ -207,10 +207,17 @@ def index_rows(vectors: ArrayLike, columns: pa.Table, size: int) -> pa.Table:
     return pa.table(arrays, schema=schema)
 
 
-def id_conditions(ids: Sequence[str]) -> Iterator[str | None]:
-    """SQL conditions that together select the rows with these ids."""
+def id_conditions(ids: Sequence[str]) -> Iterator[str]:
+    """SQL conditions that together select the rows with these ids.
+
+    Examples:
+        >>> list(id_conditions(["a", "L'Art"]))
+        ["id IN ('a', 'L''Art')"]
+    """
     for start in range(0, len(ids), _IDS_AT_ONCE):
-        yield sql_condition({"id": list(ids[start : start + _IDS_AT_ONCE])})
+        # SQL's only special character within single quotes is the single quote; a backslash stands for itself.
+        texts = ("'" + name.replace("'", "''") + "'" for name in ids[start : start + _IDS_AT_ONCE])
+        yield f"id IN ({', '.join(texts)})"
 
 
 def rows_by_id(dataset: Any, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from univert.identity.vote import IdentityAnswer
+
 Name = Annotated[str | None, Field(description="Null if unknown.")]
 
 
@@ -38,41 +40,6 @@ class QueryAnswer(BaseModel):
         default=None, description="x0, y0, x1, y1, cut to the photo; null for all of it."
     )
     like: str | None = Field(default=None, description="The item that was given instead of a photo.")
-
-
-class IdentityLevel(BaseModel):
-    """What is known of one level: its vertical, brand, style or product."""
-
-    value: str | None = Field(description="The best guess; trust it only where known is true.")
-    confidence: float = Field(ge=0, le=1, description="Calibrated probability that the value is right.")
-    known: bool = Field(description="Whether the confidence reaches known_threshold.")
-    known_precision: float | None = Field(
-        gt=0,
-        lt=1,
-        description="What known promises: the share of right answers, among those called known, that was asked for "
-        "when the service was calibrated. Null where this level could not be calibrated; known is false then.",
-    )
-    known_threshold: float | None = Field(
-        description="Confidence from which on known is true; null where nothing reaches known_precision."
-    )
-
-
-class Evidence(BaseModel):
-    """A neighbour that the identity was read from."""
-
-    id: str
-    distance: float
-    agrees: list[str] = Field(description="The levels at which it agrees with the answer.")
-
-
-class IdentityOfPhoto(BaseModel):
-    """What the photo shows, from its neighbours over the whole index."""
-
-    vertical: IdentityLevel
-    brand: IdentityLevel
-    style: IdentityLevel
-    product: IdentityLevel
-    evidence: list[Evidence]
 
 
 class HitAnswer(BaseModel):
@@ -110,7 +77,7 @@ class SearchAnswer(BaseModel):
     """What was found, nearest first, wholly from one version of the index."""
 
     query: QueryAnswer
-    identity: IdentityOfPhoto | None = Field(description="Null with like, and without a calibration.")
+    identity: IdentityAnswer | None = Field(description="Null with like, and without a calibration.")
     hits: list[HitAnswer]
     index_version: int
     model: str = Field(description="Fingerprint of the model.")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float
@@ -143,29 +143,16 @@ class Batcher:
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         started = time.monotonic()
-        try:
-            rows = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._rows, [entry.array for entry in batch]
-            )
-        except Exception as error:
-            for entry in batch:
-                if not entry.answer.done():
-                    entry.answer.set_exception(error)
+        if not await _answer_all(self._thread, self._rows, batch):
             return
         seconds = time.monotonic() - started
         self._recent.append(len(batch))
         self._seconds_each += 0.1 * (seconds / len(batch) - self._seconds_each)
-        for entry, row in zip(batch, rows, strict=True):
-            if not entry.answer.done():
-                entry.answer.set_result(row)
         if self._on_batch is not None:
             self._on_batch(len(batch), seconds)
 
-    def _rows(self, arrays: list[np.ndarray]) -> np.ndarray:
-        rows = self._run(np.stack(arrays))
-        if len(rows) != len(arrays):
-            raise RuntimeError(f"run gave {len(rows)} rows for {len(arrays)} arrays")
-        return rows
+    def _rows(self, batch: list[_Waiting]) -> np.ndarray:
+        return self._run(np.stack([entry.array for entry in batch]))
 
 
 @dataclass(eq=False, slots=True)
@@ -236,25 +223,30 @@ class SearchBatches:
 
     async def _answer(self, queries: list[_Query]) -> None:
         queries = [query for query in queries if not query.answer.done()]
-        if not queries:
-            return
-        try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._executor, self._search, queries)
-        except Exception as error:
-            for query in queries:
-                if not query.answer.done():
-                    query.answer.set_exception(error)
-            return
-        for query, hits in zip(queries, answers, strict=True):
-            if not query.answer.done():
-                query.answer.set_result(hits[: query.k])
-        if self._on_batch is not None:
+        if queries and await _answer_all(self._executor, self._search, queries) and self._on_batch is not None:
             self._on_batch(len(queries))
 
     def _search(self, queries: list[_Query]) -> list[list[Hit]]:
-        return queries[0].index.search_many(
+        found = queries[0].index.search_many(
             np.stack([query.vector for query in queries]),
             max(query.k for query in queries),
             where=queries[0].where,
             model_fingerprint=self._model_fingerprint,
         )
+        return [hits[: query.k] for query, hits in zip(queries, found, strict=True)]
+
+
+async def _answer_all(thread: ThreadPoolExecutor, work: Callable[[Any], Iterable[Any]], asked: Sequence[Any]) -> bool:
+    """Let a thread answer all that were asked, and hand each its own, or what went wrong; whether all went well."""
+    try:
+        answers = await asyncio.get_running_loop().run_in_executor(thread, work, asked)
+        pairs = list(zip(asked, answers, strict=True))
+    except Exception as error:
+        for entry in asked:
+            if not entry.answer.done():
+                entry.answer.set_exception(error)
+        return False
+    for entry, answer in pairs:
+        if not entry.answer.done():
+            entry.answer.set_result(answer)
+    return True

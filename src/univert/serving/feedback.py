@@ -40,7 +40,7 @@ async def feedback(request: Request, form: Annotated[FeedbackForm, Form(media_ty
     """The photo is asked about once more and forgotten: noted are its neighbours, the item, and what you say."""
     service, record = service_of(request), record_of(request)
     index = service.index(record)
-    row = await indexed_row(service, index, form.item)
+    row = await indexed_row(index, form.item)
     await request.state.upload.take(form.photo)
     answer = await service.loaded.search(
         index, request.state.upload, k=K_DEFAULT, where=None, box_xyxy_px=form.box_xyxy_px, record=record
@@ -48,7 +48,7 @@ async def feedback(request: Request, form: Annotated[FeedbackForm, Form(media_ty
     said = Feedback(
         same=form.same,
         item=Hit(distance=0.0, **{name: row[name] for name in ("id", *ATTRIBUTES)}),
-        named=answer["identity"]["product"]["value"] if answer["identity"] else None,
+        named=answer["identity"].product.value if answer["identity"] else None,
         neighbours=tuple(answer["hits"]),
         model_fingerprint=answer["model"],
         time=datetime.now(UTC).isoformat(timespec="seconds"),

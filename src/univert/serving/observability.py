@@ -119,7 +119,7 @@ def log(level: int, event: str, *, failed: bool = False, **fields: Any) -> None:
     LOGGER.log(level, event, extra={"fields": fields}, exc_info=failed)
 
 
-def logging_config(level: str) -> dict[str, Any]:
+def logging_config() -> dict[str, Any]:
     """The configuration for `logging.config`: every line in one form, to stdout."""
     return {
         "version": 1,
@@ -127,7 +127,7 @@ def logging_config(level: str) -> dict[str, Any]:
         "formatters": {"json": {"()": JsonFormatter}},
         "handlers": {"lines": {"()": BackgroundLines, "formatter": "json"}},
         "loggers": {
-            "univert": {"level": level.upper()},
+            "univert": {"level": "INFO"},
             "_granian": {"level": "WARNING"},
             "granian.access": {"level": "CRITICAL"},
             # what is wrong with an upload is said to the client, not by the megabyte to the log
@@ -208,7 +208,6 @@ class Metrics:
         self.refresh_failing = gauge(
             "index_refresh_failing", "Workers whose last look for a newer version of the index failed."
         )
-        self.search_failing = gauge("index_search_failing", "Workers that could not search the index at the last try.")
         self.connections = gauge("connections", "Open connections, those included that say nothing.")
 
     def observe_batch(self, size: int, seconds: float) -> None:

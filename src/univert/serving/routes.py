@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Hashable
+import logging
 from dataclasses import asdict
-from functools import lru_cache
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -18,9 +17,10 @@ from univert.core.errors import BadInputError
 from univert.search.index import Index
 from univert.serving.answers import ItemAnswer, ProblemAnswer, StateAnswer, VerticalsAnswer
 from univert.serving.limits import GuardedRoute, NoParameters, SelfChargingRoute, no_parameters
+from univert.serving.observability import log
 from univert.serving.problems import GUARD_PROBLEMS, PROBLEM_TYPES, Problem, busy, documented, raw_path
 from univert.serving.search import ITEMS, THUMBNAIL, item_address
-from univert.serving.service import Service, record_of, service_of
+from univert.serving.service import record_of, service_of
 from univert.serving.settings import filled_in
 from univert.serving.thumbnails import (
     MEDIA_TYPE,
@@ -33,7 +33,6 @@ from univert.serving.thumbnails import (
 )
 
 _VALUES_MAX: Final = 1000
-_ID_MAX: Final = 1000
 _CACHE_S: Final = 300
 _ID_PARAMETER: Final = {
     "parameters": [
@@ -80,8 +79,7 @@ async def verticals(request: Request) -> VerticalsAnswer:
     """At most 1,000 values of each column."""
     service = service_of(request)
     index = service.index(record_of(request))
-    with service.loaded.reading():
-        counts: Any = await asyncio.to_thread(_counts, cast(Hashable, index))
+    counts: Any = await asyncio.to_thread(_counts, index)
     return VerticalsAnswer(
         **counts,
         images=len(index),
@@ -124,6 +122,9 @@ async def thumbnail(request: Request, parameters: Annotated[ThumbnailParameters,
             content = await asyncio.to_thread(service.thumbnails.render, index, name, size_px)
         except (BadInputError, PictureGoneError):
             raise Problem("not-found", f"no picture of item {name[:200]!r} in the index") from None
+        except (OSError, ValueError, RuntimeError):  # as the engine tells of its storage
+            log(logging.ERROR, "the index cannot be read", failed=True)
+            raise busy("not-ready", "the index cannot be read just now; the log says why") from None
     return Response(content, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -157,11 +158,10 @@ async def health() -> StateAnswer:
     responses={200: {"description": "Ready"}, **documented("not-ready")},
 )
 async def ready(request: Request) -> StateAnswer:
-    """Model and index are loaded, the index can be searched, and the process is not stopping."""
+    """Model and index are loaded, and the process is not stopping."""
     if service_of(request).draining:
         raise busy("not-ready", "the service is stopping")
-    if service_of(request).loaded.search_error is not None:
-        raise busy("not-ready", "the index cannot be searched; the log says why")
+    service_of(request).loaded  # noqa: B018 - or it is not ready
     return StateAnswer(status="ready")
 
 
@@ -202,7 +202,7 @@ async def _item(request: Request) -> ItemAnswer:
     name = unquote(raw_path(request).removeprefix(ITEMS))
     service = service_of(request)
     index = service.index(record_of(request))
-    row = await indexed_row(service, index, name)
+    row = await indexed_row(index, name)
     return ItemAnswer(
         **row,
         thumbnail=service.settings.root_path + item_address(name) + THUMBNAIL,
@@ -211,21 +211,14 @@ async def _item(request: Request) -> ItemAnswer:
     )
 
 
-async def indexed_row(service: Service, index: Index, name: str) -> dict[str, Any]:
+async def indexed_row(index: Index, name: str) -> dict[str, Any]:
     """The columns of an item, or the problem `not-found`."""
-    row: dict[str, Any] | None = None
-    if name and len(name) <= _ID_MAX and "\0" not in name:
-        try:
-            with service.loaded.reading():
-                row = await asyncio.to_thread(index.row, name)
-        except BadInputError:  # not valid as a value of the column, so no item has it
-            row = None
+    row = await asyncio.to_thread(index.row, name)
     if row is None:
         raise Problem("not-found", f"no item {name[:200]!r} in the index")
     return row
 
 
-@lru_cache(maxsize=1)
 def _counts(index: Index) -> dict[str, list[dict[str, Any]]]:
     """How often the values of the filters occur in a version, which never changes."""
     columns = {"verticals": "vertical", "brands": "brand", "styles": "style", "sources": "source"}

@@ -159,8 +159,6 @@ class SearchForm(BoxForm):
             raise ValueError("photo is missing; send one, or an item's id as like")
         if self.box is not None and self.like is not None:
             raise ValueError("box belongs to a photo; leave it out with like")
-        if self.like is not None and len(self.like) > _ID_MAX:
-            raise Problem("not-found", "no item has an id that long")
         return self
 
     def where(self) -> dict[str, list[str | None]] | None:

@@ -71,7 +71,7 @@ def run_server(settings: Settings) -> None:
             respawn_failed_workers=True,
             workers_kill_timeout=round(settings.drain_s + settings.shutdown_deadline_s + _STOP_S),
             log_level=LogLevels.warning,
-            log_dictconfig=logging_config(settings.log_level),
+            log_dictconfig=logging_config(),
         )
         address = f"[{settings.host}]" if ":" in settings.host else settings.host
         log(logging.INFO, "listening", address=f"http://{address}:{port}")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -18,13 +17,13 @@ from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx, decode_bytes, decode_rgb
 from univert.data.headers import PhotoHeader, read_header
-from univert.identity.vote import ATTRIBUTES, Calibration, identify
+from univert.identity.vote import ATTRIBUTES, Calibration, IdentityAnswer, identify
 from univert.models.runtime.engine import Engine
 from univert.search.index import Index, IndexReader
 from univert.search.query import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
 from univert.serving.limits import Limits, Upload
-from univert.serving.observability import Metrics, RequestRecord, log
+from univert.serving.observability import Metrics, RequestRecord
 from univert.serving.problems import RETRY_AFTER_S, Problem, busy
 from univert.serving.settings import Settings
 from univert.serving.thumbnails import Thumbnails
@@ -80,7 +79,6 @@ class Service:
         if self._loaded is not None:
             index = self._loaded.reader.current()
             self.metrics.refresh_failing.set(self._loaded.reader.error is not None)
-            self.metrics.search_failing.set(self._loaded.search_error is not None)
             self.metrics.queue_depth.set(self._loaded.batcher.waiting)
             self.metrics.index_version.set(index.version)
             self.metrics.index_images.set(len(index))
@@ -109,8 +107,6 @@ class Loaded:
         )
         self.searches = SearchBatches(engine.fingerprint, THREADS, on_batch=metrics.search_batch_size.observe)
         self.calibration = calibration
-        self.search_error: str | None = None
-        """Why the index cannot be searched just now."""
         self._settings = settings
         self._metrics = metrics
         self._decoders = ThreadPoolExecutor(THREADS, thread_name_prefix="univert-decode")
@@ -141,8 +137,7 @@ class Loaded:
                 query = {"like": asked}
                 with record.stage("search"):
                     try:
-                        with self.reading():
-                            (vector,) = await asyncio.to_thread(index.vectors, [asked])
+                        (vector,) = await asyncio.to_thread(index.vectors, [asked])
                     except BadInputError:
                         raise Problem("not-found", f"no item {asked[:200]!r} in the index") from None
                     found = await self._asked(index, vector, k + 1, where)  # an item is its own nearest
@@ -241,14 +236,6 @@ class Loaded:
         running.add_done_callback(over)
         return await asyncio.shield(running)
 
-    async def check_search(self) -> None:
-        """Search for nothing in particular, and note whether that can be done; see `search_error`."""
-        index = self.reader.current()
-        vector = np.zeros(index.size, np.float32)
-        vector[0] = 1.0
-        with suppress(Problem):
-            await self._asked(index, vector, 1, None)
-
     async def _find(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> tuple[list[Hit], list[Hit]]:
         """The hits, and the neighbours over all of the index that name the query."""
         naming = self.calibration.neighbours if self.calibration else 0
@@ -264,35 +251,17 @@ class Loaded:
 
     async def _asked(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> list[Hit]:
         try:
-            with self.reading():
-                hits = await self.searches.search(index, vector, k, where)
+            return await self.searches.search(index, vector, k, where)
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
-        if self.search_error is not None:
-            log(logging.INFO, "the index can be searched again")
-            self.search_error = None
-        return hits
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """The index is read: what its storage meets is noted and answered `not-ready`."""
-        try:
-            yield
-        except (OSError, ValueError, RuntimeError) as error:  # as the engine tells of its storage
-            if isinstance(error, BadInputError):
-                raise
-            if self.search_error is None:
-                log(logging.ERROR, "the index cannot be searched", failed=True)
-            self.search_error = str(error)
-            raise busy("not-ready", "the index cannot be read just now; the log says why") from None
-
-    async def _identity(self, neighbours: list[Hit]) -> dict[str, Any] | None:
+    async def _identity(self, neighbours: list[Hit]) -> IdentityAnswer | None:
         if self.calibration is None:
             return None
         answer = await asyncio.to_thread(identify, neighbours, self.calibration)
         for name in ATTRIBUTES:
             self._metrics.identities.labels(name, str(getattr(answer, name).known).lower()).inc()
-        return answer.to_dict()
+        return answer
 
 
 def service_of(request: Request) -> Service:

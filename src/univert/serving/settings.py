@@ -86,7 +86,6 @@ class Settings(BaseSettings):
         item_link: where items are shown elsewhere, such as `https://shop.example/p/{product}`; in braces any of id,
             vertical, product, brand, style, source.
         feedback: the file to which `POST /feedback` adds what people say; None: there is no such route.
-        log_level: the least severe events that are logged.
     """
 
     model_config = SettingsConfigDict(
@@ -127,7 +126,6 @@ class Settings(BaseSettings):
     page: bool = True
     item_link: str = ""
     feedback: Path | None = None
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("api_keys")
     @classmethod

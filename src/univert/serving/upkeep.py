@@ -26,8 +26,6 @@ from univert.serving.settings import Settings
 
 _LOOK_S: Final = 1.0
 """Gauges of a worker that another worker's scrape asks for are not older than this."""
-_CANARY_S: Final = 5.0
-"""How often a search is made that nobody asked for, to see whether the index can still be searched."""
 _BLOCKED_S: Final = 3.0
 """A worker whose event loop stands still for this long, and for longer than an answer may take, is replaced."""
 _MANY_CONNECTIONS: Final = 250
@@ -43,7 +41,7 @@ async def running(service: Service) -> AsyncIterator[None]:
     index = reader.current()
     version, images = index.version, len(index)
     log(logging.INFO, "ready", model=engine.fingerprint, engine=engine.name, index_version=version, images=images)
-    looking = [asyncio.create_task(_look_after(service)), asyncio.create_task(_keep_current(service, service.loaded))]
+    looking = [asyncio.create_task(_look_after(service)), asyncio.create_task(_renew_calibration(service))]
     try:
         yield
     finally:
@@ -79,24 +77,21 @@ async def _look_after(service: Service) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def _keep_current(service: Service, loaded: Loaded) -> None:
-    """Take up a calibration that was made anew, and see whether the index can be searched."""
-    settings = service.settings
-    known, canary_s = await asyncio.to_thread(_calibration_files, settings), 0.0
+async def _renew_calibration(service: Service) -> None:
+    """Take up a calibration that was made anew."""
+    settings, loaded = service.settings, service.loaded
+    known = await asyncio.to_thread(_calibration_files, settings)
     while True:
         await asyncio.sleep(settings.refresh_s)
         files = await asyncio.to_thread(_calibration_files, settings)
-        if files != known:
-            known = files
-            try:
-                loaded.calibration = await asyncio.to_thread(_find_calibration, settings, loaded.engine)
-                log(logging.INFO, "calibration taken up")
-            except BadInputError as error:
-                log(logging.ERROR, "the new calibration cannot be used, the old one stays", reason=str(error))
-        canary_s += settings.refresh_s
-        if canary_s >= min(_CANARY_S, 10 * settings.refresh_s):
-            canary_s = 0.0
-            await loaded.check_search()
+        if files == known:
+            continue
+        known = files
+        try:
+            loaded.calibration = await asyncio.to_thread(_find_calibration, settings, loaded.engine)
+            log(logging.INFO, "calibration taken up")
+        except BadInputError as error:
+            log(logging.ERROR, "the new calibration cannot be used, the old one stays", reason=str(error))
 
 
 def _open_sockets() -> int:

@@ -93,10 +93,10 @@ def test_workers_share_the_rate_and_the_counts(model_folder: Path, index: Index,
         assert server.wait() == 0
 
 
-def test_workers_that_lose_their_first_process_end_and_free_the_port(model_folder: Path, index: Index) -> None:
-    with serving(model_folder, index.path, drain_s=0.2) as server:
-        children = psutil.Process(server.process.pid).children(recursive=True)
-        server.process.kill()
-        _, left = psutil.wait_procs(children, timeout=15)
-        assert left == []
-        assert free_port("127.0.0.1", server.port) == server.port
+def test_workers_that_lose_their_first_process_end_and_free_the_port(workers: ServerProcess) -> None:
+    """The last test with these workers."""
+    children = psutil.Process(workers.process.pid).children(recursive=True)
+    workers.process.kill()
+    _, left = psutil.wait_procs(children, timeout=15)
+    assert left == []
+    assert free_port("127.0.0.1", workers.port) == workers.port
