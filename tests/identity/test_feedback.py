@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from univert.core.errors import BadInputError
-from univert.identity import feedback as module
 from univert.identity.feedback import DENIED, Feedback, answers, append_feedback, read_feedback
 from univert.search.query import Hit
 
@@ -62,13 +61,3 @@ def test_a_line_that_is_no_feedback_is_named(tmp_path: Path, line: str, message:
         file.write(line + "\n")
     with pytest.raises(BadInputError, match=message):
         read_feedback(path, "m")
-
-
-def test_a_full_file_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "said.jsonl"
-    monkeypatch.setattr(module, "FILE_BYTES_MAX", 5000)
-    append_feedback(path, SAID)
-    size = path.stat().st_size
-    with pytest.raises(BadInputError, match="full"):
-        append_feedback(path, SAID)
-    assert path.stat().st_size == size

@@ -67,7 +67,7 @@ def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path)
     index = Index.open(tmp_path / "index")
     effort = search_effort(index._dataset)
     assert effort is not None
-    assert effort.like.partitions[10] < effort.unlike.partitions[10] <= 40, "of 40 partitions"
+    assert effort.like[10] < effort.unlike[10] <= 40, "of 40 partitions"
     queries = unit(vectors[:100] + 0.05 * np.random.default_rng(1).normal(size=(100, SIZE)))
     names = [f"v{n}" for n in range(6_000)]
     unlike = unit(np.random.default_rng(2).normal(size=(100, SIZE)))

@@ -14,9 +14,6 @@ from univert.core.config import from_plain
 from univert.core.errors import BadInputError
 from univert.search.query import Hit
 
-FILE_BYTES_MAX: Final = 256_000_000
-"""A file this large is not written to any more."""
-
 DENIED: Final = "\0"
 """In place of the right value where only a wrong one is known; no column holds it."""
 
@@ -53,14 +50,11 @@ def append_feedback(path: Path, feedback: Feedback) -> None:
     """Add a line to a file; several processes may do so at once.
 
     Raises:
-        BadInputError: the file has reached `FILE_BYTES_MAX`.
         OSError: it cannot be written.
     """
     line = json.dumps(dataclasses.asdict(feedback), ensure_ascii=False).encode() + b"\n"
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        if os.fstat(file).st_size + len(line) > FILE_BYTES_MAX:
-            raise BadInputError(f"{path} is full: {FILE_BYTES_MAX:,} bytes; move it away")
         os.write(file, line)  # in one piece, so that lines of several processes do not mix
     finally:
         os.close(file)

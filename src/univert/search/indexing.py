@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.core.protocols import ImageEmbedder, Images
 from univert.core.terminal import Advance, progress_bar
-from univert.search.catalogue_changes import Changes, Part, find_changes, parts_of, text_columns
+from univert.search.catalogue_changes import Part, find_changes, parts_of, text_columns
 from univert.search.index import Index
 from univert.search.query import Hit, Where
 from univert.search.storage import Location
@@ -96,13 +95,21 @@ def index_catalogue(
         if verticals and not overwrite:
             writer.check_whole()  # an update of some verticals must not become all that there is
         columns = text_columns(catalogue)
-        changes = _embed_changes(writer, model, catalogue, columns, batch_size)
+        with progress_bar("indexing", len(catalogue)) as advance:
+            changes = find_changes(writer, catalogue, columns, advance)
+            for part in parts_of(catalogue, columns, [*changes.new, *changes.changed]):
+                writer.upsert_parts(_with_vectors(part, model.embed_catalogue(part, batch_size)))
+                advance(len(part))
         for part in parts_of(catalogue, columns, changes.relabelled):
             writer.upsert_parts(_with_vectors(part, writer.vectors(part.column("id").tolist())))
         if writer.is_rebuilding:
             # What this catalogue lacks was left by a call that was interrupted, in whatever vertical.
             delete_missing, verticals = True, None
-        deleted = _delete(writer, changes, verticals) if delete_missing else 0
+        gone = changes.missing if delete_missing else []
+        if verticals is not None and gone:
+            rows = writer.columns(["id", "vertical"], gone).to_pylist()
+            gone = [row["id"] for row in rows if row["vertical"] in verticals]
+        deleted = writer.delete(gone) if gone else 0
         writer.finish_rebuilding()
         version = writer.publish() if publish else None
         stats = writer.stats()
@@ -210,18 +217,6 @@ def _check_vertical(writer: IndexWriter, vertical: str, ids: Sequence[str]) -> i
     return len(there)
 
 
-def _embed_changes(
-    writer: IndexWriter, model: ImageEmbedder, catalogue: Images, columns: pa.Table, batch_size: int
-) -> Changes:
-    """Embed what is new or looks different, a part at a time."""
-    with progress_bar("indexing", len(catalogue)) as advance:
-        changes = find_changes(writer, catalogue, columns, advance)
-        for part in parts_of(catalogue, columns, [*changes.new, *changes.changed]):
-            writer.upsert_parts(_with_vectors(part, model.embed_catalogue(part, batch_size)))
-            advance(len(part))
-    return changes
-
-
 def _writer(model: ImageEmbedder, path: str | Path, *, overwrite: bool) -> IndexWriter:
     """The writer of the index, which can take vectors of the model."""
     location = Location.of(path)
@@ -250,14 +245,6 @@ def _writer(model: ImageEmbedder, path: str | Path, *, overwrite: bool) -> Index
 
 def _with_vectors(part: Part, vectors: np.ndarray) -> Parts:
     return ((vectors[start:stop], table) for start, stop, table in part.tables())
-
-
-def _delete(writer: IndexWriter, changes: Changes, verticals: Sequence[str] | None) -> int:
-    ids = changes.missing
-    if verticals is not None and ids:
-        rows = writer.columns(["id", "vertical"], ids).to_pylist()
-        ids = [row["id"] for row in rows if row["vertical"] in verticals]
-    return writer.delete(ids) if ids else 0
 
 
 def _rows(model: ImageEmbedder, catalogue: Images, batch_size: int, advance: Advance) -> Parts:

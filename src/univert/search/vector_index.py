@@ -45,32 +45,20 @@ os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reach:
-    """How far queries of one kind have to look.
-
-    Attributes:
-        distance: their squared distance to the nearest centroid: the mean for queries like the index, the least for
-            those unlike it.
-        partitions: to look into, by how many neighbours are asked for.
-    """
-
-    distance: float
-    partitions: dict[int, int]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
     """What a search of a trained vector index takes.
 
     Attributes:
         rows: how many the index was trained on.
-        like: for queries like the vectors of the index.
-        unlike: for queries in random directions.
+        like: partitions to look into for queries like the vectors of the index, by how many neighbours are asked for.
+        unlike: the same for queries in random directions.
+        distances: squared distances to the nearest centroid: the mean of the former queries, the least of the latter.
     """
 
     rows: int
-    like: Reach
-    unlike: Reach
+    like: dict[int, int]
+    unlike: dict[int, int]
+    distances: tuple[float, float]
 
     def partitions(self, distances: Float[np.ndarray, " Q"], k: float) -> Int64[np.ndarray, " Q"]:
         """Partitions to look into for the `k` neighbours of each query: all where nothing was measured for so many.
@@ -79,13 +67,13 @@ class Effort:
             distances: squared distance of each query to the nearest centroid.
             k: how many neighbours.
         """
-        rank = next((rank for rank in sorted(self.like.partitions) if k <= rank), None)
+        rank = next((rank for rank in RANKS if k <= rank), None)
         if rank is None:
             return np.full(len(distances), _MAX_PARTITIONS)
-        ends = self.like.distance, max(self.unlike.distance, self.like.distance + 1e-6)
-        fewest, most = self.like.partitions[rank], self.unlike.partitions[rank]
-        logarithms = np.log([fewest, max(fewest, most)])
-        partitions: Int64[np.ndarray, " Q"] = np.rint(np.exp(np.interp(distances, ends, logarithms))).astype(np.int64)
+        near, far = self.distances
+        logarithms = np.log([self.like[rank], max(self.like[rank], self.unlike[rank])])
+        between = np.interp(distances, (near, max(far, near + 1e-6)), logarithms)
+        partitions: Int64[np.ndarray, " Q"] = np.rint(np.exp(between)).astype(np.int64)
         return partitions
 
 
@@ -152,14 +140,11 @@ def _measure_effort(dataset: Any) -> Effort:
     places = _partition_places(queries, neighbours[:, 1:], centroids)
     distances = squared_distances(queries, centroids).min(axis=1)
 
-    def reach(which: slice, distance: np.floating[Any], coverage: float, safety: float) -> Reach:
-        partitions = {rank: _needed(places[which, :rank], len(centroids), coverage, safety) for rank in RANKS}
-        return Reach(distance=float(distance), partitions=partitions)
-
     return Effort(
         rows=rows,
-        like=reach(slice(len(like)), distances[: len(like)].mean(), _COVERAGE, _SAFETY),
-        unlike=reach(slice(len(like), None), distances[len(like) :].min(), _COVERAGE_UNLIKE, 1.0),
+        like={rank: _needed(places[: len(like), :rank], len(centroids), _COVERAGE, _SAFETY) for rank in RANKS},
+        unlike={rank: _needed(places[len(like) :, :rank], len(centroids), _COVERAGE_UNLIKE, 1.0) for rank in RANKS},
+        distances=(float(distances[: len(like)].mean()), float(distances[len(like) :].min())),
     )
 
 

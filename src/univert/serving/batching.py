@@ -22,11 +22,7 @@ TOGETHER_MAX: Final = 32
 
 
 class QueueFullError(UnivertError, RuntimeError):
-    """More requests wait than may; in `retry_after_s` seconds there is likely to be room."""
-
-    def __init__(self, waiting: int, retry_after_s: float) -> None:
-        super().__init__(f"{waiting} requests wait already; try again in {retry_after_s:.1f} s")
-        self.retry_after_s = retry_after_s
+    """More requests wait than may."""
 
 
 @dataclass(eq=False, slots=True)
@@ -70,7 +66,6 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._closing = False
         self._recent: deque[int] = deque([1], maxlen=4)
-        self._seconds_each = 0.01
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="univert-batch")
         self._task: asyncio.Task[None] | None = None
 
@@ -90,7 +85,7 @@ class Batcher:
         if len(self._queue) >= self._queue_size:  # who has given up must not keep others out
             self._queue = deque(entry for entry in self._queue if not entry.answer.done())
         if len(self._queue) >= self._queue_size:
-            raise QueueFullError(len(self._queue), max(0.1, self._seconds_each * len(self._queue)))
+            raise QueueFullError(f"{len(self._queue)} requests wait already; try again in a second")
         entry = _Waiting(array, asyncio.get_running_loop().create_future())
         self._queue.append(entry)
         self._arrived.set()
@@ -147,7 +142,6 @@ class Batcher:
             return
         seconds = time.monotonic() - started
         self._recent.append(len(batch))
-        self._seconds_each += 0.1 * (seconds / len(batch) - self._seconds_each)
         if self._on_batch is not None:
             self._on_batch(len(batch), seconds)
 

@@ -24,7 +24,7 @@ from univert.search.query import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
 from univert.serving.limits import Limits, Upload
 from univert.serving.observability import Metrics, RequestRecord
-from univert.serving.problems import RETRY_AFTER_S, Problem, busy
+from univert.serving.problems import Problem, busy
 from univert.serving.settings import Settings
 from univert.serving.thumbnails import Thumbnails
 
@@ -167,9 +167,8 @@ class Loaded:
             with record.stage("embed"):
                 try:
                     vector = await self.batcher.submit(pixels)
-                except QueueFullError as error:
-                    wait_s = max(RETRY_AFTER_S, round(error.retry_after_s))
-                    raise busy("overloaded", "too many photos wait already", wait_s) from None
+                except QueueFullError:
+                    raise busy("overloaded", "too many photos wait already") from None
         return header, box, vector
 
     async def close(self) -> None:

@@ -66,12 +66,6 @@ def test_what_is_no_batch_of_pixels_is_refused(shape: tuple[int, ...], kind: str
         check_pixels(np.zeros(shape, kind), 64)
 
 
-@pytest.mark.parametrize("image", [Image.new("RGBA", (4, 4)), Image.new("L", (4, 4)), Image.new("RGB", (0, 4))])
-def test_prepare_wants_decoded_rgb(exported: Path, image: Image.Image) -> None:
-    with pytest.raises(BadInputError, match="decode_rgb"):
-        OnnxEngine(exported).prepare(image)
-
-
 def test_a_file_of_another_model_or_of_none_is_refused(exported: Path, tmp_path: Path) -> None:
     retrained = tmp_path / "retrained"
     other = Embedder(EmbedderConfig(base_network="timm/test_resnet", pretrained=False, size=8, image_size_px=64))

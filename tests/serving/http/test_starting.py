@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import psutil
-import pyarrow as pa
 import pytest
 
-from tests.serving.http.processes import COMMAND, ServerProcess, wait_until
-from tests.serving.served import Client
+from tests.serving.http.processes import COMMAND, ServerProcess
 from univert.core.errors import BadInputError, UnivertError
-from univert.search.index import Index
-from univert.search.writer import IndexWriter
 from univert.serving.server import free_port
 
 AWAY = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
@@ -69,21 +62,3 @@ def test_neither_process_loads_pytorch(server: ServerProcess) -> None:
     for process in (first, *first.children(recursive=True)):
         mapped = {Path(region.path).name for region in process.memory_maps()}
         assert not any(name.startswith("libtorch") for name in mapped)
-
-
-def test_what_another_model_publishes_is_passed_over(client: Client, index: Index, tmp_path: Path) -> None:
-    path = tmp_path / "index"
-    shutil.copytree(index.path, path)
-    served = client(index=str(path), refresh_s=0.05)
-    before: Any = served.get("/verticals").json()
-    with IndexWriter.open(path) as writer:
-        writer.start_over(size=16, model_fingerprint="another")
-        writer.upsert(np.eye(1, 16, dtype=np.float32), pa.table({"id": ["a"], "vertical": ["v"]}))
-        writer.finish_rebuilding()
-        writer.publish()
-    wait_until(lambda: "univert_index_refresh_failing 1.0" in served.get("/metrics").text)
-    assert served.get("/ready").status_code == 200
-    assert served.get("/verticals").json() == before
-    answer = served.post("/search", files={"like": (None, "p4-1"), "k": (None, "3")})
-    assert (answer.status_code, len(answer.json()["hits"])) == (200, 3)
-    assert answer.json()["index_version"] == before["index_version"]

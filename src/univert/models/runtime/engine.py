@@ -186,12 +186,7 @@ def saved_fingerprint(model_folder: Path) -> str | None:
 
 
 def prepare_image(preprocessing: Preprocessing, image: Image.Image) -> UInt8[np.ndarray, "3 S S"]:
-    """An image as the network sees it, channels first; raises BadInputError if it is not RGB or has no pixels."""
-    if image.mode != "RGB" or not image.width or not image.height:
-        raise BadInputError(
-            f"image must be RGB with at least one pixel, got {image.mode} of {image.width} x {image.height}; "
-            "decode it with univert.data.decode.decode_rgb"
-        )
+    """An upright RGB image as the network sees it, channels first."""
     return np.ascontiguousarray(preprocessing(image).transpose(2, 0, 1))
 
 
