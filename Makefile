@@ -6,7 +6,7 @@ DEMO_OUT ?= runs/demo
 
 .PHONY: help demo test lint audit bench setup clean
 help:
-	@echo "make demo   train, evaluate, report, index and search on the bundled sample (about 6 minutes on 2 cores)"
+	@echo "make demo   train, evaluate, report, index and search on the bundled sample (about 4 minutes on 2 cores)"
 	@echo "make test   the default tests"
 	@echo "make lint   ruff, mypy, import-linter, audit of the dependencies"
 	@echo "make bench  every figure the documentation quotes, into bench/results/"

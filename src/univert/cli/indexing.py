@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from typer.core import TyperGroup
 
-from univert.cli.options import Device, Json, Names, Overwrite, app, load_model
+from univert.cli.options import Device, Json, Names, Overwrite, app, load_embedder
 
 if TYPE_CHECKING:
     from univert.search.indexing import IndexReport
@@ -70,7 +70,7 @@ def make(
     from univert.search.indexing import index_catalogue
 
     report = index_catalogue(
-        load_model(model, device),
+        load_embedder(model, device),
         Catalogue.open(cat).select(vertical=vertical),
         out,
         overwrite=overwrite,

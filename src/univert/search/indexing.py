@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from univert.core.errors import BadInputError
-from univert.core.protocols import ImageEmbedder, Images
+from univert.core.protocols import CatalogueEmbedder, ImageEmbedder, Images
 from univert.core.terminal import Advance, progress_bar
 from univert.search.catalogue_changes import Part, find_changes, parts_of, text_columns
 from univert.search.index import Index
@@ -57,7 +57,7 @@ class IndexReport:
 
 
 def index_catalogue(
-    model: ImageEmbedder,
+    model: CatalogueEmbedder,
     catalogue: Images,
     path: str | Path,
     *,
@@ -130,7 +130,7 @@ def index_catalogue(
 
 
 def add_vertical_to_index(
-    model: ImageEmbedder,
+    model: CatalogueEmbedder,
     catalogue: Images,
     path: str | Path,
     vertical: str,
@@ -217,7 +217,7 @@ def _check_vertical(writer: IndexWriter, vertical: str, ids: Sequence[str]) -> i
     return len(there)
 
 
-def _writer(model: ImageEmbedder, path: str | Path, *, overwrite: bool) -> IndexWriter:
+def _writer(model: CatalogueEmbedder, path: str | Path, *, overwrite: bool) -> IndexWriter:
     """The writer of the index, which can take vectors of the model."""
     location = Location.of(path)
     if not location.holds_index():
@@ -247,7 +247,7 @@ def _with_vectors(part: Part, vectors: np.ndarray) -> Parts:
     return ((vectors[start:stop], table) for start, stop, table in part.tables())
 
 
-def _rows(model: ImageEmbedder, catalogue: Images, batch_size: int, advance: Advance) -> Parts:
+def _rows(model: CatalogueEmbedder, catalogue: Images, batch_size: int, advance: Advance) -> Parts:
     """Vectors and columns of a catalogue, a part at a time."""
     for part in parts_of(catalogue, text_columns(catalogue), range(len(catalogue))):
         yield from _with_vectors(part, model.embed_catalogue(part, batch_size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import logging
 import multiprocessing
@@ -96,10 +97,12 @@ async def _renew_calibration(service: Service) -> None:
 
 def _open_sockets() -> int:
     """Sockets of this process; 0 where the system does not tell."""
-    try:
-        return sum(str(link.readlink()).startswith("socket:") for link in Path("/proc/self/fd").iterdir())
-    except OSError:  # one was closed while we looked, or there is no /proc
-        return 0
+    count = 0
+    with contextlib.suppress(OSError):  # no /proc
+        for link in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed while we looked
+                count += str(link.readlink()).startswith("socket:")
+    return count
 
 
 def _calibration_files(settings: Settings) -> list[tuple[Path, int, int]]:
