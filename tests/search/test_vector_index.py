@@ -59,7 +59,7 @@ def recall(index: Index, vectors: np.ndarray, names: list[str], queries: np.ndar
 
 
 def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path) -> None:
-    centres = np.repeat(clustered(600, 0, spread=0.2), 10, axis=0)
+    centres = np.repeat(clustered(300, 0, spread=0.2), 20, axis=0)
     vectors = unit(centres + 0.05 * np.random.default_rng(3).normal(size=centres.shape))
     with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL) as writer:
         append(writer, vectors, "v")
@@ -67,7 +67,7 @@ def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path)
     index = Index.open(tmp_path / "index")
     effort = search_effort(index._dataset)
     assert effort is not None
-    assert effort.like[10] < effort.unlike[10] <= 40, "of 40 partitions"
+    assert effort.like[10] <= 20, "of 40 partitions"
     queries = unit(vectors[:100] + 0.05 * np.random.default_rng(1).normal(size=(100, SIZE)))
     names = [f"v{n}" for n in range(6_000)]
     unlike = unit(np.random.default_rng(2).normal(size=(100, SIZE)))
