@@ -60,6 +60,9 @@ def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path:
     assert compared == ["specialists", "joint_proxy_nca", "joint_triplet", "base"]
     rows = {row["key"]: row for row in result.results["rows"]}
     assert rows["joint_triplet"]["image_presentations"] <= rows["unified_aligned"]["image_presentations"] + 12
+    assert result.recall_at_1("unified") == rows["unified"]["evaluation"]["merged"]["recall_at"]["1"]["value"]
+    with pytest.raises(BadInputError, match=r"'unifed' was not measured .* did you mean 'unified'"):
+        result.recall_at_1("unifed")
     test = catalogue.select(split="test")
     assert result.model.embed_catalogue(test).shape == (len(test), 8)
 
@@ -141,6 +144,8 @@ def test_without_test_or_validation_images_the_rest_is_done_and_said(
     recipe = replace(recipe, evaluation=only("unified_plain"), unify=replace(recipe.unify, members=("specialists",)))
     result = train(rebuilt(tmp_path, change), tmp_path / "run", recipe, report=False)
     assert result.results["rows"] == result.results["comparisons"] == []
+    with pytest.raises(BadInputError, match="'unified' was not measured on the test split; nothing was"):
+        result.recall_at_1("unified")
     assert not (tmp_path / "run" / "baselines").exists(), "nothing to compare with"
     texts = " ".join(result.results["notes"])
     assert "no product has two images in test, so nothing is measured" in texts

@@ -15,22 +15,20 @@ from univert.core.errors import BadInputError, nearest_name
 C = TypeVar("C")
 
 
-def from_plain(cls: type[C], values: Mapping[str, Any], *, where: str = "recipe", further_keys: bool = False) -> C:
+def from_plain(cls: type[C], values: Mapping[str, Any], *, where: str = "recipe") -> C:
     """Build a dataclass or a pydantic model from nested plain values, checking names, types and limits.
 
     Args:
         cls: its fields are plain values, paths, or further such classes, alone or in lists and dicts.
         values: as read from TOML or JSON; missing keys take their defaults.
         where: the name of the source, for messages.
-        further_keys: ignore unknown keys.
 
     Raises:
         BadInputError: an unknown key (with the nearest valid key) or a value of the wrong type.
     """
     import pydantic
 
-    if not further_keys:
-        _refuse_unknown_keys(cls, values, where, prefix="")
+    _refuse_unknown_keys(cls, values, where, prefix="")
     try:
         validated: C = _adapter(typing.cast(Any, cls)).validate_python(values)
         return validated

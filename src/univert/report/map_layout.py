@@ -96,8 +96,7 @@ def tsne_map(
         initialization="pca" if start is None else _small(start),
         metric="euclidean",
         neighbors="exact",
-        # Barnes-Hut for few, interpolation on a grid for many: at 2,000 the former takes 2 s and the latter 8, at 18,000
-        # they take 60 and 17.
+        # Barnes-Hut for few, interpolation on a grid for many: 2 s and 8 s at 2,000, 60 s and 17 s at 18,000
         negative_gradient_method="bh" if count < _MANY_FOR_TSNE else "fft",
         early_exaggeration_iter=125,
         n_iter=250,

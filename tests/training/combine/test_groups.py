@@ -20,7 +20,7 @@ from univert.training.combine.groups import Combination, Group, Judge, Trial, co
 from univert.training.combine.probe import Probe
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
-from univert.training.specialists import train_group
+from univert.training.specialists import train_specialist
 
 QUERIES = 120
 
@@ -261,6 +261,6 @@ def test_off_and_a_single_vertical(catalogue: Catalogue, recipe: Recipe, tmp_pat
 
 def test_a_group_is_trained_without_any_trial_too(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     context = RunContext(Run(tmp_path), catalogue, recipe)
-    assert train_group(context, ["discs"]).name == "specialists/discs"
-    assert train_group(context, ["discs", "squares"]).record["steps"] == 24
+    assert train_specialist(context, "discs").name == "specialists/discs"
+    assert train_specialist(context, "discs", "squares").record["steps"] == 24
     assert not (tmp_path / "trials").exists()

@@ -13,6 +13,7 @@ from univert.core.config import from_plain, to_plain
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
+from univert.training.specialists import presentations, seconds_of
 from univert.training.targets.members import Member
 from univert.training.view_arrays import Positions, Rows
 
@@ -30,17 +31,28 @@ class Candidate:
         key: short name.
         title: for people.
         model: the model.
-        image_presentations: shown in training, its own and those of the models it learned from.
-        seconds: of training, likewise.
         members: those of its learning targets; none for a model that learned from labels alone.
     """
 
     key: str
     title: str
     model: TrainedModel
-    image_presentations: int
-    seconds: float
     members: tuple[Member, ...] = ()
+
+    @property
+    def image_presentations(self) -> int:
+        """Images shown in training, its own and that of the models it learned from, each model once."""
+        return presentations(self._trained)
+
+    @property
+    def seconds(self) -> float:
+        """Of training, likewise."""
+        return seconds_of(self._trained)
+
+    @property
+    def _trained(self) -> list[TrainedModel]:
+        behind = {model.key: model for member in self.members for model in member.models}
+        return [*behind.values(), self.model]
 
 
 @dataclass(frozen=True, kw_only=True)
