@@ -46,12 +46,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
 
 def comparison_table(comparison: Comparison, *, titles: tuple[str, str] = ("A", "B")) -> Table:
-    """One line a vertical and one for the merged gallery: both models' figures, and how sure the difference is.
-
-    Args:
-        comparison: of two models.
-        titles: their names, the first one's first.
-    """
+    """One line a vertical and one for the merged gallery: both models' figures, and how sure the difference is."""
     first, second = (escape(title) for title in titles)
     columns = (
         "gallery",
@@ -137,11 +132,7 @@ def choice_table(choice: Choice) -> Table:
 
 
 def growth_table(figures: GrowthFigures) -> Table:
-    """One line an old vertical, then all of them together and merged, then the new vertical; R@1 in per cent.
-
-    Args:
-        figures: of one split.
-    """
+    """One line an old vertical, then all of them together and merged, then the new one; R@1 of a split in per cent."""
     new = figures.new_vertical
     columns = ("gallery", "before", "grown", "change", "(95%)", "verdict", "anew", "queries")
     table = new_table(f"growing by {escape(new)}, {figures.split} split: R@1, %", columns, left=("gallery", "verdict"))

@@ -107,12 +107,7 @@ def tsne_map(
 
 
 def layouts_of(spaces: Sequence[Float[np.ndarray, "N D"]], *, seed: int = 0) -> list[Float[np.ndarray, "N 2"]]:
-    """Lay several spaces of the same images out: the last by itself, the others starting from its places.
-
-    Args:
-        spaces: (N, D) each; D may differ.
-        seed: of t-SNE.
-    """
+    """Lay several spaces of the same images out: the last by itself, the others starting from its places."""
     last = tsne_map(spaces[-1], seed=seed)
     return [*(tsne_map(space, start=last, seed=seed) for space in spaces[:-1]), last]
 

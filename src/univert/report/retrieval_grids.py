@@ -144,12 +144,8 @@ def answer_queries(
 ) -> list[Answer]:
     """Rank a gallery for each query, leaving the query itself out; equal distances rank the wrong image first.
 
-    Args:
-        vectors: (N, D) unit vectors.
-        codes: (N,) products.
-        queries: rows whose product has another image in the gallery.
-        gallery: rows to search.
-        hits: nearest images to return.
+    Vectors are of unit length; `queries` and `gallery` are rows of them. The product of each query has another image in
+    the gallery.
     """
     answers = []
     for query in queries:

@@ -32,9 +32,6 @@ def render_grid(image: QueryImage, hits: Sequence[Hit], index: Index, *, vertica
         index: the index it came from, for the pictures.
         vertical: the vertical that the search was limited to, if any.
 
-    Returns:
-        the page's HTML.
-
     Raises:
         BadInputError: the query cannot be read as an image, or a hit is not in the index. A hit whose picture is gone
             shows a placeholder.

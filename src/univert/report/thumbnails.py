@@ -28,13 +28,8 @@ def thumbnails(catalogue: Catalogue, positions: Sequence[int], *, size_px: int) 
     Images are read and decoded a few at a time. An image that is gone or unreadable (a linked file may have
     moved since the catalogue was built) gives a grey placeholder: a report should not fail for a picture.
 
-    Args:
-        catalogue: where the images are.
-        positions: rows of the catalogue, in any order, repeats allowed.
-        size_px: side of each thumbnail.
-
     Yields:
-        one RGB image of `size_px` x `size_px` for each position, in order.
+        one RGB image of `size_px` x `size_px` for each position (in any order, repeats allowed).
     """
     for start in range(0, len(positions), _READ_AT_ONCE):
         some = [int(position) for position in positions[start : start + _READ_AT_ONCE]]
@@ -44,12 +39,7 @@ def thumbnails(catalogue: Catalogue, positions: Sequence[int], *, size_px: int) 
 
 
 def data_uri(image: Image.Image, *, quality: int = 72) -> str:
-    """A picture as a `data:image/webp;base64,...` URI.
-
-    Args:
-        image: the picture.
-        quality: of the lossy WebP, 0 (smallest) to 100.
-    """
+    """A picture as a `data:image/webp;base64,...` URI, of a quality from 0 (smallest) to 100."""
     buffer = io.BytesIO()
     image.save(buffer, format="WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -38,12 +38,7 @@ def headline(best: ComparedModel) -> str:
 
 
 def findings(models: Sequence[ComparedModel], comparisons: Sequence[RowComparison]) -> list[Finding]:
-    """Say what a comparison shows.
-
-    Args:
-        models: the comparison; the last is the one that the report is about.
-        comparisons: paired comparisons of that one with others.
-    """
+    """Say what paired comparisons of the last model, which the report is about, with others show."""
     paired = {one.first: one.comparison for one in comparisons}
     others = [(one, paired[one.row.key]) for one in models if one.row.key in paired]
     others.sort(key=lambda pair: pair[0].row.routed)  # the specialists last

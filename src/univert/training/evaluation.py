@@ -104,9 +104,6 @@ def model_row(context: RunContext, candidate: Candidate, note: str) -> Row:
 class TestSplit:
     """The test images, and what the rows make of them.
 
-    Args:
-        context: the run.
-
     Attributes:
         measurable: whether some product has two test images; without, there is nothing to measure.
         split: `test`, or, where there are no test images at all, the one whose images the report shows instead.

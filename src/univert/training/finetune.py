@@ -320,11 +320,7 @@ class TripletSampler(Sampler):
 class CleanTripletObjective(Objective):
     """The triplet loss of exactly the given triplets, plus L2 to the old embeddings of the other images.
 
-    Args:
-        triplets_per_batch: as the sampler has them.
-        margin: as in `FinetuneConfig`, like `keep`.
-        keep: weight of the L2 term.
-        old: embeddings by the model as it was, of positions in views.
+    For `margin` and `keep` see `FinetuneConfig`; `old` embeds positions in views by the model as it was.
     """
 
     def __init__(

@@ -56,14 +56,9 @@ def label_job(
     folder: Path,
     embedder: Embedder | None = None,
 ) -> TrainingJob:
-    """What a model learns from product labels alone.
+    """What a model (None: a new one) learns from the product labels of the images `among` alone.
 
-    Args:
-        context: the run.
-        config: loss, batches and loop.
-        among: the images that count, in training and in validation.
-        folder: of the checkpoint; strong negatives that are mined on the way are kept there, too.
-        embedder: to go on with; None takes a new one.
+    `folder` is that of the checkpoint; strong negatives that are mined on the way are kept there, too.
     """
     products = labelled_products(context, among)
     seed, count = context.recipe.seed, int(products.max()) + 1

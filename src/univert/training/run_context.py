@@ -156,11 +156,6 @@ class Stages:
     def learn(self, name: str, job: TrainingJob, folder: Path | None = None) -> dict[str, Any]:
         """Train the job's model in place and say how it went; `train` does this and keeps the model.
 
-        Args:
-            name: for messages and logs.
-            job: what is to be learned.
-            folder: of the checkpoint; None takes `work_folder(name)`.
-
         Raises:
             TrainingError: see `fit`.
         """
@@ -189,12 +184,9 @@ class Stages:
         return lambda: map_at_r(source.embed_all(job.embedder, positions), labels)
 
     def remembered(self, stage: str, inputs: Any, compute: Callable[[], Any]) -> dict[str, Any]:
-        """What a stage without a model recorded, or what it gives now.
+        """What a stage without a model recorded, or what it gives now: a dataclass or plain values.
 
-        Args:
-            stage: its name.
-            inputs: JSON-able; with the catalogue all that the result depends on.
-            compute: gives the result, a dataclass or plain values.
+        `inputs` (JSON-able) are with the catalogue all that the result depends on.
         """
         key = fingerprint(univert.__version__, self._images.catalogue.fingerprint, inputs)
         record = self._run.finished(stage, key)

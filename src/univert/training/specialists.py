@@ -79,11 +79,8 @@ def train_joint(
 ) -> TrainedModel:
     """Train (or load) one model on all verticals at once: what the unified model has to beat.
 
-    Args:
-        context: the run.
-        loss: as in `SpecialistsConfig`; the specialists' options hold if it is theirs, else its defaults.
-        image_presentations: how many images it may see at most.
-        name: its folder within the run; None takes `joint/LOSS`.
+    If the loss is that of the specialists, their options hold, else its defaults. The model sees that many images at
+    most. Its folder within the run is `joint/LOSS`, unless it has a name.
     """
     config = context.recipe.specialists
     steps = max(1, image_presentations // config.loop.batch_size)

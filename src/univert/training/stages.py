@@ -95,11 +95,7 @@ class FinishedRun:
 def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> FinishedRun:
     """Train all that the recipe asks for, measure it on the test split, and write `evaluation.json`.
 
-    Args:
-        run: the run folder; finished stages whose inputs are unchanged are not done again.
-        catalogue: the images.
-        recipe: the choices.
-        device: a torch device, or `auto`.
+    Finished stages whose inputs are unchanged are not done again. `device` is one of torch's, or `auto`.
 
     Raises:
         BadInputError: the catalogue or the recipe cannot be used.

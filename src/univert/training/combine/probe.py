@@ -37,9 +37,6 @@ class Probe:
     Batches, loss, learning rates and early stopping are the specialists'; head, views and steps are smaller, and the
     features are those of the untrained base network. Strong negatives are not mined, proxies start at random, and
     dynamic assignment gives way to Proxy-NCA. The outcome of each set of verticals is kept with the run.
-
-    Args:
-        context: the run.
     """
 
     def __init__(self, context: RunContext) -> None:

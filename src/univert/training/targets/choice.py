@@ -106,12 +106,9 @@ class Choice:
 
 
 def choose(context: RunContext, candidates: Sequence[Candidate], specialists: Member) -> Choice:
-    """Choose the model that is best on the validation split; a tie goes to the simpler.
+    """Choose the candidate that is best on the validation split; a tie goes to the simpler, which come first.
 
-    Args:
-        context: the run.
-        candidates: at least one, simpler ones first; without validation queries the last is taken.
-        specialists: one a vertical, which the chosen model is compared with.
+    Without validation queries the last is taken. The chosen one is compared with the specialists, one a vertical.
     """
     embed_all, champion = context.features.source.embed_all, candidates[0]
     steps: list[Step] = []
@@ -176,15 +173,10 @@ def judge(comparison: Comparison) -> tuple[bool, str]:
 def compare_on_validation(
     context: RunContext, stage: str, inputs: list[Any], first: Embed, second: Embed, *, within_verticals: bool = False
 ) -> Comparison | None:
-    """Compare two ways to embed the validation images, once; None where none of them is a query.
+    """Compare two ways to embed the validation images, in the merged gallery or each query within its own vertical.
 
-    Args:
-        context: the run.
-        stage: name of the record that is kept.
-        inputs: all that the embeddings depend on.
-        first: gives the embeddings of the images at some positions.
-        second: likewise.
-        within_verticals: each query searches its own vertical.
+    The record is kept under `stage` for as long as `inputs`, all that the embeddings depend on, stay the same. None
+    where no validation image is a query.
     """
     positions = context.images.validation_queries
     if positions is None:

@@ -73,14 +73,8 @@ def choose_members(
 ) -> Ensemble:
     """Train the members that the recipe names, in its order, and keep those that help on the validation split.
 
-    A member stays if the targets with it are better than those without, and worse in no vertical.
-
-    Args:
-        context: the run.
-        grouped: the recipe's specialists, in their groups.
-        separate: the same for each vertical by itself.
-        joint: joint models that are trained already, by loss.
-        joint_presentations: how many images a joint model that is not may be shown.
+    A member stays if the targets with it are better than those without, and worse in no vertical. Joint models that are
+    not trained already may be shown `joint_presentations` images.
 
     Raises:
         TrainingError: a training failed.

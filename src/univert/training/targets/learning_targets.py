@@ -22,11 +22,6 @@ LIKELY = 0.05
 def learning_targets(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> ViewArrays:
     """Every image's learning target; computed once, then read from disk.
 
-    Args:
-        context: the run.
-        members: whose embeddings the target joins; specialists alone are the paper's way.
-        config: how they are aligned, and what counts where a vertical is predicted.
-
     Returns:
         unit rows of width `model.size`: of every image as it is, whatever its split, and of the training images'
         augmented views.
