@@ -3,3 +3,9 @@
 In the order in which a run uses them: `config`, `members`, `alignment`, `map`, `learning_targets`, `joined_head`,
 `ensemble`, `choice`.
 """
+
+from univert.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__, {"Member": "univert.training.targets.members", "UnifyConfig": "univert.training.targets.config"}
+)
