@@ -49,6 +49,9 @@ def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path:
     files = ["recipe.toml", "groups.json", "evaluation.json", "report.html", "log/candidates"]
     for name in (*files, "unified/README.md", "unified/model.onnx"):
         assert (tmp_path / name).exists(), name
+    card = (tmp_path / "unified/README.md").read_text()
+    for words in ("recall_at_1, test", "map_at_r", "| images | 72 |", "discs, squares", "base_network", "[unify.loop]"):
+        assert words in card, words
     combination = json.loads((tmp_path / "groups.json").read_text())
     assert combination == result.results["combination"]
     assert sorted(name for group in combination["groups"] for name in group) == ["discs", "squares"]
@@ -67,7 +70,7 @@ def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path:
     assert result.model.embed_catalogue(test).shape == (len(test), 8)
 
     before = modified(tmp_path)
-    again = train(catalogue, tmp_path, recipe)
+    again = train(catalogue, tmp_path)  # without a recipe it goes on with its own
     assert modified(tmp_path) == before, "a finished stage was done again"
     assert {**again.results, "finished": ""} == {**result.results, "finished": ""}
 
@@ -186,19 +189,3 @@ def test_vectors_of_the_run_equal_those_of_the_saved_model(
         Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue))
     )
     np.testing.assert_allclose(cached, model.embed_catalogue(catalogue), atol=1e-5)
-
-
-def test_the_card_states_what_was_measured(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    train(catalogue, tmp_path, short(recipe), report=False)
-    card = (tmp_path / "unified" / "README.md").read_text()
-    for words in ("recall_at_1, test", "map_at_r", "| images | 72 |", "discs, squares", "base_network", "[unify.loop]"):
-        assert words in card, words
-
-
-def test_without_a_recipe_a_run_goes_on_with_its_own(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    recipe = replace(recipe, unify=replace(recipe.unify, way="specialists"), evaluation=only())
-    first = train(catalogue, tmp_path, recipe, report=False)
-    before = modified(tmp_path)
-    again = train(catalogue, tmp_path, report=False)
-    assert modified(tmp_path) == before
-    assert again.results["recipe_toml"] == first.results["recipe_toml"]

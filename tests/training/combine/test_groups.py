@@ -17,7 +17,6 @@ from univert.training.combine import probe
 from univert.training.combine.config import CombineConfig
 from univert.training.combine.folds import Folds, Measured
 from univert.training.combine.groups import Combination, Group, Judge, Trial, combine, combine_by, greedy_groups
-from univert.training.combine.probe import Probe
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_specialist
@@ -210,28 +209,6 @@ def test_end_to_end_and_again(
     assert not (tmp_path / "specialists").exists()
     other = combine(RunContext(Run(tmp_path / "other"), catalogue, recipe))
     assert other.to_dict() == first.to_dict()
-
-
-def test_a_probe_that_is_killed_goes_on(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = small(recipe)
-    whole = combine(RunContext(Run(tmp_path / "whole"), catalogue, recipe)).to_dict()
-    train = Probe._train
-    left = iter([1, 1, 1])
-
-    def killed(*args: object) -> object:
-        if not next(left, 0):
-            raise KeyboardInterrupt
-        return train(*args)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Probe, "_train", killed)
-        combine(RunContext(Run(tmp_path / "cut"), catalogue, recipe))
-    done = stages(tmp_path / "cut")
-    assert len(done) == 1
-    assert combine(RunContext(Run(tmp_path / "cut"), catalogue, recipe)).to_dict() == whole
-    assert done.items() <= stages(tmp_path / "cut").items()
 
 
 def test_the_probe_reads_features_of_the_untrained_base_network_even_if_that_learns(
