@@ -12,7 +12,7 @@ from univert.core.terminal import Name, new_table
 from univert.metrics.compare import METRICS, Comparison, Difference, Figures, Verdict
 from univert.metrics.evaluate import Evaluation, Metrics
 from univert.report.number_format import MISSING, change_interval, count, interval, percent, points
-from univert.report.verdict import words_against_specialists
+from univert.report.verdict import against_specialists
 
 if TYPE_CHECKING:
     from univert.metrics.compatibility import GrowthFigures
@@ -126,7 +126,7 @@ def choice_table(choice: Choice) -> Table:
         lines.append(f"{titles[step.challenger]} against {titles[step.champion]}: {outcome}")
     lines.append(f"Chosen: {choice.chosen.title}: {choice.reason.removeprefix(f'{choice.chosen.title}: ')}")
     if choice.against_specialists:
-        lines.append(words_against_specialists(choice.against_specialists))
+        lines.append(against_specialists(choice.against_specialists).text)
     table.caption = escape("\n".join(lines))
     return table
 

@@ -20,7 +20,7 @@ from univert.report.map_data import map_section
 from univert.report.number_format import change_interval, count, duration, interval, percent, points
 from univert.report.retrieval_grids import Columns, retrieval_grids, worst_failures
 from univert.report.tables import comparison_table, gallery_lines, vertical_table
-from univert.report.verdict import findings, headline, refused_by, words_against_specialists
+from univert.report.verdict import against_specialists, findings, headline, refused_by
 from univert.training.stages import FinishedRun
 from univert.training.targets.learning_targets import learning_targets
 
@@ -158,7 +158,7 @@ def _environment() -> jinja2.Environment:
     environment.globals |= {
         "differences_chart": differences_chart,
         "gallery_lines": gallery_lines,
-        "against_specialists": words_against_specialists,
+        "against_specialists": against_specialists,
     }
     return environment
 

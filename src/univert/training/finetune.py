@@ -29,9 +29,10 @@ from univert.losses.triplet_margin_loss import TripletMarginLoss
 from univert.metrics.compare import LARGE_LOSS, Comparison, compare_vectors
 from univert.metrics.inputs import has_queries
 from univert.models.card import ModelCard
+from univert.models.config import BaseNetworkLearns
 from univert.models.embedder import Embedder
 from univert.training.jobs import TrainedModel, TrainingJob
-from univert.training.label_config import BaseNetworkLearns, Count, LoopConfig, NotNegative, Positive
+from univert.training.label_config import Count, LoopConfig, NotNegative, Positive
 from univert.training.objectives import Objective
 from univert.training.recipe import DataConfig, Recipe
 from univert.training.run_context import RunContext

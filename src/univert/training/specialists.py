@@ -23,25 +23,13 @@ def train_specialist(context: RunContext, *verticals: str) -> TrainedModel:
 
     See `group_loop` for the steps of a group.
     """
-    return _train_together(context, verticals, name=f"specialists/{context.images.folder_of(*verticals)}")
+    return train_together(context, verticals, name=f"specialists/{context.images.folder_of(*verticals)}")
 
 
 def _new_specialist(context: RunContext, config: SpecialistsConfig, verticals: Sequence[str]) -> Embedder:
     """An embedder of the size that the recipe wants for some verticals; the largest, if they differ."""
     sizes = [size for vertical in verticals if (size := config.sizes.get(vertical, config.size))]
     return context.new_embedder(size=max(sizes)) if sizes else context.new_embedder()
-
-
-def held_out_name(context: RunContext, verticals: Sequence[str], training: int) -> str:
-    """The folder, within the run, of a model that some products were held out from."""
-    return f"trials/fold-{training}/{context.images.folder_of(*verticals)}"
-
-
-def train_held_out(
-    context: RunContext, verticals: Sequence[str], among: Bool[np.ndarray, "N"], *, training: int
-) -> TrainedModel:
-    """Train (or load) one model on some verticals, on the images `among` alone; see `Folds.among`."""
-    return _train_together(context, verticals, name=held_out_name(context, verticals, training), among=among)
 
 
 def group_loop(loop: LabelLoopConfig, verticals: int) -> LabelLoopConfig:
@@ -56,9 +44,10 @@ def group_loop(loop: LabelLoopConfig, verticals: int) -> LabelLoopConfig:
     return replace(loop, min_steps=loop.min_steps * verticals, patience=loop.evaluations)
 
 
-def _train_together(
+def train_together(
     context: RunContext, verticals: Sequence[str], *, name: str, among: Bool[np.ndarray, "N"] | None = None
 ) -> TrainedModel:
+    """Train (or load) one model on some verticals, or on the images `among` alone, in the folder `name`."""
     config = context.recipe.specialists
     config = replace(config, loop=group_loop(config.loop, len(verticals)))
     inputs = {"verticals": sorted(verticals), **to_plain(config)}
