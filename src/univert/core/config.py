@@ -125,13 +125,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def refuse_without_effect(config: Any, names: Sequence[str], *, where: str, because: str) -> None:
-    """Refuse settings that differ from their defaults where nothing heeds them.
+    """Refuse fields of a dataclass that differ from their defaults where nothing heeds them.
 
-    Args:
-        config: a dataclass.
-        names: of its fields.
-        where: the name of the config within the recipe, with a dot; empty for the recipe itself.
-        because: what makes them so, as in "where align is false".
+    `where` is its name within the recipe, with a dot, and `because` what makes them so: "where align is false".
 
     Raises:
         BadInputError: naming the first of them.

@@ -36,11 +36,7 @@ def map_section(
 ) -> dict[str, Any]:
     """Sample images, lay them out with t-SNE, and gather their names and pictures.
 
-    Args:
-        catalogue: the evaluated selection.
-        columns: its names.
-        spaces: by title, (N, D) unit vectors of the same rows; the layouts of the others start from the last one's.
-        seed: of the sample and t-SNE.
+    `spaces` has, by title, (N, D) unit vectors of the catalogue's rows; the other layouts start from the last one's.
 
     Returns:
         `data`: points and names for the page's script, in it `panels`, each space's coordinates, and `picture`, the

@@ -17,25 +17,14 @@ _MANY_FOR_TSNE = 5_000
 
 
 def sample_for_map(
-    verticals: Sequence[str],
-    products: Sequence[str | None],
-    *,
-    per_vertical: int = 2000,
-    total: int = 20_000,
-    seed: int = 0,
+    verticals: Sequence[str], products: Sequence[str | None], *, per_vertical: int, total: int, seed: int = 0
 ) -> Int64[np.ndarray, "M"]:
     """Choose the images to draw: a fair share for each vertical, whole products rather than stray images.
 
     A vertical smaller than its share is drawn whole, and what it leaves is shared by the others. Products are
     drawn in a seeded random order and enter with all their images, so that the map can show whether those lie
-    together; an unlabelled image counts as a product of its own.
-
-    Args:
-        verticals: of each image, length N.
-        products: of each image; None for an unlabelled one.
-        per_vertical: the most images to draw of one vertical.
-        total: the most images to draw in all.
-        seed: of the random order.
+    together; an unlabelled image (None) counts as a product of its own. `per_vertical` and `total` are the most images
+    to draw of one vertical and in all.
 
     Returns:
         positions in increasing order, (M,) with M <= min(N, total).

@@ -70,13 +70,8 @@ def write_report(
     Pictures and points are sampled and capped, so the file stays a few megabytes whatever the catalogue's size;
     only the images that are shown are read.
 
-    Args:
-        path: the file to write.
-        finished: what the run found.
-        catalogue: the evaluated selection.
-        spaces: by title, unit vectors of its rows, for the maps; the last are those of the run's model, in which the
-            retrieval examples search.
-        seed: of everything sampled: queries, points of the map, t-SNE.
+    `spaces` has, by title, unit vectors of the catalogue's rows, for the maps; the last are by the run's model, and the
+    retrieval examples search in them. The seed is of all that is sampled: queries, points of the map, t-SNE.
 
     Raises:
         BadInputError: vectors that do not match the catalogue.

@@ -71,7 +71,6 @@ class Answer:
     """A query and what a gallery answers.
 
     Attributes:
-        query: the query's row.
         hits: the nearest images, best first, the query itself left out.
         first_right: the nearest image of the query's product, which need not be among the hits.
         right_in_gallery: how many images of the product the gallery holds.

@@ -59,14 +59,7 @@ class ComparedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class RowComparison:
-    """The paired comparison of two rows.
-
-    Attributes:
-        title: for people.
-        first: key of a row.
-        second: key of the row that is held against it.
-        comparison: the second against the first.
-    """
+    """The paired comparison of two rows, by their keys, the second held against the first; its title is for people."""
 
     title: str
     first: str

@@ -36,14 +36,8 @@ T = TypeVar("T")
 class RunContext:
     """One run at work.
 
-    Args:
-        run: where everything is kept.
-        catalogue: the images.
-        recipe: the choices.
-        device: a torch device, or `auto`: CUDA where there is one.
-        base: what stands for the untrained base network; see `Features`.
-        features: those of another context on the same images, to be shared.
-        split_off_small: see `RunImages`.
+    `features` are those of another context on the same images, to be shared. For `base` see `Features`, for
+    `split_off_small` see `RunImages`.
 
     Attributes:
         images: of the recipe's verticals, with products, verticals, splits.

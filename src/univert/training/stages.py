@@ -74,10 +74,7 @@ class FinishedRun:
     """What a run trained and measured.
 
     Attributes:
-        context: what its stages shared.
-        models: all that it trained.
         compared: every model that was measured, the last is the chosen one; none without test queries.
-        comparisons: of pairs of them.
         distortion: what joining the members of the learning targets does to distances; see `distortion_of`.
         test: the images they were measured on.
         results: the content of `evaluation.json`.

@@ -28,9 +28,6 @@ class Candidate:
     """A model that could be the unified one.
 
     Attributes:
-        key: short name.
-        title: for people.
-        model: the model.
         members: those of its learning targets; none for a model that learned from labels alone.
     """
 

@@ -26,10 +26,7 @@ class TriedMember:
     """What became of a member that the recipe names.
 
     Attributes:
-        name: as in the recipe.
-        title: for people.
         kept: whether the targets join it.
-        reason: why, for people.
         difference: MAP@R in the merged validation gallery of the targets with it, against those without; None where
             nothing was compared.
         image_presentations: that its training took.
@@ -45,12 +42,7 @@ class TriedMember:
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """The members of the learning targets, and how they were chosen.
-
-    Attributes:
-        members: those that are in.
-        tried: all that were considered, in the order of the recipe.
-    """
+    """The members of the learning targets, and all that were tried, in the order of the recipe."""
 
     members: tuple[Member, ...]
     tried: tuple[TriedMember, ...]
