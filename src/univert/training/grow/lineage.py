@@ -107,8 +107,7 @@ class Lineage:
     def models_since(self, indexed_by: str | None = None) -> list[str]:
         """Fingerprints of the models whose queries an index answers: that which made it, and later ones held to it.
 
-        Args:
-            indexed_by: the model that made the index; None for the original one.
+        `indexed_by` is the former; None stands for the original one.
 
         Raises:
             BadInputError: a model that is not of the lineage.

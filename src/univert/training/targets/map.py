@@ -1,9 +1,8 @@
 """The target map: from the members' embeddings to the learning target, fitted on training images.
 
-Each member's space is projected to the unified model's width and rotated towards a common reference, which leaves its
-own distances as they are. Then the members are put side by side and projected to that width again. All of that is
-linear, so each member (and vertical) has one matrix, and the target is the sum of the members' mapped embeddings, made
-a unit vector again.
+Each member's space is projected to the unified model's width and rotated towards a common reference. Then the members
+are put side by side and projected to that width again. All of that is linear: each member (and vertical) has one
+matrix, and the target is the sum of the members' mapped embeddings, made a unit vector again.
 """
 
 from __future__ import annotations
