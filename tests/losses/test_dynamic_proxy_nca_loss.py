@@ -48,9 +48,8 @@ def test_triplets_equal_the_oracle() -> None:
     x, y, z = normal(20), normal(20, seed=1), normal(20, seed=2)
     loss = DynamicProxyNCALoss(4, 5, softmax_scale=3.0, seed=0)
     wanted = oracles.triplets(x, y, z, loss.bank.proxies, 3.0)
-    assert loss.forward_triplets(x, y, z).item() == pytest.approx(wanted.item(), rel=1e-5)
-    with pytest.raises(BadInputError, match="shape of anchors"):
-        loss.forward_triplets(x, y[:3], z)
+    rows = torch.arange(60)
+    assert loss(torch.cat([x, y, z]), rows, rows.chunk(3)).item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
 def test_a_kept_assignment_is_used_and_gaps_are_filled_with_the_nearest() -> None:
@@ -86,10 +85,6 @@ def test_sparse_gradients_equal_dense_ones() -> None:
         (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(4), assigned=torch.zeros(4)), "assigned"),
         (lambda: DynamicProxyNCALoss(3, 5)(normal(4), torch.arange(3)), "as many"),
         (lambda: DynamicProxyNCALoss(3, 4)(normal(4), torch.arange(4)), "with 5 columns"),
-        (
-            lambda: DynamicProxyNCALoss(3, 5).forward_pairs(normal(4), torch.eye(4), torch.eye(4).bool()),
-            "similar must be a bool matrix",
-        ),
     ],
 )
 def test_bad_input_is_refused(make: Callable[[], object], message: str) -> None:
