@@ -18,7 +18,7 @@ from tests.search.conftest import unit
 from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
-from univert.data.duplicates import NearDuplicates, picture_hashes
+from univert.data.duplicates import near_duplicates
 from univert.data.samplers import StrongNegativeSampler
 from univert.data.strong_negatives import StrongNegatives
 from univert.losses.miners import DistanceWeightedMiner, MinedLoss
@@ -183,7 +183,7 @@ class Interrupted(nn.Module):
 def train(context: RunContext, loss: nn.Module, folder: Path) -> tuple[History, Tensor]:
     products = labelled_products(context, context.images.is_train)
     embedder = context.new_embedder()
-    near = NearDuplicates(hashes=picture_hashes(context.images.catalogue))
+    near = near_duplicates(context.images.catalogue)
     sampler = ReminingSampler(
         miner_of(embedder, context.features.source, products, context.images.verticals, margin=0.5, protect=near),
         lambda mined: StrongNegativeSampler(

@@ -45,9 +45,7 @@ class CheckedRow:
 def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
     """Check everything about a row that does not depend on other rows, its image decoded included.
 
-    Args:
-        row: the row.
-        link: keep the image out of the result.
+    With `link` the result does not hold the image.
     """
     row = _in_one_form(row)
     checked = CheckedRow(row=row, problems=_check_fields(row, link))
@@ -156,11 +154,7 @@ class RowsSoFar:
         return found[0] if found else None
 
     def accept(self, row: SourceRow, image_id: str, split: str, content: str) -> list[SourceProblem]:
-        """Claim a row's id, with a hash of its content, and its product's vertical and split.
-
-        Returns:
-            what stands against it; where anything does, nothing is claimed.
-        """
+        """Claim a row's id and its product's vertical and split, or say what stands against it and claim nothing."""
         problems = []
         found = self._database.execute("SELECT origin FROM ids WHERE id = ?", (image_id,)).fetchone()
         if found:

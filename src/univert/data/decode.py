@@ -109,11 +109,7 @@ def decode_rgb(
 
 
 def to_rgb(image: Image.Image, *, background_rgb: Rgb = WHITE) -> Image.Image:
-    """A PIL image as upright RGB, by the rules of `decode_rgb`.
-
-    Args:
-        image: of any mode; greyscale of 16 bits is scaled to 8.
-        background_rgb: the colour behind transparent pixels, 0 to 255.
+    """A PIL image of any mode as upright RGB, by the rules of `decode_rgb`.
 
     Raises:
         ImageProblem: it has no pixels, cannot be decoded, or is of a mode that has no fixed range.
@@ -128,14 +124,7 @@ def to_rgb(image: Image.Image, *, background_rgb: Rgb = WHITE) -> Image.Image:
 
 
 def check_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Make sure that an image decodes from its first byte to its last.
-
-    Args:
-        content: the encoded image.
-        max_pixels: refuse images with more pixels than this.
-
-    Returns:
-        width and height of the upright image, in pixels.
+    """Make sure that an image decodes from its first byte to its last; width and height of the upright image.
 
     Raises:
         ImageProblem: the content is not a usable image.

@@ -89,10 +89,6 @@ def _header(width_px: int, height_px: int, orientation: int, parts: Parts) -> Ph
 def read_header(content: bytes, pixels_max: int = MAX_PIXELS) -> PhotoHeader:
     """Look at an encoded picture without decoding any of it; of an animation, at its first frame.
 
-    Args:
-        content: its bytes alone decide what it is, no file name and no declared type.
-        pixels_max: width x height at most.
-
     Raises:
         ImageProblem: it is empty, damaged, too large, or none of JPEG, PNG and WebP.
     """

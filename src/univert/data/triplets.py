@@ -124,7 +124,7 @@ def read_clean_triplets(
         path: see `read_triplet_rows`.
         catalogue: with the images; give a selection to leave the other verticals' out.
         on_bad: `reject` raises an error if any triplet cannot be used, `skip` leaves those out.
-        rejected_csv: where to list every problem; None writes no list.
+        rejected_csv: where to list every problem.
         not_chosen: ids of images that the selection left out, so that they are not called unknown.
 
     Raises:
@@ -171,10 +171,7 @@ def read_clean_triplets(
 
 
 def read_triplet_rows(path: Path | str) -> Iterator[TripletRow | SourceProblem]:
-    """Read triplets in the order of their file; further columns are left unread.
-
-    Args:
-        path: a table (see `univert.data.tables.read_table`) with the columns `anchor`, `positive` and `negative`.
+    """Read a table with the columns `anchor`, `positive` and `negative`, in its order; others are left unread.
 
     Raises:
         BadInputError: there is no such file, its suffix is unknown, it cannot be read, or a column is missing.

@@ -141,5 +141,6 @@ class DynamicProxyNCALoss(LabelLoss):
             check_labels(batch.assigned, x, name="assigned")
             assigned = torch.where(batch.assigned == -1, assigned, batch.assigned.long())
             check_indices(assigned, self.bank.count, name="assigned")
-        settings = {"softmax_scale": self.softmax_scale, "sparse": self.bank.sparse}
-        return dynamic_proxy_nca_loss(x, proxies, assigned, *batch.pairs(), **settings)
+        return dynamic_proxy_nca_loss(
+            x, proxies, assigned, *batch.pairs(), softmax_scale=self.softmax_scale, sparse=self.bank.sparse
+        )

@@ -39,13 +39,8 @@ def query_outcomes(
 ) -> Outcomes:
     """Leave-one-out: every labelled image searches all the others; see `univert.metrics.ranking`.
 
-    Args:
-        vectors: (N, D) embeddings.
-        products: N products, names or codes.
-        verticals: N vertical names.
-        routed: the merged gallery of a query is its own vertical, as if its vertical were known.
-        stored: (N, D) other vectors of the same images, such as those in an index: they are searched instead, and no
-            image finds its own.
+    If `routed`, the merged gallery of a query is its own vertical. `stored` are other vectors of the same images, such
+    as those in an index: they are searched instead, and no image finds its own.
 
     Raises:
         BadInputError: arguments that do not fit, a product in two verticals, or no query in any vertical.
@@ -67,8 +62,7 @@ def query_outcomes(
 def rows_by_vertical(*tables: tuple[Vectors, Names, Names, str]) -> list[tuple[Codes, dict[str, Codes]]]:
     """Product codes in one numbering, and the rows of each vertical in order of name.
 
-    Args:
-        tables: vectors, products and verticals, with what the caller's parameters begin with (`query_`), for messages.
+    A table is vectors, products and verticals, with what the caller's parameters begin with (`query_`), for messages.
 
     Raises:
         BadInputError: lengths that differ, a row without a vertical, or a product in two verticals.
