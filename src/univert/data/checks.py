@@ -26,14 +26,7 @@ _BOX_SLACK_PX = 1.0
 
 @dataclass(kw_only=True, slots=True)
 class CheckedRow:
-    """A source row with its image read and decoded once.
-
-    Attributes:
-        content: the encoded image, or None if it is to be linked.
-        digest: hash of the encoded image.
-        box_xyxy_px: the row's box, trimmed to the image.
-        problems: what keeps the row out; empty for a good one.
-    """
+    """A source row, its image as encoded (None to be linked), its box trimmed to that, and what keeps it out."""
 
     row: SourceRow
     content: bytes | None = None

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ExifTags import Base as Tag
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -45,22 +46,7 @@ _OPENERS: Final[tuple[tuple[int, bytes, type[ImageFile]], ...]] = (
     (0, b"MM\x00+", TiffImageFile),
 )
 
-_UPRIGHT: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What turns an image upright, by its EXIF orientation; 5 to 8 swap width and height."""
-
-_ORIENTATION_TAG: Final = 0x0112
-_BITS_TAG: Final = 258
-_PHOTOMETRIC_TAG: Final = 262
 _WHITE_IS_ZERO: Final = 0
-_SUBFILE_TAG: Final = 254
 _REDUCED: Final = 1
 """The first picture of a TIFF is a small preview, as in what cameras write."""
 _STRIP_ROWS: Final = 256
@@ -98,14 +84,12 @@ def decode_rgb(
         BadInputError: the box is empty or lies outside the image.
     """
     with _explaining():
-        image = _open(content, max_pixels)
-        original_size = image.size
+        image, upright_size = _open(content, max_pixels)
         if draft_px is not None:
             _allow_draft(image, box_xyxy_px, draft_px)
-        upright, upright_size = _load_upright(image, original_size)
-        if box_xyxy_px is not None:
-            upright = _crop(upright, box_xyxy_px, upright_size)
-        return _pixels_to_rgb(upright, background_rgb, image)
+        _load_upright(image)
+        part = image if box_xyxy_px is None else _crop(image, box_xyxy_px, upright_size or image.size)
+        return _pixels_to_rgb(part, background_rgb, image)
 
 
 def to_rgb(image: Image.Image, *, background_rgb: Rgb = WHITE) -> Image.Image:
@@ -130,32 +114,34 @@ def check_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, i
         ImageProblem: the content is not a usable image.
     """
     with _explaining():
-        image = _open(content, max_pixels)
-        original_size = image.size
+        image, upright_size = _open(content, max_pixels)
         # A JPEG at an eighth of its size still reads its whole stream, several times faster.
         _allow_draft(image, None, 1)
-        upright, upright_size = _load_upright(image, original_size)
-        if upright.mode not in ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK"):
-            _pixels_to_rgb(upright, WHITE, image)
-        return upright_size
+        _load_upright(image)
+        if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK"):
+            _pixels_to_rgb(image, WHITE, image)
+        return upright_size or image.size
 
 
-def _open(content: bytes, max_pixels: int) -> ImageFile:
+def _open(content: bytes, max_pixels: int) -> tuple[ImageFile, tuple[int, int] | None]:
+    """The image, not yet decoded, and the size it has upright where only its header can tell."""
     if not content:
         raise ImageProblem("empty", "the file is empty", "replace or remove it")
     opener = next((opener for place, magic, opener in _OPENERS if content.startswith(magic, place)), None)
     if opener is None:
         raise other_content(content)
+    size = None
     if opener in _WITHOUT_METADATA:
         header = read_header(content, max_pixels)
+        size = (header.width_px, header.height_px)
         content = b"".join(header.parts)
         if header.lacks_end:
             content = _with_end(content)
     image = opener(io.BytesIO(content))
     check_size(image.width, image.height, max_pixels)
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(_SUBFILE_TAG, 0) & _REDUCED:
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(Tag.NewSubfileType, 0) & _REDUCED:
         raise ImageProblem("unsupported format", "a camera's raw file is not supported", "export it as JPEG")
-    return image
+    return image, size
 
 
 def _with_end(jpeg: bytes) -> bytes:
@@ -190,18 +176,10 @@ def _allow_draft(image: ImageFile, box_xyxy_px: BoxXyxyPx | None, draft_px: int)
         image.draft("RGB", (math.ceil(width / reduction), math.ceil(height / reduction)))
 
 
-def _load_upright(image: ImageFile, original_size: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
-    """The decoded image turned upright, and the size it would have had without a draft."""
+def _load_upright(image: ImageFile) -> None:
     image.load()
-    if isinstance(image, TiffImageFile):  # Pillow turns these upright by itself
-        return image, image.size
-    orientation = 1
-    with contextlib.suppress(Exception):  # a damaged EXIF block says nothing about the pixels
-        orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
-    if orientation not in _UPRIGHT:
-        return image, original_size
-    size = (original_size[1], original_size[0]) if orientation >= 5 else original_size
-    return image.transpose(_UPRIGHT[orientation]), size
+    if not isinstance(image, TiffImageFile):  # Pillow turns these upright by itself
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _crop(image: Image.Image, box_xyxy_px: BoxXyxyPx, upright_size: tuple[int, int]) -> Image.Image:
@@ -240,12 +218,12 @@ def _sixteen_bits_to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFil
     peak = 65535
     transparent = image.info.get("transparency")
     if isinstance(file, TiffImageFile):
-        peak = 2 ** int(file.tag_v2.get(_BITS_TAG, (16,))[0]) - 1
+        peak = 2 ** int(file.tag_v2.get(Tag.BitsPerSample, (16,))[0]) - 1
     scaled = np.empty(values.shape, np.uint8)
     for top in range(0, len(values), _STRIP_ROWS):
         strip = values[top : top + _STRIP_ROWS].astype(np.uint32)
         scaled[top : top + _STRIP_ROWS] = (np.minimum(strip, peak) * 255 + peak // 2) // peak
-    if isinstance(file, TiffImageFile) and file.tag_v2.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
+    if isinstance(file, TiffImageFile) and file.tag_v2.get(Tag.PhotometricInterpretation) == _WHITE_IS_ZERO:
         scaled = 255 - scaled
     grey = Image.fromarray(scaled).convert("RGB")
     if not isinstance(transparent, int):

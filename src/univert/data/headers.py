@@ -11,7 +11,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from univert.data.image_problem import MAX_PIXELS, ImageProblem, check_size
@@ -80,10 +80,10 @@ class PhotoHeader:
     """A JPEG without the marker of its end: what it has of the picture may be all the same all of it."""
 
 
-def _header(width_px: int, height_px: int, orientation: int, parts: Parts) -> PhotoHeader:
+def _header(width_px: int, height_px: int, orientation: int, parts: Parts, *, lacks_end: bool = False) -> PhotoHeader:
     if orientation >= _SWAPS_SIDES:
         width_px, height_px = height_px, width_px
-    return PhotoHeader(width_px=width_px, height_px=height_px, parts=parts)
+    return PhotoHeader(width_px=width_px, height_px=height_px, parts=parts, lacks_end=lacks_end)
 
 
 def read_header(content: bytes, pixels_max: int = MAX_PIXELS) -> PhotoHeader:
@@ -166,10 +166,8 @@ def _read_jpeg_header(content: bytes) -> PhotoHeader:
     orientation = _read_orientation(found.exif, found.xmp)
     width, height = int.from_bytes(found.frame[3:5], "big"), int.from_bytes(found.frame[1:3], "big")
     parts = [JPEG_SIGNATURE[:2], _exif_segment(orientation), *found.kept, view[pixels_at:end_at]]
-    header = _header(width, height, orientation, parts)
-    if not content.endswith(JPEG_END) and content.find(JPEG_END, pixels_at) < 0:
-        return replace(header, lacks_end=True)
-    return header
+    lacks_end = not content.endswith(JPEG_END) and content.find(JPEG_END, pixels_at) < 0
+    return _header(width, height, orientation, parts, lacks_end=lacks_end)
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:

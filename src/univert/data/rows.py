@@ -140,8 +140,4 @@ def printable(text: str) -> str:
 
 def is_utf8(text: str) -> bool:
     """Whether text can be stored: false where it carries undecodable bytes of a file name."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text == printable(text)

@@ -41,17 +41,10 @@ class TripletRow:
 
 @dataclass(frozen=True, kw_only=True)
 class TripletReport:
-    """What a file of triplets held.
+    """What a file of triplets held: of its rows those used and rejected, and those used in each vertical.
 
-    Attributes:
-        rows: triplets in it.
-        used: of them, those that can be learned from.
-        unlabelled: of those used, the ones with an image whose product the catalogue does not know.
-        rejected: those that cannot be used.
-        problems: how many problems of each kind there are; a triplet may have several.
-        found: the problems in words: a line a kind, and its first three below it.
-        verticals: triplets used in each vertical.
-        rejected_csv: the file that lists every problem; None if none was asked for.
+    `unlabelled` are those used that have an image whose product the catalogue does not know. `problems` counts each
+    kind, of which a triplet may have several; `found` has them in words, and `rejected_csv`, if asked for, all of them.
     """
 
     path: Path

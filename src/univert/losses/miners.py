@@ -19,10 +19,10 @@ ANCHORS_AT_ONCE = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Some anchors of a batch against all of its rows (shapes: R anchors, B rows of the batch)."""
+    """Some anchors of a batch against all of its rows: squared distances and which are which; `size` is D."""
 
-    size: int  # D of the embeddings
-    distances: Float[Tensor, "R B"]  # squared Euclidean
+    size: int
+    distances: Float[Tensor, "R B"]
     is_positive: Bool[Tensor, "R B"]
     is_negative: Bool[Tensor, "R B"]
 

@@ -1,15 +1,8 @@
 """Paired comparison of two models: the same queries, resampled by product.
 
-Two models are far better told apart by what happens to each single query than by their two averages: what
-makes a query hard is the same for both. The difference of a figure over the queries is therefore resampled, whole
-products at a time, since images of one product succeed and fail together.
-
-- The interval is the percentile interval of the bootstrap.
-- The p-value is two-sided, by flipping the signs of whole products' changes. It is never below 2^(1 - n) for n
-  products whose queries changed, so that a handful of products alone is never called significant.
-- Where there are several verticals, their p-values are corrected by Holm's method (Holm 1979): the chance that any
-  of them is called different without being so stays below 1 - level. The merged gallery is a question of its own.
-- `worse` needs both: a significant difference, and one larger than the tolerance.
+The interval is the bootstrap's. The p-value is two-sided, by flipping the signs of whole products' changes: never below
+2^(1 - n) for n products whose queries changed. Those of several verticals are corrected by Holm's method; the merged
+gallery is a question of its own. `worse` needs a significant difference, and one larger than the tolerance.
 """
 
 from __future__ import annotations

@@ -19,13 +19,9 @@ Names = Sequence[str | None] | Sequence[int] | npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcomes:
-    """The outcomes of one model's queries.
+    """One model's queries, each in all verticals (if routed, in its own) and in its own (None: no query there).
 
-    Attributes:
-        merged: every query searched all verticals (or, if routed, its own).
-        verticals: every query searched its own vertical; None for a vertical without any query.
-        rows: the rows of each vertical.
-        codes: (N,) product code of each row, -1 where unlabelled.
+    Beside them the rows of each vertical, and the product code (N,) of each row, -1 where unlabelled.
     """
 
     merged: QueryOutcome
