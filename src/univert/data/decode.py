@@ -184,19 +184,15 @@ def _load_upright(image: ImageFile) -> None:
 
 def _crop(image: Image.Image, box_xyxy_px: BoxXyxyPx, upright_size: tuple[int, int]) -> Image.Image:
     x0, y0, x1, y1 = box_xyxy_px
-    scale_x, scale_y = image.width / upright_size[0], image.height / upright_size[1]
-    corners = (
-        max(0, math.floor(x0 * scale_x)),
-        max(0, math.floor(y0 * scale_y)),
-        min(image.width, math.ceil(x1 * scale_x)),
-        min(image.height, math.ceil(y1 * scale_y)),
-    )
-    if not (x0 < x1 and y0 < y1 and corners[0] < corners[2] and corners[1] < corners[3]):
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, upright_size[0]), min(y1, upright_size[1])
+    if not (left < right and top < bottom):
         raise BadInputError(
             f"box {box_xyxy_px} has no area within the {upright_size[0]} x {upright_size[1]} px image; "
             "give x0 < x1 and y0 < y1 in pixels of the upright image"
         )
-    return image.crop(corners)
+    across, down = image.width / upright_size[0], image.height / upright_size[1]
+    corner = min(image.width, math.ceil(right * across)), min(image.height, math.ceil(bottom * down))
+    return image.crop((math.floor(left * across), math.floor(top * down), *corner))
 
 
 def _pixels_to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile | None) -> Image.Image:
