@@ -6,7 +6,7 @@ DEMO_OUT ?= runs/demo
 
 .PHONY: help demo test lint audit bench setup clean
 help:
-	@echo "make demo   train, evaluate, report, index and search on the bundled sample (about 6 minutes on 2 cores)"
+	@echo "make demo   train, evaluate, report, index and search on the bundled sample (about 4 minutes on 2 cores)"
 	@echo "make test   the default tests"
 	@echo "make lint   ruff, mypy, import-linter, audit of the dependencies"
 	@echo "make bench  every figure the documentation quotes, into bench/results/"
@@ -21,8 +21,8 @@ $(READY): requirements/dev.txt pyproject.toml
 	  uv=.tools/bin/uv; \
 	fi; \
 	test -x $(BIN)/python || $$uv venv -q --python "$$(command -v $(PYTHON))" .venv; \
-	$$uv pip install -q --python $(BIN)/python -r requirements/dev.txt; \
-	$$uv pip install -q --python $(BIN)/python --no-deps -e .
+	$$uv pip install -q --compile-bytecode --python $(BIN)/python -r requirements/dev.txt; \
+	$$uv pip install -q --compile-bytecode --python $(BIN)/python --no-deps -e .
 	@touch $@
 
 demo: $(READY)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 SIZE, CHUNK = 256, 50_000
-_SEED = 0
 
 
-def clustered(rows: int, queries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def clustered(rows: int, queries: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vectors (N, D), queries (Q, D) and the vertical of each vector (N,)."""
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(seed)
     strength = (1.0 + np.arange(SIZE, dtype=np.float32)) ** -0.25
     strength /= np.sqrt(np.mean(strength**2))
 

@@ -1,12 +1,15 @@
-"""`univert serve` against what it cannot beat: the bare network's throughput, and the bare work of one query.
+"""`univert serve` against the same work without a service, in one run.
 
-    python bench/serving.py [--rows 1000000] [--image-sizes-px 128 224] [--rounds 5] [--seconds 8] [--clients 32]
+    OPENBLAS_NUM_THREADS=1 python bench/serving.py [--rows 1000000] [--image-sizes-px 128 224] [--rounds 3]
+        [--seconds 6] [--clients 32]
 
 A real process serves an index of 256-d vectors (bench/clustered.py) with the default network; clients are a process of
 their own on the same cores. Every round measures, in turn: ONNX Runtime alone on ready batches of 32 with all threads,
-and PyTorch; decoding, forward and index query of 32 photos together on all cores without a service; the clients'
-answered searches a second; one client's latency; and decoding, a forward of one and an index query alone, in this
-process. Ratios are taken within a round, medians reported. Writes bench/results/serving.md; exit 1 below the limits.
+and PyTorch; the work of 32 photos together without a service (decoding, forward, search in memory, naming, in this
+process and on all cores); the clients' answered searches a second; one client's latency; and the work of one photo
+alone. At the end, filters that were never asked for before. Ratios are taken within a round, medians reported. Writes
+bench/results/serving.md; exit 1 beyond the limits. Models and indexes are kept in bench/results/.cache.
+`univert serve` sets OPENBLAS_NUM_THREADS for its workers, so this process must have it, too.
 """
 
 from __future__ import annotations
@@ -38,17 +41,19 @@ from clustered import CHUNK, clustered
 from common import commit, cpu_name
 from univert.core.files import write_atomic
 from univert.data.headers import read_header
-from univert.identity.vote import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration
+from univert.identity.vote import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration, identify
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.engine import Engine, load_engine
+from univert.models.runtime.onnx_export import export_onnx
 from univert.search.index import IndexReader
+from univert.search.storage import FORMAT_VERSION
 from univert.search.writer import IndexWriter
 from univert.serving.service import decode_photo
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "serving.md"
 CACHE = HERE / "results" / ".cache" / "serving"
-LIMITS = {"throughput": 0.6, "latency": 1.5, "memory_gb": 1.5}
+LIMITS = {"throughput": 0.8, "latency": 1.25, "filter_ms": 15.0, "memory_gb": 1.5}
 BATCH, K = 32, 24
 
 
@@ -73,12 +78,14 @@ def model_folder(image_size_px: int) -> Path:
     folder = CACHE / f"model-{image_size_px}"
     if not (folder / "config.json").exists():
         Embedder(EmbedderConfig(image_size_px=image_size_px)).eval().save_pretrained(folder)
+    if not (folder / "model.onnx").exists():
+        export_onnx(folder)
     return folder
 
 
 def index_folder(rows: int, engine: Engine) -> Path:
     """An index of the vectors that bench/search.py draws, kept for the next run with the same model."""
-    folder = CACHE / f"index-{rows}-{engine.fingerprint[:12]}"
+    folder = CACHE / f"index-{rows}-{engine.fingerprint[:12]}-{FORMAT_VERSION}"
     if folder.exists():
         return folder
     vectors, _, vertical = clustered(rows, 1)
@@ -160,25 +167,42 @@ def square(engine: Engine, content: bytes) -> np.ndarray:
     return engine.prepare(decode_photo(read_header(content), detail_px=engine.image_size_px))
 
 
-def bare_ms(engine: Engine, index: IndexReader, contents: list[bytes]) -> list[float]:
-    """The work of each photo alone: decode, forward, query."""
+def bare_ms(engine: Engine, index: IndexReader, naming: Calibration, contents: list[bytes]) -> list[float]:
+    """The work of each photo alone: decode, forward, search, naming."""
     took = []
     for content in contents:
         started = time.perf_counter()
         vector = engine.run(square(engine, content)[None])[0]
-        index.current().search(vector, K, model_fingerprint=engine.fingerprint)
+        identify(index.current().search(vector, K, model_fingerprint=engine.fingerprint), naming)
         took.append(1000 * (time.perf_counter() - started))
     return took
 
 
-def all_cores(engine: Engine, index: IndexReader, contents: list[bytes], pool: ThreadPoolExecutor) -> None:
+def all_cores(
+    engine: Engine, index: IndexReader, naming: Calibration, contents: list[bytes], pool: ThreadPoolExecutor
+) -> None:
     """The work of a batch of photos without a service, spread over the cores."""
     vectors = engine.run(np.stack(list(pool.map(partial(square, engine), contents))))
-    index.current().search_many(vectors, K, model_fingerprint=engine.fingerprint)
+
+    def search(some: np.ndarray) -> None:
+        for hits in index.current().search_many(some, K, model_fingerprint=engine.fingerprint):
+            identify(hits, naming)
+
+    list(pool.map(search, np.array_split(vectors, len(os.sched_getaffinity(0)))))
 
 
-def measure(options: argparse.Namespace, image_size_px: int) -> tuple[list[dict[str, float]], float]:
-    """The figures of each round, and the peak memory of the service in GB."""
+def filters_ms(engine: Engine, index: IndexReader) -> float:
+    """A search with a filter that was never asked for before, median over 40 brands."""
+    took = []
+    for number, vector in enumerate(clustered(CHUNK, 40)[1]):
+        started = time.perf_counter()
+        index.current().search(vector, K, where={"brand": f"brand {number}"}, model_fingerprint=engine.fingerprint)
+        took.append(1000 * (time.perf_counter() - started))
+    return statistics.median(took)
+
+
+def measure(options: argparse.Namespace, image_size_px: int) -> tuple[list[dict[str, float]], float, float]:
+    """The figures of each round, the peak memory of the service in GB, and the milliseconds of a new filter."""
     cores = len(os.sched_getaffinity(0))
     model = model_folder(image_size_px)
     engine = load_engine(model, "onnx", threads=cores)
@@ -188,10 +212,11 @@ def measure(options: argparse.Namespace, image_size_px: int) -> tuple[list[dict[
     squares = [square(engine, content) for content in contents]
     batch = np.stack((squares * BATCH)[:BATCH])
     index_path = index_folder(options.rows, engine)
+    naming = Calibration.load(index_path / CALIBRATION_FILE)
     rounds = []
     with (
         service(model, index_path) as (port, process),
-        IndexReader.open(index_path) as index,
+        IndexReader.open(index_path, in_memory=True) as index,
         ThreadPoolExecutor(cores) as pool,
     ):
         for number in range(options.rounds):
@@ -201,19 +226,19 @@ def measure(options: argparse.Namespace, image_size_px: int) -> tuple[list[dict[
                 for size in (1, BATCH)
                 for name, run in (("ONNX Runtime", engine.run), ("PyTorch", eager.run))
             }
-            together = partial(all_cores, engine, index, (contents * BATCH)[:BATCH], pool)
+            together = partial(all_cores, engine, index, naming, (contents * BATCH)[:BATCH], pool)
             found["work"] = a_second(together, BATCH, part_s)
             many = load(port, options.clients, options.seconds, folder)
             found["searches"] = many["answers"] / many["seconds"]
             found["p50_ms"] = statistics.median(many["latencies_ms"])
             found["p99_ms"] = many["latencies_ms"][int(0.99 * (len(many["latencies_ms"]) - 1))]
             found["one_p50_ms"] = statistics.median(load(port, 1, options.seconds / 2, folder)["latencies_ms"])
-            found["bare_p50_ms"] = statistics.median(bare_ms(engine, index, contents))
+            found["bare_p50_ms"] = statistics.median(bare_ms(engine, index, naming, contents))
             found["load"] = os.getloadavg()[0]
             rounds.append(found)
             print(f"{image_size_px} px, round {number + 1}: {found}", file=sys.stderr)
-        memory = peak_gb(process)
-    return rounds, memory
+        memory, filter_ms = peak_gb(process), filters_ms(engine, index)
+    return rounds, memory, filter_ms
 
 
 def peak_gb(process: psutil.Process) -> float:
@@ -226,24 +251,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--image-sizes-px", type=int, nargs="+", default=[128, 224])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--photos", type=int, default=64)
     options = parser.parse_args()
     measured = [measure(options, size) for size in options.image_sizes_px]
     bare = f"ONNX Runtime, {BATCH} at a time"
 
-    def row(label: str, cell: Callable[[list[dict[str, float]], float], str], limit: str = "") -> str:
-        return f"| {label} | {' | '.join(cell(rounds, memory) for rounds, memory in measured)} | {limit} |"
+    def row(label: str, cell: Callable[[list[dict[str, float]]], str], limit: str = "") -> str:
+        return f"| {label} | {' | '.join(cell(rounds) for rounds, _, _ in measured)} | {limit} |"
 
-    def figure(name: str, form: str) -> Callable[[list[dict[str, float]], float], str]:
-        return lambda rounds, _: form.format(middle(rounds, name))
+    def figure(name: str, form: str) -> Callable[[list[dict[str, float]]], str]:
+        return lambda rounds: form.format(middle(rounds, name))
 
-    def ratio(name: str, over: str) -> Callable[[list[dict[str, float]], float], str]:
-        return lambda rounds, _: f"{middle(rounds, name, over):.2f}"
+    def ratio(name: str, over: str) -> Callable[[list[dict[str, float]]], str]:
+        return lambda rounds: f"{middle(rounds, name, over):.2f}"
 
-    loads = ", ".join(f"{one['load']:.1f}" for rounds, _ in measured for one in rounds)
+    loads = ", ".join(f"{one['load']:.1f}" for rounds, _, _ in measured for one in rounds)
     lines = [
         "# The service against the bare work",
         "",
@@ -253,15 +278,18 @@ def main() -> int:
         f"| what | {' | '.join(f'{size} px' for size in options.image_sizes_px)} | to hold |",
         f"|---|{'---|' * len(measured)}---|",
         row(f"bare network, {bare}, images a second", figure(bare, "{:.0f}")),
-        row("decode + forward + query of 32 at a time without a service, photos a second", figure("work", "{:.0f}")),
+        row(
+            "decoding, forward, search, naming of 32 at a time without a service, photos a second",
+            figure("work", "{:.0f}"),
+        ),
         row(f"`POST /search`, {options.clients} clients, a second", figure("searches", "{:.0f}")),
         row("its p50, ms", figure("p50_ms", "{:.0f}")),
         row("its p99, ms", figure("p99_ms", "{:.0f}")),
-        row("throughput over the bare network", ratio("searches", bare), f">= {LIMITS['throughput']}"),
+        row("throughput over the bare network", ratio("searches", bare)),
         row("the work without a service over the bare network", ratio("work", bare)),
-        row("throughput over the work without a service", ratio("searches", "work")),
+        row("throughput over the work without a service", ratio("searches", "work"), f">= {LIMITS['throughput']}"),
         row("one client, p50, ms", figure("one_p50_ms", "{:.1f}")),
-        row("decode + forward + query of one alone, p50, ms", figure("bare_p50_ms", "{:.1f}")),
+        row("the same work of one alone, p50, ms", figure("bare_p50_ms", "{:.1f}")),
         row("the first over the second", ratio("one_p50_ms", "bare_p50_ms"), f"<= {LIMITS['latency']}"),
         *(
             row(
@@ -271,7 +299,10 @@ def main() -> int:
             )
             for size in (1, BATCH)
         ),
-        row("memory of the service, peak, GB", lambda _, memory: f"{memory:.2f}", f"<= {LIMITS['memory_gb']}"),
+        f"| a search with a filter never asked for before, ms | "
+        f"{' | '.join(f'{filter_ms:.1f}' for _, _, filter_ms in measured)} | <= {LIMITS['filter_ms']:g} |",
+        f"| memory of the service, peak, GB | {' | '.join(f'{memory:.2f}' for _, memory, _ in measured)} | "
+        f"<= {LIMITS['memory_gb']} |",
         "",
         f"Machine: {cpu_name()}, {os.cpu_count()} cores, load at the rounds' ends {loads}; "
         f"Python {platform.python_version()}; commit {commit('src', 'bench/serving*.py')}.",
@@ -286,10 +317,11 @@ def main() -> int:
     held = all(
         middle(rounds, bare, f"PyTorch, {BATCH} at a time") > 1
         and middle(rounds, "ONNX Runtime, 1 at a time", "PyTorch, 1 at a time") > 1
-        and middle(rounds, "searches", bare) >= LIMITS["throughput"]
+        and middle(rounds, "searches", "work") >= LIMITS["throughput"]
         and middle(rounds, "one_p50_ms", "bare_p50_ms") <= LIMITS["latency"]
         and memory <= LIMITS["memory_gb"]
-        for rounds, memory in measured
+        and filter_ms <= LIMITS["filter_ms"]
+        for rounds, memory, filter_ms in measured
     )
     return 0 if held else 1
 

@@ -1,11 +1,4 @@
-"""One thread a test process: with two processes on two cores, more only get in each other's way."""
-
 from __future__ import annotations
-
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes that tests start
-
 
 import hypothesis
 import pytest
@@ -20,9 +13,13 @@ from univert.training.label_config import LabelLoopConfig, LoopConfig, Specialis
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 from univert.training.targets.config import UnifyConfig
 
-torch.set_num_threads(1)
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
+
+
+def pytest_runtest_setup() -> None:
+    """An engine sets the threads of the whole process: they end with its test."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

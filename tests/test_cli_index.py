@@ -50,7 +50,7 @@ def test_a_life_of_an_index(
     assert fewer["deleted"] == 0
     assert "published again, as version" in run("index", "roll-back", index, first["published_version"])
     assert json.loads(run("index", "versions", index, "--json"))["images"] == first["images"]
-    assert "recall@3 1.0000 over 36 of 36 images" in run("index", "check", index, "--k", 3)
+    assert "recall@3 1.0000 for 36 stored images" in run("index", "check", index, "--k", 3)
     assert json.loads(run("index", "check", index, "--json"))["recall"] == 1
     assert "added" in make("--overwrite")
     assert "not published yet" in make("--overwrite", "--no-publish")

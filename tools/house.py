@@ -83,7 +83,7 @@ def files_of_a_search() -> list[str]:
         given: dict[str, Any] = {"model": str(folder / "model"), "index": str(folder / "shop.index")}
         threading.setprofile(look)  # of the threads that the service starts
         try:
-            with TestClient(create_app(Settings(**given))) as client:
+            with TestClient(create_app(Settings(**given)), base_url="http://localhost") as client:
                 for warm in (False, True):
                     (recording.set if warm else recording.clear)()
                     client.post("/search", files={"photo": ("photo.webp", photo)}).raise_for_status()

@@ -21,7 +21,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def main() -> int:
-    """Start, results, a box, filters, more like this: for each width, light and dark."""
+    """Start, results, a box, filters, an item: for each width, light and dark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", help="of a running service, such as http://127.0.0.1:8000")
     parser.add_argument("photo", type=Path, help="what to search with")
@@ -73,7 +73,7 @@ def take_round(browser: Browser, url: str, photo: Path, out: Path, width_px: int
     page.locator("#grid a").nth(1).click()
     page.wait_for_selector(".facts .id")
     settle(page)
-    take("5-like")
+    take("5-item")
     context.close()
 
 

@@ -33,7 +33,11 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     names = ("vertical", "brand", "style", "product")
     sure = AttributeCalibration(temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5)
     calibration = Calibration(
-        model_fingerprint=model.fingerprint, engine="onnx", neighbours=8, attributes=dict.fromkeys(names, sure)
+        model_fingerprint=model.fingerprint,
+        engine="onnx",
+        neighbours=8,
+        attributes=dict.fromkeys(names, sure),
+        similarity_weights=(3.0, -12.0),
     )
     calibration.save(folder / "index" / CALIBRATION_FILE)
     return folder / "model", folder / "index"
@@ -42,8 +46,9 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def service(stock: tuple[Path, Path]) -> Iterator[ServerProcess]:
     """The service as it is run."""
-    settings = {"requests_at_once": 16, "photo_bytes_max": 2_000_000, "drain_s": 0, "engine": "onnx"}
-    with serving(*stock, **settings) as process:
+    settings = {"photo_bytes_max": 2_000_000, "drain_s": 0, "engine": "onnx"}
+    shown = {"item_link": "https://shop.example/p/{id}", "feedback": str(stock[0].parent / "said.jsonl")}
+    with serving(*stock, **settings, **shown) as process:
         yield process
 
 

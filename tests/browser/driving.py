@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 from pathlib import Path
 
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page
-
-from tests.serving.http.processes import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -25,19 +22,6 @@ def chromium() -> str | None:
     """The browser to drive: UNIVERT_CHROMIUM, or what is on the PATH."""
     given = os.environ.get("UNIVERT_CHROMIUM")
     return given or next((path for name in NAMES if (path := shutil.which(name))), None)
-
-
-def hold_requests(server: ServerProcess, number: int) -> list[socket.socket]:
-    """Keep requests in flight that never finish, so that the service is full; close the sockets to end it."""
-    held = []
-    for _ in range(number):
-        connection = socket.create_connection(("127.0.0.1", server.port))
-        connection.sendall(
-            b"POST /search HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n"
-            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
-        )
-        held.append(connection)
-    return held
 
 
 class Visitor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -135,7 +138,7 @@ def test_no_width_needs_scrolling_sideways(new_visitor: NewVisitor, width_px: in
     visitor.snap(f"width-{width_px}")
 
 
-def test_a_phone_has_its_camera_and_targets_for_fingers(phone: Visitor) -> None:
+def test_a_phone_shows_results_at_once_and_an_item_beside_the_photo(phone: Visitor, stock: tuple[Path, Path]) -> None:
     page = phone.open()
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Take a photo").first.tap()
@@ -144,16 +147,46 @@ def test_a_phone_has_its_camera_and_targets_for_fingers(phone: Visitor) -> None:
     chooser.value.set_files({"name": "photo.png", "mimeType": "image/png", "buffer": shop.photo()})
     phone.settled()
     phone.snap("phone-results")
-    small = page.evaluate(
+    first = page.locator("#grid a").first.bounding_box()
+    assert first is not None
+    assert first["y"] + first["height"] <= 844, "the first result is in sight without scrolling"
+    assert page.evaluate("scrollY") == 0
+    small = small_targets(phone)
+    assert small == []
+
+    page.locator("#grid a").nth(1).tap()
+    page.wait_for_selector(".about .id")
+    assert page.locator("canvas[role=img]").bounding_box() is not None, "beside what was asked about"
+    item = page.locator(".about .id").text_content() or ""
+    assert page.locator(".about a").get_attribute("href") == f"https://shop.example/p/{quote(item, safe='')}"
+    page.get_by_role("button", name="Yes, it is").tap()
+    page.get_by_text("Thank you, that is noted.").first.wait_for()
+    assert page.evaluate("document.activeElement.id") == "query-title"
+    said = json.loads((stock[0].parent / "said.jsonl").read_text().splitlines()[-1])
+    assert (said["same"], said["item"]["id"]) == (True, item)
+    phone.settled()
+    phone.snap("phone-item")
+    assert small_targets(phone) == []
+    searches = len(phone.searches)
+    page.locator("#back").tap()
+    page.wait_for_selector(".photo img")
+    phone.settled()
+    assert len(phone.searches) == searches
+
+
+def small_targets(visitor: Visitor) -> list[str]:
+    """What a finger would miss."""
+    small: list[str] = visitor.page.evaluate(
         """() => [...document.querySelectorAll("button, a, summary")]
           .filter((one) => one.checkVisibility())
           .map((one) => {
             const {width, height} = one.getBoundingClientRect();
             return {name: one.textContent.trim(), width, height};
           })
-          .filter(({width, height}) => Math.min(width, height) < 24)"""
+          .filter(({width, height}) => Math.min(width, height) < 44)
+          .map(({name}) => name)"""
     )
-    assert [one for one in small if one["name"] not in ("Interface for programs", "Skip to the results")] == []
+    return [name for name in small if name not in ("Interface for programs", "Skip to the results")]
 
 
 def test_the_page_is_light(new_visitor: NewVisitor) -> None:

@@ -56,6 +56,9 @@ def test_drawing_a_box_searches_what_is_in_it(visitor: Visitor) -> None:
     assert [x0, x1] == pytest.approx([0.575 * 800, 0.875 * 800], abs=4)
     assert [y0, y1] == pytest.approx([0.05 * 600, 0.45 * 600], abs=4)
     assert len(visitor.searches) - before <= 3, "a stroke of many moves is few questions"
+    visitor.page.emulate_media(forced_colors="active")
+    assert visitor.page.locator(".box").evaluate("(one) => getComputedStyle(one).borderTopWidth") == "3px"
+    visitor.page.emulate_media(forced_colors="none")
     drag(visitor, BAG, place)
     wait_for_first(visitor, "bags/näme 4")
     before = len(visitor.searches)

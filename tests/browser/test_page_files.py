@@ -28,8 +28,13 @@ def test_nothing_comes_from_elsewhere(name: str) -> None:
 
 
 def test_every_file_is_used_and_every_used_file_is_there() -> None:
-    linked = set(re.findall(r'(?:href|src)="/static/([^"#]+)"', FILES["index.html"]))
+    linked = set(re.findall(r'(?:href|src)="static/([^"#]+)"', FILES["index.html"]))
     assert linked == set(FILES) - {"index.html"}
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_every_address_is_relative_to_the_page(name: str) -> None:
+    assert not re.findall(r"""(?:href|src)="/|["'`]/(?:search|items|verticals|feedback|static)|url\(/""", FILES[name])
 
 
 @pytest.mark.parametrize("name", MODULES)

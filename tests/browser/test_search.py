@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from urllib.parse import parse_qs, quote, urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Error, Route
 
 from tests.browser import shop
 from tests.browser.conftest import NewVisitor
 from tests.browser.driving import Visitor
+from tests.serving.http.processes import ServerProcess
 
 TIME_TO_FIRST_RESULT = """() => {
   const at = (name) => performance.getEntriesByName(name).at(-1).startTime;
@@ -35,7 +38,14 @@ def test_an_upload_is_answered_with_identity_and_neighbours(
     took_ms = page.evaluate(TIME_TO_FIRST_RESULT)
     assert len(found) == 24
     assert found[0] == shop.item_id(0, 0, 0)
-    assert page.locator("#grid .distance").first.text_content() == "0.00"
+    assert page.locator("#grid .near").first.text_content() == "similarity 95%"
+    weak = page.locator("#grid .weak").text_content()
+    assert weak == "Weak matches below"
+    bars = [int(text.removeprefix("similarity ")[:-1]) for text in page.locator("#grid .near").all_text_contents()]
+    above = page.evaluate("[...document.querySelector('#grid').children].findIndex((one) => one.matches('.weak'))")
+    assert bars == sorted(bars, reverse=True)
+    assert bars[above - 1] >= 50 > bars[above] - 1
+    assert page.locator("#results-title").text_content() == f"{above} similar images"
     page.wait_for_function(
         "() => [...document.querySelectorAll('#grid img')].slice(0, 8).every((one) => one.naturalWidth > 0)"
     )
@@ -91,6 +101,8 @@ def test_what_is_unlike_anything_is_not_named(visitor: Visitor) -> None:
     why = page.locator(".why summary").text_content() or ""
     assert "agree" not in why, "the card says that they don't"
     assert "came near" in why
+    assert page.locator("#results-title").text_content() == "Nothing much like it"
+    assert float(page.locator("#grid .bar i").first.evaluate("(one) => one.style.width.slice(0, -1)")) < 20
     visitor.snap("unknown")
 
 
@@ -193,6 +205,27 @@ def test_more_like_this_and_back_again(visitor: Visitor) -> None:
     assert page.evaluate("document.activeElement.dataset.like") == wanted
 
 
+def test_the_page_works_under_the_path_of_a_proxy(new_visitor: NewVisitor, service: ServerProcess) -> None:
+    """That nothing is asked for outside of the path is checked for every visitor."""
+    visitor = new_visitor(f"{service.url}/visual")
+
+    def proxy(route: Route) -> None:
+        with contextlib.suppress(Error):  # the browser is closed while pictures are on their way
+            route.fulfill(response=route.fetch(url=route.request.url.replace("/visual/", "/", 1)))
+
+    visitor.page.route(f"{visitor.url}/**", proxy)
+    page = visitor.open()
+    visitor.upload(shop.photo(0, 0))
+    visitor.settled()
+    page.locator("#grid a").first.click()
+    page.wait_for_url("**/visual/?like=*")
+    page.wait_for_function("() => document.querySelector('.of-item img').naturalWidth > 0")
+    page.reload()
+    visitor.settled()
+    page.locator("#home").click()
+    page.wait_for_url("**/visual/")
+
+
 def test_a_link_leads_to_the_same_answer(visitor: Visitor) -> None:
     wanted = shop.item_id(2, 6, 1)
     page = visitor.open(f"/?like={quote(wanted, safe='')}&vertical=shoes&brand={quote(shop.BRANDS[0])}&k=5")
@@ -204,7 +237,7 @@ def test_a_link_leads_to_the_same_answer(visitor: Visitor) -> None:
     assert page.locator("#query-title").text_content() == shop.HOSTILE, "names are text, never markup"
     card = page.locator("#grid a").first
     card.scroll_into_view_if_needed()
-    assert card.get_attribute("href", timeout=1000).startswith("/?like=")  # type: ignore[union-attr]
+    assert card.get_attribute("href", timeout=1000).startswith("?like=")  # type: ignore[union-attr]
 
 
 @pytest.mark.slow

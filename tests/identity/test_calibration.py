@@ -18,12 +18,22 @@ from univert.core.errors import BadInputError
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
-from univert.identity.calibration import KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, ask
-from univert.identity.calibration_fit import Questions, Sample, calibration_error, fit, fit_threshold, measure
+from univert.identity.calibration import FEEDBACK, KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, ask
+from univert.identity.calibration_fit import (
+    Questions,
+    Sample,
+    calibration_error,
+    fit,
+    fit_similarity,
+    fit_threshold,
+    measure,
+)
+from univert.identity.feedback import Feedback, append_feedback
 from univert.identity.vote import FARTHEST, NO_VOTE, Calibration
 from univert.models.embedder import Embedder
 from univert.search.index import Index
 from univert.search.indexing import index_catalogue
+from univert.search.query import Hit
 
 assert calibrating
 
@@ -75,6 +85,19 @@ def test_always_right_is_sure_and_known() -> None:
     calibration = fit(Sample.of({KNOWN_PRODUCT: easy}, {KNOWN_PRODUCT: 1.0}), precision=0.9)
     assert calibration.threshold is not None
     assert 0.9 < calibration.threshold < 1
+
+
+def test_similarity_is_the_share_of_neighbours_of_the_same_kind() -> None:
+    rng = np.random.default_rng(0)
+    distances = np.sort(rng.uniform(0, 2, (500, 8)), axis=1)
+    truth = rng.integers(0, 5, 500)
+    same = rng.uniform(size=distances.shape) < 1 / (1 + np.exp(-(3 - 4 * distances)))
+    codes = np.where(same, truth[:, None], truth[:, None] + 1)
+    codes[:, 3] = NO_VOTE  # without a label it says nothing
+    asked = Questions(distances=distances, codes=codes, truth=truth)
+    assert fit_similarity(Sample.of({KNOWN_PRODUCT: asked}, {KNOWN_PRODUCT: 1.0})) == pytest.approx((3, -4), abs=0.3)
+    turned = Questions(distances=2 - distances, codes=codes, truth=truth)
+    assert fit_similarity(Sample.of({KNOWN_PRODUCT: turned}, {KNOWN_PRODUCT: 1.0})) is None
 
 
 def test_the_threshold_is_the_lowest_that_keeps_the_precision() -> None:
@@ -187,6 +210,10 @@ def test_the_command_writes_a_calibration_beside_the_index(shop: tuple[Path, Pat
     assert set(calibration.attributes) == {"vertical", "product"}  # one style alone tells nothing apart
     assert calibration.attributes["product"].precision == 0.9
     assert calibration.attributes["vertical"].precision == 0.8
+    similar, far = calibration.similarity(0.0), calibration.similarity(4.0)
+    assert similar is not None
+    assert far is not None
+    assert similar > 0.5 > far
     figures = calibration.report["attributes"]["product"]["test"]
     assert figures["situations"][KNOWN_PRODUCT]["right"] > 0.9  # copies differ in a corner alone
     assert figures["situations"][NEW_PRODUCT]["right"] == 0
@@ -196,12 +223,24 @@ def test_the_command_writes_a_calibration_beside_the_index(shop: tuple[Path, Pat
     assert "never" in text
 
 
-def test_out_and_bad_options(shop: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_out_feedback_and_bad_options(shop: tuple[Path, Path, Path], model: Embedder, tmp_path: Path) -> None:
     folder, catalogue, index = shop
-    out = tmp_path / "mine.json"
-    status, said, _ = run("calibrate", folder, index, catalogue, "--engine", "torch", "--out", out)
+    out, verdicts = tmp_path / "mine.json", tmp_path / "said.jsonl"
+    near = tuple(Hit(id=f"i{n}", distance=0.001, vertical="bags", product="product 0") for n in range(30))
+    wrong = Feedback(
+        same=False, item=near[0], named="product 0", neighbours=near, model_fingerprint=model.fingerprint, time=""
+    )
+    for _ in range(40):
+        append_feedback(verdicts, wrong)
+    status, said, _ = run(
+        "calibrate", folder, index, catalogue, "--engine", "torch", "--out", out, "--feedback", verdicts
+    )
     assert status == 0
-    assert out.is_file()
+    told = Calibration.load(out).report["attributes"]["product"]["val"]
+    known, said_wrong = told["situations"][KNOWN_PRODUCT], told["situations"][FEEDBACK]
+    assert (said_wrong["queries"], said_wrong["right"]) == (40, 0)
+    weight = 1 + 40 / known["queries"]
+    assert told["right"] == pytest.approx(0.8 * known["right"] / weight), "each photo counts as much as one of val"
     assert "What 24 neighbours tell" in said
     for option, value, says in (
         ("--precision", "x", "must be a number"),

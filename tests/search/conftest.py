@@ -28,6 +28,13 @@ def build(path: Path, vectors: np.ndarray, columns: dict[str, Sequence[Any]]) ->
     return Index.open(path)
 
 
+def in_memory(index: Index) -> Index:
+    """The same version, answering from memory."""
+    again = Index.open(index.uri, version=index.version)
+    again.warm(in_memory=True)
+    return again
+
+
 @pytest.fixture(scope="session")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, np.ndarray, dict[str, np.ndarray]]:
     """2,000 vectors with coordinates +-1/4: distances are exact in float32, and most of them are tied."""

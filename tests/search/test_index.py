@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.oracles.neighbours import exact_neighbours
-from tests.search.conftest import MODEL, build, unit
+from tests.search.conftest import MODEL, build, in_memory, unit
 from tests.small_shop import catalogue, index, model, picture
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
@@ -39,6 +39,11 @@ WHERES: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def memory_grid(grid: Grid) -> Index:
+    return in_memory(grid[0])
+
+
 def allowed_rows(columns: dict[str, np.ndarray], where: dict[str, Any]) -> np.ndarray:
     allowed = np.ones(len(columns["id"]), dtype=bool)
     for name, value in where.items():
@@ -49,7 +54,7 @@ def allowed_rows(columns: dict[str, np.ndarray], where: dict[str, Any]) -> np.nd
 
 @pytest.mark.parametrize("where", WHERES.values(), ids=WHERES.keys())
 @pytest.mark.parametrize("k", [1, 10, 333, 5000])
-def test_equals_the_exact_oracle_ties_included(grid: Grid, where: dict[str, Any], k: int) -> None:
+def test_equals_the_exact_oracle_ties_included(grid: Grid, memory_grid: Index, where: dict[str, Any], k: int) -> None:
     index, vectors, columns = grid
     queries = vectors[[0, 17, 1999]]
     positions, distances = exact_neighbours(
@@ -58,6 +63,7 @@ def test_equals_the_exact_oracle_ties_included(grid: Grid, where: dict[str, Any]
     answers = index.search_many(queries, k, where=where, model_fingerprint=MODEL)
     assert [[hit.id for hit in hits] for hits in answers] == [list(columns["id"][row]) for row in positions]
     assert [[hit.distance for hit in hits] for hits in answers] == distances.tolist()
+    assert memory_grid.search_many(queries, k, where=where, model_fingerprint=MODEL) == answers
 
 
 def test_copies_of_one_picture_come_in_order_of_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +79,8 @@ def test_copies_of_one_picture_come_in_order_of_id(tmp_path: Path, monkeypatch: 
         monkeypatch.setattr("univert.search.disk._ROWS_AT_ONCE", at_once)
         answers = index.search_many(queries, 24, model_fingerprint=MODEL)
         assert [[hit.id for hit in hits] for hits in answers] == expected
+    answers = in_memory(index).search_many(queries, 24, model_fingerprint=MODEL)
+    assert [[hit.id for hit in hits] for hits in answers] == expected
 
 
 def test_one_query_at_a_time_equals_many(grid: Grid) -> None:
@@ -109,11 +117,12 @@ def test_hostile_names_are_only_names(tmp_path: Path) -> None:
     vectors = unit(np.random.default_rng(2).normal(size=(count, 8)))
     columns = {"id": HOSTILE, "vertical": HOSTILE, "brand": HOSTILE, "image": [name.encode() for name in HOSTILE]}
     index = build(tmp_path / "an index's \\ é #1 %20", vectors, columns)
-    assert index.verticals == sorted(HOSTILE)
-    for name in HOSTILE:
-        for column in ("id", "vertical", "brand"):
-            hits = index.search(vectors[0], count, where={column: name}, model_fingerprint=MODEL)
-            assert [hit.id for hit in hits] == [name]
+    for opened in (index, in_memory(index)):
+        assert opened.verticals == sorted(HOSTILE)
+        for name in HOSTILE:
+            for column in ("id", "vertical", "brand"):
+                hits = opened.search(vectors[0], count, where={column: name}, model_fingerprint=MODEL)
+                assert [hit.id for hit in hits] == [name]
     assert [picture.image for picture in index.pictures(HOSTILE)] == [name.encode() for name in HOSTILE]
 
 
@@ -207,7 +216,7 @@ def test_opening_another_format(tmp_path: Path) -> None:
     import lancedb
 
     lancedb.connect(str(tmp_path)).create_table("images", pa.table({"id": ["a"]}))
-    with pytest.raises(BadInputError, match="index format none where this version reads 3"):
+    with pytest.raises(BadInputError, match="index format none where this version reads 4"):
         Index.open(tmp_path)
 
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from tests.oracles.neighbours import exact_neighbours
-from tests.search.conftest import MODEL, unit
+from tests.search.conftest import MODEL, in_memory, unit
 from univert.search.exact import check_recall
 from univert.search.index import Index
-from univert.search.vector_index import vector_index_state
+from univert.search.vector_index import partitions_of, squared_distances, vector_index_state
 from univert.search.writer import IndexWriter
 
 SIZE = 32
@@ -57,8 +57,11 @@ def recall(index: Index, vectors: np.ndarray, names: list[str], queries: np.ndar
     return float(np.mean(shared))
 
 
-def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path) -> None:
-    vectors = clustered(6_000, 0)
+def test_few_partitions_are_enough_where_neighbours_lie_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    centres = np.repeat(clustered(600, 0, spread=0.2), 10, axis=0)
+    vectors = unit(centres + 0.05 * np.random.default_rng(3).normal(size=centres.shape))
     with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL) as writer:
         append(writer, vectors, "v")
         writer.publish()
@@ -66,15 +69,26 @@ def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path)
     state = vector_index_state(index._dataset)
     assert state is not None
     assert state.effort is not None
-    probes = state.effort.for_neighbours(10)
-    assert probes is not None
-    assert probes < 40, "of 40 partitions"
+    assert state.effort.like.partitions[10] < 40, "of 40 partitions"
     queries = unit(vectors[:100] + 0.05 * np.random.default_rng(1).normal(size=(100, SIZE)))
-    assert recall(index, vectors, [f"v{n}" for n in range(6_000)], queries, 10) >= 0.99
+    names = [f"v{n}" for n in range(6_000)]
+    unlike = unit(np.random.default_rng(2).normal(size=(100, SIZE)))
+    monkeypatch.setattr("univert.search.memory._EXACT_ROWS", 0)
+    for opened in (index, in_memory(index)):
+        assert recall(opened, vectors, names, queries, 10) >= 0.99
+        assert recall(opened, vectors, names, unlike, 10) >= 0.98
+    check = check_recall(index, queries=100)
+    assert check.recall >= 0.99
+    assert check.recall_unlike >= 0.98
+    far = squared_distances(np.concatenate([queries, unlike]), partitions_of(index._dataset)[0]).min(axis=1)
+    partitions = state.effort.partitions(far, 10)
+    assert partitions[:100].mean() <= partitions[100:].mean()
 
 
 @pytest.mark.parametrize(("later", "trained_anew"), [(clustered, False), (pointed, True)])
-def test_what_is_added_later_is_found_and_takes_nothing_away(tmp_path: Path, later: object, trained_anew: bool) -> None:
+def test_what_is_added_later_is_found_and_takes_nothing_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: object, trained_anew: bool
+) -> None:
     first, second = clustered(5_000, 0), later(800, 1)  # type: ignore[operator]
     with IndexWriter.create(tmp_path / "index", size=SIZE, model_fingerprint=MODEL) as writer:
         append(writer, first, "old")
@@ -87,9 +101,11 @@ def test_what_is_added_later_is_found_and_takes_nothing_away(tmp_path: Path, lat
     assert state.segments == (1 if trained_anew else 2)
     vectors = np.concatenate([first, second])
     names = [f"old{n}" for n in range(len(first))] + [f"new{n}" for n in range(len(second))]
-    for k in (10, 100, 300):
-        assert recall(index, vectors, names, first[:60], k) >= 0.99
-        assert recall(index, vectors, names, second[:60], k) >= 0.99
+    monkeypatch.setattr("univert.search.memory._EXACT_ROWS", 0)
+    for opened in (index, in_memory(index)):
+        for k in (10, 100, 300):
+            assert recall(opened, vectors, names, first[:60], k) >= 0.99
+            assert recall(opened, vectors, names, second[:60], k) >= 0.99
 
 
 def test_it_comes_and_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

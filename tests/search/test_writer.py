@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lance
-import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -213,6 +212,8 @@ def test_small_files_are_joined_by_themselves(path: Path) -> None:
 
 
 def test_a_lancedb_client_opens_the_table(path: Path) -> None:
+    import lancedb
+
     table = lancedb.connect(str(path)).open_table("images")
     assert sorted(table.to_arrow()["id"].to_pylist()) == ["a", "b", "c"]
     assert table.tags.get_version("published") == Index.open(path).version

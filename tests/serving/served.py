@@ -50,7 +50,8 @@ def client(model_folder: Path, index: Index) -> Iterator[Client]:
 
     def open_client(**settings: Any) -> TestClient:
         given = {"model": str(model_folder), "index": str(index.path), "drain_s": 0, **settings}
-        opened.append(TestClient(create_app(Settings(**given)), raise_server_exceptions=False))
+        app = create_app(Settings(**given))
+        opened.append(TestClient(app, base_url="http://localhost", raise_server_exceptions=False))
         opened[-1].__enter__()
         return opened[-1]
 

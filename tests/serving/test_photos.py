@@ -15,7 +15,7 @@ from univert.data.headers import PhotoHeader, read_header
 from univert.data.image_problem import ImageProblem
 from univert.serving.problems import Problem
 from univert.serving.search import parse_box
-from univert.serving.service import clip_box, decode_photo
+from univert.serving.service import clip_box, decode_photo, memory_bytes
 
 
 def saved(format_name: str, **options: object) -> bytes:
@@ -96,6 +96,25 @@ def test_what_follows_the_picture_is_not_looked_at() -> None:
         assert np.array_equal(np.asarray(photo), np.asarray(decode_rgb(content)))
 
 
+@pytest.mark.parametrize(
+    ("content", "bytes_per_pixel"),
+    [
+        (saved("PNG"), (9, 9)),
+        (saved("WEBP"), (17, 17)),
+        (saved("JPEG"), (0.5, 8.5)),
+        (saved("JPEG", progressive=True), (3.5, 8.5)),
+        (saved("JPEG", progressive=True, subsampling=0), (6.5, 10.5)),
+    ],
+)
+def test_what_decoding_takes_is_known_from_the_header(content: bytes, bytes_per_pixel: tuple[float, float]) -> None:
+    header = read_header(content)
+    for reduced, each in zip((True, False), bytes_per_pixel, strict=True):
+        assert memory_bytes(header, 10_000, reduced=reduced) == each * 40 * 30
+    in_parts = PhotoHeader(width_px=40, height_px=30, parts=[*header.parts[:-1], b"\xff\xda\0\x08\x01"])
+    if content[:2] == b"\xff\xd8":  # a sequential one in several scans is held as coefficients, too
+        assert memory_bytes(in_parts, 10_000, reduced=True) > 40 * 30
+
+
 PLAIN, PASSES, PNG = saved("JPEG"), saved("JPEG", progressive=True), saved("PNG")
 
 REFUSED: dict[str, Callable[[], bytes]] = {
@@ -145,7 +164,17 @@ def test_boxes() -> None:
     assert clip_box((-5, 10, 20.5, 100), header) == (0, 10, 20.5, 40)
     with pytest.raises(Problem, match="less than a pixel of the 80 x 40 px photo"):
         clip_box((80, 0, 90, 40), header)
-    for text in ("", "1,2,3", "nan,0,1,1", "0,0,inf,1", "5,5,5,6", "1_0,0,20,20,1"):
+    for text in (
+        "",
+        "1,2,3",
+        "nan,0,1,1",
+        "0,0,inf,1",
+        "5,5,5,6",
+        "1_0,0,20,20",
+        "0,0,٢٠,20",
+        "0,0,Infinity,1",
+        "0x1,0,9,9",
+    ):
         with pytest.raises(Problem) as problem:
             parse_box(text)
         assert problem.value.name == "bad-box"

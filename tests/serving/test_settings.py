@@ -61,8 +61,14 @@ def test_unknown_names_are_errors_that_name_the_nearest(tmp_path: Path, monkeypa
         ({"uploads_bytes_max": 2_000}, "at least photo_bytes_max"),
         ({"api_keys": ("shop:plain-text-key",)}, "univert key NAME"),
         ({"api_keys": (new_key("a")[1], new_key("a")[1])}, "same name"),
+        ({"allowed_hosts": ("https://shop.example",)}, "without scheme and port"),
+        ({"allowed_hosts": ("shop.*",)}, "no name of a host"),
         ({"cors_origins": ("shop.example",)}, "no origin"),
         ({"cors_origins": ("https://shop.example/path",)}, "no origin"),
+        ({"root_path": "visual/"}, "root_path"),
+        ({"item_link": "https://shop.example/{produkt}"}, "did you mean 'product'"),
+        ({"item_link": "javascript:alert(1)"}, "https://"),
+        ({"feedback": "/nowhere/said.jsonl"}, "can be written"),
     ],
 )
 def test_bad_values(given: dict[str, object], message: str) -> None:

@@ -32,6 +32,9 @@ def calibrate(
     new_value_share: Annotated[
         float, typer.Option(help="Share of photos whose vertical, brand or style is not in the index.")
     ] = 0.1,
+    feedback: Annotated[
+        Path | None, typer.Option(help="What people said about answers: the file that a service writes.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="As it will serve: auto, onnx, onnx-int8 or torch.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="The file to write; beside the index where nothing is said.")] = None,
     as_json: Json = False,
@@ -39,19 +42,22 @@ def calibrate(
     """Calibrate what a service says a photo shows: how sure it is, and from when on it says "unknown"."""
     from univert.data.catalogue import Catalogue
     from univert.identity.calibration import calibrate as fit_calibration
+    from univert.identity.feedback import read_feedback
     from univert.identity.vote import calibration_places
     from univert.models.runtime.engine import load_engine
     from univert.search.index import Index
 
     folder = model_folder(model)
     target = out or calibration_places(index, folder)[0]
+    loaded = load_engine(folder, engine)  # type: ignore[arg-type]
     calibration = fit_calibration(
-        load_engine(folder, engine),  # type: ignore[arg-type]
+        loaded,
         Index.open(index),
         Catalogue.open(cat),
         precision=_precisions(precision or []),
         new_product_share=new_product_share,
         new_value_share=new_value_share,
+        feedback=[] if feedback is None else read_feedback(feedback, loaded.fingerprint),
     )
     calibration.save(target)
     if as_json:

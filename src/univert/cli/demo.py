@@ -10,11 +10,11 @@ from pathlib import Path
 import typer
 
 from univert.cli.calibrating import calibrate
+from univert.cli.options import load_embedder
 from univert.cli.searching import search
 from univert.cli.serving import serve as run_service
 from univert.core.config import read_settings
 from univert.core.files import fingerprint, write_atomic
-from univert.core.tensors import choose_device
 from univert.core.terminal import print_table
 from univert.data.catalogue import Catalogue
 from univert.data.sample import SAMPLE_HELD_OUT_BRAND, SAMPLE_PATH, build_sample
@@ -56,7 +56,7 @@ def run_demo(out: Path, *, seed: int, device: str, serve: bool) -> TrainResult:
     say(f"report       {out / 'report.html'}")
     if result.not_exported is not None:
         say(f"not exported {result.not_exported}")
-    model = result.model.to(choose_device(device))
+    model = load_embedder(result.model_path, device)
     index = out / "sample.index"
     inputs = f"{model.fingerprint} {catalogue.fingerprint}"
     others = catalogue.select(not_brand=SAMPLE_HELD_OUT_BRAND)

@@ -40,3 +40,11 @@ def load_model(path: Path, device: str) -> Any:
     from univert.models.embedder import Embedder
 
     return Embedder.from_pretrained(model_folder(path)).to(choose_device(device))
+
+
+def load_embedder(path: Path | str, device: str) -> Any:
+    """What embeds a catalogue fastest: on a CPU, ONNX Runtime where the model was exported, else `load_model`'s."""
+    from univert.core.tensors import choose_device
+    from univert.models.runtime.engine import load_engine
+
+    return load_engine(model_folder(path)) if choose_device(device).type == "cpu" else load_model(Path(path), device)

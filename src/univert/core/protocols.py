@@ -27,8 +27,8 @@ class Images(Protocol):
         ...
 
 
-class ImageEmbedder(Protocol):
-    """A model that turns images into unit vectors ; equal fingerprints mean comparable vectors."""
+class CatalogueEmbedder(Protocol):
+    """A model that turns a catalogue into unit vectors; equal fingerprints mean comparable vectors."""
 
     @property
     def size(self) -> int:
@@ -40,10 +40,14 @@ class ImageEmbedder(Protocol):
         """Of the model."""
         ...
 
-    def embed(self, items: Any) -> Float[np.ndarray, "N D"]:
-        """Unit vectors of paths, encoded bytes or PIL images."""
-        ...
-
     def embed_catalogue(self, catalogue: Images, batch_size: int = 64) -> Float[np.ndarray, "N D"]:
         """Unit vectors of a catalogue's images, in its order."""
+        ...
+
+
+class ImageEmbedder(CatalogueEmbedder, Protocol):
+    """One that also takes single images."""
+
+    def embed(self, items: Any) -> Float[np.ndarray, "N D"]:
+        """Unit vectors of paths, encoded bytes or PIL images."""
         ...

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -50,6 +51,11 @@ _WHITE_IS_ZERO: Final = 0
 _REDUCED: Final = 1
 """The first picture of a TIFF is a small preview, as in what cameras write."""
 _STRIP_ROWS: Final = 256
+_WEBP_BYTES_PER_PIXEL: Final = 17
+_PNG_BYTES_PER_PIXEL: Final = 9
+_JPEG_BYTES_PER_PIXEL: Final = 8.5
+_JPEG_SEQUENTIAL: Final = (0xC0, 0xC1)
+_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_FILLING: Final = b"\xaa" * 64
 """Decodes to pixels that are not those of missing data."""
 
@@ -89,7 +95,7 @@ def decode_rgb(
             _allow_draft(image, box_xyxy_px, draft_px)
         _load_upright(image)
         part = image if box_xyxy_px is None else _crop(image, box_xyxy_px, upright_size or image.size)
-        return _pixels_to_rgb(part, background_rgb, image)
+        return _pixels_to_rgb(part, background_rgb, image if isinstance(image, TiffImageFile) else None)
 
 
 def to_rgb(image: Image.Image, *, background_rgb: Rgb = WHITE) -> Image.Image:
@@ -119,7 +125,7 @@ def check_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, i
         _allow_draft(image, None, 1)
         _load_upright(image)
         if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK"):
-            _pixels_to_rgb(image, WHITE, image)
+            _pixels_to_rgb(image, WHITE, image if isinstance(image, TiffImageFile) else None)
         return upright_size or image.size
 
 
@@ -195,7 +201,7 @@ def _crop(image: Image.Image, box_xyxy_px: BoxXyxyPx, upright_size: tuple[int, i
     return image.crop((math.floor(left * across), math.floor(top * down), *corner))
 
 
-def _pixels_to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile | None) -> Image.Image:
+def _pixels_to_rgb(image: Image.Image, background_rgb: Rgb, file: TiffImageFile | None) -> Image.Image:
     if image.mode.startswith("I;16"):
         return _sixteen_bits_to_rgb(image, background_rgb, file)
     if image.mode in ("I", "F", "LAB", "HSV"):
@@ -206,34 +212,62 @@ def _pixels_to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile | No
         )
     if not image.has_transparency_data:
         return image if type(image) is Image.Image and image.mode == "RGB" else image.convert("RGB")
-    return _composite(image if image.mode == "RGBA" else image.convert("RGBA"), background_rgb)
+    return _composite(image, background_rgb)
 
 
-def _sixteen_bits_to_rgb(image: Image.Image, background_rgb: Rgb, file: ImageFile | None) -> Image.Image:
-    values = np.asarray(image)
-    peak = 65535
+def _sixteen_bits_to_rgb(image: Image.Image, background_rgb: Rgb, file: TiffImageFile | None) -> Image.Image:
+    peak, white_is_zero = 65535, False
     transparent = image.info.get("transparency")
-    if isinstance(file, TiffImageFile):
+    if file is not None:
         peak = 2 ** int(file.tag_v2.get(Tag.BitsPerSample, (16,))[0]) - 1
-    scaled = np.empty(values.shape, np.uint8)
-    for top in range(0, len(values), _STRIP_ROWS):
-        strip = values[top : top + _STRIP_ROWS].astype(np.uint32)
-        scaled[top : top + _STRIP_ROWS] = (np.minimum(strip, peak) * 255 + peak // 2) // peak
-    if isinstance(file, TiffImageFile) and file.tag_v2.get(Tag.PhotometricInterpretation) == _WHITE_IS_ZERO:
-        scaled = 255 - scaled
-    grey = Image.fromarray(scaled).convert("RGB")
-    if not isinstance(transparent, int):
-        return grey
-    grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    return _composite(grey, background_rgb)
+        white_is_zero = file.tag_v2.get(Tag.PhotometricInterpretation) == _WHITE_IS_ZERO
+    rgb = Image.new("RGB", image.size, tuple(background_rgb))
+    for top, strip in _strips(image):
+        values = np.asarray(strip).astype(np.uint32)
+        scaled = ((np.minimum(values, peak) * 255 + peak // 2) // peak).astype(np.uint8)
+        shown = Image.fromarray(255 - scaled if white_is_zero else scaled)
+        mask = Image.fromarray(values != transparent) if isinstance(transparent, int) else None
+        rgb.paste(shown.convert("RGB"), (0, top), mask=mask)
+    return rgb
 
 
-def _composite(rgba: Image.Image, background_rgb: Rgb) -> Image.Image:
-    below = Image.new("RGB", rgba.size, tuple(background_rgb))
-    for top in range(0, rgba.height, _STRIP_ROWS):  # a large photo takes hundreds of megabytes as it is
-        strip = rgba.crop((0, top, rgba.width, min(top + _STRIP_ROWS, rgba.height)))
-        below.paste(strip.convert("RGB"), (0, top), mask=strip.getchannel("A"))
+def _composite(image: Image.Image, background_rgb: Rgb) -> Image.Image:
+    below = Image.new("RGB", image.size, tuple(background_rgb))
+    for top, strip in _strips(image):
+        rgba = strip.convert("RGBA")
+        below.paste(rgba.convert("RGB"), (0, top), mask=rgba.getchannel("A"))
     return below
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """An image in strips, each with its top row: a large photo takes hundreds of megabytes as it is."""
+    for top in range(0, image.height, _STRIP_ROWS):
+        yield top, image.crop((0, top, image.width, min(top + _STRIP_ROWS, image.height)))
+
+
+def decode_bytes(parts: Sequence[bytes | memoryview], pixels: int, *, reduced: bool) -> int:
+    """How much memory `decode_rgb` takes for a JPEG, PNG or WebP of so many pixels, at most.
+
+    The figures are peaks measured with Pillow 12, over the modes and orientations of each format. A WebP is held
+    four times; a JPEG in several scans is held as coefficients of 2 bytes, whatever the size it is decoded to.
+
+    Args:
+        parts: the pieces of the file; of a JPEG its segments, the last of them the first scan and all that follows.
+        pixels: width x height.
+        reduced: whether a JPEG may be decoded smaller than it is, as `draft_px` asks.
+    """
+    if parts[0][:4] == b"RIFF":
+        return _WEBP_BYTES_PER_PIXEL * pixels
+    if parts[0][:2] != b"\xff\xd8":
+        return _PNG_BYTES_PER_PIXEL * pixels
+    coefficients = 0.0
+    for part in parts:
+        if part[:1] == b"\xff" and part[1] in _JPEG_FRAMES:
+            across, down = [value >> 4 for value in part[11::3]], [value & 15 for value in part[11::3]]
+            in_one_scan = part[1] in _JPEG_SEQUENTIAL and part[9] == parts[-1][4]
+            samples = sum(map(operator.mul, across, down)) / max(1, max(across, default=1) * max(down, default=1))
+            coefficients = 0.0 if in_one_scan else 2 * samples
+    return round((coefficients + 0.5 if reduced else max(coefficients + 4.5, _JPEG_BYTES_PER_PIXEL)) * pixels)
 
 
 @contextlib.contextmanager

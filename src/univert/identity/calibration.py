@@ -5,6 +5,8 @@ Every image of the split is a query three times, as people's photos are:
 - `known product`: without the image itself; its product's other images may answer.
 - `new product`: without its whole product: the index has never seen it.
 - `new value`: without everything that has its value (its whole vertical, brand or style): the right answer is nothing.
+
+What people said about answers of the service may join them: each photo counts as much as one of the split.
 """
 
 from __future__ import annotations
@@ -19,13 +21,14 @@ from jaxtyping import Float
 from univert.core.errors import BadInputError
 from univert.core.protocols import Images
 from univert.core.terminal import progress_bar
-from univert.identity.calibration_fit import Questions, Sample, fit, measure
+from univert.identity.calibration_fit import Questions, Sample, fit, fit_similarity, measure
+from univert.identity.feedback import Feedback, answers
 from univert.identity.vote import ATTRIBUTES, FARTHEST, NO_VOTE, AttributeCalibration, Calibration, value_codes
 from univert.models.runtime.engine import Engine, prepared_batches
 from univert.search.index import Index
 from univert.search.query import Hit
 
-KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE = "known product", "new product", "new value"
+KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE, FEEDBACK = "known product", "new product", "new value", "feedback"
 NEIGHBOURS: Final = 24
 """How many vote."""
 
@@ -46,6 +49,7 @@ def calibrate(
     precision: Mapping[str, float] | None = None,
     new_product_share: float = 0.2,
     new_value_share: float = 0.1,
+    feedback: Sequence[Feedback] = (),
 ) -> Calibration:
     """Fit how the neighbours' votes are read, and measure how well that does.
 
@@ -56,6 +60,7 @@ def calibrate(
         precision: share of right answers among those called known, by attribute; 0.9 where none is given.
         new_product_share: of photos whose product is not in the index, among all that will be asked about.
         new_value_share: of photos whose vertical (brand, style) is not in the index.
+        feedback: what people said about answers of this model; fitted on together with `val`.
 
     Raises:
         BadInputError: a value is out of range, an unknown attribute, another model than the index's, no `val` split, or
@@ -73,17 +78,22 @@ def calibrate(
     test = _questions(engine, index, catalogue, "test")
     attributes: dict[str, AttributeCalibration] = {}
     report: dict[str, Any] = {}
+    similarity = None
     for name in ATTRIBUTES:
+        told = val[name][FEEDBACK] = _as_questions(answers(feedback, name), name, NEIGHBOURS)
         new_value = 0.0 if name == "product" else new_value_share
         shares = {
             KNOWN_PRODUCT: 1 - new_product_share - new_value,
             NEW_PRODUCT: new_product_share,
             NEW_VALUE: new_value,
+            FEEDBACK: len(told) / max(1, len(val[name][KNOWN_PRODUCT])),
         }
         sample = Sample.of(val[name], shares)
         if len(sample) < _LEAST_QUESTIONS or len(np.unique(sample.truth)) < 2:
             continue
         attributes[name] = fit(sample, precision=precision.get(name, 0.9))
+        if name in ("vertical", "style"):
+            similarity = fit_similarity(sample) or similarity
         report[name] = {"val": measure(sample, attributes[name])}
         if test is not None and len(held_out := Sample.of(test[name], shares)):
             report[name]["test"] = measure(held_out, attributes[name])
@@ -97,6 +107,7 @@ def calibrate(
         engine=engine.name,
         neighbours=NEIGHBOURS,
         attributes=attributes,
+        similarity_weights=similarity,
         report={"images": len(index), "config": asked, "attributes": report},
     )
 
@@ -219,6 +230,7 @@ def _as_questions(asked: Sequence[_Asked], name: str, neighbours: int) -> Questi
     codes = np.full((len(asked), neighbours), NO_VOTE)
     known: dict[str, int] = {}
     for row, (_, hits) in enumerate(asked):
+        hits = hits[:neighbours]
         distances[row, : len(hits)] = np.clip([hit.distance for hit in hits], 0.0, FARTHEST)
         codes[row, : len(hits)] = value_codes([getattr(hit, name) for hit in hits], known)
     truth = np.array(value_codes([value for value, _ in asked], known), np.int64)

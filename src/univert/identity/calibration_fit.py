@@ -122,7 +122,7 @@ def fit_temperature(sample: Sample) -> float:
 
 
 def fit_confidence(
-    features: Float[np.ndarray, "Q 4"], right: Bool[np.ndarray, " Q"], weights: Float[np.ndarray, " Q"]
+    features: Float[np.ndarray, "Q F"], right: Bool[np.ndarray, " Q"], weights: Float[np.ndarray, " Q"]
 ) -> tuple[float, ...]:
     """The constant and the weights of the features, of the logistic function that tells right winners from wrong."""
     from sklearn.linear_model import LogisticRegression
@@ -132,11 +132,23 @@ def fit_confidence(
     if right.all() or not right.any():
         # One example of the other kind, so that certainty stays short of being absolute.
         share = (right.sum() + (0 if right.all() else 1)) / (len(right) + 1)
-        return (float(np.log(share / (1 - share))), 0.0, 0.0, 0.0, 0.0)
+        return (float(np.log(share / (1 - share))), *[0.0] * features.shape[1])
     model = LogisticRegression(C=1.0, max_iter=1000)
     model.fit((features - centre) / spread, right, sample_weight=weights * len(weights))
     slopes = model.coef_[0] / spread
     return (float(model.intercept_[0] - slopes @ centre), *map(float, slopes))
+
+
+def fit_similarity(sample: Sample) -> tuple[float, float] | None:
+    """Constant and slope of the logistic function of distance that tells neighbours with the right value from others.
+
+    None where nearer neighbours are not likelier to have it.
+    """
+    voting = sample.codes != NO_VOTE
+    right = (sample.codes == sample.truth[:, None])[voting]
+    weights = np.broadcast_to(sample.weights[:, None], voting.shape)[voting]
+    constant, slope = fit_confidence(sample.distances[voting][:, None], right, weights / weights.sum())
+    return (constant, slope) if slope < 0 else None
 
 
 def fit_threshold(

@@ -136,6 +136,7 @@ class Calibration:
         engine: the kind of engine that made the queries.
         neighbours: how many vote.
         attributes: those that could be calibrated; the others are never known.
+        similarity_weights: constant and slope of `similarity`; None where it could not be fitted.
         report: how well it did on images that it was not fitted on; see `univert.identity.calibration`.
     """
 
@@ -143,7 +144,18 @@ class Calibration:
     engine: str
     neighbours: int
     attributes: Mapping[str, AttributeCalibration]
+    similarity_weights: tuple[float, float] | None = None
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def similarity(self, distance: float) -> float | None:
+        """The probability that an image at this squared distance shows the same kind of thing as the query.
+
+        The kind is the style, or the vertical where too few images have a style.
+        """
+        if self.similarity_weights is None:
+            return None
+        constant, slope = self.similarity_weights
+        return float(1 / (1 + np.exp(-np.clip(constant + slope * distance, -50, 50))))
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
@@ -165,13 +177,15 @@ class Calibration:
         return from_plain(cls, values, where=str(path))
 
 
-def vote(distances: Float[np.ndarray, "Q K"], codes: Int[np.ndarray, "Q K"], temperature: float) -> Votes:
+def vote(
+    distances: Float[np.ndarray, "Q K"], codes: Int[np.ndarray, "Q K"], temperature: float | Float[np.ndarray, "Q 1"]
+) -> Votes:
     """Let the neighbours of each query vote with weight exp(-distance / temperature).
 
     Args:
         distances: squared Euclidean distances, nearest first; `FARTHEST` where there is no neighbour.
         codes: the neighbours' values as numbers from 0 on; `NO_VOTE` for no label: it does not vote.
-        temperature: how fast weights fall; in units of squared distance.
+        temperature: how fast weights fall; in units of squared distance. One for all, or one for each query.
 
     Example:
         >>> votes = vote(np.array([[0.1, 0.2, 0.3]]), np.array([[7, 5, 5]]), 1.0)
@@ -206,12 +220,12 @@ def vote(distances: Float[np.ndarray, "Q K"], codes: Int[np.ndarray, "Q K"], tem
     return Votes(winner=np.where(anybody, codes[rows, best], NO_VOTE), features=features, shares=shares)
 
 
-def confidence(features: Float[np.ndarray, "Q 4"], weights: Float[np.ndarray, " 5"]) -> Float[np.ndarray, " Q"]:
+def confidence(features: Float[np.ndarray, "Q 4"], weights: Float[np.ndarray, "*Q 5"]) -> Float[np.ndarray, " Q"]:
     """The probability that the winner is right: a logistic function of the vote's features.
 
-    The weights are the constant, then one for each of `FEATURES`.
+    The weights are the constant, then one for each of `FEATURES`; the same for all, or a row for each.
     """
-    score = weights[0] + features @ weights[1:]
+    score = weights[..., 0] + np.vecdot(features, weights[..., 1:])
     return np.asarray(1 / (1 + np.exp(-np.clip(score, -50, 50))))
 
 
@@ -258,7 +272,7 @@ def identify(hits: Sequence[Hit], calibration: Calibration) -> IdentityAnswer:
         calibration: how to read them.
     """
     voters = list(hits[: calibration.neighbours])
-    answers = {name: _attribute(voters, name, calibration.attributes.get(name)) for name in ATTRIBUTES}
+    answers = _answers(voters, calibration.attributes)
     evidence = []
     for hit in voters:
         agrees = tuple(
@@ -274,23 +288,33 @@ def value_codes(values: Sequence[str | None], known: dict[str, int]) -> list[int
     return [NO_VOTE if value is None else known.setdefault(value, len(known)) for value in values]
 
 
-def _attribute(voters: Sequence[Hit], name: str, calibration: AttributeCalibration | None) -> AttributeAnswer:
-    names: dict[str, int] = {}
-    codes = value_codes([getattr(hit, name) for hit in voters], names)
-    if calibration is None:
-        return AttributeAnswer(value=None, confidence=0.0, known=False)
-    promise = {"known_precision": calibration.precision, "known_threshold": calibration.threshold}
-    if not names:
-        return AttributeAnswer(value=None, confidence=0.0, known=False, **promise)
-    distances = np.array([[hit.distance for hit in voters]]).clip(0.0, FARTHEST)
-    votes = vote(distances, np.array([codes]), calibration.temperature)
-    sure = float(confidence(votes.features, np.array(calibration.weights))[0])
-    return AttributeAnswer(
-        value=list(names)[int(votes.winner[0])],
-        confidence=sure,
-        known=calibration.threshold is not None and sure >= calibration.threshold,
-        **promise,
-    )
+def _answers(voters: Sequence[Hit], calibrations: Mapping[str, AttributeCalibration]) -> dict[str, AttributeAnswer]:
+    """What the neighbours say of every attribute: one vote on all of them."""
+    unknown = AttributeAnswer(value=None, confidence=0.0, known=False)
+    answers, codes, values = dict.fromkeys(ATTRIBUTES, unknown), list[list[int]](), dict[str, list[str]]()
+    for name in ATTRIBUTES:
+        if name not in calibrations:
+            continue
+        read = calibrations[name]
+        answers[name] = dataclasses.replace(unknown, known_precision=read.precision, known_threshold=read.threshold)
+        known: dict[str, int] = {}
+        own = value_codes([getattr(hit, name) for hit in voters], known)
+        if known:
+            codes.append(own)
+            values[name] = list(known)
+    if not values:
+        return answers
+    distances = np.array([hit.distance for hit in voters]).clip(0.0, FARTHEST)
+    reads = [calibrations[name] for name in values]
+    temperatures = np.array([[read.temperature] for read in reads])
+    votes = vote(np.broadcast_to(distances, (len(codes), len(voters))), np.array(codes), temperatures)
+    sure = confidence(votes.features, np.array([read.weights for read in reads]))
+    for name, read, winner, probability in zip(values, reads, votes.winner.tolist(), sure.tolist(), strict=True):
+        known_now = read.threshold is not None and probability >= read.threshold
+        answers[name] = dataclasses.replace(
+            answers[name], value=values[name][winner], confidence=probability, known=known_now
+        )
+    return answers
 
 
 def _of_another(path: Path, found: Calibration, model_fingerprint: str) -> str:

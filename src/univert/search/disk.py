@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from jaxtyping import Float, UInt64
 
 from univert.search.query import FILTER_COLUMNS, Hit, Where, sql_condition
-from univert.search.vector_index import VectorIndexState, as_matrix, vector_index_state
+from univert.search.vector_index import VECTOR_INDEX, Effort, as_matrix, squared_distances, vector_index_state
 
 _MAX_INDEXED_K: Final = 500
 """Beyond this many neighbours the index looks into so much that comparing every vector costs no more."""
@@ -24,7 +24,6 @@ where it lies; the index compares all rows, with or without a filter, in 0.03 us
 _MIN_CANDIDATES: Final = 50
 _CANDIDATES_PER_NEIGHBOUR: Final = 5
 """Candidates that the index is asked for: five times k, and never fewer than fifty."""
-_ALL: Final = 1_000_000
 _IDS_AT_ONCE: Final = 1_000
 """As many names as a condition can hold."""
 _ROWS_AT_ONCE: Final = 250_000
@@ -41,6 +40,7 @@ class DiskRows:
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
         self._vector_index = vector_index_state(dataset)
+        self._centroids: Float[np.ndarray, "P D"] | None = None
 
     @property
     def approximate(self) -> bool:
@@ -88,7 +88,10 @@ class DiskRows:
         self, queries: Float[np.ndarray, "Q D"], k: int, condition: str | None, matching: int
     ) -> list[list[Hit]]:
         assert self._vector_index is not None
-        answers = nearest_by_index(self._dataset, queries, k, condition, self._vector_index)
+        if self._centroids is None:
+            self._centroids = as_matrix(self._dataset.get_ivf_model(VECTOR_INDEX).centroids)
+        effort = self._vector_index.effort
+        answers = nearest_by_index(self._dataset, queries, k, condition, effort, self._centroids)
         # The partitions that were looked into may hold fewer than k.
         short = [position for position, hits in enumerate(answers) if len(hits) < k]
         if short:
@@ -131,7 +134,12 @@ def nearest_of_all(
 
 
 def nearest_by_index(
-    dataset: Any, queries: Float[np.ndarray, "Q D"], limit: int, condition: str | None, index: VectorIndexState
+    dataset: Any,
+    queries: Float[np.ndarray, "Q D"],
+    limit: int,
+    condition: str | None,
+    effort: Effort | None,
+    centroids: Float[np.ndarray, "P D"],
 ) -> list[list[Hit]]:
     """The hits of each query through the vector index, nearest first, equal distances in order of id.
 
@@ -144,19 +152,21 @@ def nearest_by_index(
         queries: unit vectors.
         limit: hits a query; there may be fewer where the partitions that were looked into hold fewer.
         condition: which rows may be answered; None for all.
-        index: the vector index.
+        effort: what a search takes; None while that is not known.
+        centroids: of the partitions.
     """
     wanted = max(_MIN_CANDIDATES, _CANDIDATES_PER_NEIGHBOUR * limit)
     # What a filter leaves may lie far from the query, in partitions that it would look into last: all are looked into.
-    unsure = condition is not None or index.effort is None
-    question = _question(queries, wanted, use_index=True)
-    question["nprobes"] = (None if unsure else index.effort.for_neighbours(limit)) or _ALL  # type: ignore[union-attr]
+    question = _question(queries, wanted, use_index=True) | {"nprobes": len(centroids)}
+    if condition is None and effort is not None:
+        nearest = squared_distances(queries, centroids).min(axis=1)
+        question["nprobes"] = min(len(centroids), int(effort.partitions(nearest, limit).max()))
     found = dataset.scanner(
         columns=["_distance"], with_row_id=True, nearest=question, filter=condition, prefilter=True
     ).to_table()
     if not len(found):
         return [[] for _ in queries]
-    margin = math.inf if index.effort is None else index.effort.margin
+    margin = math.inf if effort is None else effort.margin
     candidates = [
         _within(mine["_rowid"].to_numpy(), mine["_distance"].to_numpy(), limit, margin)
         for mine in _by_query(found, len(queries))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -11,12 +12,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from univert.core.errors import BadInputError, UnivertError
 from univert.search.disk import DiskRows
+from univert.search.memory import MemoryRows, memory_bytes
 from univert.search.query import (
     FILTER_COLUMNS,
     Hit,
@@ -30,9 +33,6 @@ from univert.search.query import (
 from univert.search.storage import COMPATIBLE_KEY, MODEL_KEY, Location, metadata, unreadable
 from univert.search.versions import PUBLISHED, IndexStats, open_published, read_stats
 from univert.search.writer import IndexWriter
-
-Check = Callable[["Index"], None]
-"""Raises an error if a version must not be used."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,13 +60,12 @@ class Index:
         self._model_fingerprint = about[MODEL_KEY]
         self._compatible_models: list[str] = json.loads(about.get(COMPATIBLE_KEY, "[]"))
         self._size: int = dataset.schema.field("vector").type.list_size
-        self._rows = DiskRows(dataset)
+        self._disk = DiskRows(dataset)
+        self._rows: DiskRows | MemoryRows = self._disk
         self._values: dict[str, list[tuple[str, int]]] = {}
 
-    @staticmethod
-    def create(path: str | Path, *, size: int, model_fingerprint: str) -> IndexWriter:
-        """Start an empty index; see `IndexWriter.create`."""
-        return IndexWriter.create(path, size=size, model_fingerprint=model_fingerprint)
+    create = staticmethod(IndexWriter.create)
+    writer = staticmethod(IndexWriter.open)
 
     @classmethod
     def open(cls, path: str | Path | Location, *, version: int | None = None) -> Index:
@@ -83,11 +82,6 @@ class Index:
         """
         location = Location.of(path)
         return cls(location, open_published(location, version))
-
-    @staticmethod
-    def writer(path: str | Path | Location) -> IndexWriter:
-        """Become the writer of an index; see `IndexWriter.open`."""
-        return IndexWriter.open(path)
 
     @property
     def path(self) -> Path:
@@ -117,12 +111,12 @@ class Index:
     @property
     def approximate(self) -> bool:
         """Whether the index is large enough to have a vector index for approximate search."""
-        return self._rows.approximate
+        return self._disk.approximate
 
     @property
     def verticals(self) -> list[str]:
         """The verticals in the index, sorted."""
-        return sorted(name for name, _ in self._value_counts("vertical"))
+        return sorted(name for name, _ in self.distinct("vertical", None))
 
     def __len__(self) -> int:
         """Number of images."""
@@ -187,13 +181,12 @@ class Index:
         """
         return [
             Picture(image=row["image"], uri=row["uri"], box_xyxy_px=tuple(row["box"]) if row["box"] else None)
-            for row in self._named(ids, ["image", "uri", "box"])
+            for row in self._named(self._disk, ids, ["image", "uri", "box"])
         ]
 
     def row(self, name: str) -> dict[str, Any] | None:
         """The columns of the image with this id, without vector and picture; None if it is not in the index."""
-        found: list[dict[str, Any]] = self._rows.named([name], [*FILTER_COLUMNS, "box"]).to_pylist()
-        return found[0] if found else None
+        return next(iter(self._rows.named([name], [*FILTER_COLUMNS, "box"]).to_pylist()), None)
 
     def vectors(self, ids: Sequence[str]) -> Float[np.ndarray, "N D"]:
         """The vectors of images, in the order asked for.
@@ -201,46 +194,48 @@ class Index:
         Raises:
             BadInputError: an id that is not in the index.
         """
-        rows = [row["vector"] for row in self._named(ids, ["vector"])]
+        rows = [row["vector"] for row in self._named(self._rows, ids, ["vector"])]
         return np.asarray(rows, dtype=np.float32).reshape(len(rows), self._size)
 
-    def distinct(self, column: str, limit: int = 1_000) -> list[tuple[str, int]]:
-        """At most `limit` values of a filter column and how many images have each, the most frequent first.
+    def distinct(self, column: str, limit: int | None = 1_000) -> list[tuple[str, int]]:
+        """The values of a filter column, at most `limit`, and how many images have each, the most frequent first.
 
         Raises:
             BadInputError: no such column.
         """
-        return self._value_counts(check_column(column))[:limit]
+        check_column(column)
+        if column not in self._values:
+            values = self._rows.column(column).drop_null()
+            counted = [(entry["values"], entry["counts"]) for entry in pc.value_counts(values).to_pylist()]
+            self._values[column] = sorted(counted, key=lambda entry: (-entry[1], entry[0]))
+        return self._values[column][:limit]
 
     def stats(self) -> IndexStats:
         """What the index holds by now, as published and as being worked on, and the versions that are kept."""
         return read_stats(self._location)
 
-    def sample(self, count: int, seed: int = 0) -> list[str]:
-        """The ids of some images, drawn at random; all of them if there are no more."""
-        rows = np.random.default_rng(seed).permutation(len(self))[:count]
-        names: list[str] = self._dataset.take(np.sort(rows).tolist(), columns=["id"])["id"].to_pylist()
-        return names
+    def ids(self, rows: Int[np.ndarray, " R"]) -> list[str]:
+        """The ids of images by their numbers, from 0 on, in this version."""
+        return list(self._rows.column("id").take(pa.array(rows)).to_pylist())
 
-    def published_now(self) -> int:
-        """The version that is published by now."""
-        return int(self._dataset.tags.get_version(PUBLISHED))
+    def warm(self, in_memory: bool | None = False) -> None:
+        """Read what the first queries need, so that they need not wait for it.
 
-    def warm(self) -> None:
-        """Read what the first queries need, so that they need not wait for it."""
-        self._value_counts("vertical")
-        self._rows.warm()
+        Args:
+            in_memory: read everything but the pictures, and answer from memory from now on; None does so where
+                that takes at most a quarter of the machine's memory.
+        """
+        if in_memory is None:
+            in_memory = memory_bytes(self._dataset) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+        if in_memory:
+            self._rows = MemoryRows(self._dataset, self._location.folder)
+        else:
+            self._disk.warm()
+        self.distinct("vertical")
 
-    def _value_counts(self, column: str) -> list[tuple[str, int]]:
-        if column not in self._values:
-            values = self._rows.column(column).drop_null()
-            counted = [(entry["values"], entry["counts"]) for entry in pc.value_counts(values).to_pylist()]
-            self._values[column] = sorted(counted, key=lambda entry: (-entry[1], entry[0]))
-        return self._values[column]
-
-    def _named(self, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
+    def _named(self, rows: DiskRows | MemoryRows, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Some columns of images, in the order asked for; an id that is not in the index is refused."""
-        found = {row["id"]: row for row in self._rows.named(ids, ["id", *columns]).to_pylist()}
+        found = {row["id"]: row for row in rows.named(ids, ["id", *columns]).to_pylist()}
         missing = next((name for name in ids if name not in found), None)
         if missing is not None:
             raise BadInputError(f"no image {missing!r} in {self.uri}")
@@ -260,11 +255,11 @@ class IndexReader(AbstractContextManager["IndexReader"]):
         >>> hits = reader.current().search(vector, model_fingerprint="a1b2")  # doctest: +SKIP
     """
 
-    def __init__(self, location: Location, first: Index, refresh_s: float, check: Check | None) -> None:
+    def __init__(self, location: Location, first: Index, refresh_s: float, prepare: Callable[[Index], None]) -> None:
         """Internal: use `IndexReader.open`."""
         self._location = location
         self._current = first
-        self._check = check
+        self._prepare = prepare
         self._error: str | None = None
         self._looking = threading.Lock()
         self._closed = threading.Event()
@@ -272,12 +267,20 @@ class IndexReader(AbstractContextManager["IndexReader"]):
         self._thread.start()
 
     @classmethod
-    def open(cls, uri: str | Path | Location, refresh_s: float = 1.0, *, check: Check | None = None) -> IndexReader:
+    def open(
+        cls,
+        uri: str | Path | Location,
+        refresh_s: float = 1.0,
+        *,
+        in_memory: bool | None = None,
+        check: Callable[[Index], None] | None = None,
+    ) -> IndexReader:
         """Open an index for as long as a service runs.
 
         Args:
             uri: a folder, or `s3://bucket/prefix`.
             refresh_s: how often to look for a newer version.
+            in_memory: see `Index.warm`. While a newer version is read, memory holds both.
             check: raises an error for a version that must not be used, such as one of another model:
                 `lambda index: index.check_model(fingerprint)`. The first version must pass; a later one that does
                 not is passed over.
@@ -288,13 +291,20 @@ class IndexReader(AbstractContextManager["IndexReader"]):
             Exception: what `check` raises for the first version.
         """
         location = Location.of(uri)
+
+        def prepare(index: Index) -> None:
+            if check is not None:
+                check(index)
+            index.warm(in_memory)
+
         try:
-            first = _ready(Index.open(location), check)
+            first = Index.open(location)
+            prepare(first)
         except UnivertError:
             raise
         except (OSError, ValueError, RuntimeError) as error:  # as the engine tells of its storage
             raise unreadable(location, error) from error
-        return cls(location, first, refresh_s, check)
+        return cls(location, first, refresh_s, prepare)
 
     def __exit__(self, *raised: object) -> None:
         self.close()
@@ -315,10 +325,12 @@ class IndexReader(AbstractContextManager["IndexReader"]):
             Exception: what the storage met, or what `check` raises for it; the version at hand stays.
         """
         with self._looking:
-            version = self._current.published_now()
+            version = int(self._current._dataset.tags.get_version(PUBLISHED))
             if version == self._current.version:
                 return False
-            self._current = _ready(Index.open(self._location, version=version), self._check)
+            newer = Index.open(self._location, version=version)
+            self._prepare(newer)
+            self._current = newer
             return True
 
     def close(self) -> None:
@@ -336,11 +348,3 @@ class IndexReader(AbstractContextManager["IndexReader"]):
                 if self._error is None:
                     _log.warning("looking for a newer version of %s failed: %s", self._location.uri, error)
                 self._error = str(error)
-
-
-def _ready(index: Index, check: Check | None) -> Index:
-    """A version that passed the check and needs not be waited for."""
-    if check is not None:
-        check(index)
-    index.warm()
-    return index

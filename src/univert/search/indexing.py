@@ -12,7 +12,7 @@ import pyarrow as pa
 from PIL import Image
 
 from univert.core.errors import BadInputError
-from univert.core.protocols import ImageEmbedder, Images
+from univert.core.protocols import CatalogueEmbedder, ImageEmbedder, Images
 from univert.core.terminal import Advance, progress_bar
 from univert.search.catalogue_changes import Changes, Part, find_changes, parts_of, text_columns
 from univert.search.index import Index
@@ -58,7 +58,7 @@ class IndexReport:
 
 
 def index_catalogue(
-    model: ImageEmbedder,
+    model: CatalogueEmbedder,
     catalogue: Images,
     path: str | Path,
     *,
@@ -123,7 +123,7 @@ def index_catalogue(
 
 
 def add_vertical_to_index(
-    model: ImageEmbedder,
+    model: CatalogueEmbedder,
     catalogue: Images,
     path: str | Path,
     vertical: str,
@@ -211,7 +211,7 @@ def _check_vertical(writer: IndexWriter, vertical: str, ids: Sequence[str]) -> i
 
 
 def _embed_changes(
-    writer: IndexWriter, model: ImageEmbedder, catalogue: Images, columns: pa.Table, batch_size: int
+    writer: IndexWriter, model: CatalogueEmbedder, catalogue: Images, columns: pa.Table, batch_size: int
 ) -> Changes:
     """Embed what is new or looks different, a part at a time."""
     with progress_bar("indexing", len(catalogue)) as advance:
@@ -222,7 +222,7 @@ def _embed_changes(
     return changes
 
 
-def _writer(model: ImageEmbedder, path: str | Path, *, overwrite: bool) -> IndexWriter:
+def _writer(model: CatalogueEmbedder, path: str | Path, *, overwrite: bool) -> IndexWriter:
     """The writer of the index, which can take vectors of the model."""
     location = Location.of(path)
     if not location.holds_index():
@@ -260,7 +260,7 @@ def _delete(writer: IndexWriter, changes: Changes, verticals: Sequence[str] | No
     return writer.delete(ids) if ids else 0
 
 
-def _rows(model: ImageEmbedder, catalogue: Images, batch_size: int, advance: Advance) -> Parts:
+def _rows(model: CatalogueEmbedder, catalogue: Images, batch_size: int, advance: Advance) -> Parts:
     """Vectors and columns of a catalogue, a part at a time."""
     for part in parts_of(catalogue, text_columns(catalogue), range(len(catalogue))):
         yield from _with_vectors(part, model.embed_catalogue(part, batch_size))

@@ -22,7 +22,7 @@ LOCK_FILE: Final = "writer.lock"
 MAKE_ONE: Final = "make one with: univert index MODEL CATALOGUE INDEX"
 
 FORMAT_KEY: Final = "univert.index_format"
-FORMAT_VERSION: Final = "3"
+FORMAT_VERSION: Final = "4"
 MODEL_KEY: Final = "univert.model_fingerprint"
 COMPATIBLE_KEY: Final = "univert.compatible_models"
 """Fingerprints of further models whose vectors lie in the same space, as a JSON list."""

@@ -10,12 +10,14 @@ measured, too: it says which candidates must be looked at in full.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import pydantic
 from jaxtyping import Float, Int64
+from lance.dataset import VectorIndexReader
 
 EXACT_ROWS: Final = 20_000
 """Up to this many rows every vector is compared: about 1 us a row."""
@@ -41,13 +43,31 @@ RANKS: Final = (10, 100, 500)
 
 _QUERIES: Final = 64
 _COVERAGE: Final = 0.998
+_COVERAGE_UNLIKE: Final = 0.995
 _SAFETY: Final = 1.5
-"""Photos that come in lie a little outside of the catalogue's images: half as many partitions again."""
-
+"""Few of the vectors are asked: half as many partitions again."""
 _MARGIN: Final = 4.0
 """In standard errors. Two distances that are both off by one differ by 1.4 of them, so a neighbour at the very edge is
 left out once in 400 times."""
 _CHUNK_ROWS: Final = 16_384
+
+
+# or else the engine warns whenever partitions are read that its statistics hold all centroids
+os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reach:
+    """How far queries of one kind have to look.
+
+    Attributes:
+        distance: their squared distance to the nearest centroid: the mean for queries like the index, the least for
+            those unlike it.
+        partitions: to look into, by how many neighbours are asked for.
+    """
+
+    distance: float
+    partitions: dict[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,12 +76,14 @@ class Effort:
 
     Attributes:
         rows: how many the index was trained on.
-        probes: partitions to look into, by how many neighbours are asked for.
+        like: for queries like the vectors of the index.
+        unlike: for queries in random directions.
         error: standard error of a squared distance by 8-bit vectors.
     """
 
     rows: int
-    probes: dict[int, int]
+    like: Reach
+    unlike: Reach
     error: float
 
     @property
@@ -69,9 +91,21 @@ class Effort:
         """How much further than the last neighbour a candidate may seem and yet be nearer."""
         return _MARGIN * self.error
 
-    def for_neighbours(self, k: int) -> int | None:
-        """Partitions to look into for `k` neighbours; None where nothing was measured for so many."""
-        return next((self.probes[rank] for rank in sorted(self.probes) if k <= rank), None)
+    def partitions(self, distances: Float[np.ndarray, " Q"], k: float) -> Int64[np.ndarray, " Q"]:
+        """Partitions to look into for the `k` neighbours of each query: all where nothing was measured for so many.
+
+        Args:
+            distances: squared distance of each query to the nearest centroid.
+            k: how many neighbours.
+        """
+        rank = next((rank for rank in sorted(self.like.partitions) if k <= rank), None)
+        if rank is None:
+            return np.full(len(distances), _MAX_PARTITIONS)
+        ends = self.like.distance, max(self.unlike.distance, self.like.distance + 1e-6)
+        fewest, most = self.like.partitions[rank], self.unlike.partitions[rank]
+        logarithms = np.log([fewest, max(fewest, most)])
+        partitions: Int64[np.ndarray, " Q"] = np.rint(np.exp(np.interp(distances, ends, logarithms))).astype(np.int64)
+        return partitions
 
 
 _EFFORT: Final = pydantic.TypeAdapter(Effort)
@@ -176,18 +210,31 @@ def _name(column: str) -> str:
 def _measure_effort(dataset: Any) -> Effort:
     centroids = as_matrix(dataset.get_ivf_model(VECTOR_INDEX).centroids)
     rows = dataset.count_rows()
-    queries = _sample(dataset, range(rows))
+    like = _sample(dataset, range(rows))
+    queries = np.concatenate([like, _unlike(like)])
     neighbours = _nearest(dataset, queries, min(max(RANKS) + 1, rows))
-    # the query itself comes first and proves nothing
+    # of a stored vector it comes first itself, which proves nothing
     places = _partition_places(queries, neighbours[:, 1:], centroids)
-    probes = {rank: _needed(places[:, :rank], len(centroids)) for rank in RANKS}
-    return Effort(rows=rows, probes=probes, error=_measure_error(dataset, range(rows)))
+    distances = squared_distances(queries, centroids).min(axis=1)
+
+    def reach(which: slice, distance: np.floating[Any], coverage: float, safety: float) -> Reach:
+        partitions = {rank: _needed(places[which, :rank], len(centroids), coverage, safety) for rank in RANKS}
+        return Reach(distance=float(distance), partitions=partitions)
+
+    return Effort(
+        rows=rows,
+        like=reach(slice(len(like)), distances[: len(like)].mean(), _COVERAGE, _SAFETY),
+        unlike=reach(slice(len(like), None), distances[len(like) :].min(), _COVERAGE_UNLIKE, 1.0),
+        error=_measure_error(dataset, range(rows)),
+    )
 
 
 def _measure_error(dataset: Any, among: range) -> float:
-    """The standard error of the squared distances by which the index picks candidates, for queries like some rows."""
+    """The standard error of the distances by which candidates are picked, for queries like some rows and unlike all."""
     squares = list[np.ndarray]()
-    for query in _sample(dataset, among):
+    like = _sample(dataset, among)
+    # the farther a query is from all vectors, the more its distances are off
+    for query in np.concatenate([like, _unlike(like)]):
         question = {"column": "vector", "q": query, "k": RANKS[1]}
         found = dataset.to_table(columns=["vector", "_distance"], nearest=question)
         exact = np.square(as_matrix(found["vector"].combine_chunks()) - query).sum(axis=1)
@@ -202,11 +249,18 @@ def _sample(dataset: Any, among: range) -> Float[np.ndarray, "Q D"]:
     return as_matrix(dataset.take(picked.tolist(), columns=["vector"])["vector"].combine_chunks())
 
 
-def _needed(places: Int64[np.ndarray, "Q K"], partitions: int) -> int:
+def _unlike(like: Float[np.ndarray, "Q D"]) -> Float[np.ndarray, "Q D"]:
+    """As many random directions, the same ones every time."""
+    directions = np.random.default_rng(64).standard_normal(like.shape, dtype=np.float32)
+    unlike: Float[np.ndarray, "Q D"] = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    return unlike
+
+
+def _needed(places: Int64[np.ndarray, "Q K"], partitions: int, coverage: float, safety: float) -> int:
     if not places.size:
         return partitions
-    covering = np.sort(places, axis=None)[math.ceil(_COVERAGE * places.size) - 1]
-    return min(partitions, math.ceil(_SAFETY * (int(covering) + 1)))
+    covering = np.sort(places, axis=None)[math.ceil(coverage * places.size) - 1]
+    return min(partitions, math.ceil(safety * (int(covering) + 1)))
 
 
 def _partition_places(
@@ -215,8 +269,8 @@ def _partition_places(
     """The place of each neighbour's partition in the order in which its query looks into them."""
     places = np.empty(neighbours.shape[:2], dtype=np.int64)
     for row, (query, near) in enumerate(zip(queries, neighbours, strict=True)):
-        own = _squared(near, centroids).argmin(axis=1)
-        order = _squared(query[None], centroids)[0].argsort(kind="stable")
+        own = squared_distances(near, centroids).argmin(axis=1)
+        order = squared_distances(query[None], centroids)[0].argsort(kind="stable")
         place = np.empty(len(centroids), dtype=np.int64)
         place[order] = np.arange(len(centroids))
         places[row] = place[own]
@@ -230,7 +284,7 @@ def _nearest(dataset: Any, queries: Float[np.ndarray, "Q D"], k: int) -> Float[n
     vectors = np.zeros((Q, k, D), dtype=np.float32)
     for batch in dataset.to_batches(columns=["vector"], batch_size=_CHUNK_ROWS):
         chunk = as_matrix(batch["vector"])
-        there = _squared(queries, chunk)
+        there = squared_distances(queries, chunk)
         for query in range(Q):
             closer = np.flatnonzero(there[query] < distances[query, -1])
             if not len(closer):
@@ -244,7 +298,39 @@ def _nearest(dataset: Any, queries: Float[np.ndarray, "Q D"], k: int) -> Float[n
     return vectors
 
 
-def _squared(a: Float[np.ndarray, "A D"], b: Float[np.ndarray, "B D"]) -> Float[np.ndarray, "A B"]:
+def partitions_of(
+    dataset: Any,
+) -> tuple[Float[np.ndarray, "P D"], Int64[np.ndarray, " P_plus_1"], Int64[np.ndarray, " N"]]:
+    """Which rows lie in which partition of the vector index; without one, all in one.
+
+    Returns:
+        centroids, none without a vector index; where each partition begins, and the last one ends, in the order of
+        rows that comes third.
+    """
+    rows = dataset.count_rows()
+    if vector_index_state(dataset) is None:
+        return np.empty((0, dataset.schema.field("vector").type.list_size)), np.array([0, rows]), np.arange(rows)
+    centroids = as_matrix(dataset.get_ivf_model(VECTOR_INDEX).centroids)
+    addresses = dataset.to_table(columns=[], with_row_id=True, scan_in_order=True)["_rowid"].to_numpy()
+    by_address = addresses.argsort()
+    own = np.full(rows, -1)
+    reader = VectorIndexReader(dataset, VECTOR_INDEX)
+    for partition in range(len(centroids)):
+        members = reader.read_partition(partition)["_rowid"].to_numpy()
+        found = np.searchsorted(addresses, members, sorter=by_address)
+        there = by_address[np.minimum(found, rows - 1)]
+        own[there[addresses[there] == members]] = partition  # others were deleted or moved
+    outside = np.flatnonzero(own < 0)
+    for start in range(0, len(outside), _CHUNK_ROWS):
+        some = outside[start : start + _CHUNK_ROWS]
+        vectors = as_matrix(dataset.take(some.tolist(), columns=["vector"])["vector"].combine_chunks())
+        own[some] = squared_distances(vectors, centroids).argmin(axis=1)
+    order = own.argsort(kind="stable")
+    return centroids, np.searchsorted(own[order], np.arange(len(centroids) + 1)), order
+
+
+def squared_distances(a: Float[np.ndarray, "A D"], b: Float[np.ndarray, "B D"]) -> Float[np.ndarray, "A B"]:
+    """The squared distance of each vector to each other one."""
     squares: Float[np.ndarray, "A B"] = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * (a @ b.T)
     return squares
 

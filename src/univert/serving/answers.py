@@ -26,6 +26,7 @@ class VerticalsAnswer(BaseModel):
     images: int
     index_version: int
     model: str = Field(description="Fingerprint of the model.")
+    feedback: bool = Field(description="Whether POST /feedback is there.")
 
 
 class QueryAnswer(BaseModel):
@@ -79,6 +80,12 @@ class HitAnswer(BaseModel):
 
     id: str
     distance: float = Field(description="Squared Euclidean between unit vectors: 0 the same, 4 the opposite.")
+    similarity: float | None = Field(
+        ge=0,
+        le=1,
+        description="Calibrated probability that it shows the same kind of thing (style, else vertical) as the query. "
+        "Null without a calibration.",
+    )
     vertical: str
     product: Name
     brand: Name
@@ -127,6 +134,7 @@ class ItemAnswer(BaseModel, extra="allow"):
     brand: Name = None
     style: Name = None
     thumbnail: str
+    link: str | None = Field(description="Where it is shown elsewhere, as the setting item_link says.")
     index_version: int
 
 

@@ -20,12 +20,13 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 import univert
-from univert.serving import routes, search
+from univert.serving import feedback, routes, search
 from univert.serving.observability import Observed, log
 from univert.serving.problems import install_problem_handlers
 from univert.serving.service import Service
 from univert.serving.settings import Settings, load_settings
 from univert.serving.thumbnails import MEDIA_TYPE
+from univert.serving.upkeep import running
 
 PAGE: Final = Path(__file__).parent / "page"
 PAGE_POLICY: Final = (
@@ -50,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with service.running():
+        async with running(service):
             _drain_on_stop(service)
             yield
 
@@ -62,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
     )
     app.state.service = service
     keys: list[Any] = []
@@ -69,6 +71,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         keys = [Depends(APIKeyHeader(name="X-API-Key", auto_error=False)), Depends(HTTPBearer(auto_error=False))]
     for router in (search.routes, routes.thumbnails, routes.items):
         app.include_router(router, dependencies=keys)
+    if settings.feedback:
+        app.include_router(feedback.router, dependencies=keys)
     app.include_router(routes.operations)
     if settings.page:
         _serve_page(app)

@@ -3,44 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import hmac
 import math
-import mmap
 import os
 import secrets
-import struct
-import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import Query, Request, Response, UploadFile
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartParser
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message
 
 from univert.serving.observability import RequestRecord
 from univert.serving.problems import Problem, busy
 from univert.serving.settings import RATE_FILE_VARIABLE, Settings
+from univert.serving.shared import RateLimits, client_network
 
 _KEY_BYTES: Final = 32
-_BUCKETS: Final = 8192
-_BUCKET: Final = struct.Struct("<dd")  # tokens, when they were counted (monotonic clock, one for the machine)
+_UPLOADS_AN_ADDRESS: Final = 64
+_SILENT_S: Final = 0.5
+"""Uploads under way from one address; where there are more, those that were silent longest are given up."""
 REPEATED_FIELDS: Final = ("vertical", "brand", "style", "source")
 """Fields of a form that may come several times, each with a value of its own."""
 _FORM_BYTES: Final = 128_000
 """What the fields and the parts' headers may take besides the photo."""
 _DISCARDED_BYTES: Final = 64_000_000
 _DISCARD_S: Final = 2.0
-
-MultiPartParser.spool_max_size = 1 << 62  # a photo is never written to disk; what arrives is counted as it comes
 
 
 def new_key(name: str) -> tuple[str, str]:
@@ -63,60 +59,26 @@ def key_name(lines: Sequence[str], headers: Mapping[str, str]) -> str | None:
     return next((name for name, same in [(n, hmac.compare_digest(digest, hash_)) for n, hash_ in pairs] if same), None)
 
 
-class RateLimits:
-    """A token bucket for each client: `burst` requests at once, then `rate_per_s` a second.
-
-    Clients share `_BUCKETS` buckets by a hash of their name, so memory does not grow with the number of clients;
-    two that fall into one share its rate. Processes share the buckets through a small file.
-
-    Args:
-        rate_per_s: tokens that come back each second.
-        burst: tokens of a full bucket.
-        path: the file that processes share; None for this process alone.
-    """
-
-    def __init__(self, rate_per_s: float, burst: int, path: Path | None = None) -> None:
-        self._rate = rate_per_s
-        self._burst = float(burst)
-        self._file = tempfile.TemporaryFile() if path is None else path.open("a+b")  # noqa: SIM115
-        self._file.truncate(_BUCKETS * _BUCKET.size)
-        self._table = mmap.mmap(self._file.fileno(), _BUCKETS * _BUCKET.size)
-        self._salt = b"" if path is None else path.name.encode()[:64]
-
-    def take(self, client: str, tokens: float = 1.0) -> float:
-        """Count a request of a client, a key's name or an address: 0 if it may go on, else the seconds to wait."""
-        digest = hashlib.blake2b(client.encode("utf-8", "replace"), digest_size=8, key=self._salt).digest()
-        place = int.from_bytes(digest, "little") % _BUCKETS * _BUCKET.size
-        fcntl.lockf(self._file, fcntl.LOCK_EX, _BUCKET.size, place)
-        try:
-            held, counted_s = _BUCKET.unpack_from(self._table, place)
-            now = time.monotonic()
-            fresh = counted_s == 0.0 or counted_s > now  # never used, or written before the machine restarted
-            held = self._burst if fresh else min(self._burst, held + (now - counted_s) * self._rate)
-            allowed = held >= tokens
-            _BUCKET.pack_into(self._table, place, held - tokens if allowed else held, now)
-            return 0.0 if allowed else (tokens - held) / self._rate
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, _BUCKET.size, place)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._table.close()
-        self._file.close()
-
-
 class Limits:
     """The limits of one worker."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.upload_bytes = 0
-        """Held by all uploads together."""
-        self._requests = 0
+        self.held_bytes: Counter[str] = Counter()
+        """Bytes of uploads by the address that they came from."""
+        self.requests = 0
+        """Those that are wholly here and not answered."""
+        self.uploads: dict[str, set[Upload]] = {}
+        """Those under way, by the address that they come from."""
         self.rates: RateLimits | None = None
         if settings.rate_per_s is not None:
             shared = os.environ.get(RATE_FILE_VARIABLE)
             self.rates = RateLimits(settings.rate_per_s, settings.rate_burst, Path(shared) if shared else None)
+
+    def close(self) -> None:
+        """Let go of what the workers share."""
+        if self.rates is not None:
+            self.rates.close()
 
     def check_key(self, request: Request) -> None:
         """Note the key that a request came with, or raise `unauthorised`."""
@@ -129,36 +91,19 @@ class Limits:
 
     def charge(self, request: Request, tokens: float) -> None:
         """Count so many tokens towards the rate of a request's client, or raise `rate-limited`."""
-        client = request.state.record.key_name or (request.client.host if request.client else "unknown")
+        client = request.state.record.key_name or _address(request)
         wait_s = self.rates.take(client, tokens) if self.rates is not None else 0.0
         if wait_s:
             detail = f"over {self.settings.rate_per_s:g} requests a second"
             raise busy("rate-limited", detail, max(1, math.ceil(wait_s)))
 
-    @asynccontextmanager
-    async def admitted(self, request: Request, tokens: float) -> AsyncIterator[None]:
-        """A request that may be served, for as long as it is.
-
-        What is refused does not count towards `requests_at_once`: whoever has no key must not be able to keep out
-        those who have one.
-
-        Raises:
-            Problem: `unauthorised`, `rate-limited` or `overloaded`.
-        """
-        self.check_key(request)
-        if tokens:
-            self.charge(request, tokens)
-        if self._requests >= self.settings.requests_at_once:
-            raise busy("overloaded", "too many requests at once")
-        self._requests += 1
-        try:
-            yield
-        finally:
-            self._requests -= 1
-
 
 class Upload:
-    """The body of a request as it arrives: counted, timed, and held in memory within the budget of its worker."""
+    """A request and its body as it arrives: counted, timed, and held in memory within the budget of its worker.
+
+    It counts towards `requests_at_once` from its last byte on: who sends slowly must not keep out those who are
+    ready. Until then it counts towards the uploads of its address.
+    """
 
     def __init__(self, limits: Limits, request: Request) -> None:
         self.photo: bytes | None = None
@@ -170,8 +115,11 @@ class Upload:
         declared = self._headers.get("content-length", "")
         self._expected_bytes = int(declared) if declared.isdigit() and len(declared) < 20 else 0
         self._held_bytes = 0
-        self._complete = False
-        self._deadline_s = asyncio.get_running_loop().time() + limits.settings.body_deadline_s
+        self._complete = self._counted = self._given_up = False
+        self._address = _address(request)
+        self._heard_s = asyncio.get_running_loop().time()
+        self._deadline_s = self._heard_s + limits.settings.body_deadline_s
+        self._waiting: asyncio.Timeout | None = None
 
     async def receive(self) -> Message:
         """The next message; beyond the limits `too-large`, `slow-upload` or `overloaded`."""
@@ -181,22 +129,36 @@ class Upload:
         bytes_max = settings.photo_bytes_max + _FORM_BYTES
         if self._expected_bytes > bytes_max:
             raise self._too_large()
+        self._take_place()
         try:
-            async with asyncio.timeout_at(self._deadline_s):
+            async with asyncio.timeout_at(self._deadline_s) as self._waiting:
                 message = await self._next()
         except TimeoutError:
-            self._complete = True  # nobody waits for the rest
-            detail = f"the body was not complete after {settings.body_deadline_s:g} s"
-            raise Problem("slow-upload", detail, {"Connection": "close"}) from None
+            raise self._too_slow() from None
+        finally:
+            self._waiting = None
+        self._heard_s = asyncio.get_running_loop().time()
         count = len(message.get("body", b""))
         self._record.bytes_in += count
         if self._record.bytes_in > bytes_max:
             raise self._too_large()
-        if self._limits.upload_bytes + count > settings.uploads_bytes_max:
+        held = self._limits.held_bytes
+        share = max(settings.uploads_bytes_max // 2, bytes_max)
+        if held.total() + count > settings.uploads_bytes_max or held[self._address] + count > share:
             raise busy("overloaded", "too many uploads at once")
-        self._limits.upload_bytes += count
+        held[self._address] += count
         self._held_bytes += count
+        if self._complete:
+            self._leave_place()
+            self.count()
         return message
+
+    def count(self) -> None:
+        """Count it towards `requests_at_once`: all of it is here. Raises `overloaded`."""
+        if self._limits.requests >= self._limits.settings.requests_at_once:
+            raise busy("overloaded", "too many requests at once")
+        self._limits.requests += 1
+        self._counted = True
 
     async def take(self, photo: UploadFile) -> None:
         """Hold the content of a file part, and nothing else of it; beyond the limit `too-large`."""
@@ -208,16 +170,25 @@ class Upload:
     def release(self) -> None:
         """Forget the photo: it has been decoded, or the request is over."""
         self.photo = None
-        self._limits.upload_bytes -= self._held_bytes
+        self._limits.held_bytes.subtract({self._address: self._held_bytes})
+        self._limits.held_bytes += Counter()  # leaves out those that hold nothing
         self._held_bytes = 0
+
+    def end(self) -> None:
+        """The request is over."""
+        self.release()
+        self._leave_place()
+        self._limits.requests -= self._counted
+        self._counted = False
 
     async def discard(self) -> None:
         """Read what is left of the body and forget it, within limits.
 
         A server that answers and closes while the client still sends makes the client's system throw the answer away.
         """
-        if self._headers.get("expect", "").lower() == "100-continue":
+        if self._given_up or self._headers.get("expect", "").lower() == "100-continue":
             return
+        self._leave_place()
         left = _DISCARDED_BYTES
         try:
             async with asyncio.timeout(_DISCARD_S):
@@ -231,9 +202,56 @@ class Upload:
         self._complete = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 
+    def _take_place(self) -> None:
+        """Among the uploads of its address; where there are too many, those that were silent longest are given up."""
+        here = self._limits.uploads.setdefault(self._address, set())
+        here.add(self)
+        latest_s = asyncio.get_running_loop().time() - _SILENT_S
+        while len(here) > _UPLOADS_AN_ADDRESS:
+            silent = min(here, key=lambda upload: upload._heard_s)
+            if silent._heard_s > latest_s:
+                return
+            silent._deadline_s = 0.0
+            silent._leave_place()
+            if silent._waiting is not None:
+                silent._waiting.reschedule(0.0)
+
+    def _leave_place(self) -> None:
+        here = self._limits.uploads.get(self._address, set())
+        here.discard(self)
+        if not here:
+            self._limits.uploads.pop(self._address, None)
+
+    def _too_slow(self) -> Problem:
+        self._given_up = True  # nobody waits for the rest
+        if self._deadline_s:
+            detail = f"the body was not complete after {self._limits.settings.body_deadline_s:g} s"
+        else:
+            detail = f"over {_UPLOADS_AN_ADDRESS} uploads at once from this address, and this one was silent longest"
+        return Problem("slow-upload", detail, {"Connection": "close"})
+
     def _too_large(self) -> Problem:
         limit = self._limits.settings.photo_bytes_max
         return Problem("too-large", f"the upload is over the limit of {limit:,} bytes")
+
+
+class FormParser(MultiPartParser):
+    """Reads a multipart form whose photo is a file, whatever name it has or lacks, and that comes to its end."""
+
+    spool_max_size = 1 << 62  # a photo is never written to disk; what arrives is counted as it comes
+    ended = False
+
+    def on_headers_finished(self) -> None:
+        """A part's headers are there."""
+        disposition = self._current_part.content_disposition
+        _, options = parse_options_header(disposition)
+        if disposition is not None and options.get(b"name") == b"photo" and b"filename" not in options:
+            self._current_part.content_disposition = disposition + b'; filename="photo"'
+        super().on_headers_finished()
+
+    def on_end(self) -> None:
+        """The last boundary is there."""
+        self.ended = True
 
 
 class FormRequest(Request):
@@ -243,8 +261,14 @@ class FormRequest(Request):
         """The form, or the problem `unsupported-type` or `validation`."""
         if not self.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise Problem("unsupported-type", "send the photo as multipart/form-data, in a part named photo")
+        parser = FormParser(self.headers, self.stream(), **limits)
         with self.state.record.stage("read"):
-            form: FormData = await super().form(**limits)
+            try:
+                self._form = form = await parser.parse()
+            except MultiPartException as error:
+                raise Problem("validation", f"the form cannot be read: {error.message}") from None
+        if not parser.ended:
+            raise Problem("validation", "the form breaks off: its last boundary is missing")
         for name in form:
             if name not in REPEATED_FIELDS and len(form.getlist(name)) > 1:
                 raise Problem("validation", f"{name[:60]} came {len(form.getlist(name))} times; give it once")
@@ -265,13 +289,17 @@ class GuardedRoute(APIRoute):
             limits: Limits = request.app.state.service.limits
             upload = request.state.upload = Upload(limits, request)
             try:
-                async with limits.admitted(request, self.tokens):
-                    return await handle(FormRequest(request.scope, upload.receive))
+                limits.check_key(request)
+                if self.tokens:
+                    limits.charge(request, self.tokens)
+                if request.method == "GET":
+                    upload.count()
+                return await handle(FormRequest(request.scope, upload.receive))
             except HTTPException:
                 await upload.discard()
                 raise
             finally:
-                upload.release()
+                upload.end()
 
         return guarded
 
@@ -290,6 +318,11 @@ class NoParameters(BaseModel):
 
 async def no_parameters(given: Annotated[NoParameters, Query()]) -> None:
     """A dependency of a route that takes no parameters in its address."""
+
+
+def _address(request: Request) -> str:
+    """Whom a request counts towards, by its address."""
+    return client_network(request.client.host) if request.client else "unknown"
 
 
 def _digest(key: str) -> str:

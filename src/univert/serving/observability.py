@@ -8,24 +8,24 @@ import os
 import queue
 import random
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from typing import Any, Final
 
 from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from univert.serving.problems import Problem, problem_response
 from univert.serving.settings import METRICS_VARIABLE
+from univert.serving.shared import counts_of_all, take_room
 
 LOGGER: Final = logging.getLogger("univert.serving")
 
@@ -69,6 +69,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class _Stdout(logging.Handler):
+    """Writes to the file itself: what Python still buffers is waited for at the end of a process, without end."""
+
+    def createLock(self) -> None:  # noqa: N802
+        """One thread writes; who ends the process must not wait for a lock that it holds."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        left = memoryview(f"{record.getMessage()}\n".encode("utf-8", "replace"))
+        with suppress(OSError):  # nobody reads any more
+            while left:
+                left = left[os.write(1, left) :]
+
+
 class BackgroundLines(QueueHandler):
     """Writes lines to stdout from a thread of its own: a reader of the log that stalls must not stall requests.
 
@@ -78,7 +92,7 @@ class BackgroundLines(QueueHandler):
     def __init__(self) -> None:
         super().__init__(queue.Queue(_LINES_MAX))
         self._dropped = 0
-        self._listener = QueueListener(self.queue, logging.StreamHandler(sys.stdout))
+        self._listener = QueueListener(self.queue, _Stdout())
         self._listener.start()
 
     def enqueue(self, record: logging.LogRecord) -> None:
@@ -156,6 +170,11 @@ class Metrics:
     """The counters, histograms and gauges of one application."""
 
     def __init__(self) -> None:
+        folder = os.environ.get(METRICS_VARIABLE)
+        self._folder = Path(folder) if folder else None
+        if self._folder is not None and (missing := take_room(self._folder)):
+            log(logging.WARNING, "no room for the counts: a scrape shows one worker alone", reason=missing)
+            self._folder = None
         own = self._registry = CollectorRegistry()
         ProcessCollector(registry=own)
 
@@ -189,6 +208,8 @@ class Metrics:
         self.refresh_failing = gauge(
             "index_refresh_failing", "Workers whose last look for a newer version of the index failed."
         )
+        self.search_failing = gauge("index_search_failing", "Workers that could not search the index at the last try.")
+        self.connections = gauge("connections", "Open connections, those included that say nothing.")
 
     def observe_batch(self, size: int, seconds: float) -> None:
         """A batch went through the network."""
@@ -197,18 +218,10 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes, over all worker processes if there are several."""
-        folder = os.environ.get(METRICS_VARIABLE)
-        if not folder:
+        folder = self._folder
+        if folder is None:
             return generate_latest(self._registry)
-        for file in Path(folder).glob("gauge_live*.db"):  # gauges of workers that were killed; their counts stay
-            pid = int(file.stem.rpartition("_")[2])
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                mark_process_dead(pid, path=folder)
-        everyone = CollectorRegistry()
-        MultiProcessCollector(everyone, path=folder)
-        return generate_latest(everyone)
+        return counts_of_all(folder)
 
 
 class Observed:
@@ -218,6 +231,7 @@ class Observed:
         self._app = app
         self._service = service
         self._metrics: Metrics = service.metrics
+        self._answers_to = lru_cache(1024)(service.settings.answers_to)
         policy = b"cross-origin" if service.settings.cors_origins else b"same-origin"
         self._added = {**_HEADERS, b"cross-origin-resource-policy": policy}
 
@@ -243,7 +257,11 @@ class Observed:
 
         self._metrics.in_flight.inc()
         try:
-            await self._app(scope, receive, answer)
+            if self._answers_to(request.headers.get("host", "")):
+                await self._app(scope, receive, answer)
+            else:
+                said = "requests to this host are not answered; if the name is yours, add it to allowed_hosts"
+                await problem_response(Problem("unknown-host", said), request)(scope, receive, answer)
         except Exception:
             log(logging.ERROR, "failed", failed=True, request_id=record.request_id)
             if status:

@@ -40,6 +40,7 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
     "slow-upload": ProblemType(408, "The upload took too long", "Send a smaller photo or use a faster connection."),
     "too-large": ProblemType(413, "The upload is too large", "Send a smaller photo."),
     "unsupported-type": ProblemType(415, "This type of content is not taken", "Send a JPEG, PNG or WebP photo."),
+    "unknown-host": ProblemType(421, "This is not a name of the service", "Add the name to the setting allowed_hosts."),
     "rate-limited": ProblemType(429, "Too many requests", "Wait as long as Retry-After says."),
     "internal": ProblemType(500, "The service failed", "Report the request_id to whoever runs the service."),
     "overloaded": ProblemType(503, "The service is busy", "Wait as long as Retry-After says and try again."),
@@ -53,6 +54,7 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
 GUARD_PROBLEMS: Final = ("validation", "unauthorised", "rate-limited", "overloaded", "not-ready")
 """What every guarded route may answer with."""
 
+_ANYWHERE: Final = ("unknown-host", "internal")
 _OF_THE_FRAMEWORK: Final = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 
@@ -88,18 +90,19 @@ def problem_response(problem: Problem, request: Request) -> JSONResponse:
     record = getattr(request.state, "record", None)
     if record is not None:
         record.problem = problem.name
-    details = _details(problem, raw_path(request), getattr(record, "request_id", None))
+    root = request.app.state.service.settings.root_path
+    details = _details(problem, raw_path(request), getattr(record, "request_id", None), root)
     return JSONResponse(details, status_code=problem.status_code, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
-def _details(problem: Problem, path: str, request_id: str | None) -> dict[str, Any]:
+def _details(problem: Problem, path: str, request_id: str | None, root: str = "") -> dict[str, Any]:
     kind = PROBLEM_TYPES[problem.name]
     return ProblemDetails(
-        type=f"/problems/{problem.name}",
+        type=f"{root}/problems/{problem.name}",
         title=kind.title,
         status=kind.status,
         detail=problem.detail,
-        instance=path,
+        instance=root + path,
         request_id=request_id,
     ).model_dump()
 
@@ -121,9 +124,9 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def documented(*names: str) -> dict[int | str, dict[str, Any]]:
-    """The problems that a route answers with, for its OpenAPI entry."""
+    """The problems that a route answers with, for its OpenAPI entry; those that any route may answer with included."""
     responses: dict[int | str, dict[str, Any]] = {}
-    for name in names:
+    for name in (*names, *_ANYWHERE):
         kind = PROBLEM_TYPES[name]
         content = {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema(), "examples": {}}}
         entry = responses.setdefault(kind.status, {"description": kind.title, "content": content})

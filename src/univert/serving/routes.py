@@ -19,7 +19,9 @@ from univert.search.index import Index
 from univert.serving.answers import ItemAnswer, ProblemAnswer, StateAnswer, VerticalsAnswer
 from univert.serving.limits import GuardedRoute, NoParameters, SelfChargingRoute, no_parameters
 from univert.serving.problems import GUARD_PROBLEMS, PROBLEM_TYPES, Problem, busy, documented, raw_path
-from univert.serving.service import ITEMS, THUMBNAIL, item_address, record_of, service_of
+from univert.serving.search import ITEMS, THUMBNAIL, item_address
+from univert.serving.service import Service, record_of, service_of
+from univert.serving.settings import filled_in
 from univert.serving.thumbnails import (
     MEDIA_TYPE,
     SIZE_PX_DEFAULT,
@@ -78,9 +80,14 @@ async def verticals(request: Request) -> VerticalsAnswer:
     """At most 1,000 values of each column."""
     service = service_of(request)
     index = service.index(record_of(request))
-    counts: Any = await asyncio.to_thread(_counts, cast(Hashable, index))
+    with service.loaded.reading():
+        counts: Any = await asyncio.to_thread(_counts, cast(Hashable, index))
     return VerticalsAnswer(
-        **counts, images=len(index), index_version=index.version, model=service.loaded.engine.fingerprint
+        **counts,
+        images=len(index),
+        index_version=index.version,
+        model=service.loaded.engine.fingerprint,
+        feedback=service.settings.feedback is not None,
     )
 
 
@@ -133,7 +140,10 @@ async def item(request: Request) -> ItemAnswer:
 
 
 @operations.get(
-    "/health", summary="Whether the process is up", operation_id="health", responses={200: {"description": "Up"}}
+    "/health",
+    summary="Whether the process is up",
+    operation_id="health",
+    responses={200: {"description": "Up"}, **documented()},
 )
 async def health() -> StateAnswer:
     """Restart the process if this does not answer."""
@@ -147,10 +157,11 @@ async def health() -> StateAnswer:
     responses={200: {"description": "Ready"}, **documented("not-ready")},
 )
 async def ready(request: Request) -> StateAnswer:
-    """Model and index are loaded, and the process is not stopping."""
+    """Model and index are loaded, the index can be searched, and the process is not stopping."""
     if service_of(request).draining:
         raise busy("not-ready", "the service is stopping")
-    _ = service_of(request).loaded
+    if service_of(request).loaded.search_error is not None:
+        raise busy("not-ready", "the index cannot be searched; the log says why")
     return StateAnswer(status="ready")
 
 
@@ -178,25 +189,40 @@ def metrics(request: Request) -> Response:
     operation_id="problem",
     responses={200: {"description": "Explained"}, **documented("not-found")},
 )
-async def problem(name: str) -> ProblemAnswer:
+async def problem(request: Request, name: str) -> ProblemAnswer:
     """Every error's `type` leads here."""
     if name not in PROBLEM_TYPES:
         raise Problem("not-found", "there is no such type of problem")
-    return ProblemAnswer(type=f"/problems/{name}", **asdict(PROBLEM_TYPES[name]))
+    return ProblemAnswer(
+        type=f"{service_of(request).settings.root_path}/problems/{name}", **asdict(PROBLEM_TYPES[name])
+    )
 
 
 async def _item(request: Request) -> ItemAnswer:
     name = unquote(raw_path(request).removeprefix(ITEMS))
-    index = service_of(request).index(record_of(request))
+    service = service_of(request)
+    index = service.index(record_of(request))
+    row = await indexed_row(service, index, name)
+    return ItemAnswer(
+        **row,
+        thumbnail=service.settings.root_path + item_address(name) + THUMBNAIL,
+        link=filled_in(service.settings.item_link, row),
+        index_version=index.version,
+    )
+
+
+async def indexed_row(service: Service, index: Index, name: str) -> dict[str, Any]:
+    """The columns of an item, or the problem `not-found`."""
     row: dict[str, Any] | None = None
     if name and len(name) <= _ID_MAX and "\0" not in name:
         try:
-            row = await asyncio.to_thread(index.row, name)
+            with service.loaded.reading():
+                row = await asyncio.to_thread(index.row, name)
         except BadInputError:  # not valid as a value of the column, so no item has it
             row = None
     if row is None:
         raise Problem("not-found", f"no item {name[:200]!r} in the index")
-    return ItemAnswer(**row, thumbnail=item_address(name) + THUMBNAIL, index_version=index.version)
+    return row
 
 
 @lru_cache(maxsize=1)

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Form, Request, UploadFile
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from univert.core.errors import BadInputError
+from univert.core.errors import BadInputError, did_you_mean
 from univert.data.decode import BoxXyxyPx
-from univert.search.query import FILTER_COLUMNS, FilterValue, Where, check_where
+from univert.search.index import Index
+from univert.search.query import FILTER_COLUMNS, FilterValue, Hit, Where, check_where
 from univert.serving.answers import EmbedAnswer, SearchAnswer
 from univert.serving.limits import REPEATED_FIELDS, GuardedRoute, no_parameters
 from univert.serving.problems import GUARD_PROBLEMS, Problem, documented
-from univert.serving.service import record_of, service_of
+from univert.serving.service import Service, record_of, service_of
 
 K_DEFAULT: Final = 24
 K_MAX: Final = 100
 
 FORM_LIMITS: Final[Any] = {"max_files": 1, "max_fields": 200, "max_part_size": 16_384}
 
+ITEMS: Final = "/items/"
+THUMBNAIL: Final = "/thumbnail"
+"""An item's address is the first and its id; its thumbnail's ends in the second."""
+
 _MULTIPART: Final = "multipart/form-data"
 _VALUES_MAX: Final = 100
+_KNOWN_MAX: Final = 100_000
 _ID_MAX: Final = 1000
+_NUMBER: Final = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
+"""Of a box: what `float` takes besides, such as 1_0, is more often a slip."""
 _BOX_PATTERN: Final = r"^\d{1,5}(\.\d{1,3})?(,\d{1,5}(\.\d{1,3})?){3}$"
-_UPLOAD_PROBLEMS: Final = (
+UPLOAD_PROBLEMS: Final = (
     *GUARD_PROBLEMS,
     "bad-photo",
     "bad-box",
@@ -42,16 +55,19 @@ routes = APIRouter(tags=["search"], route_class=GuardedRoute, dependencies=[Depe
 
 def parse_box(text: str) -> BoxXyxyPx:
     """A box from its text, `x0,y0,x1,y1`; `bad-box` for what are not four finite numbers, or no area."""
-    try:
-        numbers = [float(part) for part in text.split(",")] if len(text) <= 200 else []
-    except ValueError:
-        numbers = []
-    if len(numbers) != 4 or not all(math.isfinite(number) for number in numbers):
+    parts = text.split(",") if len(text) <= 200 else []
+    numbers = [float(part) for part in parts if _NUMBER.fullmatch(part)]
+    if len(parts) != 4 or len(numbers) != 4 or not all(math.isfinite(number) for number in numbers):
         raise Problem("bad-box", f"box must be four numbers x0,y0,x1,y1, got {text[:60]!r}")
     x0, y0, x1, y1 = numbers
     if not (x0 < x1 and y0 < y1):
         raise Problem("bad-box", f"box must have x0 < x1 and y0 < y1, got {text[:60]!r}")
     return x0, y0, x1, y1
+
+
+def item_address(item: str) -> str:
+    """Where all that is known of an item is to be had; slashes in its id are percent-encoded."""
+    return f"{ITEMS}{quote(item, safe='')}"
 
 
 def _whole_number(value: Any) -> Any:
@@ -147,7 +163,7 @@ class SearchForm(BoxForm):
             raise Problem("not-found", "no item has an id that long")
         return self
 
-    def where(self) -> Where | None:
+    def where(self) -> dict[str, list[str | None]] | None:
         """The filters by column, or the problem `bad-filter`; None without any."""
         where: dict[str, FilterValue] = {}
         for name in REPEATED_FIELDS:
@@ -162,33 +178,36 @@ class SearchForm(BoxForm):
         if not where:
             return None
         try:
-            check_where(where)
+            return check_where(where)
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
-        return where
 
 
 @routes.post(
     "/search",
     summary="What a photo, or a box in it, shows, and the indexed images nearest to it",
     operation_id="search",
-    responses={200: {"description": "Found"}, **documented(*_UPLOAD_PROBLEMS, "bad-filter", "not-found")},
+    responses={200: {"description": "Found"}, **documented(*UPLOAD_PROBLEMS, "bad-filter", "not-found")},
     form_limits=FORM_LIMITS,
 )
 async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)]) -> SearchAnswer:
     """Send a photo as multipart/form-data, or an item's id as `like`; narrow the answer by columns."""
     service, record = service_of(request), record_of(request)
-    index = service.index(record)
+    index, where = service.index(record), form.where()
+    found_by = _in_all_forms(where, index.verticals) if where else None
     if form.photo is not None:
         await request.state.upload.take(form.photo)
     answer: Any = await service.loaded.search(
         index,
         request.state.upload if form.like is None else form.like,
         k=form.k,
-        where=form.where(),
+        where=found_by,
         box_xyxy_px=form.box_xyxy_px,
         record=record,
     )
+    if where and not answer["hits"]:
+        await asyncio.to_thread(_refuse_unknown, where, index)
+    answer["hits"] = [_hit_values(hit, service) for hit in answer["hits"]]
     return answer  # type: ignore[no-any-return]  # checked by the framework
 
 
@@ -196,7 +215,7 @@ async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_
     "/embed",
     summary="The unit vector of a photo, or of a box in it",
     operation_id="embed",
-    responses={200: {"description": "Embedded"}, **documented(*_UPLOAD_PROBLEMS)},
+    responses={200: {"description": "Embedded"}, **documented(*UPLOAD_PROBLEMS)},
     form_limits=FORM_LIMITS,
 )
 async def embed(request: Request, form: Annotated[EmbedForm, Form(media_type=_MULTIPART)]) -> EmbedAnswer:
@@ -227,8 +246,47 @@ def _parse_filter(text: str | None) -> dict[str, FilterValue]:
     return values
 
 
+def _in_all_forms(where: Mapping[str, Sequence[str | None]], verticals: Sequence[str]) -> Where:
+    """Filters that find a text whichever way its accents are encoded, in the question and in the index."""
+    named = {unicodedata.normalize("NFC", name): name for name in verticals}
+    forms: dict[str, FilterValue] = {}
+    for column, given in where.items():
+        texts: list[str | None] = []
+        for text in given:
+            if text is None:
+                texts.append(None)
+            elif column == "vertical":
+                texts.append(named.get(unicodedata.normalize("NFC", text), text))
+            else:
+                texts += sorted({text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))})
+        forms[column] = texts
+    return forms
+
+
+def _refuse_unknown(where: Mapping[str, Sequence[str | None]], index: Index) -> None:
+    """Raise `bad-filter` for a brand, style or source that no image has: a slip must not look like "nothing found"."""
+    for column in ("brand", "style", "source"):
+        if column not in where:
+            continue
+        known = {unicodedata.normalize("NFC", name) for name, _ in index.distinct(column, _KNOWN_MAX)}
+        for text in where[column]:
+            if text is not None and unicodedata.normalize("NFC", text) not in known:
+                hint = did_you_mean(text, sorted(known)) if known else f"no image in it has a {column}"
+                raise Problem("bad-filter", f"no {column} {text[:200]!r} in the index; {hint}")
+
+
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         raise Problem("bad-filter", "filter names a column twice; give its values as a list")
     return values
+
+
+def _hit_values(hit: Hit, service: Service) -> dict[str, Any]:
+    """A hit as a `HitAnswer` has it."""
+    columns = ("id", "distance", "vertical", "product", "brand", "style", "source", "split")
+    address = service.settings.root_path + item_address(hit.id)
+    calibration = service.loaded.calibration
+    similarity = calibration.similarity(hit.distance) if calibration else None
+    values = {name: getattr(hit, name) for name in columns}
+    return values | {"similarity": similarity, "thumbnail": address + THUMBNAIL, "item": address}

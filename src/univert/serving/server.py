@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import multiprocessing
 import os
+import resource
 import socket
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -19,7 +21,8 @@ from granian.log import LogLevels
 
 from univert.core.errors import BadInputError, UnivertError
 from univert.serving.observability import log, logging_config
-from univert.serving.settings import METRICS_VARIABLE, RATE_FILE_VARIABLE, Settings, load_settings
+from univert.serving.settings import METRICS_VARIABLE, RATE_FILE_VARIABLE, Settings, is_loopback, load_settings
+from univert.serving.shared import make_rate_file
 
 CONNECTIONS_MAX: Final = 8192
 """Open connections of a worker; further ones wait until one closes."""
@@ -42,14 +45,15 @@ def run_server(settings: Settings) -> None:
         BadInputError: the host can never be listened on, or the model, the index or the calibration is wrong.
         UnivertError: what may pass: the port is in use, the object store is away, workers end again and again.
     """
+    # A worker searches for several requests side by side: more threads for each would only wait for one another.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     multiprocessing.set_start_method("spawn", force=True)  # threads of the libraries do not survive a fork
     port = free_port(settings.host, settings.port)
     with ProcessPoolExecutor(1) as elsewhere:
         elsewhere.submit(_open_once, settings).result()
-    with tempfile.TemporaryDirectory(prefix="univert-serve-") as shared:
+    with contextlib.ExitStack() as kept:
         if settings.workers > 1:
-            os.environ[METRICS_VARIABLE] = shared
-            os.environ[RATE_FILE_VARIABLE] = str(Path(shared) / "rates")
+            _share(kept)
         server = Granian(
             "univert.serving.server:worker_app",
             factory=True,
@@ -71,10 +75,24 @@ def run_server(settings: Settings) -> None:
         )
         address = f"[{settings.host}]" if ":" in settings.host else settings.host
         log(logging.INFO, "listening", address=f"http://{address}:{port}")
+        if not settings.allowed_hosts and not is_loopback(settings.host):
+            log(logging.WARNING, "requests to any host name are answered; name the service's own in allowed_hosts")
         try:
             server.serve()
         except SystemExit as ended:
             raise UnivertError("the workers ended again and again; the log says why") from ended
+
+
+def _share(kept: contextlib.ExitStack) -> None:
+    """Make the folder through which the workers share counts and rates; without room for it each has its own."""
+    try:
+        folder = kept.enter_context(tempfile.TemporaryDirectory(prefix="univert-serve-", ignore_cleanup_errors=True))
+        make_rate_file(Path(folder) / "rates")
+    except OSError as error:
+        log(logging.WARNING, "no room for what the workers share: each counts for itself", reason=str(error))
+        return
+    os.environ[METRICS_VARIABLE] = folder
+    os.environ[RATE_FILE_VARIABLE] = str(Path(folder) / "rates")
 
 
 def worker_app() -> Any:
@@ -85,6 +103,8 @@ def worker_app() -> Any:
     from univert.serving.app import create_app
 
     reuse_freed_memory(_LARGEST_KEPT_BYTES)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # idle connections take one each, and are meant to be served
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     settings = load_settings()
     app = create_app(settings)
     return wrap_asgi_with_proxy_headers(app, settings.trusted_proxies) if settings.trusted_proxies else app

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
-import os
-import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from typing import Any, Final
-from urllib.parse import quote
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from fastapi import Request
@@ -20,10 +16,10 @@ from PIL import Image
 
 from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
-from univert.data.decode import BoxXyxyPx, decode_rgb
+from univert.data.decode import BoxXyxyPx, decode_bytes, decode_rgb
 from univert.data.headers import PhotoHeader, read_header
-from univert.identity.vote import ATTRIBUTES, Calibration, find_calibration, identify
-from univert.models.runtime.engine import Engine, load_engine
+from univert.identity.vote import ATTRIBUTES, Calibration, identify
+from univert.models.runtime.engine import Engine
 from univert.search.index import Index, IndexReader
 from univert.search.query import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
@@ -37,16 +33,13 @@ MAX_WAIT_MS: Final = 2.0
 """How long a photo waits for others to join its batch."""
 THREADS: Final = 2
 """Photos decoded, and index queries run, side by side in each worker."""
-_LOOK_S: Final = 1.0
-"""Gauges of a worker that another worker's scrape asks for are not older than this."""
-_LARGE_PIXELS: Final = 12_000_000
-"""Photos above this are decoded one at a time: as RGBA they take 50 MB and more."""
+_LARGE_BYTES: Final = 64_000_000
+"""Photos that take more than this to decode are decoded one at a time."""
+_BYTES_PER_PIXEL_MAX: Final = 9
+"""What decoding may take for each pixel of `photo_pixels_max`: a PNG or a plain JPEG of that size."""
 
-ITEMS: Final = "/items/"
-THUMBNAIL: Final = "/thumbnail"
-"""An item's address is the first and its id; its thumbnail's ends in the second."""
+T = TypeVar("T")
 
-_WARM_K: Final = 24
 _PROBLEM_NAMES: Final = {"too large": "too-large", "unsupported format": "unsupported-type"}
 
 
@@ -83,42 +76,24 @@ class Service:
 
     def measure(self) -> None:
         """Bring the gauges up to date."""
-        self.metrics.upload_bytes.set(self.limits.upload_bytes)
+        self.metrics.upload_bytes.set(self.limits.held_bytes.total())
         if self._loaded is not None:
             index = self._loaded.reader.current()
             self.metrics.refresh_failing.set(self._loaded.reader.error is not None)
+            self.metrics.search_failing.set(self._loaded.search_error is not None)
             self.metrics.queue_depth.set(self._loaded.batcher.waiting)
             self.metrics.index_version.set(index.version)
             self.metrics.index_images.set(len(index))
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Load, serve, and finish what was taken."""
-        engine, reader, calibration = await asyncio.to_thread(_load, self.settings)
-        self._loaded = Loaded(engine, reader, calibration, self.settings, self.metrics)
-        index = reader.current()
-        version, images = index.version, len(index)
-        log(logging.INFO, "ready", model=engine.fingerprint, engine=engine.name, index_version=version, images=images)
-        looking = asyncio.create_task(self._look_after())
-        try:
-            yield
-        finally:
-            looking.cancel()
-            await self._loaded.close()
-            self._loaded = None
-            if self.limits.rates is not None:
-                self.limits.rates.close()
-            log(logging.INFO, "stopped")
+    def start(self, loaded: Loaded) -> None:
+        """Serve with this from now on."""
+        self._loaded = loaded
 
-    async def _look_after(self) -> None:
-        """Keep the gauges fresh, and stop where the first process is gone: nobody would replace or stop this one."""
-        first = multiprocessing.parent_process()
-        while True:
-            self.measure()
-            await asyncio.sleep(_LOOK_S)
-            if first is not None and not first.is_alive() and not self.draining:
-                log(logging.ERROR, "the first process is gone, its worker stops")
-                os.kill(os.getpid(), signal.SIGTERM)
+    async def stop(self) -> None:
+        """Finish what was taken."""
+        await self.loaded.close()
+        self._loaded = None
+        self.limits.close()
 
 
 class Loaded:
@@ -133,11 +108,13 @@ class Loaded:
             engine.run, settings.max_batch, MAX_WAIT_MS, settings.queue_size, on_batch=metrics.observe_batch
         )
         self.searches = SearchBatches(engine.fingerprint, THREADS, on_batch=metrics.search_batch_size.observe)
-        self._calibration = calibration
+        self.calibration = calibration
+        self.search_error: str | None = None
+        """Why the index cannot be searched just now."""
         self._settings = settings
         self._metrics = metrics
         self._decoders = ThreadPoolExecutor(THREADS, thread_name_prefix="univert-decode")
-        self._one_large = asyncio.Lock()
+        self._turns, self._one_large = asyncio.Semaphore(THREADS), asyncio.Semaphore(1)
 
     async def search(
         self,
@@ -149,7 +126,7 @@ class Loaded:
         box_xyxy_px: BoxXyxyPx | None,
         record: RequestRecord,
     ) -> dict[str, Any]:
-        """The answer to a photo, or to the id of an item, from one version of the index, as a `SearchAnswer` has it."""
+        """What answers a photo, or the id of an item, wholly from one version of the index."""
         identity = None
         query: dict[str, Any] = {}
         async with self._deadline():
@@ -159,12 +136,13 @@ class Loaded:
                 with record.stage("search"):
                     hits, neighbours = await self._find(index, vector, k, where)
                 with record.stage("identify"):
-                    identity = self._identity(neighbours)
+                    identity = await self._identity(neighbours)
             else:
                 query = {"like": asked}
                 with record.stage("search"):
                     try:
-                        (vector,) = await asyncio.to_thread(index.vectors, [asked])
+                        with self.reading():
+                            (vector,) = await asyncio.to_thread(index.vectors, [asked])
                     except BadInputError:
                         raise Problem("not-found", f"no item {asked[:200]!r} in the index") from None
                     found = await self._asked(index, vector, k + 1, where)  # an item is its own nearest
@@ -173,7 +151,7 @@ class Loaded:
         return {
             "query": query,
             "identity": identity,
-            "hits": [_hit_values(hit) for hit in hits],
+            "hits": hits,
             "index_version": index.version,
             "model": self.engine.fingerprint,
             "took_ms": {name: round(1000 * seconds, 2) for name, seconds in took_ms.items()},
@@ -227,22 +205,53 @@ class Loaded:
 
         def decode_unless_large() -> PhotoHeader | tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
             header = read_header(content, self._settings.photo_pixels_max)
-            return header if header.width_px * header.height_px > _LARGE_PIXELS else decode(header)
+            needed = memory_bytes(
+                header, self._settings.photo_pixels_max, reduced=box_xyxy_px is None and not header.lacks_end
+            )
+            return header if needed > _LARGE_BYTES else decode(header)
 
-        loop = asyncio.get_running_loop()
+        def decode_large(header: PhotoHeader) -> tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
+            try:
+                return decode(header)
+            finally:
+                return_freed_memory()
+
         try:
-            decoded = await loop.run_in_executor(self._decoders, decode_unless_large)
+            decoded = await self._in_turn(self._turns, decode_unless_large)
             if isinstance(decoded, PhotoHeader):
-                async with self._one_large:
-                    decoded = await loop.run_in_executor(self._decoders, decode, decoded)
-                    await loop.run_in_executor(self._decoders, return_freed_memory)
+                decoded = await self._in_turn(self._one_large, decode_large, decoded)
         except BadInputError as error:
             raise Problem(_PROBLEM_NAMES.get(getattr(error, "kind", ""), "bad-photo"), str(error)) from None
         return decoded
 
+    async def _in_turn(self, turns: asyncio.Semaphore, work: Callable[..., T], *given: Any) -> T:
+        """Run something in a thread when it is its turn.
+
+        The turn is over when the thread is done, even if nobody waits for it any more: what was given up at its
+        deadline must not leave room for another. And what still waits then is forgotten, with the photo it holds.
+        """
+        await turns.acquire()
+        running = asyncio.get_running_loop().run_in_executor(self._decoders, work, *given)
+
+        def over(done: asyncio.Future[T]) -> None:
+            turns.release()
+            if not done.cancelled():
+                done.exception()  # told to whoever waits, if anybody does
+
+        running.add_done_callback(over)
+        return await asyncio.shield(running)
+
+    async def check_search(self) -> None:
+        """Search for nothing in particular, and note whether that can be done; see `search_error`."""
+        index = self.reader.current()
+        vector = np.zeros(index.size, np.float32)
+        vector[0] = 1.0
+        with suppress(Problem):
+            await self._asked(index, vector, 1, None)
+
     async def _find(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> tuple[list[Hit], list[Hit]]:
         """The hits, and the neighbours over all of the index that name the query."""
-        naming = self._calibration.neighbours if self._calibration else 0
+        naming = self.calibration.neighbours if self.calibration else 0
         if where is None:
             found = await self._asked(index, vector, max(k, naming), None)
             return found[:k], found[:naming]
@@ -255,14 +264,32 @@ class Loaded:
 
     async def _asked(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> list[Hit]:
         try:
-            return await self.searches.search(index, vector, k, where)
+            with self.reading():
+                hits = await self.searches.search(index, vector, k, where)
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
+        if self.search_error is not None:
+            log(logging.INFO, "the index can be searched again")
+            self.search_error = None
+        return hits
 
-    def _identity(self, neighbours: list[Hit]) -> dict[str, Any] | None:
-        if self._calibration is None:
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The index is read: what its storage meets is noted and answered `not-ready`."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:  # as the engine tells of its storage
+            if isinstance(error, BadInputError):
+                raise
+            if self.search_error is None:
+                log(logging.ERROR, "the index cannot be searched", failed=True)
+            self.search_error = str(error)
+            raise busy("not-ready", "the index cannot be read just now; the log says why") from None
+
+    async def _identity(self, neighbours: list[Hit]) -> dict[str, Any] | None:
+        if self.calibration is None:
             return None
-        answer = identify(neighbours, self._calibration)
+        answer = await asyncio.to_thread(identify, neighbours, self.calibration)
         for name in ATTRIBUTES:
             self._metrics.identities.labels(name, str(getattr(answer, name).known).lower()).inc()
         return answer.to_dict()
@@ -296,6 +323,20 @@ def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx 
     return rgb
 
 
+def memory_bytes(header: PhotoHeader, pixels_max: int, *, reduced: bool) -> int:
+    """What decoding a photo takes at most; `reduced`: no box in it is asked for, so that a JPEG is decoded smaller.
+
+    What could take more than the largest plain JPEG does is `too-large`: a large WebP, above all.
+    """
+    pixels, limit = header.width_px * header.height_px, _BYTES_PER_PIXEL_MAX * pixels_max
+    needed = decode_bytes(header.parts, pixels, reduced=False)
+    if needed > limit:
+        size, over = f"{header.width_px} x {header.height_px}", f"{needed / 1e6:,.0f} MB of {limit / 1e6:,.0f}"
+        said = f"{size} pixels of this kind take {over} to decode; make the photo smaller, or send a plain JPEG"
+        raise Problem("too-large", said)
+    return decode_bytes(header.parts, pixels, reduced=reduced)
+
+
 def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
     """The part of a box that lies within a photo; `bad-box` where less than a pixel of it does."""
     x0, y0, x1, y1 = box_xyxy_px
@@ -306,38 +347,3 @@ def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
             "bad-box", f"box {x0:g},{y0:g},{x1:g},{y1:g} covers less than a pixel of the {width} x {height} px photo"
         )
     return clipped
-
-
-def item_address(item: str) -> str:
-    """Where all that is known of an item is to be had; slashes in its id are percent-encoded."""
-    return f"{ITEMS}{quote(item, safe='')}"
-
-
-def _hit_values(hit: Hit) -> dict[str, Any]:
-    """A hit as a `HitAnswer` has it."""
-    columns = ("id", "distance", "vertical", "product", "brand", "style", "source", "split")
-    address = item_address(hit.id)
-    return {name: getattr(hit, name) for name in columns} | {"thumbnail": address + THUMBNAIL, "item": address}
-
-
-def _load(settings: Settings) -> tuple[Engine, IndexReader, Calibration | None]:
-    engine = load_engine(settings.model, settings.engine, threads=settings.threads or None, workers=settings.workers)
-    reader = IndexReader.open(
-        settings.index,
-        refresh_s=settings.refresh_s,
-        # what another model published is passed over: requests go on with the version at hand
-        check=lambda index: index.check_model(engine.fingerprint),
-    )
-    try:
-        # search once, so that the first query does not wait for the index to be opened and read
-        pixels = np.zeros((1, 3, engine.image_size_px, engine.image_size_px), np.uint8)
-        reader.current().search(engine.run(pixels)[0], _WARM_K, model_fingerprint=engine.fingerprint)
-        calibration = find_calibration(settings.index, settings.model, engine.fingerprint, path=settings.calibration)
-    except BaseException:
-        reader.close()
-        raise
-    if calibration is None:
-        log(logging.WARNING, "no calibration: answers name nothing; make one with univert calibrate")
-    elif calibration.engine != engine.name:
-        log(logging.WARNING, "calibrated with another engine", calibrated=calibration.engine, serving=engine.name)
-    return engine, reader, calibration

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -39,6 +42,8 @@ _OF_KUBERNETES: Final = re.compile(r"UNIVERT(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_
 _ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://.*")
 """What Kubernetes sets in each pod beside a Service whose name begins with `univert`: `UNIVERT_SERVICE_HOST`, and also
 `UNIVERT_PORT=tcp://10.0.0.1:8000`. None of it is meant for us."""
+_LINK_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "source")
+_PLACEHOLDER: Final = re.compile(r"\{(\w*)\}")
 _KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -69,12 +74,19 @@ class Settings(BaseSettings):
         photo_pixels_max: the largest photo, looked up in its header before anything is decoded.
         uploads_bytes_max: bytes of uploads held at once in each worker; more are answered 503.
         refresh_s: how often a newly published version of the index is looked for.
+        index_in_memory: answer from memory; None does so where the index takes at most a quarter of the machine's.
         api_keys: `name:sha256` lines as `univert key NAME` prints them; none means open to all.
         rate_per_s: requests a second for each key (without keys: each address), over all workers; None: no limit.
         rate_burst: requests that may come at once before the rate counts.
+        allowed_hosts: names that requests may be addressed to, such as shop.example or `*.shop.example`; loopback
+            names always may. None given: any name, but on a loopback address no other than those.
         cors_origins: origins whose pages may call the API; none by default.
         trusted_proxies: addresses or networks whose `X-Forwarded-For` is believed, with commas between; `*`: all.
+        root_path: the path under which a proxy shows the service, such as `/visual`; the proxy takes it off.
         page: serve the page at `/`.
+        item_link: where items are shown elsewhere, such as `https://shop.example/p/{product}`; in braces any of id,
+            vertical, product, brand, style, source.
+        feedback: the file to which `POST /feedback` adds what people say; None: there is no such route.
         log_level: the least severe events that are logged.
     """
 
@@ -103,15 +115,20 @@ class Settings(BaseSettings):
     requests_at_once: int = Field(256, ge=1)
     photo_bytes_max: Bytes = 15_000_000
     photo_pixels_max: int = Field(50_000_000, ge=1)
-    uploads_bytes_max: Bytes = 128_000_000
+    uploads_bytes_max: Bytes = 96_000_000
     refresh_s: Seconds = 1.0
+    index_in_memory: bool | None = None
 
     api_keys: tuple[str, ...] = ()
     rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     rate_burst: int = Field(20, ge=1)
+    allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: str = ""
+    root_path: str = Field("", pattern=r"^(/[\w.~%-]+)*$")
     page: bool = True
+    item_link: str = ""
+    feedback: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("api_keys")
@@ -132,6 +149,46 @@ class Settings(BaseSettings):
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise ValueError(f"{origin!r} is no origin; write it as https://shop.example, without a path")
         return origins
+
+    @field_validator("item_link")
+    @classmethod
+    def _check_link(cls, link: str) -> str:
+        if unknown := set(_PLACEHOLDER.findall(link)) - {*_LINK_COLUMNS}:
+            raise ValueError(f"unknown {{{min(unknown)}}}; {did_you_mean(min(unknown), _LINK_COLUMNS)}")
+        if link and not re.match(r"https?://[^/{}\s]+/", link):
+            raise ValueError("must begin with https:// and a host; write it as https://shop.example/p/{product}")
+        return link
+
+    @field_validator("feedback")
+    @classmethod
+    def _check_feedback(cls, file: Path | None) -> Path | None:
+        if file is not None and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
+            raise ValueError("must be a file that can be written, in a folder that is there")
+        return file
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:]+", host):
+                raise ValueError(f"{host!r} is no name of a host; write it as shop.example, without scheme and port")
+        return tuple(host.lower() for host in hosts)
+
+    def answers_to(self, host: str) -> bool:
+        """Whether a request may be answered that is addressed to a host, as its Host header has it.
+
+        A page elsewhere can make a browser send requests to a local service under a name of its own (DNS rebinding).
+        """
+        name = host.strip().lower()
+        name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0].rstrip(".")
+        if not name or is_loopback(name):
+            return True
+        if not self.allowed_hosts:
+            return not is_loopback(self.host)
+        return any(
+            name == allowed or allowed == "*" or (allowed[0] == "*" and name.endswith(allowed[1:]))
+            for allowed in self.allowed_hosts
+        )
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -158,6 +215,21 @@ class Settings(BaseSettings):
         }
         sources = (init_settings, environment)
         return (*sources, TomlConfigSettingsSource(settings_cls, Path(file))) if file else sources
+
+
+def filled_in(link: str, row: Mapping[str, Any]) -> str | None:
+    """The setting `item_link` for an item; None without one, or where the item lacks a value that it names."""
+    if not link or not all(row.get(name) for name in _PLACEHOLDER.findall(link)):
+        return None
+    return _PLACEHOLDER.sub(lambda found: quote(row[found[1]], safe=""), link)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address can only mean this machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def load_settings(**given: Any) -> Settings:

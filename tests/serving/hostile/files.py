@@ -138,6 +138,10 @@ def refused(bytes_max: int) -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
     yield "PNG: negative size", png(header(0xFFFFFFFF, 0xFFFFFFFF), chunk(b"IDAT", zeros(100))), ANY_BAD
     yield "PNG: 10 thousand million pixels", png(header(HUGE, HUGE), chunk(b"IDAT", zeros(1000))), (413,)
     yield "PNG: bomb of zeros", png(header(20_000, 20_000, 8, 0), chunk(b"IDAT", zeros(60 << 20))), (413,)
+    yield "PNG: a line over the limit of a side", png(header(1, 20_001, 8, 0), chunk(b"IDAT", zeros(40_002))), (413,)
+    yield "JPEG: a side over the limit", with_size(jpeg, 20_001, 40), (413,)
+    yield "WebP: a side over the limit", webp(canvas(20_001, 40), still_webp[12:]), (413,)
+    yield "WebP: too much to decode", webp(canvas(1900, 1900), still_webp[12:]), (413,)
     yield "PNG: one long line", png(header(5_000_000, 1, 8, 0), chunk(b"IDAT", zeros(5_000_001))), (413,)
     yield "JPEG: one long line", with_size(jpeg, 20_001, 1), (413,)
     yield ("PNG: a second, huge header", png(header(9, 9), header(HUGE, HUGE), chunk(b"IDAT", zeros(1000))), ANY_BAD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import select
 import socket
 import threading
 import time
@@ -39,7 +40,7 @@ def closed_after_s(connection: socket.socket, first: bytes) -> tuple[float, byte
 
 @pytest.mark.parametrize(
     "first",
-    [b"", b"GET /health HT", b"POST /search HTTP/1.1\r\nHost: a\r\nX-A: "],
+    [b"", b"GET /health HT", b"POST /search HTTP/1.1\r\nHost: localhost\r\nX-A: "],
     ids=["nothing", "half a line", "half a header"],
 )
 def test_headers_that_do_not_come(server: ServerProcess, first: bytes) -> None:
@@ -49,7 +50,7 @@ def test_headers_that_do_not_come(server: ServerProcess, first: bytes) -> None:
 
 
 def test_a_body_that_trickles_is_cut_off_while_others_are_served(server: ServerProcess, photo: bytes) -> None:
-    head = b"POST /search HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n"
+    head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n"
     head += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
     slow = [connect(server) for _ in range(50)]
     for connection in slow:
@@ -65,6 +66,21 @@ def test_a_body_that_trickles_is_cut_off_while_others_are_served(server: ServerP
     assert time.monotonic() - started < SMALL_LIMITS["body_deadline_s"] + 3
     assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers)
     assert b"/problems/slow-upload" in answers[0]
+
+
+def test_uploads_that_say_nothing_keep_nobody_out(server: ServerProcess, photo: bytes) -> None:
+    head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    with contextlib.ExitStack() as opened:
+        silent = [opened.enter_context(connect(server)) for _ in range(300)]
+        for connection in silent:
+            connection.sendall(head)
+        assert {server.search(photo, k="1").status for _ in range(30)} == {200}
+        wait_until(lambda: server.search(photo, k="1").status == 200 and select.select(silent, [], [], 0)[0], 2)
+        first = received(select.select(silent, [], [], 0)[0][0])
+        assert first.startswith(b"HTTP/1.1 408")
+        assert b"silent longest" in first
+    wait_until(lambda: b"univert_requests_in_flight 1.0" in server.request("GET", "/metrics").body)
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["said before", "in chunks, without a length"])
@@ -96,7 +112,7 @@ def test_a_hundred_uploads_at_once_over_the_limit(server: ServerProcess, photo: 
 
 def test_clients_that_hang_up_leave_nothing_behind(server: ServerProcess, photo: bytes) -> None:
     body, kind = multipart(photo, {})
-    head = f"POST /search HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     for length in (0, 100, len(body) - 1, len(body)):
         for _ in range(5):
             with contextlib.closing(connect(server)) as connection:

@@ -43,6 +43,21 @@ def test_filters(server: ServerProcess, photo: bytes) -> None:
     assert {hit["id"] for hit in unlabelled} == {"p1-0", "p1-1"}
 
 
+def test_a_slip_in_a_filter_does_not_look_like_nothing_found(server: ServerProcess, photo: bytes) -> None:
+    for fields, hint in (
+        ({"brand": "Makers & Sons"}, "did you mean 'Maker & Sons'?"),
+        ({"brand": ["Makers & Sons", "Acme"], "vertical": "bags"}, "did you mean 'Maker & Sons'?"),
+        ({"filter": '{"brand": "makers & sons"}'}, "Maker & Sons"),
+        ({"vertical": "shoe"}, "did you mean 'shoes'?"),
+        ({"style": "sneaker"}, "there are round"),
+    ):
+        answer = server.search(photo, **fields)
+        assert answer.json()["type"] == "/problems/bad-filter"
+        assert hint in answer.json()["detail"]
+    nothing = server.search(photo, vertical="bags", brand="Maker & Sons", filter='{"id": "p3-1"}')
+    assert (nothing.status, nothing.json()["hits"]) == (200, []), "each is there, both together are not"
+
+
 def test_a_box_searches_with_a_part(server: ServerProcess) -> None:
     left, right = (Image.open(io.BytesIO(picture(product, 0))).convert("RGB") for product in (4, 6))
     both = Image.new("RGB", (96, 40))
@@ -187,15 +202,23 @@ def test_metrics(server: ServerProcess, photo: bytes) -> None:
 
 
 def test_head_is_get_without_the_body(server: ServerProcess) -> None:
-    for path in ("/", "/health", "/items/p4-1", "/items/p4-1/thumbnail"):
-        answer = server.request("HEAD", path)
-        assert (answer.status, answer.body) == (200, b""), path
+    for path in (
+        *["/", "/health", "/ready", "/verticals", "/metrics", "/openapi.json", "/items/p4-1"],
+        "/items/p4-1/thumbnail",
+    ):
+        got, answer = server.request("GET", path), server.request("HEAD", path)
+        assert (answer.status, answer.body) == (got.status, b""), path
+        assert answer.headers["content-type"] == got.headers["content-type"], path
     assert server.request("HEAD", "/search").status == 405
 
 
 def test_logs_are_json_with_request_ids_and_without_the_clients_words(server: ServerProcess, photo: bytes) -> None:
     server.request(
-        "POST", "/search", photo=photo, fields={"brand": "a secret wish"}, headers={"X-Request-ID": "to-be-logged"}
+        "POST",
+        "/search",
+        photo=photo,
+        fields={"filter": '{"product": "a secret wish"}'},
+        headers={"X-Request-ID": "to-be-logged"},
     )
     wait_until(lambda: any(line.get("request_id") == "to-be-logged" for line in server.lines))
     (line,) = [line for line in server.lines if line.get("request_id") == "to-be-logged"]

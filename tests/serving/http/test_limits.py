@@ -150,7 +150,7 @@ def test_a_failure_of_our_own_tells_no_secrets(client: Client, photo: bytes, cap
     broken = client()
 
     def fail(*_: object) -> None:
-        raise RuntimeError("the password is hunter2")
+        raise TypeError("the password is hunter2")
 
     loaded(broken).searches._search = fail
     answer = ask(broken, photo)
@@ -166,7 +166,7 @@ def test_a_failure_of_our_own_tells_no_secrets(client: Client, photo: bytes, cap
 
 def test_not_ready_before_it_is_loaded(model_folder: Any, index: Any, photo: bytes) -> None:
     settings = Settings(model=str(model_folder), index=str(index.path))
-    unstarted = TestClient(create_app(settings), raise_server_exceptions=False)
+    unstarted = TestClient(create_app(settings), base_url="http://localhost", raise_server_exceptions=False)
     for answer in (unstarted.get("/ready"), ask(unstarted, photo), unstarted.get("/verticals")):
         assert answer.status_code == 503
         assert answer.json()["type"] == "/problems/not-ready"

@@ -45,6 +45,20 @@ def test_the_document_names_every_operation_with_an_example(server: ServerProces
         assert search["responses"][status]["content"]["application/problem+json"]["examples"]
 
 
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_every_status_is_documented(server: ServerProcess, photo: bytes, method: str, path: str) -> None:
+    known = server.request("GET", "/openapi.json").json()["paths"][path][method.lower()]["responses"]
+    assert {"421", "500"} <= set(known)
+    for name in ("p4-1", "nothing", "%00"):
+        for query in ("", "?size_px=5000", "?unknown=1"):
+            asked = path.replace("{id}", name).replace("{name}", name) + query
+            sent = photo if method == "POST" else None
+            answers = [
+                server.request(method, asked, photo=sent, headers={"Host": host}) for host in ("localhost", "a.b")
+            ]
+            assert {str(answer.status) for answer in answers} <= set(known), asked
+
+
 CASES = [
     *((*operation, GenerationMode.POSITIVE) for operation in OPERATIONS),
     *((*operation, GenerationMode.NEGATIVE) for operation in OPERATIONS if operation in CAN_BE_WRONG),

@@ -52,6 +52,8 @@ def test_a_thousand_connections_that_say_nothing_keep_nobody_out(workers: Server
             connection.sendall(b"GET /health HT" if number % 2 else b"")
         answered = [client.outcomes["200"] for client in asking]
         wait_until(lambda: all(c.outcomes["200"] > n for c, n in zip(asking, answered, strict=True)))
+        wait_until(lambda: b"univert_connections 10" in workers.request("GET", "/metrics").body)
+        assert workers.events("many connections")
     for client in asking:
         assert set(client.outcomes) == {"200"}
         assert client.errors == []
@@ -86,6 +88,7 @@ def test_workers_share_the_rate_and_the_counts(model_folder: Path, index: Index,
         counted = server.request("GET", "/metrics").body
         assert b'univert_requests_total{method="POST",route="/search",status="200"} 40.0' in counted
         assert b"univert_requests_in_flight 1.0" in counted
+        assert counted.count(b"process_resident_memory_bytes{process=") == 2
         server.terminate()
         assert server.wait() == 0
 

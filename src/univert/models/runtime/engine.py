@@ -68,6 +68,11 @@ class Engine(Protocol):
         """
         ...
 
+    def embed_catalogue(self, catalogue: Images, batch_size: int = 64) -> Float[np.ndarray, "N D"]:
+        """Unit vectors of a catalogue's images, in its order; see `prepared_batches`."""
+        batches = prepared_batches(self.preprocessing, catalogue, batch_size)
+        return np.concatenate([np.empty((0, self.size), np.float32), *map(self.run, batches)])
+
 
 class OnnxEngine(Engine):
     """An engine over a file that `univert.models.runtime.onnx_export` wrote.

@@ -21,12 +21,12 @@ export function search({ photo = null, like = null, filters, k }, signal) {
   if (photo?.box) form.set("box", photo.box.join(","));
   form.set("k", String(k));
   for (const facet of FACETS) for (const value of filters[facet]) form.append(facet, value);
-  return ask("/search", { method: "POST", body: form }, signal);
+  return ask("search", { method: "POST", body: form }, signal);
 }
 
 /** What there is to search: verticals, brands, styles, sources, each with its number of images. */
 export function inventory(signal) {
-  return ask("/verticals", {}, signal);
+  return ask("verticals", {}, signal);
 }
 
 /** The columns of an item. */
@@ -34,8 +34,18 @@ export function item(id, signal) {
   return ask(itemUrl(id), {}, signal);
 }
 
-export function itemUrl(id) {
-  return `/items/${encodeURIComponent(id)}`;
+/** Tell whether an item is the product in a photo; `photo` as for a search. */
+export async function tell({ photo, id, same }) {
+  const form = new FormData();
+  form.set("photo", photo.file, photo.file.name || "photo");
+  if (photo.box) form.set("box", photo.box.join(","));
+  form.set("item", id);
+  form.set("same", String(same));
+  await fetchOrProblem("feedback", { method: "POST", body: form });
+}
+
+function itemUrl(id) {
+  return `items/${encodeURIComponent(id)}`;
 }
 
 export function thumbnailUrl(id, size_px) {

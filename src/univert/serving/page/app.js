@@ -2,7 +2,7 @@
 
 import { Searcher } from "./answers.js";
 import { inventory } from "./api.js";
-import { byId, count, element, speak, toast } from "./dom.js";
+import { byId, count, element, nameOf, speak, toast } from "./dom.js";
 import { Filters } from "./filters.js";
 import { headline, showIdentity, showIdentityBones } from "./identity.js";
 import { choosePhoto, takeIn } from "./intake.js";
@@ -20,6 +20,7 @@ const SETTLE_PAUSE_MS = 60;
 
 let place = readPlace(location.href, history.state);
 let comingBack = null;
+let takesFeedback = false;
 const known = new Map();
 
 const searcher = new Searcher({ onAnswer, onTrouble });
@@ -64,6 +65,7 @@ function show({ sameQuery = false, moved = false } = {}) {
   document.body.dataset.view = place.query ? "search" : "start";
   byId("start").hidden = place.query !== null;
   byId("search").hidden = place.query === null;
+  document.body.dataset.query = place.query?.kind ?? "";
   if (moved) byId(place.query ? "query-title" : "start-title").focus({ preventScroll: true });
   byId("start-trouble").replaceChildren(
     gone
@@ -83,10 +85,17 @@ function show({ sameQuery = false, moved = false } = {}) {
     return;
   }
   filters.show(place.filters);
+  byId("trail").hidden = photo !== null || !findPhoto(place.from?.key);
   if (photo) queryView.photo(photo, place.box);
-  else
-    queryView.item(query.id, known.get(query.id)).then((columns) => columns && known.set(query.id, columns));
+  else showItem(query.id);
   ask(0, sameQuery);
+}
+
+async function showItem(id) {
+  const photo = findPhoto(place.from?.key);
+  const asked = photo?.size ? { photo, box: place.from.box } : null;
+  const columns = await queryView.item(id, { known: known.get(id), asked, canTell: takesFeedback });
+  if (columns) known.set(id, { ...known.get(id), ...columns });
 }
 
 function ask(pauseMs = 0, sameQuery = true) {
@@ -114,8 +123,9 @@ function onAnswer(answer, asked) {
   showResults(answer, asked, { same, linkTo, onMore: showMore, onClear: () => filters.clear() });
   showIdentity(answer.identity, answer.hits, linkTo);
   performance.mark("univert:results");
-  const named = answer.identity ? headline(answer.identity) : known.get(asked.query.id)?.product;
-  document.title = `${named ?? "Search"} · Univert`;
+  const item = known.get(asked.query.id);
+  const named = answer.identity ? headline(answer.identity) : item ? nameOf(item) : "Search";
+  document.title = `${named} · Univert`;
   byId("about").textContent = about(answer);
   speak(`${count(answer.hits.length, "result")}.${answer.identity ? ` ${headline(answer.identity)}.` : ""}`);
   if (held) focusCard(held);
@@ -172,7 +182,8 @@ function comeBack() {
 }
 
 function about(answer) {
-  return `Index version ${answer.index_version} · model ${answer.model.slice(0, 8)}`;
+  const took = answer.took_ms ? ` · ${Math.max(1, Math.round(answer.took_ms.total))} ms` : "";
+  return `Index version ${answer.index_version} · model ${answer.model.slice(0, 8)}${took}`;
 }
 
 /** What there is to search: for the first view and for the filters. */
@@ -180,6 +191,7 @@ async function takeStock() {
   try {
     const stock = await inventory();
     const kinds = stock.verticals.length;
+    takesFeedback = stock.feedback;
     byId("scope").textContent =
       `Find it among ${count(stock.images, "image")}${kinds > 1 ? ` in ${kinds} verticals` : ""}, with everything like it.`;
     byId("about").textContent = about(stock);
@@ -234,12 +246,17 @@ takeIn((file) => {
 
 /** Links to items work without leaving the page; with a modifier key they open where the visitor wants them. */
 document.addEventListener("click", (event) => {
-  const link = event.target.closest?.("a[data-like], a#home");
+  const link = event.target.closest?.("a[data-like], a#home, a#back");
   if (!link || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
   const id = link.dataset.like;
-  if (id === undefined) go({ query: null, box: null, filters: noFilters(), k: FEW });
-  else go({ query: { kind: "item", id }, box: null, filters: place.filters, k: FEW });
+  const { query, box, filters, from } = place;
+  if (link.id === "home") go({ query: null, box: null, filters: noFilters(), k: FEW });
+  else if (link.id === "back") go({ query: { kind: "photo", key: from.key }, box: from.box, filters, k: FEW });
+  else {
+    const origin = query?.kind === "photo" ? { key: query.key, box } : from;
+    go({ query: { kind: "item", id }, box: null, filters, k: FEW, from: origin });
+  }
 });
 
 /** Without an entry of its own in the history: that would know nothing of the photo. */

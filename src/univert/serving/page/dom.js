@@ -44,6 +44,31 @@ export function count(number, one, many = `${one}s`) {
   return `${number.toLocaleString()} ${number === 1 ? one : many}`;
 }
 
+/** A product, style or vertical as people say it: "rescue-workers-helmet" -> "Rescue workers helmet", "a-17" stays. */
+export function readable(name) {
+  const words = name.split(/[-_]+/);
+  const spoken = words.filter((word) => /^\p{L}{2,}$/u.test(word)).length;
+  if (name !== name.toLowerCase() || /\s/.test(name) || spoken < Math.min(2, words.length)) return name;
+  return name[0].toUpperCase() + words.join(" ").slice(1);
+}
+
+/** What to call an item of the catalogue. */
+export function nameOf({ product, style, vertical }) {
+  return readable(product ?? style ?? vertical);
+}
+
+/** 0.873 -> "87%" */
+export function percent(part) {
+  return `${Math.round(100 * part)}%`;
+}
+
+/** A bar that is filled to a share; decoration beside the number. */
+export function bar(part) {
+  const filled = element("i");
+  filled.style.setProperty("width", percent(part));
+  return element("span", { class: "bar", "aria-hidden": "true" }, filled);
+}
+
 /** Say something to people who listen to the page. */
 export function speak(words) {
   byId("spoken").textContent = words;

@@ -1,6 +1,6 @@
 /** The filters: a button for each facet opens its values, the chosen ones stand beside as chips. */
 
-import { byId, element, icon } from "./dom.js";
+import { byId, element, icon, readable } from "./dom.js";
 import { FACETS } from "./place.js";
 
 const WORDS = { vertical: "Vertical", brand: "Brand", style: "Style", source: "Source" };
@@ -69,7 +69,7 @@ export class Filters {
           "data-value": name,
           onclick: () => this.#toggle("vertical", name, false),
         },
-        name,
+        shown("vertical", name),
         element("span", { class: "number" }, images.toLocaleString()),
       );
     const held = document.activeElement?.dataset?.value;
@@ -127,9 +127,9 @@ export class Filters {
         type: "button",
         class: "chip on",
         onclick: remove,
-        "aria-label": `Remove the filter ${WORDS[facet].toLowerCase()} ${value}`,
+        "aria-label": `Remove the filter ${WORDS[facet].toLowerCase()} ${shown(facet, value)}`,
       },
-      element("span", { class: "words" }, inStart ? `${WORDS[facet]}: ${value}` : value),
+      element("span", { class: "words" }, inStart ? `${WORDS[facet]}: ${shown(facet, value)}` : shown(facet, value)),
       icon("close"),
     );
   }
@@ -144,7 +144,7 @@ export class Filters {
       const box = element("input", { type: "checkbox", onchange: () => change(name) });
       box.checked = this.filters[facet].includes(name);
       return {
-        name,
+        name: `${name} ${shown(facet, name)}`,
         node: element(
           "li",
           {},
@@ -152,7 +152,7 @@ export class Filters {
             "label",
             { class: "tick" },
             box,
-            element("span", { class: "words" }, name),
+            element("span", { class: "words" }, shown(facet, name)),
             element("span", { class: "number" }, images.toLocaleString()),
           ),
         ),
@@ -209,6 +209,11 @@ export class Filters {
     under(button, dialog);
     (field ?? list.querySelector("input"))?.focus({ preventScroll: true });
   }
+}
+
+/** Names of makers and sources are written as they write them. */
+function shown(facet, value) {
+  return facet === "vertical" || facet === "style" ? readable(value) : value;
 }
 
 /** On wide screens the list hangs under its button; on a phone the style sheet puts it at the foot. */

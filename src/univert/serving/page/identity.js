@@ -1,22 +1,22 @@
 /** What it is: vertical, brand, style and product with confidence, "not sure" where that is the answer, and why. */
 
 import { thumbnailUrl } from "./api.js";
-import { byId, count, element, fill } from "./dom.js";
+import { bar, byId, count, element, fill, nameOf, percent, readable } from "./dom.js";
 import { tile } from "./pictures.js";
 
 const FIELDS = ["product", "vertical", "style", "brand"];
 /** Of the evidence, the nearest. */
 const MOST_SHOWN = 8;
 /** A guess that is worth less than this is not worth reading. */
-const LEAST_GUESS = 0.1;
+const LEAST_GUESS = 0.25;
 const WORDS = { product: "Product", vertical: "Vertical", style: "Style", brand: "Brand" };
 
 /** One line that names the thing, as exactly as the answer dares. */
 export function headline(identity) {
-  const known = (name) => (identity?.[name]?.known ? identity[name].value : null);
+  const known = (name) => (identity?.[name]?.known ? readable(identity[name].value) : null);
   if (known("product")) return known("product");
   if (known("style")) return known("style");
-  if (known("vertical")) return `Something in ${known("vertical")}`;
+  if (known("vertical")) return known("vertical");
   return "Not sure what this is";
 }
 
@@ -29,7 +29,14 @@ export function showIdentity(identity, hits, linkTo) {
   card.classList.toggle("unsure", !sure);
   // A product that is sure is the headline; its confidence goes with it instead of a row that says the same again.
   const named = identity.product?.known ? `${percent(identity.product.confidence)} sure` : null;
-  const rows = FIELDS.filter((name) => identity[name] && !(name === "product" && named));
+  const told = FIELDS.filter((name) => identity[name] && !(name === "product" && named));
+  const worth = ({ value, known, confidence }) => value !== null && (known || confidence >= LEAST_GUESS);
+  const rows = told.filter((name) => worth(identity[name]));
+  const untold = told.filter((name) => !rows.includes(name)).map((name) => WORDS[name].toLowerCase());
+  const short = rows
+    .filter((name) => identity[name].known || identity[name].confidence >= 0.5)
+    .map((name) => phrase(name, identity[name]))
+    .filter((words) => words !== headline(identity));
   const promised = promise(identity);
   fill(
     card,
@@ -46,11 +53,13 @@ export function showIdentity(identity, hits, linkTo) {
         { class: "note" },
         "The nearest images are shown, but too few of them agree, or they aren't close enough, to put a name to it.",
       ),
+    element("p", { class: "short", "aria-hidden": "true" }, short.join(" · ")),
     element(
       "dl",
       { class: "identity" },
       rows.map((name) => row(name, identity[name])),
     ),
+    sure && untold.length > 0 && element("p", { class: "note promise" }, `Can't tell: ${untold.join(", ")}.`),
     promised && element("p", { class: "note promise" }, promised),
     evidence(identity, hits, linkTo, sure),
   );
@@ -100,29 +109,24 @@ export function showIdentityBones() {
   );
 }
 
-function percent(part) {
-  return `${Math.round(100 * part)}%`;
+/** Names of makers are written as they write them. */
+function spoken(name, value) {
+  return name === "brand" ? value : readable(value);
+}
+
+function phrase(name, { value, known }) {
+  return known ? spoken(name, value) : `maybe ${spoken(name, value)}`;
 }
 
 function row(name, { value, confidence, known }) {
-  if (value === null || (!known && confidence < LEAST_GUESS)) {
-    return element(
-      "div",
-      { class: "guess" },
-      element("dt", {}, WORDS[name]),
-      element("dd", { class: "value" }, "Not sure"),
-    );
-  }
-  const bar = element("i");
-  bar.style.setProperty("width", percent(confidence));
-  const guess = element("span", {}, element("span", { class: "maybe" }, "maybe "), value);
+  const guess = element("span", {}, element("span", { class: "maybe" }, "maybe "), spoken(name, value));
   const sure = element("span", {}, percent(confidence), element("span", { class: "hidden" }, " sure"));
   return element(
     "div",
     { class: known ? "known" : "guess" },
     element("dt", {}, WORDS[name]),
-    element("dd", { class: "value" }, known ? value : guess),
-    element("dd", { class: "sure" }, element("span", { class: "bar", "aria-hidden": "true" }, bar), sure),
+    element("dd", { class: "value" }, known ? spoken(name, value) : guess),
+    element("dd", { class: "sure" }, bar(confidence), sure),
   );
 }
 
@@ -156,8 +160,7 @@ function evidence(identity, hits, linkTo, sure) {
   );
 }
 
-function voter({ id, distance, agrees }, hit, linkTo) {
-  const name = hit?.product ?? id;
+function voter({ id, agrees }, hit, linkTo) {
   const tags = agrees.length
     ? agrees.map((field) => element("span", { class: "tag" }, field))
     : element("span", { class: "note" }, "disagrees");
@@ -168,8 +171,7 @@ function voter({ id, distance, agrees }, hit, linkTo) {
       "a",
       { href: linkTo(id), "data-like": id },
       tile(thumbnailUrl(id, 128)),
-      element("span", { class: "name" }, name),
-      element("span", { class: "distance" }, distance.toFixed(2)),
+      element("span", { class: "name" }, hit ? nameOf(hit) : id),
     ),
     element("span", { class: "tags" }, tags),
   );

@@ -2,7 +2,8 @@
  * Where the visitor is: what is asked, within which filters, how many answers. A place lives in the address, so that
  * links and the back button work; a photo cannot be in an address, so only its key is remembered with the visit.
  *
- * place = { query: null | {kind: "item", id} | {kind: "photo", key}, box: [x0, y0, x1, y1] px | null, filters, k }
+ * place = { query: null | {kind: "item", id} | {kind: "photo", key}, box: [x0, y0, x1, y1] px | null, filters, k,
+ *           from: {key, box} of the photo that led to an item, or null }
  */
 
 export const FACETS = ["vertical", "brand", "style", "source"];
@@ -22,24 +23,25 @@ export function readPlace(address, remembered) {
   const wanted = Number.parseInt(asked.get("k") ?? "", 10);
   const k = Number.isFinite(wanted) ? Math.min(MOST, Math.max(1, wanted)) : FEW;
   const like = asked.get("like");
-  if (like) return { query: { kind: "item", id: like }, box: null, filters, k };
+  if (like)
+    return { query: { kind: "item", id: like }, box: null, filters, k, from: remembered?.from ?? null };
   const key = remembered?.photo;
-  return { query: key ? { kind: "photo", key } : null, box: remembered?.box ?? null, filters, k };
+  return { query: key ? { kind: "photo", key } : null, box: remembered?.box ?? null, filters, k, from: null };
 }
 
-/** The address of a place, from the root of the site. */
+/** The address of a place, relative to the page, which a proxy may show under a path of its own. */
 export function placeUrl({ query, filters, k }) {
   const asked = new URLSearchParams();
   if (query?.kind === "item") asked.set("like", query.id);
   for (const facet of FACETS) for (const value of filters[facet]) asked.append(facet, value);
   if (k !== FEW) asked.set("k", String(k));
   const text = asked.toString();
-  return text ? `/?${text}` : "/";
+  return text ? `?${text}` : ".";
 }
 
 /** What the browser is to remember with a place besides its address. */
-export function toRemember({ query, box }) {
-  return query?.kind === "photo" ? { photo: query.key, box } : {};
+export function toRemember({ query, box, from }) {
+  return query?.kind === "photo" ? { photo: query.key, box } : { from: from ?? null };
 }
 
 /** A name that two places share only if they have the same answer. */

@@ -1,15 +1,13 @@
-/** What is asked, shown: the photo with its box, or the item with what is known of it. */
+/** What is asked, shown: the photo with its box, or the item. */
 
-import { item, thumbnailUrl } from "./api.js";
 import { BoxEditor } from "./box-editor.js";
 import { between } from "./box.js";
-import { byId, element, icon } from "./dom.js";
-import { tile } from "./pictures.js";
+import { byId, element, icon, nameOf } from "./dom.js";
+import { showItem } from "./item.js";
 
-const ITEM_PX = 512;
 const SIDES = ["Left", "Top", "Right", "Bottom"];
 
-/** The left column's upper half. `onBox(box, final)` is told of every change of the box. */
+/** The place of the photo or the item. `onBox(box, final)` is told of every change of the box. */
 export class QueryView {
   constructor(onBox) {
     this.onBox = onBox;
@@ -44,21 +42,12 @@ export class QueryView {
     this.#box(box);
   }
 
-  /** Show an item of the index; its columns follow when they arrive. Returns them, or null. */
-  async item(id, known) {
-    if (this.shown === id) return null;
-    this.#begin(id, known?.product ?? "Similar items");
-    const facts = element("dl", { class: "facts" });
-    const picture = tile(thumbnailUrl(id, ITEM_PX), { alt: "The item that is asked about", eager: true });
-    this.panel.replaceChildren(element("div", { class: "of-item" }, picture, facts));
-    if (known) this.#facts(facts, known);
-    try {
-      const columns = await item(id);
-      if (this.shown === id) this.#facts(facts, columns);
-      return columns;
-    } catch {
-      return null; // the search for the same item says what is wrong; once is enough
-    }
+  /** Show an item of the index, as item.js does. Returns its columns, or null. */
+  async item(id, more) {
+    const shown = `${id} ${JSON.stringify(more.asked?.box)}`;
+    if (this.shown === shown) return null;
+    this.#begin(shown, more.known ? nameOf(more.known) : "Similar items");
+    return showItem(this.panel, id, { ...more, current: () => this.shown === shown });
   }
 
   /** Forget what is shown. */
@@ -81,15 +70,6 @@ export class QueryView {
     this.editor = null;
     byId("query-title").textContent = title;
     byId("share").hidden = typeof shown !== "string";
-  }
-
-  #facts(list, columns) {
-    byId("query-title").textContent = columns.product ?? "Unnamed item";
-    const rows = ["vertical", "brand", "style", "source"].filter((name) => columns[name]);
-    list.replaceChildren(
-      ...rows.map((name) => element("div", {}, element("dt", {}, name), element("dd", {}, columns[name]))),
-      element("div", {}, element("dt", {}, "id"), element("dd", { class: "id" }, columns.id)),
-    );
   }
 
   #tools() {

@@ -1,25 +1,34 @@
 /** The grid of what was found. */
 
-import { byId, count, element, icon } from "./dom.js";
+import { thumbnailUrl } from "./api.js";
+import { bar, byId, count, element, icon, nameOf, percent, readable } from "./dom.js";
 import { tile } from "./pictures.js";
 import { MOST } from "./place.js";
 
 const BONES = 12;
+const CARD_PX = 256;
 /** Pictures in the first rows load at once, the others when they come near. */
 const EAGER = 8;
+/** Below this, a result is likelier something else than the same kind of thing. */
+const WEAK = 0.5;
 
 /**
- * Show an answer. `same` is the product that was asked about, if it is known; `linkTo(id)` the address of more like an
- * item; `onMore` asks for more answers, `onClear` drops the filters.
+ * Show an answer. `same` is the product that was asked about, if it is known; `linkTo(id)` the address of an item;
+ * `onMore` asks for more answers, `onClear` drops the filters.
  */
-export function showResults({ hits, took_ms }, place, { same, linkTo, onMore, onClear }) {
+export function showResults({ hits }, place, { same, linkTo, onMore, onClear }) {
   settle();
-  byId("grid").replaceChildren(...hits.map((hit, rank) => card(hit, rank, same, linkTo)));
-  byId("results-title").textContent = hits.length
-    ? `${count(hits.length, "nearest image")}`
-    : "Nothing found";
-  const tookMs = Math.max(1, Math.round(took_ms?.total ?? 0));
-  byId("measured").textContent = `${tookMs} ms · distance 0 is identical, 2 unrelated`;
+  const cards = hits.map((hit, rank) => card(hit, rank, same, linkTo));
+  const weak = hits.findIndex(({ similarity }) => similarity !== null && similarity < WEAK);
+  const strong = weak < 0 ? hits.length : weak;
+  if (weak >= 0) cards.splice(weak, 0, element("li", { class: "weak" }, "Weak matches below"));
+  byId("grid").replaceChildren(...cards);
+  byId("results-title").textContent = strong
+    ? count(strong, "similar image")
+    : hits.length
+      ? "Nothing much like it"
+      : "Nothing found";
+  byId("ranked").textContent = hits.length > 1 ? "Most similar first" : "";
   if (hits.length === 0) showNothing(onClear);
   else byId("more").replaceChildren(hits.length >= place.k && place.k < MOST ? moreButton(onMore) : "");
 }
@@ -30,7 +39,7 @@ export function showBones() {
   grid.setAttribute("aria-busy", "true");
   grid.classList.remove("stale");
   byId("results-title").textContent = "Searching";
-  byId("measured").textContent = "";
+  byId("ranked").textContent = "";
   byId("more").replaceChildren();
   const bone = () =>
     element(
@@ -64,7 +73,7 @@ export function showNone() {
   byId("grid").replaceChildren();
   byId("more").replaceChildren();
   byId("results-title").textContent = "Results";
-  byId("measured").textContent = "";
+  byId("ranked").textContent = "";
 }
 
 function settle() {
@@ -73,9 +82,6 @@ function settle() {
 }
 
 function card(hit, rank, same, linkTo) {
-  const name = hit.product ?? "Unnamed";
-  const near = element("i");
-  near.style.setProperty("width", `${Math.max(0, Math.min(100, 100 * (1 - hit.distance / 2)))}%`);
   const text = element(
     "span",
     { class: "text" },
@@ -83,26 +89,25 @@ function card(hit, rank, same, linkTo) {
       "span",
       { class: hit.product ? "name" : "name unnamed" },
       hit.product && hit.product === same && sameMark(),
-      name,
+      nameOf(hit),
     ),
-    element("span", { class: "what" }, [hit.vertical, hit.brand].filter(Boolean).join(" · ")),
-    element(
-      "span",
-      { class: "far" },
-      element("span", { class: "bar", "aria-hidden": "true" }, near),
-      element("span", { class: "hidden" }, "distance "),
-      element("span", { class: "distance" }, hit.distance.toFixed(2)),
-    ),
+    element("span", { class: "what" }, [readable(hit.vertical), hit.brand].filter(Boolean).join(" · ")),
+    hit.similarity !== null &&
+      element(
+        "span",
+        { class: "near" },
+        bar(hit.similarity),
+        element("span", { class: "hidden" }, "similarity "),
+        percent(hit.similarity),
+      ),
   );
-  const like = element("span", { class: "like" }, icon("like"), "More like this");
   return element(
     "li",
     { class: "card" },
     element(
       "a",
       { href: linkTo(hit.id), "data-like": hit.id },
-      tile(hit.thumbnail, { eager: rank < EAGER }),
-      like,
+      tile(thumbnailUrl(hit.id, CARD_PX), { eager: rank < EAGER }),
       text,
     ),
   );
@@ -123,7 +128,7 @@ function moreButton(onMore) {
 }
 
 function showNothing(onClear) {
-  byId("measured").textContent = "";
+  byId("ranked").textContent = "";
   byId("more").replaceChildren(
     element(
       "div",

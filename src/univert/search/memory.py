@@ -1,0 +1,253 @@
+"""The rows of an index in memory: vectors in 16 bits a value, in the order of their partitions, and the columns.
+
+A search among many rows compares those of the partitions whose centroids are nearest, for all queries of a batch
+together. Filters are applied before: partitions without any row that may be answered are passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float, Float32, Int, Int16
+
+from univert.core.allocator import return_freed_memory
+from univert.search.query import FILTER_COLUMNS, Hit
+from univert.search.vector_index import as_matrix, partitions_of, squared_distances, vector_index_state
+
+Values = Mapping[str, Sequence[str | None]]
+"""Filters as `univert.search.query.check_where` gives them."""
+
+_UNIT: Final = 32_768
+"""What a value of 1 is stored as: squared distances are off by some 1e-5."""
+_EXACT_ROWS: Final = 50_000
+"""Up to this many rows every vector is compared: 60 ns each."""
+_BLOCK_ROWS: Final = 1_024
+MEMORY_FOLDER: Final = "memory"
+_SHARED_BYTES: Final = 1 << 26
+"""Fewer bytes of vectors are not worth a file."""
+_COLUMNS_BYTES: Final = 100
+"""About so many a row."""
+_READ_AHEAD_BYTES: Final = 1 << 25
+"""By itself the engine reads hundreds of megabytes ahead."""
+_ROUNDING: Final = 1e-6
+"""The scores of equal vectors differ by less."""
+
+
+class MemoryRows:
+    """The rows of one version of an index, read at once; nothing is read later.
+
+    Args:
+        dataset: the table of images, at that version.
+        folder: of the index, if it lies in one. Many vectors are put into a file in it and mapped, so that the
+            processes that serve an index share them.
+    """
+
+    def __init__(self, dataset: Any, folder: Path | None) -> None:
+        state = vector_index_state(dataset)
+        self._effort = None if state is None else state.effort
+        self._centroids, self._starts, order = partitions_of(dataset)
+        self._all = np.arange(len(order))
+
+        def column(name: str) -> pa.Array:
+            return dataset.to_table(columns=[name], scan_in_order=True)[name].combine_chunks().take(order)
+
+        self._ids, self._boxes = column("id"), column("box")
+        # of each column the values, and for each row the place of its own among them, -1 for none
+        self._values: dict[str, pa.Array] = {}
+        self._codes: dict[str, Int[np.ndarray, " N"]] = {}
+        for name in FILTER_COLUMNS[1:]:
+            encoded = column(name).dictionary_encode()
+            self._values[name] = encoded.dictionary
+            self._codes[name] = encoded.indices.fill_null(-1).to_numpy()
+        self._vectors = _shared(dataset, order, folder)
+        blocks = (self._vectors[start : start + _BLOCK_ROWS] for start in range(0, len(order), _BLOCK_ROWS))
+        self._half_squares = np.concatenate([np.square(block / np.float32(_UNIT)).sum(axis=1) / 2 for block in blocks])
+        pa.default_memory_pool().release_unused()
+        return_freed_memory()
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def search(
+        self, queries: Float[np.ndarray, "Q D"], k: int, where: Values, *, exact: bool = False
+    ) -> list[list[Hit]]:
+        """The hits of each query; see `univert.search.index.Index.search`."""
+        allowed = np.flatnonzero(self._mask(where)) if where else self._all
+        k = min(k, len(allowed))
+        if not k:
+            return [[] for _ in queries]
+        found = _Nearest(len(queries), k)
+        if exact or self._effort is None or len(allowed) <= _EXACT_ROWS:
+            self._compare(queries, np.arange(len(queries)), allowed, found)
+        else:
+            self._look_into_partitions(queries, k, allowed, found)
+        return self._hits(queries, found.rows, k)
+
+    def named(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        """Some columns of those of the images that are there, in no order."""
+        rows = np.flatnonzero(self._mask({"id": ids}))
+        return pa.table({name: self._column(name, rows) for name in columns})
+
+    def column(self, name: str) -> pa.Array:
+        """A column of all rows."""
+        return self._column(name, self._all)
+
+    def _mask(self, where: Values) -> Bool[np.ndarray, " N"]:
+        """Which rows satisfy all filters."""
+        mask = np.ones(len(self), bool)
+        for name, values in where.items():
+            wanted = pa.array([value for value in values if value is not None], pa.string())
+            if name == "id":
+                mask &= pc.is_in(self._ids, wanted).to_numpy(zero_copy_only=False)
+            else:
+                codes = pc.index_in(wanted, self._values[name]).drop_null().to_pylist()
+                mask &= np.isin(self._codes[name], [*codes, -1] if None in values else codes)
+        return mask
+
+    def _column(self, name: str, rows: Int[np.ndarray, " R"]) -> pa.Array:
+        if name == "vector":
+            return pa.FixedSizeListArray.from_arrays(self._block(rows).ravel(), self._vectors.shape[1])
+        if name in self._codes:
+            codes = self._codes[name][rows]
+            return self._values[name].take(pa.array(codes, mask=codes < 0))
+        return (self._ids if name == "id" else self._boxes).take(pa.array(rows))
+
+    def _block(self, rows: Int[np.ndarray, " R"]) -> Float32[np.ndarray, "R D"]:
+        """The vectors of some rows."""
+        block: np.ndarray = self._vectors[rows] / np.float32(_UNIT)
+        return block
+
+    def _look_into_partitions(
+        self, queries: Float[np.ndarray, "Q D"], k: int, allowed: Int[np.ndarray, " R"], found: _Nearest
+    ) -> None:
+        assert self._effort is not None
+        bounds = np.searchsorted(allowed, self._starts)
+        there = np.flatnonzero(np.diff(bounds))
+        distances = squared_distances(queries, self._centroids[there])
+        # the last of the `k` neighbours that the filters leave is so much further down among all
+        enough = self._effort.partitions(distances.min(axis=1), k * len(self) / len(allowed))
+        # a row for each turn, a column for each query: its partitions from the nearest on
+        order = there[distances.argsort(axis=1)].T
+        turns, asking = np.nonzero(np.arange(len(there))[:, None] < enough)
+        visits = order[turns, asking]
+        partitions, first, counts = np.unique(visits, return_index=True, return_counts=True)
+        together = np.split(asking[visits.argsort(kind="stable")], counts.cumsum()[:-1])
+        for number in first.argsort():
+            partition = partitions[number]
+            rows = allowed[bounds[partition] : bounds[partition + 1]]
+            self._compare(queries, together[number], rows, found)
+
+    def _compare(
+        self,
+        queries: Float[np.ndarray, "Q D"],
+        asking: Int[np.ndarray, " A"],
+        rows: Int[np.ndarray, " R"],
+        found: _Nearest,
+    ) -> None:
+        """Compare every one of some rows with those of the queries that ask."""
+        scaled = (queries[asking] / _UNIT).T
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            some = rows[start : start + _BLOCK_ROWS]
+            # where most of them lie side by side, all between are read as well: that is quicker than picking
+            dense = some[-1] - some[0] < 2 * len(some)
+            read = slice(some[0], some[-1] + 1) if dense else some
+            scores = self._vectors[read].astype(np.float32) @ scaled
+            scores -= self._half_squares[read, None]
+            found.add(asking, some, scores[some - some[0]] if dense and len(scores) > len(some) else scores)
+
+    def _hits(self, queries: Float[np.ndarray, "Q D"], rows: list[Int[np.ndarray, " _"]], k: int) -> list[list[Hit]]:
+        """The `k` nearest of the rows that were found for each query, equally distant ones in order of id."""
+        columns = [self._column(name, np.concatenate(rows)).to_pylist() for name in FILTER_COLUMNS]
+        values = zip(*columns, strict=True)
+        answers = []
+        for query, some in zip(queries, rows, strict=True):
+            distances = np.square(self._block(some) - query).sum(axis=1).tolist()
+            ranked = sorted(zip(distances, itertools.islice(values, len(some)), strict=True))
+            answers.append([Hit(distance=far, **dict(zip(FILTER_COLUMNS, of, strict=True))) for far, of in ranked[:k]])
+        return answers
+
+
+class _Nearest:
+    """The rows with the `k` highest scores for each of some queries, and all that equal the last of them.
+
+    Attributes:
+        rows: of each query.
+    """
+
+    def __init__(self, queries: int, k: int) -> None:
+        self.rows = [np.empty(0, np.int64) for _ in range(queries)]
+        self._k = k
+        self._scores = [np.empty(0, np.float32) for _ in range(queries)]
+        self._least = np.full(queries, -np.inf, np.float32)
+
+    def add(self, asking: Int[np.ndarray, " A"], rows: Int[np.ndarray, " R"], scores: Float[np.ndarray, "R A"]) -> None:
+        """Take in the scores of rows for the queries that ask."""
+        high = scores >= self._least[asking]
+        for place in np.flatnonzero(high.any(axis=0)):
+            query, some = asking[place], high[:, place]
+            self.rows[query] = np.concatenate([self.rows[query], rows[some]])
+            self._scores[query] = joined = np.concatenate([self._scores[query], scores[some, place]])
+            if len(joined) > self._k:
+                self._least[query] = np.partition(joined, -self._k)[-self._k] - _ROUNDING
+                stay = joined >= self._least[query]
+                self.rows[query], self._scores[query] = self.rows[query][stay], joined[stay]
+
+
+def memory_bytes(dataset: Any) -> int:
+    """About how much memory the rows of an index take."""
+    size: int = dataset.schema.field("vector").type.list_size
+    return int(dataset.count_rows()) * (2 * size + _COLUMNS_BYTES)
+
+
+def _shared(dataset: Any, order: Int[np.ndarray, " N"], folder: Path | None) -> Int16[np.ndarray, "N D"]:
+    """The vectors in 16 bits, in some order of the rows: from the file of this version, which is made if it can be."""
+    size = dataset.schema.field("vector").type.list_size
+    if folder is None or 2 * size * len(order) < _SHARED_BYTES:
+        return _read(dataset, order)
+    written = next(entry["timestamp"] for entry in dataset.versions() if entry["version"] == dataset.version)
+    path = folder / MEMORY_FOLDER / f"{dataset.version}-{written.timestamp():.6f}.int16"
+    if not path.exists():
+        vectors = _read(dataset, order)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent) as file:
+                vectors.tofile(file)
+                file.flush()
+                with contextlib.suppress(FileExistsError):  # another process was quicker: its file is shared
+                    os.link(file.name, path)
+        except OSError:  # a folder that cannot be written to, a full disk: the memory is this process's own
+            return vectors
+    mapped = np.memmap(path, np.int16, mode="r", shape=(len(order), size))
+    for older in path.parent.glob("*.int16"):
+        if older != path:
+            with contextlib.suppress(OSError):  # who has it mapped keeps it
+                older.unlink()
+    return mapped
+
+
+def _read(dataset: Any, order: Int[np.ndarray, " N"]) -> Int16[np.ndarray, "N D"]:
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    vectors = np.empty((len(order), dataset.schema.field("vector").type.list_size), np.int16)
+    done = 0
+    for batch in dataset.to_batches(
+        columns=["vector"],
+        batch_size=_BLOCK_ROWS,
+        batch_readahead=2,
+        fragment_readahead=1,
+        io_buffer_size=_READ_AHEAD_BYTES,
+        scan_in_order=True,
+    ):
+        read = as_matrix(batch["vector"])
+        vectors[places[done : done + len(read)]] = np.clip(np.rint(read * _UNIT), -_UNIT, _UNIT - 1)
+        done += len(read)
+    return vectors
