@@ -21,7 +21,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from univert.core.errors import BadInputError
-from univert.data.headers import JPEG_END, read_header
+from univert.data.headers import JPEG_END, JPEG_FRAMES, JPEG_SEQUENTIAL, read_header
 from univert.data.image_problem import MAX_PIXELS, ImageProblem, check_size, other_content
 
 WHITE = (255, 255, 255)
@@ -54,8 +54,6 @@ _STRIP_ROWS: Final = 256
 _WEBP_BYTES_PER_PIXEL: Final = 17
 _PNG_BYTES_PER_PIXEL: Final = 9
 _JPEG_BYTES_PER_PIXEL: Final = 8.5
-_JPEG_SEQUENTIAL: Final = (0xC0, 0xC1)
-_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_FILLING: Final = b"\xaa" * 64
 """Decodes to pixels that are not those of missing data."""
 
@@ -249,12 +247,8 @@ def decode_bytes(parts: Sequence[bytes | memoryview], pixels: int, *, reduced: b
     """How much memory `decode_rgb` takes for a JPEG, PNG or WebP of so many pixels, at most.
 
     The figures are peaks measured with Pillow 12, over the modes and orientations of each format. A WebP is held
-    four times; a JPEG in several scans is held as coefficients of 2 bytes, whatever the size it is decoded to.
-
-    Args:
-        parts: the pieces of the file; of a JPEG its segments, the last of them the first scan and all that follows.
-        pixels: width x height.
-        reduced: whether a JPEG may be decoded smaller than it is, as `draft_px` asks.
+    four times; a JPEG in several scans is held as coefficients of 2 bytes, whatever the size it is decoded to (it is
+    `reduced` where `draft_px` asks for that). The parts are those of its header; the last holds all scans.
     """
     if parts[0][:4] == b"RIFF":
         return _WEBP_BYTES_PER_PIXEL * pixels
@@ -262,9 +256,9 @@ def decode_bytes(parts: Sequence[bytes | memoryview], pixels: int, *, reduced: b
         return _PNG_BYTES_PER_PIXEL * pixels
     coefficients = 0.0
     for part in parts:
-        if part[:1] == b"\xff" and part[1] in _JPEG_FRAMES:
+        if part[:1] == b"\xff" and part[1] in JPEG_FRAMES:
             across, down = [value >> 4 for value in part[11::3]], [value & 15 for value in part[11::3]]
-            in_one_scan = part[1] in _JPEG_SEQUENTIAL and part[9] == parts[-1][4]
+            in_one_scan = part[1] in JPEG_SEQUENTIAL and part[9] == parts[-1][4]
             samples = sum(map(operator.mul, across, down)) / max(1, max(across, default=1) * max(down, default=1))
             coefficients = 0.0 if in_one_scan else 2 * samples
     return round((coefficients + 0.5 if reduced else max(coefficients + 4.5, _JPEG_BYTES_PER_PIXEL)) * pixels)

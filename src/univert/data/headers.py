@@ -34,8 +34,8 @@ _JPEG_MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _APP1, _FIRST_WITH_LENGTH = 0xE1, 0xC0
-_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SEQUENTIAL: Final = (0xC0, 0xC1)
+JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_SEQUENTIAL: Final = (0xC0, 0xC1)
 _JPEG_TABLES: Final = frozenset({0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE})
 """Huffman, arithmetic and quantisation tables, restart interval; JFIF and Adobe, which tell the colours' kind."""
 
@@ -124,9 +124,9 @@ class _JpegFound:
                 self.exif = self.exif or body
             elif body.startswith(_XMP_ID):
                 self.xmp = body
-        if kind in _FRAMES:
+        if kind in JPEG_FRAMES:
             self.frame_kind, self.frame = kind, bytes(segment[4:])
-        if kind not in _FRAMES and kind not in _JPEG_TABLES:
+        if kind not in JPEG_FRAMES and kind not in _JPEG_TABLES:
             return
         self.kept.append(segment)
         self.kept_bytes += len(segment)
@@ -135,7 +135,7 @@ class _JpegFound:
 
     def is_whole_in(self, scan: memoryview) -> bool:
         """Whether a scan is all of the picture, so that the decoder reads nothing that comes after it."""
-        return self.frame_kind in _SEQUENTIAL and len(scan) > 4 and scan[4:5] == self.frame[5:6]
+        return self.frame_kind in JPEG_SEQUENTIAL and len(scan) > 4 and scan[4:5] == self.frame[5:6]
 
 
 def _read_jpeg_header(content: bytes) -> PhotoHeader:
