@@ -54,11 +54,7 @@ class ImageProblem(BadInputError):  # noqa: N818
 
 
 def check_size(width_px: int, height_px: int, pixels_max: int) -> None:
-    """Refuse an image by the size that its header says, before anything is decoded.
-
-    Raises:
-        ImageProblem: it has no pixels, too many, or a side over `MAX_SIDE_PX`.
-    """
+    """Refuse an image without pixels, with too many, or with a side over `MAX_SIDE_PX`, by what its header says."""
     if width_px < 1 or height_px < 1:
         raise ImageProblem("damaged", "the header is damaged: it has no size", "copy or export the image again")
     if width_px * height_px <= pixels_max and max(width_px, height_px) <= MAX_SIDE_PX:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import nn
 
-from univert.data.duplicates import NearDuplicates, picture_hashes
+from univert.data.duplicates import near_duplicates
 from univert.data.samplers import PKSampler, Sampler, StrongNegativeSampler, UniformSampler
 from univert.data.strong_negatives import StrongNegatives
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
@@ -125,7 +125,7 @@ def _mined_batches(
 ) -> Sampler:
     """P x K batches in which anchors meet their strong negatives, mined anew as the model learns."""
     loop, seed = config.loop, context.recipe.seed
-    duplicates = NearDuplicates(hashes=picture_hashes(context.images.catalogue))
+    duplicates = near_duplicates(context.images.catalogue)
 
     def sample(mined: StrongNegatives) -> Sampler:
         return StrongNegativeSampler(
