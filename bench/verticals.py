@@ -36,7 +36,7 @@ from univert.training.jobs import TrainedModel
 from univert.training.label_config import SpecialistsConfig
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
-from univert.training.specialists import train_group, train_joint, train_on_labels
+from univert.training.specialists import train_joint, train_on_labels, train_specialist
 from univert.training.stages import Models, train_models
 from univert.training.targets.config import UnifyConfig
 from univert.training.targets.learning_targets import learning_targets, targets_by_predicted_vertical
@@ -147,7 +147,7 @@ def joint_triplet(context: RunContext, order: Sequence[str]) -> list[dict[str, f
     names = np.array(context.images.names_of(test))
     found = []
     for count in range(1, len(order) + 1):
-        model = train_group(context, order[:count])
+        model = train_specialist(context, *order[:count])
         vectors = context.features.source.embed_all(model.embedder, test)
         row = {}
         for name in order[:count]:

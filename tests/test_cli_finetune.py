@@ -59,25 +59,3 @@ def test_before_and_after_for_a_person_and_for_a_program(
     assert status == 1
     assert "the old one" in shown
     assert error == "univert: fine-tuning made it worse, so the old model was kept: discs, map_at_r\n"
-
-
-def test_bad_input_is_one_line_and_exit_2(
-    model: Path,
-    catalogue: Catalogue,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    (tmp_path / "t.csv").write_text(f"anchor,positive,negative\n{GOOD}")
-    monkeypatch.chdir(tmp_path)
-    cases = [
-        (["nowhere", catalogue.path, "--triplets", "t.csv"], "nowhere"),
-        ([model, catalogue.path, "--triplets", "nowhere.csv"], "nowhere.csv: no such file"),
-        ([model, catalogue.path, "--triplets", "t.csv", "--on-bad", "warn"], "on_bad must be"),
-        ([model, catalogue.path, "--triplets", "t.csv", "--set", "keeps=1"], "did you mean keep?"),
-        ([model, catalogue.path, "--triplets", "t.csv", "--vertical", "hats"], "the catalogue has no hats"),
-    ]
-    for arguments, message in cases:
-        status, out, err = univert("finetune", *arguments, "--out", "out", monkeypatch=monkeypatch, capsys=capsys)
-        assert (status, out, err.count("\n")) == (2, "", 1)
-        assert message in err

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from univert.core.config import config_from_toml
+from univert.core.errors import BadInputError, did_you_mean
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
@@ -46,9 +47,16 @@ class TrainResult:
         return Embedder.from_pretrained(self.model_path)
 
     def recall_at_1(self, key: str) -> float:
-        """Merged-gallery Recall@1 of a row, on the test split."""
-        found = next(one for one in self.finished.compared if one.row.key == key)
-        return found.evaluation.merged.recall_at[1].value
+        """Merged-gallery Recall@1 of a row, on the test split.
+
+        Raises:
+            BadInputError: the run has no such row, or measured nothing.
+        """
+        found = {one.row.key: one.evaluation.merged for one in self.finished.compared}
+        if key not in found:
+            known = did_you_mean(key, found) if found else "nothing was: no product has two images in test"
+            raise BadInputError(f"{key!r} was not measured on the test split; {known}")
+        return found[key].recall_at[1].value
 
 
 def train(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from tests.data.pictures import encoded, noise, png, png_bomb, smooth
+from univert.core.errors import BadInputError
 from univert.data.decode import check_image, decode_rgb
 from univert.data.headers import MAX_SIDE_PX
 from univert.data.image_problem import FORMATS, ImageProblem
@@ -160,6 +161,9 @@ def test_box_is_cut_from_the_upright_image():
     assert np.array_equal(pixels(content, box_xyxy_px=(2, 5, 7, 18)), upright[5:18, 2:7])
     assert np.array_equal(pixels(content, box_xyxy_px=(2.4, 5.6, 6.1, 17.2)), upright[5:18, 2:7])
     assert np.array_equal(pixels(content, box_xyxy_px=(-3, -1, 99, 4)), upright[:4])
+    for nothing in ((2, 5, 2, 18), (12, 0, 20, 5), (float("nan"), 0, 5, 5)):
+        with pytest.raises(BadInputError, match="has no area within the 10 x 20 px image"):
+            pixels(content, box_xyxy_px=nothing)
 
 
 def test_draft_is_smaller_but_never_below_the_asked_size():

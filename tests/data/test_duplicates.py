@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from tests.data.pictures import encoded
 from univert.data.catalogue import Catalogue
 from univert.data.decode import decode_rgb
-from univert.data.duplicates import NearDuplicates, PictureHashes, colour_grid, perceptual_hash, picture_hashes
+from univert.data.duplicates import NearDuplicates, colour_grid, near_duplicates, perceptual_hash
 
 
 def photo(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
@@ -25,15 +25,15 @@ def photo(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
     return coarse
 
 
-def hashes(pictures: Sequence[Image.Image]) -> PictureHashes:
-    return PictureHashes(
+def hashes(pictures: Sequence[Image.Image]) -> NearDuplicates:
+    return NearDuplicates(
         bits=np.array([perceptual_hash(picture) for picture in pictures]),
         colours=np.array([colour_grid(picture) for picture in pictures]),
     )
 
 
 def same(left: Image.Image, right: Image.Image) -> bool:
-    return bool(NearDuplicates(hashes=hashes([left, right]))(np.array([0]), np.array([1]))[0])
+    return bool(hashes([left, right])(np.array([0]), np.array([1]))[0])
 
 
 def jpeg(picture: Image.Image, quality: int) -> Image.Image:
@@ -91,17 +91,8 @@ def test_colours_tell_apart_what_the_hash_cannot() -> None:
     assert not same(*flags)
 
 
-def test_vectors_must_agree_where_given() -> None:
-    pictures = hashes([photo(0), photo(0), photo(0)])
-    vectors = np.array([[1, 0], [0.99, np.sqrt(1 - 0.99**2)], [0, 1]], np.float32)
-    near = NearDuplicates(hashes=pictures, vectors=vectors)
-    rows = np.arange(3)
-    assert near(rows[:, None], rows).tolist() == [[True, True, False], [True, True, False], [False, False, True]]
-    assert NearDuplicates(hashes=pictures)(rows[:, None], rows).all()
-
-
 def test_a_catalogue_is_hashed_in_order(catalogue: Catalogue) -> None:
-    found = picture_hashes(catalogue, workers=3)
+    found = near_duplicates(catalogue)
     expected = hashes([decode_rgb(content) for content in catalogue.image_bytes(range(len(catalogue)))])
     np.testing.assert_array_equal(found.bits, expected.bits)
     np.testing.assert_array_equal(found.colours, expected.colours)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from tests.data.pictures import encoded, noise
 from univert.core.errors import BadInputError
 from univert.core.threads import map_ahead
 from univert.data.decode import BoxXyxyPx, decode_rgb
@@ -18,14 +17,6 @@ from univert.data.loading import ImageLoader
 from univert.data.transforms import Augmentation, Preprocessing, view_rng
 
 PREPROCESSING = Preprocessing(image_size_px=32, background_rgb=(9, 99, 199))
-
-
-def encoded(seed: int, size: tuple[int, int], format_name: str) -> bytes:
-    rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(0, 256, (6, 6, 4 if format_name == "PNG" else 3), dtype=np.uint8))
-    out = io.BytesIO()
-    small.resize(size, Image.Resampling.BICUBIC).save(out, format_name)
-    return out.getvalue()
 
 
 class Images:
@@ -52,7 +43,10 @@ class Images:
 @pytest.fixture(scope="module")
 def images() -> Images:
     formats = ["PNG", "WEBP", "JPEG"]
-    contents = [encoded(i, (40 + 3 * i, 60 - 2 * i), formats[i % 3]) for i in range(13)]
+    contents = [
+        encoded(noise(40 + 3 * i, 60 - 2 * i, 3 if i % 3 else 4, seed=i), formats[i % 3])  # PNG with transparency
+        for i in range(13)
+    ]
     return Images(contents, [(2.0, 3.0, 30.0, 35.0) if i % 4 == 1 else None for i in range(13)])
 
 

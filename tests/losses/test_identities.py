@@ -12,8 +12,6 @@ from univert.losses import ProxyAnchorLoss, ProxyNCALoss, ProxyNPairsLoss
 from univert.losses.lifted_structure_loss import lifted_structure_loss
 from univert.losses.n_pairs_loss import n_pairs_loss
 from univert.losses.nca_loss import nca_loss
-from univert.losses.proxy_triplet_loss import proxy_triplet_loss
-from univert.losses.soft_triple_loss import soft_triple_loss
 
 ROWS = torch.randn(12, SIZE, generator=torch.Generator().manual_seed(0))
 
@@ -31,14 +29,6 @@ def test_n_pairs_with_one_pair_a_product_is_cross_entropy_over_pairs() -> None:
     y = torch.tensor([0, 1, 0, 1, 0, 1, 2, 0, 1, 2, 3, 3])
     (gradient,) = gradients(lambda x: n_pairs_loss(x, y, pairs="one"), ROWS)
     assert {int(i) for i in gradient.any(1).nonzero()} == {0, 2, 1, 3, 6, 9, 10, 11}  # two of each product
-
-
-def test_soft_triple_with_one_center_a_product_is_normalised_softmax_with_a_margin() -> None:
-    y = torch.arange(12) % PRODUCTS
-    cosines = nn.functional.normalize(ROWS) @ nn.functional.normalize(proxies()).T
-    cosines[torch.arange(12), y] -= 0.3
-    found = soft_triple_loss(ROWS, proxies()[:, None], y, la=5.0, margin=0.3)
-    torch.testing.assert_close(found, nn.functional.cross_entropy(5.0 * cosines, y))
 
 
 def test_lifted_structure_with_a_large_scale_looks_at_the_nearest_negative_alone() -> None:
@@ -61,13 +51,3 @@ def test_proxy_anchor_pushes_the_proxies_of_products_without_images() -> None:
     loss(ROWS, torch.arange(12) % (PRODUCTS - 1)).backward()
     assert loss.bank.proxies.grad is not None
     assert (loss.bank.proxies.grad.norm(dim=1) > 0).all()
-
-
-def test_proxy_triplet_is_the_triplet_loss_of_pytorch_metric_learning_with_proxies_as_reference_set() -> None:
-    from pytorch_metric_learning import distances, losses, reducers
-
-    y = torch.arange(12) % PRODUCTS
-    distance, reducer = distances.LpDistance(power=2), reducers.MeanReducer()
-    theirs = losses.TripletMarginLoss(margin=0.3, distance=distance, reducer=reducer)
-    wanted = theirs(ROWS, y, ref_emb=proxies(), ref_labels=torch.arange(PRODUCTS))
-    torch.testing.assert_close(proxy_triplet_loss(ROWS, proxies(), y[:, None], margin=0.3, negatives="all"), wanted)

@@ -159,14 +159,5 @@ def test_defaults_differ_only_where_the_documentation_says_so() -> None:
     }
 
 
-def test_their_triplets_can_be_handed_over() -> None:
-    from pytorch_metric_learning.miners import TripletMarginMiner
-
-    x, y = batch(0)
-    triplets = TripletMarginMiner(margin=0.2, type_of_triplets="semihard")(x, y)
-    one = ours.TripletMarginLoss(0.2, distance="plain")
-    torch.testing.assert_close(one(x, y, triplets), theirs.TripletMarginLoss(0.2)(x, y, triplets))
-
-
 def _along_the_sphere(x: Tensor, gradient: Tensor) -> Tensor:
     return gradient - (gradient * x).sum(1, keepdim=True) * x

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 
 from tests.losses.watch import assert_same_gradients
 from tests.oracles.proxy_losses import share
-from univert.losses import SoftmaxLoss, proxy_softmax
+from univert.losses import proxy_softmax
 from univert.losses.proxy_softmax import proxy_softmax_mean
 
 
@@ -76,23 +74,6 @@ def test_any_sizes_and_options_equal_the_oracle(
         assert_same_gradients(loss, wanted, x, p, bias, tolerance=1e-3)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_softmax_equals_cross_entropy_of_a_linear_layer(smoothing: float) -> None:
-    x, weights, labels = drawn(12, 8, 5)
-    bias = weights[:, 1].clone()
-
-    def linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(nn.functional.linear(x, w, b), labels, label_smoothing=smoothing)
-
-    def ours(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        module = SoftmaxLoss(8, 5, label_smoothing=smoothing)
-        return torch.func.functional_call(module, {"bank.proxies": w, "bias": b}, (x, labels))
-
-    torch.testing.assert_close(ours(x, weights, bias), linear(x, weights, bias))
-    assert_same_gradients(ours, linear, x, weights, bias)
-    assert SoftmaxLoss(8, 5, use_bias=False).bias is None
-
-
 @pytest.mark.parametrize("frozen", ["x", "p", "both", "no_grad"])
 def test_gradients_that_nobody_wants_are_not_made(frozen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, kernel = [], proxy_softmax._proxy_softmax
@@ -122,24 +103,3 @@ def test_the_kernel_is_a_sound_operator(want: tuple[bool, bool]) -> None:
     operator = torch.ops.univert.proxy_softmax.default
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(operator, (x, proxies, labels[:, None], None, *options), test_utils=checks)
-
-
-MEMORY = """
-import resource, torch
-from univert.losses import ProxyNCALoss
-
-torch.set_num_threads(1)
-def step(rows, count):
-    loss = ProxyNCALoss(count, 8)
-    loss(torch.randn(rows, 8, requires_grad=True), torch.arange(rows)).backward()
-step(8, 16)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-step(1024, 50_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's peak of resident memory")
-def test_peak_memory_stays_far_below_images_times_proxies() -> None:
-    found = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
-    assert int(found.stdout) < 1024 * 50_000 * 4 / 1024 / 4  # KiB

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.losses.watch import LargestTensor, assert_same_gradients
+from tests.losses.watch import assert_same_gradients
 from univert.losses import streaming
 from univert.losses.streaming import rows_per_chunk, streamed_sum
 
@@ -101,16 +101,6 @@ def test_compiles_without_a_break() -> None:
     compiled = torch.compile(streamed, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x, proxies), streamed(x, proxies))
     assert_same_gradients(compiled, streamed, x, proxies)
-
-
-def test_only_a_chunk_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "rows_per_chunk", lambda columns: 10)
-    x, labels, weights, proxies, bias = inputs(200, 1000)
-    x.requires_grad_()
-    proxies.requires_grad_()
-    with LargestTensor() as watch:
-        streamed_sum(term, (x, labels, weights), (proxies, bias)).backward()
-    assert watch.entries == 10 * 1000
 
 
 def test_chunks_are_of_some_megabytes() -> None:

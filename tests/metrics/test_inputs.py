@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from univert.metrics.inputs import label_codes, power_of_two_scale
+from univert.metrics.inputs import label_codes
 
 
 def test_codes_follow_the_names_not_the_rows() -> None:
@@ -17,10 +16,3 @@ def test_integers_stay_and_negative_ones_are_unlabelled() -> None:
     (codes,) = label_codes([7, -5, None, np.int32(3)])
     assert codes.tolist() == [7, -1, -1, 3]
     assert label_codes([None])[0].tolist() == [-1]
-
-
-@pytest.mark.parametrize("largest", [1e-300, 0.5, 1.0, 1e300])
-def test_the_scale_is_exact_and_tames_the_largest(largest: float) -> None:
-    scale = power_of_two_scale([np.array([[0.1 * largest]]), np.array([[-largest]])])
-    assert 0.5 <= largest * scale < 1
-    assert np.frexp(scale)[0] == 0.5

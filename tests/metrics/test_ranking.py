@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,14 @@ def labelled_sets(draw: st.DrawFn, *, rows: int = 24, shared: bool = False) -> S
     return np.array(vectors, dtype=np.float32), labels
 
 
+@contextlib.contextmanager
+def chunks(queries: int, gallery: int) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranks, "_QUERIES_AT_ONCE", queries)
+        patch.setattr(ranks, "_GALLERY_AT_ONCE", gallery)
+        yield
+
+
 def assert_as_oracle(outcome: QueryOutcome, ranked: dict[int, list[bool]]) -> None:
     assert outcome.rows.tolist() == sorted(ranked)
     relevance = [ranked[row] for row in sorted(ranked)]
@@ -44,17 +54,18 @@ def test_leave_one_out_equals_the_oracle_whatever_the_chunks(
 ) -> None:
     """Over the vectors themselves, and over other vectors of the same images."""
     vectors, labels = data
-    options: dict[str, Any] = {"query_chunk": query_chunk, "gallery_chunk": gallery_chunk}
+    options: dict[str, Any] = {}
     stored = None
     if seed is not None:
         stored = np.random.default_rng(seed).integers(-2, 3, size=vectors.shape).astype(np.float32)
-        options |= {"gallery_vectors": stored, "leave_one_out": True}
+        options = {"gallery_vectors": stored, "leave_one_out": True}
     ranked = oracle.ranked_relevance(vectors, labels, stored)
     if not ranked:
         with pytest.raises(BadInputError, match="no query"):
             rank_queries(vectors, labels, **options)
         return
-    assert_as_oracle(rank_queries(vectors, labels, **options), ranked)
+    with chunks(query_chunk, gallery_chunk):
+        assert_as_oracle(rank_queries(vectors, labels, **options), ranked)
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,8 +77,8 @@ def test_a_separate_gallery_equals_the_oracle(queries: Set, gallery: Set, query_
         with pytest.raises(BadInputError, match="no query"):
             rank_queries(*queries, **arguments)
         return
-    outcome = rank_queries(*queries, **arguments, query_chunk=query_chunk, gallery_chunk=gallery_chunk)
-    assert_as_oracle(outcome, ranked)
+    with chunks(query_chunk, gallery_chunk):
+        assert_as_oracle(rank_queries(*queries, **arguments), ranked)
 
 
 def sphere(
@@ -84,7 +95,8 @@ def test_random_unit_vectors_equal_the_oracle(products: int, images: int, monkey
     monkeypatch.setattr(ranks, "_MOST_THRESHOLDS", 1000)  # blocks shrink for large products
     vectors, labels = sphere(np.random.default_rng(3), products, images, 16, 1.0)
     assert (images > ranks._MOST_PASSES) == (products == 4)  # both ways of counting are covered
-    outcome = rank_queries(vectors, labels, query_chunk=50, gallery_chunk=77)
+    with chunks(50, 77):
+        outcome = rank_queries(vectors, labels)
     ranked = oracle.ranked_relevance(vectors, labels.tolist(), tolerance=TIE_TOLERANCE)
     assert_as_oracle(outcome, ranked)
     assert len(set(outcome.rank_of_first_hit.tolist())) > 3 or products == 4
@@ -119,7 +131,8 @@ def test_copies_tie_wherever_they_stand_in_a_chunk(gallery_chunk: int) -> None:
     base /= np.linalg.norm(base, axis=1, keepdims=True)
     vectors = np.concatenate([base, base, base, base])
     labels = np.concatenate([np.arange(50)] * 2 + [np.arange(50, 100)] * 2)
-    outcome = rank_queries(vectors, labels, gallery_chunk=gallery_chunk, query_chunk=33)
+    with chunks(33, gallery_chunk):
+        outcome = rank_queries(vectors, labels)
     # Two copies of the other product come first, then the own one: a tie counts against us.
     assert (outcome.rank_of_first_hit == 3).all()
 
@@ -168,7 +181,6 @@ LABELS = ["a", "a", "b", "b"]
             {"gallery_vectors": GOOD[:3], "leave_one_out": True},
             r"gallery_vectors must have one entry for each of the 4 rows of vectors, got 3",
         ),
-        (GOOD, LABELS, {"query_chunk": 0}, r"query_chunk must be at least 1, got 0"),
     ],
 )
 def test_bad_input_says_what_and_how_to_fix_it(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -154,12 +153,6 @@ def searched_medoids(x: Tensor, products: list[int], gamma: float) -> list[int]:
             break
         medoids, score = swapped, better
     return medoids
-
-
-def best_medoids_score(x: Tensor, products: list[int], gamma: float) -> float:
-    """The maximum itself, over all choices."""
-    choices = combinations(range(len(x)), len(set(products)))
-    return max(medoids_score(x, products, medoids, gamma) for medoids in choices)
 
 
 def structured_clustering(

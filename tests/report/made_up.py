@@ -1,12 +1,12 @@
 """A made-up run's models and decisions, for the tests of the report and of the tables in a terminal."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from univert.metrics.compare import METRICS, Comparison, Difference
 from univert.metrics.evaluate import Evaluation, Interval, Metrics
-from univert.report.page import ReportContent
 from univert.training.combine.config import CombineConfig
 from univert.training.combine.groups import Combination, Trial
 from univert.training.evaluation import ComparedModel, Row, RowComparison
@@ -70,10 +70,10 @@ def against(first, found, *, second="unified", title=None):
 
 
 def choice(titles=("Plain", "Ensemble"), reason="Ensemble: better and nowhere worse", against_specialists=None):
-    trained = TrainedModel(name="unified", key="key", record={}, folder=Path(), device=torch.device("cpu"))
+    record = {"image_presentations": 1000, "seconds": 12.0}
+    trained = TrainedModel(name="unified", key="key", record=record, folder=Path(), device=torch.device("cpu"))
     candidates = tuple(
-        Candidate(key=key, title=title, model=trained, image_presentations=1000, seconds=12.0)
-        for key, title in zip(("plain", "ensemble"), titles, strict=True)
+        Candidate(key=key, title=title, model=trained) for key, title in zip(("plain", "ensemble"), titles, strict=True)
     )
     found = comparison((0.05, "better"), bags=(0.06, "better"), shoes=(-0.02, "same"))
     step = Step(
@@ -121,7 +121,7 @@ def combination(names=("bags", "shoes", "hats")):
 
 
 def content(**changes):
-    """All that a report shows."""
+    """All that a report shows: a finished run, and its models in one."""
     found = comparison((0.05, "better"), bags=(0.06, "better"), shoes=(-0.04, "worse"))
     results = {
         "notes": ["no specialist for hats: one needs 2 products"],
@@ -134,12 +134,15 @@ def content(**changes):
             },
             "unified": {"step": [1, 2], "loss": [0.5, float("nan")], "val_map_at_r": [], "best_step": None},
         },
-        "catalogue_fingerprint": "abc", "versions": {"torch": "2.15"}, "device": "cpu", "seed": 0, "finished": "now",
+        "ensemble": {"learned_from": True}, "catalogue_fingerprint": "abc",
+        "versions": {"torch": "2.15"}, "device": "cpu", "seed": 0, "finished": "now",
     }  # fmt: skip
     values = {
         "compared": tuple(all_models()),
         "comparisons": tuple(against(key, found) for key in ("specialists", "base")),
-        "choice": choice(), "ensemble": ensemble(), "learned_from_ensemble": True,
-        "distortion": {"energy_kept": 0.9734, "order_kept": 0.99}, "combination": combination(), "results": results,
+        "distortion": {"energy_kept": 0.9734, "order_kept": 0.99}, "results": results,
+        "choice": choice(), "ensemble": ensemble(), "combination": combination(),
     }  # fmt: skip
-    return ReportContent(**{**values, **changes})
+    found = SimpleNamespace(**{**values, **changes})
+    found.models = found
+    return found

@@ -209,7 +209,7 @@ def test_one_vertical_reads_naturally_and_names_may_be_long(tmp_path):
 def test_a_run_that_decided_nothing(shop, tmp_path):
     alone = made_up.combination()
     content = made_up.content(
-        comparisons=(), learned_from_ensemble=False,
+        comparisons=(), results={**made_up.content().results, "ensemble": {"learned_from": False}},
         choice=made_up.Choice(**{**vars(made_up.choice()), "steps": (), "figures": {}, "reason": ""}),
         combination=made_up.Combination(
             config=alone.config, groups=(("bags",), ("shoes",)), individual={"bags": None, "shoes": None}, path=("off",)

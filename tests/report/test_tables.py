@@ -1,7 +1,7 @@
 import pytest
 
-from tests.report.made_up import against, all_models, comparison, interval, model
-from univert.report.tables import comparison_table, paired_tables, vertical_table
+from tests.report.made_up import comparison, interval, model
+from univert.report.tables import comparison_table, gallery_lines, vertical_table
 
 
 def test_comparison_has_every_figure_and_marks_the_best_that_competes():
@@ -34,10 +34,7 @@ def test_vertical_table_shows_gaps_to_the_specialists():
     assert unified.best
 
 
-def test_paired_comparisons_bear_the_rows_titles_and_go_on_by_gain():
+def test_paired_comparisons_go_on_by_gain():
     found = comparison((0.01, "same"), a=(-0.04, "worse"), b=(0.06, "better"), c=(0.0, "same"))
-    own, base = paired_tables([against("specialists", found), against("base", found)], all_models())
-    assert (own.names, own.routed) == (("Specialists", "Unified"), True)
-    assert (base.names, base.routed) == (("Base", "Unified"), False)
-    assert [name for name, _ in base.lines] == ["Merged gallery", "b", "c", "a"]
-    assert [name for name, _ in own.lines] == ["All, each in its vertical", "b", "c", "a"]
+    assert [name for name, _ in gallery_lines(found, routed=False)] == ["Merged gallery", "b", "c", "a"]
+    assert gallery_lines(found, routed=True)[0] == ("All, each in its vertical", found.merged)

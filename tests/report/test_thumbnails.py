@@ -46,9 +46,9 @@ def test_thumbnails_are_square_padded_cropped_and_never_fail(linked):
 
 def test_atlas_places_each_picture_where_it_says():
     colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
-    sheet = atlas((Image.new("RGB", (16, 16), colour) for colour in colours), 5, cell_px=16)
-    picture = opened(sheet.uri)
-    assert (sheet.columns, picture.size) == (3, (48, 32))
+    uri, columns = atlas((Image.new("RGB", (16, 16), colour) for colour in colours), 5, cell_px=16)
+    picture = opened(uri)
+    assert (columns, picture.size) == (3, (48, 32))
     for index, colour in enumerate(colours):
-        x, y = 16 * (index % sheet.columns) + 8, 16 * (index // sheet.columns) + 8
+        x, y = 16 * (index % columns) + 8, 16 * (index // columns) + 8
         np.testing.assert_allclose(picture.getpixel((x, y)), colour, atol=25)

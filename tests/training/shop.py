@@ -50,9 +50,12 @@ def open_shop(catalogue: Catalogue, recipe: Recipe, path: Path) -> Shop:
 
 
 def specialists(context: RunContext, folder: str = "specialists", **changes: object) -> Member:
+    """The specialists of a run of its own, in a folder beside that of the context."""
     config: SpecialistsConfig = replace(context.recipe.specialists, **changes)  # type: ignore[arg-type]
+    recipe, run = replace(context.recipe, specialists=config), Run(context.run.path / folder)
+    other = RunContext(run, context.images.catalogue, recipe, features=context.features)
     trained = {
-        name: train_specialist(context, name, config=config, within=folder) for name in context.images.vertical_names
+        name: replace(train_specialist(other, name), name=f"{folder}/{name}") for name in context.images.vertical_names
     }
     return Member.of_specialists(context, trained)
 

@@ -163,37 +163,6 @@ def test_a_worse_model_is_not_kept(
     assert "as it was before fine-tuning" in (result.model_path / "README.md").read_text()
 
 
-def test_killed_it_goes_on_to_the_same_weights(
-    model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = finetune(model, catalogue, verified, tmp_path / "whole", CONFIG)
-    forward, calls = CleanTripletObjective.forward, 0
-
-    def killed(self: CleanTripletObjective, *args: object) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 6:
-            raise KeyboardInterrupt
-        return forward(self, *args)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CleanTripletObjective, "forward", killed)
-        with pytest.raises(KeyboardInterrupt):
-            finetune(model, catalogue, verified, tmp_path / "cut", CONFIG)
-    cut = finetune(model, catalogue, verified, tmp_path / "cut", CONFIG)
-    assert same_weights(tmp_path / "whole" / "tuned", tmp_path / "cut" / "tuned")
-    assert cut.results["fingerprints"] == whole.results["fingerprints"]
-
-
-def test_a_learning_base_network_moves(model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path) -> None:
-    config = replace(CONFIG, base_network_learns="last_blocks", last_blocks=1, loop=replace(LOOP, min_steps=3))
-    finetune(model, catalogue, verified, tmp_path, config)
-    old, new = weights(model), weights(tmp_path / "tuned")
-    moved = [name for name in old if name.startswith("base_network.") and not old[name].equal(new[name])]
-    assert moved
-    assert not any("conv_stem" in name for name in moved)
-
-
 def test_the_features_are_those_of_the_models_own_base_network_and_of_its_run(
     verified: Path, catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -22,11 +22,12 @@ from univert.data.samplers import PKSampler
 from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.losses.triplet_margin_loss import TripletMarginLoss
 from univert.main_job import train
+from univert.models.config import BaseNetworkLearns
 from univert.training import loop as training_loop
 from univert.training.combine.config import CombineConfig
 from univert.training.combine.groups import combine
 from univert.training.jobs import TrainingJob
-from univert.training.label_config import BaseNetworkLearns, LabelLoopConfig, LoopConfig
+from univert.training.label_config import LabelLoopConfig, LoopConfig
 from univert.training.label_training import labelled_products
 from univert.training.loop import History, _set_learning_rates, fit
 from univert.training.objectives import EmbedAll, LabelObjective, MovedRows

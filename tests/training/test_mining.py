@@ -1,38 +1,23 @@
-"""Mining the whole set against loops over all triples, and training on what it finds: resumable to the bit."""
+"""Mining the whole set against loops over all triples."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
 
 from tests.oracles import mining as oracle
 from tests.search.conftest import unit
 from univert.core.errors import BadInputError
-from univert.core.run import Run
-from univert.data.catalogue import Catalogue
-from univert.data.duplicates import NearDuplicates, picture_hashes
 from univert.data.samplers import StrongNegativeSampler
 from univert.data.strong_negatives import StrongNegatives
-from univert.losses.miners import DistanceWeightedMiner, MinedLoss
-from univert.losses.triplet_margin_loss import TripletMarginLoss
-from univert.training import loop as training_loop
 from univert.training import mining as module
-from univert.training.jobs import TrainingJob
-from univert.training.label_training import labelled_products
-from univert.training.loop import History, fit
 from univert.training.mining import Neighbours, mine_strong_negatives
-from univert.training.objectives import LabelObjective
-from univert.training.recipe import Recipe
-from univert.training.remining import ReminingSampler, miner_of
-from univert.training.run_context import RunContext
+from univert.training.remining import ReminingSampler
 
 Shop = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -155,72 +140,6 @@ def test_what_cannot_be_mined_is_refused(changes: dict[str, Any], message: str) 
     arguments: dict[str, Any] = {"vectors": unit(np.ones((5, 3))), "products": np.array([0, 0, 1, 1, 2])}
     with pytest.raises(BadInputError, match=message):
         mine_strong_negatives(**arguments | changes)
-
-
-@pytest.fixture
-def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunContext:
-    monkeypatch.setattr(training_loop, "CHECKPOINT_EVERY_SECONDS", 0)
-    loop = replace(recipe.specialists.loop, min_steps=14)
-    recipe = replace(recipe, specialists=replace(recipe.specialists, loop=loop))
-    return RunContext(Run(tmp_path / "run"), catalogue, recipe)
-
-
-class Interrupted(nn.Module):
-    """A loss that Ctrl-C meets at some step."""
-
-    def __init__(self, loss: nn.Module, step: int) -> None:
-        super().__init__()
-        self.loss, self.left = loss, step
-
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-        loss: Tensor = self.loss(embeddings, labels)
-        return loss
-
-
-def train(context: RunContext, loss: nn.Module, folder: Path) -> tuple[History, Tensor]:
-    products = labelled_products(context, context.images.is_train)
-    embedder = context.new_embedder()
-    near = NearDuplicates(hashes=picture_hashes(context.images.catalogue))
-    sampler = ReminingSampler(
-        miner_of(embedder, context.features.source, products, context.images.verticals, margin=0.5, protect=near),
-        lambda mined: StrongNegativeSampler(
-            products, mined, batch_size=12, images_per_product=3, negatives_per_anchor=1
-        ),
-        every_steps=5,
-        folder=folder,
-    )
-    loop, objective = context.recipe.specialists.loop, LabelObjective(loss, products)
-    job = TrainingJob(embedder=embedder, objective=objective, sampler=sampler, loop=loop)
-    job = replace(job, score=context.stages.scorer(job))
-    done = fit(job, context.features.source, name="test", seed=0, folder=folder)
-    head = torch.cat([v.detach().float().flatten() for v in embedder.head.state_dict().values()])
-    return done, head
-
-
-@pytest.mark.parametrize("step", [5, 12])
-def test_interrupted_anywhere_it_ends_with_the_same_weights(context: RunContext, tmp_path: Path, step: int) -> None:
-    def loss() -> nn.Module:
-        return MinedLoss(TripletMarginLoss(0.5, mining="all"), DistanceWeightedMiner())
-
-    _, expected = train(context, loss(), tmp_path / "a")
-    with pytest.raises(KeyboardInterrupt):
-        train(context, Interrupted(loss(), step), tmp_path / "b")
-    done, found = train(context, Interrupted(loss(), 10**6), tmp_path / "b")
-    assert done.step == 14
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    tables = [StrongNegatives.load(tmp_path / "b" / f"strong-negatives-{number}.safetensors") for number in range(3)]
-    products, verticals = labelled_products(context, context.images.is_train), context.images.verticals
-    assert any(table is not None and len(table) for table in tables)
-    for table in tables:
-        assert table is not None
-        row, place = np.nonzero(table.negatives >= 0)
-        anchors, negatives = table.anchors[row], table.negatives[row, place]
-        assert (products[negatives] >= 0).all()
-        assert (products[negatives] != products[anchors]).all()
-        assert (verticals[negatives] == verticals[anchors]).all()
 
 
 def test_a_table_is_mined_once_and_kept(tmp_path: Path) -> None:

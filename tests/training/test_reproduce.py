@@ -132,6 +132,7 @@ def test_missing_weights_are_said_before_anything_is_built(tmp_path: Path, monke
 def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
     cases: list[tuple[str, dict[str, Any], str]] = [
         ("birds", {}, "dataset must be one of cub200"),
+        ("sop", {"loss": "tripplet"}, "loss must be one of triplet"),
         ("sop", {"protocol": "old"}, "protocol must be one of proxies, modern; got 'old'"),
         ("cars196", {"pretrained": False}, "cars"),
     ]
@@ -169,24 +170,3 @@ def test_a_picture_that_is_missing_or_damaged_can_be_left_out(
     rejected = tmp_path / "run" / "catalogue.lance" / "rejected.csv"
     assert len(rejected.read_text().splitlines()) == 2
     assert len(Catalogue.open(rejected.parent)) == 71
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        (["--loss", "tripplet"], "univert: loss must be one of triplet"),
-        (["--protocol", "old"], "univert: protocol must be one of proxies, modern; got 'old'"),
-        (["--no-pretrained"], "nowhere"),
-    ],
-)
-def test_the_command_names_what_does_not_exist(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str], message: str
-) -> None:
-    places = ["--root", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]
-    monkeypatch.setattr("sys.argv", ["univert", "reproduce", "sop", *places, *option])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1

@@ -15,7 +15,6 @@ from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
 from univert.main_job import train
-from univert.models.embedder import Embedder
 from univert.report.page import report_run
 from univert.training.combine.config import CombineConfig
 from univert.training.label_training import labelled_products
@@ -49,6 +48,9 @@ def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path:
     files = ["recipe.toml", "groups.json", "evaluation.json", "report.html", "log/candidates"]
     for name in (*files, "unified/README.md", "unified/model.onnx"):
         assert (tmp_path / name).exists(), name
+    card = (tmp_path / "unified/README.md").read_text()
+    for words in ("recall_at_1, test", "map_at_r", "| images | 72 |", "discs, squares", "base_network", "[unify.loop]"):
+        assert words in card, words
     combination = json.loads((tmp_path / "groups.json").read_text())
     assert combination == result.results["combination"]
     assert sorted(name for group in combination["groups"] for name in group) == ["discs", "squares"]
@@ -60,11 +62,15 @@ def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path:
     assert compared == ["specialists", "joint_proxy_nca", "joint_triplet", "base"]
     rows = {row["key"]: row for row in result.results["rows"]}
     assert rows["joint_triplet"]["image_presentations"] <= rows["unified_aligned"]["image_presentations"] + 12
-    test = catalogue.select(split="test")
-    assert result.model.embed_catalogue(test).shape == (len(test), 8)
+    assert result.recall_at_1("unified") == rows["unified"]["evaluation"]["merged"]["recall_at"]["1"]["value"]
+    with pytest.raises(BadInputError, match=r"'unifed' was not measured .* did you mean 'unified'"):
+        result.recall_at_1("unifed")
+    cached = result.finished.context.features.source.embed_all(result.model, np.arange(len(catalogue)))
+    np.testing.assert_allclose(cached, result.model.embed_catalogue(catalogue), atol=1e-5)
+    assert cached.shape == (72, 8)
 
     before = modified(tmp_path)
-    again = train(catalogue, tmp_path, recipe)
+    again = train(catalogue, tmp_path)  # without a recipe it goes on with its own
     assert modified(tmp_path) == before, "a finished stage was done again"
     assert {**again.results, "finished": ""} == {**result.results, "finished": ""}
 
@@ -141,6 +147,8 @@ def test_without_test_or_validation_images_the_rest_is_done_and_said(
     recipe = replace(recipe, evaluation=only("unified_plain"), unify=replace(recipe.unify, members=("specialists",)))
     result = train(rebuilt(tmp_path, change), tmp_path / "run", recipe, report=False)
     assert result.results["rows"] == result.results["comparisons"] == []
+    with pytest.raises(BadInputError, match="'unified' was not measured on the test split; nothing was"):
+        result.recall_at_1("unified")
     assert not (tmp_path / "run" / "baselines").exists(), "nothing to compare with"
     texts = " ".join(result.results["notes"])
     assert "no product has two images in test, so nothing is measured" in texts
@@ -169,31 +177,3 @@ def test_an_unknown_vertical_is_named(catalogue: Catalogue, recipe: Recipe, tmp_
 def test_one_process_at_a_time(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     with Run(tmp_path).locked(), pytest.raises(BadInputError, match="another process"):
         train(catalogue, tmp_path, recipe)
-
-
-def test_vectors_of_the_run_equal_those_of_the_saved_model(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
-) -> None:
-    recipe = short(recipe)
-    model = train(catalogue, tmp_path, recipe, report=False).model
-    context = RunContext(Run(tmp_path), catalogue, recipe)
-    cached = context.features.source.embed_all(
-        Embedder.from_pretrained(tmp_path / "unified"), np.arange(len(catalogue))
-    )
-    np.testing.assert_allclose(cached, model.embed_catalogue(catalogue), atol=1e-5)
-
-
-def test_the_card_states_what_was_measured(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    train(catalogue, tmp_path, short(recipe), report=False)
-    card = (tmp_path / "unified" / "README.md").read_text()
-    for words in ("recall_at_1, test", "map_at_r", "| images | 72 |", "discs, squares", "base_network", "[unify.loop]"):
-        assert words in card, words
-
-
-def test_without_a_recipe_a_run_goes_on_with_its_own(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
-    recipe = replace(recipe, unify=replace(recipe.unify, way="specialists"), evaluation=only())
-    first = train(catalogue, tmp_path, recipe, report=False)
-    before = modified(tmp_path)
-    again = train(catalogue, tmp_path, report=False)
-    assert modified(tmp_path) == before
-    assert again.results["recipe_toml"] == first.results["recipe_toml"]

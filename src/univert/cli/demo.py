@@ -35,13 +35,9 @@ SETTINGS = (
 
 
 def run_demo(out: Path, *, seed: int, device: str, serve: bool) -> TrainResult:
-    """Catalogue, specialists, unified model, report, index, one search, calibration, and the search page.
+    """Catalogue, specialists, unified model, report, index, one search, calibration, and, to `serve`, the search page.
 
-    Args:
-        out: everything goes here; what is there already and unchanged is used again.
-        seed: of everything random.
-        device: a torch device, or `auto`.
-        serve: run the search page at the end, until it is stopped.
+    What is in the folder `out` already and unchanged is used again.
     """
     started = time.perf_counter()
     say = typer.echo

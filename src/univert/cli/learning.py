@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from univert.cli.options import Device, Json, Names, app, load_model
+from univert.cli.options import Device, Json, Names, Settings, app, load_model
 from univert.core.terminal import print_table
 
 
@@ -22,9 +22,7 @@ def train(
     out: Annotated[Path, typer.Option(help="The run folder; an interrupted run goes on where it was.")] = Path(
         "runs/run"
     ),
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change the recipe: key=value, dots for tables.")
-    ] = None,
+    settings: Settings = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
     device: Device = "auto",
     as_json: Json = False,

@@ -22,6 +22,7 @@ app.add_typer(catalogue_app, name="catalog", hidden=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Device = Annotated[str, typer.Option(help="A torch device such as cpu or cuda:1; auto takes CUDA where it is.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Change the recipe: key=value, dots for tables.")]
 Names = Annotated[list[str] | None, typer.Option(help="Only these verticals; give it again for several.")]
 
 

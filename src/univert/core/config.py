@@ -15,22 +15,20 @@ from univert.core.errors import BadInputError, nearest_name
 C = TypeVar("C")
 
 
-def from_plain(cls: type[C], values: Mapping[str, Any], *, where: str = "recipe", further_keys: bool = False) -> C:
+def from_plain(cls: type[C], values: Mapping[str, Any], *, where: str = "recipe") -> C:
     """Build a dataclass or a pydantic model from nested plain values, checking names, types and limits.
 
     Args:
         cls: its fields are plain values, paths, or further such classes, alone or in lists and dicts.
         values: as read from TOML or JSON; missing keys take their defaults.
         where: the name of the source, for messages.
-        further_keys: ignore unknown keys.
 
     Raises:
         BadInputError: an unknown key (with the nearest valid key) or a value of the wrong type.
     """
     import pydantic
 
-    if not further_keys:
-        _refuse_unknown_keys(cls, values, where, prefix="")
+    _refuse_unknown_keys(cls, values, where, prefix="")
     try:
         validated: C = _adapter(typing.cast(Any, cls)).validate_python(values)
         return validated
@@ -127,13 +125,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def refuse_without_effect(config: Any, names: Sequence[str], *, where: str, because: str) -> None:
-    """Refuse settings that differ from their defaults where nothing heeds them.
+    """Refuse fields of a dataclass that differ from their defaults where nothing heeds them.
 
-    Args:
-        config: a dataclass.
-        names: of its fields.
-        where: the name of the config within the recipe, with a dot; empty for the recipe itself.
-        because: what makes them so, as in "where align is false".
+    `where` is its name within the recipe, with a dot, and `because` what makes them so: "where align is false".
 
     Raises:
         BadInputError: naming the first of them.

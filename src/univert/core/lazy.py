@@ -17,12 +17,8 @@ def lazy_exports(
 
     Submodules load on first use, too: `import univert` is enough for `univert.losses`.
 
-    Args:
-        package: its `__name__`.
-        homes: from each public name to the module that defines it.
-
-    Returns:
-        the package's `__getattr__`, `__dir__` and `__all__`.
+    `package` is its `__name__`, `homes` names for each public name the module that defines it. What comes back are the
+    package's `__getattr__`, `__dir__` and `__all__`.
 
     Example:
         >>> __getattr__, __dir__, __all__ = lazy_exports("univert.core", {"Run": "univert.core.run"})

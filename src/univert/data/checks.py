@@ -26,14 +26,7 @@ _BOX_SLACK_PX = 1.0
 
 @dataclass(kw_only=True, slots=True)
 class CheckedRow:
-    """A source row with its image read and decoded once.
-
-    Attributes:
-        content: the encoded image, or None if it is to be linked.
-        digest: hash of the encoded image.
-        box_xyxy_px: the row's box, trimmed to the image.
-        problems: what keeps the row out; empty for a good one.
-    """
+    """A source row, its image as encoded (None to be linked), its box trimmed to that, and what keeps it out."""
 
     row: SourceRow
     content: bytes | None = None
@@ -45,9 +38,7 @@ class CheckedRow:
 def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
     """Check everything about a row that does not depend on other rows, its image decoded included.
 
-    Args:
-        row: the row.
-        link: keep the image out of the result.
+    With `link` the result does not hold the image.
     """
     row = _in_one_form(row)
     checked = CheckedRow(row=row, problems=_check_fields(row, link))
@@ -156,11 +147,7 @@ class RowsSoFar:
         return found[0] if found else None
 
     def accept(self, row: SourceRow, image_id: str, split: str, content: str) -> list[SourceProblem]:
-        """Claim a row's id, with a hash of its content, and its product's vertical and split.
-
-        Returns:
-            what stands against it; where anything does, nothing is claimed.
-        """
+        """Claim a row's id and its product's vertical and split, or say what stands against it and claim nothing."""
         problems = []
         found = self._database.execute("SELECT origin FROM ids WHERE id = ?", (image_id,)).fetchone()
         if found:

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ExifTags import Base as Tag
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -20,7 +21,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from univert.core.errors import BadInputError
-from univert.data.headers import JPEG_END, check_size, read_header
+from univert.data.headers import JPEG_END, JPEG_FRAMES, JPEG_SEQUENTIAL, check_size, read_header
 from univert.data.image_problem import MAX_PIXELS, ImageProblem, other_content
 
 WHITE = (255, 255, 255)
@@ -46,30 +47,13 @@ _OPENERS: Final[tuple[tuple[int, bytes, type[ImageFile]], ...]] = (
     (0, b"MM\x00+", TiffImageFile),
 )
 
-_UPRIGHT: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What turns an image upright, by its EXIF orientation; 5 to 8 swap width and height."""
-
-_ORIENTATION_TAG: Final = 0x0112
-_BITS_TAG: Final = 258
-_PHOTOMETRIC_TAG: Final = 262
 _WHITE_IS_ZERO: Final = 0
-_SUBFILE_TAG: Final = 254
 _REDUCED: Final = 1
 """The first picture of a TIFF is a small preview, as in what cameras write."""
 _STRIP_ROWS: Final = 256
 _WEBP_BYTES_PER_PIXEL: Final = 17
 _PNG_BYTES_PER_PIXEL: Final = 9
 _JPEG_BYTES_PER_PIXEL: Final = 8.5
-_JPEG_SEQUENTIAL: Final = (0xC0, 0xC1)
-_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_FILLING: Final = b"\xaa" * 64
 """Decodes to pixels that are not those of missing data."""
 
@@ -104,24 +88,16 @@ def decode_rgb(
         BadInputError: the box is empty or lies outside the image.
     """
     with _explaining():
-        image = _open(content, max_pixels)
-        original_size = image.size
+        image, upright_size = _open(content, max_pixels)
         if draft_px is not None:
             _allow_draft(image, box_xyxy_px, draft_px)
-        upright, upright_size = _load_upright(image, original_size)
-        file = image if isinstance(image, TiffImageFile) else None
-        del image  # a large picture that was turned is not held twice
-        if box_xyxy_px is not None:
-            upright = _crop(upright, box_xyxy_px, upright_size)
-        return _pixels_to_rgb(upright, background_rgb, file)
+        _load_upright(image)
+        part = image if box_xyxy_px is None else _crop(image, box_xyxy_px, upright_size or image.size)
+        return _pixels_to_rgb(part, background_rgb, image if isinstance(image, TiffImageFile) else None)
 
 
 def to_rgb(image: Image.Image, *, background_rgb: Rgb = WHITE) -> Image.Image:
-    """A PIL image as upright RGB, by the rules of `decode_rgb`.
-
-    Args:
-        image: of any mode; greyscale of 16 bits is scaled to 8.
-        background_rgb: the colour behind transparent pixels, 0 to 255.
+    """A PIL image of any mode as upright RGB, by the rules of `decode_rgb`.
 
     Raises:
         ImageProblem: it has no pixels, cannot be decoded, or is of a mode that has no fixed range.
@@ -136,45 +112,40 @@ def to_rgb(image: Image.Image, *, background_rgb: Rgb = WHITE) -> Image.Image:
 
 
 def check_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Make sure that an image decodes from its first byte to its last.
-
-    Args:
-        content: the encoded image.
-        max_pixels: refuse images with more pixels than this.
-
-    Returns:
-        width and height of the upright image, in pixels.
+    """Make sure that an image decodes from its first byte to its last; width and height of the upright image.
 
     Raises:
         ImageProblem: the content is not a usable image.
     """
     with _explaining():
-        image = _open(content, max_pixels)
-        original_size = image.size
+        image, upright_size = _open(content, max_pixels)
         # A JPEG at an eighth of its size still reads its whole stream, several times faster.
         _allow_draft(image, None, 1)
-        upright, upright_size = _load_upright(image, original_size)
-        if upright.mode not in ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK"):
-            _pixels_to_rgb(upright, WHITE, image if isinstance(image, TiffImageFile) else None)
-        return upright_size
+        _load_upright(image)
+        if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK"):
+            _pixels_to_rgb(image, WHITE, image if isinstance(image, TiffImageFile) else None)
+        return upright_size or image.size
 
 
-def _open(content: bytes, max_pixels: int) -> ImageFile:
+def _open(content: bytes, max_pixels: int) -> tuple[ImageFile, tuple[int, int] | None]:
+    """The image, not yet decoded, and the size it has upright where only its header can tell."""
     if not content:
         raise ImageProblem("empty", "the file is empty", "replace or remove it")
     opener = next((opener for place, magic, opener in _OPENERS if content.startswith(magic, place)), None)
     if opener is None:
         raise other_content(content)
+    size = None
     if opener in _WITHOUT_METADATA:
         header = read_header(content, max_pixels)
+        size = (header.width_px, header.height_px)
         content = b"".join(header.parts)
         if header.lacks_end:
             content = _with_end(content)
     image = opener(io.BytesIO(content))
     check_size(image.width, image.height, max_pixels)
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(_SUBFILE_TAG, 0) & _REDUCED:
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(Tag.NewSubfileType, 0) & _REDUCED:
         raise ImageProblem("unsupported format", "a camera's raw file is not supported", "export it as JPEG")
-    return image
+    return image, size
 
 
 def _with_end(jpeg: bytes) -> bytes:
@@ -209,35 +180,23 @@ def _allow_draft(image: ImageFile, box_xyxy_px: BoxXyxyPx | None, draft_px: int)
         image.draft("RGB", (math.ceil(width / reduction), math.ceil(height / reduction)))
 
 
-def _load_upright(image: ImageFile, original_size: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
-    """The decoded image turned upright, and the size it would have had without a draft."""
+def _load_upright(image: ImageFile) -> None:
     image.load()
-    if isinstance(image, TiffImageFile):  # Pillow turns these upright by itself
-        return image, image.size
-    orientation = 1
-    with contextlib.suppress(Exception):  # a damaged EXIF block says nothing about the pixels
-        orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
-    if orientation not in _UPRIGHT:
-        return image, original_size
-    size = (original_size[1], original_size[0]) if orientation >= 5 else original_size
-    return image.transpose(_UPRIGHT[orientation]), size
+    if not isinstance(image, TiffImageFile):  # Pillow turns these upright by itself
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _crop(image: Image.Image, box_xyxy_px: BoxXyxyPx, upright_size: tuple[int, int]) -> Image.Image:
     x0, y0, x1, y1 = box_xyxy_px
-    scale_x, scale_y = image.width / upright_size[0], image.height / upright_size[1]
-    corners = (
-        max(0, math.floor(x0 * scale_x)),
-        max(0, math.floor(y0 * scale_y)),
-        min(image.width, math.ceil(x1 * scale_x)),
-        min(image.height, math.ceil(y1 * scale_y)),
-    )
-    if not (x0 < x1 and y0 < y1 and corners[0] < corners[2] and corners[1] < corners[3]):
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, upright_size[0]), min(y1, upright_size[1])
+    if not (left < right and top < bottom):
         raise BadInputError(
             f"box {box_xyxy_px} has no area within the {upright_size[0]} x {upright_size[1]} px image; "
             "give x0 < x1 and y0 < y1 in pixels of the upright image"
         )
-    return image.crop(corners)
+    across, down = image.width / upright_size[0], image.height / upright_size[1]
+    corner = min(image.width, math.ceil(right * across)), min(image.height, math.ceil(bottom * down))
+    return image.crop((math.floor(left * across), math.floor(top * down), *corner))
 
 
 def _pixels_to_rgb(image: Image.Image, background_rgb: Rgb, file: TiffImageFile | None) -> Image.Image:
@@ -258,8 +217,8 @@ def _sixteen_bits_to_rgb(image: Image.Image, background_rgb: Rgb, file: TiffImag
     peak, white_is_zero = 65535, False
     transparent = image.info.get("transparency")
     if file is not None:
-        peak = 2 ** int(file.tag_v2.get(_BITS_TAG, (16,))[0]) - 1
-        white_is_zero = file.tag_v2.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
+        peak = 2 ** int(file.tag_v2.get(Tag.BitsPerSample, (16,))[0]) - 1
+        white_is_zero = file.tag_v2.get(Tag.PhotometricInterpretation) == _WHITE_IS_ZERO
     rgb = Image.new("RGB", image.size, tuple(background_rgb))
     for top, strip in _strips(image):
         values = np.asarray(strip).astype(np.uint32)
@@ -288,12 +247,8 @@ def decode_bytes(parts: Sequence[bytes | memoryview], pixels: int, *, reduced: b
     """How much memory `decode_rgb` takes for a JPEG, PNG or WebP of so many pixels, at most.
 
     The figures are peaks measured with Pillow 12, over the modes and orientations of each format. A WebP is held
-    four times; a JPEG in several scans is held as coefficients of 2 bytes, whatever the size it is decoded to.
-
-    Args:
-        parts: the pieces of the file; of a JPEG its segments, the last of them the first scan and all that follows.
-        pixels: width x height.
-        reduced: whether a JPEG may be decoded smaller than it is, as `draft_px` asks.
+    four times; a JPEG in several scans is held as coefficients of 2 bytes, whatever the size it is decoded to (it is
+    `reduced` where `draft_px` asks for that). The parts are those of its header; the last holds all scans.
     """
     if parts[0][:4] == b"RIFF":
         return _WEBP_BYTES_PER_PIXEL * pixels
@@ -301,9 +256,9 @@ def decode_bytes(parts: Sequence[bytes | memoryview], pixels: int, *, reduced: b
         return _PNG_BYTES_PER_PIXEL * pixels
     coefficients = 0.0
     for part in parts:
-        if part[:1] == b"\xff" and part[1] in _JPEG_FRAMES:
+        if part[:1] == b"\xff" and part[1] in JPEG_FRAMES:
             across, down = [value >> 4 for value in part[11::3]], [value & 15 for value in part[11::3]]
-            in_one_scan = part[1] in _JPEG_SEQUENTIAL and part[9] == parts[-1][4]
+            in_one_scan = part[1] in JPEG_SEQUENTIAL and part[9] == parts[-1][4]
             samples = sum(map(operator.mul, across, down)) / max(1, max(across, default=1) * max(down, default=1))
             coefficients = 0.0 if in_one_scan else 2 * samples
     return round((coefficients + 0.5 if reduced else max(coefficients + 4.5, _JPEG_BYTES_PER_PIXEL)) * pixels)

@@ -11,7 +11,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from univert.data.image_problem import MAX_PIXELS, ImageProblem
@@ -36,8 +36,8 @@ _JPEG_MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _APP1, _FIRST_WITH_LENGTH = 0xE1, 0xC0
-_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SEQUENTIAL: Final = (0xC0, 0xC1)
+JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_SEQUENTIAL: Final = (0xC0, 0xC1)
 _JPEG_TABLES: Final = frozenset({0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE})
 """Huffman, arithmetic and quantisation tables, restart interval; JFIF and Adobe, which tell the colours' kind."""
 
@@ -91,18 +91,14 @@ def check_size(width_px: int, height_px: int, pixels_max: int) -> None:
         raise ImageProblem("too large", detail, "make the image smaller")
 
 
-def _header(width_px: int, height_px: int, orientation: int, parts: Parts) -> PhotoHeader:
+def _header(width_px: int, height_px: int, orientation: int, parts: Parts, *, lacks_end: bool = False) -> PhotoHeader:
     if orientation >= _SWAPS_SIDES:
         width_px, height_px = height_px, width_px
-    return PhotoHeader(width_px=width_px, height_px=height_px, parts=parts)
+    return PhotoHeader(width_px=width_px, height_px=height_px, parts=parts, lacks_end=lacks_end)
 
 
 def read_header(content: bytes, pixels_max: int = MAX_PIXELS) -> PhotoHeader:
     """Look at an encoded picture without decoding any of it; of an animation, at its first frame.
-
-    Args:
-        content: its bytes alone decide what it is, no file name and no declared type.
-        pixels_max: width x height at most.
 
     Raises:
         ImageProblem: it is empty, damaged, too large, or none of JPEG, PNG and WebP.
@@ -139,9 +135,9 @@ class _JpegFound:
                 self.exif = self.exif or body
             elif body.startswith(_XMP_ID):
                 self.xmp = body
-        if kind in _FRAMES:
+        if kind in JPEG_FRAMES:
             self.frame_kind, self.frame = kind, bytes(segment[4:])
-        if kind not in _FRAMES and kind not in _JPEG_TABLES:
+        if kind not in JPEG_FRAMES and kind not in _JPEG_TABLES:
             return
         self.kept.append(segment)
         self.kept_bytes += len(segment)
@@ -150,7 +146,7 @@ class _JpegFound:
 
     def is_whole_in(self, scan: memoryview) -> bool:
         """Whether a scan is all of the picture, so that the decoder reads nothing that comes after it."""
-        return self.frame_kind in _SEQUENTIAL and len(scan) > 4 and scan[4:5] == self.frame[5:6]
+        return self.frame_kind in JPEG_SEQUENTIAL and len(scan) > 4 and scan[4:5] == self.frame[5:6]
 
 
 def _read_jpeg_header(content: bytes) -> PhotoHeader:
@@ -181,10 +177,8 @@ def _read_jpeg_header(content: bytes) -> PhotoHeader:
     orientation = _read_orientation(found.exif, found.xmp)
     width, height = int.from_bytes(found.frame[3:5], "big"), int.from_bytes(found.frame[1:3], "big")
     parts = [JPEG_SIGNATURE[:2], _exif_segment(orientation), *found.kept, view[pixels_at:end_at]]
-    header = _header(width, height, orientation, parts)
-    if not content.endswith(JPEG_END) and content.find(JPEG_END, pixels_at) < 0:
-        return replace(header, lacks_end=True)
-    return header
+    lacks_end = not content.endswith(JPEG_END) and content.find(JPEG_END, pixels_at) < 0
+    return _header(width, height, orientation, parts, lacks_end=lacks_end)
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:

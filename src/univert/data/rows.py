@@ -89,9 +89,6 @@ class CatalogueProblemsError(BadInputError):
 class ProblemLog(contextlib.AbstractContextManager["ProblemLog"]):
     """Collects problems in constant memory: counts, the first of each kind, and, if asked, all in a CSV file.
 
-    Args:
-        rejected_csv: where to write every problem; None writes none.
-
     Attributes:
         counts: number of problems of each kind.
         examples: the first three of each kind.
@@ -143,8 +140,4 @@ def printable(text: str) -> str:
 
 def is_utf8(text: str) -> bool:
     """Whether text can be stored: false where it carries undecodable bytes of a file name."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text == printable(text)

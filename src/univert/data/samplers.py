@@ -264,17 +264,7 @@ class StrongNegativeSampler(Sampler):
 
 
 def balanced_sample(positions: Positions, groups: Positions, most: int, rng: np.random.Generator) -> Positions:
-    """At most so many of some images, as many of each group as there is room for, so that small groups stay whole.
-
-    Args:
-        positions: of the images.
-        groups: the group of each, such as its vertical.
-        most: how many to keep.
-        rng: draws them.
-
-    Returns:
-        sorted positions.
-    """
+    """At most so many of some images, sorted; as many of each group as there is room for: small ones stay whole."""
     if len(positions) <= most:
         return positions
     order = rng.permutation(len(positions))

@@ -14,15 +14,6 @@ def split_of(product: str | None, vertical: str, *, train: float = 0.65, val: fl
     The same name always gets the same split, so products added later move none of the old ones. Unlabelled
     images (product None) go to train: nothing else can be measured on them.
 
-    Args:
-        product: the product's name.
-        vertical: its vertical's name.
-        train: share of the products in train.
-        val: share of them in val.
-
-    Returns:
-        `train`, `val` or `test`.
-
     Example:
         >>> split_of("sneaker 12", "shoes") == split_of("sneaker 12", "shoes")
         True

@@ -77,12 +77,7 @@ class StrongNegatives:
         return len(self.anchors)
 
     def save(self, path: Path, *, key: str = "") -> None:
-        """Write the table; a reader, or a crash, sees a whole file or none.
-
-        Args:
-            path: a safetensors file.
-            key: fingerprint of what the table was mined from; `load` compares it.
-        """
+        """Write a safetensors file, whole or not at all; `load` compares the key: what the table was mined from."""
         arrays = {name: getattr(self, name) for name in ("anchors", "positives", "negatives", "protected")}
         metadata = {"key": key, "statistics": json.dumps(asdict(self.statistics))}
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}

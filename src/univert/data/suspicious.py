@@ -81,11 +81,7 @@ _ONE_WAY: Final = str.maketrans(
 
 
 def suspicious(table: pa.Table) -> list[str]:
-    """What a user should look at, a line a kind, each with its remedy.
-
-    Args:
-        table: of a catalogue, with `SUSPECT_COLUMNS`.
-    """
+    """What a user should look at in a table with `SUSPECT_COLUMNS`, a line a kind, each with its remedy."""
     found = []
     for column in ("vertical", "product", "brand", "style"):
         grouped = table.group_by(column).aggregate([([], "count_all")]).to_pydict()

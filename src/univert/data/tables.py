@@ -32,12 +32,10 @@ TableRows = Iterator[tuple[str, Mapping[str, Any]] | SourceProblem]
 def read_table(path: Path, wanted: Collection[str], check_columns: Callable[[list[str]], None]) -> TableRows:
     """Read a table in its order, in memory that does not grow with it.
 
-    Args:
-        path: `.parquet` (`.pq`), `.csv` (`.tsv`, `.txt`; UTF-8, or UTF-16 with its mark; separated by commas,
-            semicolons, tabs or bars; any line ends; the first line names the columns) or `.jsonl` (`.ndjson`).
-        wanted: names of columns in lower case; Parquet leaves others unread.
-        check_columns: is given the names that are there, in lower case, before the first row is read; raises what is
-            wrong with them.
+    It is `.parquet` (`.pq`), `.csv` (`.tsv`, `.txt`; UTF-8, or UTF-16 with its mark; separated by commas, semicolons,
+    tabs or bars; any line ends; the first line names the columns) or `.jsonl` (`.ndjson`). Names are in lower case;
+    Parquet leaves all but the `wanted` ones unread. Before the first row is read, `check_columns` is given those
+    that are there, and raises what is wrong with them.
 
     Raises:
         BadInputError: the suffix is unknown, or the file cannot be read.

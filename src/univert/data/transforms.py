@@ -171,12 +171,6 @@ def _jitter(image: Image.Image, brightness: float, contrast: float, saturation: 
 
 
 def view_rng(seed: int, image_id: str, view: int) -> np.random.Generator:
-    """The generator behind one augmented view of one image: the same in every process and order.
-
-    Args:
-        seed: the run's seed.
-        image_id: the image's name in its catalogue.
-        view: number of the augmented view, from 1.
-    """
+    """The generator behind one augmented view (from 1) of one image: the same in every process and order."""
     digest = hashlib.blake2b(f"{seed}\0{view}\0{image_id}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))

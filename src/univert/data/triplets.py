@@ -41,17 +41,10 @@ class TripletRow:
 
 @dataclass(frozen=True, kw_only=True)
 class TripletReport:
-    """What a file of triplets held.
+    """What a file of triplets held: of its rows those used and rejected, and those used in each vertical.
 
-    Attributes:
-        rows: triplets in it.
-        used: of them, those that can be learned from.
-        unlabelled: of those used, the ones with an image whose product the catalogue does not know.
-        rejected: those that cannot be used.
-        problems: how many problems of each kind there are; a triplet may have several.
-        found: the problems in words: a line a kind, and its first three below it.
-        verticals: triplets used in each vertical.
-        rejected_csv: the file that lists every problem; None if none was asked for.
+    `unlabelled` are those used that have an image whose product the catalogue does not know. `problems` counts each
+    kind, of which a triplet may have several; `found` has them in words, and `rejected_csv`, if asked for, all of them.
     """
 
     path: Path
@@ -124,7 +117,7 @@ def read_clean_triplets(
         path: see `read_triplet_rows`.
         catalogue: with the images; give a selection to leave the other verticals' out.
         on_bad: `reject` raises an error if any triplet cannot be used, `skip` leaves those out.
-        rejected_csv: where to list every problem; None writes no list.
+        rejected_csv: where to list every problem.
         not_chosen: ids of images that the selection left out, so that they are not called unknown.
 
     Raises:
@@ -171,10 +164,7 @@ def read_clean_triplets(
 
 
 def read_triplet_rows(path: Path | str) -> Iterator[TripletRow | SourceProblem]:
-    """Read triplets in the order of their file; further columns are left unread.
-
-    Args:
-        path: a table (see `univert.data.tables.read_table`) with the columns `anchor`, `positive` and `negative`.
+    """Read a table with the columns `anchor`, `positive` and `negative`, in its order; others are left unread.
 
     Raises:
         BadInputError: there is no such file, its suffix is unknown, it cannot be read, or a column is missing.

@@ -68,13 +68,6 @@ def negative_mask(
     return mask_AB
 
 
-def positive_mask(
-    labels: Integer[Tensor, "A"], other_labels: Integer[Tensor, "B"], rows: Integer[Tensor, "A"]
-) -> Bool[Tensor, "A B"]:
-    """True where two rows show the same product but are not the same row; `rows` says which column each row is."""
-    return (labels[:, None] == other_labels).scatter(1, rows[:, None], False)
-
-
 def plain_distances(squared: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Square roots of squared distances, with gradient zero (not infinite) where that is zero. NaN stays NaN."""
     same = squared <= 0
@@ -84,13 +77,8 @@ def plain_distances(squared: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def define_operator(schema: str, kernel: Callable[..., Any], shapes: Callable[..., Any]) -> OpOverload:
     """Make a function of tensors an operator: opaque to `torch.compile`, which cannot trace sizes that labels decide.
 
-    `torch.library.custom_op` would import the compiler at its first call: seconds and 160 MB that eager runs do not
-    need. `torch.library.register_autograd` gives the operator its gradient.
-
-    Args:
-        schema: its name and signature, as in `name(Tensor x, float margin) -> (Tensor, Tensor)`.
-        kernel: what it computes, on every device; it must not change its arguments.
-        shapes: the same signature; gives empty tensors of the shapes and dtypes that the kernel gives.
+    The kernel must not change its arguments; `shapes` gives empty tensors of the shapes and dtypes that it gives.
+    `torch.library.custom_op` would import the compiler at its first call: seconds and 160 MB.
     """
     name, _, signature = schema.partition("(")
     torch.library.define(f"univert::{name}", f"({signature}")

@@ -13,7 +13,7 @@ from univert.core.tensors import check_indices, squared_distances, unit_rows
 from univert.losses.batch import check_labels, check_positive
 from univert.losses.label_loss import Batch, LabelLoss
 from univert.losses.streaming import streamed_sum
-from univert.proxies.bank import ProxyBank, check_points
+from univert.proxies.bank import ProxyBank
 from univert.proxies.dynamic import nearest_proxies
 
 _NOTHING = -1e30  # stands for log 0: unlike -inf it gives no NaN in gradients
@@ -36,17 +36,8 @@ def dynamic_proxy_nca_loss(
     once. A dissimilar z with p(z) = p(y) cannot be told from y and is left out; a pair with nothing left
     in p(Z) does not count. What is neither similar nor dissimilar is simply unknown.
 
-    Args:
-        anchors: one row an anchor.
-        proxies: one row a proxy.
-        assigned: the proxy of each example.
-        similar: which examples are positives of which anchors; an anchor is no positive of itself.
-        dissimilar: which are negatives.
-        softmax_scale: s = 1/temperature.
-        sparse: give `proxies` a sparse gradient, of the assigned rows only.
-
-    Returns:
-        a scalar; zero, with zero gradients, where no pair counts.
+    An anchor is no positive of itself. With `sparse` the proxies get a sparse gradient, of the assigned rows only. The
+    value is zero, with zero gradients, where no pair counts.
 
     Source: Movshovitz-Attias et al. (arXiv 1703.07464), eq. 4 with p of eq. 5, and p(y) in the sum as in ProxyNCA++
     (arXiv 2004.01113).
@@ -96,8 +87,8 @@ class DynamicProxyNCALoss(LabelLoss):
     Each call assigns the batch to its nearest proxies by their present embeddings (no gradient flows through
     that choice), or takes an assignment kept by `univert.proxies.dynamic.DynamicAssignment`.
 
-    Labels say only which rows of a batch are similar, by being equal; any integers do. A miner's `indices_tuple` says
-    of which pairs that is known at all.
+    Labels say only which rows of a batch are similar, by being equal; any integers do. An `indices_tuple` of pairs or
+    triplets that are known takes their place; all other pairs are then unknown.
 
     Beware of one trivial end: points that are dissimilar and share a proxy have nothing that drives them
     apart, so if all choose one proxy the loss is zero. Start the bank among the points
@@ -144,63 +135,12 @@ class DynamicProxyNCALoss(LabelLoss):
         self.softmax_scale = softmax_scale
 
     def _value(self, batch: Batch) -> Float[Tensor, ""]:
-        return self.forward_pairs(batch.embeddings, *batch.pairs(), batch.assigned)
-
-    def forward_pairs(
-        self,
-        embeddings: Float[Tensor, "B D"],
-        similar: Bool[Tensor, "B B"],
-        dissimilar: Bool[Tensor, "B B"],
-        assigned: Integer[Tensor, "B"] | None = None,
-    ) -> Float[Tensor, ""]:
-        """The loss of one batch of which some pairs are known to be similar or dissimilar.
-
-        Args:
-            embeddings: one row an image.
-            similar: pairs (row, column) known to be similar; the diagonal is false.
-            dissimilar: pairs known to be dissimilar.
-            assigned: the proxy of each row, -1 where it is not known; None takes the nearest.
-        """
-        check_points(embeddings)
-        shape = (len(embeddings), len(embeddings))
-        for name, relation in (("similar", similar), ("dissimilar", dissimilar)):
-            if relation.dtype is not torch.bool or relation.shape != shape:
-                raise BadInputError(f"{name} must be a bool matrix of shape {shape}, got {tuple(relation.shape)}")
-        return self._loss(embeddings, self._assign(embeddings, assigned), similar, dissimilar)
-
-    def forward_triplets(
-        self, anchors: Float[Tensor, "T D"], positives: Float[Tensor, "T D"], negatives: Float[Tensor, "T D"]
-    ) -> Float[Tensor, ""]:
-        """The loss of triplets: row i of `anchors` is similar to that of `positives`, not to that of `negatives`.
-
-        No other relation between the rows is assumed. A triplet whose positive and negative are nearest to the
-        same proxy does not count.
-        """
-        for name, rows in (("anchors", anchors), ("positives", positives), ("negatives", negatives)):
-            check_points(rows, name=name)
-            if rows.shape != anchors.shape:
-                raise BadInputError(f"{name} must have the shape of anchors, got {tuple(rows.shape)}")
-        assigned = self._assign(torch.cat([positives, negatives]), None)
-        yes = torch.eye(len(anchors), dtype=torch.bool, device=anchors.device)
-        no = torch.zeros_like(yes)
-        return self._loss(anchors, assigned, torch.cat([yes, no], 1), torch.cat([no, yes], 1))
-
-    def _assign(self, embeddings: Tensor, assigned: Tensor | None) -> Tensor:
-        nearest = nearest_proxies(embeddings, self.bank.proxies)
-        if assigned is None:
-            return nearest
-        check_labels(assigned, embeddings, name="assigned")
-        assigned = torch.where(assigned == -1, nearest, assigned.long())
-        check_indices(assigned, self.bank.count, name="assigned")
-        return assigned
-
-    def _loss(self, anchors: Tensor, assigned: Tensor, similar: Tensor, dissimilar: Tensor) -> Tensor:
+        x, proxies = batch.embeddings, self.bank.proxies
+        assigned = nearest_proxies(x, proxies)
+        if batch.assigned is not None:
+            check_labels(batch.assigned, x, name="assigned")
+            assigned = torch.where(batch.assigned == -1, assigned, batch.assigned.long())
+            check_indices(assigned, self.bank.count, name="assigned")
         return dynamic_proxy_nca_loss(
-            anchors,
-            self.bank.proxies,
-            assigned,
-            similar,
-            dissimilar,
-            softmax_scale=self.softmax_scale,
-            sparse=self.bank.sparse,
+            x, proxies, assigned, *batch.pairs(), softmax_scale=self.softmax_scale, sparse=self.bank.sparse
         )

@@ -39,17 +39,7 @@ class Known(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a loss is called with, checked (shapes: A rows, R reference rows).
-
-    Attributes:
-        embeddings: one row an image.
-        labels: the product of each row.
-        references: rows to be compared with in place of the batch; None: the batch itself.
-        reference_labels: the product of each of those.
-        indices: a miner's choice, (anchors, positives, negatives) or (anchors, positives, anchors, negatives).
-        verticals: the vertical of each row.
-        assigned: the proxy of each row.
-    """
+    """What a loss is called with, checked; see `LabelLoss.forward` (shapes: A rows, R reference rows)."""
 
     embeddings: Float[Tensor, "A D"]
     labels: Integer[Tensor, "A"]

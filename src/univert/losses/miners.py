@@ -11,15 +11,7 @@ from torch import Tensor, nn
 
 from univert.core.errors import BadInputError
 from univert.core.tensors import squared_distances, unit_rows
-from univert.losses.batch import (
-    Distance,
-    Triplets,
-    check_batch,
-    check_choice,
-    check_positive,
-    negative_mask,
-    positive_mask,
-)
+from univert.losses.batch import Distance, Triplets, check_batch, check_choice, check_positive, negative_mask
 from univert.losses.label_loss import Batch, LabelLoss
 
 ANCHORS_AT_ONCE = 1024
@@ -27,10 +19,10 @@ ANCHORS_AT_ONCE = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Some anchors of a batch against all of its rows (shapes: R anchors, B rows of the batch)."""
+    """Some anchors of a batch against all of its rows: squared distances and which are which; `size` is D."""
 
-    size: int  # D of the embeddings
-    distances: Float[Tensor, "R B"]  # squared Euclidean
+    size: int
+    distances: Float[Tensor, "R B"]
     is_positive: Bool[Tensor, "R B"]
     is_negative: Bool[Tensor, "R B"]
 
@@ -56,16 +48,9 @@ class Miner(nn.Module, ABC):
         *,
         verticals: Integer[Tensor, "B"] | None = None,
     ) -> Triplets:
-        """The triplets of one batch.
+        """The triplets of one batch: three vectors of equal length, empty where it holds none.
 
-        Args:
-            embeddings: one row an image.
-            labels: the product of each row.
-            verticals: the vertical of each row; a negative is then one of the same vertical. None: all rows share
-                one.
-
-        Returns:
-            three vectors of equal length; empty where the batch holds no such triplet.
+        Given the vertical of each row, a negative is one of the same vertical.
 
         Raises:
             BadInputError: wrong shapes or dtypes.
@@ -80,7 +65,7 @@ class Miner(nn.Module, ABC):
                     Block(
                         size=points.shape[1],
                         distances=squared_distances(points[rows_R], points),
-                        is_positive=positive_mask(labels[rows_R], labels, rows_R),
+                        is_positive=(labels[rows_R, None] == labels).scatter(1, rows_R[:, None], False),
                         is_negative=negative_mask(labels[rows_R], labels, own_verticals, verticals),
                     )
                 )
@@ -89,7 +74,7 @@ class Miner(nn.Module, ABC):
         return anchors, positives, negatives
 
     def _points(self, embeddings: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        """The rows between which distances are taken: as they are, in float32."""
+        """The rows between which distances are taken."""
         return embeddings.float()
 
     @abstractmethod

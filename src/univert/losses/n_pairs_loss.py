@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from univert.losses.batch import check_choice, check_not_negative, check_positive, negative_mask, positive_mask
+from univert.losses.batch import check_choice, check_not_negative, check_positive
 from univert.losses.label_loss import Batch, Known, LabelLoss
 from univert.losses.streaming import streamed_sum
 
@@ -30,40 +30,22 @@ def n_pairs_loss(
 
     Source: Sohn, Improved deep metric learning with multi-class N-pair loss objective (NIPS 2016), eq. 6-7.
     """
-    same_BB = labels[:, None] == labels
-    if pairs == "all":
-        anchor_B = positive_B = torch.ones_like(labels, dtype=torch.bool)
-        count = same_BB.sum() - len(labels)
-    else:
-        place_B = same_BB.tril(-1).sum(1)  # how many rows of its product come before
-        anchor_B, positive_B = place_B == 0, place_B == 1
-        count = positive_B.sum()
-    rows_B = torch.arange(len(labels), device=labels.device)
-    total = streamed_sum(
-        partial(_term, scale=scale), (embeddings, labels, rows_B, anchor_B), (embeddings, labels, positive_B)
-    )
-    loss = total / count.clamp_min(1)
+    positive_BB, negative_BB = Batch(embeddings=embeddings, labels=labels).pairs()
+    if pairs == "one":
+        place_B = positive_BB.tril().sum(1)  # how many rows of its product come before
+        positive_BB &= (place_B == 0)[:, None] & (place_B == 1)
+        negative_BB &= place_B == 1
+    total = streamed_sum(partial(_term, scale=scale), (embeddings, positive_BB, negative_BB), (embeddings,))
+    loss = total / positive_BB.sum().clamp_min(1)
     if l2_reg_weight > 0:
         loss = loss + l2_reg_weight * embeddings.float().square().sum() / max(len(embeddings), 1)
     return loss
 
 
-def _term(
-    x_RD: Tensor,
-    label_R: Tensor,
-    row_R: Tensor,
-    anchor_R: Tensor,
-    x_BD: Tensor,
-    label_B: Tensor,
-    positive_B: Tensor,
-    *,
-    scale: float,
-) -> Tensor:
+def _term(x_RD: Tensor, positive_RB: Tensor, negative_RB: Tensor, x_BD: Tensor, *, scale: float) -> Tensor:
     logits_RB = scale * (x_RD @ x_BD.T)
-    pair_RB = positive_mask(label_R, label_B, row_R) & anchor_R[:, None] & positive_B
-    negative_RB = negative_mask(label_R, label_B) & positive_B
     negatives_R1 = logits_RB.masked_fill(~negative_RB, -torch.inf).logsumexp(1, keepdim=True)
-    return nn.functional.softplus(negatives_R1 - logits_RB).masked_fill(~pair_RB, 0).sum()
+    return nn.functional.softplus(negatives_R1 - logits_RB).masked_fill(~positive_RB, 0).sum()
 
 
 class NPairsLoss(LabelLoss):

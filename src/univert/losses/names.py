@@ -119,15 +119,7 @@ def make_loss(
     proxies_per_product: float = 1.0,
     seed: int = 0,
 ) -> nn.Module:
-    """Build a loss.
-
-    Args:
-        name: one of `LOSSES`.
-        options: keyword arguments of its module.
-        products: how many there are; labels run from 0.
-        size: D, the width of the embeddings.
-        proxies_per_product: for losses that can have any number of proxies.
-        seed: of proxies and their assignment.
+    """Build a loss for embeddings of width `size`; `proxies_per_product` counts where it can have any number of them.
 
     Example:
         >>> make_loss("proxy-nca", {"softmax_scale": 16.0}, products=10, size=8, proxies_per_product=0.5).bank.count

@@ -159,11 +159,6 @@ def sample_proxies(
     A sum over the sample with its log-weights added to the logits is an unbiased estimate of the sum over all: the
     batch's own proxies count once, each drawn one for (others / drawn) of those that no image of the batch owns.
 
-    Args:
-        own: the proxies of each row, 0..count-1.
-        count: C, number of proxies.
-        negatives: how many to draw; where there are fewer others, all are taken.
-
     Returns:
         the sample's rows of the bank, all different; where in the sample each row's own proxies lie; and the
         log-weights, zero for own proxies. Random numbers come from torch's generator of the device.

@@ -38,22 +38,10 @@ def proxy_softmax_mean(
 ) -> Tensor:
     """Mean over rows of  logsumexp over proxies of z  -  pool over own proxies of z,  with z = q . p + bias.
 
-    The caller checks its inputs. Differentiable once, with respect to queries, proxies and bias; a gradient that
-    nobody wants is not computed. Runs in float32 whatever autocast says, and inside `torch.compile` as one opaque step.
-
-    Args:
-        queries: (B, D), with any scale already in them.
-        proxies: (C, D).
-        own: (B, M), the rows of each query's own proxies. One named twice counts once, so that a product with fewer
-            proxies than M can repeat them.
-        bias: (C,), added to the logits of every query.
-        unit_proxies: first scale the proxies to unit length.
-        exclude_own: leave the own proxies out of the sum over proxies; needs C > M.
-        pooling: how several own proxies are one: `soft` sums their shares, `nearest` takes the largest.
-        label_smoothing: the part of the target that is spread evenly over all C proxies.
-
-    Returns:
-        a float32 scalar; 0 without rows.
+    Queries (B, D) have any scale already in them; the bias (C) is added to all their logits. `own` (B, M) are the rows
+    of each query's own proxies, which are left out of the sum with `exclude_own` (needs C > M); one named twice counts
+    once. The caller checks its inputs. Differentiable once; a gradient that nobody wants is not computed. Runs in
+    float32 whatever autocast says, and inside `torch.compile` as one opaque step.
     """
     queries, proxies = queries.float(), proxies.float()
     bias = None if bias is None else bias.float()

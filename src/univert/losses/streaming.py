@@ -26,24 +26,13 @@ def streamed_sum(term: Callable[..., Tensor], rows: Sequence[Tensor], others: Se
     all rows fit into one chunk, ordinary autograd is used; under `torch.compile` chunks are recomputed backwards.
 
     Args:
-        term: `term(*chunk_of_rows, *others)` gives a scalar, the sum over the rows of the chunk; each row's share
-            must not depend on the other rows. It runs in float32 with autocast off. What it needs a gradient for
-            has to come through `rows` or `others`, not from around it.
-        rows: tensors with the same number of rows, which are cut into chunks together: embeddings with their
-            labels, own proxies, ... Floating-point ones are differentiated where they require it.
-        others: tensors handed whole to every chunk: proxies, biases, the labels of the other side, ... A chunk has
-            `rows_per_chunk(len(others[0]))` rows.
+        term: `term(*chunk_of_rows, *others)` gives a scalar, the sum over the rows of the chunk. It runs in float32
+            with autocast off. What it needs a gradient for has to come through `rows` or `others`.
+        rows: tensors with the same number of rows, which are cut into chunks together.
+        others: tensors handed whole to every chunk, which has `rows_per_chunk(len(others[0]))` rows.
 
     Returns:
         a float32 scalar (float64 for float64 inputs), differentiable once. No rows give 0 with zero gradients.
-
-    Example:
-        >>> import torch
-        >>> x, labels, proxies = torch.eye(4), torch.arange(4), torch.ones(3, 4, requires_grad=True)
-        >>> def term(x, labels, proxies):
-        ...     return (labels[:, None] * (x @ proxies.T)).sum()
-        >>> streamed_sum(term, (x, labels), (proxies,)).item()
-        18.0
     """
     count, chunk_rows = len(rows[0]), rows_per_chunk(len(others[0]))
     tensors = [t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in (*rows, *others)]

@@ -14,9 +14,7 @@ def target_l2_loss(embeddings: Float[Tensor, "B D"], targets: Float[Tensor, "B D
 
     The paper sums over the images; the mean keeps the learning rate independent of the batch size.
 
-    Args:
-        embeddings: the unified model's, f_u(I).
-        targets: the learning targets f_s(I), the embedding of each image by the specialist of its vertical.
+    f_u is the unified model's embedding, f_s the learning target: that of the specialist of the image's vertical.
 
     Raises:
         BadInputError: not two floating-point matrices of the same shape.

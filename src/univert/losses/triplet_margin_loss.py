@@ -43,16 +43,8 @@ def triplet_margin_loss(
     its gradient need only how many triplets each pair is in. So the cost is O(B^2 log B) time rather than B^3, and
     the memory some anchors' distances rather than all.
 
-    Args:
-        embeddings: one row an image, usually of unit length; the loss does not normalise.
-        labels: the product of each row.
-        margin: with mining and distance, see `TripletMarginLoss`.
-        mining: `semi-hard`, `all` or `hard`.
-        distance: `squared` or `plain`.
-        verticals: the vertical of each row; None means all rows share one.
-
-    Returns:
-        a float32 scalar, differentiable once; zero, with zero gradients, where no triplet has a loss.
+    The settings are those of `TripletMarginLoss`; without `verticals` all rows share one. The value is differentiable
+    once; zero, with zero gradients, where no triplet has a loss.
 
     Source: Song et al., Learning unified embedding for apparel recognition (arXiv 1707.05929), eq. 1. Semi-hard:
     FaceNet (arXiv 1503.03832). Hard, and the mean over what is above zero: Hermans et al. (arXiv 1703.07737).

@@ -1,15 +1,8 @@
 """Paired comparison of two models: the same queries, resampled by product.
 
-Two models are far better told apart by what happens to each single query than by their two averages: what
-makes a query hard is the same for both. The difference of a figure over the queries is therefore resampled, whole
-products at a time, since images of one product succeed and fail together.
-
-- The interval is the percentile interval of the bootstrap.
-- The p-value is two-sided, by flipping the signs of whole products' changes. It is never below 2^(1 - n) for n
-  products whose queries changed, so that a handful of products alone is never called significant.
-- Where there are several verticals, their p-values are corrected by Holm's method (Holm 1979): the chance that any
-  of them is called different without being so stays below 1 - level. The merged gallery is a question of its own.
-- `worse` needs both: a significant difference, and one larger than the tolerance.
+The interval is the bootstrap's. The p-value is two-sided, by flipping the signs of whole products' changes: never below
+2^(1 - n) for n products whose queries changed. Those of several verticals are corrected by Holm's method; the merged
+gallery is a question of its own. `worse` needs a significant difference, and one larger than the tolerance.
 """
 
 from __future__ import annotations
@@ -51,7 +44,7 @@ class Difference:
     Attributes:
         metric: `recall_at_1` or `map_at_r`.
         first: the figure of the first model.
-        second: of the second.
+        second: that of the second.
         difference: second minus first.
         low: lower end of its interval, not corrected for the number of verticals.
         high: upper end.
@@ -169,16 +162,7 @@ def compare_vectors(
 
 
 def compare_outcomes(first: Outcomes, second: Outcomes, **settings: Any) -> Comparison:
-    """Compare two models by what happened to the same queries.
-
-    Args:
-        first: of the first model.
-        second: of the second.
-        settings: as `compare_pairs`.
-
-    Raises:
-        BadInputError: the queries are not the same, or settings out of range.
-    """
+    """Compare two models by what happened to the same queries; the settings are those of `compare_pairs`."""
     merged = compare_pairs({MERGED: (first.merged, second.merged)}, **settings)[MERGED]
     pairs = {
         name: (outcome, other)
@@ -196,14 +180,9 @@ def compare_pairs(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Figures]:
-    """Compare outcomes on several galleries, their p-values corrected together, each metric by itself.
+    """Compare the first model's outcomes with the second's on galleries, their p-values corrected together.
 
-    Args:
-        pairs: by gallery, what happened to the same queries under the first model and under the second.
-        tolerance: a difference of a figure (0 to 1) up to this much counts as the same.
-        level: coverage of the intervals; differences are called significant at 1 - level.
-        resamples: of the bootstrap over products, at least; many galleries need more.
-        seed: of the bootstrap.
+    Each metric is compared by itself. Many galleries take more than the `resamples` asked for.
 
     Raises:
         BadInputError: the queries of a pair are not the same, or settings out of range.
@@ -271,15 +250,6 @@ def sign_flip_p_value(changes: npt.NDArray[np.float64], products: Codes, *, resa
     p-values read off a bootstrap, these are not too small with few products. `scipy.stats.permutation_test` gives the
     same, but takes thirteen times as long: 59 ms against 4.5 ms for 450 products, and combining verticals asks for
     hundreds of these.
-
-    Args:
-        changes: (Q,) what each query gained.
-        products: (Q,) codes; the queries of a product are not independent, so they change sign together.
-        resamples: how many signs are drawn for each product.
-        seed: of the drawing.
-
-    Returns:
-        in (0, 1].
     """
     sums = np.bincount(np.unique(products, return_inverse=True)[1], weights=changes)
     sums = sums[np.abs(sums) > _NOTHING]  # a product whose queries gain as much as they lose says nothing

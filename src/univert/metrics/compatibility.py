@@ -123,17 +123,8 @@ def growth_figures(
 ) -> GrowthFigures:
     """Measure a growth on the images of one split.
 
-    Args:
-        split: its name.
-        new_vertical: the vertical that is added.
-        stored: (N, D) vectors in the index; rows of the new vertical by the deployed model.
-        new: (N, D) vectors of the same images by the new model.
-        specialist: (M, E) by the new vertical's specialist, of the new vertical's rows alone.
-        products: N products, None or negative: unlabelled.
-        verticals: N vertical names.
-        tolerance: see `compare_vectors`.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+    The `stored` vectors (N, D) are those in the index, the new vertical's by the deployed model; the `new` ones (N, D)
+    are of the same images; the `specialist` ones (M, E) of the new vertical's images alone.
 
     Raises:
         BadInputError: arguments that do not fit, or no query in any vertical.

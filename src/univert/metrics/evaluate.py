@@ -16,13 +16,7 @@ from univert.metrics.ranking import QueryOutcome, check_ks, rank_queries
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with the ends of its 95% interval over products; both ends are None where there is none.
-
-    Attributes:
-        value: the figure itself.
-        low: the interval's lower end.
-        high: its upper end.
-    """
+    """A figure with the ends of its 95% interval over products; both ends are None where there is none."""
 
     value: float
     low: float | None = None

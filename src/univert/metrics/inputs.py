@@ -19,15 +19,10 @@ UNLABELLED = -1
 
 
 def check_vectors(vectors: Vectors, *, name: str = "vectors", size: int | None = None) -> Vectors:
-    """The vectors as a finite (N, D) array with at least one row and one column.
-
-    Args:
-        vectors: (N, D) real numbers, an array or a tensor.
-        name: the parameter's name, for messages.
-        size: the D that is wanted; None accepts any.
+    """The vectors, an array or a tensor, as a finite (N, D) array with at least one row and one column.
 
     Raises:
-        BadInputError: another shape or type, no rows, another D, or NaN or infinite values.
+        BadInputError: another shape or type, no rows, another D than `size`, or NaN or infinite values.
     """
     array = _as_array(vectors)
     if array.ndim != 2 or array.dtype.kind not in "fiu":
@@ -56,15 +51,11 @@ def check_vectors(vectors: Vectors, *, name: str = "vectors", size: int | None =
 
 
 def check_length(values: Sequence[Any] | npt.NDArray[Any], rows: int, *, name: str, of: str) -> None:
-    """Refuse a list that has not one entry for each row of the vectors.
-
-    Raises:
-        BadInputError: the length differs.
-    """
+    """Refuse a list that has not one entry for each row of the vectors."""
     if len(values) != rows:
         raise BadInputError(
             f"{name} must have one entry for each of the {rows} rows of {of}, got {len(values)}; "
-            f"take both from the same selection of the catalogue"
+            "take both from the same selection of the catalogue"
         )
 
 
@@ -73,9 +64,6 @@ def label_codes(*label_lists: Labels) -> list[Codes]:
 
     Names are numbered in sorted order, so that the codes do not depend on the order of the rows. Integer
     labels stay as they are, all negative ones becoming -1.
-
-    Args:
-        label_lists: each as `Labels`.
 
     Raises:
         BadInputError: labels that are neither names, None nor integers, or names beside integers.
@@ -112,16 +100,7 @@ def power_of_two_scale(arrays: Iterable[Vectors]) -> float:
 
 
 def take_float32(vectors: Vectors, rows: npt.NDArray[np.int64], scale: float) -> npt.NDArray[np.float32]:
-    """`float32(vectors[rows] * scale)` without a second copy of the whole.
-
-    Args:
-        vectors: (N, D).
-        rows: (M,) row numbers.
-        scale: from `power_of_two_scale`.
-
-    Returns:
-        (M, D), a new array.
-    """
+    """`float32(vectors[rows] * scale)` as a new array, without a second copy of the whole."""
     taken = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
     for start in range(0, len(rows), 8192):
         part = slice(start, start + 8192)

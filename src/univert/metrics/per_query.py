@@ -19,13 +19,9 @@ Names = Sequence[str | None] | Sequence[int] | npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcomes:
-    """The outcomes of one model's queries.
+    """One model's queries, each in all verticals (if routed, in its own) and in its own (None: no query there).
 
-    Attributes:
-        merged: every query searched all verticals (or, if routed, its own).
-        verticals: every query searched its own vertical; None for a vertical without any query.
-        rows: the rows of each vertical.
-        codes: (N,) product code of each row, -1 where unlabelled.
+    Beside them the rows of each vertical, and the product code (N,) of each row, -1 where unlabelled.
     """
 
     merged: QueryOutcome
@@ -39,13 +35,8 @@ def query_outcomes(
 ) -> Outcomes:
     """Leave-one-out: every labelled image searches all the others; see `univert.metrics.ranking`.
 
-    Args:
-        vectors: (N, D) embeddings.
-        products: N products, names or codes.
-        verticals: N vertical names.
-        routed: the merged gallery of a query is its own vertical, as if its vertical were known.
-        stored: (N, D) other vectors of the same images, such as those in an index: they are searched instead, and no
-            image finds its own.
+    If `routed`, the merged gallery of a query is its own vertical. `stored` are other vectors of the same images, such
+    as those in an index: they are searched instead, and no image finds its own.
 
     Raises:
         BadInputError: arguments that do not fit, a product in two verticals, or no query in any vertical.
@@ -67,8 +58,7 @@ def query_outcomes(
 def rows_by_vertical(*tables: tuple[Vectors, Names, Names, str]) -> list[tuple[Codes, dict[str, Codes]]]:
     """Product codes in one numbering, and the rows of each vertical in order of name.
 
-    Args:
-        tables: vectors, products and verticals, with what the caller's parameters begin with (`query_`), for messages.
+    A table is vectors, products and verticals, with what the caller's parameters begin with (`query_`), for messages.
 
     Raises:
         BadInputError: lengths that differ, a row without a vertical, or a product in two verticals.

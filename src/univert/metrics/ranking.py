@@ -100,13 +100,11 @@ def rank_queries(
     gallery_labels: Labels | None = None,
     leave_one_out: bool = False,
     with_average_precision: bool = True,
-    query_chunk: int = 1024,
-    gallery_chunk: int = 8192,
 ) -> QueryOutcome:
     """Rank every query's positives in the gallery, exactly; the module's text gives the rules.
 
     Without a gallery it is leave-one-out: every labelled row searches all the others. Memory beyond the
-    inputs: a float32 copy of the labelled rows and one (query_chunk, gallery_chunk) block.
+    inputs: a float32 copy of the labelled rows and some 64 MB.
 
     Args:
         vectors: (N, D) query vectors.
@@ -116,13 +114,10 @@ def rank_queries(
         leave_one_out: the gallery holds other vectors of the very images that are the queries, row by row, such as
             those of an earlier model: no query retrieves its own image.
         with_average_precision: also rank the positives after the first; takes somewhat longer.
-        query_chunk: queries in a block.
-        gallery_chunk: gallery rows in a block.
 
     Raises:
         BadInputError: vectors or labels that do not fit, a gallery without labels or labels without a
-            gallery, `leave_one_out` with labels of the gallery or another number of rows, chunks below 1, or no
-            query at all.
+            gallery, `leave_one_out` with labels of the gallery or another number of rows, or no query at all.
 
     Example:
         >>> import numpy as np
@@ -131,9 +126,6 @@ def rank_queries(
         >>> outcome.rank_of_first_hit.tolist()
         [1, 1, 1, 3]
     """
-    for name, chunk in (("query_chunk", query_chunk), ("gallery_chunk", gallery_chunk)):
-        if chunk < 1:
-            raise BadInputError(f"{name} must be at least 1, got {chunk}; leave it out for the default")
     if leave_one_out and gallery_labels is not None:
         raise BadInputError(
             "gallery_labels must be left out with leave_one_out, got some; both galleries are of the same images"
@@ -155,7 +147,7 @@ def rank_queries(
         layout = _against_gallery(vectors, codes, gallery_vectors, gallery_codes)
     from univert.metrics.ranks import rank  # here, because it loads PyTorch
 
-    first, average_precision = rank(layout, with_average_precision, query_chunk, gallery_chunk)
+    first, average_precision = rank(layout, with_average_precision)
     order = np.argsort(layout.rows)
     rows = layout.rows[order]
     return QueryOutcome(
@@ -211,11 +203,7 @@ def map_at_r(
 
 
 def check_ks(ks: Sequence[int]) -> None:
-    """Refuse an empty list of K and any K below 1.
-
-    Raises:
-        BadInputError: as said.
-    """
+    """Refuse an empty list of K and any K below 1."""
     if not ks or any(k < 1 for k in ks):
         raise BadInputError(f"ks must hold at least one K, all of them 1 or more, got {list(ks)}; try (1, 2, 4, 8)")
 

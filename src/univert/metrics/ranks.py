@@ -10,51 +10,49 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from univert.metrics.inputs import Codes
 from univert.metrics.ranking import TIE_TOLERANCE, Layout
 
+_QUERIES_AT_ONCE = 1024
+_GALLERY_AT_ONCE = 8192
 # Up to this many positives a query, one pass over the block for each is cheaper than a binary search.
 _MOST_PASSES = 64
-# Float32 counts are exact up to here.
-_MOST_COUNTED = 1 << 24
 # (queries of a block) x (positives of a query) stays below this: huge products need no huge memory.
 _MOST_THRESHOLDS = 1 << 22
 
 
 @torch.inference_mode()
-def rank(
-    layout: Layout, all_positives: bool, query_chunk: int, gallery_chunk: int
-) -> tuple[Codes, npt.NDArray[np.float64]]:
+def rank(layout: Layout, all_positives: bool) -> tuple[Codes, npt.NDArray[np.float64]]:
     """Rank of the first positive and average precision at R of each query, in the layout's order."""
     all_queries, gallery = torch.from_numpy(layout.queries), torch.from_numpy(layout.gallery)
     half_squares = torch.linalg.vector_norm(gallery, dim=1).square_().div_(2)
     largest_norm = float(torch.linalg.vector_norm(all_queries, dim=1).max())
     tolerance = TIE_TOLERANCE * max(2 * float(half_squares.max()), largest_norm**2)
     # One pair of buffers for all blocks: fresh ones each time would cost as much in page faults as the counting.
-    gallery_chunk = min(gallery_chunk, len(layout.gallery), _MOST_COUNTED)
-    buffers = torch.empty(2, min(query_chunk, len(layout.rows)) * gallery_chunk)
+    buffers = torch.empty(2, min(_QUERIES_AT_ONCE, len(layout.rows)) * min(_GALLERY_AT_ONCE, len(layout.gallery)))
     first = np.empty(len(layout.rows), dtype=np.int64)
     average_precision = np.zeros(len(layout.rows))
-    for block in _blocks(layout, query_chunk):
+    for block in _blocks(layout):
         queries = all_queries[torch.from_numpy(layout.places[block])]
         thresholds = _positives(layout, block, queries, half_squares) - tolerance
         relevant = torch.from_numpy(layout.ends[block] - layout.starts[block] - layout.leave_one_out)
         if not all_positives:
             thresholds = thresholds[:, :1]
-        before = _count_before(layout, block, queries, half_squares, thresholds, relevant, gallery_chunk, buffers)
+        before = _count_before(layout, block, queries, half_squares, thresholds, relevant, buffers)
         first[block] = before[:, 0].numpy() + 1
         if all_positives:
             average_precision[block] = _average_precision(before, relevant).numpy()
     return first, average_precision
 
 
-def _blocks(layout: Layout, query_chunk: int) -> list[slice]:
-    """Consecutive queries, at most `query_chunk`, fewer where large products bring many thresholds."""
+def _blocks(layout: Layout) -> list[slice]:
+    """Consecutive queries, fewer where large products bring many thresholds."""
     positives = layout.ends - layout.starts
     blocks, start = [], 0
     while start < len(positives):
-        widest = np.maximum.accumulate(positives[start : start + query_chunk])
+        widest = np.maximum.accumulate(positives[start : start + _QUERIES_AT_ONCE])
         fits = widest * np.arange(1, len(widest) + 1) <= _MOST_THRESHOLDS
         stop = start + max(1, int(fits.sum()))
         blocks.append(slice(start, stop))
@@ -62,7 +60,7 @@ def _blocks(layout: Layout, query_chunk: int) -> list[slice]:
     return blocks
 
 
-def _positives(layout: Layout, block: slice, queries: torch.Tensor, half_squares: torch.Tensor) -> torch.Tensor:
+def _positives(layout: Layout, block: slice, queries: Tensor, half_squares: Tensor) -> Tensor:
     """(B, R) similarities of each query's positives, nearest first, -inf where a query has fewer than R."""
     starts, ends = layout.starts[block], layout.ends[block]
     places = layout.places[block]
@@ -83,13 +81,12 @@ def _positives(layout: Layout, block: slice, queries: torch.Tensor, half_squares
 def _count_before(
     layout: Layout,
     block: slice,
-    queries: torch.Tensor,
-    half_squares: torch.Tensor,
-    thresholds: torch.Tensor,
-    relevant: torch.Tensor,
-    gallery_chunk: int,
-    buffers: torch.Tensor,
-) -> torch.Tensor:
+    queries: Tensor,
+    half_squares: Tensor,
+    thresholds: Tensor,
+    relevant: Tensor,
+    buffers: Tensor,
+) -> Tensor:
     """(B, R) how many items of other products are at least as near as each threshold."""
     starts = torch.from_numpy(layout.starts[block])[:, None]
     ends = torch.from_numpy(layout.ends[block])[:, None]
@@ -97,10 +94,10 @@ def _count_before(
     before = torch.zeros(thresholds.shape, dtype=torch.int64)
     count = _count_by_passes if thresholds.shape[1] <= _MOST_PASSES else _count_by_search
     gallery = torch.from_numpy(layout.gallery)
-    for start in range(0, len(gallery), gallery_chunk):
-        part = gallery[start : start + gallery_chunk]
+    for start in range(0, len(gallery), _GALLERY_AT_ONCE):
+        part = gallery[start : start + _GALLERY_AT_ONCE]
         similarities, scratch = buffers[:, : len(queries) * len(part)].view(2, len(queries), len(part))
-        torch.addmm(-half_squares[start : start + gallery_chunk], queries, part.T, out=similarities)
+        torch.addmm(-half_squares[start : start + len(part)], queries, part.T, out=similarities)
         if start < last_own and first_own < start + len(part):
             column = torch.arange(start, start + len(part))
             similarities.masked_fill_((column >= starts) & (column < ends), -torch.inf)
@@ -110,11 +107,7 @@ def _count_before(
 
 
 def _count_by_passes(
-    similarities: torch.Tensor,
-    thresholds: torch.Tensor,
-    relevant: torch.Tensor,
-    before: torch.Tensor,
-    scratch: torch.Tensor,
+    similarities: Tensor, thresholds: Tensor, relevant: Tensor, before: Tensor, scratch: Tensor
 ) -> None:
     """Add to `before`, one positive after the other, until no query has one left that can be within R."""
     for column in range(thresholds.shape[1]):
@@ -126,11 +119,7 @@ def _count_by_passes(
 
 
 def _count_by_search(
-    similarities: torch.Tensor,
-    thresholds: torch.Tensor,
-    relevant: torch.Tensor,
-    before: torch.Tensor,
-    scratch: torch.Tensor,
+    similarities: Tensor, thresholds: Tensor, relevant: Tensor, before: Tensor, scratch: Tensor
 ) -> None:
     """Add to `before` for all positives at once: a histogram of which thresholds each item reaches."""
     # Negated, the thresholds ascend; an item counts for every threshold from the first one that it reaches.
@@ -140,7 +129,7 @@ def _count_by_search(
     before += histogram[:, :-1].cumsum(dim=1)
 
 
-def _average_precision(before: torch.Tensor, relevant: torch.Tensor) -> torch.Tensor:
+def _average_precision(before: Tensor, relevant: Tensor) -> Tensor:
     """(B,) average precision at R from the (B, R) counts: the j-th positive at rank r <= R adds j / r."""
     number = torch.arange(1, before.shape[1] + 1)
     ranks = number + before

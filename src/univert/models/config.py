@@ -9,6 +9,7 @@ from univert.core.errors import BadInputError
 from univert.data.transforms import Fit, Preprocessing
 
 PoolingName = Literal["avg", "max", "gem"]
+BaseNetworkLearns = Literal["no", "last_blocks", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,14 +22,12 @@ from univert.core.threads import decoding_threads, map_ahead
 from univert.data.loading import ImageLoader, channels_first
 from univert.models.base_networks import make_base_network
 from univert.models.card import ModelCard
-from univert.models.config import EmbedderConfig
+from univert.models.config import BaseNetworkLearns, EmbedderConfig
 from univert.models.head import Head, make_pooling
 from univert.models.inputs import ImageLike, as_rgb, single_images
 from univert.models.io import model_fingerprint, read_model, write_model
 
 __all__ = ["Embedder", "EmbedderConfig"]
-
-BaseNetworkLearns = Literal["no", "last_blocks", "all"]
 
 # More pixels at a time are slower on a CPU: the maps between the layers leave the caches, and outgrow the
 # 32 MB up to which the GNU C library keeps freed memory for the next layer.

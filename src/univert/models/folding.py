@@ -17,10 +17,7 @@ ROUNDING = 1e-3  # how much features may change, as a share of their length; rou
 def fold_batch_norms(embedder: Embedder) -> Embedder:
     """A copy for inference, each batch normalisation of the base network folded into the convolution before it.
 
-    On a CPU, batch normalisation by itself takes longer than the convolutions.
-
-    Args:
-        embedder: stays as it is.
+    On a CPU, batch normalisation by itself takes longer than the convolutions. The embedder stays as it is.
 
     Returns:
         the copy, which must not be trained; `embedder` itself if its convolutions and normalisations do not follow

@@ -31,10 +31,7 @@ class GeMPooling(nn.Module):
     """Generalised mean, (mean of x^p)^(1/p), with a learned p: 1 is the average, large ones near the maximum.
 
     Negative features count as zero. Source: Radenovic et al., "Fine-tuning CNN image retrieval with no human
-    annotation", arXiv 1711.02512, eq. 3.
-
-    Args:
-        power: where p starts.
+    annotation", arXiv 1711.02512, eq. 3. `power` is where p starts.
     """
 
     def __init__(self, power: float = 3.0) -> None:

@@ -40,13 +40,10 @@ def single_images(items: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]
 
 
 def as_rgb(number: int, item: ImageLike, *, background_rgb: Rgb, draft_px: int) -> Image.Image:
-    """One image as an upright PIL image in mode RGB.
+    """One image as an upright PIL image in mode RGB, with a colour behind transparent pixels.
 
-    Args:
-        number: place of the item among those given, for messages.
-        item: the image.
-        background_rgb: the colour behind transparent pixels.
-        draft_px: a JPEG file may be decoded smaller, as long as no side falls below this.
+    `number` is its place among those given, for messages. A JPEG file may be decoded smaller, as long as no side falls
+    below `draft_px`.
 
     Raises:
         BadInputError: the item is no image, cannot be read, or has a shape, type or values that no image has.

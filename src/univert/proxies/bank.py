@@ -114,10 +114,7 @@ def means_of_points(
 ) -> tuple[Float[Tensor, "C D"], Bool[Tensor, "C"]]:
     """The mean direction of the points of each proxy (zero where there is none), and which proxies have one at all.
 
-    Args:
-        points: one row a point, made unit length first.
-        owned: the proxy of each point; -1 leaves a point out.
-        count: number of proxies.
+    Points are first made unit length; those owned by -1 are left out.
     """
     kept = owned >= 0
     # float64: the order of the sum, which a GPU does not fix, then leaves no trace in float32
@@ -132,19 +129,11 @@ def means_of_points(
 def split_over_proxies(
     points: Float[Tensor, "N D"], own: Integer[Tensor, "N M"], count: int, *, seed: int = 0
 ) -> Integer[Tensor, "N"]:
-    """Give each point one of its own proxies: a small k-means within each product.
+    """Give each point one of its own proxies: a small k-means of unit rows within each product.
 
     The first proxy of a product starts at a random point of it, each further one at the point farthest
-    from those before (so that no two coincide); then a few rounds of nearest proxy and mean.
-
-    Args:
-        points: one row a point, made unit length first.
-        own: the proxies each point may choose from, those of its product.
-        count: number of proxies.
-        seed: of the random first points.
-
-    Returns:
-        the proxy of each point. A product with fewer distinct points than proxies leaves some unused.
+    from those before (so that no two coincide); then a few rounds of nearest proxy and mean. A product with fewer
+    distinct points than proxies leaves some unused.
     """
     if own.shape[1] == 1:
         return own[:, 0]

@@ -21,13 +21,7 @@ Triplets = tuple[Integer[Tensor, "T"], Integer[Tensor, "T"], Integer[Tensor, "T"
 
 
 class Approximation:
-    """Points beside the proxies that stand for them.
-
-    Args:
-        embeddings: one row a point.
-        proxies: one row a proxy.
-        assigned: the proxy of each point; of several (N x M, as a `StaticAssignment` gives) the nearest
-            counts; None takes the nearest of all.
+    """Points beside the proxies that stand for them: of several assigned to a point the nearest, None: of all.
 
     Attributes:
         points: (N, D) unit rows.
@@ -94,10 +88,7 @@ def triplet_bound(
     """The triplet loss of unit points, and its bound by that of points and proxies of constant lengths N_x and N_p.
 
     L(x,y,z) <= alpha L(x,p(y),p(z)) + (1 - alpha) M + 4 sqrt(eps), with alpha = 1 / (N_p N_x). For alpha > 1,
-    (1 - alpha) M is dropped, with which it holds, too.
-
-    A loss that multiplies squared distances of unit rows by s has s for its `norms`, N_p N_x.
-
+    (1 - alpha) M is dropped, with which it holds, too. `norms` is N_p N_x: s of a loss that scales distances by s.
     Source: the proxies paper, eq. 3, 7 and the bound with constant norms, corrected as above.
     """
     loss = (_gaps(a.points, a.points, triplets) + margin).clamp_min(0)
@@ -115,7 +106,6 @@ def nca_bound(
     is a Hoelder inequality that needs alpha <= 1; for alpha > 1, (1 - alpha) log |Z| is dropped.
 
     `negative` says which points (columns) are negatives of which (rows); at least one for each x.
-
     Source: the proxies paper, eq. 4, 7, 9-14 and the bound with constant norms, corrected as above.
     """
     x, y, _ = triplets

@@ -63,8 +63,6 @@ class Refresh(NamedTuple):
     """Points whose proxy changed, those assigned for the first time included."""
     dead: int
     """Proxies without a point."""
-    largest: int
-    """Points of the fullest proxy."""
 
 
 class DynamicAssignment(nn.Module):
@@ -89,7 +87,7 @@ class DynamicAssignment(nn.Module):
         >>> import torch
         >>> assignment = DynamicAssignment(points=3, proxies=2)
         >>> assignment.refresh(torch.tensor([[1.0, 0.1], [0.9, 0.0], [1.0, -0.1]]), torch.eye(2))
-        Refresh(moved=3, dead=1, largest=3)
+        Refresh(moved=3, dead=1)
         >>> assignment.dead()
         tensor([1])
     """
@@ -109,13 +107,10 @@ class DynamicAssignment(nn.Module):
         """The remembered proxies of some points, -1 for those without one."""
         return self.nearest[positions]
 
-    def counts(self) -> Integer[Tensor, "C"]:
-        """How many points each proxy has now."""
-        return torch.bincount(self.nearest[self.nearest >= 0], minlength=self.proxies)
-
     def dead(self) -> Integer[Tensor, "K"]:
         """The proxies without a point; means little before the first `refresh`."""
-        return (self.counts() == 0).nonzero().squeeze(1)
+        counts = torch.bincount(self.nearest[self.nearest >= 0], minlength=self.proxies)
+        return (counts == 0).nonzero().squeeze(1)
 
     @torch.no_grad()
     def refresh(self, embeddings: Float[Tensor, "N D"], proxies: Float[Tensor, "C D"]) -> Refresh:
@@ -129,9 +124,7 @@ class DynamicAssignment(nn.Module):
         moved = (nearest != self.nearest).sum()
         self.nearest.copy_(nearest)
         self.refreshes += 1
-        counts = self.counts()
-        found = torch.stack([moved, (counts == 0).sum(), counts.max()]).tolist()
-        return Refresh(*found)
+        return Refresh(int(moved), len(self.dead()))
 
     @torch.no_grad()
     def reseed(self, bank: ProxyBank, embeddings: Float[Tensor, "N D"], *, seed: int = 0) -> Integer[Tensor, "K"]:

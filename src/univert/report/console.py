@@ -12,7 +12,7 @@ from univert.core.terminal import Name, new_table
 from univert.metrics.compare import METRICS, Comparison, Difference, Figures, Verdict
 from univert.metrics.evaluate import Evaluation, Metrics
 from univert.report.number_format import MISSING, change_interval, count, interval, percent, points
-from univert.report.verdict import words_against_specialists
+from univert.report.verdict import against_specialists
 
 if TYPE_CHECKING:
     from univert.metrics.compatibility import GrowthFigures
@@ -46,12 +46,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
 
 def comparison_table(comparison: Comparison, *, titles: tuple[str, str] = ("A", "B")) -> Table:
-    """One line a vertical and one for the merged gallery: both models' figures, and how sure the difference is.
-
-    Args:
-        comparison: of two models.
-        titles: their names, the first one's first.
-    """
+    """One line a vertical and one for the merged gallery: both models' figures, and how sure the difference is."""
     first, second = (escape(title) for title in titles)
     columns = (
         "gallery",
@@ -131,17 +126,13 @@ def choice_table(choice: Choice) -> Table:
         lines.append(f"{titles[step.challenger]} against {titles[step.champion]}: {outcome}")
     lines.append(f"Chosen: {choice.chosen.title}: {choice.reason.removeprefix(f'{choice.chosen.title}: ')}")
     if choice.against_specialists:
-        lines.append(words_against_specialists(choice.against_specialists))
+        lines.append(against_specialists(choice.against_specialists).text)
     table.caption = escape("\n".join(lines))
     return table
 
 
 def growth_table(figures: GrowthFigures) -> Table:
-    """One line an old vertical, then all of them together and merged, then the new vertical; R@1 in per cent.
-
-    Args:
-        figures: of one split.
-    """
+    """One line an old vertical, then all of them together and merged, then the new one; R@1 of a split in per cent."""
     new = figures.new_vertical
     columns = ("gallery", "before", "grown", "change", "(95%)", "verdict", "anew", "queries")
     table = new_table(f"growing by {escape(new)}, {figures.split} split: R@1, %", columns, left=("gallery", "verdict"))

@@ -36,11 +36,7 @@ def map_section(
 ) -> dict[str, Any]:
     """Sample images, lay them out with t-SNE, and gather their names and pictures.
 
-    Args:
-        catalogue: the evaluated selection.
-        columns: its names.
-        spaces: by title, (N, D) unit vectors of the same rows; the layouts of the others start from the last one's.
-        seed: of the sample and t-SNE.
+    `spaces` has, by title, (N, D) unit vectors of the catalogue's rows; the other layouts start from the last one's.
 
     Returns:
         `data`: points and names for the page's script, in it `panels`, each space's coordinates, and `picture`, the
@@ -51,20 +47,20 @@ def map_section(
     few = sample_for_map(columns.vertical, columns.product, per_vertical=A_VERTICAL, total=PICTURES, seed=seed)
     place = {row: number for number, row in enumerate(few.tolist())}
     drawn = [columns.vertical[row] for row in rows]
-    pictures = atlas(thumbnails(catalogue, few.tolist(), size_px=_CELL_PX), len(few), cell_px=_CELL_PX)
+    pictures, in_a_row = atlas(thumbnails(catalogue, few.tolist(), size_px=_CELL_PX), len(few), cell_px=_CELL_PX)
     data: dict[str, Any] = {
         "panels": [_on_grid(points) for points in layouts_of([space[rows] for space in spaces.values()], seed=seed)],
         "grid": _GRID,
         "picture": [place.get(row, -1) for row in rows.tolist()],
-        "cell": pictures.cell_px,
-        "columns": pictures.columns,
+        "cell": _CELL_PX,
+        "columns": in_a_row,
     }
     data["verticals"], data["vertical"] = _codes(drawn)
     data["products"], data["product"] = _codes([columns.product[row] for row in rows])
     data["brands"], data["brand"] = _codes([columns.brand[row] for row in rows])
     return {
         "data": data,
-        "pictures": pictures.uri,
+        "pictures": pictures,
         "spaces": {title: separation(space[rows], drawn) for title, space in spaces.items()},
     }
 

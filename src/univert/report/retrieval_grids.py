@@ -71,7 +71,6 @@ class Answer:
     """A query and what a gallery answers.
 
     Attributes:
-        query: the query's row.
         hits: the nearest images, best first, the query itself left out.
         first_right: the nearest image of the query's product, which need not be among the hits.
         right_in_gallery: how many images of the product the gallery holds.
@@ -144,12 +143,8 @@ def answer_queries(
 ) -> list[Answer]:
     """Rank a gallery for each query, leaving the query itself out; equal distances rank the wrong image first.
 
-    Args:
-        vectors: (N, D) unit vectors.
-        codes: (N,) products.
-        queries: rows whose product has another image in the gallery.
-        gallery: rows to search.
-        hits: nearest images to return.
+    Vectors are of unit length; `queries` and `gallery` are rows of them. The product of each query has another image in
+    the gallery.
     """
     answers = []
     for query in queries:

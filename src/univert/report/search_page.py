@@ -11,6 +11,7 @@ from PIL import Image
 from univert.core.errors import BadInputError
 from univert.data.catalogue import uri_to_path
 from univert.data.decode import decode_rgb
+from univert.models.inputs import as_rgb
 from univert.report.thumbnails import data_uri
 from univert.search.index import Index
 from univert.search.indexing import QueryImage
@@ -20,9 +21,7 @@ QUERY_PX = 480
 CARD_PX = 320
 
 
-def render_grid(
-    image: QueryImage, hits: Sequence[Hit], index: Index, *, query_name: str | None = None, vertical: str | None = None
-) -> str:
+def render_grid(image: QueryImage, hits: Sequence[Hit], index: Index, *, vertical: str | None = None) -> str:
     """A page with the query image and a card for each hit: picture, product, vertical, brand, style, distance.
 
     Pictures are inside the page as small WebP files; it loads nothing from elsewhere and runs no script.
@@ -31,18 +30,13 @@ def render_grid(
         image: the query.
         hits: the answer of `search_image`.
         index: the index it came from, for the pictures.
-        query_name: what to call the query; by default its file name.
         vertical: the vertical that the search was limited to, if any.
-
-    Returns:
-        the page's HTML.
 
     Raises:
         BadInputError: the query cannot be read as an image, or a hit is not in the index. A hit whose picture is gone
             shows a placeholder.
     """
-    if query_name is None:
-        query_name = Path(image).name if isinstance(image, str | Path) else "your image"
+    query = as_rgb(0, image, background_rgb=(255, 255, 255), draft_px=2 * QUERY_PX)
     pictures = index.pictures([hit.id for hit in hits])
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("univert.report"),
@@ -52,26 +46,14 @@ def render_grid(
         lstrip_blocks=True,
     )
     return environment.get_template("search.html.jinja").render(
-        query_name=query_name,
-        query_picture=_small(_query_rgb(image), QUERY_PX),
+        query_name=Path(image).name if isinstance(image, str | Path) else "your image",
+        query_picture=_small(query, QUERY_PX),
         cards=[(hit, _hit_picture(picture)) for hit, picture in zip(hits, pictures, strict=True)],
         images=len(index),
         verticals=len(index.verticals),
         vertical=vertical,
         model=index.model_fingerprint[:8],
     )
-
-
-def _query_rgb(image: QueryImage) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if isinstance(image, bytes):
-        return decode_rgb(image, draft_px=2 * QUERY_PX)
-    try:
-        content = Path(image).read_bytes()
-    except OSError as error:
-        raise BadInputError(f"{image} cannot be read: {error.strerror or error}") from None
-    return decode_rgb(content, draft_px=2 * QUERY_PX)
 
 
 def _hit_picture(picture: Picture) -> str | None:

@@ -10,7 +10,7 @@ from univert.metrics.compare import Comparison, Figures
 from univert.metrics.evaluate import Interval, Metrics
 
 if TYPE_CHECKING:
-    from univert.training.evaluation import ComparedModel, RowComparison
+    from univert.training.evaluation import ComparedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,43 +30,11 @@ class Cell:
     gap_is_clear: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairedTable:
-    """A paired comparison with what people call its two sides.
-
-    Attributes:
-        title: for people.
-        names: of the model that the other is held against, and of the other.
-        comparison: what was found.
-        routed: whether each query searched its own vertical, also where all are taken together.
-    """
-
-    title: str
-    names: tuple[str, str]
-    comparison: Comparison
-    routed: bool = False
-
-    @property
-    def lines(self) -> list[tuple[str, Figures]]:
-        """All queries together, then the verticals, the largest gain first."""
-        together = "All, each in its vertical" if self.routed else "Merged gallery"
-        verticals = self.comparison.verticals.items()
-        by_gain = sorted(verticals, key=lambda one: (-one[1]["recall_at_1"].difference, one[0]))
-        return [(together, self.comparison.merged), *by_gain]
-
-
-def paired_tables(comparisons: Iterable[RowComparison], models: Sequence[ComparedModel]) -> list[PairedTable]:
-    """The run's paired comparisons under their rows' titles."""
-    rows = {one.row.key: one.row for one in models}
-    return [
-        PairedTable(
-            title=one.title,
-            names=(rows[one.first].title, rows[one.second].title),
-            comparison=one.comparison,
-            routed=rows[one.first].routed or rows[one.second].routed,
-        )
-        for one in comparisons
-    ]
+def gallery_lines(comparison: Comparison, routed: bool) -> list[tuple[str, Figures]]:
+    """All queries together (`routed`: each in its own vertical), then the verticals, the largest gain first."""
+    together = "All, each in its vertical" if routed else "Merged gallery"
+    by_gain = sorted(comparison.verticals.items(), key=lambda one: (-one[1]["recall_at_1"].difference, one[0]))
+    return [(together, comparison.merged), *by_gain]
 
 
 def recall_at_1(metrics: Metrics | None) -> Interval | None:

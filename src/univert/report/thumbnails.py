@@ -6,7 +6,6 @@ import base64
 import io
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
@@ -23,35 +22,14 @@ _READ_AT_ONCE = 16
 _NO_PICTURE_RGB = (222, 222, 220)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Atlas:
-    """Many square thumbnails in one picture, row by row: far lighter than as many separate ones.
-
-    Attributes:
-        uri: the picture as a `data:image/webp` URI; thumbnail `i` has its left upper corner at
-            (`cell_px * (i % columns)`, `cell_px * (i // columns)`).
-        cell_px: side of a thumbnail.
-        columns: thumbnails in a row.
-    """
-
-    uri: str
-    cell_px: int
-    columns: int
-
-
 def thumbnails(catalogue: Catalogue, positions: Sequence[int], *, size_px: int) -> Iterator[Image.Image]:
     """Square thumbnails of a catalogue's images: the item's box, fitted and padded with the background.
 
     Images are read and decoded a few at a time. An image that is gone or unreadable (a linked file may have
     moved since the catalogue was built) gives a grey placeholder: a report should not fail for a picture.
 
-    Args:
-        catalogue: where the images are.
-        positions: rows of the catalogue, in any order, repeats allowed.
-        size_px: side of each thumbnail.
-
     Yields:
-        one RGB image of `size_px` x `size_px` for each position, in order.
+        one RGB image of `size_px` x `size_px` for each position (in any order, repeats allowed).
     """
     for start in range(0, len(positions), _READ_AT_ONCE):
         some = [int(position) for position in positions[start : start + _READ_AT_ONCE]]
@@ -61,32 +39,24 @@ def thumbnails(catalogue: Catalogue, positions: Sequence[int], *, size_px: int) 
 
 
 def data_uri(image: Image.Image, *, quality: int = 72) -> str:
-    """A picture as a `data:image/webp;base64,...` URI.
-
-    Args:
-        image: the picture.
-        quality: of the lossy WebP, 0 (smallest) to 100.
-    """
+    """A picture as a `data:image/webp;base64,...` URI, of a quality from 0 (smallest) to 100."""
     buffer = io.BytesIO()
     image.save(buffer, format="WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def atlas(images: Iterator[Image.Image], count: int, *, cell_px: int, quality: int = 60) -> Atlas:
-    """Lay thumbnails out in one nearly square picture.
+def atlas(images: Iterator[Image.Image], count: int, *, cell_px: int) -> tuple[str, int]:
+    """Lay `count` thumbnails of `cell_px` x `cell_px` out in one nearly square picture: lighter than as many pictures.
 
-    Args:
-        images: `count` pictures of `cell_px` x `cell_px`.
-        count: how many there are.
-        cell_px: side of a thumbnail.
-        quality: of the lossy WebP, 0 (smallest) to 100.
+    Returns:
+        the picture as a `data:image/webp` URI, and how many thumbnails it has in a row.
     """
     columns = max(1, math.ceil(math.sqrt(count)))
     rows = max(1, math.ceil(count / columns))
     sheet = Image.new("RGB", (columns * cell_px, rows * cell_px), (255, 255, 255))
     for index, image in enumerate(images):
         sheet.paste(image, (cell_px * (index % columns), cell_px * (index // columns)))
-    return Atlas(uri=data_uri(sheet, quality=quality), cell_px=cell_px, columns=columns)
+    return data_uri(sheet, quality=60), columns
 
 
 def _contents(catalogue: Catalogue, positions: list[int]) -> list[bytes]:

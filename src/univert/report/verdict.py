@@ -38,24 +38,14 @@ def headline(best: ComparedModel) -> str:
 
 
 def findings(models: Sequence[ComparedModel], comparisons: Sequence[RowComparison]) -> list[Finding]:
-    """Say what a comparison shows.
-
-    Args:
-        models: the comparison; the last is the one that the report is about.
-        comparisons: paired comparisons of that one with others.
-    """
+    """Say what paired comparisons of the last model, which the report is about, with others show."""
     paired = {one.first: one.comparison for one in comparisons}
     others = [(one, paired[one.row.key]) for one in models if one.row.key in paired]
     others.sort(key=lambda pair: pair[0].row.routed)  # the specialists last
     return [
-        *(_against_specialists(found) if one.row.routed else _against(one, found) for one, found in others),
+        *(against_specialists(found) if one.row.routed else _against(one, found) for one, found in others),
         *_by_vertical(models[-1]),
     ]
-
-
-def words_against_specialists(found: Comparison) -> str:
-    """How the chosen model does against the specialists, in a sentence."""
-    return _against_specialists(found).text
 
 
 def refused_by(group: Group, trials: Sequence[Trial]) -> list[Trial]:
@@ -70,7 +60,8 @@ def _against(other: ComparedModel, comparison: Comparison) -> Finding:
     return Finding(tone=_TONES[found.verdict], text=text)
 
 
-def _against_specialists(comparison: Comparison) -> Finding:
+def against_specialists(comparison: Comparison) -> Finding:
+    """How the chosen model does against the specialists."""
     found = {name: figures["recall_at_1"] for name, figures in comparison.verticals.items()}
     if len(found) == 1:
         ((name, one),) = found.items()

@@ -59,14 +59,7 @@ class ComparedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class RowComparison:
-    """The paired comparison of two rows.
-
-    Attributes:
-        title: for people.
-        first: key of a row.
-        second: key of the row that is held against it.
-        comparison: the second against the first.
-    """
+    """The paired comparison of two rows, by their keys, the second held against the first; its title is for people."""
 
     title: str
     first: str
@@ -103,9 +96,6 @@ def model_row(context: RunContext, candidate: Candidate, note: str) -> Row:
 
 class TestSplit:
     """The test images, and what the rows make of them.
-
-    Args:
-        context: the run.
 
     Attributes:
         measurable: whether some product has two test images; without, there is nothing to measure.

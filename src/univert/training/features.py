@@ -33,12 +33,8 @@ PREDICTOR_SCALE = 10.0
 class Features:
     """The base network of a run, and what it makes of the images.
 
-    Args:
-        images, recipe: of the run.
-        cache: the folder that keeps arrays.
-        device: of the base network.
-        base: what stands for the untrained base network: no head, its embedding is the pooled features; None takes
-            the recipe's.
+    `cache` is the folder that keeps arrays. `base` stands for the untrained base network: it has no head, its embedding
+    is the pooled features; None takes the recipe's.
     """
 
     def __init__(

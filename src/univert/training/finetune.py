@@ -29,9 +29,10 @@ from univert.losses.triplet_margin_loss import TripletMarginLoss
 from univert.metrics.compare import LARGE_LOSS, Comparison, compare_vectors
 from univert.metrics.inputs import has_queries
 from univert.models.card import ModelCard
+from univert.models.config import BaseNetworkLearns
 from univert.models.embedder import Embedder
 from univert.training.jobs import TrainedModel, TrainingJob
-from univert.training.label_config import BaseNetworkLearns, Count, LoopConfig, NotNegative, Positive
+from univert.training.label_config import Count, LoopConfig, NotNegative, Positive
 from univert.training.objectives import Objective
 from univert.training.recipe import DataConfig, Recipe
 from univert.training.run_context import RunContext
@@ -320,11 +321,7 @@ class TripletSampler(Sampler):
 class CleanTripletObjective(Objective):
     """The triplet loss of exactly the given triplets, plus L2 to the old embeddings of the other images.
 
-    Args:
-        triplets_per_batch: as the sampler has them.
-        margin: as in `FinetuneConfig`, like `keep`.
-        keep: weight of the L2 term.
-        old: embeddings by the model as it was, of positions in views.
+    For `margin` and `keep` see `FinetuneConfig`; `old` embeds positions in views by the model as it was.
     """
 
     def __init__(

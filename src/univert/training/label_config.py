@@ -14,7 +14,6 @@ from univert.losses.names import LOSSES, LossName, LossOption, check_loss_option
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
-BaseNetworkLearns = Literal["no", "last_blocks", "all"]
 MinerName = Literal["none", "semi-hard", "hard", "distance-weighted"]
 OptimiserName = Literal["adamw", "rmsprop"]
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import nn
 
-from univert.data.duplicates import NearDuplicates, picture_hashes
+from univert.data.duplicates import near_duplicates
 from univert.data.samplers import PKSampler, Sampler, StrongNegativeSampler, UniformSampler
 from univert.data.strong_negatives import StrongNegatives
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
@@ -56,14 +56,9 @@ def label_job(
     folder: Path,
     embedder: Embedder | None = None,
 ) -> TrainingJob:
-    """What a model learns from product labels alone.
+    """What a model (None: a new one) learns from the product labels of the images `among` alone.
 
-    Args:
-        context: the run.
-        config: loss, batches and loop.
-        among: the images that count, in training and in validation.
-        folder: of the checkpoint; strong negatives that are mined on the way are kept there, too.
-        embedder: to go on with; None takes a new one.
+    `folder` is that of the checkpoint; strong negatives that are mined on the way are kept there, too.
     """
     products = labelled_products(context, among)
     seed, count = context.recipe.seed, int(products.max()) + 1
@@ -130,7 +125,7 @@ def _mined_batches(
 ) -> Sampler:
     """P x K batches in which anchors meet their strong negatives, mined anew as the model learns."""
     loop, seed = config.loop, context.recipe.seed
-    duplicates = NearDuplicates(hashes=picture_hashes(context.images.catalogue))
+    duplicates = near_duplicates(context.images.catalogue)
 
     def sample(mined: StrongNegatives) -> Sampler:
         return StrongNegativeSampler(

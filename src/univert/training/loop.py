@@ -27,8 +27,9 @@ from univert.core.errors import TrainingError
 from univert.core.files import write_atomic
 from univert.core.terminal import progress_bar
 from univert.data.samplers import Positions, Sampler, step_rng
+from univert.models.config import BaseNetworkLearns
 from univert.training.jobs import TrainingJob
-from univert.training.label_config import BaseNetworkLearns, LabelLoopConfig
+from univert.training.label_config import LabelLoopConfig
 from univert.training.optimisers import Optimisers, parameter_groups, sparse_parameters
 from univert.training.sources import Source
 
@@ -95,12 +96,11 @@ def fit(
     model = {group["name"]: group["params"] for group in learning}
     groups = parameter_groups(model, list(job.objective.parameters()), config)
     optimiser = Optimisers(groups, config.optimiser, list(sparse_parameters(job.objective)))
-    state = _State(job, optimiser, folder and folder / "checkpoint.pt", whole=base_network_learns != "no")
-    history = state.resume()
-    total_steps = steps_of(job)
+    training = _Training(job, source, optimiser, name, folder and folder / "checkpoint.pt", seed)
+    training.whole = base_network_learns != "no"
+    history = training.resume()
+    total_steps = max(job.loop.epochs * job.sampler.steps_per_epoch, job.loop.min_steps)
     look_every = max(1, math.ceil(total_steps / config.evaluations))
-    pending: list[torch.Tensor] = []
-    batches = lru_cache(maxsize=2)(partial(_draw, job.sampler, source.views, seed))  # a step's, and the next one's
     job.embedder.train()
     with (
         torch.random.fork_rng(),
@@ -111,66 +111,27 @@ def fit(
     ):
         advance(history.step)
         if job.starts_trained and not history.step:
-            _look(job, state, history, log)
+            training.look(log)
         while not history.finished:
             started = time.perf_counter()
             _set_learning_rates(optimiser.groups, history.step, total_steps, config)
             _seed(seed * 1_000_003 + history.step, job.embedder.device)
-            try:
-                pending.append(_take_step(job, source, optimiser, history.step, batches))
-            except ValueError:  # miners and proxies refuse NaN, but know neither stage nor step
-                _refuse_nan_embeddings(job, source, optimiser, name, history.step, batches)
-                raise
-            history.step += 1
+            training.take_step()
             last = history.step == total_steps
             look = last or history.step % look_every == 0
-            told = look or len(pending) == LOG_EVERY_STEPS
+            told = look or len(training.pending) == LOG_EVERY_STEPS
             if told:
-                _record_losses(job, optimiser, name, history, pending, log)
+                training.record_losses(log)
             if look:
-                _refuse_nan_embeddings(job, source, optimiser, name, history.step, batches)
-                _look(job, state, history, log)
+                training.refuse_nan_embeddings()
+                training.look(log)
             history.finished = last or history.looks_without_better >= config.patience
             history.seconds += time.perf_counter() - started
-            if told and state.is_due():
-                state.save(history)
+            if told and training.is_due():
+                training.save()
             advance(1)
-    state.restore_best()
+    training.restore_best()
     return history
-
-
-def steps_of(job: TrainingJob) -> int:
-    """Steps that a training takes, unless patience ends it."""
-    return max(job.loop.epochs * job.sampler.steps_per_epoch, job.loop.min_steps)
-
-
-def _take_step(
-    job: TrainingJob,
-    source: Source,
-    optimiser: Optimisers,
-    step: int,
-    batches: Callable[[int], tuple[Positions, Positions]],
-) -> torch.Tensor:
-    device = job.embedder.device
-    positions, views = batches(step)
-    with torch.autocast(device_type=device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-        embeddings = source.embed(job.embedder, positions, views)
-    loss: torch.Tensor = job.objective(embeddings.float(), positions, views)
-    source.prefetch(*batches(step + 1))
-    optimiser.zero_grad()
-    loss.backward()
-    model_groups = [group["params"] for group in optimiser.groups if group["name"] != "proxies"]
-    nn.utils.clip_grad_norm_(itertools.chain(*model_groups), CLIP_NORM)
-    optimiser.step()
-    for parameter, rows in job.objective.after_step(step, partial(_embed_all, job, source)):
-        optimiser.forget_rows(parameter, rows)
-    return loss.detach()
-
-
-def _embed_all(job: TrainingJob, source: Source, positions: Positions) -> Any:
-    vectors = source.embed_all(job.embedder, positions)
-    job.embedder.train()
-    return vectors
 
 
 def _draw(sampler: Sampler, views: int, seed: int, step: int) -> tuple[Positions, Positions]:
@@ -199,71 +160,99 @@ def _set_learning_rates(groups: list[dict[str, Any]], step: int, total_steps: in
         group["lr"] = 0.0 if waits else group["peak"] * rise * fall
 
 
-def _record_losses(
-    job: TrainingJob, optimiser: Optimisers, name: str, history: History, pending: list[torch.Tensor], log: Log | None
-) -> None:
-    losses = torch.stack(pending)
-    value, before = float(losses.mean()), history.step - len(pending)
-    pending.clear()
-    limit = DIVERGED_FACTOR * max(1.0, abs(history.loss_curve[0][1] if history.loss_curve else value))
-    if not abs(value) <= limit:
-        found = next((step, loss) for step, loss in enumerate(losses.tolist(), before + 1) if not abs(loss) <= limit)
-        raise _diverged(job, optimiser, f"{name}: the loss is {_number(found[1])} since step {found[0]}")
-    history.loss_curve.append([history.step, value])
-    if log:
-        log("loss", value, history.step)
+class _Training:
+    """A model in training: all that learns, as one thing to move, to watch, to save and to bring back.
 
+    Attributes:
+        history: what it went through.
+        pending: losses of the steps since they were last recorded.
+        whole: the weights of the base network are saved, too.
+    """
 
-def _refuse_nan_embeddings(
-    job: TrainingJob,
-    source: Source,
-    optimiser: Optimisers,
-    name: str,
-    step: int,
-    batches: Callable[[int], tuple[Positions, Positions]],
-) -> None:
-    """Refuse to go on with a model whose weights are of no use after so many steps, whatever the loss was before."""
-    vectors = _embed_all(job, source, batches(max(0, step - 1))[0][:8])
-    if not np.isfinite(vectors).all():
-        raise _diverged(job, optimiser, f"{name}: the model's embeddings are NaN after step {step}")
+    whole = False
 
-
-def _diverged(job: TrainingJob, optimiser: Optimisers, what: str) -> TrainingError:
-    learning = {group["name"] for group in optimiser.groups}
-    rates = [f"{job.settings}.{rate}" for part, rate in RATES.items() if part in learning]
-    return TrainingError(f"{what}; lower {' or '.join(rates)} and run again; finished stages are kept")
-
-
-def _number(value: float) -> str:
-    return "NaN" if math.isnan(value) else f"{value:g}"
-
-
-def _look(job: TrainingJob, state: _State, history: History, log: Log | None) -> None:
-    job.embedder.eval()
-    seen = {**job.objective.figures(), **(job.monitor() if job.monitor else {})}
-    if job.score:
-        score = seen["validation"] = job.score()
-        history.score_curve.append([history.step, score])
-        if history.best_score is None or score > history.best_score:
-            history.best_score, history.best_step, history.looks_without_better = score, history.step, 0
-            state.remember_best()
-        else:
-            history.looks_without_better += 1
-    job.embedder.train()
-    for name, value in seen.items():
-        if name != "validation":
-            history.monitor_curves.setdefault(name, []).append([history.step, value])
-        if log:
-            log(name, value, history.step)
-
-
-class _State:
-    """All that learns, as one thing to save and bring back; `whole`: the base network's weights, too."""
-
-    def __init__(self, job: TrainingJob, optimiser: Optimisers, path: Path | None, *, whole: bool) -> None:
-        self._job, self._optimiser, self._path, self._whole = job, optimiser, path, whole
+    def __init__(
+        self, job: TrainingJob, source: Source, optimiser: Optimisers, name: str, path: Path | None, seed: int
+    ) -> None:
+        self._job, self._source, self._optimiser, self._name, self._path = job, source, optimiser, name, path
+        self._batches = lru_cache(maxsize=2)(partial(_draw, job.sampler, source.views, seed))  # this step's, the next's
+        self.history, self.pending = History(), list[torch.Tensor]()
         self._best: dict[str, torch.Tensor] | None = None
         self._saved_at = time.monotonic()
+
+    def take_step(self) -> None:
+        """Learn from a batch."""
+        try:
+            self.pending.append(self._step(self.history.step))
+        except ValueError:  # miners and proxies refuse NaN, but know neither stage nor step
+            self.refuse_nan_embeddings()
+            raise
+        self.history.step += 1
+
+    def _step(self, step: int) -> torch.Tensor:
+        job, optimiser, device = self._job, self._optimiser, self._job.embedder.device
+        positions, views = self._batches(step)
+        with torch.autocast(device_type=device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            embeddings = self._source.embed(job.embedder, positions, views)
+        loss: torch.Tensor = job.objective(embeddings.float(), positions, views)
+        self._source.prefetch(*self._batches(step + 1))
+        optimiser.zero_grad()
+        loss.backward()
+        model_groups = [group["params"] for group in optimiser.groups if group["name"] != "proxies"]
+        nn.utils.clip_grad_norm_(itertools.chain(*model_groups), CLIP_NORM)
+        optimiser.step()
+        for parameter, rows in job.objective.after_step(step, self._embed_all):
+            optimiser.forget_rows(parameter, rows)
+        return loss.detach()
+
+    def _embed_all(self, positions: Positions) -> Any:
+        vectors = self._source.embed_all(self._job.embedder, positions)
+        self._job.embedder.train()
+        return vectors
+
+    def record_losses(self, log: Log | None) -> None:
+        """Note the mean of the pending losses, and refuse what has grown beyond all measure."""
+        losses, history = torch.stack(self.pending), self.history
+        value, before = float(losses.mean()), history.step - len(self.pending)
+        self.pending.clear()
+        limit = DIVERGED_FACTOR * max(1.0, abs(history.loss_curve[0][1] if history.loss_curve else value))
+        if not abs(value) <= limit:
+            step, loss = next((n, loss) for n, loss in enumerate(losses.tolist(), before + 1) if not abs(loss) <= limit)
+            raise self._diverged(f"the loss is {'NaN' if math.isnan(loss) else f'{loss:g}'} since step {step}")
+        history.loss_curve.append([history.step, value])
+        if log:
+            log("loss", value, history.step)
+
+    def refuse_nan_embeddings(self) -> None:
+        """Refuse to go on with a model whose weights are of no use by now, whatever the loss was before."""
+        vectors = self._embed_all(self._batches(max(0, self.history.step - 1))[0][:8])
+        if not np.isfinite(vectors).all():
+            raise self._diverged(f"the model's embeddings are NaN after step {self.history.step}")
+
+    def _diverged(self, what: str) -> TrainingError:
+        learning = {group["name"] for group in self._optimiser.groups}
+        rates = " or ".join(f"{self._job.settings}.{rate}" for part, rate in RATES.items() if part in learning)
+        return TrainingError(f"{self._name}: {what}; lower {rates} and run again; finished stages are kept")
+
+    def look(self, log: Log | None) -> None:
+        """Measure the model as it stands, and keep it if it is the best so far."""
+        job, history = self._job, self.history
+        job.embedder.eval()
+        seen = {**job.objective.figures(), **(job.monitor() if job.monitor else {})}
+        if job.score:
+            score = seen["validation"] = job.score()
+            history.score_curve.append([history.step, score])
+            if history.best_score is None or score > history.best_score:
+                history.best_score, history.best_step, history.looks_without_better = score, history.step, 0
+                self._best = {name: value.detach().clone() for name, value in self._learning().items()}
+            else:
+                history.looks_without_better += 1
+        job.embedder.train()
+        for name, value in seen.items():
+            if name != "validation":
+                history.monitor_curves.setdefault(name, []).append([history.step, value])
+            if log:
+                log(name, value, history.step)
 
     def resume(self) -> History:
         """Bring back the checkpoint, if there is one.
@@ -272,25 +261,26 @@ class _State:
             TrainingError: the file is there but is not a checkpoint.
         """
         if self._path is None or not self._path.exists():
-            return History()
+            return self.history
         try:
             saved = torch.load(self._path, map_location="cpu", weights_only=True)
             self._job.embedder.load_state_dict(saved["model"], strict=False)
             self._job.objective.load_state_dict(saved["objective"])
             self._optimiser.load_state_dict(saved["optimiser"])
             self._best = saved["best"]
-            return History(**saved["history"])
+            self.history = History(**saved["history"])
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TrainingError(
                 f"{self._path}: not a readable checkpoint ({reason}); delete it to start this stage anew"
             ) from None
+        return self.history
 
     def is_due(self) -> bool:
         """Whether it is time to save; what a kill costs is the time since."""
         return self._path is not None and time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_SECONDS
 
-    def save(self, history: History) -> None:
+    def save(self) -> None:
         """Write all of it; the old file stays until the new one is whole.
 
         Raises:
@@ -303,7 +293,7 @@ class _State:
             "objective": self._job.objective.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "best": self._best,
-            "history": asdict(history),
+            "history": asdict(self.history),
         }
         torch.save(state, content)
         try:
@@ -317,10 +307,6 @@ class _State:
             ) from error
         self._saved_at = time.monotonic()
 
-    def remember_best(self) -> None:
-        """Keep a copy of the model as it is."""
-        self._best = {name: value.detach().clone() for name, value in self._learning().items()}
-
     def restore_best(self) -> None:
         """Put the kept copy back, and leave the model ready for inference."""
         if self._best is not None:
@@ -330,4 +316,4 @@ class _State:
     def _learning(self) -> dict[str, torch.Tensor]:
         """The model's state, without a base network that never changes."""
         state = self._job.embedder.state_dict()
-        return {name: value for name, value in state.items() if self._whole or not name.startswith("base_network.")}
+        return {name: value for name, value in state.items() if self.whole or not name.startswith("base_network.")}

@@ -40,9 +40,7 @@ class Objective(nn.Module, ABC):
 class LabelObjective(Objective):
     """A loss over product labels: `loss(embeddings, labels)`, the convention of pytorch-metric-learning.
 
-    Args:
-        loss: any such module; its own parameters (proxies) learn with it.
-        products: the product code of every image of the catalogue.
+    The loss's own parameters (proxies) learn with it. `products` has the code of every image of the catalogue.
     """
 
     def __init__(self, loss: nn.Module, products: Int64[np.ndarray, "N"]) -> None:

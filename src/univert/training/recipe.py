@@ -9,10 +9,10 @@ from annotated_types import Ge
 
 from univert.core.config import refuse_without_effect
 from univert.data.transforms import Augmentation
-from univert.models.config import EmbedderConfig
+from univert.models.config import BaseNetworkLearns, EmbedderConfig
 from univert.training.combine.config import CombineConfig
 from univert.training.grow.config import GrowConfig
-from univert.training.label_config import BaseNetworkLearns, Count, NotNegative, SpecialistsConfig
+from univert.training.label_config import Count, NotNegative, SpecialistsConfig
 from univert.training.targets.config import UnifyConfig
 
 Baseline = Literal["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]

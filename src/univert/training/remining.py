@@ -74,14 +74,8 @@ def miner_of(
 ) -> Callable[[], StrongNegatives]:
     """A function that embeds the labelled images with the model as it stands, and mines them.
 
-    Args:
-        embedder: the model in training; its mode (training or not) is left as it was.
-        source: of its embeddings.
-        products: the product code of every image of the catalogue; -1 for all that do not take part.
-        verticals: see `mine_strong_negatives`, as for the rest.
-        margin: of the window.
-        protect: tells near-duplicates.
-        seed: of the positives.
+    The mode of the model (training or not) is left as it was. `products` has the code of every image of the catalogue,
+    -1 for all that do not take part. For the rest see `mine_strong_negatives`.
     """
     positions = np.flatnonzero(products >= 0)
 

@@ -72,14 +72,12 @@ def card_figures(catalogue: Mapping[str, Any], best: ComparedModel | None = None
     figures: dict[str, float | int | str] = {name: catalogue[name] for name in ("images", "products", "unlabelled")}
     if best is None:
         return figures
-    evaluation = best.evaluation
-    if evaluation.merged:
-        merged = evaluation.merged
-        intervals = {f"recall_at_{k}": interval for k, interval in merged.recall_at.items()}
-        for name, interval in {**intervals, "map_at_r": merged.map_at_r}.items():
-            bounds = "" if interval.low is None else f" ({interval.low:.3f} to {interval.high:.3f})"
-            figures[f"merged gallery, {name}, test"] = f"{interval.value:.3f}{bounds}"
-    for name, value in evaluation.mean_within.items():
+    merged = best.evaluation.merged
+    intervals = {f"recall_at_{k}": interval for k, interval in merged.recall_at.items()}
+    for name, interval in {**intervals, "map_at_r": merged.map_at_r}.items():
+        bounds = "" if interval.low is None else f" ({interval.low:.3f} to {interval.high:.3f})"
+        figures[f"merged gallery, {name}, test"] = f"{interval.value:.3f}{bounds}"
+    for name, value in best.evaluation.mean_within.items():
         figures[f"mean within verticals, {name}, test"] = value
     figures["image presentations, with the models learned from"] = best.row.image_presentations
     return figures

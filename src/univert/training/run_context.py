@@ -36,14 +36,8 @@ T = TypeVar("T")
 class RunContext:
     """One run at work.
 
-    Args:
-        run: where everything is kept.
-        catalogue: the images.
-        recipe: the choices.
-        device: a torch device, or `auto`: CUDA where there is one.
-        base: what stands for the untrained base network; see `Features`.
-        features: those of another context on the same images, to be shared.
-        split_off_small: see `RunImages`.
+    `features` are those of another context on the same images, to be shared. For `base` see `Features`, for
+    `split_off_small` see `RunImages`.
 
     Attributes:
         images: of the recipe's verticals, with products, verticals, splits.
@@ -156,11 +150,6 @@ class Stages:
     def learn(self, name: str, job: TrainingJob, folder: Path | None = None) -> dict[str, Any]:
         """Train the job's model in place and say how it went; `train` does this and keeps the model.
 
-        Args:
-            name: for messages and logs.
-            job: what is to be learned.
-            folder: of the checkpoint; None takes `work_folder(name)`.
-
         Raises:
             TrainingError: see `fit`.
         """
@@ -189,12 +178,9 @@ class Stages:
         return lambda: map_at_r(source.embed_all(job.embedder, positions), labels)
 
     def remembered(self, stage: str, inputs: Any, compute: Callable[[], Any]) -> dict[str, Any]:
-        """What a stage without a model recorded, or what it gives now.
+        """What a stage without a model recorded, or what it gives now: a dataclass or plain values.
 
-        Args:
-            stage: its name.
-            inputs: JSON-able; with the catalogue all that the result depends on.
-            compute: gives the result, a dataclass or plain values.
+        `inputs` (JSON-able) are with the catalogue all that the result depends on.
         """
         key = fingerprint(univert.__version__, self._images.catalogue.fingerprint, inputs)
         record = self._run.finished(stage, key)

@@ -19,10 +19,7 @@ MIN_PRODUCTS = 2
 class RunImages:
     """The images of a recipe's verticals.
 
-    Args:
-        catalogue: of all images.
-        recipe: the choices.
-        split_off_small: whether verticals with too few labels to learn from go to `small_verticals`.
+    With `split_off_small`, verticals with too few labels to learn from go to `small_verticals`.
 
     Attributes:
         catalogue: the images of the recipe's verticals.

@@ -69,12 +69,7 @@ class Source(ABC):
 
 
 class ImageSource(Source):
-    """Decodes, augments and runs the whole network: for a base network that learns.
-
-    Args:
-        loader: of the catalogue.
-        views: how many different augmented views there are.
-    """
+    """Decodes, augments (`views` different ways) and runs the whole network: for a base network that learns."""
 
     batch_size = FEATURE_BATCH
 
@@ -101,12 +96,9 @@ class ImageSource(Source):
 
 
 class CachedSource(Source):
-    """Reads a fixed base network's features, computed once per image and view, and runs the head alone.
+    """Reads a fixed base network's features, a row per image and view (see `feature_rows`), and runs the head alone.
 
     The embeddings are those that `ImageSource` gives, in a hundredth of the time.
-
-    Args:
-        features: a row an image and view; see `feature_rows`.
     """
 
     def __init__(self, features: ViewArrays) -> None:

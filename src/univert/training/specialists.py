@@ -18,59 +18,18 @@ from univert.training.label_training import label_job
 from univert.training.run_context import RunContext
 
 
-def train_specialist(
-    context: RunContext, vertical: str, *, config: SpecialistsConfig | None = None, within: str = "specialists"
-) -> TrainedModel:
-    """Train (or load) the specialist of one vertical, on its labelled training images alone.
+def train_specialist(context: RunContext, *verticals: str) -> TrainedModel:
+    """Train (or load) the specialist of a vertical, or of a group of them, on their labelled training images alone.
 
-    Args:
-        context: the run.
-        vertical: its name.
-        config: None takes the recipe's.
-        within: the folder of the run for the model's folder.
+    See `group_loop` for the steps of a group.
     """
-    config = config or context.recipe.specialists
-    name = f"{within}/{context.images.folder_of(vertical)}"
-    folder = context.stages.work_folder(name)
-    return context.stages.train(
-        name,
-        {"vertical": vertical, **to_plain(config)},
-        lambda: label_job(
-            context,
-            config,
-            context.images.of_vertical(vertical),
-            folder=folder,
-            embedder=_new_specialist(context, config, [vertical]),
-        ),
-    )
+    return train_together(context, verticals, name=f"specialists/{context.images.folder_of(*verticals)}")
 
 
 def _new_specialist(context: RunContext, config: SpecialistsConfig, verticals: Sequence[str]) -> Embedder:
     """An embedder of the size that the recipe wants for some verticals; the largest, if they differ."""
     sizes = [size for vertical in verticals if (size := config.sizes.get(vertical, config.size))]
     return context.new_embedder(size=max(sizes)) if sizes else context.new_embedder()
-
-
-def train_group(context: RunContext, verticals: Sequence[str]) -> TrainedModel:
-    """Train (or load) the specialist of a group of verticals, on their labelled training images together.
-
-    It is the specialist of each of them; see `group_loop` for its steps.
-    """
-    if len(verticals) == 1:
-        return train_specialist(context, verticals[0])
-    return _train_together(context, verticals, name=f"specialists/{context.images.folder_of(*verticals)}")
-
-
-def held_out_name(context: RunContext, verticals: Sequence[str], training: int) -> str:
-    """The folder, within the run, of a model that some products were held out from."""
-    return f"trials/fold-{training}/{context.images.folder_of(*verticals)}"
-
-
-def train_held_out(
-    context: RunContext, verticals: Sequence[str], among: Bool[np.ndarray, "N"], *, training: int
-) -> TrainedModel:
-    """Train (or load) one model on some verticals, on the images `among` alone; see `Folds.among`."""
-    return _train_together(context, verticals, name=held_out_name(context, verticals, training), among=among)
 
 
 def group_loop(loop: LabelLoopConfig, verticals: int) -> LabelLoopConfig:
@@ -85,9 +44,10 @@ def group_loop(loop: LabelLoopConfig, verticals: int) -> LabelLoopConfig:
     return replace(loop, min_steps=loop.min_steps * verticals, patience=loop.evaluations)
 
 
-def _train_together(
+def train_together(
     context: RunContext, verticals: Sequence[str], *, name: str, among: Bool[np.ndarray, "N"] | None = None
 ) -> TrainedModel:
+    """Train (or load) one model on some verticals, or on the images `among` alone, in the folder `name`."""
     config = context.recipe.specialists
     config = replace(config, loop=group_loop(config.loop, len(verticals)))
     inputs = {"verticals": sorted(verticals), **to_plain(config)}
@@ -108,11 +68,8 @@ def train_joint(
 ) -> TrainedModel:
     """Train (or load) one model on all verticals at once: what the unified model has to beat.
 
-    Args:
-        context: the run.
-        loss: as in `SpecialistsConfig`; the specialists' options hold if it is theirs, else its defaults.
-        image_presentations: how many images it may see at most.
-        name: its folder within the run; None takes `joint/LOSS`.
+    If the loss is that of the specialists, their options hold, else its defaults. The model sees that many images at
+    most. Its folder within the run is `joint/LOSS`, unless it has a name.
     """
     config = context.recipe.specialists
     steps = max(1, image_presentations // config.loop.batch_size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +28,7 @@ from univert.training.label_training import label_loss
 from univert.training.recipe import Recipe
 from univert.training.results import card_figures, results_json
 from univert.training.run_context import RunContext
-from univert.training.specialists import presentations, seconds_of, train_group, train_joint, train_specialist
+from univert.training.specialists import presentations, train_joint, train_specialist
 from univert.training.targets.choice import Candidate, Choice, choose
 from univert.training.targets.config import MemberName
 from univert.training.targets.ensemble import Ensemble, choose_members, only_specialists
@@ -57,8 +56,7 @@ class Models:
         joint: by loss.
         combination: how the groups were found.
         ensemble: the members of the learning targets, and how they were chosen.
-        candidates: what the unified model was chosen from, with their models behind them.
-        choice: what was chosen.
+        choice: what the unified model was chosen from, and which it is.
         unified: the model of the run.
     """
 
@@ -67,7 +65,6 @@ class Models:
     joint: dict[LossName, TrainedModel]
     combination: Combination
     ensemble: Ensemble
-    candidates: tuple[Candidate, ...]
     choice: Choice
     unified: TrainedModel
 
@@ -77,10 +74,7 @@ class FinishedRun:
     """What a run trained and measured.
 
     Attributes:
-        context: what its stages shared.
-        models: all that it trained.
         compared: every model that was measured, the last is the chosen one; none without test queries.
-        comparisons: of pairs of them.
         distortion: what joining the members of the learning targets does to distances; see `distortion_of`.
         test: the images they were measured on.
         results: the content of `evaluation.json`.
@@ -98,11 +92,7 @@ class FinishedRun:
 def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = "auto") -> FinishedRun:
     """Train all that the recipe asks for, measure it on the test split, and write `evaluation.json`.
 
-    Args:
-        run: the run folder; finished stages whose inputs are unchanged are not done again.
-        catalogue: the images.
-        recipe: the choices.
-        device: a torch device, or `auto`.
+    Finished stages whose inputs are unchanged are not done again. `device` is one of torch's, or `auto`.
 
     Raises:
         BadInputError: the catalogue or the recipe cannot be used.
@@ -144,7 +134,7 @@ def train_models(context: RunContext) -> Models:
     specialists = {name: train_specialist(context, name) for name in names}
     combination = combine(context)
     write_atomic(context.run.path / "groups.json", json.dumps(combination.to_dict(), indent=1))
-    grouped = {name: train_group(context, group) for group in combination.groups for name in group}
+    grouped = {name: train_specialist(context, *group) for group in combination.groups for name in group}
     own = Member.of_specialists(context, grouped)
     individual = Member.of_specialists(context, specialists)
     base_presentations = presentations(own.distinct) + planned_presentations(context, recipe.unify)
@@ -152,11 +142,12 @@ def train_models(context: RunContext) -> Models:
     candidates: list[Candidate] = []
     if recipe.unify.way == "auto":
         for loss, model in joint.items():
-            candidates.append(candidate_of(*JOINT_ROWS[loss], model))
+            key, title = JOINT_ROWS[loss]
+            candidates.append(Candidate(key=key, title=title, model=model))
     if recipe.unify.way != "ensemble":
         model = train_unified(context, [own], name=FROM_SPECIALISTS, config=recipe.unify)
         title = f"Unified, from specialists, {'aligned' if recipe.unify.align else 'plain'}"
-        candidates.append(candidate_of("unified_specialists", title, model, [own]))
+        candidates.append(Candidate(key="unified_specialists", title=title, model=model, members=(own,)))
     ensemble = only_specialists(own)
     if recipe.unify.way != "specialists":
         ensemble = choose_members(context, own, individual, joint, joint_presentations=base_presentations)
@@ -164,7 +155,7 @@ def train_models(context: RunContext) -> Models:
         if recipe.unify.way == "ensemble" or members != (own,):
             model = train_unified(context, members, name=ENSEMBLE, config=recipe.unify)
             title = f"Unified, from {len(members)} {'members' if len(members) > 1 else 'member'}"
-            candidates.append(candidate_of("unified_ensemble", title, model, members))
+            candidates.append(Candidate(key="unified_ensemble", title=title, model=model, members=members))
     choice = choose(context, candidates, individual)
     return Models(
         specialists=individual,
@@ -172,7 +163,6 @@ def train_models(context: RunContext) -> Models:
         joint=joint,
         combination=combination,
         ensemble=ensemble,
-        candidates=tuple(candidates),
         choice=choice,
         unified=context.stages.copy(choice.chosen.model, BEST),
     )
@@ -191,24 +181,10 @@ def _joint_losses(recipe: Recipe) -> list[LossName]:
     return [loss for loss in JOINT_ROWS if loss in wanted]
 
 
-def candidate_of(key: str, title: str, model: TrainedModel, members: Sequence[Member] = ()) -> Candidate:
-    """A model with all that its training cost, that of its members included, each model once."""
-    behind = {model.key: model for member in members for model in member.models}
-    together = [*behind.values(), model]
-    return Candidate(
-        key=key,
-        title=title,
-        model=model,
-        image_presentations=presentations(together),
-        seconds=seconds_of(together),
-        members=tuple(members),
-    )
-
-
 def trained_models(models: Models) -> list[TrainedModel]:
     """The specialists, the groups and the joint models; then the candidates."""
     own = [*models.specialists.distinct, *models.own.distinct, *models.joint.values()]
-    return [*own, *(candidate.model for candidate in models.candidates)]
+    return [*own, *(candidate.model for candidate in models.choice.candidates)]
 
 
 def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], list[TrainedModel]]:
@@ -227,10 +203,10 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
     ]
     if own.key != models.specialists.key:
         rows.append(specialists_row(context, "groups", "Specialists, one a group", own))
-    candidates = {candidate.key: candidate for candidate in models.candidates}
+    candidates = {candidate.key: candidate for candidate in models.choice.candidates}
     for loss, model in models.joint.items():
         key, title = JOINT_ROWS[loss]
-        rows.append(model_row(context, candidate_of(key, title, model), "all verticals at once"))
+        rows.append(model_row(context, Candidate(key=key, title=title, model=model), "all verticals at once"))
     plain, aligned = (replace(recipe.unify, align=align) for align in (False, True))
     variants = [
         ("unified_plain", "Unified, plain", "learns from specialists alone, in their own spaces", plain),
@@ -248,7 +224,7 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
             name = FROM_SPECIALISTS if same else f"baselines/{key}"
             variant = train_unified(context, [own], name=name, config=config)
             trained.append(variant)
-            rows.append(model_row(context, candidate_of(key, title, variant, [own]), note))
+            rows.append(model_row(context, Candidate(key=key, title=title, model=variant, members=(own,)), note))
     chosen = models.choice.chosen
     ensemble = candidates.get("unified_ensemble", chosen)
     if ensemble is not chosen:

@@ -17,10 +17,9 @@ from univert.training.combine import probe
 from univert.training.combine.config import CombineConfig
 from univert.training.combine.folds import Folds, Measured
 from univert.training.combine.groups import Combination, Group, Judge, Trial, combine, combine_by, greedy_groups
-from univert.training.combine.probe import Probe
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
-from univert.training.specialists import train_group
+from univert.training.specialists import train_specialist
 
 QUERIES = 120
 
@@ -212,28 +211,6 @@ def test_end_to_end_and_again(
     assert other.to_dict() == first.to_dict()
 
 
-def test_a_probe_that_is_killed_goes_on(
-    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = small(recipe)
-    whole = combine(RunContext(Run(tmp_path / "whole"), catalogue, recipe)).to_dict()
-    train = Probe._train
-    left = iter([1, 1, 1])
-
-    def killed(*args: object) -> object:
-        if not next(left, 0):
-            raise KeyboardInterrupt
-        return train(*args)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Probe, "_train", killed)
-        combine(RunContext(Run(tmp_path / "cut"), catalogue, recipe))
-    done = stages(tmp_path / "cut")
-    assert len(done) == 1
-    assert combine(RunContext(Run(tmp_path / "cut"), catalogue, recipe)).to_dict() == whole
-    assert done.items() <= stages(tmp_path / "cut").items()
-
-
 def test_the_probe_reads_features_of_the_untrained_base_network_even_if_that_learns(
     catalogue: Catalogue, recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -261,6 +238,6 @@ def test_off_and_a_single_vertical(catalogue: Catalogue, recipe: Recipe, tmp_pat
 
 def test_a_group_is_trained_without_any_trial_too(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     context = RunContext(Run(tmp_path), catalogue, recipe)
-    assert train_group(context, ["discs"]).name == "specialists/discs"
-    assert train_group(context, ["discs", "squares"]).record["steps"] == 24
+    assert train_specialist(context, "discs").name == "specialists/discs"
+    assert train_specialist(context, "discs", "squares").record["steps"] == 24
     assert not (tmp_path / "trials").exists()

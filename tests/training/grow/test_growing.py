@@ -104,27 +104,6 @@ def test_a_loss_is_not_published_unless_forced(
     assert Lineage.read(run_path).growths[0].forced
 
 
-def test_a_kill_is_resumed_to_the_same_model(
-    four: Catalogue, run_path: Path, grown: GrowResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks, rank_queries = iter(range(100)), learning.rank_queries
-
-    def killing(*arguments: object, **options: object) -> object:
-        return 1 / 0 if next(looks) == 1 else rank_queries(*arguments, **options)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(learning, "rank_queries", killing)
-        patch.setattr("univert.training.loop.CHECKPOINT_EVERY_SECONDS", 0)
-        with pytest.raises(ZeroDivisionError):
-            grow(run_path, four, "hats")
-    growth = run_path / "grown/1-hats"
-    assert not (run_path / "growth.json").exists()
-    assert (growth / "checkpoints/unified/checkpoint.pt").exists()
-    done = times(growth / "specialists")
-    assert grow(run_path, four, "hats").model_fingerprint == grown.model_fingerprint
-    assert times(growth / "specialists") == done
-
-
 def test_unlabelled_old_images_hold_the_vectors_but_prove_nothing(run_path: Path, tmp_path: Path) -> None:
     rows = [row if row.vertical == "hats" else replace(row, product=None) for row in four_verticals()]
     build_catalogue(iter(rows), tmp_path / "bare.lance")

@@ -76,7 +76,7 @@ def test_a_run_that_was_trained_anew_is_refused(run_path: Path) -> None:
     [
         ("growth.json", "{", "growth.json cannot be read"),
         ("growth.json", '{"growths": []}', "original_fingerprint: Field required"),
-        ("unified/config.json", "{}", "is not the configuration of a model"),
+        ("unified/config.json", "{}", "is not that of a model"),
     ],
 )
 def test_a_damaged_record(run_path: Path, file: str, content: str, message: str) -> None:

@@ -68,10 +68,7 @@ def test_a_challenger_must_gain_and_lose_nowhere(found: Comparison, taken: bool,
 
 def candidates(shop: Shop, keys: str) -> list[Candidate]:
     models = [*shop.own.models, *shop.mixed.models, *shop.joint.models]
-    return [
-        Candidate(key=key, title=f"Model {key}", model=model, image_presentations=10, seconds=1.0)
-        for key, model in zip(keys, models, strict=False)
-    ]
+    return [Candidate(key=key, title=f"Model {key}", model=model) for key, model in zip(keys, models, strict=False)]
 
 
 def decided(

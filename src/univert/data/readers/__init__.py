@@ -16,19 +16,7 @@ from univert.data.readers.sop import SOP, read_sop
 from univert.data.rows import SourceRows
 from univert.data.tables import count_table_rows
 
-__all__ = [
-    "BENCHMARKS",
-    "count_rows",
-    "open_dataset",
-    "open_source",
-    "read_cars196",
-    "read_cub200",
-    "read_folder",
-    "read_inshop",
-    "read_manifest",
-    "read_sop",
-    "with_validation",
-]
+__all__ = ["BENCHMARKS", "count_rows", "open_dataset", "open_source", "with_validation"]
 
 BENCHMARKS = {
     benchmark.name: (benchmark, reader)

@@ -151,12 +151,7 @@ def with_validation(rows: Iterable[SourceRow | SourceProblem], share: float = 0.
 
     The benchmarks have no validation split, and nothing may be chosen on their test products. A hash of
     `seed` and the product's name decides, so a product keeps its images together and its split does not
-    depend on the order of the rows; the share is met on average.
-
-    Args:
-        rows: what a reader yields.
-        share: of the training products, between 0 and 1.
-        seed: another seed takes other products.
+    depend on the order of the rows; the share (between 0 and 1) is met on average.
 
     Raises:
         BadInputError: the share is out of range.

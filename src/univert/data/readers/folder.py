@@ -25,9 +25,6 @@ def read_folder(source: Path | str) -> SourceRows:
     skipped, and so are files beside the vertical folders, unless they are images: those are a problem, as are
     folders below a product's, links that lead back up, and names that are not UTF-8.
 
-    Args:
-        source: the folder that holds one folder a vertical.
-
     Raises:
         BadInputError: there is no such folder.
     """

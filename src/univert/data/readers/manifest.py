@@ -36,16 +36,13 @@ _ROOT: Final = re.compile(r"/|(?P<windows>[A-Za-z]:[\\/]|\\\\)")
 
 
 def read_manifest(source: Path | str) -> SourceRows:
-    """Read a manifest, in its order.
+    """Read a manifest (see `univert.data.tables.read_table`), in its order.
 
     Columns: `vertical` and one of `path` (relative to the manifest, or absolute), `uri` (`file://`, or as
     path) and, in Parquet, `image` (the encoded bytes); any of `product`, `brand`, `style`, `split`, `source`,
     `id`; and `box` ("x0,y0,x1,y1", or a list) or four columns `x0 y0 x1 y1`, in pixels of the upright image.
     Other columns are left unread. An empty field is None. Without `id`, the path (and box) as written is the
     id.
-
-    Args:
-        source: see `univert.data.tables.read_table`.
 
     Raises:
         BadInputError: there is no such file, it is no table, or a column is missing or misspelt.

@@ -19,11 +19,7 @@ _MEAN, _STD = 127 / 255, 128 / 255
 
 
 def make_efficientnet_lite0(pretrained: bool, image_size_px: int) -> BaseNetwork:
-    """EfficientNet-Lite0: 3.4 million weights up to its 1280 feature maps.
-
-    Args:
-        pretrained: with the installed ImageNet weights.
-        image_size_px: side of the images; any size works.
+    """EfficientNet-Lite0: 3.4 million weights up to its 1280 feature maps, for images of any size.
 
     Raises:
         BadInputError: the installed weights are not the expected ones.

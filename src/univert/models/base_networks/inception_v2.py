@@ -145,9 +145,7 @@ class InceptionV2(nn.Sequential):
 def make_inception_v2(pretrained: bool, image_size_px: int) -> BaseNetwork:
     """Inception with batch normalisation; its stages are the stem and the blocks 3, 4 and 5.
 
-    Args:
-        pretrained: with the weights that `UNIVERT_INCEPTION_V2_WEIGHTS` names.
-        image_size_px: side of the images; any size works, papers take 224 or 227.
+    Any image size works, papers take 224 or 227. Pretrained weights are those `UNIVERT_INCEPTION_V2_WEIGHTS` names.
 
     Raises:
         BadInputError: `pretrained`, but there are no weights, or they do not fit.

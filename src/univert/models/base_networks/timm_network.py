@@ -54,15 +54,7 @@ def wrap_timm(
     std_rgb: Sequence[float],
     method: str = "forward",
 ) -> BaseNetwork:
-    """Describe a timm network without classifier as a `BaseNetwork`.
-
-    Args:
-        network: from timm; what it does after its last feature map is left out.
-        name: for messages.
-        image_size_px: side of the images.
-        mean_rgb: see `BaseNetwork`.
-        std_rgb: likewise.
-        method: likewise.
+    """Describe a timm network without classifier as a `BaseNetwork`, which explains the arguments.
 
     Raises:
         BadInputError: it does not produce feature maps or tokens for images of that size.

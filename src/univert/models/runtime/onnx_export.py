@@ -79,9 +79,6 @@ def export_onnx(model_folder: str | Path) -> Path:
 def export_published(model_folder: str | Path) -> str | None:
     """Make the ONNX file of a model that has just been published, where the extra `serve` is installed.
 
-    Args:
-        model_folder: where the model is.
-
     Returns:
         a line that says why ONNX cannot express the model, so that it is served with PyTorch; None if all is well.
     """

@@ -32,10 +32,8 @@ class Folds:
     In a vertical with too few products to hold any out, all learn in every training, and the validation images are
     the queries.
 
-    Args:
-        context: the run.
-        folds: how many trainings share the products among them, 2 or more.
-        most_images: labelled training images of a vertical that take part; None for all. Whole products are left out.
+    Two or more trainings, `folds`, share the products among them. Of a vertical at most `most_images` labelled training
+    images take part (None: all); whole products are left out.
     """
 
     def __init__(self, context: RunContext, folds: int, *, most_images: int | None = None) -> None:
@@ -81,10 +79,8 @@ class Folds:
     def measure(self, verticals: Iterable[str], models: Iterable[tuple[int, Embed]]) -> Measured:
         """What happens to the queries of each vertical, searched within it.
 
-        Args:
-            verticals: to measure.
-            models: the number of a training and the model it gave. A query counts once for each model it is shown to,
-                all under its one product.
+        `models` are the number of a training and the model it gave. A query counts once for each model it is shown to,
+        all under its one product.
         """
         found: dict[str, list[QueryOutcome]] = {name: [] for name in verticals}
         for turn, (training, embed) in enumerate(models):

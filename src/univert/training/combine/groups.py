@@ -213,10 +213,8 @@ def greedy_groups(
 ) -> tuple[tuple[Group, ...], tuple[Trial, ...], tuple[str, ...]]:
     """Form groups until every vertical has one; one trial of all of them may do.
 
-    Args:
-        verticals: to be placed, each once, in the order they are tried.
-        judge: called with the trial's number, the group and the vertical to add.
-        trials: how many trials there may be; once they are spent, the verticals that are left stay by themselves.
+    The verticals are tried in the order given. The judge is called with the trial's number, the group and the vertical
+    to add. Once so many trials are spent, the verticals that are left stay by themselves.
 
     Returns:
         the groups in the order they were formed, the trials, and the path taken, for people.

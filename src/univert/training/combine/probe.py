@@ -19,7 +19,7 @@ from univert.training.label_training import label_job
 from univert.training.loop import fit
 from univert.training.run_context import RunContext
 from univert.training.sources import CachedSource
-from univert.training.specialists import group_loop, held_out_name, train_held_out
+from univert.training.specialists import group_loop, train_together
 
 HIDDEN_SIZES = (256,)
 SIZE = 128
@@ -37,9 +37,6 @@ class Probe:
     Batches, loss, learning rates and early stopping are the specialists'; head, views and steps are smaller, and the
     features are those of the untrained base network. Strong negatives are not mined, proxies start at random, and
     dynamic assignment gives way to Proxy-NCA. The outcome of each set of verticals is kept with the run.
-
-    Args:
-        context: the run.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -115,15 +112,19 @@ def full_measure(context: RunContext) -> Measure:
     folds = Folds(context, recipe.combine.folds)
     inputs = fingerprint(context.stages.inputs, to_plain([recipe.specialists, recipe.combine.folds]))
 
+    def name(verticals: Group, training: int) -> str:
+        return f"trials/fold-{training}/{context.images.folder_of(*verticals)}"
+
     def models(verticals: Group) -> Iterator[tuple[int, Embed]]:
         for training in range(folds.trainings):
-            model = train_held_out(context, verticals, folds.among(verticals, training), training=training)
+            among = folds.among(verticals, training)
+            model = train_together(context, verticals, name=name(verticals, training), among=among)
             yield training, partial(context.features.source.embed_all, model.embedder)
 
     def measure(verticals: Group) -> Measured:
         measured = folds.kept(f"trials/{context.images.folder_of(*verticals)}", inputs, verticals, models)
         for training in range(folds.trainings):  # the models serve this measure alone, so its outcome is what is kept
-            shutil.rmtree(context.run.path / held_out_name(context, verticals, training), ignore_errors=True)
+            shutil.rmtree(context.run.path / name(verticals, training), ignore_errors=True)
         return measured
 
     return measure

@@ -8,12 +8,5 @@ weights.
 from univert.core.lazy import lazy_exports
 
 __getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "GrowConfig": "univert.training.grow.config",
-        "GrowResult": "univert.training.grow.growing",
-        "Lineage": "univert.training.grow.lineage",
-        "deployed_model": "univert.training.grow.lineage",
-        "grow": "univert.training.grow.growing",
-    },
+    __name__, {"deployed_model": "univert.training.grow.lineage", "grow": "univert.training.grow.growing"}
 )

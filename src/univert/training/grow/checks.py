@@ -59,11 +59,9 @@ def check_base(deployed: Embedder, context: RunContext) -> None:
 
 
 def refusal_of(figures: GrowthFigures | None, *, limit: float) -> str | None:
-    """Why a growth must not be published; None if it may.
+    """Why a growth must not be published, from its figures on the validation images; None if it may.
 
-    Args:
-        figures: on the validation images; None without any query.
-        limit: of a loss that may be chance; see `GrowthFigures.setbacks`.
+    For `limit` see `GrowthFigures.setbacks`.
     """
     if figures is None:
         return "no validation image is a query, so nothing shows that the old vectors still serve; label some"

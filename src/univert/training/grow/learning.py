@@ -97,13 +97,7 @@ def growth_targets(
     vertical lies between the others, and the deployed one join it, each if the mean of them all then raises MAP@R of
     all validation images in the gallery of stored vectors and new targets.
 
-    Args:
-        context: of the growth.
-        vertical: the new one.
-        deployed: the model that grows.
-        indexed_by: for every old vertical, the model whose vectors are in the index.
-        specialist: of the new vertical.
-        joint: of all verticals.
+    `indexed_by` has for every old vertical the model whose vectors are in the index.
     """
     is_new = context.images.of_vertical(vertical)
     train = np.flatnonzero(context.images.is_train)

@@ -13,7 +13,8 @@ from typing import Any
 
 from univert.core.config import from_plain, to_plain
 from univert.core.errors import BadInputError
-from univert.core.files import fingerprint, write_atomic
+from univert.core.files import write_atomic
+from univert.models.runtime.engine import saved_fingerprint
 
 GROWTHS_FILE = "growth.json"
 
@@ -71,7 +72,9 @@ class Lineage:
             raise BadInputError(
                 f"{run_path} is not a finished run: it has no unified model; make one with: univert train CAT --out RUN"
             )
-        original = _saved_fingerprint(run_path / "unified")
+        original = saved_fingerprint(run_path / "unified")
+        if original is None:
+            raise BadInputError(f"{run_path}/unified/config.json is not that of a model; copy the whole folder again")
         path = run_path / GROWTHS_FILE
         if not path.exists():
             groups = _read_json(run_path / "groups.json")["groups"]
@@ -104,8 +107,7 @@ class Lineage:
     def models_since(self, indexed_by: str | None = None) -> list[str]:
         """Fingerprints of the models whose queries an index answers: that which made it, and later ones held to it.
 
-        Args:
-            indexed_by: the model that made the index; None for the original one.
+        `indexed_by` is the former; None stands for the original one.
 
         Raises:
             BadInputError: a model that is not of the lineage.
@@ -171,16 +173,6 @@ def deployed_model(run_path: Path | str) -> Path:
     """
     lineage = Lineage.read(Path(run_path))
     return lineage.models[lineage.deployed]
-
-
-def _saved_fingerprint(folder: Path) -> str:
-    """The fingerprint of a saved model, as `Embedder.fingerprint`, without loading it."""
-    path = folder / "config.json"
-    stored = _read_json(path)
-    try:
-        return fingerprint(stored["config"], stored["weights_fingerprint"])
-    except (KeyError, TypeError):
-        raise BadInputError(f"{path} is not the configuration of a model; copy the whole folder again") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -7,14 +7,5 @@ In the order in which a run uses them: `config`, `members`, `alignment`, `map`, 
 from univert.core.lazy import lazy_exports
 
 __getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "Candidate": "univert.training.targets.choice",
-        "Choice": "univert.training.targets.choice",
-        "Ensemble": "univert.training.targets.ensemble",
-        "Member": "univert.training.targets.members",
-        "MemberName": "univert.training.targets.config",
-        "TriedMember": "univert.training.targets.ensemble",
-        "UnifyConfig": "univert.training.targets.config",
-    },
+    __name__, {"Member": "univert.training.targets.members", "UnifyConfig": "univert.training.targets.config"}
 )

@@ -13,6 +13,7 @@ from univert.core.config import from_plain, to_plain
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.training.jobs import TrainedModel
 from univert.training.run_context import RunContext
+from univert.training.specialists import presentations, seconds_of
 from univert.training.targets.members import Member
 from univert.training.view_arrays import Positions, Rows
 
@@ -27,20 +28,28 @@ class Candidate:
     """A model that could be the unified one.
 
     Attributes:
-        key: short name.
-        title: for people.
-        model: the model.
-        image_presentations: shown in training, its own and those of the models it learned from.
-        seconds: of training, likewise.
         members: those of its learning targets; none for a model that learned from labels alone.
     """
 
     key: str
     title: str
     model: TrainedModel
-    image_presentations: int
-    seconds: float
     members: tuple[Member, ...] = ()
+
+    @property
+    def image_presentations(self) -> int:
+        """Images shown in training, its own and that of the models it learned from, each model once."""
+        return presentations(self._trained)
+
+    @property
+    def seconds(self) -> float:
+        """Of training, likewise."""
+        return seconds_of(self._trained)
+
+    @property
+    def _trained(self) -> list[TrainedModel]:
+        behind = {model.key: model for member in self.members for model in member.models}
+        return [*behind.values(), self.model]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +103,9 @@ class Choice:
 
 
 def choose(context: RunContext, candidates: Sequence[Candidate], specialists: Member) -> Choice:
-    """Choose the model that is best on the validation split; a tie goes to the simpler.
+    """Choose the candidate that is best on the validation split; a tie goes to the simpler, which come first.
 
-    Args:
-        context: the run.
-        candidates: at least one, simpler ones first; without validation queries the last is taken.
-        specialists: one a vertical, which the chosen model is compared with.
+    Without validation queries the last is taken. The chosen one is compared with the specialists, one a vertical.
     """
     embed_all, champion = context.features.source.embed_all, candidates[0]
     steps: list[Step] = []
@@ -164,15 +170,10 @@ def judge(comparison: Comparison) -> tuple[bool, str]:
 def compare_on_validation(
     context: RunContext, stage: str, inputs: list[Any], first: Embed, second: Embed, *, within_verticals: bool = False
 ) -> Comparison | None:
-    """Compare two ways to embed the validation images, once; None where none of them is a query.
+    """Compare two ways to embed the validation images, in the merged gallery or each query within its own vertical.
 
-    Args:
-        context: the run.
-        stage: name of the record that is kept.
-        inputs: all that the embeddings depend on.
-        first: gives the embeddings of the images at some positions.
-        second: likewise.
-        within_verticals: each query searches its own vertical.
+    The record is kept under `stage` for as long as `inputs`, all that the embeddings depend on, stay the same. None
+    where no validation image is a query.
     """
     positions = context.images.validation_queries
     if positions is None:

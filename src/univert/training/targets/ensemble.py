@@ -26,10 +26,7 @@ class TriedMember:
     """What became of a member that the recipe names.
 
     Attributes:
-        name: as in the recipe.
-        title: for people.
         kept: whether the targets join it.
-        reason: why, for people.
         difference: MAP@R in the merged validation gallery of the targets with it, against those without; None where
             nothing was compared.
         image_presentations: that its training took.
@@ -45,12 +42,7 @@ class TriedMember:
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """The members of the learning targets, and how they were chosen.
-
-    Attributes:
-        members: those that are in.
-        tried: all that were considered, in the order of the recipe.
-    """
+    """The members of the learning targets, and all that were tried, in the order of the recipe."""
 
     members: tuple[Member, ...]
     tried: tuple[TriedMember, ...]
@@ -73,14 +65,8 @@ def choose_members(
 ) -> Ensemble:
     """Train the members that the recipe names, in its order, and keep those that help on the validation split.
 
-    A member stays if the targets with it are better than those without, and worse in no vertical.
-
-    Args:
-        context: the run.
-        grouped: the recipe's specialists, in their groups.
-        separate: the same for each vertical by itself.
-        joint: joint models that are trained already, by loss.
-        joint_presentations: how many images a joint model that is not may be shown.
+    A member stays if the targets with it are better than those without, and worse in no vertical. Joint models that are
+    not trained already may be shown `joint_presentations` images.
 
     Raises:
         TrainingError: a training failed.

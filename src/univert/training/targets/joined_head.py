@@ -33,12 +33,8 @@ def joined_embedder(context: RunContext, targets: TargetMap, images: Positions) 
     """An embedder whose head joins those of the members, or None where there is nothing to join.
 
     Where the base network learns, each member has its own, and heads of several cannot be joined: then the base network
-    and the head are those of the one member that did best on the validation split.
-
-    Args:
-        context: the run.
-        targets: the members, and how their embeddings become the learning target.
-        images: the training images, for norms and statistics.
+    and the head are those of the one member that did best on the validation split. Norms and statistics are taken from
+    the training images given.
 
     Returns:
         the embedder; None if fewer than two models embed most of the verticals (where the base network learns: none

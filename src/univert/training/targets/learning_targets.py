@@ -22,11 +22,6 @@ LIKELY = 0.05
 def learning_targets(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> ViewArrays:
     """Every image's learning target; computed once, then read from disk.
 
-    Args:
-        context: the run.
-        members: whose embeddings the target joins; specialists alone are the paper's way.
-        config: how they are aligned, and what counts where a vertical is predicted.
-
     Returns:
         unit rows of width `model.size`: of every image as it is, whatever its split, and of the training images'
         augmented views.
@@ -63,10 +58,8 @@ def vertical_weights(context: RunContext, config: UnifyConfig, positions: Positi
 def weights_of_predictions(probabilities: Float[np.ndarray, "N K"], confidence: float) -> Float[np.ndarray, "N K"]:
     """How much each vertical has to say about images whose vertical is predicted; rows sum to 1.
 
-    Args:
-        probabilities: of each vertical.
-        confidence: where the likeliest vertical reaches this probability, it alone counts; elsewhere all verticals
-            count by their probability, except those below 5%.
+    Where the likeliest vertical reaches the confidence, it alone counts; elsewhere all verticals count by their
+    probability, except those below 5%.
     """
     best = probabilities.max(axis=1, keepdims=True)
     kept = np.where(probabilities >= np.minimum(LIKELY, best), probabilities, 0)

@@ -1,9 +1,8 @@
 """The target map: from the members' embeddings to the learning target, fitted on training images.
 
-Each member's space is projected to the unified model's width and rotated towards a common reference, which leaves its
-own distances as they are. Then the members are put side by side and projected to that width again. All of that is
-linear, so each member (and vertical) has one matrix, and the target is the sum of the members' mapped embeddings, made
-a unit vector again.
+Each member's space is projected to the unified model's width and rotated towards a common reference. Then the members
+are put side by side and projected to that width again. All of that is linear: each member (and vertical) has one
+matrix, and the target is the sum of the members' mapped embeddings, made a unit vector again.
 """
 
 from __future__ import annotations
@@ -54,11 +53,7 @@ class TargetMap:
     ) -> Rows:
         """The learning targets of some images, each in a view.
 
-        Args:
-            context: the run.
-            positions: of the images.
-            views: of the images.
-            weights: how much the specialists of each vertical have to say about each image.
+        `weights` are how much the specialists of each vertical have to say about each image.
         """
         # in torch throughout: its threads and those of NumPy's matrix product would get in each other's way
         total, shares = torch.zeros(len(positions), self.size), torch.from_numpy(weights)
@@ -75,13 +70,9 @@ class TargetMap:
         return unit(total.numpy()).astype(np.float32)
 
     def energy_kept(self, context: RunContext, positions: Positions) -> float:
-        """The share of the embeddings' squared length that projecting and joining leaves.
+        """The share of the embeddings' squared length that projecting and joining leaves, on at least one image.
 
         Of images that the map was fitted on it says too much: with fewer images than columns, next to all of it.
-
-        Args:
-            context: the run.
-            positions: of images in verticals that have a specialist, at least one.
         """
         verticals = context.images.verticals[positions]
         targets, energy = np.zeros((len(positions), self.size)), 0.0
