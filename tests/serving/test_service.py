@@ -23,36 +23,69 @@ from univert.identity.vote import AttributeCalibration, Calibration
 from univert.models.embedder import Embedder
 from univert.search.index import Index
 from univert.search.writer import IndexWriter
-from univert.serving import service
+from univert.serving import service, thumbnails
 from univert.serving.app import create_app
 from univert.serving.settings import Settings
 
 
-def test_large_photos_are_decoded_one_at_a_time_even_when_nobody_waits_any_more(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    running, most, lock = [0], [0], threading.Lock()
-    decode = service.decode_photo
+@pytest.fixture
+def decoding(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many photos and pictures are being decoded, and the most that ever were."""
+    counted, lock = {"now": 0, "most": 0}, threading.Lock()
 
-    def watched(*given: Any, **options: Any) -> Image.Image:
-        with lock:
-            running[0] += 1
-            most[0] = max(most[0], running[0])
-        try:
-            return decode(*given, **options)
-        finally:
+    def watch(module: Any, name: str) -> None:
+        decode = getattr(module, name)
+
+        def watched(*given: Any, **options: Any) -> Image.Image:
             with lock:
-                running[0] -= 1
+                counted["now"] += 1
+                counted["most"] = max(counted.values())
+            try:
+                return decode(*given, **options)
+            finally:
+                with lock:
+                    counted["now"] -= 1
 
-    monkeypatch.setattr(service, "decode_photo", watched)
+        monkeypatch.setattr(module, name, watched)
+
+    watch(service, "decode_photo")
+    watch(thumbnails, "decode_rgb")
+    return counted
+
+
+@pytest.fixture(scope="module")
+def large_png() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (3000, 2600)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def test_large_photos_are_decoded_one_at_a_time_even_when_nobody_waits_any_more(
+    client: Client, decoding: dict[str, int], large_png: bytes
+) -> None:
     served = client(request_deadline_s=0.05)
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: served.post("/embed", files={"photo": buffer.getvalue()}), range(6)))
+        answers = list(pool.map(lambda _: served.post("/embed", files={"photo": large_png}), range(6)))
     assert {answer.status_code for answer in answers} == {504}
-    assert most == [1]
-    wait_until(lambda: running == [0])
+    assert decoding["most"] == 1
+    wait_until(lambda: decoding["now"] == 0)
+
+
+def test_large_pictures_are_made_thumbnails_of_one_at_a_time(
+    client: Client, index: Index, decoding: dict[str, int], large_png: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "shop.index"
+    shutil.copytree(index.path, path)
+    names = [f"large {number}" for number in range(4)]
+    with IndexWriter.open(path) as writer:
+        table = {"id": names, "vertical": ["bags"] * 4, "image": [large_png] * 4}
+        writer.upsert(index.vectors(["p4-0"] * 4), pa.table(table))
+        writer.publish()
+    served = client(index=str(path))
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda name: served.get(f"/items/{name}/thumbnail"), names))
+    assert {answer.status_code for answer in answers} == {200}
+    assert decoding["most"] == 1
 
 
 def test_an_index_that_is_away_is_searched_all_the_same(
