@@ -7,6 +7,7 @@ import io
 import shutil
 import threading
 import time
+import tracemalloc
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ from univert.search.writer import IndexWriter
 from univert.serving import service, thumbnails
 from univert.serving.app import create_app
 from univert.serving.settings import Settings
+from univert.serving.shared import client_network
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_large_pictures_are_made_thumbnails_of_one_at_a_time(
 
 
 def test_an_index_that_is_away_is_searched_all_the_same(
-    client: Client, index: Index, photo: bytes, tmp_path: Path
+    client: Client, index: Index, photo: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "shop.index"
     shutil.copytree(index.path, path)
@@ -102,9 +104,30 @@ def test_an_index_that_is_away_is_searched_all_the_same(
         assert served.get(path_asked).status_code == 200
     picture = served.get("/items/p4-1/thumbnail")
     assert (picture.status_code, picture.json()["type"]) == (503, "/problems/not-ready"), "pictures stay on disk"
+    assert [one.exc_info for one in caplog.records if one.message == "the index cannot be read"] == [False]
     (tmp_path / "away").rename(path)
     wait_until(lambda: "univert_index_refresh_failing 0.0" in served.get("/metrics").text)
     assert served.get("/items/p4-1/thumbnail").status_code == 200
+
+
+def test_long_names_of_hosts_and_clients_do_not_stay_in_memory() -> None:
+    asking = TestClient(create_app(Settings(model="m", index="i")))
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            long = f"{number}{'x' * 100_000}"
+            assert asking.get("/health", headers={"Host": long}).status_code == 421
+            assert client_network(long) == long
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_whatever_the_storage_meets_is_told_as_an_index_that_cannot_be_read(
+    client: Client, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index.__class__, "pictures", lambda *_: {}["a file that another index left"])
+    assert client().get("/items/p4-1/thumbnail").status_code == 503
 
 
 def test_accents_are_found_however_they_are_encoded(client: Client, index: Index, photo: bytes, tmp_path: Path) -> None:
@@ -152,6 +175,11 @@ def test_a_calibration_is_taken_up_without_a_restart(
         ({}, "evil.example", 421),
         ({}, "localhost.evil.example:8000", 421),
         ({}, "192.168.0.7", 421),
+        ({}, "[::1]evil", 421),
+        ({}, "[::1]:8000.evil", 421),
+        ({}, "::1", 421),
+        ({}, "localhost:evil", 421),
+        ({"host": "0.0.0.0"}, "x" * 256, 421),
         ({}, "localhost:8000", 200),
         ({}, "[::1]:8000", 200),
         ({}, "127.0.0.2", 200),

@@ -122,8 +122,8 @@ async def thumbnail(request: Request, parameters: Annotated[ThumbnailParameters,
             content = await service.loaded.thumbnail(service.thumbnails, index, name, size_px)
         except (BadInputError, PictureGoneError):
             raise Problem("not-found", f"no picture of item {name[:200]!r} in the index") from None
-        except (OSError, ValueError, RuntimeError):  # as the engine tells of its storage
-            log(logging.ERROR, "the index cannot be read", failed=True)
+        except OSError as error:
+            log(logging.ERROR, "the index cannot be read", reason=str(error))
             raise busy("not-ready", "the index cannot be read just now; the log says why") from None
     return Response(content, media_type=MEDIA_TYPE, headers=headers)
 

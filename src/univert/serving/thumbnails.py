@@ -56,8 +56,15 @@ class Thumbnails:
         Raises:
             BadInputError: no such image in the index.
             PictureGoneError: its picture is gone or damaged.
+            OSError: the index cannot be read.
         """
-        content = _webp(index.pictures([item])[0], size_px, bytes_max)
+        try:
+            (picture,) = index.pictures([item])
+        except BadInputError:
+            raise
+        except Exception as error:  # whatever the engine met in its storage
+            raise OSError(f"{index.uri} cannot be read: {error}".partition("\n")[0]) from None
+        content = _webp(picture, size_px, bytes_max)
         if content is not None and len(content) <= self._kept.maxsize:
             with self._lock:
                 self._kept[index.version, item, size_px] = content
