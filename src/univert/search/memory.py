@@ -96,6 +96,11 @@ class MemoryRows:
         """A column of all rows."""
         return self._column(name, self._all)
 
+    def known(self, column: str, values: Sequence[str]) -> set[str]:
+        """Those of the values that a row has in a filter column other than `id`."""
+        asked = pa.array(values, self._values[column].type)
+        return set(asked.filter(pc.is_in(asked, value_set=self._values[column])).to_pylist())
+
     def _mask(self, where: Values) -> Bool[np.ndarray, " N"]:
         """Which rows satisfy all filters."""
         mask = np.ones(len(self), bool)

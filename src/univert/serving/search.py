@@ -35,7 +35,8 @@ THUMBNAIL: Final = "/thumbnail"
 
 _MULTIPART: Final = "multipart/form-data"
 _VALUES_MAX: Final = 100
-_KNOWN_MAX: Final = 100_000
+_NEAR_MAX: Final = 10_000
+"""Of the values of a column, the most frequent are compared with one that is unknown: each takes microseconds."""
 _ID_MAX: Final = 1000
 _NUMBER: Final = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 """Of a box: what `float` takes besides, such as 1_0, is more often a slip."""
@@ -193,6 +194,8 @@ async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_
     service, record = service_of(request), record_of(request)
     index, where = service.index(record), form.where()
     found_by = _in_all_forms(where, index.verticals) if where else None
+    if where:
+        await asyncio.to_thread(_refuse_unknown, where, index)
     if form.photo is not None:
         await request.state.upload.take(form.photo)
     answer: Any = await service.loaded.search(
@@ -203,8 +206,6 @@ async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_
         box_xyxy_px=form.box_xyxy_px,
         record=record,
     )
-    if where and not answer["hits"]:
-        await asyncio.to_thread(_refuse_unknown, where, index)
     answer["hits"] = [_hit_values(hit, service) for hit in answer["hits"]]
     return answer  # type: ignore[no-any-return]  # checked by the framework
 
@@ -256,20 +257,26 @@ def _in_all_forms(where: Mapping[str, Sequence[str | None]], verticals: Sequence
             elif column == "vertical":
                 texts.append(named.get(unicodedata.normalize("NFC", text), text))
             else:
-                texts += sorted({text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))})
+                texts += _forms(text)
         forms[column] = texts
     return forms
 
 
+def _forms(text: str) -> list[str]:
+    return sorted({text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))})
+
+
 def _refuse_unknown(where: Mapping[str, Sequence[str | None]], index: Index) -> None:
-    """Raise `bad-filter` for a brand, style or source that no image has: a slip must not look like "nothing found"."""
-    for column in ("brand", "style", "source"):
-        if column not in where:
+    """Raise `bad-filter` for a value that no image has: a slip must not look like "nothing found"."""
+    for column in ("product", "brand", "style", "source", "split"):
+        given = {text: _forms(text) for text in where.get(column, ()) if text is not None}
+        if not given:
             continue
-        known = {unicodedata.normalize("NFC", name) for name, _ in index.distinct(column, _KNOWN_MAX)}
-        for text in where[column]:
-            if text is not None and unicodedata.normalize("NFC", text) not in known:
-                hint = did_you_mean(text, sorted(known)) if known else f"no image in it has a {column}"
+        known = index.known(column, [form for forms in given.values() for form in forms])
+        for text, forms in given.items():
+            if known.isdisjoint(forms):
+                names = sorted({unicodedata.normalize("NFC", name) for name, _ in index.distinct(column, _NEAR_MAX)})
+                hint = did_you_mean(text, names) if names else f"no image in it has a {column}"
                 raise Problem("bad-filter", f"no {column} {text[:200]!r} in the index; {hint}")
 
 
