@@ -210,7 +210,7 @@ class Index:
             self._values[column] = sorted(counted, key=lambda entry: (-entry[1], entry[0]))
         return self._values[column][:limit]
 
-    def known(self, column: str, values: Sequence[str]) -> set[str]:
+    def known(self, column: str, values: Sequence[str]) -> list[str]:
         """Those of the values that some image has in a filter column other than `id`."""
         return self._rows.known(column, values)
 

@@ -96,10 +96,10 @@ class MemoryRows:
         """A column of all rows."""
         return self._column(name, self._all)
 
-    def known(self, column: str, values: Sequence[str]) -> set[str]:
+    def known(self, column: str, values: Sequence[str]) -> list[str]:
         """Those of the values that a row has in a filter column other than `id`."""
-        asked = pa.array(values, self._values[column].type)
-        return set(asked.filter(pc.is_in(asked, value_set=self._values[column])).to_pylist())
+        asked = pa.array(values, pa.string())
+        return list(asked.filter(pc.is_in(asked, self._values[column])).to_pylist())
 
     def _mask(self, where: Values) -> Bool[np.ndarray, " N"]:
         """Which rows satisfy all filters."""

@@ -96,13 +96,11 @@ def _webp(picture: Picture, size_px: int, bytes_max: float) -> bytes | None:
 
 
 def _memory_bytes(encoded: bytes) -> float:
-    """What decoding may take; not known of the formats that no browser sends."""
+    """What decoding may take; not known of formats that only catalogues have."""
     try:
         header = read_header(encoded)
-    except ImageProblem as problem:
-        if problem.kind == "unsupported format":
-            return math.inf
-        raise
+    except ImageProblem:
+        return math.inf
     return decode_bytes(header.parts, header.width_px * header.height_px, reduced=False)
 
 
