@@ -6,7 +6,6 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Form, Request
 from pydantic import Field
@@ -24,12 +23,9 @@ from univert.serving.service import record_of, service_of
 
 async def refuse_other_pages(request: Request) -> None:
     """Raise `forbidden` for what another website's page sends: a browser lets it post a form anywhere, unasked."""
-    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    if {origin, "*"} & set(service_of(request).settings.cors_origins):
-        return
-    if site in ("same-origin", "none") or (site is None and origin is None):  # our page, or no page
-        return
-    if site == "cross-site" or origin is None or urlsplit(origin).netloc != request.headers.get("host"):
+    origin, site, host = (request.headers.get(name) for name in ("origin", "sec-fetch-site", "host"))
+    known = (f"http://{host}", f"https://{host}", *service_of(request).settings.cors_origins)
+    if (origin or site) and site not in ("same-origin", "none") and origin not in known and "*" not in known:
         raise Problem("forbidden", "feedback is only taken from pages of this host, or of an origin in cors_origins")
 
 

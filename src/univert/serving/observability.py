@@ -48,8 +48,6 @@ _METHODS: Final = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH")
 _QUIET: Final = ("/health", "/ready", "/metrics")
 """Asked every few seconds by machines: logged only when it fails."""
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0, 10.0, 30.0)
-_CLIENT_MAX: Final = 100
-"""Letters of an address in the log: a proxy hands on what its client wrote."""
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -298,7 +296,7 @@ class Observed:
             "route": route,
             "status": status,
             "ms": round(1000 * total_s, 1),
-            "client": request.client.host[:_CLIENT_MAX] if request.client else None,
+            "client": request.client.host[:100] if request.client else None,
             "key": record.key_name,
             "problem": record.problem,
             "index_version": record.index_version,

@@ -46,8 +46,6 @@ _LINK_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "source")
 _PLACEHOLDER: Final = re.compile(r"\{(\w*)\}")
 _LINK: Final = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:[0-9]+)?/([^{}\s]|\{\w+\})*")
 _HOST: Final = re.compile(r"(?:\[(?P<ip>[^\[\]]+)\]|(?P<name>[^\[\]:]*))(?::[0-9]*)?")
-_HOST_MAX: Final = 255
-"""The longest name of a host, and more than any address has."""
 _KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -180,7 +178,7 @@ class Settings(BaseSettings):
 
         A page elsewhere can make a browser send requests to a local service under a name of its own (DNS rebinding).
         """
-        found = _HOST.fullmatch(host.strip().lower()) if len(host) <= _HOST_MAX else None
+        found = _HOST.fullmatch(host.strip().lower()) if len(host) <= 255 else None  # as the longest name
         if found is None:
             return False
         name = (found["ip"] or found["name"]).rstrip(".")
