@@ -229,7 +229,6 @@ class Observed:
         self._app = app
         self._service = service
         self._metrics: Metrics = service.metrics
-        self._answers_to = service.settings.answers_to
         policy = b"cross-origin" if service.settings.cors_origins else b"same-origin"
         self._added = {**_HEADERS, b"cross-origin-resource-policy": policy}
 
@@ -255,7 +254,7 @@ class Observed:
 
         self._metrics.in_flight.inc()
         try:
-            if self._answers_to(request.headers.get("host", "")):
+            if self._service.settings.answers_to(request.headers.get("host", "")):
                 await self._app(scope, receive, answer)
             else:
                 said = "requests to this host are not answered; if the name is yours, add it to allowed_hosts"

@@ -8,6 +8,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -272,9 +273,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _hit_values(hit: Hit, service: Service) -> dict[str, Any]:
     """A hit as a `HitAnswer` has it."""
-    columns = ("id", "distance", "vertical", "product", "brand", "style", "source", "split")
     address = service.settings.root_path + item_address(hit.id)
     calibration = service.loaded.calibration
     similarity = calibration.similarity(hit.distance) if calibration else None
-    values = {name: getattr(hit, name) for name in columns}
-    return values | {"similarity": similarity, "thumbnail": address + THUMBNAIL, "item": address}
+    return asdict(hit) | {"similarity": similarity, "thumbnail": address + THUMBNAIL, "item": address}
