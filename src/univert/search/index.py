@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from univert.core.errors import BadInputError, UnivertError
+from univert.core.files import fingerprint
 from univert.search.memory import MemoryRows
 from univert.search.query import (
     FILTER_COLUMNS,
@@ -29,7 +30,7 @@ from univert.search.query import (
     check_unit_vectors,
     check_where,
 )
-from univert.search.storage import COMPATIBLE_KEY, MODEL_KEY, Location, metadata, rows_by_id, unreadable
+from univert.search.storage import COMPATIBLE_KEY, MODEL_KEY, Location, metadata, open_table, rows_by_id, unreadable
 from univert.search.vector_index import has_vector_index
 from univert.search.versions import PUBLISHED, IndexStats, open_published, read_stats
 from univert.search.writer import IndexWriter
@@ -97,6 +98,12 @@ class Index:
     def version(self) -> int:
         """The number of this version; another version has another."""
         return int(self._dataset.version)
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of the number and of the files of this version: an index made anew counts its versions from 1 again."""
+        files = [str(fragment.metadata.to_json()) for fragment in self._dataset.get_fragments()]
+        return fingerprint(self.version, metadata(self._dataset), files)
 
     @property
     def model_fingerprint(self) -> str:
@@ -306,16 +313,16 @@ class IndexReader(AbstractContextManager["IndexReader"]):
         return self._current
 
     def refresh(self) -> bool:
-        """Look for a newer version now, and wait for it; returns whether there was one.
+        """Look for a newer version, or another index at the same place, and wait for it; returns whether there was one.
 
         Raises:
             Exception: what the storage met, or what `check` raises for it; the version at hand stays.
         """
         with self._looking:
             version = int(self._current._dataset.tags.get_version(PUBLISHED))
-            if version == self._current.version:
+            newer = Index(self._location, open_table(self._location, version))
+            if newer.identity == self._current.identity:
                 return False
-            newer = Index.open(self._location, version=version)
             self._prepare(newer)
             self._current = newer
             return True

@@ -25,7 +25,7 @@ SIZES_PX: Final = (128, 256, 512, SIZE_PX_MAX)
 CACHE_BYTES: Final = 32_000_000
 
 _QUALITY: Final = 82
-_Key = tuple[int, str, int]
+_Key = tuple[str, str, int]
 
 
 class PictureGoneError(Exception):
@@ -42,7 +42,7 @@ class Thumbnails:
     def kept(self, index: Index, item: str, size_px: int) -> bytes | None:
         """The thumbnail if it was rendered lately."""
         with self._lock:
-            found: bytes | None = self._kept.get((index.version, item, size_px))
+            found: bytes | None = self._kept.get((index.identity, item, size_px))
             return found
 
     def render(self, index: Index, item: str, size_px: int) -> bytes:
@@ -55,7 +55,7 @@ class Thumbnails:
         content = _webp(index.pictures([item])[0], size_px)
         if len(content) <= self._kept.maxsize:
             with self._lock:
-                self._kept[index.version, item, size_px] = content
+                self._kept[index.identity, item, size_px] = content
         return content
 
 
