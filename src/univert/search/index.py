@@ -42,9 +42,9 @@ class Index:
     """One published version of an index, open for searching.
 
     It never changes: what is published later is seen when the index is opened again. The first search reads everything
-    but the pictures into memory, or maps it there. Without a vector index, or where the filters leave few, every vector
-    is compared and the answer is exact, equal distances in order of id also at the cut. Filters are applied before the
-    search, so rare values still give `k` hits. Safe to use from several threads.
+    but the pictures into memory. Without a vector index, or where the filters leave few, every vector is compared and
+    the answer is exact, equal distances in order of id also at the cut. Filters are applied before the search, so rare
+    values still give `k` hits. Safe to use from several threads.
 
     Examples:
         >>> with Index.create("shop.index", size=256, model_fingerprint="a1b2") as writer:  # doctest: +SKIP
@@ -101,7 +101,7 @@ class Index:
 
     @cached_property
     def identity(self) -> str:
-        """A hash of the number and of the files of this version: an index made anew counts its versions from 1 again."""
+        """A hash of the number and the files of this version: an index made anew has the same numbers again."""
         files = [str(fragment.metadata.to_json()) for fragment in self._dataset.get_fragments()]
         return fingerprint(self.version, metadata(self._dataset), files)
 
@@ -231,7 +231,7 @@ class Index:
 
     @cached_property
     def _rows(self) -> MemoryRows:
-        return MemoryRows(self._dataset, self._location.folder)
+        return MemoryRows(self._dataset)
 
     def _in_order(self, rows: pa.Table, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of images, in the order asked for; an id that is not in the index is refused."""
