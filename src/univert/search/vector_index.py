@@ -173,9 +173,10 @@ def _nearest(dataset: Any, queries: Float[np.ndarray, "Q D"], k: int) -> Int64[n
     for batch in dataset.to_batches(columns=["vector"], batch_size=_CHUNK_ROWS, scan_in_order=True):
         there = squared_distances(queries, as_matrix(batch["vector"]))
         numbers = np.broadcast_to(np.arange(done, done + len(batch)), there.shape)
-        distances, rows = np.hstack([distances, there]), np.hstack([rows, numbers])
-        closest = distances.argpartition(k - 1, axis=1)[:, :k]
-        distances, rows = (np.take_along_axis(values, closest, axis=1) for values in (distances, rows))
+        joined = np.hstack([distances, there])
+        closest = joined.argpartition(k - 1, axis=1)[:, :k]
+        distances = np.take_along_axis(joined, closest, axis=1)
+        rows = np.take_along_axis(np.hstack([rows, numbers]), closest, axis=1)
         done += len(batch)
     return np.take_along_axis(rows, distances.argsort(axis=1), axis=1)
 
