@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,30 @@ def test_lines_that_are_written_at_once_are_all_read_back(tmp_path: Path) -> Non
         read_feedback(path, "third")
 
 
+def test_half_a_line_costs_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "said.jsonl"
+    append_feedback(path, replace(SAID, named="ü"))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: whole.index("ü".encode()) + 1])
+    append_feedback(path, SAID)
+    assert read_feedback(path, "m") == [replace(SAID, named="ü"), SAID]
+    assert "broken lines passed over: 1" in caplog.text
+
+
+def test_what_is_not_wholly_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:9]))
+    with pytest.raises(OSError, match="only a part"):
+        append_feedback(tmp_path / "said.jsonl", SAID)
+
+
+@pytest.mark.parametrize("between", ["\u2028", "\u0085", "\f"])
+def test_a_name_may_hold_what_splits_lines_elsewhere(tmp_path: Path, between: str) -> None:
+    said = replace(SAID, named=f"a{between}b")
+    append_feedback(tmp_path / "said.jsonl", said)
+    assert read_feedback(tmp_path / "said.jsonl", "m") == [said]
+
+
 @pytest.mark.parametrize(
     ("same", "named", "attribute", "told"),
     [
@@ -49,7 +74,7 @@ def test_what_a_verdict_tells(same: bool, named: str | None, attribute: str, tol
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("yes", "line 2: not a JSON object"),
+        ('"yes"', "line 2: not a JSON object"),
         ('{"same": 1, "more": 2}', "line 2: .*more"),
         (json.dumps({"same": True}), "line 2: .*item"),
     ],

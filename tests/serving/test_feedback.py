@@ -37,10 +37,28 @@ def test_what_people_say_is_kept_with_the_neighbours_and_without_the_photo(
     assert path.stat().st_mode & 0o077 == 0, "read by nobody else"
     path.unlink()
     path.mkdir()
-    assert say(item="p4-1", same="true") == 500
+    answer = served.post("/feedback", files={"photo": photo, "item": (None, "p4-1"), "same": (None, "true")})
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/not-ready")
+    assert str(tmp_path) not in answer.text
     without = client()
     assert without.post("/feedback", files={"photo": photo}).status_code == 404
     assert without.get("/verticals").json()["feedback"] is False
+
+
+def test_pages_of_other_websites_cannot_send_feedback(client: Client, photo: bytes, tmp_path: Path) -> None:
+    served = client(feedback=tmp_path / "said.jsonl", cors_origins=("https://shop.example",))
+    files = {"photo": photo, "item": (None, "p4-1"), "same": (None, "true")}
+    for headers, status in (
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:81"}, 403),
+        ({"Origin": "http://localhost"}, 204),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://behind-a-proxy.example"}, 204),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://shop.example"}, 204),
+    ):
+        assert served.post("/feedback", files=files, headers=headers).status_code == status, headers
 
 
 def test_addresses_carry_the_path_of_the_proxy(client: Client, photo: bytes) -> None:

@@ -7,6 +7,7 @@ import io
 import shutil
 import threading
 import time
+import tracemalloc
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,40 +24,74 @@ from univert.identity.vote import AttributeCalibration, Calibration
 from univert.models.embedder import Embedder
 from univert.search.index import Index
 from univert.search.writer import IndexWriter
-from univert.serving import service
+from univert.serving import service, thumbnails
 from univert.serving.app import create_app
 from univert.serving.settings import Settings
+from univert.serving.shared import client_network
+
+
+@pytest.fixture
+def decoding(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many photos and pictures are being decoded, and the most that ever were."""
+    counted, lock = {"now": 0, "most": 0}, threading.Lock()
+
+    def watch(module: Any, name: str) -> None:
+        decode = getattr(module, name)
+
+        def watched(*given: Any, **options: Any) -> Image.Image:
+            with lock:
+                counted["now"] += 1
+                counted["most"] = max(counted.values())
+            try:
+                return decode(*given, **options)
+            finally:
+                with lock:
+                    counted["now"] -= 1
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(service, "decode_photo")
+    watch(thumbnails, "decode_rgb")
+    return counted
+
+
+@pytest.fixture(scope="module")
+def large_png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (3000, 2600)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def test_large_photos_are_decoded_one_at_a_time_even_when_nobody_waits_any_more(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, decoding: dict[str, int], large_png: bytes
 ) -> None:
-    running, most, lock = [0], [0], threading.Lock()
-    decode = service.decode_photo
-
-    def watched(*given: Any, **options: Any) -> Image.Image:
-        with lock:
-            running[0] += 1
-            most[0] = max(most[0], running[0])
-        try:
-            return decode(*given, **options)
-        finally:
-            with lock:
-                running[0] -= 1
-
-    monkeypatch.setattr(service, "decode_photo", watched)
-    buffer = io.BytesIO()
-    Image.new("RGB", (3000, 2600)).save(buffer, "PNG", compress_level=1)
     served = client(request_deadline_s=0.05)
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: served.post("/embed", files={"photo": buffer.getvalue()}), range(6)))
+        answers = list(pool.map(lambda _: served.post("/embed", files={"photo": large_png}), range(6)))
     assert {answer.status_code for answer in answers} == {504}
-    assert most == [1]
-    wait_until(lambda: running == [0])
+    assert decoding["most"] == 1
+    wait_until(lambda: decoding["now"] == 0)
+
+
+def test_large_pictures_are_made_thumbnails_of_one_at_a_time(
+    client: Client, index: Index, decoding: dict[str, int], large_png: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "shop.index"
+    shutil.copytree(index.path, path)
+    names = [f"large {number}" for number in range(4)]
+    with IndexWriter.open(path) as writer:
+        table = {"id": names, "vertical": ["bags"] * 4, "image": [large_png] * 4}
+        writer.upsert(index.vectors(["p4-0"] * 4), pa.table(table))
+        writer.publish()
+    served = client(index=str(path))
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda name: served.get(f"/items/{name}/thumbnail"), names))
+    assert {answer.status_code for answer in answers} == {200}
+    assert decoding["most"] == 1
 
 
 def test_an_index_that_is_away_is_searched_all_the_same(
-    client: Client, index: Index, photo: bytes, tmp_path: Path
+    client: Client, index: Index, photo: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "shop.index"
     shutil.copytree(index.path, path)
@@ -69,9 +104,30 @@ def test_an_index_that_is_away_is_searched_all_the_same(
         assert served.get(path_asked).status_code == 200
     picture = served.get("/items/p4-1/thumbnail")
     assert (picture.status_code, picture.json()["type"]) == (503, "/problems/not-ready"), "pictures stay on disk"
+    assert [one.exc_info for one in caplog.records if one.message == "the index cannot be read"] == [False]
     (tmp_path / "away").rename(path)
     wait_until(lambda: "univert_index_refresh_failing 0.0" in served.get("/metrics").text)
     assert served.get("/items/p4-1/thumbnail").status_code == 200
+
+
+def test_long_names_of_hosts_and_clients_do_not_stay_in_memory() -> None:
+    asking = TestClient(create_app(Settings(model="m", index="i")))
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            long = f"{number}{'x' * 100_000}"
+            assert asking.get("/health", headers={"Host": long}).status_code == 421
+            assert client_network(long) == long
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_whatever_the_storage_meets_is_told_as_an_index_that_cannot_be_read(
+    client: Client, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index.__class__, "pictures", lambda *_: {}["a file that another index left"])
+    assert client().get("/items/p4-1/thumbnail").status_code == 503
 
 
 def test_accents_are_found_however_they_are_encoded(client: Client, index: Index, photo: bytes, tmp_path: Path) -> None:
@@ -119,6 +175,11 @@ def test_a_calibration_is_taken_up_without_a_restart(
         ({}, "evil.example", 421),
         ({}, "localhost.evil.example:8000", 421),
         ({}, "192.168.0.7", 421),
+        ({}, "[::1]evil", 421),
+        ({}, "[::1]:8000.evil", 421),
+        ({}, "::1", 421),
+        ({}, "localhost:evil", 421),
+        ({"host": "0.0.0.0"}, "x" * 256, 421),
         ({}, "localhost:8000", 200),
         ({}, "[::1]:8000", 200),
         ({}, "127.0.0.2", 200),

@@ -68,6 +68,11 @@ def test_unknown_names_are_errors_that_name_the_nearest(tmp_path: Path, monkeypa
         ({"root_path": "visual/"}, "root_path"),
         ({"item_link": "https://shop.example/{produkt}"}, "did you mean 'product'"),
         ({"item_link": "javascript:alert(1)"}, "https://"),
+        ({"item_link": "https://shop.example:port/{product}"}, "item_link: "),
+        ({"item_link": "https://shop.example:99999/{product}"}, "item_link: "),
+        ({"item_link": "https://me:secret@shop.example/{product}"}, "item_link: must be"),
+        ({"item_link": "https://shop.example/{{product}}"}, "item_link: must be"),
+        ({"item_link": "https://shop.example/{product"}, "item_link: must be"),
         ({"feedback": "/nowhere/said.jsonl"}, "can be written"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from typing import Final
 from univert.core.config import from_plain
 from univert.core.errors import BadInputError
 from univert.search.query import Hit
+
+_log = logging.getLogger(__name__)
 
 DENIED: Final = "\0"
 """In place of the right value where only a wrong one is known; no column holds it."""
@@ -53,25 +57,32 @@ def append_feedback(path: Path, feedback: Feedback) -> None:
         OSError: it cannot be written.
     """
     line = json.dumps(dataclasses.asdict(feedback), ensure_ascii=False).encode() + b"\n"
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(file, line)  # in one piece, so that lines of several processes do not mix
+        end = os.fstat(file).st_size
+        if end and os.pread(file, 1, end - 1) != b"\n":  # half a line, from a crash or a full disk
+            line = b"\n" + line
+        # in one piece, so that lines of several processes do not mix
+        if os.write(file, line) < len(line):
+            raise OSError(errno.ENOSPC, "only a part of the line could be written", str(path))
     finally:
         os.close(file)
 
 
 def read_feedback(path: Path, model_fingerprint: str) -> list[Feedback]:
-    """What was said about answers of a model; lines of other models are passed over.
+    """What was said about answers of a model; lines of other models, and broken ones, are passed over.
 
     Raises:
-        BadInputError: the file cannot be read, a line is not feedback, or none is about this model.
+        BadInputError: the file cannot be read, a line is something else than feedback, or none is about this model.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
+        lines = path.read_bytes().decode(errors="replace").split("\n")  # a text may hold what `splitlines` splits at
+    except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error}") from None
     found = [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    ours = [one for one in found if one.model_fingerprint == model_fingerprint]
+    if broken := found.count(None):
+        _log.warning("%s: broken lines passed over: %d", path, broken)
+    ours = [one for one in found if one is not None and one.model_fingerprint == model_fingerprint]
     if not ours:
         raise BadInputError(f"{path} has no feedback on answers of model {model_fingerprint}; leave out --feedback")
     return ours
@@ -82,11 +93,12 @@ def answers(feedback: Iterable[Feedback], attribute: str) -> list[tuple[str, Seq
     return [(truth, one.neighbours) for one in feedback if (truth := one.truth(attribute)) is not None]
 
 
-def _parse(line: str, where: str) -> Feedback:
+def _parse(line: str, where: str) -> Feedback | None:
+    """The feedback in a line; None where the line is broken."""
     try:
         values = json.loads(line)
     except ValueError:
-        values = None
+        return None
     if not isinstance(values, dict):
         raise BadInputError(f"{where}: not a JSON object; the service writes one a line")
     return from_plain(Feedback, values, where=where)

@@ -217,6 +217,10 @@ class Index:
             self._values[column] = sorted(counted, key=lambda entry: (-entry[1], entry[0]))
         return self._values[column][:limit]
 
+    def known(self, column: str, values: Sequence[str]) -> list[str]:
+        """Those of the values that some image has in a filter column other than `id`."""
+        return self._rows.known(column, values)
+
     def stats(self) -> IndexStats:
         """What the index holds by now, as published and as being worked on, and the versions that are kept."""
         return read_stats(self._location)

@@ -87,6 +87,11 @@ class MemoryRows:
         """A column of all rows."""
         return self._column(name, self._all)
 
+    def known(self, column: str, values: Sequence[str]) -> list[str]:
+        """Those of the values that a row has in a filter column other than `id`."""
+        asked = pa.array(values, pa.string())
+        return list(asked.filter(pc.is_in(asked, self._values[column])).to_pylist())
+
     def _mask(self, where: Values) -> Bool[np.ndarray, " N"]:
         """Which rows satisfy all filters."""
         mask = np.ones(len(self), bool)

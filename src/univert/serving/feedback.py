@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -13,12 +14,24 @@ from univert.identity.feedback import Feedback, append_feedback
 from univert.identity.vote import ATTRIBUTES
 from univert.search.query import Hit
 from univert.serving.limits import GuardedRoute, no_parameters
-from univert.serving.problems import Problem, documented
+from univert.serving.observability import log
+from univert.serving.problems import Problem, busy, documented
 from univert.serving.routes import indexed_row
 from univert.serving.search import FORM_LIMITS, K_DEFAULT, UPLOAD_PROBLEMS, EmbedForm
 from univert.serving.service import record_of, service_of
 
-router: Final = APIRouter(tags=["search"], route_class=GuardedRoute, dependencies=[Depends(no_parameters)])
+
+async def refuse_other_pages(request: Request) -> None:
+    """Raise `forbidden` for what another website's page sends: a browser lets it post a form anywhere, unasked."""
+    origin, site, host = (request.headers.get(name) for name in ("origin", "sec-fetch-site", "host"))
+    known = (f"http://{host}", f"https://{host}", *service_of(request).settings.cors_origins)
+    if (origin or site) and site not in ("same-origin", "none") and origin not in known and "*" not in known:
+        raise Problem("forbidden", "feedback is only taken from pages of this host, or of an origin in cors_origins")
+
+
+router: Final = APIRouter(
+    tags=["search"], route_class=GuardedRoute, dependencies=[Depends(no_parameters), Depends(refuse_other_pages)]
+)
 
 
 class FeedbackForm(EmbedForm):
@@ -33,7 +46,7 @@ class FeedbackForm(EmbedForm):
     summary="Say whether an item is the product in a photo",
     operation_id="feedback",
     status_code=204,
-    responses={204: {"description": "Noted"}, **documented(*UPLOAD_PROBLEMS, "not-found")},
+    responses={204: {"description": "Noted"}, **documented(*UPLOAD_PROBLEMS, "forbidden", "not-found")},
     form_limits=FORM_LIMITS,
 )
 async def feedback(request: Request, form: Annotated[FeedbackForm, Form(media_type="multipart/form-data")]) -> None:
@@ -57,4 +70,5 @@ async def feedback(request: Request, form: Annotated[FeedbackForm, Form(media_ty
     try:
         await asyncio.to_thread(append_feedback, service.settings.feedback, said)
     except OSError as error:
-        raise Problem("internal", f"the feedback cannot be kept: {error.strerror}") from None
+        log(logging.ERROR, "feedback cannot be kept", reason=str(error))
+        raise busy("not-ready", "feedback cannot be kept just now; the log says why") from None

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from typing import Any, Final
@@ -230,7 +229,7 @@ class Observed:
         self._app = app
         self._service = service
         self._metrics: Metrics = service.metrics
-        self._answers_to = lru_cache(1024)(service.settings.answers_to)
+        self._answers_to = service.settings.answers_to
         policy = b"cross-origin" if service.settings.cors_origins else b"same-origin"
         self._added = {**_HEADERS, b"cross-origin-resource-policy": policy}
 
@@ -297,7 +296,7 @@ class Observed:
             "route": route,
             "status": status,
             "ms": round(1000 * total_s, 1),
-            "client": request.client.host if request.client else None,
+            "client": request.client.host[:100] if request.client else None,
             "key": record.key_name,
             "problem": record.problem,
             "index_version": record.index_version,

@@ -35,6 +35,7 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
     "bad-box": ProblemType(400, "The box cannot be used", "Give x0,y0,x1,y1 in pixels of the upright photo."),
     "bad-filter": ProblemType(400, "The filter cannot be used", "See /verticals for the values there are."),
     "unauthorised": ProblemType(401, "An API key is needed", "Send a valid key as X-API-Key or as a Bearer token."),
+    "forbidden": ProblemType(403, "Other websites may not do this", "Ask from a page of the service's own host."),
     "not-found": ProblemType(404, "There is nothing here", "Check the address or the id."),
     "method-not-allowed": ProblemType(405, "This method is not allowed here", "See the Allow header."),
     "slow-upload": ProblemType(408, "The upload took too long", "Send a smaller photo or use a faster connection."),

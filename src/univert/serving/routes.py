@@ -97,7 +97,7 @@ async def verticals(request: Request) -> VerticalsAnswer:
     responses={
         200: {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}, "description": "A WebP"},
         304: {"description": "Not changed since the ETag in If-None-Match"},
-        **documented(*GUARD_PROBLEMS, "not-found"),
+        **documented(*GUARD_PROBLEMS, "not-found", "deadline"),
     },
     openapi_extra=_ID_PARAMETER,
 )
@@ -119,11 +119,11 @@ async def thumbnail(request: Request, parameters: Annotated[ThumbnailParameters,
     if content is None:
         service.limits.charge(request, render_tokens(size_px))
         try:
-            content = await asyncio.to_thread(service.thumbnails.render, index, name, size_px)
+            content = await service.loaded.thumbnail(service.thumbnails, index, name, size_px)
         except (BadInputError, PictureGoneError):
             raise Problem("not-found", f"no picture of item {name[:200]!r} in the index") from None
-        except (OSError, ValueError, RuntimeError):  # as the engine tells of its storage
-            log(logging.ERROR, "the index cannot be read", failed=True)
+        except OSError as error:
+            log(logging.ERROR, "the index cannot be read", reason=str(error))
             raise busy("not-ready", "the index cannot be read just now; the log says why") from None
     return Response(content, media_type=MEDIA_TYPE, headers=headers)
 

@@ -18,7 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 from univert.core.errors import BadInputError, did_you_mean
 from univert.data.decode import BoxXyxyPx
 from univert.search.index import Index
-from univert.search.query import FILTER_COLUMNS, FilterValue, Hit, Where, check_where
+from univert.search.query import FILTER_COLUMNS, FilterValue, Hit, check_where
 from univert.serving.answers import EmbedAnswer, SearchAnswer
 from univert.serving.limits import REPEATED_FIELDS, GuardedRoute, no_parameters
 from univert.serving.problems import GUARD_PROBLEMS, Problem, documented
@@ -35,7 +35,8 @@ THUMBNAIL: Final = "/thumbnail"
 
 _MULTIPART: Final = "multipart/form-data"
 _VALUES_MAX: Final = 100
-_KNOWN_MAX: Final = 100_000
+_NEAR_MAX: Final = 10_000
+"""Of the values of a column, the most frequent are compared with one that is unknown: each takes microseconds."""
 _ID_MAX: Final = 1000
 _NUMBER: Final = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 """Of a box: what `float` takes besides, such as 1_0, is more often a slip."""
@@ -192,7 +193,7 @@ async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_
     """Send a photo as multipart/form-data, or an item's id as `like`; narrow the answer by columns."""
     service, record = service_of(request), record_of(request)
     index, where = service.index(record), form.where()
-    found_by = _in_all_forms(where, index.verticals) if where else None
+    found_by = await asyncio.to_thread(_known_forms, where, index) if where else None
     if form.photo is not None:
         await request.state.upload.take(form.photo)
     answer: Any = await service.loaded.search(
@@ -203,8 +204,6 @@ async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_
         box_xyxy_px=form.box_xyxy_px,
         record=record,
     )
-    if where and not answer["hits"]:
-        await asyncio.to_thread(_refuse_unknown, where, index)
     answer["hits"] = [_hit_values(hit, service) for hit in answer["hits"]]
     return answer  # type: ignore[no-any-return]  # checked by the framework
 
@@ -244,33 +243,24 @@ def _parse_filter(text: str | None) -> dict[str, FilterValue]:
     return values
 
 
-def _in_all_forms(where: Mapping[str, Sequence[str | None]], verticals: Sequence[str]) -> Where:
-    """Filters that find a text whichever way its accents are encoded, in the question and in the index."""
-    named = {unicodedata.normalize("NFC", name): name for name in verticals}
-    forms: dict[str, FilterValue] = {}
+def _known_forms(where: Mapping[str, Sequence[str | None]], index: Index) -> dict[str, FilterValue]:
+    """Filters that find a text whichever way its accents are encoded, in the question and in the index.
+
+    A value that no image has is a `bad-filter`: a slip must not look like "nothing found".
+    """
+    found: dict[str, FilterValue] = {}
     for column, given in where.items():
-        texts: list[str | None] = []
-        for text in given:
-            if text is None:
-                texts.append(None)
-            elif column == "vertical":
-                texts.append(named.get(unicodedata.normalize("NFC", text), text))
-            else:
-                texts += sorted({text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))})
-        forms[column] = texts
-    return forms
-
-
-def _refuse_unknown(where: Mapping[str, Sequence[str | None]], index: Index) -> None:
-    """Raise `bad-filter` for a brand, style or source that no image has: a slip must not look like "nothing found"."""
-    for column in ("brand", "style", "source"):
-        if column not in where:
-            continue
-        known = {unicodedata.normalize("NFC", name) for name, _ in index.distinct(column, _KNOWN_MAX)}
-        for text in where[column]:
-            if text is not None and unicodedata.normalize("NFC", text) not in known:
-                hint = did_you_mean(text, sorted(known)) if known else f"no image in it has a {column}"
+        texts = [text for text in given if text is not None]
+        forms = [{text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))} for text in texts]
+        asked = sorted(set().union(*forms))
+        known = asked if column == "id" else index.known(column, asked)
+        for text, alike in zip(texts, forms, strict=True):
+            if alike.isdisjoint(known):
+                names = sorted({unicodedata.normalize("NFC", name) for name, _ in index.distinct(column, _NEAR_MAX)})
+                hint = did_you_mean(text, names) if names else f"no image in it has a {column}"
                 raise Problem("bad-filter", f"no {column} {text[:200]!r} in the index; {hint}")
+        found[column] = [*known, None] if None in given else list(known)
+    return found
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -33,7 +35,7 @@ MAX_WAIT_MS: Final = 2.0
 THREADS: Final = 2
 """Photos decoded, and index queries run, side by side in each worker."""
 _LARGE_BYTES: Final = 64_000_000
-"""Photos that take more than this to decode are decoded one at a time."""
+"""Photos that take more than this to decode are decoded one at a time, and pictures for thumbnails likewise."""
 _BYTES_PER_PIXEL_MAX: Final = 9
 """What decoding may take for each pixel of `photo_pixels_max`: a PNG or a plain JPEG of that size."""
 
@@ -171,6 +173,11 @@ class Loaded:
                     raise busy("overloaded", "too many photos wait already") from None
         return header, box, vector
 
+    async def thumbnail(self, thumbnails: Thumbnails, index: Index, item: str, size_px: int) -> bytes:
+        """A thumbnail as `Thumbnails.render` makes it, in turn with the photos that are decoded."""
+        async with self._deadline():
+            return await self._large_alone(partial(thumbnails.render, index, item, size_px))
+
     async def close(self) -> None:
         """Finish what was taken, and stop the threads."""
         await self.batcher.close()
@@ -192,31 +199,35 @@ class Loaded:
     ) -> tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
         """What is known of a photo, the box within it, and the pixels for the network."""
 
-        def decode(header: PhotoHeader) -> tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
-            box = None if box_xyxy_px is None else clip_box(box_xyxy_px, header)
-            rgb = decode_photo(header, detail_px=self.engine.image_size_px, box_xyxy_px=box)
-            return header, box, self.engine.prepare(rgb)
-
-        def decode_unless_large() -> PhotoHeader | tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
+        def decode(bytes_max: float) -> tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray] | None:
             header = read_header(content, self._settings.photo_pixels_max)
             needed = memory_bytes(
                 header, self._settings.photo_pixels_max, reduced=box_xyxy_px is None and not header.lacks_end
             )
-            return header if needed > _LARGE_BYTES else decode(header)
+            if needed > bytes_max:
+                return None
+            box = None if box_xyxy_px is None else clip_box(box_xyxy_px, header)
+            rgb = decode_photo(header, detail_px=self.engine.image_size_px, box_xyxy_px=box)
+            return header, box, self.engine.prepare(rgb)
 
-        def decode_large(header: PhotoHeader) -> tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
+        try:
+            return await self._large_alone(decode)
+        except BadInputError as error:
+            raise Problem(_PROBLEM_NAMES.get(getattr(error, "kind", ""), "bad-photo"), str(error)) from None
+
+    async def _large_alone(self, work: Callable[[float], T | None]) -> T:
+        """Run work that is given the bytes it may take, and gives None where it would need more: then it runs alone."""
+
+        def alone() -> T:
             try:
-                return decode(header)
+                done = work(math.inf)
+                assert done is not None
+                return done
             finally:
                 return_freed_memory()
 
-        try:
-            decoded = await self._in_turn(self._turns, decode_unless_large)
-            if isinstance(decoded, PhotoHeader):
-                decoded = await self._in_turn(self._one_large, decode_large, decoded)
-        except BadInputError as error:
-            raise Problem(_PROBLEM_NAMES.get(getattr(error, "kind", ""), "bad-photo"), str(error)) from None
-        return decoded
+        done = await self._in_turn(self._turns, work, _LARGE_BYTES)
+        return done if done is not None else await self._in_turn(self._one_large, alone)
 
     async def _in_turn(self, turns: asyncio.Semaphore, work: Callable[..., T], *given: Any) -> T:
         """Run something in a thread when it is its turn.

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -44,6 +44,8 @@ _ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://.*")
 `UNIVERT_PORT=tcp://10.0.0.1:8000`. None of it is meant for us."""
 _LINK_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "source")
 _PLACEHOLDER: Final = re.compile(r"\{(\w*)\}")
+_LINK: Final = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:[0-9]+)?/([^{}\s]|\{\w+\})*")
+_HOST: Final = re.compile(r"(?:\[(?P<ip>[^\[\]]+)\]|(?P<name>[^\[\]:]*))(?::[0-9]*)?")
 _KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -151,8 +153,9 @@ class Settings(BaseSettings):
     def _check_link(cls, link: str) -> str:
         if unknown := set(_PLACEHOLDER.findall(link)) - {*_LINK_COLUMNS}:
             raise ValueError(f"unknown {{{min(unknown)}}}; {did_you_mean(min(unknown), _LINK_COLUMNS)}")
-        if link and not re.match(r"https?://[^/{}\s]+/", link):
-            raise ValueError("must begin with https:// and a host; write it as https://shop.example/p/{product}")
+        if link and not _LINK.fullmatch(link):
+            raise ValueError("must be https://, a host and a path; write it as https://shop.example/p/{product}")
+        urlsplit(link).port  # noqa: B018 - a ValueError where there is no such port
         return link
 
     @field_validator("feedback")
@@ -175,8 +178,10 @@ class Settings(BaseSettings):
 
         A page elsewhere can make a browser send requests to a local service under a name of its own (DNS rebinding).
         """
-        name = host.strip().lower()
-        name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0].rstrip(".")
+        found = _HOST.fullmatch(host.strip().lower()) if len(host) <= 255 else None  # as the longest name
+        if found is None:
+            return False
+        name = (found["ip"] or found["name"]).rstrip(".")
         if not name or is_loopback(name):
             return True
         if not self.allowed_hosts:

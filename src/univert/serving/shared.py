@@ -10,7 +10,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,6 @@ _NETWORK_BITS: Final = 64
 """Of an IPv6 address: whoever has one has all that begin with the same bits."""
 
 
-@lru_cache(4096)
 def client_network(address: str) -> str:
     """Whom an address belongs to: an IPv4 address to itself, an IPv6 address to its /64.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 from typing import Final
 from urllib.parse import urlsplit
@@ -12,7 +13,9 @@ from PIL import Image
 
 from univert.core.errors import BadInputError
 from univert.data.catalogue import uri_to_path
-from univert.data.decode import decode_rgb
+from univert.data.decode import decode_bytes, decode_rgb
+from univert.data.headers import read_header
+from univert.data.image_problem import ImageProblem
 from univert.search.index import Index
 from univert.search.query import Picture
 
@@ -45,15 +48,24 @@ class Thumbnails:
             found: bytes | None = self._kept.get((index.identity, item, size_px))
             return found
 
-    def render(self, index: Index, item: str, size_px: int) -> bytes:
+    def render(self, index: Index, item: str, size_px: int, bytes_max: float = math.inf) -> bytes | None:
         """The thumbnail of an image, as WebP without metadata; smaller pictures stay as they are.
+
+        None if decoding might take more than `bytes_max`.
 
         Raises:
             BadInputError: no such image in the index.
             PictureGoneError: its picture is gone or damaged.
+            OSError: the index cannot be read.
         """
-        content = _webp(index.pictures([item])[0], size_px)
-        if len(content) <= self._kept.maxsize:
+        try:
+            (picture,) = index.pictures([item])
+        except BadInputError:
+            raise
+        except Exception as error:  # whatever the engine met in its storage
+            raise OSError(f"{index.uri} cannot be read: {error}".partition("\n")[0]) from None
+        content = _webp(picture, size_px, bytes_max)
+        if content is not None and len(content) <= self._kept.maxsize:
             with self._lock:
                 self._kept[index.identity, item, size_px] = content
         return content
@@ -69,15 +81,27 @@ def render_tokens(size_px: int) -> float:
     return (size_px / SIZE_PX_MAX) ** 2
 
 
-def _webp(picture: Picture, size_px: int) -> bytes:
+def _webp(picture: Picture, size_px: int, bytes_max: float) -> bytes | None:
     try:
-        rgb = decode_rgb(_content(picture), box_xyxy_px=picture.box_xyxy_px, draft_px=2 * size_px)
+        encoded = _content(picture)
+        if _memory_bytes(encoded) > bytes_max:
+            return None
+        rgb = decode_rgb(encoded, box_xyxy_px=picture.box_xyxy_px, draft_px=2 * size_px)
     except (OSError, BadInputError) as error:
         raise PictureGoneError(str(error)) from None
     rgb.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     Image.frombytes("RGB", rgb.size, rgb.tobytes()).save(buffer, format="WEBP", quality=_QUALITY, method=2)
     return buffer.getvalue()
+
+
+def _memory_bytes(encoded: bytes) -> float:
+    """What decoding may take; not known of formats that only catalogues have."""
+    try:
+        header = read_header(encoded)
+    except ImageProblem:
+        return math.inf
+    return decode_bytes(header.parts, header.width_px * header.height_px, reduced=False)
 
 
 def _content(picture: Picture) -> bytes:

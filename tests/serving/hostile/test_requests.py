@@ -108,6 +108,22 @@ def test_values_are_values_and_no_language(server: ServerProcess, photo: bytes, 
     assert answer.json()["detail"].startswith("no brand ")
 
 
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ('{"product": "prodct 4"}', "no product 'prodct 4' in the index; did you mean 'product 4'?"),
+        ('{"source": "shp"}', "no source 'shp' in the index; did you mean 'shop'?"),
+        ('{"split": "tset"}', "no split 'tset' in the index; did you mean 'test'?"),
+        ('{"brand": ["Maker & Sons", "Maker & Son"]}', "no brand 'Maker & Son' in the index; did you mean"),
+        ('{"style": ["round", null, "rond"]}', "no style 'rond' in the index; did you mean 'round'?"),
+    ],
+)
+def test_each_value_that_no_image_has_is_named(server: ServerProcess, photo: bytes, text: str, detail: str) -> None:
+    answer = server.search(photo, filter=text)
+    check_problem(answer, (400,))
+    assert answer.json()["detail"].startswith(detail)
+
+
 @pytest.mark.parametrize("like", ["../../etc/passwd", "' OR 1=1 --", "x" * 5000, "\0", "%00", "🦊"])
 def test_like(server: ServerProcess, like: str) -> None:
     check_problem(server.search(like=like), (404,))

@@ -218,7 +218,7 @@ def test_logs_are_json_with_request_ids_and_without_the_clients_words(server: Se
         "POST",
         "/search",
         photo=photo,
-        fields={"filter": '{"product": "a secret wish"}'},
+        fields={"filter": '{"id": "a secret wish"}'},
         headers={"X-Request-ID": "to-be-logged"},
     )
     wait_until(lambda: any(line.get("request_id") == "to-be-logged" for line in server.lines))
