@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.search.conftest import search_image
 from tests.test_cli import univert
 from tests.training.grow.conftest import four_verticals, train_old
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.search.index import Index
-from univert.search.indexing import index_catalogue, search_image
+from univert.search.indexing import index_catalogue
 from univert.training.grow.lineage import deployed_model
 from univert.training.recipe import Recipe
 

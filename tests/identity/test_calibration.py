@@ -142,10 +142,11 @@ def drawn_index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     return Index.open(path)
 
 
-def test_what_must_not_answer_does_not(drawn_index: Index) -> None:
+def test_what_must_not_answer_does_not(drawn_index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("univert.identity.calibration.NEIGHBOURS", 5)
     queries = [drawn_index.row(f"{number:02d}") or {} for number in range(36)]
     vectors = drawn_index.vectors([query["id"] for query in queries])
-    asked = ask(drawn_index, queries, vectors, neighbours=5, model_fingerprint="model")
+    asked = ask(drawn_index, queries, vectors)
     product = asked["product"]
     assert set(product) == {KNOWN_PRODUCT, NEW_PRODUCT}
     assert len(product[KNOWN_PRODUCT]) == len(product[NEW_PRODUCT]) == 24

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tests.report.test_page import Page
+from tests.search.conftest import search_image
 from tests.small_shop import HOSTILE, PRODUCTS, catalogue, index, model, picture
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
@@ -17,7 +18,7 @@ from univert.data.rows import SourceRow
 from univert.models.embedder import Embedder
 from univert.report.search_page import render_grid
 from univert.search.index import Index
-from univert.search.indexing import index_catalogue, search_image
+from univert.search.indexing import index_catalogue
 
 __all__ = ["catalogue", "index", "model"]  # fixtures
 

@@ -8,7 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from univert.models import Embedder
+from univert.models.inputs import ImageLike
 from univert.search.index import Index
+from univert.search.query import Hit, Where
 
 MODEL = "model-a"
 
@@ -26,6 +29,12 @@ def build(path: Path, vectors: np.ndarray, columns: dict[str, Sequence[Any]]) ->
         )
         writer.publish()
     return Index.open(path)
+
+
+def search_image(
+    model: Embedder, index: Index, image: ImageLike, k: int = 10, *, where: Where | None = None
+) -> list[Hit]:
+    return index.search(model.embed(image)[0], k, where=where, model_fingerprint=model.fingerprint)
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,11 @@ import pytest
 from PIL import Image
 
 from tests.oracles.neighbours import exact_neighbours
-from tests.search.conftest import MODEL, build, unit
+from tests.search.conftest import MODEL, build, search_image, unit
 from tests.small_shop import catalogue, index, model, picture
 from univert.core.errors import BadInputError
-from univert.models.embedder import Embedder, EmbedderConfig
+from univert.models.embedder import Embedder
 from univert.search.index import Index
-from univert.search.indexing import search_image
 from univert.search.query import Hit, Picture
 
 __all__ = ["catalogue", "index", "model"]  # fixtures
@@ -210,15 +209,6 @@ def test_a_photo_finds_its_image(model: Embedder, index: Index, tmp_path: Path) 
     expected = [hit.id for hit in hits]
     for image in (path, str(path), Image.open(io.BytesIO(content))):
         assert [hit.id for hit in search_image(model, index, image, 5)] == expected
-
-
-def test_a_photo_by_another_model_is_refused_before_it_works(index: Index) -> None:
-    config = EmbedderConfig(base_network="timm/test_resnet", pretrained=False, hidden_sizes=(), size=16)
-    other = Embedder(config)
-    with pytest.raises(BadInputError) as refusal:
-        search_image(other, index, b"never looked at")
-    assert other.fingerprint in str(refusal.value)
-    assert index.model_fingerprint in str(refusal.value)
 
 
 def test_searching_needs_no_pytorch() -> None:

@@ -1,4 +1,4 @@
-"""Large tables against exact search; an index that was read needs no disk, and processes share its vectors."""
+"""Large tables against exact search; an index that was read needs no disk."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from tests.oracles.neighbours import exact_neighbours
 from tests.search.conftest import MODEL, build, unit
 from univert.search.index import Index, IndexReader
-from univert.search.memory import MemoryRows
 
 VECTORS = unit(np.random.default_rng(0).normal(size=(300, 16)))
 BOX = [1.0, 2.0, 30.5, 40.0]
@@ -28,15 +26,6 @@ def index(tmp_path: Path) -> Index:
         "box": [None, BOX, None] * 100,
     }
     return build(tmp_path / "index", VECTORS, columns)
-
-
-@pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("univert.search.memory._SHARED_BYTES", 0)
-
-
-def files(index: Index) -> list[str]:
-    return sorted(path.name for path in (index.path / "memory").glob("*"))
 
 
 def test_an_index_that_was_moved_away_still_answers(index: Index) -> None:
@@ -58,32 +47,6 @@ def test_an_index_that_was_moved_away_still_answers(index: Index) -> None:
         while reader.error is None:
             assert time.monotonic() < deadline, "a reader must tell that its index is gone"
             time.sleep(0.01)
-
-
-@pytest.mark.usefixtures("shared")
-def test_processes_share_one_file_of_vectors(index: Index) -> None:
-    first, second = (MemoryRows(index._dataset, index.path) for _ in range(2))
-    assert isinstance(first._vectors, np.memmap)
-    (made,) = files(index)
-    assert isinstance(second._vectors, np.memmap)
-    assert first._vectors.filename == second._vectors.filename
-    with Index.writer(index.path) as writer:
-        writer.upsert(VECTORS[:1], pa.table({"id": ["new"], "vertical": ["a"]}))
-        writer.publish()
-    newer = Index.open(index.path)
-    newer.warm()
-    assert len(files(index)) == 1
-    assert files(index) != [made], "a file for each version, the old one goes"
-    hits = [hit.id for hit in newer.search(VECTORS[0], 2, model_fingerprint=MODEL)]
-    assert hits == ["i0", "new"]
-    assert len(first) == 300, "who has the old one goes on with it"
-    assert [hits[0].id for hits in first.search(VECTORS[:2], 1, {})] == ["i0", "i1"]
-
-
-@pytest.mark.usefixtures("shared")
-def test_a_folder_that_cannot_be_written_to_will_do(index: Index) -> None:
-    (index.path / "memory").write_text("no folder")
-    assert index.search(VECTORS[3], 1, model_fingerprint=MODEL)[0].id == "i3"
 
 
 Large = tuple[Index, np.ndarray, np.ndarray, dict[str, np.ndarray]]

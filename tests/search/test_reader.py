@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from tests.search import generations
+from tests.search.conftest import build
 from univert.core.errors import BadInputError
 from univert.search.index import IndexReader
 from univert.search.writer import IndexWriter
@@ -94,6 +95,26 @@ def test_a_version_that_must_not_be_used_is_passed_over(tmp_path: Path) -> None:
         wait_for(lambda: reader.current() is not first)
         wait_for(lambda: reader.error is None)
         assert generations.published(reader.current()) == 0
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_an_index_made_anew_at_the_same_place_is_taken_up(tmp_path: Path, moved: bool) -> None:
+    """Its versions have the same numbers as those of the one before."""
+    path, fresh = tmp_path / "index", tmp_path / "fresh"
+    columns = {"id": ["old"], "vertical": ["v"]}
+    before = build(path, np.eye(1, 4, dtype=np.float32), columns)
+    with IndexReader.open(path, refresh_s=0.02) as reader:
+        assert not reader.refresh()
+        if not moved:
+            shutil.rmtree(path)
+        after = build(fresh if moved else path, np.eye(1, 4, dtype=np.float32), columns | {"id": ["new"]})
+        if moved:
+            shutil.rmtree(path)
+            fresh.rename(path)
+        assert (after.version, after.identity != before.identity) == (before.version, True)
+        wait_for(lambda: reader.current().row("new") is not None)
+        assert reader.current().row("old") is None
+        assert not reader.refresh()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

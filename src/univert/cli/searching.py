@@ -57,11 +57,12 @@ def search(
     from univert.core.files import write_atomic
     from univert.report.search_page import render_grid
     from univert.search.index import Index
-    from univert.search.indexing import search_image
 
     opened = Index.open(index_path)
     where = {"vertical": vertical} if vertical else None
-    hits = search_image(load_model(model, device), opened, image, k=k, where=where)
+    loaded = load_model(model, device)
+    opened.check_model(loaded.fingerprint)
+    hits = opened.search(loaded.embed(image)[0], k, where=where, model_fingerprint=loaded.fingerprint)
     if out is not None:
         write_atomic(out, render_grid(image, hits, opened, vertical=", ".join(vertical or []) or None))
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -42,12 +42,4 @@ class CatalogueEmbedder(Protocol):
 
     def embed_catalogue(self, catalogue: Images, batch_size: int = 64) -> Float[np.ndarray, "N D"]:
         """Unit vectors of a catalogue's images, in its order."""
-        ...
-
-
-class ImageEmbedder(CatalogueEmbedder, Protocol):
-    """One that also takes single images."""
-
-    def embed(self, items: Any) -> Float[np.ndarray, "N D"]:
-        """Unit vectors of paths, encoded bytes or PIL images."""
         ...

@@ -80,7 +80,7 @@ def calibrate(
     report: dict[str, Any] = {}
     similarity = None
     for name in ATTRIBUTES:
-        told = val[name][FEEDBACK] = _as_questions(answers(feedback, name), name, NEIGHBOURS)
+        told = val[name][FEEDBACK] = _as_questions(answers(feedback, name), name)
         new_value = 0.0 if name == "product" else new_value_share
         shares = {
             KNOWN_PRODUCT: 1 - new_product_share - new_value,
@@ -137,7 +137,7 @@ def _questions(engine: Engine, index: Index, catalogue: Images, split: str) -> d
         for pixels in prepared_batches(engine.preprocessing, catalogue, positions=rows.tolist()):
             vectors.append(engine.run(pixels))
             advance(len(pixels))
-        return ask(index, queries, np.concatenate(vectors), model_fingerprint=engine.fingerprint, advance=advance)
+        return ask(index, queries, np.concatenate(vectors), advance=advance)
 
 
 def ask(
@@ -145,8 +145,6 @@ def ask(
     queries: Sequence[Mapping[str, str | None]],
     vectors: Float[np.ndarray, "Q D"],
     *,
-    model_fingerprint: str,
-    neighbours: int = NEIGHBOURS,
     advance: Callable[[int], None] = lambda done: None,
 ) -> dict[str, dict[str, Questions]]:
     """Ask the index about every attribute in every situation.
@@ -156,8 +154,6 @@ def ask(
         queries: of each its `id`, so that it does not answer itself, and its value of each of `ATTRIBUTES`, None where
             unknown.
         vectors: theirs.
-        model_fingerprint: of the model that made the vectors.
-        neighbours: how many may answer, K.
         advance: told how many queries are done.
 
     Returns:
@@ -168,23 +164,23 @@ def ask(
     values = {name: sorted({value for query in queries if (value := query[name]) is not None}) for name in ATTRIBUTES}
     for start in range(0, len(queries), _AT_ONCE):
         part, rows = queries[start : start + _AT_ONCE], vectors[start : start + _AT_ONCE]
-        found = index.search_many(rows, max(_FETCH, 2 * neighbours), model_fingerprint=model_fingerprint)
+        found = index.search_many(rows, _FETCH, model_fingerprint=index.model_fingerprint)
         for query, hits in zip(part, found, strict=True):
             others = [hit for hit in hits if hit.id != query["id"]]
             strangers = [hit for hit in others if hit.product != query["product"]]
             for name in ATTRIBUTES:
                 value = query[name]
                 if value is not None:
-                    asked[name, KNOWN_PRODUCT].append((value, others[:neighbours]))
+                    asked[name, KNOWN_PRODUCT].append((value, others[:NEIGHBOURS]))
                     if query["product"] is not None:
-                        asked[name, NEW_PRODUCT].append((value, strangers[:neighbours]))
+                        asked[name, NEW_PRODUCT].append((value, strangers[:NEIGHBOURS]))
         for name in ("vertical", "brand", "style"):  # a new value of product is a new product
             own = [query[name] for query in part]
-            asked[name, NEW_VALUE] += _without_value(index, own, rows, found, name, values[name], neighbours)
+            asked[name, NEW_VALUE] += _without_value(index, own, rows, found, name, values[name])
         advance(len(part))
     return {
         name: {
-            situation: _as_questions(asked[name, situation], name, neighbours)
+            situation: _as_questions(asked[name, situation], name)
             for situation in (KNOWN_PRODUCT, NEW_PRODUCT, NEW_VALUE)
             if (name, situation) != ("product", NEW_VALUE)
         }
@@ -203,7 +199,6 @@ def _without_value(
     found: Sequence[Sequence[Hit]],
     name: str,
     values: Sequence[str],
-    neighbours: int,
 ) -> Iterator[_Asked]:
     """Each query's neighbours of other values; searched for again where the first search met too few."""
     again: dict[str, list[int]] = defaultdict(list)
@@ -211,8 +206,8 @@ def _without_value(
         if value is None:
             continue
         others = [hit for hit in hits if getattr(hit, name) != value]
-        if len(others) >= neighbours or not 1 < len(values) <= _MAX_VALUES:
-            yield value, others[:neighbours]
+        if len(others) >= NEIGHBOURS or not 1 < len(values) <= _MAX_VALUES:
+            yield value, others[:NEIGHBOURS]
         else:
             again[value].append(position)
     for value, positions in again.items():
@@ -221,16 +216,16 @@ def _without_value(
         answers: list[list[Hit]] = [[] for _ in positions]
         if where[name]:
             model = index.model_fingerprint
-            answers = index.search_many(vectors[positions], neighbours, where=where, model_fingerprint=model)
+            answers = index.search_many(vectors[positions], NEIGHBOURS, where=where, model_fingerprint=model)
         yield from ((value, hits) for hits in answers)
 
 
-def _as_questions(asked: Sequence[_Asked], name: str, neighbours: int) -> Questions:
-    distances = np.full((len(asked), neighbours), FARTHEST)
-    codes = np.full((len(asked), neighbours), NO_VOTE)
+def _as_questions(asked: Sequence[_Asked], name: str) -> Questions:
+    distances = np.full((len(asked), NEIGHBOURS), FARTHEST)
+    codes = np.full((len(asked), NEIGHBOURS), NO_VOTE)
     known: dict[str, int] = {}
     for row, (_, hits) in enumerate(asked):
-        hits = hits[:neighbours]
+        hits = hits[:NEIGHBOURS]
         distances[row, : len(hits)] = np.clip([hit.distance for hit in hits], 0.0, FARTHEST)
         codes[row, : len(hits)] = value_codes([getattr(hit, name) for hit in hits], known)
     truth = np.array(value_codes([value for value, _ in asked], known), np.int64)

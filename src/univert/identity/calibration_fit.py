@@ -46,11 +46,6 @@ class Questions:
     def __len__(self) -> int:
         return len(self.truth)
 
-    def right(self, winner: Int[np.ndarray, " Q"]) -> Bool[np.ndarray, " Q"]:
-        """Whether the winner is the right value."""
-        right: np.ndarray = winner == self.truth
-        return right
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample(Questions):
@@ -87,7 +82,7 @@ def fit(sample: Sample, *, precision: float) -> AttributeCalibration:
     """Temperature, confidence and threshold of one attribute; the module's text says how."""
     temperature = fit_temperature(sample)
     votes = vote(sample.distances, sample.codes, temperature)
-    right = sample.right(votes.winner)
+    right = votes.winner == sample.truth
     weights = fit_confidence(votes.features, right, sample.weights)
     sure = confidence(votes.features, np.array(weights))
     return AttributeCalibration(
@@ -180,7 +175,7 @@ def measure(sample: Sample, calibration: AttributeCalibration) -> dict[str, Any]
     """How well a calibration does on a sample: reliability, precision and coverage, in all and in each situation."""
     votes = vote(sample.distances, sample.codes, calibration.temperature)
     sure = confidence(votes.features, np.array(calibration.weights))
-    right = sample.right(votes.winner)
+    right = votes.winner == sample.truth
     known = np.zeros(len(sample), bool) if calibration.threshold is None else sure >= calibration.threshold
     known &= votes.winner != NO_VOTE
     each = {

@@ -11,24 +11,23 @@ from PIL import Image
 from univert.core.errors import BadInputError
 from univert.data.catalogue import uri_to_path
 from univert.data.decode import decode_rgb
-from univert.models.inputs import as_rgb
+from univert.models.inputs import ImageLike, as_rgb
 from univert.report.thumbnails import data_uri
 from univert.search.index import Index
-from univert.search.indexing import QueryImage
 from univert.search.query import Hit, Picture
 
 QUERY_PX = 480
 CARD_PX = 320
 
 
-def render_grid(image: QueryImage, hits: Sequence[Hit], index: Index, *, vertical: str | None = None) -> str:
+def render_grid(image: ImageLike, hits: Sequence[Hit], index: Index, *, vertical: str | None = None) -> str:
     """A page with the query image and a card for each hit: picture, product, vertical, brand, style, distance.
 
     Pictures are inside the page as small WebP files; it loads nothing from elsewhere and runs no script.
 
     Args:
         image: the query.
-        hits: the answer of `search_image`.
+        hits: what the index answers.
         index: the index it came from, for the pictures.
         vertical: the vertical that the search was limited to, if any.
 

@@ -13,6 +13,5 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "add_vertical_to_index": "univert.search.indexing",
         "check_recall": "univert.search.exact",
         "index_catalogue": "univert.search.indexing",
-        "search_image": "univert.search.indexing",
     },
 )

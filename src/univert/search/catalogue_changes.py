@@ -9,12 +9,11 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.core.protocols import Images
 from univert.core.terminal import Advance
 from univert.search.storage import CONTENT, TEXT_COLUMNS
-from univert.search.writer import IndexWriter
+from univert.search.writer import IndexWriter, check_new
 
 PART_ROWS: Final = 1_024
 """Images embedded and written together: enough to keep a network busy, and what is lost at most when it is killed."""
@@ -122,9 +121,7 @@ def find_changes(writer: IndexWriter, catalogue: Images, columns: pa.Table, adva
     """
     stored = _stored(writer)
     ids = columns["id"].to_pylist()
-    if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
-        raise BadInputError(f"the id {twice!r} occurs more than once; ids must be unique in an index")
+    check_new(ids, set())
     new = [position for position, name in enumerate(ids) if name not in stored]
     known = [position for position, name in enumerate(ids) if name in stored]
     changed, relabelled, unchanged = list[int](), list[int](), 0

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from univert.core.errors import BadInputError, UnivertError
+from univert.core.files import fingerprint
 from univert.search.memory import MemoryRows
 from univert.search.query import (
     FILTER_COLUMNS,
@@ -29,7 +30,7 @@ from univert.search.query import (
     check_unit_vectors,
     check_where,
 )
-from univert.search.storage import COMPATIBLE_KEY, MODEL_KEY, Location, metadata, rows_by_id, unreadable
+from univert.search.storage import COMPATIBLE_KEY, MODEL_KEY, Location, metadata, open_table, rows_by_id, unreadable
 from univert.search.vector_index import has_vector_index
 from univert.search.versions import PUBLISHED, IndexStats, open_published, read_stats
 from univert.search.writer import IndexWriter
@@ -41,9 +42,9 @@ class Index:
     """One published version of an index, open for searching.
 
     It never changes: what is published later is seen when the index is opened again. The first search reads everything
-    but the pictures into memory, or maps it there. Without a vector index, or where the filters leave few, every vector
-    is compared and the answer is exact, equal distances in order of id also at the cut. Filters are applied before the
-    search, so rare values still give `k` hits. Safe to use from several threads.
+    but the pictures into memory. Without a vector index, or where the filters leave few, every vector is compared and
+    the answer is exact, equal distances in order of id also at the cut. Filters are applied before the search, so rare
+    values still give `k` hits. Safe to use from several threads.
 
     Examples:
         >>> with Index.create("shop.index", size=256, model_fingerprint="a1b2") as writer:  # doctest: +SKIP
@@ -97,6 +98,12 @@ class Index:
     def version(self) -> int:
         """The number of this version; another version has another."""
         return int(self._dataset.version)
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of the number and the files of this version: an index made anew has the same numbers again."""
+        files = [str(fragment.metadata.to_json()) for fragment in self._dataset.get_fragments()]
+        return fingerprint(self.version, metadata(self._dataset), files)
 
     @property
     def model_fingerprint(self) -> str:
@@ -228,7 +235,7 @@ class Index:
 
     @cached_property
     def _rows(self) -> MemoryRows:
-        return MemoryRows(self._dataset, self._location.folder)
+        return MemoryRows(self._dataset)
 
     def _in_order(self, rows: pa.Table, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of images, in the order asked for; an id that is not in the index is refused."""
@@ -310,16 +317,16 @@ class IndexReader(AbstractContextManager["IndexReader"]):
         return self._current
 
     def refresh(self) -> bool:
-        """Look for a newer version now, and wait for it; returns whether there was one.
+        """Look for a newer version, or another index at the same place, and wait for it; returns whether there was one.
 
         Raises:
             Exception: what the storage met, or what `check` raises for it; the version at hand stays.
         """
         with self._looking:
             version = int(self._current._dataset.tags.get_version(PUBLISHED))
-            if version == self._current.version:
+            newer = Index(self._location, open_table(self._location, version))
+            if newer.identity == self._current.identity:
                 return False
-            newer = Index.open(self._location, version=version)
             self._prepare(newer)
             self._current = newer
             return True

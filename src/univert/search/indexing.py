@@ -1,4 +1,4 @@
-"""A model and an index: a catalogue is indexed, what is new or different embedded; an image is searched."""
+"""A model and an index: a catalogue is indexed, what is new or different embedded."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from univert.core.errors import BadInputError
-from univert.core.protocols import CatalogueEmbedder, ImageEmbedder, Images
+from univert.core.protocols import CatalogueEmbedder, Images
 from univert.core.terminal import Advance, progress_bar
 from univert.search.catalogue_changes import Part, find_changes, parts_of, text_columns
-from univert.search.index import Index
-from univert.search.query import Hit, Where
 from univert.search.storage import Location
 from univert.search.writer import IndexWriter, Parts
-
-QueryImage = str | Path | bytes | Image.Image
-"""A file, its content, or a PIL image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,30 +164,6 @@ def add_vertical_to_index(
             writer.record_compatible(missing)
         writer.publish()
     return added
-
-
-def search_image(
-    model: ImageEmbedder, index: Index, image: QueryImage, k: int = 10, *, where: Where | None = None
-) -> list[Hit]:
-    """The `k` indexed images nearest to an image.
-
-    Args:
-        model: the model that made the index.
-        index: where to search.
-        image: the photo that is asked about.
-        k: how many; more than there are gives all.
-        where: filters by column, see `univert.search.query.check_where`.
-
-    Returns:
-        hits, nearest first.
-
-    Raises:
-        BadInputError: another model than the index's, an image that cannot be read, a vertical that is not in the
-            index, or k below 1.
-    """
-    fingerprint = model.fingerprint
-    index.check_model(fingerprint)
-    return index.search(model.embed([image])[0], k, where=where, model_fingerprint=fingerprint)
 
 
 def _check_vertical(writer: IndexWriter, vertical: str, ids: Sequence[str]) -> int:

@@ -6,12 +6,8 @@ together. Filters are applied before: partitions without any row that may be ans
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -29,9 +25,6 @@ Values = Mapping[str, Sequence[str | None]]
 _UNIT: Final = 32_768
 """What a value of 1 is stored as: squared distances are off by some 1e-5."""
 _BLOCK_ROWS: Final = 1_024
-MEMORY_FOLDER: Final = "memory"
-_SHARED_BYTES: Final = 1 << 26
-"""Fewer bytes of vectors are not worth a file."""
 _READ_AHEAD_BYTES: Final = 1 << 25
 """By itself the engine reads hundreds of megabytes ahead."""
 _ROUNDING: Final = 1e-6
@@ -43,11 +36,9 @@ class MemoryRows:
 
     Args:
         dataset: the table of images, at that version.
-        folder: of the index, if it lies in one. Many vectors are put into a file in it and mapped, so that the
-            processes that serve an index share them.
     """
 
-    def __init__(self, dataset: Any, folder: Path | None) -> None:
+    def __init__(self, dataset: Any) -> None:
         self._effort = search_effort(dataset)
         self._centroids, self._starts, order = partitions_of(dataset)
         self._all = np.arange(len(order))
@@ -63,7 +54,7 @@ class MemoryRows:
             encoded = column(name).dictionary_encode()
             self._values[name] = encoded.dictionary
             self._codes[name] = encoded.indices.fill_null(-1).to_numpy()
-        self._vectors = _shared(dataset, order, folder)
+        self._vectors = _read(dataset, order)
         blocks = (self._vectors[start : start + _BLOCK_ROWS] for start in range(0, len(order), _BLOCK_ROWS))
         self._half_squares = np.concatenate([np.square(block / np.float32(_UNIT)).sum(axis=1) / 2 for block in blocks])
         pa.default_memory_pool().release_unused()
@@ -202,33 +193,8 @@ class _Nearest:
                 self.rows[query], self._scores[query] = self.rows[query][stay], joined[stay]
 
 
-def _shared(dataset: Any, order: Int[np.ndarray, " N"], folder: Path | None) -> Int16[np.ndarray, "N D"]:
-    """The vectors in 16 bits, in some order of the rows: from the file of this version, which is made if it can be."""
-    size = dataset.schema.field("vector").type.list_size
-    if folder is None or 2 * size * len(order) < _SHARED_BYTES:
-        return _read(dataset, order)
-    written = next(entry["timestamp"] for entry in dataset.versions() if entry["version"] == dataset.version)
-    path = folder / MEMORY_FOLDER / f"{dataset.version}-{written.timestamp():.6f}.int16"
-    if not path.exists():
-        vectors = _read(dataset, order)
-        try:
-            path.parent.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent) as file:
-                vectors.tofile(file)
-                file.flush()
-                with contextlib.suppress(FileExistsError):  # another process was quicker: its file is shared
-                    os.link(file.name, path)
-        except OSError:  # a folder that cannot be written to, a full disk: the memory is this process's own
-            return vectors
-    mapped = np.memmap(path, np.int16, mode="r", shape=(len(order), size))
-    for older in path.parent.glob("*.int16"):
-        if older != path:
-            with contextlib.suppress(OSError):  # who has it mapped keeps it
-                older.unlink()
-    return mapped
-
-
 def _read(dataset: Any, order: Int[np.ndarray, " N"]) -> Int16[np.ndarray, "N D"]:
+    """The vectors in 16 bits, in some order of the rows."""
     places = np.empty_like(order)
     places[order] = np.arange(len(order))
     vectors = np.empty((len(order), dataset.schema.field("vector").type.list_size), np.int16)

@@ -115,8 +115,8 @@ def unreadable(location: Location, error: Exception) -> UnivertError:
     )
 
 
-def open_table(location: Location) -> Any:
-    """The table of an index at its latest version, published or not.
+def open_table(location: Location, version: int | None = None) -> Any:
+    """The table of an index at a version, by default its latest, published or not.
 
     Raises:
         BadInputError: there is nothing at the location, or it is not an index of the format this version reads.
@@ -129,7 +129,9 @@ def open_table(location: Location) -> Any:
             raise BadInputError(f"{location.uri} is not an index; {MAKE_ONE}")
         # caches of its own, so that they go with the index
         session = lance.Session()  # type: ignore[attr-defined]
-        dataset = lance.dataset(location.table_uri, storage_options=location.storage_options, session=session)
+        dataset = lance.dataset(
+            location.table_uri, version=version, storage_options=location.storage_options, session=session
+        )
     except BadInputError:
         raise
     except Exception as error:  # the engine has no type of its own for what its storage met

@@ -130,21 +130,24 @@ def _train(dataset: Any, rows: int) -> None:
 
 
 def _measure_effort(dataset: Any) -> Effort:
-    centroids = as_matrix(dataset.get_ivf_model(VECTOR_INDEX).centroids)
-    rows = dataset.count_rows()
+    centroids, starts, order = partitions_of(dataset)
+    rows = len(order)
+    own = np.empty(rows, np.int64)
+    own[order] = np.repeat(np.arange(len(centroids)), np.diff(starts))
     picked = np.sort(np.random.default_rng(0).choice(rows, size=min(_QUERIES, rows), replace=False))
     like = as_matrix(dataset.take(picked.tolist(), columns=["vector"])["vector"].combine_chunks())
     queries = np.concatenate([like, _unlike(like)])
     neighbours = _nearest(dataset, queries, min(max(RANKS) + 1, rows))
+    distances = squared_distances(queries, centroids)
+    place = distances.argsort(axis=1).argsort(axis=1)  # of each partition in the order in which a query looks into them
     # of a stored vector it comes first itself, which proves nothing
-    places = _partition_places(queries, neighbours[:, 1:], centroids)
-    distances = squared_distances(queries, centroids).min(axis=1)
-
+    places = np.take_along_axis(place, own[neighbours[:, 1:]], axis=1)
+    nearest = distances.min(axis=1)
     return Effort(
         rows=rows,
         like={rank: _needed(places[: len(like), :rank], len(centroids), _COVERAGE, _SAFETY) for rank in RANKS},
         unlike={rank: _needed(places[len(like) :, :rank], len(centroids), _COVERAGE_UNLIKE, 1.0) for rank in RANKS},
-        distances=(float(distances[: len(like)].mean()), float(distances[len(like) :].min())),
+        distances=(float(nearest[: len(like)].mean()), float(nearest[len(like) :].min())),
     )
 
 
@@ -162,39 +165,20 @@ def _needed(places: Int64[np.ndarray, "Q K"], partitions: int, coverage: float, 
     return min(partitions, math.ceil(safety * (int(covering) + 1)))
 
 
-def _partition_places(
-    queries: Float[np.ndarray, "Q D"], neighbours: Float[np.ndarray, "Q K D"], centroids: Float[np.ndarray, "P D"]
-) -> Int64[np.ndarray, "Q K"]:
-    """The place of each neighbour's partition in the order in which its query looks into them."""
-    places = np.empty(neighbours.shape[:2], dtype=np.int64)
-    for row, (query, near) in enumerate(zip(queries, neighbours, strict=True)):
-        own = squared_distances(near, centroids).argmin(axis=1)
-        order = squared_distances(query[None], centroids)[0].argsort(kind="stable")
-        place = np.empty(len(centroids), dtype=np.int64)
-        place[order] = np.arange(len(centroids))
-        places[row] = place[own]
-    return places
-
-
-def _nearest(dataset: Any, queries: Float[np.ndarray, "Q D"], k: int) -> Float[np.ndarray, "Q K D"]:
-    """The nearest vectors, from one pass over the table."""
-    Q, D = queries.shape
-    distances = np.full((Q, k), np.inf, dtype=np.float32)
-    vectors = np.zeros((Q, k, D), dtype=np.float32)
-    for batch in dataset.to_batches(columns=["vector"], batch_size=_CHUNK_ROWS):
-        chunk = as_matrix(batch["vector"])
-        there = squared_distances(queries, chunk)
-        for query in range(Q):
-            closer = np.flatnonzero(there[query] < distances[query, -1])
-            if not len(closer):
-                continue
-            joined = np.concatenate([distances[query], there[query, closer]])
-            order = joined.argsort(kind="stable")[:k]
-            old, new = order[order < k], order[order >= k] - k
-            vectors[query, order < k] = vectors[query, old]
-            vectors[query, order >= k] = chunk[closer[new]]
-            distances[query] = joined[order]
-    return vectors
+def _nearest(dataset: Any, queries: Float[np.ndarray, "Q D"], k: int) -> Int64[np.ndarray, "Q K"]:
+    """The rows of the nearest vectors, the nearest first, from one pass over the table."""
+    distances = np.full((len(queries), k), np.inf, dtype=np.float32)
+    rows = np.zeros(distances.shape, dtype=np.int64)
+    done = 0
+    for batch in dataset.to_batches(columns=["vector"], batch_size=_CHUNK_ROWS, scan_in_order=True):
+        there = squared_distances(queries, as_matrix(batch["vector"]))
+        numbers = np.broadcast_to(np.arange(done, done + len(batch)), there.shape)
+        joined = np.hstack([distances, there])
+        closest = joined.argpartition(k - 1, axis=1)[:, :k]
+        distances = np.take_along_axis(joined, closest, axis=1)
+        rows = np.take_along_axis(np.hstack([rows, numbers]), closest, axis=1)
+        done += len(batch)
+    return np.take_along_axis(rows, distances.argsort(axis=1), axis=1)
 
 
 def partitions_of(

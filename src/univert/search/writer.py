@@ -205,7 +205,7 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
             try:
                 for vectors, columns in parts:
                     rows = index_rows(vectors, columns, self.size)
-                    _check_new(rows["id"].to_pylist(), seen)
+                    check_new(rows["id"].to_pylist(), seen)
                     yield from rows.to_batches()
             except Exception as failure:
                 failures.append(failure)
@@ -328,7 +328,7 @@ class IndexWriter(AbstractContextManager["IndexWriter"]):
             )
 
 
-def _check_new(ids: Sequence[str], seen: set[str]) -> None:
+def check_new(ids: Sequence[str], seen: set[str]) -> None:
     """Refuse an id that occurs twice, among these or before."""
     for name in ids:
         if name in seen:

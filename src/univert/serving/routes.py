@@ -110,7 +110,7 @@ async def thumbnail(request: Request, parameters: Annotated[ThumbnailParameters,
         return Response((await _item(request)).model_dump_json(), media_type="application/json")
     index, size_px = service.index(record_of(request)), rendered_size_px(parameters.size_px)
     name = unquote(path.removeprefix(ITEMS).removesuffix(THUMBNAIL))
-    tag = hashlib.blake2b(f"{index.version} {size_px} {name}".encode("utf-8", "replace"), digest_size=12)
+    tag = hashlib.blake2b(f"{index.identity} {size_px} {name}".encode("utf-8", "replace"), digest_size=12)
     scope = "private" if service.settings.api_keys else "public"
     headers = {"ETag": f'"{tag.hexdigest()}"', "Cache-Control": f"{scope}, max-age={_CACHE_S}"}
     if headers["ETag"] in request.headers.get("if-none-match", ""):

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
         calibration: what `univert calibrate` wrote; None looks beside the index and in the model's folder.
         host: the address to listen on; loopback unless told otherwise.
         port: the port to listen on; 0 takes any that is free.
-        workers: processes that share the port and the index.
+        workers: processes that share the port; each holds the index in memory.
         engine: what runs the network: ONNX Runtime in 32 or 8 bits, PyTorch, or the best that is there.
         threads: threads of the network in each worker; 0 shares the cores out among the workers.
         max_batch: photos that go through the network together at most.

@@ -28,7 +28,7 @@ SIZES_PX: Final = (128, 256, 512, SIZE_PX_MAX)
 CACHE_BYTES: Final = 32_000_000
 
 _QUALITY: Final = 82
-_Key = tuple[int, str, int]
+_Key = tuple[str, str, int]
 
 
 class PictureGoneError(Exception):
@@ -45,7 +45,7 @@ class Thumbnails:
     def kept(self, index: Index, item: str, size_px: int) -> bytes | None:
         """The thumbnail if it was rendered lately."""
         with self._lock:
-            found: bytes | None = self._kept.get((index.version, item, size_px))
+            found: bytes | None = self._kept.get((index.identity, item, size_px))
             return found
 
     def render(self, index: Index, item: str, size_px: int, bytes_max: float = math.inf) -> bytes | None:
@@ -67,7 +67,7 @@ class Thumbnails:
         content = _webp(picture, size_px, bytes_max)
         if content is not None and len(content) <= self._kept.maxsize:
             with self._lock:
-                self._kept[index.version, item, size_px] = content
+                self._kept[index.identity, item, size_px] = content
         return content
 
 
