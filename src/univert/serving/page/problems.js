@@ -86,6 +86,11 @@ const WORDS = {
     actions: ["again"],
     icon: "clock",
   },
+  forbidden: {
+    title: "Another website may not do this",
+    advice: "Open the search by its own address and try again there.",
+    actions: ["start"],
+  },
   unauthorised: {
     title: "This search needs a key",
     advice: "Enter the API key that you were given for it.",
