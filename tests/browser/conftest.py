@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser import shop
@@ -24,7 +25,15 @@ NewVisitor = Callable[..., Visitor]
 @pytest.fixture(scope="session")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model and an index of the shop: the default network as it comes, untrained for this."""
-    folder = tmp_path_factory.mktemp("shop")
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shop"  # one for all test processes
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "index" / CALIBRATION_FILE).exists():
+            make_stock(folder)
+    return folder / "model", folder / "index"
+
+
+def make_stock(folder: Path) -> None:
     build_catalogue(shop.rows(), folder / "shop.lance")
     model = Embedder(EmbedderConfig(size=None, image_size_px=64)).eval()
     model.save_pretrained(folder / "model")
@@ -40,14 +49,13 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         similarity_weights=(3.0, -12.0),
     )
     calibration.save(folder / "index" / CALIBRATION_FILE)
-    return folder / "model", folder / "index"
 
 
 @pytest.fixture(scope="session")
-def service(stock: tuple[Path, Path]) -> Iterator[ServerProcess]:
+def service(stock: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """The service as it is run."""
     settings = {"photo_bytes_max": 2_000_000, "uploads_bytes_max": 2_200_000, "drain_s": 0, "engine": "onnx"}
-    shown = {"item_link": "https://shop.example/p/{id}", "feedback": str(stock[0].parent / "said.jsonl")}
+    shown = {"item_link": "https://shop.example/p/{id}", "feedback": str(tmp_path_factory.getbasetemp() / "said.jsonl")}
     with serving(*stock, **settings, **shown) as process:
         yield process
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -138,7 +137,9 @@ def test_no_width_needs_scrolling_sideways(new_visitor: NewVisitor, width_px: in
     visitor.snap(f"width-{width_px}")
 
 
-def test_a_phone_shows_results_at_once_and_an_item_beside_the_photo(phone: Visitor, stock: tuple[Path, Path]) -> None:
+def test_a_phone_shows_results_at_once_and_an_item_beside_the_photo(
+    phone: Visitor, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     page = phone.open()
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Take a photo").first.tap()
@@ -162,7 +163,7 @@ def test_a_phone_shows_results_at_once_and_an_item_beside_the_photo(phone: Visit
     page.get_by_role("button", name="Yes, it is").tap()
     page.get_by_text("Thank you, that is noted.").first.wait_for()
     assert page.evaluate("document.activeElement.id") == "query-title"
-    said = json.loads((stock[0].parent / "said.jsonl").read_text().splitlines()[-1])
+    said = json.loads((tmp_path_factory.getbasetemp() / "said.jsonl").read_text().splitlines()[-1])
     assert (said["same"], said["item"]["id"]) == (True, item)
     phone.settled()
     phone.snap("phone-item")
