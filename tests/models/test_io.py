@@ -84,7 +84,7 @@ def test_the_card_states_what_is_known(model: Embedder, saved: Path, tmp_path: P
     assert text.startswith("---\nlibrary_name: univert\n")
     untrained = (saved / "README.md").read_text()
     assert "None were measured." in untrained
-    assert "no trained head" in untrained
+    assert "nothing was trained" in untrained
     for part in (
         "# Unified",
         "verticals (2): flags, food\n- catalogue fingerprint: `abc`",

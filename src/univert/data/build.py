@@ -21,7 +21,15 @@ from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, publishing
 from univert.core.terminal import progress_bar
 from univert.core.threads import decoding_threads, map_ahead
-from univert.data.catalogue import BACKGROUND_KEY, FINGERPRINT_KEY, FORMAT_KEY, FORMAT_VERSION, SCHEMA, is_catalogue
+from univert.data.catalogue import (
+    BACKGROUND_KEY,
+    FINGERPRINT_KEY,
+    FORMAT_KEY,
+    FORMAT_VERSION,
+    ITEMS,
+    SCHEMA,
+    is_catalogue,
+)
 from univert.data.checks import CheckedRow, RowsSoFar, check_row
 from univert.data.decode import WHITE, Rgb
 from univert.data.rows import CatalogueProblemsError, ProblemLog, SourceProblem, SourceRow, printable
@@ -146,7 +154,7 @@ def build_catalogue(
             "(nothing was left behind)"
         ) from error
     repeats = f"rows that repeat another, each taken once: {repeated:,} ({first_repeated}); remove them"
-    looks_wrong = suspicious(lance.dataset(str(out)).to_table(columns=list(SUSPECT_COLUMNS)))
+    looks_wrong = [] if ITEMS.name in writer.schema.names else suspicious(lance.dataset(str(out)).to_table(columns=list(SUSPECT_COLUMNS)))
     return BuildReport(
         path=out,
         fingerprint=of_catalogue,
@@ -180,12 +188,17 @@ class _CatalogueWriter:
 
     def __init__(self, folder: Path) -> None:
         self.rows = 0
+        self.schema = SCHEMA
         self._folder = str(folder)
         self._records: list[dict[str, Any]] = []
         self._bytes = 0
         self._fragments: list[FragmentMetadata] = []
 
     def add(self, record: dict[str, Any]) -> None:
+        if not self.rows and ITEMS.name in record:
+            self.schema = SCHEMA.append(ITEMS)
+        if (ITEMS.name in record) != (ITEMS.name in self.schema.names):
+            raise BadInputError("the source holds scenes and images of single products; build a catalogue of each")
         self._records.append(record)
         self._bytes += len(record["image"] or b"")
         self.rows += 1
@@ -195,7 +208,7 @@ class _CatalogueWriter:
     def finish(self, content_fingerprint: str, background_rgb: Rgb) -> None:
         if self._records:
             self._flush()
-        schema = SCHEMA.with_metadata(
+        schema = self.schema.with_metadata(
             {
                 FORMAT_KEY: FORMAT_VERSION,
                 BACKGROUND_KEY: json.dumps(list(background_rgb)),
@@ -205,14 +218,14 @@ class _CatalogueWriter:
         lance.LanceDataset.commit(self._folder, lance.LanceOperation.Overwrite(schema, self._fragments))
 
     def _flush(self) -> None:
-        batch = pa.Table.from_pylist(self._records, schema=SCHEMA)
+        batch = pa.Table.from_pylist(self._records, schema=self.schema)
         self._records, self._bytes = [], 0
-        self._fragments += write_fragments(batch, self._folder, schema=SCHEMA, mode="create")
+        self._fragments += write_fragments(batch, self._folder, schema=self.schema, mode="create")
 
 
 def _record(checked: CheckedRow) -> dict[str, Any]:
     row = checked.row
-    return {
+    record = {
         "id": row.id if row.id is not None else _derived_id(row, checked.digest),
         "image": checked.content,
         "uri": row.path.absolute().as_uri() if checked.content is None and row.path is not None else None,
@@ -220,11 +233,24 @@ def _record(checked: CheckedRow) -> dict[str, Any]:
         "product": row.product,
         "brand": row.brand,
         "style": row.style,
-        "split": row.split or split_of(row.product, row.vertical),
+        "split": row.split or _split(row, checked.digest),
         "source": row.source,
         "box": None if checked.box_xyxy_px is None else list(checked.box_xyxy_px),
         "digest": checked.digest if checked.box_xyxy_px is None else f"{checked.digest} {checked.box_xyxy_px}",
     }
+    if checked.items is not None:
+        record[ITEMS.name] = [
+            {"box": list(item.box_xyxy_px), "vertical": item.vertical, "product": item.product}
+            for item in checked.items
+        ]
+    return record
+
+
+def _split(row: SourceRow, digest: str) -> str:
+    """By product; a scene whose items are no known products is one by itself."""
+    if row.items is None:
+        return split_of(row.product, row.vertical)
+    return split_of(next((item.product for item in row.items if item.product), digest), "")
 
 
 def _derived_id(row: SourceRow, digest: str) -> str:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from univert.core.errors import BadInputError, did_you_mean
 from univert.core.files import fingerprint as content_fingerprint
 from univert.data.decode import BoxXyxyPx, Rgb
+from univert.data.rows import Item
 from univert.data.splits import SPLITS
 
 FORMAT_VERSION = "2"
@@ -44,6 +45,14 @@ SCHEMA = pa.schema(
 `digest` is the same for the same bytes and the same box.
 """
 
+ITEMS = pa.field(
+    "items",
+    pa.list_(
+        pa.struct([("box", pa.list_(pa.float64(), 4)), ("vertical", pa.string()), ("product", pa.string())])
+    ),
+)
+"""A catalogue of scenes has this column besides, and its rows have no vertical, product and box of their own."""
+
 COLUMNS = ("id", "uri", "vertical", "product", "brand", "style", "split", "source", "digest")
 
 Names = str | Iterable[str] | None
@@ -58,6 +67,7 @@ class Catalogue:
 
     Attributes:
         path: the folder of the Lance dataset, absolute.
+        is_scenes: each image shows several items, which `items` gives.
         fingerprint: a hash of the content: the same for the same images and labels, whatever the order or
             place of the build, and different for each selection.
         background_rgb: the colour on which transparent images are to be composited.
@@ -68,6 +78,7 @@ class Catalogue:
     """
 
     path: Path
+    is_scenes: bool
     fingerprint: str
     background_rgb: Rgb
 
@@ -75,6 +86,7 @@ class Catalogue:
         """Internal: use `Catalogue.open` and `select`."""
         metadata = {key.decode(): value.decode() for key, value in (dataset.schema.metadata or {}).items()}
         self.path = path.absolute()  # whoever opened it may go to another folder
+        self.is_scenes = ITEMS.name in table.column_names
         self.background_rgb = tuple(json.loads(metadata[BACKGROUND_KEY]))
         self._dataset = dataset
         self._table = table  # the columns without images, in order of id
@@ -85,15 +97,26 @@ class Catalogue:
             self.fingerprint = content_fingerprint(self.fingerprint, rows.astype("<i8").tobytes())
 
     @classmethod
-    def open(cls, path: Path | str) -> Catalogue:
+    def open(cls, path: Path | str, *, scenes: bool | None = False) -> Catalogue:
         """Open a catalogue built by `univert catalogue build`.
 
+        Args:
+            path: of the catalogue.
+            scenes: whether it must hold scenes, or else images of single products; None takes either.
+
         Raises:
-            BadInputError: there is no catalogue at `path`, or a newer Univert wrote it.
+            BadInputError: there is no catalogue at `path`, a newer Univert wrote it, or it holds what is not wanted.
         """
         path = Path(path)
         dataset = _open_dataset(path)
-        table = dataset.to_table(columns=[*COLUMNS, "box"]).combine_chunks()
+        there = [ITEMS.name] if ITEMS.name in dataset.schema.names else []
+        if scenes is not None and scenes != bool(there):
+            raise BadInputError(
+                f"{path} holds scenes with several items; a catalogue of single products is needed here"
+                if there
+                else f"{path} holds images of single products; a catalogue of scenes with items is needed here"
+            )
+        table = dataset.to_table(columns=[*COLUMNS, "box", *there]).combine_chunks()
         order = pc.sort_indices(table, sort_keys=[("id", "ascending")]).to_numpy().astype(np.int64)
         return cls(path, dataset, table.take(order), order, np.arange(table.num_rows, dtype=np.int64))
 
@@ -105,7 +128,9 @@ class Catalogue:
 
     @property
     def verticals(self) -> list[str]:
-        """The names of the verticals in this selection, sorted."""
+        """The names of the verticals in this selection, sorted; of scenes, those of their items."""
+        if self.is_scenes:
+            return sorted({item.vertical for items in self.items() for item in items})
         return sorted(pc.unique(self._table["vertical"].take(self._rows)).to_pylist())
 
     def select(
@@ -190,6 +215,23 @@ class Catalogue:
         """
         found = self._table["box"].take(self._rows_at(positions)).to_pylist()
         return [None if box is None else (box[0], box[1], box[2], box[3]) for box in found]
+
+    def items(self, positions: Sequence[int] | np.ndarray | None = None) -> list[tuple[Item, ...]]:
+        """What the scenes at these positions show; None means all of the selection.
+
+        Raises:
+            BadInputError: a position is out of range, or the catalogue does not hold scenes.
+        """
+        if not self.is_scenes:
+            raise BadInputError(f"{self.path} holds images of single products, so its images have no items")
+        rows = self._rows if positions is None else self._rows_at(positions)
+        return [
+            tuple(
+                Item(box_xyxy_px=tuple(item["box"]), vertical=item["vertical"], product=item["product"])
+                for item in items
+            )
+            for items in self._table[ITEMS.name].take(rows).to_pylist()
+        ]
 
     def _rows_at(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         wanted = np.asarray(positions, dtype=np.int64)

@@ -13,7 +13,7 @@ from typing import Any
 
 from univert.data.decode import BoxXyxyPx, check_image
 from univert.data.image_problem import ImageProblem
-from univert.data.rows import SourceProblem, SourceRow, is_utf8, printable
+from univert.data.rows import Item, SourceProblem, SourceRow, is_utf8, printable
 from univert.data.splits import SPLITS
 from univert.data.suspicious import stands_for_missing
 
@@ -26,12 +26,13 @@ _BOX_SLACK_PX = 1.0
 
 @dataclass(kw_only=True, slots=True)
 class CheckedRow:
-    """A source row, its image as encoded (None to be linked), its box trimmed to that, and what keeps it out."""
+    """A source row, its image as encoded (None to be linked), boxes trimmed to that, and what keeps it out."""
 
     row: SourceRow
     content: bytes | None = None
     digest: str = ""
     box_xyxy_px: BoxXyxyPx | None = None
+    items: tuple[Item, ...] | None = None
     problems: list[SourceProblem] = field(default_factory=list)
 
 
@@ -55,11 +56,29 @@ def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
     if row.box_xyxy_px is not None:
         checked.box_xyxy_px, bad_box = _check_box(row, row.box_xyxy_px, size)
         checked.problems += bad_box
+    if row.items is not None:
+        kept = []
+        for item in row.items:
+            box, bad_box = _check_box(row, item.box_xyxy_px, size)
+            checked.problems += bad_box
+            if box is not None:
+                kept.append(replace(item, box_xyxy_px=box))
+        checked.items = tuple(kept)
     return checked
 
 
 def _in_one_form(row: SourceRow) -> SourceRow:
     """The row with its names in Unicode's form NFC: systems write one look as several sequences of characters."""
+    if row.items:
+        items = tuple(
+            replace(
+                item,
+                vertical=unicodedata.normalize("NFC", item.vertical),
+                product=item.product and unicodedata.normalize("NFC", item.product),
+            )
+            for item in row.items
+        )
+        row = replace(row, items=items)
     texts = {name: getattr(row, name) for name in ("id", "vertical", "product", "brand", "style", "source")}
     changed: dict[str, Any] = {
         name: unicodedata.normalize("NFC", text)
@@ -74,7 +93,9 @@ def _check_fields(row: SourceRow, link: bool) -> list[SourceProblem]:
     texts = (row.vertical, row.product, row.brand, row.style, row.source, str(row.path) if row.id is None else row.id)
     if not all(is_utf8(text) for text in texts if text is not None):
         problems.append(row.problem("name not UTF-8", "a name is not valid UTF-8", "rename it"))
-    if not row.vertical:
+    if row.items is not None:
+        problems += _check_items(row, row.items)
+    elif not row.vertical:
         problems.append(row.problem("no vertical", "the vertical is empty", "give every image a vertical"))
     if row.split is not None and row.split not in SPLITS:
         fix = f"use {', '.join(SPLITS)}, or leave it empty"
@@ -83,6 +104,21 @@ def _check_fields(row: SourceRow, link: bool) -> list[SourceProblem]:
         problems.append(row.problem("no image", "exactly one of path and image must be given", "give one"))
     elif link and row.path is None:
         problems.append(row.problem("nothing to link", "the image has no file", "build without --link"))
+    return problems
+
+
+def _check_items(row: SourceRow, items: tuple[Item, ...]) -> list[SourceProblem]:
+    if row.vertical or row.product is not None or row.box_xyxy_px is not None:
+        fix = "leave vertical, product and box of the photo empty, or its items"
+        return [row.problem("scene with a product", "the photo has items, and a product of its own", fix)]
+    if not items:
+        return [row.problem("no items", "the photo shows no item", "give it items with a box and a vertical each")]
+    problems = []
+    for number, item in enumerate(items, start=1):
+        if not item.vertical:
+            problems.append(row.problem("no vertical", f"item {number} has no vertical", "give every item one"))
+        if not all(is_utf8(text) for text in (item.vertical, item.product) if text):
+            problems.append(row.problem("name not UTF-8", f"a name of item {number} is not valid UTF-8", "rename it"))
     return problems
 
 
@@ -154,25 +190,27 @@ class RowsSoFar:
             detail = f"id {image_id!r} is also that of {found[0]}, which says something else"
             fix = "remove one of the two, or give each an id of its own"
             problems.append(row.problem("duplicate id", detail, fix))
-        if row.product is not None:
-            problems += self._against_product(row, row.product, split)
+        products = [(item.product, item.vertical) for item in row.items or ()] or [(row.product, row.vertical)]
+        named = [(product, vertical) for product, vertical in dict.fromkeys(products) if product is not None]
+        for product, vertical in named:
+            problems += self._against_product(row, product, vertical, split)
         if not problems:
             origin = printable(row.origin)
             self._database.execute("INSERT INTO ids VALUES (?, ?, ?)", (image_id, origin, content))
-            if row.product is not None:
-                self._database.execute(
-                    "INSERT OR IGNORE INTO products VALUES (?, ?, ?, ?)", (row.product, row.vertical, split, origin)
-                )
+            self._database.executemany(
+                "INSERT OR IGNORE INTO products VALUES (?, ?, ?, ?)",
+                [(product, vertical, split, origin) for product, vertical in named],
+            )
         return problems
 
-    def _against_product(self, row: SourceRow, product: str, split: str) -> list[SourceProblem]:
+    def _against_product(self, row: SourceRow, product: str, kind: str, split: str) -> list[SourceProblem]:
         query = "SELECT vertical, split, origin FROM products WHERE name = ?"
         found = self._database.execute(query, (product,)).fetchone()
         if not found:
             return []
         vertical, earlier_split, origin = found
-        if vertical != row.vertical:
-            detail = f"product {product!r} is in {row.vertical!r} here and in {vertical!r} at {origin}"
+        if vertical != kind:
+            detail = f"product {product!r} is in {kind!r} here and in {vertical!r} at {origin}"
             fix = "rename one of them: a product's name is unique over all verticals"
             if stands_for_missing(product):
                 fix = "if it stands for a missing value, leave the field empty"

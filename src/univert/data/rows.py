@@ -34,10 +34,25 @@ class SourceProblem:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """A thing to be seen in a scene.
+
+    Attributes:
+        box_xyxy_px: where (x0, y0, x1, y1), in pixels of the upright image.
+        vertical: what kind of thing.
+        product: its identity; None where it is not known.
+    """
+
+    box_xyxy_px: tuple[float, float, float, float]
+    vertical: str
+    product: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SourceRow:
     """One image as a reader found it, before it is checked and enters a catalogue.
 
-    Exactly one of `path` and `image` is set.
+    Exactly one of `path` and `image` is set. A scene has `items`, and no vertical, product and box of its own.
 
     Attributes:
         origin: where the row came from, for messages: a file name, or `manifest.csv:12`.
@@ -51,10 +66,11 @@ class SourceRow:
         split: `train`, `val` or `test`; None lets the catalogue decide.
         source: where the image was taken from (a shop photo, a user's photo, a collection).
         box_xyxy_px: the item within the image (x0, y0, x1, y1), in pixels of the upright image.
+        items: what a scene shows; None for the image of one product.
     """
 
     origin: str
-    vertical: str
+    vertical: str = ""
     path: Path | None = None
     image: bytes | None = None
     id: str | None = None
@@ -64,6 +80,7 @@ class SourceRow:
     split: str | None = None
     source: str | None = None
     box_xyxy_px: tuple[float, float, float, float] | None = None
+    items: tuple[Item, ...] | None = None
 
     def problem(self, kind: str, detail: str, fix: str) -> SourceProblem:
         """Why this row cannot be used; see `SourceProblem`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 _CARD = """---
 library_name: univert
@@ -60,6 +60,7 @@ class ModelCard:
         figures: measured figures, from a name to a number (shown with three decimals) or a text.
     """
 
+    TEMPLATE: ClassVar[str] = _CARD
     name: str = "Univert embedding model"
     recipe_toml: str = ""
     catalogue_fingerprint: str | None = None
@@ -68,7 +69,7 @@ class ModelCard:
 
     def to_markdown(self, config: Mapping[str, Any]) -> str:
         """The card as Markdown with the front matter that model hubs read; `config` is the model's, as plain values."""
-        data = "None: the base network's own weights, and no trained head."
+        data = "None: the base network's own weights; nothing was trained."
         if self.catalogue_fingerprint is not None:
             names = ", ".join(self.verticals) or "not stated"
             data = (
@@ -79,7 +80,7 @@ class ModelCard:
             for name, value in self.figures.items()
         ]
         recipe = self.recipe_toml.strip()
-        return _CARD.format(
+        return self.TEMPLATE.format(
             name=self.name,
             width=f"{config['size']} numbers" if config.get("size") else "the base network's pooled features",
             data=data,

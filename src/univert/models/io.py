@@ -33,19 +33,26 @@ class StoredConfig:
 
     format: int
     univert_version: str
-    config: EmbedderConfig
+    config: Any
     weights_fingerprint: str
 
 
-def model_fingerprint(config: EmbedderConfig, weights: Mapping[str, Tensor]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class StoredEmbedder(StoredConfig):
+    """What an embedder's holds."""
+
+    config: EmbedderConfig
+
+
+def model_fingerprint(config: Any, weights: Mapping[str, Tensor]) -> str:
     """A hash of a model's configuration and weights, the same on every device and machine."""
     return fingerprint(to_plain(config), weights_fingerprint(weights))
 
 
 def write_model(
-    folder: Path, config: EmbedderConfig, weights: Mapping[str, Tensor], card: ModelCard, *, overwrite: bool = False
+    folder: Path, config: Any, weights: Mapping[str, Tensor], card: ModelCard, *, overwrite: bool = False
 ) -> None:
-    """Save a model as a folder, whole or not at all.
+    """Save a model as a folder, whole or not at all; its configuration is a dataclass.
 
     Raises:
         BadInputError: `folder` exists and `overwrite` is false.
@@ -63,21 +70,23 @@ def write_model(
 
 
 def read_model(
-    folder_or_hub_id: Path | str, *, revision: str | None = None
-) -> tuple[EmbedderConfig, dict[str, Tensor]]:
+    folder_or_hub_id: Path | str, *, revision: str | None = None, stored: type[StoredConfig] = StoredEmbedder
+) -> tuple[Any, dict[str, Tensor]]:
     """The configuration and the tensors of a saved model; a `Path` is never looked up on the hub.
+
+    `stored` says what the model's `config.json` must hold.
 
     Raises:
         BadInputError: there is no such model, or its files are incomplete, damaged or do not belong together.
     """
     folder = _find(folder_or_hub_id, revision)
-    stored = _read_config(folder / CONFIG_FILE)
+    found = _read_config(folder / CONFIG_FILE, stored)
     weights = _read_weights(folder / WEIGHTS_FILE)
-    if stored.weights_fingerprint != weights_fingerprint(weights):
+    if found.weights_fingerprint != weights_fingerprint(weights):
         raise BadInputError(
             f"{folder / WEIGHTS_FILE} does not belong to its {CONFIG_FILE}; copy the whole folder again"
         )
-    return stored.config, weights
+    return found.config, weights
 
 
 def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
@@ -111,7 +120,7 @@ def _find(folder_or_hub_id: Path | str, revision: str | None) -> Path:
         ) from error
 
 
-def _read_config(path: Path) -> StoredConfig:
+def _read_config(path: Path, stored: type[StoredConfig]) -> StoredConfig:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -122,7 +131,7 @@ def _read_config(path: Path) -> StoredConfig:
         raise BadInputError(f"{path} is not the configuration of a Univert model")
     if values.get("format") != FORMAT:
         raise BadInputError(f"{path}: unknown format {values.get('format')!r}, this version reads {FORMAT}")
-    return from_plain(StoredConfig, values, where=str(path))
+    return from_plain(stored, values, where=str(path))
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from univert.core.errors import BadInputError, did_you_mean
 from univert.data.catalogue import is_catalogue
 from univert.data.readers.benchmarks import with_validation
 from univert.data.readers.cars196 import CARS196, read_cars196
+from univert.data.readers.coco import read_coco
 from univert.data.readers.cub200 import CUB200, read_cub200
 from univert.data.readers.folder import read_folder
 from univert.data.readers.inshop import INSHOP, read_inshop
@@ -26,7 +27,7 @@ BENCHMARKS = {
 
 
 def open_source(source: Path | str, *, verify: bool = True) -> SourceRows:
-    """Pick the reader for a source: a public benchmark, a folder tree, or a CSV or Parquet manifest.
+    """Pick the reader for a source: a public benchmark, a folder tree, a CSV or Parquet manifest, or COCO's JSON.
 
     Args:
         source: the folder or file.
@@ -45,7 +46,7 @@ def open_source(source: Path | str, *, verify: bool = True) -> SourceRows:
             if benchmark.lies_in(source):
                 return reader(source, verify=verify)
         return read_folder(source)
-    return read_manifest(source)
+    return read_coco(source) if source.suffix.lower() == ".json" else read_manifest(source)
 
 
 def open_dataset(name: str, root: Path | str, *, verify: bool = True) -> SourceRows:

@@ -14,12 +14,12 @@ from typing import Any, Final
 from univert.core.errors import BadInputError, nearest_name
 from univert.data.catalogue import uri_to_path
 from univert.data.decode import BoxXyxyPx
-from univert.data.rows import SourceProblem, SourceRow, SourceRows, is_utf8, printable
+from univert.data.rows import Item, SourceProblem, SourceRow, SourceRows, is_utf8, printable
 from univert.data.tables import PARQUET, TableRows, cell_text, read_table
 
 _TEXT_COLUMNS: Final = ("vertical", "product", "brand", "style", "split", "source", "id")
 _CORNERS: Final = ("x0", "y0", "x1", "y1")
-_COLUMNS: Final = ("path", "uri", "image", *_TEXT_COLUMNS, "box", *_CORNERS)
+_COLUMNS: Final = ("path", "uri", "image", *_TEXT_COLUMNS, "box", *_CORNERS, "items")
 _OTHER_WORDS: Final = {
     "vertical": r"(category|categorie|kategorie|domain|department|section|vertical)s?(_?(id|name|label))?",
     "path": r"(image|img|file|photo|picture|location)(_?(path|name|file|location))?",
@@ -41,7 +41,8 @@ def read_manifest(source: Path | str) -> SourceRows:
     Columns: `vertical` and one of `path` (relative to the manifest, or absolute), `uri` (`file://`, or as
     path) and, in Parquet, `image` (the encoded bytes); any of `product`, `brand`, `style`, `split`, `source`,
     `id`; and `box` ("x0,y0,x1,y1", or a list) or four columns `x0 y0 x1 y1`, in pixels of the upright image.
-    Other columns are left unread. An empty field is None. Without `id`, the path (and box) as written is the
+    Scenes have `items` in place of `vertical`, `product` and `box`: a list (in CSV as JSON) of `{"box": [x0, y0, x1,
+    y1], "vertical": ..., "product": ...}`, the product optional. Other columns are left unread. An empty field is None. Without `id`, the path (and box) as written is the
     id.
 
     Raises:
@@ -64,7 +65,7 @@ def _check_columns(source: Path, known: Sequence[str], header: Sequence[str]) ->
     doubles = sorted({name for name in header if header.count(name) > 1 and name in known})
     if doubles:
         raise BadInputError(f"{source}: column {doubles[0]!r} is there more than once; remove one")
-    if "vertical" not in header:
+    if "vertical" not in header and "items" not in header:
         raise BadInputError(f"{source}: no column 'vertical'{_nearest('vertical', header)}")
     places = [name for name in ("path", "uri", "image") if name in known]
     if not set(places) & set(header):
@@ -84,7 +85,7 @@ def _check_columns(source: Path, known: Sequence[str], header: Sequence[str]) ->
             )
     for wanted, otherwise in _OPTIONAL.items():
         near = _by_another_name(wanted, header)
-        if wanted not in header and near:
+        if wanted not in header and near and not (wanted == "product" and "items" in header):
             raise BadInputError(
                 f"{source}: no column {wanted!r}; is it {printable(near)!r}? "
                 f"Rename that column to {wanted!r}, or to something else {otherwise}"
@@ -123,6 +124,13 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
         return SourceProblem(
             "bad box", origin, f"box {given!r}", 'write it as "x0,y0,x1,y1" in pixels, or leave it empty'
         )
+    items = None
+    if "items" in values:
+        try:
+            items = read_items(values["items"])
+        except (ValueError, TypeError, KeyError):
+            fix = 'write [{"box": [x0, y0, x1, y1], "vertical": "..."}, ...], the boxes in pixels'
+            return SourceProblem("bad items", origin, f"items {str(values['items'])[:80]!r}", fix)
     path = None
     if image is None and place is not None:
         try:
@@ -139,8 +147,30 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
     if image_id is None and place is not None:
         image_id = place if box is None else f"{place}#{','.join(f'{side:g}' for side in box)}"
     return SourceRow(
-        origin=origin, vertical=vertical or "", id=image_id, path=path, image=image, box_xyxy_px=box, **texts
+        origin=origin,
+        vertical=vertical or "",
+        id=image_id,
+        path=path,
+        image=image,
+        box_xyxy_px=box,
+        items=items,
+        **texts,
     )
+
+
+def read_items(value: Any) -> tuple[Item, ...]:
+    """The items of a scene from a list of plain values, or from JSON text; None and empty text mean none.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is written another way.
+    """
+    found = json.loads(value or "[]") if isinstance(value, str) else value
+    items = []
+    for one in found if found is not None else ():
+        x0, y0, x1, y1 = (float(corner) for corner in one["box"])
+        vertical = cell_text(one.get("vertical")) or ""
+        items.append(Item(box_xyxy_px=(x0, y0, x1, y1), vertical=vertical, product=cell_text(one.get("product"))))
+    return tuple(items)
 
 
 def _as_on_disk(base: Path, written: str) -> str | None:

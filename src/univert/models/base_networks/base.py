@@ -82,9 +82,7 @@ class BaseNetwork(nn.Module):
             runs between the two is not a map (C, H, W).
         """
         last = {id(parameter) for parameter in self.last_stages(count)}
-        parts: list[nn.Module] = []
-        for part in self.network.children():
-            parts += part.children() if isinstance(part, nn.Sequential) else [part]
+        parts = self.parts()
         holds = [any(id(one) in last for one in part.parameters()) for part in parts]
         place = holds.index(True) if True in holds else 0
         front, back = nn.Sequential(*parts[:place]), nn.Sequential(*parts[place:])
@@ -108,6 +106,13 @@ class BaseNetwork(nn.Module):
         if not (same and isinstance(maps, Tensor) and maps.ndim == 4):
             return None
         return Cut(front, lambda maps: self._arrange(back(maps)), tuple(maps.shape[1:]))
+
+    def parts(self) -> list[nn.Module]:
+        """The network's modules in the order of their declaration, sequences taken apart."""
+        parts: list[nn.Module] = []
+        for part in self.network.children():
+            parts += part.children() if isinstance(part, nn.Sequential) else [part]
+        return parts
 
     def last_stages(self, count: int) -> list[nn.Parameter]:
         """Parameters of the last `count` stages."""

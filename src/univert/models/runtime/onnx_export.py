@@ -65,7 +65,7 @@ def export_onnx(model_folder: str | Path) -> Path:
     if not path.parent.is_dir():
         raise BadInputError(f"{model_folder}: no such model folder")
     model = Embedder.from_pretrained(model_folder)
-    content = with_metadata(_to_onnx(model), _about(model))
+    content = with_metadata(to_onnx(model, model.preprocessing.image_size_px, [OUTPUT]), _about(model))
     difference = largest_difference(model, content)
     if not difference <= MAX_DIFFERENCE:  # true for NaN, too
         raise ExportError(
@@ -154,10 +154,10 @@ def _check_images(model: Embedder) -> UInt8[np.ndarray, "B 3 S S"]:
     return np.concatenate([noise, plain, np.stack(real)])
 
 
-def _to_onnx(model: Embedder) -> Any:
+def to_onnx(model: Any, side: int, outputs: list[str]) -> Any:
+    """The ONNX graph of a module that takes prepared images of `side` px, a batch of any size; raises ExportError."""
     import torch
 
-    side = model.preprocessing.image_size_px
     example = torch.zeros((2, 3, side, side), dtype=torch.uint8, device=model.device)
     try:
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
@@ -169,7 +169,7 @@ def _to_onnx(model: Embedder) -> Any:
                 verbose=False,
                 opset_version=_OPSET,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=outputs,
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             )
         assert program is not None

@@ -1,0 +1,87 @@
+"""COCO's JSON as a source of scenes: one file with photos, boxes and categories, beside a folder of photos."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from univert.core.errors import BadInputError
+from univert.data.rows import Item, SourceProblem, SourceRow, SourceRows
+
+
+def read_coco(source: Path | str) -> SourceRows:
+    """Read scenes from COCO's JSON for object detection (Lin et al., 2014), in the order of its `images`.
+
+    Categories are verticals; boxes are [x, y, width, height] in pixels. `file_name` is looked for beside the file, in
+    `images/` beside it and beside its folder, and in a folder named as the last part of the file's own name. Crowds
+    (`iscrowd`) are no items. An annotation may have a `product` besides, and an image a `split` and a `source`.
+
+    Raises:
+        BadInputError: there is no such file, or it is not COCO's JSON.
+    """
+    source = Path(source)
+    try:
+        content = json.loads(source.read_text(encoding="utf-8"))
+        images, annotations, categories = (list(content[key]) for key in ("images", "annotations", "categories"))
+        verticals = {category["id"]: str(category["name"]).strip() for category in categories}
+    except FileNotFoundError:
+        raise BadInputError(f"{source}: no such file; give COCO's JSON") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInputError(
+            f"{source} is not COCO's JSON ({type(error).__name__}: {error}); it needs images, annotations and categories"
+        ) from None
+    return _rows(source, images, annotations, verticals)
+
+
+def _rows(
+    source: Path, images: list[Any], annotations: list[Any], verticals: dict[Any, str]
+) -> Iterator[SourceRow | SourceProblem]:
+    folders = [source.parent, source.parent / "images", source.parent.parent / "images"]
+    folders += [place / source.stem.rsplit("_", 1)[-1] for place in list(folders)]
+    of_image: defaultdict[Any, list[Any]] = defaultdict(list)
+    for annotation in annotations:
+        of_image[annotation.get("image_id") if isinstance(annotation, dict) else None].append(annotation)
+    for number, image in enumerate(images, start=1):
+        origin = f"{source}: image {number}"
+        if not (isinstance(image, dict) and isinstance(image.get("file_name"), str) and "id" in image):
+            yield SourceProblem("bad value", origin, "no id or file_name", "give both")
+            continue
+        name = image["file_name"]
+        origin = f"{source}: {name}"
+        found = [_item(annotation, origin, verticals) for annotation in of_image.pop(image["id"], [])]
+        problem = next((one for one in found if isinstance(one, SourceProblem)), None)
+        yield problem or SourceRow(
+            origin=origin,
+            id=name,
+            path=next((place / name for place in folders if (place / name).is_file()), source.parent / name),
+            split=image.get("split"),
+            source=image.get("source"),
+            items=tuple(one for one in found if isinstance(one, Item)),
+        )
+    for image_id, left in of_image.items():
+        detail = f"{len(left)} annotations of image {image_id!r}, which is not listed"
+        yield SourceProblem("annotation without photo", str(source), detail, "list the image, or remove them")
+
+
+def _item(annotation: Any, origin: str, verticals: dict[Any, str]) -> Item | SourceProblem | None:
+    """The item that an annotation tells of, what is wrong with it, or None for a crowd."""
+    if annotation.get("iscrowd"):
+        return None
+    try:
+        x, y, width, height = (float(value) for value in annotation["bbox"])
+    except (KeyError, TypeError, ValueError):
+        given = annotation.get("bbox")
+        return SourceProblem("bad box", origin, f"bbox {given!r}", "write [x, y, width, height] in pixels")
+    category = annotation.get("category_id")
+    if category not in verticals:
+        known = ", ".join(map(str, verticals))
+        return SourceProblem("unknown vertical", origin, f"category_id {category!r}", f"use one of {known[:80]}")
+    product = annotation.get("product")
+    return Item(
+        box_xyxy_px=(x, y, x + width, y + height),
+        vertical=verticals[category],
+        product=None if product is None else str(product),
+    )

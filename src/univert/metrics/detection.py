@@ -1,0 +1,137 @@
+"""How well items are found: COCO's average precision and recall, computed by faster-coco-eval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from univert.core.errors import BadInputError
+
+Truth = tuple[Float[np.ndarray, "N 4"], Int[np.ndarray, "N"]]
+"""What a photo shows: boxes (x0, y0, x1, y1 in pixels of the photo) and the number of each one's vertical."""
+Found = tuple[Float[np.ndarray, "M 4"], Float[np.ndarray, "M"], Int[np.ndarray, "M"]]
+"""What was found in it: boxes, scores, numbers of verticals."""
+
+SIZES_PX = {"small": (0, 32), "medium": (32, 96), "large": (96, 100_000)}
+"""COCO's sizes of items: the square root of the box's area, from and to."""
+MAX_FOUND = 100
+_THRESHOLDS = np.arange(0.05, 0.96, 0.05)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionFigures:
+    """How well items are found in some photos. Average precisions and recalls lie in 0..1; None where there is no item.
+
+    Attributes:
+        photos: how many.
+        items: how many they show.
+        map: mean over the verticals of the average precision, itself the mean over overlaps of 0.50, 0.55, ... 0.95.
+        map_50: the same at an overlap (intersection over union) of 0.5 alone.
+        any_vertical_ap_50: average precision at 0.5 if verticals do not matter.
+        recall_50: share of the items of each size (`SIZES_PX`) that are found at 0.5 among 100 answers a photo, mean
+            over the verticals.
+        verticals: average precision at 0.5 of each vertical that is shown.
+        best_score: the least score at which precision and recall (F1, mean over the verticals) balance best.
+    """
+
+    photos: int
+    items: int
+    map: float | None
+    map_50: float | None
+    any_vertical_ap_50: float | None
+    recall_50: dict[str, float | None]
+    verticals: dict[str, float]
+    best_score: float
+
+
+def detection_figures(truth: Sequence[Truth], found: Sequence[Found], verticals: Sequence[str]) -> DetectionFigures:
+    """Measure what was found in photos against what they show.
+
+    Args:
+        truth: one a photo.
+        found: one a photo, in the same order.
+        verticals: names by number.
+
+    Raises:
+        BadInputError: not equally many, or faster-coco-eval is not installed.
+    """
+    if len(truth) != len(found):
+        raise BadInputError(f"truth and found must have one entry a photo, got {len(truth)} and {len(found)}")
+    evaluated = _evaluate(truth, found, len(verticals), by_vertical=True)
+    precision, recall = evaluated["precision"][..., 0, -1], evaluated["recall"][0, :, 1:, -1]
+    of_vertical = {
+        name: float(precision[0, :, number].mean())
+        for number, name in enumerate(verticals)
+        if precision[0, 0, number] > -1
+    }
+    anything = _evaluate(truth, found, len(verticals), by_vertical=False)["precision"][0, :, 0, 0, -1]
+    return DetectionFigures(
+        photos=len(truth),
+        items=sum(len(boxes) for boxes, _ in truth),
+        map=_mean(precision),
+        map_50=_mean(precision[0]),
+        any_vertical_ap_50=_mean(anything),
+        recall_50={name: _mean(recall[:, place]) for place, name in enumerate(SIZES_PX)},
+        verticals=of_vertical,
+        best_score=_best_score(precision[0], evaluated["scores"][0, :, :, 0, -1]),
+    )
+
+
+def _evaluate(truth: Sequence[Truth], found: Sequence[Found], count: int, *, by_vertical: bool) -> dict[str, Any]:
+    """Arrays of COCO: precision and scores (overlap, recall, vertical, size, most answers), recall without recall."""
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError:
+        raise BadInputError("measuring detection needs faster-coco-eval: pip install 'univert[detect]'") from None
+    images = [{"id": photo, "width": 1, "height": 1} for photo in range(1, len(truth) + 1)]
+    categories = [{"id": number, "name": str(number)} for number in range(1, count + 1)]
+    shown, answers = (
+        COCO({"images": images, "categories": categories, "annotations": _annotations(entries)})
+        for entries in (truth, [(boxes, labels, scores) for boxes, scores, labels in found])
+    )
+    ranges = {name: [low**2, high**2] for name, (low, high) in SIZES_PX.items()}
+    evaluation = COCOeval_faster(shown, answers, "bbox", ranges=ranges, print_function=lambda *_: None)
+    evaluation.params.maxDets = [MAX_FOUND]
+    evaluation.params.useCats = int(by_vertical)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return {name: np.asarray(evaluation.eval[name]) for name in ("precision", "recall", "scores")}
+
+
+def _annotations(entries: Sequence[tuple[np.ndarray, ...]]) -> list[dict[str, Any]]:
+    """Boxes, labels and, of what was found, scores as COCO's annotations."""
+    annotations: list[dict[str, Any]] = []
+    for photo, (boxes, labels, *scores) in enumerate(entries, start=1):
+        for place, ((x0, y0, x1, y1), label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True)):
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": photo,
+                "category_id": label + 1,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": (x1 - x0) * (y1 - y0),
+                "iscrowd": 0,
+            }
+            annotations.append({**annotation, "score": float(scores[0][place])} if scores else annotation)
+    return annotations
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """Over what COCO could measure: it writes -1 elsewhere."""
+    measured = values[values > -1]
+    return float(measured.mean()) if measured.size else None
+
+
+def _best_score(precision: Float[np.ndarray, "R K"], scores: Float[np.ndarray, "R K"]) -> float:
+    recalls = np.linspace(0, 1, len(precision))[:, None]
+    balance = 2 * precision * recalls / np.maximum(precision + recalls, 1e-9)
+    measured = precision[0] > -1
+    means = []
+    for threshold in _THRESHOLDS:
+        reached = np.where(scores >= threshold, balance, 0) * (np.cumsum(scores < threshold, 0) == 0)
+        last = np.maximum((reached > 0).sum(0) - 1, 0)
+        means.append(reached[last, np.arange(len(last))][measured].mean() if measured.any() else 0.0)
+    return round(float(_THRESHOLDS[int(np.argmax(means))]), 2)
