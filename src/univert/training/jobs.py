@@ -24,7 +24,7 @@ class TrainingJob:
     """What one model is to learn; `univert.training.loop.fit` trains it.
 
     Attributes:
-        embedder: the model, which learns in place.
+        embedder: the model, which learns in place; or what can be trained as one, a detector.
         objective: called with (embeddings, positions, views), gives the loss; its parameters learn too.
         sampler: the batches.
         loop: how long, how fast, when to stop.
@@ -37,7 +37,7 @@ class TrainingJob:
         starts_trained: the model knows something already, so its score before the first step counts.
     """
 
-    embedder: Embedder
+    embedder: Any
     objective: Objective
     sampler: Sampler
     loop: LoopConfig

@@ -162,7 +162,7 @@ class Stages:
             folder=folder or self.work_folder(name),
             base_network_learns=recipe.base_network_learns,
             last_blocks=recipe.last_blocks,
-            open_log=partial(_scalar_log, self._run.path / "log" / name),
+            open_log=partial(scalar_log, self._run.path / "log" / name),
         )
         presentations = history.step * job.sampler.batch_size
         return {"steps": history.step, "image_presentations": presentations, **asdict(history)}
@@ -229,7 +229,7 @@ class Stages:
 
 
 @contextlib.contextmanager
-def _scalar_log(folder: Path, first_step: int) -> Iterator[Log]:
+def scalar_log(folder: Path, first_step: int) -> Iterator[Log]:
     """TensorBoard scalars of one training; what a killed run wrote from `first_step` on is superseded."""
     from torch.utils.tensorboard import SummaryWriter
 

@@ -1,0 +1,59 @@
+"""The recipe of a detector: every choice, with defaults that work. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from annotated_types import Ge
+
+from univert.data.transforms import Augmentation
+from univert.detection.config import DetectorConfig
+from univert.detection.pasting import PastingConfig
+from univert.models.config import BaseNetworkLearns
+from univert.training.label_config import Count, LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneAugmentation(Augmentation):
+    """As `Augmentation`, with stronger changes: scenes are few."""
+
+    min_scale: float = 0.3
+    max_aspect: float = 1.4
+    jitter: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionLoop(LoopConfig):
+    """As `LoopConfig`, in smaller batches: a scene counts for many images."""
+
+    epochs: Count = 60
+    min_steps: Count = 1500
+    batch_size: Annotated[int, Ge(4)] = 16
+    evaluations: Count = 12
+    patience: Count = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionRecipe:
+    """All choices of a detector's training.
+
+    Attributes:
+        seed: of everything random. On one CPU the same seed gives the same weights.
+        base_network_learns: `no`, `last_blocks` or `all`; what does not learn is run once for each view, and kept.
+        last_blocks: how many of the base network's three parts learn where `base_network_learns` is `last_blocks`.
+        views: augmented views of each training scene.
+        augmentation: how a view is drawn.
+        detector: what the detector is made of.
+        loop: the training.
+        pasting: how scenes are made where only pictures of single products are given.
+    """
+
+    seed: Annotated[int, Ge(0)] = 0
+    base_network_learns: BaseNetworkLearns = "no"
+    last_blocks: Count = 1
+    views: Count = 8
+    augmentation: SceneAugmentation = field(default_factory=SceneAugmentation)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    loop: DetectionLoop = field(default_factory=DetectionLoop)
+    pasting: PastingConfig = field(default_factory=PastingConfig)
