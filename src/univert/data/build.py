@@ -154,7 +154,11 @@ def build_catalogue(
             "(nothing was left behind)"
         ) from error
     repeats = f"rows that repeat another, each taken once: {repeated:,} ({first_repeated}); remove them"
-    looks_wrong = [] if ITEMS.name in writer.schema.names else suspicious(lance.dataset(str(out)).to_table(columns=list(SUSPECT_COLUMNS)))
+    looks_wrong = (
+        []
+        if ITEMS.name in writer.schema.names
+        else suspicious(lance.dataset(str(out)).to_table(columns=list(SUSPECT_COLUMNS)))
+    )
     return BuildReport(
         path=out,
         fingerprint=of_catalogue,

@@ -47,9 +47,7 @@ SCHEMA = pa.schema(
 
 ITEMS = pa.field(
     "items",
-    pa.list_(
-        pa.struct([("box", pa.list_(pa.float64(), 4)), ("vertical", pa.string()), ("product", pa.string())])
-    ),
+    pa.list_(pa.struct([("box", pa.list_(pa.float64(), 4)), ("vertical", pa.string()), ("product", pa.string())])),
 )
 """A catalogue of scenes has this column besides, and its rows have no vertical, product and box of their own."""
 

@@ -89,10 +89,7 @@ class Detector(ABC):
         return [] if batch is None else self.detect_prepared(batch, [photo.size for photo in photos], least_score)
 
     def detect_prepared(
-        self,
-        batch: UInt8[np.ndarray, "B 3 S S"],
-        sizes: Sequence[tuple[int, int]],
-        least_score: float | None = None,
+        self, batch: UInt8[np.ndarray, "B 3 S S"], sizes: Sequence[tuple[int, int]], least_score: float | None = None
     ) -> list[list[FoundItem]]:
         """The items in photos that `univert.models.runtime.engine.prepare_image` prepared; sizes: (width, height)."""
         least = self.least_score if least_score is None else least_score
@@ -117,9 +114,7 @@ class Detector(ABC):
         for size, square in map_ahead(prepare, contents, workers=decoding_threads(None)):
             yield size, self.detect_prepared(square[None], [size], least_score)[0]
 
-    def detect_files(
-        self, paths: Sequence[Path | str], *, least_score: float | None = None
-    ) -> list[list[FoundItem]]:
+    def detect_files(self, paths: Sequence[Path | str], *, least_score: float | None = None) -> list[list[FoundItem]]:
         """The items in image files.
 
         Raises:
@@ -222,19 +217,16 @@ class ForeignOnnxDetector(Detector):
     def _answer(self, photo: np.ndarray, least_score: float) -> Answer:
         pixels = photo if "uint8" in self._input.type else (photo / 255).astype(np.float32)
         outputs = [np.asarray(one) for one in self._session.run(None, {self._input.name: pixels})]
-        outputs = [one[0] if one.ndim > 1 and len(one) == 1 and one.ndim > rank else one for one, rank in zip(outputs, self._ranks(), strict=False)]
         if self._form == "rows":
-            outputs = [outputs[0][:, :4], outputs[0][:, 4], outputs[0][:, 5]] if outputs[0].ndim == 2 else []
-        shapes = [one.shape for one in outputs]
-        if len(outputs) < 3 or shapes[0][1:] != (4,) or shapes[1] != shapes[0][:1] or shapes[2] != shapes[0][:1]:
-            raise BadInputError(f"{self._path}: its output does not have the format {self._form}: {shapes}")
-        boxes, scores, labels = outputs[:3]
+            rows = outputs[0].reshape(-1, outputs[0].shape[-1])
+            outputs = [rows[:, :4], rows[:, 4], rows[:, 5]] if rows.shape[1] == 6 else []
+        sizes = [one.size for one in outputs[:3]]
+        if len(sizes) < 3 or sizes != [4 * sizes[2], sizes[2], sizes[2]]:
+            raise BadInputError(f"{self._path}: its output does not have the format {self._form}; see docs/detect.md")
+        boxes, scores, labels = outputs[0].reshape(-1, 4), outputs[1].ravel(), outputs[2].ravel()
         kept = np.flatnonzero((scores > least_score) & np.isfinite(boxes).all(1))
         kept = kept[np.argsort(-scores[kept], kind="stable")]
         return boxes[kept].astype(np.float32), scores[kept].astype(np.float32), labels[kept].astype(np.int64)
-
-    def _ranks(self) -> tuple[int, ...]:
-        return (2, 1, 1) if self._form == "boxes-scores-labels" else (2,)
 
 
 class TorchDetector(Detector):

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from univert.core.config import to_plain
 from univert.core.errors import BadInputError
 from univert.detection.boxes import Boxes
 from univert.detection.config import DetectorConfig

@@ -33,6 +33,7 @@ NEAR_BACKGROUND = 24
 LEAST_VISIBLE = 0.5
 """Share of an item that others may not cover."""
 _TRIES = 12
+_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +154,7 @@ def _foreground(pixels: np.ndarray) -> Bool[np.ndarray, "H W"]:
 def _background_files(folder: str | None) -> list[Path]:
     if folder is None:
         return []
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in _PHOTO_SUFFIXES)
     if not found:
         raise BadInputError(f"pasting.backgrounds: {folder} holds no JPEG, PNG or WebP photos")
     return found

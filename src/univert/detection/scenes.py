@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,10 +19,14 @@ from univert.data.decode import check_image
 from univert.data.readers import count_rows, open_source
 from univert.data.transforms import Augmentation, Preprocessing, view_rng
 from univert.detection.boxes import Boxes, clip, to_square
+from univert.detection.engine import Detector
 from univert.detection.pasting import PastingConfig, pasted_scenes
+from univert.metrics.detection import DetectionFigures, Found, detection_figures
 
 LEAST_SEEN = 0.4
 """An item of which a view shows less than this share of the box is no item of the view."""
+LEAST_SCORE = 0.02
+"""Answers that are less sure are not measured."""
 
 
 def open_scenes(
@@ -134,3 +138,23 @@ class SceneTargets:
         if shown.flipped:
             seen[:, [0, 2]] = side - seen[:, [2, 0]]
         return seen[kept], labels[kept]
+
+
+def evaluate_detector(
+    detector: Detector, scenes: Catalogue, *, advance: Callable[[int], None] = lambda done: None
+) -> DetectionFigures:
+    """Measure a detector on a catalogue of scenes.
+
+    Raises:
+        BadInputError: an item's vertical is none that the detector knows.
+    """
+    targets = SceneTargets(scenes, detector.verticals, detector.preprocessing)
+    numbers = {name: number for number, name in enumerate(detector.verticals)}
+    found: list[Found] = []
+    contents = (scenes.image_bytes([position])[0] for position in range(len(scenes)))
+    for _, items in detector.detect_contents(contents, least_score=LEAST_SCORE):
+        boxes = np.array([item.box_xyxy_px for item in items], np.float32).reshape(-1, 4)
+        scores = np.array([item.score for item in items], np.float32)
+        found.append((boxes, scores, np.array([numbers[item.vertical] for item in items], np.int64)))
+        advance(1)
+    return detection_figures([targets.of_photo(place) for place in range(len(scenes))], found, detector.verticals)

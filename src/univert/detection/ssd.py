@@ -129,9 +129,7 @@ class SsdDetector(DetectorModel):
         terms = self.ssd.compute_loss(list(targets), self.outputs(inputs), [boxes] * len(targets), matched)
         return torch.stack([terms["bbox_regression"], terms["classification"]])
 
-    def forward(
-        self, inputs: Tensor
-    ) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A K"]]:
+    def forward(self, inputs: Tensor) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A K"]]:
         """The default boxes as moved for each image, within the square, and each label's score without background."""
         found = self.outputs(inputs)
         side = self.config.image_size_px

@@ -27,7 +27,8 @@ class TorchvisionDetector(DetectorModel):
         super().__init__(config)
         known = torchvision.models.list_models(module=torchvision.models.detection)
         if config.network not in known:
-            raise BadInputError(f"network: torchvision has none {config.network!r}; {did_you_mean(config.network, ['ssd', *known])}")
+            hint = did_you_mean(config.network, ["ssd", *known])
+            raise BadInputError(f"network: torchvision has no {config.network!r}; {hint}")
         self.model = torchvision.models.get_model(
             config.network, weights=None, weights_backbone=None, num_classes=len(config.verticals) + 1
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,9 @@ from univert.data.loading import ImageLoader
 from univert.data.samplers import Positions, UniformSampler
 from univert.detection.boxes import to_photo
 from univert.detection.config import DetectorConfig
-from univert.detection.engine import Detector
 from univert.detection.model import Answer, DetectorCard, DetectorModel, Target, make_detector
 from univert.detection.onnx_export import export_detector
-from univert.detection.scenes import SceneTargets
+from univert.detection.scenes import LEAST_SCORE, SceneTargets
 from univert.detection.ssd import SsdDetector
 from univert.metrics.detection import DetectionFigures, Found, detection_figures
 from univert.models.runtime.onnx_export import ExportError
@@ -41,8 +40,6 @@ from univert.training.sources import ImageSource
 from univert.training.view_arrays import ViewArrays
 
 STAGE = "detector"
-LEAST_SCORE = 0.02
-"""Answers that are less sure are not measured."""
 _AT_ONCE = 16
 
 
@@ -90,26 +87,6 @@ def train_detector(
         except ExportError as error:
             problem = f"{folder}: {error}"
     return TrainedDetector(path=folder, record=record, not_exported=problem)
-
-
-def evaluate_detector(
-    detector: Detector, scenes: Catalogue, *, advance: Callable[[int], None] = lambda done: None
-) -> DetectionFigures:
-    """Measure a detector on a catalogue of scenes.
-
-    Raises:
-        BadInputError: an item's vertical is none that the detector knows.
-    """
-    targets = SceneTargets(scenes, detector.verticals, detector.preprocessing)
-    numbers = {name: number for number, name in enumerate(detector.verticals)}
-    found: list[Found] = []
-    contents = (scenes.image_bytes([position])[0] for position in range(len(scenes)))
-    for _, items in detector.detect_contents(contents, least_score=LEAST_SCORE):
-        boxes = np.array([item.box_xyxy_px for item in items], np.float32).reshape(-1, 4)
-        scores = np.array([item.score for item in items], np.float32)
-        found.append((boxes, scores, np.array([numbers[item.vertical] for item in items], np.int64)))
-        advance(1)
-    return detection_figures([targets.of_photo(place) for place in range(len(scenes))], found, detector.verticals)
 
 
 def _train(

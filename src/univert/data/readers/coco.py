@@ -31,7 +31,8 @@ def read_coco(source: Path | str) -> SourceRows:
         raise BadInputError(f"{source}: no such file; give COCO's JSON") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInputError(
-            f"{source} is not COCO's JSON ({type(error).__name__}: {error}); it needs images, annotations and categories"
+            f"{source} is not COCO's JSON ({type(error).__name__}: {error}); "
+            "it needs images, annotations and categories"
         ) from None
     return _rows(source, images, annotations, verticals)
 

@@ -42,7 +42,9 @@ def read_manifest(source: Path | str) -> SourceRows:
     path) and, in Parquet, `image` (the encoded bytes); any of `product`, `brand`, `style`, `split`, `source`,
     `id`; and `box` ("x0,y0,x1,y1", or a list) or four columns `x0 y0 x1 y1`, in pixels of the upright image.
     Scenes have `items` in place of `vertical`, `product` and `box`: a list (in CSV as JSON) of `{"box": [x0, y0, x1,
-    y1], "vertical": ..., "product": ...}`, the product optional. Other columns are left unread. An empty field is None. Without `id`, the path (and box) as written is the
+    y1], "vertical": ..., "product": ...}`, the product optional.
+
+    Other columns are left unread. An empty field is None. Without `id`, the path (and box) as written is the
     id.
 
     Raises:

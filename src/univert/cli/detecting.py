@@ -1,0 +1,198 @@
+"""Commands that find items in photos: training a detector, running one, measuring one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from univert.cli.options import Device, Json, Overwrite, app
+from univert.core.config import to_plain
+from univert.core.terminal import print_table, progress_bar
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from univert.detection.engine import Detector
+    from univert.metrics.detection import DetectionFigures
+
+detect_app = typer.Typer(
+    help="Find the items in photos: train a detector, run one, measure one.",
+    epilog="Example: univert detect run runs/detector room.jpg",
+    no_args_is_help=True,
+)
+app.add_typer(detect_app, name="detect")
+
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out what cannot be used, and say what.")]
+Form = Annotated[
+    str | None,
+    typer.Option("--format", help="Of another's ONNX file: boxes-scores-labels, or rows of box, score and label."),
+]
+Labels = Annotated[
+    list[str] | None, typer.Option("--vertical", help="Of another's ONNX file: the name of each label, in order.")
+]
+Model = Annotated[Path, typer.Argument(help="The folder of a detector, or another's ONNX file.")]
+
+
+@detect_app.command(epilog="Example: univert detect train scenes.lance --out runs/detector")
+def train(
+    scenes: Annotated[
+        Path,
+        typer.Argument(
+            help="A catalogue of scenes, a manifest with items, or COCO's JSON; or a catalogue of single products, of "
+            "which scenes are made by cut and paste."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The run folder; an interrupted run goes on where it was.")],
+    recipe: Annotated[Path | None, typer.Option(help="A TOML file; what it leaves out takes its default.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change the recipe: key=value, such as loop.min_steps=3000.")
+    ] = None,
+    skip_bad: SkipBad = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train a detector on scenes whose items have boxes and verticals."""
+    from univert.core.config import read_settings
+    from univert.training.detection_recipe import DetectionRecipe
+
+    if seed is not None:
+        settings = [*(settings or []), f"seed={seed}"]
+    choices = read_settings(DetectionRecipe, recipe, settings or [])
+
+    from univert.detection.scenes import open_scenes
+    from univert.training.detection import train_detector
+
+    catalogue, built = open_scenes(scenes, out, pasting=choices.pasting, seed=choices.seed, skip_bad=skip_bad)
+    if built is not None:
+        typer.echo(f"scenes  {built.summary()}", err=as_json)
+    trained = train_detector(catalogue, out, choices, device=device)
+    if trained.not_exported is not None:
+        typer.echo(f"univert: {trained.not_exported}", err=True)
+    if as_json:
+        typer.echo(json.dumps({"model": str(trained.path), **trained.record}, indent=1))
+        return
+    if "validation" in trained.record:
+        from univert.core.config import from_plain
+        from univert.metrics.detection import DetectionFigures
+
+        print_table(figures_table(from_plain(DetectionFigures, trained.record["validation"]), "val"))
+    typer.echo(f"model   {trained.path}")
+
+
+@detect_app.command(epilog="Example: univert detect run runs/detector/detector photos/ --out items.json --draw seen/")
+def run(
+    model: Model,
+    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.")],
+    out: Annotated[Path | None, typer.Option(help="Write what is found as COCO's JSON.")] = None,
+    crops: Annotated[Path | None, typer.Option(help="Write each item as a picture, VERTICAL/PHOTO-NUMBER.jpg.")] = None,
+    cat: Annotated[
+        Path | None,
+        typer.Option("--catalogue", help="Build a catalogue of the items, without products, to train on or to index."),
+    ] = None,
+    draw_to: Annotated[
+        Path | None, typer.Option("--draw", help="Write the photos with a frame on each item to this folder.")
+    ] = None,
+    least_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out what is less sure; the model has a default.")
+    ] = None,
+    form: Form = None,
+    vertical: Labels = None,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Find the items in photos; exit 2 if a photo cannot be used, unless it is to be left out."""
+    from univert.core.errors import BadInputError
+    from univert.core.files import write_atomic
+    from univert.detection import output
+
+    for place in (out, cat):
+        if place is not None and place.exists() and not overwrite:
+            raise BadInputError(f"{place} exists already; pass --overwrite to replace it, or choose another path")
+    detector = _detector(model, form, vertical, device)
+    paths = output.photo_files(photos)
+    with progress_bar("finding items", len(paths), unit="photos") as advance:
+        found, log = output.find_all(detector, paths, least_score=least_score, advance=advance)
+    if log.rejected:
+        problems = f"{log.rejected:,} of {len(paths):,} photos cannot be used:\n{log.summary()}"
+        if not (skip_bad and found):
+            raise BadInputError(f"{problems}\nFix these, or pass --skip-bad to leave them out.")
+        typer.echo(f"univert: {problems}", err=True)
+    if crops is not None:
+        output.write_crops(found, crops)
+    if draw_to is not None:
+        output.draw_all(found, detector.verticals, draw_to)
+    content = json.dumps(output.as_coco(found, detector.verticals), indent=1)
+    count = sum(len(photo.items) for photo in found)
+    if out is not None:
+        write_atomic(out, content)
+    if cat is not None:
+        from univert.data.build import build_catalogue
+
+        build_catalogue(output.as_rows(found), cat, overwrite=overwrite, total=count)
+    if as_json:
+        typer.echo(content)
+        return
+    for photo in found:
+        names = ", ".join(f"{item.vertical} {item.score:.2f}" for item in photo.items) or "no item found"
+        typer.echo(f"{photo.path}: {names}")
+    typer.echo(f"{count:,} items in {len(found):,} photos")
+
+
+@detect_app.command(epilog="Example: univert detect evaluate runs/detector/detector scenes.lance --split test")
+def evaluate(
+    model: Model,
+    scenes: Annotated[Path, typer.Argument(help="A catalogue of scenes.")],
+    split: Annotated[str, typer.Option(help="train, val, test, or all.")] = "test",
+    form: Form = None,
+    vertical: Labels = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Measure a detector: COCO's average precision, recall by size, each vertical."""
+    from univert.data.catalogue import Catalogue
+    from univert.detection.scenes import evaluate_detector
+
+    catalogue = Catalogue.open(scenes, scenes=True).select(split=None if split == "all" else split)
+    detector = _detector(model, form, vertical, device)
+    with progress_bar("finding items", len(catalogue), unit="photos") as advance:
+        figures = evaluate_detector(detector, catalogue, advance=advance)
+    if as_json:
+        typer.echo(json.dumps({"split": split, **to_plain(figures)}, indent=1))
+    else:
+        print_table(figures_table(figures, split))
+
+
+def figures_table(figures: DetectionFigures, split: str) -> Table:
+    """How well items are found, one line a figure, in per cent."""
+    from univert.core.terminal import Name, new_table
+
+    table = new_table(
+        f"{split}: {figures.items:,} items in {figures.photos:,} photos, %", ("figure", "value"), left=("figure",)
+    )
+    sizes = {f"recall@50, {name}": value for name, value in figures.recall_50.items()}
+    overall = {
+        "mAP@50": figures.map_50,
+        "mAP@50:95": figures.map,
+        "AP@50, any vertical": figures.any_vertical_ap_50,
+        **sizes,
+    }
+    for name, value in overall.items():
+        table.add_row(name, "-" if value is None else f"{100 * value:.1f}", style="bold")
+    for name, value in figures.verticals.items():
+        table.add_row(Name(f"AP@50, {name}"), f"{100 * value:.1f}")
+    return table
+
+
+def _detector(model: Path, form: str | None, verticals: list[str] | None, device: str) -> Detector:
+    from univert.detection.engine import load_detector
+
+    run_folder = model / "detector"
+    if (run_folder / "config.json").exists():
+        model = run_folder
+    return load_detector(model, form=form, verticals=verticals or (), device=device)  # type: ignore[arg-type]
