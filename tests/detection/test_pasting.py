@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from tests.detection.rooms import encoded
+from univert.core.errors import BadInputError
+from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
+from univert.data.rows import SourceRow
+from univert.detection.pasting import PastingConfig, cut_out, pasted_scenes
+
+SMALL = PastingConfig(scenes=7, width_px=96, height_px=72, max_items=4)
+
+
+def ring(mode: str = "RGB", background: tuple[int, ...] = (250, 250, 250)) -> Image.Image:
+    """A red ring; what is seen through it is background, and not part of the outside."""
+    image = Image.new(mode, (80, 60), background)
+    pen = ImageDraw.Draw(image)
+    pen.ellipse((20, 10, 59, 49), fill=(200, 20, 20, 255)[: len(background)])
+    pen.ellipse((32, 22, 47, 37), fill=background)
+    return image
+
+
+def test_a_product_is_cut_out_of_a_plain_background() -> None:
+    cut = cut_out(encoded(ring()))
+    assert cut is not None
+    assert abs(cut.shape[0] - 40) <= 2
+    assert abs(cut.shape[1] - 40) <= 2
+    assert cut[0, 0, 3] < 50
+    assert cut[20, 5, 3] > 200
+    assert cut[20, 20, 3] > 200  # the hole does not hang together with the border
+
+
+def test_transparency_tells_better_than_colour() -> None:
+    cut = cut_out(encoded(ring("RGBA", (0, 0, 0, 0))))
+    assert cut is not None
+    assert cut.shape[:2] == (40, 40)
+    assert cut[20, 20, 3] == 0
+    assert cut[20, 5].tolist() == [200, 20, 20, 255]
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_pictures_without_a_plain_background_are_not_cut(seed: int | None) -> None:
+    pixels = np.full((40, 40, 3), 200, np.uint8)
+    if seed is not None:
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    assert cut_out(encoded(Image.fromarray(pixels))) is None
+
+
+def test_scenes_show_products_of_one_split_in_their_boxes(catalogue: Catalogue) -> None:
+    split_of = dict(zip(catalogue.column("product"), catalogue.column("split"), strict=True))
+    rows = list(pasted_scenes(catalogue, SMALL, seed=1))
+    assert [row.split for row in rows] == ["train"] * 6 + ["val"]
+    for row in rows:
+        assert row.items
+        assert row.image is not None
+        pixels = np.asarray(Image.open(io.BytesIO(row.image)))
+        assert pixels.shape == (72, 96, 3)
+        for item in row.items:
+            x0, y0, x1, y1 = item.box_xyxy_px
+            assert 0 <= x0 < x1 <= 96
+            assert 0 <= y0 < y1 <= 72
+            assert item.product is None or split_of[item.product] == row.split
+    assert rows == list(pasted_scenes(catalogue, SMALL, seed=1))
+    assert rows != list(pasted_scenes(catalogue, SMALL, seed=2))
+
+
+def test_photos_serve_as_backgrounds(catalogue: Catalogue, tmp_path: Path) -> None:
+    Image.new("RGB", (300, 100), (0, 0, 250)).save(tmp_path / "blue.png")
+    config = PastingConfig(scenes=7, width_px=96, height_px=72, max_items=2, backgrounds=str(tmp_path))
+    for row in pasted_scenes(catalogue, config):
+        corner = np.asarray(Image.open(io.BytesIO(row.image or b"")))[:, :, 2]
+        assert np.median(corner) > 120
+    (tmp_path / "blue.png").unlink()
+    with pytest.raises(BadInputError, match="holds no JPEG"):
+        pasted_scenes(catalogue, config)
+
+
+def test_what_cannot_be_cut_is_said(tmp_path: Path, catalogue: Catalogue) -> None:
+    plain = encoded(Image.new("RGB", (20, 20), "white"))
+    rows = [
+        SourceRow(origin=split, id=split, image=plain, vertical="discs", product=split, split=split)
+        for split in ("train", "val")
+    ]
+    build_catalogue(rows, tmp_path / "plain.lance")
+    with pytest.raises(BadInputError, match="could be cut out of its background"):
+        list(pasted_scenes(Catalogue.open(tmp_path / "plain.lance"), SMALL))
+    with pytest.raises(BadInputError, match="no pictures in val"):
+        pasted_scenes(catalogue.select(split="train"), SMALL)
+    with pytest.raises(BadInputError, match=r"pasting\.min_items must not be above"):
+        PastingConfig(min_items=5, max_items=2)

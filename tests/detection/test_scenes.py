@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.detection.rooms import VERTICALS, drawn_scene, drawn_scenes, encoded
+from univert.core.errors import BadInputError
+from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
+from univert.data.rows import CatalogueProblemsError, Item, SourceRow
+from univert.data.transforms import Augmentation, Preprocessing, view_rng
+from univert.detection.engine import load_detector
+from univert.detection.pasting import PastingConfig
+from univert.detection.scenes import SceneTargets, evaluate_detector, open_scenes
+
+BOX = [4.0, 4.0, 20.0, 16.0]
+
+
+def test_scenes_in_a_catalogue_keep_their_items(scenes: Catalogue) -> None:
+    rows = {row.id: row for row in drawn_scenes()}
+    assert scenes.is_scenes
+    assert scenes.verticals == list(VERTICALS)
+    for name, items in zip(scenes.column("id"), scenes.items(), strict=True):
+        assert items == rows[name].items
+    assert len(scenes.select(split="train")) == 12
+    with pytest.raises(BadInputError, match="holds scenes with several items"):
+        Catalogue.open(scenes.path)
+
+
+def test_a_catalogue_of_products_holds_no_scenes(catalogue: Catalogue) -> None:
+    assert not catalogue.is_scenes
+    with pytest.raises(BadInputError, match="have no items"):
+        catalogue.items()
+    with pytest.raises(BadInputError, match="a catalogue of scenes with items is needed"):
+        Catalogue.open(catalogue.path, scenes=True)
+
+
+def item(**changes: Any) -> Item:
+    return Item(**{"box_xyxy_px": tuple(BOX), "vertical": "discs", **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"items": ()}, "no items"),
+        ({"items": (item(vertical=""),)}, "no vertical"),
+        ({"items": (item(box_xyxy_px=(9, 9, 5, 20)),)}, "degenerate box"),
+        ({"items": (item(box_xyxy_px=(9, 9, 9, 9)),)}, "degenerate box"),
+        ({"items": (item(box_xyxy_px=(0, 0, float("nan"), 9)),)}, "degenerate box"),
+        ({"items": (item(box_xyxy_px=(0, 0, 200, 9)),)}, "box outside"),
+        ({"items": (item(box_xyxy_px=(-90, -90, -5, -5)),)}, "box outside"),
+        ({"items": (item(),), "vertical": "discs"}, "scene with a product"),
+        ({"items": (item(),), "image": b"\xff\xd8\xff broken"}, "damaged"),
+        ({"items": (item(),), "image": None, "path": Path("nowhere.jpg")}, "missing file"),
+        ({"items": (item(),), "split": "tset"}, "unknown split"),
+        ({"items": (item(product="a", vertical="squares"),)}, "product in two verticals"),
+        ({"items": (item(product="a"),), "split": "test"}, "product in two splits"),
+    ],
+)
+def test_bad_scenes_are_counted_and_named_or_left_out(tmp_path: Path, changes: dict[str, Any], kind: str) -> None:
+    good = SourceRow(
+        origin="good", id="good", image=encoded(drawn_scene(0)[0]), split="train", items=(item(product="a"),)
+    )
+    values = {"image": encoded(drawn_scene(1)[0]), "split": "train", **changes}
+    bad = SourceRow(origin="bad.jpg", id="bad", **values)
+    with pytest.raises(CatalogueProblemsError, match=r"bad\.jpg") as caught:
+        build_catalogue([good, bad], tmp_path / "scenes.lance")
+    assert caught.value.counts == {kind: 1}
+    report = build_catalogue([good, bad], tmp_path / "scenes.lance", skip_bad=True)
+    assert (report.images, report.rejected) == (1, 1)
+    assert Catalogue.open(tmp_path / "scenes.lance", scenes=True).items()[0][0].product == "a"
+
+
+def test_scenes_and_single_products_are_not_mixed(tmp_path: Path) -> None:
+    scene = SourceRow(origin="a", id="a", image=encoded(drawn_scene(0)[0]), items=(item(),))
+    product = SourceRow(origin="b", id="b", image=encoded(drawn_scene(1)[0]), vertical="discs")
+    for rows in ([scene, product], [product, scene]):
+        with pytest.raises(BadInputError, match="build a catalogue of each"):
+            build_catalogue(rows, tmp_path / "scenes.lance")
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+def test_the_boxes_of_a_view_are_where_its_pixels_are(tmp_path: Path, fit: Any) -> None:
+    """Each item is painted in a colour of its own, and looked for in the view."""
+    size, preprocessing = (120, 80), Preprocessing(image_size_px=160, fit=fit)
+    augmentation = Augmentation(min_scale=0.4, jitter=0.0)
+    boxes = [(10, 10, 40, 60), (50, 5, 110, 30), (70, 40, 90, 78)]
+    canvas = np.zeros((size[1], size[0], 3), np.uint8)
+    for number, (x0, y0, x1, y1) in enumerate(boxes):
+        canvas[y0:y1, x0:x1, number] = 255
+    items = tuple(Item(box_xyxy_px=box, vertical="discs") for box in boxes)
+    build_catalogue(
+        [SourceRow(origin="a", id="a", image=encoded(Image.fromarray(canvas)), items=items)], tmp_path / "s.lance"
+    )
+    catalogue = Catalogue.open(tmp_path / "s.lance", scenes=True)
+    targets = SceneTargets(catalogue, VERTICALS, preprocessing, augmentation, seed=3)
+    flipped = set()
+    for view in range(1, 9):
+        square = augmentation.apply(Image.fromarray(canvas), preprocessing, view_rng(3, "a", view))
+        flipped.add(augmentation.view(size, preprocessing, view_rng(3, "a", view)).flipped)
+        found, labels = targets.of_view(0, view)
+        assert len(found) == len(labels) <= 3
+        for box in found:
+            x0, y0, x1, y1 = box
+            inside = square[int(y0 + y1) // 2, int(x0 + x1) // 2]
+            seen = np.argwhere(square[..., inside.argmax()] - square.min(2).astype(int) > 127)
+            (top, left), (bottom, right) = seen.min(0), seen.max(0) + 1
+            assert np.abs(np.array([left, top, right, bottom]) - box).max() <= 1.5
+    assert flipped == {False, True}
+    whole, _ = targets.of_view(0, 0)
+    assert len(whole) == 3
+
+
+def coco_of(folder: Path, **changes: Any) -> Path:
+    """COCO's JSON of two drawn scenes, beside `images/`."""
+    (folder / "images").mkdir()
+    images, annotations = [], []
+    for number in range(2):
+        picture, items = drawn_scene(number)
+        (folder / "images" / f"{number}.png").write_bytes(encoded(picture))
+        images.append({"id": number, "file_name": f"{number}.png"})
+        for one in items:
+            x0, y0, x1, y1 = one.box_xyxy_px
+            category = VERTICALS.index(one.vertical)
+            annotations.append({"image_id": number, "category_id": category, "bbox": [x0, y0, x1 - x0, y1 - y0]})
+    crowd = {"image_id": 0, "category_id": 0, "bbox": [0, 0, 1e6, 1e6], "iscrowd": 1}
+    content = {
+        "images": images,
+        "annotations": [*annotations, crowd],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(VERTICALS)],
+    }
+    for key, value in changes.items():
+        content[key] = value(content[key])
+    path = folder / "instances.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_cocos_json_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = coco_of(tmp_path)
+    opened, report = open_scenes(path, tmp_path / "work", pasting=PastingConfig())
+    assert report is not None
+    assert [items for items in opened.items()] == [drawn_scene(number)[1] for number in range(2)]
+    again, nothing = open_scenes(path, tmp_path / "work", pasting=PastingConfig())
+    assert nothing is None
+    assert again.fingerprint == opened.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"annotations": lambda old: [*old, {"image_id": 1, "category_id": 7, "bbox": BOX}]}, "1 x unknown vertical"),
+        ({"annotations": lambda old: [*old, {"image_id": 1, "category_id": 0, "bbox": [1, 2]}]}, "1 x bad box"),
+        ({"annotations": lambda old: [*old, {"image_id": 9, "category_id": 0, "bbox": BOX}]}, "annotation without"),
+        ({"annotations": lambda old: [one for one in old if one["image_id"]]}, "1 x no items"),
+        ({"images": lambda old: [*old, {"id": 5}]}, "1 x bad value"),
+        ({"images": lambda old: [*old[:1], {"id": 1, "file_name": "gone.png"}]}, "1 x missing file"),
+        ({"categories": lambda old: 3}, "is not COCO's JSON"),
+        ({"categories": lambda old: [{"name": "discs"}]}, "is not COCO's JSON"),
+    ],
+)
+def test_what_is_wrong_with_cocos_json_is_counted_and_named(tmp_path: Path, changes: Any, message: str) -> None:
+    path = coco_of(tmp_path, **changes)
+    with pytest.raises(BadInputError, match=message):
+        open_scenes(path, tmp_path / "work", pasting=PastingConfig())
+    if "not COCO" not in message:
+        opened, _ = open_scenes(path, tmp_path / "work", pasting=PastingConfig(), skip_bad=True)
+        assert 1 <= len(opened) <= 2
+
+
+@pytest.mark.parametrize("text", ['[{"box": [1, 2, 3]}]', '[{"vertical": "discs"}]', "none", "[3]"])
+def test_a_manifest_may_have_items(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(drawn_scene(0)[0]))
+    good = json.dumps([{"box": BOX, "vertical": "discs", "product": 7}])
+    manifest = tmp_path / "scenes.jsonl"
+    manifest.write_text(json.dumps({"path": "a.png", "items": good}) + "\n")
+    opened, _ = open_scenes(manifest, tmp_path / "work", pasting=PastingConfig())
+    assert opened.items() == [(item(product="7"),)]
+    manifest.write_text(json.dumps({"path": "a.png", "items": text}) + "\n")
+    with pytest.raises(BadInputError, match="1 x bad items"):
+        open_scenes(manifest, tmp_path / "work", pasting=PastingConfig())
+
+
+def test_there_are_no_scenes(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no such scenes"):
+        open_scenes(tmp_path / "nothing", tmp_path / "work", pasting=PastingConfig())
+
+
+def test_a_detector_is_measured_on_scenes_of_verticals_that_it_knows(scenes: Catalogue, saved: Path) -> None:
+    figures = evaluate_detector(load_detector(saved), scenes.select(split="test"))
+    assert figures.photos == 3
+    assert figures.items == sum(len(items) for items in scenes.select(split="test").items())
+    with pytest.raises(BadInputError, match="the detector does not know squares; it knows discs"):
+        SceneTargets(scenes, ["discs"], Preprocessing())

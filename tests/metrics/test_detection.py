@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from univert.core.errors import BadInputError
+from univert.metrics.detection import Found, Truth, detection_figures
+
+NAMES = ["chairs", "lamps", "never shown"]
+
+
+def photos(seed: int, count: int = 12) -> tuple[list[Truth], list[Found]]:
+    """Items, found a little beside their place, some under another name, some twice, some not at all."""
+    rng = np.random.default_rng(seed)
+    truth, found = [], []
+    for _ in range(count):
+        corners = rng.uniform(0, 300, (4, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(15, 150, (4, 2))], 1)
+        labels = rng.integers(0, 2, 4)
+        chosen = rng.integers(0, 4, 5)
+        moved = boxes[chosen] + rng.normal(0, 6, (5, 4))
+        names = np.where(rng.random(5) < 0.8, labels[chosen], 1 - labels[chosen])
+        truth.append((boxes, labels))
+        found.append((moved, rng.permutation(5) / 5 + rng.random(5) / 10, names))
+    return truth, found
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return float(width * height / (sum(areas) - width * height))
+
+
+def naive_ap(truth: list[Truth], found: list[Found], label: int | None) -> float:
+    """Average precision at 0.5 by its definition: precision at 101 recalls, each the best at that recall or above."""
+    answers = [
+        (score, photo, box)
+        for photo, (boxes, scores, labels) in enumerate(found)
+        for box, score, name in zip(boxes, scores, labels, strict=True)
+        if label is None or name == label
+    ]
+    taken = {photo: set[int]() for photo in range(len(truth))}
+    right = []
+    for _, photo, box in sorted(answers, key=lambda answer: -answer[0]):
+        boxes, labels = truth[photo]
+        best, place = 0.5, None
+        for number, (shown, name) in enumerate(zip(boxes, labels, strict=True)):
+            if (label is None or name == label) and number not in taken[photo] and overlap(box, shown) >= best:
+                best, place = overlap(box, shown), number
+        right.append(place is not None)
+        if place is not None:
+            taken[photo].add(place)
+    total = sum(int(((labels == label) | (label is None)).sum()) for _, labels in truth)
+    hits = np.cumsum(right)
+    precisions, recalls = hits / np.arange(1, len(hits) + 1), hits / total
+    return float(
+        np.mean([max(precisions[recalls >= recall - 1e-12], default=0.0) for recall in np.linspace(0, 1, 101)])
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_average_precision_is_as_defined(seed: int) -> None:
+    truth, found = photos(seed)
+    figures = detection_figures(truth, found, NAMES)
+    expected = [naive_ap(truth, found, label) for label in range(2)]
+    assert list(figures.verticals) == NAMES[:2]
+    assert list(figures.verticals.values()) == pytest.approx(expected, abs=1e-6)
+    assert figures.map_50 == pytest.approx(np.mean(expected), abs=1e-6)
+    assert figures.any_vertical_ap_50 == pytest.approx(naive_ap(truth, found, None), abs=1e-6)
+    assert (figures.photos, figures.items) == (12, 48)
+
+
+def test_all_found_none_found_and_nothing_to_find() -> None:
+    truth, _ = photos(0)
+    perfect = detection_figures(truth, [(boxes, np.full(4, 0.9), labels) for boxes, labels in truth], NAMES)
+    assert (perfect.map, perfect.map_50, perfect.any_vertical_ap_50) == (1.0, 1.0, 1.0)
+    assert set(perfect.recall_50.values()) <= {1.0, None}
+    nothing: Found = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+    assert detection_figures(truth, [nothing] * 12, NAMES).map_50 == 0.0
+    empty: Truth = (np.zeros((0, 4)), np.zeros(0, np.int64))
+    assert detection_figures([empty], [nothing], NAMES).map_50 is None
+    with pytest.raises(BadInputError, match="got 12 and 1"):
+        detection_figures(truth, [nothing], NAMES)
+
+
+def test_small_items_are_counted_among_the_small() -> None:
+    boxes = np.array([[0, 0, 20, 20], [50, 50, 110, 110.0]])
+    found: Found = (boxes[1:], np.ones(1), np.zeros(1, np.int64))
+    figures = detection_figures([(boxes, np.zeros(2, np.int64))], [found], ["chairs"])
+    assert figures.recall_50 == {"small": 0.0, "medium": 1.0, "large": None}
+
+
+def test_the_best_score_parts_right_from_wrong() -> None:
+    truth, _ = photos(1)
+    wrong = np.array([[400.0, 400, 450, 450]])
+    found = [
+        (np.concatenate([boxes, wrong]), np.array([0.8] * 4 + [0.3]), np.append(labels, 0)) for boxes, labels in truth
+    ]
+    assert 0.3 < detection_figures(truth, found, NAMES).best_score <= 0.8

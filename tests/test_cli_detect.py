@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.detection.conftest import saved as saved
+from tests.detection.conftest import scenes as scenes
+from tests.detection.rooms import drawn_scene
+from tests.detection.test_engine import foreign_onnx
+from tests.test_cli import univert
+from univert.data.catalogue import Catalogue
+
+QUICK = (
+    "views=1",
+    "loop.min_steps=8",
+    "loop.epochs=1",
+    "loop.batch_size=4",
+    "loop.evaluations=1",
+    "detector.base_network=timm/test_resnet",
+    "detector.pretrained=false",
+    "detector.channels=16",
+    "detector.image_size_px=64",
+)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(2):
+        drawn_scene(number)[0].save(folder / f"room-{number}.png")
+    return folder
+
+
+def test_from_scenes_to_items(
+    scenes: Catalogue, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: object) -> str:
+        status, out, err = univert("detect", *arguments, monkeypatch=monkeypatch, capsys=capsys)
+        assert (status, err) == (0, "")
+        return out
+
+    settings = [part for setting in QUICK for part in ("--set", setting)]
+    out = run("train", scenes.path, "--out", tmp_path / "run", "--device", "cpu", *settings)
+    assert "mAP@50" in out
+    model = tmp_path / "run" / "detector"
+    assert str(model) in out
+    assert json.loads(run("evaluate", model, scenes.path, "--json"))["photos"] == 3
+    assert "AP@50, discs" in run("evaluate", tmp_path / "run", scenes.path, "--split", "all")
+
+    places = {name: tmp_path / name for name in ("items.json", "crops", "items.lance", "seen")}
+    options = zip(("--out", "--crops", "--catalogue", "--draw"), places.values(), strict=True)
+    out = run("run", model, photos, *(part for pair in options for part in pair), "--least-score", 0.05)
+    found = json.loads(places["items.json"].read_text())
+    count = len(found["annotations"])
+    assert f"{count:,} items in 2 photos" in out
+    assert count
+    assert len(list(places["crops"].rglob("*.jpg"))) == count
+    assert len(list(places["seen"].glob("*.jpg"))) == 2
+    items = Catalogue.open(places["items.lance"])
+    assert len(items) == count
+    assert set(items.column("product")) == {None}
+    boxes = {tuple(round(side, 1) for side in box or ()) for box in items.boxes(range(count))}
+    assert len(boxes) > 1
+    assert json.loads(run("run", model, photos / "room-0.png", "--json"))["images"][0]["width"] == 96
+
+
+def test_photos_that_cannot_be_used(
+    saved: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        return univert("detect", "run", saved, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
+    status, out, err = run(photos)
+    assert (status, out) == (2, "")
+    assert "1 of 3 photos cannot be used" in err
+    assert "broken.jpg" in err
+    status, out, err = run(photos, "--skip-bad")
+    assert status == 0
+    assert "in 2 photos" in out
+    assert "broken.jpg" in err
+    assert run(tmp_path / "nothing.jpg")[0] == 2
+    (tmp_path / "items.json").write_text("{}")
+    status, _, err = run(photos, "--out", tmp_path / "items.json")
+    assert status == 2
+    assert "--overwrite" in err
+    status, _, err = univert(
+        "detect", "train", tmp_path / "no.lance", "--out", tmp_path / "run", monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert status == 2
+    assert "no such scenes" in err
+
+
+def test_anothers_detector_by_its_format(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = foreign_onnx(tmp_path / "other.onnx", "rows")
+    names = ["--vertical", "discs", "--vertical", "squares"]
+    status, out, err = univert(
+        "detect", "run", path, photos, "--format", "rows", *names, monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert (status, err) == (0, "")
+    assert "discs 0.90, squares 0.60" in out
