@@ -44,9 +44,7 @@ def test_from_the_photo_to_the_square_and_back(width: int, height: int, fit: str
     square = to_square(boxes, (width, height), preprocessing)
     assert (square >= -1e-3).all()
     assert (square <= 64 + 1e-3).all()
-    np.testing.assert_allclose(
-        to_photo(square, (width, height), preprocessing), boxes, atol=1e-4 * max(width, height)
-    )
+    np.testing.assert_allclose(to_photo(square, (width, height), preprocessing), boxes, atol=1e-4 * max(width, height))
 
 
 def test_overlaps_are_those_of_torchvision() -> None:

@@ -25,7 +25,9 @@ def images_and_targets(count: int = 3) -> tuple[Tensor, list[dict[str, Tensor]]]
     return images, [shown if number else nothing for number in range(count)]
 
 
-@pytest.mark.parametrize(("name", "size"), [("efficientnet_lite0", 160), ("inception_v2", 96), ("timm/test_resnet", 64)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("efficientnet_lite0", 160), ("inception_v2", 96), ("timm/test_resnet", 64)]
+)
 def test_base_networks_are_cut_where_their_maps_halve(name: str, size: int) -> None:
     network = make_base_network(name, pretrained=False, image_size_px=size)
     maps = torch.randn(2, 3, size, size)

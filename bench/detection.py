@@ -1,0 +1,153 @@
+"""Our detector against the same SSD assembled by hand from torchvision, and how well both find items.
+
+    python bench/detection.py SCENES [--products CATALOGUE] [--out runs/bench-detection] [--set key=value ...]
+
+SCENES is whatever `univert detect train` takes. In one process, on the same kept maps, with the same weights at the
+start, batches, views, optimiser and learning rates: (a) `univert.training.detection.train_detector`; (b) a plain loop
+over torchvision's `SSD` with the pyramid as its backbone and its default boxes, matching and loss, written out here.
+Then both are measured on val, and ours on the scenes of test, whose products were never seen. With `--products`, a
+detector of the same settings is trained on cut-and-paste scenes of that catalogue and measured on the same scenes.
+Writes bench/results/detection.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import math
+import platform
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torchvision.ops import box_iou
+
+from common import commit, cpu_name
+from univert.core.config import read_settings
+from univert.core.files import write_atomic
+from univert.data.catalogue import Catalogue
+from univert.data.loading import ImageLoader
+from univert.data.samplers import UniformSampler, step_rng
+from univert.detection.engine import load_detector
+from univert.detection.model import make_detector
+from univert.detection.scenes import SceneTargets, evaluate_detector, open_scenes
+from univert.detection.ssd import SsdDetector
+from univert.metrics.detection import DetectionFigures
+from univert.training.detection import SceneSource, train_detector
+from univert.training.detection_recipe import DetectionRecipe
+from univert.training.loop import CLIP_NORM, WARMUP
+
+RESULT = Path(__file__).parent / "results" / "detection.md"
+MOST_TIME = 1.05
+
+
+def by_hand(scenes: Catalogue, recipe: DetectionRecipe, work: Path, steps: int) -> tuple[float, DetectionFigures]:
+    """Seconds a step, and the figures on val, of a plain loop over torchvision's SSD."""
+    scenes = scenes.select(split=("train", "val"))
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        model = make_detector(replace(recipe.detector, verticals=tuple(scenes.verticals)))
+    assert isinstance(model, SsdDetector)
+    groups = model.trainable("no")
+    splits = scenes.column("split")
+    train, val = (np.flatnonzero(splits == split) for split in ("train", "val"))
+    targets = SceneTargets(scenes, model.config.verticals, model.preprocessing, recipe.augmentation, recipe.seed)
+    loader = ImageLoader(scenes, model.preprocessing, recipe.augmentation, recipe.seed)
+    source = SceneSource(loader, targets, recipe.views, model, train, work)
+    sampler = UniformSampler(train, batch_size=recipe.loop.batch_size, seed=recipe.seed)
+    ssd, boxes = model.ssd, model.default_boxes
+    parameters = groups[0]["params"]
+    decay = [parameter for parameter in parameters if parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 1e-2}, {"params": others, "weight_decay": 0.0}], fused=True
+    )
+    model.train()
+    started = time.perf_counter()
+    for step in range(steps):
+        positions = sampler.batch(step)
+        views = step_rng(recipe.seed, 2, step).integers(0, recipe.views + 1, size=len(positions))
+        rows = source.load(positions, views)
+        wanted = [targets.of_view(*one) for one in zip(positions.tolist(), views.tolist(), strict=True)]
+        shown = [{"boxes": torch.from_numpy(b), "labels": torch.from_numpy(labels + 1)} for b, labels in wanted]
+        matched = [
+            ssd.proposal_matcher(box_iou(one["boxes"], boxes))
+            if len(one["boxes"])
+            else torch.full((len(boxes),), -1, dtype=torch.int64)
+            for one in shown
+        ]
+        terms = ssd.compute_loss(shown, model.outputs(rows), [boxes] * len(shown), matched)
+        loss = terms["bbox_regression"] + terms["classification"]
+        done = step / steps
+        fall = 0.5 * (1 + math.cos(math.pi * max(0.0, done - WARMUP) / (1 - WARMUP)))
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.loop.learning_rate * min(1.0, (step + 1) / (WARMUP * steps)) * fall
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+        optimiser.step()
+    seconds = (time.perf_counter() - started) / steps
+    return seconds, source.measure(model, val)
+
+
+def row(name: str, figures: DetectionFigures, seconds: float | None) -> str:
+    values: list[Any] = [figures.map_50, figures.map, figures.any_vertical_ap_50, *figures.recall_50.values()]
+    cells = ["-" if value is None else f"{100 * value:.1f}" for value in values]
+    return f"| {name} | {' | '.join(cells)} | {'' if seconds is None else f'{seconds:.3f}'} |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", type=Path)
+    parser.add_argument("--products", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-detection"))
+    parser.add_argument("--set", action="append", default=[])
+    options = parser.parse_args()
+    measured = commit("src/univert/detection", "src/univert/training", "bench/detection.py")
+    recipe = read_settings(DetectionRecipe, None, options.set)
+    steady = replace(recipe, loop=replace(recipe.loop, evaluations=1))  # looks at val are no part of a step
+    scenes, _ = open_scenes(options.scenes, options.out, pasting=recipe.pasting)
+    ours = train_detector(scenes, options.out / "steady", steady, device="cpu")
+    steps = ours.record["step"]
+    hand_seconds, hand = by_hand(scenes, steady, options.out / "by-hand", steps)
+    our_seconds = ours.record["seconds"] / steps
+    val, test = scenes.select(split="val"), scenes.select(split="test")
+    best = train_detector(scenes, options.out / "best", recipe, device="cpu")
+    rows = [
+        row("val: by hand from torchvision", hand, hand_seconds),
+        row("val: ours, the same steps", evaluate_detector(load_detector(ours.path), val), our_seconds),
+        row("val: ours, the best look", evaluate_detector(load_detector(best.path), val), None),
+        row("test, products never seen", evaluate_detector(load_detector(best.path), test), None),
+    ]
+    if options.products:
+        pasted, _ = open_scenes(options.products, options.out / "pasted", pasting=recipe.pasting)
+        other = train_detector(pasted, options.out / "pasted", recipe, device="cpu")
+        rows.append(row("test, learned from cut and paste", evaluate_detector(load_detector(other.path), test), None))
+    lines = [
+        "# Finding items",
+        "",
+        f"{len(scenes)} scenes, {len(scenes.verticals)} verticals, {recipe.detector.base_network} at "
+        f"{recipe.detector.image_size_px} px, {steps} steps of {recipe.loop.batch_size}.",
+        "",
+        "| | mAP@50 | mAP | AP@50, any vertical | recall@50 small | medium | large | s a step |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        f"Seconds a step, ours over by hand: {our_seconds / hand_seconds:.2f} (at most {MOST_TIME:g}).",
+        "",
+        f"Machine: {cpu_name()}, {torch.get_num_threads()} threads; Python {platform.python_version()}, torch "
+        f"{torch.__version__}, torchvision {torchvision.__version__}. Commit {measured}, "
+        f"{datetime.date.today().isoformat()}.",
+        "",
+    ]
+    print("\n".join(lines))
+    write_atomic(RESULT, "\n".join(lines))
+    return 0 if our_seconds <= MOST_TIME * hand_seconds else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
