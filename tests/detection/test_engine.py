@@ -125,7 +125,7 @@ def test_another_detector_must_be_as_stated(tmp_path: Path, saved: Path) -> None
         load_detector(path, form="rows")
     with pytest.raises(BadInputError, match="format must be one of"):
         load_detector(path, form="xywh", verticals=VERTICALS)  # type: ignore[arg-type]
-    with pytest.raises(BadInputError, match="one input .* and 3 outputs"):
+    with pytest.raises(BadInputError, match=r"one input .* and 3 outputs"):
         load_detector(path, form="boxes-scores-labels", verticals=VERTICALS)
     with pytest.raises(BadInputError, match="belong to an ONNX file"):
         load_detector(saved, form="rows")

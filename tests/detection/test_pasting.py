@@ -72,7 +72,7 @@ def test_scenes_show_products_of_one_split_in_their_boxes(catalogue: Catalogue) 
 
 def test_photos_serve_as_backgrounds(catalogue: Catalogue, tmp_path: Path) -> None:
     Image.new("RGB", (300, 100), (0, 0, 250)).save(tmp_path / "blue.png")
-    config = PastingConfig(scenes=7, width_px=96, height_px=72, max_items=2, backgrounds=str(tmp_path))
+    config = PastingConfig(scenes=7, width_px=96, height_px=72, min_items=1, max_items=2, backgrounds=str(tmp_path))
     for row in pasted_scenes(catalogue, config):
         corner = np.asarray(Image.open(io.BytesIO(row.image or b"")))[:, :, 2]
         assert np.median(corner) > 120

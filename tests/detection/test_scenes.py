@@ -145,7 +145,7 @@ def test_cocos_json_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = coco_of(tmp_path)
     opened, report = open_scenes(path, tmp_path / "work", pasting=PastingConfig())
     assert report is not None
-    assert [items for items in opened.items()] == [drawn_scene(number)[1] for number in range(2)]
+    assert opened.items() == [drawn_scene(number)[1] for number in range(2)]
     again, nothing = open_scenes(path, tmp_path / "work", pasting=PastingConfig())
     assert nothing is None
     assert again.fingerprint == opened.fingerprint

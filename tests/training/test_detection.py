@@ -44,6 +44,13 @@ def test_training_finds_more_than_nothing_and_is_done_once(
     assert train_detector(scenes, tmp_path, recipe, device="cpu").record == done.record
 
 
+@pytest.fixture
+def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting takes seconds, and has tests of its own."""
+    monkeypatch.setattr(detection, "export_detector", lambda folder: None)
+
+
+@pytest.mark.usefixtures("unexported")
 @pytest.mark.parametrize("learns", ["no", "last_blocks"])
 def test_after_a_kill_the_next_run_goes_on_to_the_same_end(
     scenes: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learns: str
@@ -69,22 +76,14 @@ def test_after_a_kill_the_next_run_goes_on_to_the_same_end(
         torch.testing.assert_close(found[name], value, rtol=0, atol=0)
 
 
-def test_frozen_layers_are_run_once_for_each_view(scenes: Catalogue, tmp_path: Path) -> None:
-    done = train_detector(scenes, tmp_path, RECIPE, device="cpu")
-    untrained = detection.make_detector(replace(CONFIG, verticals=("discs", "squares")))
-    weights = load_file(done.path / "model.safetensors")
-    assert done.record["step"] == 12
-    assert {name for name in weights if name.startswith("base_network.")} == {
-        name for name in untrained.state_dict() if name.startswith("base_network.")
-    }
-
-
+@pytest.mark.usefixtures("unexported")
 def test_a_loss_that_explodes_is_named(scenes: Catalogue, tmp_path: Path) -> None:
     wild = replace(RECIPE, loop=replace(RECIPE.loop, learning_rate=1e30))
     with pytest.raises(TrainingError, match=r"detector: .*; lower loop.learning_rate"):
         train_detector(scenes, tmp_path, wild, device="cpu")
 
 
+@pytest.mark.usefixtures("unexported")
 def test_scenes_of_train_are_needed(scenes: Catalogue, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no scenes in train"):
         train_detector(scenes.select(split="test"), tmp_path, RECIPE)

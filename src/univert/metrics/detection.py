@@ -19,7 +19,6 @@ Found = tuple[Float[np.ndarray, "M 4"], Float[np.ndarray, "M"], Int[np.ndarray, 
 SIZES_PX = {"small": (0, 32), "medium": (32, 96), "large": (96, 100_000)}
 """COCO's sizes of items: the square root of the box's area, from and to."""
 MAX_FOUND = 100
-_THRESHOLDS = np.arange(0.05, 0.96, 0.05)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class DetectionFigures:
         recall_50: share of the items of each size (`SIZES_PX`) that are found at 0.5 among 100 answers a photo, mean
             over the verticals.
         verticals: average precision at 0.5 of each vertical that is shown.
-        best_score: the least score at which precision and recall (F1, mean over the verticals) balance best.
+        best_score: the least score at which precision and recall at 0.5 balance best (F1).
     """
 
     photos: int
@@ -61,28 +60,35 @@ def detection_figures(truth: Sequence[Truth], found: Sequence[Found], verticals:
     """
     if len(truth) != len(found):
         raise BadInputError(f"truth and found must have one entry a photo, got {len(truth)} and {len(found)}")
-    evaluated = _evaluate(truth, found, len(verticals), by_vertical=True)
-    precision, recall = evaluated["precision"][..., 0, -1], evaluated["recall"][0, :, 1:, -1]
+    evaluated = _evaluate(truth, found, len(verticals)).eval
+    precision, recall = np.asarray(evaluated["precision"])[..., 0, -1], np.asarray(evaluated["recall"])[0, :, 1:, -1]
     of_vertical = {
         name: float(precision[0, :, number].mean())
         for number, name in enumerate(verticals)
         if precision[0, 0, number] > -1
     }
-    anything = _evaluate(truth, found, len(verticals), by_vertical=False)["precision"][0, :, 0, 0, -1]
+    anything = _evaluate(truth, found, len(verticals), by_vertical=False, overlaps=(0.5,)).eval["precision"]
     return DetectionFigures(
         photos=len(truth),
         items=sum(len(boxes) for boxes, _ in truth),
         map=_mean(precision),
         map_50=_mean(precision[0]),
-        any_vertical_ap_50=_mean(anything),
+        any_vertical_ap_50=_mean(np.asarray(anything)[0, :, 0, 0, -1]),
         recall_50={name: _mean(recall[:, place]) for place, name in enumerate(SIZES_PX)},
         verticals=of_vertical,
-        best_score=_best_score(precision[0], evaluated["scores"][0, :, :, 0, -1]),
+        best_score=_best_score(truth, found, len(verticals)),
     )
 
 
-def _evaluate(truth: Sequence[Truth], found: Sequence[Found], count: int, *, by_vertical: bool) -> dict[str, Any]:
-    """Arrays of COCO: precision and scores (overlap, recall, vertical, size, most answers), recall without recall."""
+def _evaluate(
+    truth: Sequence[Truth],
+    found: Sequence[Found],
+    count: int,
+    *,
+    by_vertical: bool = True,
+    overlaps: Sequence[float] | None = None,
+) -> Any:
+    """COCO's evaluation, done: `precision` by overlap, recall, vertical, size and most answers, `recall` the same."""
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError:
@@ -97,9 +103,11 @@ def _evaluate(truth: Sequence[Truth], found: Sequence[Found], count: int, *, by_
     evaluation = COCOeval_faster(shown, answers, "bbox", ranges=ranges, print_function=lambda *_: None)
     evaluation.params.maxDets = [MAX_FOUND]
     evaluation.params.useCats = int(by_vertical)
+    if overlaps is not None:
+        evaluation.params.iouThrs = np.array(overlaps)
     evaluation.evaluate()
     evaluation.accumulate()
-    return {name: np.asarray(evaluation.eval[name]) for name in ("precision", "recall", "scores")}
+    return evaluation
 
 
 def _annotations(entries: Sequence[tuple[np.ndarray, ...]]) -> list[dict[str, Any]]:
@@ -125,13 +133,13 @@ def _mean(values: np.ndarray) -> float | None:
     return float(measured.mean()) if measured.size else None
 
 
-def _best_score(precision: Float[np.ndarray, "R K"], scores: Float[np.ndarray, "R K"]) -> float:
-    recalls = np.linspace(0, 1, len(precision))[:, None]
-    balance = 2 * precision * recalls / np.maximum(precision + recalls, 1e-9)
-    measured = precision[0] > -1
-    means = []
-    for threshold in _THRESHOLDS:
-        reached = np.where(scores >= threshold, balance, 0) * (np.cumsum(scores < threshold, 0) == 0)
-        last = np.maximum((reached > 0).sum(0) - 1, 0)
-        means.append(reached[last, np.arange(len(last))][measured].mean() if measured.any() else 0.0)
-    return round(float(_THRESHOLDS[int(np.argmax(means))]), 2)
+def _best_score(truth: Sequence[Truth], found: Sequence[Found], count: int) -> float:
+    matched = _evaluate(truth, found, count, overlaps=(0.5,)).eval["matched"]
+    right = {int(pair.split("_")[0]) for pair in matched}
+    scores = np.concatenate([np.empty(0), *(one[1] for one in found)])
+    if not right:
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum([place + 1 in right for place in order.tolist()])
+    balance = 2 * hits / (np.arange(1, len(hits) + 1) + sum(len(boxes) for boxes, _ in truth))
+    return round(float(scores[order[int(balance.argmax())]]) - 0.005, 2)
