@@ -103,8 +103,8 @@ def test_the_boxes_of_a_view_are_where_its_pixels_are(tmp_path: Path, fit: Any) 
     for view in range(1, 9):
         square = augmentation.apply(Image.fromarray(canvas), preprocessing, view_rng(3, "a", view))
         flipped.add(augmentation.view(size, preprocessing, view_rng(3, "a", view)).flipped)
-        found, labels = targets.of_view(0, view)
-        assert len(found) == len(labels) <= 3
+        found, labels, ignored = targets.of_view(0, view)
+        assert len(found) == len(labels) == 3 - len(ignored)
         for box in found:
             x0, y0, x1, y1 = box
             inside = square[int(y0 + y1) // 2, int(x0 + x1) // 2]
@@ -112,7 +112,7 @@ def test_the_boxes_of_a_view_are_where_its_pixels_are(tmp_path: Path, fit: Any) 
             (top, left), (bottom, right) = seen.min(0), seen.max(0) + 1
             assert np.abs(np.array([left, top, right, bottom]) - box).max() <= 1.5
     assert flipped == {False, True}
-    whole, _ = targets.of_view(0, 0)
+    whole, *_ = targets.of_view(0, 0)
     assert len(whole) == 3
 
 
@@ -128,7 +128,7 @@ def coco_of(folder: Path, **changes: Any) -> Path:
             x0, y0, x1, y1 = one.box_xyxy_px
             category = VERTICALS.index(one.vertical)
             annotations.append({"image_id": number, "category_id": category, "bbox": [x0, y0, x1 - x0, y1 - y0]})
-    crowd = {"image_id": 0, "category_id": 0, "bbox": [0, 0, 1e6, 1e6], "iscrowd": 1}
+    crowd = {"image_id": 0, "category_id": 0, "bbox": BOX, "iscrowd": 1}
     content = {
         "images": images,
         "annotations": [*annotations, crowd],
@@ -145,6 +145,7 @@ def test_cocos_json_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = coco_of(tmp_path)
     opened, report = open_scenes(path, tmp_path / "work", pasting=PastingConfig())
     assert report is not None
+    assert opened.ignored() == [((4, 4, 24, 20),), ()]
     assert opened.items() == [drawn_scene(number)[1] for number in range(2)]
     again, nothing = open_scenes(path, tmp_path / "work", pasting=PastingConfig())
     assert nothing is None
@@ -178,9 +179,9 @@ def test_a_manifest_may_have_items(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.png").write_bytes(encoded(drawn_scene(0)[0]))
     good = json.dumps([{"box": BOX, "vertical": "discs", "product": 7}])
     manifest = tmp_path / "scenes.jsonl"
-    manifest.write_text(json.dumps({"path": "a.png", "items": good}) + "\n")
+    manifest.write_text(json.dumps({"path": "a.png", "items": good, "ignored": [[1, 2, 3, 4]]}) + "\n")
     opened, _ = open_scenes(manifest, tmp_path / "work", pasting=PastingConfig())
-    assert opened.items() == [(item(product="7"),)]
+    assert (opened.items(), opened.ignored()) == ([(item(product="7"),)], [((1, 2, 3, 4),)])
     manifest.write_text(json.dumps({"path": "a.png", "items": text}) + "\n")
     with pytest.raises(BadInputError, match="1 x bad items"):
         open_scenes(manifest, tmp_path / "work", pasting=PastingConfig())

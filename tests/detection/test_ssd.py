@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection.ssd import SSD
+from torchvision.ops import box_iou
 
 from tests.detection.rooms import CONFIG
 from univert.core.errors import BadInputError
@@ -14,7 +15,7 @@ from univert.detection.boxes import overlaps
 from univert.detection.config import DetectorConfig
 from univert.detection.model import make_detector
 from univert.detection.pyramid import split_by_stride
-from univert.detection.ssd import SsdDetector
+from univert.detection.ssd import NEAR_IGNORED, SsdDetector
 from univert.models.base_networks import make_base_network
 
 
@@ -100,6 +101,23 @@ def test_the_loss_is_that_of_torchvisions_whole_ssd(model: SsdDetector) -> None:
     theirs = whole.train()([image / 255 for image in images], targets)
     ours = model.train().losses(images, targets)
     torch.testing.assert_close(ours, torch.stack([theirs["bbox_regression"], theirs["classification"]]))
+
+
+def test_nothing_is_learned_near_what_is_ignored(model: SsdDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, targets = images_and_targets(2)
+    logits = torch.zeros(2, len(model.default_boxes), 3, requires_grad=True)
+    moves = torch.zeros(2, len(model.default_boxes), 4)
+    monkeypatch.setattr(model, "outputs", lambda inputs: {"bbox_regression": moves, "cls_logits": logits})
+    hidden = torch.tensor([[0.0, 0, 64, 64]])
+    matched = model.ssd.proposal_matcher(box_iou(targets[1]["boxes"], model.default_boxes)) >= 0
+    near = (box_iou(hidden, model.default_boxes)[0] >= NEAR_IGNORED) & ~matched
+    assert near.any()
+    for ignored in (hidden, torch.zeros(0, 4)):
+        (gradient,) = torch.autograd.grad(
+            model.losses(images, [targets[0], {**targets[1], "ignored": ignored}])[1], logits
+        )
+        assert (gradient[1, matched] != 0).any(1).all()
+        assert not len(ignored) or not gradient[1, near].any()
 
 
 def naive_matches(boxes: np.ndarray, defaults: np.ndarray) -> list[int]:

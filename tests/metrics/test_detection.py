@@ -6,6 +6,7 @@ import pytest
 from univert.core.errors import BadInputError
 from univert.metrics.detection import Found, Truth, detection_figures
 
+NONE = np.zeros((0, 4))
 NAMES = ["chairs", "lamps", "never shown"]
 
 
@@ -20,7 +21,7 @@ def photos(seed: int, count: int = 12) -> tuple[list[Truth], list[Found]]:
         chosen = rng.integers(0, 4, 5)
         moved = boxes[chosen] + rng.normal(0, 6, (5, 4))
         names = np.where(rng.random(5) < 0.8, labels[chosen], 1 - labels[chosen])
-        truth.append((boxes, labels))
+        truth.append((boxes, labels, NONE))
         found.append((moved, rng.permutation(5) / 5 + rng.random(5) / 10, names))
     return truth, found
 
@@ -44,7 +45,7 @@ def naive_ap(truth: list[Truth], found: list[Found], label: int | None) -> float
     taken = {photo: set[int]() for photo in range(len(truth))}
     right = []
     for _, photo, box in sorted(answers, key=lambda answer: -answer[0]):
-        boxes, labels = truth[photo]
+        boxes, labels, _ = truth[photo]
         best, place = 0.5, None
         for number, (shown, name) in enumerate(zip(boxes, labels, strict=True)):
             if (label is None or name == label) and number not in taken[photo] and overlap(box, shown) >= best:
@@ -52,7 +53,7 @@ def naive_ap(truth: list[Truth], found: list[Found], label: int | None) -> float
         right.append(place is not None)
         if place is not None:
             taken[photo].add(place)
-    total = sum(int(((labels == label) | (label is None)).sum()) for _, labels in truth)
+    total = sum(int(((labels == label) | (label is None)).sum()) for _, labels, _ in truth)
     hits = np.cumsum(right)
     precisions, recalls = hits / np.arange(1, len(hits) + 1), hits / total
     return float(
@@ -74,12 +75,12 @@ def test_average_precision_is_as_defined(seed: int) -> None:
 
 def test_all_found_none_found_and_nothing_to_find() -> None:
     truth, _ = photos(0)
-    perfect = detection_figures(truth, [(boxes, np.full(4, 0.9), labels) for boxes, labels in truth], NAMES)
+    perfect = detection_figures(truth, [(boxes, np.full(4, 0.9), labels) for boxes, labels, _ in truth], NAMES)
     assert (perfect.map, perfect.map_50, perfect.any_vertical_ap_50) == (1.0, 1.0, 1.0)
     assert set(perfect.recall_50.values()) <= {1.0, None}
     nothing: Found = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
     assert detection_figures(truth, [nothing] * 12, NAMES).map_50 == 0.0
-    empty: Truth = (np.zeros((0, 4)), np.zeros(0, np.int64))
+    empty: Truth = (NONE, np.zeros(0, np.int64), NONE)
     assert detection_figures([empty], [nothing], NAMES).map_50 is None
     with pytest.raises(BadInputError, match="got 12 and 1"):
         detection_figures(truth, [nothing], NAMES)
@@ -88,7 +89,7 @@ def test_all_found_none_found_and_nothing_to_find() -> None:
 def test_small_items_are_counted_among_the_small() -> None:
     boxes = np.array([[0, 0, 20, 20], [50, 50, 110, 110.0]])
     found: Found = (boxes[1:], np.ones(1), np.zeros(1, np.int64))
-    figures = detection_figures([(boxes, np.zeros(2, np.int64))], [found], ["chairs"])
+    figures = detection_figures([(boxes, np.zeros(2, np.int64), NONE)], [found], ["chairs"])
     assert figures.recall_50 == {"small": 0.0, "medium": 1.0, "large": None}
 
 
@@ -96,6 +97,17 @@ def test_the_best_score_parts_right_from_wrong() -> None:
     truth, _ = photos(1)
     wrong = np.array([[400.0, 400, 450, 450]])
     found = [
-        (np.concatenate([boxes, wrong]), np.array([0.8] * 4 + [0.3]), np.append(labels, 0)) for boxes, labels in truth
+        (np.concatenate([boxes, wrong]), np.array([0.8] * 4 + [0.3]), np.append(labels, 0))
+        for boxes, labels, _ in truth
     ]
     assert 0.3 < detection_figures(truth, found, NAMES).best_score <= 0.8
+
+
+def test_what_is_ignored_is_neither_missed_nor_a_mistake() -> None:
+    boxes, hidden = np.array([[0, 0, 50, 50.0]]), np.array([[100, 100, 160, 160.0]])
+    found: Found = (np.concatenate([hidden, boxes]), np.array([0.9, 0.8]), np.array([1, 0]))
+    labels = np.zeros(1, np.int64)
+    for ignored, precision in ((hidden, 1.0), (NONE, 0.5)):
+        figures = detection_figures([(boxes, labels, ignored)], [found], NAMES)
+        assert figures.any_vertical_ap_50 == pytest.approx(precision, abs=1e-6)
+        assert (figures.map_50, figures.items) == (1.0, 1)

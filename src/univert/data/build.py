@@ -26,6 +26,7 @@ from univert.data.catalogue import (
     FINGERPRINT_KEY,
     FORMAT_KEY,
     FORMAT_VERSION,
+    IGNORED,
     ITEMS,
     SCHEMA,
     is_catalogue,
@@ -200,7 +201,7 @@ class _CatalogueWriter:
 
     def add(self, record: dict[str, Any]) -> None:
         if not self.rows and ITEMS.name in record:
-            self.schema = SCHEMA.append(ITEMS)
+            self.schema = SCHEMA.append(ITEMS).append(IGNORED)
         if (ITEMS.name in record) != (ITEMS.name in self.schema.names):
             raise BadInputError("the source holds scenes and images of single products; build a catalogue of each")
         self._records.append(record)
@@ -229,7 +230,7 @@ class _CatalogueWriter:
 
 def _record(checked: CheckedRow) -> dict[str, Any]:
     row = checked.row
-    record = {
+    record: dict[str, Any] = {
         "id": row.id if row.id is not None else _derived_id(row, checked.digest),
         "image": checked.content,
         "uri": row.path.absolute().as_uri() if checked.content is None and row.path is not None else None,
@@ -247,6 +248,7 @@ def _record(checked: CheckedRow) -> dict[str, Any]:
             {"box": list(item.box_xyxy_px), "vertical": item.vertical, "product": item.product}
             for item in checked.items
         ]
+        record[IGNORED.name] = [list(box) for box in checked.ignored]
     return record
 
 

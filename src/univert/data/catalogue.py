@@ -50,6 +50,8 @@ ITEMS = pa.field(
     pa.list_(pa.struct([("box", pa.list_(pa.float64(), 4)), ("vertical", pa.string()), ("product", pa.string())])),
 )
 """A catalogue of scenes has this column besides, and its rows have no vertical, product and box of their own."""
+IGNORED = pa.field("ignored", pa.list_(pa.list_(pa.float64(), 4)))
+"""And this one: boxes of what is neither an item nor background."""
 
 COLUMNS = ("id", "uri", "vertical", "product", "brand", "style", "split", "source", "digest")
 
@@ -107,7 +109,7 @@ class Catalogue:
         """
         path = Path(path)
         dataset = _open_dataset(path)
-        there = [ITEMS.name] if ITEMS.name in dataset.schema.names else []
+        there = [ITEMS.name, IGNORED.name] if ITEMS.name in dataset.schema.names else []
         if scenes is not None and scenes != bool(there):
             raise BadInputError(
                 f"{path} holds scenes with several items; a catalogue of single products is needed here"
@@ -220,9 +222,7 @@ class Catalogue:
         Raises:
             BadInputError: a position is out of range, or the catalogue does not hold scenes.
         """
-        if not self.is_scenes:
-            raise BadInputError(f"{self.path} holds images of single products, so its images have no items")
-        rows = self._rows if positions is None else self._rows_at(positions)
+        rows = self._scene_rows(positions)
         return [
             tuple(
                 Item(box_xyxy_px=tuple(item["box"]), vertical=item["vertical"], product=item["product"])
@@ -230,6 +230,16 @@ class Catalogue:
             )
             for items in self._table[ITEMS.name].take(rows).to_pylist()
         ]
+
+    def ignored(self, positions: Sequence[int] | np.ndarray | None = None) -> list[tuple[BoxXyxyPx, ...]]:
+        """Boxes of what in the scenes at these positions is neither an item nor background; see `items`."""
+        found = self._table[IGNORED.name].take(self._scene_rows(positions)).to_pylist()
+        return [tuple((box[0], box[1], box[2], box[3]) for box in boxes or ()) for boxes in found]
+
+    def _scene_rows(self, positions: Sequence[int] | np.ndarray | None) -> np.ndarray:
+        if not self.is_scenes:
+            raise BadInputError(f"{self.path} holds images of single products, so its images have no items")
+        return self._rows if positions is None else self._rows_at(positions)
 
     def _rows_at(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         wanted = np.asarray(positions, dtype=np.int64)

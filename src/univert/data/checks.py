@@ -33,6 +33,7 @@ class CheckedRow:
     digest: str = ""
     box_xyxy_px: BoxXyxyPx | None = None
     items: tuple[Item, ...] | None = None
+    ignored: tuple[BoxXyxyPx, ...] = ()
     problems: list[SourceProblem] = field(default_factory=list)
 
 
@@ -64,6 +65,9 @@ def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
             if box is not None:
                 kept.append(replace(item, box_xyxy_px=box))
         checked.items = tuple(kept)
+        trimmed = [_check_box(row, box, size) for box in row.ignored]
+        checked.problems += [problem for _, bad_box in trimmed for problem in bad_box]
+        checked.ignored = tuple(box for box, _ in trimmed if box is not None)
     return checked
 
 

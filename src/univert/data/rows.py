@@ -67,6 +67,7 @@ class SourceRow:
         source: where the image was taken from (a shop photo, a user's photo, a collection).
         box_xyxy_px: the item within the image (x0, y0, x1, y1), in pixels of the upright image.
         items: what a scene shows; None for the image of one product.
+        ignored: boxes of what in a scene is neither an item nor background: hardly visible things, crowds.
     """
 
     origin: str
@@ -81,6 +82,7 @@ class SourceRow:
     source: str | None = None
     box_xyxy_px: tuple[float, float, float, float] | None = None
     items: tuple[Item, ...] | None = None
+    ignored: tuple[tuple[float, float, float, float], ...] = ()
 
     def problem(self, kind: str, detail: str, fix: str) -> SourceProblem:
         """Why this row cannot be used; see `SourceProblem`."""

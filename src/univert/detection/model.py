@@ -21,7 +21,8 @@ from univert.models.config import BaseNetworkLearns
 from univert.models.io import StoredConfig, model_fingerprint, read_model, write_model
 
 Target = dict[str, Tensor]
-"""Of one image: `boxes` (N, 4), x0, y0, x1, y1 in pixels of the network's square, and `labels` (N,), from 1."""
+"""Of one image: `boxes` (N, 4), x0, y0, x1, y1 in pixels of the network's square; `labels` (N,), from 1; and, if any,
+`ignored` (M, 4), boxes of what is neither an item nor background."""
 Answer = tuple[Boxes, Float[np.ndarray, "N"], Int64[np.ndarray, "N"]]
 """Of one image: boxes in pixels of the network's square, scores, and labels from 0; the surest first."""
 

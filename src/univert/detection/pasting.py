@@ -275,4 +275,4 @@ class _Scene:
             grain = rng.normal(0, rng.uniform(0, 14), (cells, cells)).astype(np.float32)
             smooth = Image.fromarray(grain).resize(size, Image.Resampling.BICUBIC)
             canvas = canvas + np.asarray(smooth)[..., None]
-        return np.clip(canvas, 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(canvas, 0, 255), np.uint8)

@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
 
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, write_atomic
@@ -17,14 +16,14 @@ from univert.data.build import BuildReport, build_catalogue
 from univert.data.catalogue import Catalogue, is_catalogue
 from univert.data.decode import check_image
 from univert.data.readers import count_rows, open_source
-from univert.data.transforms import Augmentation, Preprocessing, view_rng
+from univert.data.transforms import Augmentation, Preprocessing, View, view_rng
 from univert.detection.boxes import Boxes, clip, to_square
 from univert.detection.engine import Detector
 from univert.detection.pasting import PastingConfig, pasted_scenes
-from univert.metrics.detection import DetectionFigures, Found, detection_figures
+from univert.metrics.detection import DetectionFigures, Found, Truth, detection_figures
 
 LEAST_SEEN = 0.4
-"""An item of which a view shows less than this share of the box is no item of the view."""
+"""An item of which a view shows less than this share of the box is ignored there."""
 LEAST_SCORE = 0.02
 """Answers that are less sure are not measured."""
 
@@ -110,34 +109,42 @@ class SceneTargets:
                 f"{scenes.path}: the detector does not know {', '.join(unknown)}; it knows {', '.join(verticals)}"
             )
         self.sizes = photo_sizes(scenes)
-        self._ids, self._items = scenes.column("id"), scenes.items()
+        self._ids, self._items, self._ignored = scenes.column("id"), scenes.items(), scenes.ignored()
         self._numbers = {name: number for number, name in enumerate(verticals)}
         self._preprocessing, self._augmentation, self._seed = preprocessing, augmentation, seed
         self.of_view = lru_cache(maxsize=100_000)(self._of_view)
 
-    def of_photo(self, position: int) -> tuple[Boxes, Int64[np.ndarray, "N"]]:
-        """Boxes in pixels of the photo itself, and labels from 0."""
+    def of_photo(self, position: int) -> Truth:
+        """Boxes in pixels of the photo itself, labels from 0, and ignored boxes."""
         items = self._items[position]
         boxes = np.array([item.box_xyxy_px for item in items], np.float32).reshape(-1, 4)
-        return boxes, np.array([self._numbers[item.vertical] for item in items], np.int64)
+        ignored = np.array(self._ignored[position], np.float32).reshape(-1, 4)
+        return boxes, np.array([self._numbers[item.vertical] for item in items], np.int64), ignored
 
-    def _of_view(self, position: int, view: int) -> tuple[Boxes, Int64[np.ndarray, "N"]]:
-        """Boxes in pixels of the network's square in view number `view` (0: as it is), and labels from 0."""
-        boxes, labels = self.of_photo(position)
-        side = self._preprocessing.image_size_px
+    def _of_view(self, position: int, view: int) -> Truth:
+        """The same in pixels of the network's square in view number `view` (0: as it is)."""
+        boxes, labels, ignored = self.of_photo(position)
+        size, preprocessing = self.sizes[position], self._preprocessing
         if not view or self._augmentation is None:
-            return to_square(boxes, self.sizes[position], self._preprocessing), labels
+            return to_square(boxes, size, preprocessing), labels, to_square(ignored, size, preprocessing)
         rng = view_rng(self._seed, str(self._ids[position]), view)
-        shown = self._augmentation.view(self.sizes[position], self._preprocessing, rng)
+        shown = self._augmentation.view(size, preprocessing, rng)
+        seen, shares = self._seen(boxes, shown)
+        more, _ = self._seen(ignored, shown)
+        whole = shares >= LEAST_SEEN
+        return seen[whole], labels[whole], np.concatenate([more, seen[~whole]])
+
+    def _seen(self, boxes: Boxes, shown: View) -> tuple[Boxes, np.ndarray]:
+        """Boxes as far as a view shows them, and which share of each that is."""
+        side = self._preprocessing.image_size_px
         x0, y0, x1, y1 = shown.box_xyxy_px
         scale = side / np.array([x1 - x0, y1 - y0] * 2)
         whole = np.asarray((boxes - np.array([x0, y0, x0, y0])) * scale, np.float32)
         seen = clip(whole, (side, side))
-        areas = [np.prod(one[:, 2:] - one[:, :2], axis=1) for one in (seen, whole)]
-        kept = areas[0] >= LEAST_SEEN * areas[1]
         if shown.flipped:
             seen[:, [0, 2]] = side - seen[:, [2, 0]]
-        return seen[kept], labels[kept]
+        areas = [np.prod(one[:, 2:] - one[:, :2], axis=1) for one in (seen, whole)]
+        return seen, areas[0] / np.maximum(areas[1], 1e-9)
 
 
 def evaluate_detector(

@@ -25,6 +25,8 @@ SCALES = (0.07, 0.15, 0.3, 0.5, 0.7, 0.88, 1.05)
 """Sides of the default boxes of each map, and of one more, as shares of the photo's: from 22 of 320 px on."""
 ASPECTS = (2, 3)
 """How many times longer one side of the oblong default boxes is."""
+NEAR_IGNORED = 0.4
+"""A default box that shares as much (intersection over union) with something ignored is not taught to be background."""
 
 
 class SsdDetector(DetectorModel):
@@ -63,7 +65,7 @@ class SsdDetector(DetectorModel):
         self._map_shapes = [tuple(one.shape[1:]) for one in maps]
         pyramid = Pyramid([shape[0] for shape in self._map_shapes], config.channels)
         aspects = [list(ASPECTS)] * pyramid.levels
-        generator = DefaultBoxGenerator(aspects, scales=list(SCALES))  # type: ignore[arg-type]
+        generator = DefaultBoxGenerator(aspects, scales=list(SCALES))
         self.ssd = SSD(
             backbone=pyramid,
             anchor_generator=generator,
@@ -118,7 +120,10 @@ class SsdDetector(DetectorModel):
         return found
 
     def losses(self, inputs: Tensor, targets: Sequence[Target]) -> Float[Tensor, "2"]:
-        """Of boxes and of labels; see `DetectorModel.losses`. Matching and loss are torchvision's."""
+        """Of boxes and of labels; see `DetectorModel.losses`. Matching and loss are torchvision's.
+
+        Default boxes near something ignored learn nothing, unless an item is matched to them.
+        """
         boxes = self.default_boxes
         matched = [
             self.ssd.proposal_matcher(box_iou(one["boxes"], boxes))
@@ -126,7 +131,14 @@ class SsdDetector(DetectorModel):
             else torch.full((len(boxes),), -1, dtype=torch.int64, device=boxes.device)
             for one in targets
         ]
-        terms = self.ssd.compute_loss(list(targets), self.outputs(inputs), [boxes] * len(targets), matched)
+        found = self.outputs(inputs)
+        certain = torch.zeros_like(found["cls_logits"])  # the loss of what counts as certain background is zero
+        for row, (one, match) in enumerate(zip(targets, matched, strict=True)):
+            if len(one.get("ignored", ())):
+                near = box_iou(one["ignored"], boxes).amax(0) >= NEAR_IGNORED
+                certain[row, near & (match < 0), 0] = 1e4
+        found["cls_logits"] = found["cls_logits"] + certain
+        terms = self.ssd.compute_loss(list(targets), found, [boxes] * len(targets), matched)
         return torch.stack([terms["bbox_regression"], terms["classification"]])
 
     def forward(self, inputs: Tensor) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A K"]]:

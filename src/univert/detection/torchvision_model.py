@@ -38,7 +38,8 @@ class TorchvisionDetector(DetectorModel):
 
     def losses(self, inputs: Tensor, targets: Sequence[Target]) -> Float[Tensor, "L"]:
         """See `DetectorModel.losses`."""
-        terms: dict[str, Tensor] = self.model(list(inputs / 255), list(targets))
+        shown = [{name: one[name] for name in ("boxes", "labels")} for one in targets]
+        terms: dict[str, Tensor] = self.model(list(inputs / 255), shown)
         return torch.stack(list(terms.values()))
 
     def answers(self, inputs: Tensor, least_score: float) -> list[Answer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,9 @@ from jaxtyping import Float, Int
 
 from univert.core.errors import BadInputError
 
-Truth = tuple[Float[np.ndarray, "N 4"], Int[np.ndarray, "N"]]
-"""What a photo shows: boxes (x0, y0, x1, y1 in pixels of the photo) and the number of each one's vertical."""
+Truth = tuple[Float[np.ndarray, "N 4"], Int[np.ndarray, "N"], Float[np.ndarray, "I 4"]]
+"""What a photo shows: boxes (x0, y0, x1, y1 in pixels of the photo), the number of each one's vertical, and boxes of
+what is ignored: it need not be found, and is no mistake if it is."""
 Found = tuple[Float[np.ndarray, "M 4"], Float[np.ndarray, "M"], Int[np.ndarray, "M"]]
 """What was found in it: boxes, scores, numbers of verticals."""
 
@@ -70,7 +72,7 @@ def detection_figures(truth: Sequence[Truth], found: Sequence[Found], verticals:
     anything = _evaluate(truth, found, len(verticals), by_vertical=False, overlaps=(0.5,)).eval["precision"]
     return DetectionFigures(
         photos=len(truth),
-        items=sum(len(boxes) for boxes, _ in truth),
+        items=sum(len(boxes) for boxes, *_ in truth),
         map=_mean(precision),
         map_50=_mean(precision[0]),
         any_vertical_ap_50=_mean(np.asarray(anything)[0, :, 0, 0, -1]),
@@ -95,12 +97,28 @@ def _evaluate(
         raise BadInputError("measuring detection needs faster-coco-eval: pip install 'univert[detect]'") from None
     images = [{"id": photo, "width": 1, "height": 1} for photo in range(1, len(truth) + 1)]
     categories = [{"id": number, "name": str(number)} for number in range(1, count + 1)]
-    shown, answers = (
-        COCO({"images": images, "categories": categories, "annotations": _annotations(entries)})
-        for entries in (truth, [(boxes, labels, scores) for boxes, scores, labels in found])
+    shown = [
+        _annotation(photo, box, label)
+        for photo, (boxes, labels, _) in enumerate(truth, start=1)
+        for box, label in zip(boxes, labels, strict=True)
+    ]
+    shown += [
+        {**_annotation(photo, box, label), "iscrowd": 1}
+        for photo, (_, _, ignored) in enumerate(truth, start=1)
+        for box in ignored
+        for label in range(count)
+    ]
+    answers = [
+        {**_annotation(photo, box, label), "score": float(score)}
+        for photo, entry in enumerate(found, start=1)
+        for box, score, label in zip(*entry, strict=True)
+    ]
+    coco, coco_found = (
+        COCO({"images": images, "categories": categories, "annotations": _numbered(annotations)})
+        for annotations in (shown, answers)
     )
     ranges = {name: [low**2, high**2] for name, (low, high) in SIZES_PX.items()}
-    evaluation = COCOeval_faster(shown, answers, "bbox", ranges=ranges, print_function=lambda *_: None)
+    evaluation = COCOeval_faster(coco, coco_found, "bbox", ranges=ranges, print_function=lambda *_: None)
     evaluation.params.maxDets = [MAX_FOUND]
     evaluation.params.useCats = int(by_vertical)
     if overlaps is not None:
@@ -110,21 +128,15 @@ def _evaluate(
     return evaluation
 
 
-def _annotations(entries: Sequence[tuple[np.ndarray, ...]]) -> list[dict[str, Any]]:
-    """Boxes, labels and, of what was found, scores as COCO's annotations."""
-    annotations: list[dict[str, Any]] = []
-    for photo, (boxes, labels, *scores) in enumerate(entries, start=1):
-        for place, ((x0, y0, x1, y1), label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True)):
-            annotation = {
-                "id": len(annotations) + 1,
-                "image_id": photo,
-                "category_id": label + 1,
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "area": (x1 - x0) * (y1 - y0),
-                "iscrowd": 0,
-            }
-            annotations.append({**annotation, "score": float(scores[0][place])} if scores else annotation)
-    return annotations
+def _annotation(photo: int, box: np.ndarray, label: int) -> dict[str, Any]:
+    x0, y0, x1, y1 = (float(side) for side in box)
+    sides = (x1 - x0, y1 - y0)
+    bbox = [x0, y0, *sides]
+    return {"image_id": photo, "category_id": int(label) + 1, "bbox": bbox, "area": sides[0] * sides[1], "iscrowd": 0}
+
+
+def _numbered(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"id": number, **one} for number, one in enumerate(annotations, start=1)]
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -141,5 +153,5 @@ def _best_score(truth: Sequence[Truth], found: Sequence[Found], count: int) -> f
         return 0.5
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum([place + 1 in right for place in order.tolist()])
-    balance = 2 * hits / (np.arange(1, len(hits) + 1) + sum(len(boxes) for boxes, _ in truth))
-    return round(float(scores[order[int(balance.argmax())]]) - 0.005, 2)
+    balance = 2 * hits / (np.arange(1, len(hits) + 1) + sum(len(boxes) for boxes, *_ in truth))
+    return math.floor(100 * float(scores[order[int(balance.argmax())]])) / 100

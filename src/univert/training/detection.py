@@ -216,10 +216,9 @@ class SceneSource(ImageSource):
     def _wanted(self, positions: Positions, views: Positions, device: torch.device) -> list[Target]:
         found = []
         for position, view in zip(positions.tolist(), views.tolist(), strict=True):
-            boxes, labels = self._targets.of_view(position, view)
-            found.append(
-                {"boxes": torch.from_numpy(boxes).to(device), "labels": torch.from_numpy(labels + 1).to(device)}
-            )
+            boxes, labels, ignored = self._targets.of_view(position, view)
+            target = {"boxes": boxes, "labels": labels + 1, "ignored": ignored}
+            found.append({name: torch.from_numpy(value).to(device) for name, value in target.items()})
         return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from univert.core.errors import BadInputError
+from univert.data.decode import BoxXyxyPx
 from univert.data.rows import Item, SourceProblem, SourceRow, SourceRows
 
 
@@ -17,7 +18,8 @@ def read_coco(source: Path | str) -> SourceRows:
 
     Categories are verticals; boxes are [x, y, width, height] in pixels. `file_name` is looked for beside the file, in
     `images/` beside it and beside its folder, and in a folder named as the last part of the file's own name. Crowds
-    (`iscrowd`) are no items. An annotation may have a `product` besides, and an image a `split` and a `source`.
+    (`iscrowd`) are ignored: neither items nor background. An annotation may have a `product` besides, and an image a
+    `split` and a `source`.
 
     Raises:
         BadInputError: there is no such file, or it is not COCO's JSON.
@@ -61,28 +63,26 @@ def _rows(
             split=image.get("split"),
             source=image.get("source"),
             items=tuple(one for one in found if isinstance(one, Item)),
+            ignored=tuple(one for one in found if isinstance(one, tuple)),
         )
     for image_id, left in of_image.items():
         detail = f"{len(left)} annotations of image {image_id!r}, which is not listed"
         yield SourceProblem("annotation without photo", str(source), detail, "list the image, or remove them")
 
 
-def _item(annotation: Any, origin: str, verticals: dict[Any, str]) -> Item | SourceProblem | None:
-    """The item that an annotation tells of, what is wrong with it, or None for a crowd."""
-    if annotation.get("iscrowd"):
-        return None
+def _item(annotation: Any, origin: str, verticals: dict[Any, str]) -> Item | BoxXyxyPx | SourceProblem:
+    """The item that an annotation tells of, the box of a crowd, or what is wrong with it."""
     try:
         x, y, width, height = (float(value) for value in annotation["bbox"])
     except (KeyError, TypeError, ValueError):
         given = annotation.get("bbox")
         return SourceProblem("bad box", origin, f"bbox {given!r}", "write [x, y, width, height] in pixels")
+    box = (x, y, x + width, y + height)
+    if annotation.get("iscrowd"):
+        return box
     category = annotation.get("category_id")
     if category not in verticals:
         known = ", ".join(map(str, verticals))
         return SourceProblem("unknown vertical", origin, f"category_id {category!r}", f"use one of {known[:80]}")
     product = annotation.get("product")
-    return Item(
-        box_xyxy_px=(x, y, x + width, y + height),
-        vertical=verticals[category],
-        product=None if product is None else str(product),
-    )
+    return Item(box_xyxy_px=box, vertical=verticals[category], product=None if product is None else str(product))

@@ -19,7 +19,7 @@ from univert.data.tables import PARQUET, TableRows, cell_text, read_table
 
 _TEXT_COLUMNS: Final = ("vertical", "product", "brand", "style", "split", "source", "id")
 _CORNERS: Final = ("x0", "y0", "x1", "y1")
-_COLUMNS: Final = ("path", "uri", "image", *_TEXT_COLUMNS, "box", *_CORNERS, "items")
+_COLUMNS: Final = ("path", "uri", "image", *_TEXT_COLUMNS, "box", *_CORNERS, "items", "ignored")
 _OTHER_WORDS: Final = {
     "vertical": r"(category|categorie|kategorie|domain|department|section|vertical)s?(_?(id|name|label))?",
     "path": r"(image|img|file|photo|picture|location)(_?(path|name|file|location))?",
@@ -42,7 +42,8 @@ def read_manifest(source: Path | str) -> SourceRows:
     path) and, in Parquet, `image` (the encoded bytes); any of `product`, `brand`, `style`, `split`, `source`,
     `id`; and `box` ("x0,y0,x1,y1", or a list) or four columns `x0 y0 x1 y1`, in pixels of the upright image.
     Scenes have `items` in place of `vertical`, `product` and `box`: a list (in CSV as JSON) of `{"box": [x0, y0, x1,
-    y1], "vertical": ..., "product": ...}`, the product optional.
+    y1], "vertical": ..., "product": ...}`, the product optional. `ignored` lists boxes of what is neither an item
+    nor background.
 
     Other columns are left unread. An empty field is None. Without `id`, the path (and box) as written is the
     id.
@@ -77,7 +78,7 @@ def _check_columns(source: Path, known: Sequence[str], header: Sequence[str]) ->
     if corners and len(corners) < 4:
         missing = ", ".join(name for name in _CORNERS if name not in header)
         raise BadInputError(f"{source}: a box needs the columns x0, y0, x1 and y1, but {missing} is missing; add it")
-    absent = [name for name in known if name not in header and len(name) > 2]
+    absent = [name for name in known if name not in header and len(name) > 2 and name not in ("items", "ignored")]
     for name in header:
         near = nearest_name(name, absent, cutoff=0.8)
         if name not in known and near:
@@ -126,13 +127,14 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
         return SourceProblem(
             "bad box", origin, f"box {given!r}", 'write it as "x0,y0,x1,y1" in pixels, or leave it empty'
         )
-    items = None
+    items, ignored = None, ()
     if "items" in values:
         try:
-            items = read_items(values["items"])
+            items = _items(values["items"])
+            ignored = _ignored(values.get("ignored"))
         except (ValueError, TypeError, KeyError):
-            fix = 'write [{"box": [x0, y0, x1, y1], "vertical": "..."}, ...], the boxes in pixels'
-            return SourceProblem("bad items", origin, f"items {str(values['items'])[:80]!r}", fix)
+            how = 'write [{"box": [x0, y0, x1, y1], "vertical": "..."}, ...], the boxes in pixels'
+            return SourceProblem("bad items", origin, f"items {str(values['items'])[:80]!r}", how)
     path = None
     if image is None and place is not None:
         try:
@@ -156,23 +158,9 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
         image=image,
         box_xyxy_px=box,
         items=items,
+        ignored=ignored,
         **texts,
     )
-
-
-def read_items(value: Any) -> tuple[Item, ...]:
-    """The items of a scene from a list of plain values, or from JSON text; None and empty text mean none.
-
-    Raises:
-        ValueError, TypeError, KeyError: it is written another way.
-    """
-    found = json.loads(value or "[]") if isinstance(value, str) else value
-    items = []
-    for one in found if found is not None else ():
-        x0, y0, x1, y1 = (float(corner) for corner in one["box"])
-        vertical = cell_text(one.get("vertical")) or ""
-        items.append(Item(box_xyxy_px=(x0, y0, x1, y1), vertical=vertical, product=cell_text(one.get("product"))))
-    return tuple(items)
 
 
 def _as_on_disk(base: Path, written: str) -> str | None:
@@ -221,3 +209,27 @@ def _box(values: Mapping[str, Any]) -> BoxXyxyPx | None:
         value = [corner and corner.replace(",", ".") for corner in value]  # decimals as in most of Europe
     x0, y0, x1, y1 = (float(corner) for corner in value)
     return x0, y0, x1, y1
+
+
+def _items(value: Any) -> tuple[Item, ...]:
+    """The items of a scene from a list of plain values, or from JSON text; None and empty text mean none."""
+    items = []
+    for one in _listed(value):
+        x0, y0, x1, y1 = (float(corner) for corner in one["box"])
+        vertical = cell_text(one.get("vertical")) or ""
+        items.append(Item(box_xyxy_px=(x0, y0, x1, y1), vertical=vertical, product=cell_text(one.get("product"))))
+    return tuple(items)
+
+
+def _ignored(value: Any) -> tuple[BoxXyxyPx, ...]:
+    """Boxes, likewise."""
+    boxes = []
+    for box in _listed(value):
+        x0, y0, x1, y1 = (float(corner) for corner in box)
+        boxes.append((x0, y0, x1, y1))
+    return tuple(boxes)
+
+
+def _listed(value: Any) -> list[Any]:
+    found = json.loads(value or "[]") if isinstance(value, str) else value
+    return [] if found is None else list(found)
