@@ -73,7 +73,7 @@ def by_hand(scenes: Catalogue, recipe: DetectionRecipe, work: Path, steps: int) 
         views = step_rng(recipe.seed, 2, step).integers(0, recipe.views + 1, size=len(positions))
         rows = source.load(positions, views)
         wanted = [targets.of_view(*one) for one in zip(positions.tolist(), views.tolist(), strict=True)]
-        shown = [{"boxes": torch.from_numpy(b), "labels": torch.from_numpy(labels + 1)} for b, labels in wanted]
+        shown = [{"boxes": torch.from_numpy(b), "labels": torch.from_numpy(labels + 1)} for b, labels, _ in wanted]
         matched = [
             ssd.proposal_matcher(box_iou(one["boxes"], boxes))
             if len(one["boxes"])

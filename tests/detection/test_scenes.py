@@ -12,6 +12,7 @@ from tests.detection.rooms import VERTICALS, drawn_scene, drawn_scenes, encoded
 from univert.core.errors import BadInputError
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.info import catalogue_info
 from univert.data.rows import CatalogueProblemsError, Item, SourceRow
 from univert.data.transforms import Augmentation, Preprocessing, view_rng
 from univert.detection.engine import load_detector
@@ -30,6 +31,13 @@ def test_scenes_in_a_catalogue_keep_their_items(scenes: Catalogue) -> None:
     assert len(scenes.select(split="train")) == 12
     with pytest.raises(BadInputError, match="holds scenes with several items"):
         Catalogue.open(scenes.path)
+
+
+def test_info_counts_the_items(scenes: Catalogue) -> None:
+    info = catalogue_info(scenes)
+    assert info.images == 18
+    assert sum(vertical.images for vertical in info.verticals) == sum(len(items) for items in scenes.items())
+    assert info.warnings == []
 
 
 def test_a_catalogue_of_products_holds_no_scenes(catalogue: Catalogue) -> None:

@@ -18,7 +18,8 @@ def catalogue_build(
     src: Annotated[
         Path,
         typer.Argument(
-            help="A folder vertical/product/image, a CSV or Parquet manifest, or the folder of a public benchmark."
+            help="A folder vertical/product/image, a CSV or Parquet manifest, COCO's JSON, or the folder of a public "
+            "benchmark."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="The catalogue to write.")],
@@ -55,7 +56,7 @@ def catalogue_info_command(cat: Annotated[Path, typer.Argument(help="A catalogue
     from univert.data.catalogue import Catalogue
     from univert.data.info import catalogue_info, render
 
-    info = catalogue_info(Catalogue.open(cat))
+    info = catalogue_info(Catalogue.open(cat, scenes=None))
     if as_json:
         typer.echo(json.dumps(to_plain(info), indent=1))
     else:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from univert.core.terminal import Name, print_table
@@ -76,7 +77,10 @@ class VerticalInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogueInfo:
-    """What a catalogue holds: counts, of `linked` images kept as a uri too, and `warnings`, each with what to do."""
+    """What a catalogue holds: counts, of `linked` images kept as a uri too, and `warnings`, each with what to do.
+
+    Of `scenes`, the counts of verticals are of items.
+    """
 
     path: str
     fingerprint: str
@@ -84,6 +88,7 @@ class CatalogueInfo:
     products: int
     unlabelled: int
     linked: int
+    scenes: bool
     verticals: list[VerticalInfo]
     warnings: list[str]
 
@@ -97,9 +102,11 @@ def catalogue_info(catalogue: Catalogue) -> CatalogueInfo:
         images=len(catalogue),
         products=sum(vertical.products for vertical in verticals),
         unlabelled=sum(vertical.unlabelled for vertical in verticals),
+        scenes=catalogue.is_scenes,
         linked=sum(uri is not None for uri in catalogue.column("uri")),
         verticals=verticals,
-        warnings=_warnings(verticals) + suspicious(_columns(catalogue, SUSPECT_COLUMNS)),
+        warnings=([] if catalogue.is_scenes else _warnings(verticals))
+        + suspicious(_columns(catalogue, SUSPECT_COLUMNS)),
     )
 
 
@@ -114,7 +121,8 @@ def render(info: CatalogueInfo, console: Console) -> None:
     size = f"{info.images:,} images, {info.products:,} products, {len(info.verticals):,} verticals"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("vertical")
-    headings = ("images", "products", "un-\nlabelled", "images/\nproduct")
+    what = "items" if info.scenes else "images"
+    headings = (what, "products", "un-\nlabelled", f"{what}/\nproduct")
     for heading in (*headings, *splits):
         table.add_column(heading, justify="right", vertical="bottom")
     for vertical in info.verticals:
@@ -125,7 +133,7 @@ def render(info: CatalogueInfo, console: Console) -> None:
         table.add_row("all", *_cells(VerticalInfo.of("all", totals), splits), style="bold")
     console.print(Text(info.path, style="bold"), size, f"fingerprint {info.fingerprint}", sep="\n", highlight=False)
     print_table(table, console)
-    console.print(f"{', '.join(splits)}: images (products)", style="dim", highlight=False)
+    console.print(f"{', '.join(splits)}: {what} (products)", style="dim", highlight=False)
     if info.linked:
         console.print(f"{info.linked:,} images are linked: they must stay where they are.")
     for warning in info.warnings:
@@ -144,7 +152,19 @@ def _cells(vertical: VerticalInfo, splits: Sequence[str]) -> list[str]:
 
 
 def _columns(catalogue: Catalogue, names: Sequence[str]) -> pa.Table:
-    return pa.table({name: pa.array(catalogue.column(name), pa.string()) for name in names})
+    """Some columns; of scenes, a row for each item."""
+    columns = {name: catalogue.column(name) for name in names}
+    if catalogue.is_scenes:
+        scenes = catalogue.items()
+        columns = {name: np.repeat(column, [len(items) for items in scenes]) for name, column in columns.items()}
+        items = [item for scene in scenes for item in scene]
+        own = {
+            "vertical": [item.vertical for item in items],
+            "product": [item.product for item in items],
+            "digest": [str(place) for place in range(len(items))],
+        }
+        columns |= {name: np.array(values, object) for name, values in own.items() if name in names}
+    return pa.table({name: pa.array(column, pa.string()) for name, column in columns.items()})
 
 
 def _count_verticals(catalogue: Catalogue) -> list[VerticalInfo]:

@@ -127,7 +127,8 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
         return SourceProblem(
             "bad box", origin, f"box {given!r}", 'write it as "x0,y0,x1,y1" in pixels, or leave it empty'
         )
-    items, ignored = None, ()
+    items: tuple[Item, ...] | None = None
+    ignored: tuple[BoxXyxyPx, ...] = ()
     if "items" in values:
         try:
             items = _items(values["items"])
