@@ -105,8 +105,7 @@ def catalogue_info(catalogue: Catalogue) -> CatalogueInfo:
         scenes=catalogue.is_scenes,
         linked=sum(uri is not None for uri in catalogue.column("uri")),
         verticals=verticals,
-        warnings=([] if catalogue.is_scenes else _warnings(verticals))
-        + suspicious(_columns(catalogue, SUSPECT_COLUMNS)),
+        warnings=[] if catalogue.is_scenes else _warnings(verticals) + suspicious(_columns(catalogue, SUSPECT_COLUMNS)),
     )
 
 
@@ -158,11 +157,7 @@ def _columns(catalogue: Catalogue, names: Sequence[str]) -> pa.Table:
         scenes = catalogue.items()
         columns = {name: np.repeat(column, [len(items) for items in scenes]) for name, column in columns.items()}
         items = [item for scene in scenes for item in scene]
-        own = {
-            "vertical": [item.vertical for item in items],
-            "product": [item.product for item in items],
-            "digest": [str(place) for place in range(len(items))],
-        }
+        own = {"vertical": [item.vertical for item in items], "product": [item.product for item in items]}
         columns |= {name: np.array(values, object) for name, values in own.items() if name in names}
     return pa.table({name: pa.array(column, pa.string()) for name, column in columns.items()})
 
