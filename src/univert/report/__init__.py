@@ -9,6 +9,5 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "render_grid": "univert.report.search_page",
         "report_run": "univert.report.page",
-        "save_map_figure": "univert.report.map_figure",
     },
 )

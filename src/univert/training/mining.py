@@ -16,6 +16,7 @@ from univert.core.terminal import progress_bar
 from univert.data.samplers import step_rng
 from univert.data.strong_negatives import StrongNegatives
 from univert.search.query import check_unit_vectors
+from univert.search.vector_index import squared_distances
 
 Protect = Callable[[np.ndarray, np.ndarray], Bool[np.ndarray, "..."]]
 """Whether images are near-duplicates of others, given their positions: `univert.data.duplicates.NearDuplicates`."""
@@ -107,7 +108,6 @@ class _Search:
         self.vectors, self.verticals, self.pairs = vectors, verticals, pairs
         self.labelled = products >= 0
         self.products = np.unique(products, return_inverse=True)[1]
-        self.squares = np.einsum("nd,nd->n", vectors, vectors)
 
     def twins(self, same: Protect) -> Int64[np.ndarray, "M 2"]:
         """Near-duplicates under different products, the smaller position first."""
@@ -127,11 +127,16 @@ class _Search:
         for pairs, anchors, row, others, far in self._blocks("mining negatives"):
             far[shares_picture[self.products[anchors]][:, self.products[others]].nonzero()] = np.inf
             difference = self.vectors[self.pairs[pairs, 0]] - self.vectors[self.pairs[pairs, 1]]
-            gap = np.einsum("pd,pd->p", difference, difference)[:, None]
-            window = far[row]
-            window[(window <= gap + _ROUNDING) | (window >= gap + margin)] = np.inf
-            nearest, distance = _smallest(window, k)
-            chosen[pairs, : nearest.shape[1]] = np.where(np.isfinite(distance), others[nearest], -1)
+            gap = np.einsum("pd,pd->p", difference, difference)
+            reach = np.zeros(len(anchors))
+            np.maximum.at(reach, row, gap + margin)
+            nearest, distance = _smallest(far, int((far < reach[:, None]).sum(1).max()))
+            padding = ((0, 0), (0, k))
+            near = np.pad(others[nearest], padding, constant_values=-1)
+            distance = np.pad(distance, padding, constant_values=np.inf)
+            first = (distance[row] <= gap[:, None] + _ROUNDING).sum(1)
+            place = row[:, None], first[:, None] + np.arange(k)
+            chosen[pairs] = np.where(distance[place] < gap[:, None] + margin, near[place], -1)
         return chosen
 
     def _blocks(self, doing: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
@@ -146,8 +151,7 @@ class _Search:
                 for start in range(0, len(in_vertical), step):
                     pairs = in_vertical[start : start + step]
                     anchors, row = np.unique(self.pairs[pairs, 0], return_inverse=True)
-                    far = self.squares[anchors, None] + self.squares[others]
-                    far -= 2 * (self.vectors[anchors] @ self.vectors[others].T)
+                    far = squared_distances(self.vectors[anchors], self.vectors[others])
                     far[self.products[anchors, None] == self.products[others]] = np.inf
                     yield pairs, anchors, row, others, far
                     advance(len(pairs))
