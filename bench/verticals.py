@@ -24,7 +24,6 @@ import torch
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-import univert
 from common import mean_and_spread, sample_catalogue
 from map_figure import save_map_figure
 from univert.core.allocator import reuse_freed_memory
@@ -405,7 +404,7 @@ def main() -> None:
 
 def _own_recall(models: Models, name: str) -> float:
     figures = models.combination.individual[name]
-    return figures[0] if figures else 0.0
+    return figures["recall_at_1"] if figures else 0.0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from tests.report import made_up
-from univert.core.errors import BadInputError
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
@@ -221,16 +220,6 @@ def test_a_run_that_decided_nothing(shop, tmp_path):
     assert "Learning targets that were tried The chosen model does not learn from them." in page.text
     for words in ("Paired, on the same queries", "Step by step", "Every combination that was tried"):
         assert words not in page.text
-
-
-@pytest.mark.parametrize(
-    ("vectors", "message"),
-    [(np.zeros((3, 4)), "one entry for each of the 21"), (np.zeros(21), "array"), (np.full((21, 4), np.nan), "finite")],
-)
-def test_vectors_that_do_not_fit_are_refused(shop, tmp_path, vectors, message):
-    with pytest.raises(BadInputError, match=f"Embeddings must .*{message}"):
-        write_report(tmp_path / "report.html", made_up.content(), shop, {"Embeddings": vectors})
-    assert not list(tmp_path.iterdir())
 
 
 def test_without_figures_the_rest_is_shown_and_the_reason_said(shop, tmp_path):

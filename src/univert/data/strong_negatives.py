@@ -44,12 +44,7 @@ class StrongNegatives:
     def none(cls) -> StrongNegatives:
         """An empty table: what is known before the first mining."""
         nothing = np.empty(0, np.int64)
-        return cls(
-            anchors=nothing,
-            positives=nothing,
-            negatives=nothing.reshape(0, 1),
-            protected=nothing.reshape(0, 2),
-        )
+        return cls(anchors=nothing, positives=nothing, negatives=nothing.reshape(0, 1), protected=nothing.reshape(0, 2))
 
     def __len__(self) -> int:
         return len(self.anchors)

@@ -208,7 +208,9 @@ def _checked_indices(
         indices = []
     shapes, four = [tuple(index.shape) for index in indices], len(indices) == 4
     paired = len(indices) in (3, 4) and shapes[0] == shapes[1] and shapes[-1] == shapes[-2 if four else 0]
-    if not paired or any(index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool for index in indices):
+    if not paired or any(
+        index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool for index in indices
+    ):
         raise BadInputError(
             "indices_tuple must be 3 integer vectors of one length (anchors, positives, negatives), or 4 (anchors, "
             f"positives, anchors, negatives) of which the first two and the last two are as long; got shapes {shapes}"

@@ -58,9 +58,7 @@ def _blocks(layout: Layout) -> list[slice]:
     return blocks
 
 
-def _positives(
-    layout: Layout, block: slice, queries: Tensor, half_squares: Tensor, all_positives: bool
-) -> Tensor:
+def _positives(layout: Layout, block: slice, queries: Tensor, half_squares: Tensor, all_positives: bool) -> Tensor:
     """(B, R) similarities of each query's positives, nearest first, -inf where a query has fewer than R.
 
     Unless all are wanted, (B, 1): the nearest.

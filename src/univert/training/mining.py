@@ -122,7 +122,9 @@ class _Search:
     def negatives(self, margin: float, k: int, twins: Int64[np.ndarray, "M 2"]) -> Int64[np.ndarray, "P K"]:
         """The nearest `k` in each pair's window, -1 where there are fewer, without products that share a picture."""
         both_ways = self.products[np.concatenate([twins, twins[:, ::-1]])].T
-        shares_picture = sparse.csr_array((np.ones(both_ways.shape[1]), both_ways), shape=(self.products.max() + 1,) * 2)
+        shares_picture = sparse.csr_array(
+            (np.ones(both_ways.shape[1]), both_ways), shape=(self.products.max() + 1,) * 2
+        )
         chosen = np.full((len(self.pairs), k), -1, np.int64)
         for pairs, anchors, row, others, far in self._blocks("mining negatives"):
             far[shares_picture[self.products[anchors]][:, self.products[others]].nonzero()] = np.inf
@@ -141,7 +143,8 @@ class _Search:
 
     def _blocks(self, doing: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
         """Some pairs at a time: their numbers, the anchors, each pair's row among them, the images of the vertical,
-        and the squared distances of the anchors to these, infinite within a product."""
+        and the squared distances of the anchors to these, infinite within a product.
+        """
         verticals = self.verticals[self.pairs[:, 0]]
         with progress_bar(doing, len(self.pairs)) as advance:
             for vertical in np.unique(verticals):
