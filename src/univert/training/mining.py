@@ -142,8 +142,11 @@ class _Search:
         return chosen
 
     def _blocks(self, doing: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """Some pairs at a time: their numbers, the anchors, each pair's row among them, the images of the vertical,
-        and the squared distances of the anchors to these, infinite within a product.
+        """Some pairs at a time, and what their anchors are compared with.
+
+        Yields:
+            the pairs' numbers, the anchors, each pair's place among them, the images of the vertical, and the squared
+            distances of the anchors to these, infinite within a product.
         """
         verticals = self.verticals[self.pairs[:, 0]]
         with progress_bar(doing, len(self.pairs)) as advance:
