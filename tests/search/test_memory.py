@@ -94,6 +94,14 @@ def test_recall_against_exact_search(large: Large, k: int, vertical: str | None)
         assert vertical is None or {hit.vertical for hit in hits} == {vertical}
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_several_threads_find_what_one_does(large: Large, monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
+    index, _, queries, _ = large
+    one = index.search_many(queries, 10, model_fingerprint=MODEL, exact=exact)
+    monkeypatch.setattr("univert.search.memory._LOOKS_APART", 2)
+    assert index.search_many(queries, 10, model_fingerprint=MODEL, exact=exact, threads=3) == one
+
+
 def test_a_rare_value_still_gives_all_that_is_asked_for(large: Large) -> None:
     index, vectors, queries, columns = large
     positions, _ = exact_neighbours(queries, vectors, 10, allowed=columns["brand"] == "rare")
