@@ -3,8 +3,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -210,9 +208,3 @@ def test_a_photo_finds_its_image(model: Embedder, index: Index, tmp_path: Path) 
     for image in (path, str(path), Image.open(io.BytesIO(content))):
         assert [hit.id for hit in search_image(model, index, image, 5)] == expected
 
-
-def test_searching_needs_no_pytorch() -> None:
-    program = (
-        "import sys, univert.search as s; [getattr(s, name) for name in s.__all__]; assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
