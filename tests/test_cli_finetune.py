@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import Univert
-from tests.training.test_finetune import lost_in_discs
+from tests.training.test_finetune import lost_in_discs, same_weights
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
 from univert.training.recipe import Recipe
@@ -54,4 +54,6 @@ def test_before_and_after_for_a_person_and_for_a_program(
     status, shown, error = univert(*command, "--on-bad", "skip")
     assert status == 1
     assert "the old one" in shown
+    assert same_weights(tmp_path / "again" / "model", model)
+    assert "as it was before fine-tuning" in (tmp_path / "again" / "model" / "README.md").read_text()
     assert error == "univert: fine-tuning made it worse, so the old model was kept: discs, map_at_r\n"

@@ -160,16 +160,13 @@ def test_the_calibration_beside_the_index_comes_first(tmp_path: Path, caplog: py
     assert find_calibration(index, model, "model") is None
     calibrated(engine="torch").save(model / "calibration.json")
     found = find_calibration(index, model, "model")
-    assert found is not None
     assert found.engine == "torch"
     calibrated(model_fingerprint="older").save(index / "calibration.json")
     found = find_calibration(index, model, "model")
-    assert found is not None
     assert found.engine == "torch"
     assert "was made with model older" in caplog.text
     calibrated().save(index / "calibration.json")
     found = find_calibration(index, model, "model")
-    assert found is not None
     assert found.engine == "onnx"
     assert calibration_places("s3://shop/index", model) == [model / "calibration.json"]
 

@@ -135,7 +135,6 @@ def test_one_writer_at_a_time(path: Path) -> None:
     )
     command = [sys.executable, "-c", program, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
         other.stdout.readline()
         with pytest.raises(BadInputError, match="is being written by another process"):
             IndexWriter.open(path)
@@ -222,7 +221,6 @@ def test_a_lancedb_client_opens_the_table(path: Path) -> None:
 def test_rows_vectors_and_values(path: Path) -> None:
     index = Index.open(path)
     row = index.row("b")
-    assert row is not None
     assert (row["id"], row["vertical"], row["product"], row["brand"]) == ("b", "v", "1", None)
     assert index.row("nobody") is None
     np.testing.assert_allclose(index.vectors(["c", "a"]), rows(["a", "b", "c"], 1)[0][[2, 0]], atol=2e-5)

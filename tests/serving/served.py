@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from tests.conftest import made_once
 from tests.serving.http.processes import ServerProcess, serving
 from univert.models.embedder import Embedder
 from univert.models.runtime.onnx_export import export_onnx
@@ -28,10 +29,10 @@ SMALL_LIMITS: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def model_folder(model: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("served") / "model"
-    model.save_pretrained(folder)
-    export_onnx(folder)
-    return folder
+    def make(folder: Path) -> None:
+        export_onnx(model.save_pretrained(folder / "model"))
+
+    return made_once(tmp_path_factory, "served", make) / "model"
 
 
 @pytest.fixture(scope="session")

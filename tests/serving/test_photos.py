@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from tests.data.pictures import encoded, noise
 from univert.data.decode import BoxXyxyPx, decode_rgb
 from univert.data.headers import PhotoHeader, read_header
 from univert.data.image_problem import ImageProblem
@@ -19,10 +20,7 @@ from univert.serving.service import clip_box, decode_photo, memory_bytes
 
 
 def saved(format_name: str, **options: object) -> bytes:
-    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, format_name, **options)
-    return buffer.getvalue()
+    return encoded(noise(40, 30), format_name, **options)
 
 
 def segment(kind: int, body: bytes) -> bytes:
@@ -41,10 +39,9 @@ def tags(count: int, bytes_each: int) -> bytes:
 
 def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
     across = np.linspace(0, 255, width, dtype=np.uint8)[None, :].repeat(height, 0)
-    exif, buffer = Image.Exif(), io.BytesIO()
+    exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(across).convert("RGB").save(buffer, "JPEG", quality=95, exif=exif)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(across).convert("RGB"), "JPEG", quality=95, exif=exif)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

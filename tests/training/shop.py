@@ -23,6 +23,11 @@ SIZE = 8
 """Width of the unified model of the shop's recipe."""
 
 
+def modified(folder: Path) -> dict[str, int]:
+    """When each model below a folder was written."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shop:
     """A context and members; `mixed` has one specialist narrower than the unified model and one wider."""

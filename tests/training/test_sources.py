@@ -15,11 +15,6 @@ from univert.training.run_context import RunContext
 from univert.training.sources import CachedSource, FrontSource, ImageSource
 
 
-@pytest.fixture
-def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
-    return RunContext(Run(tmp_path), catalogue, recipe)
-
-
 def test_cached_features_give_what_images_give(context: RunContext) -> None:
     embedder = context.new_embedder().eval()
     cached, live = context.features.source, ImageSource(context.features.loader, views=2)

@@ -133,7 +133,6 @@ def serving(model: Path, index: Path, **settings: Any) -> Iterator[ServerProcess
             process.kill()
             raise
         finally:
-            assert process.stdout is not None
             process.stdout.close()
 
 
