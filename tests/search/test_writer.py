@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -182,18 +180,6 @@ def test_refused_rows_change_nothing(path: Path) -> None:
         assert writer.upsert(vectors[:0], table.slice(0, 0)) == 0
         assert writer.delete([]) == 0
         assert len(writer) == 3
-
-
-def test_stats(path: Path) -> None:
-    with IndexWriter.open(path) as writer:
-        writer.upsert(*rows(["d", "e"], 2, "w"))
-        writer.delete(["a"])
-        figures = writer.stats()
-    assert (figures.images, figures.published_images) == (4, 3)
-    assert figures.verticals == {"v": 2, "w": 2}
-    assert (figures.size, figures.model_fingerprint, figures.approximate) == (SIZE, MODEL, False)
-    assert [entry.version for entry in figures.versions] == [figures.published_version]
-    assert json.loads(json.dumps(dataclasses.asdict(figures)))["unpublished_changes"] is True
 
 
 def test_small_files_are_joined_by_themselves(path: Path) -> None:

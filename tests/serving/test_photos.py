@@ -14,9 +14,7 @@ from tests.data.pictures import encoded, noise
 from univert.data.decode import BoxXyxyPx, decode_rgb
 from univert.data.headers import PhotoHeader, read_header
 from univert.data.image_problem import ImageProblem
-from univert.serving.problems import Problem
-from univert.serving.search import parse_box
-from univert.serving.service import clip_box, decode_photo, memory_bytes
+from univert.serving.service import decode_photo, memory_bytes
 
 
 def saved(format_name: str, **options: object) -> bytes:
@@ -153,11 +151,3 @@ def test_tags_that_each_claim_the_whole_block_take_no_memory(content: bytes) -> 
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
-
-
-def test_boxes() -> None:
-    assert parse_box("1, 2.5,3,4e0") == (1, 2.5, 3, 4)
-    header = PhotoHeader(width_px=80, height_px=40, parts=[])
-    assert clip_box((-5, 10, 20.5, 100), header) == (0, 10, 20.5, 40)
-    with pytest.raises(Problem, match="less than a pixel of the 80 x 40 px photo"):
-        clip_box((80, 0, 90, 40), header)

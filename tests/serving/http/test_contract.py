@@ -50,7 +50,7 @@ def test_a_box_searches_with_a_part(server: ServerProcess) -> None:
     both = Image.new("RGB", (96, 40))
     both.paste(left, (0, 0))
     both.paste(right, (48, 0))
-    answer = server.search(encoded(both), box="48,0,200,40", k="1").json()
+    answer = server.search(encoded(both), box="48, 0,200,40", k="1").json()
     assert answer["query"]["box_xyxy_px"] == [48, 0, 96, 40]
     assert answer["hits"][0]["id"] == "p6-0"
 
