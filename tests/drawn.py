@@ -1,7 +1,5 @@
 """A tiny catalogue drawn by code, for tests that train."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A small shop for tests: twelve products in two verticals, a model with random weights, an index."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`univert compare` as a person and a program see it."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`univert finetune` as a person and a program see it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`univert grow`, from a run and an index to an index that has one vertical more."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

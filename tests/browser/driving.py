@@ -1,7 +1,5 @@
 """A real service process and a real browser, for the tests of the page."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

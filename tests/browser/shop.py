@@ -1,7 +1,5 @@
 """A small shop drawn by code: three verticals, products with a look of their own, hostile names and awkward ids."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """For everyone: axe-core, keyboard alone, screen readers, dark, still, narrow, and light to load."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 from urllib.parse import quote

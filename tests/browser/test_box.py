@@ -1,7 +1,5 @@
 """The box on the photo, by mouse, finger and keyboard; the results follow."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Asking with a photo: upload, paste, drop; the answer; more like this; links and the back button."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from urllib.parse import parse_qs, quote, urlsplit

@@ -1,7 +1,5 @@
 """What is special about dynamic Proxy-NCA: relations in place of product labels, assignments that are kept."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

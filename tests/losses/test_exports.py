@@ -1,7 +1,5 @@
 """What a user sees of the losses: their import, their docstrings and examples, their page in the documentation."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import inspect

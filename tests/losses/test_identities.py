@@ -1,7 +1,5 @@
 """Losses that are each other, or a library's, in a special case: what the property grid does not ask."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

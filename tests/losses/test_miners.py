@@ -1,7 +1,5 @@
 """Miners against loops over all triples, and at the edges."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from typing import Literal

@@ -1,7 +1,5 @@
 """Proxy-NCA: several proxies a product, and sampled proxies; the rest is in the property grid."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The embedder: what it takes, what it gives, what learns, and that no way of asking changes the answer."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pooling and head against naive formulas."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Losses on data points as their formulas read: loops, float64, no cleverness."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

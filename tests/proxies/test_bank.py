@@ -1,7 +1,5 @@
 """The proxy bank: start, rows, gradients."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

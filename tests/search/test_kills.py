@@ -1,7 +1,5 @@
 """A writer that is killed at any moment leaves an index that opens, with nothing lost and nothing doubled."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import sys

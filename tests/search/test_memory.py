@@ -1,7 +1,5 @@
 """Large tables against exact search; an index that was read needs no disk."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

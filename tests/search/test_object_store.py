@@ -1,7 +1,5 @@
 """The index in an object store, against a server process of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """What a search through the index takes is measured, and holds for what is added later, too."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Fixtures of the running service: a process for real requests, applications in this process for the rest."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the service does beside its answers, seen from within: whose turn it is, what it takes up, what it notices."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import threading

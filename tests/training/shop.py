@@ -1,7 +1,5 @@
 """A run on the drawn catalogue with members of several kinds and sizes, trained once, for tests that only read it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

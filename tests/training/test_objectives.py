@@ -1,7 +1,5 @@
 """Dynamic assignment and sparse proxies within the loop, and what the bounds monitor writes."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The reproduction of a benchmark, end to end on a miniature in the exact layout."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable

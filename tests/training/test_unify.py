@@ -1,7 +1,5 @@
 """The unified model: its ways, images of unknown vertical, sizes, and a run that was killed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

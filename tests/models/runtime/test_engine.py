@@ -1,7 +1,5 @@
 """The engines give the model's own vectors, whichever runs, and the ONNX file is only ever whole and the model's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Uploads that mean harm or are merely broken, made by code: what is sent as the photo."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import struct

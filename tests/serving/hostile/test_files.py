@@ -1,7 +1,5 @@
 """Hostile uploads against a real process: told what is wrong, and the server goes on as before."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.serving.hostile.files import accepted, refused

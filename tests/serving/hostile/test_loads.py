@@ -1,7 +1,5 @@
 """Clients that are slow, many, or lie about how much they send."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import select

@@ -1,7 +1,5 @@
 """Hostile forms and fields: what surrounds the photo."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import time

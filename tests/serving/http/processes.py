@@ -1,7 +1,5 @@
 """Real `univert serve` processes on loopback, and small HTTP clients for them."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

@@ -1,7 +1,5 @@
 """The HTTP contract, against a real process."""
 
-from __future__ import annotations
-
 import io
 import json
 

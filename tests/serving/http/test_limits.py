@@ -1,7 +1,5 @@
 """Keys, rates, CORS, queues, deadlines and failures: applications in this process, each with settings of its own."""
 
-from __future__ import annotations
-
 import re
 import threading
 import time

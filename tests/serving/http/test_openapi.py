@@ -1,7 +1,5 @@
 """The OpenAPI document holds for whatever can be sent: schemathesis makes requests from it and judges the answers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import hypothesis

@@ -1,7 +1,5 @@
 """Starting: what is wrong is said in one line with an exit status, and what need not be loaded is not."""
 
-from __future__ import annotations
-
 import socket
 from pathlib import Path
 

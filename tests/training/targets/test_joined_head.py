@@ -1,7 +1,5 @@
 """The heads of several members as one, against the sum of what each of them gives."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
