@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +23,6 @@ def test_what_is_saved_is_loaded(mined: StrongNegatives, tmp_path: Path) -> None
     assert StrongNegatives.load(path) is None
     mined.save(path, key="a")
     found = StrongNegatives.load(path, key="a")
-    assert found is not None
     assert len(found) == len(mined)
     assert found.statistics == mined.statistics
     for name in ("anchors", "positives", "negatives", "protected"):

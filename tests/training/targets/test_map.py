@@ -1,7 +1,5 @@
 """The target map against loops over single images."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
