@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +23,6 @@ def test_what_is_saved_is_loaded(mined: StrongNegatives, tmp_path: Path) -> None
     assert StrongNegatives.load(path) is None
     mined.save(path)
     found = StrongNegatives.load(path)
-    assert found is not None
     assert len(found) == len(mined)
     assert found.anchors_searched == mined.anchors_searched
     for name in ("anchors", "positives", "negatives", "protected"):

@@ -1,7 +1,5 @@
 """What losses over labels are called with: a miner's choice, reference rows, pytorch-metric-learning's wrappers."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any

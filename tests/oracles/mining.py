@@ -1,7 +1,5 @@
 """Mining by looking at every triple: loops, float64, no cleverness."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 

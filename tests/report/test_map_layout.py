@@ -3,11 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.search.conftest import unit
 from univert.report.map_layout import sample_for_map, tsne_map
-
-
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def clusters(*, count=3, each=20, size=8, seed=0):

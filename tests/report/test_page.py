@@ -1,13 +1,13 @@
 import base64
 import hashlib
 import html.parser
-import io
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.pictures import encoded
 from tests.report import made_up
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
@@ -57,13 +57,11 @@ def catalogue_of(folder, rows):
     """Rows of (vertical, product, brand)."""
     sources = []
     for number, (vertical, product, brand) in enumerate(rows):
-        buffer = io.BytesIO()
         colour = ((37 * number) % 256, (91 * number) % 256, (151 * number) % 256)
-        Image.new("RGB", (12, 12), colour).save(buffer, format="PNG")
         sources.append(
             SourceRow(
                 origin=str(number), id=f"{number:04}", vertical=vertical, product=product, brand=brand,
-                image=buffer.getvalue(), split="test",
+                image=encoded(Image.new("RGB", (12, 12), colour)), split="test",
             )
         )  # fmt: skip
     build_catalogue(sources, folder / "catalogue", workers=1)

@@ -1,7 +1,5 @@
 """Mining the whole set against loops over all triples."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Several workers: what they share, what happens when one is killed or the first process is, and many connections."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import resource

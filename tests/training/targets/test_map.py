@@ -1,7 +1,5 @@
 """The target map against loops over single images."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.linalg import orthogonal_procrustes
