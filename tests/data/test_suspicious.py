@@ -22,7 +22,6 @@ def said(**columns: list[str | None]) -> list[str]:
         ("03-Apr 3-Apr-2024 Mar-04", "are dates, which spreadsheets make of codes"),
         ("b'abc' ['a'] 'quoted'", "are written as in a program"),
         ("Caf\u00c3\u00a9 Gr\u00c3\u00b6\u00c3\u0178e caf\ufffd", "were read in the wrong encoding"),
-        ("shoes\nim/1.png,v", "have several lines"),
     ],
 )
 def test_names_that_can_hardly_be_meant(names, what):

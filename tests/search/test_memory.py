@@ -1,8 +1,5 @@
 """Large tables against exact search; an index that was read needs no disk."""
 
-from __future__ import annotations
-
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import pytest
 
 from tests.oracles.neighbours import exact_neighbours
 from tests.search.conftest import MODEL, build, unit
+from tests.serving.http.processes import wait_until
 from univert.search.index import Index, IndexReader
 
 VECTORS = unit(np.random.default_rng(0).normal(size=(300, 16)))
@@ -43,10 +41,7 @@ def test_an_index_that_was_moved_away_still_answers(index: Index) -> None:
             "box": BOX,
         }
         assert np.abs(at_hand.vectors(["i9", "i1"]) - VECTORS[[9, 1]]).max() < 2e-5
-        deadline = time.monotonic() + 10
-        while reader.error is None:
-            assert time.monotonic() < deadline, "a reader must tell that its index is gone"
-            time.sleep(0.01)
+        wait_until(lambda: reader.error is not None)
 
 
 Large = tuple[Index, np.ndarray, np.ndarray, dict[str, np.ndarray]]
@@ -92,6 +87,14 @@ def test_recall_against_exact_search(large: Large, k: int, vertical: str | None)
         assert hits[0].distance == pytest.approx(far[0], abs=5e-5)
         assert [hit.distance for hit in hits] == sorted(hit.distance for hit in hits)
         assert vertical is None or {hit.vertical for hit in hits} == {vertical}
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_several_threads_find_what_one_does(large: Large, monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
+    index, _, queries, _ = large
+    one = index.search_many(queries, 10, model_fingerprint=MODEL, exact=exact)
+    monkeypatch.setattr("univert.search.memory._LOOKS_APART", 2)
+    assert index.search_many(queries, 10, model_fingerprint=MODEL, exact=exact, threads=3) == one
 
 
 def test_a_rare_value_still_gives_all_that_is_asked_for(large: Large) -> None:

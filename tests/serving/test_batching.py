@@ -1,11 +1,10 @@
-from __future__ import annotations
-
 import asyncio
 import functools
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -198,6 +197,29 @@ def test_together_or_alone_the_answers_are_the_same(model: Embedder, index: Inde
     assert sum(sizes) == 90
     assert max(sizes) <= TOGETHER_MAX
     assert len(sizes) <= 5, "one at once, then a group for each filter"
+
+
+def test_who_searches_again_is_searched_for_together(model: Embedder, index: Index) -> None:
+    sizes: list[int] = []
+
+    def search_many(*asked: Any, **options: Any) -> Any:
+        time.sleep(0.1)
+        return index.search_many(*asked, **options)
+
+    slow = cast("Index", SimpleNamespace(search_many=search_many))
+
+    async def client(batches: SearchBatches, number: int) -> None:
+        await asyncio.sleep(0.02 * (number % 2))
+        for vector in vectors(4):
+            await batches.search(slow, vector, 3, None)
+
+    async def all_clients() -> None:
+        batches = SearchBatches(model.fingerprint, on_batch=sizes.append)
+        await asyncio.gather(*(client(batches, number) for number in range(8)))
+        await batches.close()
+
+    asyncio.run(all_clients())
+    assert max(sizes) == 8, "they came as two halves"
 
 
 def test_an_error_reaches_only_those_who_made_it(model: Embedder, index: Index) -> None:

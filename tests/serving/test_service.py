@@ -1,9 +1,6 @@
 """What the service does beside its answers, seen from within: whose turn it is, what it takes up, what it notices."""
 
-from __future__ import annotations
-
 import dataclasses
-import io
 import shutil
 import threading
 import time
@@ -18,6 +15,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from tests.data.pictures import encoded
 from tests.serving.http.processes import wait_until
 from tests.serving.served import Client
 from univert.identity.vote import AttributeCalibration, Calibration
@@ -57,9 +55,7 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def large_png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (3000, 2600)).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return encoded(Image.new("RGB", (3000, 2600)), compress_level=1)
 
 
 def test_large_photos_are_decoded_one_at_a_time_even_when_nobody_waits_any_more(
@@ -157,11 +153,22 @@ def test_a_calibration_is_taken_up_without_a_restart(
     made.save(path)
     served = client(calibration=str(path), refresh_s=0.02)
 
-    def promised() -> Any:
-        answer = served.post("/search", files={"photo": photo}).json()
-        return answer["identity"]["vertical"]["known_precision"]
+    def asked(**fields: str) -> Any:
+        return served.post("/search", files={"photo": photo}, data=fields).json()
 
-    assert promised() == 0.95
+    def promised() -> Any:
+        return asked()["identity"]["vertical"]["known_precision"]
+
+    answer = asked(k="1")
+    assert len(answer["hits"]) == 1
+    bags = {"value": "bags", "known": True, "known_precision": 0.95, "known_threshold": 0.5}
+    assert answer["identity"]["vertical"].items() >= bags.items()
+    never = {"value": None, "confidence": 0.0, "known": False, "known_precision": None, "known_threshold": None}
+    assert answer["identity"]["product"] == never
+    assert answer["identity"]["evidence"][0]["id"] == "p4-1"
+    shoes = asked(vertical="shoes")
+    assert {hit["vertical"] for hit in shoes["hits"]} == {"shoes"}
+    assert shoes["identity"] == answer["identity"], "a filter narrows what is shown, not what it is"
     dataclasses.replace(made, attributes={"vertical": dataclasses.replace(certain, precision=0.8)}).save(path)
     wait_until(lambda: promised() == 0.8)
     path.write_text("{")

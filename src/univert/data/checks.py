@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import sqlite3
 import stat
 import unicodedata
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from univert.data.decode import BoxXyxyPx, check_image
 from univert.data.image_problem import ImageProblem
@@ -22,6 +23,9 @@ MAX_FILE_BYTES = 512 * 1024 * 1024
 
 _BOX_SLACK_PX = 1.0
 """How far a box may reach over the image's edge: what rounding does; it is trimmed to the image."""
+
+_NAMES: Final = ("id", "vertical", "product", "brand", "style", "source")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -83,7 +87,7 @@ def _in_one_form(row: SourceRow) -> SourceRow:
             for item in row.items
         )
         row = replace(row, items=items)
-    texts = {name: getattr(row, name) for name in ("id", "vertical", "product", "brand", "style", "source")}
+    texts = {name: getattr(row, name) for name in _NAMES}
     changed: dict[str, Any] = {
         name: unicodedata.normalize("NFC", text)
         for name, text in texts.items()
@@ -93,10 +97,11 @@ def _in_one_form(row: SourceRow) -> SourceRow:
 
 
 def _check_fields(row: SourceRow, link: bool) -> list[SourceProblem]:
-    problems = []
-    texts = (row.vertical, row.product, row.brand, row.style, row.source, str(row.path) if row.id is None else row.id)
-    if not all(is_utf8(text) for text in texts if text is not None):
-        problems.append(row.problem("name not UTF-8", "a name is not valid UTF-8", "rename it"))
+    problems: list[SourceProblem] = []
+    texts = {name: getattr(row, name) for name in _NAMES}
+    if row.id is None and row.path is not None:
+        texts["id"] = str(row.path)
+    problems += _check_texts(row, texts)
     if row.items is not None:
         problems += _check_items(row, row.items)
     elif not row.vertical:
@@ -111,6 +116,17 @@ def _check_fields(row: SourceRow, link: bool) -> list[SourceProblem]:
     return problems
 
 
+def _check_texts(row: SourceRow, texts: dict[str, str | None], whose: str = "") -> list[SourceProblem]:
+    problems = []
+    for name, text in texts.items():
+        if text is not None and not is_utf8(text):
+            problems.append(row.problem("name not UTF-8", f"{name} {text!r}{whose} is not valid UTF-8", "rename it"))
+        elif text is not None and _CONTROL.search(text):
+            fix = "remove it; if there are several lines, look for a quotation mark that is not closed"
+            problems.append(row.problem("control character", f"{name} {text!r}{whose} holds a control character", fix))
+    return problems
+
+
 def _check_items(row: SourceRow, items: tuple[Item, ...]) -> list[SourceProblem]:
     if row.vertical or row.product is not None or row.box_xyxy_px is not None:
         fix = "leave vertical, product and box of the photo empty, or its items"
@@ -121,8 +137,7 @@ def _check_items(row: SourceRow, items: tuple[Item, ...]) -> list[SourceProblem]
     for number, item in enumerate(items, start=1):
         if not item.vertical:
             problems.append(row.problem("no vertical", f"item {number} has no vertical", "give every item one"))
-        if not all(is_utf8(text) for text in (item.vertical, item.product) if text):
-            problems.append(row.problem("name not UTF-8", f"a name of item {number} is not valid UTF-8", "rename it"))
+        problems += _check_texts(row, {"vertical": item.vertical, "product": item.product}, f" of item {number}")
     return problems
 
 

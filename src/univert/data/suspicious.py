@@ -68,7 +68,6 @@ _NAME_CHECKS: Final[tuple[tuple[Callable[[str], object], str, str], ...]] = (
         "write the text alone, without quotes and brackets",
     ),
     (_is_misread, "were read in the wrong encoding", "export them as UTF-8"),
-    (_pattern(r".*\n.*"), "have several lines", "look for a quotation mark that is not closed"),
 )
 """Whether a name is one of a kind; what those are; what to do about them."""
 

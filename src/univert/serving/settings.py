@@ -48,8 +48,9 @@ _LINK: Final = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:[0-9]+)?/([^{}
 _HOST: Final = re.compile(r"(?:\[(?P<ip>[^\[\]]+)\]|(?P<name>[^\[\]:]*))(?::[0-9]*)?")
 _KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(ge=1024)]
+Seconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=1024, le=1 << 40)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Settings(BaseSettings):
@@ -94,17 +95,17 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, extra="forbid", frozen=True, protected_namespaces=(), validate_default=True
     )
 
-    model: str
-    index: str
+    model: str = Field(min_length=1)
+    index: str = Field(min_length=1)
     calibration: Path | None = None
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8000, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=256)
 
     engine: Literal["auto", "onnx", "onnx-int8", "torch"] = "auto"
-    threads: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, le=1024)
     max_batch: int = Field(32, ge=1, le=1024)
-    queue_size: int = Field(128, ge=1)
+    queue_size: Count = 128
 
     request_deadline_s: Seconds = 10.0
     body_deadline_s: Seconds = 20.0
@@ -112,19 +113,19 @@ class Settings(BaseSettings):
     drain_s: float = Field(1.0, ge=0, le=600)
     shutdown_deadline_s: Seconds = 30.0
 
-    requests_at_once: int = Field(256, ge=1)
+    requests_at_once: Count = 256
     photo_bytes_max: Bytes = 15_000_000
-    photo_pixels_max: int = Field(50_000_000, ge=1)
+    photo_pixels_max: int = Field(50_000_000, ge=1024, le=1_000_000_000)
     uploads_bytes_max: Bytes = 96_000_000
     refresh_s: Seconds = 1.0
 
     api_keys: tuple[str, ...] = ()
-    rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    rate_burst: int = Field(20, ge=1)
+    rate_per_s: Annotated[float, Field(ge=0.0001, le=1_000_000, allow_inf_nan=False)] | None = None
+    rate_burst: Count = 20
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: str = ""
-    root_path: str = Field("", pattern=r"^(/[\w.~%-]+)*$")
+    root_path: str = Field("", pattern=r"^(/\.*[\w~%-][\w.~%-]*)*$")
     page: bool = True
     item_link: str = ""
     feedback: Path | None = None
@@ -144,9 +145,18 @@ class Settings(BaseSettings):
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
-            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
-                raise ValueError(f"{origin!r} is no origin; write it as https://shop.example, without a path")
+            if origin != "*" and not re.fullmatch(r"https?://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:[0-9]+)?", origin):
+                raise ValueError(
+                    f"{origin!r} is no origin; write it as https://shop.example, in small letters and without a path"
+                )
         return origins
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, proxies: str) -> str:
+        for proxy in proxies.split(",") if proxies not in ("", "*") else ():
+            ipaddress.ip_network(proxy.strip())  # a ValueError that says what is wrong
+        return proxies
 
     @field_validator("item_link")
     @classmethod

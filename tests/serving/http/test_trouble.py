@@ -1,7 +1,5 @@
 """What may befall a machine: a full disk, a worker that hangs, a log that nobody reads, many connections."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import resource
