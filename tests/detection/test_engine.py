@@ -45,8 +45,6 @@ def test_found_boxes_lie_in_the_photo_and_come_surest_first(saved: Path) -> None
             assert 0 <= y0 < y1 <= photo.height
     assert detector.detect([]) == []
     assert detector.detect(PHOTOS[:1], least_score=1.0) == [[]]
-    contents = [encoded(photo) for photo in PHOTOS]
-    assert [size for size, _ in detector.detect_contents(contents)] == [photo.size for photo in PHOTOS]
 
 
 def test_an_exported_detector_runs_without_pytorch(saved: Path, tmp_path: Path) -> None:

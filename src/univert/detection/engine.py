@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -18,7 +18,6 @@ from PIL import Image
 
 from univert.core.config import from_plain
 from univert.core.errors import BadInputError
-from univert.core.threads import decoding_threads, map_ahead
 from univert.data.decode import decode_rgb
 from univert.data.transforms import Preprocessing
 from univert.detection.boxes import choose, to_photo
@@ -85,34 +84,13 @@ class Detector(ABC):
 
     def detect(self, photos: Sequence[Image.Image], *, least_score: float | None = None) -> list[list[FoundItem]]:
         """The items in upright RGB photos, as `univert.data.decode.decode_rgb` gives them, the surest first."""
-        batch = np.stack([prepare_image(self.preprocessing, photo) for photo in photos]) if photos else None
-        return [] if batch is None else self.detect_prepared(batch, [photo.size for photo in photos], least_score)
-
-    def detect_prepared(
-        self, batch: UInt8[np.ndarray, "B 3 S S"], sizes: Sequence[tuple[int, int]], least_score: float | None = None
-    ) -> list[list[FoundItem]]:
-        """The items in photos that `univert.models.runtime.engine.prepare_image` prepared; sizes: (width, height)."""
         least = self.least_score if least_score is None else least_score
-        answers: list[Answer] = []
-        for start in range(0, len(batch), _AT_ONCE):
-            answers += self.answers(batch[start : start + _AT_ONCE], least)
-        return [self._items(answer, size) for answer, size in zip(answers, sizes, strict=True)]
-
-    def detect_contents(
-        self, contents: Sequence[bytes] | Iterator[bytes], *, least_score: float | None = None
-    ) -> Iterator[tuple[tuple[int, int], list[FoundItem]]]:
-        """Size (width, height) and items of encoded photos, one after the other, decoded ahead in threads.
-
-        Raises:
-            ImageProblem: one is not a usable image.
-        """
-
-        def prepare(content: bytes) -> tuple[tuple[int, int], np.ndarray]:
-            photo = decode_rgb(content)
-            return photo.size, prepare_image(self.preprocessing, photo)
-
-        for size, square in map_ahead(prepare, contents, workers=decoding_threads(None)):
-            yield size, self.detect_prepared(square[None], [size], least_score)[0]
+        found: list[list[FoundItem]] = []
+        for start in range(0, len(photos), _AT_ONCE):
+            part = photos[start : start + _AT_ONCE]
+            answers = self.answers(np.stack([prepare_image(self.preprocessing, photo) for photo in part]), least)
+            found += [self._items(answer, photo.size) for answer, photo in zip(answers, part, strict=True)]
+        return found
 
     def detect_files(self, paths: Sequence[Path | str], *, least_score: float | None = None) -> list[list[FoundItem]]:
         """The items in image files.
@@ -121,8 +99,7 @@ class Detector(ABC):
             ImageProblem: one is not a usable image.
             OSError: one cannot be read.
         """
-        contents = (Path(path).read_bytes() for path in paths)
-        return [items for _, items in self.detect_contents(contents, least_score=least_score)]
+        return [self.detect([decode_rgb(Path(path).read_bytes())], least_score=least_score)[0] for path in paths]
 
     def _items(self, answer: Answer, size: tuple[int, int]) -> list[FoundItem]:
         boxes, scores, labels = answer

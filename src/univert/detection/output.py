@@ -11,17 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import ImageDraw
 
 from univert.core.errors import BadInputError
 from univert.core.files import folder_name, write_atomic
-from univert.core.threads import decoding_threads, map_ahead
 from univert.data.decode import decode_rgb
 from univert.data.image_problem import ImageProblem
 from univert.data.rows import ProblemLog, SourceProblem, SourceRow
 from univert.detection.engine import Detector, FoundItem
-from univert.models.runtime.engine import prepare_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -62,25 +59,18 @@ def find_all(
     advance: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[PhotoItems], ProblemLog]:
     """What a detector finds in files, and why some of them cannot be used."""
-
-    def prepare(path: Path) -> tuple[Path, tuple[int, int], np.ndarray] | SourceProblem:
+    found, log = list[PhotoItems](), ProblemLog()
+    for path in paths:
+        advance(1)
         try:
             photo = decode_rgb(path.read_bytes())
         except ImageProblem as problem:
-            return SourceProblem(problem.kind, str(path), problem.detail, problem.fix)
+            log.reject([SourceProblem(problem.kind, str(path), problem.detail, problem.fix)])
         except OSError as error:
-            return SourceProblem("unreadable", str(path), str(error.strerror), "check the path and its rights")
-        return path, photo.size, prepare_image(detector.preprocessing, photo)
-
-    found, log = list[PhotoItems](), ProblemLog()
-    for prepared in map_ahead(prepare, paths, workers=decoding_threads(None)):
-        advance(1)
-        if isinstance(prepared, SourceProblem):
-            log.reject([prepared])
-            continue
-        path, size, square = prepared
-        items = detector.detect_prepared(square[None], [size], least_score)[0]
-        found.append(PhotoItems(path=path, size=size, items=items))
+            log.reject([SourceProblem("unreadable", str(path), str(error.strerror), "check the path and its rights")])
+        else:
+            items = detector.detect([photo], least_score=least_score)[0]
+            found.append(PhotoItems(path=path, size=photo.size, items=items))
     return found, log
 
 

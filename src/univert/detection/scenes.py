@@ -14,7 +14,7 @@ from univert.core.files import fingerprint, write_atomic
 from univert.core.threads import decoding_threads, map_ahead
 from univert.data.build import BuildReport, build_catalogue
 from univert.data.catalogue import Catalogue, is_catalogue
-from univert.data.decode import check_image
+from univert.data.decode import check_image, decode_rgb
 from univert.data.readers import count_rows, open_source
 from univert.data.transforms import Augmentation, Preprocessing, View, view_rng
 from univert.detection.boxes import Boxes, clip, to_square
@@ -158,8 +158,9 @@ def evaluate_detector(
     targets = SceneTargets(scenes, detector.verticals, detector.preprocessing)
     numbers = {name: number for number, name in enumerate(detector.verticals)}
     found: list[Found] = []
-    contents = (scenes.image_bytes([position])[0] for position in range(len(scenes)))
-    for _, items in detector.detect_contents(contents, least_score=LEAST_SCORE):
+    for position in range(len(scenes)):
+        photo = decode_rgb(scenes.image_bytes([position])[0])
+        items = detector.detect([photo], least_score=LEAST_SCORE)[0]
         boxes = np.array([item.box_xyxy_px for item in items], np.float32).reshape(-1, 4)
         scores = np.array([item.score for item in items], np.float32)
         found.append((boxes, scores, np.array([numbers[item.vertical] for item in items], np.int64)))
