@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Univert
 from tests.detection.conftest import saved as saved
 from tests.detection.conftest import scenes as scenes
 from tests.detection.rooms import drawn_scene
 from tests.detection.test_engine import foreign_onnx
-from tests.test_cli import univert
 from univert.data.catalogue import Catalogue
 
 QUICK = (
@@ -34,11 +34,9 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_from_scenes_to_items(
-    scenes: Catalogue, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_from_scenes_to_items(scenes: Catalogue, photos: Path, tmp_path: Path, univert: Univert) -> None:
     def run(*arguments: object) -> str:
-        status, out, err = univert("detect", *arguments, monkeypatch=monkeypatch, capsys=capsys)
+        status, out, err = univert("detect", *arguments)
         assert (status, err) == (0, "")
         return out
 
@@ -67,11 +65,9 @@ def test_from_scenes_to_items(
     assert json.loads(run("run", model, photos / "room-0.png", "--json"))["images"][0]["width"] == 96
 
 
-def test_photos_that_cannot_be_used(
-    saved: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_photos_that_cannot_be_used(saved: Path, photos: Path, tmp_path: Path, univert: Univert) -> None:
     def run(*arguments: object) -> tuple[int, str, str]:
-        return univert("detect", "run", saved, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+        return univert("detect", "run", saved, *arguments)
 
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
     status, out, err = run(photos)
@@ -87,20 +83,14 @@ def test_photos_that_cannot_be_used(
     status, _, err = run(photos, "--out", tmp_path / "items.json")
     assert status == 2
     assert "--overwrite" in err
-    status, _, err = univert(
-        "detect", "train", tmp_path / "no.lance", "--out", tmp_path / "run", monkeypatch=monkeypatch, capsys=capsys
-    )
+    status, _, err = univert("detect", "train", tmp_path / "no.lance", "--out", tmp_path / "run")
     assert status == 2
     assert "no such scenes" in err
 
 
-def test_anothers_detector_by_its_format(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_anothers_detector_by_its_format(photos: Path, tmp_path: Path, univert: Univert) -> None:
     path = foreign_onnx(tmp_path / "other.onnx", "rows")
     names = ["--vertical", "discs", "--vertical", "squares"]
-    status, out, err = univert(
-        "detect", "run", path, photos, "--format", "rows", *names, monkeypatch=monkeypatch, capsys=capsys
-    )
+    status, out, err = univert("detect", "run", path, photos, "--format", "rows", *names)
     assert (status, err) == (0, "")
     assert "discs 0.90, squares 0.60" in out

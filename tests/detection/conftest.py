@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import made_once
 from tests.detection.rooms import CONFIG, drawn_scenes
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
@@ -15,18 +16,22 @@ from univert.detection.ssd import SsdDetector
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    out = tmp_path_factory.mktemp("scenes") / "scenes.lance"
-    build_catalogue(drawn_scenes(), out)
-    return Catalogue.open(out, scenes=True)
+    made = made_once(
+        tmp_path_factory, "scenes", lambda folder: build_catalogue(drawn_scenes(), folder / "scenes.lance")
+    )
+    return Catalogue.open(made / "scenes.lance", scenes=True)
+
+
+def make_saved(folder: Path) -> None:
+    torch.manual_seed(0)
+    model = SsdDetector(CONFIG).save_pretrained(folder / "model")
+    assert export_detector(model) == model / "model.onnx"
 
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained detector, saved and exported."""
-    torch.manual_seed(0)
-    folder = SsdDetector(CONFIG).save_pretrained(tmp_path_factory.mktemp("detector") / "model")
-    assert export_detector(folder) == folder / "model.onnx"
-    return folder
+    return made_once(tmp_path_factory, "detector", make_saved) / "model"
 
 
 @pytest.fixture
