@@ -48,7 +48,7 @@ from univert.models.runtime.onnx_export import export_onnx
 from univert.search.index import IndexReader
 from univert.search.storage import FORMAT_VERSION
 from univert.search.writer import IndexWriter
-from univert.serving.service import decode_photo
+from univert.serving.photos import decode_photo
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "serving.md"

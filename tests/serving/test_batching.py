@@ -34,7 +34,7 @@ class Network:
 
 
 def item(number: int) -> np.ndarray:
-    return np.array([number, 0])
+    return np.array([[number, 0]])
 
 
 def in_a_loop(body: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -59,7 +59,7 @@ async def test_requests_that_come_together_run_together_and_get_their_own_rows()
     await asyncio.sleep(0)
     network.go.set()
     answers = await asyncio.gather(first, *rest)
-    assert [answer[0] for answer in answers] == [0, 2, 4, 6, 8, 10, 12]
+    assert [answer[0, 0] for answer in answers] == [0, 2, 4, 6, 8, 10, 12]
     assert network.batches == [[0], [1, 2, 3, 4], [5, 6]]
     await batcher.close()
 
@@ -103,7 +103,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     waiting = [asyncio.create_task(batcher.submit(item(i))) for i in (1, 2)]
     await asyncio.sleep(0)
     assert batcher.waiting == 2
-    with pytest.raises(QueueFullError, match="2 requests wait"):
+    with pytest.raises(QueueFullError, match="2 photos wait"):
         await batcher.submit(item(3))
     waiting[0].cancel()  # who hangs up makes room
     await asyncio.sleep(0)
@@ -125,9 +125,9 @@ async def test_a_failure_reaches_its_batch_alone() -> None:
     batcher = Batcher(run)
     with pytest.raises(TimeoutError, match="of the network itself"):
         await batcher.submit(item(1))
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="0 answers to 1 rows"):
         await batcher.submit(item(2))
-    assert (await batcher.submit(item(3)))[0] == 3
+    assert (await batcher.submit(item(3)))[0, 0] == 3
     await batcher.close()
 
 
@@ -145,7 +145,7 @@ async def test_closing_finishes_what_was_taken_and_takes_no_more() -> None:
     network.go.set()
     await closing
     answers = await asyncio.gather(first, *waiting)
-    assert [answer[0] for answer in answers] == [0, 2, 4, 6, 8, 10]
+    assert [answer[0, 0] for answer in answers] == [0, 2, 4, 6, 8, 10]
 
 
 @in_a_loop
@@ -160,7 +160,7 @@ async def test_everybody_gets_their_own_answer_whatever_the_timing() -> None:
         await asyncio.sleep(delays[number])
         try:
             async with asyncio.timeout(0.002 if gives_up[number] else None):
-                assert (await batcher.submit(item(number)))[0] == 2 * number
+                assert (await batcher.submit(item(number)))[0, 0] == 2 * number
         except TimeoutError:
             assert gives_up[number]
 

@@ -12,7 +12,7 @@ from tests.data.pictures import encoded, noise
 from univert.data.decode import BoxXyxyPx, decode_rgb
 from univert.data.headers import PhotoHeader, read_header
 from univert.data.image_problem import ImageProblem
-from univert.serving.service import decode_photo, memory_bytes
+from univert.serving.photos import decode_photo, memory_bytes
 
 
 def saved(format_name: str, **options: object) -> bytes:

@@ -22,7 +22,7 @@ from univert.identity.vote import AttributeCalibration, Calibration
 from univert.models.embedder import Embedder
 from univert.search.index import Index
 from univert.search.writer import IndexWriter
-from univert.serving import service, thumbnails
+from univert.serving import photos, thumbnails
 from univert.serving.app import create_app
 from univert.serving.settings import Settings
 from univert.serving.shared import client_network
@@ -48,7 +48,7 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
         monkeypatch.setattr(module, name, watched)
 
-    watch(service, "decode_photo")
+    watch(photos, "decode_photo")
     watch(thumbnails, "decode_rgb")
     return counted
 

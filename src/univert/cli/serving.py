@@ -21,6 +21,9 @@ def serve(
             metavar="INDEX", help="An index made with this model: a folder or s3://; may come from the settings."
         ),
     ] = None,
+    detector: Annotated[
+        Path | None, typer.Option(help="The folder of a detector, which finds the items in photos (a run's own).")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (8000).")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes (1).")] = None,
@@ -39,11 +42,15 @@ def serve(
 
     if settings is not None:
         os.environ[FILE_VARIABLE] = str(settings)
-    given = {"model": model, "index": index, "host": host, "port": port, "workers": workers}
+    given = {"model": model, "index": index, "detector": detector, "host": host, "port": port, "workers": workers}
     for name, value in given.items():
         if value is not None:  # the workers read their settings from the environment, too
             os.environ[PREFIX + name.upper()] = str(value)
-    os.environ[f"{PREFIX}MODEL"] = model_folder(load_settings().model)
+    known = load_settings()
+    os.environ[f"{PREFIX}MODEL"] = model_folder(known.model)
+    of_run = Path(known.model) / "detector"
+    if known.detector is None and (of_run / "config.json").is_file():
+        os.environ[f"{PREFIX}DETECTOR"] = str(of_run)
     run_server(load_settings())
 
 

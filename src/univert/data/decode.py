@@ -96,6 +96,48 @@ def decode_rgb(
         return _pixels_to_rgb(part, background_rgb, image if isinstance(image, TiffImageFile) else None)
 
 
+class ImageParts:
+    """One encoded image of which several parts are wanted, each with the same pixels as `decode_rgb` gives.
+
+    What was decoded last is kept, and serves the next part that allows the same draft: ask for parts in the order of
+    their size.
+
+    Args:
+        content: as for `decode_rgb`.
+        max_pixels: as for `decode_rgb`.
+
+    Raises:
+        ImageProblem: the content is not a usable image.
+    """
+
+    def __init__(self, content: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
+        self._max_pixels = max_pixels
+        with _explaining():
+            self._opener, self._content, self._upright_size = _picture(content, max_pixels)
+        self._decoded: tuple[tuple[int, int], Image.Image] | None = None  # the file's size as drafted, and all of it
+
+    def part(self, box_xyxy_px: BoxXyxyPx | None = None, *, draft_px: int | None = None) -> Image.Image:
+        """The image, or a box in it, as `decode_rgb` gives it; only to be read.
+
+        Raises:
+            ImageProblem: the image is damaged.
+            BadInputError: the box is empty or lies outside the image.
+        """
+        with _explaining():
+            image = _opened(self._opener, self._content, self._max_pixels)
+            if draft_px is not None:
+                _allow_draft(image, box_xyxy_px, draft_px)
+            if self._decoded is None or self._decoded[0] != image.size:
+                self._decoded, drafted = None, image.size
+                _load_upright(image)
+                upright = image.size
+                rgb = _pixels_to_rgb(image, WHITE, image if isinstance(image, TiffImageFile) else None)
+                self._upright_size = self._upright_size or upright
+                self._decoded = drafted, rgb
+            rgb = self._decoded[1]
+            return rgb if box_xyxy_px is None else _crop(rgb, box_xyxy_px, self._upright_size or rgb.size)
+
+
 def to_rgb(image: Image.Image, *, background_rgb: Rgb = WHITE) -> Image.Image:
     """A PIL image of any mode as upright RGB, by the rules of `decode_rgb`.
 
@@ -129,6 +171,12 @@ def check_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, i
 
 def _open(content: bytes, max_pixels: int) -> tuple[ImageFile, tuple[int, int] | None]:
     """The image, not yet decoded, and the size it has upright where only its header can tell."""
+    opener, content, size = _picture(content, max_pixels)
+    return _opened(opener, content, max_pixels), size
+
+
+def _picture(content: bytes, max_pixels: int) -> tuple[type[ImageFile], bytes, tuple[int, int] | None]:
+    """What opens an image, the bytes to decode, and the size it has upright where only its header can tell."""
     if not content:
         raise ImageProblem("empty", "the file is empty", "replace or remove it")
     opener = next((opener for place, magic, opener in _OPENERS if content.startswith(magic, place)), None)
@@ -141,11 +189,15 @@ def _open(content: bytes, max_pixels: int) -> tuple[ImageFile, tuple[int, int] |
         content = b"".join(header.parts)
         if header.lacks_end:
             content = _with_end(content)
+    return opener, content, size
+
+
+def _opened(opener: type[ImageFile], content: bytes, max_pixels: int) -> ImageFile:
     image = opener(io.BytesIO(content))
     check_size(image.width, image.height, max_pixels)
     if isinstance(image, TiffImageFile) and image.tag_v2.get(Tag.NewSubfileType, 0) & _REDUCED:
         raise ImageProblem("unsupported format", "a camera's raw file is not supported", "export it as JPEG")
-    return image, size
+    return image
 
 
 def _with_end(jpeg: bytes) -> bytes:

@@ -67,10 +67,35 @@ class TookMs(BaseModel):
     """Milliseconds of each stage; total counts from the request's headers."""
 
     decode: float = 0.0
+    detect: float = 0.0
     embed: float = 0.0
     search: float = 0.0
     identify: float = 0.0
     total: float
+
+
+class FoundItemAnswer(BaseModel):
+    """An item that the detector found in a photo."""
+
+    box_xyxy_px: list[float] = Field(description="x0, y0, x1, y1 in whole pixels of the upright photo.")
+    vertical: str = Field(description="What the detector takes it for.")
+    score: float = Field(description="How sure the detector is, 0 to 1.")
+
+
+class NamedItemAnswer(FoundItemAnswer):
+    """An item in a photo, what it is, and what is like it: what a search with its box answers."""
+
+    identity: IdentityAnswer | None = Field(description="Null without a calibration.")
+    hits: list[HitAnswer]
+
+
+class DetectAnswer(BaseModel):
+    """The items found in a photo, the surest first."""
+
+    width_px: int = Field(description="Of the upright photo.")
+    height_px: int = Field(description="Of the upright photo.")
+    items: list[FoundItemAnswer]
+    model: str | None = Field(description="Fingerprint of the detector.")
 
 
 class SearchAnswer(BaseModel):
@@ -79,8 +104,12 @@ class SearchAnswer(BaseModel):
     query: QueryAnswer
     identity: IdentityAnswer | None = Field(description="Null with like, and without a calibration.")
     hits: list[HitAnswer]
+    items: list[NamedItemAnswer] = Field(
+        description="Each item found in the photo, the surest first. Empty with box and like, and without a detector."
+    )
     index_version: int
     model: str = Field(description="Fingerprint of the model.")
+    detector: str | None = Field(description="Fingerprint of the detector that looked for items; null if none did.")
     took_ms: TookMs
 
 

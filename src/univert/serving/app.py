@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 import univert
-from univert.serving import feedback, routes, search
+from univert.serving import detect, feedback, routes, search
 from univert.serving.observability import Observed, log
 from univert.serving.problems import install_problem_handlers
 from univert.serving.service import Service
@@ -71,6 +71,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         keys = [Depends(APIKeyHeader(name="X-API-Key", auto_error=False)), Depends(HTTPBearer(auto_error=False))]
     for router in (search.routes, routes.thumbnails, routes.items):
         app.include_router(router, dependencies=keys)
+    if settings.detector:
+        app.include_router(detect.router, dependencies=keys)
     if settings.feedback:
         app.include_router(feedback.router, dependencies=keys)
     app.include_router(routes.operations)

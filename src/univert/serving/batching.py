@@ -28,12 +28,12 @@ class QueueFullError(UnivertError, RuntimeError):
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    array: np.ndarray
+    rows: np.ndarray
     answer: asyncio.Future[np.ndarray]
 
 
 class Batcher:
-    """Collects arrays from concurrent requests, runs them in batches in a thread, and hands each its row back.
+    """Collects rows from concurrent requests, runs them in batches in a thread, and hands each request its own back.
 
     One batch runs at a time; what arrives meanwhile forms the next. A batch waits for company only when there has
     been some: until as many wait as the largest of the last few batches held, and for `max_wait_ms` at most. A lone
@@ -45,8 +45,8 @@ class Batcher:
         run: from a batch (B, ...) to an array of B rows; called in a thread, one call at a time.
         max_batch: largest B.
         max_wait_ms: longest wait for company, in milliseconds.
-        queue_size: how many requests may wait; the one that runs is not counted.
-        on_batch: told the size of each batch and the seconds it took.
+        queue_size: how many rows may wait; those that run are not counted. A request that waits alone may have more.
+        on_batch: told the rows of each batch and the seconds it took.
     """
 
     def __init__(
@@ -72,22 +72,22 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for their batch."""
-        return len(self._queue)
+        """How many rows wait for their batch."""
+        return sum(len(entry.rows) for entry in self._queue)
 
-    async def submit(self, array: np.ndarray) -> Float[np.ndarray, " D"]:
-        """One request: its row of the batch's answer. One that is cancelled before it has begun is never computed.
+    async def submit(self, rows: np.ndarray) -> Float[np.ndarray, "B D"]:
+        """One request: the batch's answer to its rows. One that is cancelled before it has begun is never computed.
 
         Raises:
             QueueFullError: too many wait; nothing was queued.
         """
         if self._closing:
             raise RuntimeError("the batcher is closed")
-        if len(self._queue) >= self._queue_size:  # who has given up must not keep others out
+        if self._lacks_room(rows):  # who has given up must not keep others out
             self._queue = deque(entry for entry in self._queue if not entry.answer.done())
-        if len(self._queue) >= self._queue_size:
-            raise QueueFullError(f"{len(self._queue)} requests wait already; try again in a second")
-        entry = _Waiting(array, asyncio.get_running_loop().create_future())
+        if self._lacks_room(rows):
+            raise QueueFullError(f"{self.waiting} photos wait already; try again in a second")
+        entry = _Waiting(rows, asyncio.get_running_loop().create_future())
         self._queue.append(entry)
         self._arrived.set()
         if self._task is None:
@@ -129,12 +129,21 @@ class Batcher:
             except TimeoutError:
                 return
 
+    def _lacks_room(self, rows: np.ndarray) -> bool:
+        return bool(self._queue) and self.waiting + len(rows) > self._queue_size
+
     def _take(self) -> list[_Waiting]:
+        """The next whole requests: as many as fit into a batch, and one at least."""
         batch: list[_Waiting] = []
-        while self._queue and len(batch) < self._max_batch:
-            entry = self._queue.popleft()
+        size = 0
+        while self._queue:
+            entry = self._queue[0]
             if not entry.answer.done():  # else its caller is gone
+                size += len(entry.rows)
+                if batch and size > self._max_batch:
+                    break
                 batch.append(entry)
+            self._queue.popleft()
         return batch
 
     async def _answer(self, batch: list[_Waiting]) -> None:
@@ -144,10 +153,15 @@ class Batcher:
         seconds = time.monotonic() - started
         self._recent.append(len(batch))
         if self._on_batch is not None:
-            self._on_batch(len(batch), seconds)
+            self._on_batch(sum(len(entry.rows) for entry in batch), seconds)
 
-    def _rows(self, batch: list[_Waiting]) -> np.ndarray:
-        return self._run(np.stack([entry.array for entry in batch]))
+    def _rows(self, batch: list[_Waiting]) -> list[np.ndarray]:
+        rows = np.concatenate([entry.rows for entry in batch])
+        parts = [self._run(rows[start : start + self._max_batch]) for start in range(0, len(rows), self._max_batch)]
+        answers = np.concatenate(parts)
+        if len(answers) != len(rows):
+            raise ValueError(f"{len(answers)} answers to {len(rows)} rows")
+        return np.split(answers, np.cumsum([len(entry.rows) for entry in batch])[:-1])
 
 
 @dataclass(eq=False, slots=True)

@@ -192,7 +192,7 @@ class Metrics:
             "request_seconds", "From the end of the headers to the end of the answer.", _SECONDS, "route"
         )
         self.stage_seconds = histogram(
-            "stage_seconds", "Seconds in each stage: read, decode, embed, search, identify.", _SECONDS, "stage"
+            "stage_seconds", "Seconds in each stage: read, decode, detect, embed, search, identify.", _SECONDS, "stage"
         )
         self.batch_size = histogram("batch_size", "Photos that went through the network together.", _SIZES)
         self.forward_seconds = histogram("forward_seconds", "Seconds of the network for a batch.", _SECONDS)

@@ -27,6 +27,8 @@ from univert.serving.service import Service, record_of, service_of
 
 K_DEFAULT: Final = 24
 K_MAX: Final = 100
+ITEMS_DEFAULT: Final = 12
+ITEMS_MAX: Final = 24
 
 FORM_LIMITS: Final[Any] = {"max_files": 1, "max_fields": 200, "max_part_size": 16_384}
 
@@ -72,10 +74,13 @@ def item_address(item: str) -> str:
     return f"{ITEMS}{quote(item, safe='')}"
 
 
-def _whole_number(value: Any) -> Any:
-    if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) <= 9):
-        raise ValueError(f"must be a whole number from 1 to {K_MAX}, got {value[:60]!r}")
-    return value
+def _whole_number(least: int, most: int) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) <= 9):
+            raise ValueError(f"must be a whole number from {least} to {most}, got {value[:60]!r}")
+        return value
+
+    return BeforeValidator(check)
 
 
 def _checked_box(text: str) -> str:
@@ -108,10 +113,8 @@ Box = Annotated[
 ]
 
 
-class BoxForm(BaseModel):
+class BoxForm(BaseModel, extra="forbid"):
     """What the forms have in common."""
-
-    model_config = ConfigDict(extra="forbid")
 
     box: Box | SkipJsonSchema[None] = None
 
@@ -139,8 +142,15 @@ class SearchForm(BoxForm):
         description="The id of an item to search with, instead of a photo.",
         examples=["sneakers/0042.jpg"],
     )
-    k: Annotated[int, BeforeValidator(_whole_number)] = Field(
-        default=K_DEFAULT, ge=1, le=K_MAX, description="How many hits.", examples=[24]
+    k: Annotated[int, _whole_number(1, K_MAX)] = Field(
+        default=K_DEFAULT, ge=1, le=K_MAX, description="How many hits, of the photo and of each item.", examples=[24]
+    )
+    items: Annotated[int, _whole_number(0, ITEMS_MAX)] = Field(
+        default=ITEMS_DEFAULT,
+        ge=0,
+        le=ITEMS_MAX,
+        description="How many items of the photo are answered at most, the surest; 0 looks for none.",
+        examples=[12],
     )
     vertical: Names = _values("these verticals", "shoes")
     brand: Names = _values("these brands", "Acme")
@@ -191,7 +201,10 @@ class SearchForm(BoxForm):
     form_limits=FORM_LIMITS,
 )
 async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)]) -> SearchAnswer:
-    """Send a photo as multipart/form-data, or an item's id as `like`; narrow the answer by columns."""
+    """Send a photo as multipart/form-data, or an item's id as `like`; narrow the answer by columns.
+
+    Without a box, each item found in the photo is answered, too, where the service has a detector.
+    """
     service, record = service_of(request), record_of(request)
     index, where = service.index(record), form.where()
     found_by = await asyncio.to_thread(_known_forms, where, index) if where else None
@@ -203,9 +216,11 @@ async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_
         k=form.k,
         where=found_by,
         box_xyxy_px=form.box_xyxy_px,
+        items_max=form.items,
         record=record,
     )
-    answer["hits"] = [_hit_values(hit, service) for hit in answer["hits"]]
+    for part in (answer, *answer["items"]):
+        part["hits"] = [_hit_values(hit, service) for hit in part["hits"]]
     return answer  # type: ignore[no-any-return]  # checked by the framework
 
 
@@ -220,7 +235,7 @@ async def embed(request: Request, form: Annotated[EmbedForm, Form(media_type=_MU
     """Vectors of the same model may be compared; squared distances between them go from 0 to 4."""
     loaded = service_of(request).loaded
     await request.state.upload.take(form.photo)
-    _, _, vector = await loaded.embed(request.state.upload, form.box_xyxy_px, record_of(request))
+    _, (vector,) = await loaded.embed(request.state.upload, form.box_xyxy_px, record_of(request))
     return EmbedAnswer(vector=vector.tolist(), size=loaded.engine.size, model=loaded.engine.fingerprint)
 
 

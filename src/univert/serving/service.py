@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from fastapi import Request
 from jaxtyping import Float
-from PIL import Image
 
 from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
-from univert.data.decode import BoxXyxyPx, decode_bytes, decode_rgb
-from univert.data.headers import PhotoHeader, read_header
+from univert.data.decode import BoxXyxyPx
+from univert.detection.engine import Detector
 from univert.identity.vote import ATTRIBUTES, Calibration, IdentityAnswer, identify
 from univert.models.runtime.engine import Engine
 from univert.search.index import Index, IndexReader
@@ -26,6 +26,7 @@ from univert.search.query import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
 from univert.serving.limits import Limits, Upload
 from univert.serving.observability import Metrics, RequestRecord
+from univert.serving.photos import SeenItems, SeenPhoto, look_for_items, see_photo
 from univert.serving.problems import Problem, busy
 from univert.serving.settings import Settings
 from univert.serving.thumbnails import Thumbnails
@@ -36,8 +37,6 @@ THREADS: Final = 2
 """Photos decoded, and index queries run, side by side in each worker."""
 _LARGE_BYTES: Final = 64_000_000
 """Photos that take more than this to decode are decoded one at a time, and pictures for thumbnails likewise."""
-_BYTES_PER_PIXEL_MAX: Final = 9
-"""What decoding may take for each pixel of `photo_pixels_max`: a PNG or a plain JPEG of that size."""
 
 T = TypeVar("T")
 
@@ -100,10 +99,17 @@ class Loaded:
     """The work behind the routes, once model and index are loaded. Make it, and use it, in one event loop."""
 
     def __init__(
-        self, engine: Engine, reader: IndexReader, calibration: Calibration | None, settings: Settings, metrics: Metrics
+        self,
+        engine: Engine,
+        reader: IndexReader,
+        calibration: Calibration | None,
+        detector: Detector | None,
+        settings: Settings,
+        metrics: Metrics,
     ) -> None:
         self.engine = engine
         self.reader = reader
+        self.detector = detector
         self.batcher = Batcher(
             engine.run, settings.max_batch, MAX_WAIT_MS, settings.queue_size, on_batch=metrics.observe_batch
         )
@@ -122,19 +128,31 @@ class Loaded:
         k: int,
         where: Where | None,
         box_xyxy_px: BoxXyxyPx | None,
+        items_max: int = 0,
         record: RequestRecord,
     ) -> dict[str, Any]:
-        """What answers a photo, or the id of an item, wholly from one version of the index."""
+        """What answers a photo and each item found in it, or the id of an item, wholly from one version of the index.
+
+        Without a box, at most `items_max` items are looked for.
+        """
         identity = None
         query: dict[str, Any] = {}
+        items: list[dict[str, Any]] = []
+        detector = None
         async with self._deadline():
             if isinstance(asked, Upload):
-                header, box, vector = await self.embed(asked, box_xyxy_px, record)
-                query = {"width_px": header.width_px, "height_px": header.height_px, "box_xyxy_px": box}
+                seen, vectors = await self.embed(asked, box_xyxy_px, record, items_max=items_max)
+                size = {"width_px": seen.header.width_px, "height_px": seen.header.height_px}
+                query = {**size, "box_xyxy_px": seen.box_xyxy_px}
                 with record.stage("search"):
-                    hits, neighbours = await self._find(index, vector, k, where)
+                    found = await asyncio.gather(*(self._find(index, vector, k, where) for vector in vectors))
                 with record.stage("identify"):
-                    identity = await self._identity(neighbours)
+                    identities = await self._identities([neighbours for _, neighbours in found])
+                hits, identity = found[0][0], identities[0]
+                for item, (near, _), named in zip(seen.items, found[1:], identities[1:], strict=True):
+                    items.append({**asdict(item), "identity": named, "hits": near})
+                if self.detector is not None and box_xyxy_px is None and items_max:
+                    detector = self.detector.fingerprint
             else:
                 query = {"like": asked}
                 with record.stage("search"):
@@ -142,36 +160,49 @@ class Loaded:
                         (vector,) = await asyncio.to_thread(index.vectors, [asked])
                     except BadInputError:
                         raise Problem("not-found", f"no item {asked[:200]!r} in the index") from None
-                    found = await self._asked(index, vector, k + 1, where)  # an item is its own nearest
-                hits = [hit for hit in found if hit.id != asked][:k]
+                    near = await self._asked(index, vector, k + 1, where)  # an item is its own nearest
+                hits = [hit for hit in near if hit.id != asked][:k]
         took_ms = {**record.stages_s, "total": record.total_s()}
         return {
             "query": query,
             "identity": identity,
             "hits": hits,
+            "items": items,
             "index_version": index.version,
             "model": self.engine.fingerprint,
+            "detector": detector,
             "took_ms": {name: round(1000 * seconds, 2) for name, seconds in took_ms.items()},
         }
 
     async def embed(
-        self, upload: Upload, box_xyxy_px: BoxXyxyPx | None, record: RequestRecord
-    ) -> tuple[PhotoHeader, BoxXyxyPx | None, Float[np.ndarray, " D"]]:
-        """What is known of an uploaded photo, the box within it, and their unit vector.
+        self, upload: Upload, box_xyxy_px: BoxXyxyPx | None, record: RequestRecord, *, items_max: int = 0
+    ) -> tuple[SeenPhoto, Float[np.ndarray, "B D"]]:
+        """What is seen of an uploaded photo or a box in it, and unit vectors: its own, then one of each item.
 
         The upload is released as soon as the photo is decoded.
         """
-        assert upload.photo is not None
+        see = partial(
+            see_photo, engine=self.engine, box_xyxy_px=box_xyxy_px, detector=self.detector, items_max=items_max
+        )
         async with self._deadline():
             with record.stage("decode"):
-                header, box, pixels = await self._decode(upload.photo, box_xyxy_px)
-            upload.release()
+                seen = await self._look(upload, see)
+            if seen.detect_s:
+                record.stages_s["decode"] -= seen.detect_s
+                record.stages_s["detect"] = seen.detect_s
             with record.stage("embed"):
                 try:
-                    vector = await self.batcher.submit(pixels)
+                    vectors = await self.batcher.submit(seen.pixels)
                 except QueueFullError:
                     raise busy("overloaded", "too many photos wait already") from None
-        return header, box, vector
+        return seen, vectors
+
+    async def detect(self, upload: Upload, record: RequestRecord) -> SeenItems:
+        """What is known of an uploaded photo, and the items found in it."""
+        assert self.detector is not None  # or there would be no route
+        async with self._deadline():
+            with record.stage("detect"):
+                return await self._look(upload, partial(look_for_items, detector=self.detector))
 
     async def thumbnail(self, thumbnails: Thumbnails, index: Index, item: str, size_px: int) -> bytes:
         """A thumbnail as `Thumbnails.render` makes it, in turn with the photos that are decoded."""
@@ -194,26 +225,16 @@ class Loaded:
         except TimeoutError:
             raise Problem("deadline", f"no answer within {seconds:g} s") from None
 
-    async def _decode(
-        self, content: bytes, box_xyxy_px: BoxXyxyPx | None
-    ) -> tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray]:
-        """What is known of a photo, the box within it, and the pixels for the network."""
-
-        def decode(bytes_max: float) -> tuple[PhotoHeader, BoxXyxyPx | None, np.ndarray] | None:
-            header = read_header(content, self._settings.photo_pixels_max)
-            needed = memory_bytes(
-                header, self._settings.photo_pixels_max, reduced=box_xyxy_px is None and not header.lacks_end
-            )
-            if needed > bytes_max:
-                return None
-            box = None if box_xyxy_px is None else clip_box(box_xyxy_px, header)
-            rgb = decode_photo(header, detail_px=self.engine.image_size_px, box_xyxy_px=box)
-            return header, box, self.engine.prepare(rgb)
-
+    async def _look(self, upload: Upload, look: Callable[..., T | None]) -> T:
+        """Let a function of `univert.serving.photos` look at an upload, in turn, and release the upload."""
+        assert upload.photo is not None
+        work = partial(look, upload.photo, pixels_max=self._settings.photo_pixels_max)
         try:
-            return await self._large_alone(decode)
+            return await self._large_alone(work)
         except BadInputError as error:
             raise Problem(_PROBLEM_NAMES.get(getattr(error, "kind", ""), "bad-photo"), str(error)) from None
+        finally:
+            upload.release()
 
     async def _large_alone(self, work: Callable[[float], T | None]) -> T:
         """Run work that is given the bytes it may take, and gives None where it would need more: then it runs alone."""
@@ -265,13 +286,16 @@ class Loaded:
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
 
-    async def _identity(self, neighbours: list[Hit]) -> IdentityAnswer | None:
-        if self.calibration is None:
-            return None
-        answer = await asyncio.to_thread(identify, neighbours, self.calibration)
-        for name in ATTRIBUTES:
-            self._metrics.identities.labels(name, str(getattr(answer, name).known).lower()).inc()
-        return answer
+    async def _identities(self, found: Sequence[list[Hit]]) -> Sequence[IdentityAnswer | None]:
+        """What each set of neighbours names."""
+        calibration = self.calibration
+        if calibration is None:
+            return [None] * len(found)
+        answers = await asyncio.to_thread(lambda: [identify(neighbours, calibration) for neighbours in found])
+        for answer in answers:
+            for name in ATTRIBUTES:
+                self._metrics.identities.labels(name, str(getattr(answer, name).known).lower()).inc()
+        return answers
 
 
 def service_of(request: Request) -> Service:
@@ -284,45 +308,3 @@ def record_of(request: Request) -> RequestRecord:
     """What is known of a request; made by the middleware."""
     record: RequestRecord = request.state.record
     return record
-
-
-def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx | None = None) -> Image.Image:
-    """Decode a photo, or a box in it, upright and in RGB, without any metadata.
-
-    The shorter side of the result keeps `detail_px` pixels; a large JPEG is decoded smaller than it is.
-    """
-    rgb = decode_rgb(
-        b"".join(header.parts),
-        box_xyxy_px=box_xyxy_px,
-        max_pixels=header.width_px * header.height_px,
-        # twice the detail for a box: its edges fall between the pixels of a reduced photo
-        draft_px=detail_px if box_xyxy_px is None else 2 * detail_px,
-    )
-    rgb.info.clear()
-    return rgb
-
-
-def memory_bytes(header: PhotoHeader, pixels_max: int, *, reduced: bool) -> int:
-    """What decoding a photo takes at most; `reduced`: no box in it is asked for, so that a JPEG is decoded smaller.
-
-    What could take more than the largest plain JPEG does is `too-large`: a large WebP, above all.
-    """
-    pixels, limit = header.width_px * header.height_px, _BYTES_PER_PIXEL_MAX * pixels_max
-    needed = decode_bytes(header.parts, pixels, reduced=False)
-    if needed > limit:
-        size, over = f"{header.width_px} x {header.height_px}", f"{needed / 1e6:,.0f} MB of {limit / 1e6:,.0f}"
-        said = f"{size} pixels of this kind take {over} to decode; make the photo smaller, or send a plain JPEG"
-        raise Problem("too-large", said)
-    return decode_bytes(header.parts, pixels, reduced=reduced)
-
-
-def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
-    """The part of a box that lies within a photo; `bad-box` where less than a pixel of it does."""
-    x0, y0, x1, y1 = box_xyxy_px
-    width, height = header.width_px, header.height_px
-    clipped = max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)
-    if clipped[2] - clipped[0] < 1 or clipped[3] - clipped[1] < 1:
-        raise Problem(
-            "bad-box", f"box {x0:g},{y0:g},{x1:g},{y1:g} covers less than a pixel of the {width} x {height} px photo"
-        )
-    return clipped

@@ -60,6 +60,7 @@ class Settings(BaseSettings):
         model: the model folder, or `OWNER/NAME` on the Hugging Face hub.
         index: the index: a folder, or `s3://bucket/prefix`.
         calibration: what `univert calibrate` wrote; None looks beside the index and in the model's folder.
+        detector: the folder of a detector, which finds the items in photos; None: photos are answered as a whole.
         host: the address to listen on; loopback unless told otherwise.
         port: the port to listen on; 0 takes any that is free.
         workers: processes that share the port; each holds the index in memory.
@@ -98,6 +99,7 @@ class Settings(BaseSettings):
     model: str = Field(min_length=1)
     index: str = Field(min_length=1)
     calibration: Path | None = None
+    detector: Path | None = None
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8000, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=256)

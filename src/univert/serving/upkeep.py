@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from PIL import Image
 
 from univert.core.errors import BadInputError
+from univert.detection.engine import Detector, load_detector
 from univert.identity.vote import Calibration, calibration_places, find_calibration
-from univert.models.runtime.engine import Engine, load_engine
+from univert.models.runtime.engine import Engine, load_engine, share_of_cores
 from univert.search.index import IndexReader
 from univert.serving.observability import log
 from univert.serving.service import Loaded, Service
@@ -37,11 +39,14 @@ _WARM_K: Final = 24
 @asynccontextmanager
 async def running(service: Service) -> AsyncIterator[None]:
     """Load model and index, serve, and finish what was taken."""
-    engine, reader, calibration = await asyncio.to_thread(_load, service.settings)
-    service.start(Loaded(engine, reader, calibration, service.settings, service.metrics))
+    loaded = await asyncio.to_thread(_load, service.settings)
+    service.start(Loaded(*loaded, service.settings, service.metrics))
+    engine, reader, _, detector = loaded
     index = reader.current()
     version, images = index.version, len(index)
     log(logging.INFO, "ready", model=engine.fingerprint, engine=engine.name, index_version=version, images=images)
+    if detector is not None:
+        log(logging.INFO, "finds items", detector=detector.fingerprint, engine=detector.name)
     looking = [asyncio.create_task(_look_after(service)), asyncio.create_task(_renew_calibration(service))]
     try:
         yield
@@ -120,7 +125,18 @@ def _find_calibration(settings: Settings, engine: Engine) -> Calibration | None:
     return found
 
 
-def _load(settings: Settings) -> tuple[Engine, IndexReader, Calibration | None]:
+def _load_detector(settings: Settings) -> Detector | None:
+    if settings.detector is None:
+        return None
+    threads = settings.threads or share_of_cores(settings.workers)
+    detector = load_detector(settings.detector, threads=threads)
+    side = detector.preprocessing.image_size_px
+    detector.detect([Image.new("RGB", (side, side))])  # so that the first photo does not wait for it
+    return detector
+
+
+def _load(settings: Settings) -> tuple[Engine, IndexReader, Calibration | None, Detector | None]:
+    detector = _load_detector(settings)
     engine = load_engine(settings.model, settings.engine, threads=settings.threads or None, workers=settings.workers)
     reader = IndexReader.open(
         settings.index,
@@ -132,7 +148,7 @@ def _load(settings: Settings) -> tuple[Engine, IndexReader, Calibration | None]:
         # search once, so that the first query does not wait for the index to be opened and read
         pixels = np.zeros((1, 3, engine.image_size_px, engine.image_size_px), np.uint8)
         reader.current().search(engine.run(pixels)[0], _WARM_K, model_fingerprint=engine.fingerprint)
-        return engine, reader, _find_calibration(settings, engine)
+        return engine, reader, _find_calibration(settings, engine), detector
     except BaseException:
         reader.close()
         raise
