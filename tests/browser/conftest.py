@@ -10,6 +10,7 @@ from tests.browser import shop
 from tests.browser.driving import Visitor, chromium
 from tests.conftest import made_once
 from tests.serving.http.processes import ServerProcess, serving
+from tests.serving.small_detector import save_small_detector
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.identity.vote import CALIBRATION_FILE, AttributeCalibration, Calibration
@@ -43,6 +44,7 @@ def make_stock(folder: Path) -> None:
         similarity_weights=(3.0, -12.0),
     )
     calibration.save(folder / "index" / CALIBRATION_FILE)
+    save_small_detector(folder / "detector", shop.VERTICALS)
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +52,8 @@ def service(stock: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
     """The service as it is run."""
     settings = {"photo_bytes_max": 2_000_000, "uploads_bytes_max": 2_200_000, "drain_s": 0, "engine": "onnx"}
     shown = {"item_link": "https://shop.example/p/{id}", "feedback": str(tmp_path_factory.getbasetemp() / "said.jsonl")}
-    with serving(*stock, **settings, **shown) as process:
+    finds = {"detector": str(stock[0].parent / "detector")}
+    with serving(*stock, **settings, **shown, **finds) as process:
         yield process
 
 

@@ -17,7 +17,7 @@ def test_search_finds_the_photo_itself(server: ServerProcess, photo: bytes, mode
     answer = server.search(photo, k="3")
     assert answer.status == 200
     found = answer.json()
-    assert set(found) == {"query", "identity", "hits", "index_version", "model", "took_ms"}
+    assert set(found) == {"query", "identity", "hits", "items", "index_version", "model", "detector", "took_ms"}
     assert found["query"] == {"width_px": 48, "height_px": 40, "box_xyxy_px": None, "like": None}
     assert found["model"] == model.fingerprint
     assert len(found["hits"]) == 3
@@ -26,7 +26,7 @@ def test_search_finds_the_photo_itself(server: ServerProcess, photo: bytes, mode
     assert first["distance"] == pytest.approx(0, abs=1e-4)
     assert first["item"] == "/items/p4-1"
     assert first["thumbnail"] == "/items/p4-1/thumbnail"
-    assert set(found["took_ms"]) == {"decode", "embed", "search", "identify", "total"}
+    assert set(found["took_ms"]) == {"decode", "detect", "embed", "search", "identify", "total"}
     assert found["took_ms"]["total"] >= found["took_ms"]["embed"] > 0
 
 

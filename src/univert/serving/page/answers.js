@@ -1,10 +1,11 @@
 /** Asking: one question at a time, the newest; older ones are called off, answered ones remembered for "back". */
 
 import { search } from "./api.js";
+import { foundIn } from "./found.js";
 import { findPhoto, prepared } from "./photo.js";
 import { placeKey } from "./place.js";
 
-const MOST_KEPT = 16;
+const MOST_KEPT = 64;
 
 /** Calls `onAnswer(answer, place)` or `onTrouble(problem, place)` for the last place that was asked about. */
 export class Searcher {
@@ -39,6 +40,7 @@ export class Searcher {
   async #send(place, signal) {
     try {
       const answer = await search(await this.#question(place), signal);
+      if (place.query.kind === "photo") answer.found = await foundIn(answer, findPhoto(place.query.key));
       if (signal.aborted) return;
       this.#keep(place, answer);
       this.onAnswer(answer, place);
@@ -53,8 +55,12 @@ export class Searcher {
     return { photo: await prepared(findPhoto(query.key), box), filters, k };
   }
 
+  /** Each item in a photo is answered with it: what a search with the item's box would answer. */
   #keep(place, answer) {
+    for (const { box, identity, hits } of answer.found ?? []) {
+      this.#kept.set(placeKey({ ...place, box }), { ...answer, identity, hits, detector: null, found: [] });
+    }
     this.#kept.set(placeKey(place), answer);
-    if (this.#kept.size > MOST_KEPT) this.#kept.delete(this.#kept.keys().next().value);
+    for (const key of [...this.#kept.keys()].slice(0, -MOST_KEPT)) this.#kept.delete(key);
   }
 }

@@ -28,7 +28,7 @@ const filters = new Filters((chosen, again) =>
   go({ ...place, filters: chosen, k: FEW }, { replace: again || place.query === null }),
 );
 const queryView = new QueryView((box, final) => {
-  place = { ...place, box };
+  place = { ...place, box, k: FEW };
   if (final) remember(); // browsers limit how often a page may do this
   ask(final ? SETTLE_PAUSE_MS : DRAG_PAUSE_MS);
 });
@@ -49,7 +49,7 @@ function go(next, { replace = false } = {}) {
 
 /** Note with the current entry of the history what is needed to come back to it. */
 function remember(more = {}) {
-  history.replaceState({ ...history.state, ...toRemember(place), ...more }, "");
+  history.replaceState({ ...history.state, ...toRemember(place), ...more }, "", placeUrl(place));
 }
 
 function linkTo(id) {
@@ -117,6 +117,11 @@ function ask(pauseMs = 0, sameQuery = true) {
 
 function onAnswer(answer, asked) {
   for (const hit of answer.hits) known.set(hit.id, hit);
+  const photo = asked.query.kind === "photo" ? findPhoto(asked.query.key) : null;
+  if (photo && answer.detector) {
+    photo.found = answer.found;
+    queryView.showFound(photo);
+  }
   hideTrouble({ forgiven: true });
   const held = document.activeElement?.closest?.("#grid a")?.dataset.like;
   const same = asked.query.kind === "item" ? known.get(asked.query.id)?.product : productOf(answer.identity);
@@ -127,7 +132,8 @@ function onAnswer(answer, asked) {
   const named = answer.identity ? headline(answer.identity) : item ? nameOf(item) : "Search";
   document.title = `${named} · Univert`;
   byId("about").textContent = about(answer);
-  speak(`${count(answer.hits.length, "result")}.${answer.identity ? ` ${headline(answer.identity)}.` : ""}`);
+  const found = answer.found?.length ? `${count(answer.found.length, "item")} found in the photo. ` : "";
+  speak(`${found}${count(answer.hits.length, "result")}.${answer.identity ? ` ${headline(answer.identity)}.` : ""}`);
   if (held) focusCard(held);
   if (comingBack) comeBack();
 }

@@ -10,11 +10,15 @@ const BIG_STEP = 0.1;
 /** A press that moves less than this, in pixels of the screen, is a tap. */
 const TAP_PX = 6;
 
-/** Puts a box over `stage`, which holds the picture and nothing else. `onChange(box, final)`: null is the whole photo. */
+/**
+ * Puts a box over `stage`, which holds the picture and nothing else. `found` marks the items found in the photo, and
+ * knows which one a press means. `onChange(box, final)`: null is the whole photo.
+ */
 export class BoxEditor {
-  constructor(stage, photo, onChange) {
+  constructor(stage, photo, found, onChange) {
     this.stage = stage;
     this.photo = photo;
+    this.found = found;
     this.onChange = onChange;
     this.box = null;
     this.hole = element("i");
@@ -31,7 +35,7 @@ export class BoxEditor {
       },
       HANDLES.map((name) => element("span", { class: `handle ${name}`, "data-handle": name })),
     );
-    stage.append(this.shade, this.frame);
+    stage.append(this.shade, found.marks, this.frame);
     stage.addEventListener("pointerdown", (event) => this.#press(event));
     this.frame.addEventListener("keydown", (event) => this.#key(event));
   }
@@ -102,9 +106,7 @@ export class BoxEditor {
       const cancelled = next.type === "pointercancel";
       if (cancelled && dragged && (draws || before)) this.change(before, true);
       else if (dragged && (draws || handle || inside)) this.change(this.box, true);
-      else if (!dragged && !cancelled && event.pointerType !== "mouse" && before === null) {
-        this.change(geometry.around(this.photo, start, 0.5), true);
-      }
+      else if (!dragged && !cancelled && !handle) this.#tap(start, event.pointerType);
       if (this.box && (dragged || inside)) this.frame.focus({ preventScroll: true });
     };
     const listeners = [
@@ -117,6 +119,14 @@ export class BoxEditor {
       this.stage.setPointerCapture(event.pointerId);
       event.preventDefault();
     }
+  }
+
+  /** A press without a stroke chooses an item; where there is none, a finger's begins a box. */
+  #tap(point, pointer) {
+    const scale = this.stage.clientWidth / this.photo.width;
+    const item = this.found.at(point, { pointer, scale, chosen: this.box });
+    if (item) this.change(item.box, true);
+    else if (pointer !== "mouse" && this.box === null) this.change(geometry.around(this.photo, point, 0.5), true);
   }
 
   #key(event) {

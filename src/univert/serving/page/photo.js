@@ -11,7 +11,10 @@ const MOST_KEPT = 12;
 const photos = new Map();
 let made = 0;
 
-/** A photo that was given to the page; `url` shows it, `size` is its upright {width, height}, null if unreadable here. */
+/**
+ * A photo that was given to the page; `url` shows it, `size` is its upright {width, height}, null if unreadable here;
+ * `found` are the items found in it, null where nobody looked.
+ */
 class Photo {
   constructor(file) {
     this.key = `${Date.now().toString(36)}-${(made += 1)}`;
@@ -20,6 +23,7 @@ class Photo {
     this.url = URL.createObjectURL(file);
     this.image = new Image();
     this.size = null;
+    this.found = null;
     this.reduced = null;
     this.loaded = new Promise((resolve) => {
       this.image.onload = () => {

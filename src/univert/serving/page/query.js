@@ -2,7 +2,8 @@
 
 import { BoxEditor } from "./box-editor.js";
 import { between } from "./box.js";
-import { byId, element, icon, nameOf } from "./dom.js";
+import { byId, element, fill, icon, nameOf } from "./dom.js";
+import { FoundItems } from "./found.js";
 import { showItem } from "./item.js";
 
 const SIDES = ["Left", "Top", "Right", "Bottom"];
@@ -36,10 +37,29 @@ export class QueryView {
     frame.style.setProperty("--ratio", String(photo.size.width / photo.size.height));
     frame.style.setProperty("--wide", `${photo.size.width}px`);
     frame.classList.add("known");
-    this.editor = new BoxEditor(frame, photo.size, (changed, final) => this.#changed(changed, final));
+    this.found = new FoundItems(photo, (chosen) => this.editor.change(chosen, true));
+    this.editor = new BoxEditor(frame, photo.size, this.found, (changed, final) => this.#changed(changed, final));
     this.editor.onRemoved = () => this.select.focus();
     this.panel.append(this.#tools());
+    this.showFound(photo);
     this.#box(box);
+  }
+
+  /** Show what was found in the photo, `photo.found`: a list, or null where nobody looked. */
+  showFound(photo) {
+    if (this.shown !== photo || !this.editor) return;
+    const items = photo.found ?? [];
+    const drag = items.length ? "Or drag over the photo to search any part of it." : "Drag over the photo to search one thing in it.";
+    const tap = items.length ? "Or tap beside them to search any part." : "Tap a thing in the photo to search it alone.";
+    fill(
+      this.hint,
+      photo.found && !items.length && "No single things found. ",
+      element("span", { class: "fine" }, drag),
+      element("span", { class: "touch" }, tap),
+    );
+    this.tools.classList.toggle("with-found", items.length > 0);
+    this.found.show(items, this.editor.box);
+    this.#told(this.editor.box);
   }
 
   /** Show an item of the index, as item.js does. Returns its columns, or null. */
@@ -52,7 +72,7 @@ export class QueryView {
 
   /** Forget what is shown. */
   clear() {
-    this.shown = this.editor = null;
+    this.shown = this.editor = this.found = null;
     this.panel.replaceChildren();
   }
 
@@ -77,7 +97,7 @@ export class QueryView {
       "button",
       { type: "button", class: "quiet", onclick: () => this.editor.begin() },
       icon("crop"),
-      "Search a part",
+      element("span", {}, "Search a part"),
     );
     this.whole = element(
       "button",
@@ -92,22 +112,20 @@ export class QueryView {
       this.#fields(),
     );
     this.hint = element("p", { class: "note" });
-    this.hint.append(
-      element("span", { class: "fine" }, "Drag over the photo to search one thing in it."),
-      element("span", { class: "touch" }, "Tap a thing in the photo to search it alone."),
-    );
     const help = element(
       "p",
       { id: "box-help", class: "hidden" },
       "Arrow keys move the area, with Shift they resize it, with Alt in larger steps. Delete goes back to the whole photo.",
     );
-    return element(
+    this.tools = element(
       "div",
       { class: "box-tools" },
+      this.found.row,
       element("div", { class: "line" }, this.select, this.whole, this.numbers),
       this.hint,
       help,
     );
+    return this.tools;
   }
 
   #fields() {
@@ -155,7 +173,9 @@ export class QueryView {
   #told(box) {
     const boxed = this.editor.box !== null;
     this.select.hidden = this.hint.hidden = boxed;
-    this.whole.hidden = this.numbers.hidden = !boxed;
+    this.numbers.hidden = !boxed;
+    this.whole.hidden = !boxed || this.found.items.length > 0; // the row of items has it
+    this.found.choose(this.editor.box);
     const numbers = box ?? [0, 0, this.shown.size.width, this.shown.size.height];
     this.fields.forEach((field, side) => (field.value = String(numbers[side])));
   }
