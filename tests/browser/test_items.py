@@ -33,7 +33,9 @@ def test_each_item_is_marked_and_chosen_without_another_question(visitor: Visito
         "Whole photo",
         *(f"{name}, item {place} of 4" for place, name in enumerate(ITEMS, 1)),
     ]
-    assert page.locator("#spoken").text_content().startswith("4 items found in the photo. 24 results.")  # type: ignore[union-attr]
+    assert page.locator("#spoken").text_content() == "24 results. 4 items found."
+    assert page.locator("#identity h2").text_content() == "4 items found"
+    assert page.title() == "4 items found · Univert"
     assert chosen(visitor) == ["Whole photo"]
     whole = visitor.found()
     visitor.snap("items")
@@ -105,7 +107,7 @@ def test_where_no_item_is_found_the_whole_photo_is_answered_and_that_is_said(vis
     page = visitor.open()
     visitor.upload(shop.photo(0, 0))
     assert visitor.found()[0] == shop.item_id(0, 0, 0)
-    assert "No single things found." in (page.locator(".box-tools .note").text_content() or "")
+    assert "No items found." in (page.locator(".box-tools .note").text_content() or "")
     assert page.locator(".found").is_hidden()
     assert page.locator(".mark").count() == 0
 
@@ -120,7 +122,7 @@ def test_a_service_without_a_detector_says_nothing_of_items(visitor: Visitor) ->
     page = visitor.open()
     visitor.upload(shop.scene(), "table.jpg", "image/jpeg")
     visitor.settled()
-    assert "No single things" not in (page.locator(".box-tools .note").text_content() or "")
+    assert "No items" not in (page.locator(".box-tools .note").text_content() or "")
     assert page.locator(".found").is_hidden()
 
 
@@ -150,7 +152,7 @@ def test_a_finger_chooses_and_results_stay_in_sight(phone: Visitor) -> None:
     before = box_of(phone)
     stroke(touch, (x, y), (x - 30, y - 20))
     assert box_of(phone)[0] < before[0]
-    page.get_by_role("button", name="Whole photo").tap()
+    page.get_by_role("button", name="Whole photo").click()
     assert page.locator(".box").is_hidden()
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 

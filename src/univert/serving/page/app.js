@@ -126,14 +126,15 @@ function onAnswer(answer, asked) {
   const held = document.activeElement?.closest?.("#grid a")?.dataset.like;
   const same = asked.query.kind === "item" ? known.get(asked.query.id)?.product : productOf(answer.identity);
   showResults(answer, asked, { same, linkTo, onMore: showMore, onClear: () => filters.clear() });
-  showIdentity(answer.identity, answer.hits, linkTo);
+  const found = answer.found ?? [];
+  showIdentity(answer.identity, answer.hits, linkTo, found);
   performance.mark("univert:results");
   const item = known.get(asked.query.id);
-  const named = answer.identity ? headline(answer.identity) : item ? nameOf(item) : "Search";
+  const named = answer.identity || found.length ? headline(answer.identity, found) : item ? nameOf(item) : "Search";
   document.title = `${named} · Univert`;
   byId("about").textContent = about(answer);
-  const found = answer.found?.length ? `${count(answer.found.length, "item")} found in the photo. ` : "";
-  speak(`${found}${count(answer.hits.length, "result")}.${answer.identity ? ` ${headline(answer.identity)}.` : ""}`);
+  const heard = answer.identity || found.length ? ` ${headline(answer.identity, found)}.` : "";
+  speak(`${count(answer.hits.length, "result")}.${heard}`);
   if (held) focusCard(held);
   if (comingBack) comeBack();
 }

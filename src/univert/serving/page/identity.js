@@ -11,22 +11,24 @@ const MOST_SHOWN = 8;
 const LEAST_GUESS = 0.25;
 const WORDS = { product: "Product", vertical: "Vertical", style: "Style", brand: "Brand" };
 
-/** One line that names the thing, as exactly as the answer dares. */
-export function headline(identity) {
+/** One line that names the thing, as exactly as the answer dares; of several items `found` in a photo, their number. */
+export function headline(identity, found = []) {
   const known = (name) => (identity?.[name]?.known ? readable(identity[name].value) : null);
   if (known("product")) return known("product");
   if (known("style")) return known("style");
   if (known("vertical")) return known("vertical");
-  return "Not sure what this is";
+  return found.length ? `${count(found.length, "item")} found` : "Not sure what this is";
 }
 
-/** Show the identity; `linkTo(id)` is the address of more like an item. */
-export function showIdentity(identity, hits, linkTo) {
+/** Show the identity; `linkTo(id)` is the address of more like an item, `found` are the items found in the photo. */
+export function showIdentity(identity, hits, linkTo, found = []) {
   const card = byId("identity");
-  card.hidden = !identity;
-  if (!identity) return;
-  const sure = FIELDS.some((name) => identity[name]?.known);
-  card.classList.toggle("unsure", !sure);
+  const sure = FIELDS.some((name) => identity?.[name]?.known);
+  const room = !sure && found.length > 0;
+  card.hidden = !identity && !room;
+  card.classList.toggle("unsure", !sure && !room);
+  if (room) showRoom(card, found);
+  if (!identity || room) return;
   // A product that is sure is the headline; its confidence goes with it instead of a row that says the same again.
   const named = identity.product?.known ? `${percent(identity.product.confidence)} sure` : null;
   const told = FIELDS.filter((name) => identity[name] && !(name === "product" && named));
@@ -62,6 +64,16 @@ export function showIdentity(identity, hits, linkTo) {
     sure && untold.length > 0 && element("p", { class: "note promise" }, `Can't tell: ${untold.join(", ")}.`),
     promised && element("p", { class: "note promise" }, promised),
     evidence(identity, hits, linkTo, sure),
+  );
+}
+
+/** A photo of several things, which as a whole is none of them. */
+function showRoom(card, found) {
+  fill(
+    card,
+    element("p", { class: "eyebrow" }, "In this photo"),
+    element("h2", { id: "identity-title" }, headline(null, found)),
+    element("p", { class: "note" }, "Choose one to see what it is, and what is like it."),
   );
 }
 
@@ -145,7 +157,8 @@ function evidence(identity, hits, linkTo, sure) {
     element(
       "summary",
       {},
-      sure ? `Why? ${count(near.length, "image")} agree` : `Why not? ${count(near.length, "image")} came near`,
+      sure ? "Why?" : "Why not?",
+      element("span", {}, sure ? ` ${count(near.length, "image")} agree` : ` ${count(near.length, "image")} came near`),
     ),
     element(
       "p",

@@ -49,14 +49,12 @@ export class QueryView {
   showFound(photo) {
     if (this.shown !== photo || !this.editor) return;
     const items = photo.found ?? [];
-    const drag = items.length ? "Or drag over the photo to search any part of it." : "Drag over the photo to search one thing in it.";
-    const tap = items.length ? "Or tap beside them to search any part." : "Tap a thing in the photo to search it alone.";
-    fill(
-      this.hint,
-      photo.found && !items.length && "No single things found. ",
-      element("span", { class: "fine" }, drag),
-      element("span", { class: "touch" }, tap),
-    );
+    const [drag, tap] = items.length
+      ? ["Or drag over the photo to search any part of it.", "Or tap beside them to search any part."]
+      : photo.found
+        ? ["No items found. Drag over a thing to search it alone.", "No items found. Tap a thing to search it alone."]
+        : ["Drag over the photo to search one thing in it.", "Tap a thing in the photo to search it alone."];
+    fill(this.hint, element("span", { class: "fine" }, drag), element("span", { class: "touch" }, tap));
     this.tools.classList.toggle("with-found", items.length > 0);
     this.found.show(items, this.editor.box);
     this.#told(this.editor.box);
