@@ -44,6 +44,9 @@ def test_each_item_is_marked_and_chosen_without_another_question(visitor: Visito
     wait_for_first(visitor, FIRST[1])
     assert chosen(visitor) == ["lamps 2"]
     assert box_of(visitor) == pytest.approx([460, 30, 700, 270], abs=1)
+    dot = page.locator(".mark i").first.bounding_box()
+    middle = (dot["x"] + dot["width"] / 2 - place["x"]) / place["width"]
+    assert middle == pytest.approx(0.225, abs=0.003), "a dot stays in the middle of its item"
     assert page.locator("#identity h2").text_content() == "lamps 2"
     visitor.snap("item")
     page.mouse.click(place["x"] + 0.6 * place["width"], place["y"] + 0.6 * place["height"])
@@ -166,7 +169,8 @@ def test_a_press_means_the_nearest_dot_else_the_smallest_frame(visitor: Visitor)
           const at = (x, y, chosen = null) => itemAt(items, [x, y], {reach: 5, chosen})?.box.join(",") ?? null;
           return [
             at(52, 52), at(20, 20), at(70, 10), at(85, 85), at(200, 200),
-            at(20, 20, [10, 10, 60, 60]), at(70, 70, [10, 10, 60, 60]), at(20, 20, [15, 15, 25, 25]), at(50, 50, items[1].box),
+            at(20, 20, [10, 10, 60, 60]), at(70, 70, [10, 10, 60, 60]), at(20, 20, [15, 15, 25, 25]),
+            at(50, 50, items[1].box),
           ];
         }"""
     )

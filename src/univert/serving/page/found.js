@@ -57,7 +57,7 @@ export class FoundItems {
 
   /** Show which box is searched: an item's, another, or none. */
   choose(box) {
-    this.marks.classList.toggle("quiet", box !== null);
+    this.marks.classList.toggle("aside", box !== null);
     for (const node of [...this.marks.children, ...this.row.children]) {
       const chosen = node.dataset.box === String(box ?? "");
       if (node.matches("button")) node.setAttribute("aria-pressed", String(chosen));
