@@ -2,7 +2,8 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from tests.serving.small_detector import QUARTERS, save_small_detector
 from univert.core.errors import BadInputError
 from univert.data.decode import ImageParts, decode_rgb
 from univert.data.headers import read_header
-from univert.detection.engine import load_detector
+from univert.detection.engine import Detector, FoundItem, load_detector
 from univert.identity.vote import AttributeCalibration, Calibration
 from univert.models.embedder import Embedder
 from univert.search.index import Index
 from univert.serving.app import create_app
+from univert.serving.photos import find_items
 from univert.serving.settings import Settings
 
 
@@ -103,6 +105,17 @@ def test_detect_gives_boxes_alone(client: Client, detector: Path) -> None:
     assert served.post("/detect", files={"photo": b"no"}).json()["type"] == "/problems/unsupported-type"
     assert served.post("/detect", files={"photo": ROOM}, data={"box": "1,2,3,4"}).status_code == 422
     assert "/detect" in served.get("/openapi.json").json()["paths"]
+
+
+def test_what_two_verticals_claim_is_one_item() -> None:
+    def item(score: float, vertical: str, *box: float) -> FoundItem:
+        return FoundItem(box_xyxy_px=(box[0], box[1], box[2], box[3]), vertical=vertical, score=score)
+
+    items = [item(0.9, "lamps", 0, 0, 10, 10), item(0.8, "shoes", 1, 0, 10, 10), item(0.7, "bags", 5, 0, 15, 10)]
+    found = SimpleNamespace(detect=lambda _: [items], preprocessing=SimpleNamespace(image_size_px=64))
+    header = read_header(ROOM)
+    kept = find_items(ImageParts(ROOM), header, cast("Detector", found))
+    assert [one.vertical for one in kept] == ["lamps", "bags"]
 
 
 def test_without_a_detector_there_are_no_items(client: Client) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from univert.data.decode import BoxXyxyPx, ImageParts, decode_bytes, decode_rgb
 from univert.data.headers import PhotoHeader, read_header
+from univert.detection.boxes import suppress
 from univert.detection.engine import Detector, FoundItem
 from univert.models.runtime.engine import Engine
 from univert.serving.problems import Problem
@@ -22,6 +23,9 @@ _BYTES_PER_PIXEL_MAX: Final = 9
 """What decoding may take for each pixel of `photo_pixels_max`: a PNG or a plain JPEG of that size."""
 _BOX_DETAIL: Final = 2
 """A box is decoded with so many times the detail: its edges fall between the pixels of a reduced photo."""
+
+_SAME_THING: Final = 0.5
+"""Two boxes that share more than this (intersection over union) are of one thing, whatever their verticals."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,11 +87,14 @@ def see_photo(
 
 
 def find_items(parts: ImageParts, header: PhotoHeader, detector: Detector) -> list[FoundItem]:
-    """What a detector finds in a photo, the surest first, each box widened to whole pixels of the upright photo."""
+    """What a detector finds in a photo, the surest first, each box widened to whole pixels of the upright photo.
+
+    A thing that it takes for two of two verticals is one, of the surer.
+    """
     image = parts.part(draft_px=detector.preprocessing.image_size_px)
     across, down = header.width_px / image.width, header.height_px / image.height
     found = []
-    for item in detector.detect([image])[0]:
+    for item in _apart(detector.detect([image])[0]):
         x0, y0, x1, y1 = item.box_xyxy_px
         corner = min(header.width_px, math.ceil(x1 * across)), min(header.height_px, math.ceil(y1 * down))
         box = (float(int(x0 * across)), float(int(y0 * down)), float(corner[0]), float(corner[1]))
@@ -151,6 +158,12 @@ def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
             "bad-box", f"box {x0:g},{y0:g},{x1:g},{y1:g} covers less than a pixel of the {width} x {height} px photo"
         )
     return clipped
+
+
+def _apart(items: list[FoundItem]) -> list[FoundItem]:
+    boxes = np.array([item.box_xyxy_px for item in items], np.float32).reshape(-1, 4)
+    scores = np.array([item.score for item in items], np.float32)
+    return [items[place] for place in suppress(boxes, scores, np.zeros(len(items), np.int64), _SAME_THING)]
 
 
 def _shorter_side(item: FoundItem) -> float:
