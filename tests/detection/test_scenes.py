@@ -195,16 +195,6 @@ def test_a_manifest_may_have_items(tmp_path: Path, text: str) -> None:
         open_scenes(manifest, tmp_path / "work", pasting=PastingConfig())
 
 
-def test_scenes_by_cut_and_paste_join_those_given(scenes: Catalogue, catalogue: Catalogue, tmp_path: Path) -> None:
-    pasting = PastingConfig(scenes=7, width_px=96, height_px=72)
-    both, _ = open_scenes(scenes.path, tmp_path, products=catalogue.path, pasting=pasting)
-    own = both.select(split=("val", "test"))
-    assert len(both) == len(scenes) + 6
-    assert own.items() == scenes.select(split=("val", "test")).items()
-    assert both.image_bytes([len(both) - 1]) == scenes.image_bytes([len(scenes) - 1])
-    assert open_scenes(scenes.path, tmp_path, products=catalogue.path, pasting=pasting)[1] is None
-
-
 def test_there_are_no_scenes(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no such scenes"):
         open_scenes(tmp_path / "nothing", tmp_path / "work", pasting=PastingConfig())

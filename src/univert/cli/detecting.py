@@ -46,9 +46,6 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The run folder; an interrupted run goes on where it was.")],
-    products: Annotated[
-        Path | None, typer.Option(help="A catalogue of single products, for cut-and-paste scenes besides those given.")
-    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A TOML file; what it leaves out takes its default.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change the recipe: key=value, such as loop.min_steps=3000.")
@@ -69,9 +66,7 @@ def train(
     from univert.detection.scenes import open_scenes
     from univert.training.detection import train_detector
 
-    catalogue, built = open_scenes(
-        scenes, out, products=products, pasting=choices.pasting, seed=choices.seed, skip_bad=skip_bad
-    )
+    catalogue, built = open_scenes(scenes, out, pasting=choices.pasting, seed=choices.seed, skip_bad=skip_bad)
     if built is not None:
         typer.echo(f"scenes  {built.summary()}", err=as_json)
     trained = train_detector(catalogue, out, choices, device=device)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,7 @@ from univert.core.threads import decoding_threads, map_ahead
 from univert.data.build import BuildReport, build_catalogue
 from univert.data.catalogue import Catalogue, is_catalogue
 from univert.data.decode import check_image, decode_rgb
-from univert.data.readers import open_source
-from univert.data.rows import SourceProblem, SourceRow
+from univert.data.readers import count_rows, open_source
 from univert.data.transforms import Augmentation, Preprocessing, View, view_rng
 from univert.detection.boxes import Boxes, clip, to_square
 from univert.detection.engine import Detector
@@ -31,13 +29,7 @@ LEAST_SCORE = 0.02
 
 
 def open_scenes(
-    source: Path | str,
-    work: Path,
-    *,
-    products: Path | str | None = None,
-    pasting: PastingConfig,
-    seed: int = 0,
-    skip_bad: bool = False,
+    source: Path | str, work: Path, *, pasting: PastingConfig, seed: int = 0, skip_bad: bool = False
 ) -> tuple[Catalogue, BuildReport | None]:
     """A catalogue of scenes from whatever holds some.
 
@@ -45,7 +37,6 @@ def open_scenes(
         source: a catalogue of scenes; a manifest with `items`; COCO's JSON; or a catalogue of single products, of
             which scenes are made by cut and paste.
         work: a folder for the catalogue that has to be built, and that is used again while the source is the same.
-        products: a catalogue of single products; cut-and-paste scenes of those in train join those of the source.
         pasting: how they are made.
         seed: of cut and paste.
         skip_bad: leave bad scenes out.
@@ -57,44 +48,25 @@ def open_scenes(
         BadInputError: there are no scenes, or bad ones that are not to be left out.
     """
     source = Path(source)
-    added = None if products is None else Catalogue.open(products)
-    opened = Catalogue.open(source, scenes=None) if is_catalogue(source) else None
-    if opened is not None and opened.is_scenes and added is None:
-        return opened, None
-    if opened is not None:
-        state = opened.fingerprint
+    products = None
+    if is_catalogue(source):
+        opened = Catalogue.open(source, scenes=None)
+        if opened.is_scenes:
+            return opened, None
+        products, key = opened, fingerprint(opened.fingerprint, vars(pasting), seed)
     elif source.is_file():
-        state = f"{source.absolute()} {source.stat().st_mtime_ns} {source.stat().st_size}"
+        key = fingerprint(str(source.absolute()), source.stat().st_mtime_ns, source.stat().st_size, skip_bad)
     else:
         raise BadInputError(f"{source}: no such scenes; give a catalogue, a manifest with items, or COCO's JSON")
-    key = fingerprint(state, None if added is None else added.fingerprint, vars(pasting), seed, skip_bad)
     out, marker = work / "scenes.lance", work / "scenes.inputs.json"
     if out.exists() and marker.exists() and json.loads(marker.read_text()) == key:
         return Catalogue.open(out, scenes=True), None
-    if opened is None:
-        rows: Iterable[SourceRow | SourceProblem] = open_source(source)
-    else:
-        rows = _rows_of(opened) if opened.is_scenes else pasted_scenes(opened, pasting, seed=seed)
-    if added is not None:
-        rows = chain(rows, (row for row in pasted_scenes(added, pasting, seed=seed) if row.split == "train"))
-    report = build_catalogue(rows, out, skip_bad=skip_bad, overwrite=True)
+    rows = open_source(source) if products is None else pasted_scenes(products, pasting, seed=seed)
+    total = count_rows(source) if products is None else pasting.scenes
+    report = build_catalogue(rows, out, skip_bad=skip_bad, overwrite=True, total=total)
     scenes = Catalogue.open(out, scenes=True)
     write_atomic(marker, json.dumps(key))
     return scenes, report
-
-
-def _rows_of(scenes: Catalogue) -> Iterator[SourceRow]:
-    columns = (scenes.column("id"), scenes.column("split"), scenes.column("source"), scenes.items(), scenes.ignored())
-    for position, (name, split, source, items, ignored) in enumerate(zip(*columns, strict=True)):
-        yield SourceRow(
-            origin=name,
-            id=name,
-            image=scenes.image_bytes([position])[0],
-            split=split,
-            source=source,
-            items=items,
-            ignored=ignored,
-        )
 
 
 def photo_sizes(catalogue: Catalogue) -> list[tuple[int, int]]:
