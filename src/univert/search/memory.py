@@ -173,7 +173,9 @@ class MemoryRows:
 
     def _hits(self, queries: Float[np.ndarray, "Q D"], rows: list[Int[np.ndarray, " _"]], k: int) -> list[list[Hit]]:
         """The `k` nearest of the rows that were found for each query, equally distant ones in order of id."""
-        distances = [np.square(self._block(some) - query).sum(axis=1) for query, some in zip(queries, rows, strict=True)]
+        distances = [
+            np.square(self._block(some) - query).sum(axis=1) for query, some in zip(queries, rows, strict=True)
+        ]
         for number, (far, some) in enumerate(zip(distances, rows, strict=True)):
             if len(some) > _MANY_ALIKE:
                 alike = pa.table({"distance": far, "id": self._column("id", some)})
