@@ -199,14 +199,31 @@ def test_together_or_alone_the_answers_are_the_same(model: Embedder, index: Inde
     assert len(sizes) <= 5, "one at once, then a group for each filter"
 
 
-def test_who_searches_again_is_searched_for_together(model: Embedder, index: Index) -> None:
-    sizes: list[int] = []
-
+def slowed(index: Index) -> Index:
     def search_many(*asked: Any, **options: Any) -> Any:
         time.sleep(0.1)
         return index.search_many(*asked, **options)
 
-    slow = cast("Index", SimpleNamespace(search_many=search_many))
+    return cast("Index", SimpleNamespace(search_many=search_many))
+
+
+def test_closing_answers_who_waits_for_company(model: Embedder, index: Index) -> None:
+    slow = slowed(index)
+
+    async def ask() -> list[Any]:
+        batches = SearchBatches(model.fingerprint, 1)
+        await asyncio.gather(*(batches.search(slow, vector, 3, None) for vector in vectors(4)))
+        alone = asyncio.create_task(batches.search(slow, vectors(1)[0], 3, None))
+        await asyncio.sleep(0)
+        await batches.close()
+        return await alone
+
+    assert len(asyncio.run(ask())) == 3
+
+
+def test_who_searches_again_is_searched_for_together(model: Embedder, index: Index) -> None:
+    sizes: list[int] = []
+    slow = slowed(index)
 
     async def client(batches: SearchBatches, number: int) -> None:
         await asyncio.sleep(0.02 * (number % 2))

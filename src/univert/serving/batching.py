@@ -201,8 +201,9 @@ class SearchBatches:
 
     async def close(self) -> None:
         """Finish what was asked, and stop the threads."""
-        self._start()
-        while self._running:
+        while self._waiting or self._running:
+            self._wait_until = 0.0
+            self._start()
             await asyncio.wait(self._running.values())
         self._executor.shutdown()
 
