@@ -239,7 +239,8 @@ def load_settings(**given: Any) -> Settings:
         name = ".".join(str(part) for part in first["loc"][:1])
         if first["type"] == "missing":
             raise BadInputError(f"settings: {name} is missing; give it, or set {PREFIX}{name.upper()}") from None
-        message = first["msg"].removeprefix("Value error, ")
+        of_a_path = first["type"] == "string_pattern_mismatch"
+        message = "write it as /visual" if of_a_path else first["msg"].removeprefix("Value error, ")
         shown = "" if name in ("api_keys", "") else f", got {first['input']!r}"
         raise BadInputError(f"settings: {name + ': ' if name else ''}{message}{shown}") from None
     except ValueError as error:  # an environment variable that should hold JSON does not
