@@ -167,7 +167,7 @@ class RequestRecord:
         return time.perf_counter() - self.started_s
 
 
-class Metrics:
+class Counts:
     """The counters, histograms and gauges of one application."""
 
     def __init__(self) -> None:
@@ -257,7 +257,7 @@ class Observed:
     def __init__(self, app: ASGIApp, service: Any) -> None:
         self._app = app
         self._service = service
-        self._metrics: Metrics = service.metrics
+        self._metrics: Counts = service.metrics
         policy = b"cross-origin" if service.settings.cors_origins else b"same-origin"
         self._added = {**_HEADERS, b"cross-origin-resource-policy": policy}
 
