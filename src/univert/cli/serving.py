@@ -18,7 +18,7 @@ def serve(
     index: Annotated[
         str | None,
         typer.Argument(
-            metavar="INDEX", help="An index made with this model: a folder or s3://; may come from the settings."
+            metavar="index", help="An index made with this model: a folder or s3://; may come from the settings."
         ),
     ] = None,
     detector: Annotated[
