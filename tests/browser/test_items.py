@@ -1,4 +1,4 @@
-"""The items found in a photo: chosen on the photo or by buttons, adjusted by hand, answered without another question."""
+"""The items found in a photo: chosen on it or by buttons, adjusted by hand, answered without another question."""
 
 import json
 from typing import Any

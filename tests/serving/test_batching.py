@@ -96,6 +96,29 @@ async def test_after_a_batch_of_three_it_waits_for_three() -> None:
 
 
 @in_a_loop
+async def test_a_request_of_many_rows_stays_together_and_is_no_company() -> None:
+    network = Network()
+    batcher = Batcher(network, max_batch=4, max_wait_ms=5000, queue_size=6)
+    first = await held_up(network, batcher)
+    room = np.array([[number, 0] for number in range(1, 4)])
+    two, large = asyncio.create_task(batcher.submit(room)), asyncio.create_task(batcher.submit(room + 3))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFullError, match="6 photos wait"):
+        await batcher.submit(item(9))
+    network.go.set()
+    await first
+    assert (await two)[:, 0].tolist() == [2, 4, 6]
+    assert (await large)[:, 0].tolist() == [8, 10, 12]
+    many = np.array([[number, 0] for number in range(10)])
+    assert (await batcher.submit(many))[:, 0].tolist() == (2 * many[:, 0]).tolist(), "more than the queue takes"
+    started = time.monotonic()
+    await batcher.submit(item(1))
+    assert time.monotonic() - started < 2.5
+    assert network.batches == [[0], [1, 2, 3], [4, 5, 6], [0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [1]]
+    await batcher.close()
+
+
+@in_a_loop
 async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     network = Network()
     batcher = Batcher(network, queue_size=2)
@@ -187,11 +210,11 @@ def test_together_or_alone_the_answers_are_the_same(model: Embedder, index: Inde
 
     async def all_at_once() -> list[Any]:
         batches = SearchBatches(model.fingerprint, 1, on_batch=sizes.append)
-        answers = await asyncio.gather(*(batches.search(index, *query) for query in asked))
+        answers = await asyncio.gather(*(batches.search(index, vector[None], k, where) for vector, k, where in asked))
         await batches.close()
         return list(answers)
 
-    for (vector, k, where), hits in zip(asked, asyncio.run(all_at_once()), strict=True):
+    for (vector, k, where), (hits,) in zip(asked, asyncio.run(all_at_once()), strict=True):
         alone = index.search(vector, k, where=where, model_fingerprint=model.fingerprint)
         assert [hit.id for hit in hits] == [hit.id for hit in alone]
     assert sum(sizes) == 90
@@ -217,7 +240,7 @@ def test_who_searches_again_is_searched_for_together(model: Embedder, index: Ind
     async def client(batches: SearchBatches, number: int) -> None:
         await asyncio.sleep(0.02 * (number % 2))
         for vector in vectors(4):
-            await batches.search(slow, vector, 3, None)
+            await batches.search(slow, vector[None], 3, None)
 
     async def all_clients() -> None:
         batches = SearchBatches(model.fingerprint, on_batch=sizes.append)
@@ -246,8 +269,8 @@ def test_who_waits_for_company_is_answered_without(model: Embedder, index: Index
     async def ask() -> None:
         turning = asyncio.create_task(turn())
         batches = SearchBatches(model.fingerprint, on_batch=sizes.append)
-        await asyncio.gather(*(batches.search(slow, vector, 1, None) for vector in vectors(3)))
-        lonely = asyncio.create_task(batches.search(slow, vectors(1)[0], 1, None))
+        await asyncio.gather(*(batches.search(slow, vector[None], 1, None) for vector in vectors(3)))
+        lonely = asyncio.create_task(batches.search(slow, vectors(1), 1, None))
         await asyncio.sleep(0)
         if close:
             await batches.close()
@@ -261,6 +284,27 @@ def test_who_waits_for_company_is_answered_without(model: Embedder, index: Index
     assert sizes == [3, 1]
 
 
+def test_a_client_of_many_vectors_is_one_client(model: Embedder, index: Index) -> None:
+    slow, sizes = slowly(index, 0.05), list[int]()
+
+    async def ask() -> None:
+        batches = SearchBatches(model.fingerprint, on_batch=sizes.append)
+        many = vectors(20)
+        for hits, vector in zip(await batches.search(slow, many, 3, None), many, strict=True):
+            alone = index.search(vector, 3, model_fingerprint=model.fingerprint)
+            assert [hit.id for hit in hits] == [hit.id for hit in alone]
+        lonely = asyncio.create_task(batches.search(slow, many[:1], 3, None))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not batches._waiting, "it had been alone, so it waits for nobody"
+        await lonely
+        await asyncio.gather(*(batches.search(slow, many, 3, None) for _ in range(2)))
+        await batches.close()
+
+    asyncio.run(ask())
+    assert sizes == [20, 1, 20, 20], "at most 32 together"
+
+
 def test_other_filters_are_no_company(model: Embedder, index: Index) -> None:
     filtered: list[bool] = []
 
@@ -270,7 +314,7 @@ def test_other_filters_are_no_company(model: Embedder, index: Index) -> None:
 
         def search(number: int | None) -> asyncio.Task[Any]:
             where = None if number is None else {"id": str(number)}
-            return asyncio.create_task(batches.search(slow, vector, 1, where))
+            return asyncio.create_task(batches.search(slow, vector[None], 1, where))
 
         first = search(None)
         await asyncio.sleep(0.02)
@@ -289,8 +333,8 @@ def test_other_filters_are_no_company(model: Embedder, index: Index) -> None:
 def test_an_error_reaches_only_those_who_made_it(model: Embedder, index: Index) -> None:
     async def ask() -> list[Any]:
         batches = SearchBatches(model.fingerprint, 1)
-        wrong = [batches.search(index, vectors(1)[0], 1, {"vertical": "nowhere"}) for _ in range(2)]
-        right = [batches.search(index, vectors(1)[0], 1, None) for _ in range(2)]
+        wrong = [batches.search(index, vectors(1), 1, {"vertical": "nowhere"}) for _ in range(2)]
+        right = [batches.search(index, vectors(1), 1, None) for _ in range(2)]
         answers = await asyncio.gather(*wrong, *right, return_exceptions=True)
         await batches.close()
         return list(answers)

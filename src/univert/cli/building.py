@@ -18,12 +18,8 @@ def catalogue_build(
     src: Annotated[
         Path,
         typer.Argument(
-<<<<<<< HEAD
-            help="A folder vertical/product/image, a CSV or Parquet manifest, COCO's JSON, or the folder of a public "
+            help="A folder vertical/product/image, a manifest (CSV, Parquet, JSON lines), COCO's JSON, or a public "
             "benchmark."
-=======
-            help="A folder vertical/product/image, a manifest (CSV, Parquet, JSON lines) or a public benchmark."
->>>>>>> main
         ),
     ],
     out: Annotated[Path, typer.Argument(help="The catalogue to write.")],

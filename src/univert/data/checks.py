@@ -13,11 +13,7 @@ from typing import Any, Final
 
 from univert.data.decode import BoxXyxyPx, check_image
 from univert.data.image_problem import ImageProblem
-<<<<<<< HEAD
-from univert.data.rows import Item, SourceProblem, SourceRow, is_utf8, printable
-=======
-from univert.data.rows import CONTROL, SourceProblem, SourceRow, is_utf8, printable
->>>>>>> main
+from univert.data.rows import CONTROL, Item, SourceProblem, SourceRow, is_utf8, printable
 from univert.data.splits import SPLITS
 from univert.data.suspicious import stands_for_missing
 
@@ -103,20 +99,10 @@ def _check_fields(row: SourceRow, link: bool) -> list[SourceProblem]:
     texts = {name: getattr(row, name) for name in _NAMES}
     if row.id is None and row.path is not None:
         texts["id"] = str(row.path)
-<<<<<<< HEAD
     problems += _check_texts(row, texts)
     if row.items is not None:
         problems += _check_items(row, row.items)
     elif not row.vertical:
-=======
-    for name, text in texts.items():
-        if text is not None and not is_utf8(text):
-            problems.append(row.problem("name not UTF-8", f"{name} {text!r} is not valid UTF-8", "rename it"))
-        elif text is not None and CONTROL.search(text):
-            fix = "remove it; if there are several lines, look for a quotation mark that is not closed"
-            problems.append(row.problem("control character", f"{name} {text!r} holds a control character", fix))
-    if not row.vertical:
->>>>>>> main
         problems.append(row.problem("no vertical", "the vertical is empty", "give every image a vertical"))
     if row.split is not None and row.split not in SPLITS:
         fix = f"use {', '.join(SPLITS)}, or leave it empty"
@@ -133,7 +119,7 @@ def _check_texts(row: SourceRow, texts: dict[str, str | None], whose: str = "") 
     for name, text in texts.items():
         if text is not None and not is_utf8(text):
             problems.append(row.problem("name not UTF-8", f"{name} {text!r}{whose} is not valid UTF-8", "rename it"))
-        elif text is not None and _CONTROL.search(text):
+        elif text is not None and CONTROL.search(text):
             fix = "remove it; if there are several lines, look for a quotation mark that is not closed"
             problems.append(row.problem("control character", f"{name} {text!r}{whose} holds a control character", fix))
     return problems

@@ -120,13 +120,9 @@ def render(info: CatalogueInfo, console: Console) -> None:
     size = f"images: {info.images:,}, products: {info.products:,}, verticals: {len(info.verticals):,}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("vertical")
-<<<<<<< HEAD
     what = "items" if info.scenes else "images"
     headings = (what, "products", "un-\nlabelled", f"{what}/\nproduct")
     for heading in (*headings, *splits):
-=======
-    for heading in ("images", "products", "un-\nlabelled", "images/\nproduct", *splits):
->>>>>>> main
         table.add_column(heading, justify="right", vertical="bottom")
     for vertical in info.verticals:
         table.add_row(Name(vertical.name), *_cells(vertical, splits))

@@ -19,7 +19,7 @@ from univert.search.index import Index
 from univert.search.query import Hit, Where
 
 TOGETHER_MAX: Final = 32
-"""Queries that go to the index together."""
+"""Vectors that go to the index together; one client's may be more."""
 _LONGEST_WAIT_S: Final = 0.5
 """Of a search for company, whatever held up the last one."""
 
@@ -136,17 +136,10 @@ class Batcher:
 
     def _take(self) -> list[_Waiting]:
         """The next whole requests: as many as fit into a batch, and one at least."""
-        batch: list[_Waiting] = []
-        size = 0
-        while self._queue:
-            entry = self._queue[0]
-            if not entry.answer.done():  # else its caller is gone
-                size += len(entry.rows)
-                if batch and size > self._max_batch:
-                    break
-                batch.append(entry)
-            self._queue.popleft()
-        return batch
+        there = [entry for entry in self._queue if not entry.answer.done()]  # the callers of others are gone
+        fitting = _fitting([len(entry.rows) for entry in there], self._max_batch)
+        self._queue = deque(there[fitting:])
+        return there[:fitting]
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         started = time.monotonic()
@@ -169,20 +162,20 @@ class Batcher:
 @dataclass(eq=False, slots=True)
 class _Query:
     index: Index
-    vector: np.ndarray
+    vectors: np.ndarray
     k: int
     where: Where | None
-    answer: asyncio.Future[list[Hit]]
+    answer: asyncio.Future[list[list[Hit]]]
 
 
 class SearchBatches:
     """Groups concurrent queries by version of the index and filter, and runs each group as one.
 
-    A query goes at once while a thread is free and none of its group runs; what arrives meanwhile forms the next
-    group. Without a filter 32 queries together take a fifth of the time that they take one by one, so such a group
-    waits until as many are there as were busy when the last one ended, but at most twice as long as that one took,
-    and never longer than half a second. A client that has been alone is not kept waiting. `k` may differ within a
-    group: the largest is asked for, and each query gets its share.
+    A client's query, of one vector or several, goes at once while a thread is free and none of its group runs; what
+    arrives meanwhile forms the next group. Without a filter 32 vectors together take a fifth of the time that they
+    take one by one, so such a group waits until as many clients are there as were busy when the last one ended, but
+    at most twice as long as that one took, and never longer than half a second. A client that has been alone is not
+    kept waiting. `k` may differ within a group: the largest is asked for, and each query gets its share.
 
     Make it, and use it, in one event loop.
 
@@ -204,13 +197,15 @@ class SearchBatches:
         self._wait: asyncio.TimerHandle | None = None
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="univert-search")
 
-    async def search(self, index: Index, vector: Float[np.ndarray, " D"], k: int, where: Where | None) -> list[Hit]:
-        """The `k` images of one version of the index nearest to a vector.
+    async def search(
+        self, index: Index, vectors: Float[np.ndarray, "B D"], k: int, where: Where | None
+    ) -> list[list[Hit]]:
+        """The `k` images of one version of the index nearest to each of a client's vectors.
 
         Raises:
             BadInputError: see `univert.search.index.Index.search`.
         """
-        query = _Query(index, vector, k, where, asyncio.get_running_loop().create_future())
+        query = _Query(index, vectors, k, where, asyncio.get_running_loop().create_future())
         self._waiting.setdefault((id(index), repr(sorted((where or {}).items()))), []).append(query)
         # Those that left the network together arrive in one turn of the loop: the next turn takes them together.
         asyncio.get_running_loop().call_soon(self._start)
@@ -231,9 +226,10 @@ class SearchBatches:
             if not queries[0].where and len(queries) < min(self._company, TOGETHER_MAX):
                 continue
             del self._waiting[key]
-            if len(queries) > TOGETHER_MAX:
-                self._waiting[key] = queries[TOGETHER_MAX:]
-            self._running[key] = asyncio.create_task(self._answer(queries[:TOGETHER_MAX]))
+            fitting = _fitting([len(query.vectors) for query in queries], TOGETHER_MAX)
+            if len(queries) > fitting:
+                self._waiting[key] = queries[fitting:]
+            self._running[key] = asyncio.create_task(self._answer(queries[:fitting]))
             self._running[key].add_done_callback(partial(self._finished, key))
 
     def _finished(self, key: tuple[int, str], _: asyncio.Task[None]) -> None:
@@ -246,7 +242,7 @@ class SearchBatches:
         if not queries or not await _answer_all(self._executor, self._search, queries):
             return
         if self._on_batch is not None:
-            self._on_batch(len(queries))
+            self._on_batch(sum(len(query.vectors) for query in queries))
         if not queries[0].where:
             waiting = sum(len(others) for others in self._waiting.values() if not others[0].where)
             self._company = len(queries) + waiting
@@ -259,15 +255,21 @@ class SearchBatches:
         self._company = 0
         self._start()
 
-    def _search(self, queries: list[_Query]) -> list[list[Hit]]:
+    def _search(self, queries: list[_Query]) -> list[list[list[Hit]]]:
         found = queries[0].index.search_many(
-            np.stack([query.vector for query in queries]),
+            np.concatenate([query.vectors for query in queries]),
             max(query.k for query in queries),
             where=queries[0].where,
             model_fingerprint=self._model_fingerprint,
             threads=self._threads,
         )
-        return [hits[: query.k] for query, hits in zip(queries, found, strict=True)]
+        hits = iter(found)
+        return [[next(hits)[: query.k] for _ in query.vectors] for query in queries]
+
+
+def _fitting(sizes: Sequence[int], most: int) -> int:
+    """How many of some requests go together: the first, and those after it until there are more rows than `most`."""
+    return max(1, int(np.searchsorted(np.cumsum(sizes), most, side="right")))
 
 
 async def _answer_all(thread: ThreadPoolExecutor, work: Callable[[Any], Iterable[Any]], asked: Sequence[Any]) -> bool:

@@ -25,12 +25,8 @@ from univert.search.index import Index, IndexReader
 from univert.search.query import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
 from univert.serving.limits import Limits, Upload
-<<<<<<< HEAD
-from univert.serving.observability import Metrics, RequestRecord
-from univert.serving.photos import SeenItems, SeenPhoto, look_for_items, see_photo
-=======
 from univert.serving.observability import Counts, RequestRecord
->>>>>>> main
+from univert.serving.photos import SeenItems, SeenPhoto, look_for_items, see_photo
 from univert.serving.problems import Problem, busy
 from univert.serving.settings import Settings
 from univert.serving.thumbnails import Thumbnails
@@ -103,17 +99,13 @@ class Loaded:
     """The work behind the routes, once model and index are loaded. Make it, and use it, in one event loop."""
 
     def __init__(
-<<<<<<< HEAD
         self,
         engine: Engine,
         reader: IndexReader,
         calibration: Calibration | None,
         detector: Detector | None,
         settings: Settings,
-        metrics: Metrics,
-=======
-        self, engine: Engine, reader: IndexReader, calibration: Calibration | None, settings: Settings, metrics: Counts
->>>>>>> main
+        metrics: Counts,
     ) -> None:
         self.engine = engine
         self.reader = reader
@@ -153,22 +145,21 @@ class Loaded:
                 size = {"width_px": seen.header.width_px, "height_px": seen.header.height_px}
                 query = {**size, "box_xyxy_px": seen.box_xyxy_px}
                 with record.stage("search"):
-                    found = await asyncio.gather(*(self._find(index, vector, k, where) for vector in vectors))
+                    (hits, *of_items), neighbours = await self._find(index, vectors, k, where)
                 with record.stage("identify"):
-                    identities = await self._identities([neighbours for _, neighbours in found])
-                hits, identity = found[0][0], identities[0]
-                for item, (near, _), named in zip(seen.items, found[1:], identities[1:], strict=True):
-                    items.append({**asdict(item), "identity": named, "hits": near})
+                    identity, *named = await self._identities(neighbours)
+                for item, near, name in zip(seen.items, of_items, named, strict=True):
+                    items.append({**asdict(item), "identity": name, "hits": near})
                 if self.detector is not None and box_xyxy_px is None and items_max:
                     detector = self.detector.fingerprint
             else:
                 query = {"like": asked}
                 with record.stage("search"):
                     try:
-                        (vector,) = await asyncio.to_thread(index.vectors, [asked])
+                        vectors = await asyncio.to_thread(index.vectors, [asked])
                     except BadInputError:
                         raise Problem("not-found", f"no item {asked[:200]!r} in the index") from None
-                    near = await self._asked(index, vector, k + 1, where)  # an item is its own nearest
+                    (near,) = await self._asked(index, vectors, k + 1, where)  # an item is its own nearest
                 hits = [hit for hit in near if hit.id != asked][:k]
         took_ms = {**record.stages_s, "total": record.total_s()}
         return {
@@ -275,22 +266,21 @@ class Loaded:
         running.add_done_callback(over)
         return await asyncio.shield(running)
 
-    async def _find(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> tuple[list[Hit], list[Hit]]:
-        """The hits, and the neighbours over all of the index that name the query."""
+    async def _find(
+        self, index: Index, vectors: np.ndarray, k: int, where: Where | None
+    ) -> tuple[list[list[Hit]], list[list[Hit]]]:
+        """The hits of each vector, and the neighbours over all of the index that name it."""
         naming = self.calibration.neighbours if self.calibration else 0
         if where is None:
-            found = await self._asked(index, vector, max(k, naming), None)
-            return found[:k], found[:naming]
+            found = await self._asked(index, vectors, max(k, naming), None)
+            return [hits[:k] for hits in found], [hits[:naming] for hits in found]
         if not naming:
-            return await self._asked(index, vector, k, where), []
-        found, neighbours = await asyncio.gather(
-            self._asked(index, vector, k, where), self._asked(index, vector, naming, None)
-        )
-        return found, neighbours
+            return await self._asked(index, vectors, k, where), [[] for _ in vectors]
+        return await asyncio.gather(self._asked(index, vectors, k, where), self._asked(index, vectors, naming, None))
 
-    async def _asked(self, index: Index, vector: np.ndarray, k: int, where: Where | None) -> list[Hit]:
+    async def _asked(self, index: Index, vectors: np.ndarray, k: int, where: Where | None) -> list[list[Hit]]:
         try:
-            return await self.searches.search(index, vector, k, where)
+            return await self.searches.search(index, vectors, k, where)
         except BadInputError as error:
             raise Problem("bad-filter", str(error)) from None
 
