@@ -3,11 +3,13 @@
 import json
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.browser import shop
 from tests.browser.driving import Visitor
 from tests.browser.test_box import box_of, drag, photo_place, stroke, wait_for_first
+from tests.serving.http.processes import ServerProcess
 
 ITEMS = ("bags 1", "lamps 2", "shoes 3", "bags 4")
 FIRST = ("bags/näme 1", "lamps/näme 2", "shoes/näme 3", "bags/näme 4")
@@ -158,6 +160,12 @@ def test_a_finger_chooses_and_results_stay_in_sight(phone: Visitor) -> None:
     page.get_by_role("button", name="Whole photo").click()
     assert page.locator(".box").is_hidden()
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def test_the_service_that_finds_items_does_without_pytorch(service: ServerProcess) -> None:
+    assert service.events("finds items")[0]["engine"] == "onnx"
+    for process in psutil.Process(service.process.pid).children(recursive=True):
+        assert not any("libtorch" in region.path for region in process.memory_maps())
 
 
 def test_a_press_means_the_nearest_dot_else_the_smallest_frame(visitor: Visitor) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from univert.cli.options import Device, Json, Overwrite, app
+from univert.cli.options import Device, Json, Overwrite, app, detector_folder
 from univert.core.config import to_plain
 from univert.core.terminal import print_table, progress_bar
 
@@ -192,7 +192,4 @@ def figures_table(figures: DetectionFigures, split: str) -> Table:
 def _detector(model: Path, form: str | None, verticals: list[str] | None, device: str) -> Detector:
     from univert.detection.engine import load_detector
 
-    run_folder = model / "detector"
-    if (run_folder / "config.json").exists():
-        model = run_folder
-    return load_detector(model, form=form, verticals=verticals or (), device=device)  # type: ignore[arg-type]
+    return load_detector(detector_folder(model), form=form, verticals=verticals or (), device=device)  # type: ignore[arg-type]

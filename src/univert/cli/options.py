@@ -35,6 +35,12 @@ def model_folder(path: Path | str) -> str:
     return str(deployed_model(path))
 
 
+def detector_folder(path: Path) -> Path:
+    """A detector's folder or file as given, or of a run that of its detector."""
+    of_run = path / "detector"
+    return of_run if (of_run / "config.json").exists() else path
+
+
 def load_model(path: Path, device: str) -> Any:
     """A saved model, or a run's deployed one, on a device, `auto` or as torch names it."""
     from univert.core.tensors import choose_device

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from univert.cli.options import Json, app, model_folder
+from univert.cli.options import Json, app, detector_folder, model_folder
 
 
 @app.command(epilog="Example: univert serve runs/shop/unified shop.index --port 8000")
@@ -22,7 +22,7 @@ def serve(
         ),
     ] = None,
     detector: Annotated[
-        Path | None, typer.Option(help="The folder of a detector, which finds the items in photos (a run's own).")
+        Path | None, typer.Option(help="A detector, or its run: finds the items in photos (the run MODEL's own).")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (8000).")] = None,
@@ -48,9 +48,9 @@ def serve(
             os.environ[PREFIX + name.upper()] = str(value)
     known = load_settings()
     os.environ[f"{PREFIX}MODEL"] = model_folder(known.model)
-    of_run = Path(known.model) / "detector"
-    if known.detector is None and (of_run / "config.json").is_file():
-        os.environ[f"{PREFIX}DETECTOR"] = str(of_run)
+    finds = detector_folder(known.detector or Path(known.model))
+    if known.detector is not None or finds != Path(known.model):  # a run may have none
+        os.environ[f"{PREFIX}DETECTOR"] = str(finds)
     run_server(load_settings())
 
 

@@ -42,7 +42,8 @@ def run_server(settings: Settings) -> None:
         settings: of the service.
 
     Raises:
-        BadInputError: the host can never be listened on, or the model, the index or the calibration is wrong.
+        BadInputError: the host can never be listened on, or the model, the detector, the index or the calibration is
+            wrong.
         UnivertError: what may pass: the port is in use, the object store is away, workers end again and again.
     """
     # A worker searches for several requests side by side: more threads for each would only wait for one another.
@@ -141,11 +142,14 @@ def free_port(host: str, port: int) -> int:
 
 
 def _open_once(settings: Settings) -> None:
-    """Open model and index in a process whose memory goes back, so that what is wrong is said once, in one line."""
+    """Open model, detector and index in a process whose memory goes back, so that what is wrong is said once, in one line."""
+    from univert.detection.engine import load_detector
     from univert.identity.vote import find_calibration
     from univert.models.runtime.engine import load_engine
     from univert.search.index import Index
 
     engine = load_engine(settings.model, settings.engine)
+    if settings.detector is not None:
+        load_detector(settings.detector)
     Index.open(settings.index).check_model(engine.fingerprint)
     find_calibration(settings.index, settings.model, engine.fingerprint, path=settings.calibration)
