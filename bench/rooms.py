@@ -29,6 +29,7 @@ from univert.detection.engine import Detector, load_detector
 from univert.identity.vote import Calibration, find_calibration, identify
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.index import IndexReader
+from univert.serving.photos import distinct
 from univert.serving.search import ITEMS_DEFAULT
 
 RESULT = Path(__file__).parent / "results" / "rooms.md"
@@ -38,7 +39,7 @@ LIMIT = 1.3
 def bare(content: bytes, engine: Engine, detector: Detector, index: IndexReader, naming: Calibration | None) -> int:
     """The work of one photo without a service; how many items it has."""
     photo = decode_rgb(content)
-    items = detector.detect([photo])[0][:ITEMS_DEFAULT]
+    items = distinct(detector.detect([photo])[0])[:ITEMS_DEFAULT]
     crops = [photo]
     for item in items:
         x0, y0, x1, y1 = item.box_xyxy_px

@@ -1,4 +1,4 @@
-from tests.serving.served import client, model_folder, photo, server
+from tests.serving.served import client, detector, model_folder, photo, server
 from tests.small_shop import catalogue, index, model
 
-__all__ = ["catalogue", "client", "index", "model", "model_folder", "photo", "server"]
+__all__ = ["catalogue", "client", "detector", "index", "model", "model_folder", "photo", "server"]

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from tests.conftest import made_once
 from tests.serving.http.processes import ServerProcess, serving
+from tests.serving.small_detector import save_small_detector
 from univert.models.embedder import Embedder
 from univert.models.runtime.onnx_export import export_onnx
 from univert.search.index import Index
@@ -34,8 +35,13 @@ def model_folder(model: Embedder, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
-def server(model_folder: Path, index: Index) -> Iterator[ServerProcess]:
-    with serving(model_folder, index.path, **SMALL_LIMITS) as started:
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_once(tmp_path_factory, "small", lambda folder: save_small_detector(folder / "detector")) / "detector"
+
+
+@pytest.fixture(scope="session")
+def server(model_folder: Path, index: Index, detector: Path) -> Iterator[ServerProcess]:
+    with serving(model_folder, index.path, detector=str(detector), **SMALL_LIMITS) as started:
         yield started
 
 

@@ -11,10 +11,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.browser.shop import look, scene
-from tests.conftest import made_once
 from tests.data.pictures import encoded
 from tests.serving.served import Client
-from tests.serving.small_detector import QUARTERS, save_small_detector
+from tests.serving.small_detector import QUARTERS
 from univert.core.errors import BadInputError
 from univert.data.decode import ImageParts, decode_rgb
 from univert.data.headers import read_header
@@ -25,12 +24,6 @@ from univert.search.index import Index
 from univert.serving.app import create_app
 from univert.serving.photos import find_items
 from univert.serving.settings import Settings
-
-
-@pytest.fixture(scope="session")
-def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(tmp_path_factory, "small", lambda folder: save_small_detector(folder / "detector")) / "detector"
-
 
 ROOM = scene()
 

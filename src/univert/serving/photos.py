@@ -94,7 +94,7 @@ def find_items(parts: ImageParts, header: PhotoHeader, detector: Detector) -> li
     image = parts.part(draft_px=detector.preprocessing.image_size_px)
     across, down = header.width_px / image.width, header.height_px / image.height
     found = []
-    for item in _apart(detector.detect([image])[0]):
+    for item in distinct(detector.detect([image])[0]):
         x0, y0, x1, y1 = item.box_xyxy_px
         corner = min(header.width_px, math.ceil(x1 * across)), min(header.height_px, math.ceil(y1 * down))
         box = (float(int(x0 * across)), float(int(y0 * down)), float(corner[0]), float(corner[1]))
@@ -102,7 +102,16 @@ def find_items(parts: ImageParts, header: PhotoHeader, detector: Detector) -> li
     return found
 
 
-def look_for_items(content: bytes, bytes_max: float, *, detector: Detector, pixels_max: int) -> SeenItems | None:
+def distinct(items: list[FoundItem]) -> list[FoundItem]:
+    """Items without those that an item of another vertical, of which the detector is surer, stands for."""
+    boxes = np.array([item.box_xyxy_px for item in items], np.float32).reshape(-1, 4)
+    scores = np.array([item.score for item in items], np.float32)
+    return [items[place] for place in suppress(boxes, scores, np.zeros(len(items), np.int64), _SAME_THING)]
+
+
+def look_for_items(
+    content: bytes, bytes_max: float, *, detector: Detector, pixels_max: int
+) -> tuple[PhotoHeader, list[FoundItem]] | None:
     """What a detector finds in a photo, and what is known of it; None where decoding takes over `bytes_max`.
 
     Raises:
@@ -114,9 +123,6 @@ def look_for_items(content: bytes, bytes_max: float, *, detector: Detector, pixe
         return None
     parts = ImageParts(b"".join(header.parts), max_pixels=header.width_px * header.height_px)
     return header, find_items(parts, header, detector)
-
-
-SeenItems = tuple[PhotoHeader, list[FoundItem]]
 
 
 def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx | None = None) -> Image.Image:
@@ -158,12 +164,6 @@ def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
             "bad-box", f"box {x0:g},{y0:g},{x1:g},{y1:g} covers less than a pixel of the {width} x {height} px photo"
         )
     return clipped
-
-
-def _apart(items: list[FoundItem]) -> list[FoundItem]:
-    boxes = np.array([item.box_xyxy_px for item in items], np.float32).reshape(-1, 4)
-    scores = np.array([item.score for item in items], np.float32)
-    return [items[place] for place in suppress(boxes, scores, np.zeros(len(items), np.int64), _SAME_THING)]
 
 
 def _shorter_side(item: FoundItem) -> float:

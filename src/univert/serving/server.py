@@ -142,7 +142,7 @@ def free_port(host: str, port: int) -> int:
 
 
 def _open_once(settings: Settings) -> None:
-    """Open model, detector and index in a process whose memory goes back, so that what is wrong is said once, in one line."""
+    """Open what is served in a process whose memory goes back, so that what is wrong is said once, in one line."""
     from univert.detection.engine import load_detector
     from univert.identity.vote import find_calibration
     from univert.models.runtime.engine import load_engine

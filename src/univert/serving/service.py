@@ -18,7 +18,8 @@ from jaxtyping import Float
 from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
 from univert.data.decode import BoxXyxyPx
-from univert.detection.engine import Detector
+from univert.data.headers import PhotoHeader
+from univert.detection.engine import Detector, FoundItem
 from univert.identity.vote import ATTRIBUTES, Calibration, IdentityAnswer, identify
 from univert.models.runtime.engine import Engine
 from univert.search.index import Index, IndexReader
@@ -26,7 +27,7 @@ from univert.search.query import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
 from univert.serving.limits import Limits, Upload
 from univert.serving.observability import Counts, RequestRecord
-from univert.serving.photos import SeenItems, SeenPhoto, look_for_items, see_photo
+from univert.serving.photos import SeenPhoto, look_for_items, see_photo
 from univert.serving.problems import Problem, busy
 from univert.serving.settings import Settings
 from univert.serving.thumbnails import Thumbnails
@@ -196,7 +197,7 @@ class Loaded:
                     raise busy("overloaded", "too many photos wait already") from None
         return seen, vectors
 
-    async def detect(self, upload: Upload, record: RequestRecord) -> SeenItems:
+    async def detect(self, upload: Upload, record: RequestRecord) -> tuple[PhotoHeader, list[FoundItem]]:
         """What is known of an uploaded photo, and the items found in it."""
         assert self.detector is not None  # or there would be no route
         async with self._deadline():

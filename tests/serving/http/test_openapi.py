@@ -10,6 +10,7 @@ from tests.serving.http.processes import ServerProcess
 OPERATIONS = [
     ("POST", "/search"),
     ("POST", "/embed"),
+    ("POST", "/detect"),
     ("GET", "/verticals"),
     ("GET", "/items/{id}/thumbnail"),
     ("GET", "/items/{id}"),
@@ -19,7 +20,7 @@ OPERATIONS = [
     ("GET", "/problems/{name}"),
 ]
 
-CAN_BE_WRONG = [("POST", "/search"), ("POST", "/embed"), ("GET", "/items/{id}/thumbnail")]
+CAN_BE_WRONG = [("POST", "/search"), ("POST", "/embed"), ("POST", "/detect"), ("GET", "/items/{id}/thumbnail")]
 """Elsewhere every request that reaches the route is right."""
 
 

@@ -32,7 +32,10 @@ def test_what_cannot_be_served_is_said_in_one_line(
     assert said in err
 
 
-def test_a_detector_that_is_not_there_is_said_in_one_line(univert: Univert, model_folder: Path, index: Index) -> None:
+def test_a_detector_that_is_not_there_is_said_in_one_line(
+    univert: Univert, model_folder: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIVERT_DETECTOR", "the option wins over this")
     returned, out, err = univert("serve", model_folder, index.path, "--detector", "nowhere", "--port", "0")
     assert (returned, out, err) == (2, "", "univert: nowhere: no such model folder\n")
 
