@@ -1,6 +1,7 @@
 """The items in a photo: found, cut out, each answered as a search with its box is."""
 
 import io
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -8,9 +9,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from PIL import Image
-from starlette.testclient import TestClient
 
 from tests.browser.shop import look, scene
+from tests.conftest import Univert
 from tests.data.pictures import encoded
 from tests.serving.served import Client
 from tests.serving.small_detector import QUARTERS
@@ -20,10 +21,9 @@ from univert.data.headers import read_header
 from univert.detection.engine import Detector, FoundItem, load_detector
 from univert.identity.vote import AttributeCalibration, Calibration
 from univert.models.embedder import Embedder
-from univert.search.index import Index
-from univert.serving.app import create_app
+from univert.serving import server
 from univert.serving.photos import find_items
-from univert.serving.settings import Settings
+from univert.serving.settings import Settings, load_settings
 
 ROOM = scene()
 
@@ -125,10 +125,27 @@ def test_how_many_items_is_a_small_whole_number(client: Client, items: str) -> N
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/validation")
 
 
-def test_a_detector_that_is_not_there_is_told(model_folder: Path, index: Index, tmp_path: Path) -> None:
-    settings = Settings(model=str(model_folder), index=str(index.path), detector=tmp_path / "nowhere")
-    with pytest.raises(BadInputError, match="no such model folder"), TestClient(create_app(settings)):
-        pass
+@pytest.mark.parametrize("given", [[], ["detector"], ["run"]])
+def test_the_detector_of_a_run_is_served(
+    univert: Univert, detector: Path, given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MODEL", "INDEX", "DETECTOR"):
+        monkeypatch.setenv(f"UNIVERT_{name}", "put back when the test is over")
+    monkeypatch.delenv("UNIVERT_DETECTOR")
+    served = list[Settings]()
+    monkeypatch.setattr(server, "run_server", served.append)
+    run, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(detector, run / "detector")
+    shutil.copytree(detector, other / "detector")
+    option = {"detector": other / "detector", "run": other}
+    status, _, err = univert("serve", run, "index", *(part for one in given for part in ("--detector", option[one])))
+    assert (status, err) == (0, "")
+    assert served[0].detector == (other if given else run) / "detector"
+
+
+def test_a_detector_that_is_not_there_is_told() -> None:
+    with pytest.raises(BadInputError, match=r"^settings: detector: must be the folder of a detector.*'nowhere'"):
+        load_settings(model="m", index="i", detector="nowhere")
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])

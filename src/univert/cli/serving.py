@@ -42,15 +42,16 @@ def serve(
 
     if settings is not None:
         os.environ[FILE_VARIABLE] = str(settings)
+    detector = detector_folder(detector) if detector else None
     given = {"model": model, "index": index, "detector": detector, "host": host, "port": port, "workers": workers}
     for name, value in given.items():
         if value is not None:  # the workers read their settings from the environment, too
             os.environ[PREFIX + name.upper()] = str(value)
     known = load_settings()
     os.environ[f"{PREFIX}MODEL"] = model_folder(known.model)
-    finds = detector_folder(known.detector or Path(known.model))
-    if known.detector is not None or finds != Path(known.model):  # a run may have none
-        os.environ[f"{PREFIX}DETECTOR"] = str(finds)
+    of_run = detector_folder(Path(known.model))
+    if known.detector is None and of_run != Path(known.model):
+        os.environ[f"{PREFIX}DETECTOR"] = str(of_run)
     run_server(load_settings())
 
 

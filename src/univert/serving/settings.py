@@ -159,6 +159,13 @@ class Settings(BaseSettings):
             ipaddress.ip_network(proxy.strip())  # a ValueError that says what is wrong
         return proxies
 
+    @field_validator("detector")
+    @classmethod
+    def _check_detector(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not (folder / "config.json").is_file():
+            raise ValueError("must be the folder of a detector, which has a config.json")
+        return folder
+
     @field_validator("item_link")
     @classmethod
     def _check_link(cls, link: str) -> str:

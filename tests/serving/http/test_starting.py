@@ -9,7 +9,6 @@ import pytest
 from tests.conftest import Univert
 from tests.serving.http.processes import ServerProcess
 from univert.core.errors import BadInputError, UnivertError
-from univert.search.index import Index
 from univert.serving.server import free_port
 
 AWAY = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
@@ -30,15 +29,6 @@ def test_what_cannot_be_served_is_said_in_one_line(
     returned, out, err = univert("serve", model_folder, index, "--port", "0", "--workers", "2")
     assert (returned, out, err.count("\n")) == (status, "", 1)
     assert said in err
-
-
-def test_a_detector_that_is_not_there_is_said_in_one_line(
-    univert: Univert, model_folder: Path, index: Index, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("UNIVERT_DETECTOR", "the option wins over this")
-    returned, out, err = univert("serve", model_folder, index.path, "--detector", "nowhere", "--port", "0")
-    assert (returned, out, err.count("\n")) == (2, "", 1)
-    assert "nowhere: no such model folder" in err
 
 
 def test_an_address_that_cannot_be_had_is_named_and_says_whether_to_try_again(univert: Univert, tmp_path: Path) -> None:
