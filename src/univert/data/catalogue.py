@@ -13,6 +13,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Bool
 
 from univert.core.errors import BadInputError, did_you_mean
 from univert.core.files import fingerprint as content_fingerprint
@@ -25,6 +26,7 @@ FORMAT_KEY = "univert.catalogue_format"
 FINGERPRINT_KEY = "univert.fingerprint"
 BACKGROUND_KEY = "univert.background_rgb"
 
+_BOX = pa.list_(pa.float64(), 4)
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -36,22 +38,17 @@ SCHEMA = pa.schema(
         pa.field("style", pa.string()),
         pa.field("split", pa.string()),
         pa.field("source", pa.string()),
-        pa.field("box", pa.list_(pa.float64(), 4)),
+        pa.field("box", _BOX),
         pa.field("digest", pa.string(), nullable=False),
+        pa.field("items", pa.list_(pa.struct([("box", _BOX), ("vertical", pa.string()), ("product", pa.string())]))),
+        pa.field("ignored", pa.list_(_BOX)),
     ]
 )
 """One row an image; exactly one of `image` (its bytes) and `uri` (`file://...`) is set.
 
-`digest` is the same for the same bytes and the same box.
+`digest` is the same for the same bytes and the same box. A scene has `items`, and no vertical, product and box of its
+own; `ignored` are boxes of what is neither an item nor background.
 """
-
-ITEMS = pa.field(
-    "items",
-    pa.list_(pa.struct([("box", pa.list_(pa.float64(), 4)), ("vertical", pa.string()), ("product", pa.string())])),
-)
-"""A catalogue of scenes has this column besides, and its rows have no vertical, product and box of their own."""
-IGNORED = pa.field("ignored", pa.list_(pa.list_(pa.float64(), 4)))
-"""And this one: boxes of what is neither an item nor background."""
 
 COLUMNS = ("id", "uri", "vertical", "product", "brand", "style", "split", "source", "digest")
 
@@ -59,15 +56,19 @@ Names = str | Iterable[str] | None
 
 
 class Catalogue:
-    """A catalogue of images, or a selection of one.
+    """A catalogue of images, each of one product, or a selection of one.
 
-    Rows are in order of their id, whatever order they were built in.
+    Each item of a scene is such an image: the scene within the item's box. The scenes themselves, with all of their
+    items, are seen if the catalogue is opened with `scenes=True`.
+
+    Rows are in order of their id, whatever order they were built in. The id of an item is that of its scene with `#1`,
+    `#2`, ... in the order in which the scene lists them.
 
     A selection is a view: it holds row numbers, never images. Safe to use from several threads.
 
     Attributes:
         path: the folder of the Lance dataset, absolute.
-        is_scenes: each image shows several items, which `items` gives.
+        is_scenes: the rows are whole scenes, whose items `items` gives.
         fingerprint: a hash of the content: the same for the same images and labels, whatever the order or
             place of the build, and different for each selection.
         background_rgb: the colour on which transparent images are to be composited.
@@ -86,7 +87,7 @@ class Catalogue:
         """Internal: use `Catalogue.open` and `select`."""
         metadata = {key.decode(): value.decode() for key, value in (dataset.schema.metadata or {}).items()}
         self.path = path.absolute()  # whoever opened it may go to another folder
-        self.is_scenes = ITEMS.name in table.column_names
+        self.is_scenes = "items" in table.column_names
         self.background_rgb = tuple(json.loads(metadata[BACKGROUND_KEY]))
         self._dataset = dataset
         self._table = table  # the columns without images, in order of id
@@ -97,28 +98,30 @@ class Catalogue:
             self.fingerprint = content_fingerprint(self.fingerprint, rows.astype("<i8").tobytes())
 
     @classmethod
-    def open(cls, path: Path | str, *, scenes: bool | None = False) -> Catalogue:
+    def open(cls, path: Path | str, *, scenes: bool = False) -> Catalogue:
         """Open a catalogue built by `univert catalogue build`.
 
         Args:
             path: of the catalogue.
-            scenes: whether it must hold scenes, or else images of single products; None takes either.
+            scenes: see whole scenes, and nothing else; or else images of one product each, items of scenes among them.
 
         Raises:
-            BadInputError: there is no catalogue at `path`, a newer Univert wrote it, or it holds what is not wanted.
+            BadInputError: there is no catalogue at `path`, a newer Univert wrote it, or it holds no scenes.
         """
         path = Path(path)
         dataset = _open_dataset(path)
-        there = [ITEMS.name, IGNORED.name] if ITEMS.name in dataset.schema.names else []
-        if scenes is not None and scenes != bool(there):
-            raise BadInputError(
-                f"{path} holds scenes with several items; a catalogue of single products is needed here"
-                if there
-                else f"{path} holds images of single products; a catalogue of scenes with items is needed here"
-            )
+        there = [name for name in ("items", "ignored") if name in dataset.schema.names]
         table = dataset.to_table(columns=[*COLUMNS, "box", *there]).combine_chunks()
-        order = pc.sort_indices(table, sort_keys=[("id", "ascending")]).to_numpy().astype(np.int64)
-        return cls(path, dataset, table.take(order), order, np.arange(table.num_rows, dtype=np.int64))
+        shown = pc.is_valid(table["items"]).to_numpy() if there else np.zeros(table.num_rows, bool)
+        if scenes and not shown.any():
+            raise BadInputError(f"{path} holds images of single products; scenes with items are needed here")
+        if scenes:
+            order = np.flatnonzero(shown)
+            table = table.take(order)
+        else:
+            table, order = _of_one_product(table, shown)
+        by_id = pc.sort_indices(table, sort_keys=[("id", "ascending")]).to_numpy().astype(np.int64)
+        return cls(path, dataset, table.take(by_id), order[by_id], np.arange(table.num_rows, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -193,6 +196,11 @@ class Catalogue:
         codes = pc.fill_null(pc.index_in(values, value_set=pa.array(names, pa.string())), -1)
         return np.asarray(codes.to_numpy(), dtype=np.int64)
 
+    @property
+    def in_scene(self) -> Bool[np.ndarray, "N"]:
+        """Which rows are items of scenes."""
+        return np.asarray(self._table["in_scene"].take(self._rows).to_numpy(), bool)
+
     def image_bytes(self, positions: Sequence[int] | np.ndarray) -> list[bytes]:
         """The encoded images at these positions of the selection, in the order asked for.
 
@@ -220,7 +228,7 @@ class Catalogue:
         """What the scenes at these positions show; None means all of the selection.
 
         Raises:
-            BadInputError: a position is out of range, or the catalogue does not hold scenes.
+            BadInputError: a position is out of range, or the catalogue was not opened with `scenes=True`.
         """
         rows = self._scene_rows(positions)
         return [
@@ -228,17 +236,17 @@ class Catalogue:
                 Item(box_xyxy_px=tuple(item["box"]), vertical=item["vertical"], product=item["product"])
                 for item in items
             )
-            for items in self._table[ITEMS.name].take(rows).to_pylist()
+            for items in self._table["items"].take(rows).to_pylist()
         ]
 
     def ignored(self, positions: Sequence[int] | np.ndarray | None = None) -> list[tuple[BoxXyxyPx, ...]]:
         """Boxes of what in the scenes at these positions is neither an item nor background; see `items`."""
-        found = self._table[IGNORED.name].take(self._scene_rows(positions)).to_pylist()
+        found = self._table["ignored"].take(self._scene_rows(positions)).to_pylist()
         return [tuple((box[0], box[1], box[2], box[3]) for box in boxes or ()) for boxes in found]
 
     def _scene_rows(self, positions: Sequence[int] | np.ndarray | None) -> np.ndarray:
         if not self.is_scenes:
-            raise BadInputError(f"{self.path} holds images of single products, so its images have no items")
+            raise BadInputError(f"{self.path}: its scenes were not asked for; use Catalogue.open(path, scenes=True)")
         return self._rows if positions is None else self._rows_at(positions)
 
     def _rows_at(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -255,6 +263,28 @@ class Catalogue:
                 hint = did_you_mean(str(name), sorted(known)) if known else "the column is empty"
                 raise BadInputError(f"{parameter}: no {name!r} in {self.path}; {hint}")
         return names
+
+
+def _of_one_product(table: pa.Table, shown: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+    """The images of one product, then the items of scenes, and for each the row of the dataset that holds its image."""
+    own = np.flatnonzero(~shown)
+    columns = [*COLUMNS, "box"]
+    images = table.select(columns).take(own).append_column("in_scene", pa.array(np.zeros(len(own), bool)))
+    if len(own) == table.num_rows:
+        return images, own
+    scenes = np.flatnonzero(shown)
+    listed = table["items"].take(scenes).to_pylist()
+    rows = np.repeat(scenes, [len(items) for items in listed])
+    found = [item for items in listed for item in items]
+    of_scene = table.select(columns).take(rows).to_pydict()
+    numbers = [number for items in listed for number in range(1, len(items) + 1)]
+    changed = {name: [item[name] for item in found] for name in ("vertical", "product", "box")} | {
+        "id": [f"{name}#{number}" for name, number in zip(of_scene["id"], numbers, strict=True)],
+        "digest": [f"{one} {tuple(item['box'])}" for one, item in zip(of_scene["digest"], found, strict=True)],
+        "in_scene": [True] * len(found),
+    }
+    items = pa.Table.from_pydict(of_scene | changed, schema=images.schema)
+    return pa.concat_tables([images, items]).combine_chunks(), np.concatenate([own, rows])
 
 
 def uri_to_path(uri: str) -> Path:
