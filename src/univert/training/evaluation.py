@@ -101,6 +101,7 @@ class TestSplit:
         measurable: whether some product has two test images; without, there is nothing to measure.
         split: `test`, or, where there are no test images at all, the one whose images the report shows instead.
         positions: its images, of verticals that have a specialist.
+        queries: which of them ask, the others being the gallery; None: each asks all others.
     """
 
     __test__ = False  # not a test case
@@ -115,6 +116,7 @@ class TestSplit:
         self.positions = np.flatnonzero((images.splits == self.split) & (images.verticals >= 0))
         self.products = list(context.images.catalogue.column("product")[self.positions])
         self.verticals = context.images.names_of(self.positions)
+        self.queries = images.asking(self.positions)
         self._vectors: dict[str, Vectors] = {}
 
     def vectors(self, row: Row) -> Vectors:
@@ -134,6 +136,7 @@ class TestSplit:
                 self.products,
                 self.verticals,
                 routed=row.routed,
+                queries=self.queries,
                 resamples=config.resamples,
                 seed=seed,
             ),
@@ -157,6 +160,7 @@ class TestSplit:
                 self.verticals,
                 first_routed=routed,
                 second_routed=routed,
+                queries=self.queries,
                 resamples=config.resamples,
                 seed=seed,
             ),

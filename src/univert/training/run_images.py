@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 
 from univert.core.errors import BadInputError
 from univert.core.files import folder_name
 from univert.data.catalogue import Catalogue
-from univert.metrics.inputs import has_queries
+from univert.metrics.inputs import Asking, asking, has_queries
+from univert.metrics.per_query import average_precision, outcome_within
 from univert.training.recipe import Recipe
 
 MIN_PRODUCTS = 2
@@ -100,6 +101,20 @@ class RunImages:
     def validation_queries(self) -> Int64[np.ndarray, "M"] | None:
         """Positions of the labelled validation images; None where no product has two of them."""
         return self.queries_of("val")
+
+    def asking(self, positions: Int64[np.ndarray, "B"]) -> Asking:
+        """Which of some images ask: the items of scenes, if some find their product in pictures; see `asking`."""
+        return asking(self.products[positions], self._in_scene[positions])
+
+    def map_at_r(self, vectors: Float[np.ndarray, "B D"], positions: Int64[np.ndarray, "B"]) -> float:
+        """MAP@R of embeddings of some images, of which those `asking` ask."""
+        outcome = outcome_within(vectors, self.products[positions], positions, queries=self.asking(positions))
+        assert outcome is not None
+        return float(average_precision(outcome).mean())
+
+    @cached_property
+    def _in_scene(self) -> Bool[np.ndarray, "N"]:
+        return self.catalogue.in_scene
 
     def queries_of(self, split: str) -> Int64[np.ndarray, "M"] | None:
         """Positions of the labelled images of a split, in verticals that have a specialist; None without a pair."""

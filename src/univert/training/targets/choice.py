@@ -187,6 +187,7 @@ def compare_on_validation(
             context.images.names_of(positions),
             first_routed=within_verticals,
             second_routed=within_verticals,
+            queries=context.images.asking(positions),
             tolerance=TOLERANCE,
             seed=context.recipe.seed,
         )
