@@ -14,7 +14,9 @@ from univert.core.config import to_plain
 from univert.core.terminal import output_console
 
 
-@catalogue_app.command("build", epilog="Example: univert catalogue build products.csv scenes.json shop.lance --skip-bad")
+@catalogue_app.command(
+    "build", epilog="Example: univert catalogue build products.csv scenes.json shop.lance --skip-bad"
+)
 def catalogue_build(
     src: Annotated[
         list[Path],
@@ -39,7 +41,9 @@ def catalogue_build(
     from univert.data.build import build_catalogue, parse_background
     from univert.data.readers import count_rows, open_source
 
-    sources = [open_source(one, verify=not skip_bad) for one in src]  # a typo in the last shows before the first is read
+    sources = [
+        open_source(one, verify=not skip_bad) for one in src
+    ]  # a typo in the last shows before the first is read
     counts = [count_rows(one) for one in src]
     report = build_catalogue(
         itertools.chain.from_iterable(sources),

@@ -105,7 +105,9 @@ def catalogue_info(catalogue: Catalogue) -> CatalogueInfo:
         items=int(catalogue.in_scene.sum()),
         linked=sum(uri is not None for uri in catalogue.column("uri")),
         verticals=verticals,
-        warnings=[] if catalogue.in_scene.all() else _warnings(verticals) + suspicious(_columns(catalogue, SUSPECT_COLUMNS)),
+        warnings=[]
+        if catalogue.in_scene.all()
+        else _warnings(verticals) + suspicious(_columns(catalogue, SUSPECT_COLUMNS)),
     )
 
 

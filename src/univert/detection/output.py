@@ -109,7 +109,7 @@ def as_rows(photos: Sequence[PhotoItems]) -> Iterator[SourceRow]:
                 origin=str(photo.path),
                 path=photo.path,
                 split="train",
-                source="detected",
+                source="photo",
                 items=tuple(Item(box_xyxy_px=item.box_xyxy_px, vertical=item.vertical) for item in photo.items),
             )
 

@@ -101,9 +101,7 @@ def outcome_within(
         outcome = rank_queries(vectors, codes, gallery_vectors=stored, leave_one_out=True)
         return replace(outcome, rows=rows[outcome.rows])
     gallery = (vectors if stored is None else stored)[~queries]
-    outcome = rank_queries(
-        vectors[queries], codes[queries], gallery_vectors=gallery, gallery_labels=codes[~queries]
-    )
+    outcome = rank_queries(vectors[queries], codes[queries], gallery_vectors=gallery, gallery_labels=codes[~queries])
     return replace(outcome, rows=rows[queries][outcome.rows])
 
 

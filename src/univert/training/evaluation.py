@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from univert.core.config import from_plain
 from univert.data.samplers import Positions
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.metrics.evaluate import Evaluation, evaluate_vectors
+from univert.metrics.inputs import Asking
 from univert.training.run_context import RunContext
 from univert.training.specialists import presentations, seconds_of
 from univert.training.targets.choice import Candidate
@@ -125,6 +127,12 @@ class TestSplit:
             self._vectors[row.inputs] = row.vectors(self.positions)
         return self._vectors[row.inputs]
 
+    def _columns(self, routed: bool) -> tuple[Any, list[str], Asking]:
+        """Products, verticals and who asks."""
+        if routed:
+            return self._context.images.specialists_columns(self.positions)
+        return self.products, self.verticals, self.queries
+
     def evaluate(self, row: Row) -> Evaluation:
         """A row's figures; measured before with the same inputs, it is not measured again."""
         config, seed = self._context.recipe.evaluation, self._context.recipe.seed
@@ -132,13 +140,7 @@ class TestSplit:
             f"evaluation/{row.key}",
             [row.inputs, row.routed, config.resamples, seed],
             lambda: evaluate_vectors(
-                self.vectors(row),
-                self.products,
-                self.verticals,
-                routed=row.routed,
-                queries=self.queries,
-                resamples=config.resamples,
-                seed=seed,
+                self.vectors(row), *self._columns(row.routed), routed=row.routed, resamples=config.resamples, seed=seed
             ),
         )
         return from_plain(Evaluation, record, where="evaluation")
@@ -156,11 +158,9 @@ class TestSplit:
             lambda: compare_vectors(
                 self.vectors(first),
                 self.vectors(second),
-                self.products,
-                self.verticals,
+                *self._columns(routed),
                 first_routed=routed,
                 second_routed=routed,
-                queries=self.queries,
                 resamples=config.resamples,
                 seed=seed,
             ),

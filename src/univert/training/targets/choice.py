@@ -179,15 +179,18 @@ def compare_on_validation(
     if positions is None:
         return None
 
+    images = context.images
+    columns = images.products[positions], images.names_of(positions), images.asking(positions)
+    if within_verticals:
+        columns = images.specialists_columns(positions)
+
     def compare() -> Comparison:
         return compare_vectors(
             first(positions),
             second(positions),
-            context.images.products[positions],
-            context.images.names_of(positions),
+            *columns,
             first_routed=within_verticals,
             second_routed=within_verticals,
-            queries=context.images.asking(positions),
             tolerance=TOLERANCE,
             seed=context.recipe.seed,
         )
