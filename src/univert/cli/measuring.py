@@ -41,9 +41,12 @@ def evaluate(
 
     catalogue = _selection(cat, split, vertical)
     vectors = load_model(model, device).embed_catalogue(catalogue, progress=True)
-    names = (list(catalogue.column(name)) for name in ("product", "vertical"))
-    queries = asking(catalogue.product_labels(), catalogue.in_scene)
-    evaluation = evaluate_vectors(vectors, *names, queries=queries)
+    evaluation = evaluate_vectors(
+        vectors,
+        list(catalogue.column("product")),
+        list(catalogue.column("vertical")),
+        queries=asking(catalogue.product_labels(), catalogue.in_scene),
+    )
     if as_json:
         typer.echo(json.dumps({"split": split, **to_plain(evaluation)}, indent=1))
     else:

@@ -144,6 +144,7 @@ class Catalogue:
         labelled: bool | None = None,
         brand: Names = None,
         not_brand: Names = None,
+        source: Names = None,
     ) -> Catalogue:
         """The rows that meet every condition given, in the same order.
 
@@ -153,6 +154,7 @@ class Catalogue:
             labelled: true for images with a product, false for those without.
             brand: one name or several.
             not_brand: leave these brands out; images without a brand stay.
+            source: one name or several.
 
         Raises:
             BadInputError: a name that does not occur in the catalogue.
@@ -163,6 +165,7 @@ class Catalogue:
             ("split", "split", split, True),
             ("brand", "brand", brand, True),
             ("not_brand", "brand", not_brand, False),
+            ("source", "source", source, True),
         ):
             if names is not None:
                 known = self._known_names(column, [names] if isinstance(names, str) else list(names), parameter)

@@ -28,7 +28,7 @@ FAILURE_NEIGHBOURS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The names in a catalogue's rows, each (N,), the codes of the products, -1 for an unlabelled image, and who asks."""
+    """The names in a catalogue's rows, each (N,), the products' codes, -1 for an unlabelled image, and who asks."""
 
     vertical: list[str]
     product: list[str | None]
@@ -57,9 +57,10 @@ class Columns:
         """Rows that ask, and whose product has another image in the gallery."""
         here = self._labelled(vertical)
         if self.asks is not None:
-            return here[self.asks[here] & np.isin(self.codes[here], self.codes[self.gallery(vertical)])]
+            found = np.isin(self.codes[here], self.codes[self.gallery(vertical)])
+            return np.asarray(here[self.asks[here] & found])
         _, place, images = np.unique(self.codes[here], return_inverse=True, return_counts=True)
-        return here[images[place] > 1]
+        return np.asarray(here[images[place] > 1])
 
     def _labelled(self, vertical: str | None) -> Int64[np.ndarray, "L"]:
         here = self.codes >= 0

@@ -136,11 +136,18 @@ class TestSplit:
     def evaluate(self, row: Row) -> Evaluation:
         """A row's figures; measured before with the same inputs, it is not measured again."""
         config, seed = self._context.recipe.evaluation, self._context.recipe.seed
+        products, verticals, queries = self._columns(row.routed)
         record = self._context.stages.remembered(
             f"evaluation/{row.key}",
             [row.inputs, row.routed, config.resamples, seed],
             lambda: evaluate_vectors(
-                self.vectors(row), *self._columns(row.routed), routed=row.routed, resamples=config.resamples, seed=seed
+                self.vectors(row),
+                products,
+                verticals,
+                queries=queries,
+                routed=row.routed,
+                resamples=config.resamples,
+                seed=seed,
             ),
         )
         return from_plain(Evaluation, record, where="evaluation")
@@ -152,13 +159,16 @@ class TestSplit:
         """
         config, seed = self._context.recipe.evaluation, self._context.recipe.seed
         routed = first.routed or second.routed
+        products, verticals, queries = self._columns(routed)
         record = self._context.stages.remembered(
             f"comparison/{first.key}-{second.key}",
             [first.inputs, second.inputs, routed, config.resamples, seed],
             lambda: compare_vectors(
                 self.vectors(first),
                 self.vectors(second),
-                *self._columns(routed),
+                products,
+                verticals,
+                queries=queries,
                 first_routed=routed,
                 second_routed=routed,
                 resamples=config.resamples,

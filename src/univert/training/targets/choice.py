@@ -180,15 +180,18 @@ def compare_on_validation(
         return None
 
     images = context.images
-    columns = images.products[positions], images.names_of(positions), images.asking(positions)
+    products, verticals = images.products[positions], images.names_of(positions)
+    queries = images.asking(positions)
     if within_verticals:
-        columns = images.specialists_columns(positions)
+        products, verticals, queries = images.specialists_columns(positions)
 
     def compare() -> Comparison:
         return compare_vectors(
             first(positions),
             second(positions),
-            *columns,
+            products,
+            verticals,
+            queries=queries,
             first_routed=within_verticals,
             second_routed=within_verticals,
             tolerance=TOLERANCE,
