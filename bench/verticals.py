@@ -320,7 +320,7 @@ def draw(runs: list[list[dict[str, float]]], order: Sequence[str], path: Path) -
     for number, name in enumerate(order):
         counts = range(number + 1, len(order) + 1)
         values = [statistics.mean(run[count - 1][name] for run in runs) for count in counts]
-        axes.plot(counts, values, marker="o", ms=4, lw=1.6, label=name, color=plt.get_cmap("tab10")(number))
+        axes.plot(counts, values, marker="o", ms=4, lw=1.6, label=name, color=plt.get_cmap("tab20")(number))
     means = [
         statistics.mean(statistics.mean(run[count - 1].values()) for run in runs) for count in range(1, len(order) + 1)
     ]
