@@ -164,7 +164,7 @@ class SearchBatches:
 
     A query goes at once while a thread is free and none of its group runs; what arrives meanwhile forms the next
     group. Without a filter 32 queries together take a fifth of the time that they take one by one, so such a group
-    waits until as many are there as were busy when the last one ended, but at most as long as that one took.
+    waits until as many are there as were busy when the last one ended, but at most twice as long as that one took.
     A lone client is never kept waiting. `k` may differ within a group: the largest is asked for, and each query gets
     its share.
 
@@ -232,7 +232,7 @@ class SearchBatches:
         if self._on_batch is not None:
             self._on_batch(len(queries))
         if not queries[0].where:
-            wait_s = time.monotonic() - started
+            wait_s = 2 * (time.monotonic() - started)
             self._company = len(queries) + sum(len(others) for others in self._waiting.values())
             self._wait_until = time.monotonic() + wait_s
             asyncio.get_running_loop().call_later(wait_s, self._start)
