@@ -21,8 +21,8 @@ def catalogue_build(
     src: Annotated[
         list[Path],
         typer.Argument(
-            help="One or more of: a folder vertical/product/image, a CSV or Parquet manifest, COCO's JSON, a "
-            "catalogue, the folder of a public benchmark."
+            help="One or more of: a folder vertical/product/image, a manifest (CSV, Parquet, JSON lines), COCO's JSON, "
+            "a catalogue, a public benchmark."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="The catalogue to write.")],

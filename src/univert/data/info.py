@@ -119,7 +119,7 @@ def render(info: CatalogueInfo, console: Console) -> None:
     has_none = any("none" in vertical.splits for vertical in info.verticals)
     splits = (*SPLITS, "none") if has_none else SPLITS
     of_scenes = f" ({info.items:,} of them items of scenes)" if info.items else ""
-    size = f"{info.images:,} images{of_scenes}, {info.products:,} products, {len(info.verticals):,} verticals"
+    size = f"images: {info.images:,}{of_scenes}, products: {info.products:,}, verticals: {len(info.verticals):,}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("vertical")
     for heading in ("images", "products", "un-\nlabelled", "images/\nproduct", *splits):
