@@ -70,11 +70,12 @@ class RowComparison:
 
 
 def specialists_row(context: RunContext, key: str, title: str, member: Member) -> Row:
-    """Specialists, each embedding the images of its own vertical."""
+    """Specialists, each embedding the images of its own vertical (and source, where they are divided by it)."""
+    known = "vertical and source" if context.recipe.specialists.by_source else "vertical"
     return Row(
         key=key,
         title=title,
-        note="told the true vertical of each query, and searching that vertical alone",
+        note=f"told the true {known} of each query, and searching that {known} alone",
         vectors=lambda positions: member.vectors(context).clean(positions),
         inputs=member.key,
         image_presentations=presentations(member.distinct),
