@@ -181,10 +181,12 @@ def test_items_of_scenes_are_images_whose_bytes_are_stored_once(mixed: Catalogue
     assert len(mixed) == 62
     assert mixed.column("id").tolist() == sorted([*IMAGES, "i000-room#1", "i000-room#2"])
     here = np.flatnonzero(mixed.in_scene)
-    assert {name: mixed.column(name)[here].tolist() for name in ("id", "vertical", "product", "split", "source")} == {
+    names = ("id", "vertical", "product", "brand", "split", "source")
+    assert {name: mixed.column(name)[here].tolist() for name in names} == {
         "id": ["i000-room#1", "i000-room#2"],
         "vertical": ["bags", "hats"],
         "product": ["bags-0", None],
+        "brand": ["Zenith", None],
         "split": ["train", "train"],
         "source": ["photo", "photo"],
     }
@@ -195,6 +197,7 @@ def test_items_of_scenes_are_images_whose_bytes_are_stored_once(mixed: Catalogue
     labels = mixed.product_labels()
     assert labels[here[0]] == labels[0] >= 0, "one product in a scene and in its own picture"
     assert len(mixed.select(vertical="hats", labelled=False)) == 3
+    assert len(mixed.select(in_scene=True)) == len(mixed.select(source="photo")) == 2
     scenes = Catalogue.open(mixed.path, scenes=True)
     assert scenes.column("id").tolist() == ["i000-room"]
     assert (scenes.items(), scenes.ignored()) == ([SCENE.items], [SCENE.ignored])

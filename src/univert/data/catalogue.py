@@ -19,6 +19,7 @@ from univert.core.errors import BadInputError, did_you_mean
 from univert.core.files import fingerprint as content_fingerprint
 from univert.data.decode import BoxXyxyPx, Rgb
 from univert.data.rows import Item
+from univert.data.scene_items import images_of_one_product
 from univert.data.splits import SPLITS
 
 FORMAT_VERSION = "2"
@@ -59,7 +60,8 @@ class Catalogue:
     """A catalogue of images, each of one product, or a selection of one.
 
     Each item of a scene is such an image: the scene within the item's box. The scenes themselves, with all of their
-    items, are seen if the catalogue is opened with `scenes=True`.
+    items, are seen if the catalogue is opened with `scenes=True`. Brand and style of an item are those of its product's
+    pictures.
 
     Rows are in order of their id, whatever order they were built in. The id of an item is that of its scene with `#1`,
     `#2`, ... in the order in which the scene lists them.
@@ -119,7 +121,9 @@ class Catalogue:
             order = np.flatnonzero(shown)
             table = table.take(order)
         else:
-            table, order = _of_one_product(table, shown)
+            table, order = images_of_one_product(
+                table.select([*COLUMNS, "box"]), shown, table["items"] if there else None
+            )
         by_id = pc.sort_indices(table, sort_keys=[("id", "ascending")]).to_numpy().astype(np.int64)
         return cls(path, dataset, table.take(by_id), order[by_id], np.arange(table.num_rows, dtype=np.int64))
 
@@ -145,6 +149,7 @@ class Catalogue:
         brand: Names = None,
         not_brand: Names = None,
         source: Names = None,
+        in_scene: bool | None = None,
     ) -> Catalogue:
         """The rows that meet every condition given, in the same order.
 
@@ -155,6 +160,7 @@ class Catalogue:
             brand: one name or several.
             not_brand: leave these brands out; images without a brand stay.
             source: one name or several.
+            in_scene: true for items of scenes, false for images of single products.
 
         Raises:
             BadInputError: a name that does not occur in the catalogue.
@@ -172,6 +178,8 @@ class Catalogue:
                 values = self._table[column].take(self._rows)
                 inside = pc.is_in(values, value_set=pa.array(known, pa.string()))
                 kept &= inside.to_numpy(zero_copy_only=False) == wanted
+        if in_scene is not None:
+            kept &= self.in_scene == in_scene
         if labelled is not None:
             has_product = pc.is_valid(self._table["product"].take(self._rows)).to_numpy(zero_copy_only=False)
             kept &= has_product == labelled
@@ -266,28 +274,6 @@ class Catalogue:
                 hint = did_you_mean(str(name), sorted(known)) if known else "the column is empty"
                 raise BadInputError(f"{parameter}: no {name!r} in {self.path}; {hint}")
         return names
-
-
-def _of_one_product(table: pa.Table, shown: np.ndarray) -> tuple[pa.Table, np.ndarray]:
-    """The images of one product, then the items of scenes, and for each the row of the dataset that holds its image."""
-    own = np.flatnonzero(~shown)
-    columns = [*COLUMNS, "box"]
-    images = table.select(columns).take(own).append_column("in_scene", pa.array(np.zeros(len(own), bool)))
-    if len(own) == table.num_rows:
-        return images, own
-    scenes = np.flatnonzero(shown)
-    listed = table["items"].take(scenes).to_pylist()
-    rows = np.repeat(scenes, [len(items) for items in listed])
-    found = [item for items in listed for item in items]
-    of_scene = table.select(columns).take(rows).to_pydict()
-    numbers = [number for items in listed for number in range(1, len(items) + 1)]
-    changed = {name: [item[name] for item in found] for name in ("vertical", "product", "box")} | {
-        "id": [f"{name}#{number}" for name, number in zip(of_scene["id"], numbers, strict=True)],
-        "digest": [f"{one} {tuple(item['box'])}" for one, item in zip(of_scene["digest"], found, strict=True)],
-        "in_scene": [True] * len(found),
-    }
-    items = pa.Table.from_pydict(of_scene | changed, schema=images.schema)
-    return pa.concat_tables([images, items]).combine_chunks(), np.concatenate([own, rows])
 
 
 def uri_to_path(uri: str) -> Path:

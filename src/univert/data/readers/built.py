@@ -20,7 +20,8 @@ def read_catalogue(source: Path | str) -> SourceRows:
         BadInputError: it cannot be opened.
     """
     images = Catalogue.open(source)
-    yield from _rows(images, np.flatnonzero(~images.in_scene))
+    own = images.select(in_scene=False)
+    yield from _rows(own, np.arange(len(own)))
     if images.in_scene.any():
         scenes = Catalogue.open(source, scenes=True)
         yield from _rows(scenes, np.arange(len(scenes)))
