@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,12 @@ def long_joint_row(context: RunContext, results: dict[str, Any]) -> dict[str, An
     unified = results["rows"][-1]
     joint = train_joint(context, "proxy-nca", unified["image_presentations"], name="baselines/joint_proxy_nca_long")
     test = np.flatnonzero(context.images.splits == "test")
-    columns = (list(context.images.catalogue.column(name)[test]) for name in ("product", "vertical"))
     evaluation = evaluate_vectors(
-        context.features.source.embed_all(joint.embedder, test), *columns, seed=results["seed"]
+        context.features.source.embed_all(joint.embedder, test),
+        context.images.products[test],
+        context.images.names_of(test),
+        queries=context.images.asking(test),
+        seed=results["seed"],
     )
     return {
         "key": "joint_proxy_nca_long",
@@ -89,8 +93,9 @@ def outcomes_of(context: RunContext) -> dict[str, Outcomes]:
     models = train_models(context)
     rows, _ = comparison_rows(context, models)
     test = TestSplit(context)
+    columns = test.products, test.verticals
     return {
-        row.key: query_outcomes(test.vectors(row), test.products, test.verticals, routed=row.routed) for row in rows
+        row.key: query_outcomes(test.vectors(row), *columns, routed=row.routed, queries=test.queries) for row in rows
     }
 
 
@@ -141,60 +146,84 @@ def decisions(runs: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """What every bench of the main job takes."""
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path(".work/bench-sample"))
-    parser.add_argument("--catalogue", type=Path, help="another catalogue than the sample")
-    parser.add_argument("--result", default="sample", help="name of the file in bench/results")
+    parser.add_argument("--out", type=Path, default=Path(out))
     parser.add_argument("--set", nargs="*", default=[], dest="settings", help="change the recipe: key=value")
     parser.add_argument(
         "--long",
         action="store_true",
         help="train the joint model with as many presentations as stand behind the unified one, too",
     )
-    options = parser.parse_args()
-    reuse_freed_memory()
-    catalogue = Catalogue.open(options.catalogue) if options.catalogue else sample_catalogue(options.out)
-    runs, outcomes = [], []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeds:
+    """The runs of several seeds: what each recorded, its context, and what happened to its test queries by row."""
+
+    seeds: list[int]
+    results: list[dict[str, Any]]
+    contexts: list[RunContext]
+    outcomes: list[dict[str, Outcomes]]
+
+
+def run_seeds(catalogue: Catalogue, options: argparse.Namespace) -> Seeds:
+    """The main job with each of the seeds, each in its folder."""
+    found = Seeds(seeds=options.seeds, results=[], contexts=[], outcomes=[])
     for seed in options.seeds:
         out = options.out / f"seed-{seed}"
         recipe = read_settings(Recipe, None, [*options.settings, f"seed={seed}"])
-        runs.append(train(catalogue, out, recipe, report=seed == options.seeds[0]).results)
+        results = train(catalogue, out, recipe, report=seed == options.seeds[0]).results
         context = RunContext(Run(out), catalogue, recipe)
-        outcomes.append(outcomes_of(context))
+        found.outcomes.append(outcomes_of(context))
         if options.long:
-            place_after = 1 + [row["key"] for row in runs[-1]["rows"]].index("joint_proxy_nca")
-            runs[-1]["rows"].insert(place_after, long_joint_row(context, runs[-1]))
-        print(
-            f"seed {seed}:",
-            {row["key"]: row["evaluation"]["merged"]["recall_at"]["1"]["value"] for row in runs[-1]["rows"]},
-            flush=True,
-        )
-    titles = {row["key"]: row["title"] for row in runs[0]["rows"]}
-    seconds = [{row["key"]: round(row["seconds"]) for row in run["rows"]} for run in runs]
-    lines = [
-        f"# The main job: {'the bundled sample' if options.catalogue is None else options.catalogue.stem}",
+            place_after = 1 + [row["key"] for row in results["rows"]].index("joint_proxy_nca")
+            results["rows"].insert(place_after, long_joint_row(context, results))
+        merged = {row["key"]: row["evaluation"]["merged"]["recall_at"]["1"]["value"] for row in results["rows"]}
+        print(f"seed {seed}:", merged, flush=True)
+        found.results.append(results)
+        found.contexts.append(context)
+    return found
+
+
+def main_tables(found: Seeds, catalogue: Catalogue) -> list[str]:
+    """The comparison, the unified model against its rivals, and what the runs decided."""
+    titles = {row["key"]: row["title"] for row in found.results[0]["rows"]}
+    seconds = [{row["key"]: round(row["seconds"]) for row in run["rows"]} for run in found.results]
+    return [
+        f"Test split, per cent, mean ± standard deviation over seeds {', '.join(map(str, found.seeds))}.",
         "",
-        f"Test split, per cent, mean ± standard deviation over seeds {', '.join(map(str, options.seeds))}.",
-        "",
-        *comparison(runs),
+        *comparison(found.results),
         "",
         "Unified model against the specialist of each vertical, searched within the vertical, mean over the seeds:",
         "",
-        *against_specialists(outcomes),
+        *against_specialists(found.outcomes),
         "",
         "Unified model against each other model, merged gallery, mean over the seeds:",
         "",
-        *against_rivals(outcomes, titles),
+        *against_rivals(found.outcomes, titles),
         "",
         "What the runs decided, on their validation splits:",
         "",
-        *decisions(runs),
+        *decisions(found.results),
         "",
         f"Training seconds by row and seed: `{json.dumps(seconds)}`. Catalogue {catalogue.fingerprint}, "
-        f"device {runs[0]['device']}, torch {runs[0]['versions']['torch']}.",
+        f"device {found.results[0]['device']}, torch {found.results[0]['versions']['torch']}.",
     ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--catalogue", type=Path, help="another catalogue than the sample")
+    parser.add_argument("--result", default="sample", help="name of the file in bench/results")
+    add_options(parser, ".work/bench-sample")
+    options = parser.parse_args()
+    reuse_freed_memory()
+    catalogue = Catalogue.open(options.catalogue) if options.catalogue else sample_catalogue(options.out)
+    found = run_seeds(catalogue, options)
+    title = "the bundled sample" if options.catalogue is None else options.catalogue.stem
+    lines = [f"# The main job: {title}", "", *main_tables(found, catalogue)]
     write_atomic(RESULTS / f"{options.result}.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
 

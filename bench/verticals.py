@@ -52,7 +52,8 @@ Figures = dict[str, float]
 def measure(context: RunContext, embed: Callable[[np.ndarray], np.ndarray], split: str) -> Figures:
     """Merged Recall@1 and MAP@R, and the mean within verticals, on one split, in per cent."""
     here = np.flatnonzero((context.images.splits == split) & (context.images.products >= 0))
-    outcomes = query_outcomes(embed(here), context.images.products[here], context.images.names_of(here))
+    images = context.images
+    outcomes = query_outcomes(embed(here), images.products[here], images.names_of(here), queries=images.asking(here))
     within = [outcome.hits(1).mean() for outcome in outcomes.verticals.values() if outcome is not None]
     precision = outcomes.merged.average_precision_at_r
     assert precision is not None
@@ -152,7 +153,8 @@ def joint_triplet(context: RunContext, order: Sequence[str]) -> list[dict[str, f
         row = {}
         for name in order[:count]:
             here = names == name
-            outcome = query_outcomes(vectors[here], context.images.products[test][here], list(names[here])).merged
+            columns = context.images.products[test[here]], list(names[here])
+            outcome = query_outcomes(vectors[here], *columns, queries=context.images.asking(test[here])).merged
             row[name] = 100 * float(outcome.hits(1).mean())
         found.append(row)
     return found
@@ -318,7 +320,7 @@ def draw(runs: list[list[dict[str, float]]], order: Sequence[str], path: Path) -
     for number, name in enumerate(order):
         counts = range(number + 1, len(order) + 1)
         values = [statistics.mean(run[count - 1][name] for run in runs) for count in counts]
-        axes.plot(counts, values, marker="o", ms=4, lw=1.6, label=name, color=plt.get_cmap("tab10")(number))
+        axes.plot(counts, values, marker="o", ms=4, lw=1.6, label=name, color=plt.get_cmap("tab20")(number))
     means = [
         statistics.mean(statistics.mean(run[count - 1].values()) for run in runs) for count in range(1, len(order) + 1)
     ]

@@ -64,6 +64,11 @@ def test_from_scenes_to_items(scenes: Catalogue, photos: Path, tmp_path: Path, u
     assert len(boxes) > 1
     assert json.loads(run("run", model, photos / "room-0.png", "--json"))["images"][0]["width"] == 96
 
+    both = tmp_path / "both.lance"
+    status, out, err = univert("catalogue", "build", scenes.path, places["items.lance"], both)
+    assert (status, out, err) == (0, f"{both}: 20 images\n", "")
+    assert len(Catalogue.open(both)) == count + len(Catalogue.open(scenes.path))
+
 
 def test_photos_that_cannot_be_used(saved: Path, photos: Path, tmp_path: Path, univert: Univert) -> None:
     def run(*arguments: object) -> tuple[int, str, str]:

@@ -1,3 +1,7 @@
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
 import lance
 import numpy as np
 import pyarrow as pa
@@ -7,7 +11,8 @@ from tests.data.pictures import png, write
 from univert.core.errors import BadInputError
 from univert.data.build import build_catalogue
 from univert.data.catalogue import SCHEMA, Catalogue, is_catalogue, uri_to_path
-from univert.data.rows import SourceRow
+from univert.data.readers import open_source
+from univert.data.rows import CatalogueProblemsError, Item, SourceRow
 
 IMAGES = {f"i{n:03d}": png(n) for n in range(60)}
 
@@ -148,3 +153,64 @@ def test_linked_images(tmp_path):
         catalogue.image_bytes([0])
     with pytest.raises(BadInputError, match="local file"):
         uri_to_path("https://shop.example/a.png")
+
+
+SCENE = SourceRow(
+    origin="room",
+    id="i000-room",
+    image=png(70),
+    split="train",
+    source="photo",
+    items=(
+        Item(box_xyxy_px=(0, 0, 2, 3), vertical="bags", product="bags-0"),
+        Item(box_xyxy_px=(1, 1, 4, 4), vertical="hats"),
+    ),
+    ignored=((0, 0, 1, 1),),
+)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    """Images of single products, and a scene."""
+    out = tmp_path_factory.mktemp("mixed") / "cat"
+    build_catalogue([SCENE, *source_rows()], out)
+    return Catalogue.open(out)
+
+
+def test_items_of_scenes_are_images_whose_bytes_are_stored_once(mixed: Catalogue) -> None:
+    assert len(mixed) == 62
+    assert mixed.column("id").tolist() == sorted([*IMAGES, "i000-room#1", "i000-room#2"])
+    here = np.flatnonzero(mixed.in_scene)
+    names = ("id", "vertical", "product", "brand", "split", "source")
+    assert {name: mixed.column(name)[here].tolist() for name in names} == {
+        "id": ["i000-room#1", "i000-room#2"],
+        "vertical": ["bags", "hats"],
+        "product": ["bags-0", None],
+        "brand": ["Zenith", None],
+        "split": ["train", "train"],
+        "source": ["photo", "photo"],
+    }
+    assert mixed.boxes(here) == [item.box_xyxy_px for item in SCENE.items or ()]
+    assert mixed.image_bytes([*here, 0]) == [SCENE.image, SCENE.image, IMAGES["i000"]]
+    assert len(set(mixed.column("digest")[here])) == 2
+    assert lance.dataset(str(mixed.path)).count_rows() == 61
+    labels = mixed.product_labels()
+    assert labels[here[0]] == labels[0] >= 0, "one product in a scene and in its own picture"
+    assert len(mixed.select(vertical="hats", labelled=False)) == 3
+    assert len(mixed.select(in_scene=True)) == len(mixed.select(source="photo")) == 2
+    scenes = Catalogue.open(mixed.path, scenes=True)
+    assert scenes.column("id").tolist() == ["i000-room"]
+    assert (scenes.items(), scenes.ignored()) == ([SCENE.items], [SCENE.ignored])
+
+
+def test_scenes_and_product_pictures_share_splits_and_verticals(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueProblemsError) as caught:
+        build_catalogue([*source_rows(), replace(SCENE, split="test")], tmp_path / "cat")
+    assert caught.value.counts == {"product in two splits": 1}
+
+
+def test_a_catalogue_is_a_source(mixed: Catalogue, catalogue: Catalogue, tmp_path: Path) -> None:
+    both = chain(open_source(catalogue.path), open_source(mixed.path))
+    build_catalogue(both, tmp_path / "cat")
+    again = Catalogue.open(tmp_path / "cat")
+    assert again.fingerprint == mixed.fingerprint, "rows that repeat others are taken once"

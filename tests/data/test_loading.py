@@ -49,20 +49,22 @@ def images() -> Images:
 
 
 def straight(images: Images, position: int, view: int = 0, seed: int = 0) -> np.ndarray:
-    image = decode_rgb(
-        images.contents[position], box_xyxy_px=images.boxes([position])[0], background_rgb=PREPROCESSING.background_rgb
-    )
+    augmentation, rng = Augmentation(), view_rng(seed, f"shoes/{position}", view)
+    (box,) = images.boxes([position])
+    if box and view:
+        box = augmentation.moved_box(box, rng)
+    image = decode_rgb(images.contents[position], box_xyxy_px=box, background_rgb=PREPROCESSING.background_rgb)
     if view:
-        return Augmentation().apply(image, PREPROCESSING, view_rng(seed, f"shoes/{position}", view))
+        return augmentation.apply(image, PREPROCESSING, rng)
     return PREPROCESSING(image)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_loads_what_the_straight_way_gives(images: Images, workers: int) -> None:
     loader = ImageLoader(images, PREPROCESSING, Augmentation(), seed=5, workers=workers)
-    positions, views = [3, 0, 12, 3, 7], [0, 1, 2, 2, 0]
+    positions, views = [3, 0, 12, 3, 7, 5, 5], [0, 1, 2, 2, 0, 1, 2]
     batch = loader.load(positions, views)
-    assert batch.shape == (5, 3, 32, 32)
+    assert batch.shape == (7, 3, 32, 32)
     assert batch.dtype == torch.uint8
     assert batch.is_contiguous(memory_format=torch.channels_last)
     for square, position, view in zip(batch, positions, views, strict=True):

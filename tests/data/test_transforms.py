@@ -10,7 +10,9 @@ from PIL import Image, ImageEnhance
 
 from tests.data import pictures
 from univert.core.errors import BadInputError
+from univert.data.decode import decode_rgb
 from univert.data.transforms import Augmentation, Preprocessing, _jitter, view_rng
+from univert.training.detection_recipe import SceneAugmentation
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -58,6 +60,8 @@ def test_fits_equal_the_naive_way(size: tuple[int, int]) -> None:
         (Augmentation, {"max_aspect": 0.5}, "max_aspect"),
         (Augmentation, {"flip_probability": 1.5}, "flip_probability"),
         (Augmentation, {"jitter": -0.1}, "jitter"),
+        (Augmentation, {"box_jitter": 0.5}, "box_jitter"),
+        (SceneAugmentation, {"box_jitter": 0.1}, "no effect on a detector's scenes"),
     ],
 )
 def test_bad_values_are_refused(kind: Callable[..., object], values: dict[str, object], named: str) -> None:
@@ -97,6 +101,19 @@ def test_a_view_depends_on_seed_id_and_view_alone(
     assert first.dtype == np.uint8
     assert np.array_equal(first, again)
     assert image.tobytes() == before
+
+
+@given(share=st.floats(0, 0.4), seed=st.integers(0, 2**40))
+@settings(max_examples=40, deadline=None)
+def test_a_box_moves_by_its_share_and_stays_within_the_photo_when_cropped(share: float, seed: int) -> None:
+    boxes = [(0.0, 0.0, 3.0, 2.0), (6.0, 2.0, 9.0, 12.0), (8.0, 11.0, 9.0, 12.0)]
+    for box in boxes:
+        moved = Augmentation(box_jitter=share).moved_box(box, view_rng(seed, "a", 1))
+        sizes = np.array([box[2] - box[0], box[3] - box[1]] * 2)
+        assert (np.abs(np.subtract(moved, box)) <= share * sizes + 1e-9).all()
+        crop = decode_rgb(pictures.encoded(noise(9, 12)), box_xyxy_px=moved)
+        assert 1 <= crop.width <= 9
+        assert 1 <= crop.height <= 12
 
 
 def test_views_are_the_same_in_every_process_and_on_every_machine() -> None:

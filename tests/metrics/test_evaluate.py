@@ -6,7 +6,7 @@ import pytest
 from univert.core.config import from_plain, to_plain
 from univert.core.errors import BadInputError
 from univert.metrics.clustering import nmi
-from univert.metrics.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
+from univert.metrics.evaluate import Evaluation, evaluate_vectors
 from univert.metrics.ranking import map_at_r, recall_at_k
 
 
@@ -74,8 +74,7 @@ def test_queries_against_a_gallery() -> None:
     vectors, products, verticals = catalogue()
     shop = np.arange(75) % 3 == 0
     query, gallery = ~shop, shop
-    arguments = [array[rows] for rows in (query, gallery) for array in (vectors, products, verticals)]
-    merged = evaluate_query_gallery(*arguments, resamples=50)
+    merged = evaluate_vectors(vectors, products, verticals, queries=query, resamples=50)
     against = {"gallery_vectors": vectors[gallery], "gallery_labels": products[gallery]}
     recall = recall_at_k(vectors[query], products[query], **against)
     assert {k: interval.value for k, interval in merged.merged.recall_at.items()} == pytest.approx(recall)
@@ -101,7 +100,8 @@ def test_one_product_has_figures_but_no_interval() -> None:
 
 
 def test_a_vertical_that_the_gallery_lacks_has_no_queries() -> None:
-    evaluation = evaluate_query_gallery(np.eye(2), ["a", "b"], ["cups", "hats"], np.eye(2)[:1], ["a"], ["cups"])
+    columns = ["a", "b", "a"], ["cups", "hats", "cups"]
+    evaluation = evaluate_vectors(np.eye(3), *columns, queries=np.array([True, True, False]))
     assert evaluation.verticals["hats"] is None
     assert evaluation.merged.queries == 1
 
@@ -116,6 +116,8 @@ def test_a_vertical_that_the_gallery_lacks_has_no_queries() -> None:
         (np.eye(2), ["a", "b"], ["cups", "cups"], {}, "at least one query in some vertical"),
         (np.eye(2), [None, None], ["cups", "cups"], {}, "at least one query in some vertical"),
         (np.eye(2), ["a", "a"], ["cups", "cups"], {"ks": ()}, "ks must hold"),
+        (np.eye(2), ["a", "a"], ["cups", "cups"], {"queries": np.ones(2, bool)}, "at least one query"),
+        (np.eye(2), ["a", "a"], ["cups", "cups"], {"queries": np.ones(3, bool)}, "queries must have one entry"),
         (np.full((2, 2), np.nan), ["a", "a"], ["cups", "cups"], {}, "vectors must be finite"),
     ],
 )

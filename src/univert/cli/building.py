@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +14,15 @@ from univert.core.config import to_plain
 from univert.core.terminal import output_console
 
 
-@catalogue_app.command("build", epilog="Example: univert catalogue build photos/ shop.lance --skip-bad")
+@catalogue_app.command(
+    "build", epilog="Example: univert catalogue build products.csv scenes.json shop.lance --skip-bad"
+)
 def catalogue_build(
     src: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
-            help="A folder vertical/product/image, a manifest (CSV, Parquet, JSON lines), COCO's JSON, or a public "
-            "benchmark."
+            help="One or more of: a folder vertical/product/image, a manifest (CSV, Parquet, JSON lines), COCO's JSON, "
+            "a catalogue, a public benchmark."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="The catalogue to write.")],
@@ -34,18 +37,22 @@ def catalogue_build(
     ] = "ffffff",
     as_json: Json = False,
 ) -> None:
-    """Build a catalogue from a folder tree or a manifest."""
+    """Build a catalogue from folder trees, manifests or other catalogues."""
     from univert.data.build import build_catalogue, parse_background
     from univert.data.readers import count_rows, open_source
 
+    sources = [
+        open_source(one, verify=not skip_bad) for one in src
+    ]  # a typo in the last shows before the first is read
+    counts = [count_rows(one) for one in src]
     report = build_catalogue(
-        open_source(src, verify=not skip_bad),
+        itertools.chain.from_iterable(sources),
         out,
         link=link,
         skip_bad=skip_bad,
         overwrite=overwrite,
         background_rgb=parse_background(background),
-        total=count_rows(src),
+        total=None if None in counts else sum(filter(None, counts)),
     )
     typer.echo(json.dumps(to_plain(report), indent=1) if as_json else report.summary())
 
@@ -56,7 +63,7 @@ def catalogue_info_command(cat: Annotated[Path, typer.Argument(help="A catalogue
     from univert.data.catalogue import Catalogue
     from univert.data.info import catalogue_info, render
 
-    info = catalogue_info(Catalogue.open(cat, scenes=None))
+    info = catalogue_info(Catalogue.open(cat))
     if as_json:
         typer.echo(json.dumps(to_plain(info), indent=1))
     else:

@@ -44,16 +44,20 @@ def calibrate(
     from univert.identity.calibration import calibrate as fit_calibration
     from univert.identity.feedback import read_feedback
     from univert.identity.vote import calibration_places
+    from univert.metrics.inputs import asking
     from univert.models.runtime.engine import load_engine
     from univert.search.index import Index
 
     folder = model_folder(model)
     target = out or calibration_places(index, folder)[0]
+    catalogue = Catalogue.open(cat)
+    if asking(catalogue.product_labels(), catalogue.in_scene) is not None:
+        catalogue = catalogue.select(in_scene=True)  # people send photos, not product pictures
     loaded = load_engine(folder, engine)  # type: ignore[arg-type]
     calibration = fit_calibration(
         loaded,
         Index.open(index),
-        Catalogue.open(cat),
+        catalogue,
         precision=_precisions(precision or []),
         new_product_share=new_product_share,
         new_value_share=new_value_share,

@@ -134,7 +134,7 @@ def run(
     if cat is not None:
         from univert.data.build import build_catalogue
 
-        build_catalogue(output.as_rows(found), cat, overwrite=overwrite, total=count)
+        build_catalogue(output.as_rows(found), cat, overwrite=overwrite, total=len(found))
     if as_json:
         typer.echo(content)
         return

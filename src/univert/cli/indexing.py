@@ -48,6 +48,9 @@ def make(
         str, typer.Argument(metavar="index", help="The index to make or update: a folder, or s3://bucket/prefix.")
     ],
     vertical: Names = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Only images from this source, such as product pictures; repeatable.")
+    ] = None,
     delete_missing: Annotated[
         bool,
         typer.Option(
@@ -71,7 +74,7 @@ def make(
 
     report = index_catalogue(
         load_embedder(model, device),
-        Catalogue.open(cat).select(vertical=vertical),
+        Catalogue.open(cat).select(vertical=vertical, source=source),
         out,
         overwrite=overwrite,
         delete_missing=delete_missing,

@@ -32,12 +32,21 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure a model within each vertical and in the merged gallery."""
+    """Measure a model within each vertical and in the merged gallery.
+
+    In a catalogue of product pictures and scenes, the items of the scenes look for the product pictures.
+    """
     from univert.metrics.evaluate import evaluate_vectors
+    from univert.metrics.inputs import asking
 
     catalogue = _selection(cat, split, vertical)
     vectors = load_model(model, device).embed_catalogue(catalogue, progress=True)
-    evaluation = evaluate_vectors(vectors, list(catalogue.column("product")), list(catalogue.column("vertical")))
+    evaluation = evaluate_vectors(
+        vectors,
+        list(catalogue.column("product")),
+        list(catalogue.column("vertical")),
+        queries=asking(catalogue.product_labels(), catalogue.in_scene),
+    )
     if as_json:
         typer.echo(json.dumps({"split": split, **to_plain(evaluation)}, indent=1))
     else:
@@ -62,6 +71,7 @@ def compare(
 ) -> None:
     """Compare two models on the same queries; exit 1 if the second is worse anywhere."""
     from univert.metrics.compare import LARGE_LOSS, compare_vectors
+    from univert.metrics.inputs import asking
 
     catalogue = _selection(cat, split, vertical)
     (first, first_routed), (second, second_routed) = (embed_with(place, catalogue, device) for place in (a, b))
@@ -73,6 +83,7 @@ def compare(
         list(catalogue.column("vertical")),
         first_routed=routed,
         second_routed=routed,
+        queries=asking(catalogue.product_labels(), catalogue.in_scene),
         tolerance=tolerance,
         resamples=resamples,
     )

@@ -26,9 +26,8 @@ from univert.data.catalogue import (
     FINGERPRINT_KEY,
     FORMAT_KEY,
     FORMAT_VERSION,
-    IGNORED,
-    ITEMS,
     SCHEMA,
+    Catalogue,
     is_catalogue,
 )
 from univert.data.checks import CheckedRow, RowsSoFar, check_row
@@ -155,11 +154,9 @@ def build_catalogue(
             "(nothing was left behind)"
         ) from error
     repeats = f"rows that repeat another, each taken once: {repeated:,} ({first_repeated}); remove them"
-    looks_wrong = (
-        []
-        if ITEMS.name in writer.schema.names
-        else suspicious(lance.dataset(str(out)).to_table(columns=list(SUSPECT_COLUMNS)))
-    )
+    images = Catalogue.open(out)
+    columns = {name: pa.array(images.column(name), pa.string()) for name in SUSPECT_COLUMNS}
+    looks_wrong = [] if images.in_scene.all() else suspicious(pa.table(columns))
     return BuildReport(
         path=out,
         fingerprint=of_catalogue,
@@ -193,17 +190,12 @@ class _CatalogueWriter:
 
     def __init__(self, folder: Path) -> None:
         self.rows = 0
-        self.schema = SCHEMA
         self._folder = str(folder)
         self._records: list[dict[str, Any]] = []
         self._bytes = 0
         self._fragments: list[FragmentMetadata] = []
 
     def add(self, record: dict[str, Any]) -> None:
-        if not self.rows and ITEMS.name in record:
-            self.schema = SCHEMA.append(ITEMS).append(IGNORED)
-        if (ITEMS.name in record) != (ITEMS.name in self.schema.names):
-            raise BadInputError("the source holds scenes and images of single products; build a catalogue of each")
         self._records.append(record)
         self._bytes += len(record["image"] or b"")
         self.rows += 1
@@ -213,7 +205,7 @@ class _CatalogueWriter:
     def finish(self, content_fingerprint: str, background_rgb: Rgb) -> None:
         if self._records:
             self._flush()
-        schema = self.schema.with_metadata(
+        schema = SCHEMA.with_metadata(
             {
                 FORMAT_KEY: FORMAT_VERSION,
                 BACKGROUND_KEY: json.dumps(list(background_rgb)),
@@ -223,9 +215,9 @@ class _CatalogueWriter:
         lance.LanceDataset.commit(self._folder, lance.LanceOperation.Overwrite(schema, self._fragments))
 
     def _flush(self) -> None:
-        batch = pa.Table.from_pylist(self._records, schema=self.schema)
+        batch = pa.Table.from_pylist(self._records, schema=SCHEMA)
         self._records, self._bytes = [], 0
-        self._fragments += write_fragments(batch, self._folder, schema=self.schema, mode="create")
+        self._fragments += write_fragments(batch, self._folder, schema=SCHEMA, mode="create")
 
 
 def _record(checked: CheckedRow) -> dict[str, Any]:
@@ -244,19 +236,20 @@ def _record(checked: CheckedRow) -> dict[str, Any]:
         "digest": checked.digest if checked.box_xyxy_px is None else f"{checked.digest} {checked.box_xyxy_px}",
     }
     if checked.items is not None:
-        record[ITEMS.name] = [
+        record["items"] = [
             {"box": list(item.box_xyxy_px), "vertical": item.vertical, "product": item.product}
             for item in checked.items
         ]
-        record[IGNORED.name] = [list(box) for box in checked.ignored]
+        record["ignored"] = [list(box) for box in checked.ignored]
     return record
 
 
 def _split(row: SourceRow, digest: str) -> str:
-    """By product; a scene whose items are no known products is one by itself."""
+    """By product, of a scene by the first that is known; a scene without any is one by itself."""
     if row.items is None:
         return split_of(row.product, row.vertical)
-    return split_of(next((item.product for item in row.items if item.product), digest), "")
+    known = next((item for item in row.items if item.product), None)
+    return split_of(digest, "") if known is None else split_of(known.product, known.vertical)
 
 
 def _derived_id(row: SourceRow, digest: str) -> str:

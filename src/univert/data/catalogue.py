@@ -13,11 +13,13 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Bool
 
 from univert.core.errors import BadInputError, did_you_mean
 from univert.core.files import fingerprint as content_fingerprint
 from univert.data.decode import BoxXyxyPx, Rgb
 from univert.data.rows import Item
+from univert.data.scene_items import images_of_one_product
 from univert.data.splits import SPLITS
 
 FORMAT_VERSION = "2"
@@ -25,6 +27,7 @@ FORMAT_KEY = "univert.catalogue_format"
 FINGERPRINT_KEY = "univert.fingerprint"
 BACKGROUND_KEY = "univert.background_rgb"
 
+_BOX = pa.list_(pa.float64(), 4)
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -36,22 +39,17 @@ SCHEMA = pa.schema(
         pa.field("style", pa.string()),
         pa.field("split", pa.string()),
         pa.field("source", pa.string()),
-        pa.field("box", pa.list_(pa.float64(), 4)),
+        pa.field("box", _BOX),
         pa.field("digest", pa.string(), nullable=False),
+        pa.field("items", pa.list_(pa.struct([("box", _BOX), ("vertical", pa.string()), ("product", pa.string())]))),
+        pa.field("ignored", pa.list_(_BOX)),
     ]
 )
 """One row an image; exactly one of `image` (its bytes) and `uri` (`file://...`) is set.
 
-`digest` is the same for the same bytes and the same box.
+`digest` is the same for the same bytes and the same box. A scene has `items`, and no vertical, product and box of its
+own; `ignored` are boxes of what is neither an item nor background.
 """
-
-ITEMS = pa.field(
-    "items",
-    pa.list_(pa.struct([("box", pa.list_(pa.float64(), 4)), ("vertical", pa.string()), ("product", pa.string())])),
-)
-"""A catalogue of scenes has this column besides, and its rows have no vertical, product and box of their own."""
-IGNORED = pa.field("ignored", pa.list_(pa.list_(pa.float64(), 4)))
-"""And this one: boxes of what is neither an item nor background."""
 
 COLUMNS = ("id", "uri", "vertical", "product", "brand", "style", "split", "source", "digest")
 
@@ -59,15 +57,20 @@ Names = str | Iterable[str] | None
 
 
 class Catalogue:
-    """A catalogue of images, or a selection of one.
+    """A catalogue of images, each of one product, or a selection of one.
 
-    Rows are in order of their id, whatever order they were built in.
+    Each item of a scene is such an image: the scene within the item's box. The scenes themselves, with all of their
+    items, are seen if the catalogue is opened with `scenes=True`. Brand and style of an item are those of its product's
+    pictures.
+
+    Rows are in order of their id, whatever order they were built in. The id of an item is that of its scene with `#1`,
+    `#2`, ... in the order in which the scene lists them.
 
     A selection is a view: it holds row numbers, never images. Safe to use from several threads.
 
     Attributes:
         path: the folder of the Lance dataset, absolute.
-        is_scenes: each image shows several items, which `items` gives.
+        is_scenes: the rows are whole scenes, whose items `items` gives.
         fingerprint: a hash of the content: the same for the same images and labels, whatever the order or
             place of the build, and different for each selection.
         background_rgb: the colour on which transparent images are to be composited.
@@ -86,7 +89,7 @@ class Catalogue:
         """Internal: use `Catalogue.open` and `select`."""
         metadata = {key.decode(): value.decode() for key, value in (dataset.schema.metadata or {}).items()}
         self.path = path.absolute()  # whoever opened it may go to another folder
-        self.is_scenes = ITEMS.name in table.column_names
+        self.is_scenes = "items" in table.column_names
         self.background_rgb = tuple(json.loads(metadata[BACKGROUND_KEY]))
         self._dataset = dataset
         self._table = table  # the columns without images, in order of id
@@ -97,28 +100,32 @@ class Catalogue:
             self.fingerprint = content_fingerprint(self.fingerprint, rows.astype("<i8").tobytes())
 
     @classmethod
-    def open(cls, path: Path | str, *, scenes: bool | None = False) -> Catalogue:
+    def open(cls, path: Path | str, *, scenes: bool = False) -> Catalogue:
         """Open a catalogue built by `univert catalogue build`.
 
         Args:
             path: of the catalogue.
-            scenes: whether it must hold scenes, or else images of single products; None takes either.
+            scenes: see whole scenes, and nothing else; or else images of one product each, items of scenes among them.
 
         Raises:
-            BadInputError: there is no catalogue at `path`, a newer Univert wrote it, or it holds what is not wanted.
+            BadInputError: there is no catalogue at `path`, a newer Univert wrote it, or it holds no scenes.
         """
         path = Path(path)
         dataset = _open_dataset(path)
-        there = [ITEMS.name, IGNORED.name] if ITEMS.name in dataset.schema.names else []
-        if scenes is not None and scenes != bool(there):
-            raise BadInputError(
-                f"{path} holds scenes with several items; a catalogue of single products is needed here"
-                if there
-                else f"{path} holds images of single products; a catalogue of scenes with items is needed here"
-            )
+        there = [name for name in ("items", "ignored") if name in dataset.schema.names]
         table = dataset.to_table(columns=[*COLUMNS, "box", *there]).combine_chunks()
-        order = pc.sort_indices(table, sort_keys=[("id", "ascending")]).to_numpy().astype(np.int64)
-        return cls(path, dataset, table.take(order), order, np.arange(table.num_rows, dtype=np.int64))
+        shown = pc.is_valid(table["items"]).to_numpy() if there else np.zeros(table.num_rows, bool)
+        if scenes and not shown.any():
+            raise BadInputError(f"{path} holds images of single products; scenes with items are needed here")
+        if scenes:
+            order = np.flatnonzero(shown)
+            table = table.take(order)
+        else:
+            table, order = images_of_one_product(
+                table.select([*COLUMNS, "box"]), shown, table["items"] if there else None
+            )
+        by_id = pc.sort_indices(table, sort_keys=[("id", "ascending")]).to_numpy().astype(np.int64)
+        return cls(path, dataset, table.take(by_id), order[by_id], np.arange(table.num_rows, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -141,6 +148,8 @@ class Catalogue:
         labelled: bool | None = None,
         brand: Names = None,
         not_brand: Names = None,
+        source: Names = None,
+        in_scene: bool | None = None,
     ) -> Catalogue:
         """The rows that meet every condition given, in the same order.
 
@@ -150,6 +159,8 @@ class Catalogue:
             labelled: true for images with a product, false for those without.
             brand: one name or several.
             not_brand: leave these brands out; images without a brand stay.
+            source: one name or several.
+            in_scene: true for items of scenes, false for images of single products.
 
         Raises:
             BadInputError: a name that does not occur in the catalogue.
@@ -160,12 +171,15 @@ class Catalogue:
             ("split", "split", split, True),
             ("brand", "brand", brand, True),
             ("not_brand", "brand", not_brand, False),
+            ("source", "source", source, True),
         ):
             if names is not None:
                 known = self._known_names(column, [names] if isinstance(names, str) else list(names), parameter)
                 values = self._table[column].take(self._rows)
                 inside = pc.is_in(values, value_set=pa.array(known, pa.string()))
                 kept &= inside.to_numpy(zero_copy_only=False) == wanted
+        if in_scene is not None:
+            kept &= self.in_scene == in_scene
         if labelled is not None:
             has_product = pc.is_valid(self._table["product"].take(self._rows)).to_numpy(zero_copy_only=False)
             kept &= has_product == labelled
@@ -192,6 +206,11 @@ class Catalogue:
         names = sorted(pc.unique(values.drop_null()).to_pylist())
         codes = pc.fill_null(pc.index_in(values, value_set=pa.array(names, pa.string())), -1)
         return np.asarray(codes.to_numpy(), dtype=np.int64)
+
+    @property
+    def in_scene(self) -> Bool[np.ndarray, "N"]:
+        """Which rows are items of scenes."""
+        return np.asarray(self._table["in_scene"].take(self._rows).to_numpy(), bool)
 
     def image_bytes(self, positions: Sequence[int] | np.ndarray) -> list[bytes]:
         """The encoded images at these positions of the selection, in the order asked for.
@@ -220,7 +239,7 @@ class Catalogue:
         """What the scenes at these positions show; None means all of the selection.
 
         Raises:
-            BadInputError: a position is out of range, or the catalogue does not hold scenes.
+            BadInputError: a position is out of range, or the catalogue was not opened with `scenes=True`.
         """
         rows = self._scene_rows(positions)
         return [
@@ -228,17 +247,17 @@ class Catalogue:
                 Item(box_xyxy_px=tuple(item["box"]), vertical=item["vertical"], product=item["product"])
                 for item in items
             )
-            for items in self._table[ITEMS.name].take(rows).to_pylist()
+            for items in self._table["items"].take(rows).to_pylist()
         ]
 
     def ignored(self, positions: Sequence[int] | np.ndarray | None = None) -> list[tuple[BoxXyxyPx, ...]]:
         """Boxes of what in the scenes at these positions is neither an item nor background; see `items`."""
-        found = self._table[IGNORED.name].take(self._scene_rows(positions)).to_pylist()
+        found = self._table["ignored"].take(self._scene_rows(positions)).to_pylist()
         return [tuple((box[0], box[1], box[2], box[3]) for box in boxes or ()) for boxes in found]
 
     def _scene_rows(self, positions: Sequence[int] | np.ndarray | None) -> np.ndarray:
         if not self.is_scenes:
-            raise BadInputError(f"{self.path} holds images of single products, so its images have no items")
+            raise BadInputError(f"{self.path}: its scenes were not asked for; use Catalogue.open(path, scenes=True)")
         return self._rows if positions is None else self._rows_at(positions)
 
     def _rows_at(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:

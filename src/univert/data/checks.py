@@ -159,7 +159,7 @@ def _read_file(path: Path | None) -> bytes:
 
 
 def _check_box(row: SourceRow, box: BoxXyxyPx, size: tuple[int, int]) -> tuple[BoxXyxyPx | None, list[SourceProblem]]:
-    x0, y0, x1, y1 = box
+    x0, y0, x1, y1 = map(float, box)
     width, height = size
     if not (all(math.isfinite(value) for value in box) and x0 < x1 and y0 < y1):
         fix = "give x0 < x1 and y0 < y1 in pixels, or leave the box empty"

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
 from univert.core.terminal import Name, print_table
@@ -79,7 +78,7 @@ class VerticalInfo:
 class CatalogueInfo:
     """What a catalogue holds: counts, of `linked` images kept as a uri too, and `warnings`, each with what to do.
 
-    Of `scenes`, the counts of verticals are of items.
+    Among the `images` are `items` of scenes.
     """
 
     path: str
@@ -88,7 +87,7 @@ class CatalogueInfo:
     products: int
     unlabelled: int
     linked: int
-    scenes: bool
+    items: int
     verticals: list[VerticalInfo]
     warnings: list[str]
 
@@ -102,10 +101,12 @@ def catalogue_info(catalogue: Catalogue) -> CatalogueInfo:
         images=len(catalogue),
         products=sum(vertical.products for vertical in verticals),
         unlabelled=sum(vertical.unlabelled for vertical in verticals),
-        scenes=catalogue.is_scenes,
+        items=int(catalogue.in_scene.sum()),
         linked=sum(uri is not None for uri in catalogue.column("uri")),
         verticals=verticals,
-        warnings=[] if catalogue.is_scenes else _warnings(verticals) + suspicious(_columns(catalogue, SUSPECT_COLUMNS)),
+        warnings=[]
+        if catalogue.in_scene.all()
+        else _warnings(verticals) + suspicious(_columns(catalogue, SUSPECT_COLUMNS)),
     )
 
 
@@ -117,12 +118,11 @@ def render(info: CatalogueInfo, console: Console) -> None:
 
     has_none = any("none" in vertical.splits for vertical in info.verticals)
     splits = (*SPLITS, "none") if has_none else SPLITS
-    size = f"images: {info.images:,}, products: {info.products:,}, verticals: {len(info.verticals):,}"
+    of_scenes = f" ({info.items:,} of them items of scenes)" if info.items else ""
+    size = f"images: {info.images:,}{of_scenes}, products: {info.products:,}, verticals: {len(info.verticals):,}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("vertical")
-    what = "items" if info.scenes else "images"
-    headings = (what, "products", "un-\nlabelled", f"{what}/\nproduct")
-    for heading in (*headings, *splits):
+    for heading in ("images", "products", "un-\nlabelled", "images/\nproduct", *splits):
         table.add_column(heading, justify="right", vertical="bottom")
     for vertical in info.verticals:
         table.add_row(Name(vertical.name), *_cells(vertical, splits))
@@ -132,7 +132,7 @@ def render(info: CatalogueInfo, console: Console) -> None:
         table.add_row("all", *_cells(VerticalInfo.of("all", totals), splits), style="bold")
     console.print(Text(info.path, style="bold"), size, f"fingerprint {info.fingerprint}", sep="\n", highlight=False)
     print_table(table, console)
-    console.print(f"{', '.join(splits)}: {what} (products)", style="dim", highlight=False)
+    console.print(f"{', '.join(splits)}: images (products)", style="dim", highlight=False)
     if info.linked:
         console.print(f"{info.linked:,} images are linked: they must stay where they are.")
     for warning in info.warnings:
@@ -151,15 +151,7 @@ def _cells(vertical: VerticalInfo, splits: Sequence[str]) -> list[str]:
 
 
 def _columns(catalogue: Catalogue, names: Sequence[str]) -> pa.Table:
-    """Some columns; of scenes, a row for each item."""
-    columns = {name: catalogue.column(name) for name in names}
-    if catalogue.is_scenes:
-        scenes = catalogue.items()
-        columns = {name: np.repeat(column, [len(items) for items in scenes]) for name, column in columns.items()}
-        items = [item for scene in scenes for item in scene]
-        own = {"vertical": [item.vertical for item in items], "product": [item.product for item in items]}
-        columns |= {name: np.array(values, object) for name, values in own.items() if name in names}
-    return pa.table({name: pa.array(column, pa.string()) for name, column in columns.items()})
+    return pa.table({name: pa.array(catalogue.column(name), pa.string()) for name in names})
 
 
 def _count_verticals(catalogue: Catalogue) -> list[VerticalInfo]:

@@ -107,10 +107,11 @@ class ImageLoader:
         return batch
 
     def _square(self, image_id: str, content: bytes, box: BoxXyxyPx | None, view: int) -> UInt8[np.ndarray, "S S 3"]:
-        size = self.preprocessing.image_size_px
+        size, rng = self.preprocessing.image_size_px, view_rng(self.seed, image_id, view)
         augmentation = self.augmentation if view else None
         if augmentation is not None:  # the smallest crop still has enough pixels
             size = math.ceil(size / math.sqrt(augmentation.min_scale))
+            box = augmentation.moved_box(box, rng) if box else None
         try:
             image = decode_rgb(
                 content, box_xyxy_px=box, background_rgb=self.preprocessing.background_rgb, draft_px=size
@@ -119,7 +120,7 @@ class ImageLoader:
             raise BadInputError(f"image {image_id}: {error}") from error
         if augmentation is None:
             return self.preprocessing(image)
-        return augmentation.apply(image, self.preprocessing, view_rng(self.seed, image_id, view))
+        return augmentation.apply(image, self.preprocessing, rng)
 
 
 def channels_first(batch: UInt8[np.ndarray, "B S S 3"]) -> UInt8[Tensor, "B 3 S S"]:

@@ -128,6 +128,8 @@ class Augmentation:
         flip_probability: how often the image is mirrored left to right.
         jitter: brightness, contrast (around the image's mean grey) and saturation (around each pixel's own grey) are
             each multiplied by a factor of their own in [1 - jitter, 1 + jitter].
+        box_jitter: of an image with a box, such as an item of a scene: each side of the box moves by up to this share
+            of its width or height, since a detector's boxes are not exact either.
 
     Raises:
         BadInputError: a value is out of range.
@@ -138,6 +140,7 @@ class Augmentation:
     max_aspect: float = 1.25
     flip_probability: float = 0.5
     jitter: float = 0.2
+    box_jitter: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= self.max_scale <= 1:
@@ -150,6 +153,8 @@ class Augmentation:
         for name in ("flip_probability", "jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInputError(f"{name} must lie in 0..1, got {getattr(self, name)}; 0 switches it off")
+        if not 0 <= self.box_jitter <= 0.4:
+            raise BadInputError(f"box_jitter must lie in 0..0.4, got {self.box_jitter}; 0 keeps boxes as they are")
 
     def apply(
         self, image: Image.Image, preprocessing: Preprocessing, rng: np.random.Generator
@@ -162,6 +167,13 @@ class Augmentation:
         if view.light is not None:
             square = _jitter(square, *view.light)
         return np.asarray(square)
+
+    def moved_box(self, box_xyxy_px: BoxXyxyPx, rng: np.random.Generator) -> BoxXyxyPx:
+        """A box with its sides moved; it may then reach outside the image, to which cropping limits it."""
+        x0, y0, x1, y1 = box_xyxy_px
+        left, top, right, bottom = ((2 * draw - 1) * self.box_jitter for draw in rng.random(4).tolist())
+        width, height = x1 - x0, y1 - y0
+        return x0 + left * width, y0 + top * height, x1 + right * width, y1 + bottom * height
 
     def view(self, size: tuple[int, int], preprocessing: Preprocessing, rng: np.random.Generator) -> View:
         """What `apply` shows of an image of (width, height)."""

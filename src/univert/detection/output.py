@@ -17,7 +17,7 @@ from univert.core.errors import BadInputError
 from univert.core.files import folder_name, write_atomic
 from univert.data.decode import decode_rgb
 from univert.data.image_problem import ImageProblem
-from univert.data.rows import ProblemLog, SourceProblem, SourceRow
+from univert.data.rows import Item, ProblemLog, SourceProblem, SourceRow
 from univert.detection.engine import Detector, FoundItem
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -102,16 +102,15 @@ def as_coco(photos: Sequence[PhotoItems], verticals: Sequence[str]) -> dict[str,
 
 
 def as_rows(photos: Sequence[PhotoItems]) -> Iterator[SourceRow]:
-    """What was found as images of single items without a product, with box and vertical, to train on or to index."""
+    """What was found as scenes whose items have no product, to train on or to index."""
     for photo in photos:
-        for item in photo.items:
+        if photo.items:
             yield SourceRow(
                 origin=str(photo.path),
                 path=photo.path,
-                vertical=item.vertical,
                 split="train",
-                source="detected",
-                box_xyxy_px=item.box_xyxy_px,
+                source="photo",
+                items=tuple(Item(box_xyxy_px=item.box_xyxy_px, vertical=item.vertical) for item in photo.items),
             )
 
 

@@ -34,7 +34,7 @@ def open_scenes(
     """A catalogue of scenes from whatever holds some.
 
     Args:
-        source: a catalogue of scenes; a manifest with `items`; COCO's JSON; or a catalogue of single products, of
+        source: a catalogue with scenes; a manifest with `items`; COCO's JSON; or a catalogue of single products, of
             which scenes are made by cut and paste.
         work: a folder for the catalogue that has to be built, and that is used again while the source is the same.
         pasting: how they are made.
@@ -50,9 +50,9 @@ def open_scenes(
     source = Path(source)
     products = None
     if is_catalogue(source):
-        opened = Catalogue.open(source, scenes=None)
-        if opened.is_scenes:
-            return opened, None
+        opened = Catalogue.open(source)
+        if opened.in_scene.any():
+            return Catalogue.open(source, scenes=True), None
         products, key = opened, fingerprint(opened.fingerprint, vars(pasting), seed)
     elif source.is_file():
         key = fingerprint(str(source.absolute()), source.stat().st_mtime_ns, source.stat().st_size, skip_bad)

@@ -16,7 +16,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "QueryOutcome": "univert.metrics.ranking",
         "bootstrap_interval": "univert.metrics.bootstrap",
         "compare_vectors": "univert.metrics.compare",
-        "evaluate_query_gallery": "univert.metrics.evaluate",
         "evaluate_vectors": "univert.metrics.evaluate",
         "map_at_r": "univert.metrics.ranking",
         "nmi": "univert.metrics.clustering",

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from univert.core.errors import BadInputError
 from univert.metrics.bootstrap import bootstrap_interval
-from univert.metrics.inputs import Codes, Vectors, check_length
+from univert.metrics.inputs import Asking, Codes, Vectors, check_length
 from univert.metrics.per_query import Names, Outcomes, average_precision, query_outcomes
 from univert.metrics.ranking import QueryOutcome
 
@@ -124,6 +124,7 @@ def compare_vectors(
     products: Names,
     verticals: Names,
     *,
+    queries: Asking = None,
     first_routed: bool = False,
     second_routed: bool = False,
     tolerance: float = 0.01,
@@ -139,6 +140,7 @@ def compare_vectors(
         verticals: N vertical names.
         first_routed: the first model's merged gallery of a query is its own vertical, as for specialists.
         second_routed: likewise for the second.
+        queries: (N,) which images search the others; None: each searches all others. See `evaluate_vectors`.
         tolerance: a difference of a figure (0 to 1) up to this much counts as the same.
         resamples: of the bootstrap over products, at least; many verticals need more.
         seed: of the bootstrap.
@@ -155,7 +157,7 @@ def compare_vectors(
     """
     check_length(second, len(first), name="second", of="first")
     outcomes = [
-        query_outcomes(vectors, products, verticals, routed=routed)
+        query_outcomes(vectors, products, verticals, routed=routed, queries=queries)
         for vectors, routed in ((first, first_routed), (second, second_routed))
     ]
     return compare_outcomes(*outcomes, tolerance=tolerance, resamples=resamples, seed=seed)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from univert.metrics.bootstrap import bootstrap_interval
 from univert.metrics.clustering import nmi
-from univert.metrics.inputs import Codes, Vectors, check_vectors
-from univert.metrics.per_query import Names, average_precision, query_outcomes, rows_by_vertical
-from univert.metrics.ranking import QueryOutcome, check_ks, rank_queries
+from univert.metrics.inputs import Asking, Codes, Vectors, check_vectors
+from univert.metrics.per_query import Names, average_precision, query_outcomes
+from univert.metrics.ranking import QueryOutcome, check_ks
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,16 @@ def evaluate_vectors(
     products: Names,
     verticals: Names,
     *,
+    queries: Asking = None,
     routed: bool = False,
     ks: Sequence[int] = (1, 2, 4, 8),
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
-    """Evaluate leave-one-out: every labelled image searches all the others, and a hit is the right product.
+    """Evaluate retrieval: labelled images search others, and a hit is the right product.
 
-    Products with one image are no queries but stay in the gallery; unlabelled images are ignored. The rules
-    of ranking are those of `univert.metrics.ranking`.
+    Without `queries` it is leave-one-out: each image searches all the others. Images whose product the gallery lacks
+    are no queries; unlabelled images are ignored. The rules of ranking are those of `univert.metrics.ranking`.
 
     Args:
         vectors: (N, D) embeddings.
@@ -87,6 +88,8 @@ def evaluate_vectors(
         routed: the merged gallery of a query is its own vertical, as if its vertical were known. For
             specialists, each of which has a space of its own: distances between the spaces mean nothing.
             Merged NMI is None then.
+        queries: (N,) true for images that search, false for those that are searched, as where photos are to find
+            product pictures (or In-shop's protocol). There is no NMI then: it is a figure of one set.
         ks: the K of Recall@K.
         resamples: of the bootstrap over products.
         seed: of the bootstrap and the clustering.
@@ -96,66 +99,13 @@ def evaluate_vectors(
     """
     check_ks(ks)
     vectors = check_vectors(vectors)
-    outcomes = query_outcomes(vectors, products, verticals, routed=routed)
-    nmis: dict[str | None, float | None] = {
-        name: _nmi(vectors[rows], outcomes.codes[rows], seed) for name, rows in outcomes.rows.items()
-    }
-    if not routed:
-        nmis[None] = _nmi(vectors, outcomes.codes, seed)
+    outcomes = query_outcomes(vectors, products, verticals, routed=routed, queries=queries)
+    nmis: dict[str | None, float | None] = {}
+    if queries is None:
+        nmis = {name: _nmi(vectors[rows], outcomes.codes[rows], seed) for name, rows in outcomes.rows.items()}
+        if not routed:
+            nmis[None] = _nmi(vectors, outcomes.codes, seed)
     return _evaluation(outcomes.merged, outcomes.verticals, nmis, ks, resamples, seed)
-
-
-def evaluate_query_gallery(
-    query_vectors: Vectors,
-    query_products: Names,
-    query_verticals: Names,
-    gallery_vectors: Vectors,
-    gallery_products: Names,
-    gallery_verticals: Names,
-    *,
-    ks: Sequence[int] = (1, 2, 4, 8),
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Evaluation:
-    """Evaluate queries against a separate gallery (In-shop's protocol), otherwise as `evaluate_vectors`.
-
-    Images whose product is not in the gallery are no queries. There is no NMI: it is a figure of one set.
-
-    Args:
-        query_vectors: (N, D) embeddings.
-        query_products: N product names, None: unlabelled.
-        query_verticals: N vertical names.
-        gallery_vectors: (M, D).
-        gallery_products: M.
-        gallery_verticals: M.
-        ks: the K of Recall@K.
-        resamples: of the bootstrap over products.
-        seed: of the bootstrap.
-
-    Raises:
-        BadInputError: arguments that do not fit, a product in two verticals, or no query in any vertical.
-    """
-    check_ks(ks)
-    query_vectors = check_vectors(query_vectors, name="query_vectors")
-    gallery_vectors = check_vectors(gallery_vectors, name="gallery_vectors", size=query_vectors.shape[1])
-    (codes, rows_of), (gallery_codes, in_gallery) = rows_by_vertical(
-        (query_vectors, query_products, query_verticals, "query_"),
-        (gallery_vectors, gallery_products, gallery_verticals, "gallery_"),
-    )
-    outcomes: dict[str, QueryOutcome | None] = {}
-    for vertical, rows in rows_of.items():
-        here = in_gallery.get(vertical, np.zeros(0, dtype=np.int64))
-        outcomes[vertical] = None
-        if np.isin(codes[rows][codes[rows] >= 0], gallery_codes[here]).any():
-            found = rank_queries(
-                query_vectors[rows],
-                codes[rows],
-                gallery_vectors=gallery_vectors[here],
-                gallery_labels=gallery_codes[here],
-            )
-            outcomes[vertical] = replace(found, rows=rows[found.rows])
-    merged = rank_queries(query_vectors, codes, gallery_vectors=gallery_vectors, gallery_labels=gallery_codes)
-    return _evaluation(merged, outcomes, {}, ks, resamples, seed)
 
 
 def _nmi(vectors: Vectors, codes: Codes, seed: int) -> float | None:

@@ -15,6 +15,9 @@ Codes: TypeAlias = npt.NDArray[np.int64]
 Labels: TypeAlias = Sequence[str | None] | Sequence[int] | npt.NDArray[Any]
 """One product a row: names, with `None` for an unlabelled row, or integer codes, negative for unlabelled."""
 
+Asking: TypeAlias = npt.NDArray[np.bool_] | None
+"""Which rows are queries, the others being their gallery; None: each row asks all others."""
+
 UNLABELLED = -1
 
 
@@ -88,9 +91,27 @@ def label_codes(*label_lists: Labels) -> list[Codes]:
     return [np.array([number[label] for label in labels], dtype=np.int64) for labels in values]
 
 
-def has_queries(codes: Codes) -> bool:
-    """Whether a product has two of some images, so that one can look for the other; -1 is no product."""
+def has_queries(codes: Codes, queries: Asking = None) -> bool:
+    """Whether an image can look for another of its product; -1 is no product.
+
+    `queries` are the images that look for others, among all the rest; None: each among all others.
+    """
+    if queries is not None:
+        return bool(np.isin(codes[queries & (codes >= 0)], codes[~queries]).any())
     return bool((np.unique(codes[codes >= 0], return_counts=True)[1] > 1).any())
+
+
+def asking(codes: Codes, in_scene: npt.NDArray[np.bool_]) -> Asking:
+    """Which of some images ask and which answer, where photos are to find product pictures.
+
+    Args:
+        codes: (N,) product codes, -1 for none.
+        in_scene: (N,) which images are items of photos.
+
+    Returns:
+        the items, if one of them can find its product among the other images; else None: each image asks all others.
+    """
+    return in_scene if has_queries(codes, in_scene) else None
 
 
 def power_of_two_scale(arrays: Iterable[Vectors]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from univert.core.errors import BadInputError
-from univert.metrics.inputs import Codes, Vectors, check_length, check_vectors, has_queries, label_codes
+from univert.metrics.inputs import Asking, Codes, Vectors, check_length, check_vectors, has_queries, label_codes
 from univert.metrics.ranking import QueryOutcome, rank_queries
 
 Names = Sequence[str | None] | Sequence[int] | npt.NDArray[Any]
@@ -31,9 +31,15 @@ class Outcomes:
 
 
 def query_outcomes(
-    vectors: Vectors, products: Names, verticals: Names, *, routed: bool = False, stored: Vectors | None = None
+    vectors: Vectors,
+    products: Names,
+    verticals: Names,
+    *,
+    routed: bool = False,
+    stored: Vectors | None = None,
+    queries: Asking = None,
 ) -> Outcomes:
-    """Leave-one-out: every labelled image searches all the others; see `univert.metrics.ranking`.
+    """Every labelled image searches all the others, or the `queries` all that are none; see `univert.metrics.ranking`.
 
     If `routed`, the merged gallery of a query is its own vertical. `stored` are other vectors of the same images, such
     as those in an index: they are searched instead, and no image finds its own.
@@ -45,54 +51,58 @@ def query_outcomes(
     if stored is not None:
         stored = check_vectors(stored, name="stored", size=vectors.shape[1])
         check_length(stored, len(vectors), name="stored", of="vectors")
-    ((codes, rows),) = rows_by_vertical((vectors, products, verticals, ""))
-    within = {
-        name: outcome_within(vectors[here], codes[here], here, None if stored is None else stored[here])
-        for name, here in rows.items()
-    }
-    together = pooled(within)
-    merged = together if routed else rank_queries(vectors, codes, gallery_vectors=stored, leave_one_out=True)
+    if queries is not None:
+        check_length(queries, len(vectors), name="queries", of="vectors")
+    codes, rows = _rows_by_vertical(vectors, products, verticals)
+
+    def among(here: Codes) -> QueryOutcome | None:
+        own = None if stored is None else stored[here]
+        return outcome_within(vectors[here], codes[here], here, own, None if queries is None else queries[here])
+
+    within = {name: among(here) for name, here in rows.items()}
+    merged = pooled(within)
+    if not routed:
+        everywhere = among(np.arange(len(codes)))
+        assert everywhere is not None
+        merged = everywhere
     return Outcomes(merged=merged, verticals=within, rows=rows, codes=codes)
 
 
-def rows_by_vertical(*tables: tuple[Vectors, Names, Names, str]) -> list[tuple[Codes, dict[str, Codes]]]:
-    """Product codes in one numbering, and the rows of each vertical in order of name.
-
-    A table is vectors, products and verticals, with what the caller's parameters begin with (`query_`), for messages.
-
-    Raises:
-        BadInputError: lengths that differ, a row without a vertical, or a product in two verticals.
-    """
-    for vectors, products, verticals, prefix in tables:
-        check_length(products, len(vectors), name=f"{prefix}products", of=f"{prefix}vectors")
-        check_length(verticals, len(vectors), name=f"{prefix}verticals", of=f"{prefix}vectors")
-        bare = next((row for row, vertical in enumerate(verticals) if not isinstance(vertical, str)), None)
-        if bare is not None:
-            raise BadInputError(
-                f"{prefix}verticals must name a vertical for every row, got {verticals[bare]!r} in row {bare}; "
-                "give the row a vertical or leave it out"
-            )
-    found = []
+def _rows_by_vertical(vectors: Vectors, products: Names, verticals: Names) -> tuple[Codes, dict[str, Codes]]:
+    """Product codes, and the rows of each vertical in order of name."""
+    check_length(products, len(vectors), name="products", of="vectors")
+    check_length(verticals, len(vectors), name="verticals", of="vectors")
+    bare = next((row for row, vertical in enumerate(verticals) if not isinstance(vertical, str)), None)
+    if bare is not None:
+        raise BadInputError(
+            f"verticals must name a vertical for every row, got {verticals[bare]!r} in row {bare}; "
+            "give the row a vertical or leave it out"
+        )
+    (codes,) = label_codes(products)
     home: dict[int, str] = {}
-    for codes, (_, products, verticals, _) in zip(label_codes(*(table[1] for table in tables)), tables, strict=True):
-        rows: dict[str, list[int]] = {str(name): [] for name in sorted(set(verticals))}
-        for row, (code, vertical) in enumerate(zip(codes.tolist(), verticals, strict=True)):
-            rows[vertical].append(row)
-            if code >= 0 and home.setdefault(code, vertical) != vertical:
-                raise BadInputError(
-                    f"products must lie in one vertical each, got {products[row]!r} in {str(home[code])!r} "
-                    f"and {str(vertical)!r}; rename one of them"
-                )
-        found.append((codes, {name: np.asarray(here) for name, here in rows.items()}))
-    return found
+    rows: dict[str, list[int]] = {str(name): [] for name in sorted(set(verticals))}
+    for row, (code, vertical) in enumerate(zip(codes.tolist(), verticals, strict=True)):
+        rows[vertical].append(row)
+        if code >= 0 and home.setdefault(code, vertical) != vertical:
+            raise BadInputError(
+                f"products must lie in one vertical each, got {products[row]!r} in {str(home[code])!r} "
+                f"and {str(vertical)!r}; rename one of them"
+            )
+    return codes, {name: np.asarray(here) for name, here in rows.items()}
 
 
-def outcome_within(vectors: Vectors, codes: Codes, rows: Codes, stored: Vectors | None = None) -> QueryOutcome | None:
-    """The leave-one-out of some rows alone, which keep their numbers; None where nothing can be a query."""
-    if not has_queries(codes):
+def outcome_within(
+    vectors: Vectors, codes: Codes, rows: Codes, stored: Vectors | None = None, queries: Asking = None
+) -> QueryOutcome | None:
+    """What `query_outcomes` gives for some rows alone, which keep their numbers; None where nothing can be a query."""
+    if not has_queries(codes, queries):
         return None
-    outcome = rank_queries(vectors, codes, gallery_vectors=stored, leave_one_out=True)
-    return replace(outcome, rows=rows[outcome.rows])
+    if queries is None:
+        outcome = rank_queries(vectors, codes, gallery_vectors=stored, leave_one_out=True)
+        return replace(outcome, rows=rows[outcome.rows])
+    gallery = (vectors if stored is None else stored)[~queries]
+    outcome = rank_queries(vectors[queries], codes[queries], gallery_vectors=gallery, gallery_labels=codes[~queries])
+    return replace(outcome, rows=rows[queries][outcome.rows])
 
 
 def pooled(outcomes: dict[str, QueryOutcome | None]) -> QueryOutcome:

@@ -46,7 +46,7 @@ def report_run(finished: FinishedRun) -> None:
     write_report(
         path,
         finished,
-        context.images.catalogue.select(split=test.split, vertical=context.images.vertical_names),
+        context.images.catalogue.select(split=test.split, vertical=sorted(set(test.verticals))),
         {
             "Learning targets" if learned_from else "Embeddings of the specialists": targets,
             "Unified embeddings": vectors,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int64
 
-from univert.metrics.inputs import has_queries, label_codes
-from univert.metrics.ranking import rank_queries
+from univert.metrics.inputs import Asking, asking, label_codes
+from univert.metrics.per_query import outcome_within
 from univert.report.thumbnails import data_uri, thumbnails
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ FAILURE_NEIGHBOURS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The names in a catalogue's rows, each (N,), and the codes of the products, -1 for an unlabelled image."""
+    """The names in a catalogue's rows, each (N,), the products' codes, -1 for an unlabelled image, and who asks."""
 
     vertical: list[str]
     product: list[str | None]
     brand: list[str | None]
     codes: Int64[np.ndarray, "N"]
+    asks: Asking = None
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> Columns:
@@ -44,17 +45,26 @@ class Columns:
             product=product,
             brand=catalogue.column("brand").tolist(),
             codes=label_codes(product)[0],
+            asks=asking(label_codes(product)[0], catalogue.in_scene),
         )
 
     def gallery(self, vertical: str | None = None) -> Int64[np.ndarray, "M"]:
-        """Labelled rows, of one vertical or of all."""
+        """Labelled rows that answer, of one vertical or of all."""
+        here = self._labelled(vertical)
+        return here if self.asks is None else here[~self.asks[here]]
+
+    def queries(self, vertical: str | None = None) -> Int64[np.ndarray, "Q"]:
+        """Rows that ask, and whose product has another image in the gallery."""
+        here = self._labelled(vertical)
+        if self.asks is not None:
+            found = np.isin(self.codes[here], self.codes[self.gallery(vertical)])
+            return np.asarray(here[self.asks[here] & found])
+        _, place, images = np.unique(self.codes[here], return_inverse=True, return_counts=True)
+        return np.asarray(here[images[place] > 1])
+
+    def _labelled(self, vertical: str | None) -> Int64[np.ndarray, "L"]:
         here = self.codes >= 0
         return np.flatnonzero(here if vertical is None else here & (np.asarray(self.vertical) == vertical))
-
-    def queries(self, gallery: Int64[np.ndarray, "M"]) -> Int64[np.ndarray, "Q"]:
-        """Rows of a gallery whose product has another image in it."""
-        _, place, images = np.unique(self.codes[gallery], return_inverse=True, return_counts=True)
-        return gallery[images[place] > 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +120,13 @@ def retrieval_grids(
         the grids, and how many further verticals with queries have none.
     """
     names = sorted(set(columns.vertical))
-    queries_in = {name: len(columns.queries(columns.gallery(name))) for name in names}
+    queries_in = {name: len(columns.queries(name)) for name in names}
     asked = sorted((name for name in names if queries_in[name]), key=lambda name: (-queries_in[name], name))
     kept = sorted(asked[:MOST_VERTICALS])
     titles: list[str | None] = [None, *kept] if len(names) > 1 and asked else [*kept]
     grids = []
     for index, title in enumerate(titles):
-        candidates = columns.queries(columns.gallery(title))
+        candidates = columns.queries(title)
         # A lone vertical gets the places that the merged gallery would have had.
         wanted = MERGED_QUERIES if title is None or len(names) == 1 else QUERIES_A_VERTICAL
         drawn = sample_queries(candidates, columns.codes, wanted, np.random.default_rng([seed, index]))
@@ -164,8 +174,8 @@ def answer_queries(
 def worst_failures(catalogue: Catalogue, columns: Columns, vectors: Float[np.ndarray, "N D"]) -> RetrievalGrid:
     """Queries of the merged gallery whose first right answer ranks worst, worst first, one a product, misses only."""
     worst: list[int] = []
-    if has_queries(columns.codes):
-        outcome = rank_queries(vectors, columns.codes, with_average_precision=False)
+    outcome = outcome_within(vectors, columns.codes, np.arange(len(vectors)), queries=columns.asks)
+    if outcome is not None:
         missed = np.flatnonzero(outcome.rank_of_first_hit > 1)
         missed = missed[np.argsort(-outcome.rank_of_first_hit[missed], kind="stable")]
         _, first = np.unique(outcome.products[missed], return_index=True)
@@ -191,7 +201,7 @@ def _grid(
     return RetrievalGrid(
         title=title,
         gallery_images=len(gallery),
-        queries=len(columns.queries(gallery)),
+        queries=len(columns.queries(title)),
         answers=answers,
         pictures={row: data_uri(image) for row, image in zip(shown, images, strict=True)},
     )

@@ -69,8 +69,8 @@ def vertical_table(models: Sequence[ComparedModel]) -> list[tuple[str, int, list
     specialists = next((one.evaluation for one in models if one.row.routed), None)
     lines = []
     for name, metrics in models[-1].evaluation.verticals.items():
-        values = [recall_at_1(one.evaluation.verticals[name]) for one in models]
-        own = recall_at_1(specialists.verticals[name]) if specialists else None
+        values = [recall_at_1(one.evaluation.verticals.get(name)) for one in models]
+        own = recall_at_1(specialists.verticals.get(name)) if specialists else None
         winners = _best(values, range(len(models)))
         cells = [
             Cell(

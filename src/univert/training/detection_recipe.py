@@ -7,6 +7,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
+from univert.core.errors import BadInputError
 from univert.data.transforms import Augmentation
 from univert.detection.config import DetectorConfig
 from univert.detection.pasting import PastingConfig
@@ -16,11 +17,17 @@ from univert.training.label_config import Count, LoopConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SceneAugmentation(Augmentation):
-    """As `Augmentation`, with stronger changes: scenes are few."""
+    """As `Augmentation`, with stronger changes: scenes are few. Boxes stay as they are: they are what is learned."""
 
     min_scale: float = 0.3
     max_aspect: float = 1.4
     jitter: float = 0.3
+    box_jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.box_jitter:
+            raise BadInputError("augmentation.box_jitter has no effect on a detector's scenes; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from univert.core.config import from_plain
 from univert.data.samplers import Positions
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.metrics.evaluate import Evaluation, evaluate_vectors
+from univert.metrics.inputs import Asking
 from univert.training.run_context import RunContext
 from univert.training.specialists import presentations, seconds_of
 from univert.training.targets.choice import Candidate
@@ -68,11 +70,12 @@ class RowComparison:
 
 
 def specialists_row(context: RunContext, key: str, title: str, member: Member) -> Row:
-    """Specialists, each embedding the images of its own vertical."""
+    """Specialists, each embedding the images of its own vertical (and source, where they are divided by it)."""
+    known = "vertical and source" if context.recipe.specialists.by_source else "vertical"
     return Row(
         key=key,
         title=title,
-        note="told the true vertical of each query, and searching that vertical alone",
+        note=f"told the true {known} of each query, and searching that {known} alone",
         vectors=lambda positions: member.vectors(context).clean(positions),
         inputs=member.key,
         image_presentations=presentations(member.distinct),
@@ -101,6 +104,7 @@ class TestSplit:
         measurable: whether some product has two test images; without, there is nothing to measure.
         split: `test`, or, where there are no test images at all, the one whose images the report shows instead.
         positions: its images, of verticals that have a specialist.
+        queries: which of them ask, the others being the gallery; None: each asks all others.
     """
 
     __test__ = False  # not a test case
@@ -115,6 +119,7 @@ class TestSplit:
         self.positions = np.flatnonzero((images.splits == self.split) & (images.verticals >= 0))
         self.products = list(context.images.catalogue.column("product")[self.positions])
         self.verticals = context.images.names_of(self.positions)
+        self.queries = images.asking(self.positions)
         self._vectors: dict[str, Vectors] = {}
 
     def vectors(self, row: Row) -> Vectors:
@@ -123,16 +128,24 @@ class TestSplit:
             self._vectors[row.inputs] = row.vectors(self.positions)
         return self._vectors[row.inputs]
 
+    def _columns(self, routed: bool) -> tuple[Any, list[str], Asking]:
+        """Products, verticals and who asks."""
+        if routed:
+            return self._context.images.specialists_columns(self.positions)
+        return self.products, self.verticals, self.queries
+
     def evaluate(self, row: Row) -> Evaluation:
         """A row's figures; measured before with the same inputs, it is not measured again."""
         config, seed = self._context.recipe.evaluation, self._context.recipe.seed
+        products, verticals, queries = self._columns(row.routed)
         record = self._context.stages.remembered(
             f"evaluation/{row.key}",
             [row.inputs, row.routed, config.resamples, seed],
             lambda: evaluate_vectors(
                 self.vectors(row),
-                self.products,
-                self.verticals,
+                products,
+                verticals,
+                queries=queries,
                 routed=row.routed,
                 resamples=config.resamples,
                 seed=seed,
@@ -147,14 +160,16 @@ class TestSplit:
         """
         config, seed = self._context.recipe.evaluation, self._context.recipe.seed
         routed = first.routed or second.routed
+        products, verticals, queries = self._columns(routed)
         record = self._context.stages.remembered(
             f"comparison/{first.key}-{second.key}",
             [first.inputs, second.inputs, routed, config.resamples, seed],
             lambda: compare_vectors(
                 self.vectors(first),
                 self.vectors(second),
-                self.products,
-                self.verticals,
+                products,
+                verticals,
+                queries=queries,
                 first_routed=routed,
                 second_routed=routed,
                 resamples=config.resamples,

@@ -93,6 +93,8 @@ class SpecialistsConfig:
             their anchors; 0 switches it off.
         size: width of a specialist's embedding; None takes the unified model's, `model.size`.
         sizes: by vertical, where one needs another width than the rest; a group takes its largest.
+        by_source: a specialist for each source of a vertical's images (photo, product picture), where each has labels
+            enough.
         loop: the training.
     """
 
@@ -105,6 +107,7 @@ class SpecialistsConfig:
     mine_every_steps: Annotated[int, Ge(0)] = 0
     size: Count | None = None
     sizes: dict[str, Count] = field(default_factory=dict)
+    by_source: bool = False
     loop: LabelLoopConfig = field(default_factory=LabelLoopConfig)
 
     def __post_init__(self) -> None:
@@ -122,6 +125,8 @@ class SpecialistsConfig:
             where="specialists.",
             because=f"on the loss {self.loss!r}",
         )
+        if self.by_source:
+            refuse_without_effect(self, ("sizes",), where="specialists.", because="where specialists.by_source is true")
         if self.proxy_start is None:
             object.__setattr__(self, "proxy_start", "data" if kind == "dynamic" else "random")
         if (compares_images(self.loss) or self.mine_every_steps) and loop.images_per_product < 2:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -18,11 +18,11 @@ from univert.core.run import Run
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.readers import BENCHMARKS, open_dataset, with_validation
-from univert.data.readers.inshop import GALLERY, QUERY
+from univert.data.readers.inshop import QUERY
 from univert.data.rows import CatalogueProblemsError
 from univert.data.transforms import Augmentation
 from univert.losses.names import LOSSES, LossName, LossOption
-from univert.metrics.evaluate import Evaluation, evaluate_query_gallery, evaluate_vectors
+from univert.metrics.evaluate import Evaluation, evaluate_vectors
 from univert.models.base_networks.inception_v2 import make_inception_v2
 from univert.models.config import EmbedderConfig
 from univert.training.label_config import LabelLoopConfig, SpecialistsConfig
@@ -261,15 +261,9 @@ def _catalogue(run: Run, dataset: str, root: Path, *, verify: bool, seed: int) -
 def _train_and_measure(run: Run, catalogue: Catalogue, recipe: Recipe, dataset: str, device: str) -> Evaluation:
     context = RunContext(run, catalogue, recipe, device=device)
     model = train_on_labels(context, recipe.specialists, name="model")
-    columns = {name: catalogue.column(name) for name in ("product", "vertical", "source")}
-
-    def rows(where: Any) -> tuple[Any, list[str], list[str]]:
-        positions = np.flatnonzero(where & (context.images.splits == "test"))
-        vectors = context.features.source.embed_all(model.embedder, positions)
-        return vectors, list(columns["product"][positions]), list(columns["vertical"][positions])
-
-    ks, seed = RECALL_AT[dataset], recipe.seed
-    if dataset == "inshop":
-        sources = columns["source"]
-        return evaluate_query_gallery(*rows(sources == QUERY), *rows(sources == GALLERY), ks=ks, seed=seed)
-    return evaluate_vectors(*rows(np.ones(len(catalogue), bool)), ks=ks, seed=seed)
+    test = np.flatnonzero(context.images.splits == "test")
+    product, vertical, source = (catalogue.column(name)[test] for name in ("product", "vertical", "source"))
+    vectors = context.features.source.embed_all(model.embedder, test)
+    queries = source == QUERY if dataset == "inshop" else None
+    ks = RECALL_AT[dataset]
+    return evaluate_vectors(vectors, list(product), list(vertical), queries=queries, ks=ks, seed=recipe.seed)

@@ -21,7 +21,6 @@ from univert.core.run import Run
 from univert.core.tensors import choose_device
 from univert.data.catalogue import Catalogue
 from univert.metrics.inputs import has_queries
-from univert.metrics.ranking import map_at_r
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
 from univert.training.features import Features
@@ -168,14 +167,16 @@ class Stages:
         return {"steps": history.step, "image_presentations": presentations, **asdict(history)}
 
     def scorer(self, job: TrainingJob) -> Callable[[], float] | None:
-        """MAP@R of a job's model over the labelled validation images that count; None where none of them is a query."""
+        """MAP@R of a job's model over the labelled validation images that count; None where none of them is a query.
+
+        Items of scenes ask product pictures, where there are both.
+        """
         images, source = self._images, job.source or self._features.source
         chosen = (images.splits == "val") & (images.products >= 0)
         positions = np.flatnonzero(chosen if job.among is None else chosen & job.among)
-        labels = images.products[positions]
-        if not has_queries(labels):
+        if not has_queries(images.products[positions]):
             return None
-        return lambda: map_at_r(source.embed_all(job.embedder, positions), labels)
+        return lambda: images.map_at_r(source.embed_all(job.embedder, positions), positions)
 
     def remembered(self, stage: str, inputs: Any, compute: Callable[[], Any]) -> dict[str, Any]:
         """What a stage without a model recorded, or what it gives now: a dataclass or plain values.

@@ -12,7 +12,7 @@ from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.losses.names import LossName
-from univert.training.combine.groups import Combination, combine
+from univert.training.combine.groups import Combination, combine, groups_without_trials
 from univert.training.evaluation import (
     BEST,
     ComparedModel,
@@ -102,6 +102,8 @@ def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = 
     for note in context.images.notes:
         _log.warning(note)
     label_loss(recipe.specialists, products=32, size=2, seed=0)  # refuses options before any work
+    if recipe.combine.groups:
+        groups_without_trials(context)  # likewise
     test = TestSplit(context)
     write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
     models = train_models(context)

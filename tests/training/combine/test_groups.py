@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from univert.core.config import to_plain
+from univert.core.config import from_plain, to_plain
+from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.metrics.ranking import QueryOutcome
@@ -19,6 +20,7 @@ from univert.training.combine.groups import Combination, Group, Judge, Trial, co
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_specialist
+from univert.training.stages import run_stages
 
 QUERIES = 120
 
@@ -233,3 +235,52 @@ def test_a_group_is_trained_without_any_trial_too(catalogue: Catalogue, recipe: 
     assert train_specialist(context, "discs").name == "specialists/discs"
     assert train_specialist(context, "discs", "squares").record["steps"] == 24
     assert not (tmp_path / "trials").exists()
+
+
+def test_given_groups_are_taken(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    config = CombineConfig(groups=(("squares", "discs"),))
+    combination = combine(RunContext(Run(tmp_path), catalogue, replace(recipe, combine=config)))
+    assert combination.groups == (("squares", "discs"),)
+    assert combination.path == ("the groups are given",)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([["discs", "squared"]], "no vertical 'squared'; did you mean 'squares'"),
+        ([["discs", "squares"], ["discs"]], "discs is there more than once"),
+        ([["discs"]], "squares is in none"),
+    ],
+)
+def test_groups_that_cannot_be(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, groups: list[list[str]], message: str
+) -> None:
+    config = from_plain(CombineConfig, {"groups": groups})
+    with pytest.raises(BadInputError, match=message):
+        run_stages(Run(tmp_path), catalogue, replace(recipe, combine=config))
+    assert not (tmp_path / "specialists").exists(), "refused before any work"
+
+
+def test_a_number_of_groups(context: RunContext) -> None:
+    def groups(count: int) -> tuple[Group, ...]:
+        recipe = replace(context.recipe, combine=CombineConfig(count=count))
+        images = context.images.catalogue
+        return combine(RunContext(context.run, images, recipe, features=context.features)).groups
+
+    assert groups(1) == (("discs", "squares"),)
+    assert sorted(groups(2)) == [("discs",), ("squares",)]
+    with pytest.raises(BadInputError, match="ask for fewer groups"):
+        groups(3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"count": 2, "folds": 4}, "folds"),
+        ({"groups": (("a",),), "count": 1}, "count"),
+        ({"mode": "off", "count": 1}, "count"),
+    ],
+)
+def test_what_has_no_effect_is_refused(settings: dict[str, object], named: str) -> None:
+    with pytest.raises(BadInputError, match=rf"combine\.{named} has no effect"):
+        CombineConfig(**settings)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from pathlib import Path
 from univert.core.errors import BadInputError, did_you_mean
 from univert.data.catalogue import is_catalogue
 from univert.data.readers.benchmarks import with_validation
+from univert.data.readers.built import read_catalogue
 from univert.data.readers.cars196 import CARS196, read_cars196
 from univert.data.readers.coco import read_coco
 from univert.data.readers.cub200 import CUB200, read_cub200
@@ -27,7 +28,7 @@ BENCHMARKS = {
 
 
 def open_source(source: Path | str, *, verify: bool = True) -> SourceRows:
-    """Pick the reader for a source: a public benchmark, a folder tree, a CSV or Parquet manifest, or COCO's JSON.
+    """Pick the reader for a source: a public benchmark, a folder, a manifest, COCO's JSON, or a catalogue.
 
     Args:
         source: the folder or file.
@@ -41,7 +42,7 @@ def open_source(source: Path | str, *, verify: bool = True) -> SourceRows:
         raise BadInputError(f"{source} does not exist; give a folder with vertical/product/image, or a manifest")
     if source.is_dir():
         if is_catalogue(source):
-            raise BadInputError(f"{source} is a catalogue already; use it as it is")
+            return read_catalogue(source)
         for benchmark, reader in BENCHMARKS.values():
             if benchmark.lies_in(source):
                 return reader(source, verify=verify)

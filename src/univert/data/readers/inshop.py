@@ -12,13 +12,11 @@ from univert.data.rows import SourceProblem, SourceRow, SourceRows
 QUERY: Final = "inshop query"
 """The `source` of a test image that searches."""
 
-GALLERY: Final = "inshop gallery"
-"""The `source` of a test image that is searched."""
-
 _TRAIN: Final = "inshop train"
 _LIST: Final = "Eval/list_eval_partition.txt"
 _HEADER: Final = ["image_name", "item_id", "evaluation_status"]
-_PARTS: Final = {"train": _TRAIN, "query": QUERY, "gallery": GALLERY}
+_GALLERY: Final = "inshop gallery"
+_PARTS: Final = {"train": _TRAIN, "query": QUERY, "gallery": _GALLERY}
 
 INSHOP = Benchmark(
     name="inshop",
@@ -30,7 +28,7 @@ INSHOP = Benchmark(
     sizes={
         _TRAIN: Size(images=25_882, products=3_997),
         QUERY: Size(images=14_218, products=3_985),
-        GALLERY: Size(images=12_612, products=3_985),
+        _GALLERY: Size(images=12_612, products=3_985),
     },
 )
 
@@ -40,7 +38,7 @@ def read_inshop(root: Path | str, *, verify: bool = True, benchmark: Benchmark =
 
     The product is the item's id, the vertical its place in the shop (`MEN/Denim`); an item listed in two
     places stays in its first. Queries and gallery are both in the split `test`; `source` tells them apart:
-    `QUERY` and `GALLERY`.
+    that of those that search is `QUERY`.
 
     `root` is the folder with `Eval/` and `Img/`; for the rest see `open_dataset`.
     """

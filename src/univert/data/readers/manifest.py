@@ -129,7 +129,7 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
         )
     items: tuple[Item, ...] | None = None
     ignored: tuple[BoxXyxyPx, ...] = ()
-    if "items" in values:
+    if "items" in values and (values["items"] or not texts["vertical"]):
         try:
             items = _items(values["items"])
             ignored = _ignored(values.get("ignored"))

@@ -22,15 +22,23 @@ class CombineConfig:
             are its queries.
         tolerance: a Recall@1 or MAP@R (0 to 1) that is lower by up to this much counts as the same.
         trials: how many combinations are tried at most; the verticals that are left then stay by themselves.
+        groups: your own, each a list of verticals, in place of trials.
+        count: so many groups of verticals whose images look alike to the untrained base network, in place of trials.
     """
 
     mode: Literal["off", "probe", "full"] = "probe"
     folds: Annotated[int, Ge(2)] = 3
     tolerance: Annotated[float, Interval(ge=0, lt=1)] = 0.01
     trials: Annotated[int, Ge(1)] = 40
+    groups: tuple[tuple[str, ...], ...] = ()
+    count: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
-        if self.mode == "off":
-            refuse_without_effect(
-                self, ("folds", "tolerance", "trials"), where="combine.", because='where combine.mode is "off"'
-            )
+        tried = ("folds", "tolerance", "trials")
+        for unheeded, where in (
+            ((*tried, "groups", "count"), self.mode == "off" and 'combine.mode is "off"'),
+            (("mode", *tried, "count"), bool(self.groups) and "combine.groups are given"),
+            (("mode", *tried), self.count is not None and "combine.count is given"),
+        ):
+            if where:
+                refuse_without_effect(self, unheeded, where="combine.", because=f"where {where}")

@@ -89,7 +89,8 @@ class Folds:
                 if len(positions):
                     codes = self._context.images.products[positions]
                     rows = positions + turn * len(self._fold)
-                    outcome = outcome_within(embed(positions), codes, rows)
+                    queries = self._context.images.asking(positions)
+                    outcome = outcome_within(embed(positions), codes, rows, queries=queries)
                     outcomes += [] if outcome is None else [outcome]
         return {
             name: pooled({str(i): outcome for i, outcome in enumerate(outcomes)})

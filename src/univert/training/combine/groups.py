@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from univert.core.errors import BadInputError, did_you_mean
 from univert.metrics.compare import METRICS, Difference, Metric, compare_pairs
 from univert.metrics.per_query import average_precision
 from univert.metrics.ranking import QueryOutcome
@@ -55,18 +58,65 @@ def combine(context: RunContext) -> Combination:
         TrainingError: a trial failed.
     """
     config, names = context.recipe.combine, context.images.vertical_names
-    if config.mode == "off" or len(names) == 1:
-        why = "combination is off" if config.mode == "off" else "there is one vertical alone"
-        return Combination(
-            config=config,
-            groups=tuple((name,) for name in names),
-            individual=dict.fromkeys(names),
-            path=(f"{why}: every vertical by itself",),
-        )
+    settled = groups_without_trials(context)
+    if settled is not None:
+        groups, why = settled
+        return Combination(config=config, groups=groups, individual=dict.fromkeys(names), path=(why,))
     from univert.training.combine.probe import Probe, full_measure
 
     measure = Probe(context) if config.mode == "probe" else full_measure(context)
     return combine_by(measure, names, config, seed=context.recipe.seed)
+
+
+def groups_without_trials(context: RunContext) -> tuple[tuple[Group, ...], str] | None:
+    """The groups where the recipe leaves nothing to try, and why they are these, for people; else None.
+
+    Raises:
+        BadInputError: groups that do not hold every vertical once, or more of them than there are verticals.
+    """
+    config, names = context.recipe.combine, context.images.vertical_names
+    if config.groups:
+        return _given_groups(context), "the groups are given"
+    if config.count is not None:
+        if config.count > len(names):
+            raise BadInputError(f"combine.count is {config.count}, of {len(names)} verticals; ask for fewer groups")
+        return _alike(context, config.count), f"{config.count} groups are asked for: verticals that look alike"
+    if config.mode == "off" or len(names) == 1:
+        why = "combination is off" if config.mode == "off" else "there is one vertical alone"
+        return tuple((name,) for name in names), f"{why}: every vertical by itself"
+    return None
+
+
+def _given_groups(context: RunContext) -> tuple[Group, ...]:
+    """The recipe's groups, without verticals that have no specialist."""
+    images, groups = context.images, context.recipe.combine.groups
+    named = [name for group in groups for name in group]
+    for name in named:
+        if name not in (*images.vertical_names, *images.small_verticals):
+            raise BadInputError(f"combine.groups: no vertical {name!r}; {did_you_mean(name, images.vertical_names)}")
+    twice = sorted(name for name in set(named) if named.count(name) > 1)
+    missing = [name for name in images.vertical_names if name not in named]
+    if twice or missing:
+        raise BadInputError(
+            f"combine.groups must hold every vertical once; {', '.join(twice or missing)} "
+            f"{'is there more than once' if twice else 'is in none: add it, by itself if it is to stay so'}"
+        )
+    kept = (tuple(name for name in group if name not in images.small_verticals) for group in groups)
+    return tuple(group for group in kept if group)
+
+
+def _alike(context: RunContext, count: int) -> tuple[Group, ...]:
+    """So many groups of the verticals whose mean training images are nearest to the untrained base network."""
+    from sklearn.cluster import AgglomerativeClustering
+
+    images = context.images
+    means = [
+        context.features.base_vectors(np.flatnonzero(images.is_train & images.of_vertical(name))).mean(axis=0)
+        for name in images.vertical_names
+    ]
+    numbers = AgglomerativeClustering(n_clusters=count).fit_predict(np.stack(means)) if len(means) > 1 else [0]
+    homes = dict(zip(images.vertical_names, numbers, strict=True))
+    return tuple(tuple(name for name in homes if homes[name] == number) for number in dict.fromkeys(homes.values()))
 
 
 def combine_by(measure: Measure, names: Sequence[str], config: CombineConfig, *, seed: int) -> Combination:

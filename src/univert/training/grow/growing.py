@@ -104,6 +104,10 @@ def grow(
                 )
             return _result(lineage, run_path / published.folder, indexed_by, "it was published before")
         recipe = read_settings(Recipe, run_path / "recipe.toml", settings)
+        if recipe.specialists.by_source:
+            raise BadInputError(
+                f"{run_path} divides its verticals by source, and such a run cannot grow; train it anew"
+            )
         growing = _Growing(lineage, catalogue, vertical, recipe, indexed_by=indexed_by, device=device)
         figures = growing.train_and_measure()
         refusal = refusal_of(figures.get("val"), limit=recipe.grow.limit)

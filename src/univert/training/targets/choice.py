@@ -179,12 +179,19 @@ def compare_on_validation(
     if positions is None:
         return None
 
+    images = context.images
+    products, verticals = images.products[positions], images.names_of(positions)
+    queries = images.asking(positions)
+    if within_verticals:
+        products, verticals, queries = images.specialists_columns(positions)
+
     def compare() -> Comparison:
         return compare_vectors(
             first(positions),
             second(positions),
-            context.images.products[positions],
-            context.images.names_of(positions),
+            products,
+            verticals,
+            queries=queries,
             first_routed=within_verticals,
             second_routed=within_verticals,
             tolerance=TOLERANCE,

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from univert.metrics.ranking import map_at_r
 from univert.models.embedder import Embedder
 from univert.models.head import Head
 from univert.training.run_context import RunContext
@@ -83,8 +82,8 @@ def _best_part(context: RunContext, targets: TargetMap) -> list[Part]:
     parts, positions = _parts(targets), context.images.validation_queries
     if positions is None or len(parts) < 2:
         return parts[:1]
-    labels = context.images.products[positions]
-    return [max(parts, key=lambda part: map_at_r(context.features.source.embed_all(part[0], positions), labels))]
+    embed_all = context.features.source.embed_all
+    return [max(parts, key=lambda part: context.images.map_at_r(embed_all(part[0], positions), positions))]
 
 
 def _hidden(model: Embedder) -> list[nn.Linear]:
