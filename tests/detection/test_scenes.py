@@ -13,6 +13,7 @@ from univert.core.errors import BadInputError
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.info import catalogue_info
+from univert.data.readers import open_source
 from univert.data.rows import CatalogueProblemsError, Item, SourceRow
 from univert.data.transforms import Augmentation, Preprocessing, view_rng
 from univert.detection.engine import load_detector
@@ -110,7 +111,7 @@ def test_the_boxes_of_a_view_are_where_its_pixels_are(tmp_path: Path, fit: Any) 
     flipped = set()
     for view in range(1, 9):
         square = augmentation.apply(Image.fromarray(canvas), preprocessing, view_rng(3, "a", view))
-        flipped.add(augmentation.view(size, preprocessing, view_rng(3, "a", view)).flipped)
+        flipped.add(augmentation.view(size, preprocessing, view_rng(3, "a", view))[1])
         found, labels, ignored = targets.of_view(0, view)
         assert len(found) == len(labels) == 3 - len(ignored)
         for box in found:
@@ -149,15 +150,17 @@ def coco_of(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def scenes_of(source: Path, *, skip_bad: bool = False) -> Catalogue:
+    """The scenes of a file, as `univert catalogue build` makes them."""
+    out = source.parent / "scenes.lance"
+    build_catalogue(open_source(source), out, skip_bad=skip_bad, overwrite=True)
+    return Catalogue.open(out, scenes=True)
+
+
 def test_cocos_json_is_read_as_it_was_written(tmp_path: Path) -> None:
-    path = coco_of(tmp_path)
-    opened, report = open_scenes(path, tmp_path / "work", pasting=PastingConfig())
-    assert report is not None
+    opened = scenes_of(coco_of(tmp_path))
     assert opened.ignored() == [((4, 4, 24, 20),), ()]
     assert opened.items() == [drawn_scene(number)[1] for number in range(2)]
-    again, nothing = open_scenes(path, tmp_path / "work", pasting=PastingConfig())
-    assert nothing is None
-    assert again.fingerprint == opened.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -176,10 +179,9 @@ def test_cocos_json_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_what_is_wrong_with_cocos_json_is_counted_and_named(tmp_path: Path, changes: Any, message: str) -> None:
     path = coco_of(tmp_path, **changes)
     with pytest.raises(BadInputError, match=message):
-        open_scenes(path, tmp_path / "work", pasting=PastingConfig())
+        scenes_of(path)
     if "not COCO" not in message:
-        opened, _ = open_scenes(path, tmp_path / "work", pasting=PastingConfig(), skip_bad=True)
-        assert 1 <= len(opened) <= 2
+        assert 1 <= len(scenes_of(path, skip_bad=True)) <= 2
 
 
 @pytest.mark.parametrize("text", ['[{"box": [1, 2, 3]}]', '[{"vertical": "discs"}]', "none", "[3]"])
@@ -188,16 +190,23 @@ def test_a_manifest_may_have_items(tmp_path: Path, text: str) -> None:
     good = json.dumps([{"box": BOX, "vertical": "discs", "product": 7}])
     manifest = tmp_path / "scenes.jsonl"
     manifest.write_text(json.dumps({"path": "a.png", "items": good, "ignored": [[1, 2, 3, 4]]}) + "\n")
-    opened, _ = open_scenes(manifest, tmp_path / "work", pasting=PastingConfig())
+    opened = scenes_of(manifest)
     assert (opened.items(), opened.ignored()) == ([(item(product="7"),)], [((1, 2, 3, 4),)])
     manifest.write_text(json.dumps({"path": "a.png", "items": text}) + "\n")
     with pytest.raises(BadInputError, match="1 x bad items"):
-        open_scenes(manifest, tmp_path / "work", pasting=PastingConfig())
+        scenes_of(manifest)
 
 
-def test_there_are_no_scenes(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="no such scenes"):
-        open_scenes(tmp_path / "nothing", tmp_path / "work", pasting=PastingConfig())
+def test_scenes_are_made_of_products_once(catalogue: Catalogue, scenes: Catalogue, tmp_path: Path) -> None:
+    config = PastingConfig(scenes=7, width_px=96)
+    assert open_scenes(scenes.path, tmp_path, config).fingerprint == scenes.fingerprint
+    assert not list(tmp_path.iterdir())
+    made = open_scenes(catalogue.path, tmp_path, config)
+    assert (len(made), made.is_scenes) == (7, True)
+    written = (tmp_path / "scenes.lance").stat().st_ino
+    assert open_scenes(catalogue.path, tmp_path, config).fingerprint == made.fingerprint
+    assert (tmp_path / "scenes.lance").stat().st_ino == written
+    assert open_scenes(catalogue.path, tmp_path, config, seed=1).fingerprint != made.fingerprint
 
 
 def test_a_detector_is_measured_on_scenes_of_verticals_that_it_knows(scenes: Catalogue, saved: Path) -> None:

@@ -14,8 +14,7 @@ from univert.core.errors import BadInputError
 from univert.detection.boxes import overlaps
 from univert.detection.config import DetectorConfig
 from univert.detection.model import make_detector
-from univert.detection.pyramid import split_by_stride
-from univert.detection.ssd import NEAR_IGNORED, SsdDetector
+from univert.detection.ssd import NEAR_IGNORED, SsdDetector, split_by_stride
 from univert.models.base_networks import make_base_network
 
 
@@ -53,7 +52,7 @@ def test_kept_maps_stand_for_the_images(model: SsdDetector, learns: str) -> None
     images, targets = images_and_targets()
     with torch.no_grad():
         rows = model.kept_maps(images)
-        assert rows.shape == (3, model.row_size)
+        assert rows.shape == (3, sum(model.kept_sizes))
         torch.testing.assert_close(model.losses(rows, targets), model.losses(images, targets), rtol=1e-2, atol=1e-2)
 
 
