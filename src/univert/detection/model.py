@@ -82,7 +82,7 @@ class DetectorModel(nn.Module, ABC):
         """This model, ready to find the items in photos."""
 
         def answers(batch: UInt8[np.ndarray, "B 3 S S"], least_score: float) -> list[Answer]:
-            return self.eval().answers(as_batch(batch, self.device), least_score)
+            return self.eval().answers(torch.from_numpy(batch).to(self.device), least_score)
 
         return Detector("torch", self.config, self.fingerprint, answers)
 
@@ -168,8 +168,3 @@ def load_detector_model(folder: Path | str) -> DetectorModel:
         detail = " ".join(str(error).split())[:300]
         raise BadInputError(f"{folder}: weights and configuration do not fit: {detail}") from None
     return model.eval()
-
-
-def as_batch(images: UInt8[np.ndarray, "B 3 S S"], device: torch.device) -> UInt8[Tensor, "B 3 S S"]:
-    """Prepared images as a tensor stored channels last."""
-    return torch.from_numpy(images).to(device).contiguous(memory_format=torch.channels_last)

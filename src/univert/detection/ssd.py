@@ -23,7 +23,7 @@ from univert.core.files import write_atomic
 from univert.detection.boxes import Answer, choose
 from univert.detection.config import DetectorConfig
 from univert.detection.engine import BOXES, FORMAT, INPUT, KIND, SCORES
-from univert.detection.model import DetectorModel, Target, as_batch, load_detector_model
+from univert.detection.model import DetectorModel, Target, load_detector_model
 from univert.models.base_networks import make_base_network
 from univert.models.base_networks.base import BaseNetwork
 from univert.models.config import BaseNetworkLearns
@@ -133,8 +133,6 @@ class SsdDetector(DetectorModel):
         BadInputError: the base network does not exist, has no weights, or has no maps of these sizes.
     """
 
-    pixel_scale: Tensor
-    pixel_shift: Tensor
     default_boxes: Tensor
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -143,16 +141,20 @@ class SsdDetector(DetectorModel):
         self.base_network = make_base_network(config.base_network, pretrained=config.pretrained, image_size_px=side)
         self._parts = split_by_stride(self.base_network, side)
         self.kept_parts = len(self._parts)
-        mean, std = torch.tensor(self.base_network.mean_rgb), torch.tensor(self.base_network.std_rgb)
-        self.register_buffer("pixel_scale", (1 / (255 * std)).view(1, 3, 1, 1))
-        self.register_buffer("pixel_shift", (-mean / std).view(1, 3, 1, 1))
         image = torch.zeros(2, 3, side, side)
         with torch.inference_mode():
-            maps = self.maps(image)
+            maps = self._run([], image)
         self._map_shapes = [one.shape[1:] for one in maps]
         pyramid = Pyramid([shape[0] for shape in self._map_shapes], config.channels)
         generator = DefaultBoxGenerator([list(ASPECTS)] * len(pyramid.out_channels), scales=list(SCALES))
-        self.ssd = SSD(pyramid, generator, (side, side), num_classes=len(config.verticals) + 1)
+        self.ssd = SSD(
+            pyramid,
+            generator,
+            (side, side),
+            num_classes=len(config.verticals) + 1,
+            image_mean=list(self.base_network.mean_rgb),
+            image_std=list(self.base_network.std_rgb),
+        )
         with torch.inference_mode():
             boxes = generator(ImageList(image[:1], [(side, side)]), pyramid.eval()(maps))[0]
         self.register_buffer("default_boxes", boxes.clone(), persistent=False)
@@ -161,7 +163,7 @@ class SsdDetector(DetectorModel):
     def maps(self, images: UInt8[Tensor, "B 3 S S"]) -> list[Float[Tensor, "B C H W"]]:
         """What each part of the base network makes of prepared images, the largest map first."""
         images = images.contiguous(memory_format=torch.channels_last)
-        return self._run([], torch.mul(images, self.pixel_scale).add_(self.pixel_shift))
+        return self._run([], self.ssd.transform.normalize(images / 255))
 
     def kept_maps(self, images: UInt8[Tensor, "B 3 S S"]) -> Float16[Tensor, "B W"]:
         """The maps of the parts that do not learn, a flat row an image.
@@ -280,7 +282,7 @@ def export_detector(folder: Path | str) -> Path:
     images = np.random.default_rng(0).integers(0, 256, (3, 3, side, side), dtype=np.uint8)
     images[0] = 255
     with torch.inference_mode():
-        wanted = [one.numpy() for one in model(as_batch(images, model.device))]
+        wanted = [one.numpy() for one in model(torch.from_numpy(images))]
     found = open_session(content, 1).run([BOXES, SCORES], {INPUT: images})
     apart = [float(np.abs(one - other).max()) for one, other in zip(found, wanted, strict=True)]
     if not (apart[0] <= MAX_BOX_DIFFERENCE_PX and apart[1] <= MAX_SCORE_DIFFERENCE):  # true for NaN, too

@@ -71,7 +71,7 @@ def train_detector(
         if record is None or not (folder / "model.safetensors").exists():
             record = _train(run, scenes, recipe, run.path / "work" / key, device)
             run.finish(STAGE, key, record)
-            shutil.rmtree(run.path / "work")
+            shutil.rmtree(run.path / "work", ignore_errors=True)
         problem = None
         if recipe.detector.network == "ssd" and not (folder / ONNX_FILE).exists():
             problem = export_published(folder, export_detector)
