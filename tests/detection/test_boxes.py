@@ -3,38 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torchvision.ops import box_iou, nms
 
 from tests.detection.rooms import CONFIG
 from univert.data.transforms import Preprocessing
-from univert.detection.boxes import choose, clip, in_photo, overlaps, suppress
+from univert.detection.boxes import choose, in_photo, overlaps, suppress
 from univert.detection.ssd import SsdDetector
-
-SIDES = st.integers(1, 5000)
-CORNERS = st.floats(-1e4, 1e4, width=32)
 
 
 def random_boxes(count: int, seed: int = 0, side: float = 100) -> np.ndarray:
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.uniform(0, side, (count, 2, 2)), axis=1)
     return corners.reshape(count, 4).astype(np.float32)
-
-
-@given(st.lists(st.tuples(CORNERS, CORNERS, CORNERS, CORNERS), max_size=8), SIDES, SIDES)
-def test_clipped_boxes_lie_in_the_image_and_change_nothing_else(
-    corners: list[tuple[float, ...]], width: int, height: int
-) -> None:
-    boxes = np.array(corners, np.float32).reshape(-1, 4)
-    clipped = clip(boxes, (width, height))
-    assert (clipped[:, ::2] >= 0).all()
-    assert (clipped[:, ::2] <= width).all()
-    assert (clipped[:, 1::2] >= 0).all()
-    assert (clipped[:, 1::2] <= height).all()
-    inside = (boxes >= 0) & (boxes <= np.array([width, height] * 2))
-    assert (clipped[inside] == boxes[inside]).all()
-    assert np.array_equal(clip(clipped, (width, height)), clipped)
 
 
 def test_an_item_has_one_box_of_the_surest_vertical() -> None:

@@ -26,8 +26,8 @@ def test_onnx_finds_what_pytorch_finds(saved: Path) -> None:
     exported, torch_ = load_detector(saved), load_detector_model(saved).as_detector()
     assert exported.name == "onnx"
     assert exported.fingerprint == torch_.fingerprint
-    for first, second in zip(*(one.detect(PHOTOS, least_score=0.3) for one in (exported, torch_)), strict=True):
-        assert len(first) == len(second)
+    for first, second in zip(*(one.detect(PHOTOS, least_score=0.1) for one in (exported, torch_)), strict=True):
+        assert len(first) == len(second) > 0
         assert [item.vertical for item in first] == [item.vertical for item in second]
         for one, other in zip(first, second, strict=True):
             assert one.score == pytest.approx(other.score, abs=1e-4)

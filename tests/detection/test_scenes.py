@@ -59,14 +59,11 @@ def item(**changes: Any) -> Item:
         ({"items": ()}, "no items"),
         ({"items": (item(vertical=""),)}, "no vertical"),
         ({"items": (item(box_xyxy_px=(9, 9, 5, 20)),)}, "degenerate box"),
-        ({"items": (item(box_xyxy_px=(9, 9, 9, 9)),)}, "degenerate box"),
         ({"items": (item(box_xyxy_px=(0, 0, float("nan"), 9)),)}, "degenerate box"),
         ({"items": (item(box_xyxy_px=(0, 0, 200, 9)),)}, "box outside"),
-        ({"items": (item(box_xyxy_px=(-90, -90, -5, -5)),)}, "box outside"),
         ({"items": (item(),), "vertical": "discs"}, "scene with a product"),
         ({"items": (item(),), "image": b"\xff\xd8\xff broken"}, "damaged"),
         ({"items": (item(),), "image": None, "path": Path("nowhere.jpg")}, "missing file"),
-        ({"items": (item(),), "split": "tset"}, "unknown split"),
         ({"items": (item(product="a", vertical="squares"),)}, "product in two verticals"),
         ({"items": (item(product="a"),), "split": "test"}, "product in two splits"),
     ],
@@ -103,9 +100,8 @@ def test_the_boxes_of_a_view_are_where_its_pixels_are(tmp_path: Path, fit: Any) 
     for number, (x0, y0, x1, y1) in enumerate(boxes):
         canvas[y0:y1, x0:x1, number] = 255
     items = tuple(Item(box_xyxy_px=box, vertical="discs") for box in boxes)
-    build_catalogue(
-        [SourceRow(origin="a", id="a", image=encoded(Image.fromarray(canvas)), items=items)], tmp_path / "s.lance"
-    )
+    row = SourceRow(origin="a", id="a", image=encoded(Image.fromarray(canvas)), items=items)
+    build_catalogue([row], tmp_path / "s.lance")
     catalogue = Catalogue.open(tmp_path / "s.lance", scenes=True)
     targets = SceneTargets(catalogue, VERTICALS, preprocessing, augmentation, seed=3)
     flipped = set()
@@ -121,8 +117,7 @@ def test_the_boxes_of_a_view_are_where_its_pixels_are(tmp_path: Path, fit: Any) 
             (top, left), (bottom, right) = seen.min(0), seen.max(0) + 1
             assert np.abs(np.array([left, top, right, bottom]) - box).max() <= 1.5
     assert flipped == {False, True}
-    whole, *_ = targets.of_view(0, 0)
-    assert len(whole) == 3
+    assert len(targets.of_view(0, 0)[0]) == 3
 
 
 def coco_of(folder: Path, **changes: Any) -> Path:
@@ -143,10 +138,8 @@ def coco_of(folder: Path, **changes: Any) -> Path:
         "annotations": [*annotations, crowd],
         "categories": [{"id": number, "name": name} for number, name in enumerate(VERTICALS)],
     }
-    for key, value in changes.items():
-        content[key] = value(content[key])
     path = folder / "instances.json"
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content | {key: value(content[key]) for key, value in changes.items()}))
     return path
 
 
@@ -172,7 +165,6 @@ def test_cocos_json_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"annotations": lambda old: [one for one in old if one["image_id"]]}, "1 x no items"),
         ({"images": lambda old: [*old, {"id": 5}]}, "1 x bad value"),
         ({"images": lambda old: [*old[:1], {"id": 1, "file_name": "gone.png"}]}, "1 x missing file"),
-        ({"categories": lambda old: 3}, "is not COCO's JSON"),
         ({"categories": lambda old: [{"name": "discs"}]}, "is not COCO's JSON"),
     ],
 )
