@@ -17,14 +17,15 @@ from tests.detection.rooms import VERTICALS, drawn_scene, encoded
 from univert.core.errors import BadInputError
 from univert.detection.config import DetectorConfig
 from univert.detection.engine import OutputForm, load_detector
-from univert.detection.model import load_detector_model, make_detector
+from univert.detection.model import make_detector
 
 PHOTOS = [drawn_scene(number, size)[0] for number, size in enumerate([(96, 72), (300, 200), (50, 120)])]
 
 
-def test_onnx_finds_what_pytorch_finds(saved: Path) -> None:
-    exported, torch_ = load_detector(saved), load_detector_model(saved).as_detector()
-    assert exported.name == "onnx"
+def test_onnx_finds_what_pytorch_finds(saved: Path, tmp_path: Path) -> None:
+    unexported = Path(shutil.copytree(saved, tmp_path / "model", ignore=shutil.ignore_patterns("*.onnx")))
+    exported, torch_ = load_detector(saved), load_detector(unexported)
+    assert (exported.name, torch_.name) == ("onnx", "torch")
     assert exported.fingerprint == torch_.fingerprint
     for first, second in zip(*(one.detect(PHOTOS, least_score=0.1) for one in (exported, torch_)), strict=True):
         assert len(first) == len(second) > 0

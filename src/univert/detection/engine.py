@@ -140,10 +140,7 @@ def load_detector(
         raise BadInputError(f"{path}: format and verticals belong to an ONNX file; a model folder has its own")
     if device == "cpu" and (path / ONNX_FILE).is_file():
         return _exported(path / ONNX_FILE, threads)
-    from univert.core.tensors import choose_device
-    from univert.detection.model import load_detector_model
-
-    return load_detector_model(path).to(choose_device(device)).as_detector()
+    return _in_pytorch(path, device)
 
 
 def _exported(path: Path, threads: int) -> Detector:
@@ -162,6 +159,20 @@ def _exported(path: Path, threads: int) -> Detector:
         return [choose(*one, least_score) for one in zip(boxes, scores, strict=True)]
 
     return Detector("onnx", config, fingerprint, answers)
+
+
+def _in_pytorch(folder: Path, device: str) -> Detector:
+    import torch
+
+    from univert.core.tensors import choose_device
+    from univert.detection.model import load_detector_model
+
+    model = load_detector_model(folder).to(choose_device(device))
+
+    def answers(batch: np.ndarray, least_score: float) -> list[Answer]:
+        return model.answers(torch.from_numpy(batch).to(model.device), least_score)
+
+    return Detector("torch", model.config, model.fingerprint, answers)
 
 
 def _foreign(path: Path, form: OutputForm | None, verticals: tuple[str, ...], threads: int) -> Detector:

@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torchvision
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError, did_you_mean
 from univert.detection.boxes import Answer
 from univert.detection.config import DetectorConfig
-from univert.detection.engine import Detector
 from univert.models.card import ModelCard
 from univert.models.config import BaseNetworkLearns
 from univert.models.io import model_fingerprint, read_model, write_model
@@ -77,14 +75,6 @@ class DetectorModel(nn.Module, ABC):
     def fingerprint(self) -> str:
         """A hash of configuration and weights."""
         return model_fingerprint(self.config, self._weights())
-
-    def as_detector(self) -> Detector:
-        """This model, ready to find the items in photos."""
-
-        def answers(batch: UInt8[np.ndarray, "B 3 S S"], least_score: float) -> list[Answer]:
-            return self.eval().answers(torch.from_numpy(batch).to(self.device), least_score)
-
-        return Detector("torch", self.config, self.fingerprint, answers)
 
     def save_pretrained(self, folder: Path | str, card: ModelCard | None = None, *, overwrite: bool = False) -> Path:
         """Write `config.json`, `model.safetensors` and `README.md`, all or nothing; no pickle.

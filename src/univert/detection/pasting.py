@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import numpy as np
-import scipy.ndimage
 from annotated_types import Ge
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image, ImageOps
+from scipy.ndimage import binary_fill_holes, binary_opening
 
 from univert.core.errors import BadInputError
 from univert.core.threads import decoding_threads, map_ahead
@@ -36,8 +36,6 @@ ITEMS: Final = (3, 9)
 """So many items a scene shows, as far as there is room."""
 LENGTHS: Final = (0.12, 0.75)
 """Length of an item, as a share of the scene's height."""
-VAL_EVERY: Final = 7
-"""One scene in so many is for validation."""
 _TRIES: Final = 4
 
 
@@ -51,7 +49,7 @@ class PastingConfig:
         backgrounds: a folder of photos to paste on; None makes plain walls and floors with some grain.
     """
 
-    scenes: Annotated[int, Ge(VAL_EVERY)] = 700
+    scenes: Annotated[int, Ge(7)] = 700
     width_px: Annotated[int, Ge(64)] = 480
     backgrounds: str | None = None
 
@@ -77,7 +75,7 @@ def pasted_scenes(catalogue: Catalogue, config: PastingConfig, *, seed: int = 0)
     size = (config.width_px, config.width_px * 3 // 4)
 
     def make(number: int) -> SourceRow:
-        split = "val" if number % VAL_EVERY == VAL_EVERY - 1 else "train"
+        split = "val" if number % 7 == 6 else "train"
         rng, buffer = step_rng(seed, 11, number), io.BytesIO()
         canvas = _background(photos, size, rng)
         shown = _paste(catalogue, pictures[split], canvas, rng)
@@ -87,16 +85,10 @@ def pasted_scenes(catalogue: Catalogue, config: PastingConfig, *, seed: int = 0)
                 "pictures on a plain or transparent one"
             )
         Image.fromarray(canvas.astype(np.uint8)).save(buffer, "JPEG", quality=90)
-        items = [
-            Item(box_xyxy_px=box, vertical=verticals[position], product=products[position]) for position, box in shown
-        ]
+        items = tuple(Item(box_xyxy_px=box, vertical=verticals[one], product=products[one]) for one, box in shown)
+        name = f"pasted-{number:05d}"
         return SourceRow(
-            origin=f"scene {number}",
-            id=f"pasted-{number:05d}",
-            image=buffer.getvalue(),
-            split=split,
-            source="cut and paste",
-            items=tuple(items),
+            origin=name, id=name, image=buffer.getvalue(), split=split, source="cut and paste", items=items
         )
 
     return map_ahead(make, range(config.scenes), workers=decoding_threads(None))
@@ -115,19 +107,14 @@ def cut_out(content: bytes) -> UInt8[np.ndarray, "H W 4"] | None:
     alpha = 255 - (np.asarray(white, np.int32) - on_black).max(2)
     colours = np.clip(on_black * 255 / np.maximum(alpha, 1)[..., None], 0, 255)
     if alpha.min() > 250:
-        alpha = 255 * _foreground(colours)
+        border = np.concatenate([colours[0], colours[-1], colours[:, 0], colours[:, -1]])
+        other = (np.abs(colours - np.median(border, 0)) > NEAR_BACKGROUND).any(2)
+        alpha = 255 * binary_opening(binary_fill_holes(other))  # with what is enclosed, without specks
     seen = alpha > 127
     if not 0.02 < seen.mean() < 0.97:
         return None
     x0, y0, x1, y1 = map(int, _box(seen))
     return np.dstack([colours, alpha])[y0:y1, x0:x1].astype(np.uint8)
-
-
-def _foreground(pixels: np.ndarray) -> Bool[np.ndarray, "H W"]:
-    """What has not the colour of the border, with what it encloses, without specks."""
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    other = (np.abs(pixels - np.median(border, 0)) > NEAR_BACKGROUND).any(2)
-    return np.asarray(scipy.ndimage.binary_opening(scipy.ndimage.binary_fill_holes(other)))
 
 
 def _paste(
