@@ -77,14 +77,10 @@ def test_what_is_wrong_with_a_detector_is_said(saved: Path, tmp_path: Path, chan
 
 
 def test_no_pickle_and_a_card(saved: Path) -> None:
-    assert sorted(path.name for path in saved.iterdir()) == [
-        "README.md",
-        "config.json",
-        "model.onnx",
-        "model.safetensors",
-    ]
-    assert "object-detection" in (saved / "README.md").read_text()
-    assert json.loads((saved / "config.json").read_text())["config"]["verticals"] == list(VERTICALS)
+    files = {path.name: path for path in saved.iterdir()}
+    assert sorted(files) == ["README.md", "config.json", "model.onnx", "model.safetensors"]
+    assert "object-detection" in files["README.md"].read_text()
+    assert json.loads(files["config.json"].read_text())["config"]["verticals"] == list(VERTICALS)
 
 
 def foreign_onnx(path: Path, form: OutputForm, *, kind: int = TensorProto.FLOAT, batched: bool = False) -> Path:

@@ -70,8 +70,6 @@ def test_what_is_frozen_does_not_learn(model: SsdDetector) -> None:
 class WholeBackbone(torch.nn.Module):
     """A detector's base network and pyramid as the one backbone that torchvision's SSD has."""
 
-    out_channels = (CONFIG.channels,)
-
     def __init__(self, model: SsdDetector) -> None:
         super().__init__()
         self.model = model
