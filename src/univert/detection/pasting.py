@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 import numpy as np
 from annotated_types import Ge
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image, ImageOps
 from scipy.ndimage import binary_fill_holes, binary_opening
 
@@ -28,8 +28,8 @@ from univert.detection.output import photo_files
 
 CUT_OUT_PX: Final = 320
 """Pictures are cut out at this size, at most."""
-NEAR_BACKGROUND: Final = 24
-"""How far a channel (0 to 255) of the plain background may be from the colour of the picture's border."""
+NEAR_BACKGROUND: Final = 16
+"""How far a channel (0 to 255) of the plain background may be from a surface through the picture's border."""
 LEAST_VISIBLE: Final = 0.5
 """Share of an item that others must leave to be seen."""
 ITEMS: Final = (3, 9)
@@ -107,14 +107,21 @@ def cut_out(content: bytes) -> UInt8[np.ndarray, "H W 4"] | None:
     alpha = 255 - (np.asarray(white, np.int32) - on_black).max(2)
     colours = np.clip(on_black * 255 / np.maximum(alpha, 1)[..., None], 0, 255)
     if alpha.min() > 250:
-        border = np.concatenate([colours[0], colours[-1], colours[:, 0], colours[:, -1]])
-        other = (np.abs(colours - np.median(border, 0)) > NEAR_BACKGROUND).any(2)
+        other = (np.abs(colours - _backdrop(colours)) > NEAR_BACKGROUND).any(2)
         alpha = 255 * binary_opening(binary_fill_holes(other))  # with what is enclosed, without specks
     seen = alpha > 127
     if not 0.02 < seen.mean() < 0.97:
         return None
     x0, y0, x1, y1 = map(int, _box(seen))
     return np.dstack([colours, alpha])[y0:y1, x0:x1].astype(np.uint8)
+
+
+def _backdrop(colours: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
+    """A picture's plain background, in a light that changes smoothly: a quadratic surface through its border."""
+    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in colours.shape[:2]), indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 2)
+    border = np.pad(np.zeros(np.subtract(x.shape, 2), bool), 1, constant_values=True)
+    return np.asarray(terms @ np.linalg.lstsq(terms[border], colours[border], rcond=None)[0])
 
 
 def _paste(
