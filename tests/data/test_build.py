@@ -152,6 +152,12 @@ def test_bad_fields_by_kind(tmp_path, fields, kind):
     assert only_kind([row(**fields)], tmp_path) == kind
 
 
+@pytest.mark.parametrize("fields", [{"origin": "shop/a\x1b[2J.png"}, {"product": "a\x9b\n" * 10_000}])
+def test_a_problem_is_told_in_a_line_that_does_nothing_to_a_terminal(tmp_path, fields):
+    message = str(problems_of([row(**{"split": "training"} | fields)], tmp_path))
+    assert all(line.isprintable() and len(line) < 1000 for line in message.splitlines())
+
+
 def test_rows_against_each_other(tmp_path):
     assert only_kind([row("a"), row("a", brand="Acme")], tmp_path) == "duplicate id"
     assert only_kind([row("a"), row("a", image=png(1))], tmp_path) == "duplicate id"

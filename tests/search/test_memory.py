@@ -109,3 +109,30 @@ def test_all_rows_can_be_asked_for(large: Large) -> None:
     hits = index.search(queries[0], 10**9, model_fingerprint=MODEL)
     assert len({hit.id for hit in hits}) == len(vectors)
     assert [hit.id for hit in hits[:50]] == [f"i{n}" for n in exact_neighbours(queries[:1], vectors, 50)[0][0]]
+
+
+def test_a_filter_that_leaves_little_near_the_query_still_gives_all_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("univert.search.vector_index.EXACT_ROWS", 500)
+    monkeypatch.setattr("univert.search.vector_index._ROWS_A_PARTITION", 50)
+    monkeypatch.setattr("univert.search.memory.EXACT_ROWS", 100)
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(40, 16))
+    centres[:20, 0], centres[20:, 0] = -6, 6
+    product = np.arange(4000) % 40
+    vectors = unit(centres[product] + 0.05 * rng.normal(size=(4000, 16)))
+    # shoes lie on one side, and a single one among the bags of each product on the other
+    vertical = ["shoes" if product[n] < 20 or n < 40 else "bags" for n in range(4000)]
+    index = build(tmp_path / "index", vectors, {"id": [f"i{n}" for n in range(4000)], "vertical": vertical})
+    answers = index.search_many(vectors[60:80], 24, where={"vertical": "shoes"}, model_fingerprint=MODEL)
+    assert [len(hits) for hits in answers] == [24] * 20
+
+
+def test_of_many_that_are_alike_the_first_ids_are_given(
+    grid: tuple[Index, np.ndarray, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, vectors, _ = grid
+    few = index.search_many(vectors[:20], 30, model_fingerprint=MODEL)
+    monkeypatch.setattr("univert.search.memory._MANY_ALIKE", 30)
+    assert index.search_many(vectors[:20], 30, model_fingerprint=MODEL) == few

@@ -24,8 +24,8 @@ from univert.search.index import Index
 from univert.search.writer import IndexWriter
 from univert.serving import service, thumbnails
 from univert.serving.app import create_app
+from univert.serving.limits import client_network
 from univert.serving.settings import Settings
-from univert.serving.shared import client_network
 
 
 @pytest.fixture
@@ -203,3 +203,18 @@ def test_only_hosts_of_the_service_are_answered(settings: dict[str, Any], host: 
     if status == 421:
         assert "allowed_hosts" in answer.json()["detail"]
         assert TestClient(app).get("/", headers={"Host": host}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::2", True),
+        ("::ffff:203.0.113.7", "203.0.113.7", True),
+        ("203.0.113.7", "203.0.113.8", False),
+        ("testclient", "another", False),
+    ],
+)
+def test_an_address_belongs_to_its_network(one: str, other: str, same: bool) -> None:
+    assert (client_network(one) == client_network(other)) is same

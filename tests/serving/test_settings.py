@@ -65,7 +65,7 @@ def test_unknown_names_are_errors_that_name_the_nearest(tmp_path: Path, monkeypa
         ({"cors_origins": ("https://shop.example/path",)}, "no origin"),
         ({"cors_origins": ("https://*.shop.example",)}, "no origin"),
         ({"cors_origins": ("https://Shop.example",)}, "small letters"),
-        ({"root_path": "visual/"}, "root_path"),
+        ({"root_path": "visual/"}, "root_path: write it as /visual, got 'visual/'"),
         ({"root_path": "/a/../b"}, "root_path"),
         ({"root_path": "/."}, "root_path"),
         ({"trusted_proxies": "nonsense"}, "trusted_proxies: 'nonsense' does not appear to be"),

@@ -18,7 +18,7 @@ def catalogue_build(
     src: Annotated[
         Path,
         typer.Argument(
-            help="A folder vertical/product/image, a CSV or Parquet manifest, COCO's JSON, or the folder of a public "
+            help="A folder vertical/product/image, a manifest (CSV, Parquet, JSON lines), COCO's JSON, or a public "
             "benchmark."
         ),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import sqlite3
 import stat
 import unicodedata
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 from univert.data.decode import BoxXyxyPx, check_image
 from univert.data.image_problem import ImageProblem
-from univert.data.rows import Item, SourceProblem, SourceRow, is_utf8, printable
+from univert.data.rows import CONTROL, Item, SourceProblem, SourceRow, is_utf8, printable
 from univert.data.splits import SPLITS
 from univert.data.suspicious import stands_for_missing
 
@@ -25,7 +24,6 @@ _BOX_SLACK_PX = 1.0
 """How far a box may reach over the image's edge: what rounding does; it is trimmed to the image."""
 
 _NAMES: Final = ("id", "vertical", "product", "brand", "style", "source")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -121,7 +119,7 @@ def _check_texts(row: SourceRow, texts: dict[str, str | None], whose: str = "") 
     for name, text in texts.items():
         if text is not None and not is_utf8(text):
             problems.append(row.problem("name not UTF-8", f"{name} {text!r}{whose} is not valid UTF-8", "rename it"))
-        elif text is not None and _CONTROL.search(text):
+        elif text is not None and CONTROL.search(text):
             fix = "remove it; if there are several lines, look for a quotation mark that is not closed"
             problems.append(row.problem("control character", f"{name} {text!r}{whose} holds a control character", fix))
     return problems

@@ -117,7 +117,7 @@ def render(info: CatalogueInfo, console: Console) -> None:
 
     has_none = any("none" in vertical.splits for vertical in info.verticals)
     splits = (*SPLITS, "none") if has_none else SPLITS
-    size = f"{info.images:,} images, {info.products:,} products, {len(info.verticals):,} verticals"
+    size = f"images: {info.images:,}, products: {info.products:,}, verticals: {len(info.verticals):,}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("vertical")
     what = "items" if info.scenes else "images"

@@ -58,7 +58,7 @@ _NAME_CHECKS: Final[tuple[tuple[Callable[[str], object], str, str], ...]] = (
     ),
     (_pattern(r"\d+[.,]0+"), "are whole numbers with decimals", "export them as text: 123.0 is another name than 123"),
     (
-        _pattern(rf"\d{{1,2}}[-. ]{_MONTH}([-. ]\d{{2,4}})?|{_MONTH}-\d{{2,4}}|\d{{4}}-\d\d-\d\d 00:00:00"),
+        _pattern(rf"\d\d?[-. ]{_MONTH}([-. ]\d+)?|{_MONTH}-\d+|\d{{4}}-\d\d-\d\d 00:00:00|\d\d?[/.]\d\d?[/.]\d{{4}}"),
         "are dates, which spreadsheets make of codes",
         "format the column as text before it is filled, and export it again",
     ),

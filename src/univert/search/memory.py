@@ -33,6 +33,8 @@ _READ_AHEAD_BYTES: Final = 1 << 25
 """By itself the engine reads hundreds of megabytes ahead."""
 _ROUNDING: Final = 1e-6
 """The scores of equal vectors differ by less."""
+_MANY_ALIKE: Final = 1_000
+"""Of more rows that were found for a query, the nearest are picked before their columns are read."""
 
 
 class MemoryRows:
@@ -141,7 +143,8 @@ class MemoryRows:
         enough = self._effort.partitions(distances.min(axis=1), k * len(self) / len(allowed))
         # a row for each turn, a column for each query: its partitions from the nearest on
         order = there[distances.argsort(axis=1)].T
-        turns, asking = np.nonzero(np.arange(len(there))[:, None] < enough)
+        fewer = np.diff(bounds)[order].cumsum(axis=0) < k  # a filter may leave a row or two in each of those
+        turns, asking = np.nonzero(np.arange(len(there))[:, None] < np.maximum(enough, 1 + fewer.sum(axis=0)))
         visits = order[turns, asking]
         partitions, first, counts = np.unique(visits, return_index=True, return_counts=True)
         together = np.split(asking[visits.argsort(kind="stable")], counts.cumsum()[:-1])
@@ -170,13 +173,21 @@ class MemoryRows:
 
     def _hits(self, queries: Float[np.ndarray, "Q D"], rows: list[Int[np.ndarray, " _"]], k: int) -> list[list[Hit]]:
         """The `k` nearest of the rows that were found for each query, equally distant ones in order of id."""
+        distances = [
+            np.square(self._block(some) - query).sum(axis=1) for query, some in zip(queries, rows, strict=True)
+        ]
+        for number, (far, some) in enumerate(zip(distances, rows, strict=True)):
+            if len(some) > _MANY_ALIKE:
+                alike = pa.table({"distance": far, "id": self._column("id", some)})
+                order = [("distance", "ascending"), ("id", "ascending")]
+                nearest = pc.select_k_unstable(alike, k, order).to_numpy()
+                distances[number], rows[number] = far[nearest], some[nearest]
         columns = [self._column(name, np.concatenate(rows)).to_pylist() for name in FILTER_COLUMNS]
         values = zip(*columns, strict=True)
         answers = []
-        for query, some in zip(queries, rows, strict=True):
-            distances = np.square(self._block(some) - query).sum(axis=1).tolist()
-            ranked = sorted(zip(distances, itertools.islice(values, len(some)), strict=True))
-            answers.append([Hit(distance=far, **dict(zip(FILTER_COLUMNS, of, strict=True))) for far, of in ranked[:k]])
+        for far, some in zip(distances, rows, strict=True):
+            ranked = sorted(zip(far.tolist(), itertools.islice(values, len(some)), strict=True))
+            answers.append([Hit(distance=d, **dict(zip(FILTER_COLUMNS, of, strict=True))) for d, of in ranked[:k]])
         return answers
 
 

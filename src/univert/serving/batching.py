@@ -20,6 +20,8 @@ from univert.search.query import Hit, Where
 
 TOGETHER_MAX: Final = 32
 """Queries that go to the index together."""
+_LONGEST_WAIT_S: Final = 0.5
+"""Of a search for company, whatever held up the last one."""
 
 
 class QueueFullError(UnivertError, RuntimeError):
@@ -164,9 +166,9 @@ class SearchBatches:
 
     A query goes at once while a thread is free and none of its group runs; what arrives meanwhile forms the next
     group. Without a filter 32 queries together take a fifth of the time that they take one by one, so such a group
-    waits until as many are there as were busy when the last one ended, but at most twice as long as that one took.
-    A lone client is never kept waiting. `k` may differ within a group: the largest is asked for, and each query gets
-    its share.
+    waits until as many are there as were busy when the last one ended, but at most twice as long as that one took,
+    and never longer than half a second. A client that has been alone is not kept waiting. `k` may differ within a
+    group: the largest is asked for, and each query gets its share.
 
     Make it, and use it, in one event loop.
 
@@ -184,7 +186,8 @@ class SearchBatches:
         self._on_batch = on_batch
         self._waiting: dict[tuple[int, str], list[_Query]] = {}  # by version and filter, in the order of arrival
         self._running: dict[tuple[int, str], asyncio.Task[None]] = {}
-        self._company, self._wait_until = 0, 0.0
+        self._company = 0  # so many make a group without a filter; 0: any number
+        self._wait: asyncio.TimerHandle | None = None
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="univert-search")
 
     async def search(self, index: Index, vector: Float[np.ndarray, " D"], k: int, where: Where | None) -> list[Hit]:
@@ -201,8 +204,8 @@ class SearchBatches:
 
     async def close(self) -> None:
         """Finish what was asked, and stop the threads."""
-        self._start()
-        while self._running:
+        while self._waiting or self._running:
+            self._wait_no_longer()
             await asyncio.wait(self._running.values())
         self._executor.shutdown()
 
@@ -211,8 +214,7 @@ class SearchBatches:
             if len(self._running) == self._threads:
                 return
             queries = self._waiting[key]
-            company = min(self._company, TOGETHER_MAX)
-            if not queries[0].where and len(queries) < company and time.monotonic() < self._wait_until:
+            if not queries[0].where and len(queries) < min(self._company, TOGETHER_MAX):
                 continue
             del self._waiting[key]
             if len(queries) > TOGETHER_MAX:
@@ -232,10 +234,16 @@ class SearchBatches:
         if self._on_batch is not None:
             self._on_batch(len(queries))
         if not queries[0].where:
-            wait_s = 2 * (time.monotonic() - started)
-            self._company = len(queries) + sum(len(others) for others in self._waiting.values())
-            self._wait_until = time.monotonic() + wait_s
-            asyncio.get_running_loop().call_later(wait_s, self._start)
+            waiting = sum(len(others) for others in self._waiting.values() if not others[0].where)
+            self._company = len(queries) + waiting
+            if self._wait is not None:
+                self._wait.cancel()
+            wait_s = min(2 * (time.monotonic() - started), _LONGEST_WAIT_S)
+            self._wait = asyncio.get_running_loop().call_later(wait_s, self._wait_no_longer)
+
+    def _wait_no_longer(self) -> None:
+        self._company = 0
+        self._start()
 
     def _search(self, queries: list[_Query]) -> list[list[Hit]]:
         found = queries[0].index.search_many(

@@ -45,7 +45,6 @@ _ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://.*")
 _LINK_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "source")
 _PLACEHOLDER: Final = re.compile(r"\{(\w*)\}")
 _LINK: Final = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:[0-9]+)?/([^{}\s]|\{\w+\})*")
-_HOST: Final = re.compile(r"(?:\[(?P<ip>[^\[\]]+)\]|(?P<name>[^\[\]:]*))(?::[0-9]*)?")
 _KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
 
 Seconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
@@ -183,24 +182,6 @@ class Settings(BaseSettings):
                 raise ValueError(f"{host!r} is no name of a host; write it as shop.example, without scheme and port")
         return tuple(host.lower() for host in hosts)
 
-    def answers_to(self, host: str) -> bool:
-        """Whether a request may be answered that is addressed to a host, as its Host header has it.
-
-        A page elsewhere can make a browser send requests to a local service under a name of its own (DNS rebinding).
-        """
-        found = _HOST.fullmatch(host.strip().lower()) if len(host) <= 255 else None  # as the longest name
-        if found is None:
-            return False
-        name = (found["ip"] or found["name"]).rstrip(".")
-        if not name or is_loopback(name):
-            return True
-        if not self.allowed_hosts:
-            return not is_loopback(self.host)
-        return any(
-            name == allowed or allowed == "*" or (allowed[0] == "*" and name.endswith(allowed[1:]))
-            for allowed in self.allowed_hosts
-        )
-
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.uploads_bytes_max < self.photo_bytes_max:
@@ -235,14 +216,6 @@ def filled_in(link: str, row: Mapping[str, Any]) -> str | None:
     return _PLACEHOLDER.sub(lambda found: quote(row[found[1]], safe=""), link)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a name or address can only mean this machine itself."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def load_settings(**given: Any) -> Settings:
     """The settings from the given values, the environment and the file that `UNIVERT_SETTINGS` names.
 
@@ -266,7 +239,8 @@ def load_settings(**given: Any) -> Settings:
         name = ".".join(str(part) for part in first["loc"][:1])
         if first["type"] == "missing":
             raise BadInputError(f"settings: {name} is missing; give it, or set {PREFIX}{name.upper()}") from None
-        message = first["msg"].removeprefix("Value error, ")
+        of_a_path = first["type"] == "string_pattern_mismatch"
+        message = "write it as /visual" if of_a_path else first["msg"].removeprefix("Value error, ")
         shown = "" if name in ("api_keys", "") else f", got {first['input']!r}"
         raise BadInputError(f"settings: {name + ': ' if name else ''}{message}{shown}") from None
     except ValueError as error:  # an environment variable that should hold JSON does not

@@ -16,7 +16,6 @@ from univert.core.terminal import progress_bar
 from univert.data.samplers import step_rng
 from univert.data.strong_negatives import StrongNegatives
 from univert.search.query import check_unit_vectors
-from univert.search.vector_index import squared_distances
 
 Protect = Callable[[np.ndarray, np.ndarray], Bool[np.ndarray, "..."]]
 """Whether images are near-duplicates of others, given their positions: `univert.data.duplicates.NearDuplicates`."""
@@ -106,6 +105,7 @@ class _Search:
         pairs: Int64[np.ndarray, "P 2"],
     ) -> None:
         self.vectors, self.verticals, self.pairs = vectors, verticals, pairs
+        self.squares = np.einsum("nd,nd->n", vectors, vectors)
         self.labelled = products >= 0
         self.products = np.unique(products, return_inverse=True)[1]
 
@@ -152,13 +152,14 @@ class _Search:
         with progress_bar(doing, len(self.pairs)) as advance:
             for vertical in np.unique(verticals):
                 others = np.flatnonzero(self.labelled & (self.verticals == vertical))
+                products, squares, columns = self.products[others], self.squares[others], self.vectors[others].T
                 in_vertical = np.flatnonzero(verticals == vertical)
                 step = max(1, _NUMBERS_AT_ONCE // len(others))
                 for start in range(0, len(in_vertical), step):
                     pairs = in_vertical[start : start + step]
                     anchors, row = np.unique(self.pairs[pairs, 0], return_inverse=True)
-                    far = squared_distances(self.vectors[anchors], self.vectors[others])
-                    far[self.products[anchors, None] == self.products[others]] = np.inf
+                    far = self.squares[anchors, None] + squares - 2 * (self.vectors[anchors] @ columns)
+                    far[self.products[anchors, None] == products] = np.inf
                     yield pairs, anchors, row, others, far
                     advance(len(pairs))
 
