@@ -191,7 +191,8 @@ class SceneSource(ImageSource):
             return np.asarray(self.embed(embedder, positions, np.zeros_like(positions)).float().cpu().numpy())
 
     def measure(self, model: DetectorModel, positions: Positions) -> DetectionFigures:
-        """How well a model, in evaluation mode, finds the items of some scenes."""
+        """How well a model finds the items of some scenes; it is in evaluation mode then."""
+        model.eval()
         parts = [positions[start : start + _AT_ONCE] for start in range(0, len(positions), _AT_ONCE)]
         answers = [
             answer
