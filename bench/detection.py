@@ -2,7 +2,7 @@
 
     python bench/detection.py SCENES [--products CATALOGUE] [--out runs/bench-detection] [--set key=value ...]
 
-SCENES is whatever `univert detect train` takes. In one process, on the same kept maps, with the same weights at the
+SCENES is a catalogue of scenes. In one process, on the same kept maps, with the same weights at the
 start, batches, views, optimiser and learning rates: (a) `univert.training.detection.train_detector`; (b) a plain loop
 over torchvision's `SSD` with the pyramid as its backbone and its default boxes, matching and loss, written out here.
 Then both are measured on val, and ours on the scenes of test, whose products were never seen. With `--products`, a
@@ -30,11 +30,10 @@ from common import commit, cpu_name
 from univert.core.config import read_settings
 from univert.core.files import write_atomic
 from univert.data.catalogue import Catalogue
-from univert.data.loading import ImageLoader
 from univert.data.samplers import UniformSampler, step_rng
 from univert.detection.engine import load_detector
 from univert.detection.model import make_detector
-from univert.detection.scenes import SceneTargets, evaluate_detector, open_scenes
+from univert.detection.scenes import evaluate_detector, open_scenes
 from univert.detection.ssd import SsdDetector
 from univert.metrics.detection import DetectionFigures
 from univert.training.detection import SceneSource, train_detector
@@ -53,12 +52,9 @@ def by_hand(scenes: Catalogue, recipe: DetectionRecipe, work: Path, steps: int) 
         model = make_detector(replace(recipe.detector, verticals=tuple(scenes.verticals)))
     assert isinstance(model, SsdDetector)
     groups = model.trainable("no")
-    splits = scenes.column("split")
-    train, val = (np.flatnonzero(splits == split) for split in ("train", "val"))
-    targets = SceneTargets(scenes, model.config.verticals, model.preprocessing, recipe.augmentation, recipe.seed)
-    loader = ImageLoader(scenes, model.preprocessing, recipe.augmentation, recipe.seed)
-    source = SceneSource(loader, targets, recipe.views, model, train, work)
-    sampler = UniformSampler(train, batch_size=recipe.loop.batch_size, seed=recipe.seed)
+    val = np.flatnonzero(scenes.column("split") == "val")
+    source = SceneSource(scenes, model, recipe, work)
+    sampler = UniformSampler(source.train, batch_size=recipe.loop.batch_size, seed=recipe.seed)
     ssd, boxes = model.ssd, model.default_boxes
     parameters = groups[0]["params"]
     decay = [parameter for parameter in parameters if parameter.ndim > 1]
@@ -72,7 +68,7 @@ def by_hand(scenes: Catalogue, recipe: DetectionRecipe, work: Path, steps: int) 
         positions = sampler.batch(step)
         views = step_rng(recipe.seed, 2, step).integers(0, recipe.views + 1, size=len(positions))
         rows = source.load(positions, views)
-        wanted = [targets.of_view(*one) for one in zip(positions.tolist(), views.tolist(), strict=True)]
+        wanted = [source.targets.of_view(*one) for one in zip(positions.tolist(), views.tolist(), strict=True)]
         shown = [{"boxes": torch.from_numpy(b), "labels": torch.from_numpy(labels + 1)} for b, labels, _ in wanted]
         matched = [
             ssd.proposal_matcher(box_iou(one["boxes"], boxes))
@@ -110,23 +106,25 @@ def main() -> int:
     measured = commit("src/univert/detection", "src/univert/training", "bench/detection.py")
     recipe = read_settings(DetectionRecipe, None, options.set)
     steady = replace(recipe, loop=replace(recipe.loop, evaluations=1))  # looks at val are no part of a step
-    scenes, _ = open_scenes(options.scenes, options.out, pasting=recipe.pasting)
+    scenes = Catalogue.open(options.scenes, scenes=True)
     ours = train_detector(scenes, options.out / "steady", steady, device="cpu")
-    steps = ours.record["step"]
+    steps = ours["step"]
     hand_seconds, hand = by_hand(scenes, steady, options.out / "by-hand", steps)
-    our_seconds = ours.record["seconds"] / steps
+    our_seconds = ours["seconds"] / steps
     val, test = scenes.select(split="val"), scenes.select(split="test")
     best = train_detector(scenes, options.out / "best", recipe, device="cpu")
     rows = [
         row("val: by hand from torchvision", hand, hand_seconds),
-        row("val: ours, the same steps", evaluate_detector(load_detector(ours.path), val), our_seconds),
-        row("val: ours, the best look", evaluate_detector(load_detector(best.path), val), None),
-        row("test, products never seen", evaluate_detector(load_detector(best.path), test), None),
+        row("val: ours, the same steps", evaluate_detector(load_detector(ours["model"]), val), our_seconds),
+        row("val: ours, the best look", evaluate_detector(load_detector(best["model"]), val), None),
+        row("test, products never seen", evaluate_detector(load_detector(best["model"]), test), None),
     ]
     if options.products:
-        pasted, _ = open_scenes(options.products, options.out / "pasted", pasting=recipe.pasting)
+        pasted = open_scenes(options.products, options.out / "pasted", recipe.pasting)
         other = train_detector(pasted, options.out / "pasted", recipe, device="cpu")
-        rows.append(row("test, learned from cut and paste", evaluate_detector(load_detector(other.path), test), None))
+        rows.append(
+            row("test, learned from cut and paste", evaluate_detector(load_detector(other["model"]), test), None)
+        )
     lines = [
         "# Finding items",
         "",

@@ -1,28 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Univert
+from tests.detection.conftest import run_folder as run_folder
 from tests.detection.conftest import saved as saved
 from tests.detection.conftest import scenes as scenes
-from tests.detection.rooms import drawn_scene
+from tests.detection.rooms import RECIPE, drawn_scene
 from tests.detection.test_engine import foreign_onnx
+from univert.core.config import config_to_toml
 from univert.data.catalogue import Catalogue
-
-QUICK = (
-    "views=1",
-    "loop.min_steps=8",
-    "loop.epochs=1",
-    "loop.batch_size=4",
-    "loop.evaluations=1",
-    "detector.base_network=timm/test_resnet",
-    "detector.pretrained=false",
-    "detector.channels=16",
-    "detector.image_size_px=64",
-)
 
 
 @pytest.fixture
@@ -34,14 +25,17 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_from_scenes_to_items(scenes: Catalogue, photos: Path, tmp_path: Path, univert: Univert) -> None:
+def test_from_scenes_to_items(
+    scenes: Catalogue, run_folder: Path, photos: Path, tmp_path: Path, univert: Univert
+) -> None:
     def run(*arguments: object) -> str:
         status, out, err = univert("detect", *arguments)
         assert (status, err) == (0, "")
         return out
 
-    settings = [part for setting in QUICK for part in ("--set", setting)]
-    out = run("train", scenes.path, "--out", tmp_path / "run", "--device", "cpu", *settings)
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "recipe.toml").write_text(config_to_toml(RECIPE))
+    out = run("train", scenes.path, "--out", tmp_path / "run", "--recipe", tmp_path / "recipe.toml")  # done already
     assert "mAP@50" in out
     model = tmp_path / "run" / "detector"
     assert str(model) in out
@@ -90,7 +84,7 @@ def test_photos_that_cannot_be_used(saved: Path, photos: Path, tmp_path: Path, u
     assert "--overwrite" in err
     status, _, err = univert("detect", "train", tmp_path / "no.lance", "--out", tmp_path / "run")
     assert status == 2
-    assert "no such scenes" in err
+    assert "make one with: univert catalogue build" in err
 
 
 def test_anothers_detector_by_its_format(photos: Path, tmp_path: Path, univert: Univert) -> None:

@@ -3,15 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.conftest import made_once
-from tests.detection.rooms import CONFIG, drawn_scenes
+from tests.detection.rooms import RECIPE, drawn_scenes
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.detection.model import load_detector_model
-from univert.detection.onnx_export import export_detector
 from univert.detection.ssd import SsdDetector
+from univert.training.detection import train_detector
 
 
 @pytest.fixture(scope="session")
@@ -22,16 +21,15 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     return Catalogue.open(made / "scenes.lance", scenes=True)
 
 
-def make_saved(folder: Path) -> None:
-    torch.manual_seed(0)
-    model = SsdDetector(CONFIG).save_pretrained(folder / "model")
-    assert export_detector(model) == model / "model.onnx"
-
-
 @pytest.fixture(scope="session")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained detector, saved and exported."""
-    return made_once(tmp_path_factory, "detector", make_saved) / "model"
+def run_folder(tmp_path_factory: pytest.TempPathFactory, scenes: Catalogue) -> Path:
+    """A detector that was hardly trained, and exported, in its run."""
+    return made_once(tmp_path_factory, "detector", lambda folder: train_detector(scenes, folder, RECIPE, device="cpu"))
+
+
+@pytest.fixture
+def saved(run_folder: Path) -> Path:
+    return run_folder / "detector"
 
 
 @pytest.fixture

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from univert.data.rows import Item, SourceRow
 from univert.detection.config import DetectorConfig
+from univert.training.detection_recipe import DetectionLoop, DetectionRecipe
 
 VERTICALS = ("discs", "squares")
 CONFIG = DetectorConfig(
     base_network="timm/test_resnet", pretrained=False, channels=16, verticals=VERTICALS, image_size_px=64
+)
+RECIPE = DetectionRecipe(
+    views=2,
+    detector=replace(CONFIG, verticals=()),
+    loop=DetectionLoop(epochs=1, min_steps=12, batch_size=4, evaluations=3, learning_rate=3e-3),
 )
 
 

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,11 +8,9 @@ from torchvision.ops import box_iou
 
 from tests.detection.rooms import CONFIG
 from univert.core.errors import BadInputError
-from univert.detection.boxes import overlaps
 from univert.detection.config import DetectorConfig
 from univert.detection.model import make_detector
-from univert.detection.pyramid import split_by_stride
-from univert.detection.ssd import NEAR_IGNORED, SsdDetector
+from univert.detection.ssd import NEAR_IGNORED, SsdDetector, split_by_stride
 from univert.models.base_networks import make_base_network
 
 
@@ -53,7 +48,7 @@ def test_kept_maps_stand_for_the_images(model: SsdDetector, learns: str) -> None
     images, targets = images_and_targets()
     with torch.no_grad():
         rows = model.kept_maps(images)
-        assert rows.shape == (3, model.row_size)
+        assert rows.shape == (3, sum(model.kept_sizes))
         torch.testing.assert_close(model.losses(rows, targets), model.losses(images, targets), rtol=1e-2, atol=1e-2)
 
 
@@ -74,8 +69,6 @@ def test_what_is_frozen_does_not_learn(model: SsdDetector) -> None:
 
 class WholeBackbone(torch.nn.Module):
     """A detector's base network and pyramid as the one backbone that torchvision's SSD has."""
-
-    out_channels = (CONFIG.channels,)
 
     def __init__(self, model: SsdDetector) -> None:
         super().__init__()
@@ -118,34 +111,3 @@ def test_nothing_is_learned_near_what_is_ignored(model: SsdDetector, monkeypatch
         )
         assert (gradient[1, matched] != 0).any(1).all()
         assert not len(ignored) or not gradient[1, near].any()
-
-
-def naive_matches(boxes: np.ndarray, defaults: np.ndarray) -> list[int]:
-    """SSD's matching, one default box after the other: its best item at 0.5 or more; each item's best default box."""
-    shared = overlaps(boxes, defaults)
-    matched = []
-    for place in range(len(defaults)):
-        best = max(range(len(boxes)), key=lambda item: shared[item, place])
-        matched.append(best if shared[best, place] >= 0.5 else -1)
-    for item in range(len(boxes)):
-        matched[int(shared[item].argmax())] = item
-    return matched
-
-
-def test_matching_and_decoding_by_hand(model: SsdDetector) -> None:
-    boxes = np.array([[4, 4, 30, 28], [20, 22, 60, 60]], np.float32)
-    defaults = model.default_boxes.numpy()
-    matched = model.ssd.proposal_matcher(torch.from_numpy(overlaps(boxes, defaults)))
-    assert [max(-1, match) for match in matched.tolist()] == naive_matches(boxes, defaults)
-    images, _ = images_and_targets(1)
-    with torch.inference_mode():
-        moves = model.outputs(images)["bbox_regression"][0].numpy()
-        found = model(images)[0][0].numpy()
-    for place in (0, 100, len(defaults) - 1):
-        x0, y0, x1, y1 = defaults[place].tolist()
-        dx, dy, dw, dh = (moves[place] / np.array([10, 10, 5, 5])).tolist()
-        width, height = (x1 - x0) * math.exp(dw), (y1 - y0) * math.exp(dh)
-        x, y = (x0 + x1) / 2 + dx * (x1 - x0), (y0 + y1) / 2 + dy * (y1 - y0)
-        wanted = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2]).clip(0, 64)
-        np.testing.assert_allclose(found[place], wanted, atol=1e-3)
-    assert len(CONFIG.verticals) + 1 == model.outputs(images)["cls_logits"].shape[2]

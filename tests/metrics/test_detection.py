@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torchvision.ops import box_iou
 
 from univert.core.errors import BadInputError
 from univert.metrics.detection import Found, Truth, detection_figures
@@ -26,14 +28,6 @@ def photos(seed: int, count: int = 12) -> tuple[list[Truth], list[Found]]:
     return truth, found
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return float(width * height / (sum(areas) - width * height))
-
-
 def naive_ap(truth: list[Truth], found: list[Found], label: int | None) -> float:
     """Average precision at 0.5 by its definition: precision at 101 recalls, each the best at that recall or above."""
     answers = [
@@ -48,8 +42,9 @@ def naive_ap(truth: list[Truth], found: list[Found], label: int | None) -> float
         boxes, labels, _ = truth[photo]
         best, place = 0.5, None
         for number, (shown, name) in enumerate(zip(boxes, labels, strict=True)):
-            if (label is None or name == label) and number not in taken[photo] and overlap(box, shown) >= best:
-                best, place = overlap(box, shown), number
+            shared = float(box_iou(torch.from_numpy(box[None]), torch.from_numpy(shown[None])))
+            if (label is None or name == label) and number not in taken[photo] and shared >= best:
+                best, place = shared, number
         right.append(place is not None)
         if place is not None:
             taken[photo].add(place)

@@ -134,8 +134,8 @@ def replace_weights(folder: Path) -> None:
     [
         (damage_json("{"), r"config\.json cannot be read"),
         (change_config(format=99), "unknown format 99, this version reads 1"),
-        (change_config(imagesize_px=32), r"unknown key config.imagesize_px; did you mean config.image_size_px\?"),
-        (change_config(size="large"), r"config\.json: config.size"),
+        (change_config(imagesize_px=32), r"unknown key imagesize_px; did you mean image_size_px\?"),
+        (change_config(size="large"), r"config\.json: size"),
         (change_config(size=9), "weights and configuration do not fit"),
         (change_config(weights_fingerprint="0"), r"does not belong to its config\.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"incomplete: it has no model\.safetensors"),

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from univert.cli.options import Device, Json, Overwrite, app, detector_folder
+from univert.cli.options import Device, Json, Overwrite, Settings, app, detector_folder
 from univert.core.config import to_plain
 from univert.core.terminal import print_table, progress_bar
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from univert.detection.engine import Detector
     from univert.metrics.detection import DetectionFigures
 
@@ -25,7 +23,6 @@ detect_app = typer.Typer(
 )
 app.add_typer(detect_app, name="detect")
 
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out what cannot be used, and say what.")]
 Form = Annotated[
     str | None,
     typer.Option("--format", help="Of another's ONNX file: boxes-scores-labels, or rows of box, score and label."),
@@ -41,49 +38,38 @@ def train(
     scenes: Annotated[
         Path,
         typer.Argument(
-            help="A catalogue of scenes, a manifest with items, or COCO's JSON; or a catalogue of single products, of "
-            "which scenes are made by cut and paste."
+            help="A catalogue of scenes; or of single products, of which scenes are then made by cut and paste."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The run folder; an interrupted run goes on where it was.")],
     recipe: Annotated[Path | None, typer.Option(help="A TOML file; what it leaves out takes its default.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change the recipe: key=value, such as loop.min_steps=3000.")
-    ] = None,
-    skip_bad: SkipBad = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    settings: Settings = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Train a detector on scenes whose items have boxes and verticals."""
-    from univert.core.config import read_settings
+    from univert.core.config import from_plain, read_settings
     from univert.training.detection_recipe import DetectionRecipe
 
-    if seed is not None:
-        settings = [*(settings or []), f"seed={seed}"]
     choices = read_settings(DetectionRecipe, recipe, settings or [])
 
     from univert.detection.scenes import open_scenes
+    from univert.metrics.detection import DetectionFigures
     from univert.training.detection import train_detector
 
-    catalogue, built = open_scenes(scenes, out, pasting=choices.pasting, seed=choices.seed, skip_bad=skip_bad)
-    if built is not None:
-        typer.echo(f"scenes  {built.summary()}", err=as_json)
-    trained = train_detector(catalogue, out, choices, device=device)
-    if trained.not_exported is not None:
-        typer.echo(f"univert: {trained.not_exported}", err=True)
+    catalogue = open_scenes(scenes, out, choices.pasting, seed=choices.seed)
+    done = train_detector(catalogue, out, choices, device=device)
+    if done["not_exported"]:
+        typer.echo(f"univert: {done['not_exported']}", err=True)
     if as_json:
-        typer.echo(json.dumps({"model": str(trained.path), **trained.record}, indent=1))
+        typer.echo(json.dumps(done, indent=1))
         return
-    if "validation" in trained.record:
-        from univert.core.config import from_plain
-        from univert.metrics.detection import DetectionFigures
-
-        print_table(figures_table(from_plain(DetectionFigures, trained.record["validation"]), "val"))
-    typer.echo(f"model   {trained.path}")
+    if "validation" in done:
+        _print_figures(from_plain(DetectionFigures, done["validation"]), "val")
+    typer.echo(f"model   {done['model']}")
 
 
-@detect_app.command(epilog="Example: univert detect run runs/detector/detector photos/ --out items.json --draw seen/")
+@detect_app.command(epilog="Example: univert detect run runs/detector photos/ --out items.json --draw seen/")
 def run(
     model: Model,
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.")],
@@ -101,7 +87,7 @@ def run(
     ] = None,
     form: Form = None,
     vertical: Labels = None,
-    skip_bad: SkipBad = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be used.")] = False,
     overwrite: Overwrite = False,
     device: Device = "cpu",
     as_json: Json = False,
@@ -109,6 +95,7 @@ def run(
     """Find the items in photos; exit 2 if a photo cannot be used, unless it is to be left out."""
     from univert.core.errors import BadInputError
     from univert.core.files import write_atomic
+    from univert.data.build import build_catalogue
     from univert.detection import output
 
     for place in (out, cat):
@@ -123,17 +110,15 @@ def run(
         if not (skip_bad and found):
             raise BadInputError(f"{problems}\nFix these, or pass --skip-bad to leave them out.")
         typer.echo(f"univert: {problems}", err=True)
+    content = json.dumps(output.as_coco(found, detector.verticals), indent=1)
+    count = sum(len(photo.items) for photo in found)
     if crops is not None:
         output.write_crops(found, crops)
     if draw_to is not None:
-        output.draw_all(found, detector.verticals, draw_to)
-    content = json.dumps(output.as_coco(found, detector.verticals), indent=1)
-    count = sum(len(photo.items) for photo in found)
+        output.write_drawn(found, detector.verticals, draw_to)
     if out is not None:
         write_atomic(out, content)
     if cat is not None:
-        from univert.data.build import build_catalogue
-
         build_catalogue(output.as_rows(found), cat, overwrite=overwrite, total=len(found))
     if as_json:
         typer.echo(content)
@@ -144,7 +129,7 @@ def run(
     typer.echo(f"{count:,} items in {len(found):,} photos")
 
 
-@detect_app.command(epilog="Example: univert detect evaluate runs/detector/detector scenes.lance --split test")
+@detect_app.command(epilog="Example: univert detect evaluate runs/detector scenes.lance --split test")
 def evaluate(
     model: Model,
     scenes: Annotated[Path, typer.Argument(help="A catalogue of scenes.")],
@@ -165,31 +150,29 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps({"split": split, **to_plain(figures)}, indent=1))
     else:
-        print_table(figures_table(figures, split))
+        _print_figures(figures, split)
 
 
-def figures_table(figures: DetectionFigures, split: str) -> Table:
+def _print_figures(figures: DetectionFigures, split: str) -> None:
     """How well items are found, one line a figure, in per cent."""
     from univert.core.terminal import Name, new_table
 
-    table = new_table(
-        f"{split}: {figures.items:,} items in {figures.photos:,} photos, %", ("figure", "value"), left=("figure",)
-    )
-    sizes = {f"recall@50, {name}": value for name, value in figures.recall_50.items()}
-    overall = {
+    title = f"{split}: {figures.items:,} items in {figures.photos:,} photos, %"
+    table = new_table(title, ("figure", "value"), left=("figure",))
+    values = {
         "mAP@50": figures.map_50,
         "mAP@50:95": figures.map,
         "AP@50, any vertical": figures.any_vertical_ap_50,
-        **sizes,
+        **{f"recall@50, {name}": value for name, value in figures.recall_50.items()},
+        **{f"AP@50, {name}": value for name, value in figures.verticals.items()},
     }
-    for name, value in overall.items():
-        table.add_row(name, "-" if value is None else f"{100 * value:.1f}", style="bold")
-    for name, value in figures.verticals.items():
-        table.add_row(Name(f"AP@50, {name}"), f"{100 * value:.1f}")
-    return table
+    for name, value in values.items():
+        table.add_row(Name(name), "-" if value is None else f"{100 * value:.1f}")
+    print_table(table)
 
 
 def _detector(model: Path, form: str | None, verticals: list[str] | None, device: str) -> Detector:
+    """A detector by its folder, or that of the run it was trained in."""
     from univert.detection.engine import load_detector
 
     return load_detector(detector_folder(model), form=form, verticals=verticals or (), device=device)  # type: ignore[arg-type]

@@ -99,21 +99,6 @@ def _target_span(start: float, stop: float, low: float, high: float, size: int) 
     return first, first + length
 
 
-@dataclass(frozen=True)
-class View:
-    """One augmented view of an image.
-
-    Attributes:
-        box_xyxy_px: the part of the image that is shown.
-        flipped: mirrored left to right.
-        light: factors of brightness, contrast and saturation; None leaves them.
-    """
-
-    box_xyxy_px: BoxXyxyPx
-    flipped: bool
-    light: tuple[float, float, float] | None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """Random changes that a product survives: crop, aspect, mirror, light, colour.
@@ -160,12 +145,12 @@ class Augmentation:
         self, image: Image.Image, preprocessing: Preprocessing, rng: np.random.Generator
     ) -> UInt8[np.ndarray, "S S 3"]:
         """One augmented square of an upright PIL image in mode RGB; for `rng` see `view_rng`."""
-        view = self.view(image.size, preprocessing, rng)
-        square = preprocessing.render(image, view.box_xyxy_px)
-        if view.flipped:
+        box_xyxy_px, flipped = self.view(image.size, preprocessing, rng)
+        square = preprocessing.render(image, box_xyxy_px)
+        if flipped:
             square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if view.light is not None:
-            square = _jitter(square, *view.light)
+        if self.jitter:
+            square = _jitter(square, *(1 + (2 * draw - 1) * self.jitter for draw in rng.random(3).tolist()))
         return np.asarray(square)
 
     def moved_box(self, box_xyxy_px: BoxXyxyPx, rng: np.random.Generator) -> BoxXyxyPx:
@@ -175,9 +160,11 @@ class Augmentation:
         width, height = x1 - x0, y1 - y0
         return x0 + left * width, y0 + top * height, x1 + right * width, y1 + bottom * height
 
-    def view(self, size: tuple[int, int], preprocessing: Preprocessing, rng: np.random.Generator) -> View:
-        """What `apply` shows of an image of (width, height)."""
-        area, aspect, across, down, flip, *light = rng.random(8).tolist()
+    def view(
+        self, size: tuple[int, int], preprocessing: Preprocessing, rng: np.random.Generator
+    ) -> tuple[BoxXyxyPx, bool]:
+        """The part of an image of (width, height) that `apply` shows, and whether it is mirrored."""
+        area, aspect, across, down, flip = rng.random(5).tolist()
         x0, y0, x1, y1 = preprocessing.frame_xyxy_px(size)
         scale = math.sqrt(self.min_scale + area * (self.max_scale - self.min_scale))
         stretch = math.exp((aspect - 0.5) * math.log(self.max_aspect))
@@ -185,12 +172,7 @@ class Augmentation:
         width = min((x1 - x0) * scale * stretch, x1 - x0)
         height = min((y1 - y0) * scale / stretch, y1 - y0)
         left, top = x0 + across * (x1 - x0 - width), y0 + down * (y1 - y0 - height)
-        brightness, contrast, saturation = (1 + (2 * draw - 1) * self.jitter for draw in light)
-        return View(
-            box_xyxy_px=(left, top, left + width, top + height),
-            flipped=flip < self.flip_probability,
-            light=(brightness, contrast, saturation) if self.jitter else None,
-        )
+        return (left, top, left + width, top + height), flip < self.flip_probability
 
 
 def _jitter(image: Image.Image, brightness: float, contrast: float, saturation: float) -> Image.Image:

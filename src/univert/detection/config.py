@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Interval
 
@@ -24,11 +24,7 @@ class DetectorConfig:
         pretrained: start from its ImageNet weights.
         channels: width of the feature pyramid.
         verticals: what can be told apart; training fills it in.
-        image_size_px: side of the square that the network sees.
-        fit: `stretch` changes the aspect ratio, `pad` keeps it.
-        max_overlap: of two boxes of one vertical that share more than this (intersection over union), the one that
-            is less sure goes.
-        max_items: found in a photo, at most.
+        image_size_px: side of the square that the network sees; photos are stretched to it.
         least_score: what is less sure than this is not given; training sets it to what suits the validation scenes.
 
     Raises:
@@ -41,17 +37,13 @@ class DetectorConfig:
     channels: Annotated[int, Ge(8)] = 96
     verticals: tuple[str, ...] = ()
     image_size_px: Annotated[int, Interval(ge=64, le=2048)] = 320
-    fit: Literal["stretch", "pad"] = "stretch"
-    max_overlap: Annotated[float, Interval(gt=0, lt=1)] = 0.45
-    max_items: Annotated[int, Ge(1)] = 100
     least_score: Annotated[float, Interval(ge=0, lt=1)] = 0.3
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "verticals", tuple(self.verticals))
         if len(set(self.verticals)) < len(self.verticals):
             raise BadInputError(f"verticals: one is given twice in {', '.join(self.verticals)}")
-        self.preprocessing()
 
     def preprocessing(self) -> Preprocessing:
         """From a photo of any size to the square that the network sees."""
-        return Preprocessing(image_size_px=self.image_size_px, fit=self.fit)
+        return Preprocessing(image_size_px=self.image_size_px, fit="stretch")

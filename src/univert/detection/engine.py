@@ -6,11 +6,10 @@ With ONNX Runtime, PyTorch is not even imported.
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,8 +18,7 @@ from PIL import Image
 from univert.core.config import from_plain
 from univert.core.errors import BadInputError
 from univert.data.decode import decode_rgb
-from univert.data.transforms import Preprocessing
-from univert.detection.boxes import choose, to_photo
+from univert.detection.boxes import Answer, choose, in_photo
 from univert.detection.config import DetectorConfig
 from univert.models.runtime.engine import (
     METADATA_PREFIX,
@@ -31,10 +29,8 @@ from univert.models.runtime.engine import (
     share_of_cores,
 )
 
-if TYPE_CHECKING:
-    from univert.detection.model import Answer, DetectorModel
-
 FORMAT: Final = "1"
+KIND: Final = "onnx-detector"
 INPUT, BOXES, SCORES = "images", "boxes", "scores"
 OutputForm = Literal["boxes-scores-labels", "rows"]
 """What another's ONNX detector gives of one photo, boxes as x0, y0, x1, y1 in pixels of its input.
@@ -42,6 +38,7 @@ OutputForm = Literal["boxes-scores-labels", "rows"]
 `boxes-scores-labels`: three outputs, (N, 4), (N,), (N,). `rows`: one, (N, 6): box, score, label. Labels count from 0
 in the order of the verticals. A first axis of one photo may stand before each.
 """
+Answers = Callable[[UInt8[np.ndarray, "B 3 S S"], float], list[Answer]]
 _AT_ONCE: Final = 4
 """Photos that go through the network together: more leave a processor's caches."""
 
@@ -61,29 +58,31 @@ class FoundItem:
     score: float
 
 
-class Detector(ABC):
-    """Finds the items in photos. May be called from any thread.
+class Detector:
+    """Finds the items in photos; see `load_detector`. May be called from any thread.
+
+    Args:
+        name: the kind of engine: `onnx`, `torch` or `onnx (foreign)`.
+        config: of the model.
+        fingerprint: of the model; None where it has none.
+        answers: from prepared photos (B, 3, S, S) and a least score to what is found, in pixels of the square.
 
     Attributes:
-        name: the kind of engine: `onnx`, `torch` or `onnx (foreign)`.
         verticals: what it can tell apart.
-        fingerprint: of the model; None where it has none.
         least_score: what is less sure than this is not given, unless asked for.
         preprocessing: from an upright photo to the square that the network sees.
     """
 
-    name: str
-    verticals: tuple[str, ...]
-    fingerprint: str | None
-    least_score: float
-    preprocessing: Preprocessing
-
-    @abstractmethod
-    def answers(self, batch: UInt8[np.ndarray, "B 3 S S"], least_score: float) -> list[Answer]:
-        """What is found in prepared photos, in pixels of the square."""
+    def __init__(self, name: str, config: DetectorConfig, fingerprint: str | None, answers: Answers) -> None:
+        self.name, self.fingerprint, self.answers = name, fingerprint, answers
+        self.verticals, self.least_score = config.verticals, config.least_score
+        self.preprocessing = config.preprocessing()
 
     def detect(self, photos: Sequence[Image.Image], *, least_score: float | None = None) -> list[list[FoundItem]]:
-        """The items in upright RGB photos, as `univert.data.decode.decode_rgb` gives them, the surest first."""
+        """The items in upright RGB photos, as `univert.data.decode.decode_rgb` gives them, the surest first.
+
+        An item has one box, of the vertical that is surest.
+        """
         least = self.least_score if least_score is None else least_score
         found: list[list[FoundItem]] = []
         for start in range(0, len(photos), _AT_ONCE):
@@ -102,126 +101,12 @@ class Detector(ABC):
         return [self.detect([decode_rgb(Path(path).read_bytes())], least_score=least_score)[0] for path in paths]
 
     def _items(self, answer: Answer, size: tuple[int, int]) -> list[FoundItem]:
-        boxes, scores, labels = answer
-        found = []
-        for box, score, label in zip(to_photo(boxes, size, self.preprocessing).tolist(), scores, labels, strict=True):
-            x0, y0, x1, y1 = box
-            if x0 < x1 and y0 < y1 and 0 <= label < len(self.verticals):
-                found.append(
-                    FoundItem(box_xyxy_px=(x0, y0, x1, y1), vertical=self.verticals[label], score=float(score))
-                )
-        return found
-
-
-class OnnxDetector(Detector):
-    """A detector that `univert.detection.onnx_export` exported.
-
-    Args:
-        path: the file, beside the `config.json` of its model.
-        threads: threads that one photo is computed with.
-
-    Raises:
-        BadInputError: the file is missing, damaged, not one of Univert's, or of another model than the one beside it.
-    """
-
-    name = "onnx"
-
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
-        self._session = open_session(path, threads)
-        about = self._session.get_modelmeta().custom_metadata_map
-        if about.get(METADATA_PREFIX + "kind") != "onnx-detector" or about[METADATA_PREFIX + "format"] != FORMAT:
-            raise BadInputError(f"{path}: not a detector that this version of Univert exported")
-        config = from_plain(DetectorConfig, json.loads(about[METADATA_PREFIX + "config"]), where=str(path))
-        self.fingerprint = about[METADATA_PREFIX + "fingerprint"]
-        if self.fingerprint != saved_fingerprint(path.parent):
-            raise BadInputError(f"{path} is of another model than the one beside it; train it again")
-        self._config, self.verticals, self.least_score = config, config.verticals, config.least_score
-        self.preprocessing = config.preprocessing()
-
-    def answers(self, batch: UInt8[np.ndarray, "B 3 S S"], least_score: float) -> list[Answer]:
-        """See `Detector.answers`."""
-        config = self._config
-        boxes, scores = self._session.run([BOXES, SCORES], {INPUT: batch})
+        boxes, scores, labels = in_photo(answer, size, self.preprocessing)
         return [
-            choose(*one, least_score=least_score, max_overlap=config.max_overlap, max_items=config.max_items)
-            for one in zip(boxes, scores, strict=True)
+            FoundItem(box_xyxy_px=(x0, y0, x1, y1), vertical=self.verticals[label], score=score)
+            for (x0, y0, x1, y1), score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
+            if x0 < x1 and y0 < y1 and 0 <= label < len(self.verticals)
         ]
-
-
-class ForeignOnnxDetector(Detector):
-    """Another's ONNX detector whose output has a stated form.
-
-    Its one input is a photo: RGB (1, 3, H, W), uint8, or floats from 0 to 1; where H and W are free, 640.
-
-    Args:
-        path: the file.
-        verticals: the names of its labels.
-        form: of its output.
-        threads: threads that one photo is computed with.
-
-    Raises:
-        BadInputError: the file is no such detector.
-    """
-
-    name = "onnx (foreign)"
-    fingerprint = None
-    least_score = 0.5
-
-    def __init__(self, path: Path, verticals: Sequence[str], form: OutputForm, *, threads: int = 1) -> None:
-        if form not in get_args(OutputForm):
-            raise BadInputError(f"format must be one of {', '.join(get_args(OutputForm))}, got {form!r}")
-        if not verticals:
-            raise BadInputError(f"{path}: name its verticals, in the order of its labels")
-        self._path, self._form, self.verticals = path, form, tuple(verticals)
-        self._session = open_session(path, threads)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        wanted = 3 if form == "boxes-scores-labels" else 1
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(outputs) < wanted:
-            raise BadInputError(
-                f"{path}: a detector of the format {form} has one input (1, 3, H, W) and {wanted} outputs; this one "
-                f"has {len(inputs)} and {len(outputs)}"
-            )
-        self._input = inputs[0]
-        height, width = (side if isinstance(side, int) else 640 for side in self._input.shape[2:])
-        if height != width:
-            raise BadInputError(f"{path}: its input is {width} x {height} px; export it for a square")
-        self.preprocessing = Preprocessing(image_size_px=width, fit="stretch")
-
-    def answers(self, batch: UInt8[np.ndarray, "B 3 S S"], least_score: float) -> list[Answer]:
-        """See `Detector.answers`."""
-        return [self._answer(photo[None], least_score) for photo in batch]
-
-    def _answer(self, photo: np.ndarray, least_score: float) -> Answer:
-        pixels = photo if "uint8" in self._input.type else (photo / 255).astype(np.float32)
-        outputs = [np.asarray(one) for one in self._session.run(None, {self._input.name: pixels})]
-        if self._form == "rows":
-            rows = outputs[0].reshape(-1, outputs[0].shape[-1])
-            outputs = [rows[:, :4], rows[:, 4], rows[:, 5]] if rows.shape[1] == 6 else []
-        sizes = [one.size for one in outputs[:3]]
-        if len(sizes) < 3 or sizes != [4 * sizes[2], sizes[2], sizes[2]]:
-            raise BadInputError(f"{self._path}: its output does not have the format {self._form}; see docs/detect.md")
-        boxes, scores, labels = outputs[0].reshape(-1, 4), outputs[1].ravel(), outputs[2].ravel()
-        kept = np.flatnonzero((scores > least_score) & np.isfinite(boxes).all(1))
-        kept = kept[np.argsort(-scores[kept], kind="stable")]
-        return boxes[kept].astype(np.float32), scores[kept].astype(np.float32), labels[kept].astype(np.int64)
-
-
-class TorchDetector(Detector):
-    """A detector in PyTorch, on whatever device it is."""
-
-    name = "torch"
-
-    def __init__(self, model: DetectorModel) -> None:
-        self._model: Any = model.eval()
-        self.verticals, self.least_score = model.config.verticals, model.config.least_score
-        self.fingerprint, self.preprocessing = model.fingerprint, model.preprocessing
-
-    def answers(self, batch: UInt8[np.ndarray, "B 3 S S"], least_score: float) -> list[Answer]:
-        """See `Detector.answers`."""
-        from univert.detection.model import as_batch
-
-        found: list[Answer] = self._model.answers(as_batch(batch, self._model.device), least_score)
-        return found
 
 
 def load_detector(
@@ -250,14 +135,74 @@ def load_detector(
     """
     path, threads = Path(path), share_of_cores(1) if threads is None else threads
     if path.suffix == ".onnx" and path.is_file():
-        if form is None:
-            raise BadInputError(f"{path}: state the format of its output, one of {', '.join(get_args(OutputForm))}")
-        return ForeignOnnxDetector(path, verticals, form, threads=threads)
+        return _foreign(path, form, tuple(verticals), threads)
     if form is not None or verticals:
         raise BadInputError(f"{path}: format and verticals belong to an ONNX file; a model folder has its own")
     if device == "cpu" and (path / ONNX_FILE).is_file():
-        return OnnxDetector(path / ONNX_FILE, threads=threads)
+        return _exported(path / ONNX_FILE, threads)
+    return _in_pytorch(path, device)
+
+
+def _exported(path: Path, threads: int) -> Detector:
+    """A detector that `univert.detection.onnx_export` exported, beside the `config.json` of its model."""
+    session = open_session(path, threads)
+    about = session.get_modelmeta().custom_metadata_map
+    if about.get(METADATA_PREFIX + "kind") != KIND or about[METADATA_PREFIX + "format"] != FORMAT:
+        raise BadInputError(f"{path}: not a detector that this version of Univert exported")
+    config = from_plain(DetectorConfig, json.loads(about[METADATA_PREFIX + "config"]), where=str(path))
+    fingerprint = about[METADATA_PREFIX + "fingerprint"]
+    if fingerprint != saved_fingerprint(path.parent):
+        raise BadInputError(f"{path} is of another model than the one beside it; train it again")
+
+    def answers(batch: np.ndarray, least_score: float) -> list[Answer]:
+        boxes, scores = session.run([BOXES, SCORES], {INPUT: batch})
+        return [choose(*one, least_score) for one in zip(boxes, scores, strict=True)]
+
+    return Detector("onnx", config, fingerprint, answers)
+
+
+def _in_pytorch(folder: Path, device: str) -> Detector:
+    import torch
+
     from univert.core.tensors import choose_device
     from univert.detection.model import load_detector_model
 
-    return TorchDetector(load_detector_model(path).to(choose_device(device)))
+    model = load_detector_model(folder).to(choose_device(device))
+
+    def answers(batch: np.ndarray, least_score: float) -> list[Answer]:
+        return model.answers(torch.from_numpy(batch).to(model.device), least_score)
+
+    return Detector("torch", model.config, model.fingerprint, answers)
+
+
+def _foreign(path: Path, form: OutputForm | None, verticals: tuple[str, ...], threads: int) -> Detector:
+    """Another's ONNX detector; its one input is a photo: RGB (1, 3, S, S), uint8, or floats from 0 to 1."""
+    if form not in get_args(OutputForm):
+        forms = ", ".join(get_args(OutputForm))
+        raise BadInputError(f"{path}: state the format of its output: it must be one of {forms}, got {form!r}")
+    if not verticals:
+        raise BadInputError(f"{path}: name its verticals, in the order of its labels")
+    session = open_session(path, threads)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    wanted = 3 if form == "boxes-scores-labels" else 1
+    shape = inputs[0].shape if len(inputs) == 1 else []
+    if len(shape) != 4 or not isinstance(shape[2], int) or shape[2] != shape[3]:
+        raise BadInputError(f"{path}: its input must be one photo (1, 3, S, S) of a fixed size S; export it so")
+    if len(outputs) < wanted:
+        raise BadInputError(f"{path}: the format {form} has {wanted} outputs; this one has {len(outputs)}")
+
+    def of_one(photo: np.ndarray, least_score: float) -> Answer:
+        pixels = photo if "uint8" in inputs[0].type else (photo / 255).astype(np.float32)
+        found = [np.asarray(one) for one in session.run(None, {inputs[0].name: pixels})]
+        if form == "rows":
+            found = np.split(found[0].reshape(-1, found[0].shape[-1]), [4, 5], axis=1)
+        boxes, scores, labels = found[0].reshape(-1, found[0].shape[-1]), found[1].ravel(), found[2].ravel()
+        if boxes.shape != (len(scores), 4) or len(labels) != len(scores):
+            raise BadInputError(f"{path}: its output does not have the format {form}; see docs/detect.md")
+        kept = np.flatnonzero((scores > least_score) & np.isfinite(boxes).all(1))
+        return boxes[kept].astype(np.float32), scores[kept].astype(np.float32), labels[kept].astype(np.int64)
+
+    config = DetectorConfig(network=path.name, verticals=verticals, image_size_px=shape[2], least_score=0.5)
+    return Detector(
+        "onnx (foreign)", config, None, lambda batch, least: [of_one(photo[None], least) for photo in batch]
+    )

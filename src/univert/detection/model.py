@@ -1,4 +1,4 @@
-"""Detectors in PyTorch: what training needs of any of them, and how they are saved and loaded."""
+"""Detectors in PyTorch: what training needs of any of them, how they are saved and loaded, and those of torchvision."""
 
 from __future__ import annotations
 
@@ -6,80 +6,38 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+import torchvision
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from univert.core.errors import BadInputError
-from univert.detection.boxes import Boxes
+from univert.core.errors import BadInputError, did_you_mean
+from univert.detection.boxes import Answer
 from univert.detection.config import DetectorConfig
 from univert.models.card import ModelCard
 from univert.models.config import BaseNetworkLearns
-from univert.models.io import StoredConfig, model_fingerprint, read_model, write_model
+from univert.models.io import model_fingerprint, read_model, write_model
 
 Target = dict[str, Tensor]
 """Of one image: `boxes` (N, 4), x0, y0, x1, y1 in pixels of the network's square; `labels` (N,), from 1; and, if any,
 `ignored` (M, 4), boxes of what is neither an item nor background."""
-Answer = tuple[Boxes, Float[np.ndarray, "N"], Int64[np.ndarray, "N"]]
-"""Of one image: boxes in pixels of the network's square, scores, and labels from 0; the surest first."""
-
-M = TypeVar("M", bound="DetectorModel")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredDetector(StoredConfig):
-    """What a detector's `config.json` holds."""
-
-    config: DetectorConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorCard(ModelCard):
     """The card of a detector; see `ModelCard`."""
 
-    name: str = "Univert detector"
-    TEMPLATE: ClassVar[str] = """---
-library_name: univert
-pipeline_tag: object-detection
-tags:
-- visual-search
----
-
-# {name}
-
-An item detector made with Univert: it finds the items in a photo, with the vertical of each. Its preprocessing is part
-of it.
-
-## Use
-
-```python
-from univert.detection import load_detector
+    TASK: ClassVar[str] = "object-detection"
+    ABOUT: ClassVar[str] = (
+        "An item detector made with Univert: it finds the items in a photo, with the vertical of each."
+    )
+    USE: ClassVar[str] = """from univert.detection import load_detector
 
 detector = load_detector("path/to/this/folder")
-found = detector.detect_files(["photo.jpg"])
-```
-
-## Data
-
-{data}
-
-## Measured figures
-
-{figures}
-
-## Configuration
-
-```json
-{config}
-```
-
-## Recipe
-
-{recipe}
-"""
+found = detector.detect_files(["photo.jpg"])"""
+    name: str = "Univert detector"
 
 
 class DetectorModel(nn.Module, ABC):
@@ -107,7 +65,7 @@ class DetectorModel(nn.Module, ABC):
 
     @abstractmethod
     def answers(self, inputs: Tensor, least_score: float) -> list[Answer]:
-        """What is found in each image of a batch, without gradients."""
+        """What is found in each image of a batch, in pixels of the network's square, without gradients."""
 
     @abstractmethod
     def trainable(self, base_network_learns: BaseNetworkLearns, last_blocks: int) -> list[dict[str, Any]]:
@@ -132,19 +90,56 @@ class DetectorModel(nn.Module, ABC):
         return {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
 
 
+class TorchvisionDetector(DetectorModel):
+    """Any model of `torchvision.models.detection` by name, without weights; all of it learns, from the start.
+
+    Raises:
+        BadInputError: torchvision has no such model.
+    """
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__(config)
+        known = torchvision.models.list_models(module=torchvision.models.detection)
+        if config.network not in known:
+            hint = did_you_mean(config.network, ["ssd", *known])
+            raise BadInputError(f"network: torchvision has no {config.network!r}; {hint}")
+        self.model = torchvision.models.get_model(
+            config.network, weights=None, weights_backbone=None, num_classes=len(config.verticals) + 1
+        )
+        side = config.image_size_px
+        self.model.transform.min_size, self.model.transform.max_size = (side,), side
+        self.model.transform.fixed_size = (side, side)
+
+    def losses(self, inputs: Tensor, targets: Sequence[Target]) -> Float[Tensor, "L"]:
+        """See `DetectorModel.losses`."""
+        shown = [{name: one[name] for name in ("boxes", "labels")} for one in targets]
+        terms: dict[str, Tensor] = self.model(list(inputs / 255), shown)
+        return torch.stack(list(terms.values()))
+
+    def answers(self, inputs: Tensor, least_score: float) -> list[Answer]:
+        """See `DetectorModel.answers`."""
+        answers = []
+        with torch.inference_mode():
+            for found in self.model(list(inputs / 255)):
+                kept = (found["scores"] > least_score) & (found["labels"] > 0)
+                boxes, scores, labels = (found[name][kept].cpu().numpy() for name in ("boxes", "scores", "labels"))
+                answers.append((boxes, scores, labels - 1))
+        return answers
+
+    def trainable(self, base_network_learns: BaseNetworkLearns = "no", last_blocks: int = 1) -> list[dict[str, Any]]:
+        """All of it learns, whatever is asked for."""
+        return [{"name": "head", "params": list(self.parameters())}]
+
+
 def make_detector(config: DetectorConfig) -> DetectorModel:
     """The detector that a configuration describes, untrained.
 
     Raises:
         BadInputError: there is no such network, or it cannot be had.
     """
-    if config.network == "ssd":
-        from univert.detection.ssd import SsdDetector
+    from univert.detection.ssd import SsdDetector
 
-        return SsdDetector(config)
-    from univert.detection.torchvision_model import TorchvisionDetector
-
-    return TorchvisionDetector(config)
+    return SsdDetector(config) if config.network == "ssd" else TorchvisionDetector(config)
 
 
 def load_detector_model(folder: Path | str) -> DetectorModel:
@@ -153,7 +148,7 @@ def load_detector_model(folder: Path | str) -> DetectorModel:
     Raises:
         BadInputError: there is no detector, or its files are incomplete, damaged or do not fit together.
     """
-    config, weights = read_model(Path(folder), stored=StoredDetector)
+    config, weights = read_model(Path(folder), config_type=DetectorConfig)
     with torch.random.fork_rng(devices=[]):
         model = make_detector(replace(config, pretrained=False))
     model.config = config
@@ -163,8 +158,3 @@ def load_detector_model(folder: Path | str) -> DetectorModel:
         detail = " ".join(str(error).split())[:300]
         raise BadInputError(f"{folder}: weights and configuration do not fit: {detail}") from None
     return model.eval()
-
-
-def as_batch(images: UInt8[np.ndarray, "B 3 S S"], device: torch.device) -> UInt8[Tensor, "B 3 S S"]:
-    """Prepared images as a tensor stored channels last."""
-    return torch.from_numpy(images).to(device).contiguous(memory_format=torch.channels_last)

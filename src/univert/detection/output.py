@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import colorsys
-import hashlib
 import io
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
 from univert.core.errors import BadInputError
 from univert.core.files import folder_name, write_atomic
 from univert.data.decode import decode_rgb
 from univert.data.image_problem import ImageProblem
+from univert.data.readers.folder import IMAGE_SUFFIXES
 from univert.data.rows import Item, ProblemLog, SourceProblem, SourceRow
 from univert.detection.engine import Detector, FoundItem
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,14 +36,12 @@ def photo_files(places: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for place in places:
-        if place.is_dir():
-            found += sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
-        elif place.is_file():
-            found.append(place)
-        else:
+        if not place.exists():
             raise BadInputError(f"{place}: no such photo or folder")
+        inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        found += inside if place.is_dir() else [place]
     if not found:
-        raise BadInputError(f"no photos in {', '.join(map(str, places))}; they end in {', '.join(SUFFIXES)}")
+        raise BadInputError(f"no photos in {', '.join(map(str, places))}; they end in {', '.join(IMAGE_SUFFIXES)}")
     return found
 
 
@@ -76,8 +70,10 @@ def find_all(
 
 def as_coco(photos: Sequence[PhotoItems], verticals: Sequence[str]) -> dict[str, Any]:
     """What was found as COCO's JSON, each annotation with its score; `univert catalogue build` reads it as scenes."""
-    annotations: list[dict[str, Any]] = []
+    images, annotations = [], list[dict[str, Any]]()
     for number, photo in enumerate(photos, start=1):
+        width, height = photo.size
+        images.append({"id": number, "file_name": str(photo.path), "width": width, "height": height})
         for item in photo.items:
             x0, y0, x1, y1 = (round(side, 2) for side in item.box_xyxy_px)
             annotations.append(
@@ -91,14 +87,8 @@ def as_coco(photos: Sequence[PhotoItems], verticals: Sequence[str]) -> dict[str,
                     "score": round(item.score, 4),
                 }
             )
-    return {
-        "images": [
-            {"id": number, "file_name": str(photo.path), "width": photo.size[0], "height": photo.size[1]}
-            for number, photo in enumerate(photos, start=1)
-        ],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(verticals, start=1)],
-        "annotations": annotations,
-    }
+    categories = [{"id": number, "name": name} for number, name in enumerate(verticals, start=1)]
+    return {"images": images, "categories": categories, "annotations": annotations}
 
 
 def as_rows(photos: Sequence[PhotoItems]) -> Iterator[SourceRow]:
@@ -116,37 +106,30 @@ def as_rows(photos: Sequence[PhotoItems]) -> Iterator[SourceRow]:
 
 def write_crops(photos: Sequence[PhotoItems], folder: Path) -> None:
     """Write each item as a JPEG in the folder of its vertical, which `univert catalogue build` reads."""
-    for photo in photos:
-        image = decode_rgb(photo.path.read_bytes())
-        mark = hashlib.blake2b(str(photo.path.absolute()).encode(), digest_size=4).hexdigest()
-        for number, item in enumerate(photo.items, start=1):
-            x0, y0, x1, y1 = item.box_xyxy_px
-            buffer = io.BytesIO()
-            image.crop((int(x0), int(y0), math.ceil(x1), math.ceil(y1))).save(buffer, "JPEG", quality=95)
-            name = f"{photo.path.stem[:60]}-{mark}-{number}.jpg"
-            write_atomic(folder / folder_name(item.vertical) / name, buffer.getvalue())
-
-
-def draw_all(photos: Sequence[PhotoItems], verticals: Sequence[str], folder: Path) -> None:
-    """Write photos with a frame and a name on each item."""
     for number, photo in enumerate(photos, start=1):
-        write_atomic(folder / f"{number:05d}-{photo.path.stem[:60]}.jpg", draw(photo, verticals))
+        for place, item in enumerate(photo.items, start=1):
+            crop = decode_rgb(photo.path.read_bytes(), box_xyxy_px=item.box_xyxy_px)
+            name = f"{number:05d}-{photo.path.stem[:60]}-{place}.jpg"
+            write_atomic(folder / folder_name(item.vertical) / name, _jpeg(crop))
 
 
-def draw(photo: PhotoItems, verticals: Sequence[str]) -> bytes:
-    """The photo with a frame and a name on each item, as JPEG."""
-    image = decode_rgb(photo.path.read_bytes())
-    pen = ImageDraw.Draw(image)
-    size = max(10, min(image.size) // 32)
-    for item in sorted(photo.items, key=lambda item: item.score):
-        hue = verticals.index(item.vertical) / max(1, len(verticals))
-        colour = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.9, 0.85))
-        x0, y0, x1, y1 = item.box_xyxy_px
-        pen.rectangle((x0, y0, x1, y1), outline=colour, width=max(2, size // 6))
-        text = f"{item.vertical} {item.score:.2f}"
-        corner = (x0, max(0, y0 - size))
-        pen.rectangle(pen.textbbox(corner, text, font_size=size), fill=colour)
-        pen.text(corner, text, fill="white", font_size=size)
+def write_drawn(photos: Sequence[PhotoItems], verticals: Sequence[str], folder: Path) -> None:
+    """Write photos with a frame and a name on each item, the surest on top."""
+    for number, photo in enumerate(photos, start=1):
+        image = decode_rgb(photo.path.read_bytes())
+        pen = ImageDraw.Draw(image)
+        size = max(10, min(image.size) // 32)
+        for item in reversed(photo.items):
+            colour = f"hsv({360 * verticals.index(item.vertical) // len(verticals)}, 90%, 85%)"
+            x0, y0, x1, y1 = item.box_xyxy_px
+            pen.rectangle((x0, y0, x1, y1), outline=colour, width=max(2, size // 6))
+            corner, text = (x0, max(0, y0 - size)), f"{item.vertical} {item.score:.2f}"
+            pen.rectangle(pen.textbbox(corner, text, font_size=size), fill=colour)
+            pen.text(corner, text, fill="white", font_size=size)
+        write_atomic(folder / f"{number:05d}-{photo.path.stem[:60]}.jpg", _jpeg(image))
+
+
+def _jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=92)
+    image.save(buffer, "JPEG", quality=95)
     return buffer.getvalue()

@@ -21,6 +21,8 @@ Found = tuple[Float[np.ndarray, "M 4"], Float[np.ndarray, "M"], Int[np.ndarray, 
 SIZES_PX = {"small": (0, 32), "medium": (32, 96), "large": (96, 100_000)}
 """COCO's sizes of items: the square root of the box's area, from and to."""
 MAX_FOUND = 100
+RECALLS = np.linspace(0, 1, 101)
+"""Average precision is the mean of the precisions at these recalls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class DetectionFigures:
         recall_50: share of the items of each size (`SIZES_PX`) that are found at 0.5 among 100 answers a photo, mean
             over the verticals.
         verticals: average precision at 0.5 of each vertical that is shown.
-        best_score: the least score at which precision and recall at 0.5 balance best (F1).
+        best_score: the least score at which precision and recall at 0.5 balance best (F1), if verticals do not matter.
     """
 
     photos: int
@@ -62,96 +64,72 @@ def detection_figures(truth: Sequence[Truth], found: Sequence[Found], verticals:
     """
     if len(truth) != len(found):
         raise BadInputError(f"truth and found must have one entry a photo, got {len(truth)} and {len(found)}")
-    evaluated = _evaluate(truth, found, len(verticals)).eval
-    precision, recall = np.asarray(evaluated["precision"])[..., 0, -1], np.asarray(evaluated["recall"])[0, :, 1:, -1]
-    of_vertical = {
-        name: float(precision[0, :, number].mean())
-        for number, name in enumerate(verticals)
-        if precision[0, 0, number] > -1
-    }
-    anything = _evaluate(truth, found, len(verticals), by_vertical=False, overlaps=(0.5,)).eval["precision"]
+    measured = _measure(truth, found, len(verticals), by_vertical=True)
+    precision, recall = measured["precision"][..., 0], measured["recall"][0, :, 1:]
+    anything = _measure(truth, found, len(verticals), by_vertical=False)
+    any_precision = anything["precision"][0, :, 0, 0]
+    balance = 2 * any_precision * RECALLS / np.maximum(any_precision + RECALLS, 1e-9)
+    best = int(balance.argmax())
+    least = float(anything["scores"][0, best, 0, 0]) if balance[best] > 0 else 0.5
     return DetectionFigures(
         photos=len(truth),
         items=sum(len(boxes) for boxes, *_ in truth),
         map=_mean(precision),
         map_50=_mean(precision[0]),
-        any_vertical_ap_50=_mean(np.asarray(anything)[0, :, 0, 0, -1]),
+        any_vertical_ap_50=_mean(any_precision),
         recall_50={name: _mean(recall[:, place]) for place, name in enumerate(SIZES_PX)},
-        verticals=of_vertical,
-        best_score=_best_score(truth, found, len(verticals)),
+        verticals={name: float(one.mean()) for name, one in zip(verticals, precision[0].T, strict=True) if one[0] > -1},
+        best_score=math.floor(100 * least) / 100,
     )
 
 
-def _evaluate(
-    truth: Sequence[Truth],
-    found: Sequence[Found],
-    count: int,
-    *,
-    by_vertical: bool = True,
-    overlaps: Sequence[float] | None = None,
-) -> Any:
-    """COCO's evaluation, done: `precision` by overlap, recall, vertical, size and most answers, `recall` the same."""
+def _measure(
+    truth: Sequence[Truth], found: Sequence[Found], count: int, *, by_vertical: bool
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """COCO's `precision` and `scores` by overlap, recall, vertical and size; `recall` by overlap, vertical and size."""
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError:
         raise BadInputError("measuring detection needs faster-coco-eval: pip install 'univert[detect]'") from None
-    images = [{"id": photo, "width": 1, "height": 1} for photo in range(1, len(truth) + 1)]
-    categories = [{"id": number, "name": str(number)} for number in range(1, count + 1)]
-    shown = [
-        _annotation(photo, box, label)
-        for photo, (boxes, labels, _) in enumerate(truth, start=1)
-        for box, label in zip(boxes, labels, strict=True)
-    ]
-    shown += [
-        {**_annotation(photo, box, label), "iscrowd": 1}
-        for photo, (_, _, ignored) in enumerate(truth, start=1)
-        for box in ignored
-        for label in range(count)
-    ]
-    answers = [
-        {**_annotation(photo, box, label), "score": float(score)}
-        for photo, entry in enumerate(found, start=1)
-        for box, score, label in zip(*entry, strict=True)
-    ]
-    coco, coco_found = (
-        COCO({"images": images, "categories": categories, "annotations": _numbered(annotations)})
-        for annotations in (shown, answers)
+    shown: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
+    for photo, ((boxes, labels, ignored), (found_boxes, scores, found_labels)) in enumerate(
+        zip(truth, found, strict=True), start=1
+    ):
+        shown += [_annotation(photo, *one, iscrowd=0) for one in zip(boxes, labels, strict=True)]
+        shown += [_annotation(photo, box, label, iscrowd=1) for box in ignored for label in range(count)]
+        for box, score, label in zip(found_boxes, scores, found_labels, strict=True):
+            answers.append(_annotation(photo, box, label, score=float(score)))
+    coco = COCO(
+        {
+            "images": [{"id": photo, "width": 1, "height": 1} for photo in range(1, len(truth) + 1)],
+            "categories": [{"id": number, "name": str(number)} for number in range(1, count + 1)],
+            "annotations": [{"id": number, **one} for number, one in enumerate(shown, start=1)],
+        }
     )
     ranges = {name: [low**2, high**2] for name, (low, high) in SIZES_PX.items()}
-    evaluation = COCOeval_faster(coco, coco_found, "bbox", ranges=ranges, print_function=lambda *_: None)
+    evaluation = COCOeval_faster(coco, coco.loadRes(answers), "bbox", ranges=ranges, print_function=lambda *_: None)
     evaluation.params.maxDets = [MAX_FOUND]
     evaluation.params.useCats = int(by_vertical)
-    if overlaps is not None:
-        evaluation.params.iouThrs = np.array(overlaps)
+    evaluation.params.recThrs = RECALLS
     evaluation.evaluate()
     evaluation.accumulate()
-    return evaluation
+    return {name: np.asarray(evaluation.eval[name])[..., -1] for name in ("precision", "scores", "recall")}
 
 
-def _annotation(photo: int, box: np.ndarray, label: int) -> dict[str, Any]:
+def _annotation(photo: int, box: np.ndarray, label: int, **others: float) -> dict[str, Any]:
     x0, y0, x1, y1 = (float(side) for side in box)
     sides = (x1 - x0, y1 - y0)
-    bbox = [x0, y0, *sides]
-    return {"image_id": photo, "category_id": int(label) + 1, "bbox": bbox, "area": sides[0] * sides[1], "iscrowd": 0}
-
-
-def _numbered(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"id": number, **one} for number, one in enumerate(annotations, start=1)]
+    return {
+        "image_id": photo,
+        "category_id": int(label) + 1,
+        "bbox": [x0, y0, *sides],
+        "area": sides[0] * sides[1],
+        **others,
+    }
 
 
 def _mean(values: np.ndarray) -> float | None:
     """Over what COCO could measure: it writes -1 elsewhere."""
     measured = values[values > -1]
     return float(measured.mean()) if measured.size else None
-
-
-def _best_score(truth: Sequence[Truth], found: Sequence[Found], count: int) -> float:
-    matched = _evaluate(truth, found, count, overlaps=(0.5,)).eval["matched"]
-    right = {int(pair.split("_")[0]) for pair in matched}
-    scores = np.concatenate([np.empty(0), *(one[1] for one in found)])
-    if not right:
-        return 0.5
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum([place + 1 in right for place in order.tolist()])
-    balance = 2 * hits / (np.arange(1, len(hits) + 1) + sum(len(boxes) for boxes, *_ in truth))
-    return math.floor(100 * float(scores[order[int(balance.argmax())]])) / 100

@@ -9,23 +9,19 @@ from typing import Any, ClassVar
 
 _CARD = """---
 library_name: univert
-pipeline_tag: image-feature-extraction
+pipeline_tag: {task}
 tags:
 - visual-search
 ---
 
 # {name}
 
-An image embedding model made with Univert. It maps an image of a product to a unit vector of {width}; near vectors mean
-similar products. Its preprocessing is part of it.
+{about} Its preprocessing is part of it.
 
 ## Use
 
 ```python
-import univert
-
-model = univert.Embedder.from_pretrained("path/to/this/folder")
-vectors = model.embed(["photo.jpg"])
+{use}
 ```
 
 ## Data
@@ -60,7 +56,15 @@ class ModelCard:
         figures: measured figures, from a name to a number (shown with three decimals) or a text.
     """
 
-    TEMPLATE: ClassVar[str] = _CARD
+    TASK: ClassVar[str] = "image-feature-extraction"
+    ABOUT: ClassVar[str] = (
+        "An image embedding model made with Univert. It maps an image of a product to a unit vector of {width}; near "
+        "vectors mean\nsimilar products."
+    )
+    USE: ClassVar[str] = """import univert
+
+model = univert.Embedder.from_pretrained("path/to/this/folder")
+vectors = model.embed(["photo.jpg"])"""
     name: str = "Univert embedding model"
     recipe_toml: str = ""
     catalogue_fingerprint: str | None = None
@@ -80,9 +84,12 @@ class ModelCard:
             for name, value in self.figures.items()
         ]
         recipe = self.recipe_toml.strip()
-        return self.TEMPLATE.format(
+        width = f"{config['size']} numbers" if config.get("size") else "the base network's pooled features"
+        return _CARD.format(
+            task=self.TASK,
             name=self.name,
-            width=f"{config['size']} numbers" if config.get("size") else "the base network's pooled features",
+            about=self.ABOUT.format(width=width),
+            use=self.USE,
             data=data,
             figures="\n".join(["| figure | value |", "|---|---|", *rows]) if rows else "None were measured.",
             config=json.dumps(config, indent=2),

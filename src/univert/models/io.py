@@ -33,15 +33,8 @@ class StoredConfig:
 
     format: int
     univert_version: str
-    config: Any
+    config: dict[str, Any]
     weights_fingerprint: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredEmbedder(StoredConfig):
-    """What an embedder's holds."""
-
-    config: EmbedderConfig
 
 
 def model_fingerprint(config: Any, weights: Mapping[str, Tensor]) -> str:
@@ -52,7 +45,7 @@ def model_fingerprint(config: Any, weights: Mapping[str, Tensor]) -> str:
 def write_model(
     folder: Path, config: Any, weights: Mapping[str, Tensor], card: ModelCard, *, overwrite: bool = False
 ) -> None:
-    """Save a model as a folder, whole or not at all; its configuration is a dataclass.
+    """Save a model as a folder, whole or not at all.
 
     Raises:
         BadInputError: `folder` exists and `overwrite` is false.
@@ -60,33 +53,34 @@ def write_model(
     """
     print_of_weights = weights_fingerprint(weights)
     stored = StoredConfig(
-        format=FORMAT, univert_version=univert.__version__, config=config, weights_fingerprint=print_of_weights
+        format=FORMAT,
+        univert_version=univert.__version__,
+        config=to_plain(config),
+        weights_fingerprint=print_of_weights,
     )
     with publishing(folder, overwrite=overwrite) as place:
         save_file(dict(weights), place / WEIGHTS_FILE, metadata={"format": "pt"})
         (place / WEIGHTS_FILE).chmod(0o644)
         (place / CONFIG_FILE).write_text(json.dumps(to_plain(stored), indent=2) + "\n", encoding="utf-8")
-        (place / CARD_FILE).write_text(card.to_markdown(to_plain(config)), encoding="utf-8")
+        (place / CARD_FILE).write_text(card.to_markdown(stored.config), encoding="utf-8")
 
 
 def read_model(
-    folder_or_hub_id: Path | str, *, revision: str | None = None, stored: type[StoredConfig] = StoredEmbedder
+    folder_or_hub_id: Path | str, *, revision: str | None = None, config_type: type[Any] = EmbedderConfig
 ) -> tuple[Any, dict[str, Tensor]]:
-    """The configuration and the tensors of a saved model; a `Path` is never looked up on the hub.
-
-    `stored` says what the model's `config.json` must hold.
+    """The configuration, a `config_type`, and the tensors of a saved model; a `Path` is never looked up on the hub.
 
     Raises:
         BadInputError: there is no such model, or its files are incomplete, damaged or do not belong together.
     """
     folder = _find(folder_or_hub_id, revision)
-    found = _read_config(folder / CONFIG_FILE, stored)
+    stored = _read_config(folder / CONFIG_FILE)
     weights = _read_weights(folder / WEIGHTS_FILE)
-    if found.weights_fingerprint != weights_fingerprint(weights):
+    if stored.weights_fingerprint != weights_fingerprint(weights):
         raise BadInputError(
             f"{folder / WEIGHTS_FILE} does not belong to its {CONFIG_FILE}; copy the whole folder again"
         )
-    return found.config, weights
+    return from_plain(config_type, stored.config, where=str(folder / CONFIG_FILE)), weights
 
 
 def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
@@ -120,7 +114,7 @@ def _find(folder_or_hub_id: Path | str, revision: str | None) -> Path:
         ) from error
 
 
-def _read_config(path: Path, stored: type[StoredConfig]) -> StoredConfig:
+def _read_config(path: Path) -> StoredConfig:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -131,7 +125,7 @@ def _read_config(path: Path, stored: type[StoredConfig]) -> StoredConfig:
         raise BadInputError(f"{path} is not the configuration of a Univert model")
     if values.get("format") != FORMAT:
         raise BadInputError(f"{path}: unknown format {values.get('format')!r}, this version reads {FORMAT}")
-    return from_plain(stored, values, where=str(path))
+    return from_plain(StoredConfig, values, where=str(path))
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

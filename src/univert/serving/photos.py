@@ -87,26 +87,16 @@ def see_photo(
 
 
 def find_items(parts: ImageParts, header: PhotoHeader, detector: Detector) -> list[FoundItem]:
-    """What a detector finds in a photo, the surest first, each box widened to whole pixels of the upright photo.
-
-    A thing that it takes for two of two verticals is one, of the surer.
-    """
+    """What a detector finds in a photo, the surest first, each box widened to whole pixels of the upright photo."""
     image = parts.part(draft_px=detector.preprocessing.image_size_px)
     across, down = header.width_px / image.width, header.height_px / image.height
     found = []
-    for item in distinct(detector.detect([image])[0]):
+    for item in detector.detect([image])[0]:
         x0, y0, x1, y1 = item.box_xyxy_px
         corner = min(header.width_px, math.ceil(x1 * across)), min(header.height_px, math.ceil(y1 * down))
         box = (float(int(x0 * across)), float(int(y0 * down)), float(corner[0]), float(corner[1]))
         found.append(dataclasses.replace(item, box_xyxy_px=box))
     return found
-
-
-def distinct(items: list[FoundItem]) -> list[FoundItem]:
-    """Items without those that an item of another vertical, of which the detector is surer, stands for."""
-    boxes = np.array([item.box_xyxy_px for item in items], np.float32).reshape(-1, 4)
-    scores = np.array([item.score for item in items], np.float32)
-    return [items[place] for place in suppress(boxes, scores, np.zeros(len(items), np.int64), _SAME_THING)]
 
 
 def look_for_items(

@@ -12,7 +12,7 @@ from univert.core.errors import BadInputError
 from univert.data.rows import SourceProblem, SourceRow, SourceRows, is_utf8
 
 _LITTER: Final = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
-_IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 _Ancestors = tuple[tuple[int, int], ...]
 """Device and inode of each folder on the way down: meeting one again is a loop."""
@@ -60,7 +60,7 @@ def _read(root: Path, folder: Path, ancestors: _Ancestors) -> SourceRows:
             product = levels[1] if len(levels) == 2 else None
             place = path.relative_to(root).as_posix()
             yield SourceRow(origin=str(path), id=place, path=path, vertical=levels[0], product=product)
-        elif path.suffix.lower() in _IMAGE_SUFFIXES:
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
             fix = "move it into a vertical's folder: vertical/image, or vertical/product/image"
             yield SourceProblem("outside a vertical", str(path), "an image beside the verticals", fix)
 

@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,7 +77,7 @@ def export_onnx(model_folder: str | Path) -> Path:
     return path
 
 
-def export_published(model_folder: str | Path) -> str | None:
+def export_published(model_folder: str | Path, export: Callable[[str | Path], Path] = export_onnx) -> str | None:
     """Make the ONNX file of a model that has just been published, where the extra `serve` is installed.
 
     Returns:
@@ -85,7 +86,7 @@ def export_published(model_folder: str | Path) -> str | None:
     if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
         return None
     try:
-        export_onnx(model_folder)
+        export(model_folder)
     except ExportError as error:
         return f"{model_folder}: {error}"
     return None
