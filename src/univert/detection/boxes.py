@@ -16,7 +16,7 @@ Answer = tuple[Boxes, Float32[np.ndarray, "N"], Int64[np.ndarray, "N"]]
 
 MAX_OVERLAP: Final = 0.45
 """Of two boxes of one label that share more than this (intersection over union), the one that is less sure goes."""
-ONE_ITEM: Final = 0.7
+ONE_ITEM: Final = 0.6
 """Boxes of two labels that share more than this are one item under two names: the name that is less sure goes."""
 MAX_ITEMS: Final = 100
 CANDIDATES: Final = 400
