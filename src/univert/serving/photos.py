@@ -14,7 +14,6 @@ from PIL import Image
 
 from univert.data.decode import BoxXyxyPx, ImageParts, decode_bytes, decode_rgb
 from univert.data.headers import PhotoHeader, read_header
-from univert.detection.boxes import suppress
 from univert.detection.engine import Detector, FoundItem
 from univert.models.runtime.engine import Engine
 from univert.serving.problems import Problem
@@ -23,9 +22,6 @@ _BYTES_PER_PIXEL_MAX: Final = 9
 """What decoding may take for each pixel of `photo_pixels_max`: a PNG or a plain JPEG of that size."""
 _BOX_DETAIL: Final = 2
 """A box is decoded with so many times the detail: its edges fall between the pixels of a reduced photo."""
-
-_SAME_THING: Final = 0.5
-"""Two boxes that share more than this (intersection over union) are of one thing, whatever their verticals."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
