@@ -1,0 +1,386 @@
+"""Which things stand where in a scene, under which light and before which camera: all of it follows from its number."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from home.models import Product
+from home.visibility import Camera, box_of, counts, nearest, share_seen
+
+SPLIT_PATTERN = ("train", "test", "val", "train", "test", "train", "test", "val", "train", "test")
+"""The split of scene n is entry n mod 10: two fifths train, one fifth val, two fifths test."""
+
+KINDS = (("room", 0.52), ("table", 0.20), ("floor", 0.10), ("outdoor", 0.18))
+LONG_SIDE_PX, SHORT_SIDE_PX = 400, 300
+FEWEST_ITEMS, MOST_ITEMS = 4, 10
+TRIES = 30
+ROOMS = ("living-room", "bedroom", "kitchen", "bathroom", "office")
+
+Points = Callable[[str], np.ndarray]
+"""The surface points [N, 3] of a model by its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A product at a place: `at` is the middle of its foot in m, `turn` in radians about the vertical."""
+
+    product: Product
+    at: tuple[float, float, float]
+    turn: float
+
+    def points(self, points: Points) -> np.ndarray:
+        """Its surface points in the scene, [N, 3] in m."""
+        cos, sin = math.cos(self.turn), math.sin(self.turn)
+        turned = points(self.product.model.key) @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+        return turned + np.array(self.at)
+
+    def foot(self, margin: float = 0.0) -> np.ndarray:
+        """The four corners [4, 2] of the ground it covers, in m."""
+        width, depth = (side / 2 + margin for side in self.product.model.size_m[:2])
+        cos, sin = math.cos(self.turn), math.sin(self.turn)
+        corners = np.array([[-width, -depth], [width, -depth], [width, depth], [-width, depth]])
+        return corners @ np.array([[cos, sin], [-sin, cos]]) + np.array(self.at[:2])
+
+
+@dataclass(slots=True)
+class Scene:
+    """One photo to take.
+
+    Attributes:
+        number: everything else follows from it.
+        kind: `room`, `table`, `floor` or `outdoor`.
+        split: the split of all its products.
+        camera: where the photo is taken from.
+        back: distance of the wall behind everything, in m.
+        left: x of the left wall, in m.
+        right: x of the right wall, in m.
+        counter: width, depth, height and y of a counter that is no product; None without one.
+        placed: the products.
+        seed: for surfaces and light.
+    """
+
+    number: int
+    kind: str
+    split: str
+    camera: Camera
+    back: float
+    left: float
+    right: float
+    counter: tuple[float, float, float, float] | None = None
+    placed: list[Placed] = field(default_factory=list)
+    seed: int = 0
+
+
+def split_of(number: int) -> str:
+    """The split of scene `number`."""
+    return SPLIT_PATTERN[number % len(SPLIT_PATTERN)]
+
+
+def apart(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two convex polygons [N, 2] have a line between them."""
+    for corners in (first, second):
+        edges = np.roll(corners, -1, axis=0) - corners
+        normals = np.stack([-edges[:, 1], edges[:, 0]], axis=1)
+        one, other = first @ normals.T, second @ normals.T
+        if ((one.max(axis=0) <= other.min(axis=0)) | (other.max(axis=0) <= one.min(axis=0))).any():
+            return True
+    return False
+
+
+def make_scene(number: int, products: Sequence[Product], points: Points) -> Scene:
+    """Scene `number` of products of its split: the first of `TRIES` layouts that shows enough of them, or the best."""
+    split = split_of(number)
+    mine = [product for product in products if product.model.split == split]
+    best: tuple[int, Scene] | None = None
+    for attempt in range(TRIES):
+        rng = random.Random(f"scene/{number}/{attempt}")
+        scene = Layout(number, split, mine, rng).scene()
+        shown = shown_items(scene, points)
+        enough = min(len(shown), FEWEST_ITEMS + 2)
+        scene.placed = without_surplus(scene.placed, shown)
+        if best is None or enough > best[0]:
+            best = enough, scene
+        if enough >= FEWEST_ITEMS + 2:
+            break
+    assert best is not None
+    return best[1]
+
+
+def without_surplus(placed: list[Placed], shown: set[int]) -> list[Placed]:
+    """At most `MOST_ITEMS` of those that show; the ones that came last go."""
+    kept, count = [], 0
+    for index, item in enumerate(placed):
+        count += index in shown
+        if index not in shown or count <= MOST_ITEMS:
+            kept.append(item)
+    return kept
+
+
+def shown_items(scene: Scene, points: Points) -> set[int]:
+    """Which of the placed products count as items, judged by their surface points."""
+    pixels = [scene.camera.project(item.points(points)) for item in scene.placed]
+    owner = nearest(pixels, scene.camera.size_px)
+    shown = set()
+    for index, projected in enumerate(pixels):
+        seen = owner == index
+        if counts(box_of(seen), share_seen(projected, seen)):
+            shown.add(index)
+    return shown
+
+
+class Layout:
+    """One attempt at placing products for a scene."""
+
+    def __init__(self, number: int, split: str, products: Sequence[Product], rng: random.Random) -> None:
+        self.number, self.split, self.products, self.rng = number, split, products, rng
+        self.feet: list[np.ndarray] = []
+        self.placed: list[Placed] = []
+
+    def scene(self) -> Scene:
+        """The scene with everything in it."""
+        rng = self.rng
+        kind = rng.choices([name for name, _ in KINDS], [share for _, share in KINDS])[0]
+        if rng.random() < 0.7:
+            size = (LONG_SIDE_PX, SHORT_SIDE_PX)
+        else:
+            size = (SHORT_SIDE_PX, LONG_SIDE_PX)
+        focal = rng.uniform(0.72, 1.0)
+        height = rng.uniform(1.2, 1.7)
+        back = {"room": rng.uniform(2.8, 5.0), "outdoor": rng.uniform(9, 25)}.get(kind, rng.uniform(1.5, 2.4))
+        pitch = {"room": -rng.uniform(0.1, 0.32), "outdoor": -rng.uniform(0.0, 0.16)}.get(kind, 0.0)
+        spread = size[0] / max(size) / focal / 2
+        left, right = (rng.uniform(0.55, 1.1) * spread * back + 0.3 for _ in range(2))
+        self.back, self.left, self.right, self.spread = back, -left, right, spread
+        self.counter: tuple[float, float, float, float] | None = None
+        if kind in ("table", "floor"):
+            pitch = self.close_up(kind, height)
+        elif kind == "room":
+            self.room()
+        else:
+            self.outdoor()
+        camera = Camera((0, 0, height), rng.uniform(-0.08, 0.08), pitch, focal, size)
+        return Scene(
+            self.number, kind, self.split, camera, back, -left, right, self.counter, self.placed, rng.randrange(2**31)
+        )
+
+    def pick(self, count: int, wanted: Callable[[Product], float]) -> list[Product]:
+        """`count` products, drawn with weights `wanted`, each model once."""
+        weights = [wanted(product) for product in self.products]
+        chosen: list[Product] = []
+        for _ in range(count * 3):
+            if len(chosen) == count or not any(weights):
+                break
+            product = self.rng.choices(self.products, weights)[0]
+            if all(product.model.key != other.model.key for other in [*chosen, *(item.product for item in self.placed)]):
+                chosen.append(product)
+        return chosen
+
+    def put(self, product: Product, x: float, y: float, turn: float, z: float = 0.0, margin: float = 0.02) -> bool:
+        """Place a product unless it would stand in another, in a wall or in the camera; returns whether it stands."""
+        item = Placed(product, (x, y, z), turn)
+        foot = item.foot(margin)
+        low, high = foot.min(axis=0), foot.max(axis=0)
+        if low[0] < self.left or high[0] > self.right or high[1] > self.back or low[1] < 0.35:
+            return False
+        if is_flat(product):
+            self.placed.append(item)
+            return True
+        if not all(apart(foot, other) for other in self.feet):
+            return False
+        self.feet.append(foot)
+        self.placed.append(item)
+        return True
+
+    def room(self) -> None:
+        """Furniture along the walls and on the floor, things on it, things on the walls."""
+        rng = self.rng
+        theme = rng.choice(ROOMS)
+
+        def weight(product: Product) -> float:
+            return (4.0 if product.model.style == theme else 1.0) / math.sqrt(1 + (product.finish is not None))
+
+        def fits(product: Product) -> bool:
+            width, depth, height = product.model.size_m
+            return max(width, depth) < 3.0 and height < 2.45 and not is_outdoor(product)
+
+        for product in self.pick(rng.randint(1, 3), lambda it: weight(it) * (fits(it) and hangs(it))):
+            self.hang(product)
+        for product in self.pick(rng.randint(2, 4), lambda it: weight(it) * (fits(it) and stands_at_wall(it))):
+            self.along_wall(product)
+        for product in self.pick(rng.randint(4, 8), lambda it: weight(it) * (fits(it) and is_large(it) and not hangs(it))):
+            self.on_floor(product, near=0.9 + max(product.model.size_m[:2]) / 2)
+        small = self.pick(rng.randint(5, 9), lambda it: weight(it) * (is_small(it) and max(it.model.size_m) > 0.12))
+        for product in small:
+            if not self.on_top(product):
+                self.on_floor(product, near=0.9)
+
+    def hang(self, product: Product) -> None:
+        """Something on a wall or from the ceiling, at the height its library gives."""
+        rng = self.rng
+        width, depth, _ = product.model.size_m
+        elevation = product.model.elevation_m or rng.uniform(0.8, 1.6) * (product.model.vertical != "doors")
+        if hangs_free(product):
+            item = Placed(product, (rng.uniform(-0.5, 0.5) * self.back * self.spread, rng.uniform(0.5, 0.9) * self.back, elevation), rng.uniform(-3, 3))
+            self.placed.append(item)
+            return
+        for _ in range(12):
+            at = self.rng.uniform(self.left + width / 2, self.right - width / 2) if self.right - self.left > width else 0
+            if all(abs(at - other.at[0]) > (width + other.product.model.size_m[0]) / 2 for other in self.placed):
+                self.placed.append(Placed(product, (at, self.back - depth / 2 - 0.002, elevation), 0.0))
+                if elevation < 0.2:
+                    self.feet.append(self.placed[-1].foot())
+                return
+
+    def along_wall(self, product: Product) -> None:
+        """Something that stands with its back to the far wall or to a side wall."""
+        width, depth, _ = product.model.size_m
+        for _ in range(12):
+            side = self.rng.choices(("back", "left", "right"), (3, 1, 1))[0]
+            if side == "back":
+                x = self.rng.uniform(self.left + width / 2, self.right - width / 2) if self.right - self.left > width else 0
+                done = self.put(product, x, self.back - depth / 2 - 0.04, 0.0)
+            else:
+                y = self.rng.uniform(0.45, 0.95) * self.back
+                x = self.left + depth / 2 + 0.04 if side == "left" else self.right - depth / 2 - 0.04
+                done = self.put(product, x, y, math.pi / 2 if side == "left" else -math.pi / 2)
+            if done:
+                return
+
+    def on_floor(self, product: Product, near: float) -> None:
+        """Something anywhere on the ground the camera sees."""
+        for _ in range(12):
+            y = self.rng.uniform(min(near, self.back * 0.7), self.back)
+            x = self.rng.uniform(-1, 1) * self.spread * y * 0.9
+            if self.put(product, x, y, self.rng.uniform(-math.pi, math.pi), margin=0.04):
+                return
+
+    def on_top(self, product: Product) -> bool:
+        """Something on another thing; returns whether there was room."""
+        supports = [it for it in self.placed if it.product.model.vertical in ("tables", "storage") and it.at[2] == 0]
+        self.rng.shuffle(supports)
+        for support in supports:
+            top = support.product.model.top_m
+            if top is None or not 0.25 < top < 1.35:
+                continue
+            width, depth = (side * 0.8 for side in support.product.model.size_m[:2])
+            for _ in range(6):
+                across, along = self.rng.uniform(-0.5, 0.5) * width, self.rng.uniform(-0.5, 0.5) * depth
+                cos, sin = math.cos(support.turn), math.sin(support.turn)
+                x, y = support.at[0] + cos * across - sin * along, support.at[1] + sin * across + cos * along
+                item = Placed(product, (x, y, top + 0.002), self.rng.uniform(-math.pi, math.pi))
+                if self.rests(item, support):
+                    self.placed.append(item)
+                    return True
+        return False
+
+    def rests(self, item: Placed, support: Placed) -> bool:
+        """Whether `item` is over `support` and touches nothing else on it."""
+        over = np.abs((item.foot() - np.array(support.at[:2])) @ rotation(support.turn))
+        if (over > np.array(support.product.model.size_m[:2]) / 2).any():
+            return False
+        others = [it for it in self.placed if abs(it.at[2] - item.at[2]) < 0.01]
+        return all(apart(item.foot(0.01), other.foot(0.01)) for other in others)
+
+    def close_up(self, kind: str, height: float) -> float:
+        """Small things on a table, a counter or the floor; returns the camera's pitch."""
+        rng = self.rng
+        on_table = kind == "table"
+        top = rng.uniform(0.68, 0.92) if on_table else 0.0
+        middle = rng.uniform(0.5, 0.8) if on_table else rng.uniform(0.9, 1.5)
+        self.left, self.right = min(self.left, -1.2), max(self.right, 1.2)
+        if on_table:
+            depth = rng.uniform(0.6, 0.85)
+            self.counter = (rng.uniform(1.2, 2.0), depth, top, middle + 0.1)
+            self.back = max(middle + 0.1 + depth / 2 + rng.choice((0.0, 0.3)), 1.0)
+        else:
+            self.back = rng.uniform(2.0, 3.2)
+        room, longest = (0.55, 0.5) if on_table else (1.1, 1.2)
+        least = 0.05 if on_table else 0.1
+
+        def weight(product: Product) -> float:
+            side = max(product.model.size_m)
+            usable = least < side < longest and not hangs(product) and not is_outdoor(product)
+            return usable * (1.0 if on_table or product.model.vertical != "tableware" else 0.3)
+
+        for product in self.pick(rng.randint(7, 12), weight):
+            for _ in range(15):
+                x, y = rng.uniform(-room, room), middle + 0.1 + rng.uniform(-0.5, 0.5) * (0.6 if on_table else 1.4)
+                inside = self.counter is None or abs(y - self.counter[3]) < self.counter[1] / 2 - 0.04
+                if inside and self.put(product, x, y, rng.uniform(-math.pi, math.pi), top + 0.001, 0.01):
+                    break
+        if on_table:
+            for product in self.pick(rng.randint(0, 3), lambda it: hangs(it) and not hangs_free(it) and max(it.model.size_m) < 0.6):
+                elevation = min(max(product.model.elevation_m, top + 0.1), top + 0.35)
+                self.placed.append(Placed(product, (rng.uniform(-0.6, 0.6), self.back - product.model.size_m[1] / 2 - 0.002, elevation), 0.0))
+        return math.atan2(top + 0.05 - height, middle + 0.12) + rng.uniform(-0.05, 0.12)
+
+    def outdoor(self) -> None:
+        """Vehicles, plants and garden things on open ground."""
+        rng = self.rng
+        self.left, self.right = -20.0, 20.0
+        self.back = 40.0
+
+        def weight(product: Product) -> float:
+            model = product.model
+            if hangs(product) or max(model.size_m) > 9 or max(model.size_m) < 0.25 or model.vertical in ("doors", "bathroom"):
+                return 0.0
+            return 5.0 if is_outdoor(product) or model.style == "exterior" else 0.25
+
+        for product in sorted(self.pick(rng.randint(8, 13), weight), key=lambda it: -max(it.model.size_m)):
+            largest = max(product.model.size_m)
+            for _ in range(15):
+                y = 1.0 + largest * rng.uniform(0.8, 2.2) + rng.uniform(0, 2.5)
+                if self.put(product, rng.uniform(-0.9, 0.9) * self.spread * y, y, rng.uniform(-math.pi, math.pi), margin=0.1):
+                    break
+
+
+def rotation(turn: float) -> np.ndarray:
+    """Matrix [2, 2] that turns row vectors back by `turn`."""
+    cos, sin = math.cos(turn), math.sin(turn)
+    return np.array([[cos, -sin], [sin, cos]])
+
+
+def is_flat(product: Product) -> bool:
+    """Whether other things may stand on it as on the floor."""
+    width, depth, height = product.model.size_m
+    return height < 0.06 and max(width, depth) > 0.5
+
+
+def is_outdoor(product: Product) -> bool:
+    """Whether it belongs outdoors only."""
+    return product.model.vertical == "outdoor" or product.model.style in ("vehicles", "staircases")
+
+
+def hangs(product: Product) -> bool:
+    """Whether it is fixed to a wall or a ceiling."""
+    return product.model.elevation_m > 0.25 or product.model.vertical == "doors"
+
+
+def hangs_free(product: Product) -> bool:
+    """Whether it hangs from the ceiling, away from the walls."""
+    model = product.model
+    return model.elevation_m + model.size_m[2] > 2.2 and model.vertical in ("lighting", "appliances") and min(model.size_m[:2]) > 0.12
+
+
+def stands_at_wall(product: Product) -> bool:
+    """Whether it usually stands with its back to a wall."""
+    return (
+        product.model.vertical in ("storage", "appliances", "bathroom", "beds", "sofas")
+        and is_large(product)
+        and not hangs(product)
+    )
+
+
+def is_large(product: Product) -> bool:
+    """Whether it stands on the floor."""
+    return max(product.model.size_m) >= 0.5
+
+
+def is_small(product: Product) -> bool:
+    """Whether it stands on other things."""
+    return max(product.model.size_m) < 0.62 and not hangs(product) and not is_outdoor(product)
