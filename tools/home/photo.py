@@ -56,7 +56,7 @@ def phone_photo(light: np.ndarray, seed: int) -> bytes:
 
 def shop_picture(light: np.ndarray) -> bytes:
     """A product picture as JPEG: the light as it is."""
-    return jpeg(to_srgb(light.clip(0, 1)), 82)
+    return jpeg(to_srgb(light.clip(0, 1)), 75)
 
 
 def jpeg(image: Image.Image, quality: int) -> bytes:

@@ -17,11 +17,11 @@ from home.models import Product
 from home.scenes import Placed, Scene
 from home.visibility import Camera, box_of, counts, share_seen
 
-SHOP_SIDE_PX = 256
+SHOP_SIDE_PX = 240
 VIEWS = ((0.55, 0.32), (-0.75, 0.42), (1.25, 0.2))
 """Turn and height of the camera of each product picture, in radians; 0 is the front."""
 
-SHOP_SAMPLES, SCENE_SAMPLES = 6, 12
+SHOP_SAMPLES, SCENE_SAMPLES = 5, 8
 FOCAL_MM = 36.0
 """Sensor width, so that a focal length of 1 is one sensor width."""
 
@@ -121,7 +121,7 @@ def set_world(scene: Any, colour: tuple[float, float, float], strength: float) -
 def product_picture(product: Product, view: int, library: Path) -> bytes:
     """One view of a product on a plain background, as JPEG."""
     scene = empty_scene()
-    render_settings(scene, (SHOP_SIDE_PX, SHOP_SIDE_PX), SHOP_SAMPLES, 3)
+    render_settings(scene, (SHOP_SIDE_PX, SHOP_SIDE_PX), SHOP_SAMPLES, 2)
     thing = load(library, product.model.key, product.finish, scene)
     width, depth, height = size = product.model.size_m
     largest = max(size)
@@ -156,7 +156,7 @@ def product_picture(product: Product, view: int, library: Path) -> bytes:
 def scene_photo(scene: Scene, library: Path) -> tuple[bytes, dict[str, Any]]:
     """The photo of a scene as JPEG, and what it shows: items with boxes, and boxes to ignore."""
     stage = empty_scene()
-    render_settings(stage, scene.camera.size_px, SCENE_SAMPLES, 4)
+    render_settings(stage, scene.camera.size_px, SCENE_SAMPLES, 3)
     for number, item in enumerate(scene.placed, start=1):
         thing = load(library, item.product.model.key, item.product.finish, stage)
         thing.location, thing.rotation_euler = item.at, (0, 0, item.turn)
