@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def write_json(path: Path, value: object) -> None:
     """Write `value` so that the file is there whole or not at all."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(value), encoding="utf-8")
-    os.replace(part, path)
+    part.replace(path)
 
 
 def joined(things: list[Any]) -> Any:
@@ -127,7 +126,8 @@ def material_shares(thing: Any) -> np.ndarray:
     """Share of the surface each material covers."""
     _, areas, materials = triangles(thing)
     slots = max(len(thing.data.materials), int(materials.max(initial=0)) + 1, 1)
-    return np.bincount(materials, weights=areas, minlength=slots) / max(areas.sum(), 1e-12)
+    shares: np.ndarray = np.bincount(materials, weights=areas, minlength=slots) / max(areas.sum(), 1e-12)
+    return shares
 
 
 def surface_points(thing: Any) -> np.ndarray:
@@ -138,7 +138,8 @@ def surface_points(thing: Any) -> np.ndarray:
     u, v = rng.random((2, SURFACE_POINTS, 1))
     flip = u + v > 1
     u, v = np.where(flip, 1 - u, u), np.where(flip, 1 - v, v)
-    return chosen[:, 0] + u * (chosen[:, 1] - chosen[:, 0]) + v * (chosen[:, 2] - chosen[:, 0])
+    points: np.ndarray = chosen[:, 0] + u * (chosen[:, 1] - chosen[:, 0]) + v * (chosen[:, 2] - chosen[:, 0])
+    return points
 
 
 def surface_node(material: Any) -> Any:
@@ -156,9 +157,10 @@ def prepare_material(material: Any, share: float) -> tuple[float, float, float]:
     for node in list(material.node_tree.nodes):
         if node.type == "TEX_IMAGE" and (node.image is None or not node.image.size[0]):
             material.node_tree.nodes.remove(node)  # The library lacks the file; what is left is the plain colour.
-    if not any(link.from_node.type == "TEX_IMAGE" for link in material.node_tree.links if link.to_node.type == "NORMAL_MAP"):
+    links = material.node_tree.links
+    if not any(link.to_node.type == "NORMAL_MAP" and link.from_node.type == "TEX_IMAGE" for link in links):
         for link in list(shader.inputs["Normal"].links):
-            material.node_tree.links.remove(link)
+            links.remove(link)
     shader.inputs["Specular IOR Level"].default_value = min(shader.inputs["Specular IOR Level"].default_value, 0.5)
     shader.inputs["Roughness"].default_value = max(shader.inputs["Roughness"].default_value, 0.2)
     base = shader.inputs["Base Color"]
@@ -172,11 +174,11 @@ def prepare_material(material: Any, share: float) -> tuple[float, float, float]:
     if max(width, height) > LARGEST_TEXTURE_PX:
         ratio = LARGEST_TEXTURE_PX / max(width, height)
         image.scale(max(1, round(width * ratio)), max(1, round(height * ratio)))
-    pixels = np.empty(len(image.pixels), np.float32)
-    image.pixels.foreach_get(pixels)
-    pixels = pixels.reshape(-1, image.channels)
+    flat = np.empty(len(image.pixels), np.float32)
+    image.pixels.foreach_get(flat)
+    pixels = flat.reshape(-1, image.channels)
     if image.channels == 4 and pixels[:, 3].min() < 0.9 and not shader.inputs["Alpha"].is_linked:
-        material.node_tree.links.new(node.outputs["Alpha"], shader.inputs["Alpha"])
+        links.new(node.outputs["Alpha"], shader.inputs["Alpha"])
     if not image.packed_file:
         image.pack()
     solid = pixels[pixels[:, 3] > 0.5] if image.channels == 4 else pixels

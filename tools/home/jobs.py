@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from home.models import Model, Product, products_of, read_models
-from home.render_plan import SCENES, VIEW_COUNT
+
+SCENES = 700
+
+VIEWS = ((0.55, 0.32), (-0.75, 0.42), (1.25, 0.2))
+"""Turn and height of the camera of each product picture, in radians; 0 is the front."""
 
 DEATHS = 2
 """A job that ended its process so often is left out."""
@@ -78,15 +82,14 @@ class Workplace:
         if kind == "convert":
             return [model.key for model in self.models()]
         if kind == "pictures":
-            return [f"{product.key}.{view}" for view in range(VIEW_COUNT) for product in self.products()]
+            return [f"{product.key}.{view}" for view in range(len(VIEWS)) for product in self.products()]
         return [str(number) for number in range(SCENES)]
 
     def result(self, kind: str, name: str) -> Path:
         """The file that is there when a job is done."""
-        folder, ending = {
-            "convert": (self.library, "json"), "pictures": (self.pictures, "jpg"), "scenes": (self.scenes, "json")
-        }[kind]
-        return folder / f"{name}.{ending}"
+        if kind == "pictures":
+            return self.pictures / f"{name}.jpg"
+        return (self.library if kind == "convert" else self.scenes) / f"{name}.json"
 
 
 def run_jobs(place: Workplace, kind: str, python: Path, processes: int) -> None:
@@ -119,13 +122,16 @@ def run_share(place: Workplace, kind: str, python: Path, names: list[str], share
     log = place.work / f"{kind}.{share}.log"
     deaths: dict[str, int] = {}
     while left := [it for it in names if not place.result(kind, it).exists() and deaths.get(it, 0) < DEATHS]:
-        command = [str(python), str(Path(__file__).with_name("worker.py")), kind, str(place.work), str(place.sources), str(current)]
+        worker = Path(__file__).with_name("worker.py")
+        command = [str(part) for part in (python, worker, kind, place.work, place.sources, current)]
         with log.open("a", encoding="utf-8") as out:
             ended = subprocess.run(command, input="\n".join(left), text=True, stdout=out, stderr=out, check=False)
         if ended.returncode:
             culprit = current.read_text(encoding="utf-8") if current.exists() else left[0]
             deaths[culprit] = deaths.get(culprit, 0) + 1
-            print(f"{kind}: {culprit} ended the process with {ended.returncode}; see {log}", file=sys.stderr, flush=True)
+            print(
+                f"{kind}: {culprit} ended the process with {ended.returncode}; see {log}", file=sys.stderr, flush=True
+            )
     for name, count in deaths.items():
         if count >= DEATHS:
             print(f"{kind}: {name} is left out", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import re
 import zipfile
 from collections import defaultdict
@@ -154,23 +155,32 @@ def read_models(folder: Path) -> list[Model]:
         with zipfile.ZipFile(path) as archive:
             entries = read_properties(archive.read(PROPERTIES).decode("latin-1"))
         found += [(path.stem, entry) for entry in entries]
-    if missing := [key for library, entry in found if (key := (library, entry["id"].split("#")[1])) not in table]:
+    if missing := [key for library, entry in found if (key := (library, name_of(entry))) not in table]:
         raise ValueError(f"{len(missing)} models are missing from {TABLE}, for example {missing[0]}: add them.")
-    kept = [(lib, entry) for lib, entry in found if table[lib, entry["id"].split("#")[1]][0]]
-    verticals = {slug(f"{lib}-{entry['id'].split('#')[1]}"): table[lib, entry["id"].split("#")[1]][0] for lib, entry in kept}
+    kept = [(library, entry) for library, entry in found if table[library, name_of(entry)][0]]
+    verticals = {key_of(lib, entry): table[lib, name_of(entry)][0] for lib, entry in kept}
     splits = assign_splits(verticals)
     return [model_of(library, entry, verticals, splits) for library, entry in kept]
 
 
+def name_of(entry: dict[str, str]) -> str:
+    """A model's name in its library."""
+    return entry["id"].split("#")[1]
+
+
+def key_of(library: str, entry: dict[str, str]) -> str:
+    """`Model.key` of an entry."""
+    return slug(f"{library}-{name_of(entry)}")
+
+
 def model_of(library: str, entry: dict[str, str], verticals: dict[str, str], splits: dict[str, str]) -> Model:
     """One entry of a library's properties as a `Model`."""
-    name = entry["id"].split("#")[1]
-    key = slug(f"{library}-{name}")
+    key = key_of(library, entry)
     top = float(entry.get("dropOnTopElevation", entry["height"]))
     rotation = entry.get("modelRotation")
     return Model(
         library=library,
-        name=name,
+        name=name_of(entry),
         title=entry["name"],
         category=entry["category"],
         creator=entry["creator"],
@@ -188,8 +198,9 @@ def finishes(model: Model, colour: tuple[float, float, float]) -> list[str]:
     """Finishes other than its own that `model`, of mean linear `colour`, is sold in: none, or two far from it."""
     if model.vertical not in FINISHED_VERTICALS or fraction("finish", model.key) >= FINISHED_SHARE:
         return []
+
     def distance(name: str) -> float:
-        return sum(abs(a**0.45 - b**0.45) for a, b in zip(PALETTE[name], colour, strict=True))
+        return math.fsum(abs(a**0.45 - b**0.45) for a, b in zip(PALETTE[name], colour, strict=True))
 
     far = [name for name in PALETTE if distance(name) > 0.5]
     return sorted(far, key=lambda name: fraction("colour", model.key, name))[:2]

@@ -23,14 +23,19 @@ LARGEST_BYTES = 24_000_000
 """Both files together."""
 
 BOX = pa.list_(pa.float32(), 4)
-PRODUCTS = pa.schema(
-    [("id", pa.string()), ("image", pa.binary())]
-    + [(name, pa.string()) for name in ("vertical", "product", "brand", "style", "split", "source")]
-)
+TEXTS = ("vertical", "product", "brand", "style", "split", "source")
+PRODUCTS = pa.schema([("id", pa.string()), ("image", pa.binary()), *((name, pa.string()) for name in TEXTS)])
 ITEM = pa.struct([("box", BOX), ("vertical", pa.string()), ("product", pa.string())])
 SCENES = pa.schema(
-    [("id", pa.string()), ("image", pa.binary()), ("split", pa.string()), ("source", pa.string())]
-    + [("kind", pa.string()), ("items", pa.list_(ITEM)), ("ignored", pa.list_(BOX))]
+    {
+        "id": pa.string(),
+        "image": pa.binary(),
+        "split": pa.string(),
+        "source": pa.string(),
+        "kind": pa.string(),
+        "items": pa.list_(ITEM),
+        "ignored": pa.list_(BOX),
+    }
 )
 
 LIBRARIES = {
@@ -62,16 +67,20 @@ def identifier(name: str) -> str:
 
 def product_rows(place: Workplace) -> list[dict[str, Any]]:
     """The product pictures that are drawn, in the order of their ids."""
-    rows = []
-    for product in place.products():
-        for path in sorted(place.pictures.glob(f"{product.key}.[0-9].jpg")):
-            rows.append(
-                {
-                    "id": identifier(path.stem), "image": path.read_bytes(), "vertical": product.model.vertical,
-                    "product": product.key, "brand": product.model.brand, "style": product.model.style,
-                    "split": product.model.split, "source": "product picture",
-                }
-            )
+    rows = [
+        {
+            "id": identifier(path.stem),
+            "image": path.read_bytes(),
+            "vertical": product.model.vertical,
+            "product": product.key,
+            "brand": product.model.brand,
+            "style": product.model.style,
+            "split": product.model.split,
+            "source": "product picture",
+        }
+        for product in place.products()
+        for path in sorted(place.pictures.glob(f"{product.key}.[0-9].jpg"))
+    ]
     return sorted(rows, key=lambda row: str(row["id"]))
 
 
@@ -88,8 +97,12 @@ def scene_rows(place: Workplace) -> list[dict[str, Any]]:
         if items:
             rows.append(
                 {
-                    "id": f"scene-{int(path.stem):04d}", "image": path.with_suffix(".jpg").read_bytes(),
-                    "split": shown["split"], "source": "photo", "kind": shown["kind"], "items": items,
+                    "id": f"scene-{int(path.stem):04d}",
+                    "image": path.with_suffix(".jpg").read_bytes(),
+                    "split": shown["split"],
+                    "source": "photo",
+                    "kind": shown["kind"],
+                    "items": items,
                     "ignored": shown["ignored"],
                 }
             )
@@ -129,7 +142,7 @@ def credits_text(models: Sequence[Model]) -> str:
     lines = [
         "# Credits of the home sample",
         "",
-        "`products.parquet` and `scenes.parquet` hold pictures drawn from 3-D models by others, as they are distributed in",
+        "`products.parquet` and `scenes.parquet` hold pictures drawn from 3-D models by others, as distributed in",
         "Debian's package sweethome3d-furniture 1.8 (https://www.sweethome3d.com). Every picture was made for Univert:",
         "models were simplified, placed in scenes and lit, and some were given other colours. The pictures are",
         "distributed under the licence of the models they show.",
@@ -140,7 +153,8 @@ def credits_text(models: Sequence[Model]) -> str:
         by_author: dict[str, list[str]] = defaultdict(list)
         for model in of_library:
             by_author[model.creator].append(model.name)
-        lines += [f"- {author}: {', '.join(sorted(names))}" for author, names in sorted(by_author.items(), key=lambda it: it[0].lower())]
+        for author in sorted(by_author, key=str.lower):
+            lines.append(f"- {author}: {', '.join(sorted(by_author[author]))}")
     return "\n".join(lines) + "\n"
 
 

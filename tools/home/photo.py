@@ -21,14 +21,16 @@ def develop(light: np.ndarray, key: float, balance: tuple[float, float, float]) 
     mean = float(np.exp(np.log(luminance.clip(1e-3)).mean()))
     exposed = light * (key / max(mean, 1e-3)) * np.array(balance)
     # The shoulder of a film curve: linear in the shadows, soft towards white.
-    return np.where(exposed < 0.5, exposed, 1 - 0.5 * np.exp(-(exposed - 0.5) / 0.5)).clip(0, 1)
+    curved: np.ndarray = np.where(exposed < 0.5, exposed, 1 - 0.5 * np.exp(-(exposed - 0.5) / 0.5)).clip(0, 1)
+    return curved
 
 
 def with_noise(picture: np.ndarray, noise: float, seed: int) -> np.ndarray:
     """Shot and read noise of a sensor over a linear picture [H, W, 3] in [0, 1]."""
     rng = np.random.default_rng(seed)
     sigma = noise * np.sqrt(picture.clip(0, 1) + 0.02)
-    return (picture + rng.normal(size=picture.shape) * sigma).clip(0, 1)
+    noisy: np.ndarray = (picture + rng.normal(size=picture.shape) * sigma).clip(0, 1)
+    return noisy
 
 
 def to_srgb(picture: np.ndarray) -> Image.Image:
@@ -39,7 +41,7 @@ def to_srgb(picture: np.ndarray) -> Image.Image:
 
 def phone_photo(light: np.ndarray, seed: int) -> bytes:
     """A photo of the scene as JPEG: exposure, white balance, vignette, blur, noise and compression from `seed`."""
-    rng = random.Random(f"photo/{seed}")
+    rng = random.Random(f"photo/{seed}")  # noqa: S311
     mean = light.reshape(-1, 3).mean(axis=0).clip(1e-3)
     kept = rng.uniform(0.35, 0.85)
     balance = (mean.mean() / mean) ** kept * np.array([rng.uniform(0.95, 1.06), 1.0, rng.uniform(0.94, 1.06)])

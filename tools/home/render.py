@@ -13,15 +13,13 @@ import numpy as np
 
 from home import photo, surfaces
 from home.blender import empty_scene, load
+from home.jobs import VIEWS
 from home.models import Product
 from home.scenes import Placed, Scene
 from home.visibility import Camera, box_of, counts, share_seen
 
 SHOP_SIDE_PX = 240
-VIEWS = ((0.55, 0.32), (-0.75, 0.42), (1.25, 0.2))
-"""Turn and height of the camera of each product picture, in radians; 0 is the front."""
-
-SHOP_SAMPLES, SCENE_SAMPLES = 5, 8
+SHOP_SAMPLES, SCENE_SAMPLES = 3, 5
 FOCAL_MM = 36.0
 """Sensor width, so that a focal length of 1 is one sensor width."""
 
@@ -93,7 +91,11 @@ def add_camera(scene: Any, camera: Camera) -> None:
 
 
 def add_area_light(
-    scene: Any, at: tuple[float, float, float], target: tuple[float, float, float], size: float, watts: float,
+    scene: Any,
+    at: tuple[float, float, float],
+    target: tuple[float, float, float],
+    size: float,
+    watts: float,
     colour: tuple[float, float, float] = (1, 1, 1),
 ) -> None:
     """A square lamp at a place that shines on another."""
@@ -114,6 +116,7 @@ def set_world(scene: Any, colour: tuple[float, float, float], strength: float) -
     background = world.node_tree.nodes["Background"]
     background.inputs["Color"].default_value = (*colour, 1)
     background.inputs["Strength"].default_value = strength
+    world.cycles.sampling_method, world.cycles.sample_map_resolution = "MANUAL", 64
     scene.world = world
     return world.node_tree
 
@@ -123,10 +126,10 @@ def product_picture(product: Product, view: int, library: Path) -> bytes:
     scene = empty_scene()
     render_settings(scene, (SHOP_SIDE_PX, SHOP_SIDE_PX), SHOP_SAMPLES, 2)
     thing = load(library, product.model.key, product.finish, scene)
-    width, depth, height = size = product.model.size_m
+    size = product.model.size_m
     largest = max(size)
     thing.scale = (1 / largest,) * 3
-    width, depth, height = (side / largest for side in size)
+    _, depth, height = (side / largest for side in size)
     turn, rise = VIEWS[view]
     if height < 0.15:
         rise += 0.65
@@ -144,7 +147,8 @@ def product_picture(product: Product, view: int, library: Path) -> bytes:
     distance = nearest + reach * 2.9
     place = centre + look * distance
     fill = 1.14 + 0.1 * (nearest > 0)
-    add_camera(scene, Camera(tuple(place), turn, -rise, (distance - nearest * 0.6) / (2 * reach * fill), (SHOP_SIDE_PX,) * 2))
+    focal = (distance - nearest * 0.6) / (2 * reach * fill)
+    add_camera(scene, Camera(tuple(place), turn, -rise, focal, (SHOP_SIDE_PX, SHOP_SIDE_PX)))
     surfaces.backdrop(scene, turn)
     set_world(scene, (1, 1, 1), 0.66)
     add_area_light(scene, (-1.6, -2.0, 2.6), tuple(middle), 2.0, 52)
@@ -161,12 +165,12 @@ def scene_photo(scene: Scene, library: Path) -> tuple[bytes, dict[str, Any]]:
         thing = load(library, item.product.model.key, item.product.finish, stage)
         thing.location, thing.rotation_euler = item.at, (0, 0, item.turn)
         thing.pass_index = number
-    rng = random.Random(f"stage/{scene.seed}")
+    rng = random.Random(f"stage/{scene.seed}")  # noqa: S311
     (surfaces.open_air if scene.kind == "outdoor" else surfaces.indoors)(stage, scene, rng)
     (outdoor_light if scene.kind == "outdoor" else indoor_light)(stage, scene, rng)
     add_camera(stage, scene.camera)
-    light, number = render(stage)
-    return photo.phone_photo(light, scene.seed), described(scene, number, library)
+    light, numbers = render(stage)
+    return photo.phone_photo(light, scene.seed), described(scene, numbers, library)
 
 
 def described(scene: Scene, number: np.ndarray, library: Path) -> dict[str, Any]:
@@ -200,7 +204,8 @@ def surface_points(library: Path, key: str) -> np.ndarray:
 def warmth(kelvin: float) -> tuple[float, float, float]:
     """Linear colour of light of a temperature, about as bright as white."""
     warm = (kelvin - 6500) / 4000
-    return (1 - 0.35 * max(warm, 0) - 0.0 * warm, 1 + 0.22 * min(warm, 0) - 0.1 * max(warm, 0), 1 + 0.75 * min(warm, 0))
+    green = 1 + 0.22 * min(warm, 0) - 0.1 * max(warm, 0)
+    return 1 - 0.35 * max(warm, 0), green, 1 + 0.75 * min(warm, 0)
 
 
 def indoor_light(stage: Any, scene: Scene, rng: random.Random) -> None:
@@ -216,7 +221,8 @@ def indoor_light(stage: Any, scene: Scene, rng: random.Random) -> None:
         add_area_light(stage, at, middle, rng.uniform(0.6, 1.6), rng.uniform(60, 260), sky)
     if not day or rng.random() < 0.5:
         at = (rng.uniform(-1, 1), rng.uniform(0.3, 0.9) * scene.back, 2.42)
-        add_area_light(stage, at, (at[0] + 0.01, at[1], 0), rng.uniform(0.15, 1.2), rng.uniform(30, 120), warmth(rng.uniform(2500, 5000)))
+        size, watts, tint = rng.uniform(0.15, 1.2), rng.uniform(30, 120), warmth(rng.uniform(2500, 5000))
+        add_area_light(stage, at, (at[0] + 0.01, at[1], 0), size, watts, tint)
 
 
 def outdoor_light(stage: Any, scene: Scene, rng: random.Random) -> None:
@@ -226,7 +232,8 @@ def outdoor_light(stage: Any, scene: Scene, rng: random.Random) -> None:
     surfaces.sky(tree, rng, clear)
     if clear:
         data = bpy.data.lights.new("sun", "SUN")
-        data.energy, data.angle, data.color = rng.uniform(2.0, 5.0), rng.uniform(0.01, 0.08), warmth(rng.uniform(3800, 6200))
+        data.energy, data.angle = rng.uniform(2.0, 5.0), rng.uniform(0.01, 0.08)
+        data.color = warmth(rng.uniform(3800, 6200))
         sun = bpy.data.objects.new("sun", data)
         sun.rotation_euler = (rng.uniform(0.3, 1.2), 0, rng.uniform(-math.pi, math.pi))
         stage.collection.objects.link(sun)

@@ -37,14 +37,16 @@ class Placed:
         """Its surface points in the scene, [N, 3] in m."""
         cos, sin = math.cos(self.turn), math.sin(self.turn)
         turned = points(self.product.model.key) @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
-        return turned + np.array(self.at)
+        moved: np.ndarray = turned + np.array(self.at)
+        return moved
 
     def foot(self, margin: float = 0.0) -> np.ndarray:
         """The four corners [4, 2] of the ground it covers, in m."""
         width, depth = (side / 2 + margin for side in self.product.model.size_m[:2])
         cos, sin = math.cos(self.turn), math.sin(self.turn)
         corners = np.array([[-width, -depth], [width, -depth], [width, depth], [-width, depth]])
-        return corners @ np.array([[cos, sin], [-sin, cos]]) + np.array(self.at[:2])
+        foot: np.ndarray = corners @ np.array([[cos, sin], [-sin, cos]]) + np.array(self.at[:2])
+        return foot
 
 
 @dataclass(slots=True)
@@ -98,7 +100,7 @@ def make_scene(number: int, products: Sequence[Product], points: Points) -> Scen
     mine = [product for product in products if product.model.split == split]
     best: tuple[int, Scene] | None = None
     for attempt in range(TRIES):
-        rng = random.Random(f"scene/{number}/{attempt}")
+        rng = random.Random(f"scene/{number}/{attempt}")  # noqa: S311
         scene = Layout(number, split, mine, rng).scene()
         shown = shown_items(scene, points)
         enough = min(len(shown), FEWEST_ITEMS + 2)
@@ -145,10 +147,7 @@ class Layout:
         """The scene with everything in it."""
         rng = self.rng
         kind = rng.choices([name for name, _ in KINDS], [share for _, share in KINDS])[0]
-        if rng.random() < 0.7:
-            size = (LONG_SIDE_PX, SHORT_SIDE_PX)
-        else:
-            size = (SHORT_SIDE_PX, LONG_SIDE_PX)
+        size = (LONG_SIDE_PX, SHORT_SIDE_PX) if rng.random() < 0.7 else (SHORT_SIDE_PX, LONG_SIDE_PX)
         focal = rng.uniform(0.72, 1.0)
         height = rng.uniform(1.2, 1.7)
         back = {"room": rng.uniform(2.8, 5.0), "outdoor": rng.uniform(9, 25)}.get(kind, rng.uniform(1.5, 2.4))
@@ -176,7 +175,9 @@ class Layout:
             if len(chosen) == count or not any(weights):
                 break
             product = self.rng.choices(self.products, weights)[0]
-            if all(product.model.key != other.model.key for other in [*chosen, *(item.product for item in self.placed)]):
+            if all(
+                product.model.key != other.model.key for other in [*chosen, *(item.product for item in self.placed)]
+            ):
                 chosen.append(product)
         return chosen
 
@@ -212,7 +213,9 @@ class Layout:
             self.hang(product)
         for product in self.pick(rng.randint(2, 4), lambda it: weight(it) * (fits(it) and stands_at_wall(it))):
             self.along_wall(product)
-        for product in self.pick(rng.randint(4, 8), lambda it: weight(it) * (fits(it) and is_large(it) and not hangs(it))):
+        for product in self.pick(
+            rng.randint(4, 8), lambda it: weight(it) * (fits(it) and is_large(it) and not hangs(it))
+        ):
             self.on_floor(product, near=0.9 + max(product.model.size_m[:2]) / 2)
         small = self.pick(rng.randint(5, 9), lambda it: weight(it) * (is_small(it) and max(it.model.size_m) > 0.12))
         for product in small:
@@ -225,11 +228,17 @@ class Layout:
         width, depth, _ = product.model.size_m
         elevation = product.model.elevation_m or rng.uniform(0.8, 1.6) * (product.model.vertical != "doors")
         if hangs_free(product):
-            item = Placed(product, (rng.uniform(-0.5, 0.5) * self.back * self.spread, rng.uniform(0.5, 0.9) * self.back, elevation), rng.uniform(-3, 3))
+            item = Placed(
+                product,
+                (rng.uniform(-0.5, 0.5) * self.back * self.spread, rng.uniform(0.5, 0.9) * self.back, elevation),
+                rng.uniform(-3, 3),
+            )
             self.placed.append(item)
             return
         for _ in range(12):
-            at = self.rng.uniform(self.left + width / 2, self.right - width / 2) if self.right - self.left > width else 0
+            at = (
+                self.rng.uniform(self.left + width / 2, self.right - width / 2) if self.right - self.left > width else 0
+            )
             if all(abs(at - other.at[0]) > (width + other.product.model.size_m[0]) / 2 for other in self.placed):
                 self.placed.append(Placed(product, (at, self.back - depth / 2 - 0.002, elevation), 0.0))
                 if elevation < 0.2:
@@ -242,7 +251,11 @@ class Layout:
         for _ in range(12):
             side = self.rng.choices(("back", "left", "right"), (3, 1, 1))[0]
             if side == "back":
-                x = self.rng.uniform(self.left + width / 2, self.right - width / 2) if self.right - self.left > width else 0
+                x = (
+                    self.rng.uniform(self.left + width / 2, self.right - width / 2)
+                    if self.right - self.left > width
+                    else 0
+                )
                 done = self.put(product, x, self.back - depth / 2 - 0.04, 0.0)
             else:
                 y = self.rng.uniform(0.45, 0.95) * self.back
@@ -314,9 +327,17 @@ class Layout:
                 if inside and self.put(product, x, y, rng.uniform(-math.pi, math.pi), top + 0.001, 0.01):
                     break
         if on_table:
-            for product in self.pick(rng.randint(0, 3), lambda it: hangs(it) and not hangs_free(it) and max(it.model.size_m) < 0.6):
+            for product in self.pick(
+                rng.randint(0, 3), lambda it: hangs(it) and not hangs_free(it) and max(it.model.size_m) < 0.6
+            ):
                 elevation = min(max(product.model.elevation_m, top + 0.1), top + 0.35)
-                self.placed.append(Placed(product, (rng.uniform(-0.6, 0.6), self.back - product.model.size_m[1] / 2 - 0.002, elevation), 0.0))
+                self.placed.append(
+                    Placed(
+                        product,
+                        (rng.uniform(-0.6, 0.6), self.back - product.model.size_m[1] / 2 - 0.002, elevation),
+                        0.0,
+                    )
+                )
         return math.atan2(top + 0.05 - height, middle + 0.12) + rng.uniform(-0.05, 0.12)
 
     def outdoor(self) -> None:
@@ -327,7 +348,12 @@ class Layout:
 
         def weight(product: Product) -> float:
             model = product.model
-            if hangs(product) or max(model.size_m) > 9 or max(model.size_m) < 0.25 or model.vertical in ("doors", "bathroom"):
+            if (
+                hangs(product)
+                or max(model.size_m) > 9
+                or max(model.size_m) < 0.25
+                or model.vertical in ("doors", "bathroom")
+            ):
                 return 0.0
             return 5.0 if is_outdoor(product) or model.style == "exterior" else 0.25
 
@@ -335,7 +361,9 @@ class Layout:
             largest = max(product.model.size_m)
             for _ in range(15):
                 y = 1.0 + largest * rng.uniform(0.8, 2.2) + rng.uniform(0, 2.5)
-                if self.put(product, rng.uniform(-0.9, 0.9) * self.spread * y, y, rng.uniform(-math.pi, math.pi), margin=0.1):
+                if self.put(
+                    product, rng.uniform(-0.9, 0.9) * self.spread * y, y, rng.uniform(-math.pi, math.pi), margin=0.1
+                ):
                     break
 
 
@@ -364,7 +392,11 @@ def hangs(product: Product) -> bool:
 def hangs_free(product: Product) -> bool:
     """Whether it hangs from the ceiling, away from the walls."""
     model = product.model
-    return model.elevation_m + model.size_m[2] > 2.2 and model.vertical in ("lighting", "appliances") and min(model.size_m[:2]) > 0.12
+    return (
+        model.elevation_m + model.size_m[2] > 2.2
+        and model.vertical in ("lighting", "appliances")
+        and min(model.size_m[:2]) > 0.12
+    )
 
 
 def stands_at_wall(product: Product) -> bool:

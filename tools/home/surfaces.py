@@ -15,7 +15,10 @@ Colour = tuple[float, float, float]
 CEILING_M = 2.55
 
 
-def colour(rng: random.Random, hue: tuple[float, float], saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
+Range = tuple[float, float]
+
+
+def colour(rng: random.Random, hue: Range, saturation: Range, value: Range) -> Colour:
     """A linear colour from ranges of hue, saturation and value (as the eye sees it)."""
     seen = colorsys.hsv_to_rgb(rng.uniform(*hue) % 1, rng.uniform(*saturation), rng.uniform(*value))
     red, green, blue = (part**2.2 for part in seen)
@@ -63,7 +66,9 @@ class Pattern:
         self.links.new(value, node.inputs["Fac"])
         return node.outputs["Color"]
 
-    def bricks(self, width: float, height: float, gap: float, offset: float, colours: tuple[Any, Any], mortar: Colour) -> Any:
+    def bricks(
+        self, width: float, height: float, gap: float, offset: float, colours: tuple[Any, Any], mortar: Colour
+    ) -> Any:
         """Rows of rectangles, in m; a colour may be a node's."""
         node = self.nodes.new("ShaderNodeTexBrick")
         node.offset = offset
@@ -102,10 +107,14 @@ def wood(rng: random.Random, planks: bool) -> Any:
     tone = colour(rng, (0.05, 0.11), (0.2, 0.65), (0.3, 0.85))
     pattern = Pattern(rng.uniform(0.25, 0.6))
     grain = pattern.noise((1.2, 22.0, 22.0) if planks else (22.0, 1.2, 22.0), 6)
-    light, dark = pattern.ramp(grain, darker(tone, 0.6), tone), pattern.ramp(grain, darker(tone, 0.45), darker(tone, 0.8))
+    light, dark = (
+        pattern.ramp(grain, darker(tone, 0.6), tone),
+        pattern.ramp(grain, darker(tone, 0.45), darker(tone, 0.8)),
+    )
     if not planks:
         return pattern.done(light)
-    return pattern.done(pattern.bricks(rng.uniform(0.8, 1.6), rng.uniform(0.08, 0.2), 0.003, 0.37, (light, dark), darker(tone, 0.2)))
+    length, width = rng.uniform(0.8, 1.6), rng.uniform(0.08, 0.2)
+    return pattern.done(pattern.bricks(length, width, 0.003, 0.37, (light, dark), darker(tone, 0.2)))
 
 
 def tiles(rng: random.Random) -> Any:
@@ -117,7 +126,8 @@ def tiles(rng: random.Random) -> Any:
     cloud = pattern.noise((6, 6, 6))
     ways = (pattern.ramp(cloud, darker(first, 0.85), first), pattern.ramp(cloud, darker(second, 0.85), second))
     grey = rng.uniform(0.1, 0.6)
-    return pattern.done(pattern.bricks(side * rng.choice((1, 1, 2)), side, 0.006, rng.choice((0.0, 0.5)), ways, (grey, grey, grey)))
+    length, offset = side * rng.choice((1, 1, 2)), rng.choice((0.0, 0.5))
+    return pattern.done(pattern.bricks(length, side, 0.006, offset, ways, (grey, grey, grey)))
 
 
 def carpet(rng: random.Random) -> Any:
@@ -138,7 +148,8 @@ def wallpaper(rng: random.Random) -> Any:
     """Stripes of two near colours."""
     tone = colour(rng, (0, 1), (0.05, 0.45), (0.45, 0.95))
     pattern = Pattern(0.8)
-    return pattern.done(pattern.ramp(pattern.stripes(rng.uniform(0.04, 0.25)), darker(tone, rng.uniform(0.5, 0.85)), tone, (0.45, 0.55)))
+    stripes, shade = pattern.stripes(rng.uniform(0.04, 0.25)), darker(tone, rng.uniform(0.5, 0.85))
+    return pattern.done(pattern.ramp(stripes, shade, tone, (0.45, 0.55)))
 
 
 def brick_wall(rng: random.Random) -> Any:
@@ -158,7 +169,9 @@ def earth(rng: random.Random) -> Any:
     )
     tone = colour(rng, hue, saturation, value)
     pattern = Pattern(0.95)
-    return pattern.done(pattern.ramp(pattern.noise((rng.uniform(2, 40),) * 3, 10), darker(tone, 0.45), tone, (0.35, 0.65)))
+    return pattern.done(
+        pattern.ramp(pattern.noise((rng.uniform(2, 40),) * 3, 10), darker(tone, 0.45), tone, (0.35, 0.65))
+    )
 
 
 def plane(stage: Any, corners: list[tuple[float, float, float]], material: Any) -> Any:
@@ -185,7 +198,8 @@ def ground(stage: Any, reach: float, material: Any) -> Any:
 
 def backdrop(stage: Any, turn: float) -> Any:
     """A white floor that bends up into a wall behind the origin, as seen from `turn` radians about the vertical."""
-    arc = [(2.0 + 2.5 * math.sin(angle), 2.5 - 2.5 * math.cos(angle)) for angle in (step * math.pi / 24 for step in range(13))]
+    angles = [step * math.pi / 24 for step in range(13)]
+    arc = [(2.0 + 2.5 * math.sin(angle), 2.5 - 2.5 * math.cos(angle)) for angle in angles]
     profile = [(-30.0, 0.0), *arc, (4.5, 30.0)]
     corners = [(x, y, z) for y, z in profile for x in (-40.0, 40.0)]
     faces = [(2 * n, 2 * n + 1, 2 * n + 3, 2 * n + 2) for n in range(len(profile) - 1)]
@@ -226,7 +240,8 @@ def indoors(stage: Any, scene: Scene, rng: random.Random) -> None:
         plane(stage, [(left, front, 0), (left, back, 0), (left, back, top), (left, front, top)], other),
         plane(stage, [(right, back, 0), (right, front, 0), (right, front, top), (right, back, top)], other),
     ]
-    ceiling = plane(stage, [(left, front, top), (left, back, top), (right, back, top), (right, front, top)], plain((0.8, 0.8, 0.78)))
+    corners = [(left, front, top), (left, back, top), (right, back, top), (right, front, top)]
+    ceiling = plane(stage, corners, plain((0.8, 0.8, 0.78)))
     for thing in [ceiling, sides[rng.randrange(2)]]:
         thing.visible_shadow = thing.visible_diffuse = False
     strip = plain(darker((1, 1, 1), rng.choice((0.8, 0.05, 0.3))), 0.4)
@@ -264,7 +279,10 @@ def sky(tree: Any, rng: random.Random, clear: bool) -> None:
     cloud = nodes.new("ShaderNodeTexNoise")
     cloud.inputs["Scale"].default_value, cloud.inputs["Detail"].default_value = 1.6, 7
     ramp = nodes.new("ShaderNodeValToRGB")
-    blue = colour(rng, (0.55, 0.6), (0.35, 0.65), (0.6, 0.9)) if clear else colour(rng, (0.55, 0.62), (0.0, 0.12), (0.7, 0.85))
+    if clear:
+        blue = colour(rng, (0.55, 0.6), (0.35, 0.65), (0.6, 0.9))
+    else:
+        blue = colour(rng, (0.55, 0.62), (0.0, 0.12), (0.7, 0.85))
     ramp.color_ramp.elements[0].color = (*blue, 1)
     ramp.color_ramp.elements[1].color = (0.9, 0.9, 0.92, 1)
     ramp.color_ramp.elements[0].position, ramp.color_ramp.elements[1].position = rng.uniform(0.4, 0.55), 0.75

@@ -71,7 +71,7 @@ def share_seen(pixels: np.ndarray, seen: np.ndarray) -> float:
     rows, columns = -(-height // side), -(-width // side)
     padded = np.zeros((rows * side, columns * side), bool)
     padded[:height, :width] = seen
-    shown = padded.reshape(rows, side, columns, side).any(axis=(1, 3))
+    shown: np.ndarray = np.any(padded.reshape(rows, side, columns, side), axis=(1, 3))
     inside = (cells >= 0).all(axis=1) & (cells[:, 0] < columns) & (cells[:, 1] < rows)
     return float(shown[cells[inside, 1], cells[inside, 0]].sum() / len(cells))
 
@@ -108,7 +108,8 @@ def nearest(pixels: list[np.ndarray], size_px: tuple[int, int]) -> np.ndarray:
         at = np.floor(projected[order, :2] / side).astype(np.int64)
         near = dict(zip(map(tuple, at.tolist()), projected[order, 2].tolist(), strict=True))
         for (column, row), distance in near.items():
-            window = np.s_[max(row * side, 0) : max(row * side + side, 0), max(column * side, 0) : max(column * side + side, 0)]
+            top, left = row * side, column * side
+            window = np.s_[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
             closer = depth[window] > distance
             depth[window][closer] = distance
             owner[window][closer] = number

@@ -5,11 +5,10 @@ Run by `build_home.py`, which starts it again when it dies and leaves out a job 
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,7 @@ def scene_job(place: Workplace) -> Callable[[str], None]:
     """Takes the photo of a scene by its number."""
     products = place.products()
 
-    @lru_cache(maxsize=None)
+    @cache
     def points(key: str) -> np.ndarray:
         return render.surface_points(place.library, key)
 
@@ -69,7 +68,7 @@ def write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
     part = path.with_suffix(".part")
     part.write_bytes(data)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def main() -> None:
