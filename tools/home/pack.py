@@ -163,10 +163,10 @@ def sheets(place: Workplace, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     pictures = sorted(place.pictures.glob("*.jpg"), key=lambda path: fraction("sheet", path.name))[:200]
     for number in range(0, len(pictures), 100):
-        sheet(pictures[number : number + 100], 160, 10).save(out / f"products-{number:03d}.jpg", quality=85)
+        sheet(pictures[number : number + 100], 160, 10).save(out / f"products-{number:03d}.png")
     scenes = sorted(place.scenes.glob("*.jpg"), key=lambda path: int(path.stem))
     for number in range(0, len(scenes), 25):
-        sheet(scenes[number : number + 25], 320, 5).save(out / f"scenes-{number:03d}.jpg", quality=85)
+        sheet(scenes[number : number + 25], 320, 5).save(out / f"scenes-{number:03d}.png")
 
 
 def sheet(paths: Sequence[Path], side: int, columns: int) -> Image.Image:

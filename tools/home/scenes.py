@@ -19,6 +19,9 @@ KINDS = (("room", 0.52), ("table", 0.20), ("floor", 0.10), ("outdoor", 0.18))
 LONG_SIDE_PX, SHORT_SIDE_PX = 400, 300
 FEWEST_ITEMS, MOST_ITEMS = 4, 10
 TRIES = 30
+FAVOURED = {"beds": 3.0, "doors": 2.0, "tables": 2.0, "sofas": 1.5, "lighting": 1.5}
+"""How much likelier a product of a vertical is drawn for a room: these are often cut off by the frame, or few."""
+
 ROOMS = ("living-room", "bedroom", "kitchen", "bathroom", "office")
 
 Points = Callable[[str], np.ndarray]
@@ -98,10 +101,12 @@ def make_scene(number: int, products: Sequence[Product], points: Points) -> Scen
     """Scene `number` of products of its split: the first of `TRIES` layouts that shows enough of them, or the best."""
     split = split_of(number)
     mine = [product for product in products if product.model.split == split]
+    kinds = random.Random(f"kind/{number}")  # noqa: S311
+    kind = kinds.choices([name for name, _ in KINDS], [share for _, share in KINDS])[0]
     best: tuple[int, Scene] | None = None
     for attempt in range(TRIES):
         rng = random.Random(f"scene/{number}/{attempt}")  # noqa: S311
-        scene = Layout(number, split, mine, rng).scene()
+        scene = Layout(number, kind, split, mine, rng).scene()
         shown = shown_items(scene, points)
         enough = min(len(shown), FEWEST_ITEMS + 2)
         scene.placed = without_surplus(scene.placed, shown)
@@ -138,15 +143,16 @@ def shown_items(scene: Scene, points: Points) -> set[int]:
 class Layout:
     """One attempt at placing products for a scene."""
 
-    def __init__(self, number: int, split: str, products: Sequence[Product], rng: random.Random) -> None:
-        self.number, self.split, self.products, self.rng = number, split, products, rng
+    def __init__(self, number: int, kind: str, split: str, products: Sequence[Product], rng: random.Random) -> None:
+        self.number, self.kind, self.split = number, kind, split
+        self.products, self.rng = products, rng
         self.feet: list[np.ndarray] = []
         self.placed: list[Placed] = []
 
     def scene(self) -> Scene:
         """The scene with everything in it."""
         rng = self.rng
-        kind = rng.choices([name for name, _ in KINDS], [share for _, share in KINDS])[0]
+        kind = self.kind
         size = (LONG_SIDE_PX, SHORT_SIDE_PX) if rng.random() < 0.7 else (SHORT_SIDE_PX, LONG_SIDE_PX)
         focal = rng.uniform(0.72, 1.0)
         height = rng.uniform(1.2, 1.7)
@@ -203,7 +209,8 @@ class Layout:
         theme = rng.choice(ROOMS)
 
         def weight(product: Product) -> float:
-            return (4.0 if product.model.style == theme else 1.0) / math.sqrt(1 + (product.finish is not None))
+            fitting = 4.0 if product.model.style == theme else 1.0
+            return fitting * FAVOURED.get(product.model.vertical, 1.0) / math.sqrt(1 + (product.finish is not None))
 
         def fits(product: Product) -> bool:
             width, depth, height = product.model.size_m
