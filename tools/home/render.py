@@ -15,7 +15,7 @@ from home import photo, surfaces
 from home.blender import empty_scene, load
 from home.jobs import VIEWS
 from home.models import Product
-from home.scenes import Placed, Scene
+from home.placing import Placed, Scene
 from home.visibility import Camera, box_of, counts, share_seen
 
 SHOP_SIDE_PX = 240

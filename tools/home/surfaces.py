@@ -9,7 +9,7 @@ from typing import Any
 
 import bpy
 
-from home.scenes import Scene
+from home.placing import Scene
 
 Colour = tuple[float, float, float]
 CEILING_M = 2.55
