@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from home.jobs import Workplace
 from home.models import Model, fraction
+from home.scenes import FEWEST_ITEMS, MOST_ITEMS
 
 UNLABELLED_SHARE = 0.35
 """Share of the train scenes whose items carry their vertical alone."""
@@ -85,7 +86,7 @@ def product_rows(place: Workplace) -> list[dict[str, Any]]:
 
 
 def scene_rows(place: Workplace) -> list[dict[str, Any]]:
-    """The scenes that are drawn and show an item, in the order of their numbers."""
+    """The scenes that are drawn and show neither too few items nor too many, in the order of their numbers."""
     rows = []
     for path in sorted(place.scenes.glob("*.json"), key=lambda path: int(path.stem)):
         shown = json.loads(path.read_text(encoding="utf-8"))
@@ -94,7 +95,7 @@ def scene_rows(place: Workplace) -> list[dict[str, Any]]:
             {"box": item["box"], "vertical": item["vertical"], "product": item["product"] if known else None}
             for item in shown["items"]
         ]
-        if items:
+        if FEWEST_ITEMS <= len(items) <= MOST_ITEMS:
             rows.append(
                 {
                     "id": f"scene-{int(path.stem):04d}",
