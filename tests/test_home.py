@@ -44,12 +44,12 @@ def model(
     )  # fmt: skip
 
 
-def block(size: tuple[float, float, float]) -> np.ndarray:
+def block(size: tuple[float, float, float], count: int = 1500) -> np.ndarray:
     """Points on the surface of a block that stands on the origin."""
     rng = np.random.default_rng(0)
-    points = rng.uniform(-0.5, 0.5, (1500, 3))
-    axis = rng.integers(0, 3, 1500)
-    points[np.arange(1500), axis] = np.sign(points[np.arange(1500), axis]) / 2
+    points = rng.uniform(-0.5, 0.5, (count, 3))
+    axis = rng.integers(0, 3, count)
+    points[np.arange(count), axis] = np.sign(points[np.arange(count), axis]) / 2
     return (points + np.array([0, 0, 0.5])) * np.array(size)
 
 
@@ -167,7 +167,7 @@ def test_an_item_counts_when_it_is_large_and_visible_enough(
 
 
 def test_the_nearer_thing_covers_the_other() -> None:
-    far, near = block((2, 0.2, 2)) + np.array([0, 6, 0]), block((1, 0.2, 1)) + np.array([0, 3, 1])
+    far, near = block((2, 0.2, 2), 6000) + np.array([0, 6, 0]), block((1, 0.2, 1), 6000) + np.array([0, 3, 1])
     owner = visibility.nearest([CAMERA.project(far), CAMERA.project(near)], CAMERA.size_px)
     assert owner[150, 200] == 1
     assert (owner == 0).any()
