@@ -19,7 +19,7 @@ from home.placing import Placed, Scene
 from home.visibility import Camera, box_of, counts, share_seen
 
 SHOP_SIDE_PX = 240
-SHOP_SAMPLES, SCENE_SAMPLES = 3, 5
+SHOP_SAMPLES, SCENE_SAMPLES = 3, 4
 FOCAL_MM = 36.0
 """Sensor width, so that a focal length of 1 is one sensor width."""
 
@@ -36,7 +36,8 @@ def render_settings(scene: Any, size_px: tuple[int, int], samples: int, bounces:
     cycles.use_adaptive_sampling = False
     cycles.use_denoising = True
     cycles.denoiser = "OPENIMAGEDENOISE"
-    cycles.denoising_prefilter = "FAST"
+    cycles.denoising_prefilter = cycles.denoising_quality = "FAST"
+    cycles.use_light_tree = False
     cycles.max_bounces, cycles.diffuse_bounces = bounces, min(bounces, 3)
     cycles.glossy_bounces, cycles.transmission_bounces, cycles.transparent_max_bounces = 2, 3, 12
     cycles.caustics_reflective = cycles.caustics_refractive = False

@@ -45,16 +45,20 @@ class Camera:
         return np.stack([width / 2 + right * scale, height / 2 - up * scale, depth], axis=1)
 
 
-def cells_of(pixels: np.ndarray) -> tuple[np.ndarray, int]:
-    """The distinct cells [M, 2] (column, row) that projected points fall into, and a cell's side in pixels.
+def cells_of(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The distinct cells [M, 2] (column, row) that projected points fall into, the least distance in each, their side.
 
     Cells outside the picture are included. A thing that reaches behind the camera has none.
     """
     if (pixels[:, 2] <= 0.05).any():
-        return np.empty((0, 2), np.int64), 1
+        return np.empty((0, 2), np.int64), np.empty(0), 1
     spread = np.ptp(pixels[:, :2], axis=0)
     side = int(np.clip(round(float(np.sqrt(spread[0] * spread[1] / CELLS))), 1, 16))
-    return np.unique(np.floor(pixels[:, :2] / side).astype(np.int64), axis=0), side
+    order = np.argsort(pixels[:, 2], kind="stable")
+    cells = np.floor(pixels[order, :2] / side).astype(np.int64)
+    low = cells.min(axis=0)
+    _, first = np.unique((cells[:, 0] - low[0]) * (np.ptp(cells[:, 1]) + 1) + cells[:, 1] - low[1], return_index=True)
+    return cells[first], pixels[order[first], 2], side
 
 
 def share_seen(pixels: np.ndarray, seen: np.ndarray) -> float:
@@ -64,7 +68,7 @@ def share_seen(pixels: np.ndarray, seen: np.ndarray) -> float:
         pixels: the projected points of its surface, [N, 3].
         seen: where the picture shows it, boolean [height, width].
     """
-    cells, side = cells_of(pixels)
+    cells, _, side = cells_of(pixels)
     if not len(cells):
         return 0.0
     height, width = seen.shape
@@ -101,16 +105,14 @@ def nearest(pixels: list[np.ndarray], size_px: tuple[int, int]) -> np.ndarray:
     depth = np.full((height, width), np.inf)
     owner = np.full((height, width), -1)
     for number, projected in enumerate(pixels):
-        cells, side = cells_of(projected)
-        if not len(cells):
-            continue
-        order = np.argsort(-projected[:, 2])
-        at = np.floor(projected[order, :2] / side).astype(np.int64)
-        near = dict(zip(map(tuple, at.tolist()), projected[order, 2].tolist(), strict=True))
-        for (column, row), distance in near.items():
-            top, left = row * side, column * side
-            window = np.s_[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
-            closer = depth[window] > distance
-            depth[window][closer] = distance
-            owner[window][closer] = number
+        cells, distances, side = cells_of(projected)
+        step = np.arange(side)
+        x = (cells[:, 0, None, None] * side + step[None, None, :] + 0 * step[None, :, None]).ravel()
+        y = (cells[:, 1, None, None] * side + step[None, :, None] + 0 * step[None, None, :]).ravel()
+        distance = np.repeat(distances, side * side)
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        x, y, distance = x[inside], y[inside], distance[inside]
+        closer = depth[y, x] > distance
+        depth[y[closer], x[closer]] = distance[closer]
+        owner[y[closer], x[closer]] = number
     return owner
