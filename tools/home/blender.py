@@ -36,7 +36,8 @@ def convert(model: Model, obj: Path, out: Path) -> None:
     bpy.ops.wm.obj_import(filepath=str(obj))
     thing = joined([item for item in bpy.data.objects if item.type == "MESH" and item.data.polygons])
     place(thing, model)
-    shrink(thing)
+    if model.vertical != "outdoor" or model.style != "exterior":
+        shrink(thing)  # Trees keep every leaf: their trunks fall apart before their leaves do.
     shares = material_shares(thing)
     colours = {}
     for index, material in enumerate(thing.data.materials):
