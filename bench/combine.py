@@ -60,7 +60,8 @@ def tried(combination: Combination) -> list[list[str]]:
     """Recall@1 of the specialists and of every combination tried, a column a vertical."""
     names = list(combination.individual)
     rows = [["model", *names, "verdict"]]
-    rows.append(["individual models", *(percent(one and one[0]) for one in combination.individual.values()), ""])
+    own = [one["recall_at_1"] if one else None for one in combination.individual.values()]
+    rows.append(["individual models", *map(percent, own), ""])
     for trial in combination.trials:
         figures = {name: values["recall_at_1"].second for name, values in trial.differences.items()}
         verdict = "accepted" if trial.accepted else "refused"

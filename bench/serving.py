@@ -169,11 +169,12 @@ def square(engine: Engine, content: bytes) -> np.ndarray:
 
 def bare_ms(engine: Engine, index: IndexReader, naming: Calibration, contents: list[bytes]) -> list[float]:
     """The work of each photo alone: decode, forward, search, naming."""
-    took = []
+    took, cores = [], len(os.sched_getaffinity(0))
     for content in contents:
         started = time.perf_counter()
         vector = engine.run(square(engine, content)[None])[0]
-        identify(index.current().search(vector, K, model_fingerprint=engine.fingerprint), naming)
+        found = index.current().search_many(vector[None], K, model_fingerprint=engine.fingerprint, threads=cores)
+        identify(found[0], naming)
         took.append(1000 * (time.perf_counter() - started))
     return took
 
@@ -181,14 +182,11 @@ def bare_ms(engine: Engine, index: IndexReader, naming: Calibration, contents: l
 def all_cores(
     engine: Engine, index: IndexReader, naming: Calibration, contents: list[bytes], pool: ThreadPoolExecutor
 ) -> None:
-    """The work of a batch of photos without a service, spread over the cores."""
+    """The work of a batch of photos without a service: all together, on all cores."""
     vectors = engine.run(np.stack(list(pool.map(partial(square, engine), contents))))
-
-    def search(some: np.ndarray) -> None:
-        for hits in index.current().search_many(some, K, model_fingerprint=engine.fingerprint):
-            identify(hits, naming)
-
-    list(pool.map(search, np.array_split(vectors, len(os.sched_getaffinity(0)))))
+    cores = len(os.sched_getaffinity(0))
+    for hits in index.current().search_many(vectors, K, model_fingerprint=engine.fingerprint, threads=cores):
+        identify(hits, naming)
 
 
 def filters_ms(engine: Engine, index: IndexReader) -> float:

@@ -24,8 +24,8 @@ import torch
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-import univert
 from common import mean_and_spread, sample_catalogue
+from map_figure import save_map_figure
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
@@ -128,7 +128,7 @@ def draw_map(context: RunContext, models: Models) -> list[str]:
     own = learning_targets(context, [models.own], context.recipe.unify).clean(test)
     vectors = context.features.source.embed_all(models.unified.embedder, test)
     names = context.images.names_of(test)
-    univert.save_map_figure(HERE.parent / "docs" / "images" / "map.png", vectors, names, targets=own, total=18_000)
+    save_map_figure(HERE.parent / "docs" / "images" / "map.png", vectors, names, targets=own, total=18_000)
     lines = ["| | nearest other image of the same vertical |", "|---|---|"]
     spaces = {
         "specialists' targets": own,
@@ -404,7 +404,7 @@ def main() -> None:
 
 def _own_recall(models: Models, name: str) -> float:
     figures = models.combination.individual[name]
-    return figures[0] if figures else 0.0
+    return figures["recall_at_1"] if figures else 0.0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """What must be set before PyTorch is loaded, here and in the processes that tests start."""
 
-from __future__ import annotations
-
 import os
 import sys
 

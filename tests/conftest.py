@@ -1,29 +1,77 @@
 from __future__ import annotations
 
+import gc
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import hypothesis
 import pytest
-import torch
+from filelock import FileLock
 
-from tests.drawn import drawn_rows
-from univert.data.build import build_catalogue
-from univert.data.catalogue import Catalogue
-from univert.models.config import EmbedderConfig
-from univert.training.combine.config import CombineConfig
-from univert.training.label_config import LabelLoopConfig, LoopConfig, SpecialistsConfig
-from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
-from univert.training.targets.config import UnifyConfig
+if TYPE_CHECKING:  # the process that only hands out the tests loads none of it
+    from univert.data.catalogue import Catalogue
+    from univert.training.recipe import Recipe
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a thread without work leaves its core to the other tests
+
+Univert = Callable[..., tuple[int, str, str]]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: no need to look through it for garbage again and again."""
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 def pytest_runtest_setup() -> None:
     """An engine sets the threads of the whole process: they end with its test."""
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture
+def univert(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Univert:
+    """Run the command as the console script does; exit status, stdout, stderr."""
+    from univert.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["univert", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+            raise SystemExit(0)
+        written = capsys.readouterr()
+        return int(stop.value.code or 0), written.out, written.err
+
+    return run
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first of the test processes makes for all of them; only to be read."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            half = folder.with_suffix(".half")
+            half.mkdir()
+            make(half)
+            half.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    from tests.drawn import drawn_rows
+    from univert.data.build import build_catalogue
+    from univert.data.catalogue import Catalogue
+
     out = tmp_path_factory.mktemp("catalogue") / "drawn.lance"
     build_catalogue(drawn_rows(), out)
     return Catalogue.open(out)
@@ -31,6 +79,12 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
+    from univert.models.config import EmbedderConfig
+    from univert.training.combine.config import CombineConfig
+    from univert.training.label_config import LabelLoopConfig, LoopConfig, SpecialistsConfig
+    from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
+    from univert.training.targets.config import UnifyConfig
+
     short = {"epochs": 1, "min_steps": 12, "batch_size": 12, "evaluations": 3}
     return Recipe(
         data=DataConfig(views=2),

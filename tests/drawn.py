@@ -1,13 +1,11 @@
 """A tiny catalogue drawn by code, for tests that train."""
 
-from __future__ import annotations
-
-import io
 from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from tests.data.pictures import encoded
 from univert.data.rows import SourceRow
 
 VERTICALS = ("discs", "squares")
@@ -28,14 +26,12 @@ def drawn_rows() -> Iterator[SourceRow]:
                 draw = ImageDraw.Draw(canvas)
                 shape = draw.ellipse if vertical == "discs" else draw.rectangle
                 shape((low, low, high, high), fill=colour.convert("RGB").getpixel((0, 0)))
-                buffer = io.BytesIO()
-                canvas.save(buffer, "PNG")
                 name = f"{vertical}-{product}"
                 yield SourceRow(
                     origin=f"{name}-{image}",
                     id=f"{name}-{image}",
                     vertical=vertical,
-                    image=buffer.getvalue(),
+                    image=encoded(canvas),
                     product=None if product % 8 == 1 else name,
                     brand=f"artist-{image}",
                     split=split,

@@ -1,14 +1,12 @@
 """A small shop for tests: twelve products in two verticals, a model with random weights, an index."""
 
-from __future__ import annotations
-
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.pictures import encoded
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
@@ -24,9 +22,7 @@ def picture(product: int, copy: int) -> bytes:
     """A product is a pattern of blocks, a copy of it another brightness."""
     rng = np.random.default_rng(product)
     blocks = rng.integers(0, 200, size=(4, 4, 3), dtype=np.uint8) + np.uint8(20 * copy)
-    buffer = io.BytesIO()
-    Image.fromarray(blocks).resize((48, 40), Image.Resampling.NEAREST).save(buffer, format="PNG")
-    return buffer.getvalue()
+    return encoded(Image.fromarray(blocks).resize((48, 40), Image.Resampling.NEAREST))
 
 
 def source_row(product: int, copy: int) -> SourceRow:

@@ -1,7 +1,5 @@
 """Tables of the terminal as text, to look into."""
 
-from __future__ import annotations
-
 import io
 
 from rich.console import Console

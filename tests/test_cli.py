@@ -1,7 +1,4 @@
-from __future__ import annotations
-
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +8,9 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from tests.conftest import Univert
 from tests.drawn import drawn_rows
-from univert.cli import app, main
+from univert.cli import app
 from univert.core.config import config_to_toml
 from univert.training.recipe import Recipe
 
@@ -21,18 +19,6 @@ def commands(group: Any, *path: str) -> Iterator[list[str]]:
     """Every command below a group, those of groups within it included."""
     for name, command in group.commands.items():
         yield from commands(command, *path, name) if hasattr(command, "commands") else [[*path, name]]
-
-
-def univert(
-    *arguments: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, str, str]:
-    """Run the command as the console script does; exit status, stdout, stderr."""
-    monkeypatch.setattr(sys, "argv", ["univert", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-        raise SystemExit(0)
-    written = capsys.readouterr()
-    return int(stop.value.code or 0), written.out, written.err
 
 
 @pytest.mark.parametrize("command", list(commands(get_command(app))), ids=" ".join)
@@ -49,16 +35,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for row in drawn_rows():
         folder = root / row.vertical / (row.product or "")
         folder.mkdir(parents=True, exist_ok=True)
-        assert row.image is not None
         (folder / f"{row.id}.png").write_bytes(row.image)
     return root
 
 
-def test_from_photos_to_a_search(
-    photos: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_from_photos_to_a_search(photos: Path, recipe: Recipe, tmp_path: Path, univert: Univert) -> None:
     def run(*arguments: object) -> str:
-        status, out, err = univert(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+        status, out, err = univert(*arguments)
         assert (status, err) == (0, "")
         return out
 
@@ -103,14 +86,10 @@ def test_from_photos_to_a_search(
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, univert: Univert
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    status, out, err = univert(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+    status, out, err = univert(*arguments)
     assert status == 2
     assert out == ""
     assert err.count("\n") == 1
@@ -118,11 +97,11 @@ def test_bad_input_is_one_line_and_exit_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, univert: Univert) -> None:
     def interrupt(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("univert.main_job.train", interrupt)
-    status, _, err = univert("train", "x", monkeypatch=monkeypatch, capsys=capsys)
+    status, _, err = univert("train", "x")
     assert status == 130
     assert "run the same command again" in err

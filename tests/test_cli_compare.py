@@ -1,9 +1,6 @@
 """`univert compare` as a person and a program see it."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_cli import univert
+from tests.conftest import Univert
 from univert.cli.measuring import embed_with
 from univert.core.config import from_plain
 from univert.core.errors import BadInputError
@@ -19,8 +16,6 @@ from univert.data.catalogue import Catalogue
 from univert.metrics.compare import Comparison
 from univert.models.embedder import Embedder
 from univert.training.recipe import Recipe
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +36,18 @@ def places(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return lambda *arguments: univert("compare", *arguments, monkeypatch=monkeypatch, capsys=capsys)
-
-
 def comparison_in(values: dict[str, object]) -> Comparison:
     return from_plain(Comparison, {name: value for name, value in values.items() if name not in ("split", "worse")})
 
 
-def test_a_worse_model_is_exit_1(places: Path, catalogue: Catalogue, run: Command) -> None:
+def test_a_worse_model_is_exit_1(places: Path, catalogue: Catalogue, univert: Univert) -> None:
     arguments = (places / "good", places / "blind", catalogue.path, "--split", "all", "--resamples", 500)
-    status, shown, error = run(*arguments)
+    status, shown, error = univert("compare", *arguments)
     assert status == 1
     assert "worse" in shown
     assert error.count("\n") == 1
     assert "blind is worse in: " in error
-    status, shown, _ = run(*arguments, "--json")
+    status, shown, _ = univert("compare", *arguments, "--json")
     values = json.loads(shown)
     assert status == 1
     assert values["split"] == "all"
@@ -65,23 +55,23 @@ def test_a_worse_model_is_exit_1(places: Path, catalogue: Catalogue, run: Comman
     found = comparison_in(values)
     assert found.merged["recall_at_1"].verdict == "worse"
     assert f"is worse in: {', '.join(values['worse'])}\n" in error
-    status, shown, error = run(places / "blind", places / "good", *arguments[2:])
+    status, shown, error = univert("compare", places / "blind", places / "good", *arguments[2:])
     assert (status, error) == (0, "")
     assert "better" in shown
-    status, _, _ = run(*arguments, "--tolerance", 0.99)
+    status, _, _ = univert("compare", *arguments, "--tolerance", 0.99)
     assert status == 0
 
 
-def test_specialists_search_their_own_vertical(places: Path, catalogue: Catalogue, run: Command) -> None:
+def test_specialists_search_their_own_vertical(places: Path, catalogue: Catalogue, univert: Univert) -> None:
     arguments = (catalogue.path, "--split", "all", "--json")
-    status, shown, _ = run(places / "good", places / "good" / "specialists", *arguments)
+    status, shown, _ = univert("compare", places / "good", places / "good" / "specialists", *arguments)
     assert status == 0
     found = comparison_in(json.loads(shown))
     assert all(each["recall_at_1"].difference == 0 for each in found.verticals.values())
     merged = found.merged["recall_at_1"]
     within = sum(each["recall_at_1"].second * each["recall_at_1"].queries for each in found.verticals.values())
     assert merged.second == pytest.approx(within / merged.queries)
-    status, shown, _ = run(places / "good", places / "good", *arguments, "--vertical", "discs")
+    status, shown, _ = univert("compare", places / "good", places / "good", *arguments, "--vertical", "discs")
     assert list(json.loads(shown)["verticals"]) == ["discs"]
 
 

@@ -1,14 +1,12 @@
-"""`univert index` and `univert index`, as a user runs them."""
-
-from __future__ import annotations
+"""`univert index`, as a user runs it."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Univert
 from tests.drawn import drawn_rows
-from tests.test_cli import univert
 from univert.data.build import build_catalogue
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search.writer import IndexWriter
@@ -23,13 +21,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_life_of_an_index(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_life_of_an_index(place: Path, tmp_path: Path, univert: Univert) -> None:
     index = tmp_path / "shop.index"
 
     def run(*arguments: object) -> str:
-        status, out, err = univert(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+        status, out, err = univert(*arguments)
         assert (status, err) == (0, "")
         return out
 
@@ -65,7 +61,7 @@ def test_a_life_of_an_index(
         (("index", "publish", place / "shop.lance"), "is not an index"),
         (("index", place / "model", place / "shop.lance", "gs://bucket/x"), "s3://bucket/prefix"),
     ):
-        status, _, err = univert(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+        status, _, err = univert(*arguments)
         assert status == 2
         assert message in err
         assert err.count("\n") == 1

@@ -1,7 +1,5 @@
 """Every Python snippet of the documentation runs, page by page, beside a small catalogue `shop.lance`."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The tool that builds the glyph data set, on tiny fonts made here."""
 
-from __future__ import annotations
-
 import io
 import json
 import random

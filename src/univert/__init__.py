@@ -16,7 +16,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "EmbedderConfig": "univert.models.config",
         "Recipe": "univert.training.recipe",
         "UnivertError": "univert.core.errors",
-        "save_map_figure": "univert.report.map_figure",
         "train": "univert.main_job",
     },
 )

@@ -1,16 +1,14 @@
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser import shop
-from tests.browser.driving import ROOT, Visitor, chromium
+from tests.browser.driving import Visitor, chromium
+from tests.conftest import made_once
 from tests.serving.http.processes import ServerProcess, serving
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
@@ -25,11 +23,7 @@ NewVisitor = Callable[..., Visitor]
 @pytest.fixture(scope="session")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model and an index of the shop: the default network as it comes, untrained for this."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shop"  # one for all test processes
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "index" / CALIBRATION_FILE).exists():
-            make_stock(folder)
+    folder = made_once(tmp_path_factory, "shop", make_stock)
     return folder / "model", folder / "index"
 
 
@@ -61,11 +55,10 @@ def service(stock: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def shots() -> Path:
-    """Where pictures of the page are kept."""
-    folder = Path(os.environ.get("UNIVERT_SCREENSHOTS") or ROOT / ".work" / "screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def shots() -> Path | None:
+    """Where pictures of the page are kept, if somebody wants them."""
+    folder = os.environ.get("UNIVERT_SCREENSHOTS")
+    return Path(folder) if folder else None
 
 
 @pytest.fixture(scope="package")
@@ -81,7 +74,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def new_visitor(browser: Browser, service: ServerProcess, shots: Path) -> Iterator[NewVisitor]:
+def new_visitor(browser: Browser, service: ServerProcess, shots: Path | None) -> Iterator[NewVisitor]:
     """Visitors, each with a browser profile of its own; options are those of a Playwright context."""
     visitors: list[Visitor] = []
 

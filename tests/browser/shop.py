@@ -1,13 +1,11 @@
 """A small shop drawn by code: three verticals, products with a look of their own, hostile names and awkward ids."""
 
-from __future__ import annotations
-
-import io
 from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from tests.data.pictures import encoded
 from univert.data.rows import SourceRow
 
 VERTICALS = ("bags", "lamps", "shoes")
@@ -36,13 +34,6 @@ def look(vertical: int, product: int, copy: int = 0, side_px: int = 160) -> Imag
     canvas = Image.new("RGB", (side_px, side_px), "white")
     canvas.paste(pattern, mask=outline)
     return canvas
-
-
-def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
-    """The image as a file."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
 
 
 def item_id(vertical: int, product: int, copy: int) -> str:

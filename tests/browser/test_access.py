@@ -1,7 +1,5 @@
 """For everyone: axe-core, keyboard alone, screen readers, dark, still, narrow, and light to load."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 from urllib.parse import quote
@@ -149,7 +147,6 @@ def test_a_phone_shows_results_at_once_and_an_item_beside_the_photo(
     phone.settled()
     phone.snap("phone-results")
     first = page.locator("#grid a").first.bounding_box()
-    assert first is not None
     assert first["y"] + first["height"] <= 844, "the first result is in sight without scrolling"
     assert page.evaluate("scrollY") == 0
     small = small_targets(phone)

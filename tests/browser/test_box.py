@@ -1,7 +1,5 @@
 """The box on the photo, by mouse, finger and keyboard; the results follow."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -141,7 +139,6 @@ def test_a_finger_taps_drags_and_still_scrolls(phone: Visitor) -> None:
     phone.snap("phone-box")
     touch = page.context.new_cdp_session(page)
     handle = page.locator(".handle.nw").bounding_box()
-    assert handle is not None
     assert handle["width"] >= 44, "large enough for a finger"
     before = box_of(phone)
     x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2

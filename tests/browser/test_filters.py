@@ -1,7 +1,5 @@
 """Narrowing the search: by mouse, in the address, with nothing left."""
 
-from __future__ import annotations
-
 from urllib.parse import parse_qs, quote, urlsplit
 
 from tests.browser import shop

@@ -1,7 +1,5 @@
 """The files of the page as they lie there: nothing inline, nothing from elsewhere, nothing forgotten."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """Asking with a photo: upload, paste, drop; the answer; more like this; links and the back button."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from urllib.parse import parse_qs, quote, urlsplit
@@ -14,6 +12,7 @@ from playwright.sync_api import Error, Route
 from tests.browser import shop
 from tests.browser.conftest import NewVisitor
 from tests.browser.driving import Visitor
+from tests.data.pictures import encoded
 from tests.serving.http.processes import ServerProcess
 
 TIME_TO_FIRST_RESULT = """() => {
@@ -82,7 +81,6 @@ def test_the_card_says_what_a_name_is_worth(visitor: Visitor) -> None:
         return promise.text_content() if promise.count() else None
 
     said = with_precision(vertical=0.95, style=0.95, brand=0.999, product=0.7)
-    assert said is not None
     assert said.startswith("Named when right 95 times in 100 (product 7 times in 10, brand 999 times in 1000),")
     said = with_precision(vertical=2 / 3, product=None, brand=None)
     assert said == (
@@ -94,7 +92,7 @@ def test_the_card_says_what_a_name_is_worth(visitor: Visitor) -> None:
 def test_what_is_unlike_anything_is_not_named(visitor: Visitor) -> None:
     page = visitor.open()
     noise = np.random.default_rng(0).integers(0, 256, size=(90, 120, 3), dtype=np.uint8)
-    visitor.upload(shop.encoded(Image.fromarray(noise)))
+    visitor.upload(encoded(Image.fromarray(noise)))
     visitor.settled()
     assert page.locator("#identity h2").text_content() == "Not sure what this is"
     assert page.locator("#identity .known").count() == 0
@@ -108,7 +106,7 @@ def test_what_is_unlike_anything_is_not_named(visitor: Visitor) -> None:
 
 def test_other_formats_that_the_browser_shows_are_made_into_photos(visitor: Visitor) -> None:
     visitor.open()
-    visitor.upload(shop.encoded(shop.look(2, 4), "GIF"), "photo.gif", "image/gif")
+    visitor.upload(encoded(shop.look(2, 4), "GIF"), "photo.gif", "image/gif")
     assert visitor.found()[0] == shop.item_id(2, 4, 0), "the service itself takes no GIF"
 
 

@@ -1,7 +1,5 @@
 """What goes wrong, said in words and mended: bad files, a full service, none at all, keys."""
 
-from __future__ import annotations
-
 import hashlib
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Near-duplicates: re-encoded pictures are found, other pictures and other colours are not."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

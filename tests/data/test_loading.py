@@ -1,7 +1,5 @@
 """The loader: same pixels as the straight way, in order, whatever the threads; errors that name the image."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator, Sequence
 

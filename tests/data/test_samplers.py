@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
 from univert.data.samplers import PKSampler, Sampler, StrongNegativeSampler, UniformSampler
-from univert.data.strong_negatives import MiningStatistics, StrongNegatives
+from univert.data.strong_negatives import StrongNegatives
 
 
 def codes(*images_per_product: int) -> np.ndarray:
@@ -62,7 +60,6 @@ def strong(rows: list[tuple[int, int, list[int]]], protected: list[tuple[int, in
         positives=np.array([p for _, p, _ in rows], np.int64),
         negatives=np.array([n + [-1] * (width - len(n)) for _, _, n in rows], np.int64).reshape(-1, width),
         protected=np.array(protected or [], np.int64).reshape(-1, 2),
-        statistics=MiningStatistics(),
     )
 
 

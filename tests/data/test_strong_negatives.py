@@ -1,12 +1,10 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from univert.core.errors import BadInputError
-from univert.data.strong_negatives import MiningStatistics, StrongNegatives
+from univert.data.strong_negatives import StrongNegatives
 
 
 def table() -> StrongNegatives:
@@ -15,7 +13,7 @@ def table() -> StrongNegatives:
         positives=np.array([1, 4]),
         negatives=np.array([[5, 6], [7, -1]]),
         protected=np.array([[2, 8]]),
-        statistics=MiningStatistics(anchors=4, anchors_with_negatives=2, pairs=4, excluded=3),
+        anchors_searched=4,
     )
 
 
@@ -23,15 +21,13 @@ def table() -> StrongNegatives:
 def test_what_is_saved_is_loaded(mined: StrongNegatives, tmp_path: Path) -> None:
     path = tmp_path / "new" / "mined.safetensors"
     assert StrongNegatives.load(path) is None
-    mined.save(path, key="a")
-    found = StrongNegatives.load(path, key="a")
-    assert found is not None
+    mined.save(path)
+    found = StrongNegatives.load(path)
     assert len(found) == len(mined)
-    assert found.statistics == mined.statistics
+    assert found.anchors_searched == mined.anchors_searched
     for name in ("anchors", "positives", "negatives", "protected"):
         np.testing.assert_array_equal(getattr(found, name), getattr(mined, name))
         assert getattr(found, name).dtype == np.int64
-    assert StrongNegatives.load(path, key="b") is None
     assert [file.name for file in path.parent.iterdir()] == ["mined.safetensors"]
 
 

@@ -1,7 +1,5 @@
 """Preprocessing and augmentation: geometry against a naive oracle, and views that depend on nothing but their name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from tests.small_shop import catalogue, index, model
 
 __all__ = ["catalogue", "index", "model"]

@@ -1,6 +1,3 @@
-from __future__ import annotations
-
-import io
 import json
 from pathlib import Path
 
@@ -10,6 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.data.pictures import encoded
 from tests.tables import table_text
 from univert.cli import calibrating
 from univert.cli.calibrating import calibration_table
@@ -83,7 +81,6 @@ def test_always_right_is_sure_and_known() -> None:
     truth = np.random.default_rng(0).integers(0, 2, 100)
     easy = Questions(distances=np.tile([0.1, 0.2], (100, 1)), codes=np.stack([truth, truth], axis=1), truth=truth)
     calibration = fit(Sample.of({KNOWN_PRODUCT: easy}, {KNOWN_PRODUCT: 1.0}), precision=0.9)
-    assert calibration.threshold is not None
     assert 0.9 < calibration.threshold < 1
 
 
@@ -106,7 +103,6 @@ def test_the_threshold_is_the_lowest_that_keeps_the_precision() -> None:
     right[300:] = False
     weights = np.full(500, 1 / 500)
     found = fit_threshold(sure, right, weights, precision=0.8)
-    assert found is not None
     named = sure >= found
     assert 0.8 <= right[named].mean() < 0.85
     assert fit_threshold(sure, ~right, weights, precision=0.8) is None
@@ -166,9 +162,7 @@ def photo(product: int, copy: int) -> bytes:
     blocks = np.random.default_rng(product).integers(0, 256, size=(4, 4, 3), dtype=np.uint8)
     image = Image.fromarray(blocks).resize((40, 40), Image.Resampling.NEAREST)
     image.putpixel((copy, 0), (0, 0, 0))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return encoded(image)
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +206,6 @@ def test_the_command_writes_a_calibration_beside_the_index(shop: tuple[Path, Pat
     assert calibration.attributes["product"].precision == 0.9
     assert calibration.attributes["vertical"].precision == 0.8
     similar, far = calibration.similarity(0.0), calibration.similarity(4.0)
-    assert similar is not None
-    assert far is not None
     assert similar > 0.5 > far
     figures = calibration.report["attributes"]["product"]["test"]
     assert figures["situations"][KNOWN_PRODUCT]["right"] > 0.9  # copies differ in a corner alone

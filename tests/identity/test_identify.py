@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -159,18 +157,12 @@ def test_the_calibration_beside_the_index_comes_first(tmp_path: Path, caplog: py
     index, model = tmp_path / "index", tmp_path / "model"
     assert find_calibration(index, model, "model") is None
     calibrated(engine="torch").save(model / "calibration.json")
-    found = find_calibration(index, model, "model")
-    assert found is not None
-    assert found.engine == "torch"
+    assert find_calibration(index, model, "model").engine == "torch"
     calibrated(model_fingerprint="older").save(index / "calibration.json")
-    found = find_calibration(index, model, "model")
-    assert found is not None
-    assert found.engine == "torch"
+    assert find_calibration(index, model, "model").engine == "torch"
     assert "was made with model older" in caplog.text
     calibrated().save(index / "calibration.json")
-    found = find_calibration(index, model, "model")
-    assert found is not None
-    assert found.engine == "onnx"
+    assert find_calibration(index, model, "model").engine == "onnx"
     assert calibration_places("s3://shop/index", model) == [model / "calibration.json"]
 
 

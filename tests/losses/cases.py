@@ -1,7 +1,5 @@
 """The losses of the property grid, each with its oracle; a new loss gets a line here and a formula in tests/oracles."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

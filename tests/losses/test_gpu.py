@@ -1,7 +1,5 @@
 """Every loss gives on CUDA what it gives on the CPU, value and gradients."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

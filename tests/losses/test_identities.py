@@ -1,7 +1,5 @@
 """Losses that are each other, or a library's, in a special case: what the property grid does not ask."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn
@@ -12,6 +10,8 @@ from univert.losses import ProxyAnchorLoss, ProxyNCALoss, ProxyNPairsLoss
 from univert.losses.lifted_structure_loss import lifted_structure_loss
 from univert.losses.n_pairs_loss import n_pairs_loss
 from univert.losses.nca_loss import nca_loss
+from univert.losses.soft_triple_loss import mean_distance_of_centers
+from univert.losses.structured_clustering_loss import structured_clustering_loss
 
 ROWS = torch.randn(12, SIZE, generator=torch.Generator().manual_seed(0))
 
@@ -49,5 +49,22 @@ def test_an_nca_loss_below_float32s_rounding_of_its_parts_is_kept() -> None:
 def test_proxy_anchor_pushes_the_proxies_of_products_without_images() -> None:
     loss = ProxyAnchorLoss(PRODUCTS, SIZE, seed=0)
     loss(ROWS, torch.arange(12) % (PRODUCTS - 1)).backward()
-    assert loss.bank.proxies.grad is not None
     assert (loss.bank.proxies.grad.norm(dim=1) > 0).all()
+
+
+def test_merged_centers_have_no_distance_and_no_gradient() -> None:
+    unit = nn.functional.normalize(proxies()[:, None].expand(-1, 3, -1), dim=2)
+    assert mean_distance_of_centers(unit).item() == 0
+    (gradient,) = gradients(mean_distance_of_centers, unit)
+    assert (gradient == 0).all()
+
+
+def test_medoids_of_a_hand_made_batch() -> None:
+    # two products, each split over both corners: the medoids found are one a corner
+    x, y = torch.tensor([[0.0, 0], [0, 0.1], [3, 0], [3, 0.1]]), torch.tensor([0, 1, 0, 1])
+    found, own, mixing = torch.ops.univert.search_medoids(x, y, 0.0)
+    assert found.tolist() in ([0, 0, 2, 2], [1, 1, 3, 3], [0, 0, 3, 3], [1, 1, 2, 2])
+    assert own[:2].equal(own[2:])
+    assert mixing.item() == pytest.approx(1)
+    # own medoids: 3 + 3; the corners': 0.1 + 0.1
+    assert structured_clustering_loss(x, y, gamma=0.5).item() == pytest.approx((6 - 0.2) / 4 + 0.5)

@@ -1,7 +1,5 @@
 """What losses over labels are called with: a miner's choice, reference rows, pytorch-metric-learning's wrappers."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -132,6 +130,17 @@ def test_listed_triplets_are_those_that_the_mining_admits() -> None:
     for mining, triplets in wanted.items():
         found = _list_mined(squared_distances(x, x), Batch(embeddings=x, labels=y).pairs(), 0.3, mining)
         assert set(zip(*(index.tolist() for index in found), strict=True)) == triplets
+
+
+def test_a_miner_s_choice_may_be_lists_or_arrays_of_whole_numbers() -> None:
+    x, y = batch()
+    triplets = ours.SemiHardMiner()(x, y)
+    value = ours.TripletMarginLoss()(x, y, triplets)
+    assert ours.TripletMarginLoss()(x, y, [index.tolist() for index in triplets]) == value
+    assert ours.TripletMarginLoss()(x, y, [index.numpy() for index in triplets]) == value
+    for wrong in (5, "abc", [["a"], ["b"], ["c"]], [[0.5], [1.5], [2.5]], [[True], [True], [False]]):
+        with pytest.raises(BadInputError, match="indices_tuple must be 3 integer vectors"):
+            ours.TripletMarginLoss()(x, y, wrong)  # type: ignore[arg-type]
 
 
 def test_reference_rows_are_checked() -> None:

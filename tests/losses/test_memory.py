@@ -1,7 +1,5 @@
 """No loss holds images x proxies, or images x images beside small masks; what a chunk holds is watched."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """Who comes from pytorch-metric-learning changes an import; what else differs, `docs/losses/README.md` says."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field

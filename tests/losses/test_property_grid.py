@@ -1,7 +1,5 @@
 """Every loss of the package meets the same demands; a loss that is not listed in `cases.py` fails the first test."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

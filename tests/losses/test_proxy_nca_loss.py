@@ -1,7 +1,5 @@
 """Proxy-NCA: several proxies a product, and sampled proxies; the rest is in the property grid."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -97,7 +95,6 @@ def test_a_sparse_step_touches_only_what_was_sampled() -> None:
     optimiser = torch.optim.SparseAdam(loss.parameters(), lr=0.1)
     loss(x, labels).backward()
     grad = loss.bank.proxies.grad
-    assert grad is not None
     assert grad.is_sparse
     touched = grad.coalesce().indices().flatten()
     assert len(touched) == len(labels.unique()) + 20

@@ -1,7 +1,5 @@
 """The kernel of the soft-max losses, beside what the property grid asks of the losses built on it."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

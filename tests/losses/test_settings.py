@@ -1,7 +1,5 @@
 """What each loss refuses, in its own words."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a loss does behind its value: gradients of all its inputs, and the largest tensor it ever makes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

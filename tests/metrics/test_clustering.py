@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
@@ -46,8 +44,12 @@ def test_degenerate_vectors_give_a_number() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "options", "says"),
-    [([0, 0, 0], {}, "at least two products to cluster, got 1"), ([0, 1, 1], {"seed": -1}, "seed must lie in")],
+    [
+        ([0, 0, 0], {}, "at least two products to cluster, got 1"),
+        ([0, 1, 1], {"seed": -1}, "seed must lie in"),
+        ([0, 1, 1], {"seed": "0"}, "seed must lie in"),
+    ],
 )
-def test_bad_input(labels: list[int | None], options: dict[str, int], says: str) -> None:
+def test_bad_input(labels: list[int | None], options: dict[str, object], says: str) -> None:
     with pytest.raises(BadInputError, match=says):
         nmi(np.eye(3), labels, **options)  # type: ignore[arg-type]

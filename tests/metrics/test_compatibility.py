@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -8,16 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles import retrieval as oracle
+from tests.search.conftest import unit
 from tests.tables import table_text
 from univert.core.config import from_plain, to_plain
 from univert.metrics.compatibility import GrowthFigures, growth_figures
 from univert.metrics.per_query import query_outcomes
 from univert.report.console import growth_table
 from univert.training.grow.checks import refusal_of
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def shop(seed: int, noise: float = 0.6) -> tuple[np.ndarray, list[str | None], list[str]]:
@@ -53,7 +48,6 @@ def test_outcomes_equal_the_oracle(seed: int) -> None:
         outcome = outcomes.merged if name == "merged" else outcomes.verticals[name]
         here = [products[row] for row in rows]
         ranked = oracle.ranked_relevance(queries[rows], here, stored[rows])
-        assert outcome is not None
         assert outcome.rows.tolist() == [rows[place] for place in ranked]
         assert outcome.rank_of_first_hit.tolist() == [oracle.rank_of_first_hit(one) for one in ranked.values()]
 
@@ -65,12 +59,10 @@ def test_a_model_that_changed_nothing_lost_nothing() -> None:
     assert found.unmeasured() == []
     assert found.kept.mean_within() == found.reindexed.mean_within() == 0
     assert found.nearness == {"bags": pytest.approx(1), "tops": pytest.approx(1)}
-    assert found.old is not None
     old = found.old["recall_at_1"]
     assert old.queries + found.kept.verticals["hats"]["recall_at_1"].queries == 64
     assert found.kept.merged["recall_at_1"].queries == 64
     for same in (found.old_merged, found.beside_new):
-        assert same is not None
         for one in same.values():
             assert (one.queries, one.difference) == (old.queries, 0)
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -35,20 +33,14 @@ def test_every_figure_is_that_of_its_own_gallery() -> None:
     galleries = {"cups": verticals == "cups", "hats": verticals == "hats", None: np.ones(75, dtype=bool)}
     for name, rows in galleries.items():
         metrics = evaluation.merged if name is None else evaluation.verticals[name]
-        assert metrics is not None
         recall = recall_at_k(vectors[rows], products[rows])
         assert {k: interval.value for k, interval in metrics.recall_at.items()} == pytest.approx(recall)
         assert metrics.map_at_r.value == pytest.approx(map_at_r(vectors[rows], products[rows]))
-        assert metrics.nmi is not None
         assert metrics.nmi.value == pytest.approx(nmi(vectors[rows], products[rows]))
         assert (metrics.queries, metrics.products) == ((70, 24) if name is None else (35, 12))
         for interval in [*metrics.recall_at.values(), metrics.map_at_r]:
-            assert interval.low is not None
-            assert interval.high is not None
             assert interval.low <= interval.value <= interval.high
     cups, hats = evaluation.verticals["cups"], evaluation.verticals["hats"]
-    assert cups is not None
-    assert hats is not None
     assert evaluation.mean_within == {
         name: pytest.approx((cups.figures()[name] + hats.figures()[name]) / 2) for name in cups.figures()
     }
@@ -98,12 +90,7 @@ def test_queries_against_a_gallery() -> None:
         gallery_labels=products[gallery & rows],
     )
     cups = merged.verticals["cups"]
-    assert cups is not None
     assert {k: interval.value for k, interval in cups.recall_at.items()} == pytest.approx(within)
-    routed = evaluate_query_gallery(*arguments, routed=True, resamples=50)
-    assert routed.verticals == merged.verticals
-    assert routed.merged.recall_at[1].value >= merged.merged.recall_at[1].value
-    assert routed.merged.queries == merged.merged.queries
 
 
 def test_one_product_has_figures_but_no_interval() -> None:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -162,7 +160,11 @@ LABELS = ["a", "a", "b", "b"]
         (np.array([[1.0], [2.0], [np.inf], [1.0]]), LABELS, {}, r"vectors must be finite.*row 2"),
         (np.ones(4), LABELS, {}, r"vectors must be an \(N, D\) array.*shape \(4,\)"),
         (np.ones((0, 3)), [], {}, r"at least one row.*selection"),
+        ([[1.0, 0.0], [1.0]], ["a", "a"], {}, r"vectors must be an \(N, D\) array"),
+        (None, LABELS, {}, r"vectors must be an \(N, D\) array"),
         (GOOD, ["a"], {}, r"labels must have one entry for each of the 4 rows.*got 1"),
+        (GOOD, None, {}, r"labels must have one entry for each of the 4 rows.*got None"),
+        (GOOD, np.ones((4, 2), int), {}, "labels must be one name or integer code for each row"),
         (GOOD, [None] * 4, {}, r"two images.*no query"),
         (GOOD, ["a", 1, "b", 2], {}, r"all names or all integer codes.*got 1"),
         (GOOD, LABELS, {"gallery_vectors": GOOD}, r"must come together"),
@@ -190,8 +192,8 @@ def test_bad_input_says_what_and_how_to_fix_it(
         rank_queries(vectors, labels, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("ks", [(), (1, -2)])
-def test_bad_ks(ks: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("ks", [(), (1, -2), 1, (1.5,), ("1",)])
+def test_bad_ks(ks: Any) -> None:
     with pytest.raises(BadInputError, match="ks must hold at least one K"):
         recall_at_k(GOOD, LABELS, ks)
     with pytest.raises(BadInputError, match="k must be at least 1"):

@@ -1,7 +1,5 @@
 """Base networks: the installed ImageNet weights are the right ones, and any timm network fits in."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

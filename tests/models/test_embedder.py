@@ -1,9 +1,6 @@
 """The embedder: what it takes, what it gives, what learns, and that no way of asking changes the answer."""
 
-from __future__ import annotations
-
 import copy
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from tests.data.pictures import encoded
 from tests.data.test_loading import Images
 from univert.core.errors import BadInputError
 from univert.models.embedder import Embedder, EmbedderConfig
@@ -63,16 +61,10 @@ def as_file(image: Image.Image, folder: Path) -> Path:
     return folder / "image.png"
 
 
-def as_bytes(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()
-
-
 WAYS: dict[str, Callable[[Image.Image, Path], Any]] = {
     "PIL image": lambda image, _: image,
     "path": as_file,
-    "bytes": lambda image, _: as_bytes(image),
+    "bytes": lambda image, _: encoded(image),
     "uint8 array": lambda image, _: np.asarray(image),
     "float array": lambda image, _: np.asarray(image) / 255,
     "RGBA array": lambda image, _: np.asarray(image.convert("RGBA")),
@@ -120,11 +112,11 @@ def test_the_batch_size_does_not_matter(model: Embedder) -> None:
 
 def test_a_catalogue_gives_what_its_images_give(model: Embedder) -> None:
     pictures = [picture(seed) for seed in range(9)]
-    catalogue = Images([as_bytes(image) for image in pictures])
+    catalogue = Images([encoded(image) for image in pictures])
     for batch_size in (2, 64):
         vectors = model.embed_catalogue(catalogue, batch_size=batch_size)
         assert np.abs(vectors - model.embed(pictures)).max() < 1e-6
-    boxed = Images([as_bytes(pictures[0])], [(5.0, 10.0, 45.0, 40.0)])
+    boxed = Images([encoded(pictures[0])], [(5.0, 10.0, 45.0, 40.0)])
     cropped = model.embed(pictures[0].crop((5, 10, 45, 40)))
     assert np.abs(model.embed_catalogue(boxed) - cropped).max() < 1e-6
 

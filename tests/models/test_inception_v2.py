@@ -1,7 +1,5 @@
 """inception_v2: the widths of the paper's table, and the published weights' names and pixels."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

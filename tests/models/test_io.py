@@ -1,7 +1,5 @@
 """Models on disk: what is saved comes back, and whatever is wrong with a folder is said in one line."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The bounds as the proxies paper writes them: loops over triplets, float64, vectors of the stated lengths."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Dynamic Proxy-NCA as its formula reads: loops over pairs, float64."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Mining by looking at every triple: loops, float64, no cleverness."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 
@@ -112,20 +110,3 @@ def strong_negatives(
             if window:
                 found[a, p] = [n for _, n in sorted(window)[:k]]
     return found
-
-
-def exact_neighbours(
-    vectors: np.ndarray, verticals: np.ndarray, allowed: np.ndarray
-) -> Callable[[np.ndarray, int], np.ndarray]:
-    """Neighbours within the vertical by comparing all pairs."""
-    x = vectors.astype(np.float64)
-
-    def near(rows: np.ndarray, k: int) -> np.ndarray:
-        found = np.full((len(rows), k), -1, np.int64)
-        for place, row in enumerate(rows):
-            others = np.flatnonzero(allowed & (verticals == verticals[row]))
-            order = np.argsort(((x[others] - x[row]) ** 2).sum(axis=1), kind="stable")[:k]
-            found[place, : len(order)] = others[order]
-        return found
-
-    return near

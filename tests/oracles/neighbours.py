@@ -1,7 +1,5 @@
 """The nearest neighbours by comparing everything, from the differences in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

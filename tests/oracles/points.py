@@ -1,7 +1,5 @@
 """Losses on data points as their formulas read: loops, float64, no cleverness."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -155,13 +153,10 @@ def searched_medoids(x: Tensor, products: list[int], gamma: float) -> list[int]:
     return medoids
 
 
-def structured_clustering(
-    embeddings: Tensor, labels: Tensor, gamma: float, medoids: Sequence[int] | None = None
-) -> Tensor:
-    """The loss with the medoids that the search finds, or with given ones."""
+def structured_clustering(embeddings: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    """The loss with the medoids that the search finds."""
     x, products = embeddings.double(), labels.tolist()
-    found = searched_medoids(x.detach(), products, gamma) if medoids is None else medoids
-    nearest = nearest_medoids(x, found)
+    nearest = nearest_medoids(x, searched_medoids(x.detach(), products, gamma))
     reach = sum(distance(x, i, j, plain=True) for i, j in enumerate(nearest))
     own = x.sum() * 0
     for product in set(products):

@@ -1,7 +1,5 @@
 """Losses with proxies as their papers print them: loops, float64, no cleverness. `own[i]` lists image i's proxies."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

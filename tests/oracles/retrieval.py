@@ -1,7 +1,5 @@
 """Retrieval metrics as one would write them from their definitions: loops, sorting, float64."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

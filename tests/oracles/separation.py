@@ -1,7 +1,5 @@
 """Separation of verticals as one would write it from its definition: loops in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

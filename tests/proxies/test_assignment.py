@@ -1,7 +1,5 @@
 """Static assignments: shape, balance, errors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """The bounds hold on random data, equal their naive form, and the printed ones are seen to fail."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

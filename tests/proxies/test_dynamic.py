@@ -1,7 +1,5 @@
 """Dynamic assignment: nearest proxies, memory, dead proxies."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

@@ -16,6 +16,8 @@ from univert.training.targets.ensemble import Ensemble, TriedMember
 
 KEYS = ("base", "specialists", "joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified")
 
+OWN = {"recall_at_1": 0.5, "map_at_r": 0.4, "queries": 40}
+
 
 def interval(value, spread=0.02):
     return Interval(value, value - spread, value + spread)
@@ -115,7 +117,7 @@ def combination(names=("bags", "shoes", "hats")):
         ),
     )  # fmt: skip
     return Combination(
-        config=CombineConfig(), groups=((a, b), (c,)), individual={a: (0.5, 0.4, 40), b: (0.5, 0.4, 40), c: None},
+        config=CombineConfig(), groups=((a, b), (c,)), individual={a: OWN, b: OWN, c: None},
         trials=trials, path=(f"{a} + {b}: accepted", f"{a} + {b} - {c}: refused"),
     )  # fmt: skip
 

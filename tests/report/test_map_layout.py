@@ -3,12 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from univert.core.errors import BadInputError
+from tests.search.conftest import unit
 from univert.report.map_layout import sample_for_map, tsne_map
-
-
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def clusters(*, count=3, each=20, size=8, seed=0):
@@ -43,15 +39,6 @@ def test_sample_keeps_its_limits_and_wastes_nothing(rows, per_vertical, total, s
         own = {product for vertical, product in zip(verticals, products, strict=True) if vertical == name}
         kept = {product: sum(products[row] == product for row in chosen) for product in own - {None}}
         assert sum(0 < number < products.count(product) for product, number in kept.items()) <= 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [({"products": []}, "one entry for each of the 1 rows"), ({"total": 0}, "at least 1, got 5 and 0")],
-)
-def test_sample_refuses_what_cannot_be(arguments, message):
-    with pytest.raises(BadInputError, match=message):
-        sample_for_map(["a"], **{"products": ["x"], "per_vertical": 5, "total": 5, **arguments})
 
 
 def test_tsne_keeps_clusters_together_and_is_reproducible():

@@ -1,15 +1,14 @@
 import base64
 import hashlib
 import html.parser
-import io
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.pictures import encoded
 from tests.report import made_up
-from univert.core.errors import BadInputError
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
@@ -58,13 +57,11 @@ def catalogue_of(folder, rows):
     """Rows of (vertical, product, brand)."""
     sources = []
     for number, (vertical, product, brand) in enumerate(rows):
-        buffer = io.BytesIO()
         colour = ((37 * number) % 256, (91 * number) % 256, (151 * number) % 256)
-        Image.new("RGB", (12, 12), colour).save(buffer, format="PNG")
         sources.append(
             SourceRow(
                 origin=str(number), id=f"{number:04}", vertical=vertical, product=product, brand=brand,
-                image=buffer.getvalue(), split="test",
+                image=encoded(Image.new("RGB", (12, 12), colour)), split="test",
             )
         )  # fmt: skip
     build_catalogue(sources, folder / "catalogue", workers=1)
@@ -221,16 +218,6 @@ def test_a_run_that_decided_nothing(shop, tmp_path):
     assert "Learning targets that were tried The chosen model does not learn from them." in page.text
     for words in ("Paired, on the same queries", "Step by step", "Every combination that was tried"):
         assert words not in page.text
-
-
-@pytest.mark.parametrize(
-    ("vectors", "message"),
-    [(np.zeros((3, 4)), "one entry for each of the 21"), (np.zeros(21), "array"), (np.full((21, 4), np.nan), "finite")],
-)
-def test_vectors_that_do_not_fit_are_refused(shop, tmp_path, vectors, message):
-    with pytest.raises(BadInputError, match=f"Embeddings must .*{message}"):
-        write_report(tmp_path / "report.html", made_up.content(), shop, {"Embeddings": vectors})
-    assert not list(tmp_path.iterdir())
 
 
 def test_without_figures_the_rest_is_shown_and_the_reason_said(shop, tmp_path):

@@ -4,8 +4,6 @@ Every generation renews all images of the one before and adds five. So a state i
 mark's number of images, each once.
 """
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from pathlib import Path

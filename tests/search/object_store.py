@@ -1,7 +1,5 @@
 """A server of its own that speaks S3, from moto."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

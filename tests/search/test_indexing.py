@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -151,16 +149,6 @@ def test_a_linked_file_stays_where_it_is_and_may_change(counting: Counting, tmp_
     assert counting.ids == ["a", "a"]
     (found,) = Index.open(tmp_path / "index").pictures(["a"])
     assert (found.image, found.uri) == (None, catalogue.column("uri")[0])
-
-
-def test_without_publishing_readers_see_nothing(model: Embedder, catalogue: Catalogue, tmp_path: Path) -> None:
-    index_catalogue(model, catalogue.select(vertical="shoes"), tmp_path / "index")
-    report = index_catalogue(model, catalogue, tmp_path / "index", publish=False)
-    assert (report.version, report.images) == (None, 2 * PRODUCTS)
-    assert len(Index.open(tmp_path / "index")) == PRODUCTS
-    with IndexWriter.open(tmp_path / "index") as writer:
-        writer.publish()
-    assert len(Index.open(tmp_path / "index")) == 2 * PRODUCTS
 
 
 def other_model() -> Embedder:

@@ -1,7 +1,5 @@
 """A writer that is killed at any moment leaves an index that opens, with nothing lost and nothing doubled."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import sys
@@ -30,7 +28,6 @@ def kill_at(uri: Path, what: str, seconds: float) -> dict[str, int]:
     """Let a writer work and kill it; returns the last upsert and the last publication that it told of."""
     command = [sys.executable, "-m", "tests.search.generations", str(uri), what, "1000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         time.sleep(seconds)
         process.kill()

@@ -1,8 +1,5 @@
 """Large tables against exact search; an index that was read needs no disk."""
 
-from __future__ import annotations
-
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import pytest
 
 from tests.oracles.neighbours import exact_neighbours
 from tests.search.conftest import MODEL, build, unit
+from tests.serving.http.processes import wait_until
 from univert.search.index import Index, IndexReader
 
 VECTORS = unit(np.random.default_rng(0).normal(size=(300, 16)))
@@ -43,10 +41,7 @@ def test_an_index_that_was_moved_away_still_answers(index: Index) -> None:
             "box": BOX,
         }
         assert np.abs(at_hand.vectors(["i9", "i1"]) - VECTORS[[9, 1]]).max() < 2e-5
-        deadline = time.monotonic() + 10
-        while reader.error is None:
-            assert time.monotonic() < deadline, "a reader must tell that its index is gone"
-            time.sleep(0.01)
+        wait_until(lambda: reader.error is not None)
 
 
 Large = tuple[Index, np.ndarray, np.ndarray, dict[str, np.ndarray]]
@@ -94,6 +89,14 @@ def test_recall_against_exact_search(large: Large, k: int, vertical: str | None)
         assert vertical is None or {hit.vertical for hit in hits} == {vertical}
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_several_threads_find_what_one_does(large: Large, monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
+    index, _, queries, _ = large
+    one = index.search_many(queries, 10, model_fingerprint=MODEL, exact=exact)
+    monkeypatch.setattr("univert.search.memory._LOOKS_APART", 2)
+    assert index.search_many(queries, 10, model_fingerprint=MODEL, exact=exact, threads=3) == one
+
+
 def test_a_rare_value_still_gives_all_that_is_asked_for(large: Large) -> None:
     index, vectors, queries, columns = large
     positions, _ = exact_neighbours(queries, vectors, 10, allowed=columns["brand"] == "rare")
@@ -106,3 +109,30 @@ def test_all_rows_can_be_asked_for(large: Large) -> None:
     hits = index.search(queries[0], 10**9, model_fingerprint=MODEL)
     assert len({hit.id for hit in hits}) == len(vectors)
     assert [hit.id for hit in hits[:50]] == [f"i{n}" for n in exact_neighbours(queries[:1], vectors, 50)[0][0]]
+
+
+def test_a_filter_that_leaves_little_near_the_query_still_gives_all_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("univert.search.vector_index.EXACT_ROWS", 500)
+    monkeypatch.setattr("univert.search.vector_index._ROWS_A_PARTITION", 50)
+    monkeypatch.setattr("univert.search.memory.EXACT_ROWS", 100)
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(40, 16))
+    centres[:20, 0], centres[20:, 0] = -6, 6
+    product = np.arange(4000) % 40
+    vectors = unit(centres[product] + 0.05 * rng.normal(size=(4000, 16)))
+    # shoes lie on one side, and a single one among the bags of each product on the other
+    vertical = ["shoes" if product[n] < 20 or n < 40 else "bags" for n in range(4000)]
+    index = build(tmp_path / "index", vectors, {"id": [f"i{n}" for n in range(4000)], "vertical": vertical})
+    answers = index.search_many(vectors[60:80], 24, where={"vertical": "shoes"}, model_fingerprint=MODEL)
+    assert [len(hits) for hits in answers] == [24] * 20
+
+
+def test_of_many_that_are_alike_the_first_ids_are_given(
+    grid: tuple[Index, np.ndarray, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, vectors, _ = grid
+    few = index.search_many(vectors[:20], 30, model_fingerprint=MODEL)
+    monkeypatch.setattr("univert.search.memory._MANY_ALIKE", 30)
+    assert index.search_many(vectors[:20], 30, model_fingerprint=MODEL) == few

@@ -1,14 +1,12 @@
 """The index in an object store, against a server process of its own."""
 
-from __future__ import annotations
-
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.search import generations
 from tests.search.object_store import BUCKET, object_store
+from tests.serving.http.processes import wait_until
 from univert.core.errors import BadInputError
 from univert.search.index import Index, IndexReader
 from univert.search.storage import Location, StorageError
@@ -41,9 +39,7 @@ def test_from_creation_to_roll_back(uri: str) -> None:
             for number in (1, 2, 3):
                 writer.upsert(*generations.generation(number))
                 version = writer.publish()
-            deadline = time.monotonic() + 20
-            while reader.current().version != version and time.monotonic() < deadline:
-                time.sleep(0.02)
+            wait_until(lambda: reader.current().version == version, 20)
             assert generations.published(reader.current()) == 3
             assert reader.current().approximate
             writer.roll_back(first.version)

@@ -1,10 +1,6 @@
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +9,7 @@ import pytest
 
 from tests.search import generations
 from tests.search.conftest import build
+from tests.serving.http.processes import wait_until
 from univert.core.errors import BadInputError
 from univert.search.index import IndexReader
 from univert.search.writer import IndexWriter
@@ -40,7 +37,6 @@ def test_readers_do_not_notice_publications(tmp_path: Path, monkeypatch: pytest.
     generations.start(path)
     command = [sys.executable, "-W", "error", "-c", READER_PROCESS, str(path), str(PUBLISHES)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
-        assert reader.stdout is not None
         assert reader.stdout.readline() == "ready\n"
         for number in range(1, PUBLISHES + 1):
             # a vector index is trained for half of the versions
@@ -61,16 +57,11 @@ def test_a_store_that_is_away_changes_nothing(tmp_path: Path) -> None:
         away = tmp_path / "away"
         tags.rename(away)
         tags.write_text("no folder any more")
-        deadline = time.monotonic() + 10
-        while reader.error is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert reader.error is not None
+        wait_until(lambda: reader.error is not None)
         assert generations.published(reader.current()) == 0
         tags.unlink()
         away.rename(tags)
-        while reader.error is not None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert reader.error is None
+        wait_until(lambda: reader.error is None)
 
 
 def test_a_version_that_must_not_be_used_is_passed_over(tmp_path: Path) -> None:
@@ -85,15 +76,15 @@ def test_a_version_that_must_not_be_used_is_passed_over(tmp_path: Path) -> None:
             writer.upsert(np.eye(4, dtype=np.float32), pa.table({"id": list("abcd"), "vertical": ["v"] * 4}))
             writer.finish_rebuilding()
             writer.publish()
-            wait_for(lambda: reader.error is not None)
+            wait_until(lambda: reader.error is not None)
             assert "was made with model another" in str(reader.error)
             with pytest.raises(BadInputError, match="was made with model another"):
                 reader.refresh()
             assert reader.current() is first
             assert generations.published(first) == 0
             writer.roll_back(first.version)
-        wait_for(lambda: reader.current() is not first)
-        wait_for(lambda: reader.error is None)
+        wait_until(lambda: reader.current() is not first)
+        wait_until(lambda: reader.error is None)
         assert generations.published(reader.current()) == 0
 
 
@@ -112,16 +103,9 @@ def test_an_index_made_anew_at_the_same_place_is_taken_up(tmp_path: Path, moved:
             shutil.rmtree(path)
             fresh.rename(path)
         assert (after.version, after.identity != before.identity) == (before.version, True)
-        wait_for(lambda: reader.current().row("new") is not None)
+        wait_until(lambda: reader.current().row("new") is not None)
         assert reader.current().row("old") is None
         assert not reader.refresh()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_many_publications_and_the_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

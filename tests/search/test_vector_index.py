@@ -1,7 +1,5 @@
 """What a search through the index takes is measured, and holds for what is added later, too."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,7 +64,6 @@ def test_few_partitions_are_enough_where_neighbours_lie_together(tmp_path: Path)
         writer.publish()
     index = Index.open(tmp_path / "index")
     effort = search_effort(index._dataset)
-    assert effort is not None
     assert effort.like[10] <= 20, "of 40 partitions"
     queries = unit(vectors[:100] + 0.05 * np.random.default_rng(1).normal(size=(100, SIZE)))
     names = [f"v{n}" for n in range(6_000)]

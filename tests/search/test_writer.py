@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-import dataclasses
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -135,7 +131,6 @@ def test_one_writer_at_a_time(path: Path) -> None:
     )
     command = [sys.executable, "-c", program, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
         other.stdout.readline()
         with pytest.raises(BadInputError, match="is being written by another process"):
             IndexWriter.open(path)
@@ -185,18 +180,6 @@ def test_refused_rows_change_nothing(path: Path) -> None:
         assert len(writer) == 3
 
 
-def test_stats(path: Path) -> None:
-    with IndexWriter.open(path) as writer:
-        writer.upsert(*rows(["d", "e"], 2, "w"))
-        writer.delete(["a"])
-        figures = writer.stats()
-    assert (figures.images, figures.published_images) == (4, 3)
-    assert figures.verticals == {"v": 2, "w": 2}
-    assert (figures.size, figures.model_fingerprint, figures.approximate) == (SIZE, MODEL, False)
-    assert [entry.version for entry in figures.versions] == [figures.published_version]
-    assert json.loads(json.dumps(dataclasses.asdict(figures)))["unpublished_changes"] is True
-
-
 def test_small_files_are_joined_by_themselves(path: Path) -> None:
     def files() -> int:
         return len(lance.dataset(str(path / "images.lance")).get_fragments())
@@ -222,7 +205,6 @@ def test_a_lancedb_client_opens_the_table(path: Path) -> None:
 def test_rows_vectors_and_values(path: Path) -> None:
     index = Index.open(path)
     row = index.row("b")
-    assert row is not None
     assert (row["id"], row["vertical"], row["product"], row["brand"]) == ("b", "v", "1", None)
     assert index.row("nobody") is None
     np.testing.assert_allclose(index.vectors(["c", "a"]), rows(["a", "b", "c"], 1)[0][[2, 0]], atol=2e-5)

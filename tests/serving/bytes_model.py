@@ -1,7 +1,5 @@
 """A model without a network, which starts at once: an image's vector is drawn from a seed that its bytes give."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from tests.serving.served import client, model_folder, photo, server
 from tests.small_shop import catalogue, index, model
 

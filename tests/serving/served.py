@@ -1,7 +1,5 @@
 """Fixtures of the running service: a process for real requests, applications in this process for the rest."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from tests.conftest import made_once
 from tests.serving.http.processes import ServerProcess, serving
 from univert.models.embedder import Embedder
 from univert.models.runtime.onnx_export import export_onnx
@@ -28,10 +27,10 @@ SMALL_LIMITS: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def model_folder(model: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("served") / "model"
-    model.save_pretrained(folder)
-    export_onnx(folder)
-    return folder
+    def make(folder: Path) -> None:
+        export_onnx(model.save_pretrained(folder / "model"))
+
+    return made_once(tmp_path_factory, "served", make) / "model"
 
 
 @pytest.fixture(scope="session")

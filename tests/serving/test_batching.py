@@ -1,11 +1,10 @@
-from __future__ import annotations
-
 import asyncio
 import functools
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -198,6 +197,93 @@ def test_together_or_alone_the_answers_are_the_same(model: Embedder, index: Inde
     assert sum(sizes) == 90
     assert max(sizes) <= TOGETHER_MAX
     assert len(sizes) <= 5, "one at once, then a group for each filter"
+
+
+def slowly(index: Index, seconds: float, filtered: list[bool] | None = None) -> Index:
+    """An index that takes its time without a filter, and remembers which searches had one."""
+
+    def search_many(*asked: Any, where: Any, **options: Any) -> Any:
+        time.sleep(0 if where else seconds)
+        if filtered is not None:
+            filtered.append(bool(where))
+        return index.search_many(*asked, where=where, **options)
+
+    return cast("Index", SimpleNamespace(search_many=search_many))
+
+
+def test_who_searches_again_is_searched_for_together(model: Embedder, index: Index) -> None:
+    slow, sizes = slowly(index, 0.1), list[int]()
+
+    async def client(batches: SearchBatches, number: int) -> None:
+        await asyncio.sleep(0.02 * (number % 2))
+        for vector in vectors(4):
+            await batches.search(slow, vector, 3, None)
+
+    async def all_clients() -> None:
+        batches = SearchBatches(model.fingerprint, on_batch=sizes.append)
+        await asyncio.gather(*(client(batches, number) for number in range(8)))
+        await batches.close()
+
+    asyncio.run(all_clients())
+    assert max(sizes) == 8, "they came as two halves"
+
+
+def coarse_loop() -> asyncio.AbstractEventLoop:
+    """A loop whose timers may go off a little early, as uvloop's do."""
+    loop: Any = asyncio.SelectorEventLoop()
+    loop._clock_resolution = 0.05
+    return cast("asyncio.AbstractEventLoop", loop)
+
+
+@pytest.mark.parametrize("close", [False, True], ids=["none comes", "closing"])
+def test_who_waits_for_company_is_answered_without(model: Embedder, index: Index, close: bool) -> None:
+    slow, sizes = slowly(index, 0.1), list[int]()
+
+    async def turn() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+
+    async def ask() -> None:
+        turning = asyncio.create_task(turn())
+        batches = SearchBatches(model.fingerprint, on_batch=sizes.append)
+        await asyncio.gather(*(batches.search(slow, vector, 1, None) for vector in vectors(3)))
+        lonely = asyncio.create_task(batches.search(slow, vectors(1)[0], 1, None))
+        await asyncio.sleep(0)
+        if close:
+            await batches.close()
+        async with asyncio.timeout(5):
+            assert len(await lonely) == 1
+        turning.cancel()
+        await batches.close()
+
+    with asyncio.Runner(loop_factory=coarse_loop) as runner:
+        runner.run(ask())
+    assert sizes == [3, 1]
+
+
+def test_other_filters_are_no_company(model: Embedder, index: Index) -> None:
+    filtered: list[bool] = []
+
+    async def ask() -> None:
+        batches = SearchBatches(model.fingerprint, 1)
+        slow, (vector,) = slowly(index, 0.1, filtered), vectors(1)
+
+        def search(number: int | None) -> asyncio.Task[Any]:
+            where = None if number is None else {"id": str(number)}
+            return asyncio.create_task(batches.search(slow, vector, 1, where))
+
+        first = search(None)
+        await asyncio.sleep(0.02)
+        others = [search(number) for number in range(3)]
+        await first
+        lonely = search(None)
+        await asyncio.gather(*others)
+        await search(4)
+        await lonely
+        await batches.close()
+
+    asyncio.run(ask())
+    assert filtered == [False, True, True, True, False, True]
 
 
 def test_an_error_reaches_only_those_who_made_it(model: Embedder, index: Index) -> None:

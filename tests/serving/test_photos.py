@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import struct
 import time
@@ -10,19 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from tests.data.pictures import encoded, noise
 from univert.data.decode import BoxXyxyPx, decode_rgb
 from univert.data.headers import PhotoHeader, read_header
 from univert.data.image_problem import ImageProblem
-from univert.serving.problems import Problem
-from univert.serving.search import parse_box
-from univert.serving.service import clip_box, decode_photo, memory_bytes
+from univert.serving.service import decode_photo, memory_bytes
 
 
 def saved(format_name: str, **options: object) -> bytes:
-    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, format_name, **options)
-    return buffer.getvalue()
+    return encoded(noise(40, 30), format_name, **options)
 
 
 def segment(kind: int, body: bytes) -> bytes:
@@ -41,10 +35,9 @@ def tags(count: int, bytes_each: int) -> bytes:
 
 def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
     across = np.linspace(0, 255, width, dtype=np.uint8)[None, :].repeat(height, 0)
-    exif, buffer = Image.Exif(), io.BytesIO()
+    exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(across).convert("RGB").save(buffer, "JPEG", quality=95, exif=exif)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(across).convert("RGB"), "JPEG", quality=95, exif=exif)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -156,11 +149,3 @@ def test_tags_that_each_claim_the_whole_block_take_no_memory(content: bytes) -> 
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
-
-
-def test_boxes() -> None:
-    assert parse_box("1, 2.5,3,4e0") == (1, 2.5, 3, 4)
-    header = PhotoHeader(width_px=80, height_px=40, parts=[])
-    assert clip_box((-5, 10, 20.5, 100), header) == (0, 10, 20.5, 40)
-    with pytest.raises(Problem, match="less than a pixel of the 80 x 40 px photo"):
-        clip_box((80, 0, 90, 40), header)

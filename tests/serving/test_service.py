@@ -1,9 +1,6 @@
 """What the service does beside its answers, seen from within: whose turn it is, what it takes up, what it notices."""
 
-from __future__ import annotations
-
 import dataclasses
-import io
 import shutil
 import threading
 import time
@@ -18,6 +15,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from tests.data.pictures import encoded
 from tests.serving.http.processes import wait_until
 from tests.serving.served import Client
 from univert.identity.vote import AttributeCalibration, Calibration
@@ -26,8 +24,8 @@ from univert.search.index import Index
 from univert.search.writer import IndexWriter
 from univert.serving import service, thumbnails
 from univert.serving.app import create_app
+from univert.serving.limits import client_network
 from univert.serving.settings import Settings
-from univert.serving.shared import client_network
 
 
 @pytest.fixture
@@ -57,9 +55,7 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def large_png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (3000, 2600)).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return encoded(Image.new("RGB", (3000, 2600)), compress_level=1)
 
 
 def test_large_photos_are_decoded_one_at_a_time_even_when_nobody_waits_any_more(
@@ -157,11 +153,22 @@ def test_a_calibration_is_taken_up_without_a_restart(
     made.save(path)
     served = client(calibration=str(path), refresh_s=0.02)
 
-    def promised() -> Any:
-        answer = served.post("/search", files={"photo": photo}).json()
-        return answer["identity"]["vertical"]["known_precision"]
+    def asked(**fields: str) -> Any:
+        return served.post("/search", files={"photo": photo}, data=fields).json()
 
-    assert promised() == 0.95
+    def promised() -> Any:
+        return asked()["identity"]["vertical"]["known_precision"]
+
+    answer = asked(k="1")
+    assert len(answer["hits"]) == 1
+    bags = {"value": "bags", "known": True, "known_precision": 0.95, "known_threshold": 0.5}
+    assert answer["identity"]["vertical"].items() >= bags.items()
+    never = {"value": None, "confidence": 0.0, "known": False, "known_precision": None, "known_threshold": None}
+    assert answer["identity"]["product"] == never
+    assert answer["identity"]["evidence"][0]["id"] == "p4-1"
+    shoes = asked(vertical="shoes")
+    assert {hit["vertical"] for hit in shoes["hits"]} == {"shoes"}
+    assert shoes["identity"] == answer["identity"], "a filter narrows what is shown, not what it is"
     dataclasses.replace(made, attributes={"vertical": dataclasses.replace(certain, precision=0.8)}).save(path)
     wait_until(lambda: promised() == 0.8)
     path.write_text("{")
@@ -196,3 +203,18 @@ def test_only_hosts_of_the_service_are_answered(settings: dict[str, Any], host: 
     if status == 421:
         assert "allowed_hosts" in answer.json()["detail"]
         assert TestClient(app).get("/", headers={"Host": host}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::2", True),
+        ("::ffff:203.0.113.7", "203.0.113.7", True),
+        ("203.0.113.7", "203.0.113.8", False),
+        ("testclient", "another", False),
+    ],
+)
+def test_an_address_belongs_to_its_network(one: str, other: str, same: bool) -> None:
+    assert (client_network(one) == client_network(other)) is same

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -65,7 +63,24 @@ def test_unknown_names_are_errors_that_name_the_nearest(tmp_path: Path, monkeypa
         ({"allowed_hosts": ("shop.*",)}, "no name of a host"),
         ({"cors_origins": ("shop.example",)}, "no origin"),
         ({"cors_origins": ("https://shop.example/path",)}, "no origin"),
-        ({"root_path": "visual/"}, "root_path"),
+        ({"cors_origins": ("https://*.shop.example",)}, "no origin"),
+        ({"cors_origins": ("https://Shop.example",)}, "small letters"),
+        ({"root_path": "visual/"}, "root_path: write it as /visual, got 'visual/'"),
+        ({"root_path": "/a/../b"}, "root_path"),
+        ({"root_path": "/."}, "root_path"),
+        ({"trusted_proxies": "nonsense"}, "trusted_proxies: 'nonsense' does not appear to be"),
+        ({"trusted_proxies": "10.0.0.1, 10.0.0.1/8"}, "trusted_proxies: 10.0.0.1/8 has host bits set"),
+        ({"trusted_proxies": "*,10.0.0.1"}, "trusted_proxies"),
+        ({"refresh_s": 1e-9}, "refresh_s"),
+        ({"idle_s": 1e9}, "idle_s"),
+        ({"threads": 100_000}, "threads"),
+        ({"queue_size": 10**9}, "queue_size"),
+        ({"requests_at_once": 10**9}, "requests_at_once"),
+        ({"photo_pixels_max": 1}, "photo_pixels_max"),
+        ({"photo_bytes_max": 10**15, "uploads_bytes_max": 10**16}, "photo_bytes_max"),
+        ({"rate_per_s": 1e-12}, "rate_per_s"),
+        ({"rate_burst": 10**12}, "rate_burst"),
+        ({"host": ""}, "host"),
         ({"item_link": "https://shop.example/{produkt}"}, "did you mean 'product'"),
         ({"item_link": "javascript:alert(1)"}, "https://"),
         ({"item_link": "https://shop.example:port/{product}"}, "item_link: "),
@@ -80,6 +95,19 @@ def test_bad_values(given: dict[str, object], message: str) -> None:
     with pytest.raises(BadInputError, match=message) as error:
         load_settings(**NEEDED, **given)
     assert "plain-text" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"root_path": "/visual/v1.2/~me/..a"},
+        {"trusted_proxies": "*"},
+        {"trusted_proxies": "10.0.0.1, 10.1.0.0/16,::1"},
+        {"cors_origins": ("*", "http://localhost:3000", "https://[::1]:8443")},
+    ],
+)
+def test_good_values(given: dict[str, object]) -> None:
+    load_settings(**NEEDED, **given)
 
 
 def test_what_is_missing_or_not_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,8 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 
-from univert.serving.shared import RateLimits, client_network, make_rate_file
+from univert.serving.shared import RateLimits, make_rate_file
 
 
 class Clock:
@@ -32,21 +30,6 @@ def test_a_burst_then_the_rate(clock: Clock) -> None:
     clock.now = 5.0  # a machine that restarted: its clock began anew
     assert limits.take("a") == 0
     limits.close()
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
-        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
-        ("fe80::1%eth0", "fe80::2", True),
-        ("::ffff:203.0.113.7", "203.0.113.7", True),
-        ("203.0.113.7", "203.0.113.8", False),
-        ("testclient", "another", False),
-    ],
-)
-def test_an_address_belongs_to_its_network(one: str, other: str, same: bool) -> None:
-    assert (client_network(one) == client_network(other)) is same
 
 
 def test_processes_share_a_file_and_its_salt(tmp_path: Path) -> None:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import csv
 import dataclasses
 import json
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.shop import modified
 from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
@@ -60,10 +59,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def same_weights(first: Path, second: Path) -> bool:
     ours, theirs = weights(first), weights(second)
     return all(ours[name].equal(theirs[name]) for name in ours)
-
-
-def modified(folder: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
 
 
 def lost_in_discs(*args: object, **settings: object) -> Comparison:
@@ -150,17 +145,6 @@ def test_fine_tuning_end_to_end(model: Path, verified: Path, catalogue: Catalogu
     tuned = str(tmp_path / "tuned" / "model.safetensors")
     assert modified(tmp_path)[tuned] == before[tuned], "another tolerance is no other training"
     assert stricter.kept
-
-
-def test_a_worse_model_is_not_kept(
-    model: Path, verified: Path, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("univert.training.finetune.compare_vectors", lost_in_discs)
-    result = finetune(model, catalogue, verified, tmp_path, replace(CONFIG, limit=1.0))
-    assert not result.kept
-    assert result.results["lost"] == ["discs, map_at_r"]
-    assert same_weights(result.model_path, model)
-    assert "as it was before fine-tuning" in (result.model_path / "README.md").read_text()
 
 
 def test_the_features_are_those_of_the_models_own_base_network_and_of_its_run(

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import errno
 import multiprocessing
 import os
@@ -38,10 +36,9 @@ from univert.training.targets.members import Member
 from univert.training.unify import train_unified
 
 
-@pytest.fixture
-def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunContext:
+@pytest.fixture(autouse=True)
+def checkpoints_after_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_loop, "CHECKPOINT_EVERY_SECONDS", 0)
-    return RunContext(Run(tmp_path), catalogue, recipe)
 
 
 def job_of(context: RunContext, loss: nn.Module, loop: LabelLoopConfig | None = None) -> TrainingJob:

@@ -1,32 +1,21 @@
 """Dynamic assignment and sparse proxies within the loop, and what the bounds monitor writes."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from univert.core.errors import BadInputError
-from univert.core.run import Run
-from univert.data.catalogue import Catalogue
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.training.label_config import SpecialistsConfig
 from univert.training.label_training import label_job
 from univert.training.objectives import DynamicObjective, LabelObjective, Objective
-from univert.training.recipe import Recipe
 from univert.training.results import training_curves
 from univert.training.run_context import RunContext
 from univert.training.specialists import train_joint, train_on_labels
-
-
-@pytest.fixture
-def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
-    return RunContext(Run(tmp_path), catalogue, recipe)
 
 
 def config(context: RunContext, **changes: object) -> SpecialistsConfig:
@@ -77,8 +66,6 @@ def test_proxies_start_where_their_images_are(context: RunContext, ratio: float)
     far = label_job(
         context, replace(chosen, proxy_start="random"), everything(context), folder=context.run.path / "x"
     ).monitor
-    assert near is not None
-    assert far is not None
     assert near()["eps_mean"] < far()["eps_mean"]
 
 
@@ -146,7 +133,6 @@ def test_only_bounds_of_the_loss_that_is_trained_are_shown(
     context: RunContext, loss: str, present: str, absent: str
 ) -> None:
     monitor = label_job(context, config(context, loss=loss), everything(context), folder=context.run.path / "x").monitor
-    assert monitor is not None
     found = monitor()
     assert present in found
     assert absent not in found

@@ -1,7 +1,5 @@
 """The reproduction of a benchmark, end to end on a miniature in the exact layout."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from univert.cli import main
+from tests.conftest import Univert
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.data.readers import BENCHMARKS
@@ -96,7 +94,6 @@ def test_a_benchmark_is_trained_on_and_measured(tmp_path: Path, loss: str, proto
     result = run()
     assert set(result.figures()) == {"R@1", "R@2", "R@4", "R@8", "NMI"}
     assert result.published["R@1"] == published
-    assert result.evaluation.merged is not None
     assert result.evaluation.merged.products == 12
     stored = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert stored["figures"] == result.figures()
@@ -112,10 +109,8 @@ def test_queries_of_in_shop_search_its_gallery_and_another_data_set_is_not_taken
     shop, birds = miniature_shop(tmp_path / "shop"), miniature_birds(tmp_path / "CUB_200_2011")
     result = reproduce("inshop", shop, tmp_path / "run", **options)  # type: ignore[arg-type]
     assert set(result.figures()) == {"R@1", "R@10", "R@20", "R@30"}
-    assert result.evaluation.merged is not None
     assert result.evaluation.merged.queries == 12
     other = reproduce("cub200", birds, tmp_path / "run", **options)  # type: ignore[arg-type]
-    assert other.evaluation.merged is not None
     assert other.evaluation.merged.products == 12
     split = Catalogue.open(tmp_path / "run" / "catalogue.lance").column("split")
     reproduce("cub200", birds, tmp_path / "run", seed=1, **options)  # type: ignore[arg-type]
@@ -144,7 +139,7 @@ def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("content", "problem"), [(None, "missing"), (b"\xff\xd8 cut", "cannot enter")])
 def test_a_picture_that_is_missing_or_damaged_can_be_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes, problem: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, univert: Univert, content: bytes, problem: str
 ) -> None:
     root = miniature_birds(tmp_path / "CUB_200_2011")
     picture = root / "images" / "001.Bird" / "0.jpg"
@@ -154,19 +149,13 @@ def test_a_picture_that_is_missing_or_damaged_can_be_left_out(
     sizes = {"cub200 train": Size(images=36, products=12), "cub200 test": Size(images=36, products=12)}
     whole = dataclasses.replace(CUB200, sizes=sizes)
     monkeypatch.setitem(BENCHMARKS, "cub200", (whole, partial(read_cub200, benchmark=whole)))
-    command = ["univert", "reproduce", "cub200", "--root", str(root), "--out", str(tmp_path / "run")]
+    command = ["reproduce", "cub200", "--root", root, "--out", tmp_path / "run"]
     command += ["--loss", "triplet", "--no-pretrained", "--epochs", "1"]
-    monkeypatch.setattr("sys.argv", command)
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    said = capsys.readouterr().err
+    status, _, said = univert(*command)
+    assert status == 2
     assert problem in said
     assert "--no-verify" in said
-    monkeypatch.setattr("sys.argv", [*command, "--no-verify"])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert not stopped.value.code
+    assert univert(*command, "--no-verify")[0] == 0
     rejected = tmp_path / "run" / "catalogue.lance" / "rejected.csv"
     assert len(rejected.read_text().splitlines()) == 2
     assert len(Catalogue.open(rejected.parent)) == 71

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +11,6 @@ from univert.data.catalogue import Catalogue
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.sources import CachedSource, FrontSource, ImageSource
-
-
-@pytest.fixture
-def context(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> RunContext:
-    return RunContext(Run(tmp_path), catalogue, recipe)
 
 
 def test_cached_features_give_what_images_give(context: RunContext) -> None:

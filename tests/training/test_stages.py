@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.drawn import drawn_rows
+from tests.training.shop import modified
 from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.build import build_catalogue
@@ -23,10 +22,6 @@ from univert.training.run_context import RunContext
 from univert.training.unify import images_to_learn_from
 
 BASELINES = ["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]
-
-
-def modified(folder: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
 
 
 def only(*baselines: Baseline) -> EvaluationConfig:

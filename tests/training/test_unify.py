@@ -1,7 +1,5 @@
 """The unified model: its ways, images of unknown vertical, sizes, and a run that was killed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
 from univert.losses.target_l2_loss import TargetL2Loss
 from univert.main_job import train
+from univert.report.page import report_run
 from univert.training.combine.config import CombineConfig
 from univert.training.objectives import TargetObjective
 from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
@@ -87,7 +86,8 @@ def test_images_of_unknown_vertical_are_learned_from(mixed_up: Catalogue, recipe
     chosen = vertical_weights(work, recipe.unify, lost)
     np.testing.assert_array_equal(chosen[sure], np.eye(2)[odds[sure].argmax(axis=1)])
 
-    result = train(mixed_up, tmp_path, recipe)
+    result = train(mixed_up, tmp_path, recipe, report=False)
+    report_run(result.finished)
     assert (tmp_path / "report.html").exists()
     assert all(set(row["evaluation"]["verticals"]) == {"discs", "squares"} for row in result.results["rows"])
     rows = learning_targets(work, [specialists(work)], recipe.unify).clean(lost)

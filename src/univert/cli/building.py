@@ -18,7 +18,7 @@ def catalogue_build(
     src: Annotated[
         Path,
         typer.Argument(
-            help="A folder vertical/product/image, a CSV or Parquet manifest, or the folder of a public benchmark."
+            help="A folder vertical/product/image, a manifest (CSV, Parquet, JSON lines) or a public benchmark."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="The catalogue to write.")],

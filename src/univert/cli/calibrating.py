@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @app.command(epilog="Example: univert calibrate runs/shop/unified shop.index shop.lance --precision product=0.95")
 def calibrate(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
-    index: Annotated[str, typer.Argument(metavar="INDEX", help="An index made with this model.")],
+    index: Annotated[str, typer.Argument(metavar="index", help="An index made with this model.")],
     cat: Annotated[Path, typer.Argument(help="A catalogue with splits: fitted on val, measured on test.")],
     precision: Annotated[
         list[str] | None,

@@ -37,7 +37,7 @@ index_app = typer.Typer(
 )
 app.add_typer(index_app, name="index")
 
-IndexPath = Annotated[str, typer.Argument(metavar="INDEX", help="An index: a folder, or s3://bucket/prefix.")]
+IndexPath = Annotated[str, typer.Argument(metavar="index", help="An index: a folder, or s3://bucket/prefix.")]
 
 
 @index_app.command(_MAKE, epilog="Example: univert index runs/shop/unified shop.lance shop.index")
@@ -45,7 +45,7 @@ def make(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     cat: Annotated[Path, typer.Argument(help="A catalogue.")],
     out: Annotated[
-        str, typer.Argument(metavar="INDEX", help="The index to make or update: a folder, or s3://bucket/prefix.")
+        str, typer.Argument(metavar="index", help="The index to make or update: a folder, or s3://bucket/prefix.")
     ],
     vertical: Names = None,
     delete_missing: Annotated[

@@ -111,7 +111,7 @@ def grow(
     cat: Annotated[Path, typer.Argument(help="A catalogue with images of the new vertical, and of those the run has.")],
     vertical: Annotated[str, typer.Option(help="The vertical to add.")],
     index_path: Annotated[
-        str | None, typer.Option("--index", help="Add the vertical to this index, too: a folder or s3://BUCKET/PATH.")
+        str | None, typer.Option("--index", help="Add the vertical to this index, too: a folder or s3://bucket/prefix.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change the run's recipe: grow.key=value.")

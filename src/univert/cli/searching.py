@@ -37,14 +37,14 @@ def embed(
     buffer = io.BytesIO()
     np.save(buffer, vectors)
     write_atomic(out, buffer.getvalue())
-    typer.echo(f"{out}: {vectors.shape[0]} vectors of size {vectors.shape[1]}")
+    typer.echo(f"{out}: vectors: {vectors.shape[0]:,}, of size {vectors.shape[1]}")
 
 
 @app.command(epilog="Example: univert search runs/shop/unified shop.index photo.jpg --k 5 --out found.html")
 def search(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     index_path: Annotated[
-        str, typer.Argument(metavar="INDEX", help="An index made with this model: a folder or s3://bucket/prefix.")
+        str, typer.Argument(metavar="index", help="An index made with this model: a folder or s3://bucket/prefix.")
     ],
     image: Annotated[Path, typer.Argument(help="The photo to search with.")],
     k: Annotated[int, typer.Option(min=1, help="How many results.")] = 10,

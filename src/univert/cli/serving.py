@@ -18,7 +18,7 @@ def serve(
     index: Annotated[
         str | None,
         typer.Argument(
-            metavar="INDEX", help="An index made with this model: a folder or s3://; may come from the settings."
+            metavar="index", help="An index made with this model: a folder or s3://; may come from the settings."
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,

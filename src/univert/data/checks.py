@@ -9,11 +9,11 @@ import stat
 import unicodedata
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from univert.data.decode import BoxXyxyPx, check_image
 from univert.data.image_problem import ImageProblem
-from univert.data.rows import SourceProblem, SourceRow, is_utf8, printable
+from univert.data.rows import CONTROL, SourceProblem, SourceRow, is_utf8, printable
 from univert.data.splits import SPLITS
 from univert.data.suspicious import stands_for_missing
 
@@ -22,6 +22,8 @@ MAX_FILE_BYTES = 512 * 1024 * 1024
 
 _BOX_SLACK_PX = 1.0
 """How far a box may reach over the image's edge: what rounding does; it is trimmed to the image."""
+
+_NAMES: Final = ("id", "vertical", "product", "brand", "style", "source")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,7 +62,7 @@ def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
 
 def _in_one_form(row: SourceRow) -> SourceRow:
     """The row with its names in Unicode's form NFC: systems write one look as several sequences of characters."""
-    texts = {name: getattr(row, name) for name in ("id", "vertical", "product", "brand", "style", "source")}
+    texts = {name: getattr(row, name) for name in _NAMES}
     changed: dict[str, Any] = {
         name: unicodedata.normalize("NFC", text)
         for name, text in texts.items()
@@ -71,9 +73,15 @@ def _in_one_form(row: SourceRow) -> SourceRow:
 
 def _check_fields(row: SourceRow, link: bool) -> list[SourceProblem]:
     problems = []
-    texts = (row.vertical, row.product, row.brand, row.style, row.source, str(row.path) if row.id is None else row.id)
-    if not all(is_utf8(text) for text in texts if text is not None):
-        problems.append(row.problem("name not UTF-8", "a name is not valid UTF-8", "rename it"))
+    texts = {name: getattr(row, name) for name in _NAMES}
+    if row.id is None and row.path is not None:
+        texts["id"] = str(row.path)
+    for name, text in texts.items():
+        if text is not None and not is_utf8(text):
+            problems.append(row.problem("name not UTF-8", f"{name} {text!r} is not valid UTF-8", "rename it"))
+        elif text is not None and CONTROL.search(text):
+            fix = "remove it; if there are several lines, look for a quotation mark that is not closed"
+            problems.append(row.problem("control character", f"{name} {text!r} holds a control character", fix))
     if not row.vertical:
         problems.append(row.problem("no vertical", "the vertical is empty", "give every image a vertical"))
     if row.split is not None and row.split not in SPLITS:

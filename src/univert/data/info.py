@@ -111,11 +111,10 @@ def render(info: CatalogueInfo, console: Console) -> None:
 
     has_none = any("none" in vertical.splits for vertical in info.verticals)
     splits = (*SPLITS, "none") if has_none else SPLITS
-    size = f"{info.images:,} images, {info.products:,} products, {len(info.verticals):,} verticals"
+    size = f"images: {info.images:,}, products: {info.products:,}, verticals: {len(info.verticals):,}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column("vertical")
-    headings = ("images", "products", "un-\nlabelled", "images/\nproduct")
-    for heading in (*headings, *splits):
+    for heading in ("images", "products", "un-\nlabelled", "images/\nproduct", *splits):
         table.add_column(heading, justify="right", vertical="bottom")
     for vertical in info.verticals:
         table.add_row(Name(vertical.name), *_cells(vertical, splits))

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from univert.core.errors import BadInputError
 
 SHOWN_PER_KIND = 3
 """How many problems of each kind a summary names."""
+_SHOWN_CHARACTERS = 500
+"""Of what is wrong with one, in a summary: where a quotation mark is not closed, a value is half a file."""
+
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Characters that no name holds, and that do as they please with a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,9 @@ class ProblemLog(contextlib.AbstractContextManager["ProblemLog"]):
         for problem in problems:
             self.counts[problem.kind] += 1
             if len(self.examples[problem.kind]) < SHOWN_PER_KIND:
-                self.examples[problem.kind].append(printable(f"{problem.origin}: {problem.detail}; {problem.fix}"))
+                long = len(problem.detail) > _SHOWN_CHARACTERS
+                detail = f"{problem.detail[:_SHOWN_CHARACTERS]} ..." if long else problem.detail
+                self.examples[problem.kind].append(printable(f"{problem.origin}: {detail}; {problem.fix}"))
             if self._writer is not None:
                 self._writer.writerow((problem.origin, problem.kind, problem.detail, problem.fix))
 
@@ -134,10 +142,11 @@ class ProblemLog(contextlib.AbstractContextManager["ProblemLog"]):
 
 
 def printable(text: str) -> str:
-    r"""Text that any UTF-8 terminal can show: bytes of names that are not UTF-8 become `\udcff`."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    r"""Text that any UTF-8 terminal can show: bytes that are not UTF-8 become `\udcff`, control characters `\x1b`."""
+    escaped = CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+    return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_utf8(text: str) -> bool:
     """Whether text can be stored: false where it carries undecodable bytes of a file name."""
-    return text == printable(text)
+    return text == text.encode("utf-8", "replace").decode("utf-8")

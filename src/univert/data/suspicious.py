@@ -58,7 +58,7 @@ _NAME_CHECKS: Final[tuple[tuple[Callable[[str], object], str, str], ...]] = (
     ),
     (_pattern(r"\d+[.,]0+"), "are whole numbers with decimals", "export them as text: 123.0 is another name than 123"),
     (
-        _pattern(rf"\d{{1,2}}[-. ]{_MONTH}([-. ]\d{{2,4}})?|{_MONTH}-\d{{2,4}}|\d{{4}}-\d\d-\d\d 00:00:00"),
+        _pattern(rf"\d\d?[-. ]{_MONTH}([-. ]\d+)?|{_MONTH}-\d+|\d{{4}}-\d\d-\d\d 00:00:00|\d\d?[/.]\d\d?[/.]\d{{4}}"),
         "are dates, which spreadsheets make of codes",
         "format the column as text before it is filled, and export it again",
     ),
@@ -68,7 +68,6 @@ _NAME_CHECKS: Final[tuple[tuple[Callable[[str], object], str, str], ...]] = (
         "write the text alone, without quotes and brackets",
     ),
     (_is_misread, "were read in the wrong encoding", "export them as UTF-8"),
-    (_pattern(r".*\n.*"), "have several lines", "look for a quotation mark that is not closed"),
 )
 """Whether a name is one of a kind; what those are; what to do about them."""
 

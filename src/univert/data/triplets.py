@@ -192,7 +192,7 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
         if names.count(role) != 1:
             what = "no column" if role not in names else "more than one column"
             near = nearest_name(role, [name for name in names if name not in ROLES])
-            hint = f"is it {printable(near)!r}? " if near else ""
+            hint = f"is it {near!r}? " if near else ""
             there = printable(", ".join(names)) or "none"
             raise BadInputError(
                 f"{path}: {what} {role!r}; {hint}name the columns {', '.join(ROLES)} (there are: {there})"

@@ -156,7 +156,8 @@ class LabelLoss(nn.Module, ABC):
         if verticals is not None and (indices_tuple is not None or ref_emb is not None):
             raise BadInputError("verticals go with neither indices_tuple nor ref_emb; mine within them instead")
         if indices_tuple is not None:
-            indices_tuple = _checked_indices(indices_tuple, len(labels), len(labels if ref_emb is None else ref_emb))
+            references = labels if ref_emb is None else ref_emb
+            indices_tuple = _checked_indices(indices_tuple, len(labels), len(references), embeddings.device)
         batch = Batch(
             embeddings=self._scaled(embeddings),
             labels=labels.to(embeddings.device),
@@ -197,11 +198,19 @@ def distance_name(distance: Any) -> str | None:
     return None if distance is None else f"{kind}(p={p}, power={power})"
 
 
-def _checked_indices(indices: Sequence[Tensor], rows: int, references: int) -> tuple[Tensor, ...]:
-    """A miner's choice as int64, or a refusal."""
+def _checked_indices(
+    given: Sequence[Any], rows: int, references: int, device: torch.device
+) -> tuple[Integer[Tensor, "T"], ...]:
+    """A miner's choice (tensors, or what can be made one) as int64, or a refusal."""
+    try:
+        indices = [torch.as_tensor(index, device=device) for index in given]
+    except (TypeError, ValueError, RuntimeError):  # no sequence, or no numbers
+        indices = []
     shapes, four = [tuple(index.shape) for index in indices], len(indices) == 4
     paired = len(indices) in (3, 4) and shapes[0] == shapes[1] and shapes[-1] == shapes[-2 if four else 0]
-    if not paired or any(index.ndim != 1 or index.is_floating_point() for index in indices):
+    if not paired or any(
+        index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool for index in indices
+    ):
         raise BadInputError(
             "indices_tuple must be 3 integer vectors of one length (anchors, positives, negatives), or 4 (anchors, "
             f"positives, anchors, negatives) of which the first two and the last two are as long; got shapes {shapes}"

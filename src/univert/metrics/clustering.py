@@ -36,8 +36,8 @@ def nmi(vectors: Vectors, labels: Labels, *, seed: int = 0) -> float:
     Raises:
         BadInputError: vectors or labels that do not fit, fewer than two products, or a bad seed.
     """
-    if not 0 <= seed < 2**31:
-        raise BadInputError(f"seed must lie in [0, 2**31), got {seed}; take any small number")
+    if not (isinstance(seed, int) and 0 <= seed < 2**31):
+        raise BadInputError(f"seed must lie in [0, 2**31), got {seed!r}; take any small number")
     vectors = check_vectors(vectors)
     check_length(labels, len(vectors), name="labels", of="vectors")
     (codes,) = label_codes(labels)

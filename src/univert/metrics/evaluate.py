@@ -10,7 +10,7 @@ import numpy as np
 from univert.metrics.bootstrap import bootstrap_interval
 from univert.metrics.clustering import nmi
 from univert.metrics.inputs import Codes, Vectors, check_vectors
-from univert.metrics.per_query import Names, average_precision, pooled, query_outcomes, rows_by_vertical
+from univert.metrics.per_query import Names, average_precision, query_outcomes, rows_by_vertical
 from univert.metrics.ranking import QueryOutcome, check_ks, rank_queries
 
 
@@ -113,7 +113,6 @@ def evaluate_query_gallery(
     gallery_products: Names,
     gallery_verticals: Names,
     *,
-    routed: bool = False,
     ks: Sequence[int] = (1, 2, 4, 8),
     resamples: int = 1000,
     seed: int = 0,
@@ -129,7 +128,6 @@ def evaluate_query_gallery(
         gallery_vectors: (M, D).
         gallery_products: M.
         gallery_verticals: M.
-        routed: as in `evaluate_vectors`.
         ks: the K of Recall@K.
         resamples: of the bootstrap over products.
         seed: of the bootstrap.
@@ -156,12 +154,8 @@ def evaluate_query_gallery(
                 gallery_labels=gallery_codes[here],
             )
             outcomes[vertical] = replace(found, rows=rows[found.rows])
-    merged_outcome = pooled(outcomes)
-    if not routed:
-        merged_outcome = rank_queries(
-            query_vectors, codes, gallery_vectors=gallery_vectors, gallery_labels=gallery_codes
-        )
-    return _evaluation(merged_outcome, outcomes, {}, ks, resamples, seed)
+    merged = rank_queries(query_vectors, codes, gallery_vectors=gallery_vectors, gallery_labels=gallery_codes)
+    return _evaluation(merged, outcomes, {}, ks, resamples, seed)
 
 
 def _nmi(vectors: Vectors, codes: Codes, seed: int) -> float | None:

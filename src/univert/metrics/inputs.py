@@ -51,10 +51,11 @@ def check_vectors(vectors: Vectors, *, name: str = "vectors", size: int | None =
 
 
 def check_length(values: Sequence[Any] | npt.NDArray[Any], rows: int, *, name: str, of: str) -> None:
-    """Refuse a list that has not one entry for each row of the vectors."""
-    if len(values) != rows:
+    """Refuse anything but a list that has one entry for each row of the vectors."""
+    given = len(values) if hasattr(values, "__len__") else values
+    if given != rows:
         raise BadInputError(
-            f"{name} must have one entry for each of the {rows} rows of {of}, got {len(values)}; "
+            f"{name} must have one entry for each of the {rows} rows of {of}, got {given}; "
             "take both from the same selection of the catalogue"
         )
 
@@ -69,6 +70,8 @@ def label_codes(*label_lists: Labels) -> list[Codes]:
         BadInputError: labels that are neither names, None nor integers, or names beside integers.
     """
     values = [_as_list(labels) for labels in label_lists]
+    if any(isinstance(label, list) for labels in values for label in labels):
+        raise BadInputError("labels must be one name or integer code for each row, got several; give a plain list")
     # a dict keeps the order, so that the message names the first one
     known = dict.fromkeys(label for labels in values for label in labels if label is not None)
     if all(isinstance(label, int) and not isinstance(label, bool) for label in known):
@@ -110,7 +113,10 @@ def take_float32(vectors: Vectors, rows: npt.NDArray[np.int64], scale: float) ->
 
 def _as_array(values: Any) -> npt.NDArray[Any]:
     if not hasattr(values, "detach"):
-        return np.asarray(values)
+        try:
+            return np.asarray(values)
+        except ValueError:  # rows of different lengths
+            return np.asarray(values, dtype=object)
     tensor = values.detach().cpu()  # without importing PyTorch where arrays come
     return np.asarray(tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor)
 

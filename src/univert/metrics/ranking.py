@@ -204,8 +204,8 @@ def map_at_r(
 
 def check_ks(ks: Sequence[int]) -> None:
     """Refuse an empty list of K and any K below 1."""
-    if not ks or any(k < 1 for k in ks):
-        raise BadInputError(f"ks must hold at least one K, all of them 1 or more, got {list(ks)}; try (1, 2, 4, 8)")
+    if not isinstance(ks, Sequence) or not ks or not all(isinstance(k, int | np.integer) and k >= 1 for k in ks):
+        raise BadInputError(f"ks must hold at least one K, all of them 1 or more, got {ks}; try (1, 2, 4, 8)")
 
 
 def _leave_one_out(vectors: Vectors, codes: Codes, gallery: Vectors | None) -> Layout:

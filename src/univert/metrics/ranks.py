@@ -36,10 +36,8 @@ def rank(layout: Layout, all_positives: bool) -> tuple[Codes, npt.NDArray[np.flo
     average_precision = np.zeros(len(layout.rows))
     for block in _blocks(layout):
         queries = all_queries[torch.from_numpy(layout.places[block])]
-        thresholds = _positives(layout, block, queries, half_squares) - tolerance
+        thresholds = _positives(layout, block, queries, half_squares, all_positives) - tolerance
         relevant = torch.from_numpy(layout.ends[block] - layout.starts[block] - layout.leave_one_out)
-        if not all_positives:
-            thresholds = thresholds[:, :1]
         before = _count_before(layout, block, queries, half_squares, thresholds, relevant, buffers)
         first[block] = before[:, 0].numpy() + 1
         if all_positives:
@@ -60,8 +58,11 @@ def _blocks(layout: Layout) -> list[slice]:
     return blocks
 
 
-def _positives(layout: Layout, block: slice, queries: Tensor, half_squares: Tensor) -> Tensor:
-    """(B, R) similarities of each query's positives, nearest first, -inf where a query has fewer than R."""
+def _positives(layout: Layout, block: slice, queries: Tensor, half_squares: Tensor, all_positives: bool) -> Tensor:
+    """(B, R) similarities of each query's positives, nearest first, -inf where a query has fewer than R.
+
+    Unless all are wanted, (B, 1): the nearest.
+    """
     starts, ends = layout.starts[block], layout.ends[block]
     places = layout.places[block]
     # NumPy, not torch: thousands of tiny products, each of which torch would spread over its threads.
@@ -74,6 +75,8 @@ def _positives(layout: Layout, block: slice, queries: Tensor, half_squares: Tens
         if layout.leave_one_out:
             own[np.arange(other - one), places[one:other] - start] = -np.inf
         similarities[one:other, : end - start] = own
+    if not all_positives:
+        return torch.from_numpy(similarities).amax(dim=1, keepdim=True)
     nearest_first = torch.from_numpy(similarities).sort(dim=1, descending=True).values
     return nearest_first[:, : nearest_first.shape[1] - layout.leave_one_out]
 

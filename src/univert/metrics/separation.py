@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from univert.metrics.inputs import (
-    Codes,
-    Vectors,
-    check_length,
-    check_vectors,
-    label_codes,
-    power_of_two_scale,
-    take_float32,
-)
-from univert.metrics.ranking import TIE_TOLERANCE
-
-_SIMILARITIES_AT_ONCE = 8_000_000
-"""Entries of a block of the similarity matrix (32 MB in float32)."""
+from univert.metrics.inputs import Vectors, check_length, check_vectors, has_queries, label_codes
+from univert.metrics.ranking import rank_queries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +38,8 @@ class Separation:
 def separation(vectors: Vectors, verticals: Sequence[str]) -> Separation:
     """Measure how far the verticals lie apart, exactly.
 
-    Ties count against: an image as near to one of another vertical as to its own is not pure. Memory beyond the
-    inputs: a float32 copy and some 32 MB.
+    It is Recall@1 with verticals in place of products; see `rank_queries`. Ties count against: an image as near to one
+    of another vertical as to its own is not pure.
 
     Args:
         vectors: (N, D) embeddings or learning targets.
@@ -71,7 +58,10 @@ def separation(vectors: Vectors, verticals: Sequence[str]) -> Separation:
     check_length(verticals, len(vectors), name="verticals", of="vectors")
     (codes,) = label_codes(verticals)
     sizes, count = np.bincount(codes), len(vectors)
-    pure = _pure(vectors, codes)
+    pure = np.zeros(count, bool)
+    if has_queries(codes):
+        outcome = rank_queries(vectors, codes, with_average_precision=False)
+        pure[outcome.rows] = outcome.rank_of_first_hit == 1
     return Separation(
         purity=float(pure.mean()) if count > 1 else None,
         purity_by_chance=int((sizes * (sizes - 1)).sum()) / (count * (count - 1)) if count > 1 else None,
@@ -82,24 +72,3 @@ def separation(vectors: Vectors, verticals: Sequence[str]) -> Separation:
             for code, name in enumerate(sorted(set(verticals)))
         ),
     )
-
-
-def _pure(vectors: Vectors, codes: Codes) -> npt.NDArray[np.bool_]:
-    """(N,) whether the nearest other row is of the same vertical, in the order of the rows."""
-    order = np.argsort(codes, kind="stable")
-    rows = take_float32(vectors, order, power_of_two_scale([vectors]))
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(codes))])
-    half_squares = (rows**2).sum(axis=1) / 2
-    tolerance = TIE_TOLERANCE * 2 * float(half_squares.max())
-    chunk = max(1, _SIMILARITIES_AT_ONCE // len(rows))
-    pure = np.zeros(len(rows), dtype=np.bool_)
-    for start, end in itertools.pairwise(bounds.tolist()):
-        for first in range(start, end, chunk):
-            here = np.arange(first, min(first + chunk, end))
-            similarity = rows[here] @ rows.T - half_squares
-            similarity[here - first, here] = -np.inf
-            own = similarity[:, start:end].max(axis=1)
-            sides = (similarity[:, :start], similarity[:, end:])
-            other = np.max([side.max(axis=1, initial=-np.inf) for side in sides], axis=0)
-            pure[order[here]] = (own > other + tolerance) & (own > -np.inf)
-    return pure

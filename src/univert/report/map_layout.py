@@ -8,9 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int64
 
-from univert.core.errors import BadInputError
-from univert.metrics.inputs import check_length
-
 _FEWEST_FOR_TSNE = 10
 """Below this t-SNE has no neighbourhoods to keep; the first two principal components say as much."""
 _MANY_FOR_TSNE = 5_000
@@ -28,13 +25,7 @@ def sample_for_map(
 
     Returns:
         positions in increasing order, (M,) with M <= min(N, total).
-
-    Raises:
-        BadInputError: a limit below 1, or lengths that differ.
     """
-    if min(per_vertical, total) < 1:
-        raise BadInputError(f"per_vertical and total must be at least 1, got {per_vertical} and {total}")
-    check_length(products, len(verticals), name="products", of="verticals")
     rows_of: dict[tuple[str, str | int], list[int]] = {}
     for row, (vertical, product) in enumerate(zip(verticals, products, strict=True)):
         rows_of.setdefault((vertical, row if product is None else product), []).append(row)

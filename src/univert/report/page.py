@@ -14,7 +14,6 @@ from markupsafe import Markup
 
 import univert
 from univert.core.files import fingerprint, write_atomic
-from univert.metrics.inputs import check_length, check_vectors
 from univert.report.charts import differences_chart, models_chart, training_panels
 from univert.report.map_data import map_section
 from univert.report.number_format import change_interval, count, duration, interval, percent, points
@@ -74,12 +73,8 @@ def write_report(
     retrieval examples search in them. The seed is of all that is sampled: queries, points of the map, t-SNE.
 
     Raises:
-        BadInputError: vectors that do not match the catalogue.
         OSError: the disk is full or not writable.
     """
-    for title, space in spaces.items():
-        check_vectors(space, name=title)
-        check_length(space, len(catalogue), name=title, of="the catalogue")
     columns = Columns.of(catalogue)
     vectors = list(spaces.values())[-1]
     labelled = [product for product in columns.product if product is not None]

@@ -58,7 +58,7 @@ class Columns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hit:
+class RankedImage:
     """One image of a ranked answer: its row, its rank from 1, and whether it shows the query's product."""
 
     position: int
@@ -77,8 +77,8 @@ class Answer:
     """
 
     query: int
-    hits: tuple[Hit, ...]
-    first_right: Hit
+    hits: tuple[RankedImage, ...]
+    first_right: RankedImage
     right_in_gallery: int
 
 
@@ -152,7 +152,7 @@ def answer_queries(
         right = codes[others] == codes[query]
         order = np.lexsort((right, -(vectors[others] @ vectors[query])))
         ranked = [
-            Hit(position=int(others[order[place]]), rank=place + 1, right=bool(right[order[place]]))
+            RankedImage(position=int(others[order[place]]), rank=place + 1, right=bool(right[order[place]]))
             for place in (*range(min(hits, len(order))), int(right[order].argmax()))
         ]
         answers.append(

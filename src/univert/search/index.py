@@ -173,12 +173,13 @@ class Index:
         where: Where | None = None,
         model_fingerprint: str,
         exact: bool = False,
+        threads: int = 1,
     ) -> list[list[Hit]]:
-        """The `k` images nearest to each of several vectors (Q, D); see `search`."""
+        """The `k` images nearest to each of several vectors (Q, D), see `search`; a long search uses all `threads`."""
         self.check_model(model_fingerprint)
         k = check_k(k)
         queries = check_unit_vectors(vectors, self._size, name="query vectors")
-        return self._rows.search(queries, k, check_where(where, self.verticals), exact=exact)
+        return self._rows.search(queries, k, check_where(where, self.verticals), exact=exact, threads=threads)
 
     def pictures(self, ids: Sequence[str]) -> list[Picture]:
         """The pictures of images, in the order asked for.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -25,10 +27,14 @@ Values = Mapping[str, Sequence[str | None]]
 _UNIT: Final = 32_768
 """What a value of 1 is stored as: squared distances are off by some 1e-5."""
 _BLOCK_ROWS: Final = 1_024
+_LOOKS_APART: Final = 64
+"""As many blocks of rows are worth a thread of their own."""
 _READ_AHEAD_BYTES: Final = 1 << 25
 """By itself the engine reads hundreds of megabytes ahead."""
 _ROUNDING: Final = 1e-6
 """The scores of equal vectors differ by less."""
+_MANY_ALIKE: Final = 1_000
+"""Of more rows that were found for a query, the nearest are picked before their columns are read."""
 
 
 class MemoryRows:
@@ -64,19 +70,27 @@ class MemoryRows:
         return len(self._vectors)
 
     def search(
-        self, queries: Float[np.ndarray, "Q D"], k: int, where: Values, *, exact: bool = False
+        self, queries: Float[np.ndarray, "Q D"], k: int, where: Values, *, exact: bool = False, threads: int = 1
     ) -> list[list[Hit]]:
         """The hits of each query; see `univert.search.index.Index.search`."""
         allowed = np.flatnonzero(self._mask(where)) if where else self._all
         k = min(k, len(allowed))
         if not k or not len(queries):
             return [[] for _ in queries]
-        found = _Nearest(len(queries), k)
         if exact or self._effort is None or len(allowed) <= EXACT_ROWS:
-            self._compare(queries, np.arange(len(queries)), allowed, found)
+            looks = [(np.arange(len(queries)), allowed)]
         else:
-            self._look_into_partitions(queries, k, allowed, found)
-        return self._hits(queries, found.rows, k)
+            looks = self._partitions(queries, k, allowed)
+        looks = [
+            (asking, rows[start : start + _BLOCK_ROWS])
+            for asking, rows in looks
+            for start in range(0, len(rows), _BLOCK_ROWS)
+        ]
+        if threads == 1 or len(looks) < _LOOKS_APART:
+            return self._hits(queries, self._nearest(queries, k, looks), k)
+        with ThreadPoolExecutor(threads, thread_name_prefix="univert-compare") as pool:
+            parts = pool.map(partial(self._nearest, queries, k), (looks[part::threads] for part in range(threads)))
+            return self._hits(queries, [np.concatenate(rows) for rows in zip(*parts, strict=True)], k)
 
     def named(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
         """Some columns of those of the images that are there, in no order."""
@@ -117,9 +131,10 @@ class MemoryRows:
         block: np.ndarray = self._vectors[rows] / np.float32(_UNIT)
         return block
 
-    def _look_into_partitions(
-        self, queries: Float[np.ndarray, "Q D"], k: int, allowed: Int[np.ndarray, " R"], found: _Nearest
-    ) -> None:
+    def _partitions(
+        self, queries: Float[np.ndarray, "Q D"], k: int, allowed: Int[np.ndarray, " R"]
+    ) -> list[tuple[Int[np.ndarray, " A"], Int[np.ndarray, " _"]]]:
+        """Which queries are to be compared with the rows of each partition, those nearest to a query first."""
         assert self._effort is not None
         bounds = np.searchsorted(allowed, self._starts)
         there = np.flatnonzero(np.diff(bounds))
@@ -128,69 +143,92 @@ class MemoryRows:
         enough = self._effort.partitions(distances.min(axis=1), k * len(self) / len(allowed))
         # a row for each turn, a column for each query: its partitions from the nearest on
         order = there[distances.argsort(axis=1)].T
-        turns, asking = np.nonzero(np.arange(len(there))[:, None] < enough)
+        fewer = np.diff(bounds)[order].cumsum(axis=0) < k  # a filter may leave a row or two in each of those
+        turns, asking = np.nonzero(np.arange(len(there))[:, None] < np.maximum(enough, 1 + fewer.sum(axis=0)))
         visits = order[turns, asking]
         partitions, first, counts = np.unique(visits, return_index=True, return_counts=True)
         together = np.split(asking[visits.argsort(kind="stable")], counts.cumsum()[:-1])
-        for number in first.argsort():
-            partition = partitions[number]
-            rows = allowed[bounds[partition] : bounds[partition + 1]]
-            self._compare(queries, together[number], rows, found)
+        return [
+            (together[number], allowed[bounds[partitions[number]] : bounds[partitions[number] + 1]])
+            for number in first.argsort()
+        ]
 
-    def _compare(
+    def _nearest(
         self,
         queries: Float[np.ndarray, "Q D"],
-        asking: Int[np.ndarray, " A"],
-        rows: Int[np.ndarray, " R"],
-        found: _Nearest,
-    ) -> None:
-        """Compare every one of some rows with those of the queries that ask."""
-        scaled = (queries[asking] / _UNIT).T
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            some = rows[start : start + _BLOCK_ROWS]
+        k: int,
+        looks: Sequence[tuple[Int[np.ndarray, " A"], Int[np.ndarray, " B"]]],
+    ) -> list[Int[np.ndarray, " _"]]:
+        """Compare blocks of rows with those of the queries that ask; the `k` nearest of each query, or a few more."""
+        found = _Nearest(len(queries), k)
+        scaled = (queries / _UNIT).T
+        for asking, rows in looks:
             # where most of them lie side by side, all between are read as well: that is quicker than picking
-            dense = some[-1] - some[0] < 2 * len(some)
-            read = slice(some[0], some[-1] + 1) if dense else some
-            scores = self._vectors[read].astype(np.float32) @ scaled
+            dense = rows[-1] - rows[0] < 2 * len(rows)
+            read = slice(rows[0], rows[-1] + 1) if dense else rows
+            scores = self._vectors[read].astype(np.float32) @ scaled[:, asking]
             scores -= self._half_squares[read, None]
-            found.add(asking, some, scores[some - some[0]] if dense and len(scores) > len(some) else scores)
+            found.add(asking, rows, scores[rows - rows[0]] if dense and len(scores) > len(rows) else scores)
+        return found.rows()
 
     def _hits(self, queries: Float[np.ndarray, "Q D"], rows: list[Int[np.ndarray, " _"]], k: int) -> list[list[Hit]]:
         """The `k` nearest of the rows that were found for each query, equally distant ones in order of id."""
+        distances = [
+            np.square(self._block(some) - query).sum(axis=1) for query, some in zip(queries, rows, strict=True)
+        ]
+        for number, (far, some) in enumerate(zip(distances, rows, strict=True)):
+            if len(some) > _MANY_ALIKE:
+                alike = pa.table({"distance": far, "id": self._column("id", some)})
+                order = [("distance", "ascending"), ("id", "ascending")]
+                nearest = pc.select_k_unstable(alike, k, order).to_numpy()
+                distances[number], rows[number] = far[nearest], some[nearest]
         columns = [self._column(name, np.concatenate(rows)).to_pylist() for name in FILTER_COLUMNS]
         values = zip(*columns, strict=True)
         answers = []
-        for query, some in zip(queries, rows, strict=True):
-            distances = np.square(self._block(some) - query).sum(axis=1).tolist()
-            ranked = sorted(zip(distances, itertools.islice(values, len(some)), strict=True))
-            answers.append([Hit(distance=far, **dict(zip(FILTER_COLUMNS, of, strict=True))) for far, of in ranked[:k]])
+        for far, some in zip(distances, rows, strict=True):
+            ranked = sorted(zip(far.tolist(), itertools.islice(values, len(some)), strict=True))
+            answers.append([Hit(distance=d, **dict(zip(FILTER_COLUMNS, of, strict=True))) for d, of in ranked[:k]])
         return answers
 
 
 class _Nearest:
-    """The rows with the `k` highest scores for each of some queries, and all that equal the last of them.
-
-    Attributes:
-        rows: of each query.
-    """
+    """The rows with the `k` highest scores for each of some queries, all that equal the last of them, and some more."""
 
     def __init__(self, queries: int, k: int) -> None:
-        self.rows = [np.empty(0, np.int64) for _ in range(queries)]
         self._k = k
-        self._scores = [np.empty(0, np.float32) for _ in range(queries)]
         self._least = np.full(queries, -np.inf, np.float32)
+        self._found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+        self._count, self._count_max = 0, 0
 
     def add(self, asking: Int[np.ndarray, " A"], rows: Int[np.ndarray, " R"], scores: Float[np.ndarray, "R A"]) -> None:
         """Take in the scores of rows for the queries that ask."""
-        high = scores >= self._least[asking]
-        for place in np.flatnonzero(high.any(axis=0)):
-            query, some = asking[place], high[:, place]
-            self.rows[query] = np.concatenate([self.rows[query], rows[some]])
-            self._scores[query] = joined = np.concatenate([self._scores[query], scores[some, place]])
-            if len(joined) > self._k:
-                self._least[query] = np.partition(joined, -self._k)[-self._k] - _ROUNDING
-                stay = joined >= self._least[query]
-                self.rows[query], self._scores[query] = self.rows[query][stay], joined[stay]
+        high = np.flatnonzero(scores >= self._least[asking])
+        if not len(high):
+            return
+        row, place = np.divmod(high, len(asking))
+        self._found.append((asking[place], rows[row], scores[row, place]))
+        self._count += len(high)
+        if self._count > self._count_max:
+            self._sort_out()
+
+    def rows(self) -> list[Int[np.ndarray, " _"]]:
+        """Of each query."""
+        queries, rows = self._sort_out()
+        return np.split(rows, np.searchsorted(queries, np.arange(1, len(self._least))))
+
+    def _sort_out(self) -> tuple[Int[np.ndarray, " F"], Int[np.ndarray, " F"]]:
+        """Drop what is not among the nearest by now; the queries, in order, and the rows of what stays."""
+        queries, rows, scores = map(np.concatenate, zip(*self._found, strict=True))
+        order = np.lexsort((-scores, queries))
+        queries, rows, scores = queries[order], rows[order], scores[order]
+        first = np.searchsorted(queries, np.arange(len(self._least) + 1))
+        enough = np.flatnonzero(np.diff(first) >= self._k)
+        self._least[enough] = scores[first[enough] + self._k - 1] - _ROUNDING
+        stay = scores >= self._least[queries]
+        self._found = [(queries[stay], rows[stay], scores[stay])]
+        self._count = int(stay.sum())
+        self._count_max = 2 * self._count + self._k * len(self._least)
+        return queries[stay], rows[stay]
 
 
 def _read(dataset: Any, order: Int[np.ndarray, " N"]) -> Int16[np.ndarray, "N D"]:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,8 @@ from univert.search.query import Hit, Where
 
 TOGETHER_MAX: Final = 32
 """Queries that go to the index together."""
+_LONGEST_WAIT_S: Final = 0.5
+"""Of a search for company, whatever held up the last one."""
 
 
 class QueueFullError(UnivertError, RuntimeError):
@@ -161,14 +164,17 @@ class _Query:
 class SearchBatches:
     """Groups concurrent queries by version of the index and filter, and runs each group as one.
 
-    Nothing waits for company: a query goes at once while a thread is free, and what arrives while all are busy
-    forms groups. `k` may differ within a group: the largest is asked for, and each query gets its share.
+    A query goes at once while a thread is free and none of its group runs; what arrives meanwhile forms the next
+    group. Without a filter 32 queries together take a fifth of the time that they take one by one, so such a group
+    waits until as many are there as were busy when the last one ended, but at most twice as long as that one took,
+    and never longer than half a second. A client that has been alone is not kept waiting. `k` may differ within a
+    group: the largest is asked for, and each query gets its share.
 
     Make it, and use it, in one event loop.
 
     Args:
         model_fingerprint: of the model whose vectors these are.
-        threads: groups that run side by side.
+        threads: groups that run side by side, and threads that a long search uses.
         on_batch: told the size of each group.
     """
 
@@ -179,7 +185,9 @@ class SearchBatches:
         self._threads = threads
         self._on_batch = on_batch
         self._waiting: dict[tuple[int, str], list[_Query]] = {}  # by version and filter, in the order of arrival
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[tuple[int, str], asyncio.Task[None]] = {}
+        self._company = 0  # so many make a group without a filter; 0: any number
+        self._wait: asyncio.TimerHandle | None = None
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="univert-search")
 
     async def search(self, index: Index, vector: Float[np.ndarray, " D"], k: int, where: Where | None) -> list[Hit]:
@@ -196,29 +204,46 @@ class SearchBatches:
 
     async def close(self) -> None:
         """Finish what was asked, and stop the threads."""
-        self._start()
-        while self._running:
-            await asyncio.wait(self._running)
+        while self._waiting or self._running:
+            self._wait_no_longer()
+            await asyncio.wait(self._running.values())
         self._executor.shutdown()
 
     def _start(self) -> None:
-        while self._waiting and len(self._running) < self._threads:
-            key, queries = next(iter(self._waiting.items()))
+        for key in [key for key in self._waiting if key not in self._running]:
+            if len(self._running) == self._threads:
+                return
+            queries = self._waiting[key]
+            if not queries[0].where and len(queries) < min(self._company, TOGETHER_MAX):
+                continue
             del self._waiting[key]
             if len(queries) > TOGETHER_MAX:
                 self._waiting[key] = queries[TOGETHER_MAX:]
-            task = asyncio.create_task(self._answer(queries[:TOGETHER_MAX]))
-            self._running.add(task)
-            task.add_done_callback(self._finished)
+            self._running[key] = asyncio.create_task(self._answer(queries[:TOGETHER_MAX]))
+            self._running[key].add_done_callback(partial(self._finished, key))
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+    def _finished(self, key: tuple[int, str], _: asyncio.Task[None]) -> None:
+        del self._running[key]
         self._start()
 
     async def _answer(self, queries: list[_Query]) -> None:
         queries = [query for query in queries if not query.answer.done()]
-        if queries and await _answer_all(self._executor, self._search, queries) and self._on_batch is not None:
+        started = time.monotonic()
+        if not queries or not await _answer_all(self._executor, self._search, queries):
+            return
+        if self._on_batch is not None:
             self._on_batch(len(queries))
+        if not queries[0].where:
+            waiting = sum(len(others) for others in self._waiting.values() if not others[0].where)
+            self._company = len(queries) + waiting
+            if self._wait is not None:
+                self._wait.cancel()
+            wait_s = min(2 * (time.monotonic() - started), _LONGEST_WAIT_S)
+            self._wait = asyncio.get_running_loop().call_later(wait_s, self._wait_no_longer)
+
+    def _wait_no_longer(self) -> None:
+        self._company = 0
+        self._start()
 
     def _search(self, queries: list[_Query]) -> list[list[Hit]]:
         found = queries[0].index.search_many(
@@ -226,6 +251,7 @@ class SearchBatches:
             max(query.k for query in queries),
             where=queries[0].where,
             model_fingerprint=self._model_fingerprint,
+            threads=self._threads,
         )
         return [hits[: query.k] for query, hits in zip(queries, found, strict=True)]
 

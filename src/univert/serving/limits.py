@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import ipaddress
 import math
 import os
 import secrets
@@ -25,7 +26,7 @@ from starlette.types import Message
 from univert.serving.observability import RequestRecord
 from univert.serving.problems import Problem, busy
 from univert.serving.settings import RATE_FILE_VARIABLE, Settings
-from univert.serving.shared import RateLimits, client_network
+from univert.serving.shared import RateLimits
 
 _KEY_BYTES: Final = 32
 _UPLOADS_AN_ADDRESS: Final = 64
@@ -57,6 +58,24 @@ def key_name(lines: Sequence[str], headers: Mapping[str, str]) -> str | None:
     digest = _digest(headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else ""))
     pairs = (line.split(":", 1) for line in lines)
     return next((name for name, same in [(n, hmac.compare_digest(digest, hash_)) for n, hash_ in pairs] if same), None)
+
+
+def client_network(address: str) -> str:
+    """Whom an address belongs to: an IPv4 address to itself, an IPv6 address to its /64, all of it.
+
+    Examples:
+        >>> client_network("203.0.113.7"), client_network("2001:db8::17"), client_network("::ffff:203.0.113.7")
+        ('203.0.113.7', '2001:db8::/64', '203.0.113.7')
+    """
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found), 64), strict=False))
 
 
 class Limits:

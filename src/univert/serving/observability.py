@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from univert.serving.problems import Problem, problem_response
-from univert.serving.settings import METRICS_VARIABLE
+from univert.serving.settings import METRICS_VARIABLE, Settings
 from univert.serving.shared import counts_of_all, take_room
 
 LOGGER: Final = logging.getLogger("univert.serving")
@@ -43,6 +44,7 @@ _HEADERS: Final = {
 }
 """Of every answer that does not say otherwise."""
 
+_HOST: Final = re.compile(r"(?:\[(?P<ip>[^\[\]]+)\]|(?P<name>[^\[\]:]*))(?::[0-9]*)?")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS: Final = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH")
 _QUIET: Final = ("/health", "/ready", "/metrics")
@@ -165,7 +167,7 @@ class RequestRecord:
         return time.perf_counter() - self.started_s
 
 
-class Metrics:
+class Counts:
     """The counters, histograms and gauges of one application."""
 
     def __init__(self) -> None:
@@ -222,13 +224,40 @@ class Metrics:
         return counts_of_all(folder)
 
 
+def answers_to(settings: Settings, host: str) -> bool:
+    """Whether a request may be answered that is addressed to a host, as its Host header has it.
+
+    A page elsewhere can make a browser send requests to a local service under a name of its own (DNS rebinding).
+    """
+    found = _HOST.fullmatch(host.strip().lower()) if len(host) <= 255 else None  # as the longest name
+    if found is None:
+        return False
+    name = (found["ip"] or found["name"]).rstrip(".")
+    if not name or is_loopback(name):
+        return True
+    if not settings.allowed_hosts:
+        return not is_loopback(settings.host)
+    return any(
+        name == allowed or allowed == "*" or (allowed[0] == "*" and name.endswith(allowed[1:]))
+        for allowed in settings.allowed_hosts
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address can only mean this machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 class Observed:
     """ASGI middleware around the application: an id, a log line, counts and headers for each request."""
 
     def __init__(self, app: ASGIApp, service: Any) -> None:
         self._app = app
         self._service = service
-        self._metrics: Metrics = service.metrics
+        self._metrics: Counts = service.metrics
         policy = b"cross-origin" if service.settings.cors_origins else b"same-origin"
         self._added = {**_HEADERS, b"cross-origin-resource-policy": policy}
 
@@ -254,7 +283,7 @@ class Observed:
 
         self._metrics.in_flight.inc()
         try:
-            if self._service.settings.answers_to(request.headers.get("host", "")):
+            if answers_to(self._service.settings, request.headers.get("host", "")):
                 await self._app(scope, receive, answer)
             else:
                 said = "requests to this host are not answered; if the name is yours, add it to allowed_hosts"

@@ -20,8 +20,8 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from univert.core.errors import BadInputError, UnivertError
-from univert.serving.observability import log, logging_config
-from univert.serving.settings import METRICS_VARIABLE, RATE_FILE_VARIABLE, Settings, is_loopback, load_settings
+from univert.serving.observability import is_loopback, log, logging_config
+from univert.serving.settings import METRICS_VARIABLE, RATE_FILE_VARIABLE, Settings, load_settings
 from univert.serving.shared import make_rate_file
 
 CONNECTIONS_MAX: Final = 8192

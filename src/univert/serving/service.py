@@ -25,7 +25,7 @@ from univert.search.index import Index, IndexReader
 from univert.search.query import Hit, Where
 from univert.serving.batching import Batcher, QueueFullError, SearchBatches
 from univert.serving.limits import Limits, Upload
-from univert.serving.observability import Metrics, RequestRecord
+from univert.serving.observability import Counts, RequestRecord
 from univert.serving.problems import Problem, busy
 from univert.serving.settings import Settings
 from univert.serving.thumbnails import Thumbnails
@@ -56,7 +56,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = Counts()
         self.limits = Limits(settings)
         self.thumbnails = Thumbnails()
         self.draining = False
@@ -100,7 +100,7 @@ class Loaded:
     """The work behind the routes, once model and index are loaded. Make it, and use it, in one event loop."""
 
     def __init__(
-        self, engine: Engine, reader: IndexReader, calibration: Calibration | None, settings: Settings, metrics: Metrics
+        self, engine: Engine, reader: IndexReader, calibration: Calibration | None, settings: Settings, metrics: Counts
     ) -> None:
         self.engine = engine
         self.reader = reader

@@ -45,11 +45,11 @@ _ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://.*")
 _LINK_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "source")
 _PLACEHOLDER: Final = re.compile(r"\{(\w*)\}")
 _LINK: Final = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:[0-9]+)?/([^{}\s]|\{\w+\})*")
-_HOST: Final = re.compile(r"(?:\[(?P<ip>[^\[\]]+)\]|(?P<name>[^\[\]:]*))(?::[0-9]*)?")
 _KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(ge=1024)]
+Seconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=1024, le=1 << 40)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Settings(BaseSettings):
@@ -94,17 +94,17 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, extra="forbid", frozen=True, protected_namespaces=(), validate_default=True
     )
 
-    model: str
-    index: str
+    model: str = Field(min_length=1)
+    index: str = Field(min_length=1)
     calibration: Path | None = None
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8000, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=256)
 
     engine: Literal["auto", "onnx", "onnx-int8", "torch"] = "auto"
-    threads: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, le=1024)
     max_batch: int = Field(32, ge=1, le=1024)
-    queue_size: int = Field(128, ge=1)
+    queue_size: Count = 128
 
     request_deadline_s: Seconds = 10.0
     body_deadline_s: Seconds = 20.0
@@ -112,19 +112,19 @@ class Settings(BaseSettings):
     drain_s: float = Field(1.0, ge=0, le=600)
     shutdown_deadline_s: Seconds = 30.0
 
-    requests_at_once: int = Field(256, ge=1)
+    requests_at_once: Count = 256
     photo_bytes_max: Bytes = 15_000_000
-    photo_pixels_max: int = Field(50_000_000, ge=1)
+    photo_pixels_max: int = Field(50_000_000, ge=1024, le=1_000_000_000)
     uploads_bytes_max: Bytes = 96_000_000
     refresh_s: Seconds = 1.0
 
     api_keys: tuple[str, ...] = ()
-    rate_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    rate_burst: int = Field(20, ge=1)
+    rate_per_s: Annotated[float, Field(ge=0.0001, le=1_000_000, allow_inf_nan=False)] | None = None
+    rate_burst: Count = 20
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: str = ""
-    root_path: str = Field("", pattern=r"^(/[\w.~%-]+)*$")
+    root_path: str = Field("", pattern=r"^(/\.*[\w~%-][\w.~%-]*)*$")
     page: bool = True
     item_link: str = ""
     feedback: Path | None = None
@@ -144,9 +144,18 @@ class Settings(BaseSettings):
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
-            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
-                raise ValueError(f"{origin!r} is no origin; write it as https://shop.example, without a path")
+            if origin != "*" and not re.fullmatch(r"https?://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:[0-9]+)?", origin):
+                raise ValueError(
+                    f"{origin!r} is no origin; write it as https://shop.example, in small letters and without a path"
+                )
         return origins
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, proxies: str) -> str:
+        for proxy in proxies.split(",") if proxies not in ("", "*") else ():
+            ipaddress.ip_network(proxy.strip())  # a ValueError that says what is wrong
+        return proxies
 
     @field_validator("item_link")
     @classmethod
@@ -172,24 +181,6 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:]+", host):
                 raise ValueError(f"{host!r} is no name of a host; write it as shop.example, without scheme and port")
         return tuple(host.lower() for host in hosts)
-
-    def answers_to(self, host: str) -> bool:
-        """Whether a request may be answered that is addressed to a host, as its Host header has it.
-
-        A page elsewhere can make a browser send requests to a local service under a name of its own (DNS rebinding).
-        """
-        found = _HOST.fullmatch(host.strip().lower()) if len(host) <= 255 else None  # as the longest name
-        if found is None:
-            return False
-        name = (found["ip"] or found["name"]).rstrip(".")
-        if not name or is_loopback(name):
-            return True
-        if not self.allowed_hosts:
-            return not is_loopback(self.host)
-        return any(
-            name == allowed or allowed == "*" or (allowed[0] == "*" and name.endswith(allowed[1:]))
-            for allowed in self.allowed_hosts
-        )
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -225,14 +216,6 @@ def filled_in(link: str, row: Mapping[str, Any]) -> str | None:
     return _PLACEHOLDER.sub(lambda found: quote(row[found[1]], safe=""), link)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a name or address can only mean this machine itself."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def load_settings(**given: Any) -> Settings:
     """The settings from the given values, the environment and the file that `UNIVERT_SETTINGS` names.
 
@@ -256,7 +239,8 @@ def load_settings(**given: Any) -> Settings:
         name = ".".join(str(part) for part in first["loc"][:1])
         if first["type"] == "missing":
             raise BadInputError(f"settings: {name} is missing; give it, or set {PREFIX}{name.upper()}") from None
-        message = first["msg"].removeprefix("Value error, ")
+        of_a_path = first["type"] == "string_pattern_mismatch"
+        message = "write it as /visual" if of_a_path else first["msg"].removeprefix("Value error, ")
         shown = "" if name in ("api_keys", "") else f", got {first['input']!r}"
         raise BadInputError(f"settings: {name + ': ' if name else ''}{message}{shown}") from None
     except ValueError as error:  # an environment variable that should hold JSON does not

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import ipaddress
 import mmap
 import os
 import struct
@@ -25,26 +24,6 @@ _SALT_BYTES: Final = 32
 _FILE_BYTES: Final = _SALT_BYTES + _BUCKETS * _BUCKET.size
 _COUNTS_BYTES: Final = 1 << 20
 """Of each kind of metric in a worker; all that there are take a tenth of it."""
-_NETWORK_BITS: Final = 64
-"""Of an IPv6 address: whoever has one has all that begin with the same bits."""
-
-
-def client_network(address: str) -> str:
-    """Whom an address belongs to: an IPv4 address to itself, an IPv6 address to its /64.
-
-    Examples:
-        >>> client_network("203.0.113.7"), client_network("2001:db8::17"), client_network("::ffff:203.0.113.7")
-        ('203.0.113.7', '2001:db8::/64', '203.0.113.7')
-    """
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found), _NETWORK_BITS), strict=False))
 
 
 def make_rate_file(path: Path) -> None:

@@ -42,7 +42,7 @@ async def running(service: Service) -> AsyncIterator[None]:
     index = reader.current()
     version, images = index.version, len(index)
     log(logging.INFO, "ready", model=engine.fingerprint, engine=engine.name, index_version=version, images=images)
-    looking = [asyncio.create_task(_look_after(service)), asyncio.create_task(_renew_calibration(service))]
+    looking = [asyncio.create_task(work(service)) for work in (_show_life, _look_after, _renew_calibration)]
     try:
         yield
     finally:
@@ -53,18 +53,22 @@ async def running(service: Service) -> AsyncIterator[None]:
         log(logging.INFO, "stopped")
 
 
-async def _look_after(service: Service) -> None:
-    """Keep the gauges fresh, and stop where the first process is gone: nobody would replace or stop this one.
+async def _show_life(service: Service) -> None:
+    """Have a worker whose event loop stands still ended: by a timer outside Python, which this task puts off.
 
-    A worker whose event loop stands still is ended by a timer outside Python, after the stacks of its threads have
-    gone to stderr; the first process starts another.
+    The stacks of its threads go to stderr, and the first process starts another.
     """
-    first = multiprocessing.parent_process()
     blocked_s = max(_BLOCKED_S, service.settings.request_deadline_s)
+    while multiprocessing.parent_process() is not None:
+        faulthandler.dump_traceback_later(blocked_s, exit=True, file=sys.__stderr__ or sys.stderr)
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _look_after(service: Service) -> None:
+    """Keep the gauges fresh, and stop where the first process is gone: nobody would replace or stop this one."""
+    first = multiprocessing.parent_process()
     without_clients, said = _open_sockets(), _MANY_CONNECTIONS // 2
     while True:
-        if first is not None:
-            faulthandler.dump_traceback_later(blocked_s, exit=True, file=sys.__stderr__ or sys.stderr)
         connections = max(0, await asyncio.to_thread(_open_sockets) - without_clients)
         service.metrics.connections.set(connections)
         if connections >= 2 * said or connections < said // 4:

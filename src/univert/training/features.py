@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float, Int64
 
 from univert.core.config import to_plain
-from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.data.loading import ImageLoader
 from univert.data.samplers import Positions, balanced_sample, step_rng
@@ -169,18 +168,11 @@ class Features:
 
 
 class VerticalPredictor:
-    """Multinomial logistic regression from pooled features of unit length to `count` verticals.
-
-    Raises:
-        BadInputError: a vertical without images.
-    """
+    """Multinomial logistic regression from pooled features of unit length to `count` verticals, each with images."""
 
     def __init__(self, features: Float[np.ndarray, "N F"], verticals: Int64[np.ndarray, "N"], count: int) -> None:
         from sklearn.linear_model import LogisticRegression
 
-        missing = sorted(set(range(count)) - set(verticals.tolist()))
-        if missing:
-            raise BadInputError(f"predicting verticals needs images of the verticals numbered {missing}; add some")
         self._count, self._model = count, LogisticRegression(max_iter=300)
         if count > 1:
             self._model.fit(PREDICTOR_SCALE * features, verticals)

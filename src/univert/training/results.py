@@ -50,7 +50,7 @@ def results_json(
             for each in compared
         ],
         "best_key": BEST,
-        "combination": models.combination.to_dict(),
+        "combination": to_plain(models.combination),
         "choice": models.choice.to_dict(),
         "ensemble": {
             "members": to_plain(models.ensemble.tried),

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
-from univert.core.config import config_to_toml
+from univert.core.config import config_to_toml, to_plain
 from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
@@ -133,7 +133,7 @@ def train_models(context: RunContext) -> Models:
     recipe, names = context.recipe, context.images.vertical_names
     specialists = {name: train_specialist(context, name) for name in names}
     combination = combine(context)
-    write_atomic(context.run.path / "groups.json", json.dumps(combination.to_dict(), indent=1))
+    write_atomic(context.run.path / "groups.json", json.dumps(to_plain(combination), indent=1))
     grouped = {name: train_specialist(context, *group) for group in combination.groups for name in group}
     own = Member.of_specialists(context, grouped)
     individual = Member.of_specialists(context, specialists)

@@ -25,11 +25,7 @@ JOINED_RATE = 0.25
 
 
 def train_unified(context: RunContext, members: Sequence[Member], *, name: str, config: UnifyConfig) -> TrainedModel:
-    """Train (or load) a unified model by L2 loss on the targets that join the members, in a folder within the run.
-
-    Raises:
-        BadInputError: a vertical has no specialist or no training images.
-    """
+    """Train (or load) a unified model by L2 loss on the targets that join the members, in a folder within the run."""
     values = to_plain(config)
     for name_of_another in ("way", "members"):  # which members there are is known by their keys
         del values[name_of_another]

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from tests.small_shop import catalogue, model
 
 __all__ = ["catalogue", "model"]

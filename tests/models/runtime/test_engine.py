@@ -1,9 +1,5 @@
 """The engines give the model's own vectors, whichever runs, and the ONNX file is only ever whole and the model's."""
 
-from __future__ import annotations
-
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +102,6 @@ def test_an_export_that_differs_is_refused_and_leaves_no_file(
     with pytest.raises(ExportError, match="differ from PyTorch's"):
         export_onnx(folder)
     said = export_published(folder)
-    assert said is not None
     assert said.startswith(f"{folder}: the exported model's vectors differ from PyTorch's")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert export_published(folder) is None, "nothing serves here, so nothing is said"
@@ -123,14 +118,6 @@ def test_without_an_export_it_runs_on_torch_and_says_how_to_export(
     for kind in ("onnx", "onnx-int8"):
         with pytest.raises(BadInputError, match="make it with: univert export"):
             load_engine(folder, kind, threads=1)  # type: ignore[arg-type]
-
-
-def test_an_exported_model_loads_without_torch(saved: Path, exported: Path) -> None:
-    program = (
-        "import sys; from univert.models.runtime import load_engine; "
-        f"assert load_engine({str(saved)!r}).name == 'onnx'; assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
 
 
 def test_what_cannot_be_loaded_is_said(saved: Path, tmp_path: Path) -> None:

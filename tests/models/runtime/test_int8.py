@@ -1,7 +1,5 @@
 """Quantising: what comes out is the model's, nearly; what it costs is measured by paired comparison."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

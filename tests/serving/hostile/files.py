@@ -1,7 +1,5 @@
 """Uploads that mean harm or are merely broken, made by code: what is sent as the photo."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import struct
@@ -11,6 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, PngImagePlugin
+
+from tests.data import pictures
 
 PNG = b"\x89PNG\r\n\x1a\n"
 HUGE = 100_000
@@ -23,9 +23,7 @@ def image(width: int = 40, height: int = 30, mode: str = "RGB") -> Image.Image:
 
 
 def encoded(format_name: str, picture: Image.Image | None = None, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    (picture or image()).save(buffer, format_name, **options)
-    return buffer.getvalue()
+    return pictures.encoded(picture or image(), format_name, **options)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,14 +1,11 @@
 """Hostile uploads against a real process: told what is wrong, and the server goes on as before."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.serving.hostile.files import accepted, refused
 from tests.serving.http.processes import Answer, ServerProcess
 from tests.serving.served import SMALL_LIMITS
 
-REFUSED = list(refused(SMALL_LIMITS["photo_bytes_max"]))
 ACCEPTED = list(accepted())
 GROWTH_BYTES = 150_000_000
 """Room for decoders, thread stacks and the allocator; a bomb that went off takes more."""
@@ -32,7 +29,7 @@ def test_odd_but_usable(server: ServerProcess, content: bytes) -> None:
 
 def test_what_is_refused_leaves_the_server_as_it_was(server: ServerProcess, photo: bytes) -> None:
     before = server.rss_bytes()
-    for name, content, statuses in REFUSED:
+    for name, content, statuses in refused(SMALL_LIMITS["photo_bytes_max"]):
         for path in ("/search", "/embed"):
             answer = server.request("POST", path, photo=content)
             assert answer.status in statuses, name

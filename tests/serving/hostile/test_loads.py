@@ -1,7 +1,5 @@
 """Clients that are slow, many, or lie about how much they send."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import select
@@ -17,6 +15,8 @@ from tests.serving.hostile.test_files import check_problem
 from tests.serving.http.processes import ServerProcess, multipart, wait_until
 from tests.serving.served import SMALL_LIMITS
 
+HEAD = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n"
+HEAD += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
 BYTES_MAX: int = SMALL_LIMITS["photo_bytes_max"]
 
 
@@ -50,11 +50,9 @@ def test_headers_that_do_not_come(server: ServerProcess, first: bytes) -> None:
 
 
 def test_a_body_that_trickles_is_cut_off_while_others_are_served(server: ServerProcess, photo: bytes) -> None:
-    head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n"
-    head += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
     slow = [connect(server) for _ in range(50)]
     for connection in slow:
-        connection.sendall(head + b"--b\r\n")
+        connection.sendall(HEAD + b"--b\r\n")
     started = time.monotonic()
     answers = []
     for connection in slow:  # a byte now and then must not buy more time
@@ -69,12 +67,10 @@ def test_a_body_that_trickles_is_cut_off_while_others_are_served(server: ServerP
 
 
 def test_uploads_that_say_nothing_keep_nobody_out(server: ServerProcess, photo: bytes) -> None:
-    head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n"
-    head += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
     with contextlib.ExitStack() as opened:
         silent = [opened.enter_context(connect(server)) for _ in range(300)]
         for connection in silent:
-            connection.sendall(head)
+            connection.sendall(HEAD)
         assert {server.search(photo, k="1").status for _ in range(30)} == {200}
         wait_until(lambda: server.search(photo, k="1").status == 200 and select.select(silent, [], [], 0)[0], 2)
         first = received(select.select(silent, [], [], 0)[0][0])

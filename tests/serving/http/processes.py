@@ -1,7 +1,5 @@
 """Real `univert serve` processes on loopback, and small HTTP clients for them."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json
@@ -133,7 +131,6 @@ def serving(model: Path, index: Path, **settings: Any) -> Iterator[ServerProcess
             process.kill()
             raise
         finally:
-            assert process.stdout is not None
             process.stdout.close()
 
 

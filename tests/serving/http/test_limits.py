@@ -1,7 +1,5 @@
 """Keys, rates, CORS, queues, deadlines and failures: applications in this process, each with settings of its own."""
 
-from __future__ import annotations
-
 import re
 import threading
 import time
@@ -109,15 +107,13 @@ def test_pages_from_elsewhere(client: Client) -> None:
 
 def test_a_full_queue_says_when_to_come_back(client: Client, photo: bytes) -> None:
     narrow = client(queue_size=1, max_batch=1)
-    engine, go_on = loaded(narrow).engine, threading.Event()
-    run = loaded(narrow).batcher._run
+    go_on, run = threading.Event(), loaded(narrow).batcher._run
 
     def slow(batch: np.ndarray) -> np.ndarray:
         go_on.wait(10)
         result: np.ndarray = run(batch)
         return result
 
-    assert engine is not None
     loaded(narrow).batcher._run = slow
     with ThreadPoolExecutor(6) as pool:
         asked = [pool.submit(ask, narrow, photo) for _ in range(6)]
@@ -172,31 +168,3 @@ def test_not_ready_before_it_is_loaded(model_folder: Any, index: Any, photo: byt
         assert answer.json()["type"] == "/problems/not-ready"
         assert answer.headers["retry-after"] == "1"
     assert unstarted.get("/health").status_code == 200
-
-
-def test_identity_with_a_calibration(client: Client, model_folder: Any, photo: bytes, tmp_path: Any) -> None:
-    from univert.identity.vote import FEATURES, AttributeCalibration, Calibration
-
-    plain = client()
-    fingerprint = loaded(plain).engine.fingerprint
-    certain = AttributeCalibration(
-        temperature=0.05, weights=(5.0, *(0.0 for _ in FEATURES)), precision=0.95, threshold=0.5
-    )
-    calibration = Calibration(
-        model_fingerprint=fingerprint, engine="onnx", neighbours=3, attributes={"vertical": certain}
-    )
-    calibration.save(tmp_path / "calibration.json")
-    naming = client(calibration=tmp_path / "calibration.json")
-    answer = ask(naming, photo).json()
-    assert len(answer["hits"]) == 1
-    assert answer["identity"]["vertical"]["value"] == "bags"
-    assert answer["identity"]["vertical"]["known"] is True
-    assert answer["identity"]["vertical"]["known_precision"] == 0.95
-    assert answer["identity"]["vertical"]["known_threshold"] == 0.5
-    never = {"value": None, "confidence": 0.0, "known": False}
-    assert answer["identity"]["product"] == never | {"known_precision": None, "known_threshold": None}
-    assert answer["identity"]["evidence"][0]["id"] == "p4-1"
-    shoes = naming.post("/search", files={"photo": photo}, data={"vertical": "shoes"}).json()
-    assert {hit["vertical"] for hit in shoes["hits"]} == {"shoes"}
-    assert shoes["identity"] == answer["identity"], "a filter narrows what is shown, not what it is"
-    assert naming.post("/search", files={"x": b""}, data={"like": "p4-1"}).status_code == 422

@@ -1,30 +1,17 @@
 """Starting: what is wrong is said in one line with an exit status, and what need not be loaded is not."""
 
-from __future__ import annotations
-
-import os
 import socket
-import subprocess
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.serving.http.processes import COMMAND, ServerProcess
+from tests.conftest import Univert
+from tests.serving.http.processes import ServerProcess
 from univert.core.errors import BadInputError, UnivertError
 from univert.serving.server import free_port
 
 AWAY = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-
-
-def start(model: Path, index: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, str(model), index, *(options or ("--port", "0"))],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 @pytest.mark.parametrize(
@@ -34,20 +21,22 @@ def start(model: Path, index: str, *options: str, **variables: str) -> subproces
         pytest.param("s3://bucket/shop.index", 1, "cannot be read", marks=pytest.mark.slow),
     ],
 )
-def test_what_cannot_be_served_is_said_in_one_line(model_folder: Path, index: str, status: int, said: str) -> None:
-    ended = start(model_folder, index, UNIVERT_WORKERS="2", **AWAY)
-    assert ended.returncode == status
-    assert said in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
-    assert ended.stdout == ""
+def test_what_cannot_be_served_is_said_in_one_line(
+    univert: Univert, model_folder: Path, index: str, status: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in AWAY.items():
+        monkeypatch.setenv(name, value)
+    returned, out, err = univert("serve", model_folder, index, "--port", "0", "--workers", "2")
+    assert (returned, out, err.count("\n")) == (status, "", 1)
+    assert said in err
 
 
-def test_an_address_that_cannot_be_had_is_named_and_says_whether_to_try_again(tmp_path: Path) -> None:
+def test_an_address_that_cannot_be_had_is_named_and_says_whether_to_try_again(univert: Univert, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        ended = start(tmp_path, str(tmp_path), "--port", str(port))
-        assert ended.returncode == 1
-        assert ended.stderr.startswith(f"univert: 127.0.0.1:{port} cannot be listened on")
+        status, _, err = univert("serve", tmp_path, tmp_path, "--port", port)
+        assert status == 1
+        assert err.startswith(f"univert: 127.0.0.1:{port} cannot be listened on")
         with pytest.raises(UnivertError, match="another --host or --port"):
             free_port("127.0.0.1", port)
     assert free_port("127.0.0.1", 0) > 0

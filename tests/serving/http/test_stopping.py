@@ -1,7 +1,5 @@
 """SIGTERM and a published version: nothing that was accepted is lost."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import threading

@@ -1,13 +1,12 @@
 """What may befall a machine: a full disk, a worker that hangs, a log that nobody reads, many connections."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import resource
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,18 @@ from univert.search.index import Index
 from univert.serving.shared import make_rate_file
 
 TROUBLE = """
-import resource, signal, time
+import asyncio, os, resource, signal, time
 resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))
+
+def occupy_threads(*_):
+    loop = asyncio.get_running_loop()
+    for _ in range(min(32, (os.cpu_count() or 1) + 4)):
+        loop.run_in_executor(None, time.sleep, 4.5)
+
+signal.signal(signal.SIGUSR2, occupy_threads)
 """
-"""A process that imports this cannot write long files, and its event loop stands still when it is told to."""
+"""A process that imports this cannot write long files, and its event loop or its threads stand still when told to."""
 
 
 def test_a_full_disk_costs_the_counts_alone_and_a_worker_that_hangs_is_replaced(
@@ -35,10 +41,14 @@ def test_a_full_disk_costs_the_counts_alone_and_a_worker_that_hangs_is_replaced(
         assert len(server.events("no room for the counts: a scrape shows one worker alone")) == 2
         assert server.search(photo).status == 200
         assert server.request("GET", "/metrics").status == 200
-        hung = server.events("ready")[0]["process"]
+        hung, busy = (line["process"] for line in server.events("ready"))
+        os.kill(busy, signal.SIGUSR2)
+        time.sleep(1)
         os.kill(hung, signal.SIGUSR1)
         wait_until(lambda: len(server.events("ready")) == 3, 40)
         assert hung not in {line["process"] for line in server.events("ready")[1:]}
+        ended = [line for line in server.lines if line["event"].startswith("Timeout (")]
+        assert len(ended) == 1, "a worker whose threads are busy does not hang"
         assert {server.search(photo).status for _ in range(8)} == {200}
 
 

@@ -1,7 +1,5 @@
 """Several workers: what they share, what happens when one is killed or the first process is, and many connections."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import resource
@@ -57,6 +55,16 @@ def test_a_thousand_connections_that_say_nothing_keep_nobody_out(workers: Server
     for client in asking:
         assert set(client.outcomes) == {"200"}
         assert client.errors == []
+
+
+def test_workers_share_new_connections_evenly(workers: ServerProcess) -> None:
+    asked = 600  # by chance alone, 60 : 40 is five standard deviations away
+    for _ in range(asked):
+        assert workers.request("GET", "/verticals").status == 200
+    wait_until(lambda: sum(line["route"] == "/verticals" for line in workers.events("request")) == asked)
+    shares = Counter(line["process"] for line in workers.events("request") if line["route"] == "/verticals")
+    assert len(shares) == 2
+    assert min(shares.values()) >= 0.4 * asked, shares
 
 
 def test_a_killed_worker_is_replaced_under_load(workers: ServerProcess, photo: bytes) -> None:

@@ -1,7 +1,5 @@
 """A run on two verticals, and a catalogue with two more, for tests of growing."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

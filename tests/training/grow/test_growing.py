@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.training.grow.conftest import four_verticals, train_old
+from tests.training.shop import modified
 from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.build import build_catalogue
@@ -26,10 +25,6 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file() and path.name != ".lock" and "grown" not in path.parts
     }
-
-
-def times(folder: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
 
 
 def nearness(shop: Catalogue, vertical: str, *folders: Path) -> float:
@@ -58,9 +53,9 @@ def test_a_growth_from_end_to_end(four: Catalogue, trained: Path, grown: GrowRes
     expected = nearness(four, "squares", run_path / "unified", grown.model_path)
     assert grown.figures["test"].nearness["squares"] == pytest.approx(expected, abs=1e-4)
 
-    before = times(run_path)
+    before = modified(run_path)
     again = grow(run_path, four, "hats")
-    assert times(run_path) == before, "a published growth was done again"
+    assert modified(run_path) == before, "a published growth was done again"
     assert again == replace(grown, reason="it was published before")
 
 
@@ -96,10 +91,10 @@ def test_a_loss_is_not_published_unless_forced(
     assert "discs lost" in refused.reason
     assert contents(run_path) == before, "a growth that is not published must change nothing else"
     assert deployed_model(run_path) == run_path / "unified"
-    trained = times(run_path)
+    trained = modified(run_path)
     forced = grow(run_path, four, "hats", force=True)
     assert forced.published
-    assert times(run_path) == trained, "forcing trains nothing again"
+    assert modified(run_path) == trained, "forcing trains nothing again"
     assert forced.reason.startswith("forced: discs lost")
     assert Lineage.read(run_path).growths[0].forced
 

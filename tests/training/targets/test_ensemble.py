@@ -1,12 +1,10 @@
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.training.shop import Shop
+from tests.training.shop import Shop, modified
 from tests.training.targets.test_choice import comparison
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
@@ -86,6 +84,6 @@ def test_further_members_are_trained_once_with_other_seeds_and_losses(shop: Shop
     }
     assert len(prints) == 3
     assert len(list((path / "cache").glob("features-*"))) == 1, "features do not depend on a member's seed"
-    before = {file: file.stat().st_mtime_ns for file in path.rglob("*.safetensors")}
+    before = modified(path)
     chosen(shop, *order)
-    assert {file: file.stat().st_mtime_ns for file in path.rglob("*.safetensors")} == before
+    assert modified(path) == before

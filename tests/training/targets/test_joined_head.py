@@ -1,7 +1,5 @@
 """The heads of several members as one, against the sum of what each of them gives."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -71,7 +69,6 @@ def test_the_training_goes_on_from_there(shop: Shop, second: Member, monkeypatch
             train_unified(work, members, name="start", config=replace(config, start=start))  # type: ignore[arg-type]
     joined, random = jobs
     expected = joined_embedder(work, fitted(shop, members), np.flatnonzero(work.images.is_train))
-    assert expected is not None
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(joined.embedder.state_dict()[name], tensor)
     assert (joined.starts_trained, random.starts_trained) == (True, False)

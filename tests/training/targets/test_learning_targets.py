@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.shop import Shop, clean_targets, fitted_on
-from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.training.features import VerticalPredictor
 from univert.training.run_context import RunContext
@@ -82,8 +79,6 @@ def test_verticals_are_predicted_and_one_alone_needs_no_fit() -> None:
     assert predict(features[:0]).shape == (0, 3)
     alone = VerticalPredictor(features, np.zeros(60, np.int64), 1)
     np.testing.assert_array_equal(alone(features), np.ones((60, 1)))
-    with pytest.raises(BadInputError, match=r"images of the verticals numbered \[1\]"):
-        VerticalPredictor(np.eye(3), np.array([0, 2, 0]), 3)
 
 
 @given(st.integers(0, 1000), st.integers(1, 40), st.floats(0, 1), st.floats(0, 6))

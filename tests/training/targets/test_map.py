@@ -1,16 +1,10 @@
 """The target map against loops over single images."""
 
-from __future__ import annotations
-
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.linalg import orthogonal_procrustes
 
 from tests.training.shop import SIZE, Shop, clean_targets, fitted_on, raw
-from univert.core.errors import BadInputError
-from univert.training.run_context import RunContext
 from univert.training.targets.alignment import fit_projection, unit
 from univert.training.targets.config import UnifyConfig
 from univert.training.targets.learning_targets import distortion_of
@@ -77,16 +71,6 @@ def test_an_image_between_verticals_gets_a_weighted_target(shop: Shop) -> None:
                 own = work.features.source.embed(member.models[number].embedder, *one).detach().numpy()[0]
                 total += (weights[place, number] if member.by_vertical else 1) * (own @ matrix)
         np.testing.assert_allclose(rows[place], unit(total[None])[0], atol=1e-5)
-
-
-def test_no_members_and_a_vertical_without_training_images_are_refused(shop: Shop) -> None:
-    work = shop.context
-    with pytest.raises(BadInputError, match="at least one member, got none"):
-        fit_target_map(work, [], UnifyConfig())
-    recipe = replace(work.recipe, data=replace(work.recipe.data, verticals=("discs", "squares")))
-    bare = work.images.catalogue.select(split=["val", "test"])
-    with pytest.raises(BadInputError, match="no training images to align on in: discs, squares; add some"):
-        fit_target_map(RunContext(work.run, bare, recipe), [shop.own], UnifyConfig())
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -79,14 +79,14 @@ def _check_columns(source: Path, known: Sequence[str], header: Sequence[str]) ->
         near = nearest_name(name, absent, cutoff=0.8)
         if name not in known and near:
             raise BadInputError(
-                f"{source}: unknown column {printable(name)!r}; did you mean {near!r}? "
+                f"{source}: unknown column {name!r}; did you mean {near!r}? "
                 "Rename it to that, or to something else to have it left unread"
             )
     for wanted, otherwise in _OPTIONAL.items():
         near = _by_another_name(wanted, header)
         if wanted not in header and near:
             raise BadInputError(
-                f"{source}: no column {wanted!r}; is it {printable(near)!r}? "
+                f"{source}: no column {wanted!r}; is it {near!r}? "
                 f"Rename that column to {wanted!r}, or to something else {otherwise}"
             )
 
@@ -101,7 +101,7 @@ def _nearest(wanted: str, header: Sequence[str]) -> str:
     near = _by_another_name(wanted, header) or nearest_name(wanted, free)
     there = printable(", ".join(header))
     if near:
-        return f"; is it {printable(near)!r}? Rename that column to {wanted!r} (there are: {there})"
+        return f"; is it {near!r}? Rename that column to {wanted!r} (there are: {there})"
     return f"; add it (there are: {there})"
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from univert.core.config import to_plain
 from univert.metrics.compare import METRICS, Difference, Metric, compare_pairs
 from univert.metrics.per_query import average_precision
 from univert.metrics.ranking import QueryOutcome
@@ -36,34 +34,16 @@ class Combination:
     Attributes:
         config: the recipe's choices.
         groups: every vertical in one of them; in the order they were formed.
-        individual: Recall@1, MAP@R and number of queries of each vertical's own specialist; None where it has none.
+        individual: `recall_at_1`, `map_at_r` and `queries` of each vertical's own specialist; None where it has none.
         trials: in the order they were made.
         path: one line a step, for people.
     """
 
     config: CombineConfig
     groups: tuple[Group, ...]
-    individual: Mapping[str, tuple[float, float, int] | None]
+    individual: Mapping[str, Mapping[str, float] | None]
     trials: tuple[Trial, ...] = ()
     path: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON: the content of `groups.json`."""
-        names = (*METRICS, "queries")
-        individual = {
-            vertical: dict(zip(names, figures or (None, None, 0), strict=True))
-            for vertical, figures in self.individual.items()
-        }
-        return {
-            "mode": self.config.mode,
-            "folds": self.config.folds,
-            "tolerance": self.config.tolerance,
-            "budget_trials": self.config.trials,
-            "groups": [list(group) for group in self.groups],
-            "individual": individual,
-            "trials": to_plain(self.trials),
-            "path": list(self.path),
-        }
 
 
 def combine(context: RunContext) -> Combination:
@@ -91,14 +71,11 @@ def combine(context: RunContext) -> Combination:
 
 def combine_by(measure: Measure, names: Sequence[str], config: CombineConfig, *, seed: int) -> Combination:
     """Decide by any way of training and measuring; see `combine`."""
-    individual: dict[str, tuple[float, float, int] | None] = {}
-    for name in names:
-        outcome = measure((name,)).get(name)
-        individual[name] = None if outcome is None else (*figures_of(outcome), len(outcome))
+    individual = {name: _figures(measure((name,)).get(name)) for name in names}
     unmeasured = [name for name in names if individual[name] is None]
     judge = Judge(measure=measure, tolerance=config.tolerance, seed=seed)
-    figures = {name: found[:2] for name, found in individual.items() if found}
-    easiest_first = sorted(figures, key=lambda name: (*(-value for value in figures[name]), name))
+    figures = {name: found for name, found in individual.items() if found}
+    easiest_first = sorted(figures, key=lambda name: (*(-figures[name][metric] for metric in METRICS), name))
     groups, trials, path = greedy_groups(easiest_first, judge, trials=config.trials)
     alone = [f"{name} has no queries, so no harm to it could be seen: by itself" for name in unmeasured]
     found = (*groups, *((name,) for name in unmeasured))
@@ -253,6 +230,8 @@ def greedy_groups(
     return tuple(groups), tuple(done), tuple(path)
 
 
-def figures_of(outcome: QueryOutcome) -> tuple[float, float]:
-    """Recall@1 and MAP@R of some queries."""
-    return float(outcome.hits(1).mean()), float(average_precision(outcome).mean())
+def _figures(outcome: QueryOutcome | None) -> dict[str, float] | None:
+    if outcome is None:
+        return None
+    recall, precision = float(outcome.hits(1).mean()), float(average_precision(outcome).mean())
+    return {"recall_at_1": recall, "map_at_r": precision, "queries": len(outcome)}

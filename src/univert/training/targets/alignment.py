@@ -5,21 +5,14 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from univert.core.errors import BadInputError
-
 
 def orthogonal_alignment(
     vectors: Float[np.ndarray, "N D"], reference: Float[np.ndarray, "N D"]
 ) -> Float[np.ndarray, "D D"]:
     """The orthogonal matrix Q that brings `vectors @ Q` nearest to `reference` in the sum of squares.
 
-    Raises:
-        BadInputError: the two differ in shape, or there are no rows.
-
     Source: the orthogonal Procrustes problem (Schoenemann 1966): Q = U V^T for vectors^T reference = U S V^T.
     """
-    if vectors.shape != reference.shape or not len(vectors):
-        raise BadInputError(f"vectors and reference must share a shape, got {vectors.shape} and {reference.shape}")
     left, _, right = np.linalg.svd(vectors.astype(np.float64).T @ reference.astype(np.float64))
     return np.asarray(left @ right)
 
@@ -48,14 +41,7 @@ def fit_projection(vectors: Float[np.ndarray, "N W"], size: int) -> Float[np.nda
     It projects onto the leading principal directions of the second moments about the origin, which of all orthogonal
     projections loses the least of the vectors' squared length. (About the origin and not the mean, since inner
     products of unit vectors are what counts.) To the same width or a larger one the map is an isometry.
-
-    Raises:
-        BadInputError: there are no vectors, or a size below 1.
     """
-    if vectors.ndim != 2 or not len(vectors):
-        raise BadInputError(f"vectors must be an (N, W) array with at least one row, got {vectors.shape}")
-    if size < 1:
-        raise BadInputError(f"size must be at least 1, got {size}")
     width = vectors.shape[1]
     if size >= width:
         return np.eye(width, size)

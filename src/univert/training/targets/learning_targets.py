@@ -25,9 +25,6 @@ def learning_targets(context: RunContext, members: Sequence[Member], config: Uni
     Returns:
         unit rows of width `model.size`: of every image as it is, whatever its split, and of the training images'
         augmented views.
-
-    Raises:
-        BadInputError: no members, or a vertical without training images.
     """
     key = fingerprint(map_inputs(context, members, config), config.confidence)
 

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.data.samplers import balanced_sample, step_rng
 from univert.training.run_context import RunContext
@@ -100,13 +99,7 @@ class TargetMap:
 
 
 def fit_target_map(context: RunContext, members: Sequence[Member], config: UnifyConfig) -> TargetMap:
-    """Fit rotations and projections on training images, once in a process.
-
-    Raises:
-        BadInputError: no members, or a vertical without training images.
-    """
-    if not members:
-        raise BadInputError("the learning targets need at least one member, got none; see unify.members")
+    """Fit rotations and projections on training images, once in a process."""
     key = f"target map {fingerprint(map_inputs(context, members, config))}"
     return context.stages.once(key, lambda: _fit(context, members, config))
 
@@ -181,11 +174,4 @@ def _fitted_on(context: RunContext, config: UnifyConfig) -> Positions:
     if not config.unlabelled:
         usable &= context.images.products >= 0
     positions = np.flatnonzero(usable)
-    positions = balanced_sample(positions, context.images.verticals[positions], FIT_IMAGES, step_rng(FIT_SEED, 0))
-    empty = sorted(set(range(len(context.images.vertical_names))) - set(context.images.verticals[positions].tolist()))
-    if empty:
-        names = [context.images.vertical_names[number] for number in empty]
-        raise BadInputError(
-            f"no training images to align on in: {', '.join(names)}; add some, or leave the vertical out"
-        )
-    return positions
+    return balanced_sample(positions, context.images.verticals[positions], FIT_IMAGES, step_rng(FIT_SEED, 0))

@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 
-from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.models.embedder import Embedder
 from univert.training.jobs import TrainedModel
@@ -45,14 +44,7 @@ class Member:
 
     @classmethod
     def of_specialists(cls, context: RunContext, specialists: Mapping[str, TrainedModel]) -> Member:
-        """The specialists, by vertical, as one member.
-
-        Raises:
-            BadInputError: a vertical of the run has no specialist.
-        """
-        missing = [vertical for vertical in context.images.vertical_names if vertical not in specialists]
-        if missing:
-            raise BadInputError(f"no specialist for: {', '.join(missing)}; train one, or leave the vertical out")
+        """The specialists, one for each vertical of the run, as one member."""
         return cls.named("specialists", *(specialists[vertical] for vertical in context.images.vertical_names))
 
     @property
