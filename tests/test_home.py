@@ -285,3 +285,24 @@ def test_a_job_that_ends_its_process_twice_is_left_out(tmp_path: Path, capsys: p
     assert sorted(path.stem for path in place.scenes.glob("*.json")) == ["0", "1", "3"]
     assert (place.scenes / "1.json").read_text() == "made before"
     assert "2 is left out" in capsys.readouterr().err
+
+
+def test_the_files_that_ship_keep_what_their_page_promises() -> None:
+    folder = Path(__file__).parents[1] / "src" / "univert" / "data" / "sample"
+    files = [folder / name for name in ("products.parquet", "scenes.parquet")]
+    assert sum(path.stat().st_size for path in files) <= pack.LARGEST_BYTES
+    products = pq.read_table(files[0], columns=["product", "vertical", "split"]).to_pylist()
+    known = {row["product"]: (row["vertical"], row["split"]) for row in products}
+    assert set(Counter(row["product"] for row in products).values()) == {3}
+    assert min(Counter(vertical for vertical, _ in known.values()).values()) >= 25
+    shown = pq.read_table(files[1], columns=["split", "items"]).to_pylist()
+    assert len(shown) >= 600
+    for scene in shown:
+        assert scenes.FEWEST_ITEMS <= len(scene["items"]) <= scenes.MOST_ITEMS
+        for item in scene["items"]:
+            x0, y0, x1, y1 = item["box"]
+            assert 0 <= x0 < x1 <= 400
+            assert 0 <= y0 < y1 <= 400
+            assert max(x1 - x0, y1 - y0) >= visibility.LEAST_SIDE_PX
+            labels = item["vertical"], scene["split"]
+            assert known[item["product"]] == labels if item["product"] else scene["split"] == "train"
