@@ -39,7 +39,7 @@ LIMIT = 1.3
 def bare(content: bytes, engine: Engine, detector: Detector, index: IndexReader, naming: Calibration | None) -> int:
     """The work of one photo without a service; how many items it has."""
     photo = decode_rgb(content)
-    items = distinct(detector.detect([photo])[0])[:ITEMS_DEFAULT]
+    items = detector.detect([photo])[0][:ITEMS_DEFAULT]
     crops = [photo]
     for item in items:
         x0, y0, x1, y1 = item.box_xyxy_px
