@@ -29,7 +29,6 @@ from univert.detection.engine import Detector, load_detector
 from univert.identity.vote import Calibration, find_calibration, identify
 from univert.models.runtime.engine import Engine, load_engine
 from univert.search.index import IndexReader
-from univert.serving.photos import distinct
 from univert.serving.search import ITEMS_DEFAULT
 
 RESULT = Path(__file__).parent / "results" / "rooms.md"

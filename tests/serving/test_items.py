@@ -3,8 +3,7 @@
 import io
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +17,10 @@ from tests.serving.small_detector import QUARTERS
 from univert.core.errors import BadInputError
 from univert.data.decode import ImageParts, decode_rgb
 from univert.data.headers import read_header
-from univert.detection.engine import Detector, FoundItem, load_detector
+from univert.detection.engine import load_detector
 from univert.identity.vote import AttributeCalibration, Calibration
 from univert.models.embedder import Embedder
 from univert.serving import server
-from univert.serving.photos import find_items
 from univert.serving.settings import Settings, load_settings
 
 ROOM = scene()
@@ -98,17 +96,6 @@ def test_detect_gives_boxes_alone(client: Client, detector: Path) -> None:
     assert served.post("/detect", files={"photo": b"no"}).json()["type"] == "/problems/unsupported-type"
     assert served.post("/detect", files={"photo": ROOM}, data={"box": "1,2,3,4"}).status_code == 422
     assert "/detect" in served.get("/openapi.json").json()["paths"]
-
-
-def test_what_two_verticals_claim_is_one_item() -> None:
-    def item(score: float, vertical: str, *box: float) -> FoundItem:
-        return FoundItem(box_xyxy_px=(box[0], box[1], box[2], box[3]), vertical=vertical, score=score)
-
-    items = [item(0.9, "lamps", 0, 0, 10, 10), item(0.8, "shoes", 1, 0, 10, 10), item(0.7, "bags", 5, 0, 15, 10)]
-    found = SimpleNamespace(detect=lambda _: [items], preprocessing=SimpleNamespace(image_size_px=64))
-    header = read_header(ROOM)
-    kept = find_items(ImageParts(ROOM), header, cast("Detector", found))
-    assert [one.vertical for one in kept] == ["lamps", "bags"]
 
 
 def test_without_a_detector_there_are_no_items(client: Client) -> None:
