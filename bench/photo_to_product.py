@@ -1,14 +1,15 @@
 """From a photo to the product in it: the unified-embedding paper's claims on product pictures and scenes.
 
-    python bench/photo_to_product.py PRODUCTS SCENES [--detector runs/detector] [--seeds 0 1 2] [--out .work/bench-home] [--long]
+    python bench/photo_to_product.py PRODUCTS SCENES [--detector runs/detector] [--seeds 0 1 2]
+        [--out .work/bench-photo-to-product] [--long]
 
 PRODUCTS and SCENES are whatever `univert catalogue build` takes. Queries are the items of test scenes, the gallery the
 product pictures of the test products. For each seed the main job, from the default recipe (or with `--set
 base_network_learns=last_blocks`, `--set specialists.by_source=true`, ...): specialists, groups, joint models, the
 unified model plain and aligned, with and without unlabelled items. Then one triplet model on 1, 2, 3, ... verticals
 (Table 1 in shape), each vertical by itself and in the group it was put in (Table 2), and what is lost where an item is
-not cut out by its true box: by a detector's, or not at all. Writes bench/results/photo_to_product.md and a plot beside it. Started
-again, it goes on where it was.
+not cut out by its true box: by a detector's, or not at all. Writes bench/results/photo_to_product.md and a plot beside
+it. Started again, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -143,8 +144,8 @@ def main() -> None:
     parser.add_argument("scenes", type=Path)
     parser.add_argument("--detector", type=Path, help="a detector trained on the scenes of train and val")
     parser.add_argument("--verticals", type=int, default=None, help="of the joint triplet models, at most so many")
-    parser.add_argument("--result", default="home", help="name of the files in bench/results")
-    add_options(parser, ".work/bench-home")
+    parser.add_argument("--result", default="photo_to_product", help="name of the files in bench/results")
+    add_options(parser, ".work/bench-photo-to-product")
     options = parser.parse_args()
     reuse_freed_memory()
     place = options.out / "home.lance"
