@@ -62,19 +62,19 @@ def see_photo(
         Problem: the box lies outside of it, or decoding it takes too much memory.
     """
     header = read_header(content, pixels_max)
-    finds = detector is not None and box_xyxy_px is None and items_max > 0
-    reduced = box_xyxy_px is None and not header.lacks_end and not finds
+    finder = detector if box_xyxy_px is None and items_max > 0 else None
+    reduced = box_xyxy_px is None and not header.lacks_end and finder is None
     if memory_bytes(header, pixels_max, reduced=reduced) > bytes_max:
         return None
     side = engine.image_size_px
-    if not finds or detector is None:
+    if finder is None:
         box = None if box_xyxy_px is None else clip_box(box_xyxy_px, header)
         pixels = engine.prepare(decode_photo(header, detail_px=side, box_xyxy_px=box))
         return SeenPhoto(header=header, box_xyxy_px=box, pixels=pixels[None], items=[])
-    parts = ImageParts(b"".join(header.parts), max_pixels=header.width_px * header.height_px)
+    parts = _parts_of(header)
     whole = engine.prepare(parts.part(draft_px=side))
     started = time.perf_counter()
-    items = find_items(parts, header, detector)[:items_max]
+    items = find_items(parts, header, finder)[:items_max]
     detect_s = time.perf_counter() - started
     crops = [whole] * (1 + len(items))
     for place in sorted(range(len(items)), key=lambda place: -_shorter_side(items[place])):
@@ -107,8 +107,7 @@ def look_for_items(
     header = read_header(content, pixels_max)
     if memory_bytes(header, pixels_max, reduced=not header.lacks_end) > bytes_max:
         return None
-    parts = ImageParts(b"".join(header.parts), max_pixels=header.width_px * header.height_px)
-    return header, find_items(parts, header, detector)
+    return header, find_items(_parts_of(header), header, detector)
 
 
 def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx | None = None) -> Image.Image:
@@ -150,6 +149,10 @@ def clip_box(box_xyxy_px: BoxXyxyPx, header: PhotoHeader) -> BoxXyxyPx:
             "bad-box", f"box {x0:g},{y0:g},{x1:g},{y1:g} covers less than a pixel of the {width} x {height} px photo"
         )
     return clipped
+
+
+def _parts_of(header: PhotoHeader) -> ImageParts:
+    return ImageParts(b"".join(header.parts), max_pixels=header.width_px * header.height_px)
 
 
 def _shorter_side(item: FoundItem) -> float:
