@@ -94,13 +94,13 @@ def run(
 ) -> None:
     """Find the items in photos; exit 2 if a photo cannot be used, unless it is to be left out."""
     from univert.core.errors import BadInputError
-    from univert.core.files import write_atomic
+    from univert.core.files import check_free, write_atomic
     from univert.data.build import build_catalogue
     from univert.detection import output
 
     for place in (out, cat):
-        if place is not None and place.exists() and not overwrite:
-            raise BadInputError(f"{place} exists already; pass --overwrite to replace it, or choose another path")
+        if place is not None:
+            check_free(place, overwrite=overwrite)
     detector = _detector(model, form, vertical, device)
     paths = output.photo_files(photos)
     with progress_bar("finding items", len(paths), unit="photos") as advance:

@@ -40,6 +40,16 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise
 
 
+def check_free(target: Path, *, overwrite: bool) -> None:
+    """Refuse to replace what is there already, before work is spent.
+
+    Raises:
+        BadInputError: `target` exists and `overwrite` is false.
+    """
+    if target.exists() and not overwrite:
+        raise BadInputError(f"{target} exists already; pass --overwrite to replace it, or choose another path")
+
+
 @contextlib.contextmanager
 def publishing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Build a folder in a temporary place beside `target` and move it there when the block succeeds.
@@ -54,8 +64,7 @@ def publishing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         BadInputError: `target` exists and `overwrite` is false.
     """
-    if target.exists() and not overwrite:
-        raise BadInputError(f"{target} exists already; pass --overwrite to replace it, or choose another path")
+    check_free(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=_hidden(target)))
     try:
