@@ -166,7 +166,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     device: Device = "auto",
 ) -> None:
-    """Do the whole job on the bundled sample: emoji by five artists, in nine verticals."""
+    """Do the whole job on the bundled sample: product pictures, and photos of rooms with those products in them."""
     from univert.cli.demo import run_demo
 
     run_demo(out, seed=seed, device=device, serve=serve)

@@ -5,18 +5,28 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from univert.cli.options import Device, Json, Names, app, load_model
+from univert.cli.options import Device, Json, Names, app, detector_folder, load_model, model_folder
 from univert.core.terminal import print_table
 
 if TYPE_CHECKING:
+    from PIL import Image
     from rich.table import Table
 
-    from univert.search.query import Hit
+    from univert.detection.engine import Detector
+    from univert.identity.vote import Calibration
+    from univert.models.embedder import Embedder
+    from univert.report.search_page import AnsweredItem
+    from univert.search.index import Index
+    from univert.search.query import Hit, Where
+
+_PICTURES_A_PRODUCT: Final = 4
+"""So many times as many pictures are asked for as products are shown."""
 
 
 @app.command(epilog="Example: univert embed runs/shop/unified photo.jpg other.png --out vectors.npy")
@@ -40,37 +50,107 @@ def embed(
     typer.echo(f"{out}: vectors: {vectors.shape[0]:,}, of size {vectors.shape[1]}")
 
 
-@app.command(epilog="Example: univert search runs/shop/unified shop.index photo.jpg --k 5 --out found.html")
+@app.command(epilog="Example: univert search runs/shop/unified shop.index room.jpg --detector runs/detector")
 def search(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     index_path: Annotated[
         str, typer.Argument(metavar="index", help="An index made with this model: a folder or s3://bucket/prefix.")
     ],
     image: Annotated[Path, typer.Argument(help="The photo to search with.")],
-    k: Annotated[int, typer.Option(min=1, help="How many results.")] = 10,
+    k: Annotated[int, typer.Option(min=1, help="How many results; with --detector, products for each item.")] = 10,
     vertical: Names = None,
+    detector: Annotated[
+        Path | None, typer.Option(help="A detector, or its run: search with each item that it finds in the photo.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the results with pictures as an HTML page.")] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Find the images of an index that are nearest to a photo."""
+    """Find the images of an index that are nearest to a photo, or to each of the items in it."""
     from univert.core.files import write_atomic
-    from univert.report.search_page import render_grid
+    from univert.report.search_page import render_grid, render_items
     from univert.search.index import Index
 
     opened = Index.open(index_path)
     where = {"vertical": vertical} if vertical else None
     loaded = load_model(model, device)
     opened.check_model(loaded.fingerprint)
-    hits = opened.search(loaded.embed(image)[0], k, where=where, model_fingerprint=loaded.fingerprint)
-    if out is not None:
-        write_atomic(out, render_grid(image, hits, opened, vertical=", ".join(vertical or []) or None))
-    if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(hit) for hit in hits], indent=1))
+    if detector is not None:
+        from univert.detection.engine import load_detector
+        from univert.identity.vote import find_calibration
+
+        naming = find_calibration(index_path, model_folder(model), loaded.fingerprint)
+        photo, items = answer_items(image, load_detector(detector_folder(detector)), loaded, opened, k, where, naming)
+        page = partial(render_items, photo, image.name, items, opened)
+        table, answer = items_table(items), [dataclasses.asdict(item) for item in items]
     else:
-        print_table(hits_table(hits))
+        hits = opened.search(loaded.embed(image)[0], k, where=where, model_fingerprint=loaded.fingerprint)
+        page = partial(render_grid, image, hits, opened, vertical=", ".join(vertical or []) or None)
+        table, answer = hits_table(hits), [dataclasses.asdict(hit) for hit in hits]
+    if out is not None:
+        write_atomic(out, page())
+    if as_json:
+        typer.echo(json.dumps(answer, indent=1))
+    else:
+        print_table(table)
         if out is not None:
             typer.echo(f"pictures: {out}")
+
+
+def answer_items(
+    photo: Path,
+    detector: Detector,
+    model: Embedder,
+    index: Index,
+    k: int,
+    where: Where | None,
+    naming: Calibration | None,
+) -> tuple[Image.Image, list[AnsweredItem]]:
+    """A photo, and each of its items with the nearest picture of each of `k` products."""
+    from univert.data.decode import decode_rgb
+    from univert.identity.vote import identify
+    from univert.report.search_page import AnsweredItem
+
+    content = photo.read_bytes()
+    whole = decode_rgb(content)
+    found = detector.detect([whole])[0]
+    vectors = model.embed([decode_rgb(content, box_xyxy_px=item.box_xyxy_px) for item in found])
+    ask = partial(index.search_many, vectors, model_fingerprint=model.fingerprint)
+    answers = ask(_PICTURES_A_PRODUCT * k, where=where) if found else []
+    neighbours = ask(naming.neighbours) if found and naming else []
+    named = [identify(hits, naming).product.model_dump() for hits in neighbours] if naming else [None] * len(found)
+    return whole, [
+        AnsweredItem(found=item, hits=_one_a_product(hits)[:k], product=product)
+        for item, hits, product in zip(found, answers, named, strict=True)
+    ]
+
+
+def _one_a_product(hits: Sequence[Hit]) -> list[Hit]:
+    """The nearest picture of each product; all of those without one."""
+    nearest: dict[str, Hit] = {}
+    for hit in hits:
+        nearest.setdefault(hit.product or f"id {hit.id}", hit)
+    return list(nearest.values())
+
+
+def items_table(items: Sequence[AnsweredItem]) -> Table:
+    """What was found in a photo as a table for a terminal: one line an item, the surest first."""
+    from univert.core.terminal import Name, new_table
+
+    columns = ("", "item", "sure", "product", "sure of it", "nearest", "distance")
+    table = new_table(f"{len(items)} items found", columns, left=("item", "product", "nearest"))
+    for place, item in enumerate(items, start=1):
+        product, nearest = item.product, item.hits[0] if item.hits else None
+        table.add_row(
+            str(place),
+            Name(item.found.vertical),
+            f"{item.found.score:.0%}",
+            Name((product and product["known"] and product["value"]) or "not known"),
+            f"{product['confidence']:.0%}" if product else "-",
+            Name((nearest and (nearest.product or nearest.id)) or "-"),
+            f"{nearest.distance:.3f}" if nearest else "-",
+        )
+    return table
 
 
 def hits_table(hits: Sequence[Hit]) -> Table:

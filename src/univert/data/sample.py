@@ -1,48 +1,43 @@
-"""The catalogue that ships with Univert: emoji drawn by five artists, in nine verticals.
+"""The home sample, which ships with Univert: product pictures, and photos of rooms and gardens with products in them.
 
-Every emoji is a product; its images are the same thing drawn by different artists. The artist is the `brand`, the
-emoji's group the `vertical`, its subgroup the `style`. `tools/build_sample.py` made the file; NOTICE names each
-artist's licence.
+A product's `brand` is the library of 3-D models it comes from, its `style` the room that the library files it under.
+docs/home.md describes the two files, `tools/build_home.py` made them, and NOTICE names the licences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-
-import pyarrow.parquet as pq
 
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.readers import count_rows, open_source
 from univert.data.rows import SourceRow
 
-SAMPLE_PATH = Path(__file__).parent / "sample" / "sample.parquet"
-"""The file that ships."""
+SAMPLE_PATHS = tuple(Path(__file__).parent / "sample" / name for name in ("products.parquet", "scenes.parquet"))
+"""The files that ship."""
 
-SAMPLE_HELD_OUT_BRAND = "fluent-3d"
-"""The artist whose pictures look least like the others': a fair query against an index of the other four."""
+PRODUCT_PICTURES = "product picture"
+"""The `source` of the shop's pictures, which an index for shoppers holds."""
 
 
 def sample_rows() -> Iterator[SourceRow]:
-    """The sample's images with their labels, a few at a time.
+    """The sample's product pictures and then its scenes, a few at a time, their images as JPEG.
 
-    The images are WebP with alpha, 64 or 72 px a side. 45% of a vertical's products are labelled training products,
-    20% are unlabelled (split `train`, product None), 10% are in `val` and 25% in `test`.
-
-    Yields:
-        one row an image; `image` holds the encoded picture, `id` and the order tell nothing about the product.
+    Splits are disjoint by product. The items of a third of the train scenes have no product.
     """
-    with pq.ParquetFile(SAMPLE_PATH) as file:
-        for batch in file.iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                yield SourceRow(origin=f"sample:{row['id']}", **row)
+    for row in chain.from_iterable(map(open_source, SAMPLE_PATHS)):
+        assert isinstance(row, SourceRow), row
+        yield row
 
 
 def build_sample(out: Path, overwrite: bool = False) -> Catalogue:
-    """Build the sample as a catalogue on disk, which takes a few seconds.
+    """Build the sample as one catalogue on disk, which takes a few seconds.
 
     Raises:
         BadInputError: `out` exists and `overwrite` is false.
     """
-    build_catalogue(sample_rows(), out, overwrite=overwrite)
+    total = sum(count_rows(path) or 0 for path in SAMPLE_PATHS)
+    build_catalogue(sample_rows(), out, overwrite=overwrite, total=total)
     return Catalogue.open(out)

@@ -5,5 +5,10 @@ from __future__ import annotations
 from univert.core.lazy import lazy_exports
 
 __getattr__, __dir__, __all__ = lazy_exports(
-    __name__, {"render_grid": "univert.report.search_page", "report_run": "univert.report.page"}
+    __name__,
+    {
+        "render_grid": "univert.report.search_page",
+        "render_items": "univert.report.search_page",
+        "report_run": "univert.report.page",
+    },
 )
