@@ -1,13 +1,18 @@
 """`univert index`, as a user runs it."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.conftest import Univert
 from tests.drawn import drawn_rows
+from tests.serving.small_detector import save_small_detector
 from univert.data.build import build_catalogue
+from univert.detection.engine import load_detector
+from univert.identity.vote import AttributeCalibration, Calibration, calibration_places
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.search.writer import IndexWriter
 
@@ -65,3 +70,40 @@ def test_a_life_of_an_index(place: Path, tmp_path: Path, univert: Univert) -> No
         assert status == 2
         assert message in err
         assert err.count("\n") == 1
+
+
+def test_a_search_with_each_item_of_a_photo(place: Path, tmp_path: Path, univert: Univert) -> None:
+    index, photo, page = tmp_path / "shop.index", tmp_path / "room.png", tmp_path / "found.html"
+    detector = save_small_detector(tmp_path / "detector")
+    room = Image.new("RGB", (120, 120), "white")
+    for corner in ((10, 10), (70, 70)):
+        room.paste((40, 60, 80), (*corner, corner[0] + 40, corner[1] + 40))
+    room.save(photo)
+    assert univert("index", place / "model", place / "shop.lance", index)[0] == 0
+    found = load_detector(detector).detect_files([photo])[0]
+
+    def run(*options: object) -> str:
+        status, out, err = univert("search", place / "model", index, photo, "--detector", detector, *options)
+        assert (status, err) == (0, "")
+        return out
+
+    assert len(found) == 2
+    items = json.loads(run("--json", "--k", 3))
+    assert [item["found"]["score"] for item in items] == [item.score for item in found]
+    for item in items:
+        products = [hit["product"] for hit in item["hits"]]
+        assert len(products) == len(set(products)) == 3
+        assert item["product"] is None
+    surely = AttributeCalibration(temperature=1, weights=(9, 0, 0, 0, 0), precision=0.9, threshold=0.5)
+    fingerprint = Embedder.from_pretrained(place / "model").fingerprint
+    calibration = Calibration(
+        model_fingerprint=fingerprint, engine="torch", neighbours=3, attributes={"product": surely}
+    )
+    calibration.save(calibration_places(index, place / "model")[0])
+    assert {item["product"]["known"] for item in json.loads(run("--json"))} == {True}
+    never = dataclasses.replace(calibration, attributes={"product": dataclasses.replace(surely, threshold=None)})
+    never.save(calibration_places(index, place / "model")[0])
+    out = run("--out", page)
+    assert f"{len(found)} items found" in out
+    assert "not known" in out
+    assert page.read_text().count('class="frame"') == len(found)

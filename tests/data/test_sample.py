@@ -1,55 +1,38 @@
-import io
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from univert.core.errors import BadInputError
-from univert.data.rows import SourceRow
-from univert.data.sample import SAMPLE_HELD_OUT_BRAND, build_sample, sample_rows
-
-NAMES = "smileys, people, animals-nature, food-drink, travel-places, activities, objects, symbols, flags"
-VERTICALS = {*NAMES.split(", ")}
+from univert.data.catalogue import Catalogue
+from univert.data.sample import PRODUCT_PICTURES, build_sample
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[SourceRow]:
-    return list(sample_rows())
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    return build_sample(tmp_path_factory.mktemp("sample") / "home.lance")
 
 
-def test_images_have_their_labels_and_ids_that_tell_nothing(rows: list[SourceRow]) -> None:
-    assert len(rows) > 7000
-    assert {row.vertical for row in rows} == VERTICALS
-    assert SAMPLE_HELD_OUT_BRAND in {row.brand for row in rows}
-    assert {row.split for row in rows if row.product is None} == {"train"}
-    ids = [row.id or "" for row in rows]
-    assert ids == sorted(set(ids))
-    assert all(len(name) == 16 and set(name) <= set("0123456789abcdef") for name in ids)
-    pictures = Counter((row.brand, row.image) for row in rows)
-    assert pictures.most_common(1)[0][1] == 1, "no artist draws two products with the same picture"
-    for row in rows[::20]:
-        with Image.open(io.BytesIO(row.image or b"")) as image:
-            assert (image.format, image.width) in (("WEBP", 64), ("WEBP", 72))
-            assert image.width == image.height
+def test_product_pictures_and_items_of_scenes_are_one_catalogue(sample: Catalogue) -> None:
+    pictures, items = sample.select(in_scene=False), sample.select(in_scene=True)
+    assert (len(pictures), len(items)) == (2829, 5148)
+    assert len(Catalogue.open(sample.path, scenes=True)) == 690
+    assert sample.select(source=PRODUCT_PICTURES).fingerprint == pictures.fingerprint
+    assert set(pictures.select(vertical=sample.verticals).column("brand")) >= {"scopia", "katorlegaz"}
+    assert Counter(pictures.column("split")) == {"train": 1422, "val": 585, "test": 822}
 
 
-def test_every_product_lies_in_one_vertical_and_one_split_with_two_to_five_artists(rows: list[SourceRow]) -> None:
-    members = defaultdict(list)
-    for row in rows:
-        if row.product is not None:
-            members[row.product].append(row)
-    for product, own in members.items():
-        assert len({(row.vertical, row.style, row.split) for row in own}) == 1, product
-        assert 2 <= len(own) == len({row.brand for row in own}) <= 5, product
-
-
-def test_build_sample_makes_a_catalogue_and_refuses_to_replace_one(tmp_path: Path, rows: list[SourceRow]) -> None:
-    catalogue = build_sample(tmp_path / "sample")
-    assert len(catalogue) == len(rows)
-    assert catalogue.verticals == sorted(VERTICALS)
-    assert {row.id: row.product for row in rows} == dict(
-        zip(catalogue.column("id"), catalogue.column("product"), strict=True)
+def test_every_known_item_has_product_pictures_in_its_split_and_vertical(sample: Catalogue) -> None:
+    names = ("product", "vertical", "split", "style")
+    pictures, items = (
+        set(zip(*(part.column(name) for name in names), strict=True))
+        for part in (sample.select(in_scene=False), sample.select(in_scene=True, labelled=True))
     )
+    assert items <= pictures
+    assert len({product for product, *_ in pictures}) == len(pictures) == 943
+    assert set(sample.select(labelled=False).column("split")) == {"train"}
+
+
+def test_a_sample_that_is_there_is_not_replaced(sample: Catalogue, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="overwrite"):
-        build_sample(tmp_path / "sample")
+        build_sample(sample.path)

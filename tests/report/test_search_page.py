@@ -13,8 +13,9 @@ from tests.small_shop import HOSTILE, PRODUCTS, catalogue, index, model, picture
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
+from univert.detection.engine import FoundItem
 from univert.models.embedder import Embedder
-from univert.report.search_page import render_grid
+from univert.report.search_page import AnsweredItem, render_grid, render_items
 from univert.search.index import Index
 from univert.search.indexing import index_catalogue
 
@@ -79,3 +80,33 @@ def test_a_picture_that_is_gone_is_said_to_be(model: Embedder, tmp_path: Path) -
     page = render_grid(photos[0], search_image(model, index, photos[0]), index)
     assert len(Page(page).all("img")) == 2
     assert page.count("picture not available") == 1
+
+
+def test_items_are_framed_and_answered(model: Embedder, index: Index) -> None:
+    photo = Image.fromarray(np.zeros((50, 200, 3), np.uint8))
+    hits = search_image(model, index, picture(4, 1), 3)
+    named = [
+        {"value": "product 4", "confidence": 0.93, "known": True},
+        {"value": HOSTILE, "confidence": 0.2, "known": False},
+        None,
+    ]
+    items = [
+        AnsweredItem(
+            found=FoundItem(box_xyxy_px=(20.5, 10, 120, 50), vertical="bags", score=0.8), hits=hits, product=product
+        )
+        for product in named
+    ]
+    text = render_items(photo, "room <1>.jpg", items, index)
+    page = Page(text)
+    assert page.open == page.problems == page.all("script") == []
+    assert [frame["href"] for frame in page.all("a")] == ["#item-1", "#item-2", "#item-3"]
+    assert "left: 10.25%; top: 20.00%; width: 49.75%; height: 80.00%" in page.all("a")[0]["style"]
+    images = page.all("img")
+    assert [image["alt"] for image in images[:2]] == ["the photo, room <1>.jpg", "item 1 of the photo"]
+    assert len(images) == 1 + 3 * (1 + len(hits))
+    shown = [Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1]))).size for image in images[:2]]
+    assert shown == [(200, 50), (100, 40)]
+    assert "93% sure of the product</p>" in text
+    assert text.count("too little to call it known") == 1
+    assert f"like {hits[0].product}" in text
+    assert "No item found" in render_items(photo, "room.jpg", [], index)

@@ -34,7 +34,7 @@ SETTINGS = (
 )
 """Both far shorter than the default recipes, whose figures docs/detect.md and docs/home.md give."""
 
-ROOM = "scene-0003"
+ROOM = "scene-0014"
 """A photo of the test split: no product in it was seen in any training."""
 HITS = 5
 HOST, PORT = "127.0.0.1", 8000
