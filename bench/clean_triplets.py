@@ -2,7 +2,7 @@
 
     python bench/clean_triplets.py [--seeds 0 1 2] [--out .work/bench-triplets]
 
-For each seed one Proxy-NCA model learns from half of the labelled training products of the sample, another from all;
+For each seed one Proxy-NCA model learns from half of the labelled training products of the emoji catalogue, another from all;
 each is fine-tuned on triplets of true labels with hard negatives: of the hidden half for the first, of everything or of
 one vertical for the second; with the L2 term that holds a model to its old embeddings, and without. Writes
 bench/results/clean-triplets.md: before and after on the validation split, which decides, and on test. Started again, it
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import per_cent, sample_catalogue
+from common import emoji_catalogue, per_cent
 from univert.core.allocator import reuse_freed_memory
 from univert.core.config import from_plain, to_plain
 from univert.core.files import fingerprint, write_atomic
@@ -127,13 +127,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".work/bench-triplets"))
     options = parser.parse_args()
     reuse_freed_memory()
-    catalogue = sample_catalogue(options.out)
+    catalogue = emoji_catalogue()
     found = []
     for seed in options.seeds:
         found.append(tuned(catalogue, options.out / f"seed-{seed}", seed))
         print(f"seed {seed}", *table(found[-1:], "val"), sep="\n", flush=True)
     lines = [
-        "# Clean triplets on the bundled sample",
+        "# Clean triplets on the emoji catalogue",
         "",
         "Per cent, merged gallery, mean ± standard deviation over the seeds "
         f"{', '.join(map(str, options.seeds))}; kept: the paired comparison on the validation split found no gallery "

@@ -1,7 +1,7 @@
 """Vectors drawn as embeddings lie, for the benchmarks of the index.
 
 Verticals, styles and products in them, directions of uneven strength; images of a product are as far apart (0.7) as
-those of the bundled sample's unified model.
+those of the emoji catalogue's unified model.
 """
 
 from __future__ import annotations

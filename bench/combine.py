@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from common import sample_catalogue
+from common import emoji_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also hold full mode against itself")
     options = parser.parse_args()
     reuse_freed_memory()
-    catalogue = sample_catalogue(options.out)
+    catalogue = emoji_catalogue()
     summary = [["seed", "probe s", "probe CPU s", "full s", "full CPU s", "trials tried in", "trials", "both accept"]]
     summary[0] += ["both refuse", "probe alone refuses", "full alone refuses", "agreement"]
     pages: list[str] = []
@@ -126,7 +126,7 @@ def main() -> None:
     lines = [
         "# Combining verticals: the probe against full trials",
         "",
-        f"Bundled sample, 9 verticals, {probe.config.folds} folds, tolerance "
+        f"Emoji catalogue, 9 verticals, {probe.config.folds} folds, tolerance "
         f"{probe.config.tolerance}, level {LEVEL}; {torch.get_num_threads()} threads, torch "
         f"{torch.__version__}. Agreement over all: {agreed} of {total} decisions.",
         "",

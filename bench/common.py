@@ -1,21 +1,24 @@
-"""What several benches share: the sample, and what was measured on which machine."""
+"""What several benches share: the emoji catalogue, and what was measured on which machine."""
 
 from __future__ import annotations
 
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from univert.data.catalogue import Catalogue
-from univert.data.sample import build_sample
+
+EMOJI = Path(".work/emoji/emoji.lance")
 
 
-def sample_catalogue(out: Path) -> Catalogue:
-    """The bundled sample, built within `out` unless it is there."""
-    place = out / "sample.lance"
-    return Catalogue.open(place) if place.exists() else build_sample(place)
+def emoji_catalogue() -> Catalogue:
+    """Emoji by five artists, in nine verticals, as `tools/build_emoji.py` builds them; exits where nobody did."""
+    if not EMOJI.exists():
+        sys.exit(f"{EMOJI} is not there; build it (needs npm): python tools/build_emoji.py")
+    return Catalogue.open(EMOJI)
 
 
 def commit(*measured: str) -> str:

@@ -5,7 +5,7 @@
 Every round runs all sides in turn, on the same images, in one process with the same threads, channels last;
 each round gives one ratio and the median is reported. The bare network is the base network alone on
 normalised float tensors in memory, at the faster of two batch sizes: what is asked of `embed`, and what
-`embed` uses inside. The images: (a) the bundled sample's, written to disk as they are (WebP with alpha, 64
+`embed` uses inside. The images: (a) the emoji catalogue's, written to disk as they are (WebP with alpha, 64
 to 72 px), once as files and once as a catalogue; (b) 640 x 480 px JPEGs of quality 90, random crops of
 scikit-learn's two photos. Writes bench/results/embed.md.
 """
@@ -30,11 +30,12 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from common import commit, cpu_name
+from common import EMOJI, commit, cpu_name
 from univert.core.files import write_atomic
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
-from univert.data.sample import sample_rows
+from univert.data.readers import open_source
+from univert.data.rows import SourceRow
 from univert.models.embedder import Embedder
 
 RESULT = Path(__file__).parent / "results" / "embed.md"
@@ -43,17 +44,17 @@ LEAST_RATIO = 0.8
 BARE = "the bare network, tensors in memory"
 
 
-def sample_files(folder: Path, count: int) -> list[Path]:
+def emoji_files(folder: Path, count: int) -> list[Path]:
     paths = []
-    for number, row in enumerate(itertools.islice(sample_rows(), count)):
-        assert row.image is not None
+    for number, row in enumerate(itertools.islice(open_source(EMOJI), count)):
+        assert isinstance(row, SourceRow) and row.image is not None
         paths.append(folder / f"{number:05d}.webp")
         paths[-1].write_bytes(row.image)
     return paths
 
 
-def sample_catalogue(folder: Path, count: int) -> Catalogue:
-    build_catalogue(itertools.islice(sample_rows(), count), folder / "catalogue")
+def some_emoji(folder: Path, count: int) -> Catalogue:
+    build_catalogue(itertools.islice(open_source(EMOJI), count), folder / "catalogue")
     return Catalogue.open(folder / "catalogue")
 
 
@@ -129,8 +130,8 @@ def main() -> int:
     model = Embedder().eval()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sample, catalogue = sample_files(folder, options.images), sample_catalogue(folder, options.images)
-        rows, held, loads = compare("sample, WebP", model, sample, catalogue, options.rounds)
+        emoji, catalogue = emoji_files(folder, options.images), some_emoji(folder, options.images)
+        rows, held, loads = compare("emoji, WebP", model, emoji, catalogue, options.rounds)
         photos = photo_files(folder, options.images)
         more_rows, _, more_loads = compare("photos, JPEG", model, photos, None, options.rounds)
     lines = [
@@ -144,7 +145,7 @@ def main() -> int:
         *rows,
         *more_rows,
         "",
-        f"To beat: {LEAST_RATIO:g} on the sample. The sample's files are 64 to 72 px WebP with alpha; the photos are "
+        f"To beat: {LEAST_RATIO:g} on the emoji. Their files are 64 to 72 px WebP with alpha; the photos are "
         "640 x 480 px JPEG of quality 90.",
         "",
         f"Machine: {cpu_name()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, load when the rounds "

@@ -4,8 +4,8 @@
 
 Every round runs all engines in turn on the same prepared images, in one process, with the same number of threads; each
 round gives one ratio and the median is reported. PyTorch eager is the model's own forward pass, channels last, in
-inference mode, at once over the whole batch. Without a model: the default one with its ImageNet weights, on the bundled
-sample. Recall@1: quantised queries against the exact vectors of all other images, paired with exact queries, resampled
+inference mode, at once over the whole batch. Without a model: the default one with its ImageNet weights, on the emoji
+catalogue. Recall@1: quantised queries against the exact vectors of all other images, paired with exact queries, resampled
 by product. Writes bench/results/engine.md.
 """
 
@@ -27,10 +27,10 @@ import numpy as np
 import onnxruntime
 import torch
 
+from common import emoji_catalogue
 from univert.cli.exporting import measure_int8
 from univert.core.files import write_atomic
 from univert.data.catalogue import Catalogue
-from univert.data.sample import build_sample
 from univert.models.embedder import Embedder
 from univert.models.runtime.engine import OnnxEngine, prepared_batches
 from univert.models.runtime.int8 import CALIBRATION_IMAGES, export_int8
@@ -106,7 +106,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         given = options.catalogue
-        catalogue = Catalogue.open(given) if given else build_sample(folder / "sample.lance")
+        catalogue = Catalogue.open(given) if given else emoji_catalogue()
         started = time.monotonic()
         path = export_onnx(model.save_pretrained(folder / "model"))
         export_s = time.monotonic() - started

@@ -1,4 +1,4 @@
-"""Growing a deployed model three times in a row on the bundled sample: the tables of docs/grow.md.
+"""Growing a deployed model three times in a row on the emoji catalogue: the tables of docs/grow.md.
 
     python bench/grow.py [--seeds 0 1 2] [--out .work/bench-grow]
 
@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from common import per_cent, sample_catalogue
+from common import emoji_catalogue, per_cent
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.data.catalogue import Catalogue
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".work/bench-grow"))
     options = parser.parse_args()
     reuse_freed_memory()
-    catalogue = sample_catalogue(options.out)
+    catalogue = emoji_catalogue()
     chains: list[Chain] = []
     for seed in options.seeds:
         folder = options.out / f"seed-{seed}"

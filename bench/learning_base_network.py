@@ -2,7 +2,7 @@
 
     python bench/learning_base_network.py [--rounds 5] [--steps 4] [--blocks 2] [--out .work/bench-partial]
 
-Takes training steps (load a batch, forward, backward) on the sample in turn from images and from kept maps, on the same
+Takes training steps (load a batch, forward, backward) on the emoji in turn from images and from kept maps, on the same
 batches, and reports the ratio within each round. Writes bench/results/learning-base-network.md.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import commit, cpu_name, sample_catalogue
+from common import commit, cpu_name, emoji_catalogue
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
 from univert.core.run import Run
@@ -54,7 +54,7 @@ def main() -> None:
     reuse_freed_memory()
     recipe = Recipe(base_network_learns="last_blocks", last_blocks=options.blocks)
     recipe = replace(recipe, data=replace(recipe.data, views=1))
-    work = RunContext(Run(options.out / "maps"), sample_catalogue(options.out), recipe)
+    work = RunContext(Run(options.out / "maps"), emoji_catalogue(), recipe)
     started = time.perf_counter()
     maps = work.features.source
     assert isinstance(maps, FrontSource)

@@ -1,4 +1,4 @@
-"""All losses side by side on the bundled sample: the tables and plots of docs/proxy-results.md.
+"""All losses side by side on the emoji catalogue: the tables and plots of docs/proxy-results.md.
 
     python bench/proxies.py [--seeds 0 1 2] [--steps 600] [--processes 2] [--out FOLDER]
 
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import sample_catalogue
+from common import emoji_catalogue
 from univert import losses
 from univert.core.allocator import reuse_freed_memory
 from univert.core.config import to_plain
@@ -130,7 +130,7 @@ CONTENDERS = [
 
 @cache
 def open_context(out: Path, seed: int) -> RunContext:
-    catalogue = sample_catalogue(out)
+    catalogue = emoji_catalogue()
     recipe = Recipe(seed=seed, model=EmbedderConfig(size=SIZE))
     return RunContext(Run(out / f"seed-{seed}"), catalogue, recipe)
 
@@ -365,7 +365,7 @@ def main() -> None:
     point_rates = ", ".join(rates_of(rates, POINT_RATES) for rates in POINT_RATES)
     proxy_rates = ", ".join(rates_of(rates, PROXY_RATES) for rates in PROXY_RATES)
     lines = [
-        "# Losses on the bundled sample",
+        "# Losses on the emoji catalogue",
         "",
         f"{SIZE}-d, frozen base network, {options.steps} batches of 32 products x 4 images, test split, one gallery of "
         "all verticals, per cent, mean ± standard deviation over seeds "

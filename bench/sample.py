@@ -1,4 +1,4 @@
-"""The main job on the bundled sample with several seeds: the tables of docs/results.md.
+"""The main job on the emoji catalogue with several seeds: the tables of docs/results.md.
 
     python bench/sample.py [--seeds 0 1 2] [--out .work/bench-sample] [--long]
     python bench/sample.py --catalogue .work/glyphs/glyphs-300.lance --out .work/bench-glyphs --result glyphs-run
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from common import per_cent, sample_catalogue
+from common import emoji_catalogue, per_cent
 from univert.core.allocator import reuse_freed_memory
 from univert.core.config import read_settings, to_plain
 from univert.core.files import write_atomic
@@ -215,14 +215,14 @@ def main_tables(found: Seeds, catalogue: Catalogue) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--catalogue", type=Path, help="another catalogue than the sample")
+    parser.add_argument("--catalogue", type=Path, help="another catalogue than the emoji")
     parser.add_argument("--result", default="sample", help="name of the file in bench/results")
     add_options(parser, ".work/bench-sample")
     options = parser.parse_args()
     reuse_freed_memory()
-    catalogue = Catalogue.open(options.catalogue) if options.catalogue else sample_catalogue(options.out)
+    catalogue = Catalogue.open(options.catalogue) if options.catalogue else emoji_catalogue()
     found = run_seeds(catalogue, options)
-    title = "the bundled sample" if options.catalogue is None else options.catalogue.stem
+    title = "the emoji catalogue" if options.catalogue is None else options.catalogue.stem
     lines = [f"# The main job: {title}", "", *main_tables(found, catalogue)]
     write_atomic(RESULTS / f"{options.result}.md", "\n".join(lines) + "\n")
     print("\n".join(lines))

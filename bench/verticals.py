@@ -1,4 +1,4 @@
-"""Many verticals, one model: what each choice is worth on the bundled sample, for docs/verticals.md.
+"""Many verticals, one model: what each choice is worth on the emoji catalogue, for docs/verticals.md.
 
     OMP_NUM_THREADS=2 python bench/verticals.py [--seeds 0 1 2] [--out .work/bench-sample]
 
@@ -24,7 +24,7 @@ import torch
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-from common import mean_and_spread, sample_catalogue
+from common import emoji_catalogue, mean_and_spread
 from map_figure import save_map_figure
 from univert.core.allocator import reuse_freed_memory
 from univert.core.files import write_atomic
@@ -107,7 +107,7 @@ def train_sizes(context: RunContext, models: Models) -> dict[str, dict[str, Figu
 
 
 def joint_from_data(context: RunContext, models: Models) -> dict[str, Figures]:
-    """The joint model by the loss that does best on the sample: Proxy-NCA whose proxies start at the data."""
+    """The joint model by the loss that does best on the emoji: Proxy-NCA whose proxies start at the data."""
     steps = models.joint["proxy-nca"].record["steps"]
     loop = replace(context.recipe.specialists.loop, epochs=1, min_steps=max(steps, 1))
     config = SpecialistsConfig(loss="proxy-nca", proxy_start="data", loop=loop)
@@ -339,7 +339,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".work/bench-sample"))
     options = parser.parse_args()
     reuse_freed_memory()
-    catalogue = sample_catalogue(options.out)
+    catalogue = emoji_catalogue()
     varied, sized, joined, against = [], [], [], []
     order: list[str] = []
     for seed in options.seeds:
@@ -364,7 +364,7 @@ def main() -> None:
         )
         print(f"seed {seed}: {against[-1]['unified']['test']}", flush=True)
     lines = [
-        "# Many verticals, one model: the bundled sample",
+        "# Many verticals, one model: the emoji catalogue",
         "",
         f"Per cent, mean (± standard deviation) over the seeds {', '.join(map(str, options.seeds))}. "
         "R@1 and MAP@R are those of the merged gallery.",

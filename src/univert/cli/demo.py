@@ -25,7 +25,7 @@ from univert.training.detection import train_detector
 from univert.training.detection_recipe import DetectionRecipe
 from univert.training.recipe import Recipe
 
-DETECTOR_SETTINGS = ("views=4", "loop.epochs=1", "loop.min_steps=400", "loop.evaluations=4")
+DETECTOR_SETTINGS = ("views=4", "loop.epochs=1", "loop.min_steps=300", "loop.evaluations=3")
 SETTINGS = (
     "data.views=2",
     "specialists.loop.min_steps=120",

@@ -1,4 +1,4 @@
-"""Which picture of which artist shows which emoji: the joins behind the bundled sample.
+"""Which picture of which artist shows which emoji: the joins behind the emoji catalogue.
 
 The emoji and their CLDR short names come from `unicode-emoji-json`. Noto, Twemoji and Fluent name their files by
 code points, which join exactly. The two Iconify sets name their icons by an older CLDR short name, so they join

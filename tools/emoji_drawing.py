@@ -1,4 +1,4 @@
-"""Pictures of the bundled sample: rasterise, bring to one size, tell apart, encode."""
+"""Pictures of the emoji catalogue: rasterise, bring to one size, tell apart, encode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import resvg_py
 from PIL import Image, ImageOps
 
-from sample_emoji import Emoji
+from emoji_names import Emoji
 
 LARGEST_SIDE_PX = 72
 SAME_DRAWING = 5.5
