@@ -25,12 +25,13 @@ from univert.training.detection import train_detector
 from univert.training.detection_recipe import DetectionRecipe
 from univert.training.recipe import Recipe
 
-DETECTOR_SETTINGS = ("views=4", "loop.epochs=1", "loop.min_steps=300", "loop.evaluations=3")
+DETECTOR_SETTINGS = ("views=3", "loop.epochs=1", "loop.min_steps=240", "loop.evaluations=3")
 SETTINGS = (
     "data.views=2",
     "specialists.loop.min_steps=120",
     "unify.loop.epochs=20",
-    'evaluation.baselines=["joint_triplet", "joint_proxy_nca"]',
+    'unify.members=["specialists", "verticals", "joint:proxy-nca"]',
+    'evaluation.baselines=["joint_proxy_nca"]',
 )
 """Both far shorter than the default recipes, whose figures docs/detect.md and docs/home.md give."""
 
