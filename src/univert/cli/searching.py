@@ -137,17 +137,19 @@ def items_table(items: Sequence[AnsweredItem]) -> Table:
     """What was found in a photo as a table for a terminal: one line an item, the surest first."""
     from univert.core.terminal import Name, new_table
 
-    columns = ("", "item", "sure", "product", "sure of it", "nearest", "distance")
-    table = new_table(f"{len(items)} items found", columns, left=("item", "product", "nearest"))
+    columns = ("", "item", "sure", "product", "sure of it", "known", "distance")
+    table = new_table(f"{len(items)} items found", columns, left=("item", "product", "known"))
+    table.caption = "known: sure enough, as calibrated; else the product is the best guess."
     for place, item in enumerate(items, start=1):
         product, nearest = item.product, item.hits[0] if item.hits else None
+        guess = nearest and (nearest.product or nearest.id)
         table.add_row(
             str(place),
             Name(item.found.vertical),
             f"{item.found.score:.0%}",
-            Name((product and product["known"] and product["value"]) or "not known"),
+            Name((product and product["value"]) or guess or "-"),
             f"{product['confidence']:.0%}" if product else "-",
-            Name((nearest and (nearest.product or nearest.id)) or "-"),
+            ("yes" if product["known"] else "no") if product else "-",
             f"{nearest.distance:.3f}" if nearest else "-",
         )
     return table

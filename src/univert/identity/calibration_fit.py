@@ -2,7 +2,7 @@
 
 1. The temperature of the vote maximises the likelihood of the right values (where they are among the voters).
 2. Confidence is a logistic function of the vote's features (Platt 1999), fitted to whether the winner is right. It has
-   five numbers; isotonic regression, which has as many as there are steps, was no better calibrated on the sample.
+   five numbers; isotonic regression, which has as many as there are steps, was no better calibrated on emoji.
 3. The threshold is the lowest confidence above which the share of right answers reaches the stated precision: judged by
    the lower end of its interval (Wilson 1927), by the mean confidence, and on 30 answers or more, so that it holds on
    other images as well.

@@ -139,7 +139,7 @@ def _about(model: Embedder) -> dict[str, str]:
 
 
 def _check_images(model: Embedder) -> UInt8[np.ndarray, "B 3 S S"]:
-    """Random images, blank ones and the first of the bundled sample, prepared."""
+    """Random images, blank ones and the first of the bundled product pictures, prepared."""
     from univert.data.decode import decode_rgb
     from univert.data.sample import sample_rows
 
