@@ -6,7 +6,7 @@ DEMO_OUT ?= runs/demo
 
 .PHONY: help demo test lint audit bench setup clean
 help:
-	@echo "make demo   train, evaluate, report, index and search on the bundled sample (about 4 minutes on 2 cores)"
+	@echo "make demo   from product pictures and photos of rooms to the items of a room, named (about 5 minutes on 2 cores)"
 	@echo "make test   the default tests"
 	@echo "make lint   ruff, mypy, import-linter, audit of the dependencies"
 	@echo "make bench  every figure the documentation quotes, into bench/results/"
@@ -44,7 +44,7 @@ audit: $(READY)
 BENCHES := startup embed recall losses sample proxies verticals combine grow clean_triplets engine search serving
 bench: $(READY)
 	@failed=; for name in $(BENCHES); do echo "== $$name"; $(BIN)/python bench/$$name.py || failed="$$failed $$name"; done; \
-	echo "glyphs need fonts first, the page a model and an index: see bench/glyphs.py, bench/page.py"; test -z "$$failed" || { echo "not as wanted:$$failed"; exit 1; }
+	echo "emoji need npm, glyphs fonts, the page a model and an index: see tools/build_emoji.py, bench/glyphs.py, bench/page.py"; test -z "$$failed" || { echo "not as wanted:$$failed"; exit 1; }
 
 clean:
 	rm -rf .venv .tools .work
