@@ -2,7 +2,7 @@
 
     python bench/clean_triplets.py [--seeds 0 1 2] [--out .work/bench-triplets]
 
-For each seed one Proxy-NCA model learns from half of the labelled training products of the emoji catalogue, another from all;
+For each seed one Proxy-NCA model learns from half of the labelled training products of the emoji, another from all;
 each is fine-tuned on triplets of true labels with hard negatives: of the hidden half for the first, of everything or of
 one vertical for the second; with the L2 term that holds a model to its old embeddings, and without. Writes
 bench/results/clean-triplets.md: before and after on the validation split, which decides, and on test. Started again, it

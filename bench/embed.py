@@ -47,7 +47,8 @@ BARE = "the bare network, tensors in memory"
 def emoji_files(folder: Path, count: int) -> list[Path]:
     paths = []
     for number, row in enumerate(itertools.islice(open_source(EMOJI), count)):
-        assert isinstance(row, SourceRow) and row.image is not None
+        assert isinstance(row, SourceRow)
+        assert row.image is not None
         paths.append(folder / f"{number:05d}.webp")
         paths[-1].write_bytes(row.image)
     return paths

@@ -4,8 +4,8 @@
 
 Every round runs all engines in turn on the same prepared images, in one process, with the same number of threads; each
 round gives one ratio and the median is reported. PyTorch eager is the model's own forward pass, channels last, in
-inference mode, at once over the whole batch. Without a model: the default one with its ImageNet weights, on the emoji
-catalogue. Recall@1: quantised queries against the exact vectors of all other images, paired with exact queries, resampled
+inference mode, at once over the whole batch. Without a model: the default one with its ImageNet weights, on
+emoji. Recall@1: quantised queries against the exact vectors of all other images, paired with exact queries, resampled
 by product. Writes bench/results/engine.md.
 """
 

@@ -146,7 +146,7 @@ def items_table(items: Sequence[AnsweredItem]) -> Table:
         table.add_row(
             str(place),
             Name(item.found.vertical),
-            f"{item.found.score:.0%}",
+            f"{item.found.vertical_score:.0%}",
             Name((product and product["value"]) or guess or "-"),
             f"{product['confidence']:.0%}" if product else "-",
             ("yes" if product["known"] else "no") if product else "-",

@@ -14,7 +14,7 @@ from univert.data.catalogue import Catalogue
 from univert.data.decode import decode_rgb
 
 MAX_BITS = 4
-"""Of 64 bits, how many may differ: 92% of the emoji catalogue's icons stay within 4 when saved as JPEG at quality 90."""
+"""Of 64 bits, how many may differ: 92% of some emoji stay within 4 when saved as JPEG at quality 90."""
 
 MAX_COLOUR_DIFFERENCE = 24
 """Of 255, how far the mean colour of any sixteenth may differ. Saving and shrinking change it by up to 18; two flags
