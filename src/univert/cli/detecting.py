@@ -74,7 +74,7 @@ def run(
     model: Model,
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.")],
     out: Annotated[Path | None, typer.Option(help="Write what is found as COCO's JSON.")] = None,
-    crops: Annotated[Path | None, typer.Option(help="Write each item as a picture, in a folder for each vertical.")] = None,
+    crops: Annotated[Path | None, typer.Option(help="Write each item as a picture, a folder a vertical.")] = None,
     cat: Annotated[
         Path | None,
         typer.Option("--catalogue", help="Build a catalogue of the items, without products, to train on or to index."),
