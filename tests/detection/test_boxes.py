@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torchvision.ops import nms
 
 from tests.detection.rooms import CONFIG
 from univert.data.transforms import Preprocessing
-from univert.detection.boxes import choose, in_photo, suppress
+from univert.detection.boxes import MAX_OVERLAP, in_photo, one_label, suppress
 from univert.detection.ssd import SsdDetector
 
 
@@ -18,13 +20,20 @@ def random_boxes(count: int, seed: int = 0, side: float = 100) -> np.ndarray:
 
 
 def test_an_item_has_one_box_of_the_surest_vertical() -> None:
-    """In the square that is seen of a photo twice as wide: a thing under two names, one within it, one beside it."""
-    boxes = np.array([[8, 8, 40, 40], [8, 9, 40, 40], [10, 10, 24, 24], [36, 8, 70, 40]], np.float32)
-    answer = boxes, np.array([0.5, 0.8, 0.7, 0.6], np.float32), np.array([0, 1, 1, 0])
-    found, scores, labels = in_photo(answer, (128, 64), Preprocessing(image_size_px=64, fit="stretch"))
-    assert found.tolist() == [[16, 9, 80, 40], [20, 10, 48, 24], [72, 8, 128, 40]]
-    assert labels.tolist() == [1, 1, 0]
-    assert scores.tolist() == pytest.approx([0.8, 0.7, 0.6])
+    """In the square that is seen of a photo twice as wide: a thing torn between two verticals, the same a little
+    beside it, one within it, one beside it, one outside the photo, one that is hardly sure."""
+    boxes = [[8, 8, 40, 40], [8, 9, 40, 40], [10, 10, 24, 24], [36, 8, 70, 40], [70, 8, 90, 40], [0, 50, 9, 60]]
+    scores = [[0.4, 0.5], [0.0, 0.8], [0.0, 0.7], [0.6, 0.0], [0.9, 0.0], [0.05, 0.04]]
+    answer = np.array(boxes, np.float32), np.array(scores, np.float32)
+    found, sure = in_photo(answer, (128, 64), Preprocessing(image_size_px=64, fit="stretch"), 0.1)
+    assert found.tolist() == [[16, 8, 80, 40], [20, 10, 48, 24], [72, 8, 128, 40]]
+    assert sure.tolist() == pytest.approx(np.array([[0.4, 0.5], [0.0, 0.7], [0.6, 0.0]]))
+
+
+def test_labels_that_have_no_name_are_left_out() -> None:
+    boxes, scores = one_label(random_boxes(3), np.array([0.5, 0.6, 0.7], np.float32), np.array([1, 2, -1]), 2)
+    assert boxes.tolist() == random_boxes(3)[:1].tolist()
+    assert scores.tolist() == [[0, 0.5]]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -35,20 +44,17 @@ def test_suppression_is_that_of_torchvision(seed: int) -> None:
     assert suppress(boxes, scores, 0.4).tolist() == expected.tolist()
 
 
-def test_what_an_ssd_says_is_what_torchvision_makes_of_it() -> None:
+def test_of_one_vertical_an_ssd_says_what_torchvision_makes_of_it() -> None:
     torch.manual_seed(1)
-    model = SsdDetector(CONFIG).eval()
-    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    config = replace(CONFIG, verticals=("things",))
+    model, side = SsdDetector(config).eval(), config.image_size_px
+    images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
+    model.ssd.score_thresh, model.ssd.detections_per_img, model.ssd.nms_thresh = 0.05, 100, MAX_OVERLAP
     with torch.inference_mode():
-        boxes, scores = model(images)
         found = model.outputs(images)
-        model.ssd.score_thresh, model.ssd.detections_per_img = 0.05, 100
-        side = CONFIG.image_size_px
         expected = model.ssd.postprocess_detections(found, [model.default_boxes] * 2, [(side, side)] * 2)
-    for photo in range(2):
-        ours = choose(boxes[photo].numpy(), scores[photo].numpy(), 0.05)
-        theirs = [expected[photo][name].numpy() for name in ("boxes", "scores", "labels")]
-        assert len(ours[0]) > 0
-        np.testing.assert_allclose(ours[1], theirs[1], atol=1e-6)
-        np.testing.assert_allclose(ours[0], theirs[0], atol=1e-3)
-        assert (ours[2] == theirs[2] - 1).all()
+    for answer, theirs in zip(model.answers(images), expected, strict=True):
+        boxes, scores = in_photo(answer, (side, side), model.preprocessing, 0.05)
+        assert len(boxes) > 0
+        np.testing.assert_allclose(scores[:, 0], theirs["scores"], atol=1e-6)
+        np.testing.assert_allclose(boxes, theirs["boxes"], atol=1e-3)

@@ -6,35 +6,35 @@ import torch
 from torchvision.ops import box_iou
 
 from univert.core.errors import BadInputError
-from univert.metrics.detection import Found, Truth, detection_figures
+from univert.metrics.detection import LEAST_SCORE, Found, Truth, detection_figures
 
 NONE = np.zeros((0, 4))
 NAMES = ["chairs", "lamps", "never shown"]
 
 
 def photos(seed: int, count: int = 12) -> tuple[list[Truth], list[Found]]:
-    """Items, found a little beside their place, some under another name, some twice, some not at all."""
+    """Items, found a little beside their place, more or less sure of their name, some twice, some not at all."""
     rng = np.random.default_rng(seed)
     truth, found = [], []
     for _ in range(count):
         corners = rng.uniform(0, 300, (4, 2))
-        boxes = np.concatenate([corners, corners + rng.uniform(15, 150, (4, 2))], 1)
+        boxes = np.concatenate([corners, corners + rng.uniform(30, 150, (4, 2))], 1)
         labels = rng.integers(0, 2, 4)
         chosen = rng.integers(0, 4, 5)
         moved = boxes[chosen] + rng.normal(0, 6, (5, 4))
-        names = np.where(rng.random(5) < 0.8, labels[chosen], 1 - labels[chosen])
+        scores = rng.dirichlet(np.ones(3), 5) * rng.uniform(0.3, 1, (5, 1))
         truth.append((boxes, labels, NONE))
-        found.append((moved, rng.permutation(5) / 5 + rng.random(5) / 10, names))
+        found.append((moved, scores))
     return truth, found
 
 
 def naive_ap(truth: list[Truth], found: list[Found], label: int | None) -> float:
     """Average precision at 0.5 by its definition: precision at 101 recalls, each the best at that recall or above."""
     answers = [
-        (score, photo, box)
-        for photo, (boxes, scores, labels) in enumerate(found)
-        for box, score, name in zip(boxes, scores, labels, strict=True)
-        if label is None or name == label
+        (score.sum() if label is None else score[label], photo, box)
+        for photo, (boxes, scores) in enumerate(found)
+        for box, score in zip(boxes, scores, strict=True)
+        if label is None or score[label] > LEAST_SCORE
     ]
     taken = {photo: set[int]() for photo in range(len(truth))}
     right = []
@@ -70,10 +70,10 @@ def test_average_precision_is_as_defined(seed: int) -> None:
 
 def test_all_found_none_found_and_nothing_to_find() -> None:
     truth, _ = photos(0)
-    perfect = detection_figures(truth, [(boxes, np.full(4, 0.9), labels) for boxes, labels, _ in truth], NAMES)
+    perfect = detection_figures(truth, [(boxes, 0.9 * np.eye(3)[labels]) for boxes, labels, _ in truth], NAMES)
     assert (perfect.map, perfect.map_50, perfect.any_vertical_ap_50) == (1.0, 1.0, 1.0)
     assert set(perfect.recall_50.values()) <= {1.0, None}
-    nothing: Found = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+    nothing: Found = (np.zeros((0, 4)), np.zeros((0, 3)))
     assert detection_figures(truth, [nothing] * 12, NAMES).map_50 == 0.0
     empty: Truth = (NONE, np.zeros(0, np.int64), NONE)
     assert detection_figures([empty], [nothing], NAMES).map_50 is None
@@ -83,7 +83,7 @@ def test_all_found_none_found_and_nothing_to_find() -> None:
 
 def test_small_items_are_counted_among_the_small() -> None:
     boxes = np.array([[0, 0, 20, 20], [50, 50, 110, 110.0]])
-    found: Found = (boxes[1:], np.ones(1), np.zeros(1, np.int64))
+    found: Found = (boxes[1:], np.ones((1, 1)))
     figures = detection_figures([(boxes, np.zeros(2, np.int64), NONE)], [found], ["chairs"])
     assert figures.recall_50 == {"small": 0.0, "medium": 1.0, "large": None}
 
@@ -92,7 +92,7 @@ def test_the_best_score_parts_right_from_wrong() -> None:
     truth, _ = photos(1)
     wrong = np.array([[400.0, 400, 450, 450]])
     found = [
-        (np.concatenate([boxes, wrong]), np.array([0.8] * 4 + [0.3]), np.append(labels, 0))
+        (np.concatenate([boxes, wrong]), np.concatenate([0.8 * np.eye(3)[labels], [[0.1, 0.1, 0.1]]]))
         for boxes, labels, _ in truth
     ]
     assert 0.3 < detection_figures(truth, found, NAMES).best_score <= 0.8
@@ -100,7 +100,7 @@ def test_the_best_score_parts_right_from_wrong() -> None:
 
 def test_what_is_ignored_is_neither_missed_nor_a_mistake() -> None:
     boxes, hidden = np.array([[0, 0, 50, 50.0]]), np.array([[100, 100, 160, 160.0]])
-    found: Found = (np.concatenate([hidden, boxes]), np.array([0.9, 0.8]), np.array([1, 0]))
+    found: Found = (np.concatenate([hidden, boxes]), np.array([[0, 0.9, 0], [0.8, 0, 0]]))
     labels = np.zeros(1, np.int64)
     for ignored, precision in ((hidden, 1.0), (NONE, 0.5)):
         figures = detection_figures([(boxes, labels, ignored)], [found], NAMES)

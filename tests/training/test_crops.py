@@ -59,7 +59,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     folder = tmp_path_factory.mktemp("home")
     path = folder / "room.png"
     path.write_bytes(photo([row.image for row in drawn_rows() if row.image][:2]))
-    found = [FoundItem(box_xyxy_px=(*corner, 70.0, 55.0), vertical="discs", score=0.9) for corner in CORNERS]
+    found = [
+        FoundItem(box_xyxy_px=(*corner, 70.0, 55.0), vertical="discs", score=0.9, vertical_score=0.8)
+        for corner in CORNERS
+    ]
     photos = [PhotoItems(path=path, size=(80, 60), items=found), PhotoItems(path=path, size=(80, 60), items=[])]
     rows = (replace(row, source="picture") for row in drawn_rows())
     build_catalogue(chain(rows, drawn_photos(), as_rows(photos)), folder / "home.lance")

@@ -83,8 +83,11 @@ def run(
         Path | None, typer.Option("--draw", help="Write the photos with a frame on each item to this folder.")
     ] = None,
     least_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out what is less sure; the model has a default.")
+        float | None, typer.Option(min=0, max=1, help="Leave out what is less surely an item; the model has a default.")
     ] = None,
+    least_vertical_score: Annotated[
+        float, typer.Option(min=0, max=1, help="With --catalogue: leave out items whose vertical is less sure.")
+    ] = 0.0,
     form: Form = None,
     vertical: Labels = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be used.")] = False,
@@ -119,7 +122,8 @@ def run(
     if out is not None:
         write_atomic(out, content)
     if cat is not None:
-        build_catalogue(output.as_rows(found), cat, overwrite=overwrite, total=len(found))
+        rows = output.as_rows(found, least_vertical_score=least_vertical_score)
+        build_catalogue(rows, cat, overwrite=overwrite, total=len(found))
     if as_json:
         typer.echo(content)
         return

@@ -11,16 +11,14 @@ from univert.data.transforms import Preprocessing
 
 Boxes = Float32[np.ndarray, "N 4"]
 """x0, y0, x1, y1 in pixels."""
-Answer = tuple[Boxes, Float32[np.ndarray, "N"], Int64[np.ndarray, "N"]]
-"""What is found in one photo: boxes, scores, and labels from 0; the surest first."""
+Answer = tuple[Boxes, Float32[np.ndarray, "N K"]]
+"""What is found in one photo: boxes, and how sure the detector is that each is an item of each vertical."""
 
 MAX_OVERLAP: Final = 0.45
-"""Of two boxes of one label that share more than this (intersection over union), the one that is less sure goes."""
-ONE_ITEM: Final = 0.6
-"""Boxes of two labels that share more than this are one item under two names: the name that is less sure goes."""
+"""Of two boxes that share more than this (intersection over union), the one that is less sure goes."""
 MAX_ITEMS: Final = 100
 CANDIDATES: Final = 400
-"""So many boxes of each label, the surest, are looked at."""
+"""So many boxes, the surest, are looked at."""
 
 
 def clip(boxes: Boxes, size: tuple[int, int]) -> Boxes:
@@ -49,32 +47,37 @@ def suppress(boxes: Boxes, scores: Float32[np.ndarray, "N"], max_overlap: float)
     return np.array(kept, np.int64)
 
 
-def choose(boxes: Boxes, scores: Float32[np.ndarray, "N K"], least_score: float) -> Answer:
-    """What an SSD says of a photo, from the score of each label (without background) for each of its default boxes.
+def in_photo(answer: Answer, size: tuple[int, int], preprocessing: Preprocessing, least_score: float) -> Answer:
+    """The items of a photo of (width, height), one box each, from what was found in the square the network sees.
 
-    The same as torchvision's `SSD.postprocess_detections`: of each label the surest, then non-maximum suppression, then
-    the surest of all.
+    A box is an item as surely as it is one of any vertical: the sum of its scores. A network that is torn between two
+    verticals may be in no doubt that there is something. Of boxes that overlap, the surest stays.
+
+    Args:
+        answer: what was found in the square, before non-maximum suppression or after.
+        size: of the photo.
+        preprocessing: from the photo to the square.
+        least_score: boxes that are less surely an item are left out.
+
+    Returns:
+        boxes in pixels of the photo and within it, the surest first, at most `MAX_ITEMS`.
     """
-    places: list[np.ndarray] = [np.empty(0, np.int64)]
-    labels: list[np.ndarray] = [np.empty(0, np.int64)]
-    for label, sureness in enumerate(scores.T):
-        sure = np.flatnonzero(sureness > least_score)
-        sure = sure[np.argsort(-sureness[sure], kind="stable")[:CANDIDATES]]
-        places.append(sure[suppress(boxes[sure], sureness[sure], MAX_OVERLAP)])
-        labels.append(np.full(len(places[-1]), label))
-    place, of_label = np.concatenate(places), np.concatenate(labels)
-    best = np.argsort(-scores[place, of_label], kind="stable")[:MAX_ITEMS]
-    return boxes[place[best]], scores[place[best], of_label[best]], of_label[best]
-
-
-def in_photo(answer: Answer, size: tuple[int, int], preprocessing: Preprocessing) -> Answer:
-    """What was found in the square that the network sees, in pixels of the photo of (width, height): a box an item.
-
-    Boxes are clipped to the photo; of boxes of several labels for one item the surest stays (`ONE_ITEM`).
-    """
-    boxes, scores, labels = answer
+    boxes, scores = answer
+    sureness = scores.sum(1)
+    sure = np.flatnonzero(sureness > least_score)
+    sure = sure[np.argsort(-sureness[sure], kind="stable")[:CANDIDATES]]
     x0, y0, x1, y1 = preprocessing.frame_xyxy_px(size)
     scale = np.array([x1 - x0, y1 - y0] * 2) / preprocessing.image_size_px
-    boxes = clip(np.asarray(boxes * scale + np.array([x0, y0, x0, y0]), np.float32), size)
-    kept = suppress(boxes, scores, ONE_ITEM)
-    return boxes[kept], scores[kept], labels[kept]
+    moved = clip(boxes[sure] * scale + np.array([x0, y0, x0, y0]), size)
+    real = (moved[:, :2] < moved[:, 2:]).all(1)
+    sure, moved = sure[real], moved[real]
+    kept = suppress(moved, sureness[sure], MAX_OVERLAP)[:MAX_ITEMS]
+    return moved[kept], scores[sure[kept]]
+
+
+def one_label(boxes: Boxes, scores: Float32[np.ndarray, "N"], labels: Int64[np.ndarray, "N"], count: int) -> Answer:
+    """The `Answer` of a detector that gives a box one label of `count`, from 0; boxes of other labels are left out."""
+    known = (labels >= 0) & (labels < count)
+    table = np.zeros((int(known.sum()), count), np.float32)
+    table[np.arange(len(table)), labels[known]] = scores[known]
+    return np.asarray(boxes[known], np.float32), table

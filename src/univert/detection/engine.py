@@ -18,7 +18,7 @@ from PIL import Image
 from univert.core.config import from_plain
 from univert.core.errors import BadInputError
 from univert.data.decode import decode_rgb
-from univert.detection.boxes import Answer, choose, in_photo
+from univert.detection.boxes import Answer, in_photo, one_label
 from univert.detection.config import DetectorConfig
 from univert.models.runtime.engine import (
     METADATA_PREFIX,
@@ -38,7 +38,7 @@ OutputForm = Literal["boxes-scores-labels", "rows"]
 `boxes-scores-labels`: three outputs, (N, 4), (N,), (N,). `rows`: one, (N, 6): box, score, label. Labels count from 0
 in the order of the verticals. A first axis of one photo may stand before each.
 """
-Answers = Callable[[UInt8[np.ndarray, "B 3 S S"], float], list[Answer]]
+Answers = Callable[[UInt8[np.ndarray, "B 3 S S"]], list[Answer]]
 _AT_ONCE: Final = 4
 """Photos that go through the network together: more leave a processor's caches."""
 
@@ -49,13 +49,15 @@ class FoundItem:
 
     Attributes:
         box_xyxy_px: where (x0, y0, x1, y1), in pixels of the upright photo.
-        vertical: what kind of thing.
-        score: how sure the detector is, 0 to 1.
+        vertical: what kind of thing, most likely.
+        score: how sure the detector is that there is an item, 0 to 1.
+        vertical_score: how sure it is of an item of this vertical, at most `score`.
     """
 
     box_xyxy_px: tuple[float, float, float, float]
     vertical: str
     score: float
+    vertical_score: float
 
 
 class Detector:
@@ -65,7 +67,7 @@ class Detector:
         name: the kind of engine: `onnx`, `torch` or `onnx (foreign)`.
         config: of the model.
         fingerprint: of the model; None where it has none.
-        answers: from prepared photos (B, 3, S, S) and a least score to what is found, in pixels of the square.
+        answers: from prepared photos (B, 3, S, S) to what is found, in pixels of the square.
 
     Attributes:
         verticals: what it can tell apart.
@@ -87,8 +89,8 @@ class Detector:
         found: list[list[FoundItem]] = []
         for start in range(0, len(photos), _AT_ONCE):
             part = photos[start : start + _AT_ONCE]
-            answers = self.answers(np.stack([prepare_image(self.preprocessing, photo) for photo in part]), least)
-            found += [self._items(answer, photo.size) for answer, photo in zip(answers, part, strict=True)]
+            answers = self.answers(np.stack([prepare_image(self.preprocessing, photo) for photo in part]))
+            found += [self._items(answer, photo.size, least) for answer, photo in zip(answers, part, strict=True)]
         return found
 
     def detect_files(self, paths: Sequence[Path | str], *, least_score: float | None = None) -> list[list[FoundItem]]:
@@ -100,12 +102,16 @@ class Detector:
         """
         return [self.detect([decode_rgb(Path(path).read_bytes())], least_score=least_score)[0] for path in paths]
 
-    def _items(self, answer: Answer, size: tuple[int, int]) -> list[FoundItem]:
-        boxes, scores, labels = in_photo(answer, size, self.preprocessing)
+    def _items(self, answer: Answer, size: tuple[int, int], least_score: float) -> list[FoundItem]:
+        boxes, scores = in_photo(answer, size, self.preprocessing, least_score)
         return [
-            FoundItem(box_xyxy_px=(x0, y0, x1, y1), vertical=self.verticals[label], score=score)
-            for (x0, y0, x1, y1), score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
-            if x0 < x1 and y0 < y1 and 0 <= label < len(self.verticals)
+            FoundItem(
+                box_xyxy_px=(x0, y0, x1, y1),
+                vertical=self.verticals[int(each.argmax())],
+                score=float(each.sum()),
+                vertical_score=float(each.max()),
+            )
+            for (x0, y0, x1, y1), each in zip(boxes.tolist(), scores, strict=True)
         ]
 
 
@@ -154,9 +160,8 @@ def _exported(path: Path, threads: int) -> Detector:
     if fingerprint != saved_fingerprint(path.parent):
         raise BadInputError(f"{path} is of another model than the one beside it; train it again")
 
-    def answers(batch: np.ndarray, least_score: float) -> list[Answer]:
-        boxes, scores = session.run([BOXES, SCORES], {INPUT: batch})
-        return [choose(*one, least_score) for one in zip(boxes, scores, strict=True)]
+    def answers(batch: np.ndarray) -> list[Answer]:
+        return list(zip(*session.run([BOXES, SCORES], {INPUT: batch}), strict=True))
 
     return Detector("onnx", config, fingerprint, answers)
 
@@ -169,8 +174,8 @@ def _in_pytorch(folder: Path, device: str) -> Detector:
 
     model = load_detector_model(folder).to(choose_device(device))
 
-    def answers(batch: np.ndarray, least_score: float) -> list[Answer]:
-        return model.answers(torch.from_numpy(batch).to(model.device), least_score)
+    def answers(batch: np.ndarray) -> list[Answer]:
+        return model.answers(torch.from_numpy(batch).to(model.device))
 
     return Detector("torch", model.config, model.fingerprint, answers)
 
@@ -191,7 +196,7 @@ def _foreign(path: Path, form: OutputForm | None, verticals: tuple[str, ...], th
     if len(outputs) < wanted:
         raise BadInputError(f"{path}: the format {form} has {wanted} outputs; this one has {len(outputs)}")
 
-    def of_one(photo: np.ndarray, least_score: float) -> Answer:
+    def of_one(photo: np.ndarray) -> Answer:
         pixels = photo if "uint8" in inputs[0].type else (photo / 255).astype(np.float32)
         found = [np.asarray(one) for one in session.run(None, {inputs[0].name: pixels})]
         if form == "rows":
@@ -199,10 +204,8 @@ def _foreign(path: Path, form: OutputForm | None, verticals: tuple[str, ...], th
         boxes, scores, labels = found[0].reshape(-1, found[0].shape[-1]), found[1].ravel(), found[2].ravel()
         if boxes.shape != (len(scores), 4) or len(labels) != len(scores):
             raise BadInputError(f"{path}: its output does not have the format {form}; see docs/detect.md")
-        kept = np.flatnonzero((scores > least_score) & np.isfinite(boxes).all(1))
-        return boxes[kept].astype(np.float32), scores[kept].astype(np.float32), labels[kept].astype(np.int64)
+        real = np.isfinite(boxes).all(1) & np.isfinite(scores)
+        return one_label(boxes[real], scores[real], labels[real].astype(np.int64), len(verticals))
 
     config = DetectorConfig(network=path.name, verticals=verticals, image_size_px=shape[2], least_score=0.5)
-    return Detector(
-        "onnx (foreign)", config, None, lambda batch, least: [of_one(photo[None], least) for photo in batch]
-    )
+    return Detector("onnx (foreign)", config, None, lambda batch: [of_one(photo[None]) for photo in batch])

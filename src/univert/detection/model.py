@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from univert.core.errors import BadInputError, did_you_mean
-from univert.detection.boxes import Answer
+from univert.detection.boxes import Answer, one_label
 from univert.detection.config import DetectorConfig
 from univert.models.card import ModelCard
 from univert.models.config import BaseNetworkLearns
@@ -64,7 +64,7 @@ class DetectorModel(nn.Module, ABC):
         """The terms of the loss over a batch of prepared images, or of what is kept of them, with gradients."""
 
     @abstractmethod
-    def answers(self, inputs: Tensor, least_score: float) -> list[Answer]:
+    def answers(self, inputs: Tensor) -> list[Answer]:
         """What is found in each image of a batch, in pixels of the network's square, without gradients."""
 
     @abstractmethod
@@ -116,15 +116,13 @@ class TorchvisionDetector(DetectorModel):
         terms: dict[str, Tensor] = self.model(list(inputs / 255), shown)
         return torch.stack(list(terms.values()))
 
-    def answers(self, inputs: Tensor, least_score: float) -> list[Answer]:
+    def answers(self, inputs: Tensor) -> list[Answer]:
         """See `DetectorModel.answers`."""
-        answers = []
         with torch.inference_mode():
-            for found in self.model(list(inputs / 255)):
-                kept = (found["scores"] > least_score) & (found["labels"] > 0)
-                boxes, scores, labels = (found[name][kept].cpu().numpy() for name in ("boxes", "scores", "labels"))
-                answers.append((boxes, scores, labels - 1))
-        return answers
+            found = self.model(list(inputs / 255))
+        names, count = ("boxes", "scores", "labels"), len(self.config.verticals)
+        columns = ([one[name].cpu().numpy() for name in names] for one in found)
+        return [one_label(boxes, scores, labels - 1, count) for boxes, scores, labels in columns]
 
     def trainable(self, base_network_learns: BaseNetworkLearns = "no", last_blocks: int = 1) -> list[dict[str, Any]]:
         """All of it learns, whatever is asked for."""

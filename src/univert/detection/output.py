@@ -85,22 +85,27 @@ def as_coco(photos: Sequence[PhotoItems], verticals: Sequence[str]) -> dict[str,
                     "area": round((x1 - x0) * (y1 - y0), 2),
                     "iscrowd": 0,
                     "score": round(item.score, 4),
+                    "vertical_score": round(item.vertical_score, 4),
                 }
             )
     categories = [{"id": number, "name": name} for number, name in enumerate(verticals, start=1)]
     return {"images": images, "categories": categories, "annotations": annotations}
 
 
-def as_rows(photos: Sequence[PhotoItems]) -> Iterator[SourceRow]:
-    """What was found as scenes whose items have no product, to train on or to index."""
+def as_rows(photos: Sequence[PhotoItems], *, least_vertical_score: float = 0.0) -> Iterator[SourceRow]:
+    """What was found as scenes whose items have no product, to train on or to index.
+
+    Items whose vertical is less sure than `least_vertical_score` are left out.
+    """
     for photo in photos:
-        if photo.items:
+        items = [item for item in photo.items if item.vertical_score >= least_vertical_score]
+        if items:
             yield SourceRow(
                 origin=str(photo.path),
                 path=photo.path,
                 split="train",
                 source="photo",
-                items=tuple(Item(box_xyxy_px=item.box_xyxy_px, vertical=item.vertical) for item in photo.items),
+                items=tuple(Item(box_xyxy_px=item.box_xyxy_px, vertical=item.vertical) for item in items),
             )
 
 

@@ -18,13 +18,11 @@ from univert.data.transforms import Augmentation, Preprocessing, view_rng
 from univert.detection.boxes import Answer, clip, in_photo
 from univert.detection.engine import Detector
 from univert.detection.pasting import PastingConfig, pasted_scenes
-from univert.metrics.detection import DetectionFigures, Truth, detection_figures
+from univert.metrics.detection import LEAST_SCORE, DetectionFigures, Truth, detection_figures
 from univert.models.runtime.engine import prepare_image
 
 LEAST_SEEN = 0.4
 """An item of which a view shows less than this share of the box is ignored there."""
-LEAST_SCORE = 0.02
-"""Answers that are less sure are not measured."""
 
 
 def open_scenes(source: Path | str, work: Path, pasting: PastingConfig, *, seed: int = 0) -> Catalogue:
@@ -117,7 +115,7 @@ class SceneTargets:
     def figures(self, positions: Sequence[int], answers: Iterable[Answer]) -> DetectionFigures:
         """How well some scenes' items were found, from what was found in the network's square of each."""
         found = [
-            in_photo(answer, self.sizes[position], self._preprocessing)
+            in_photo(answer, self.sizes[position], self._preprocessing, LEAST_SCORE)
             for position, answer in zip(positions, answers, strict=True)
         ]
         return detection_figures([self.of_photo(position) for position in positions], found, list(self._numbers))
@@ -136,6 +134,6 @@ def evaluate_detector(
     def answer(position: int) -> Answer:
         advance(1)
         square = prepare_image(detector.preprocessing, decode_rgb(scenes.image_bytes([position])[0]))
-        return detector.answers(square[None], LEAST_SCORE)[0]
+        return detector.answers(square[None])[0]
 
     return targets.figures(range(len(scenes)), map(answer, range(len(scenes))))

@@ -20,7 +20,7 @@ from torchvision.ops import box_iou, clip_boxes_to_image
 from univert.core.config import to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
-from univert.detection.boxes import Answer, choose
+from univert.detection.boxes import Answer
 from univert.detection.config import DetectorConfig
 from univert.detection.engine import BOXES, FORMAT, INPUT, KIND, SCORES
 from univert.detection.model import DetectorModel, Target, load_detector_model
@@ -223,11 +223,11 @@ class SsdDetector(DetectorModel):
         boxes = clip_boxes_to_image(boxes, (side, side)).view_as(moves)
         return boxes, found["cls_logits"].softmax(-1)[..., 1:]
 
-    def answers(self, inputs: Tensor, least_score: float) -> list[Answer]:
-        """See `DetectorModel.answers`."""
+    def answers(self, inputs: Tensor) -> list[Answer]:
+        """See `DetectorModel.answers`: of all default boxes."""
         with torch.inference_mode():
             boxes, scores = (one.float().cpu().numpy() for one in self(inputs))
-        return [choose(*one, least_score) for one in zip(boxes, scores, strict=True)]
+        return list(zip(boxes, scores, strict=True))
 
     def trainable(self, base_network_learns: BaseNetworkLearns = "no", last_blocks: int = 1) -> list[dict[str, Any]]:
         """Choose what learns besides pyramid and head: of the base network nothing, its last parts, or all of it.

@@ -15,12 +15,14 @@ from univert.core.errors import BadInputError
 Truth = tuple[Float[np.ndarray, "N 4"], Int[np.ndarray, "N"], Float[np.ndarray, "I 4"]]
 """What a photo shows: boxes (x0, y0, x1, y1 in pixels of the photo), the number of each one's vertical, and boxes of
 what is ignored: it need not be found, and is no mistake if it is."""
-Found = tuple[Float[np.ndarray, "M 4"], Float[np.ndarray, "M"], Int[np.ndarray, "M"]]
-"""What was found in it: boxes, scores, numbers of verticals."""
+Found = tuple[Float[np.ndarray, "M 4"], Float[np.ndarray, "M K"]]
+"""What was found in it: boxes, and how sure each is an item of each vertical."""
 
 SIZES_PX = {"small": (0, 32), "medium": (32, 96), "large": (96, 100_000)}
 """COCO's sizes of items: the square root of the box's area, from and to."""
 MAX_FOUND = 100
+LEAST_SCORE = 0.02
+"""Answers that are less sure are not measured."""
 RECALLS = np.linspace(0, 1, 101)
 """Average precision is the mean of the precisions at these recalls."""
 
@@ -35,8 +37,8 @@ class DetectionFigures:
         map: mean over the verticals of the average precision, itself the mean over overlaps of 0.50, 0.55, ... 0.95.
         map_50: the same at an overlap (intersection over union) of 0.5 alone.
         any_vertical_ap_50: average precision at 0.5 if verticals do not matter.
-        recall_50: share of the items of each size (`SIZES_PX`) that are found at 0.5 among 100 answers a photo, mean
-            over the verticals.
+        recall_50: share of the items of each size (`SIZES_PX`) that are found at 0.5 among 100 boxes a photo, if
+            verticals do not matter.
         verticals: average precision at 0.5 of each vertical that is shown.
         best_score: the least score at which precision and recall at 0.5 balance best (F1), if verticals do not matter.
     """
@@ -65,9 +67,9 @@ def detection_figures(truth: Sequence[Truth], found: Sequence[Found], verticals:
     if len(truth) != len(found):
         raise BadInputError(f"truth and found must have one entry a photo, got {len(truth)} and {len(found)}")
     measured = _measure(truth, found, len(verticals), by_vertical=True)
-    precision, recall = measured["precision"][..., 0], measured["recall"][0, :, 1:]
+    precision = measured["precision"][..., 0]
     anything = _measure(truth, found, len(verticals), by_vertical=False)
-    any_precision = anything["precision"][0, :, 0, 0]
+    any_precision, recall = anything["precision"][0, :, 0, 0], anything["recall"][0, 0, 1:]
     balance = 2 * any_precision * RECALLS / np.maximum(any_precision + RECALLS, 1e-9)
     best = int(balance.argmax())
     least = float(anything["scores"][0, best, 0, 0]) if balance[best] > 0 else 0.5
@@ -77,7 +79,7 @@ def detection_figures(truth: Sequence[Truth], found: Sequence[Found], verticals:
         map=_mean(precision),
         map_50=_mean(precision[0]),
         any_vertical_ap_50=_mean(any_precision),
-        recall_50={name: _mean(recall[:, place]) for place, name in enumerate(SIZES_PX)},
+        recall_50={name: _mean(one) for name, one in zip(SIZES_PX, recall, strict=True)},
         verticals={name: float(one.mean()) for name, one in zip(verticals, precision[0].T, strict=True) if one[0] > -1},
         best_score=math.floor(100 * least) / 100,
     )
@@ -93,13 +95,13 @@ def _measure(
         raise BadInputError("measuring detection needs faster-coco-eval: pip install 'univert[detect]'") from None
     shown: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
-    for photo, ((boxes, labels, ignored), (found_boxes, scores, found_labels)) in enumerate(
-        zip(truth, found, strict=True), start=1
-    ):
+    for photo, ((boxes, labels, ignored), (found_boxes, scores)) in enumerate(zip(truth, found, strict=True), start=1):
         shown += [_annotation(photo, *one, iscrowd=0) for one in zip(boxes, labels, strict=True)]
         shown += [_annotation(photo, box, label, iscrowd=1) for box in ignored for label in range(count)]
-        for box, score, label in zip(found_boxes, scores, found_labels, strict=True):
-            answers.append(_annotation(photo, box, label, score=float(score)))
+        if not by_vertical:
+            scores = scores.sum(1, keepdims=True)
+        for place, label in np.argwhere(scores > LEAST_SCORE):
+            answers.append(_annotation(photo, found_boxes[place], label, score=float(scores[place, label])))
     coco = COCO(
         {
             "images": [{"id": photo, "width": 1, "height": 1} for photo in range(1, len(truth) + 1)],

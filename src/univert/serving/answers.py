@@ -79,7 +79,8 @@ class FoundItemAnswer(BaseModel):
 
     box_xyxy_px: list[float] = Field(description="x0, y0, x1, y1 in whole pixels of the upright photo.")
     vertical: str = Field(description="What the detector takes it for.")
-    score: float = Field(description="How sure the detector is, 0 to 1.")
+    score: float = Field(description="How sure the detector is that there is an item, 0 to 1.")
+    vertical_score: float = Field(description="How sure it is of an item of this vertical, at most the score.")
 
 
 class NamedItemAnswer(FoundItemAnswer):

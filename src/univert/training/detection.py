@@ -24,7 +24,7 @@ from univert.data.catalogue import Catalogue
 from univert.data.loading import ImageLoader
 from univert.data.samplers import Positions, UniformSampler
 from univert.detection.model import DetectorCard, DetectorModel, make_detector
-from univert.detection.scenes import LEAST_SCORE, SceneTargets
+from univert.detection.scenes import SceneTargets
 from univert.detection.ssd import SsdDetector, export_detector
 from univert.metrics.detection import DetectionFigures
 from univert.models.runtime.engine import ONNX_FILE
@@ -195,9 +195,7 @@ class SceneSource(ImageSource):
         model.eval()
         parts = [positions[start : start + _AT_ONCE] for start in range(0, len(positions), _AT_ONCE)]
         answers = [
-            answer
-            for part in parts
-            for answer in model.answers(self.load(part, np.zeros_like(part)).to(model.device), LEAST_SCORE)
+            answer for part in parts for answer in model.answers(self.load(part, np.zeros_like(part)).to(model.device))
         ]
         return self.targets.figures(positions.tolist(), answers)
 

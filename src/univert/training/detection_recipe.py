@@ -12,7 +12,7 @@ from univert.data.transforms import Augmentation
 from univert.detection.config import DetectorConfig
 from univert.detection.pasting import PastingConfig
 from univert.models.config import BaseNetworkLearns
-from univert.training.label_config import Count, LoopConfig
+from univert.training.label_config import Count, LoopConfig, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,13 @@ class SceneAugmentation(Augmentation):
 class DetectionLoop(LoopConfig):
     """As `LoopConfig`, in smaller batches: a scene counts for many images."""
 
-    epochs: Count = 60
-    min_steps: Count = 1500
+    epochs: Count = 50
+    min_steps: Count = 1000
     batch_size: Annotated[int, Ge(4)] = 16
-    evaluations: Count = 12
-    patience: Count = 6
+    learning_rate: Positive = 2e-3
+    base_network_learning_rate: Positive = 6e-4
+    evaluations: Count = 8
+    patience: Count = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +59,9 @@ class DetectionRecipe:
     """
 
     seed: Annotated[int, Ge(0)] = 0
-    base_network_learns: BaseNetworkLearns = "no"
-    last_blocks: Count = 1
-    views: Count = 8
+    base_network_learns: BaseNetworkLearns = "last_blocks"
+    last_blocks: Count = 2
+    views: Count = 12
     augmentation: SceneAugmentation = field(default_factory=SceneAugmentation)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     loop: DetectionLoop = field(default_factory=DetectionLoop)
