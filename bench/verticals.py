@@ -323,9 +323,7 @@ def draw(runs: list[list[dict[str, float]]], order: Sequence[str], path: Path) -
         values = [statistics.mean(run[place][name] for run in runs) for place in places]
         colour = plt.get_cmap("tab20")(number)
         axes.plot([counts[place] for place in places], values, marker="o", ms=4, lw=1.6, label=name, color=colour)
-    means = [
-        statistics.mean(statistics.mean(run[place].values()) for run in runs) for place in range(len(counts))
-    ]
+    means = [statistics.mean(statistics.mean(run[place].values()) for run in runs) for place in range(len(counts))]
     axes.plot(counts, means, color="black", lw=2.4, ls="--", label="mean of those trained")
     axes.set_xlabel("verticals trained together, in the order of the legend")
     axes.set_ylabel("test Recall@1 within the vertical, %")

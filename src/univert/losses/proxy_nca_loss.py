@@ -69,8 +69,8 @@ class ProxyNCALoss(ProxyLoss):
 
     Args:
         num_classes: with embedding_size, assignment and seed, see `ProxyLoss`.
-        softmax_scale: s = 1/temperature. ProxyNCA++ has 9, "both sides scaled by 3", since d is squared; 4 found more of
-            products never seen, in two catalogues.
+        softmax_scale: s = 1/temperature. ProxyNCA++ has 9, "both sides scaled by 3", since d is squared;
+            4 found more of products never seen, in two catalogues.
         form: `paper` sums over the negative proxies alone, as printed, and can go below zero; `softmax` keeps p+ in
             the sum (ProxyNCA++) and never does.
         pooling: of several own proxies, `soft` takes the sum of their exponentials, `nearest` the nearest alone
