@@ -79,9 +79,14 @@ def test_photos_that_cannot_be_used(saved: Path, photos: Path, tmp_path: Path, u
     assert "broken.jpg" in err
     assert run(tmp_path / "nothing.jpg")[0] == 2
     (tmp_path / "items.json").write_text("{}")
-    status, _, err = run(photos, "--out", tmp_path / "items.json")
-    assert status == 2
-    assert "--overwrite" in err
+    for option, place in (("--out", tmp_path / "items.json"), ("--crops", photos), ("--draw", photos)):
+        status, _, err = run(photos / "room-0.png", option, place)
+        assert status == 2
+        assert f"{place} exists already; pass --overwrite" in err
+    (tmp_path / "empty").mkdir()
+    assert run(photos / "room-0.png", "--draw", tmp_path / "empty")[0] == 0
+    assert run(photos / "room-1.png", "--draw", tmp_path / "empty", "--overwrite")[0] == 0
+    assert len(list((tmp_path / "empty").iterdir())) == 2, "other files of a folder stay"
     status, _, err = univert("detect", "train", tmp_path / "no.lance", "--out", tmp_path / "run")
     assert status == 2
     assert "make one with: univert catalogue build" in err

@@ -17,7 +17,8 @@ def said(**columns: list[str | None]) -> list[str]:
     ("names", "what"),
     [
         ("nan NaN None null N/A n.a. #N/A #REF! - ?? <NA> -1 unknown", "stand for a missing value"),
-        ("4.00638E+12 4,00638e+12 123456789012345000", "are numbers that a spreadsheet has rounded"),
+        ("4.00638E+12 4,00638e+12 1.20E-05 123456789012345000", "are numbers that a spreadsheet has rounded"),
+        ("TRUE False WAHR", "are what a spreadsheet makes of yes and no"),
         ("123.0 7,00", "are whole numbers with decimals"),
         ("03-Apr 3-Apr-2024 Mar-04 3/4/2024 03.04.2024", "are dates, which spreadsheets make of codes"),
         ("b'abc' ['a'] 'quoted'", "are written as in a program"),
@@ -51,7 +52,7 @@ def test_names_that_look_alike(names):
 
 def test_ordinary_names_pass():
     names = ["12E45", "1E3", "4006381333931", "Caf\u00e9", "\u5c71", "naan", "none-such", "A&W", "3.5", "O'Neill's"]
-    names += ["[red]", "nancy", "2024-03-04"]
+    names += ["3E-05", "true blue", "[red]", "nancy", "2024-03-04"]
     assert said(product=names, brand=names, style=names, vertical=names) == []
 
 

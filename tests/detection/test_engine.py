@@ -65,7 +65,7 @@ print([name for name in ("torch", "torchvision", "timm") if name in sys.modules]
     [
         (lambda folder: (folder / "config.json").unlink(), "of another model"),
         (lambda folder: (folder / "model.onnx").write_bytes(b"no"), "model.onnx"),
-        (lambda folder: shutil.rmtree(folder), "no such model folder"),
+        (lambda folder: shutil.rmtree(folder), "no such detector; give the folder of one"),
         (lambda folder: [path.unlink() for path in folder.glob("model.*")], "incomplete"),
     ],
 )

@@ -120,7 +120,7 @@ def test_hostile_names_are_only_names(tmp_path: Path) -> None:
         ("a photo", 3, None, "must be numbers"),
         (np.full(16, 0.25), 0, None, "k must be at least 1, got 0"),
         (np.full(16, 0.25), 1.5, None, "whole number"),
-        (np.full(16, 0.25), 3, {"brnad": "x"}, "did you mean 'brand'"),
+        (np.full(16, 0.25), 3, {"brnad": "x"}, "filter by one of id, vertical, product, brand"),
         (np.full(16, 0.25), 3, {"vertical": "shoe"}, "did you mean 'shoes'"),
     ],
 )

@@ -214,5 +214,5 @@ def test_rows_vectors_and_values(path: Path) -> None:
     assert index.distinct("product") == [("1", 3)]
     assert index.distinct("brand") == []
     assert index.distinct("id", 2) == [("a", 1), ("b", 1)]
-    with pytest.raises(BadInputError, match="did you mean 'brand'"):
+    with pytest.raises(BadInputError, match="cannot filter by 'brnd'; filter by one of id, vertical"):
         index.distinct("brnd")

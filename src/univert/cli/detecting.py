@@ -74,7 +74,7 @@ def run(
     model: Model,
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.")],
     out: Annotated[Path | None, typer.Option(help="Write what is found as COCO's JSON.")] = None,
-    crops: Annotated[Path | None, typer.Option(help="Write each item as a picture, VERTICAL/PHOTO-NUMBER.jpg.")] = None,
+    crops: Annotated[Path | None, typer.Option(help="Write each item as a picture, a folder a vertical.")] = None,
     cat: Annotated[
         Path | None,
         typer.Option("--catalogue", help="Build a catalogue of the items, without products, to train on or to index."),
@@ -101,7 +101,7 @@ def run(
     from univert.data.build import build_catalogue
     from univert.detection import output
 
-    for place in (out, cat):
+    for place in (out, crops, cat, draw_to):
         if place is not None:
             check_free(place, overwrite=overwrite)
     detector = _detector(model, form, vertical, device)

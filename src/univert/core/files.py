@@ -44,9 +44,10 @@ def check_free(target: Path, *, overwrite: bool) -> None:
     """Refuse to replace what is there already, before work is spent.
 
     Raises:
-        BadInputError: `target` exists and `overwrite` is false.
+        BadInputError: `target` exists, is no empty folder, and `overwrite` is false.
     """
-    if target.exists() and not overwrite:
+    taken = any(target.iterdir()) if target.is_dir() else target.exists()
+    if taken and not overwrite:
         raise BadInputError(f"{target} exists already; pass --overwrite to replace it, or choose another path")
 
 
@@ -56,13 +57,13 @@ def publishing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     Args:
         target: the folder to publish.
-        overwrite: replace an existing folder; without it an existing `target` is refused at once.
+        overwrite: replace an existing folder; without it a `target` that is not empty is refused at once.
 
     Yields:
         an empty folder to fill. If the block raises, it is removed and `target` stays as it was.
 
     Raises:
-        BadInputError: `target` exists and `overwrite` is false.
+        BadInputError: see `check_free`.
     """
     check_free(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)

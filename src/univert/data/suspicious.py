@@ -52,8 +52,13 @@ def _is_misread(name: str) -> bool:
 _NAME_CHECKS: Final[tuple[tuple[Callable[[str], object], str, str], ...]] = (
     (stands_for_missing, "stand for a missing value", "leave the field empty where there is none"),
     (
-        _pattern(r"\d([.,]\d+)?E\+\d{2,3}|[1-9]\d{14}0{3,}"),
+        _pattern(r"\d([.,]\d+)?E\+\d{2,3}|\d[.,]\d+E-\d{2,3}|[1-9]\d{14}0{3,}"),
         "are numbers that a spreadsheet has rounded",
+        "format the column as text before it is filled, and export it again",
+    ),
+    (
+        _pattern("true|false|wahr|falsch"),
+        "are what a spreadsheet makes of yes and no",
         "format the column as text before it is filled, and export it again",
     ),
     (_pattern(r"\d+[.,]0+"), "are whole numbers with decimals", "export them as text: 123.0 is another name than 123"),

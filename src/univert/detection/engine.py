@@ -144,6 +144,8 @@ def load_detector(
         return _foreign(path, form, tuple(verticals), threads)
     if form is not None or verticals:
         raise BadInputError(f"{path}: format and verticals belong to an ONNX file; a model folder has its own")
+    if not path.is_dir():
+        raise BadInputError(f"{path}: no such detector; give the folder of one, or an ONNX file")
     if device == "cpu" and (path / ONNX_FILE).is_file():
         return _exported(path / ONNX_FILE, threads)
     return _in_pytorch(path, device)

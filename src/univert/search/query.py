@@ -97,9 +97,9 @@ def check_unit_vectors(vectors: ArrayLike, size: int, *, name: str = "vectors") 
 
 
 def check_column(column: str) -> str:
-    """The name of a column that a search can be narrowed by, or a BadInputError that names the nearest."""
+    """The name of a column that a search can be narrowed by, or a BadInputError that lists them."""
     if column not in FILTER_COLUMNS:
-        raise BadInputError(f"cannot filter by {column!r}; {did_you_mean(str(column), FILTER_COLUMNS)}")
+        raise BadInputError(f"cannot filter by {column!r}; filter by one of {', '.join(FILTER_COLUMNS)}")
     return column
 
 
