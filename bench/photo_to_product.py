@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("products", type=Path)
     parser.add_argument("scenes", type=Path)
     parser.add_argument("--detector", type=Path, help="a detector trained on the scenes of train and val")
-    parser.add_argument("--verticals", type=int, default=None, help="of the joint triplet models, at most so many")
+    parser.add_argument("--counts", type=int, nargs="*", default=[], help="of verticals of the joint triplet models")
     parser.add_argument("--result", default="photo_to_product", help="name of the files in bench/results")
     add_options(parser, ".work/bench-photo-to-product")
     options = parser.parse_args()
@@ -155,8 +155,7 @@ def main() -> None:
     found = run_seeds(catalogue, options)
     images = found.contexts[0].images
     order = sorted(images.vertical_names, key=lambda name: (-int(images.of_vertical(name).sum()), name))
-    order = order[: options.verticals]
-    together = [joint_triplet(context, order) for context in found.contexts]
+    together = [joint_triplet(context, order, options.counts) for context in found.contexts]
     draw(together, order, RESULTS / f"{options.result}.png")
     true_boxes = catalogue.select(split="test")
     catalogues = {"whole photo": with_boxes(place, options.out / "whole.lance", whole_photo), "true box": true_boxes}

@@ -142,12 +142,12 @@ def draw_map(context: RunContext, models: Models) -> list[str]:
     return lines
 
 
-def joint_triplet(context: RunContext, order: Sequence[str]) -> list[dict[str, float]]:
+def joint_triplet(context: RunContext, order: Sequence[str], counts: Sequence[int] = ()) -> list[dict[str, float]]:
     """One triplet model on the first 1, 2, ... verticals: test Recall@1 within each vertical it was trained on."""
     test = np.flatnonzero((context.images.splits == "test") & (context.images.products >= 0))
     names = np.array(context.images.names_of(test))
     found = []
-    for count in range(1, len(order) + 1):
+    for count in counts or range(1, len(order) + 1):
         model = train_specialist(context, *order[:count])
         vectors = context.features.source.embed_all(model.embedder, test)
         row = {}
@@ -306,10 +306,10 @@ def table(runs: list[dict[str, dict[str, Figures]]]) -> list[str]:
 def joint_table(runs: list[list[dict[str, float]]], order: Sequence[str]) -> list[str]:
     """Rows: verticals trained together; columns: Recall@1 in each of them."""
     lines = ["| verticals | " + " | ".join(order) + " | mean |", "|---" * (len(order) + 2) + "|"]
-    for count in range(len(order)):
-        means = {name: statistics.mean(run[count][name] for run in runs) for name in order[: count + 1]}
+    for place, trained in enumerate(runs[0]):
+        means = {name: statistics.mean(run[place][name] for run in runs) for name in trained}
         cells = [f"{means[name]:.1f}" if name in means else "" for name in order]
-        lines.append(f"| {count + 1} | {' | '.join(cells)} | {statistics.mean(means.values()):.1f} |")
+        lines.append(f"| {len(trained)} | {' | '.join(cells)} | {statistics.mean(means.values()):.1f} |")
     return lines
 
 
@@ -317,14 +317,14 @@ def draw(runs: list[list[dict[str, float]]], order: Sequence[str], path: Path) -
     """Recall@1 of each vertical, as more verticals are trained with it."""
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(figsize=(8.4, 4.6))
+    counts = [len(trained) for trained in runs[0]]
     for number, name in enumerate(order):
-        counts = range(number + 1, len(order) + 1)
-        values = [statistics.mean(run[count - 1][name] for run in runs) for count in counts]
-        axes.plot(counts, values, marker="o", ms=4, lw=1.6, label=name, color=plt.get_cmap("tab20")(number))
-    means = [
-        statistics.mean(statistics.mean(run[count - 1].values()) for run in runs) for count in range(1, len(order) + 1)
-    ]
-    axes.plot(range(1, len(order) + 1), means, color="black", lw=2.4, ls="--", label="mean of those trained")
+        places = [place for place, trained in enumerate(runs[0]) if name in trained]
+        values = [statistics.mean(run[place][name] for run in runs) for place in places]
+        colour = plt.get_cmap("tab20")(number)
+        axes.plot([counts[place] for place in places], values, marker="o", ms=4, lw=1.6, label=name, color=colour)
+    means = [statistics.mean(statistics.mean(run[place].values()) for run in runs) for place in range(len(counts))]
+    axes.plot(counts, means, color="black", lw=2.4, ls="--", label="mean of those trained")
     axes.set_xlabel("verticals trained together, in the order of the legend")
     axes.set_ylabel("test Recall@1 within the vertical, %")
     axes.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=9)

@@ -57,3 +57,23 @@ def test_one_image_alone_cannot_train_batch_norm() -> None:
         head(torch.randn(1, 6))
     assert head.eval()(torch.randn(1, 6)).shape == (1, 3)
     assert Head(6, (), 3, batch_norm=False)(torch.randn(1, 6)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(("hidden", "directions"), [((), 6), ((), 2), ((9,), 6), ((6,), 6), ((6,), 2)])
+def test_head_starts_as_a_projection(hidden: tuple[int, ...], directions: int, batch_norm: bool) -> None:
+    features, basis = torch.randn(50, 6), torch.linalg.qr(torch.randn(6, 6))[0][:, :directions]
+    head = Head(6, hidden, 3, batch_norm=batch_norm)
+    head.start_along(basis, features)
+    assert head.training
+    expected = torch.zeros(50, 3)
+    expected[:, :directions] = (features @ basis)[:, :3]
+    assert torch.allclose(head.eval()(features), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("hidden", [(5,), (8, 8)])
+def test_head_that_cannot_be_a_projection_stays_as_it_is(hidden: tuple[int, ...]) -> None:
+    head = Head(6, hidden, 3, batch_norm=False)
+    before = [parameter.clone() for parameter in head.parameters()]
+    head.start_along(torch.eye(6), torch.randn(50, 6))
+    assert all(map(torch.equal, before, head.parameters()))

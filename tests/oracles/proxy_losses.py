@@ -22,7 +22,7 @@ def proxy_nca(
     embeddings: Tensor,
     proxies: Tensor,
     own: list[list[int]],
-    scale: float = 9.0,
+    scale: float = 4.0,
     form: str = "softmax",
     pooling: str = "soft",
     label_smoothing: float = 0.0,

@@ -125,7 +125,7 @@ class Augmentation:
     max_aspect: float = 1.25
     flip_probability: float = 0.5
     jitter: float = 0.2
-    box_jitter: float = 0.1
+    box_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= self.max_scale <= 1:

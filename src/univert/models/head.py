@@ -86,3 +86,43 @@ class Head(nn.Module):
             raise BadInputError("a training batch must hold at least 2 images, got 1: batch normalisation needs more")
         embedding: Tensor = self.batch_norm(self.second(self.first(features)))
         return embedding
+
+    @torch.no_grad()
+    def start_along(self, directions: Float[Tensor, "F R"], features: Float[Tensor, "N F"]) -> None:
+        """Start as a projection: the embedding is what features have along some directions, at most its width of them.
+
+        A hidden layer keeps each direction with both signs, since relu(x) - relu(-x) = x; its other units have no say
+        yet. A head with more hidden layers, or with one less than twice as wide as the embedding, stays as it is.
+
+        Args:
+            directions: one a column, the most important first.
+            features: pooled features of typical images, for the statistics of the batch normalisations.
+        """
+        linears = [layer for layer in self.first if isinstance(layer, nn.Linear)]
+        directions = directions[:, : self.second.out_features].to(self.second.weight)
+        count = directions.shape[1]
+        if len(linears) > 1 or (linears and linears[0].out_features < 2 * count):
+            return
+        for parameter in self.second.parameters():
+            parameter.zero_()
+        if linears:
+            signs = torch.cat([torch.eye(count), -torch.eye(count)]).to(directions)
+            linears[0].weight[: 2 * count] = signs @ directions.T
+            _keep_as_is(self.first[1], linears[0](features))
+            self.second.weight[:count, : 2 * count] = signs.T
+        else:
+            self.second.weight[:count] = directions.T
+        if isinstance(self.batch_norm, nn.BatchNorm1d):
+            self.eval()
+            _keep_as_is(self.batch_norm, self.second(self.first(features)))
+            self.train()
+
+
+def _keep_as_is(norm: nn.Module, inputs: Float[Tensor, "N D"]) -> None:
+    """Let a batch normalisation give inputs such as these back as they are."""
+    assert isinstance(norm, nn.BatchNorm1d)
+    mean, variance = inputs.mean(dim=0), inputs.var(dim=0, unbiased=False)
+    for values, found in ((norm.running_mean, mean), (norm.running_var, variance), (norm.bias, mean)):
+        assert values is not None
+        values.copy_(found)
+    norm.weight.copy_((variance + norm.eps).sqrt())

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int64
+from torch import Tensor
 
 from univert.core.config import to_plain
 from univert.core.files import fingerprint
@@ -21,10 +22,13 @@ from univert.models.embedder import Embedder
 from univert.training.recipe import Recipe
 from univert.training.run_images import RunImages
 from univert.training.sources import CachedSource, FrontSource, ImageSource, Source, feature_rows, front_rows
+from univert.training.targets.alignment import principal_directions
 from univert.training.view_arrays import Compute, ViewArrays
 
 PREDICTOR_IMAGES = 20_000
 """The predictor of verticals is fitted on at most so many training images."""
+START_IMAGES = 4_000
+"""The directions along which heads start are taken from at most so many training images."""
 PREDICTOR_SCALE = 10.0
 """Unit features are multiplied by it: logistic regression with unit penalty would otherwise be far too timid."""
 
@@ -60,6 +64,15 @@ class Features:
     def base_vectors(self, positions: Positions) -> Float[np.ndarray, "B F"]:
         """Embeddings by the untrained base network: its pooled features, of unit length."""
         return self._clean_source.embed_all(self.base, positions)
+
+    @cached_property
+    def directions(self) -> tuple[Float[Tensor, "F F"], Float[Tensor, "N F"]]:
+        """Principal directions of the pooled features of training images, a column each; and some of those features."""
+        train = np.flatnonzero(self._images.is_train)
+        chosen = train[:: math.ceil(len(train) / START_IMAGES)]
+        features = torch.from_numpy(self._clean_source.features.clean(chosen))
+        vectors = torch.nn.functional.normalize(features).double().numpy()
+        return torch.from_numpy(principal_directions(vectors)).float(), features
 
     @cached_property
     def _clean_source(self) -> CachedSource:

@@ -23,6 +23,7 @@ from univert.data.catalogue import Catalogue
 from univert.metrics.inputs import has_queries
 from univert.models.card import ModelCard
 from univert.models.embedder import Embedder
+from univert.models.head import Head
 from univert.training.features import Features
 from univert.training.jobs import TrainedModel, TrainingJob
 from univert.training.loop import Log, fit
@@ -69,13 +70,19 @@ class RunContext:
         return self.features.base.feature_size if self.recipe.model.size is None else self.recipe.model.size
 
     def new_embedder(self, **changes: Any) -> Embedder:
-        """An embedder as every stage starts from: the same base network, a head with the same random start."""
+        """An embedder as every stage starts from: the same base network, a head that starts along its features.
+
+        It begins as the base network's pooled features in their principal directions, so that a few products cannot
+        make it worse than those; see `Head.start_along`.
+        """
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.seed)
             embedder = Embedder(replace(self.recipe.model, **changes)).to(self.device)
         base = self.features.base  # another seed would give another one, where it is not pretrained
         embedder.base_network.load_state_dict(base.base_network.state_dict())
         embedder.pooling.load_state_dict(base.pooling.state_dict())
+        if isinstance(embedder.head, Head):
+            embedder.head.start_along(*(part.to(self.device) for part in self.features.directions))
         return embedder
 
     def reseeded(self, seed: int) -> RunContext:

@@ -25,6 +25,20 @@ from univert.training.unify import train_unified
 
 
 @pytest.fixture(scope="module")
+def linear(shop: Shop) -> list[Member]:
+    """Two models for all verticals without a hidden layer."""
+    members = []
+    for seed in (1, 2):
+        embedder = shop.context.new_embedder(hidden_sizes=(), batch_norm=seed == 2)
+        with torch.no_grad():
+            embedder.head.second.weight += torch.randn(8, 1, generator=torch.Generator().manual_seed(seed))
+        model = replace(shop.joint.models[0], key=f"linear {seed}")
+        model.__dict__["embedder"] = embedder.eval()
+        members.append(Member(name=f"joint:triplet#{seed}", title="linear", models=(model,)))
+    return members
+
+
+@pytest.fixture(scope="module")
 def second(shop: Shop) -> Member:
     """Another model for all verticals: the joint one, its hidden units and its norms changed."""
     model = replace(shop.joint.models[0], key="changed")
@@ -42,8 +56,9 @@ def fitted(shop: Shop, members: Sequence[Member]) -> TargetMap:
     return fit_target_map(shop.context, members, UnifyConfig())
 
 
-def test_it_sums_what_the_members_heads_give(shop: Shop, second: Member) -> None:
-    work, targets = shop.context, fitted(shop, [shop.joint, second])
+@pytest.mark.parametrize("hidden", [True, False])
+def test_it_sums_what_the_members_heads_give(shop: Shop, second: Member, linear: list[Member], hidden: bool) -> None:
+    work, targets = shop.context, fitted(shop, [shop.joint, second] if hidden else linear)
     joined = joined_embedder(work, targets, np.flatnonzero(work.images.is_train))
     assert joined is not None
     train = np.flatnonzero(work.images.is_train)
@@ -55,8 +70,8 @@ def test_it_sums_what_the_members_heads_give(shop: Shop, second: Member) -> None
             outputs = embedder.head(features).numpy().astype(np.float64)
         total += outputs @ matrices[0] / np.linalg.norm(outputs[train], axis=1).mean()
     np.testing.assert_allclose(work.features.source.embed_all(joined, shop.everything), unit(total), atol=1e-4)
-    own = [member.embedders[0].config.hidden_sizes[0] for member in targets.members]
-    assert joined.config.hidden_sizes == (sum(own),)
+    own = [sum(member.embedders[0].config.hidden_sizes) for member in targets.members]
+    assert joined.config.hidden_sizes == ((sum(own),) if hidden else ())
     assert joined.config.batch_norm
 
 

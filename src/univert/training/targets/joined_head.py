@@ -37,14 +37,15 @@ def joined_embedder(context: RunContext, targets: TargetMap, images: Positions) 
 
     Returns:
         the embedder; None if fewer than two models embed most of the verticals (where the base network learns: none
-        does), or one of them has another number of hidden layers than one.
+        does), or they do not all have one hidden layer, or none.
     """
     frozen = context.recipe.base_network_learns == "no"
     parts = _parts(targets) if frozen else _best_part(context, targets)
-    if len(parts) < (2 if frozen else 1) or any(len(_hidden(model)) != 1 for model, _ in parts):
+    layers = [len(_hidden(model)) for model, _ in parts]
+    if len(parts) < (2 if frozen else 1) or len(set(layers)) > 1 or layers[0] > 1:
         return None
-    width = sum(_hidden(model)[0].out_features for model, _ in parts)
-    embedder = context.new_embedder(batch_norm=True, size=targets.size, hidden_sizes=(width,))
+    widths = (sum(_hidden(model)[0].out_features for model, _ in parts),) if layers[0] else ()
+    embedder = context.new_embedder(batch_norm=True, size=targets.size, hidden_sizes=widths)
     if not frozen:
         embedder.base_network.load_state_dict(parts[0][0].base_network.state_dict())
         embedder.pooling.load_state_dict(parts[0][0].pooling.state_dict())
@@ -94,24 +95,21 @@ def _hidden(model: Embedder) -> list[nn.Linear]:
 def _join(head: Head, parts: Sequence[tuple[Head, Float[np.ndarray, "W D"]]], features: Float[Tensor, "N F"]) -> None:
     """Fill a head with the hidden units of others, and with a linear map that sums what they give."""
     head.eval()
-    linear, normalised = head.first[0], head.first[1]
-    assert isinstance(linear, nn.Linear)
-    assert isinstance(normalised, nn.BatchNorm1d)
     shift = torch.zeros(head.second.out_features, device=features.device)
-    first = 0
+    weights = []
     for part, matrix in parts:
-        own_linear, own = part.first[0], part.first[1]
-        assert isinstance(own_linear, nn.Linear)
-        units = slice(first, first + own_linear.out_features)
-        linear.weight[units] = own_linear.weight
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            getattr(normalised, name)[units] = getattr(own, name)
         weight, bias = _linear_part(part)
         norm = part(features).norm(dim=1).mean().clamp_min(1e-6)
         turn = torch.from_numpy(matrix).to(features.device, weight.dtype) / norm
-        head.second.weight[:, units] = turn.T @ weight
+        weights.append(turn.T @ weight)
         shift += bias @ turn
-        first = units.stop
+    if len(head.first):
+        for name, units in head.first.state_dict().items():
+            if units.ndim:
+                units.copy_(torch.cat([part.first.state_dict()[name] for part, _ in parts]))
+        head.second.weight.copy_(torch.cat(weights, dim=1))
+    else:
+        head.second.weight.copy_(torch.stack(weights).sum(dim=0))
     # a batch normalisation that changes nothing yet, but for the shift
     outputs = head.second(head.first(features))
     mean, variance = outputs.mean(dim=0), outputs.var(dim=0, unbiased=False)
