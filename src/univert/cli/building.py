@@ -41,9 +41,8 @@ def catalogue_build(
     from univert.data.build import build_catalogue, parse_background
     from univert.data.readers import count_rows, open_source
 
-    sources = [
-        open_source(one, verify=not skip_bad) for one in src
-    ]  # a typo in the last shows before the first is read
+    # all are opened first: a typo in the last shows before the first is read
+    sources = [open_source(one, verify=not skip_bad) for one in src]
     counts = [count_rows(one) for one in src]
     report = build_catalogue(
         itertools.chain.from_iterable(sources),

@@ -20,17 +20,15 @@ def read_catalogue(source: Path | str) -> SourceRows:
         BadInputError: it cannot be opened.
     """
     images = Catalogue.open(source)
-    own = images.select(in_scene=False)
-    yield from _rows(own, np.arange(len(own)))
+    yield from _rows(images.select(in_scene=False))
     if images.in_scene.any():
-        scenes = Catalogue.open(source, scenes=True)
-        yield from _rows(scenes, np.arange(len(scenes)))
+        yield from _rows(Catalogue.open(source, scenes=True))
 
 
-def _rows(catalogue: Catalogue, chosen: np.ndarray) -> SourceRows:
+def _rows(catalogue: Catalogue) -> SourceRows:
     columns = {name: catalogue.column(name) for name in _COLUMNS}
-    for start in range(0, len(chosen), _AT_ONCE):
-        positions = chosen[start : start + _AT_ONCE]
+    for start in range(0, len(catalogue), _AT_ONCE):
+        positions = np.arange(start, min(start + _AT_ONCE, len(catalogue)))
         linked = {int(at): uri_to_path(columns["uri"][at]) for at in positions if columns["uri"][at] is not None}
         stored = [int(at) for at in positions if int(at) not in linked]
         contents = dict(zip(stored, catalogue.image_bytes(stored), strict=True))
