@@ -69,9 +69,7 @@ def _rows(
         yield problem or SourceRow(
             origin=origin,
             id=name,
-            path=next(
-                (folder / place for folder, place in there if place and is_file(folder / place)), folders[0] / name
-            ),
+            path=next(filter(is_file, places), folders[0] / name),
             split=cell_text(image.get("split")),
             source=cell_text(image.get("source")),
             items=tuple(one for one in found if isinstance(one, Item)),
