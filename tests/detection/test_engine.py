@@ -173,3 +173,5 @@ def test_a_detector_of_torchvision_stands_in(tmp_path: Path) -> None:
     assert all(item.vertical in VERTICALS for item in detector.detect(PHOTOS[:1], least_score=0.0)[0])
     with pytest.raises(BadInputError, match="torchvision has no 'ssd_lite320'"):
         make_detector(DetectorConfig(network="ssd_lite320", verticals=VERTICALS))
+    with pytest.raises(BadInputError, match="torchvision has no 'maskrcnn_resnet50_fpn'"):
+        make_detector(DetectorConfig(network="maskrcnn_resnet50_fpn", verticals=VERTICALS))
