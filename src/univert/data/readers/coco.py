@@ -20,8 +20,8 @@ def read_coco(source: Path | str) -> SourceRows:
 
     Categories are verticals; boxes are [x, y, width, height] in pixels. `file_name` is looked for beside the file, in
     `images/` beside it and beside its folder, and in a folder named as the last part of the file's own name. Crowds
-    (`iscrowd`) are ignored: neither items nor background. Where an image has `width` and `height`, they are those of the
-    upright photo. An annotation may have a `product` besides, and an image a `split` and a `source`.
+    (`iscrowd`) are ignored: neither items nor background. Where an image has `width` and `height`, they are those of
+    the upright photo. An annotation may have a `product` besides, and an image a `split` and a `source`.
 
     Raises:
         BadInputError: there is no such file, or it is not COCO's JSON.
