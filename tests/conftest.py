@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the process that only hands out the tests loads none of it
     from univert.data.catalogue import Catalogue
     from univert.training.recipe import Recipe
 
+gc.disable()  # until all is imported and collected: next to nothing of that is garbage
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a thread without work leaves its core to the other tests
@@ -25,10 +26,7 @@ Univert = Callable[..., tuple[int, str, str]]
 def pytest_collection_finish() -> None:
     """What was imported and collected stays: no need to look through it for garbage again and again."""
     gc.freeze()
-
-
-def pytest_sessionfinish() -> None:
-    gc.unfreeze()
+    gc.enable()
 
 
 def pytest_runtest_setup() -> None:
