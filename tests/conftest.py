@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -16,6 +17,10 @@ if TYPE_CHECKING:  # the process that only hands out the tests loads none of it
     from univert.training.recipe import Recipe
 
 gc.disable()  # until all is imported and collected: next to nothing of that is garbage
+if "PYTEST_XDIST_WORKER" in os.environ:
+    atexit.register(os._exit, 0)  # all is said by then; taking apart what was imported takes two seconds
+else:
+    atexit.register(gc.unfreeze)
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a thread without work leaves its core to the other tests
