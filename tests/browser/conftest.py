@@ -19,6 +19,13 @@ from univert.models.runtime.onnx_export import export_onnx
 from univert.search.indexing import index_catalogue
 
 NewVisitor = Callable[..., Visitor]
+DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"}
+PHONE = DESK | {
+    "viewport": {"width": 390, "height": 844},
+    "has_touch": True,
+    "is_mobile": True,
+    "device_scale_factor": 2,
+}
 
 
 @pytest.fixture(scope="session")
@@ -82,24 +89,34 @@ def new_visitor(browser: Browser, service: ServerProcess, shots: Path | None) ->
     visitors: list[Visitor] = []
 
     def make(url: str = service.url, **options: Any) -> Visitor:
-        options = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"} | options
-        visitors.append(Visitor(browser.new_context(**options), url, shots))
+        visitors.append(Visitor(browser.new_context(**DESK | options), url, shots))
         return visitors[-1]
 
     yield make
     for visitor in visitors:
+        visitor.leave()
         visitor.page.context.close()
-    for visitor in visitors:
-        visitor.verify()
+
+
+@pytest.fixture(scope="package")
+def desk(browser: Browser, service: ServerProcess, shots: Path | None) -> Visitor:
+    return Visitor(browser.new_context(**DESK), service.url, shots)
 
 
 @pytest.fixture
-def visitor(new_visitor: NewVisitor) -> Visitor:
-    """Somebody at a desk."""
-    return new_visitor()
+def visitor(desk: Visitor) -> Iterator[Visitor]:
+    """Somebody at a desk, with the same page as in the test before: a new one takes a second to warm up."""
+    yield desk
+    desk.leave()
+
+
+@pytest.fixture(scope="package")
+def hand(browser: Browser, service: ServerProcess, shots: Path | None) -> Visitor:
+    return Visitor(browser.new_context(**PHONE), service.url, shots)
 
 
 @pytest.fixture
-def phone(new_visitor: NewVisitor) -> Visitor:
-    """Somebody with a phone."""
-    return new_visitor(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2)
+def phone(hand: Visitor) -> Iterator[Visitor]:
+    """Somebody with a phone; otherwise as `visitor`."""
+    yield hand
+    hand.leave()
