@@ -56,6 +56,15 @@ def univert(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Models that would get an ONNX file now: to export one takes seconds, and has tests of its own."""
+    folders = list[Path]()
+    for module in ("models.runtime.onnx_export", "main_job", "training.detection"):
+        monkeypatch.setattr(f"univert.{module}.export_published", lambda folder, *_: folders.append(Path(folder)))
+    return folders
+
+
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that the first of the test processes makes for all of them; only to be read."""
     own = tmp_path_factory.getbasetemp()

@@ -39,6 +39,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.usefixtures("published")
 def test_from_photos_to_a_search(photos: Path, recipe: Recipe, tmp_path: Path, univert: Univert) -> None:
     def run(*arguments: object) -> str:
         status, out, err = univert(*arguments)

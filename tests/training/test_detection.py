@@ -15,15 +15,11 @@ from tests.detection.rooms import RECIPE
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.detection.engine import load_detector
-from univert.training import detection, loop
+from univert.training import loop
 from univert.training.detection import SumOfTerms, train_detector
 from univert.training.detection_recipe import DetectionRecipe
 
-
-@pytest.fixture(autouse=True)
-def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exporting takes seconds, and has tests of its own."""
-    monkeypatch.setattr(detection, "export_published", lambda *arguments: None)
+pytestmark = pytest.mark.usefixtures("published")
 
 
 def test_training_finds_more_than_nothing(scenes: Catalogue, tmp_path: Path) -> None:

@@ -58,13 +58,13 @@ def test_a_thousand_connections_that_say_nothing_keep_nobody_out(workers: Server
 
 
 def test_workers_share_new_connections_evenly(workers: ServerProcess) -> None:
-    asked = 600  # by chance alone, 60 : 40 is five standard deviations away
+    asked = 200  # by chance alone, 70 : 30 is more than five standard deviations away
     for _ in range(asked):
         assert workers.request("GET", "/verticals").status == 200
     wait_until(lambda: sum(line["route"] == "/verticals" for line in workers.events("request")) == asked)
     shares = Counter(line["process"] for line in workers.events("request") if line["route"] == "/verticals")
     assert len(shares) == 2
-    assert min(shares.values()) >= 0.4 * asked, shares
+    assert min(shares.values()) >= 0.3 * asked, shares
 
 
 def test_a_killed_worker_is_replaced_under_load(workers: ServerProcess, photo: bytes) -> None:
