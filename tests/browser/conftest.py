@@ -10,12 +10,11 @@ from tests.browser import shop
 from tests.browser.driving import Visitor, chromium
 from tests.conftest import made_once
 from tests.serving.http.processes import ServerProcess, serving
-from tests.serving.small_detector import save_small_detector
+from tests.serving.small_models import save_small_detector, save_small_embedder
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.identity.vote import CALIBRATION_FILE, AttributeCalibration, Calibration
-from univert.models.embedder import Embedder, EmbedderConfig
-from univert.models.runtime.onnx_export import export_onnx
+from univert.models.runtime.engine import ONNX_FILE, OnnxEngine
 from univert.search.indexing import index_catalogue
 
 NewVisitor = Callable[..., Visitor]
@@ -30,16 +29,14 @@ PHONE = DESK | {
 
 @pytest.fixture(scope="session")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model and an index of the shop: the default network as it comes, untrained for this."""
+    """A model and an index of the shop."""
     folder = made_once(tmp_path_factory, "shop", make_stock)
     return folder / "model", folder / "index"
 
 
 def make_stock(folder: Path) -> None:
     build_catalogue(shop.rows(), folder / "shop.lance")
-    model = Embedder(EmbedderConfig(size=None, image_size_px=64)).eval()
-    model.save_pretrained(folder / "model")
-    export_onnx(folder / "model")
+    model = OnnxEngine(save_small_embedder(folder / "model") / ONNX_FILE)
     index_catalogue(model, Catalogue.open(folder / "shop.lance"), folder / "index")
     names = ("vertical", "brand", "style", "product")
     sure = AttributeCalibration(temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5)
