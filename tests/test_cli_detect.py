@@ -26,7 +26,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_from_scenes_to_items(
-    scenes: Catalogue, run_folder: Path, photos: Path, tmp_path: Path, univert: Univert
+    scenes: Catalogue, run_folder: Path, photos: Path, tmp_path: Path, univert: Univert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(*arguments: object) -> str:
         status, out, err = univert("detect", *arguments)
@@ -58,6 +58,10 @@ def test_from_scenes_to_items(
     assert len(boxes) > 1
     assert json.loads(run("run", model, photos / "room-0.png", "--json"))["images"][0]["width"] == 96
 
+    monkeypatch.chdir(tmp_path)
+    run("run", model, "photos", "--out", "elsewhere/items.json", "--least-score", 0.05)
+    assert univert("catalogue", "build", "elsewhere/items.json", "again.lance")[1] == "again.lance: 2 images\n"
+
     both = tmp_path / "both.lance"
     status, out, err = univert("catalogue", "build", scenes.path, places["items.lance"], both)
     assert (status, out, err) == (0, f"{both}: 20 images\n", "")
@@ -69,6 +73,8 @@ def test_photos_that_cannot_be_used(saved: Path, photos: Path, tmp_path: Path, u
         return univert("detect", "run", saved, *arguments)
 
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
+    (photos / "._room-0.png").write_bytes(b"left by another system")
+    (photos / "folder.jpg").mkdir()
     status, out, err = run(photos)
     assert (status, out) == (2, "")
     assert "1 of 3 photos cannot be used" in err
@@ -87,6 +93,9 @@ def test_photos_that_cannot_be_used(saved: Path, photos: Path, tmp_path: Path, u
     assert run(photos / "room-0.png", "--draw", tmp_path / "empty")[0] == 0
     assert run(photos / "room-1.png", "--draw", tmp_path / "empty", "--overwrite")[0] == 0
     assert len(list((tmp_path / "empty").iterdir())) == 2, "other files of a folder stay"
+    status, _, err = run(photos / "room-0.png", "--least-score", 1, "--catalogue", "c.lance", "--draw", tmp_path / "d")
+    assert (status, (tmp_path / "d").exists()) == (2, False)
+    assert "no item was found that is sure enough" in err
     status, _, err = univert("detect", "train", tmp_path / "no.lance", "--out", tmp_path / "run")
     assert status == 2
     assert "make one with: univert catalogue build" in err

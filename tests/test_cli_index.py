@@ -108,3 +108,18 @@ def test_a_search_with_each_item_of_a_photo(place: Path, tmp_path: Path, univert
     assert f"{len(found)} items found" in out
     assert out.count("  no  ") == len(found)
     assert page.read_text().count('class="frame"') == len(found)
+    run("--out", page, "--vertical", "discs")
+    assert "<dt>searched in</dt><dd>discs</dd>" in page.read_text()
+
+
+def test_without_an_item_the_whole_photo_is_searched(place: Path, tmp_path: Path, univert: Univert) -> None:
+    index, photo, page = tmp_path / "shop.index", tmp_path / "wall.png", tmp_path / "found.html"
+    detector = save_small_detector(tmp_path / "detector")
+    Image.new("RGB", (120, 120), "white").save(photo)
+    assert univert("index", place / "model", place / "shop.lance", index)[0] == 0
+    ask = ("search", place / "model", index, photo, "--detector", detector)
+    status, out, err = univert(*ask, "--out", page)
+    assert (status, err) == (0, "univert: no item found; the whole photo is searched\n")
+    assert "10 nearest images" in out
+    assert "10 nearest images" in page.read_text()
+    assert univert(*ask, "--json")[1] == "[]\n"

@@ -83,10 +83,22 @@ def test_no_pickle_and_a_card(saved: Path) -> None:
     assert json.loads(files["config.json"].read_text())["config"]["verticals"] == list(VERTICALS)
 
 
-def foreign_onnx(path: Path, form: OutputForm, *, kind: int = TensorProto.FLOAT, batched: bool = False) -> Path:
-    """A detector that always gives the same three answers, of which the last is not sure."""
+def foreign_onnx(
+    path: Path,
+    form: OutputForm,
+    *,
+    kind: int = TensorProto.FLOAT,
+    batched: bool = False,
+    photo: tuple[int, ...] = (1, 3, 64, 64),
+    times: tuple[float, float] = (1, 1),
+) -> Path:
+    """A detector that always gives the same three answers, of which the last is not sure.
+
+    `times`: factors of its boxes and scores.
+    """
     boxes = np.array([[8, 8, 16, 24], [32, 0, 64, 32], [0, 0, 4, 4]], np.float32)
     scores, labels = np.array([0.6, 0.9, 0.1], np.float32), np.array([1, 0, 1], np.int64)
+    boxes, scores = (np.float32(factor) * each for factor, each in zip(times, (boxes, scores), strict=True))
     outputs = {"boxes": boxes, "scores": scores, "labels": labels}
     if form == "rows":
         outputs = {"rows": np.column_stack([boxes, scores, labels]).astype(np.float32)}
@@ -97,8 +109,8 @@ def foreign_onnx(path: Path, form: OutputForm, *, kind: int = TensorProto.FLOAT,
         helper.make_tensor_value_info(n, TensorProto.INT64 if v.dtype == np.int64 else TensorProto.FLOAT, v.shape)
         for n, v in outputs.items()
     ]
-    photo = helper.make_tensor_value_info("photo", kind, (1, 3, 64, 64))
-    graph = helper.make_graph(nodes, "detector", [photo], infos)
+    given = helper.make_tensor_value_info("photo", kind, photo)
+    graph = helper.make_graph(nodes, "detector", [given], infos)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     return path
 
@@ -112,6 +124,22 @@ def test_anothers_onnx_detector_stands_in(tmp_path: Path, form: OutputForm, kind
     assert items[1].box_xyxy_px == pytest.approx((12, 9, 24, 27))  # of 96 x 72 px, seen as 64 x 64
 
 
+@pytest.mark.parametrize("photo", [(1, 1, 64, 64), (4, 3, 64, 64), (1, 64, 64, 3), (3, 64, 64)])
+def test_another_detector_takes_one_photo(tmp_path: Path, photo: tuple[int, ...]) -> None:
+    path = foreign_onnx(tmp_path / "other.onnx", "rows", photo=photo)
+    with pytest.raises(BadInputError, match="its input must be one photo"):
+        load_detector(path, form="rows", verticals=VERTICALS)
+
+
+@pytest.mark.parametrize("times", [(1 / 64, 1), (1, 5)])
+def test_another_detectors_units_are_looked_at(tmp_path: Path, times: tuple[float, float]) -> None:
+    detector = load_detector(
+        foreign_onnx(tmp_path / "other.onnx", "rows", times=times), form="rows", verticals=VERTICALS
+    )
+    with pytest.raises(BadInputError, match="scores must go from 0 to 1, and boxes be in pixels"):
+        detector.detect(PHOTOS[:1])
+
+
 def test_another_detector_must_be_as_stated(tmp_path: Path, saved: Path) -> None:
     path = foreign_onnx(tmp_path / "other.onnx", "rows")
     with pytest.raises(BadInputError, match="state the format"):
@@ -122,6 +150,9 @@ def test_another_detector_must_be_as_stated(tmp_path: Path, saved: Path) -> None
         load_detector(path, form="xywh", verticals=VERTICALS)  # type: ignore[arg-type]
     with pytest.raises(BadInputError, match="has 3 outputs; this one has 1"):
         load_detector(path, form="boxes-scores-labels", verticals=VERTICALS)
+    half = foreign_onnx(tmp_path / "half.onnx", "rows", kind=TensorProto.FLOAT16)
+    with pytest.raises(BadInputError, match="bytes or 32-bit floats"):
+        load_detector(half, form="rows", verticals=VERTICALS)
     with pytest.raises(BadInputError, match="belong to an ONNX file"):
         load_detector(saved, form="rows")
 
@@ -142,3 +173,5 @@ def test_a_detector_of_torchvision_stands_in(tmp_path: Path) -> None:
     assert all(item.vertical in VERTICALS for item in detector.detect(PHOTOS[:1], least_score=0.0)[0])
     with pytest.raises(BadInputError, match="torchvision has no 'ssd_lite320'"):
         make_detector(DetectorConfig(network="ssd_lite320", verticals=VERTICALS))
+    with pytest.raises(BadInputError, match="torchvision has no 'maskrcnn_resnet50_fpn'"):
+        make_detector(DetectorConfig(network="maskrcnn_resnet50_fpn", verticals=VERTICALS))

@@ -64,6 +64,9 @@ def test_photos_serve_as_backgrounds(catalogue: Catalogue, tmp_path: Path) -> No
     for row in pasted_scenes(catalogue, config):
         corner = np.asarray(Image.open(io.BytesIO(row.image or b"")))[:, :, 2]
         assert np.median(corner) > 120
+    (tmp_path / "blue.png").write_bytes(b"no photo")
+    with pytest.raises(BadInputError, match=r"blue\.png: no background: the content is not an image"):
+        list(pasted_scenes(catalogue, config))
     (tmp_path / "blue.png").unlink()
     with pytest.raises(BadInputError, match="no photos in"):
         pasted_scenes(catalogue, config)

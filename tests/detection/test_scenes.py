@@ -141,7 +141,9 @@ def scenes_of(source: Path, *, skip_bad: bool = False) -> Catalogue:
 
 
 def test_cocos_json_is_read_as_it_was_written(tmp_path: Path) -> None:
-    opened = scenes_of(coco_of(tmp_path))
+    path = coco_of(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b'"file_name": "', b'"file_name": ".\\\\'))
+    opened = scenes_of(path)
     assert opened.ignored() == [((4, 4, 24, 20),), ()]
     assert opened.items() == [drawn_scene(number)[1] for number in range(2)]
 
@@ -153,20 +155,50 @@ def test_cocos_json_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"annotations": lambda old: [*old, {"image_id": 1, "category_id": 0, "bbox": [1, 2]}]}, "1 x bad box"),
         ({"annotations": lambda old: [*old, {"image_id": 9, "category_id": 0, "bbox": BOX}]}, "annotation without"),
         ({"annotations": lambda old: [one for one in old if one["image_id"]]}, "1 x no items"),
+        (
+            {"annotations": lambda old: [*old, {"image_id": 1, "category_id": 0, "bbox": [1, 2, 10**400, 9]}]},
+            "1 x bad box",
+        ),
+        ({"annotations": lambda old: [*old, {"image_id": [1], "category_id": 0, "bbox": BOX}]}, "annotation without"),
+        ({"annotations": lambda old: [*old, "discs"]}, "annotation without"),
+        ({"annotations": lambda old: [*old, {"image_id": 1, "category_id": [0], "bbox": BOX}]}, "1 x unknown vertical"),
         ({"images": lambda old: [*old, {"id": 5}]}, "1 x bad value"),
+        ({"images": lambda old: [*old, {"id": [5], "file_name": "0.png"}]}, "1 x bad value"),
+        ({"images": lambda old: [*old, old[0]]}, "1 x image listed twice"),
+        ({"images": lambda old: [{**old[0], "split": 3}, old[1]]}, "1 x unknown split"),
         ({"images": lambda old: [*old[:1], {"id": 1, "file_name": "gone.png"}]}, "1 x missing file"),
+        ({"images": lambda old: [*old[:1], {"id": 1, "file_name": "g" * 400}]}, "1 x unreadable"),
+        ({"categories": lambda old: [{**old[0], "name": None}, *old[1:]]}, "x no vertical"),
         ({"categories": lambda old: [{"name": "discs"}]}, "is not COCO's JSON"),
+        ({"categories": lambda old: [*old, old[0]]}, "a category's id is listed twice"),
     ],
 )
 def test_what_is_wrong_with_cocos_json_is_counted_and_named(tmp_path: Path, changes: Any, message: str) -> None:
     path = coco_of(tmp_path, **changes)
     with pytest.raises(BadInputError, match=message):
         scenes_of(path)
-    if "not COCO" not in message:
+    if " x " in message:
         assert 1 <= len(scenes_of(path, skip_bad=True)) <= 2
 
 
-@pytest.mark.parametrize("text", ['[{"box": [1, 2, 3]}]', '[{"vertical": "discs"}]', "none", "[3]"])
+def test_lists_in_lists_without_end_are_not_cocos_json(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(BadInputError, match="is not COCO's JSON"):
+        open_source(tmp_path / "deep.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"box": [1, 2, 3]}]',
+        '[{"vertical": "discs"}]',
+        '[{"box": [1, 2, 3, 4], "vertical": ["discs"]}]',
+        f'[{{"box": [1, 2, {"9" * 400}, 4], "vertical": "discs"}}]',
+        "none",
+        "[3]",
+        "[" * 100_000,
+    ],
+)
 def test_a_manifest_may_have_items(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.png").write_bytes(encoded(drawn_scene(0)[0]))
     good = json.dumps([{"box": BOX, "vertical": "discs", "product": 7}])

@@ -99,6 +99,7 @@ def run(
     from univert.core.errors import BadInputError
     from univert.core.files import check_free, write_atomic
     from univert.data.build import build_catalogue
+    from univert.data.rows import printable
     from univert.detection import output
 
     for place in (out, crops, cat, draw_to):
@@ -113,7 +114,10 @@ def run(
         if not (skip_bad and found):
             raise BadInputError(f"{problems}\nFix these, or pass --skip-bad to leave them out.")
         typer.echo(f"univert: {problems}", err=True)
-    content = json.dumps(output.as_coco(found, detector.verticals), indent=1)
+    rows = list(output.as_rows(found, least_vertical_score=least_vertical_score))
+    if cat is not None and not rows:
+        raise BadInputError(f"{cat}: no item was found that is sure enough for a catalogue; lower the least scores")
+    content = json.dumps(output.as_coco(found, detector.verticals, out), indent=1)
     count = sum(len(photo.items) for photo in found)
     if crops is not None:
         output.write_crops(found, crops)
@@ -122,14 +126,13 @@ def run(
     if out is not None:
         write_atomic(out, content)
     if cat is not None:
-        rows = output.as_rows(found, least_vertical_score=least_vertical_score)
-        build_catalogue(rows, cat, overwrite=overwrite, total=len(found))
+        build_catalogue(rows, cat, skip_bad=skip_bad, overwrite=overwrite, total=len(rows))
     if as_json:
         typer.echo(content)
         return
     for photo in found:
         names = ", ".join(f"{item.vertical} {item.score:.2f}" for item in photo.items) or "no item found"
-        typer.echo(f"{photo.path}: {names}")
+        typer.echo(printable(f"{photo.path}: {names}"))
     typer.echo(f"{count:,} items in {len(found):,} photos")
 
 

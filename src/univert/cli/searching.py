@@ -75,18 +75,22 @@ def search(
     where = {"vertical": vertical} if vertical else None
     loaded = load_model(model, device)
     opened.check_model(loaded.fingerprint)
+    within = ", ".join(vertical or []) or None
+    items: list[AnsweredItem] = []
     if detector is not None:
         from univert.detection.engine import load_detector
         from univert.identity.vote import find_calibration
 
         naming = find_calibration(index_path, model_folder(model), loaded.fingerprint)
         photo, items = answer_items(image, load_detector(detector_folder(detector)), loaded, opened, k, where, naming)
-        page = partial(render_items, photo, image.name, items, opened)
+        page = partial(render_items, photo, image.name, items, opened, vertical=within)
         table, answer = items_table(items), [dataclasses.asdict(item) for item in items]
-    else:
+        if not items:
+            typer.echo("univert: no item found; the whole photo is searched", err=True)
+    if not items:
         hits = opened.search(loaded.embed(image)[0], k, where=where, model_fingerprint=loaded.fingerprint)
-        page = partial(render_grid, image, hits, opened, vertical=", ".join(vertical or []) or None)
-        table, answer = hits_table(hits), [dataclasses.asdict(hit) for hit in hits]
+        page = partial(render_grid, image, hits, opened, vertical=within)
+        table, answer = hits_table(hits), [dataclasses.asdict(hit) for hit in hits] if detector is None else []
     if out is not None:
         write_atomic(out, page())
     if as_json:

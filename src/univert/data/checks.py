@@ -162,7 +162,7 @@ def _check_box(row: SourceRow, box: BoxXyxyPx, size: tuple[int, int]) -> tuple[B
     x0, y0, x1, y1 = map(float, box)
     width, height = size
     if not (all(math.isfinite(value) for value in box) and x0 < x1 and y0 < y1):
-        fix = "give x0 < x1 and y0 < y1 in pixels, or leave the box empty"
+        fix = f"give x0 < x1 and y0 < y1 in pixels, or leave the {'box empty' if row.items is None else 'item out'}"
         return None, [row.problem("degenerate box", f"box {box} has no area", fix)]
     left, top, right, bottom = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
     outside = max(left - x0, top - y0, x1 - right, y1 - bottom)

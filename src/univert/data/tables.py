@@ -141,8 +141,10 @@ def _json_rows(path: Path, check_columns: Callable[[list[str]], None]) -> TableR
             origin = f"{path}:{number}"
             try:
                 values = json.loads(line)
-            except json.JSONDecodeError as error:
-                yield SourceProblem("bad line", origin, f"not JSON ({error.msg})", "write one object a line")
+            except (ValueError, RecursionError) as error:  # the latter of lists in lists in lists
+                yield SourceProblem(
+                    "bad line", origin, f"not JSON ({getattr(error, 'msg', error)})", "write one object a line"
+                )
                 continue
             if not isinstance(values, dict):
                 yield SourceProblem("bad line", origin, "not an object", "write an object with a key for each column")

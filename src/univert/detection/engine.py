@@ -38,6 +38,7 @@ OutputForm = Literal["boxes-scores-labels", "rows"]
 `boxes-scores-labels`: three outputs, (N, 4), (N,), (N,). `rows`: one, (N, 6): box, score, label. Labels count from 0
 in the order of the verticals. A first axis of one photo may stand before each.
 """
+_PIXELS: Final = ("tensor(uint8)", "tensor(float)")
 Answers = Callable[[UInt8[np.ndarray, "B 3 S S"]], list[Answer]]
 _AT_ONCE: Final = 4
 """Photos that go through the network together: more leave a processor's caches."""
@@ -191,23 +192,32 @@ def _foreign(path: Path, form: OutputForm | None, verticals: tuple[str, ...], th
         raise BadInputError(f"{path}: name its verticals, in the order of its labels")
     session = open_session(path, threads)
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    wanted = 3 if form == "boxes-scores-labels" else 1
-    shape = inputs[0].shape if len(inputs) == 1 else []
-    if len(shape) != 4 or not isinstance(shape[2], int) or shape[2] != shape[3]:
-        raise BadInputError(f"{path}: its input must be one photo (1, 3, S, S) of a fixed size S; export it so")
+    wanted, width = (3, 4) if form == "boxes-scores-labels" else (1, 6)
+    shape = inputs[0].shape if len(inputs) == 1 and inputs[0].type in _PIXELS else []
+    side = shape[2] if len(shape) == 4 else None
+    fixed = [(one, other) for one, other in zip(shape, (1, 3, side, side), strict=False) if isinstance(one, int)]
+    if not (isinstance(side, int) and all(one == other for one, other in fixed)):
+        raise BadInputError(
+            f"{path}: its input must be one photo (1, 3, S, S) of a fixed size S, bytes or 32-bit floats; export it so"
+        )
     if len(outputs) < wanted:
         raise BadInputError(f"{path}: the format {form} has {wanted} outputs; this one has {len(outputs)}")
 
     def of_one(photo: np.ndarray) -> Answer:
         pixels = photo if "uint8" in inputs[0].type else (photo / 255).astype(np.float32)
         found = [np.asarray(one) for one in session.run(None, {inputs[0].name: pixels})]
-        if form == "rows":
-            found = np.split(found[0].reshape(-1, found[0].shape[-1]), [4, 5], axis=1)
-        boxes, scores, labels = found[0].reshape(-1, found[0].shape[-1]), found[1].ravel(), found[2].ravel()
-        if boxes.shape != (len(scores), 4) or len(labels) != len(scores):
+        is_table = found[0].ndim > 1 and found[0].shape[-1] == width
+        if is_table and form == "rows":
+            found = np.split(found[0].reshape(-1, width), [4, 5], axis=1)
+        if not (is_table and found[0].size == 4 * found[1].size == 4 * found[2].size):
             raise BadInputError(f"{path}: its output does not have the format {form}; see docs/detect.md")
-        real = np.isfinite(boxes).all(1) & np.isfinite(scores)
-        return one_label(boxes[real], scores[real], labels[real].astype(np.int64), len(verticals))
+        boxes, scores, labels = found[0].reshape(-1, 4), found[1].ravel(), found[2].ravel()
+        real = np.isfinite(boxes).all(1) & np.isfinite(scores) & np.isfinite(labels)
+        boxes, scores, labels = boxes[real], scores[real], labels[real]
+        sure = scores > config.least_score
+        if (scores > 1.001).any() or (sure.any() and boxes[sure].max() <= 1):
+            raise BadInputError(f"{path}: scores must go from 0 to 1, and boxes be in pixels; export it so")
+        return one_label(boxes, scores, labels.astype(np.int64), len(verticals))
 
-    config = DetectorConfig(network=path.name, verticals=verticals, image_size_px=shape[2], least_score=0.5)
+    config = DetectorConfig(network=path.name, verticals=verticals, image_size_px=side, least_score=0.5)
     return Detector("onnx (foreign)", config, None, lambda batch: [of_one(photo[None]) for photo in batch])

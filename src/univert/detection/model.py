@@ -72,13 +72,16 @@ class DetectorModel(SavedModel, ABC):
 class TorchvisionDetector(DetectorModel):
     """Any model of `torchvision.models.detection` by name, without weights; all of it learns, from the start.
 
+    Those that learn masks or keypoints as well are left out: scenes have none.
+
     Raises:
         BadInputError: torchvision has no such model.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__(config)
-        known = torchvision.models.list_models(module=torchvision.models.detection)
+        models = torchvision.models.list_models(module=torchvision.models.detection)
+        known = [name for name in models if not name.startswith(("maskrcnn", "keypointrcnn"))]
         if config.network not in known:
             hint = did_you_mean(config.network, ["ssd", *known])
             raise BadInputError(f"network: torchvision has no {config.network!r}; {hint}")

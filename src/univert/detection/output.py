@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class PhotoItems:
 
 
 def photo_files(places: Sequence[Path]) -> list[Path]:
-    """The files among some files and folders; of a folder, those that are named as photos, in order.
+    """The files among some files and folders; of a folder, those that are named as photos and not hidden, in order.
 
     Raises:
         BadInputError: there is nothing at a place, or no photo at all.
@@ -38,11 +39,15 @@ def photo_files(places: Sequence[Path]) -> list[Path]:
     for place in places:
         if not place.exists():
             raise BadInputError(f"{place}: no such photo or folder")
-        inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        found += inside if place.is_dir() else [place]
+        found += sorted(path for path in place.rglob("*") if _is_photo(path, place)) if place.is_dir() else [place]
     if not found:
         raise BadInputError(f"no photos in {', '.join(map(str, places))}; they end in {', '.join(IMAGE_SUFFIXES)}")
     return found
+
+
+def _is_photo(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not path.is_dir()
 
 
 def find_all(
@@ -68,12 +73,18 @@ def find_all(
     return found, log
 
 
-def as_coco(photos: Sequence[PhotoItems], verticals: Sequence[str]) -> dict[str, Any]:
-    """What was found as COCO's JSON, each annotation with its score; `univert catalogue build` reads it as scenes."""
+def as_coco(photos: Sequence[PhotoItems], verticals: Sequence[str], place: Path | None = None) -> dict[str, Any]:
+    """What was found as COCO's JSON, each annotation with its score; `univert catalogue build` reads it as scenes.
+
+    Photos are named as seen from the folder of `place`, where it will be written; else as they were given.
+    """
     images, annotations = [], list[dict[str, Any]]()
     for number, photo in enumerate(photos, start=1):
         width, height = photo.size
-        images.append({"id": number, "file_name": str(photo.path), "width": width, "height": height})
+        name = str(photo.path)
+        if place is not None and not photo.path.is_absolute():
+            name = os.path.relpath(name, place.parent.resolve())
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
         for item in photo.items:
             x0, y0, x1, y1 = (round(side, 2) for side in item.box_xyxy_px)
             annotations.append(

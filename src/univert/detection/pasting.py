@@ -22,6 +22,7 @@ from univert.core.errors import BadInputError
 from univert.core.threads import decoding_threads, map_ahead
 from univert.data.catalogue import Catalogue
 from univert.data.decode import BoxXyxyPx, decode_rgb
+from univert.data.image_problem import ImageProblem
 from univert.data.rows import Item, SourceRow
 from univert.data.samplers import step_rng
 from univert.detection.output import photo_files
@@ -167,7 +168,11 @@ def _background(
 ) -> Float32[np.ndarray, "H W 3"]:
     """Part of a photo; or, without photos, wall and floor with grain of several sizes."""
     if photos:
-        photo = decode_rgb(photos[int(rng.integers(len(photos)))].read_bytes(), draft_px=max(size))
+        path = photos[int(rng.integers(len(photos)))]
+        try:
+            photo = decode_rgb(path.read_bytes(), draft_px=max(size))
+        except ImageProblem as problem:
+            raise BadInputError(f"{path}: no background: {problem}") from None
         return np.array(ImageOps.fit(photo, size, centering=tuple(rng.random(2))), np.float32)
     width, height = size
     wall, floor = rng.uniform(60, 250, (2, 3)) * 0.4 + rng.uniform(60, 250, (2, 1)) * 0.6

@@ -60,7 +60,9 @@ def render_grid(image: ImageLike, hits: Sequence[Hit], index: Index, *, vertical
     return _page(name, _small(query, QUERY_PX), index, vertical=vertical, cards=_cards(hits, index), items=None)
 
 
-def render_items(photo: Image.Image, name: str, items: Sequence[AnsweredItem], index: Index) -> str:
+def render_items(
+    photo: Image.Image, name: str, items: Sequence[AnsweredItem], index: Index, *, vertical: str | None = None
+) -> str:
     """A page with a photo, a frame on each of its items, and below a row for each: what it is, and its hits.
 
     A frame leads to the item's row. Otherwise as `render_grid`.
@@ -70,6 +72,7 @@ def render_items(photo: Image.Image, name: str, items: Sequence[AnsweredItem], i
         name: of the photo.
         items: what was found in it, in the order in which they are numbered.
         index: the index that answered.
+        vertical: as for `render_grid`.
 
     Raises:
         BadInputError: as `render_grid`.
@@ -83,7 +86,7 @@ def render_items(photo: Image.Image, name: str, items: Sequence[AnsweredItem], i
         }
         for item in items
     ]
-    return _page(name, _small(photo.copy(), PHOTO_PX), index, vertical=None, cards=[], items=rows)
+    return _page(name, _small(photo.copy(), PHOTO_PX), index, vertical=vertical, cards=[], items=rows)
 
 
 def _page(name: str, picture: str, index: Index, **content: Any) -> str:

@@ -35,6 +35,10 @@ _OPTIONAL: Final = {"product": "to leave the images unlabelled", "split": "to ha
 _ROOT: Final = re.compile(r"/|(?P<windows>[A-Za-z]:[\\/]|\\\\)")
 
 
+_UNREADABLE: Final = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
+"""What reading a box or items raises; the last two of endless numbers and lists in lists."""
+
+
 def read_manifest(source: Path | str) -> SourceRows:
     """Read a manifest (see `univert.data.tables.read_table`), in its order.
 
@@ -122,7 +126,7 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
         return SourceProblem("no image", origin, "there is neither a path nor a uri nor an image", "give one")
     try:
         box = _box(values)
-    except (ValueError, TypeError, KeyError):
+    except _UNREADABLE:
         given = values.get("box") or [values.get(name) for name in _CORNERS]
         return SourceProblem(
             "bad box", origin, f"box {given!r}", 'write it as "x0,y0,x1,y1" in pixels, or leave it empty'
@@ -133,7 +137,7 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
         try:
             items = _items(values["items"])
             ignored = _ignored(values.get("ignored"))
-        except (ValueError, TypeError, KeyError):
+        except _UNREADABLE:
             how = 'write [{"box": [x0, y0, x1, y1], "vertical": "..."}, ...], the boxes in pixels'
             return SourceProblem("bad items", origin, f"items {str(values['items'])[:80]!r}", how)
     path = None
@@ -142,7 +146,7 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
             written = str(uri_to_path(place)) if "://" in place else place
         except ValueError:
             return SourceProblem("unsupported uri", origin, place, "copy the image to this machine and give its path")
-        found = _as_on_disk(base, written)
+        found = as_on_disk(base, written)
         fix = _fix_for_root(base, written) if found is None else None
         if fix:
             return SourceProblem("missing file", origin, f"there is no file {written}", fix)
@@ -164,7 +168,7 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
     )
 
 
-def _as_on_disk(base: Path, written: str) -> str | None:
+def as_on_disk(base: Path, written: str) -> str | None:
     """The path to a file as written, with slashes for backslashes, or in the other Unicode form; None: no such file.
 
     A path that can be written one way only is not looked at: whoever reads the file will see.
@@ -173,7 +177,7 @@ def _as_on_disk(base: Path, written: str) -> str | None:
         return written
     ways = (written, written.replace("\\", "/"))
     forms = (unicodedata.normalize(form, way) for form in ("NFC", "NFD") for way in ways)
-    return next((way for way in (*ways, *forms) if _is_file(base / way)), None)
+    return next((way for way in (*ways, *forms) if is_file(base / way)), None)
 
 
 def _fix_for_root(base: Path, written: str) -> str | None:
@@ -183,13 +187,14 @@ def _fix_for_root(base: Path, written: str) -> str | None:
         return None
     parts = PureWindowsPath(written).parts[1:]
     ends = ("/".join(parts[start:]) for start in range(len(parts)))
-    there = next((end for end in ends if _is_file(base / end)), None)
+    there = next((end for end in ends if is_file(base / end)), None)
     if there:
         return f"write {there}, which is there"
     return "write it relative to the manifest, with slashes" if root["windows"] else None
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether there is a file, whatever its name is written of."""
     return os.path.isfile(path)  # noqa: PTH113 - no error where a name is too long
 
 
@@ -217,8 +222,11 @@ def _items(value: Any) -> tuple[Item, ...]:
     items = []
     for one in _listed(value):
         x0, y0, x1, y1 = (float(corner) for corner in one["box"])
-        vertical = cell_text(one.get("vertical")) or ""
-        items.append(Item(box_xyxy_px=(x0, y0, x1, y1), vertical=vertical, product=cell_text(one.get("product"))))
+        vertical, product = one.get("vertical"), one.get("product")
+        if isinstance(vertical, list | dict) or isinstance(product, list | dict):
+            raise TypeError("a vertical, and a product, is one text or number")
+        box = (x0, y0, x1, y1)
+        items.append(Item(box_xyxy_px=box, vertical=cell_text(vertical) or "", product=cell_text(product)))
     return tuple(items)
 
 
