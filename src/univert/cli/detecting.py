@@ -23,10 +23,6 @@ detect_app = typer.Typer(
 )
 app.add_typer(detect_app, name="detect")
 
-Form = Annotated[
-    str | None,
-    typer.Option("--format", help="Of another's ONNX file: boxes-scores-labels, or rows of box, score and label."),
-]
 Labels = Annotated[
     list[str] | None, typer.Option("--vertical", help="Of another's ONNX file: the name of each label, in order.")
 ]
@@ -88,7 +84,6 @@ def run(
     least_vertical_score: Annotated[
         float, typer.Option(min=0, max=1, help="With --catalogue: leave out items whose vertical is less sure.")
     ] = 0.0,
-    form: Form = None,
     vertical: Labels = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be used.")] = False,
     overwrite: Overwrite = False,
@@ -105,7 +100,7 @@ def run(
     for place in (out, crops, cat, draw_to):
         if place is not None:
             check_free(place, overwrite=overwrite)
-    detector = _detector(model, form, vertical, device)
+    detector = _detector(model, vertical, device)
     paths = output.photo_files(photos)
     with progress_bar("finding items", len(paths), unit="photos") as advance:
         found, log = output.find_all(detector, paths, least_score=least_score, advance=advance)
@@ -141,7 +136,6 @@ def evaluate(
     model: Model,
     scenes: Annotated[Path, typer.Argument(help="A catalogue of scenes.")],
     split: Annotated[str, typer.Option(help="train, val, test, or all.")] = "test",
-    form: Form = None,
     vertical: Labels = None,
     device: Device = "cpu",
     as_json: Json = False,
@@ -151,7 +145,7 @@ def evaluate(
     from univert.detection.scenes import evaluate_detector
 
     catalogue = Catalogue.open(scenes, scenes=True).select(split=None if split == "all" else split)
-    detector = _detector(model, form, vertical, device)
+    detector = _detector(model, vertical, device)
     with progress_bar("finding items", len(catalogue), unit="photos") as advance:
         figures = evaluate_detector(detector, catalogue, advance=advance)
     if as_json:
@@ -178,8 +172,8 @@ def _print_figures(figures: DetectionFigures, split: str) -> None:
     print_table(table)
 
 
-def _detector(model: Path, form: str | None, verticals: list[str] | None, device: str) -> Detector:
+def _detector(model: Path, verticals: list[str] | None, device: str) -> Detector:
     """A detector by its folder, or that of the run it was trained in."""
     from univert.detection.engine import load_detector
 
-    return load_detector(detector_folder(model), form=form, verticals=verticals or (), device=device)  # type: ignore[arg-type]
+    return load_detector(detector_folder(model), verticals=verticals or (), device=device)

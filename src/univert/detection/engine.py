@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8
@@ -32,12 +32,6 @@ from univert.models.runtime.engine import (
 FORMAT: Final = "1"
 KIND: Final = "onnx-detector"
 INPUT, BOXES, SCORES = "images", "boxes", "scores"
-OutputForm = Literal["boxes-scores-labels", "rows"]
-"""What another's ONNX detector gives of one photo, boxes as x0, y0, x1, y1 in pixels of its input.
-
-`boxes-scores-labels`: three outputs, (N, 4), (N,), (N,). `rows`: one, (N, 6): box, score, label. Labels count from 0
-in the order of the verticals. A first axis of one photo may stand before each.
-"""
 _PIXELS: Final = ("tensor(uint8)", "tensor(float)")
 Answers = Callable[[UInt8[np.ndarray, "B 3 S S"]], list[Answer]]
 _AT_ONCE: Final = 4
@@ -117,18 +111,12 @@ class Detector:
 
 
 def load_detector(
-    path: Path | str,
-    *,
-    form: OutputForm | None = None,
-    verticals: Sequence[str] = (),
-    threads: int | None = None,
-    device: str = "cpu",
+    path: Path | str, *, verticals: Sequence[str] = (), threads: int | None = None, device: str = "cpu"
 ) -> Detector:
     """Make a detector ready: a model folder of ours, or another's ONNX file.
 
     Args:
         path: the folder or file.
-        form: of the output of another's ONNX file.
         verticals: of another's ONNX file, in the order of its labels.
         threads: threads that one photo is computed with; None takes all cores.
         device: other than `cpu`, the folder's model runs with PyTorch.
@@ -142,9 +130,9 @@ def load_detector(
     """
     path, threads = Path(path), share_of_cores(1) if threads is None else threads
     if path.suffix == ".onnx" and path.is_file():
-        return _foreign(path, form, tuple(verticals), threads)
-    if form is not None or verticals:
-        raise BadInputError(f"{path}: format and verticals belong to an ONNX file; a model folder has its own")
+        return _foreign(path, tuple(verticals), threads)
+    if verticals:
+        raise BadInputError(f"{path}: verticals belong to an ONNX file; a model folder has its own")
     if not path.is_dir():
         raise BadInputError(f"{path}: no such detector; give the folder of one, or an ONNX file")
     if device == "cpu" and (path / ONNX_FILE).is_file():
@@ -183,16 +171,16 @@ def _in_pytorch(folder: Path, device: str) -> Detector:
     return Detector("torch", model.config, model.fingerprint, answers)
 
 
-def _foreign(path: Path, form: OutputForm | None, verticals: tuple[str, ...], threads: int) -> Detector:
-    """Another's ONNX detector; its one input is a photo: RGB (1, 3, S, S), uint8, or floats from 0 to 1."""
-    if form not in get_args(OutputForm):
-        forms = ", ".join(get_args(OutputForm))
-        raise BadInputError(f"{path}: state the format of its output: it must be one of {forms}, got {form!r}")
+def _foreign(path: Path, verticals: tuple[str, ...], threads: int) -> Detector:
+    """Another's ONNX detector.
+
+    Its one input is a photo: RGB (1, 3, S, S), uint8, or floats from 0 to 1. It gives boxes (N, 4), scores (N,) and
+    labels (N,), or one table (N, 6) of these. A first axis of one photo may stand before each.
+    """
     if not verticals:
         raise BadInputError(f"{path}: name its verticals, in the order of its labels")
     session = open_session(path, threads)
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    wanted, width = (3, 4) if form == "boxes-scores-labels" else (1, 6)
+    inputs = session.get_inputs()
     shape = inputs[0].shape if len(inputs) == 1 and inputs[0].type in _PIXELS else []
     side = shape[2] if len(shape) == 4 else None
     fixed = [(one, other) for one, other in zip(shape, (1, 3, side, side), strict=False) if isinstance(one, int)]
@@ -200,17 +188,16 @@ def _foreign(path: Path, form: OutputForm | None, verticals: tuple[str, ...], th
         raise BadInputError(
             f"{path}: its input must be one photo (1, 3, S, S) of a fixed size S, bytes or 32-bit floats; export it so"
         )
-    if len(outputs) < wanted:
-        raise BadInputError(f"{path}: the format {form} has {wanted} outputs; this one has {len(outputs)}")
 
     def of_one(photo: np.ndarray) -> Answer:
         pixels = photo if "uint8" in inputs[0].type else (photo / 255).astype(np.float32)
         found = [np.asarray(one) for one in session.run(None, {inputs[0].name: pixels})]
-        is_table = found[0].ndim > 1 and found[0].shape[-1] == width
-        if is_table and form == "rows":
-            found = np.split(found[0].reshape(-1, width), [4, 5], axis=1)
-        if not (is_table and found[0].size == 4 * found[1].size == 4 * found[2].size):
-            raise BadInputError(f"{path}: its output does not have the format {form}; see docs/detect.md")
+        if len(found) == 1 and found[0].shape[-1:] == (6,):
+            found = np.split(found[0].reshape(-1, 6), [4, 5], axis=1)
+        if len(found) < 3 or found[0].shape[-1:] != (4,) or not found[0].size == 4 * found[1].size == 4 * found[2].size:
+            raise BadInputError(
+                f"{path}: it must give boxes, scores and labels, or a table of them; see docs/detect.md"
+            )
         boxes, scores, labels = found[0].reshape(-1, 4), found[1].ravel(), found[2].ravel()
         real = np.isfinite(boxes).all(1) & np.isfinite(scores) & np.isfinite(labels)
         boxes, scores, labels = boxes[real], scores[real], labels[real]
