@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("published")
 
 
 def test_training_finds_more_than_nothing(scenes: Catalogue, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, base_network_learns="all", loop=replace(RECIPE.loop, min_steps=60))
+    recipe = replace(RECIPE, base_network_learns="all", loop=replace(RECIPE.loop, min_steps=30))
     done = train_detector(scenes, tmp_path, recipe, device="cpu")
     assert done["loss_curve"][-1][1] < 0.8 * done["loss_curve"][0][1]
     assert load_detector(done["model"]).verticals == ("discs", "squares")
