@@ -103,7 +103,6 @@ def test_photos_that_cannot_be_used(saved: Path, photos: Path, tmp_path: Path, u
 
 def test_anothers_detector_by_its_format(photos: Path, tmp_path: Path, univert: Univert) -> None:
     path = foreign_onnx(tmp_path / "other.onnx", "rows")
-    names = ["--vertical", "discs", "--vertical", "squares"]
-    status, out, err = univert("detect", "run", path, photos, *names)
+    status, out, err = univert("detect", "run", path, photos)
     assert (status, err) == (0, "")
     assert "discs 0.90, squares 0.60" in out

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.detection.rooms import VERTICALS, drawn_scene, encoded
 from univert.core.errors import BadInputError
 from univert.detection.config import DetectorConfig
-from univert.detection.engine import load_detector
+from univert.detection.engine import OutputForm, load_detector
 from univert.detection.model import make_detector
 
 PHOTOS = [drawn_scene(number, size)[0] for number, size in enumerate([(96, 72), (300, 200), (50, 120)])]
@@ -102,8 +102,6 @@ def foreign_onnx(
     outputs = {"boxes": boxes, "scores": scores, "labels": labels}
     if form == "rows":
         outputs = {"rows": np.column_stack([boxes, scores, labels]).astype(np.float32)}
-    if form == "scores":
-        outputs = {"scores": scores}
     if batched:
         outputs = {name: value[None] for name, value in outputs.items()}
     nodes = [helper.make_node("Constant", [], [n], value=numpy_helper.from_array(v)) for n, v in outputs.items()]
@@ -114,14 +112,15 @@ def foreign_onnx(
     given = helper.make_tensor_value_info("photo", kind, photo)
     graph = helper.make_graph(nodes, "detector", [given], infos)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    path.with_suffix(".json").write_text(json.dumps({"format": form, "verticals": VERTICALS}))
     return path
 
 
-@pytest.mark.parametrize("form", ["columns", "rows"])
+@pytest.mark.parametrize("form", ["boxes-scores-labels", "rows"])
 @pytest.mark.parametrize(("kind", "batched"), [(TensorProto.FLOAT, False), (TensorProto.UINT8, True)])
-def test_anothers_onnx_detector_stands_in(tmp_path: Path, form: str, kind: int, batched: bool) -> None:
+def test_anothers_onnx_detector_stands_in(tmp_path: Path, form: OutputForm, kind: int, batched: bool) -> None:
     path = foreign_onnx(tmp_path / "other.onnx", form, kind=kind, batched=batched)
-    (items,) = load_detector(path, verticals=VERTICALS).detect(PHOTOS[:1])
+    (items,) = load_detector(path).detect(PHOTOS[:1])
     assert [(item.vertical, round(item.score, 2)) for item in items] == [("discs", 0.9), ("squares", 0.6)]
     assert items[1].box_xyxy_px == pytest.approx((12, 9, 24, 27))  # of 96 x 72 px, seen as 64 x 64
 
@@ -130,28 +129,42 @@ def test_anothers_onnx_detector_stands_in(tmp_path: Path, form: str, kind: int, 
 def test_another_detector_takes_one_photo(tmp_path: Path, photo: tuple[int, ...]) -> None:
     path = foreign_onnx(tmp_path / "other.onnx", "rows", photo=photo)
     with pytest.raises(BadInputError, match="its input must be one photo"):
-        load_detector(path, verticals=VERTICALS)
+        load_detector(path)
 
 
 @pytest.mark.parametrize("times", [(1 / 64, 1), (1, 5)])
 def test_another_detectors_units_are_looked_at(tmp_path: Path, times: tuple[float, float]) -> None:
-    detector = load_detector(foreign_onnx(tmp_path / "other.onnx", "rows", times=times), verticals=VERTICALS)
+    detector = load_detector(foreign_onnx(tmp_path / "other.onnx", "rows", times=times))
     with pytest.raises(BadInputError, match="scores must go from 0 to 1, and boxes be in pixels"):
         detector.detect(PHOTOS[:1])
 
 
-def test_another_detector_must_be_as_stated(tmp_path: Path, saved: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (None, r"say what it gives in .*other\.json, for example"),
+        ("[]", "say what it gives in"),
+        ('{"format": "rows"}', "verticals: Field required"),
+        ('{"format": "xywh", "verticals": ["discs"]}', "'boxes-scores-labels' or 'rows', got 'xywh'"),
+        ('{"format": "rows", "vertical": ["discs"]}', "did you mean verticals?"),
+        ('{"format": "rows", "verticals": ["discs", "discs"]}', "given twice"),
+        ('{"format": "rows", "verticals": []}', "verticals"),
+        ('{"format": "boxes-scores-labels", "verticals": ["discs"]}', "has 3 outputs; this one has 1"),
+    ],
+)
+def test_another_detector_must_be_as_stated(tmp_path: Path, said: str | None, message: str) -> None:
     path = foreign_onnx(tmp_path / "other.onnx", "rows")
-    with pytest.raises(BadInputError, match="name its verticals"):
+    if said is None:
+        path.with_suffix(".json").unlink()
+    else:
+        path.with_suffix(".json").write_text(said)
+    with pytest.raises(BadInputError, match=message):
         load_detector(path)
-    other = load_detector(foreign_onnx(tmp_path / "scores.onnx", "scores"), verticals=VERTICALS)
-    with pytest.raises(BadInputError, match="it must give boxes, scores and labels, or a table of them"):
-        other.detect(PHOTOS[:1])
-    half = foreign_onnx(tmp_path / "half.onnx", "rows", kind=TensorProto.FLOAT16)
+
+
+def test_another_detectors_pixels_are_bytes_or_floats(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="bytes or 32-bit floats"):
-        load_detector(half, verticals=VERTICALS)
-    with pytest.raises(BadInputError, match="belong to an ONNX file"):
-        load_detector(saved, verticals=VERTICALS)
+        load_detector(foreign_onnx(tmp_path / "half.onnx", "rows", kind=TensorProto.FLOAT16))
 
 
 def test_a_detector_of_torchvision_stands_in(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from univert.core.config import to_plain
 from univert.core.terminal import print_table, progress_bar
 
 if TYPE_CHECKING:
-    from univert.detection.engine import Detector
     from univert.metrics.detection import DetectionFigures
 
 detect_app = typer.Typer(
@@ -23,10 +22,7 @@ detect_app = typer.Typer(
 )
 app.add_typer(detect_app, name="detect")
 
-Labels = Annotated[
-    list[str] | None, typer.Option("--vertical", help="Of another's ONNX file: the name of each label, in order.")
-]
-Model = Annotated[Path, typer.Argument(help="The folder of a detector, or another's ONNX file.")]
+Model = Annotated[Path, typer.Argument(help="The folder of a detector, or another's ONNX file; see docs/detect.md.")]
 
 
 @detect_app.command(epilog="Example: univert detect train scenes.lance --out runs/detector")
@@ -84,7 +80,6 @@ def run(
     least_vertical_score: Annotated[
         float, typer.Option(min=0, max=1, help="With --catalogue: leave out items whose vertical is less sure.")
     ] = 0.0,
-    vertical: Labels = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be used.")] = False,
     overwrite: Overwrite = False,
     device: Device = "cpu",
@@ -96,11 +91,12 @@ def run(
     from univert.data.build import build_catalogue
     from univert.data.rows import printable
     from univert.detection import output
+    from univert.detection.engine import load_detector
 
     for place in (out, crops, cat, draw_to):
         if place is not None:
             check_free(place, overwrite=overwrite)
-    detector = _detector(model, vertical, device)
+    detector = load_detector(detector_folder(model), device=device)
     paths = output.photo_files(photos)
     with progress_bar("finding items", len(paths), unit="photos") as advance:
         found, log = output.find_all(detector, paths, least_score=least_score, advance=advance)
@@ -136,16 +132,16 @@ def evaluate(
     model: Model,
     scenes: Annotated[Path, typer.Argument(help="A catalogue of scenes.")],
     split: Annotated[str, typer.Option(help="train, val, test, or all.")] = "test",
-    vertical: Labels = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Measure a detector: COCO's average precision, recall by size, each vertical."""
     from univert.data.catalogue import Catalogue
+    from univert.detection.engine import load_detector
     from univert.detection.scenes import evaluate_detector
 
     catalogue = Catalogue.open(scenes, scenes=True).select(split=None if split == "all" else split)
-    detector = _detector(model, vertical, device)
+    detector = load_detector(detector_folder(model), device=device)
     with progress_bar("finding items", len(catalogue), unit="photos") as advance:
         figures = evaluate_detector(detector, catalogue, advance=advance)
     if as_json:
@@ -170,10 +166,3 @@ def _print_figures(figures: DetectionFigures, split: str) -> None:
     for name, value in values.items():
         table.add_row(Name(name), "-" if value is None else f"{100 * value:.1f}")
     print_table(table)
-
-
-def _detector(model: Path, verticals: list[str] | None, device: str) -> Detector:
-    """A detector by its folder, or that of the run it was trained in."""
-    from univert.detection.engine import load_detector
-
-    return load_detector(detector_folder(model), verticals=verticals or (), device=device)

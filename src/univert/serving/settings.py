@@ -59,7 +59,8 @@ class Settings(BaseSettings):
         model: the model folder, or `OWNER/NAME` on the Hugging Face hub.
         index: the index: a folder, or `s3://bucket/prefix`.
         calibration: what `univert calibrate` wrote; None looks beside the index and in the model's folder.
-        detector: the folder of a detector, which finds the items in photos; None: photos are answered as a whole.
+        detector: the folder of a detector, or another's ONNX file, which finds the items in photos; None: photos are
+            answered as a whole.
         host: the address to listen on; loopback unless told otherwise.
         port: the port to listen on; 0 takes any that is free.
         workers: processes that share the port; each holds the index in memory.
@@ -162,8 +163,8 @@ class Settings(BaseSettings):
     @field_validator("detector")
     @classmethod
     def _check_detector(cls, folder: Path | None) -> Path | None:
-        if folder is not None and not (folder / "config.json").is_file():
-            raise ValueError("must be the folder of a detector, which has a config.json")
+        if folder is not None and not ((folder / "config.json").is_file() or folder.suffix == ".onnx"):
+            raise ValueError("must be the folder of a detector, which has a config.json, or another's ONNX file")
         return folder
 
     @field_validator("item_link")
