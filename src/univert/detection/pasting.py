@@ -14,9 +14,9 @@ from typing import Annotated, Final
 
 import numpy as np
 from annotated_types import Ge
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageOps
-from scipy.ndimage import binary_fill_holes, binary_opening
+from scipy.ndimage import binary_fill_holes, binary_opening, find_objects
 
 from univert.core.errors import BadInputError
 from univert.core.threads import decoding_threads, map_ahead
@@ -113,8 +113,7 @@ def cut_out(content: bytes) -> UInt8[np.ndarray, "H W 4"] | None:
     seen = alpha > 127
     if not 0.02 < seen.mean() < 0.97:
         return None
-    x0, y0, x1, y1 = map(int, _box(seen))
-    return np.dstack([colours, alpha])[y0:y1, x0:x1].astype(np.uint8)
+    return np.dstack([colours, alpha])[find_objects(seen.astype(np.int8))[0]].astype(np.uint8)
 
 
 def _backdrop(colours: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
@@ -130,7 +129,7 @@ def _paste(
 ) -> list[tuple[int, BoxXyxyPx]]:
     """Paste pictures, each where it leaves enough of the others to be seen; position and box of each."""
     positions, areas = list[int](), list[int]()
-    owners = np.full(canvas.shape[:2], -1)  # for each pixel the number of the item that is seen there
+    owners = np.zeros(canvas.shape[:2], np.int32)  # for each pixel the number, from 1, of the item that is seen there
     wanted = int(rng.integers(*ITEMS, endpoint=True))
     for _ in range(_TRIES * wanted):
         position = int(rng.choice(pictures[int(rng.integers(len(pictures)))]))
@@ -141,8 +140,8 @@ def _paste(
         top, left = (int(rng.integers(room + 1)) for room in np.subtract(canvas.shape[:2], picture.shape[:2]))
         place = np.s_[top : top + picture.shape[0], left : left + picture.shape[1]]
         seen, changed = picture[..., 3] > 127, owners.copy()
-        changed[place][seen] = len(positions)
-        visible = np.bincount(changed[changed >= 0], minlength=len(areas) + 1)
+        changed[place][seen] = len(positions) + 1
+        visible = np.bincount(changed.ravel(), minlength=len(areas) + 2)[1:]
         if (visible[:-1] >= LEAST_VISIBLE * np.array(areas)).all() and visible[-1]:
             owners = changed
             positions.append(position)
@@ -150,7 +149,8 @@ def _paste(
             canvas[place] += (picture[..., :3] - canvas[place]) * picture[..., 3:] / 255
             if len(positions) == wanted:
                 break
-    return [(position, _box(owners == number)) for number, position in enumerate(positions)]
+    boxes = ((x.start, y.start, x.stop, y.stop) for y, x in find_objects(owners))
+    return list(zip(positions, boxes, strict=True))
 
 
 def _changed(cut: np.ndarray, height_px: int, rng: np.random.Generator) -> Float32[np.ndarray, "h w 4"]:
@@ -182,9 +182,3 @@ def _background(
         grain = Image.fromarray(rng.normal(0, rng.uniform(0, 14), (cells, cells)).astype(np.float32))
         canvas = canvas + np.asarray(grain.resize(size))[..., None]
     return np.asarray(np.clip(canvas, 0, 255), np.float32)
-
-
-def _box(seen: Bool[np.ndarray, "H W"]) -> BoxXyxyPx:
-    """The box of what is seen."""
-    rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
