@@ -45,54 +45,68 @@ class PastingConfig:
     """How scenes are made of the pictures of products.
 
     Attributes:
-        scenes: how many; a seventh of them, of the products of val, is for validation.
+        scenes: how many to learn from. Where there are as many real ones to learn from, none are made.
         width_px: of a scene; it is three quarters as high.
         backgrounds: a folder of photos to paste on; None makes plain walls and floors with some grain.
     """
 
-    scenes: Annotated[int, Ge(7)] = 700
+    scenes: Annotated[int, Ge(0)] = 600
     width_px: Annotated[int, Ge(64)] = 480
     backgrounds: str | None = None
 
 
-def pasted_scenes(catalogue: Catalogue, config: PastingConfig, *, seed: int = 0) -> Iterator[SourceRow]:
+def pasted_scenes(
+    catalogue: Catalogue, config: PastingConfig, *, split: str = "train", seed: int = 0
+) -> Iterator[SourceRow]:
     """Scenes made of a catalogue's product pictures, for `univert.data.build.build_catalogue`.
 
-    A scene shows products of one split alone, of every vertical as often as of any other. The same catalogue, settings
-    and seed give the same scenes.
+    They show every vertical as often as any other. For `val` a sixth as many are made. The same catalogue, settings and
+    seed give the same scenes. Scenes none of whose pictures has a plain background to be cut out of are left out.
+
+    Args:
+        catalogue: of pictures of single products.
+        config: how scenes are made.
+        split: of the products that are shown.
+        seed: of all that is drawn.
 
     Raises:
-        BadInputError: train or val has no pictures, the folder of backgrounds has none, or no picture of a scene has a
-            plain background to be cut out of.
+        BadInputError: the split has no pictures, no scenes are wanted, the folder of backgrounds has no photos, or no
+            picture can be cut out.
     """
     splits, verticals, products = (catalogue.column(name) for name in ("split", "vertical", "product"))
-    pictures: dict[str, list[np.ndarray]] = {}
-    for split in ("train", "val"):
-        of_vertical = [np.flatnonzero((splits == split) & (verticals == name)) for name in catalogue.verticals]
-        pictures[split] = [positions for positions in of_vertical if len(positions)]
-        if not pictures[split]:
-            raise BadInputError(f"{catalogue.path}: no pictures in {split}; cut-and-paste scenes need some")
+    of_vertical = [np.flatnonzero((splits == split) & (verticals == name)) for name in catalogue.verticals]
+    pictures = [positions for positions in of_vertical if len(positions)]
+    if not config.scenes:
+        raise BadInputError(f"{catalogue.path}: pasting.scenes is 0, so no scenes are made of single products")
+    if not pictures:
+        raise BadInputError(f"{catalogue.path}: no pictures in {split}; cut-and-paste scenes need some")
     photos = photo_files([Path(config.backgrounds)]) if config.backgrounds else []
     size = (config.width_px, config.width_px * 3 // 4)
 
-    def make(number: int) -> SourceRow:
-        split = "val" if number % 7 == 6 else "train"
+    def make(number: int) -> SourceRow | None:
         rng, buffer = step_rng(seed, 11, number), io.BytesIO()
         canvas = _background(photos, size, rng)
-        shown = _paste(catalogue, pictures[split], canvas, rng)
+        shown = _paste(catalogue, pictures, canvas, rng)
         if not shown:
-            raise BadInputError(
-                f"{catalogue.path}: no picture of {split} could be cut out of its background; cut-and-paste needs "
-                "pictures on a plain or transparent one"
-            )
+            return None
         Image.fromarray(canvas.astype(np.uint8)).save(buffer, "JPEG", quality=90)
         items = tuple(Item(box_xyxy_px=box, vertical=verticals[one], product=products[one]) for one, box in shown)
-        name = f"pasted-{number:05d}"
+        name = f"pasted-{split}-{number:05d}"
         return SourceRow(
             origin=name, id=name, image=buffer.getvalue(), split=split, source="cut and paste", items=items
         )
 
-    return map_ahead(make, range(config.scenes), workers=decoding_threads(None))
+    count = config.scenes if split == "train" else -(-config.scenes // 6)
+    nothing = True
+    for row in map_ahead(make, range(count), workers=decoding_threads(None)):
+        if row is not None:
+            nothing = False
+            yield row
+    if nothing:
+        raise BadInputError(
+            f"{catalogue.path}: no picture of {split} could be cut out of its background; cut-and-paste needs "
+            "pictures on a plain or transparent one"
+        )
 
 
 def cut_out(content: bytes) -> UInt8[np.ndarray, "H W 4"] | None:
