@@ -127,7 +127,8 @@ def cut_out(content: bytes) -> UInt8[np.ndarray, "H W 4"] | None:
     seen = alpha > 127
     if not 0.02 < seen.mean() < 0.97:
         return None
-    return np.dstack([colours, alpha])[find_objects(seen.astype(np.int8))[0]].astype(np.uint8)
+    rows, columns = find_objects(seen.astype(np.int8))[0]
+    return np.dstack([colours, alpha])[rows, columns].astype(np.uint8)
 
 
 def _backdrop(colours: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
