@@ -128,7 +128,7 @@ def cut_out(content: bytes) -> UInt8[np.ndarray, "H W 4"] | None:
     if not 0.02 < seen.mean() < 0.97:
         return None
     rows, columns = find_objects(seen.astype(np.int8))[0]
-    return np.dstack([colours, alpha])[rows, columns].astype(np.uint8)
+    return np.asarray(np.dstack([colours, alpha])[rows, columns], np.uint8)
 
 
 def _backdrop(colours: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
