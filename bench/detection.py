@@ -1,14 +1,14 @@
 """Our detector against the same SSD assembled by hand from torchvision, and how well both find items.
 
-    python bench/detection.py SCENES [--products CATALOGUE] [--out runs/bench-detection] [--set key=value ...]
+    python bench/detection.py CATALOGUE [--out runs/bench-detection] [--set key=value ...]
 
-SCENES is a catalogue of scenes. In one process, on the same kept maps, with the same weights at the start, batches,
-views, optimiser and learning rates, both for 200 steps: (a) `univert.training.detection.train_detector`; (b) a plain
-loop over torchvision's `SSD` with the pyramid as its backbone and its default boxes, matching and loss, written out
-here. Then both are measured on val. A detector of the whole recipe is measured on val and on the scenes of test, whose
-products were never seen. With `--products`, a
-detector of the same settings is trained on cut-and-paste scenes of that catalogue and measured on the same scenes.
-Writes bench/results/detection.md.
+CATALOGUE holds scenes and product pictures. In one process, on the same kept maps, with the same weights at the start,
+batches, views, optimiser and learning rates, both for 200 steps: (a) `univert.training.detection.train_detector`; (b) a
+plain loop over torchvision's `SSD` with the pyramid as its backbone and its default boxes, matching and loss, written
+out here. Then both are measured on val. Three detectors of the whole recipe are measured on the scenes of val and of
+test, whose products were never seen: learned from scenes with others made of product pictures by cut and paste among
+them (the default), from scenes alone, from cut and paste alone. Writes bench/results/detection.md. Started again, it
+goes on where it was, but measures the 200 steps anew.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import datetime
 import math
 import platform
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,10 @@ from torchvision.ops import box_iou
 from common import commit, cpu_name
 from univert.core.config import read_settings
 from univert.core.files import write_atomic
+from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.readers import open_source
+from univert.data.rows import SourceProblem
 from univert.data.samplers import UniformSampler, step_rng
 from univert.detection.engine import load_detector
 from univert.detection.model import make_detector
@@ -117,6 +121,19 @@ def named_by_base_network(items: Catalogue, image_size_px: int) -> float:
     return float(learner.score(10 * vectors[asked], names[asked]))
 
 
+def sources(catalogue: Path, out: Path, recipe: DetectionRecipe) -> dict[str, tuple[Catalogue, Path]]:
+    """What a detector may learn from, and the folder of its run."""
+    products = out / "products.lance"
+    if not products.exists():
+        rows = (row for row in open_source(catalogue) if isinstance(row, SourceProblem) or row.items is None)
+        build_catalogue(rows, products)
+    return {
+        "the whole recipe": (open_scenes(catalogue, out / "best", recipe.pasting), out / "best"),
+        "scenes alone": (Catalogue.open(catalogue, scenes=True), out / "real"),
+        "cut and paste alone": (open_scenes(products, out / "pasted", recipe.pasting), out / "pasted"),
+    }
+
+
 def row(name: str, figures: DetectionFigures, seconds: float | None) -> str:
     values: list[Any] = [figures.map_50, figures.map, figures.any_vertical_ap_50, *figures.recall_50.values()]
     cells = ["-" if value is None else f"{100 * value:.1f}" for value in values]
@@ -126,11 +143,7 @@ def row(name: str, figures: DetectionFigures, seconds: float | None) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", type=Path)
-    parser.add_argument("--products", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-detection"))
-    parser.add_argument(
-        "--trained", type=Path, help="a run of `univert detect train` of the whole recipe, to save time"
-    )
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
     measured = commit("src/univert/detection", "src/univert/training", "bench/detection.py")
@@ -138,24 +151,23 @@ def main() -> int:
     loop = replace(recipe.loop, epochs=1, min_steps=STEPS, evaluations=1)
     steady = replace(recipe, views=2, loop=loop)
     scenes = Catalogue.open(options.scenes, scenes=True)
+    shutil.rmtree(options.out / "steady", ignore_errors=True)
     ours = train_detector(scenes, options.out / "steady", steady, device="cpu")
     steps = ours["step"]
     hand_seconds, hand = by_hand(scenes, steady, options.out / "by-hand", steps)
     our_seconds = ours["seconds"] / steps
-    val, test = scenes.select(split="val"), scenes.select(split="test")
-    best = train_detector(scenes, options.trained or options.out / "best", recipe, device="cpu")
+    looks = {name: scenes.select(split=name) for name in ("val", "test")}
+    val = looks["val"]
     rows = [
         row(f"val: by hand from torchvision, {STEPS} steps", hand, hand_seconds),
         row("val: ours", evaluate_detector(load_detector(ours["model"]), val), our_seconds),
-        row("val: the whole recipe", evaluate_detector(load_detector(best["model"]), val), None),
-        row("test: the whole recipe, products never seen", evaluate_detector(load_detector(best["model"]), test), None),
     ]
-    if options.products:
-        pasted = open_scenes(options.products, options.out / "pasted", recipe.pasting)
-        other = train_detector(pasted, options.out / "pasted", recipe, device="cpu")
-        rows.append(
-            row("test, learned from cut and paste", evaluate_detector(load_detector(other["model"]), test), None)
-        )
+    best: dict[str, Any] = {}
+    for title, (learned_from, folder) in sources(options.scenes, options.out, recipe).items():
+        done = train_detector(learned_from, folder, recipe, device="cpu")
+        best = best or done
+        detector = load_detector(done["model"])
+        rows += [row(f"{name}: {title}", evaluate_detector(detector, part), None) for name, part in looks.items()]
     named = {size: named_by_base_network(Catalogue.open(options.scenes), size) for size in (128, 224)}
     lines = [
         "# Finding items",

@@ -40,7 +40,7 @@ from sklearn.datasets import load_sample_images
 from clustered import CHUNK, clustered
 from common import commit, cpu_name
 from univert.core.files import write_atomic
-from univert.data.headers import read_header
+from univert.data.decode import decode_rgb
 from univert.identity.vote import ATTRIBUTES, CALIBRATION_FILE, AttributeCalibration, Calibration, identify
 from univert.models.embedder import Embedder, EmbedderConfig
 from univert.models.runtime.engine import Engine, load_engine
@@ -48,7 +48,6 @@ from univert.models.runtime.onnx_export import export_onnx
 from univert.search.index import IndexReader
 from univert.search.storage import FORMAT_VERSION
 from univert.search.writer import IndexWriter
-from univert.serving.photos import decode_photo
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "serving.md"
@@ -164,7 +163,7 @@ def a_second(run: Callable[[], object], each: int, seconds: float) -> float:
 
 def square(engine: Engine, content: bytes) -> np.ndarray:
     """A photo as the network sees it."""
-    return engine.prepare(decode_photo(read_header(content), detail_px=engine.image_size_px))
+    return engine.prepare(decode_rgb(content, draft_px=engine.image_size_px))
 
 
 def bare_ms(engine: Engine, index: IndexReader, naming: Calibration, contents: list[bytes]) -> list[float]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -15,6 +16,11 @@ if TYPE_CHECKING:  # the process that only hands out the tests loads none of it
     from univert.data.catalogue import Catalogue
     from univert.training.recipe import Recipe
 
+gc.disable()  # until all is imported and collected: next to nothing of that is garbage
+if "PYTEST_XDIST_WORKER" in os.environ:
+    atexit.register(os._exit, 0)  # all is said by then; taking apart what was imported takes two seconds
+else:
+    atexit.register(gc.unfreeze)
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a thread without work leaves its core to the other tests
@@ -25,10 +31,7 @@ Univert = Callable[..., tuple[int, str, str]]
 def pytest_collection_finish() -> None:
     """What was imported and collected stays: no need to look through it for garbage again and again."""
     gc.freeze()
-
-
-def pytest_sessionfinish() -> None:
-    gc.unfreeze()
+    gc.enable()
 
 
 def pytest_runtest_setup() -> None:
@@ -51,6 +54,15 @@ def univert(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return int(stop.value.code or 0), written.out, written.err
 
     return run
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Models that would get an ONNX file now: to export one takes seconds, and has tests of its own."""
+    folders = list[Path]()
+    for module in ("models.runtime.onnx_export", "main_job", "training.detection"):
+        monkeypatch.setattr(f"univert.{module}.export_published", lambda folder, *_: folders.append(Path(folder)))
+    return folders
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -39,6 +39,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.usefixtures("published")
 def test_from_photos_to_a_search(photos: Path, recipe: Recipe, tmp_path: Path, univert: Univert) -> None:
     def run(*arguments: object) -> str:
         status, out, err = univert(*arguments)
@@ -53,7 +54,8 @@ def test_from_photos_to_a_search(photos: Path, recipe: Recipe, tmp_path: Path, u
     assert "72" in run("catalogue", "build", photos, shop)
     assert json.loads(run("catalogue", "info", shop, "--json"))["images"] == 72
     assert "discs" in run("catalogue", "info", shop)
-    out = run("train", shop, "--recipe", recipe_file, "--out", model.parent, "--set", "evaluation.baselines=[]")
+    few = ("--set", "evaluation.baselines=[]", "--set", 'unify.members=["specialists"]')
+    out = run("train", shop, "--recipe", recipe_file, "--out", model.parent, *few)
     assert "Untrained base network" in out
     assert str(model) in out
     begun = (model.parent / "recipe.toml").read_text()

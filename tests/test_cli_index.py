@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.conftest import Univert
 from tests.drawn import drawn_rows
-from tests.serving.small_detector import save_small_detector
+from tests.serving.small_models import save_small_detector
 from univert.data.build import build_catalogue
 from univert.detection.engine import load_detector
 from univert.identity.vote import AttributeCalibration, Calibration, calibration_places

@@ -24,6 +24,7 @@ def snippets(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
+@pytest.mark.usefixtures("published")
 @pytest.mark.parametrize("page", DOCS_PAGES, ids=name_of)
 def test_python_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = snippets(page, "python")

@@ -10,29 +10,33 @@ from tests.browser import shop
 from tests.browser.driving import Visitor, chromium
 from tests.conftest import made_once
 from tests.serving.http.processes import ServerProcess, serving
-from tests.serving.small_detector import save_small_detector
+from tests.serving.small_models import save_small_detector, save_small_embedder
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.identity.vote import CALIBRATION_FILE, AttributeCalibration, Calibration
-from univert.models.embedder import Embedder, EmbedderConfig
-from univert.models.runtime.onnx_export import export_onnx
+from univert.models.runtime.engine import ONNX_FILE, OnnxEngine
 from univert.search.indexing import index_catalogue
 
 NewVisitor = Callable[..., Visitor]
+DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"}
+PHONE = DESK | {
+    "viewport": {"width": 390, "height": 844},
+    "has_touch": True,
+    "is_mobile": True,
+    "device_scale_factor": 2,
+}
 
 
 @pytest.fixture(scope="session")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model and an index of the shop: the default network as it comes, untrained for this."""
+    """A model and an index of the shop."""
     folder = made_once(tmp_path_factory, "shop", make_stock)
     return folder / "model", folder / "index"
 
 
 def make_stock(folder: Path) -> None:
     build_catalogue(shop.rows(), folder / "shop.lance")
-    model = Embedder(EmbedderConfig(size=None, image_size_px=64)).eval()
-    model.save_pretrained(folder / "model")
-    export_onnx(folder / "model")
+    model = OnnxEngine(save_small_embedder(folder / "model") / ONNX_FILE)
     index_catalogue(model, Catalogue.open(folder / "shop.lance"), folder / "index")
     names = ("vertical", "brand", "style", "product")
     sure = AttributeCalibration(temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5)
@@ -82,24 +86,34 @@ def new_visitor(browser: Browser, service: ServerProcess, shots: Path | None) ->
     visitors: list[Visitor] = []
 
     def make(url: str = service.url, **options: Any) -> Visitor:
-        options = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"} | options
-        visitors.append(Visitor(browser.new_context(**options), url, shots))
+        visitors.append(Visitor(browser.new_context(**DESK | options), url, shots))
         return visitors[-1]
 
     yield make
     for visitor in visitors:
+        visitor.leave()
         visitor.page.context.close()
-    for visitor in visitors:
-        visitor.verify()
+
+
+@pytest.fixture(scope="package")
+def desk(browser: Browser, service: ServerProcess, shots: Path | None) -> Visitor:
+    return Visitor(browser.new_context(**DESK), service.url, shots)
 
 
 @pytest.fixture
-def visitor(new_visitor: NewVisitor) -> Visitor:
-    """Somebody at a desk."""
-    return new_visitor()
+def visitor(desk: Visitor) -> Iterator[Visitor]:
+    """Somebody at a desk, with the same page as in the test before: a new one takes a second to warm up."""
+    yield desk
+    desk.leave()
+
+
+@pytest.fixture(scope="package")
+def hand(browser: Browser, service: ServerProcess, shots: Path | None) -> Visitor:
+    return Visitor(browser.new_context(**PHONE), service.url, shots)
 
 
 @pytest.fixture
-def phone(new_visitor: NewVisitor) -> Visitor:
-    """Somebody with a phone."""
-    return new_visitor(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2)
+def phone(hand: Visitor) -> Iterator[Visitor]:
+    """Somebody with a phone; otherwise as `visitor`."""
+    yield hand
+    hand.leave()

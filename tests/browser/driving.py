@@ -33,6 +33,8 @@ class Visitor:
         context.add_init_script(WATCH)
         self.page: Page = context.new_page()
         self.page.set_default_timeout(10_000)
+        assert self.page.viewport_size is not None
+        self.viewport = self.page.viewport_size
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.heard.append(f"uncaught: {error}"))
         self.page.on("request", lambda request: self._request(request.method, request.url))
@@ -61,9 +63,14 @@ class Visitor:
         if self.shots is not None:
             self.page.screenshot(path=self.shots / f"{name}.png")
 
-    def verify(self) -> None:
-        """No error in the console, no violation of the policy, besides what the test expects."""
+    def leave(self) -> None:
+        """Empty the page. It met no error in the console, no violation of the policy, but what the test expects."""
+        self.page.goto("about:blank")
+        self.page.unroute_all(behavior="ignoreErrors")
+        self.page.emulate_media(reduced_motion="reduce", forced_colors="none")
+        self.page.set_viewport_size(self.viewport)
         unexpected = [line for line in self.heard if not any(re.search(pattern, line) for pattern in self.expected)]
+        self.expected, self.heard, self.searches = [], [], []
         assert not unexpected, unexpected
 
     def _console(self, message: ConsoleMessage) -> None:

@@ -118,9 +118,10 @@ def test_nothing_moves_for_those_who_asked_for_stillness(visitor: Visitor) -> No
     assert page.evaluate(moving) > 0
 
 
-@pytest.mark.parametrize("width_px", [320, pytest.param(1920, marks=pytest.mark.slow)])
-def test_no_width_needs_scrolling_sideways(new_visitor: NewVisitor, width_px: int) -> None:
-    visitor = new_visitor(viewport={"width": width_px, "height": 700}, has_touch=width_px < 700)
+@pytest.mark.parametrize(("who", "width_px"), [("phone", 320), pytest.param("visitor", 1920, marks=pytest.mark.slow)])
+def test_no_width_needs_scrolling_sideways(request: pytest.FixtureRequest, who: str, width_px: int) -> None:
+    visitor: Visitor = request.getfixturevalue(who)
+    visitor.page.set_viewport_size({"width": width_px, "height": 700})
     overflow = "() => document.documentElement.scrollWidth - innerWidth"
     page = visitor.open()
     assert page.evaluate(overflow) <= 0

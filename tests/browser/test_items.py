@@ -108,15 +108,6 @@ def test_a_filter_narrows_the_item_that_is_chosen(visitor: Visitor) -> None:
     assert page.locator("#identity h2").text_content() == "lamps 2"
 
 
-def test_where_no_item_is_found_the_whole_photo_is_answered_and_that_is_said(visitor: Visitor) -> None:
-    page = visitor.open()
-    visitor.upload(shop.photo(0, 0))
-    assert visitor.found()[0] == shop.item_id(0, 0, 0)
-    assert "No items found." in (page.locator(".box-tools .note").text_content() or "")
-    assert page.locator(".found").is_hidden()
-    assert page.locator(".mark").count() == 0
-
-
 def test_a_service_without_a_detector_says_nothing_of_items(visitor: Visitor) -> None:
     def without(route: Any) -> None:
         answer = route.fetch()

@@ -52,6 +52,9 @@ def test_an_upload_is_answered_with_identity_and_neighbours(
     assert page.title() == "bags 0 · Univert"
     assert page.evaluate("document.activeElement.id") == "query-title"
     assert page.locator("#spoken").text_content() == "24 results. bags 0."
+    assert "No items found." in (page.locator(".box-tools .note").text_content() or "")
+    assert page.locator(".found").is_hidden()
+    assert page.locator(".mark").count() == 0
     visitor.snap("results")
     with capsys.disabled():
         sys.stdout.write(f"\nfirst results {took_ms:.0f} ms after the photo was chosen\n")
@@ -147,9 +150,9 @@ def test_dropping_works_like_choosing(visitor: Visitor) -> None:
     assert page.locator("#veil").is_hidden()
 
 
-def test_a_picture_in_the_real_clipboard_is_pasted_with_the_keyboard(new_visitor: NewVisitor) -> None:
-    visitor = new_visitor(permissions=["clipboard-read", "clipboard-write"])
+def test_a_picture_in_the_real_clipboard_is_pasted_with_the_keyboard(visitor: Visitor) -> None:
     page = visitor.open()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.evaluate(
         """async (bytes) => navigator.clipboard.write(
              [new ClipboardItem({"image/png": new Blob([new Uint8Array(bytes)], {type: "image/png"})})])""",

@@ -15,7 +15,7 @@ from univert.data.catalogue import Catalogue
 from univert.data.rows import SourceRow
 from univert.detection.pasting import PastingConfig, cut_out, pasted_scenes
 
-SMALL = PastingConfig(scenes=7, width_px=96)
+SMALL = PastingConfig(scenes=6, width_px=96)
 
 
 def ring(mode: str = "RGB", background: tuple[int, ...] = (250, 250, 250)) -> Image.Image:
@@ -43,8 +43,9 @@ def test_a_product_is_cut_out_of_a_plain_or_transparent_background() -> None:
 def test_scenes_show_products_of_one_split_in_their_boxes(catalogue: Catalogue) -> None:
     split_of = dict(zip(catalogue.column("product"), catalogue.column("split"), strict=True))
     rows = list(pasted_scenes(catalogue, SMALL, seed=1))
-    assert [row.split for row in rows] == ["train"] * 6 + ["val"]
-    for row in rows:
+    others = list(pasted_scenes(catalogue, SMALL, split="val", seed=1))
+    assert [row.split for row in rows + others] == ["train"] * 6 + ["val"]
+    for row in rows + others:
         assert row.items
         assert row.image is not None
         pixels = np.asarray(Image.open(io.BytesIO(row.image)))
@@ -60,7 +61,7 @@ def test_scenes_show_products_of_one_split_in_their_boxes(catalogue: Catalogue) 
 
 def test_photos_serve_as_backgrounds(catalogue: Catalogue, tmp_path: Path) -> None:
     Image.new("RGB", (300, 100), (0, 0, 250)).save(tmp_path / "blue.png")
-    config = PastingConfig(scenes=7, width_px=96, backgrounds=str(tmp_path))
+    config = PastingConfig(scenes=6, width_px=96, backgrounds=str(tmp_path))
     for row in pasted_scenes(catalogue, config):
         corner = np.asarray(Image.open(io.BytesIO(row.image or b"")))[:, :, 2]
         assert np.median(corner) > 120
@@ -69,7 +70,7 @@ def test_photos_serve_as_backgrounds(catalogue: Catalogue, tmp_path: Path) -> No
         list(pasted_scenes(catalogue, config))
     (tmp_path / "blue.png").unlink()
     with pytest.raises(BadInputError, match="no photos in"):
-        pasted_scenes(catalogue, config)
+        list(pasted_scenes(catalogue, config))
 
 
 @pytest.mark.parametrize("contrast", [0, 255])
@@ -82,4 +83,6 @@ def test_what_cannot_be_cut_is_said(tmp_path: Path, catalogue: Catalogue, contra
     with pytest.raises(BadInputError, match="could be cut out of its background"):
         list(pasted_scenes(Catalogue.open(tmp_path / "plain.lance"), SMALL))
     with pytest.raises(BadInputError, match="no pictures in val"):
-        pasted_scenes(catalogue.select(split="train"), SMALL)
+        list(pasted_scenes(catalogue.select(split="train"), SMALL, split="val"))
+    with pytest.raises(BadInputError, match=r"pasting\.scenes is 0"):
+        list(pasted_scenes(catalogue, PastingConfig(scenes=0)))

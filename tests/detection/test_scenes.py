@@ -214,7 +214,7 @@ def test_a_manifest_may_have_items(tmp_path: Path, text: str) -> None:
 
 
 def test_scenes_are_made_of_products_once(catalogue: Catalogue, scenes: Catalogue, tmp_path: Path) -> None:
-    config = PastingConfig(scenes=7, width_px=96)
+    config = PastingConfig(scenes=6, width_px=96)
     assert open_scenes(scenes.path, tmp_path, config).fingerprint == scenes.fingerprint
     assert not list(tmp_path.iterdir())
     made = open_scenes(catalogue.path, tmp_path, config)
@@ -223,6 +223,31 @@ def test_scenes_are_made_of_products_once(catalogue: Catalogue, scenes: Catalogu
     assert open_scenes(catalogue.path, tmp_path, config).fingerprint == made.fingerprint
     assert (tmp_path / "scenes.lance").stat().st_ino == written
     assert open_scenes(catalogue.path, tmp_path, config, seed=1).fingerprint != made.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("scenes_wanted", "plain", "counts"), [(15, True, (27, 3)), (15, False, (12, 3)), (12, True, (12, 3))]
+)
+def test_few_scenes_are_joined_by_some_of_the_products_beside_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, scenes_wanted: int, plain: bool, counts: tuple[int, int]
+) -> None:
+    pixels = np.full((40, 40, 3), 250, np.uint8)
+    pixels[10:30, 8:28] = (200, 20, 20)
+    if not plain:
+        pixels = np.random.default_rng(0).integers(0, 256, pixels.shape).astype(np.uint8)
+    picture = SourceRow(
+        origin="a", id="a", image=encoded(Image.fromarray(pixels)), vertical="discs", product="a", split="train"
+    )
+    source = tmp_path / "both.lance"
+    build_catalogue([*drawn_scenes(), picture], source)
+    found = open_scenes(source, tmp_path / "work", PastingConfig(scenes=scenes_wanted, width_px=96))
+    splits = found.column("split").tolist()
+    assert (splits.count("train"), splits.count("val")) == counts
+    assert ("from the real scenes alone" in caplog.text) == (not plain)
+    real = Catalogue.open(source, scenes=True)
+    assert set(zip(real.column("id"), map(str, real.items()), strict=True)) <= set(
+        zip(found.column("id"), map(str, found.items()), strict=True)
+    )
 
 
 def test_a_detector_is_measured_on_scenes_of_verticals_that_it_knows(scenes: Catalogue, saved: Path) -> None:

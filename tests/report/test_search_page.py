@@ -112,4 +112,3 @@ def test_items_are_framed_and_answered(model: Embedder, index: Index) -> None:
     assert text.count("bags · 60% sure") == 3
     assert text.count("too little to call it known") == 1
     assert f"like {hits[0].product}" in text
-    assert "No item found" in render_items(photo, "room.jpg", [], index)

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from tests.conftest import made_once
 from tests.serving.http.processes import ServerProcess, serving
-from tests.serving.small_detector import save_small_detector
+from tests.serving.small_models import save_small_detector
 from univert.models.embedder import Embedder
 from univert.models.runtime.onnx_export import export_onnx
 from univert.search.index import Index

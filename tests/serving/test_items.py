@@ -13,7 +13,7 @@ from tests.browser.shop import look, scene
 from tests.conftest import Univert
 from tests.data.pictures import encoded
 from tests.serving.served import Client
-from tests.serving.small_detector import QUARTERS
+from tests.serving.small_models import QUARTERS
 from univert.core.errors import BadInputError
 from univert.data.decode import ImageParts, decode_rgb
 from univert.data.headers import read_header

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from tests.data.pictures import encoded, noise
-from univert.data.decode import BoxXyxyPx, decode_rgb
+from univert.data.decode import decode_rgb
 from univert.data.headers import PhotoHeader, read_header
 from univert.data.image_problem import ImageProblem
-from univert.serving.photos import decode_photo, memory_bytes
+from univert.serving.photos import memory_bytes
 
 
 def saved(format_name: str, **options: object) -> bytes:
@@ -46,19 +46,7 @@ def test_size_and_pixels_are_upright(orientation: int) -> None:
     size = (400, 800) if orientation >= 5 else (800, 400)
     header = read_header(content)
     assert (header.width_px, header.height_px) == size
-    photo = decode_photo(header, detail_px=64)
-    assert 64 <= min(photo.size) < 400, "a large JPEG is decoded smaller"
-    assert not photo.info
-    assert not photo.getexif()
-
-
-@pytest.mark.parametrize("box", [(0, 0, 100, 100), (400, 200, 800, 400), (10.5, 20.5, 410, 395)])
-def test_a_box_keeps_its_detail(box: BoxXyxyPx) -> None:
-    part = decode_photo(read_header(jpeg(800, 400)), detail_px=64, box_xyxy_px=box)
-    assert min(part.size) >= 64
-    ramp = np.asarray(part)[..., 0].mean(0)
-    assert ramp[0] == pytest.approx(255 * box[0] / 800, abs=6)
-    assert ramp[-1] == pytest.approx(255 * box[2] / 800, abs=6)
+    assert 64 <= min(decode_rgb(content, draft_px=64).size) < 400, "a large JPEG is decoded smaller"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +65,7 @@ def test_the_decoder_gets_less_and_sees_the_same(content: bytes) -> None:
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
     assert sum(map(len, header.parts)) <= len(content) + 40
     assert (header.width_px, header.height_px) == expected.size
-    photo = decode_photo(header, detail_px=1000)
+    photo = decode_rgb(b"".join(header.parts))
     assert np.array_equal(np.asarray(photo), np.asarray(expected))
 
 
@@ -85,7 +73,7 @@ def test_what_follows_the_picture_is_not_looked_at() -> None:
     film = b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x02\xff\xe1\0\0" * 10_000
     for progressive in (False, True):
         content = saved("JPEG", progressive=progressive)
-        photo = decode_photo(read_header(content + film), detail_px=1000)
+        photo = decode_rgb(content + film)
         assert np.array_equal(np.asarray(photo), np.asarray(decode_rgb(content)))
 
 
@@ -145,7 +133,7 @@ def test_tags_that_each_claim_the_whole_block_take_no_memory(content: bytes) -> 
 
     tracemalloc.start()
     try:
-        decode_photo(read_header(content), detail_px=1000)
+        decode_rgb(content)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()

@@ -33,8 +33,8 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many photos and pictures are being decoded, and the most that ever were."""
     counted, lock = {"now": 0, "most": 0}, threading.Lock()
 
-    def watch(module: Any, name: str) -> None:
-        decode = getattr(module, name)
+    def watch(owner: Any, name: str) -> None:
+        decode = getattr(owner, name)
 
         def watched(*given: Any, **options: Any) -> Image.Image:
             with lock:
@@ -46,9 +46,9 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
                 with lock:
                     counted["now"] -= 1
 
-        monkeypatch.setattr(module, name, watched)
+        monkeypatch.setattr(owner, name, watched)
 
-    watch(photos, "decode_photo")
+    watch(photos.ImageParts, "part")
     watch(thumbnails, "decode_rgb")
     return counted
 

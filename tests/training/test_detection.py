@@ -15,19 +15,14 @@ from tests.detection.rooms import RECIPE
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.detection.engine import load_detector
-from univert.training import detection, loop
+from univert.training import loop
 from univert.training.detection import SumOfTerms, train_detector
-from univert.training.detection_recipe import DetectionRecipe
 
-
-@pytest.fixture(autouse=True)
-def unexported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exporting takes seconds, and has tests of its own."""
-    monkeypatch.setattr(detection, "export_published", lambda *arguments: None)
+pytestmark = pytest.mark.usefixtures("published")
 
 
 def test_training_finds_more_than_nothing(scenes: Catalogue, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, base_network_learns="all", loop=replace(RECIPE.loop, min_steps=60))
+    recipe = replace(RECIPE, base_network_learns="all", loop=replace(RECIPE.loop, min_steps=30))
     done = train_detector(scenes, tmp_path, recipe, device="cpu")
     assert done["loss_curve"][-1][1] < 0.8 * done["loss_curve"][0][1]
     assert load_detector(done["model"]).verticals == ("discs", "squares")
@@ -35,18 +30,16 @@ def test_training_finds_more_than_nothing(scenes: Catalogue, tmp_path: Path) -> 
     assert not (tmp_path / "work").exists()
 
 
-def weights_of(scenes: Catalogue, out: Path, recipe: DetectionRecipe) -> dict[str, torch.Tensor]:
-    done = train_detector(scenes, out, recipe, device="cpu")
+def weights_of(scenes: Catalogue, out: Path) -> dict[str, torch.Tensor]:
+    done = train_detector(scenes, out, RECIPE, device="cpu")
     return load_file(Path(done["model"]) / "model.safetensors")
 
 
-@pytest.mark.parametrize("learns", ["no", "last_blocks"])
 def test_after_a_kill_the_next_run_goes_on_to_the_same_end(
-    scenes: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learns: str
+    scenes: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_SECONDS", 0)
-    recipe = replace(RECIPE, base_network_learns=learns)
-    expected = weights_of(scenes, tmp_path / "a", recipe)
+    expected = weights_of(scenes, tmp_path / "a")
     forward, steps = SumOfTerms.forward, iter(range(10))
 
     def interrupted(*arguments: object) -> torch.Tensor:
@@ -56,10 +49,10 @@ def test_after_a_kill_the_next_run_goes_on_to_the_same_end(
 
     monkeypatch.setattr(SumOfTerms, "forward", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        weights_of(scenes, tmp_path / "b", recipe)
+        weights_of(scenes, tmp_path / "b")
     assert list(tmp_path.glob("b/work/*/checkpoint.pt"))
     monkeypatch.setattr(SumOfTerms, "forward", forward)
-    found = weights_of(scenes, tmp_path / "b", recipe)
+    found = weights_of(scenes, tmp_path / "b")
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=0)

@@ -30,7 +30,8 @@ def train(
     scenes: Annotated[
         Path,
         typer.Argument(
-            help="A catalogue of scenes; or of single products, of which scenes are then made by cut and paste."
+            help="A catalogue of scenes, of pictures of single products, or of both; where scenes are few, more are "
+            "made of those pictures by cut and paste."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The run folder; an interrupted run goes on where it was.")],

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import torch
 import torchvision
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from univert.core.errors import BadInputError, did_you_mean
 from univert.detection.boxes import Answer, one_label
 from univert.detection.config import DetectorConfig
 from univert.models.card import ModelCard
 from univert.models.config import BaseNetworkLearns
-from univert.models.io import model_fingerprint, read_model, write_model
+from univert.models.io import SavedModel, read_model
 
 Target = dict[str, Tensor]
 """Of one image: `boxes` (N, 4), x0, y0, x1, y1 in pixels of the network's square; `labels` (N,), from 1; and, if any,
@@ -40,7 +40,7 @@ found = detector.detect_files(["photo.jpg"])"""
     name: str = "Univert detector"
 
 
-class DetectorModel(nn.Module, ABC):
+class DetectorModel(SavedModel, ABC):
     """A detector in PyTorch.
 
     Attributes:
@@ -48,16 +48,13 @@ class DetectorModel(nn.Module, ABC):
         preprocessing: from a photo to the network's square.
     """
 
+    CARD = DetectorCard
+
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         if not config.verticals:
             raise BadInputError("a detector needs at least one vertical to tell from the background")
         self.config, self.preprocessing = config, config.preprocessing()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
 
     @abstractmethod
     def losses(self, inputs: Tensor, targets: Sequence[Target]) -> Float[Tensor, "L"]:
@@ -70,24 +67,6 @@ class DetectorModel(nn.Module, ABC):
     @abstractmethod
     def trainable(self, base_network_learns: BaseNetworkLearns, last_blocks: int) -> list[dict[str, Any]]:
         """Choose what learns; see `univert.models.embedder.Embedder.trainable`."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of configuration and weights."""
-        return model_fingerprint(self.config, self._weights())
-
-    def save_pretrained(self, folder: Path | str, card: ModelCard | None = None, *, overwrite: bool = False) -> Path:
-        """Write `config.json`, `model.safetensors` and `README.md`, all or nothing; no pickle.
-
-        Raises:
-            BadInputError: `folder` exists and `overwrite` is false.
-            OSError: the disk is full or not writable; nothing is left behind.
-        """
-        write_model(Path(folder), self.config, self._weights(), card or DetectorCard(), overwrite=overwrite)
-        return Path(folder).absolute()
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
 
 
 class TorchvisionDetector(DetectorModel):
@@ -152,10 +131,4 @@ def load_detector_model(folder: Path | str) -> DetectorModel:
     config, weights = read_model(Path(folder), config_type=DetectorConfig)
     with torch.random.fork_rng(devices=[]):
         model = make_detector(replace(config, pretrained=False))
-    model.config = config
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())[:300]
-        raise BadInputError(f"{folder}: weights and configuration do not fit: {detail}") from None
-    return model.eval()
+    return model.filled_from(config, weights, folder)

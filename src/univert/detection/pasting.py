@@ -14,9 +14,9 @@ from typing import Annotated, Final
 
 import numpy as np
 from annotated_types import Ge
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageOps
-from scipy.ndimage import binary_fill_holes, binary_opening
+from scipy.ndimage import binary_fill_holes, binary_opening, find_objects
 
 from univert.core.errors import BadInputError
 from univert.core.threads import decoding_threads, map_ahead
@@ -45,54 +45,68 @@ class PastingConfig:
     """How scenes are made of the pictures of products.
 
     Attributes:
-        scenes: how many; a seventh of them, of the products of val, is for validation.
+        scenes: how many to learn from. Where there are as many real ones to learn from, none are made.
         width_px: of a scene; it is three quarters as high.
         backgrounds: a folder of photos to paste on; None makes plain walls and floors with some grain.
     """
 
-    scenes: Annotated[int, Ge(7)] = 700
+    scenes: Annotated[int, Ge(0)] = 600
     width_px: Annotated[int, Ge(64)] = 480
     backgrounds: str | None = None
 
 
-def pasted_scenes(catalogue: Catalogue, config: PastingConfig, *, seed: int = 0) -> Iterator[SourceRow]:
+def pasted_scenes(
+    catalogue: Catalogue, config: PastingConfig, *, split: str = "train", seed: int = 0
+) -> Iterator[SourceRow]:
     """Scenes made of a catalogue's product pictures, for `univert.data.build.build_catalogue`.
 
-    A scene shows products of one split alone, of every vertical as often as of any other. The same catalogue, settings
-    and seed give the same scenes.
+    They show every vertical as often as any other. For `val` a sixth as many are made. The same catalogue, settings and
+    seed give the same scenes. Scenes none of whose pictures has a plain background to be cut out of are left out.
+
+    Args:
+        catalogue: of pictures of single products.
+        config: how scenes are made.
+        split: of the products that are shown.
+        seed: of all that is drawn.
 
     Raises:
-        BadInputError: train or val has no pictures, the folder of backgrounds has none, or no picture of a scene has a
-            plain background to be cut out of.
+        BadInputError: the split has no pictures, no scenes are wanted, the folder of backgrounds has no photos, or no
+            picture can be cut out.
     """
     splits, verticals, products = (catalogue.column(name) for name in ("split", "vertical", "product"))
-    pictures: dict[str, list[np.ndarray]] = {}
-    for split in ("train", "val"):
-        of_vertical = [np.flatnonzero((splits == split) & (verticals == name)) for name in catalogue.verticals]
-        pictures[split] = [positions for positions in of_vertical if len(positions)]
-        if not pictures[split]:
-            raise BadInputError(f"{catalogue.path}: no pictures in {split}; cut-and-paste scenes need some")
+    of_vertical = [np.flatnonzero((splits == split) & (verticals == name)) for name in catalogue.verticals]
+    pictures = [positions for positions in of_vertical if len(positions)]
+    if not config.scenes:
+        raise BadInputError(f"{catalogue.path}: pasting.scenes is 0, so no scenes are made of single products")
+    if not pictures:
+        raise BadInputError(f"{catalogue.path}: no pictures in {split}; cut-and-paste scenes need some")
     photos = photo_files([Path(config.backgrounds)]) if config.backgrounds else []
     size = (config.width_px, config.width_px * 3 // 4)
 
-    def make(number: int) -> SourceRow:
-        split = "val" if number % 7 == 6 else "train"
+    def make(number: int) -> SourceRow | None:
         rng, buffer = step_rng(seed, 11, number), io.BytesIO()
         canvas = _background(photos, size, rng)
-        shown = _paste(catalogue, pictures[split], canvas, rng)
+        shown = _paste(catalogue, pictures, canvas, rng)
         if not shown:
-            raise BadInputError(
-                f"{catalogue.path}: no picture of {split} could be cut out of its background; cut-and-paste needs "
-                "pictures on a plain or transparent one"
-            )
+            return None
         Image.fromarray(canvas.astype(np.uint8)).save(buffer, "JPEG", quality=90)
         items = tuple(Item(box_xyxy_px=box, vertical=verticals[one], product=products[one]) for one, box in shown)
-        name = f"pasted-{number:05d}"
+        name = f"pasted-{split}-{number:05d}"
         return SourceRow(
             origin=name, id=name, image=buffer.getvalue(), split=split, source="cut and paste", items=items
         )
 
-    return map_ahead(make, range(config.scenes), workers=decoding_threads(None))
+    count = config.scenes if split == "train" else -(-config.scenes // 6)
+    nothing = True
+    for row in map_ahead(make, range(count), workers=decoding_threads(None)):
+        if row is not None:
+            nothing = False
+            yield row
+    if nothing:
+        raise BadInputError(
+            f"{catalogue.path}: no picture of {split} could be cut out of its background; cut-and-paste needs "
+            "pictures on a plain or transparent one"
+        )
 
 
 def cut_out(content: bytes) -> UInt8[np.ndarray, "H W 4"] | None:
@@ -113,8 +127,8 @@ def cut_out(content: bytes) -> UInt8[np.ndarray, "H W 4"] | None:
     seen = alpha > 127
     if not 0.02 < seen.mean() < 0.97:
         return None
-    x0, y0, x1, y1 = map(int, _box(seen))
-    return np.dstack([colours, alpha])[y0:y1, x0:x1].astype(np.uint8)
+    rows, columns = find_objects(seen.astype(np.int8))[0]
+    return np.asarray(np.dstack([colours, alpha])[rows, columns], np.uint8)
 
 
 def _backdrop(colours: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:
@@ -130,7 +144,7 @@ def _paste(
 ) -> list[tuple[int, BoxXyxyPx]]:
     """Paste pictures, each where it leaves enough of the others to be seen; position and box of each."""
     positions, areas = list[int](), list[int]()
-    owners = np.full(canvas.shape[:2], -1)  # for each pixel the number of the item that is seen there
+    owners = np.zeros(canvas.shape[:2], np.int32)  # for each pixel the number, from 1, of the item that is seen there
     wanted = int(rng.integers(*ITEMS, endpoint=True))
     for _ in range(_TRIES * wanted):
         position = int(rng.choice(pictures[int(rng.integers(len(pictures)))]))
@@ -141,8 +155,8 @@ def _paste(
         top, left = (int(rng.integers(room + 1)) for room in np.subtract(canvas.shape[:2], picture.shape[:2]))
         place = np.s_[top : top + picture.shape[0], left : left + picture.shape[1]]
         seen, changed = picture[..., 3] > 127, owners.copy()
-        changed[place][seen] = len(positions)
-        visible = np.bincount(changed[changed >= 0], minlength=len(areas) + 1)
+        changed[place][seen] = len(positions) + 1
+        visible = np.bincount(changed.ravel(), minlength=len(areas) + 2)[1:]
         if (visible[:-1] >= LEAST_VISIBLE * np.array(areas)).all() and visible[-1]:
             owners = changed
             positions.append(position)
@@ -150,7 +164,8 @@ def _paste(
             canvas[place] += (picture[..., :3] - canvas[place]) * picture[..., 3:] / 255
             if len(positions) == wanted:
                 break
-    return [(position, _box(owners == number)) for number, position in enumerate(positions)]
+    boxes = ((x.start, y.start, x.stop, y.stop) for y, x in find_objects(owners))
+    return list(zip(positions, boxes, strict=True))
 
 
 def _changed(cut: np.ndarray, height_px: int, rng: np.random.Generator) -> Float32[np.ndarray, "h w 4"]:
@@ -182,9 +197,3 @@ def _background(
         grain = Image.fromarray(rng.normal(0, rng.uniform(0, 14), (cells, cells)).astype(np.float32))
         canvas = canvas + np.asarray(grain.resize(size))[..., None]
     return np.asarray(np.clip(canvas, 0, 255), np.float32)
-
-
-def _box(seen: Bool[np.ndarray, "H W"]) -> BoxXyxyPx:
-    """The box of what is seen."""
-    rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

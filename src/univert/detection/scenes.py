@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from univert.core.threads import decoding_threads, map_ahead
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.decode import check_image, decode_rgb
+from univert.data.readers import open_source
+from univert.data.rows import SourceProblem, SourceRow
 from univert.data.transforms import Augmentation, Preprocessing, view_rng
 from univert.detection.boxes import Answer, clip, in_photo
 from univert.detection.engine import Detector
@@ -21,12 +25,16 @@ from univert.detection.pasting import PastingConfig, pasted_scenes
 from univert.metrics.detection import LEAST_SCORE, DetectionFigures, Truth, detection_figures
 from univert.models.runtime.engine import prepare_image
 
+_log = logging.getLogger(__name__)
+
 LEAST_SEEN = 0.4
 """An item of which a view shows less than this share of the box is ignored there."""
 
 
 def open_scenes(source: Path | str, work: Path, pasting: PastingConfig, *, seed: int = 0) -> Catalogue:
-    """A catalogue of scenes; of one of single products, scenes made by cut and paste.
+    """The scenes of a catalogue, and others made by cut and paste of its pictures of single products.
+
+    Beside real scenes the made ones are for training alone; none are made where the real ones to learn from are many.
 
     Args:
         source: the catalogue.
@@ -35,16 +43,34 @@ def open_scenes(source: Path | str, work: Path, pasting: PastingConfig, *, seed:
         seed: of cut and paste.
 
     Raises:
-        BadInputError: there is no catalogue, or no scenes can be made of it.
+        BadInputError: there is no catalogue, or it has no scenes and none can be made of it.
     """
     opened = Catalogue.open(source)
-    if opened.in_scene.any():
-        return Catalogue.open(source, scenes=True)
+    pictures = opened.select(in_scene=False)
+    real = Catalogue.open(source, scenes=True) if opened.in_scene.any() else None
+    if real is not None:
+        enough = len(real.select(split="train")) >= pasting.scenes
+        if enough or "train" not in pictures.column("split"):
+            return real
     out, run = work / "scenes.lance", Run(work)
     key = fingerprint(opened.fingerprint, vars(pasting), seed)
-    if run.finished("scenes", key) is None or not out.exists():
-        build_catalogue(pasted_scenes(opened, pasting, seed=seed), out, overwrite=True, total=pasting.scenes)
-        run.finish("scenes", key, {})
+    if run.finished("scenes", key) is not None and out.exists():
+        return Catalogue.open(out, scenes=True)
+    made = pasted_scenes(pictures, pasting, seed=seed)
+    if real is None:
+        made = chain(pasted_scenes(pictures, pasting, split="val", seed=seed), made)
+    try:
+        rows: Iterator[SourceRow | SourceProblem] = chain([next(made)], made)
+    except BadInputError as problem:
+        if real is None:
+            raise
+        _log.warning("learning from the real scenes alone: %s", problem)
+        return real
+    if real is not None:
+        known = open_source(source)
+        rows = chain(rows, (row for row in known if isinstance(row, SourceProblem) or row.items is not None))
+    build_catalogue(rows, out, overwrite=True)
+    run.finish("scenes", key, {})
     return Catalogue.open(out, scenes=True)
 
 

@@ -21,11 +21,10 @@ from univert.core.terminal import progress_bar
 from univert.core.threads import decoding_threads, map_ahead
 from univert.data.loading import ImageLoader, channels_first
 from univert.models.base_networks import make_base_network
-from univert.models.card import ModelCard
 from univert.models.config import BaseNetworkLearns, EmbedderConfig
 from univert.models.head import Head, make_pooling
 from univert.models.inputs import ImageLike, as_rgb, single_images
-from univert.models.io import model_fingerprint, read_model, write_model
+from univert.models.io import SavedModel, read_model
 
 __all__ = ["Embedder", "EmbedderConfig"]
 
@@ -36,7 +35,7 @@ FOLD_FROM_IMAGES = 512
 """So many images of a catalogue are worth a copy of the network with folded batch norms."""
 
 
-class Embedder(nn.Module):
+class Embedder(SavedModel):
     """Maps images to unit vectors; squared Euclidean distance between them says how alike the products are.
 
     Base network, pooling, first and second fully connected set, L2 norm: FIG. 2 of the unified-embedding paper.
@@ -84,11 +83,6 @@ class Embedder(nn.Module):
         # Normalisation as one multiplication and one addition; buffers, so that they travel with the weights.
         self.register_buffer("pixel_scale", (1 / std).view(1, 3, 1, 1))
         self.register_buffer("pixel_shift", (-mean / std).view(1, 3, 1, 1))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.pixel_scale.device
 
     def features(self, images: UInt8[Tensor, "B 3 S S"] | Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B F"]:
         """Pooled features of preprocessed images: uint8, or floats from 0 to 1; channels last costs no copy."""
@@ -231,29 +225,6 @@ class Embedder(nn.Module):
             self.train(training)
         return np.concatenate(parts) if parts else np.empty((0, self.size), np.float32)
 
-    @property
-    def fingerprint(self) -> str:
-        """A hash of configuration and weights: equal fingerprints mean comparable vectors."""
-        return model_fingerprint(self.config, self._weights())
-
-    def save_pretrained(self, folder: Path | str, card: ModelCard | None = None, *, overwrite: bool = False) -> Path:
-        """Write `config.json`, `model.safetensors` and `README.md`, all or nothing; no pickle.
-
-        Args:
-            folder: where to; must not exist yet.
-            card: what to say about the model; None writes a card about an untrained one.
-            overwrite: replace what is there.
-
-        Returns:
-            `folder`.
-
-        Raises:
-            BadInputError: `folder` exists and `overwrite` is false.
-            OSError: the disk is full or not writable; nothing is left behind.
-        """
-        write_model(Path(folder), self.config, self._weights(), card or ModelCard(), overwrite=overwrite)
-        return Path(folder).absolute()
-
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: Path | str, revision: str | None = None) -> Embedder:
         """Load a saved model, in evaluation mode, on the CPU.
@@ -270,16 +241,7 @@ class Embedder(nn.Module):
         with torch.random.fork_rng(devices=[]):  # loading draws nothing from the caller's random numbers
             # The weights come from the file, so none are fetched; the configuration stays as it was saved.
             model = cls(replace(config, pretrained=False))
-        model.config = config
-        try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
-            detail = " ".join(str(error).split())[:300]
-            raise BadInputError(f"{folder_or_hub_id}: weights and configuration do not fit: {detail}") from None
-        return model.eval()
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        return model.filled_from(config, weights, folder_or_hub_id)
 
 
 def _check_batch_size(batch_size: int) -> None:

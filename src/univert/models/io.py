@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import univert
 from univert.core.config import from_plain, to_plain
@@ -37,9 +37,56 @@ class StoredConfig:
     weights_fingerprint: str
 
 
-def model_fingerprint(config: Any, weights: Mapping[str, Tensor]) -> str:
-    """A hash of a model's configuration and weights, the same on every device and machine."""
-    return fingerprint(to_plain(config), weights_fingerprint(weights))
+class SavedModel(nn.Module):
+    """A model that is saved as a folder.
+
+    Attributes:
+        config: what it is made of.
+    """
+
+    CARD: ClassVar[type[ModelCard]] = ModelCard
+    config: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of configuration and weights, the same on every device: equal ones mean comparable answers."""
+        return fingerprint(to_plain(self.config), weights_fingerprint(self._weights()))
+
+    def save_pretrained(self, folder: Path | str, card: ModelCard | None = None, *, overwrite: bool = False) -> Path:
+        """Write `config.json`, `model.safetensors` and `README.md`, all or nothing; no pickle.
+
+        Args:
+            folder: where to; must not exist yet.
+            card: what to say about the model; None writes a card about an untrained one.
+            overwrite: replace what is there.
+
+        Returns:
+            `folder`.
+
+        Raises:
+            BadInputError: `folder` exists and `overwrite` is false.
+            OSError: the disk is full or not writable; nothing is left behind.
+        """
+        write_model(Path(folder), self.config, self._weights(), card or self.CARD(), overwrite=overwrite)
+        return Path(folder).absolute()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+
+    def filled_from(self, config: Any, weights: Mapping[str, Tensor], where: Path | str) -> Self:
+        """The model with the configuration and the weights of a saved one, in evaluation mode."""
+        self.config = config
+        try:
+            self.load_state_dict(weights)
+        except RuntimeError as error:
+            detail = " ".join(str(error).split())[:300]
+            raise BadInputError(f"{where}: weights and configuration do not fit: {detail}") from None
+        return self.eval()
 
 
 def write_model(

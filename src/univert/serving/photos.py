@@ -10,9 +10,8 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from univert.data.decode import BoxXyxyPx, ImageParts, decode_bytes, decode_rgb
+from univert.data.decode import BoxXyxyPx, ImageParts, decode_bytes
 from univert.data.headers import PhotoHeader, read_header
 from univert.detection.engine import Detector, FoundItem
 from univert.models.runtime.engine import Engine
@@ -66,16 +65,15 @@ def see_photo(
     reduced = box_xyxy_px is None and not header.lacks_end and finder is None
     if memory_bytes(header, pixels_max, reduced=reduced) > bytes_max:
         return None
-    side = engine.image_size_px
-    if finder is None:
-        box = None if box_xyxy_px is None else clip_box(box_xyxy_px, header)
-        pixels = engine.prepare(decode_photo(header, detail_px=side, box_xyxy_px=box))
-        return SeenPhoto(header=header, box_xyxy_px=box, pixels=pixels[None], items=[])
-    parts = _parts_of(header)
+    parts, side = _parts_of(header), engine.image_size_px
+    if box_xyxy_px is not None:
+        box_xyxy_px = clip_box(box_xyxy_px, header)
+        detail = parts.part(box_xyxy_px, draft_px=_BOX_DETAIL * side)
+        return SeenPhoto(header=header, box_xyxy_px=box_xyxy_px, pixels=engine.prepare(detail)[None], items=[])
     whole = engine.prepare(parts.part(draft_px=side))
     started = time.perf_counter()
-    items = find_items(parts, header, finder)[:items_max]
-    detect_s = time.perf_counter() - started
+    items = find_items(parts, header, finder)[:items_max] if finder else []
+    detect_s = time.perf_counter() - started if finder else 0.0
     crops = [whole] * (1 + len(items))
     for place in sorted(range(len(items)), key=lambda place: -_shorter_side(items[place])):
         crops[1 + place] = engine.prepare(parts.part(items[place].box_xyxy_px, draft_px=_BOX_DETAIL * side))
@@ -108,21 +106,6 @@ def look_for_items(
     if memory_bytes(header, pixels_max, reduced=not header.lacks_end) > bytes_max:
         return None
     return header, find_items(_parts_of(header), header, detector)
-
-
-def decode_photo(header: PhotoHeader, *, detail_px: int, box_xyxy_px: BoxXyxyPx | None = None) -> Image.Image:
-    """Decode a photo, or a box in it, upright and in RGB, without any metadata.
-
-    The shorter side of the result keeps `detail_px` pixels; a large JPEG is decoded smaller than it is.
-    """
-    rgb = decode_rgb(
-        b"".join(header.parts),
-        box_xyxy_px=box_xyxy_px,
-        max_pixels=header.width_px * header.height_px,
-        draft_px=detail_px if box_xyxy_px is None else _BOX_DETAIL * detail_px,
-    )
-    rgb.info.clear()
-    return rgb
 
 
 def memory_bytes(header: PhotoHeader, pixels_max: int, *, reduced: bool) -> int:
