@@ -84,6 +84,7 @@ def test_photos_that_cannot_be_used(saved: Path, photos: Path, tmp_path: Path, u
     assert "in 2 photos" in out
     assert "broken.jpg" in err
     assert run(tmp_path / "nothing.jpg")[0] == 2
+    assert run(photos / "room-0.png", "--least-vertical-score", 0.5)[0] == 2
     (tmp_path / "items.json").write_text("{}")
     for option, place in (("--out", tmp_path / "items.json"), ("--crops", photos), ("--draw", photos)):
         status, _, err = run(photos / "room-0.png", option, place)

@@ -123,3 +123,6 @@ def test_without_an_item_the_whole_photo_is_searched(place: Path, tmp_path: Path
     assert "10 nearest images" in out
     assert "10 nearest images" in page.read_text()
     assert univert(*ask, "--json")[1] == "[]\n"
+    photo.unlink()
+    status, _, err = univert(*ask)
+    assert (status, "wall.png cannot be read" in err) == (2, True)

@@ -94,6 +94,8 @@ def run(
     from univert.detection import output
     from univert.detection.engine import load_detector
 
+    if least_vertical_score and cat is None:
+        raise BadInputError("--least-vertical-score says what enters a catalogue; give --catalogue, too")
     for place in (out, crops, cat, draw_to):
         if place is not None:
             check_free(place, overwrite=overwrite)

@@ -111,11 +111,15 @@ def answer_items(
     naming: Calibration | None,
 ) -> tuple[Image.Image, list[AnsweredItem]]:
     """A photo, and each of its items with the nearest picture of each of `k` products."""
+    from univert.core.errors import BadInputError
     from univert.data.decode import decode_rgb
     from univert.identity.vote import identify
     from univert.report.search_page import AnsweredItem
 
-    content = photo.read_bytes()
+    try:
+        content = photo.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{photo} cannot be read: {error.strerror}; check the path and its rights") from None
     whole = decode_rgb(content)
     found = detector.detect([whole])[0]
     vectors = model.embed([decode_rgb(content, box_xyxy_px=item.box_xyxy_px) for item in found])
