@@ -96,9 +96,8 @@ def run(
 
     if least_vertical_score and cat is None:
         raise BadInputError("--least-vertical-score says what enters a catalogue; give --catalogue, too")
-    for place in (out, crops, cat, draw_to):
-        if place is not None:
-            check_free(place, overwrite=overwrite)
+    for place in filter(None, (out, crops, cat, draw_to)):
+        check_free(place, overwrite=overwrite)
     detector = load_detector(detector_folder(model), device=device)
     paths = output.photo_files(photos)
     with progress_bar("finding items", len(paths), unit="photos") as advance:
