@@ -106,3 +106,6 @@ def test_anothers_detector_by_its_format(photos: Path, tmp_path: Path, univert: 
     status, out, err = univert("detect", "run", path, photos)
     assert (status, err) == (0, "")
     assert "discs 0.90, squares 0.60" in out
+    path.with_suffix(".json").write_text(json.dumps({"format": "rows", "verticals": ["Möbel & mehr", "a/b"]}))
+    assert univert("detect", "run", path, photos, "--crops", tmp_path / "crops")[0] == 0
+    assert sorted(folder.name for folder in (tmp_path / "crops").iterdir()) == ["Möbel & mehr", "a%2Fb"]

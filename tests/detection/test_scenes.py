@@ -252,5 +252,7 @@ def test_a_detector_is_measured_on_scenes_of_verticals_that_it_knows(scenes: Cat
     figures = evaluate_detector(load_detector(saved), scenes.select(split="test"))
     assert figures.photos == 3
     assert figures.items == sum(len(items) for items in scenes.select(split="test").items())
+    with pytest.raises(BadInputError, match="no scenes in the split asked for"):
+        evaluate_detector(load_detector(saved), scenes.select(split="test").select(split="train"))
     with pytest.raises(BadInputError, match="the detector does not know squares; it knows discs"):
         SceneTargets(scenes, ["discs"], Preprocessing())

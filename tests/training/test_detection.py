@@ -59,7 +59,7 @@ def test_after_a_kill_the_next_run_goes_on_to_the_same_end(
 
 
 def test_scenes_of_train_are_needed(scenes: Catalogue, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="no scenes in train"):
+    with pytest.raises(BadInputError, match="0 scenes in train, but at least 2 are needed"):
         train_detector(scenes.select(split="test"), tmp_path, RECIPE)
     done = train_detector(scenes.select(split="train"), tmp_path, RECIPE, device="cpu")
     assert "validation" not in done

@@ -126,7 +126,13 @@ def write_crops(photos: Sequence[PhotoItems], folder: Path) -> None:
         for place, item in enumerate(photo.items, start=1):
             crop = decode_rgb(photo.path.read_bytes(), box_xyxy_px=item.box_xyxy_px)
             name = f"{number:05d}-{photo.path.stem[:60]}-{place}.jpg"
-            write_atomic(folder / folder_name(item.vertical) / name, _jpeg(crop))
+            write_atomic(folder / _folder(item.vertical) / name, _jpeg(crop))
+
+
+def _folder(vertical: str) -> str:
+    """A vertical's own name where a folder may have it, so that it is read again as it was."""
+    fits = vertical.isprintable() and "/" not in vertical and len(vertical.encode()) <= 200
+    return vertical if fits and not vertical.startswith(".") else folder_name(vertical)
 
 
 def write_drawn(photos: Sequence[PhotoItems], verticals: Sequence[str], folder: Path) -> None:

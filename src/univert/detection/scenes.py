@@ -153,8 +153,10 @@ def evaluate_detector(
     """Measure a detector on a catalogue of scenes.
 
     Raises:
-        BadInputError: an item's vertical is none that the detector knows.
+        BadInputError: there are no scenes, or an item's vertical is none that the detector knows.
     """
+    if not len(scenes):
+        raise BadInputError(f"{scenes.path}: no scenes in the split asked for; choose another")
     targets = SceneTargets(scenes, detector.verticals, detector.preprocessing)
 
     def answer(position: int) -> Answer:

@@ -54,13 +54,13 @@ def train_detector(
         are scenes of val; `not_exported`, why it has no ONNX file, if so.
 
     Raises:
-        BadInputError: no scenes in train, or a choice that cannot be met.
+        BadInputError: too few scenes in train, or a choice that cannot be met.
         TrainingError: see `univert.training.loop.fit`.
     """
     recipe, run = recipe or DetectionRecipe(), Run(Path(out))
     scenes = scenes.select(split=("train", "val"))
-    if not len(scenes.select(split="train")):
-        raise BadInputError(f"{scenes.path}: no scenes in train; give some the split train")
+    if (count := len(scenes.select(split="train"))) < 2:  # batch normalisation needs two
+        raise BadInputError(f"{scenes.path}: {count} scenes in train, but at least 2 are needed; give more that split")
     if not recipe.detector.verticals:
         recipe = replace(recipe, detector=replace(recipe.detector, verticals=tuple(scenes.verticals)))
     folder = run.path / STAGE
