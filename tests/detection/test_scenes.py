@@ -117,7 +117,8 @@ def coco_of(folder: Path, **changes: Any) -> Path:
     for number in range(2):
         picture, items = drawn_scene(number)
         (folder / "images" / f"{number}.png").write_bytes(encoded(picture))
-        images.append({"id": number, "file_name": f"{number}.png"})
+        size = {"width": picture.width, "height": picture.height if number else None}
+        images.append({"id": number, "file_name": f"{number}.png", **size})
         for one in items:
             x0, y0, x1, y1 = one.box_xyxy_px
             category = VERTICALS.index(one.vertical)
@@ -162,6 +163,7 @@ def test_cocos_json_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"annotations": lambda old: [*old, {"image_id": [1], "category_id": 0, "bbox": BOX}]}, "annotation without"),
         ({"annotations": lambda old: [*old, "discs"]}, "annotation without"),
         ({"annotations": lambda old: [*old, {"image_id": 1, "category_id": [0], "bbox": BOX}]}, "1 x unknown vertical"),
+        ({"images": lambda old: [{**old[0], "height": 9}, old[1]]}, "1 x another size"),
         ({"images": lambda old: [*old, {"id": 5}]}, "1 x bad value"),
         ({"images": lambda old: [*old, {"id": [5], "file_name": "0.png"}]}, "1 x bad value"),
         ({"images": lambda old: [*old, old[0]]}, "1 x image listed twice"),

@@ -56,6 +56,11 @@ def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
         return checked
     checked.digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     checked.content = None if link else content
+    if row.size is not None and row.size != size:
+        detail = f"the image is {size[0]} x {size[1]} pixels upright, the source says {row.size[0]} x {row.size[1]}"
+        fix = "give the image that the boxes were drawn on, or boxes in pixels of the upright image"
+        checked.problems.append(row.problem("another size", detail, fix))
+        return checked
     if row.box_xyxy_px is not None:
         checked.box_xyxy_px, bad_box = _check_box(row, row.box_xyxy_px, size)
         checked.problems += bad_box

@@ -74,6 +74,7 @@ class SourceRow:
         box_xyxy_px: the item within the image (x0, y0, x1, y1), in pixels of the upright image.
         items: what a scene shows; None for the image of one product.
         ignored: boxes of what in a scene is neither an item nor background: hardly visible things, crowds.
+        size: (width, height) of the upright image as the source tells it, if it does; boxes are in pixels of that.
     """
 
     origin: str
@@ -89,6 +90,7 @@ class SourceRow:
     box_xyxy_px: tuple[float, float, float, float] | None = None
     items: tuple[Item, ...] | None = None
     ignored: tuple[tuple[float, float, float, float], ...] = ()
+    size: tuple[int, int] | None = None
 
     def problem(self, kind: str, detail: str, fix: str) -> SourceProblem:
         """Why this row cannot be used; see `SourceProblem`."""

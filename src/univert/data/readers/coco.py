@@ -20,8 +20,8 @@ def read_coco(source: Path | str) -> SourceRows:
 
     Categories are verticals; boxes are [x, y, width, height] in pixels. `file_name` is looked for beside the file, in
     `images/` beside it and beside its folder, and in a folder named as the last part of the file's own name. Crowds
-    (`iscrowd`) are ignored: neither items nor background. An annotation may have a `product` besides, and an image a
-    `split` and a `source`.
+    (`iscrowd`) are ignored: neither items nor background. Where an image has `width` and `height`, they are those of
+    the upright photo. An annotation may have a `product` besides, and an image a `split` and a `source`.
 
     Raises:
         BadInputError: there is no such file, or it is not COCO's JSON.
@@ -74,6 +74,7 @@ def _rows(
             source=cell_text(image.get("source")),
             items=tuple(one for one in found if isinstance(one, Item)),
             ignored=tuple(one for one in found if isinstance(one, tuple)),
+            size=_size(image),
         )
     for image_id, left in of_image.items():
         detail = f"annotations of image {image_id!r}, which is not listed: {len(left)}"
@@ -84,6 +85,11 @@ def _id(entry: Any, key: str) -> float | str | None:
     """A number or text by which an entry is known, or refers to another; None where there is none."""
     value = entry.get(key) if isinstance(entry, dict) else None
     return value if isinstance(value, int | float | str) else None
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    width, height = image.get("width"), image.get("height")
+    return (width, height) if isinstance(width, int) and isinstance(height, int) and width and height else None
 
 
 def _item(annotation: Any, origin: str, verticals: dict[Any, str]) -> Item | BoxXyxyPx | SourceProblem:

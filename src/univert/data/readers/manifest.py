@@ -164,6 +164,7 @@ def _row(values: Mapping[str, Any], origin: str, base: Path) -> SourceRow | Sour
         box_xyxy_px=box,
         items=items,
         ignored=ignored,
+        size=None,
         **texts,
     )
 
