@@ -1,13 +1,13 @@
 """Every Python snippet of the documentation runs, page by page, beside a small catalogue `shop.lance`."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.drawn import drawn_rows
 from univert.core.config import config_from_toml
-from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
 from univert.training.recipe import Recipe
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -26,13 +26,12 @@ def snippets(page: Path, language: str) -> list[str]:
 
 @pytest.mark.usefixtures("published")
 @pytest.mark.parametrize("page", DOCS_PAGES, ids=name_of)
-def test_python_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_snippets_run(page: Path, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = snippets(page, "python")
     if not code:
         return
     monkeypatch.chdir(tmp_path)
-    if any("shop.lance" in snippet for snippet in code):
-        build_catalogue(drawn_rows(), Path("shop.lance"))
+    shutil.copytree(catalogue.path, "shop.lance")
     names: dict[str, object] = {}
     for snippet in code:
         exec(compile(snippet, str(page), "exec"), names)
