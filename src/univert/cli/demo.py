@@ -25,7 +25,13 @@ from univert.training.detection import train_detector
 from univert.training.detection_recipe import DetectionRecipe
 from univert.training.recipe import Recipe
 
-DETECTOR_SETTINGS = ("views=2", "loop.epochs=1", "loop.min_steps=90", "loop.evaluations=2")
+DETECTOR_SETTINGS = (
+    "detector.image_size_px=320",
+    "views=2",
+    "loop.epochs=1",
+    "loop.min_steps=90",
+    "loop.evaluations=2",
+)
 SETTINGS = (
     "data.views=2",
     "specialists.loop.min_steps=100",

@@ -36,7 +36,7 @@ class DetectorConfig:
     pretrained: bool = True
     channels: Annotated[int, Ge(8)] = 96
     verticals: tuple[str, ...] = ()
-    image_size_px: Annotated[int, Interval(ge=64, le=2048)] = 320
+    image_size_px: Annotated[int, Interval(ge=64, le=2048)] = 384
     least_score: Annotated[float, Interval(ge=0, lt=1)] = 0.3
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ STRIDES = (8, 16, 32)
 EXTRA_LEVELS = 3
 """Maps below the base network's own, each of half the size of the one before."""
 SCALES = (0.07, 0.15, 0.3, 0.5, 0.7, 0.88, 1.05)
-"""Sides of the default boxes of each map, and of one more, as shares of the photo's: from 22 of 320 px on."""
+"""Sides of the default boxes of each map, and of one more, as shares of the photo's: from 27 of 384 px on."""
 ASPECTS = (2, 3)
 """How many times longer one side of the oblong default boxes is."""
 NEAR_IGNORED = 0.4

@@ -34,8 +34,8 @@ class SceneAugmentation(Augmentation):
 class DetectionLoop(LoopConfig):
     """As `LoopConfig`, in smaller batches: a scene counts for many images."""
 
-    epochs: Count = 50
-    min_steps: Count = 1000
+    epochs: Count = 25
+    min_steps: Count = 1500
     batch_size: Annotated[int, Ge(4)] = 16
     learning_rate: Positive = 2e-3
     base_network_learning_rate: Positive = 6e-4
@@ -61,7 +61,7 @@ class DetectionRecipe:
     seed: Annotated[int, Ge(0)] = 0
     base_network_learns: BaseNetworkLearns = "last_blocks"
     last_blocks: Count = 2
-    views: Count = 12
+    views: Count = 6
     augmentation: SceneAugmentation = field(default_factory=SceneAugmentation)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     loop: DetectionLoop = field(default_factory=DetectionLoop)
