@@ -94,14 +94,14 @@ def test_a_search_with_each_item_of_a_photo(place: Path, tmp_path: Path, univert
         products = [hit["product"] for hit in item["hits"] if hit["product"] is not None]
         assert len(item["hits"]) == 3
         assert len(products) == len(set(products))
-        assert item["product"] is None
+        assert item["identity"] is None
     surely = AttributeCalibration(temperature=1, weights=(9, 0, 0, 0, 0), precision=0.9, threshold=0.5)
     fingerprint = Embedder.from_pretrained(place / "model").fingerprint
     calibration = Calibration(
         model_fingerprint=fingerprint, engine="torch", neighbours=3, attributes={"product": surely}
     )
     calibration.save(calibration_places(index, place / "model")[0])
-    assert {item["product"]["known"] for item in json.loads(run("--json"))} == {True}
+    assert {item["identity"]["product"]["known"] for item in json.loads(run("--json"))} == {True}
     never = dataclasses.replace(calibration, attributes={"product": dataclasses.replace(surely, threshold=None)})
     never.save(calibration_places(index, place / "model")[0])
     out = run("--out", page)

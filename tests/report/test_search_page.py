@@ -94,7 +94,7 @@ def test_items_are_framed_and_answered(model: Embedder, index: Index) -> None:
         AnsweredItem(
             found=FoundItem(box_xyxy_px=(20.5, 10, 120, 50), vertical="bags", score=0.8, vertical_score=0.6),
             hits=hits,
-            product=product,
+            identity=product and {"product": product, "vertical": {"value": "hats", "confidence": 0.71}},
         )
         for product in named
     ]
@@ -109,6 +109,7 @@ def test_items_are_framed_and_answered(model: Embedder, index: Index) -> None:
     shown = [Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1]))).size for image in images[:2]]
     assert shown == [(200, 50), (100, 40)]
     assert "93% sure of the product</p>" in text
-    assert text.count("bags · 60% sure") == 3
+    assert text.count("hats · 71% sure") == 2
+    assert text.count("bags · 60% sure") == 1
     assert text.count("too little to call it known") == 1
     assert f"like {hits[0].product}" in text

@@ -126,7 +126,9 @@ def run(
     for photo in found:
         names = ", ".join(f"{item.vertical} {item.score:.2f}" for item in photo.items) or "no item found"
         typer.echo(printable(f"{photo.path}: {names}"))
-    typer.echo(f"{count:,} items in {len(found):,} photos")
+    typer.echo(
+        f"{count:,} {'item' if count == 1 else 'items'} in {len(found):,} {'photo' if len(found) == 1 else 'photos'}"
+    )
 
 
 @detect_app.command(epilog="Example: univert detect evaluate runs/detector scenes.lance --split test")

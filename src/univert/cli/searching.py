@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -125,11 +125,12 @@ def answer_items(
     vectors = model.embed([decode_rgb(content, box_xyxy_px=item.box_xyxy_px) for item in found])
     ask = partial(index.search_many, vectors, model_fingerprint=model.fingerprint)
     answers = ask(_PICTURES_A_PRODUCT * k, where=where) if found else []
-    neighbours = ask(naming.neighbours) if found and naming else []
-    named = [identify(hits, naming).product.model_dump() for hits in neighbours] if naming else [None] * len(found)
+    identities: list[dict[str, Any] | None] = [None] * len(found)
+    if found and naming:
+        identities = [identify(hits, naming).model_dump(exclude={"evidence"}) for hits in ask(naming.neighbours)]
     return whole, [
-        AnsweredItem(found=item, hits=_one_a_product(hits)[:k], product=product)
-        for item, hits, product in zip(found, answers, named, strict=True)
+        AnsweredItem(found=item, hits=_one_a_product(hits)[:k], identity=identity)
+        for item, hits, identity in zip(found, answers, identities, strict=True)
     ]
 
 
@@ -146,16 +147,19 @@ def items_table(items: Sequence[AnsweredItem]) -> Table:
     from univert.core.terminal import Name, new_table
 
     columns = ("", "item", "sure", "product", "sure of it", "known", "distance")
-    table = new_table(f"{len(items)} items found", columns, left=("item", "product", "known"))
+    table = new_table(
+        f"{len(items)} {'item' if len(items) == 1 else 'items'} found", columns, left=("item", "product", "known")
+    )
     table.caption = "known: sure enough, as calibrated; else the product is the best guess."
     for place, item in enumerate(items, start=1):
-        product, nearest = item.product, item.hits[0] if item.hits else None
+        (vertical, sureness), product = item.vertical, item.product
+        nearest = item.hits[0] if item.hits else None
         guess = nearest and (nearest.product or nearest.id)
         table.add_row(
             str(place),
-            Name(item.found.vertical),
-            f"{item.found.vertical_score:.0%}",
-            Name((product and product["value"]) or guess or "-"),
+            Name(vertical),
+            f"{sureness:.0%}",
+            Name(product["value"] if product else guess or "-"),
             f"{product['confidence']:.0%}" if product else "-",
             ("yes" if product["known"] else "no") if product else "-",
             f"{nearest.distance:.3f}" if nearest else "-",

@@ -32,12 +32,26 @@ class AnsweredItem:
     Attributes:
         found: where it is, and what kind of thing.
         hits: nearest first.
-        product: the fields of an `univert.identity.vote.AttributeAnswer`; None where nothing was calibrated.
+        identity: what its neighbours say it is, by attribute the fields of an `univert.identity.vote.AttributeAnswer`;
+            None where nothing was calibrated.
     """
 
     found: FoundItem
     hits: Sequence[Hit]
-    product: Mapping[str, Any] | None = None
+    identity: Mapping[str, Mapping[str, Any]] | None = None
+
+    @property
+    def product(self) -> Mapping[str, Any] | None:
+        """The neighbours' answer, if one was calibrated and has a name."""
+        return self.identity["product"] if self.identity and self.identity["product"]["value"] is not None else None
+
+    @property
+    def vertical(self) -> tuple[str, float]:
+        """Name and confidence: by its neighbours, who know its kind of product; else by the detector."""
+        named = self.identity["vertical"] if self.identity else None
+        if named is None or named["value"] is None:
+            return self.found.vertical, self.found.vertical_score
+        return named["value"], named["confidence"]
 
 
 def render_grid(image: ImageLike, hits: Sequence[Hit], index: Index, *, vertical: str | None = None) -> str:
