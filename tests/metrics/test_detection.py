@@ -98,6 +98,14 @@ def test_the_best_score_parts_right_from_wrong() -> None:
     assert 0.3 < detection_figures(truth, found, NAMES).best_score <= 0.8
 
 
+def test_the_best_score_counts_recall_twice() -> None:
+    """All four found among six mistakes (F1 0.57, F2 0.77) beats two found without any (F1 0.67, F2 0.56)."""
+    boxes = np.array([[100.0 * place, 0, 100 * place + 50, 50] for place in range(10)])
+    scores = np.repeat([0.9, 0.3, 0.4], [2, 2, 6])[:, None]
+    truth = (boxes[:4], np.zeros(4, np.int64), np.zeros((0, 4)))
+    assert detection_figures([truth], [(boxes, scores)], ["discs"]).best_score == 0.3
+
+
 def test_what_is_ignored_is_neither_missed_nor_a_mistake() -> None:
     boxes, hidden = np.array([[0, 0, 50, 50.0]]), np.array([[100, 100, 160, 160.0]])
     found: Found = (np.concatenate([hidden, boxes]), np.array([[0, 0.9, 0], [0.8, 0, 0]]))

@@ -40,7 +40,8 @@ class DetectionFigures:
         recall_50: share of the items of each size (`SIZES_PX`) that are found at 0.5 among 100 boxes a photo, if
             verticals do not matter.
         verticals: average precision at 0.5 of each vertical that is shown.
-        best_score: the least score at which precision and recall at 0.5 balance best (F1), if verticals do not matter.
+        best_score: the least score at which precision and recall at 0.5 balance best, if verticals do not matter.
+            Recall counts twice (F2): who misses an item cannot ask for it, while one box too many can be passed over.
     """
 
     photos: int
@@ -70,7 +71,7 @@ def detection_figures(truth: Sequence[Truth], found: Sequence[Found], verticals:
     precision = measured["precision"][..., 0]
     anything = _measure(truth, found, len(verticals), by_vertical=False)
     any_precision, recall = anything["precision"][0, :, 0, 0], anything["recall"][0, 0, 1:]
-    balance = 2 * any_precision * RECALLS / np.maximum(any_precision + RECALLS, 1e-9)
+    balance = 5 * any_precision * RECALLS / np.maximum(4 * any_precision + RECALLS, 1e-9)
     best = int(balance.argmax())
     least = float(anything["scores"][0, best, 0, 0]) if balance[best] > 0 else 0.5
     return DetectionFigures(
