@@ -21,7 +21,7 @@ def test_the_headline_and_the_verticals():
     ("pair", "tone", "text"),
     [
         ((0.155, "better"), "good", "+15.5 (+13.5 to +17.5) points against the untrained base network (40.0%)."),
-        ((0.015, "same"), "even", f"+1.5 ({MINUS}0.5 to +3.5) points against the untrained base network (40.0%)."),
+        ((0.015, "unclear"), "even", f"+1.5 ({MINUS}0.5 to +3.5) points against the untrained base network (40.0%)."),
         ((-0.05, "worse"), "bad", f"{MINUS}5.0 ({MINUS}7.0 to {MINUS}3.0) points against the untrained"),
     ],
 )
@@ -35,8 +35,8 @@ def test_nothing_is_flattered(pair, tone, text):
 @pytest.mark.parametrize(
     ("b", "c", "tone", "text"),
     [
-        ((0.01, "same"), (0.04, "better"), "good", "in 2 of 3, level in 1 and worse in none; +3.3"),
-        ((-0.2, "same"), (0.01, "same"), "even", f"in 1 of 3, level in 2 and worse in none; {MINUS}4.7"),
+        ((0.01, "same"), (0.04, "better"), "good", "in 2 of 3, the same in 1 and worse in none; +3.3"),
+        ((-0.2, "unclear"), (0.01, "same"), "even", f"the same in 1, not told apart from it in 1 and worse in none; {MINUS}4.7"),
         ((-0.04, "worse"), (0.2, "better"), "bad", f"in 2 of 3 and worse in b ({MINUS}4.0); +7.0 points on average."),
     ],
 )  # fmt: skip

@@ -2,7 +2,9 @@
 
 The interval is the bootstrap's. The p-value is two-sided, by flipping the signs of whole products' changes: never below
 2^(1 - n) for n products whose queries changed. Those of several verticals are corrected by Holm's method; the merged
-gallery is a question of its own. `worse` needs a significant difference, and one larger than the tolerance.
+gallery is a question of its own. Intervals are as wide as that correction makes them (Bonferroni), so that a verdict
+never contradicts the interval beside it. `better` and `worse` need a significant difference, larger than the tolerance;
+`same` an interval within the tolerance; all else is `unclear`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from univert.metrics.per_query import Names, Outcomes, average_precision, query_
 from univert.metrics.ranking import QueryOutcome
 
 Metric = Literal["recall_at_1", "map_at_r"]
-Verdict = Literal["better", "same", "worse"]
+Verdict = Literal["better", "same", "unclear", "worse"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 METRIC_NAMES: dict[Metric, str] = {"recall_at_1": "R@1", "map_at_r": "MAP@R"}
 """What people call the metrics."""
@@ -46,7 +48,7 @@ class Difference:
         first: the figure of the first model.
         second: that of the second.
         difference: second minus first.
-        low: lower end of its interval, not corrected for the number of verticals.
+        low: lower end of its interval, corrected for the number of verticals.
         high: upper end.
         p_value: of no difference, two-sided.
         p_adjusted: corrected for the number of verticals.
@@ -153,7 +155,7 @@ def compare_vectors(
         >>> angles = np.radians([0, 10, 90, 100, 180, 190])
         >>> good = np.stack([np.cos(angles), np.sin(angles)], axis=1)
         >>> compare_vectors(good[::-1], good, list("aabbcc"), ["hats"] * 6).merged["recall_at_1"].verdict
-        'same'
+        'unclear'
     """
     check_length(second, len(first), name="second", of="first")
     outcomes = [
@@ -182,7 +184,7 @@ def compare_pairs(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Figures]:
-    """Compare the first model's outcomes with the second's on galleries, their p-values corrected together.
+    """Compare the first model's outcomes with the second's on galleries, p-values and intervals corrected together.
 
     Each metric is compared by itself. Many galleries take more than the `resamples` asked for.
 
@@ -195,14 +197,20 @@ def compare_pairs(
     resamples = max(resamples, math.ceil(20 * len(pairs) / (1 - level)))
     found: dict[str, Figures] = {name: {} for name in pairs}
     for number, metric in enumerate(METRICS):
-        plain = [_difference(pair, metric, level, resamples, seed + number) for pair in pairs.values()]
+        corrected = 1 - (1 - level) / max(len(pairs), 1)
+        plain = [_difference(pair, metric, corrected, resamples, seed + number) for pair in pairs.values()]
         adjusted = holm([difference.p_value for difference in plain])
         for name, difference, p_adjusted in zip(pairs, plain, adjusted, strict=True):
-            verdict: Verdict = "same"
-            if p_adjusted < 1 - level and abs(difference.difference) > tolerance:
-                verdict = "better" if difference.difference > 0 else "worse"
-            found[name][metric] = replace(difference, p_adjusted=p_adjusted, verdict=verdict)
+            tested = replace(difference, p_adjusted=p_adjusted)
+            found[name][metric] = replace(tested, verdict=_verdict(tested, tolerance, level))
     return found
+
+
+def _verdict(one: Difference, tolerance: float, level: float) -> Verdict:
+    significant = one.p_adjusted < 1 - level and (one.low > 0 or one.high < 0)
+    if significant and abs(one.difference) > tolerance:
+        return "better" if one.difference > 0 else "worse"
+    return "same" if -tolerance <= one.low and one.high <= tolerance else "unclear"
 
 
 def _difference(
@@ -229,7 +237,7 @@ def _difference(
         high=float(high),
         p_value=sign_flip_p_value(changes, first.products, resamples=resamples, seed=seed),
         p_adjusted=1.0,
-        verdict="same",
+        verdict="unclear",
         queries=len(first),
         products=len(np.unique(first.products)),
     )

@@ -33,7 +33,8 @@ _MARKS = {  # shape, edge, face: nothing hangs on colour alone
 _OTHER = ("s", _MUTED, _MUTED)
 _VERDICTS: dict[Verdict, tuple[str, str, str]] = {
     "better": ("^", _GOOD, _GOOD),
-    "same": ("o", _MUTED, _CARD),
+    "same": ("o", _MUTED, _MUTED),
+    "unclear": ("o", _MUTED, _CARD),
     "worse": ("v", _BAD, _BAD),
 }
 _WIDTH_PT = 380

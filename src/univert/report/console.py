@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from univert.training.evaluation import ComparedModel
     from univert.training.targets.choice import Choice
 
-_STYLES: dict[Verdict, str] = {"better": "green", "same": "none", "worse": "bold red"}
+_STYLES: dict[Verdict, str] = {"better": "green", "same": "none", "unclear": "dim", "worse": "bold red"}
 
 
 def results_table(models: Sequence[ComparedModel]) -> Table:
@@ -77,8 +77,9 @@ def comparison_table(comparison: Comparison, *, titles: tuple[str, str] = ("A", 
             style="bold" if figures is comparison.merged else "",
         )
     table.caption = (
-        f"A: {first}. B: {second}. A, B, B-A: R@1. Intervals over products. p: corrected for the number of verticals. "
-        f"better, worse: significant, and beyond the tolerance of {percent(comparison.tolerance)} points."
+        f"A: {first}. B: {second}. A, B, B-A: R@1. Intervals over products; they and p are corrected for the number of "
+        f"verticals. better, worse: significant, and beyond the tolerance of {percent(comparison.tolerance)} points; "
+        "same: the interval lies within it."
     )
     return table
 

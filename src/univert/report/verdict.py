@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from univert.training.evaluation import ComparedModel, RowComparison
 
 Tone = Literal["good", "bad", "even", "note"]
-_TONES: dict[compare.Verdict, Tone] = {"better": "good", "same": "even", "worse": "bad"}
+_TONES: dict[compare.Verdict, Tone] = {"better": "good", "same": "even", "unclear": "even", "worse": "bad"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +68,14 @@ def against_specialists(comparison: Comparison) -> Finding:
         return Finding(tone=_TONES[one.verdict], text=f"{_change(one)} points against the specialist of {name}.")
     better = [name for name, one in found.items() if one.verdict == "better"]
     worse = [f"{name} ({points(one.difference)})" for name, one in found.items() if one.verdict == "worse"]
-    level = len(found) - len(better) - len(worse)
+    same = [name for name, one in found.items() if one.verdict == "same"]
+    unclear = len(found) - len(better) - len(worse) - len(same)
     mean = comparison.mean_within()
     parts = [f"better than the specialist in {len(better) or 'none'} of {len(found)}"]
-    if level:
-        parts.append(f"level in {level}")
+    if same:
+        parts.append(f"the same in {len(same)}")
+    if unclear:
+        parts.append(f"not told apart from it in {unclear}")
     parts.append(f"worse in {listing(worse) if worse else 'none'}")
     text = f"Within the verticals it is {listing(parts)}; {points(mean)} points on average."
     return Finding(tone="bad" if worse else "good" if mean > 0 else "even", text=text)

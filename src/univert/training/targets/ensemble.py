@@ -65,8 +65,8 @@ def choose_members(
 ) -> Ensemble:
     """Train the members that the recipe names, in its order, and keep those that help on the validation split.
 
-    A member stays if the targets with it are better than those without, and worse in no vertical. Joint models that are
-    not trained already may be shown `joint_presentations` images.
+    A member stays if the targets with it are better than those without, beyond chance and tolerance, and worse in no
+    vertical. Joint models that are not trained already may be shown `joint_presentations` images.
 
     Raises:
         TrainingError: a training failed.
@@ -127,8 +127,8 @@ def judge_member(comparison: Comparison) -> tuple[bool, str]:
     worse = comparison.worse_in_any()
     if worse:
         return False, f"left out: the targets would be worse in {', '.join(worse)}; {change} merged"
-    if gain.difference <= 0:
-        return False, f"left out: it gains nothing, {change}"
+    if gain.verdict != "better":
+        return False, f"left out: no sure gain, {change}"
     return True, f"in: {change}"
 
 
