@@ -127,7 +127,7 @@ def content(**changes):
     found = comparison((0.05, "better"), bags=(0.06, "better"), shoes=(-0.04, "worse"))
     results = {
         "notes": ["no specialist for hats: one needs 2 products"],
-        "catalogue": {"images": 1234, "products": 321, "unlabelled": 56},
+        "trained_on": {"images": 1234, "products": 321, "unlabelled": 56},
         "recipe_toml": "seed = 0\n\n[model]\nsize = 256\n",
         "curves": {
             "specialists/shoes": {

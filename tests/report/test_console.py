@@ -15,7 +15,9 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def test_results_say_who_was_told_the_vertical():
-    text = table_text(results_table(made_up.all_models()))
+    below = made_up.against("base", made_up.comparison(bags=(-0.2, "worse")), second="specialists")
+    text = table_text(results_table(made_up.all_models(), [below]))
+    assert f"1 of 1 specialists: bags ({MINUS}20.0)." in text
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
     assert lines["Specialists*"][1:] == ["35.0", "33.0\N{EN DASH}37.0", "50.0", "31.5", "40.0"]
     assert lines["Unified"][1] == "60.0"

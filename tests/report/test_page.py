@@ -131,7 +131,7 @@ def test_every_part_says_what_was_found(report):
     for words in (
         "routed by true vertical", "this model", "+30.0", "val MAP@R 50.0% at step 200", "loss 0.521 to 0.002",
         "size = 256", "12,000", "1 min 16 s", "torch 2.15",
-        "1,234 images and 321 products (56 images unlabelled)", "leaving out 1 unlabelled image",
+        "Trained on 1,234 images of 321 products, 56 unlabelled images among them.", "leaving out 1 unlabelled image",
         "Each query searches its own vertical", "+6.0", "Ensemble was chosen on the validation split: better and",
         "Ensemble against Plain: taken.", "energy kept 0.973", "left out", "its learning targets are made of",
         "Group 1", "2 trials of at most 40", "+ hats", "with bags, shoes", "MAP@R \N{MINUS SIGN}7.0", "refused",

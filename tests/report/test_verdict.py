@@ -36,7 +36,7 @@ def test_nothing_is_flattered(pair, tone, text):
     ("b", "c", "tone", "text"),
     [
         ((0.01, "same"), (0.04, "better"), "good", "in 2 of 3, the same in 1 and worse in none; +3.3"),
-        ((-0.2, "unclear"), (0.01, "same"), "even", f"the same in 1, not told apart from it in 1 and worse in none; {MINUS}4.7"),
+        ((-0.2, "unclear"), (0.01, "same"), "even", f"not told apart from it in 1 and worse in none; {MINUS}4.7"),
         ((-0.04, "worse"), (0.2, "better"), "bad", f"in 2 of 3 and worse in b ({MINUS}4.0); +7.0 points on average."),
     ],
 )  # fmt: skip
@@ -46,6 +46,18 @@ def test_specialists_are_compared_vertical_by_vertical(b, c, tone, text):
     found = findings([model("specialists", 0.6, HALF), model("unified", 0.5, HALF)], pairs)[0]
     assert found.tone == tone
     assert text in found.text
+
+
+def test_specialists_below_the_untrained_network_are_named():
+    models = [model("base", 0.4, HALF), model("specialists", 0.6, HALF), model("unified", 0.5, HALF)]
+    found = comparison(a=(-0.08, "unclear"), b=(-0.005, "same"), c=(-0.09, "worse"))
+    (one, _) = findings(models, [against("base", found, second="specialists")])
+    text = (
+        f"Below the untrained base network are 2 of 3 specialists: c ({MINUS}9.0) and a ({MINUS}8.0). Beyond chance: c."
+    )
+    assert (one.tone, one.text) == ("bad", text)
+    (one, _) = findings(models, [against("base", comparison(a=(0.1, "better")), second="specialists")])
+    assert (one.tone, one.text) == ("note", "No specialist is below the untrained base network.")
 
 
 def test_the_whole_comparison():

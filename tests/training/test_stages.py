@@ -44,7 +44,14 @@ def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path:
     for name in (*files, "unified/README.md", "unified/model.onnx"):
         assert (tmp_path / name).exists(), name
     card = (tmp_path / "unified/README.md").read_text()
-    for words in ("recall_at_1, test", "map_at_r", "| images | 72 |", "discs, squares", "base_network", "[unify.loop]"):
+    for words in (
+        "recall_at_1, test",
+        "map_at_r",
+        "| training images | ",
+        "discs, squares",
+        "base_network",
+        "[unify.loop]",
+    ):
         assert words in card, words
     combination = json.loads((tmp_path / "groups.json").read_text())
     assert combination == result.results["combination"]
@@ -54,7 +61,11 @@ def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path:
     assert choice["chosen"] in [candidate["key"] for candidate in choice["candidates"]]
     assert [tried["name"] for tried in result.results["ensemble"]["members"]] == list(recipe.unify.members)
     compared = [comparison["first"] for comparison in result.results["comparisons"]]
-    assert compared == ["specialists", "joint_proxy_nca", "joint_triplet", "base"]
+    assert [key for key in compared if key != result.results["choice"]["chosen"]] == compared, "not with itself"
+    assert {*compared, result.results["choice"]["chosen"]} >= {"specialists", "joint_proxy_nca", "joint_triplet"}
+    assert compared[-2:] == ["base", "base"]
+    learned = result.results["trained_on"]
+    assert learned["images"] <= int(result.finished.context.images.is_train.sum()) < len(catalogue)
     rows = {row["key"]: row for row in result.results["rows"]}
     assert rows["joint_triplet"]["image_presentations"] <= rows["unified_aligned"]["image_presentations"] + 12
     assert result.recall_at_1("unified") == rows["unified"]["evaluation"]["merged"]["recall_at"]["1"]["value"]
@@ -125,6 +136,19 @@ def test_small_verticals_are_learned_from_and_said(
     everything = np.ones(len(tail), bool)
     labelled = labelled_products(result.finished.context, everything) >= 0
     assert "tiny" in images.names_of(np.flatnonzero(labelled))
+
+
+def test_variants_say_what_they_learn_from_and_those_that_cannot_differ_are_not_trained(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = short(recipe, "unified_plain", "unified_labelled")
+    recipe = replace(recipe, combine=CombineConfig(groups=(("discs", "squares"),)))
+    result = train(catalogue.select(labelled=True), tmp_path, recipe, report=False)
+    rows = {row["key"]: row for row in result.results["rows"]}
+    assert "unified_labelled" not in rows, "nothing is unlabelled"
+    assert rows["unified_plain"]["note"] == "learns from 2 specialists alone, one a vertical, in their own spaces"
+    assert rows["unified"]["title"] == "Unified, from one model of all verticals, aligned"
+    assert [path.name for path in (tmp_path / "baselines").iterdir()] == ["unified_plain"]
 
 
 def without_test(row: SourceRow) -> SourceRow:

@@ -72,7 +72,7 @@ def run_demo(out: Path, *, seed: int, device: str, serve: bool) -> TrainResult:
 
     recipe = read_settings(Recipe, None, [f"seed={seed}", *SETTINGS])
     result = train(catalogue, out, recipe, device=device)
-    print_table(results_table(result.finished.compared))
+    print_table(results_table(result.finished.compared, result.finished.comparisons))
     say(f"report       {out / 'report.html'}")
     for problem in (found["not_exported"], result.not_exported):
         if problem is not None:

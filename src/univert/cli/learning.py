@@ -50,7 +50,7 @@ def train(
     print_table(combination_table(result.finished.models.combination))
     print_table(choice_table(result.finished.models.choice))
     if result.finished.compared:
-        print_table(results_table(result.finished.compared))
+        print_table(results_table(result.finished.compared, result.finished.comparisons))
     typer.echo(f"model   {out / 'unified'}\nreport  {out / 'report.html'}")
 
 

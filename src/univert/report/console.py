@@ -12,18 +12,18 @@ from univert.core.terminal import Name, new_table
 from univert.metrics.compare import METRICS, Comparison, Difference, Figures, Verdict
 from univert.metrics.evaluate import Evaluation, Metrics
 from univert.report.number_format import MISSING, change_interval, count, interval, percent, points
-from univert.report.verdict import against_specialists
+from univert.report.verdict import against_specialists, specialists_below_untrained
 
 if TYPE_CHECKING:
     from univert.metrics.compatibility import GrowthFigures
     from univert.training.combine.groups import Combination
-    from univert.training.evaluation import ComparedModel
+    from univert.training.evaluation import ComparedModel, RowComparison
     from univert.training.targets.choice import Choice
 
 _STYLES: dict[Verdict, str] = {"better": "green", "same": "none", "unclear": "dim", "worse": "bold red"}
 
 
-def results_table(models: Sequence[ComparedModel]) -> Table:
+def results_table(models: Sequence[ComparedModel], comparisons: Sequence[RowComparison] = ()) -> Table:
     """One line a compared model, in per cent; the last is the run's."""
     columns = ("model", "merged R@1", "(95%)", "R@8", "MAP@R", "within R@1")
     table = new_table("test split, %", columns, left=("model",))
@@ -31,7 +31,9 @@ def results_table(models: Sequence[ComparedModel]) -> Table:
         name = Name(one.row.title + ("*" if one.row.routed else ""))
         within = percent(one.evaluation.mean_within["recall_at_1"])
         table.add_row(name, *_cells(one.evaluation.merged), within, style="bold" if one is models[-1] else "")
-    table.caption = "* told each query's true vertical. within: mean over verticals, each searched alone."
+    notes = ["* told each query's true vertical. within: mean over verticals, each searched alone."]
+    notes += [finding.text for finding in specialists_below_untrained(comparisons)]
+    table.caption = escape("\n".join(notes))
     return table
 
 

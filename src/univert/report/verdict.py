@@ -39,11 +39,12 @@ def headline(best: ComparedModel) -> str:
 
 def findings(models: Sequence[ComparedModel], comparisons: Sequence[RowComparison]) -> list[Finding]:
     """Say what paired comparisons of the last model, which the report is about, with others show."""
-    paired = {one.first: one.comparison for one in comparisons}
+    paired = {one.first: one.comparison for one in comparisons if one.second == models[-1].row.key}
     others = [(one, paired[one.row.key]) for one in models if one.row.key in paired]
     others.sort(key=lambda pair: pair[0].row.routed)  # the specialists last
     return [
         *(against_specialists(found) if one.row.routed else _against(one, found) for one, found in others),
+        *specialists_below_untrained(comparisons),
         *_by_vertical(models[-1]),
     ]
 
@@ -79,6 +80,24 @@ def against_specialists(comparison: Comparison) -> Finding:
     parts.append(f"worse in {listing(worse) if worse else 'none'}")
     text = f"Within the verticals it is {listing(parts)}; {points(mean)} points on average."
     return Finding(tone="bad" if worse else "good" if mean > 0 else "even", text=text)
+
+
+def specialists_below_untrained(comparisons: Sequence[RowComparison]) -> list[Finding]:
+    """Which specialists find less in their own vertical than the base network did before any training."""
+    found = next((one.comparison for one in comparisons if (one.first, one.second) == ("base", "specialists")), None)
+    if found is None:
+        return []
+    recall = {name: figures["recall_at_1"] for name, figures in found.verticals.items()}
+    below = sorted((one.difference, name) for name, one in recall.items() if one.difference < -found.tolerance)
+    if not below:
+        return [Finding(tone="note", text="No specialist is below the untrained base network.")]
+    sure = [name for _, name in below if recall[name].verdict == "worse"]
+    names = listing([f"{name} ({points(change)})" for change, name in below], most=30)
+    text = (
+        f"Below the untrained base network {'is' if len(below) == 1 else 'are'} {len(below)} of {len(recall)} "
+        f"specialists: {names}. Beyond chance: {listing(sure) or 'none'}."
+    )
+    return [Finding(tone="bad" if sure else "note", text=text)]
 
 
 def _change(difference: Difference) -> str:

@@ -184,7 +184,9 @@ class TestSplit:
 
 
 def comparisons(test: TestSplit, rows: list[Row]) -> tuple[RowComparison, ...]:
-    """The run's model against its specialists, the joint models and the untrained base network."""
+    """The run's model against all others of these, then its specialists against the untrained base network."""
     by_key = {row.key: row for row in rows}
     against = ("specialists", "joint_proxy_nca", "joint_triplet", "base")
-    return tuple(test.compare(by_key[key], by_key[BEST]) for key in against if key in by_key)
+    pairs = [(key, BEST) for key in against] + [("base", "specialists")]
+    there = [(by_key[first], by_key[second]) for first, second in pairs if {first, second} <= by_key.keys()]
+    return tuple(test.compare(first, second) for first, second in there if first.inputs != second.inputs)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 import univert
@@ -16,9 +18,11 @@ from univert.training.evaluation import BEST, ComparedModel, RowComparison
 from univert.training.jobs import TrainedModel
 from univert.training.label_training import WATCHED
 from univert.training.run_context import RunContext
+from univert.training.unify import images_to_learn_from
 
 if TYPE_CHECKING:
     from univert.training.stages import Models
+    from univert.training.targets.choice import Candidate
 
 
 def results_json(
@@ -38,6 +42,7 @@ def results_json(
         "notes": context.images.notes,
         "catalogue": to_plain(catalogue_info(catalogue)),
         "catalogue_fingerprint": catalogue.fingerprint,
+        "trained_on": trained_on(context, models.choice.chosen),
         "rows": [
             {
                 "key": each.row.key,
@@ -67,9 +72,18 @@ def results_json(
     }
 
 
-def card_figures(catalogue: Mapping[str, Any], best: ComparedModel | None = None) -> dict[str, float | int | str]:
-    """What the unified model's card says of it; without test queries, of what it was trained on alone."""
-    figures: dict[str, float | int | str] = {name: catalogue[name] for name in ("images", "products", "unlabelled")}
+def trained_on(context: RunContext, chosen: Candidate) -> dict[str, int]:
+    """Training images that a candidate learned from, their products, and how many of the images have none."""
+    unify = context.recipe.unify
+    images = images_to_learn_from(context, unify if chosen.members else replace(unify, unlabelled=False))
+    products = context.images.products[images]
+    labelled = products[products >= 0]
+    return {"images": len(images), "products": len(np.unique(labelled)), "unlabelled": len(images) - len(labelled)}
+
+
+def card_figures(learned: Mapping[str, int], best: ComparedModel | None = None) -> dict[str, float | int | str]:
+    """What the unified model's card says of it: what it learned from and, with test queries, how good it is."""
+    figures: dict[str, float | int | str] = {f"training {name}": number for name, number in learned.items()}
     if best is None:
         return figures
     merged = best.evaluation.merged

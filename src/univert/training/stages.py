@@ -34,7 +34,7 @@ from univert.training.targets.config import MemberName
 from univert.training.targets.ensemble import Ensemble, choose_members, only_specialists
 from univert.training.targets.learning_targets import distortion_of
 from univert.training.targets.members import Member
-from univert.training.unify import planned_presentations, train_unified
+from univert.training.unify import images_to_learn_from, planned_presentations, train_unified
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = 
     distortion = distortion_of(context, models.ensemble.members, recipe.unify)
     results = results_json(context, models, compared, compared_pairs, trained=trained, distortion=distortion)
     write_atomic(run.path / "evaluation.json", json.dumps(results, indent=1))
-    context.stages.describe(models.unified, card_figures(results["catalogue"], *compared[-1:]))
+    context.stages.describe(models.unified, card_figures(results["trained_on"], *compared[-1:]))
     return FinishedRun(
         context=context,
         models=models,
@@ -148,7 +148,7 @@ def train_models(context: RunContext) -> Models:
             candidates.append(Candidate(key=key, title=title, model=model))
     if recipe.unify.way != "ensemble":
         model = train_unified(context, [own], name=FROM_SPECIALISTS, config=recipe.unify)
-        title = f"Unified, from specialists, {'aligned' if recipe.unify.align else 'plain'}"
+        title = f"Unified, from {_in_short(own, individual)}, {'aligned' if recipe.unify.align else 'plain'}"
         candidates.append(Candidate(key="unified_specialists", title=title, model=model, members=(own,)))
     ensemble = only_specialists(own)
     if recipe.unify.way != "specialists":
@@ -168,6 +168,14 @@ def train_models(context: RunContext) -> Models:
         choice=choice,
         unified=context.stages.copy(choice.chosen.model, BEST),
     )
+
+
+def _in_short(member: Member, individual: Member) -> str:
+    """What a member is made of: specialists as many as verticals, or fewer, each of a group of verticals."""
+    if member.key == individual.key:
+        return "specialists"
+    groups = len(member.distinct)
+    return f"{groups} groups" if groups > 1 else "one model of all verticals"
 
 
 def _joint_losses(recipe: Recipe) -> list[LossName]:
@@ -210,28 +218,28 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
         key, title = JOINT_ROWS[loss]
         rows.append(model_row(context, Candidate(key=key, title=title, model=model), "all verticals at once"))
     plain, aligned = (replace(recipe.unify, align=align) for align in (False, True))
+    labelled = replace(aligned, unlabelled=False)
+    learned = f"learns from {_in_short(own, models.specialists)} alone"
+    separate = f"learns from {len(models.specialists.models)} specialists alone, one a vertical, in their own spaces"
     variants = [
-        ("unified_plain", "Unified, plain", "learns from specialists alone, in their own spaces", plain),
-        (
-            "unified_labelled",
-            "Unified, aligned, labelled only",
-            "without the unlabelled images",
-            replace(aligned, unlabelled=False),
-        ),
-        ("unified_aligned", "Unified, aligned", "learns from specialists alone", aligned),
+        ("unified_plain", "Unified, plain", separate, models.specialists, plain),
+        ("unified_labelled", "Unified, aligned, labelled only", f"{learned}, without unlabelled images", own, labelled),
+        ("unified_aligned", "Unified, aligned", learned, own, aligned),
     ]
-    for key, title, note, config in variants:
+    if len(images_to_learn_from(context, labelled)) == len(images_to_learn_from(context, aligned)):
+        del variants[1]  # nothing is unlabelled, so it would be the same
+    for key, title, note, member, config in variants:
         if key in recipe.evaluation.baselines:
-            same = config == recipe.unify and "unified_specialists" in candidates
+            same = config == recipe.unify and member.key == own.key and "unified_specialists" in candidates
             name = FROM_SPECIALISTS if same else f"baselines/{key}"
-            variant = train_unified(context, [own], name=name, config=config)
+            variant = train_unified(context, [member], name=name, config=config)
             trained.append(variant)
-            rows.append(model_row(context, Candidate(key=key, title=title, model=variant, members=(own,)), note))
+            rows.append(model_row(context, Candidate(key=key, title=title, model=variant, members=(member,)), note))
     chosen = models.choice.chosen
     ensemble = candidates.get("unified_ensemble", chosen)
     if ensemble is not chosen:
         rows.append(model_row(context, ensemble, "not chosen"))
-    title = chosen.title if chosen.title.startswith("Unified") else f"Unified: {chosen.title.lower()}"
+    title = chosen.title if chosen.members else f"Chosen: {chosen.title[0].lower()}{chosen.title[1:]}"
     best = replace(chosen, key=BEST, title=title)
     rows.append(model_row(context, best, "the model of this run"))
     return rows, trained
