@@ -2,6 +2,7 @@ import base64
 import hashlib
 import html.parser
 import json
+import re
 
 import numpy as np
 import pytest
@@ -139,6 +140,21 @@ def test_every_part_says_what_was_found(report):
         "better than the specialist in 1 of 2 and worse in shoes (\N{MINUS SIGN}4.0)",
     ):  # fmt: skip
         assert words in page.text, words
+
+
+def test_only_what_could_have_been_right_is_framed_as_wrong(report):
+    path, _ = report
+    rankings = path.read_text(encoding="utf-8").split('<div class="ranking')[1:]
+    assert any('"tile wrong"' in one for one in rankings)
+    for one in rankings:  # one right image is in the gallery, so one rank at most was missed
+        assert one.count('"tile wrong"') <= 1
+
+
+def test_the_table_by_vertical_is_narrow_however_many_models_there_are(report):
+    path, _ = report
+    (table,) = re.findall('<table class="figures verticals".*?</table>', path.read_text(encoding="utf-8"), re.DOTALL)
+    assert table.count("<td") == 2 * len(made_up.KEYS)
+    assert "interval" not in table
 
 
 def test_the_map_has_every_image_with_its_names(report, shop):

@@ -30,7 +30,6 @@ def test_vertical_table_shows_gaps_to_the_specialists():
     specialist, unified = second[2]
     assert specialist.gap is None
     assert unified.gap == pytest.approx(0.1)
-    assert unified.gap_is_clear
     assert unified.best
 
 

@@ -21,13 +21,11 @@ class Cell:
         interval: the value and its 95% interval, shares of 1; None where there were no queries.
         best: whether it is the best of its column or row, as displayed.
         gap: value minus that of the specialists, a share of 1; None where that says nothing.
-        gap_is_clear: whether the two intervals lie apart.
     """
 
     interval: Interval | None
     best: bool = False
     gap: float | None = None
-    gap_is_clear: bool = False
 
 
 def gallery_lines(comparison: Comparison, routed: bool) -> list[tuple[str, Figures]]:
@@ -77,19 +75,11 @@ def vertical_table(models: Sequence[ComparedModel]) -> list[tuple[str, int, list
                 interval=value,
                 best=index in winners,
                 gap=value.value - own.value if value and own and not models[index].row.routed else None,
-                gap_is_clear=bool(value and own and lie_apart(value, own)),
             )
             for index, value in enumerate(values)
         ]
         lines.append((name, metrics.queries if metrics else 0, cells))
     return lines
-
-
-def lie_apart(one: Interval, other: Interval) -> bool:
-    """Whether two intervals are known and lie apart; intervals that overlap a little can still really differ."""
-    if one.low is None or one.high is None or other.low is None or other.high is None:
-        return False
-    return one.low > other.high or other.low > one.high
 
 
 def _best(values: Sequence[Interval | None], competing: Iterable[int]) -> set[int]:
