@@ -39,6 +39,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_a_command_into_a_pipe_says_how_far_it_is(
+    photos: Path, tmp_path: Path, univert: Univert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("univert.core.terminal._SECONDS_A_LINE", 0.0)
+    status, _, err = univert("catalogue", "build", photos, tmp_path / "shop.lance")
+    assert (status, "Building the catalogue: " in err) == (0, True)
+
+
 @pytest.mark.usefixtures("published")
 def test_from_photos_to_a_search(photos: Path, recipe: Recipe, tmp_path: Path, univert: Univert) -> None:
     def run(*arguments: object) -> str:

@@ -1,8 +1,12 @@
+import logging
+from pathlib import Path
+
 import pytest
 
 from tests.tables import table_text
 from univert.cli.searching import hits_table
-from univert.core.terminal import Name, new_table, print_table
+from univert.core.run import Run
+from univert.core.terminal import Name, new_table, print_table, progress_bar, progress_lines
 from univert.search.query import Hit
 
 LONG = "Home & Garden > Kitchen > Cookware sets > Non-stick"
@@ -11,6 +15,37 @@ LONG = "Home & Garden > Kitchen > Cookware sets > Non-stick"
 def hits() -> list[Hit]:
     names = {"vertical": LONG, "brand": "Ceramica del Mediterraneo"}
     return [Hit(id=f"im/3{i}.png", distance=0.005, product=f"{LONG} {i}", **names) for i in range(10)]
+
+
+@pytest.fixture
+def every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting ten seconds for the next."""
+    monkeypatch.setattr("univert.core.terminal._SECONDS_A_LINE", 0.0)
+
+
+@pytest.mark.usefixtures("every_line")
+def test_without_a_terminal_progress_is_lines_here_and_in_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress_lines(logging.StreamHandler()), Run(tmp_path).locked():
+        with progress_bar("specialists/bags", 1200, unit="steps") as advance:
+            advance(1100)
+            advance(1)
+        with progress_bar("reading", None) as advance:
+            advance(3)
+    lines = capsys.readouterr().err.splitlines()
+    said = ["specialists/bags: 1,100 of 1,200 steps", "specialists/bags: 1,101 of 1,200 steps", "reading: 3 images"]
+    assert [line.split(" ", 2)[2] for line in lines] == said
+    assert (tmp_path / "progress.log").read_text().splitlines() == lines
+    with progress_bar("nobody listens", 1) as advance:
+        advance(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_is_not_due_before_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_lines(logging.StreamHandler()), progress_bar("quick", 5) as advance:
+        advance(5)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 110, 10_000])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import sys
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from univert.cli import building, calibrating, detecting, exporting, indexing, l
 from univert.cli.options import app
 from univert.core.allocator import reuse_freed_memory
 from univert.core.errors import UnivertError
+from univert.core.terminal import progress_lines
 
 _COMMANDS = (building, calibrating, detecting, exporting, indexing, learning, measuring, searching, serving)
 __all__ = ["app", "main"]
@@ -23,8 +26,10 @@ INTERRUPTED = 130  # the shell's convention for Ctrl-C
 def main() -> None:
     """Entry point: errors are one line, and the exit status says what kind (1 a check failed, 2 bad input)."""
     reuse_freed_memory()
+    drawn = sys.stderr.isatty()
     try:
-        status = app(standalone_mode=False)
+        with contextlib.nullcontext() if drawn else progress_lines(logging.StreamHandler()):
+            status = app(standalone_mode=False)
     except UnivertError as error:
         typer.echo(f"univert: {error}", err=True)
         status = error.exit_code

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
+from univert.core.terminal import progress_lines
 
 
 class Run:
@@ -29,7 +31,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process alone.
+        """Hold the run for this process alone; its progress goes into `progress.log`, too.
 
         Raises:
             BadInputError: another process is working on the run.
@@ -39,7 +41,8 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BadInputError(f"{self.path}: another process is working on this run") from None
-            yield
+            with progress_lines(logging.FileHandler(self.path / "progress.log", delay=True)):
+                yield
 
     def finished(self, stage: str, inputs: str) -> dict[str, Any] | None:
         """What a stage recorded when it finished with these inputs (a fingerprint); None if it has not."""

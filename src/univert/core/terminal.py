@@ -1,10 +1,12 @@
-"""What a person at a terminal sees: progress bars on stderr, and tables in one style."""
+"""What a person at a terminal sees: progress bars on stderr, in a file lines instead, and tables in one style."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,20 +17,67 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _ANY_WIDTH = 10_000
+_SECONDS_A_LINE = 10.0
+_progress = logging.getLogger("univert.progress")
 Advance = Callable[[int], None]
 """Call it with the number of units done since the last call."""
 
 
 @contextlib.contextmanager
 def progress_bar(description: str, total: int | None, *, unit: str = "images") -> Iterator[Advance]:
-    """Show a progress bar with speed and remaining time on stderr; do nothing when it is not a terminal.
+    """Show a progress bar with speed and remaining time on stderr, if that is a terminal; see also `progress_lines`.
 
     Yields:
         a function to call with the number of units just done; where `total` is None it shows a count without an end.
     """
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
+    so_far = 0
+    with _drawn_bar(description, total, unit) if sys.stderr.isatty() else contextlib.nullcontext() as draw:
+
+        def advance(done: int) -> None:
+            nonlocal so_far
+            so_far += done
+            if draw is not None:
+                draw(done)
+            if _Lines.due():
+                of_all = "" if total is None else f" of {total:,}"
+                _progress.info("%s: %s%s %s", description, f"{so_far:,}", of_all, unit)
+
+        yield advance
+
+
+class _Lines:
+    """When the next line of progress is due: one for all bars, so that a hundred short stages do not make a hundred."""
+
+    last_s = 0.0
+
+    @classmethod
+    def due(cls) -> bool:
+        now_s = time.monotonic()
+        is_due = _progress.hasHandlers() and now_s - cls.last_s >= _SECONDS_A_LINE
+        if is_due:
+            cls.last_s = now_s
+        return is_due
+
+
+@contextlib.contextmanager
+def progress_lines(handler: logging.Handler) -> Iterator[None]:
+    """Meanwhile give a handler of `logging` a line every ten seconds, of whatever progress bar is at work.
+
+    The handler is closed at the end.
+    """
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    _progress.setLevel(logging.INFO)
+    _progress.addHandler(handler)
+    _Lines.last_s = time.monotonic()
+    try:
+        yield
+    finally:
+        _progress.removeHandler(handler)
+        handler.close()
+
+
+@contextlib.contextmanager
+def _drawn_bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

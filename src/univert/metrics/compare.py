@@ -155,7 +155,7 @@ def compare_vectors(
         >>> angles = np.radians([0, 10, 90, 100, 180, 190])
         >>> good = np.stack([np.cos(angles), np.sin(angles)], axis=1)
         >>> compare_vectors(good[::-1], good, list("aabbcc"), ["hats"] * 6).merged["recall_at_1"].verdict
-        'unclear'
+        'same'
     """
     check_length(second, len(first), name="second", of="first")
     outcomes = [
