@@ -31,7 +31,7 @@ def images(vertical: str, product: str | None, count: int, split: str) -> list[S
 
 def healthy(vertical: str) -> list[SourceRow]:
     """A vertical that nothing is wrong with."""
-    shares = (("train", 12), ("val", 6), ("test", 6))
+    shares = (("train", 12), ("val", 10), ("test", 10))
     return [r for split, many in shares for n in range(many) for r in images(vertical, f"{split}{n}", 2, split)]
 
 
@@ -43,7 +43,7 @@ def info_of(rows: list[SourceRow], folder) -> CatalogueInfo:
 def test_counts(tmp_path):
     rows = [*images("bags", "a", 3, "train"), *images("bags", "b", 1, "test"), *images("bags", None, 4, "train")]
     info = info_of(rows + healthy("shoes"), tmp_path)
-    assert (info.images, info.products, info.unlabelled, info.linked) == (8 + 48, 2 + 24, 4, 0)
+    assert (info.images, info.products, info.unlabelled, info.linked) == (8 + 64, 2 + 32, 4, 0)
     bags, shoes = info.verticals
     assert (bags.name, bags.images, bags.products, bags.unlabelled) == ("bags", 8, 2, 4)
     assert (bags.images_a_product, bags.single_image_products) == (2.0, 1)
@@ -51,7 +51,7 @@ def test_counts(tmp_path):
     assert (train.images, train.products, train.unlabelled, train.paired_products) == (7, 1, 4, 1)
     assert bags.splits["val"].images == 0
     assert list(shoes.splits) == ["train", "val", "test"]
-    assert to_plain(info)["verticals"][1]["splits"]["test"]["products"] == 6
+    assert to_plain(info)["verticals"][1]["splits"]["test"]["products"] == 10
     assert sum(split.images for vertical in info.verticals for split in vertical.splits.values()) == info.images
 
 
@@ -66,10 +66,14 @@ def test_a_healthy_catalogue_has_no_warnings(tmp_path):
         (images("shoes", "lonely", 1, "train"), "products with one image only: 1, in shoes (1);"),
         (
             [r for n in range(12) for r in images("hats", str(n), 2, "train")],
-            "test is near-empty for evaluation: hats (0)",
+            "test is too small for evaluation: hats (0)",
+        ),
+        (
+            [r for n in range(9) for r in images("hats", f"v{n}", 2, "val")],
+            "val is too small for early stopping and every choice: hats (9) have fewer than 10 products",
         ),
         (images("shoes", None, 3, "val"), "unlabelled images in val or test: 3;"),
-        (images("hats", "a", 2, "train"), "extreme imbalance: shoes has 24 times the images of hats (48 to 2);"),
+        (images("hats", "a", 2, "train"), "extreme imbalance: shoes has 32 times the images of hats (64 to 2);"),
     ],
 )
 def test_what_hurts_is_flagged_once_with_a_remedy(tmp_path, extra, warning):
@@ -94,5 +98,5 @@ def test_render(tmp_path):
     assert "shoes [red]" in text
     assert text.count("warning: ") == len(info.warnings) >= 3
     (total,) = [line for line in text.splitlines() if line.strip().startswith("all")]
-    assert total.split() == ["all", "51", "25", "0", "2.0", "27", "(13)", "12", "(6)", "12", "(6)"]
+    assert total.split() == ["all", "67", "33", "0", "2.0", "27", "(13)", "20", "(10)", "20", "(10)"]
     assert max(map(len, text.splitlines())) <= 80
