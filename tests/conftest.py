@@ -41,9 +41,11 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture
-def univert(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Univert:
+def univert(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Univert:
     """Run the command as the console script does; exit status, stdout, stderr."""
     from univert.cli import main
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["univert", *map(str, arguments)])

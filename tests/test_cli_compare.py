@@ -9,13 +9,19 @@ import pytest
 import torch
 
 from tests.conftest import Univert
+from univert.cli.kept_vectors import embed_once
 from univert.cli.measuring import embed_with
 from univert.core.config import from_plain
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.metrics.compare import Comparison
-from univert.models.embedder import Embedder
+from univert.models.embedder import Embedder, EmbedderConfig
 from univert.training.recipe import Recipe
+
+
+@pytest.fixture(autouse=True)
+def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +79,39 @@ def test_specialists_search_their_own_vertical(places: Path, catalogue: Catalogu
     assert merged.second == pytest.approx(within / merged.queries)
     status, shown, _ = univert("compare", places / "good", places / "good", *arguments, "--vertical", "discs")
     assert list(json.loads(shown)["verticals"]) == ["discs"]
+
+
+def test_a_model_is_embedded_once_and_measured_beside_its_untrained_network(
+    catalogue: Catalogue, tmp_path: Path, univert: Univert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Embedder(EmbedderConfig(image_size_px=32, size=4, hidden_sizes=())).eval()
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.fill_(1.0)
+    model.save_pretrained(tmp_path / "model")
+    arguments = (catalogue.path, "--split", "test", "--json")
+    status, shown, _ = univert("evaluate", tmp_path / "model", *arguments)
+    values = json.loads(shown)
+    assert status == 0
+    assert values["untrained"]["merged"]["map_at_r"]["value"] > values["merged"]["map_at_r"]["value"]
+
+    def embed(*_: object, **__: object) -> None:
+        raise AssertionError("it was embedded before")
+
+    monkeypatch.setattr(Embedder, "embed_catalogue", embed)
+    assert univert("evaluate", tmp_path / "model", *arguments)[:2] == (0, shown)
+    assert univert("compare", tmp_path / "model", tmp_path / "model", *arguments)[0] == 0
+
+
+@pytest.mark.parametrize(("most_bytes", "left"), [(10_000, 2), (800, 1), (0, 0)])
+def test_what_is_kept_has_a_limit(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_bytes: int, left: int
+) -> None:
+    monkeypatch.setattr("univert.cli.kept_vectors.MOST_BYTES", most_bytes)
+    model = Embedder(recipe.model).eval()
+    for vertical in catalogue.verticals:
+        embed_once(model, catalogue.select(vertical=vertical, split="test"))
+    assert len(list((tmp_path / "caches" / "univert" / "embeddings").iterdir())) == left
 
 
 def saved(recipe: Recipe, folder: Path, *, size: int = 8, seed: int = 0) -> Embedder:

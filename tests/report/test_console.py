@@ -27,6 +27,10 @@ def test_an_evaluation_has_a_line_a_vertical():
     text = table_text(evaluation_table(made_up.model("a", 0.5, {"[bags]": 0.6, "hats": None}).evaluation))
     assert "[bags]" in text
     assert "no queries" in text
+    assert "untrained" not in text
+    model, base = (made_up.model("a", merged, {"bags": 0.6}).evaluation for merged in (0.5, 0.4))
+    lines = table_text(evaluation_table(model, base)).splitlines()
+    assert lines[-1].split()[:5] == ["merged,", "untrained", "base", "network", "40.0"]
 
 
 def test_a_comparison_has_a_line_a_gallery_and_says_who_is_who():

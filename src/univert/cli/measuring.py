@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     from univert.data.catalogue import Catalogue
+    from univert.metrics.evaluate import Evaluation
+    from univert.models.embedder import Embedder
 
 Split = Annotated[str, typer.Option(help="train, val, test, or all.")]
 
@@ -32,27 +35,47 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure a model within each vertical and in the merged gallery.
+    """Measure a model within each vertical and in the merged gallery, beside its untrained base network.
 
     In a catalogue of product pictures and scenes, the items of the scenes look for the product pictures.
     """
+    from univert.cli.kept_vectors import embed_once
     from univert.metrics.evaluate import evaluate_vectors
     from univert.metrics.inputs import asking
 
     catalogue = _selection(cat, split, vertical)
-    vectors = load_model(model, device).embed_catalogue(catalogue, progress=True)
-    evaluation = evaluate_vectors(
-        vectors,
-        list(catalogue.column("product")),
-        list(catalogue.column("vertical")),
-        queries=asking(catalogue.product_labels(), catalogue.in_scene),
-    )
+
+    def measured(network: Embedder) -> Evaluation:
+        return evaluate_vectors(
+            embed_once(network, catalogue),
+            list(catalogue.column("product")),
+            list(catalogue.column("vertical")),
+            queries=asking(catalogue.product_labels(), catalogue.in_scene),
+        )
+
+    embedder = load_model(model, device)
+    evaluation, base = measured(embedder), _untrained(embedder)
+    untrained = None if base is None else measured(base)
     if as_json:
-        typer.echo(json.dumps({"split": split, **to_plain(evaluation)}, indent=1))
+        typer.echo(json.dumps({"split": split, **to_plain(evaluation), "untrained": to_plain(untrained)}, indent=1))
     else:
         from univert.report.console import evaluation_table
 
-        print_table(evaluation_table(evaluation))
+        print_table(evaluation_table(evaluation, untrained))
+
+
+def _untrained(embedder: Embedder) -> Embedder | None:
+    """A model's base network as it was before any training, without a head; None where it began with random weights."""
+    from univert.models.embedder import Embedder
+
+    if not embedder.config.pretrained:
+        return None
+    try:
+        base = Embedder(replace(embedder.config, size=None, hidden_sizes=()))
+    except BadInputError as error:
+        typer.echo(f"univert: not compared with the untrained base network: {error}", err=True)
+        return None
+    return base.to(embedder.device).eval()
 
 
 @app.command(epilog="Example: univert compare runs/old/unified runs/new/unified shop.lance --tolerance 0.01")
@@ -125,9 +148,11 @@ def embed_with(place: Path, catalogue: Catalogue, device: str) -> tuple[Float[np
     """
     import numpy as np
 
+    from univert.cli.kept_vectors import embed_once
+
     model = Path(model_folder(place))
     if (model / "config.json").exists() or not model.is_dir():
-        return load_model(model, device).embed_catalogue(catalogue, progress=True), False
+        return embed_once(load_model(model, device), catalogue), False
     if not len(catalogue):
         raise BadInputError("nothing to compare: the selection of the catalogue has no images")
     folders = {vertical: _specialist_in(place, vertical) for vertical in catalogue.verticals}
@@ -142,7 +167,7 @@ def embed_with(place: Path, catalogue: Catalogue, device: str) -> tuple[Float[np
     for vertical, specialist in models.items():
         here = np.flatnonzero(catalogue.column("vertical") == vertical)
         own = catalogue.select(vertical=[vertical])
-        vectors[here, : specialist.size] = specialist.embed_catalogue(own, progress=True)
+        vectors[here, : specialist.size] = embed_once(specialist, own)
     return vectors, True
 
 

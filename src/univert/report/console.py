@@ -37,11 +37,14 @@ def results_table(models: Sequence[ComparedModel], comparisons: Sequence[RowComp
     return table
 
 
-def evaluation_table(evaluation: Evaluation) -> Table:
-    """One line a vertical and one for the merged gallery, in per cent."""
+def evaluation_table(evaluation: Evaluation, untrained: Evaluation | None = None) -> Table:
+    """One line a vertical, one for the merged gallery, and one for the untrained base network there, in per cent."""
     columns = ("gallery", "R@1", "(95%)", "R@8", "MAP@R", "queries", "products")
     table = new_table("retrieval, %", columns, left=("gallery",))
-    for name, metrics in [*evaluation.verticals.items(), ("merged", evaluation.merged)]:
+    lines = [*evaluation.verticals.items(), ("merged", evaluation.merged)]
+    if untrained is not None:
+        lines.append(("merged, untrained base network", untrained.merged))
+    for name, metrics in lines:
         counts = (count(metrics.queries), count(metrics.products)) if metrics else ("0", "0")
         table.add_row(Name(name), *_cells(metrics), *counts, style="bold" if name == "merged" else "")
     return table
