@@ -48,6 +48,12 @@ def test_specialists_are_compared_vertical_by_vertical(b, c, tone, text):
     assert text in found.text
 
 
+def test_a_mean_that_no_vertical_bears_out_is_not_praised():
+    found = comparison(a=(0.05, "unclear"), b=(0.04, "unclear"), c=(0.0, "same"))
+    models = [model("specialists", 0.6, HALF), model("unified", 0.5, HALF)]
+    assert findings(models, [against("specialists", found)])[0].tone == "even"
+
+
 def test_specialists_below_the_untrained_network_are_named():
     models = [model("base", 0.4, HALF), model("specialists", 0.6, HALF), model("unified", 0.5, HALF)]
     found = comparison(a=(-0.08, "unclear"), b=(-0.005, "same"), c=(-0.09, "worse"))

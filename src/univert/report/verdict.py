@@ -79,7 +79,7 @@ def against_specialists(comparison: Comparison) -> Finding:
         parts.append(f"not told apart from it in {unclear}")
     parts.append(f"worse in {listing(worse) if worse else 'none'}")
     text = f"Within the verticals it is {listing(parts)}; {points(mean)} points on average."
-    return Finding(tone="bad" if worse else "good" if mean > 0 else "even", text=text)
+    return Finding(tone="bad" if worse else "good" if better and mean > 0 else "even", text=text)
 
 
 def specialists_below_untrained(comparisons: Sequence[RowComparison]) -> list[Finding]:
