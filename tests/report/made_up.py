@@ -141,7 +141,9 @@ def content(**changes):
     }  # fmt: skip
     values = {
         "compared": tuple(all_models()),
-        "comparisons": tuple(against(key, found) for key in ("specialists", "base")),
+        "comparisons": (
+            *(against(key, found) for key in ("specialists", "base")), against("base", found, second="specialists"),
+        ),
         "distortion": {"energy_kept": 0.9734, "order_kept": 0.99}, "results": results,
         "choice": choice(), "ensemble": ensemble(), "combination": combination(),
     }  # fmt: skip

@@ -138,8 +138,15 @@ def test_every_part_says_what_was_found(report):
         "Group 1", "2 trials of at most 40", "+ hats", "with bags, shoes", "MAP@R \N{MINUS SIGN}7.0", "refused",
         "bags + shoes - hats: refused", "(a) Learning targets", "(b) Unified embeddings",
         "better than the specialist in 1 of 2 and worse in shoes (\N{MINUS SIGN}4.0)",
+        "Below the untrained base network is 1 of 2 specialists: shoes (\N{MINUS SIGN}4.0). Beyond chance: shoes.",
     ):  # fmt: skip
         assert words in page.text, words
+
+
+def test_every_paired_comparison_says_whose_it_is(report):
+    _, page = report
+    tabs = [one["data-tab"] for one in page.all("section") if one.get("id", "").startswith("paired-")]
+    assert tabs == ["Against: Specialists", "Against: Base", "Specialists, against: Base"]
 
 
 def test_only_what_could_have_been_right_is_framed_as_wrong(report):
