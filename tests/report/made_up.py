@@ -104,7 +104,7 @@ def ensemble(title="Joint Proxy-NCA"):
 
 def combination(names=("bags", "shoes", "hats")):
     """The first two together; the third, refused for what it does to MAP@R of the first, by itself."""
-    a, b, c = names
+    a, b, c, *more = names
     harm = {"recall_at_1": difference(0.001), "map_at_r": difference(-0.07, "worse", metric="map_at_r")}
     trials = (
         Trial(
@@ -116,8 +116,9 @@ def combination(names=("bags", "shoes", "hats")):
             differences={a: harm, b: figures(-0.09, "worse"), c: figures(0.0)},
         ),
     )  # fmt: skip
+    individual = {a: OWN, b: OWN, c: None, **dict.fromkeys(more, OWN)}
     return Combination(
-        config=CombineConfig(), groups=((a, b), (c,)), individual={a: OWN, b: OWN, c: None},
+        config=CombineConfig(), groups=((a, b), (c, *more)), individual=individual,
         trials=trials, path=(f"{a} + {b}: accepted", f"{a} + {b} - {c}: refused"),
     )  # fmt: skip
 
