@@ -144,6 +144,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-detection"))
+    parser.add_argument("--learned-from", nargs="*", default=["best", "real", "pasted"], help="the folders of --out")
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
     measured = commit("src/univert/detection", "src/univert/training", "bench/detection.py")
@@ -164,6 +165,8 @@ def main() -> int:
     ]
     best: dict[str, Any] = {}
     for title, (learned_from, folder) in sources(options.scenes, options.out, recipe).items():
+        if folder.name not in options.learned_from:
+            continue
         done = train_detector(learned_from, folder, recipe, device="cpu")
         best = best or done
         detector = load_detector(done["model"])
