@@ -79,7 +79,7 @@ def render_items(
 ) -> str:
     """A page with a photo, a frame on each of its items, and below a row for each: what it is, and its hits.
 
-    A frame leads to the item's row. Otherwise as `render_grid`.
+    A frame is as plain to see as the detector is sure, and leads to the item's row. Otherwise as `render_grid`.
 
     Args:
         photo: upright, RGB.
