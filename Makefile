@@ -29,7 +29,7 @@ demo: $(READY)
 	$(BIN)/univert demo --out $(DEMO_OUT)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .
