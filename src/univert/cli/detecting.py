@@ -93,6 +93,7 @@ def run(
     from univert.data.rows import printable
     from univert.detection import output
     from univert.detection.engine import load_detector
+    from univert.report.number_format import count
 
     if least_vertical_score and cat is None:
         raise BadInputError("--least-vertical-score says what enters a catalogue; give --catalogue, too")
@@ -111,7 +112,6 @@ def run(
     if cat is not None and not rows:
         raise BadInputError(f"{cat}: no item was found that is sure enough for a catalogue; lower the least scores")
     content = json.dumps(output.as_coco(found, detector.verticals, out), indent=1)
-    count = sum(len(photo.items) for photo in found)
     if crops is not None:
         output.write_crops(found, crops)
     if draw_to is not None:
@@ -126,9 +126,8 @@ def run(
     for photo in found:
         names = ", ".join(f"{item.vertical} {item.score:.2f}" for item in photo.items) or "no item found"
         typer.echo(printable(f"{photo.path}: {names}"))
-    typer.echo(
-        f"{count:,} {'item' if count == 1 else 'items'} in {len(found):,} {'photo' if len(found) == 1 else 'photos'}"
-    )
+    items = sum(len(photo.items) for photo in found)
+    typer.echo(f"{count(items, 'item')} in {count(len(found), 'photo')}")
 
 
 @detect_app.command(epilog="Example: univert detect evaluate runs/detector scenes.lance --split test")

@@ -145,11 +145,10 @@ def _one_a_product(hits: Sequence[Hit]) -> list[Hit]:
 def items_table(items: Sequence[AnsweredItem]) -> Table:
     """What was found in a photo as a table for a terminal: one line an item, the surest first."""
     from univert.core.terminal import Name, new_table
+    from univert.report.number_format import count
 
     columns = ("", "item", "sure", "product", "sure of it", "known", "distance")
-    table = new_table(
-        f"{len(items)} {'item' if len(items) == 1 else 'items'} found", columns, left=("item", "product", "known")
-    )
+    table = new_table(f"{count(len(items), 'item')} found", columns, left=("item", "product", "known"))
     table.caption = "known: sure enough, as calibrated; else the product is the best guess."
     for place, item in enumerate(items, start=1):
         (vertical, sureness), product = item.vertical, item.product
