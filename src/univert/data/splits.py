@@ -7,6 +7,9 @@ import hashlib
 SPLITS = ("train", "val", "test")
 """The split names a catalogue knows; an image may also be in none (None)."""
 
+NO_SPLIT = "none"
+"""How a source says that an image is in none of them: it is neither learned from nor measured on."""
+
 
 def split_of(product: str | None, vertical: str, *, train: float = 0.65, val: float = 0.10) -> str:
     """The split of a product: a hash of its name against the shares of train and val; the rest is test.
