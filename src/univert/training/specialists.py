@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -64,12 +65,18 @@ def train_together(
 
 
 def train_joint(
-    context: RunContext, loss: LossName, image_presentations: int, *, name: str | None = None
+    context: RunContext,
+    loss: LossName,
+    image_presentations: int,
+    *,
+    name: str | None = None,
+    hidden_sizes: tuple[int, ...] | None = None,
 ) -> TrainedModel:
     """Train (or load) one model on all verticals at once: what the unified model has to beat.
 
     If the loss is that of the specialists, their options hold, else its defaults. The model sees that many images at
-    most. Its folder within the run is `joint/LOSS`, unless it has a name.
+    most. Its folder within the run is `joint/LOSS`, unless it has a name, its head as wide as the recipe's, unless it
+    has widths of its own.
     """
     config = context.recipe.specialists
     steps = max(1, image_presentations // config.loop.batch_size)
@@ -80,14 +87,21 @@ def train_joint(
         if compares_images(loss):  # each image needs others of its product in the batch
             loop = replace(loop, images_per_product=max(loop.images_per_product, 2 if loop.batch_size < 8 else 4))
         config = SpecialistsConfig(loss=loss, loop=loop)
-    return train_on_labels(context, config, name=name or f"joint/{loss.replace('-', '_')}")
+    return train_on_labels(context, config, name=name or f"joint/{loss.replace('-', '_')}", hidden_sizes=hidden_sizes)
 
 
-def train_on_labels(context: RunContext, config: SpecialistsConfig, *, name: str) -> TrainedModel:
+def train_on_labels(
+    context: RunContext, config: SpecialistsConfig, *, name: str, hidden_sizes: tuple[int, ...] | None = None
+) -> TrainedModel:
     """Train (or load) one model, in the folder `name`, on the labelled training images of all verticals."""
     everything = np.ones(len(context.images.catalogue), bool)
     folder = context.stages.work_folder(name)
-    return context.stages.train(name, to_plain(config), lambda: label_job(context, config, everything, folder=folder))
+    head: dict[str, Any] = {} if hidden_sizes is None else {"hidden_sizes": hidden_sizes}
+    return context.stages.train(
+        name,
+        to_plain(config) | to_plain(head),
+        lambda: label_job(context, config, everything, folder=folder, embedder=context.new_embedder(**head)),
+    )
 
 
 def presentations(trained: list[TrainedModel]) -> int:
