@@ -147,5 +147,6 @@ def test_bad_input(rows: list[SourceRow], share: float, says: str) -> None:
 def test_what_is_wrong_with_a_source_is_still_said() -> None:
     problem = SourceProblem("bad line", "here", "two fields", "give three")
     wrong = row("odd", product="hat 0-0", brand="brand 0", split="trian")
-    found = list(keep_brands_out_of_train(lambda: iter([problem, wrong, *shop()]), 0.9))
+    odd = row("odder", product="\udcff", brand="\udcff")
+    found = list(keep_brands_out_of_train(lambda: iter([problem, wrong, odd, odd, *shop()]), 0.9))
     assert found[:2] == [problem, wrong]

@@ -95,7 +95,7 @@ class _Names:
             for brand in brands if self._images_of_product[product] > 1 else ():
                 asked_for[brand].append(product)
         largest = max(asked_for, key=lambda brand: (self._images_of_brand[brand], brand), default=None)
-        in_turn = sorted(asked_for.keys() - {largest}, key=lambda name: hashlib.blake2b(name.encode()).digest())
+        in_turn = sorted(asked_for.keys() - {largest}, key=_hash)
         kept_out = max(2, round(share * len(asked_for)))
         in_val = max(1, round(_VAL_SHARE * kept_out))
         places: dict[str, str] = {}
@@ -134,6 +134,10 @@ class _Names:
         if not brands or not brands <= places.keys():
             return None
         return own if own in {places[brand] for brand in brands} else places[min(brands)]
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass")).digest()
 
 
 def _products(row: SourceRow) -> list[tuple[str, str]]:
