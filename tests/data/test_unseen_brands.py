@@ -61,7 +61,7 @@ def test_where_brands_share_products_images_elsewhere_are_in_no_split(tmp_path: 
     assert len(set(brands[unseen])) == 3
     assert all(place == before[product] for product, place in zip(products, splits, strict=True) if place is not None)
     assert not (unseen & (splits == "train")).any()
-    assert all(unseen[place is None] for place in splits)
+    assert all(never for never, place in zip(unseen, splits, strict=True) if place is None)
     for place in ("val", "test"):
         assert (unseen & (splits == place)).any()
 

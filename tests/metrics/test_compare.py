@@ -161,7 +161,7 @@ def test_a_loss_for_brands_never_seen_alone_is_a_loss() -> None:
     rng = np.random.default_rng(6)
     codes, verticals = labels()
     unseen = codes % 5 == 0
-    poor, good = drawn(rng, 1.2), drawn(rng, 0.6)
+    poor, good = drawn(rng, 2.0), drawn(rng, 0.3)
     second = np.where(unseen[:, None], poor, good)
     first = np.where(unseen[:, None], good, poor)
     found = compare_vectors(first, second, codes, verticals, unseen_brands=unseen)

@@ -24,18 +24,16 @@ _STYLES: dict[Verdict, str] = {"better": "green", "same": "none", "unclear": "di
 
 
 def results_table(models: Sequence[ComparedModel], comparisons: Sequence[RowComparison] = ()) -> Table:
-    """One line a compared model, in per cent; the last is the run's."""
-    columns: tuple[str, ...] = ("model", "merged R@1", "(95%)", "R@8", "MAP@R", "within R@1")
-    unseen = any(one.evaluation.unseen_brands for one in models)
-    columns += ("unseen R@1", "(95%)", "R@8", "MAP@R") if unseen else ()
+    """One line a compared model, and one for brands never seen, if any, in per cent; the last model is the run's."""
+    columns = ("model", "merged R@1", "(95%)", "R@8", "MAP@R", "within R@1")
     table = new_table("test split, %", columns, left=("model",))
     for one in models:
         name = Name(one.row.title + ("*" if one.row.routed else ""))
         within = percent(one.evaluation.mean_within["recall_at_1"])
-        cells = [*_cells(one.evaluation.merged), within, *(_cells(one.evaluation.unseen_brands) if unseen else ())]
-        table.add_row(name, *cells, style="bold" if one is models[-1] else "")
+        table.add_row(name, *_cells(one.evaluation.merged), within, style="bold" if one is models[-1] else "")
+        if one.evaluation.unseen_brands is not None:
+            table.add_row(f"  {UNSEEN_BRANDS}", *_cells(one.evaluation.unseen_brands), "", style="dim")
     notes = ["* told each query's true vertical. within: mean over verticals, each searched alone."]
-    notes += ["unseen: the merged queries of brands that training never had."] if unseen else []
     notes += [finding.text for finding in specialists_below_untrained(comparisons)]
     table.caption = escape("\n".join(notes))
     return table
@@ -49,9 +47,9 @@ def evaluation_table(evaluation: Evaluation, untrained: Evaluation | None = None
     if untrained is not None:
         lines.append((f"{MERGED}, untrained base network", untrained.merged))
     if evaluation.unseen_brands is not None:
-        lines.append((f"{MERGED}, {UNSEEN_BRANDS}", evaluation.unseen_brands))
+        lines.append((UNSEEN_BRANDS, evaluation.unseen_brands))
         if untrained is not None:
-            lines.append((f"{MERGED}, {UNSEEN_BRANDS}, untrained", untrained.unseen_brands))
+            lines.append((f"{UNSEEN_BRANDS}, untrained", untrained.unseen_brands))
     for name, metrics in lines:
         counts = (count(metrics.queries), count(metrics.products)) if metrics else ("0", "0")
         table.add_row(Name(name), *_cells(metrics), *counts, style="bold" if name == MERGED else "")
