@@ -13,6 +13,7 @@ from tests.training.shop import Shop
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.models.embedder import Embedder
+from univert.training.averaging import greedy_soup
 from univert.training.jobs import TrainingJob
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
@@ -22,7 +23,7 @@ from univert.training.targets.config import UnifyConfig
 from univert.training.targets.learning_targets import learning_targets
 from univert.training.targets.map import TargetMap, fit_target_map
 from univert.training.targets.members import Member
-from univert.training.targets.start import embedder_of_members, greedy_soup
+from univert.training.targets.start import embedder_of_members
 from univert.training.unify import train_unified
 
 
@@ -129,16 +130,3 @@ def test_where_the_base_network_learns_it_starts_from_their_mean(
     vectors = work.features.source.embed_all(model, everything)
     alike = [work.features.source.embed_all(each, everything) for each in (*own, mean)]
     assert min(np.abs(vectors @ vectors.T - each @ each.T).max() for each in alike) < 5e-3
-
-
-def test_a_soup_takes_models_that_help_and_leaves_out_other_shapes(shop: Shop) -> None:
-    models = [shop.context.new_embedder(), shop.context.new_embedder(), shop.context.new_embedder(hidden_sizes=(3,))]
-    for model, weight in zip(models, (0.0, 2.0, 5.0), strict=True):
-        torch.nn.init.constant_(model.head.second.weight, weight)
-
-    def weight_of(model: Embedder) -> float:
-        return float(model.head.second.weight.detach().mean())
-
-    for wanted, expected in ((1.0, 1.0), (-1.0, 0.0), (5.0, 5.0)):
-        soup = greedy_soup(models, lambda model, wanted=wanted: -abs(weight_of(model) - wanted))  # type: ignore[misc]
-        assert weight_of(soup) == expected

@@ -100,7 +100,14 @@ class UnifyConfig:
     """
 
     way: Literal["auto", "specialists", "ensemble"] = "auto"
-    members: tuple[str, ...] = ("specialists", "verticals", "joint:proxy-nca", "joint:triplet")
+    members: tuple[str, ...] = (
+        "joint:proxy-nca",
+        "joint:proxy-nca#1",
+        "joint:proxy-nca#2",
+        "specialists",
+        "verticals",
+        "joint:triplet",
+    )
     align: bool = True
     confidence: Annotated[float, Interval(ge=0, le=1)] = 0.9
     unlabelled: bool = True

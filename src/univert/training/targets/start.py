@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from univert.models.embedder import Embedder
 from univert.models.head import Head
+from univert.training.averaging import greedy_soup
 from univert.training.run_context import RunContext
 from univert.training.sources import Source
 from univert.training.targets.alignment import orthogonal_alignment
@@ -69,34 +69,6 @@ def embedder_of_members(
         heads = [(model.head, matrix) for model, matrix in parts if isinstance(model.head, Head)]
         _join(embedder.head, heads, _features(context.features.source, embedder.eval(), positions))
     return embedder
-
-
-def greedy_soup(models: Sequence[Embedder], score: Callable[[Embedder], float] | None) -> Embedder:
-    """The mean of some models' weights: the best model first, another where the mean with it is better still.
-
-    Without a score all are in, as far as they have the shapes of the first.
-
-    Source: Wortsman et al., Model soups, arXiv 2203.05482, recipe 1.
-    """
-    ranked = sorted(models, key=score, reverse=True) if score else list(models)
-    soup, best, taken = ranked[0], score(ranked[0]) if score else 0.0, [ranked[0]]
-    for model in ranked[1:]:
-        if model.config != ranked[0].config:
-            continue
-        mean = _mean_of_weights([*taken, model])
-        reached = score(mean) if score else best
-        if reached >= best:
-            soup, best, taken = mean, reached, [*taken, model]
-    return soup
-
-
-def _mean_of_weights(models: Sequence[Embedder]) -> Embedder:
-    mean = AveragedModel(models[0], use_buffers=True)
-    for model in models:
-        mean.update_parameters(model)
-    found = mean.module
-    assert isinstance(found, Embedder)
-    return found.eval()
 
 
 def _validation_score(context: RunContext) -> Callable[[Embedder], float] | None:
