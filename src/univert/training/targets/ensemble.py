@@ -66,7 +66,8 @@ def choose_members(
     """Train the members that the recipe names, in its order, and keep those that help on the validation split.
 
     A member stays if the targets with it are better than those without, beyond chance and tolerance, and worse in no
-    vertical. Joint models that are not trained already may be shown `joint_presentations` images.
+    vertical. Further seeds of a joint model come in with it: they add nothing of their own, but what is chance in one
+    of them cancels out. Joint models that are not trained already may be shown `joint_presentations` images.
 
     Raises:
         TrainingError: a training failed.
@@ -75,12 +76,18 @@ def choose_members(
     tried: list[TriedMember] = []
     paid: set[str] = set()
     for text in context.recipe.unify.members:
-        member = _member(context, MemberName.parse(text), grouped, separate, joint, joint_presentations)
+        name = MemberName.parse(text)
+        member = _member(context, name, grouped, separate, joint, joint_presentations)
         cost = presentations([model for model in member.distinct if model.key not in paid])
         paid.update(model.key for model in member.distinct)
         same = next((other for other in kept if other.key == member.key), None)
         if same:
             tried.append(_tried(member, False, f"left out: the same models as {same.name}", None, cost))
+            continue
+        first_of_loss = next((other for other in kept if MemberName.parse(other.name).loss == name.loss), None)
+        if name.number and first_of_loss:
+            kept.append(member)
+            tried.append(_tried(member, True, f"in: another seed of {first_of_loss.name}", None, cost))
             continue
         comparison = _compare_targets(context, kept, member) if kept else None
         if comparison:
