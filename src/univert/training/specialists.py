@@ -71,16 +71,20 @@ def train_joint(
     If the loss is that of the specialists, their options hold, else its defaults. The model sees that many images at
     most. Its folder within the run is `joint/LOSS`, unless it has a name.
     """
+    config = joint_config(context, loss, image_presentations)
+    return train_on_labels(context, config, name=name or f"joint/{loss.replace('-', '_')}")
+
+
+def joint_config(context: RunContext, loss: LossName, image_presentations: int) -> SpecialistsConfig:
+    """How one model of all verticals is trained; see `train_joint`."""
     config = context.recipe.specialists
     steps = max(1, image_presentations // config.loop.batch_size)
     loop = replace(config.loop, epochs=1, min_steps=steps)
     if loss == config.loss:
-        config = replace(config, loop=loop)
-    else:
-        if compares_images(loss):  # each image needs others of its product in the batch
-            loop = replace(loop, images_per_product=max(loop.images_per_product, 2 if loop.batch_size < 8 else 4))
-        config = SpecialistsConfig(loss=loss, loop=loop)
-    return train_on_labels(context, config, name=name or f"joint/{loss.replace('-', '_')}")
+        return replace(config, loop=loop)
+    if compares_images(loss):  # each image needs others of its product in the batch
+        loop = replace(loop, images_per_product=max(loop.images_per_product, 2 if loop.batch_size < 8 else 4))
+    return SpecialistsConfig(loss=loss, loop=loop)
 
 
 def train_on_labels(context: RunContext, config: SpecialistsConfig, *, name: str) -> TrainedModel:

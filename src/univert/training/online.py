@@ -1,0 +1,184 @@
+"""Online: all specialists and the unified model in one training, as heads on one base network.
+
+Source: Ypsilantis et al., "UDON: Universal Dynamic Online distillatioN for generic image representations", arXiv
+2406.08332. Here the loss of all heads is Proxy-NCA, and a batch mixes verticals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from univert.core.config import to_plain
+from univert.core.tensors import unit_rows
+from univert.data.samplers import PKSampler, Positions
+from univert.losses.proxy_nca_loss import ProxyNCALoss
+from univert.models.embedder import Embedder
+from univert.models.head import Head
+from univert.training.jobs import TrainedModel, TrainingJob
+from univert.training.label_config import SpecialistsConfig
+from univert.training.label_training import label_loss, labelled_products
+from univert.training.objectives import EmbedAll, LabelObjective, MovedRows
+from univert.training.run_context import RunContext
+from univert.training.sources import PooledSource
+from univert.training.specialists import joint_config
+
+SMOOTHING = 0.9
+"""So much of a vertical's running loss stays when a batch gives a new one."""
+
+
+def train_online(context: RunContext, image_presentations: int, *, name: str) -> TrainedModel:
+    """Train (or load) a unified model together with specialists on its own base network, in the folder `name`.
+
+    The settings are those of a joint Proxy-NCA model, and it sees as many images at most. The unified model alone is
+    kept, an embedder like any other.
+    """
+    config = replace(joint_config(context, "proxy-nca", image_presentations), proxies_per_product=1.0)
+    return context.stages.train(name, {"online": to_plain(config)}, lambda: online_job(context, config))
+
+
+def online_job(context: RunContext, config: SpecialistsConfig) -> TrainingJob:
+    """What a unified model and the specialists on its base network learn together."""
+    embedder, loop = context.new_embedder(), config.loop
+    products = labelled_products(context, np.ones(len(context.images.catalogue), bool))
+    objective = OnlineObjective(context, config, embedder, products)
+    sampler = PKSampler(
+        products,
+        products_per_batch=loop.batch_size // loop.images_per_product,
+        images_per_product=loop.images_per_product,
+        weights=objective.weights,
+        seed=context.recipe.seed,
+    )
+    source = PooledSource(context.features.source)
+    return TrainingJob(
+        embedder=embedder,
+        objective=objective,
+        sampler=sampler,
+        loop=loop,
+        settings="specialists.loop",
+        source=source,
+    )
+
+
+class Specialist(nn.Module):
+    """A linear head on the unified model's base network, with proxies for the products of its own vertical.
+
+    Args:
+        head: from pooled features to its embedding.
+        loss: over its products, in the order of `products`.
+        products: their codes, sorted.
+    """
+
+    products: Tensor
+
+    def __init__(self, head: Head, loss: ProxyNCALoss, products: Int64[np.ndarray, "C"]) -> None:
+        super().__init__()
+        self.head, self.loss = head, loss
+        self.register_buffer("products", torch.from_numpy(products), persistent=False)
+
+    def forward(
+        self, features: Float[Tensor, "B F"], labels: Int64[Tensor, "B"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "B C"]]:
+        """Its own loss; and its logits of the products, without gradient: what the unified head is to learn."""
+        embeddings = unit_rows(self.head(features))
+        loss: Tensor = self.loss(embeddings, torch.searchsorted(self.products, labels))
+        return loss, logits(self.loss, embeddings, self.loss.bank()).detach()
+
+
+def logits(
+    loss: ProxyNCALoss, embeddings: Float[Tensor, "B D"], proxies: Float[Tensor, "C D"]
+) -> Float[Tensor, "B C"]:
+    """What Proxy-NCA takes the soft-max of, up to a constant: between unit rows |x - p|^2 = 2 - 2 x.p."""
+    return 2 * loss.softmax_scale * unit_rows(embeddings) @ unit_rows(proxies).T
+
+
+class OnlineObjective(LabelObjective):
+    """Product labels for all heads, and what the unified one learns from the specialists'.
+
+    It takes pooled features, not embeddings; see `PooledSource`. The unified head learns all products. The specialist
+    of each vertical in the batch learns that vertical's. And for its images, the unified head learns the soft-max over
+    the vertical's products that the specialist gives (Kullback-Leibler divergence); the gradient of that reaches
+    neither the specialist nor the base network.
+
+    Products of verticals that the unified head learns more slowly come into batches more often: by its loss among the
+    vertical's products, as a share of what chance gives, in a running mean.
+
+    Attributes:
+        running: that mean of each vertical before the last step, and after it.
+        taken: how many steps were taken.
+    """
+
+    running: Tensor
+    taken: Tensor
+
+    def __init__(
+        self, context: RunContext, config: SpecialistsConfig, embedder: Embedder, products: Int64[np.ndarray, "N"]
+    ) -> None:
+        seed, codes = context.recipe.seed, int(products.max()) + 1
+        super().__init__(label_loss(config, products=codes, size=embedder.size, seed=seed), products)
+        self._project: Callable[[Tensor], Tensor] = embedder.project
+        self._verticals = np.where(products >= 0, context.images.verticals, -1)
+        self._vertical_of_product = np.full(codes, -1)
+        self._vertical_of_product[products[products >= 0]] = self._verticals[products >= 0]
+        self.specialists = nn.ModuleDict()
+        for vertical in np.unique(self._vertical_of_product).tolist():
+            own = np.flatnonzero(self._vertical_of_product == vertical)
+            if vertical < 0 or len(own) < 2:
+                self._verticals[self._verticals == vertical] = -1
+                continue
+            loss = label_loss(config, products=len(own), size=embedder.size, seed=seed + 1 + vertical)
+            head = Head(embedder.feature_size, (), embedder.size, batch_norm=False)
+            head.start_along(*context.features.directions)
+            self.specialists[str(vertical)] = Specialist(head, loss, own)
+        self._seen: dict[int, Tensor] = {}
+        self.register_buffer("running", torch.ones(2, len(context.images.vertical_names)))
+        self.register_buffer("taken", torch.tensor(0))
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """See `Objective`."""
+        return [parameter for each in self.specialists.values() for parameter in each.head.parameters()]
+
+    def forward(self, features: Float[Tensor, "B F"], positions: Positions, views: Positions) -> Float[Tensor, ""]:
+        """The sum of the losses, those of a vertical by its share of the batch."""
+        total = super().forward(self._project(features), positions, views)
+        embeddings = self._project(features.detach())  # once more: what it learns from specialists stops here
+        labels = self._products[positions].to(features.device)
+        proxies = self.loss.bank()
+        self._seen = {}
+        for vertical in np.unique(self._verticals[positions]):
+            if vertical < 0:
+                continue
+            rows = torch.from_numpy(np.flatnonzero(self._verticals[positions] == vertical)).to(features.device)
+            specialist = self.specialists[str(vertical)]
+            own_loss, wanted = specialist(features[rows], labels[rows])
+            found = logits(self.loss, embeddings[rows], proxies[specialist.products])
+            distilled = functional.kl_div(
+                found.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean"
+            )
+            total = total + len(rows) / len(positions) * (own_loss + distilled)
+            right = torch.searchsorted(specialist.products, labels[rows])
+            self._seen[vertical] = functional.cross_entropy(found.detach(), right) / np.log(found.shape[1])
+        return total
+
+    def after_step(self, step: int, embed_all: EmbedAll) -> list[MovedRows]:
+        """Note how well the unified head does in the verticals of the batch."""
+        self.running[0] = self.running[1]
+        for vertical, loss in self._seen.items():
+            self.running[1, vertical] = SMOOTHING * self.running[1, vertical] + (1 - SMOOTHING) * loss
+        self.taken.fill_(step + 1)
+        return []
+
+    def weights(self, step: int) -> Float64[np.ndarray, "P"]:
+        """How likely each product is drawn for the batch of a step: the next to be taken, or the one after it.
+
+        The loop draws a batch one step ahead. So does this, whether the batch is drawn then or after a checkpoint.
+        """
+        running = self.running[int(step > self.taken)].double().cpu().numpy()
+        chances: np.ndarray = np.append(running, 1.0)[self._vertical_of_product]
+        return chances
