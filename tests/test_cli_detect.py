@@ -75,8 +75,10 @@ def test_photos_that_cannot_be_used(saved: Path, photos: Path, tmp_path: Path, u
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
     (photos / "._room-0.png").write_bytes(b"left by another system")
     (photos / "folder.jpg").mkdir()
-    status, out, err = run(photos)
-    assert (status, out) == (2, "")
+    status, out, err = run(photos, "--out", tmp_path / "good.json")
+    assert status == 2
+    assert "in 2 photos" in out, "the others are answered all the same"
+    assert len(json.loads((tmp_path / "good.json").read_text())["images"]) == 2
     assert "1 of 3 photos cannot be used" in err
     assert "broken.jpg" in err
     status, out, err = run(photos, "--skip-bad")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from univert.core.config import to_plain
 from univert.core.terminal import print_table, progress_bar
 
 if TYPE_CHECKING:
+    from univert.detection.output import PhotoItems
     from univert.metrics.detection import DetectionFigures
 
 detect_app = typer.Typer(
@@ -81,19 +83,17 @@ def run(
     least_vertical_score: Annotated[
         float, typer.Option(min=0, max=1, help="With --catalogue: leave out items whose vertical is less sure.")
     ] = 0.0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be used.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Exit 0 though some photos cannot be used.")] = False,
     overwrite: Overwrite = False,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Find the items in photos; exit 2 if a photo cannot be used, unless it is to be left out."""
+    """Find the items in photos. If some cannot be used, the others are still answered, and it exits 2."""
     from univert.core.errors import BadInputError
     from univert.core.files import check_free, write_atomic
     from univert.data.build import build_catalogue
-    from univert.data.rows import printable
     from univert.detection import output
     from univert.detection.engine import load_detector
-    from univert.report.number_format import count
 
     if least_vertical_score and cat is None:
         raise BadInputError("--least-vertical-score says what enters a catalogue; give --catalogue, too")
@@ -103,10 +103,10 @@ def run(
     paths = output.photo_files(photos)
     with progress_bar("finding items", len(paths), unit="photos") as advance:
         found, log = output.find_all(detector, paths, least_score=least_score, advance=advance)
+    problems = f"{log.rejected:,} of {len(paths):,} photos cannot be used:\n{log.summary()}"
     if log.rejected:
-        problems = f"{log.rejected:,} of {len(paths):,} photos cannot be used:\n{log.summary()}"
-        if not (skip_bad and found):
-            raise BadInputError(f"{problems}\nFix these, or pass --skip-bad to leave them out.")
+        if not found:
+            raise BadInputError(problems)
         typer.echo(f"univert: {problems}", err=True)
     rows = list(output.as_rows(found, least_vertical_score=least_vertical_score))
     if cat is not None and not rows:
@@ -122,12 +122,10 @@ def run(
         build_catalogue(rows, cat, skip_bad=skip_bad, overwrite=overwrite, total=len(rows))
     if as_json:
         typer.echo(content)
-        return
-    for photo in found:
-        names = ", ".join(f"{item.vertical} {item.score:.2f}" for item in photo.items) or "no item found"
-        typer.echo(printable(f"{photo.path}: {names}"))
-    items = sum(len(photo.items) for photo in found)
-    typer.echo(f"{count(items, 'item')} in {count(len(found), 'photo')}")
+    else:
+        _print_found(found)
+    if log.rejected and not skip_bad:
+        raise typer.Exit(2)
 
 
 @detect_app.command(epilog="Example: univert detect evaluate runs/detector scenes.lance --split test")
@@ -151,6 +149,18 @@ def evaluate(
         typer.echo(json.dumps({"split": split, **to_plain(figures)}, indent=1))
     else:
         _print_figures(figures, split)
+
+
+def _print_found(found: Sequence[PhotoItems]) -> None:
+    """The items of each photo, one line a photo, and their number."""
+    from univert.data.rows import printable
+    from univert.report.number_format import count
+
+    for photo in found:
+        names = ", ".join(f"{item.vertical} {item.score:.2f}" for item in photo.items) or "no item found"
+        typer.echo(printable(f"{photo.path}: {names}"))
+    items = sum(len(photo.items) for photo in found)
+    typer.echo(f"{count(items, 'item')} in {count(len(found), 'photo')}")
 
 
 def _print_figures(figures: DetectionFigures, split: str) -> None:
