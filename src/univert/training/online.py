@@ -57,12 +57,7 @@ def online_job(context: RunContext, config: SpecialistsConfig) -> TrainingJob:
     )
     source = PooledSource(context.features.source)
     return TrainingJob(
-        embedder=embedder,
-        objective=objective,
-        sampler=sampler,
-        loop=loop,
-        settings="specialists.loop",
-        source=source,
+        embedder=embedder, objective=objective, sampler=sampler, loop=loop, settings="specialists.loop", source=source
     )
 
 
@@ -91,9 +86,7 @@ class Specialist(nn.Module):
         return loss, logits(self.loss, embeddings, self.loss.bank()).detach()
 
 
-def logits(
-    loss: ProxyNCALoss, embeddings: Float[Tensor, "B D"], proxies: Float[Tensor, "C D"]
-) -> Float[Tensor, "B C"]:
+def logits(loss: ProxyNCALoss, embeddings: Float[Tensor, "B D"], proxies: Float[Tensor, "C D"]) -> Float[Tensor, "B C"]:
     """What Proxy-NCA takes the soft-max of, up to a constant: between unit rows |x - p|^2 = 2 - 2 x.p."""
     return 2 * loss.softmax_scale * unit_rows(embeddings) @ unit_rows(proxies).T
 
@@ -180,5 +173,5 @@ class OnlineObjective(LabelObjective):
         The loop draws a batch one step ahead. So does this, whether the batch is drawn then or after a checkpoint.
         """
         running = self.running[int(step > self.taken)].double().cpu().numpy()
-        chances: np.ndarray = np.append(running, 1.0)[self._vertical_of_product]
-        return chances
+        weights: np.ndarray = np.append(running, running.mean())[self._vertical_of_product]
+        return weights

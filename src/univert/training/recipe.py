@@ -15,7 +15,9 @@ from univert.training.grow.config import GrowConfig
 from univert.training.label_config import Count, NotNegative, SpecialistsConfig
 from univert.training.targets.config import UnifyConfig
 
-Baseline = Literal["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]
+Baseline = Literal[
+    "joint_triplet", "joint_proxy_nca", "unified_online", "unified_plain", "unified_labelled", "unified_aligned"
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,131 @@
+"""Online training: who learns from whom, which verticals come more often, and a run that was killed."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from tests.training.test_unify import quick
+from univert.core.run import Run
+from univert.data.catalogue import Catalogue
+from univert.main_job import train
+from univert.models.embedder import Embedder
+from univert.training import loop as training_loop
+from univert.training.jobs import TrainingJob
+from univert.training.online import OnlineObjective, online_job
+from univert.training.recipe import Recipe
+from univert.training.run_context import RunContext
+from univert.training.specialists import joint_config
+
+
+def job_of(context: RunContext) -> tuple[TrainingJob, OnlineObjective]:
+    job = online_job(context, joint_config(context, "proxy-nca", 144))
+    assert isinstance(job.objective, OnlineObjective)
+    return job, job.objective
+
+
+def gradients(value: torch.Tensor, *of: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(value, of, retain_graph=True, materialize_grads=True))
+
+
+def test_the_unified_head_alone_learns_from_the_specialists(context: RunContext) -> None:
+    job, objective = job_of(context)
+    positions = job.sampler.batch(0)
+    features = torch.randn(len(positions), job.embedder.feature_size, requires_grad=True)
+    value = objective(features, positions, np.zeros_like(positions))
+
+    embeddings, labels = job.embedder.project(features), objective._products[positions]
+    from_labels, from_specialists = objective.loss(embeddings, labels), torch.zeros(())
+    for vertical, specialist in zip((0, 1), objective.specialists.values(), strict=True):
+        rows = context.images.verticals[positions] == vertical
+        own = torch.searchsorted(specialist.products, labels[rows])
+        vectors = functional.normalize(specialist.head(features[rows]))
+        from_labels = from_labels + rows.mean() * specialist.loss(vectors, own)
+        mine, theirs = (
+            (8 * rows_BD @ functional.normalize(proxies).T).softmax(1)
+            for rows_BD, proxies in (
+                (embeddings[rows], objective.loss.proxies[specialist.products]),
+                (vectors.detach(), specialist.loss.proxies),
+            )
+        )
+        divergence = (theirs * (theirs.log() - mine.log())).sum(1).mean()
+        from_specialists = from_specialists + rows.mean() * divergence
+    torch.testing.assert_close(value, from_labels + from_specialists)
+
+    first = objective.specialists["0"]
+    unaware = [features, first.head.second.weight, first.loss.proxies]
+    for found, wanted in zip(gradients(value, *unaware), gradients(from_labels, *unaware), strict=True):
+        torch.testing.assert_close(found, wanted)
+    learning = [job.embedder.head.second.weight, objective.loss.proxies]
+    for found, wanted in zip(
+        gradients(value, *learning), gradients(from_labels + from_specialists, *learning), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_verticals_that_learn_slowly_come_more_often(context: RunContext) -> None:
+    job, objective = job_of(context)
+    every = range(100)
+    at_first = np.concatenate([job.sampler.batch(step) for step in every])
+    objective._seen = {0: torch.tensor(0.1)}
+    for step in every:
+        objective.after_step(step, lambda positions: np.empty(0))
+    assert objective.weights(100) == pytest.approx([0.1] * 4 + [1.0] * 4, abs=1e-3)
+    later = np.concatenate([job.sampler.batch(step) for step in every])
+    verticals, products = context.images.verticals, objective._products.numpy()
+    assert np.mean(verticals[at_first] == 0) == pytest.approx(0.5, abs=0.1)
+    assert np.mean(verticals[later] == 0) < 0.3
+    assert len(np.unique(products[later])) == 8
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_loop, "CHECKPOINT_EVERY_SECONDS", 0)
+    monkeypatch.setattr("univert.training.online.SMOOTHING", 0.0)  # each batch changes what the next are made of
+
+    def learn(name: str, stop_at: int) -> dict[str, torch.Tensor]:
+        job, objective = job_of(context)
+        calls, forward = itertools.count(1), objective.forward
+
+        def interrupted(*args: object) -> torch.Tensor:
+            if next(calls) == stop_at:
+                raise KeyboardInterrupt
+            return forward(*args)  # type: ignore[arg-type]
+
+        objective.forward = interrupted  # type: ignore[method-assign, assignment]
+        job = replace(job, loop=replace(job.loop, evaluations=12))
+        context.stages.learn("test", job, context.run.path / name)
+        return {**job.embedder.head.state_dict(), **objective.state_dict()}
+
+    whole = learn("whole", 0)
+    for stop_at in (1, 3, 5):
+        with pytest.raises(KeyboardInterrupt):
+            learn("resumed", stop_at)
+    resumed = learn("resumed", 0)
+    assert whole["taken"] == 12
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("learns", ["no", "last_blocks"])
+def test_what_comes_out_is_an_ordinary_model(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, learns: str) -> None:
+    recipe = replace(quick(recipe, way="online"), base_network_learns=learns)
+    result = train(catalogue, tmp_path, recipe, report=False)
+    assert [row["key"] for row in result.results["rows"]] == ["base", "specialists", "unified"]
+    assert result.results["choice"]["chosen"] == "unified_online"
+    model = Embedder.from_pretrained(tmp_path / "unified")
+    base = RunContext(Run(tmp_path), catalogue, recipe).features.base
+    learned = {
+        name
+        for name, value in base.base_network.state_dict().items()
+        if not value.equal(model.base_network.state_dict()[name])
+    }
+    assert bool(learned) == (learns != "no")
+    assert {name for name in model.state_dict() if name.startswith("head.")} == {
+        name for name in result.model.state_dict() if name.startswith("head.")
+    }
