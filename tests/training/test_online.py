@@ -16,14 +16,13 @@ from univert.main_job import train
 from univert.models.embedder import Embedder
 from univert.training import loop as training_loop
 from univert.training.jobs import TrainingJob
-from univert.training.online import OnlineObjective, online_job
+from univert.training.online import OnlineObjective, online_config, online_job
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
-from univert.training.specialists import joint_config
 
 
 def job_of(context: RunContext) -> tuple[TrainingJob, OnlineObjective]:
-    job = online_job(context, joint_config(context, "proxy-nca", 144))
+    job = online_job(context, online_config(context, 144))
     assert isinstance(job.objective, OnlineObjective)
     return job, job.objective
 

@@ -7,7 +7,6 @@ Source: Ypsilantis et al., "UDON: Universal Dynamic Online distillatioN for gene
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -36,11 +35,18 @@ SMOOTHING = 0.9
 def train_online(context: RunContext, image_presentations: int, *, name: str) -> TrainedModel:
     """Train (or load) a unified model together with specialists on its own base network, in the folder `name`.
 
-    The settings are those of a joint Proxy-NCA model, and it sees as many images at most. The unified model alone is
-    kept, an embedder like any other.
+    The loop is that of a joint Proxy-NCA model, which sees as many images at most. The unified model alone is kept, an
+    embedder like any other.
     """
-    config = replace(joint_config(context, "proxy-nca", image_presentations), proxies_per_product=1.0)
+    config = online_config(context, image_presentations)
     return context.stages.train(name, {"online": to_plain(config)}, lambda: online_job(context, config))
+
+
+def online_config(context: RunContext, image_presentations: int) -> SpecialistsConfig:
+    """The training as that of one Proxy-NCA model: of the specialists' settings, it takes the loop and the scale."""
+    config = joint_config(context, "proxy-nca", image_presentations)
+    scale = {name: value for name, value in config.loss_options.items() if name == "softmax_scale"}
+    return SpecialistsConfig(loss="proxy-nca", loss_options=scale, loop=config.loop)
 
 
 def online_job(context: RunContext, config: SpecialistsConfig) -> TrainingJob:
@@ -113,18 +119,18 @@ class OnlineObjective(LabelObjective):
     def __init__(
         self, context: RunContext, config: SpecialistsConfig, embedder: Embedder, products: Int64[np.ndarray, "N"]
     ) -> None:
-        seed, codes = context.recipe.seed, int(products.max()) + 1
+        seed, codes, verticals = context.recipe.seed, int(products.max()) + 1, context.images.verticals
         super().__init__(label_loss(config, products=codes, size=embedder.size, seed=seed), products)
         self._project: Callable[[Tensor], Tensor] = embedder.project
-        self._verticals = np.where(products >= 0, context.images.verticals, -1)
+        self._verticals = np.full(len(products), -1)
         self._vertical_of_product = np.full(codes, -1)
-        self._vertical_of_product[products[products >= 0]] = self._verticals[products >= 0]
         self.specialists = nn.ModuleDict()
-        for vertical in np.unique(self._vertical_of_product).tolist():
-            own = np.flatnonzero(self._vertical_of_product == vertical)
-            if vertical < 0 or len(own) < 2:
-                self._verticals[self._verticals == vertical] = -1
+        for vertical in range(len(context.images.vertical_names)):
+            here = (verticals == vertical) & (products >= 0)
+            own = np.unique(products[here])
+            if len(own) < 2:  # nothing to tell apart
                 continue
+            self._verticals[here], self._vertical_of_product[own] = vertical, vertical
             loss = label_loss(config, products=len(own), size=embedder.size, seed=seed + 1 + vertical)
             head = Head(embedder.feature_size, (), embedder.size, batch_norm=False)
             head.start_along(*context.features.directions)
