@@ -1,11 +1,13 @@
 """Online: all specialists and the unified model in one training, as heads on one base network.
 
 Source: Ypsilantis et al., "UDON: Universal Dynamic Online distillatioN for generic image representations", arXiv
-2406.08332. Here the loss of all heads is Proxy-NCA, and a batch mixes verticals.
+2406.08332. What is different here, since it did better (docs/train.md): a batch mixes verticals, and the base network
+learns from the unified head alone. The loss of all heads is Proxy-NCA.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -28,6 +30,8 @@ from univert.training.run_context import RunContext
 from univert.training.sources import PooledSource
 from univert.training.specialists import joint_config
 
+TEMPERATURE = 2.0
+"""Of the soft-max over a vertical's products that the unified head learns from a specialist."""
 SMOOTHING = 0.9
 """So much of a vertical's running loss stays when a batch gives a new one."""
 
@@ -86,9 +90,9 @@ class Specialist(nn.Module):
     def forward(
         self, features: Float[Tensor, "B F"], labels: Int64[Tensor, "B"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "B C"]]:
-        """Its own loss; and its logits of the products, without gradient: what the unified head is to learn."""
+        """Its own loss, where labels are places in `products`; and its logits, without gradient."""
         embeddings = unit_rows(self.head(features))
-        loss: Tensor = self.loss(embeddings, torch.searchsorted(self.products, labels))
+        loss: Tensor = self.loss(embeddings, labels)
         return loss, logits(self.loss, embeddings, self.loss.bank()).detach()
 
 
@@ -97,13 +101,22 @@ def logits(loss: ProxyNCALoss, embeddings: Float[Tensor, "B D"], proxies: Float[
     return 2 * loss.softmax_scale * unit_rows(embeddings) @ unit_rows(proxies).T
 
 
+def divergence(found: Float[Tensor, "B C"], wanted: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
+    """Kullback-Leibler divergence of two soft-maxes at `TEMPERATURE`, of the same size of gradient at any temperature.
+
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv 1503.02531.
+    """
+    mine, theirs = ((each / TEMPERATURE).log_softmax(1) for each in (found, wanted))
+    return TEMPERATURE**2 * functional.kl_div(mine, theirs, log_target=True, reduction="batchmean")
+
+
 class OnlineObjective(LabelObjective):
     """Product labels for all heads, and what the unified one learns from the specialists'.
 
     It takes pooled features, not embeddings; see `PooledSource`. The unified head learns all products. The specialist
     of each vertical in the batch learns that vertical's. And for its images, the unified head learns the soft-max over
-    the vertical's products that the specialist gives (Kullback-Leibler divergence); the gradient of that reaches
-    neither the specialist nor the base network.
+    the vertical's products that the specialist gives (Kullback-Leibler divergence). No gradient of this reaches the
+    specialist, and none of the specialist's own loss the base network.
 
     Products of verticals that the unified head learns more slowly come into batches more often: by its loss among the
     vertical's products, as a share of what chance gives, in a running mean.
@@ -145,24 +158,19 @@ class OnlineObjective(LabelObjective):
 
     def forward(self, features: Float[Tensor, "B F"], positions: Positions, views: Positions) -> Float[Tensor, ""]:
         """The sum of the losses, those of a vertical by its share of the batch."""
-        total = super().forward(self._project(features), positions, views)
-        embeddings = self._project(features.detach())  # once more: what it learns from specialists stops here
-        labels = self._products[positions].to(features.device)
-        proxies = self.loss.bank()
+        embeddings = self._project(features)
+        total = super().forward(embeddings, positions, views)
+        labels, proxies = self._products[positions].to(features.device), self.loss.bank()
+        verticals = self._verticals[positions]
         self._seen = {}
-        for vertical in np.unique(self._verticals[positions]):
-            if vertical < 0:
-                continue
-            rows = torch.from_numpy(np.flatnonzero(self._verticals[positions] == vertical)).to(features.device)
+        for vertical in np.unique(verticals[verticals >= 0]).tolist():
+            rows = torch.from_numpy(np.flatnonzero(verticals == vertical)).to(features.device)
             specialist = self.specialists[str(vertical)]
-            own_loss, wanted = specialist(features[rows], labels[rows])
+            own = torch.searchsorted(specialist.products, labels[rows])
+            own_loss, wanted = specialist(features[rows].detach(), own)
             found = logits(self.loss, embeddings[rows], proxies[specialist.products])
-            distilled = functional.kl_div(
-                found.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean"
-            )
-            total = total + len(rows) / len(positions) * (own_loss + distilled)
-            right = torch.searchsorted(specialist.products, labels[rows])
-            self._seen[vertical] = functional.cross_entropy(found.detach(), right) / np.log(found.shape[1])
+            total = total + len(rows) / len(positions) * (own_loss + divergence(found, wanted))
+            self._seen[vertical] = functional.cross_entropy(found.detach(), own) / math.log(found.shape[1])
         return total
 
     def after_step(self, step: int, embed_all: EmbedAll) -> list[MovedRows]:
