@@ -14,7 +14,7 @@ from univert.core.errors import BadInputError
 from univert.data.strong_negatives import StrongNegatives
 
 Positions = Int64[np.ndarray, "B"]
-Weights = Callable[[int], Float64[np.ndarray, "P"]]
+Turns = Callable[[], Float64[np.ndarray, "P"]]
 
 
 class Sampler(ABC):
@@ -69,8 +69,8 @@ class PKSampler(Sampler):
         products_per_batch: P; lowered to the number of products there are.
         images_per_product: K.
         min_images: products with fewer images take no part (2 where a loss needs a positive).
-        weights: called with a step, how likely each product that takes part is drawn for it, in the order of their
-            codes; they need not sum to 1. Then a product may come more than once an epoch, or not at all.
+        turns: gives when each product's turn comes, in the order of their codes: those make the next batch that are
+            first. It is asked once for each batch; None visits all alike.
         seed: of the order.
 
     Raises:
@@ -90,7 +90,7 @@ class PKSampler(Sampler):
         products_per_batch: int = 32,
         images_per_product: int = 4,
         min_images: int = 1,
-        weights: Weights | None = None,
+        turns: Turns | None = None,
         seed: int = 0,
     ) -> None:
         if products_per_batch < 2 or images_per_product < 1:
@@ -114,7 +114,7 @@ class PKSampler(Sampler):
             )
         self._p = min(products_per_batch, len(self._starts))
         self._k = images_per_product
-        self._weights, self._seed = weights, seed
+        self._turns, self._seed = turns, seed
         self._visits = _visiting_order(seed, len(self._starts))
         self.batch_size = self._p * self._k
         self.steps_per_epoch = len(self._starts) // self._p
@@ -122,12 +122,11 @@ class PKSampler(Sampler):
     def batch(self, step: int) -> Positions:
         """Positions of step `step`, the images of a product side by side."""
         rng = step_rng(self._seed, 1, step)
-        if self._weights is None:
+        if self._turns is None:
             epoch, turn = divmod(step, self.steps_per_epoch)
             chosen = self._visits(epoch)[turn * self._p : (turn + 1) * self._p]
         else:
-            weights = self._weights(step)
-            chosen = rng.choice(len(weights), self._p, replace=False, p=weights / weights.sum())
+            chosen = np.argsort(self._turns(), kind="stable")[: self._p]
         return np.concatenate([self._images(product, rng) for product in chosen])
 
     def _images(self, product: int, rng: np.random.Generator) -> Positions:

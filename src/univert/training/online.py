@@ -12,20 +12,20 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
 from univert.core.config import to_plain
 from univert.core.tensors import unit_rows
-from univert.data.samplers import PKSampler, Positions
+from univert.data.samplers import PKSampler, Positions, step_rng
 from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.models.embedder import Embedder
 from univert.models.head import Head
 from univert.training.jobs import TrainedModel, TrainingJob
 from univert.training.label_config import SpecialistsConfig
 from univert.training.label_training import label_loss, labelled_products
-from univert.training.objectives import EmbedAll, LabelObjective, MovedRows
+from univert.training.objectives import LabelObjective
 from univert.training.run_context import RunContext
 from univert.training.sources import PooledSource
 from univert.training.specialists import joint_config
@@ -62,7 +62,7 @@ def online_job(context: RunContext, config: SpecialistsConfig) -> TrainingJob:
         products,
         products_per_batch=loop.batch_size // loop.images_per_product,
         images_per_product=loop.images_per_product,
-        weights=objective.weights,
+        turns=lambda: objective.turns.cpu().numpy(),
         seed=context.recipe.seed,
     )
     source = PooledSource(context.features.source)
@@ -118,16 +118,18 @@ class OnlineObjective(LabelObjective):
     the vertical's products that the specialist gives (Kullback-Leibler divergence). No gradient of this reaches the
     specialist, and none of the specialist's own loss the base network.
 
-    Products of verticals that the unified head learns more slowly come into batches more often: by its loss among the
-    vertical's products, as a share of what chance gives, in a running mean.
+    A product's turn comes again the sooner, the more slowly the unified head learns its vertical: by its loss among the
+    vertical's products, as a share of what chance gives, in a running mean. The loop draws a batch once the loss of the
+    one before is known, so these two are all that the next batch depends on.
 
     Attributes:
-        running: that mean of each vertical before the last step, and after it.
-        taken: how many steps were taken.
+        running: that mean, of each vertical.
+        turns: when the turn of each product comes.
     """
 
     running: Tensor
-    taken: Tensor
+    turns: Tensor
+    specialist_of_product: Tensor
 
     def __init__(
         self, context: RunContext, config: SpecialistsConfig, embedder: Embedder, products: Int64[np.ndarray, "N"]
@@ -135,57 +137,47 @@ class OnlineObjective(LabelObjective):
         seed, codes, verticals = context.recipe.seed, int(products.max()) + 1, context.images.verticals
         super().__init__(label_loss(config, products=codes, size=embedder.size, seed=seed), products)
         self._project: Callable[[Tensor], Tensor] = embedder.project
-        self._verticals = np.full(len(products), -1)
-        self._vertical_of_product = np.full(codes, -1)
-        self.specialists = nn.ModuleDict()
+        self._specialist_of_image = np.full(len(products), -1)
+        specialist_of_product = torch.full((codes,), -1)
+        self.specialists = nn.ModuleList()
         for vertical in range(len(context.images.vertical_names)):
             here = (verticals == vertical) & (products >= 0)
             own = np.unique(products[here])
             if len(own) < 2:  # nothing to tell apart
                 continue
-            self._verticals[here], self._vertical_of_product[own] = vertical, vertical
+            self._specialist_of_image[here] = specialist_of_product[own] = len(self.specialists)
             loss = label_loss(config, products=len(own), size=embedder.size, seed=seed + 1 + vertical)
             head = Head(embedder.feature_size, (), embedder.size, batch_norm=False)
             head.start_along(*context.features.directions)
-            self.specialists[str(vertical)] = Specialist(head, loss, own)
-        self._seen: dict[int, Tensor] = {}
-        self.register_buffer("running", torch.ones(2, len(context.images.vertical_names)))
-        self.register_buffer("taken", torch.tensor(0))
+            self.specialists.append(Specialist(head, loss, own))
+        self.register_buffer("specialist_of_product", specialist_of_product, persistent=False)
+        self.register_buffer("running", torch.ones(len(self.specialists)))
+        self.register_buffer("turns", torch.from_numpy(step_rng(seed, 3).random(codes)))
 
     def head_parameters(self) -> list[nn.Parameter]:
         """See `Objective`."""
-        return [parameter for each in self.specialists.values() for parameter in each.head.parameters()]
+        return [parameter for each in self.specialists for parameter in each.head.parameters()]
 
     def forward(self, features: Float[Tensor, "B F"], positions: Positions, views: Positions) -> Float[Tensor, ""]:
         """The sum of the losses, those of a vertical by its share of the batch."""
         embeddings = self._project(features)
         total = super().forward(embeddings, positions, views)
         labels, proxies = self._products[positions].to(features.device), self.loss.bank()
-        verticals = self._verticals[positions]
-        self._seen = {}
-        for vertical in np.unique(verticals[verticals >= 0]).tolist():
-            rows = torch.from_numpy(np.flatnonzero(verticals == vertical)).to(features.device)
-            specialist = self.specialists[str(vertical)]
+        self._next_turns(labels.unique())
+        whose = self._specialist_of_image[positions]
+        for number in np.unique(whose[whose >= 0]).tolist():
+            rows = torch.from_numpy(np.flatnonzero(whose == number)).to(features.device)
+            specialist = self.specialists[number]
             own = torch.searchsorted(specialist.products, labels[rows])
             own_loss, wanted = specialist(features[rows].detach(), own)
             found = logits(self.loss, embeddings[rows], proxies[specialist.products])
             total = total + len(rows) / len(positions) * (own_loss + divergence(found, wanted))
-            self._seen[vertical] = functional.cross_entropy(found.detach(), own) / math.log(found.shape[1])
+            difficulty = functional.cross_entropy(found.detach(), own) / math.log(found.shape[1])
+            self.running[number].lerp_(difficulty, 1 - SMOOTHING)
         return total
 
-    def after_step(self, step: int, embed_all: EmbedAll) -> list[MovedRows]:
-        """Note how well the unified head does in the verticals of the batch."""
-        self.running[0] = self.running[1]
-        for vertical, loss in self._seen.items():
-            self.running[1, vertical] = SMOOTHING * self.running[1, vertical] + (1 - SMOOTHING) * loss
-        self.taken.fill_(step + 1)
-        return []
-
-    def weights(self, step: int) -> Float64[np.ndarray, "P"]:
-        """How likely each product is drawn for the batch of a step: the next to be taken, or the one after it.
-
-        The loop draws a batch one step ahead. So does this, whether the batch is drawn then or after a checkpoint.
-        """
-        running = self.running[int(step > self.taken)].double().cpu().numpy()
-        weights: np.ndarray = np.append(running, running.mean())[self._vertical_of_product]
-        return weights
+    def _next_turns(self, products: Int64[Tensor, "P"]) -> None:
+        """The products of a batch wait until about all others have come, if their vertical learns as fast as most."""
+        haste = torch.cat([self.running / self.running.mean(), self.running.new_ones(1)])  # the last: no specialist
+        shuffled = 0.75 + 0.5 * torch.rand(len(products)).to(haste)
+        self.turns[products] += shuffled / haste[self.specialist_of_product[products]]
