@@ -35,7 +35,7 @@ def test_unified_head_and_base_network_learn_from_specialists_and_not_the_other_
 
     embeddings, labels = job.embedder.project(features), objective._products[positions]
     joint, own_losses, divergences = objective.loss(embeddings, labels), torch.zeros(()), torch.zeros(())
-    for vertical, specialist in enumerate(objective.specialists):
+    for vertical, specialist in enumerate(objective._specialists):
         rows = context.images.verticals[positions] == vertical
         vectors = functional.normalize(specialist.head(features[rows]))
         own = torch.searchsorted(specialist.products, labels[rows])
@@ -50,7 +50,7 @@ def test_unified_head_and_base_network_learn_from_specialists_and_not_the_other_
         divergences = divergences + rows.mean() * (theirs * (theirs.log() - mine.log())).sum(1).mean()
     unified = joint + TEMPERATURE**2 * divergences
     torch.testing.assert_close(value, unified + own_losses)
-    first = objective.specialists[0]
+    first = objective._specialists[0]
     assert_same_gradients(value, unified, [features, job.embedder.head.second.weight, objective.loss.proxies])
     assert_same_gradients(value, own_losses, [first.head.second.weight, first.loss.proxies])
 

@@ -21,7 +21,14 @@ from univert.training.recipe import Baseline, DataConfig, EvaluationConfig, Reci
 from univert.training.run_context import RunContext
 from univert.training.unify import images_to_learn_from
 
-BASELINES = ["joint_triplet", "joint_proxy_nca", "unified_plain", "unified_labelled", "unified_aligned"]
+BASELINES = [
+    "joint_triplet",
+    "joint_proxy_nca",
+    "unified_online",
+    "unified_plain",
+    "unified_labelled",
+    "unified_aligned",
+]
 
 
 def only(*baselines: Baseline) -> EvaluationConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ TEMPERATURE = 2.0
 """Of the soft-max over a vertical's products that the unified head learns from a specialist."""
 SMOOTHING = 0.9
 """So much of a vertical's running loss stays when a batch gives a new one."""
+MASTERED = 0.01
+"""A vertical whose loss is this share of what chance gives has its turn half as often as one with three times that."""
 
 
 def train_online(context: RunContext, image_presentations: int, *, name: str) -> TrainedModel:
@@ -69,6 +72,13 @@ def online_job(context: RunContext, config: SpecialistsConfig) -> TrainingJob:
     return TrainingJob(
         embedder=embedder, objective=objective, sampler=sampler, loop=loop, settings="specialists.loop", source=source
     )
+
+
+def proxy_nca(config: SpecialistsConfig, size: int, products: int, seed: int) -> ProxyNCALoss:
+    """The loss of a head of that width over so many products."""
+    loss = label_loss(config, products=products, size=size, seed=seed)
+    assert isinstance(loss, ProxyNCALoss)
+    return loss
 
 
 class Specialist(nn.Module):
@@ -127,6 +137,7 @@ class OnlineObjective(LabelObjective):
         turns: when the turn of each product comes.
     """
 
+    loss: ProxyNCALoss
     running: Tensor
     turns: Tensor
     specialist_of_product: Tensor
@@ -135,28 +146,29 @@ class OnlineObjective(LabelObjective):
         self, context: RunContext, config: SpecialistsConfig, embedder: Embedder, products: Int64[np.ndarray, "N"]
     ) -> None:
         seed, codes, verticals = context.recipe.seed, int(products.max()) + 1, context.images.verticals
-        super().__init__(label_loss(config, products=codes, size=embedder.size, seed=seed), products)
+        new_loss = partial(proxy_nca, config, embedder.size)
+        super().__init__(new_loss(codes, seed), products)
         self._project: Callable[[Tensor], Tensor] = embedder.project
         self._specialist_of_image = np.full(len(products), -1)
         specialist_of_product = torch.full((codes,), -1)
-        self.specialists = nn.ModuleList()
+        self._specialists: list[Specialist] = []
         for vertical in range(len(context.images.vertical_names)):
             here = (verticals == vertical) & (products >= 0)
             own = np.unique(products[here])
             if len(own) < 2:  # nothing to tell apart
                 continue
-            self._specialist_of_image[here] = specialist_of_product[own] = len(self.specialists)
-            loss = label_loss(config, products=len(own), size=embedder.size, seed=seed + 1 + vertical)
+            self._specialist_of_image[here] = specialist_of_product[own] = len(self._specialists)
             head = Head(embedder.feature_size, (), embedder.size, batch_norm=False)
             head.start_along(*context.features.directions)
-            self.specialists.append(Specialist(head, loss, own))
+            self._specialists.append(Specialist(head, new_loss(len(own), seed + 1 + vertical), own))
+        self.specialists = nn.ModuleList(self._specialists)
         self.register_buffer("specialist_of_product", specialist_of_product, persistent=False)
         self.register_buffer("running", torch.ones(len(self.specialists)))
         self.register_buffer("turns", torch.from_numpy(step_rng(seed, 3).random(codes)))
 
     def head_parameters(self) -> list[nn.Parameter]:
         """See `Objective`."""
-        return [parameter for each in self.specialists for parameter in each.head.parameters()]
+        return [parameter for each in self._specialists for parameter in each.head.parameters()]
 
     def forward(self, features: Float[Tensor, "B F"], positions: Positions, views: Positions) -> Float[Tensor, ""]:
         """The sum of the losses, those of a vertical by its share of the batch."""
@@ -167,7 +179,7 @@ class OnlineObjective(LabelObjective):
         whose = self._specialist_of_image[positions]
         for number in np.unique(whose[whose >= 0]).tolist():
             rows = torch.from_numpy(np.flatnonzero(whose == number)).to(features.device)
-            specialist = self.specialists[number]
+            specialist = self._specialists[number]
             own = torch.searchsorted(specialist.products, labels[rows])
             own_loss, wanted = specialist(features[rows].detach(), own)
             found = logits(self.loss, embeddings[rows], proxies[specialist.products])
@@ -177,7 +189,12 @@ class OnlineObjective(LabelObjective):
         return total
 
     def _next_turns(self, products: Int64[Tensor, "P"]) -> None:
-        """The products of a batch wait until about all others have come, if their vertical learns as fast as most."""
-        haste = torch.cat([self.running / self.running.mean(), self.running.new_ones(1)])  # the last: no specialist
-        shuffled = 0.75 + 0.5 * torch.rand(len(products)).to(haste)
-        self.turns[products] += shuffled / haste[self.specialist_of_product[products]]
+        """Each product has one turn, at random, in each period; its vertical's period is 1 where it is like the mean.
+
+        So where all verticals learn alike, a period is an epoch, shuffled anew.
+        """
+        to_learn = self.running + MASTERED
+        periods = torch.cat([to_learn.mean() / to_learn, to_learn.new_ones(1)])  # the last: without a specialist
+        period = periods[self.specialist_of_product[products]].double()
+        begun = (self.turns[products] / period).floor()
+        self.turns[products] = period * (begun + 1 + torch.rand(len(products)).to(period))
