@@ -1,7 +1,7 @@
 """From a photo to the product in it: the unified-embedding paper's claims on product pictures and scenes.
 
     python bench/photo_to_product.py PRODUCTS SCENES [--detector runs/detector] [--seeds 0 1 2]
-        [--out .work/bench-photo-to-product] [--long]
+        [--out .work/bench-photo-to-product]
 
 PRODUCTS and SCENES are whatever `univert catalogue build` takes. Queries are the items of test scenes, the gallery the
 product pictures of the test products. For each seed the main job, from the default recipe (or with `--set

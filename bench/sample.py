@@ -1,13 +1,12 @@
 """The main job on the emoji catalogue with several seeds: the tables of docs/results.md.
 
-    python bench/sample.py [--seeds 0 1 2] [--out .work/bench-sample] [--long]
+    python bench/sample.py [--seeds 0 1 2] [--out .work/bench-sample]
     python bench/sample.py --catalogue .work/glyphs/glyphs-300.lance --out .work/bench-glyphs --result glyphs-run
 
-Trains every row of the comparison for each seed from the default recipe; with --long also the joint Proxy-NCA model
-with up to as many image presentations as the unified model and all the models it learned from had together. Writes
-bench/results/sample.md: mean and spread over seeds, merged and within verticals; the unified model against its
-specialists in each vertical, by a bootstrap over products of the difference on the same queries. Nothing is
-chosen on test data: early stopping looks at the validation split. Started again, it goes on where it was.
+Trains every row of the comparison for each seed from the default recipe. Writes bench/results/sample.md: mean and
+spread over seeds, merged and within verticals; the unified model against its specialists in each vertical, by a
+bootstrap over products of the difference on the same queries. Nothing is chosen on test data: early stopping looks at
+the validation split. Started again, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -23,19 +22,17 @@ import numpy as np
 
 from common import emoji_catalogue, per_cent
 from univert.core.allocator import reuse_freed_memory
-from univert.core.config import read_settings, to_plain
+from univert.core.config import read_settings
 from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.main_job import train
 from univert.metrics.bootstrap import bootstrap_interval
-from univert.metrics.evaluate import evaluate_vectors
 from univert.metrics.per_query import Outcomes, query_outcomes
 from univert.metrics.ranking import QueryOutcome
 from univert.training.evaluation import TestSplit
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
-from univert.training.specialists import train_joint
 from univert.training.stages import comparison_rows, train_models
 
 RESULTS = Path(__file__).parent / "results"
@@ -65,27 +62,6 @@ def comparison(runs: list[dict[str, Any]]) -> list[str]:
 
 def _row(run: dict[str, Any], key: str) -> dict[str, Any] | None:
     return next((row for row in run["rows"] if row["key"] == key), None)
-
-
-def long_joint_row(context: RunContext, results: dict[str, Any]) -> dict[str, Any]:
-    """The best joint model, given all the image presentations that stand behind the unified model."""
-    unified = results["rows"][-1]
-    joint = train_joint(context, "proxy-nca", unified["image_presentations"], name="baselines/joint_proxy_nca_long")
-    test = np.flatnonzero(context.images.splits == "test")
-    evaluation = evaluate_vectors(
-        context.features.source.embed_all(joint.embedder, test),
-        context.images.products[test],
-        context.images.names_of(test),
-        queries=context.images.asking(test),
-        seed=results["seed"],
-    )
-    return {
-        "key": "joint_proxy_nca_long",
-        "title": "The same, given the presentations of the last row",
-        "evaluation": to_plain(evaluation),
-        "image_presentations": joint.record["image_presentations"],
-        "seconds": joint.record["seconds"],
-    }
 
 
 def outcomes_of(context: RunContext) -> dict[str, Outcomes]:
@@ -151,11 +127,6 @@ def add_options(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path(out))
     parser.add_argument("--set", nargs="*", default=[], dest="settings", help="change the recipe: key=value")
-    parser.add_argument(
-        "--long",
-        action="store_true",
-        help="train the joint model with as many presentations as stand behind the unified one, too",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,9 +148,6 @@ def run_seeds(catalogue: Catalogue, options: argparse.Namespace) -> Seeds:
         results = train(catalogue, out, recipe, report=seed == options.seeds[0]).results
         context = RunContext(Run(out), catalogue, recipe)
         found.outcomes.append(outcomes_of(context))
-        if options.long:
-            place_after = 1 + [row["key"] for row in results["rows"]].index("joint_proxy_nca")
-            results["rows"].insert(place_after, long_joint_row(context, results))
         merged = {row["key"]: row["evaluation"]["merged"]["recall_at"]["1"]["value"] for row in results["rows"]}
         print(f"seed {seed}:", merged, flush=True)
         found.results.append(results)

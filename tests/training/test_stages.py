@@ -24,6 +24,7 @@ from univert.training.unify import images_to_learn_from
 BASELINES = [
     "joint_triplet",
     "joint_proxy_nca",
+    "joint_long",
     "unified_online",
     "unified_plain",
     "unified_labelled",
@@ -75,6 +76,10 @@ def test_the_main_job_end_to_end(catalogue: Catalogue, recipe: Recipe, tmp_path:
     assert learned["images"] <= int(result.finished.context.images.is_train.sum()) < len(catalogue)
     rows = {row["key"]: row for row in result.results["rows"]}
     assert rows["joint_triplet"]["image_presentations"] <= rows["unified_aligned"]["image_presentations"] + 12
+    rival, unified = result.finished.models.rival, result.finished.models.choice.candidates[-1]
+    assert rival is not None
+    assert rival.image_presentations <= unified.image_presentations, "the rival is fair"
+    assert rival.model.embedder.config.hidden_sizes == unified.model.embedder.config.hidden_sizes
     assert result.recall_at_1("unified") == rows["unified"]["evaluation"]["merged"]["recall_at"]["1"]["value"]
     with pytest.raises(BadInputError, match=r"'unifed' was not measured .* did you mean 'unified'"):
         result.recall_at_1("unifed")

@@ -186,7 +186,7 @@ class TestSplit:
 def comparisons(test: TestSplit, rows: list[Row]) -> tuple[RowComparison, ...]:
     """The run's model against all others of these, then its specialists against the untrained base network."""
     by_key = {row.key: row for row in rows}
-    against = ("specialists", "joint_proxy_nca", "joint_triplet", "base")
+    against = ("specialists", "joint_long", "joint_proxy_nca", "joint_triplet", "base")
     pairs = [(key, BEST) for key in against] + [("base", "specialists")]
     there = [(by_key[first], by_key[second]) for first, second in pairs if {first, second} <= by_key.keys()]
     return tuple(test.compare(first, second) for first, second in there if first.inputs != second.inputs)

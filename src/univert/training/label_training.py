@@ -82,6 +82,7 @@ def label_job(
         settings="specialists.loop",
         among=among,
         monitor=monitor,
+        blends=True,
     )
 
 

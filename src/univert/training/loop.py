@@ -28,6 +28,7 @@ from univert.core.files import write_atomic
 from univert.core.terminal import progress_bar
 from univert.data.samplers import Positions, Sampler, step_rng
 from univert.models.config import BaseNetworkLearns
+from univert.training.averaging import back_to_start
 from univert.training.jobs import TrainingJob
 from univert.training.label_config import LabelLoopConfig
 from univert.training.optimisers import Optimisers, parameter_groups, sparse_parameters
@@ -48,12 +49,16 @@ OpenLog = Callable[[int], contextlib.AbstractContextManager[Log]]
 
 @dataclass
 class History:
-    """What a training went through; curves are lists of [step, value]."""
+    """What a training went through; curves are lists of [step, value].
+
+    `start_share` is how much of the start is in the weights that were kept.
+    """
 
     step: int = 0
     best_score: float | None = None
     best_step: int = 0
     looks_without_better: int = 0
+    start_share: float = 0.0
     seconds: float = 0.0
     finished: bool = False
     loss_curve: list[list[float]] = field(default_factory=list)
@@ -99,6 +104,7 @@ def fit(
     optimiser = Optimisers(groups, config.optimiser, list(sparse_parameters(job.objective)))
     training = _Training(job, source, optimiser, name, folder and folder / "checkpoint.pt", seed)
     training.whole = base_network_learns != "no"
+    start = training.weights() if job.blends else None
     history = training.resume()
     total_steps = max(job.loop.epochs * job.sampler.steps_per_epoch, job.loop.min_steps)
     look_every = max(1, math.ceil(total_steps / config.evaluations))
@@ -132,6 +138,9 @@ def fit(
                 training.save()
             advance(1)
     training.restore_best()
+    if start and job.score and history.best_score is not None:
+        kept = back_to_start(job.embedder, start, job.score, history.best_score)
+        history.best_score, history.start_share = kept
     return history
 
 
@@ -245,7 +254,7 @@ class _Training:
             history.score_curve.append([history.step, score])
             if history.best_score is None or score > history.best_score:
                 history.best_score, history.best_step, history.looks_without_better = score, history.step, 0
-                self._best = {name: value.detach().clone() for name, value in self._learning().items()}
+                self._best = self.weights()
             else:
                 history.looks_without_better += 1
         job.embedder.train()
@@ -313,6 +322,10 @@ class _Training:
         if self._best is not None:
             self._job.embedder.load_state_dict(self._best, strict=False)
         self._job.embedder.eval()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of all that may learn of the model."""
+        return {name: value.detach().clone() for name, value in self._learning().items()}
 
     def _learning(self) -> dict[str, torch.Tensor]:
         """The model's state, without a base network that never changes."""

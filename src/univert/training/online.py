@@ -70,7 +70,13 @@ def online_job(context: RunContext, config: SpecialistsConfig) -> TrainingJob:
     )
     source = PooledSource(context.features.source)
     return TrainingJob(
-        embedder=embedder, objective=objective, sampler=sampler, loop=loop, settings="specialists.loop", source=source
+        embedder=embedder,
+        objective=objective,
+        sampler=sampler,
+        loop=loop,
+        settings="specialists.loop",
+        source=source,
+        blends=True,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -64,15 +65,21 @@ def train_together(
 
 
 def train_joint(
-    context: RunContext, loss: LossName, image_presentations: int, *, name: str | None = None
+    context: RunContext,
+    loss: LossName,
+    image_presentations: int,
+    *,
+    name: str | None = None,
+    hidden_sizes: tuple[int, ...] | None = None,
 ) -> TrainedModel:
     """Train (or load) one model on all verticals at once: what the unified model has to beat.
 
     If the loss is that of the specialists, their options hold, else its defaults. The model sees that many images at
-    most. Its folder within the run is `joint/LOSS`, unless it has a name.
+    most. Its folder within the run is `joint/LOSS`, unless it has a name, its head as wide as the recipe's, unless it
+    has widths of its own.
     """
     config = joint_config(context, loss, image_presentations)
-    return train_on_labels(context, config, name=name or f"joint/{loss.replace('-', '_')}")
+    return train_on_labels(context, config, name=name or f"joint/{loss.replace('-', '_')}", hidden_sizes=hidden_sizes)
 
 
 def joint_config(context: RunContext, loss: LossName, image_presentations: int) -> SpecialistsConfig:
@@ -87,11 +94,18 @@ def joint_config(context: RunContext, loss: LossName, image_presentations: int) 
     return SpecialistsConfig(loss=loss, loop=loop)
 
 
-def train_on_labels(context: RunContext, config: SpecialistsConfig, *, name: str) -> TrainedModel:
+def train_on_labels(
+    context: RunContext, config: SpecialistsConfig, *, name: str, hidden_sizes: tuple[int, ...] | None = None
+) -> TrainedModel:
     """Train (or load) one model, in the folder `name`, on the labelled training images of all verticals."""
     everything = np.ones(len(context.images.catalogue), bool)
     folder = context.stages.work_folder(name)
-    return context.stages.train(name, to_plain(config), lambda: label_job(context, config, everything, folder=folder))
+    head: dict[str, Any] = {} if hidden_sizes is None else {"hidden_sizes": hidden_sizes}
+    return context.stages.train(
+        name,
+        to_plain(config) | to_plain(head),
+        lambda: label_job(context, config, everything, folder=folder, embedder=context.new_embedder(**head)),
+    )
 
 
 def presentations(trained: list[TrainedModel]) -> int:

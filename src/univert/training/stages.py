@@ -46,6 +46,8 @@ JOINT_ROWS: dict[LossName, tuple[str, str]] = {
     "triplet": ("joint_triplet", "One joint triplet model"),
     "proxy-nca": ("joint_proxy_nca", "One joint Proxy-NCA model"),
 }
+RIVAL = ("joint_long", "One joint Proxy-NCA model, as wide and shown as many images")
+"""Key and title of the rival of a unified model that is as wide and had as many images shown, all told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ class Models:
         specialists: one a vertical.
         own: the specialists that the unified model learns from, in their groups.
         joint: by loss.
+        rival: the joint model that is as wide as the unified one and was shown as many images, if it is wanted.
         combination: how the groups were found.
         ensemble: the members of the learning targets, and how they were chosen.
         choice: what the unified model was chosen from, and which it is.
@@ -65,6 +68,7 @@ class Models:
     specialists: Member
     own: Member
     joint: dict[LossName, TrainedModel]
+    rival: Candidate | None
     combination: Combination
     ensemble: Ensemble
     choice: Choice
@@ -162,11 +166,17 @@ def train_models(context: RunContext) -> Models:
             model = train_unified(context, members, name=ENSEMBLE, config=recipe.unify)
             title = f"Unified, from {len(members)} {'members' if len(members) > 1 else 'member'}"
             candidates.append(Candidate(key="unified_ensemble", title=title, model=model, members=members))
+    rival = None
+    if RIVAL[0] in recipe.evaluation.baselines:
+        rival = _rival(context, candidates[-1])
+        if recipe.unify.way == "auto":
+            candidates.insert(-1, rival)
     choice = choose(context, candidates, individual)
     return Models(
         specialists=individual,
         own=own,
         joint=joint,
+        rival=rival,
         combination=combination,
         ensemble=ensemble,
         choice=choice,
@@ -183,6 +193,15 @@ def _online(context: RunContext, own: Member) -> Candidate:
     """The unified model that is trained together with specialists on its own base network."""
     model = train_online(context, _base_presentations(context, own), name=ONLINE)
     return Candidate(key="unified_online", title="Unified, online", model=model)
+
+
+def _rival(context: RunContext, unified: Candidate) -> Candidate:
+    """What one joint model gives with all that a unified model had: its width, and all images shown for it."""
+    key, title = RIVAL
+    widths = unified.model.embedder.config.hidden_sizes
+    shown = unified.image_presentations
+    model = train_joint(context, "proxy-nca", shown, name=f"baselines/{key}", hidden_sizes=widths)
+    return Candidate(key=key, title=title, model=model)
 
 
 def _in_short(member: Member, individual: Member) -> str:
@@ -209,7 +228,8 @@ def _joint_losses(recipe: Recipe) -> list[LossName]:
 def trained_models(models: Models) -> list[TrainedModel]:
     """The specialists, the groups and the joint models; then the candidates."""
     own = [*models.specialists.distinct, *models.own.distinct, *models.joint.values()]
-    return [*own, *(candidate.model for candidate in models.choice.candidates)]
+    rival = [models.rival.model] if models.rival else []
+    return [*own, *rival, *(candidate.model for candidate in models.choice.candidates)]
 
 
 def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], list[TrainedModel]]:
@@ -232,6 +252,8 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
     for loss, model in models.joint.items():
         key, title = JOINT_ROWS[loss]
         rows.append(model_row(context, Candidate(key=key, title=title, model=model), "all verticals at once"))
+    if models.rival:
+        rows.append(model_row(context, models.rival, "all that the unified model had, for one model"))
     if "unified_online" in recipe.evaluation.baselines and recipe.unify.way != "online":
         online = _online(context, own)
         trained.append(online.model)

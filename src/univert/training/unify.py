@@ -14,10 +14,10 @@ from univert.training.jobs import TrainedModel, TrainingJob
 from univert.training.objectives import TargetObjective
 from univert.training.run_context import RunContext
 from univert.training.targets.config import UnifyConfig
-from univert.training.targets.joined_head import joined_embedder
 from univert.training.targets.learning_targets import learning_targets
 from univert.training.targets.map import fit_target_map
 from univert.training.targets.members import Member
+from univert.training.targets.start import embedder_of_members
 from univert.training.view_arrays import Positions
 
 JOINED_RATE = 0.25
@@ -54,7 +54,7 @@ def _job(context: RunContext, members: Sequence[Member], config: UnifyConfig) ->
     joined, loop = None, config.loop
     if config.start == "members":
         fitted = fit_target_map(context, members, config)
-        joined = joined_embedder(context, fitted, images_to_learn_from(context, config))
+        joined = embedder_of_members(context, fitted, targets, images_to_learn_from(context, config))
     if joined is not None:
         loop = replace(loop, learning_rate=JOINED_RATE * loop.learning_rate)
     return TrainingJob(

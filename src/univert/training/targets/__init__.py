@@ -1,6 +1,6 @@
 """What the unified model learns to reproduce, and which trained model becomes the run's unified model.
 
-In the order in which a run uses them: `config`, `members`, `alignment`, `map`, `learning_targets`, `joined_head`,
+In the order in which a run uses them: `config`, `members`, `alignment`, `map`, `learning_targets`, `start`,
 `ensemble`, `choice`.
 """
 

@@ -7,13 +7,15 @@ from jaxtyping import Float
 
 
 def orthogonal_alignment(
-    vectors: Float[np.ndarray, "N D"], reference: Float[np.ndarray, "N D"]
-) -> Float[np.ndarray, "D D"]:
+    vectors: Float[np.ndarray, "N D"], reference: Float[np.ndarray, "N W"]
+) -> Float[np.ndarray, "D W"]:
     """The orthogonal matrix Q that brings `vectors @ Q` nearest to `reference` in the sum of squares.
+
+    Where the widths differ, the columns or the rows of Q are orthonormal.
 
     Source: the orthogonal Procrustes problem (Schoenemann 1966): Q = U V^T for vectors^T reference = U S V^T.
     """
-    left, _, right = np.linalg.svd(vectors.astype(np.float64).T @ reference.astype(np.float64))
+    left, _, right = np.linalg.svd(vectors.astype(np.float64).T @ reference.astype(np.float64), full_matrices=False)
     return np.asarray(left @ right)
 
 

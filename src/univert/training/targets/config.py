@@ -95,14 +95,21 @@ class UnifyConfig:
             from the finite `data.views`); off takes their embedding of the image as it is.
         start: what the training starts from. `members`: the heads of those members that embed most of the verticals,
             side by side, and so as wide as they are together, at a quarter of the loop's learning rate; where the base
-            network learns, base network and head of that one of them which did best on the validation split.
-            `random`, and where there are fewer than two such members (none, where the base network learns): a head as
-            `model` says on the untrained base network.
+            network learns, the mean of their weights, of the best on the validation split and those with which the
+            mean is better still. `random`, and where there are fewer than two such members (none, where the base
+            network learns): a head as `model` says on the untrained base network.
         loop: the training.
     """
 
     way: Literal["auto", "specialists", "ensemble", "online"] = "auto"
-    members: tuple[str, ...] = ("specialists", "verticals", "joint:proxy-nca", "joint:triplet")
+    members: tuple[str, ...] = (
+        "joint:proxy-nca",
+        "joint:proxy-nca#1",
+        "joint:proxy-nca#2",
+        "specialists",
+        "verticals",
+        "joint:triplet",
+    )
     align: bool = True
     confidence: Annotated[float, Interval(ge=0, le=1)] = 0.9
     unlabelled: bool = True

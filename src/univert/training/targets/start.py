@@ -1,14 +1,17 @@
-"""The start of a unified model: the heads of its members side by side, as one.
+"""The start of a unified model: its members as one.
 
 On a frozen base network all members read the same features, and the learning target is, up to the members' norms, the
-sum of their mapped embeddings. So one head with the hidden units of all members gives that sum as it stands, and the L2
-training goes on from there.
+sum of their mapped embeddings. So one head with the hidden units of all members, side by side, gives that sum as it
+stands, and the L2 training goes on from there.
+
+Where the base network learns, each member has its own. But all have learned from one start, and then the mean of their
+weights is a model, too, and often a better one than each of them ("model soup", Wortsman et al., arXiv 2203.05482).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,44 +20,63 @@ from torch import Tensor, nn
 
 from univert.models.embedder import Embedder
 from univert.models.head import Head
+from univert.training.averaging import greedy_soup
 from univert.training.run_context import RunContext
 from univert.training.sources import Source
+from univert.training.targets.alignment import orthogonal_alignment
 from univert.training.targets.map import TargetMap
-from univert.training.view_arrays import Positions
+from univert.training.view_arrays import Positions, ViewArrays
 
 FIT_IMAGES = 2_000
-"""Norms and the statistics of the batch normalisation are taken from at most so many training images."""
+"""Norms, rotations and the statistics of the batch normalisation are taken from at most so many training images."""
 
 Part = tuple[Embedder, Float[np.ndarray, "W D"]]
 
 
-def joined_embedder(context: RunContext, targets: TargetMap, images: Positions) -> Embedder | None:
-    """An embedder whose head joins those of the members, or None where there is nothing to join.
+def embedder_of_members(
+    context: RunContext, fitted: TargetMap, targets: ViewArrays, images: Positions
+) -> Embedder | None:
+    """An embedder made of the members that embed most of the verticals: heads side by side, or the mean of weights.
 
-    Where the base network learns, each member has its own, and heads of several cannot be joined: then the base network
-    and the head are those of the one member that did best on the validation split. Norms and statistics are taken from
-    the training images given.
+    Norms and statistics are taken from the training images given.
+
+    Args:
+        context: the run.
+        fitted: how the members make up the targets.
+        targets: of every image.
+        images: positions of training images.
 
     Returns:
-        the embedder; None if fewer than two models embed most of the verticals (where the base network learns: none
-        does), or they do not all have one hidden layer, or none.
+        the embedder; None where there is nothing to join: on a frozen base network fewer than two such members, else
+        none, or members that do not all have one hidden layer, or none.
     """
     frozen = context.recipe.base_network_learns == "no"
-    parts = _parts(targets) if frozen else _best_part(context, targets)
+    parts = _parts(fitted)
+    positions = images[:: math.ceil(len(images) / FIT_IMAGES)]
+    if parts and not frozen:
+        soup = greedy_soup([model for model, _ in parts], _validation_score(context))
+        vectors = context.features.source.embed_all(soup, positions)
+        parts = [(soup, orthogonal_alignment(vectors, targets.clean(positions)))]
     layers = [len(_hidden(model)) for model, _ in parts]
     if len(parts) < (2 if frozen else 1) or len(set(layers)) > 1 or layers[0] > 1:
         return None
     widths = (sum(_hidden(model)[0].out_features for model, _ in parts),) if layers[0] else ()
-    embedder = context.new_embedder(batch_norm=True, size=targets.size, hidden_sizes=widths)
-    if not frozen:
-        embedder.base_network.load_state_dict(parts[0][0].base_network.state_dict())
-        embedder.pooling.load_state_dict(parts[0][0].pooling.state_dict())
-    positions = images[:: math.ceil(len(images) / FIT_IMAGES)]
+    embedder = context.new_embedder(batch_norm=True, size=targets.width, hidden_sizes=widths)
+    embedder.base_network.load_state_dict(parts[0][0].base_network.state_dict())
+    embedder.pooling.load_state_dict(parts[0][0].pooling.state_dict())
     assert isinstance(embedder.head, Head)
     with torch.no_grad():
         heads = [(model.head, matrix) for model, matrix in parts if isinstance(model.head, Head)]
         _join(embedder.head, heads, _features(context.features.source, embedder.eval(), positions))
     return embedder
+
+
+def _validation_score(context: RunContext) -> Callable[[Embedder], float] | None:
+    """MAP@R of an embedder on all validation images, if any ask."""
+    images, positions = context.images, context.images.validation_queries
+    if positions is None:
+        return None
+    return lambda model: images.map_at_r(context.features.source.embed_all(model, positions), positions)
 
 
 def _features(source: Source, embedder: Embedder, positions: Positions) -> Float[Tensor, "N F"]:
@@ -76,15 +98,6 @@ def _parts(targets: TargetMap) -> list[Part]:
             if 2 * len(own) > len(member.models) and isinstance(embedder.head, Head):
                 parts.append((embedder, np.mean([matrices[number] for number in own], axis=0)))
     return parts
-
-
-def _best_part(context: RunContext, targets: TargetMap) -> list[Part]:
-    """The one of them that does best on all validation images, if any; without queries the first."""
-    parts, positions = _parts(targets), context.images.validation_queries
-    if positions is None or len(parts) < 2:
-        return parts[:1]
-    embed_all = context.features.source.embed_all
-    return [max(parts, key=lambda part: context.images.map_at_r(embed_all(part[0], positions), positions))]
 
 
 def _hidden(model: Embedder) -> list[nn.Linear]:
