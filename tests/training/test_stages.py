@@ -136,10 +136,11 @@ def test_small_verticals_are_learned_from_and_said(
     recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tail = rebuilt(tmp_path, with_long_tail)
-    result = train(tail, tmp_path / "run", short(recipe), report=False)
+    result = train(tail, tmp_path / "run", short(recipe, "unified_online"), report=False)
     (note,) = result.results["notes"]
     assert note.startswith("no specialist for nameless, tiny: one needs 2 products in train")
     assert note in caplog.messages
+    assert "unified_online" in [row["key"] for row in result.results["rows"]]
     assert sorted(result.results["rows"][0]["evaluation"]["verticals"]) == ["discs", "squares"]
     assert [path.name for path in sorted((tmp_path / "run" / "specialists").iterdir())] == ["discs", "squares"]
     images = result.finished.context.images
