@@ -150,3 +150,21 @@ def test_a_selection_needs_the_specialists_of_its_own_verticals(
         embed_with(tmp_path, catalogue, "cpu")
     with pytest.raises(BadInputError, match="no images"):
         embed_with(tmp_path, catalogue.select(vertical="discs", split="test", labelled=False), "cpu")
+
+
+def test_brands_never_seen(places: Path, catalogue: Catalogue, tmp_path: Path, univert: Univert) -> None:
+    """From a catalogue built with some brands out of train to a row of `evaluate`, and one of `compare`."""
+    shop = tmp_path / "shop.lance"
+    assert univert("catalogue", "build", catalogue.path, shop, "--unseen-brands", 0.5)[0] == 0
+    shown = univert("catalogue", "info", shop)[1]
+    assert "brands that train never has: 1 in val (6 images), 1 in test (6 images)" in shown
+    assert "images in no split" not in shown
+    shown = univert("evaluate", places / "good", shop)[1]
+    assert "brands never seen" in shown
+    values = json.loads(univert("evaluate", places / "good", shop, "--json")[1])
+    assert values["unseen_brands"]["queries"] == 6
+    assert json.loads(univert("evaluate", places / "good", catalogue.path, "--json")[1])["unseen_brands"] is None
+    assert "brands never seen" in univert("compare", places / "good", places / "blind", shop)[1]
+    status, _, error = univert("catalogue", "build", catalogue.path, shop, "--unseen-brands", 2, "--overwrite")
+    assert (status, error.count("\n")) == (2, 1)
+    assert "the share must lie between 0 and 1, got 2; try 0.2" in error

@@ -8,7 +8,7 @@ import scipy.stats
 
 from univert.core.config import from_plain, to_plain
 from univert.core.errors import BadInputError
-from univert.metrics.compare import Comparison, compare_vectors, holm, sign_flip_p_value
+from univert.metrics.compare import UNSEEN_BRANDS, Comparison, compare_vectors, holm, sign_flip_p_value
 
 Rng = np.random.Generator
 
@@ -154,3 +154,21 @@ def test_bad_input_is_named(change: dict[str, object], message: str) -> None:
     arguments = {"first": vectors, "second": vectors, "products": codes, "verticals": verticals, **change}
     with pytest.raises(BadInputError, match=message):
         compare_vectors(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_loss_for_brands_never_seen_alone_is_a_loss() -> None:
+    """What is lost there may be gained elsewhere."""
+    rng = np.random.default_rng(6)
+    codes, verticals = labels()
+    unseen = codes % 5 == 0
+    poor, good = drawn(rng, 2.0), drawn(rng, 0.3)
+    second = np.where(unseen[:, None], poor, good)
+    first = np.where(unseen[:, None], good, poor)
+    found = compare_vectors(first, second, codes, verticals, unseen_brands=unseen)
+    assert found.merged["map_at_r"].verdict == "better"
+    assert found.worse_in_any() == [UNSEEN_BRANDS]
+    assert list(found.galleries) == ["bags", "hats", UNSEEN_BRANDS, "merged"]
+    assert (found.unseen_brands["map_at_r"].queries, found.unseen_brands["map_at_r"].products) == (32, 8)
+    plain = compare_vectors(first, second, codes, verticals)
+    assert (plain.merged, plain.verticals, plain.unseen_brands) == (found.merged, found.verticals, None)
+    assert from_plain(Comparison, json.loads(json.dumps(to_plain(found)))) == found

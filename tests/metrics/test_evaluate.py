@@ -118,6 +118,7 @@ def test_a_vertical_that_the_gallery_lacks_has_no_queries() -> None:
         (np.eye(2), ["a", "a"], ["cups", "cups"], {"ks": ()}, "ks must hold"),
         (np.eye(2), ["a", "a"], ["cups", "cups"], {"queries": np.ones(2, bool)}, "at least one query"),
         (np.eye(2), ["a", "a"], ["cups", "cups"], {"queries": np.ones(3, bool)}, "queries must have one entry"),
+        (np.eye(2), ["a", "a"], ["cups", "cups"], {"unseen_brands": np.ones(3, bool)}, "unseen_brands must have one"),
         (np.full((2, 2), np.nan), ["a", "a"], ["cups", "cups"], {}, "vectors must be finite"),
     ],
 )
@@ -126,3 +127,22 @@ def test_bad_input(
 ) -> None:
     with pytest.raises(BadInputError, match=says):
         evaluate_vectors(vectors, products, verticals, **options)  # type: ignore[arg-type]
+
+
+def test_queries_of_brands_never_seen_search_the_same_gallery() -> None:
+    vectors, products, verticals = catalogue()
+    unseen = np.isin(np.arange(75) % 7, (1, 4))
+    evaluation = evaluate_vectors(vectors, products, verticals, unseen_brands=unseen, resamples=50)
+    assert evaluation.merged == evaluate_vectors(vectors, products, verticals, resamples=50).merged
+    nearest = [
+        min((row for row in range(75) if row != query), key=lambda row: np.linalg.norm(vectors[row] - vectors[query]))
+        for query in range(75)
+    ]
+    asks = [query for query in np.flatnonzero(unseen) if (products == products[query]).sum() > 1 and products[query]]
+    found = evaluation.unseen_brands
+    assert found.recall_at[1].value == pytest.approx(np.mean([products[nearest[q]] == products[q] for q in asks]))
+    assert found.recall_at[1].low <= found.recall_at[1].value <= found.recall_at[1].high
+    assert (found.queries, found.products, found.nmi) == (len(asks), len(set(products[asks])), None)
+    assert from_plain(Evaluation, json.loads(json.dumps(to_plain(evaluation)))) == evaluation
+    lone = verticals == "lone"  # no query is among them
+    assert evaluate_vectors(vectors, products, verticals, unseen_brands=lone, resamples=50).unseen_brands is None

@@ -1,5 +1,6 @@
 """A made-up run's models and decisions, for the tests of the report and of the tables in a terminal."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,6 +44,12 @@ def model(key, merged, verticals, *, title=None, note="as it is"):
         mean_within={"recall_at_1": sum(known) / len(known) if known else merged},
     )
     return ComparedModel(row=row, evaluation=evaluation)
+
+
+def with_unseen_brands(one, recall_at_1):
+    """The same row with queries of brands never seen."""
+    evaluation = replace(one.evaluation, unseen_brands=metrics(recall_at_1, queries=12))
+    return ComparedModel(row=one.row, evaluation=evaluation)
 
 
 def all_models(verticals=("bags", "shoes")):

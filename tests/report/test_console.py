@@ -23,6 +23,15 @@ def test_results_say_who_was_told_the_vertical():
     assert lines["Unified"][1] == "60.0"
 
 
+def test_brands_never_seen_are_told_apart():
+    models = [made_up.with_unseen_brands(one, 0.2) for one in made_up.all_models()]
+    text = table_text(results_table(models))
+    lines = [line.split() for line in text.splitlines() if "brands never seen" in line]
+    assert lines == len(models) * [["brands", "never", "seen", "20.0", "18.0\N{EN DASH}22.0", "35.0", "18.0"]]
+    rows = table_text(evaluation_table(models[0].evaluation, models[1].evaluation)).splitlines()
+    assert [row.strip().split("  ")[0] for row in rows[-2:]] == ["brands never seen", "brands never seen, untrained"]
+
+
 def test_an_evaluation_has_a_line_a_vertical():
     text = table_text(evaluation_table(made_up.model("a", 0.5, {"[bags]": 0.6, "hats": None}).evaluation))
     assert "[bags]" in text

@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
+from tests.report import made_up
 from tests.report.made_up import comparison, interval, model
 from univert.report.tables import comparison_table, gallery_lines, vertical_table
 
@@ -13,6 +16,18 @@ def test_comparison_has_every_figure_and_marks_the_best_that_competes():
     assert [line[-1] for line in best] == [False, True, False]  # within a vertical that is no help
     assert all(cells[5].interval is None for _, cells in lines)
     assert lines[0][1][1].interval == interval(0.35)
+
+
+def test_brands_never_seen_have_columns_where_there_are_queries_of_them():
+    models = [made_up.with_unseen_brands(model(key, 0.5, {"a": 0.4}), 0.2 + at / 10) for at, key in enumerate("xy")]
+    columns, lines = comparison_table([*models, model("z", 0.4, {"a": 0.4})])
+    assert columns[6:] == ("Brands never seen, R@1", "Brands never seen, MAP@R", "Mean within R@1")
+    assert [cells[6].interval and cells[6].interval.value for _, cells in lines] == [0.2, pytest.approx(0.3), None]
+    assert [cells[6].best for _, cells in lines] == [False, True, False]
+    found = comparison((0.01, "same"), a=(0.06, "better"))
+    unseen = made_up.figures(-0.1, "worse")
+    names = gallery_lines(replace(found, unseen_brands=unseen), routed=False)
+    assert names[1:] == [("Brands never seen", unseen), ("a", found.verticals["a"])]
 
 
 def test_ties_as_displayed_share_the_first_place():

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from univert.cli.options import Json, Overwrite, catalogue_app
 from univert.core.config import to_plain
 from univert.core.terminal import output_console
+
+if TYPE_CHECKING:
+    from univert.data.rows import SourceRows
 
 
 @catalogue_app.command(
@@ -31,6 +34,10 @@ def catalogue_build(
         bool, typer.Option("--skip-bad", help="Leave bad rows out and list them in rejected.csv.")
     ] = False,
     overwrite: Overwrite = False,
+    unseen_brands: Annotated[
+        float | None,
+        typer.Option(help="Keep about this share of the brands, such as 0.2, out of train: in val or test alone."),
+    ] = None,
     background: Annotated[
         str,
         typer.Option(help="Colour behind transparent images in reports, as RRGGBB; models have model.background_rgb."),
@@ -40,12 +47,16 @@ def catalogue_build(
     """Build a catalogue from folder trees, manifests or other catalogues."""
     from univert.data.build import build_catalogue, parse_background
     from univert.data.readers import count_rows, open_source
+    from univert.data.unseen_brands import keep_brands_out_of_train
 
-    # all are opened first: a typo in the last shows before the first is read
-    sources = [open_source(one, verify=not skip_bad) for one in src]
+    def read() -> SourceRows:
+        # all are opened first: a typo in the last shows before the first is read
+        return itertools.chain.from_iterable([open_source(one, verify=not skip_bad) for one in src])
+
+    rows = read() if unseen_brands is None else keep_brands_out_of_train(read, unseen_brands)
     counts = [count_rows(one) for one in src]
     report = build_catalogue(
-        itertools.chain.from_iterable(sources),
+        rows,
         out,
         link=link,
         skip_bad=skip_bad,

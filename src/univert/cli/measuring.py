@@ -17,7 +17,7 @@ from univert.core.terminal import print_table
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
     from univert.data.catalogue import Catalogue
     from univert.metrics.evaluate import Evaluation
@@ -37,13 +37,14 @@ def evaluate(
 ) -> None:
     """Measure a model within each vertical and in the merged gallery, beside its untrained base network.
 
-    In a catalogue of product pictures and scenes, the items of the scenes look for the product pictures.
+    In a catalogue of product pictures and scenes, the items of the scenes look for the product pictures. Queries of
+    brands that the catalogue's train split lacks are measured by themselves, too.
     """
     from univert.cli.kept_vectors import embed_once
     from univert.metrics.evaluate import evaluate_vectors
     from univert.metrics.inputs import asking
 
-    catalogue = _selection(cat, split, vertical)
+    catalogue, unseen_brands = _selection(cat, split, vertical)
 
     def measured(network: Embedder) -> Evaluation:
         return evaluate_vectors(
@@ -51,6 +52,7 @@ def evaluate(
             list(catalogue.column("product")),
             list(catalogue.column("vertical")),
             queries=asking(catalogue.product_labels(), catalogue.in_scene),
+            unseen_brands=unseen_brands,
         )
 
     embedder = load_model(model, device)
@@ -96,7 +98,7 @@ def compare(
     from univert.metrics.compare import LARGE_LOSS, compare_vectors
     from univert.metrics.inputs import asking
 
-    catalogue = _selection(cat, split, vertical)
+    catalogue, unseen_brands = _selection(cat, split, vertical)
     (first, first_routed), (second, second_routed) = (embed_with(place, catalogue, device) for place in (a, b))
     routed = first_routed or second_routed  # specialists know no other way than to search their own vertical
     comparison = compare_vectors(
@@ -107,6 +109,7 @@ def compare(
         first_routed=routed,
         second_routed=routed,
         queries=asking(catalogue.product_labels(), catalogue.in_scene),
+        unseen_brands=unseen_brands,
         tolerance=tolerance,
         resamples=resamples,
     )
@@ -177,7 +180,11 @@ def _specialist_in(place: Path, vertical: str) -> Path:
     return hashed if hashed.exists() else place / folder_name(vertical)
 
 
-def _selection(cat: Path, split: str, vertical: list[str] | None) -> Catalogue:
+def _selection(cat: Path, split: str, vertical: list[str] | None) -> tuple[Catalogue, Bool[np.ndarray, "N"]]:
+    """The images to measure on, and which of them have a brand that the catalogue's train split lacks."""
     from univert.data.catalogue import Catalogue
+    from univert.data.unseen_brands import of_unseen_brands
 
-    return Catalogue.open(cat).select(split=None if split == "all" else split, vertical=vertical)
+    whole = Catalogue.open(cat)
+    chosen = whole.select(split=None if split == "all" else split, vertical=vertical)
+    return chosen, of_unseen_brands(chosen, whole)

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "build_catalogue": "univert.data.build",
         "catalogue_info": "univert.data.info",
         "decode_rgb": "univert.data.decode",
+        "keep_brands_out_of_train": "univert.data.unseen_brands",
         "open_dataset": "univert.data.readers",
         "open_source": "univert.data.readers",
     },

@@ -33,7 +33,7 @@ from univert.data.catalogue import (
 from univert.data.checks import CheckedRow, RowsSoFar, check_row
 from univert.data.decode import WHITE, Rgb
 from univert.data.rows import CatalogueProblemsError, ProblemLog, SourceProblem, SourceRow, printable
-from univert.data.splits import split_of
+from univert.data.splits import NO_SPLIT, split_of
 from univert.data.suspicious import SUSPECT_COLUMNS, suspicious
 
 REJECTED_CSV = "rejected.csv"
@@ -230,7 +230,7 @@ def _record(checked: CheckedRow) -> dict[str, Any]:
         "product": row.product,
         "brand": row.brand,
         "style": row.style,
-        "split": row.split or _split(row, checked.digest),
+        "split": None if row.split == NO_SPLIT else row.split or _split(row, checked.digest),
         "source": row.source,
         "box": None if checked.box_xyxy_px is None else list(checked.box_xyxy_px),
         "digest": checked.digest if checked.box_xyxy_px is None else f"{checked.digest} {checked.box_xyxy_px}",

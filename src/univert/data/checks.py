@@ -14,7 +14,7 @@ from typing import Any, Final
 from univert.data.decode import BoxXyxyPx, check_image
 from univert.data.image_problem import ImageProblem
 from univert.data.rows import CONTROL, Item, SourceProblem, SourceRow, is_utf8, printable
-from univert.data.splits import SPLITS
+from univert.data.splits import NO_SPLIT, SPLITS
 from univert.data.suspicious import stands_for_missing
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
@@ -44,7 +44,7 @@ def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
 
     With `link` the result does not hold the image.
     """
-    row = _in_one_form(row)
+    row = in_one_form(row)
     checked = CheckedRow(row=row, problems=_check_fields(row, link))
     if any(problem.kind in ("name not UTF-8", "no image") for problem in checked.problems):
         return checked
@@ -78,7 +78,7 @@ def check_row(row: SourceRow, *, link: bool) -> CheckedRow:
     return checked
 
 
-def _in_one_form(row: SourceRow) -> SourceRow:
+def in_one_form(row: SourceRow) -> SourceRow:
     """The row with its names in Unicode's form NFC: systems write one look as several sequences of characters."""
     if row.items:
         items = tuple(
@@ -109,7 +109,7 @@ def _check_fields(row: SourceRow, link: bool) -> list[SourceProblem]:
         problems += _check_items(row, row.items)
     elif not row.vertical:
         problems.append(row.problem("no vertical", "the vertical is empty", "give every image a vertical"))
-    if row.split is not None and row.split not in SPLITS:
+    if row.split is not None and row.split not in (*SPLITS, NO_SPLIT):
         fix = f"use {', '.join(SPLITS)}, or leave it empty"
         problems.append(row.problem("unknown split", f"split {row.split!r}", fix))
     if (row.path is None) == (row.image is None):
@@ -204,7 +204,7 @@ class RowsSoFar:
         found = self._database.execute(query, (image_id, content)).fetchone()
         return found[0] if found else None
 
-    def accept(self, row: SourceRow, image_id: str, split: str, content: str) -> list[SourceProblem]:
+    def accept(self, row: SourceRow, image_id: str, split: str | None, content: str) -> list[SourceProblem]:
         """Claim a row's id and its product's vertical and split, or say what stands against it and claim nothing."""
         problems = []
         found = self._database.execute("SELECT origin FROM ids WHERE id = ?", (image_id,)).fetchone()
@@ -220,12 +220,13 @@ class RowsSoFar:
             origin = printable(row.origin)
             self._database.execute("INSERT INTO ids VALUES (?, ?, ?)", (image_id, origin, content))
             self._database.executemany(
-                "INSERT OR IGNORE INTO products VALUES (?, ?, ?, ?)",
+                "INSERT INTO products VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET split = coalesce(split, excluded.split)",
                 [(product, vertical, split, origin) for product, vertical in named],
             )
         return problems
 
-    def _against_product(self, row: SourceRow, product: str, kind: str, split: str) -> list[SourceProblem]:
+    def _against_product(self, row: SourceRow, product: str, kind: str, split: str | None) -> list[SourceProblem]:
         query = "SELECT vertical, split, origin FROM products WHERE name = ?"
         found = self._database.execute(query, (product,)).fetchone()
         if not found:
@@ -237,7 +238,7 @@ class RowsSoFar:
             if stands_for_missing(product):
                 fix = "if it stands for a missing value, leave the field empty"
             return [row.problem("product in two verticals", detail, fix)]
-        if earlier_split != split:
+        if split is not None and earlier_split not in (None, split):
             how = "" if row.split is not None else " (assigned, as none is given)"
             detail = f"product {product!r} is in {split}{how} here and in {earlier_split} at {origin}"
             fix = "give all its images the same split, or none of them any"

@@ -12,6 +12,7 @@ from univert.core.terminal import Name, print_table
 from univert.data.catalogue import Catalogue
 from univert.data.splits import SPLITS
 from univert.data.suspicious import SUSPECT_COLUMNS, suspicious
+from univert.data.unseen_brands import of_unseen_brands
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,7 +80,8 @@ class VerticalInfo:
 class CatalogueInfo:
     """What a catalogue holds: counts, of `linked` images kept as a uri too, and `warnings`, each with what to do.
 
-    Among the `images` are `items` of scenes.
+    Among the `images` are `items` of scenes. `unseen_brands` has, for val and test, the number of brands there that no
+    train image has, and of their images.
     """
 
     path: str
@@ -91,11 +93,15 @@ class CatalogueInfo:
     items: int
     verticals: list[VerticalInfo]
     warnings: list[str]
+    unseen_brands: dict[str, tuple[int, int]]
 
 
 def catalogue_info(catalogue: Catalogue) -> CatalogueInfo:
     """Count a catalogue, or a selection of one, and look for what will hurt."""
     verticals = _count_verticals(catalogue)
+    splits, unseen = catalogue.column("split"), of_unseen_brands(catalogue, catalogue)
+    brands = {split: catalogue.column("brand")[unseen & (splits == split)] for split in ("val", "test")}
+    unused = sum(split is None for split in splits[~unseen])
     return CatalogueInfo(
         path=str(catalogue.path),
         fingerprint=catalogue.fingerprint,
@@ -107,7 +113,8 @@ def catalogue_info(catalogue: Catalogue) -> CatalogueInfo:
         verticals=verticals,
         warnings=[]
         if catalogue.in_scene.all()
-        else _warnings(verticals) + suspicious(_columns(catalogue, SUSPECT_COLUMNS)),
+        else _warnings(verticals, unused) + suspicious(_columns(catalogue, SUSPECT_COLUMNS)),
+        unseen_brands={split: (len(set(found)), len(found)) for split, found in brands.items()},
     )
 
 
@@ -134,6 +141,11 @@ def render(info: CatalogueInfo, console: Console) -> None:
     console.print(Text(info.path, style="bold"), size, f"fingerprint {info.fingerprint}", sep="\n", highlight=False)
     print_table(table, console)
     console.print(f"{', '.join(splits)}: images (products)", style="dim", highlight=False)
+    unseen = [
+        f"{count} in {split} ({images:,} images)" for split, (count, images) in info.unseen_brands.items() if count
+    ]
+    if unseen:
+        console.print(f"brands that train never has: {', '.join(unseen)}", highlight=False)
     if info.linked:
         console.print(f"{info.linked:,} images are linked: they must stay where they are.")
     for warning in info.warnings:
@@ -171,7 +183,7 @@ def _count_verticals(catalogue: Catalogue) -> list[VerticalInfo]:
     return [VerticalInfo.of(name, splits) for name, splits in found.items()]
 
 
-def _warnings(verticals: Sequence[VerticalInfo]) -> list[str]:
+def _warnings(verticals: Sequence[VerticalInfo], unused: int) -> list[str]:
     found: list[str] = []
     paired = {split: {v.name: v.splits[split].paired_products for v in verticals} for split in SPLITS}
     hopeless = [name for name, count in paired["train"].items() if count < 2]
@@ -206,7 +218,6 @@ def _warnings(verticals: Sequence[VerticalInfo]) -> list[str]:
         found.append(
             f"unlabelled images in val or test: {stray:,}; nothing can be measured on them there; put them in train"
         )
-    unused = sum(v.splits.get("none", _NONE).images for v in verticals)
     if unused:
         found.append(f"images in no split: {unused:,}; they will not be used; give them one")
     sizes = sorted(verticals, key=lambda v: v.images)

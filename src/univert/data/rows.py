@@ -69,7 +69,7 @@ class SourceRow:
         product: the identity; None means unlabelled.
         brand: who makes the product, if known.
         style: the product's type within the vertical, if known.
-        split: `train`, `val` or `test`; None lets the catalogue decide.
+        split: `train`, `val`, `test`, or `none` of them; None lets the catalogue decide.
         source: where the image was taken from (a shop photo, a user's photo, a collection).
         box_xyxy_px: the item within the image (x0, y0, x1, y1), in pixels of the upright image.
         items: what a scene shows; None for the image of one product.

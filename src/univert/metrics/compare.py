@@ -2,9 +2,9 @@
 
 The interval is the bootstrap's. The p-value is two-sided, by flipping the signs of whole products' changes: never below
 2^(1 - n) for n products whose queries changed. Those of several verticals are corrected by Holm's method; the merged
-gallery is a question of its own. Intervals are as wide as that correction makes them (Bonferroni), so that a verdict
-never contradicts the interval beside it. `better` and `worse` need a significant difference, larger than the tolerance;
-`same` an interval within the tolerance; all else is `unclear`.
+gallery is a question of its own, and so are the queries of brands never seen. Intervals are as wide as that correction
+makes them (Bonferroni), so that a verdict never contradicts the interval beside it. `better` and `worse` need a
+significant difference, larger than the tolerance; `same` an interval within the tolerance; all else is `unclear`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ LEVEL = 0.95
 LARGE_LOSS = 0.1
 """A loss of more (ten points) counts, where nothing else is set, even if few products prove nothing."""
 MERGED = "merged"
+UNSEEN_BRANDS = "brands never seen"
 
 _NOTHING = 1e-9
 _ALL_SIGNS_OF = 12
@@ -90,20 +91,23 @@ class Comparison:
         verticals: by vertical and metric; verticals without queries are left out.
         tolerance: differences up to this much count as the same.
         level: of intervals and tests.
+        unseen_brands: of the queries whose brand training never had, in the merged gallery; None without any.
     """
 
     merged: Figures
     verticals: dict[str, Figures]
     tolerance: float
     level: float = LEVEL
+    unseen_brands: Figures | None = None
 
     @property
     def galleries(self) -> dict[str, Figures]:
-        """The differences in each vertical, and last those in the `merged` gallery."""
-        return {**self.verticals, MERGED: self.merged}
+        """The differences in each vertical, of brands never seen, if any, and last those in the `merged` gallery."""
+        unseen = {} if self.unseen_brands is None else {UNSEEN_BRANDS: self.unseen_brands}
+        return {**self.verticals, **unseen, MERGED: self.merged}
 
     def worse(self, metric: Metric = "recall_at_1") -> list[str]:
-        """The verticals in which the second model is worse, and `merged` where it is so there."""
+        """The verticals in which the second model is worse, and the other `galleries` where it is so there."""
         return [name for name, figures in self.galleries.items() if figures[metric].verdict == "worse"]
 
     def worse_in_any(self) -> list[str]:
@@ -129,6 +133,7 @@ def compare_vectors(
     queries: Asking = None,
     first_routed: bool = False,
     second_routed: bool = False,
+    unseen_brands: npt.NDArray[np.bool_] | None = None,
     tolerance: float = 0.01,
     resamples: int = 2000,
     seed: int = 0,
@@ -143,6 +148,7 @@ def compare_vectors(
         first_routed: the first model's merged gallery of a query is its own vertical, as for specialists.
         second_routed: likewise for the second.
         queries: (N,) which images search the others; None: each searches all others. See `evaluate_vectors`.
+        unseen_brands: (N,) which images have a brand that training never had; likewise.
         tolerance: a difference of a figure (0 to 1) up to this much counts as the same.
         resamples: of the bootstrap over products, at least; many verticals need more.
         seed: of the bootstrap.
@@ -159,7 +165,7 @@ def compare_vectors(
     """
     check_length(second, len(first), name="second", of="first")
     outcomes = [
-        query_outcomes(vectors, products, verticals, routed=routed, queries=queries)
+        query_outcomes(vectors, products, verticals, routed=routed, queries=queries, unseen_brands=unseen_brands)
         for vectors, routed in ((first, first_routed), (second, second_routed))
     ]
     return compare_outcomes(*outcomes, tolerance=tolerance, resamples=resamples, seed=seed)
@@ -167,13 +173,24 @@ def compare_vectors(
 
 def compare_outcomes(first: Outcomes, second: Outcomes, **settings: Any) -> Comparison:
     """Compare two models by what happened to the same queries; the settings are those of `compare_pairs`."""
-    merged = compare_pairs({MERGED: (first.merged, second.merged)}, **settings)[MERGED]
+    merged = compare_pair(first.merged, second.merged, **settings)
+    assert merged is not None
     pairs = {
         name: (outcome, other)
         for name, outcome in first.verticals.items()
         if outcome is not None and (other := second.verticals.get(name)) is not None
     }
-    return Comparison(merged=merged, verticals=compare_pairs(pairs, **settings), tolerance=settings["tolerance"])
+    return Comparison(
+        merged=merged,
+        verticals=compare_pairs(pairs, **settings),
+        tolerance=settings["tolerance"],
+        unseen_brands=compare_pair(first.unseen_brands, second.unseen_brands, **settings),
+    )
+
+
+def compare_pair(first: QueryOutcome | None, second: QueryOutcome | None, **settings: Any) -> Figures | None:
+    """Compare on one gallery, a question of its own; None where there is no query. For the rest see `compare_pairs`."""
+    return None if first is None or second is None else compare_pairs({"": (first, second)}, **settings)[""]
 
 
 def compare_pairs(

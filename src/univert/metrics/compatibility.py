@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
-from univert.metrics.compare import METRICS, Comparison, Difference, Figures, compare_outcomes, compare_pairs
+from univert.metrics.compare import METRICS, Comparison, Difference, Figures, compare_outcomes, compare_pair
 from univert.metrics.inputs import Vectors
-from univert.metrics.per_query import Names, Outcomes, average_precision, outcome_within, pooled, query_outcomes
+from univert.metrics.per_query import Names, Outcomes, kept_rows, outcome_within, pooled, query_outcomes
 from univert.metrics.ranking import QueryOutcome
 
 
@@ -131,9 +130,6 @@ def growth_figures(
     """
     settings: dict[str, Any] = {"tolerance": tolerance, "resamples": resamples, "seed": seed}
 
-    def single(first: QueryOutcome | None, second: QueryOutcome | None) -> Figures | None:
-        return None if first is None or second is None else compare_pairs({"": (first, second)}, **settings)[""]
-
     added = np.array([vertical == new_vertical for vertical in verticals], dtype=bool)
     grown = np.where(added[:, None], new, stored)
     before = query_outcomes(stored, products, verticals)
@@ -150,32 +146,21 @@ def growth_figures(
         new_vertical=new_vertical,
         kept=compare_outcomes(before, after, **settings),
         reindexed=compare_outcomes(after, reindexed, **settings),
-        old=single(_pool_of(before, old), _pool_of(after, old)),
-        old_merged=single(old_old, new_old),
-        old_merged_reindexed=single(new_old, new_new),
-        beside_new=single(_kept_rows(before.merged, ~added), _kept_rows(after.merged, ~added)),
-        specialist=single(
-            outcome_within(specialist, before.codes[new_rows], new_rows), reindexed.verticals.get(new_vertical)
+        old=compare_pair(_pool_of(before, old), _pool_of(after, old), **settings),
+        old_merged=compare_pair(old_old, new_old, **settings),
+        old_merged_reindexed=compare_pair(new_old, new_new, **settings),
+        beside_new=compare_pair(kept_rows(before.merged, ~added), kept_rows(after.merged, ~added), **settings),
+        specialist=compare_pair(
+            outcome_within(specialist, before.codes[new_rows], new_rows),
+            reindexed.verticals.get(new_vertical),
+            **settings,
         ),
-        new_merged=single(_kept_rows(before.merged, added), _kept_rows(after.merged, added)),
+        new_merged=compare_pair(kept_rows(before.merged, added), kept_rows(after.merged, added), **settings),
         nearness={
             name: float(np.mean(np.sum(stored[rows] * new[rows], axis=1)))
             for name, rows in before.rows.items()
             if name != new_vertical
         },
-    )
-
-
-def _kept_rows(outcome: QueryOutcome, wanted: Bool[np.ndarray, "N"]) -> QueryOutcome | None:
-    """The outcome of some of the queries; None without any."""
-    kept = wanted[outcome.rows]
-    if not kept.any():
-        return None
-    return QueryOutcome(
-        rows=outcome.rows[kept],
-        products=outcome.products[kept],
-        rank_of_first_hit=outcome.rank_of_first_hit[kept],
-        average_precision_at_r=average_precision(outcome)[kept],
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from univert.metrics.bootstrap import bootstrap_interval
 from univert.metrics.clustering import nmi
 from univert.metrics.inputs import Asking, Codes, Vectors, check_vectors
-from univert.metrics.per_query import Names, average_precision, query_outcomes
+from univert.metrics.per_query import Names, Outcomes, average_precision, query_outcomes
 from univert.metrics.ranking import QueryOutcome, check_ks
 
 
@@ -58,11 +59,13 @@ class Evaluation:
         merged: every query searches all verticals at once (or, if routed, its own).
         verticals: every query searches its own vertical; None for a vertical without any query.
         mean_within: the plain mean over the verticals of each figure, by the names of `Metrics.figures`.
+        unseen_brands: the queries of brands that training never had, in the gallery of `merged`; None without any.
     """
 
     merged: Metrics
     verticals: dict[str, Metrics | None]
     mean_within: dict[str, float]
+    unseen_brands: Metrics | None = None
 
 
 def evaluate_vectors(
@@ -72,6 +75,7 @@ def evaluate_vectors(
     *,
     queries: Asking = None,
     routed: bool = False,
+    unseen_brands: npt.NDArray[np.bool_] | None = None,
     ks: Sequence[int] = (1, 2, 4, 8),
     resamples: int = 1000,
     seed: int = 0,
@@ -88,6 +92,8 @@ def evaluate_vectors(
         routed: the merged gallery of a query is its own vertical, as if its vertical were known. For
             specialists, each of which has a space of its own: distances between the spaces mean nothing.
             Merged NMI is None then.
+        unseen_brands: (N,) true for images whose brand training never had: those of them that are queries are
+            measured by themselves, too.
         queries: (N,) true for images that search, false for those that are searched, as where photos are to find
             product pictures (or In-shop's protocol). There is no NMI then: it is a figure of one set.
         ks: the K of Recall@K.
@@ -99,13 +105,13 @@ def evaluate_vectors(
     """
     check_ks(ks)
     vectors = check_vectors(vectors)
-    outcomes = query_outcomes(vectors, products, verticals, routed=routed, queries=queries)
+    outcomes = query_outcomes(vectors, products, verticals, routed=routed, queries=queries, unseen_brands=unseen_brands)
     nmis: dict[str | None, float | None] = {}
     if queries is None:
         nmis = {name: _nmi(vectors[rows], outcomes.codes[rows], seed) for name, rows in outcomes.rows.items()}
         if not routed:
             nmis[None] = _nmi(vectors, outcomes.codes, seed)
-    return _evaluation(outcomes.merged, outcomes.verticals, nmis, ks, resamples, seed)
+    return _evaluation(outcomes, nmis, ks, resamples, seed)
 
 
 def _nmi(vectors: Vectors, codes: Codes, seed: int) -> float | None:
@@ -113,8 +119,7 @@ def _nmi(vectors: Vectors, codes: Codes, seed: int) -> float | None:
 
 
 def _evaluation(
-    merged: QueryOutcome,
-    outcomes: Mapping[str, QueryOutcome | None],
+    outcomes: Outcomes,
     nmis: Mapping[str | None, float | None],  # None: of all verticals together
     ks: Sequence[int],
     resamples: int,
@@ -122,14 +127,16 @@ def _evaluation(
 ) -> Evaluation:
     verticals = {
         name: None if outcome is None else _metrics(outcome, nmis.get(name), ks, resamples, seed)
-        for name, outcome in outcomes.items()
+        for name, outcome in outcomes.verticals.items()
     }
+    unseen = outcomes.unseen_brands
     figures = [metrics.figures() for metrics in verticals.values() if metrics is not None]
     names = dict.fromkeys(name for values in figures for name in values)
     return Evaluation(
-        merged=_metrics(merged, nmis.get(None), ks, resamples, seed),
+        merged=_metrics(outcomes.merged, nmis.get(None), ks, resamples, seed),
         verticals=verticals,
         mean_within={name: float(np.mean([values[name] for values in figures if name in values])) for name in names},
+        unseen_brands=None if unseen is None else _metrics(unseen, None, ks, resamples, seed),
     )
 
 

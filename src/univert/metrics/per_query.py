@@ -21,13 +21,15 @@ Names = Sequence[str | None] | Sequence[int] | npt.NDArray[Any]
 class Outcomes:
     """One model's queries, each in all verticals (if routed, in its own) and in its own (None: no query there).
 
-    Beside them the rows of each vertical, and the product code (N,) of each row, -1 where unlabelled.
+    Beside them the rows of each vertical, the product code (N,) of each row, -1 where unlabelled, and of the `merged`
+    queries those of brands that training never had; None without any.
     """
 
     merged: QueryOutcome
     verticals: dict[str, QueryOutcome | None]
     rows: dict[str, Codes]
     codes: Codes
+    unseen_brands: QueryOutcome | None = None
 
 
 def query_outcomes(
@@ -38,11 +40,13 @@ def query_outcomes(
     routed: bool = False,
     stored: Vectors | None = None,
     queries: Asking = None,
+    unseen_brands: npt.NDArray[np.bool_] | None = None,
 ) -> Outcomes:
     """Every labelled image searches all the others, or the `queries` all that are none; see `univert.metrics.ranking`.
 
     If `routed`, the merged gallery of a query is its own vertical. `stored` are other vectors of the same images, such
-    as those in an index: they are searched instead, and no image finds its own.
+    as those in an index: they are searched instead, and no image finds its own. `unseen_brands` (N,) are the images
+    of brands that training never had.
 
     Raises:
         BadInputError: arguments that do not fit, a product in two verticals, or no query in any vertical.
@@ -53,6 +57,8 @@ def query_outcomes(
         check_length(stored, len(vectors), name="stored", of="vectors")
     if queries is not None:
         check_length(queries, len(vectors), name="queries", of="vectors")
+    if unseen_brands is not None:
+        check_length(unseen_brands, len(vectors), name="unseen_brands", of="vectors")
     codes, rows = _rows_by_vertical(vectors, products, verticals)
 
     def among(here: Codes) -> QueryOutcome | None:
@@ -65,7 +71,8 @@ def query_outcomes(
         everywhere = among(np.arange(len(codes)))
         assert everywhere is not None
         merged = everywhere
-    return Outcomes(merged=merged, verticals=within, rows=rows, codes=codes)
+    unseen = None if unseen_brands is None else kept_rows(merged, unseen_brands)
+    return Outcomes(merged=merged, verticals=within, rows=rows, codes=codes, unseen_brands=unseen)
 
 
 def _rows_by_vertical(vectors: Vectors, products: Names, verticals: Names) -> tuple[Codes, dict[str, Codes]]:
@@ -103,6 +110,19 @@ def outcome_within(
     gallery = (vectors if stored is None else stored)[~queries]
     outcome = rank_queries(vectors[queries], codes[queries], gallery_vectors=gallery, gallery_labels=codes[~queries])
     return replace(outcome, rows=rows[queries][outcome.rows])
+
+
+def kept_rows(outcome: QueryOutcome, wanted: npt.NDArray[np.bool_]) -> QueryOutcome | None:
+    """The outcome of those queries whose rows are wanted, in the same galleries; None without any."""
+    kept = wanted[outcome.rows]
+    if not kept.any():
+        return None
+    return QueryOutcome(
+        rows=outcome.rows[kept],
+        products=outcome.products[kept],
+        rank_of_first_hit=outcome.rank_of_first_hit[kept],
+        average_precision_at_r=average_precision(outcome)[kept],
+    )
 
 
 def pooled(outcomes: dict[str, QueryOutcome | None]) -> QueryOutcome:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from univert.core.terminal import Name, new_table
-from univert.metrics.compare import METRICS, Comparison, Difference, Figures, Verdict
+from univert.metrics.compare import MERGED, METRICS, UNSEEN_BRANDS, Comparison, Difference, Figures, Verdict
 from univert.metrics.evaluate import Evaluation, Metrics
 from univert.report.number_format import MISSING, change_interval, count, interval, percent, points
 from univert.report.verdict import against_specialists, specialists_below_untrained
@@ -24,13 +24,15 @@ _STYLES: dict[Verdict, str] = {"better": "green", "same": "none", "unclear": "di
 
 
 def results_table(models: Sequence[ComparedModel], comparisons: Sequence[RowComparison] = ()) -> Table:
-    """One line a compared model, in per cent; the last is the run's."""
+    """One line a compared model, and one for brands never seen, if any, in per cent; the last model is the run's."""
     columns = ("model", "merged R@1", "(95%)", "R@8", "MAP@R", "within R@1")
     table = new_table("test split, %", columns, left=("model",))
     for one in models:
         name = Name(one.row.title + ("*" if one.row.routed else ""))
         within = percent(one.evaluation.mean_within["recall_at_1"])
         table.add_row(name, *_cells(one.evaluation.merged), within, style="bold" if one is models[-1] else "")
+        if one.evaluation.unseen_brands is not None:
+            table.add_row(f"  {UNSEEN_BRANDS}", *_cells(one.evaluation.unseen_brands), "", style="dim")
     notes = ["* told each query's true vertical. within: mean over verticals, each searched alone."]
     notes += [finding.text for finding in specialists_below_untrained(comparisons)]
     table.caption = escape("\n".join(notes))
@@ -38,15 +40,19 @@ def results_table(models: Sequence[ComparedModel], comparisons: Sequence[RowComp
 
 
 def evaluation_table(evaluation: Evaluation, untrained: Evaluation | None = None) -> Table:
-    """One line a vertical, one for the merged gallery, and one for the untrained base network there, in per cent."""
+    """One line a vertical, then the merged gallery, also for brands never seen, if any, and untrained; in per cent."""
     columns = ("gallery", "R@1", "(95%)", "R@8", "MAP@R", "queries", "products")
     table = new_table("retrieval, %", columns, left=("gallery",))
-    lines = [*evaluation.verticals.items(), ("merged", evaluation.merged)]
+    lines = [*evaluation.verticals.items(), (MERGED, evaluation.merged)]
     if untrained is not None:
-        lines.append(("merged, untrained base network", untrained.merged))
+        lines.append((f"{MERGED}, untrained base network", untrained.merged))
+    if evaluation.unseen_brands is not None:
+        lines.append((UNSEEN_BRANDS, evaluation.unseen_brands))
+        if untrained is not None:
+            lines.append((f"{UNSEEN_BRANDS}, untrained", untrained.unseen_brands))
     for name, metrics in lines:
         counts = (count(metrics.queries), count(metrics.products)) if metrics else ("0", "0")
-        table.add_row(Name(name), *_cells(metrics), *counts, style="bold" if name == "merged" else "")
+        table.add_row(Name(name), *_cells(metrics), *counts, style="bold" if name == MERGED else "")
     return table
 
 

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from univert.metrics.compare import Comparison, Figures
+from univert.metrics.compare import METRIC_NAMES, UNSEEN_BRANDS, Comparison, Figures
 from univert.metrics.evaluate import Interval, Metrics
 
 if TYPE_CHECKING:
     from univert.training.evaluation import ComparedModel
+
+_TITLE = UNSEEN_BRANDS.capitalize()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +31,14 @@ class Cell:
 
 
 def gallery_lines(comparison: Comparison, routed: bool) -> list[tuple[str, Figures]]:
-    """All queries together (`routed`: each in its own vertical), then the verticals, the largest gain first."""
+    """All queries together (`routed`: each in its own vertical), then the verticals, the largest gain first.
+
+    Between them, where there are any, the queries of brands never seen.
+    """
     together = "All, each in its vertical" if routed else "Merged gallery"
     by_gain = sorted(comparison.verticals.items(), key=lambda one: (-one[1]["recall_at_1"].difference, one[0]))
-    return [(together, comparison.merged), *by_gain]
+    unseen = comparison.unseen_brands
+    return [(together, comparison.merged), *([] if unseen is None else [(_TITLE, unseen)]), *by_gain]
 
 
 def recall_at_1(metrics: Metrics | None) -> Interval | None:
@@ -43,14 +49,25 @@ def recall_at_1(metrics: Metrics | None) -> Interval | None:
 def comparison_table(models: Sequence[ComparedModel]) -> tuple[tuple[str, ...], list[tuple[ComparedModel, list[Cell]]]]:
     """Column titles, and each model's merged Recall@K, MAP@R and NMI and its mean Recall@1 within the verticals.
 
-    The specialists are told the true vertical, so in the merged gallery they do not compete for best.
+    Where there are queries of brands never seen, their Recall@1 and MAP@R come before the last. The specialists are
+    told the true vertical, so in the merged gallery they do not compete for best.
     """
-    columns = (*(f"R@{k}" for k in models[0].evaluation.merged.recall_at), "MAP@R", "NMI", "Mean within R@1")
+    there = any(one.evaluation.unseen_brands for one in models)
+    of_unseen = [f"{_TITLE}, {name}" for name in METRIC_NAMES.values()] if there else []
+    columns = (
+        *(f"R@{k}" for k in models[0].evaluation.merged.recall_at),
+        "MAP@R",
+        "NMI",
+        *of_unseen,
+        "Mean within R@1",
+    )
     figures = []
     for one in models:
         merged = one.evaluation.merged
         within = Interval(one.evaluation.mean_within["recall_at_1"])
-        figures.append([*merged.recall_at.values(), merged.map_at_r, merged.nmi, within])
+        unseen = one.evaluation.unseen_brands
+        pair = [recall_at_1(unseen), None if unseen is None else unseen.map_at_r] if there else []
+        figures.append([*merged.recall_at.values(), merged.map_at_r, merged.nmi, *pair, within])
     merged_only = [index for index, one in enumerate(models) if not one.row.routed]
     best = [
         _best([row[column] for row in figures], range(len(models)) if column == len(columns) - 1 else merged_only)

@@ -105,6 +105,7 @@ class TestSplit:
         split: `test`, or, where there are no test images at all, the one whose images the report shows instead.
         positions: its images, of verticals that have a specialist.
         queries: which of them ask, the others being the gallery; None: each asks all others.
+        unseen_brands: which of them have a brand that training never had.
     """
 
     __test__ = False  # not a test case
@@ -120,6 +121,7 @@ class TestSplit:
         self.products = list(context.images.catalogue.column("product")[self.positions])
         self.verticals = context.images.names_of(self.positions)
         self.queries = images.asking(self.positions)
+        self.unseen_brands = images.of_unseen_brands[self.positions]
         self._vectors: dict[str, Vectors] = {}
 
     def vectors(self, row: Row) -> Vectors:
@@ -147,6 +149,7 @@ class TestSplit:
                 verticals,
                 queries=queries,
                 routed=row.routed,
+                unseen_brands=self.unseen_brands,
                 resamples=config.resamples,
                 seed=seed,
             ),
@@ -172,6 +175,7 @@ class TestSplit:
                 queries=queries,
                 first_routed=routed,
                 second_routed=routed,
+                unseen_brands=self.unseen_brands,
                 resamples=config.resamples,
                 seed=seed,
             ),

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from univert.core.errors import BadInputError
 from univert.core.files import folder_name
 from univert.data.catalogue import Catalogue
+from univert.data.unseen_brands import of_unseen_brands
 from univert.metrics.inputs import Asking, asking, has_queries
 from univert.metrics.per_query import average_precision, outcome_within
 from univert.training.recipe import Recipe
@@ -92,6 +93,11 @@ class RunImages:
     def is_train(self) -> Bool[np.ndarray, "N"]:
         """Which images may be learned from."""
         return np.asarray(self.splits == "train")
+
+    @cached_property
+    def of_unseen_brands(self) -> Bool[np.ndarray, "N"]:
+        """Which images have a brand that none of those to learn from has."""
+        return of_unseen_brands(self.catalogue, self.catalogue)
 
     def names_of(self, positions: Int64[np.ndarray, "B"]) -> list[str]:
         """The verticals of some images by name, as the catalogue has them."""

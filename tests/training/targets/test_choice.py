@@ -1,16 +1,21 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.training.shop import Shop
 from univert.core.run import Run
+from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
+from univert.data.readers import open_source
+from univert.data.unseen_brands import keep_brands_out_of_train
 from univert.metrics.compare import Comparison, Difference, Metric, Verdict
+from univert.training.evaluation import Row, TestSplit
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.targets import choice as module
-from univert.training.targets.choice import Candidate, choose, judge
+from univert.training.targets.choice import Candidate, choose, compare_on_validation, judge
 
 
 def difference(metric: Metric, change: float, verdict: Verdict = "same") -> Difference:
@@ -148,3 +153,20 @@ def test_a_model_is_copied_once_and_again_when_another_is_chosen(
     weights.unlink()
     assert copy(second, "unified").folder == copy(copied, "unified").folder
     assert weights.exists()
+
+
+def test_brands_never_seen_have_a_say(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    lost = replace(comparison(0.5, 0.5, merged="better"), unseen_brands=comparison(-0.2, 0.0, merged="worse").merged)
+    assert judge(lost) == (False, "worse in brands never seen (+50.0 R@1, +50.0 MAP@R merged)")
+
+    build_catalogue(keep_brands_out_of_train(lambda: open_source(catalogue.path), 0.5), tmp_path / "cat")
+    context = RunContext(Run(tmp_path / "run"), Catalogue.open(tmp_path / "cat"), recipe)
+    found = compare_on_validation(context, "a", [], *[context.features.base_vectors] * 2)
+    assert found is not None
+    assert found.unseen_brands is not None
+    assert found.unseen_brands["recall_at_1"].queries == 6
+    test = TestSplit(context)
+    base = Row(key="base", title="", note="", vectors=context.features.base_vectors, inputs="")
+    for measured in (test.evaluate(base), test.evaluate(replace(base, key="routed", routed=True))):
+        assert measured.unseen_brands is not None
+        assert measured.unseen_brands.queries == 6 < measured.merged.queries

@@ -8,9 +8,10 @@ import numpy as np
 
 from univert.data.catalogue import Catalogue, uri_to_path
 from univert.data.rows import SourceRow, SourceRows
+from univert.data.splits import NO_SPLIT
 
 _AT_ONCE = 64
-_COLUMNS = ("id", "uri", "vertical", "product", "brand", "style", "split", "source")
+_COLUMNS = ("id", "uri", "vertical", "product", "brand", "style", "source")
 
 
 def read_catalogue(source: Path | str) -> SourceRows:
@@ -27,6 +28,7 @@ def read_catalogue(source: Path | str) -> SourceRows:
 
 def _rows(catalogue: Catalogue) -> SourceRows:
     columns = {name: catalogue.column(name) for name in _COLUMNS}
+    splits = catalogue.column("split")
     for start in range(0, len(catalogue), _AT_ONCE):
         positions = np.arange(start, min(start + _AT_ONCE, len(catalogue)))
         linked = {int(at): uri_to_path(columns["uri"][at]) for at in positions if columns["uri"][at] is not None}
@@ -39,6 +41,7 @@ def _rows(catalogue: Catalogue) -> SourceRows:
                 path=linked.get(at),
                 image=contents.get(at),
                 box_xyxy_px=box,
+                split=splits[at] or NO_SPLIT,
                 items=catalogue.items([at])[0] if shown else None,
                 ignored=catalogue.ignored([at])[0] if shown else (),
                 **{name: columns[name][at] for name in _COLUMNS if name != "uri"},

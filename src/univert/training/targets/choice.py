@@ -150,8 +150,8 @@ def choose(context: RunContext, candidates: Sequence[Candidate], specialists: Me
 def judge(comparison: Comparison) -> tuple[bool, str]:
     """Whether a challenger replaces the champion, and why, from the champion to the challenger.
 
-    It must be worse in no gallery, and the mean of its differences in the merged gallery, in Recall@1 and in MAP@R,
-    must be above the tolerance, or above zero and one of the two significantly so.
+    It must be worse in no gallery, nor for brands never seen. The mean of its differences in the merged gallery, in
+    Recall@1 and in MAP@R, must be above the tolerance, or above zero and one of the two significantly so.
     """
     merged = comparison.merged
     worse = comparison.worse_in_any()
@@ -194,6 +194,7 @@ def compare_on_validation(
             queries=queries,
             first_routed=within_verticals,
             second_routed=within_verticals,
+            unseen_brands=images.of_unseen_brands[positions],
             tolerance=TOLERANCE,
             seed=context.recipe.seed,
         )
