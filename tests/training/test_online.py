@@ -14,6 +14,7 @@ from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.main_job import train
 from univert.models.embedder import Embedder
+from univert.report.page import report_run
 from univert.training import loop as training_loop
 from univert.training.jobs import TrainingJob
 from univert.training.online import TEMPERATURE, OnlineObjective, online_config, online_job
@@ -115,6 +116,8 @@ def test_what_comes_out_is_an_ordinary_model(catalogue: Catalogue, recipe: Recip
     result = train(catalogue, tmp_path, recipe, report=False)
     assert [row["key"] for row in result.results["rows"]] == ["base", "specialists", "unified"]
     assert result.results["choice"]["chosen"] == "unified_online"
+    report_run(result.finished)
+    assert "Unified, online" in (tmp_path / "report.html").read_text()
     model = Embedder.from_pretrained(tmp_path / "unified")
     base = RunContext(Run(tmp_path), catalogue, recipe).features.base
     learned = {
