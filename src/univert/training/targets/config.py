@@ -79,8 +79,9 @@ class UnifyConfig:
     Attributes:
         way: where the unified model comes from. `specialists`: an image's learning target is its specialist's
             embedding; `ensemble`: the target joins the embeddings of several models; `auto`: both are trained, compared
-            with each other and with the joint models on the validation split, and the best is taken. `online`: from product labels, in one training
-            with specialists that are heads on its own base network (`univert.training.online`).
+            with each other and with the joint models on the validation split, and the best is taken. `online`:
+            from product labels, in one training with specialists that are heads on its own base network
+            (`univert.training.online`).
         members: of an ensemble, in the order in which they are tried: `specialists` (the recipe's, in their groups),
             `verticals` (each by itself), `joint:LOSS`, with `#1`, `#2` for further seeds. The first is always in;
             another stays if the targets with it are better on the validation split.
