@@ -42,6 +42,14 @@ def test_an_epoch_visits_every_product_once() -> None:
         assert sorted(seen) == list(range(12))
 
 
+def test_products_come_when_it_is_their_turn() -> None:
+    turns = np.array([5.0, 1, 4, 2, 3])
+    sampler = PKSampler(np.repeat(np.arange(5), 3), products_per_batch=2, images_per_product=2, turns=lambda: turns)
+    assert (sampler.batch(0) // 3).tolist() == [1, 1, 3, 3]
+    turns[1] = 6
+    assert (sampler.batch(1) // 3).tolist() == [3, 3, 4, 4]
+
+
 def test_uniform_sampler_shows_each_image_once_an_epoch() -> None:
     positions = np.array([3, 5, 7, 11, 13, 17])
     sampler = UniformSampler(positions, batch_size=2)

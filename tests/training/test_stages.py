@@ -21,7 +21,15 @@ from univert.training.recipe import Baseline, DataConfig, EvaluationConfig, Reci
 from univert.training.run_context import RunContext
 from univert.training.unify import images_to_learn_from
 
-BASELINES = ["joint_triplet", "joint_proxy_nca", "joint_long", "unified_plain", "unified_labelled", "unified_aligned"]
+BASELINES = [
+    "joint_triplet",
+    "joint_proxy_nca",
+    "joint_long",
+    "unified_online",
+    "unified_plain",
+    "unified_labelled",
+    "unified_aligned",
+]
 
 
 def only(*baselines: Baseline) -> EvaluationConfig:
@@ -128,10 +136,11 @@ def test_small_verticals_are_learned_from_and_said(
     recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tail = rebuilt(tmp_path, with_long_tail)
-    result = train(tail, tmp_path / "run", short(recipe), report=False)
+    result = train(tail, tmp_path / "run", short(recipe, "unified_online"), report=False)
     (note,) = result.results["notes"]
     assert note.startswith("no specialist for nameless, tiny: one needs 2 products in train")
     assert note in caplog.messages
+    assert "unified_online" in [row["key"] for row in result.results["rows"]]
     assert sorted(result.results["rows"][0]["evaluation"]["verticals"]) == ["discs", "squares"]
     assert [path.name for path in sorted((tmp_path / "run" / "specialists").iterdir())] == ["discs", "squares"]
     images = result.finished.context.images

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from univert.core.errors import BadInputError
 from univert.data.strong_negatives import StrongNegatives
 
 Positions = Int64[np.ndarray, "B"]
+Turns = Callable[[], Float64[np.ndarray, "P"]]
 
 
 class Sampler(ABC):
@@ -68,6 +69,8 @@ class PKSampler(Sampler):
         products_per_batch: P; lowered to the number of products there are.
         images_per_product: K.
         min_images: products with fewer images take no part (2 where a loss needs a positive).
+        turns: gives when each product's turn comes, in the order of their codes: those make the next batch that are
+            first. It is asked once for each batch; None visits all alike.
         seed: of the order.
 
     Raises:
@@ -87,6 +90,7 @@ class PKSampler(Sampler):
         products_per_batch: int = 32,
         images_per_product: int = 4,
         min_images: int = 1,
+        turns: Turns | None = None,
         seed: int = 0,
     ) -> None:
         if products_per_batch < 2 or images_per_product < 1:
@@ -110,17 +114,19 @@ class PKSampler(Sampler):
             )
         self._p = min(products_per_batch, len(self._starts))
         self._k = images_per_product
-        self._seed = seed
+        self._turns, self._seed = turns, seed
         self._visits = _visiting_order(seed, len(self._starts))
         self.batch_size = self._p * self._k
         self.steps_per_epoch = len(self._starts) // self._p
 
     def batch(self, step: int) -> Positions:
         """Positions of step `step`, the images of a product side by side."""
-        epoch, turn = divmod(step, self.steps_per_epoch)
-        visit = self._visits(epoch)
-        chosen = visit[turn * self._p : (turn + 1) * self._p]
         rng = step_rng(self._seed, 1, step)
+        if self._turns is None:
+            epoch, turn = divmod(step, self.steps_per_epoch)
+            chosen = self._visits(epoch)[turn * self._p : (turn + 1) * self._p]
+        else:
+            chosen = np.argsort(self._turns(), kind="stable")[: self._p]
         return np.concatenate([self._images(product, rng) for product in chosen])
 
     def _images(self, product: int, rng: np.random.Generator) -> Positions:

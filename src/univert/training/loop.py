@@ -99,7 +99,8 @@ def fit(
     config = loop if isinstance(loop, LabelLoopConfig) else LabelLoopConfig(**asdict(loop))
     learning = job.embedder.trainable(base_network_learns, last_blocks)
     model = {group["name"]: group["params"] for group in learning}
-    groups = parameter_groups(model, list(job.objective.parameters()), config)
+    model["head"] = [*model.get("head", []), *job.objective.head_parameters()]
+    groups = parameter_groups(model, list(job.objective.proxy_parameters()), config)
     optimiser = Optimisers(groups, config.optimiser, list(sparse_parameters(job.objective)))
     training = _Training(job, source, optimiser, name, folder and folder / "checkpoint.pt", seed)
     training.whole = base_network_learns != "no"

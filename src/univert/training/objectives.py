@@ -28,6 +28,15 @@ class Objective(nn.Module, ABC):
     def forward(self, embeddings: Float[Tensor, "B D"], positions: Positions, views: Positions) -> Float[Tensor, ""]:
         """The loss of the images at `positions`, shown in `views`."""
 
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Those parameters that learn as the model's head does; the others learn as proxies do."""
+        return []
+
+    def proxy_parameters(self) -> list[nn.Parameter]:
+        """All other parameters."""
+        heads = {id(parameter) for parameter in self.head_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in heads]
+
     def after_step(self, step: int, embed_all: EmbedAll) -> list[MovedRows]:
         """What is to be done after a step (counted from 0); gives rows whose momentum the optimiser is to forget."""
         return []

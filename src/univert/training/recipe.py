@@ -16,7 +16,13 @@ from univert.training.label_config import Count, NotNegative, SpecialistsConfig
 from univert.training.targets.config import UnifyConfig
 
 Baseline = Literal[
-    "joint_triplet", "joint_proxy_nca", "joint_long", "unified_plain", "unified_labelled", "unified_aligned"
+    "joint_triplet",
+    "joint_proxy_nca",
+    "joint_long",
+    "unified_online",
+    "unified_plain",
+    "unified_labelled",
+    "unified_aligned",
 ]
 
 
@@ -46,6 +52,7 @@ class EvaluationConfig:
         baselines: models to train besides it; the untrained base network and the specialists are always there.
             `joint_long` is one joint Proxy-NCA model with a head as wide as the unified model's, shown as many images
             as that and all models behind it together. With `unify.way = "auto"` it is a candidate, too.
+            `unified_online` is the model that `unify.way = "online"` gives.
         resamples: bootstrap resamples behind each interval.
         bounds_images: training images on which the bounds of a loss with proxies are watched; 0 switches it off.
     """

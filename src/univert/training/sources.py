@@ -160,6 +160,30 @@ class FrontSource(Source):
         return cut
 
 
+class PooledSource(Source):
+    """Another source, but for a training whose objective runs the head: it gets pooled features, not embeddings."""
+
+    def __init__(self, source: Source) -> None:
+        self.views, self.batch_size = source.views, source.batch_size
+        self._source = source
+
+    def prefetch(self, positions: Positions, views: Positions) -> None:
+        """See `Source.prefetch`."""
+        self._source.prefetch(positions, views)
+
+    def load(self, positions: Positions, views: Positions) -> Tensor:
+        """See `Source.load`."""
+        return self._source.load(positions, views)
+
+    def pooled(self, embedder: Embedder, inputs: Tensor) -> Float[Tensor, "B F"]:
+        """See `Source.pooled`."""
+        return self._source.pooled(embedder, inputs)
+
+    def embed(self, embedder: Embedder, positions: Positions, views: Positions) -> Float[Tensor, "B F"]:
+        """Pooled features, with gradients to whatever of the base network learns."""
+        return self.pooled(embedder, self.load(positions, views).to(embedder.device, non_blocking=True))
+
+
 def front_rows(base: Embedder, loader: ImageLoader, cut: Cut) -> Compute:
     """What computes the maps that a base network's front gives for images and views, flat, for `ViewArrays` to keep.
 

@@ -78,16 +78,20 @@ def train_joint(
     most. Its folder within the run is `joint/LOSS`, unless it has a name, its head as wide as the recipe's, unless it
     has widths of its own.
     """
+    config = joint_config(context, loss, image_presentations)
+    return train_on_labels(context, config, name=name or f"joint/{loss.replace('-', '_')}", hidden_sizes=hidden_sizes)
+
+
+def joint_config(context: RunContext, loss: LossName, image_presentations: int) -> SpecialistsConfig:
+    """How one model of all verticals is trained; see `train_joint`."""
     config = context.recipe.specialists
     steps = max(1, image_presentations // config.loop.batch_size)
     loop = replace(config.loop, epochs=1, min_steps=steps)
     if loss == config.loss:
-        config = replace(config, loop=loop)
-    else:
-        if compares_images(loss):  # each image needs others of its product in the batch
-            loop = replace(loop, images_per_product=max(loop.images_per_product, 2 if loop.batch_size < 8 else 4))
-        config = SpecialistsConfig(loss=loss, loop=loop)
-    return train_on_labels(context, config, name=name or f"joint/{loss.replace('-', '_')}", hidden_sizes=hidden_sizes)
+        return replace(config, loop=loop)
+    if compares_images(loss):  # each image needs others of its product in the batch
+        loop = replace(loop, images_per_product=max(loop.images_per_product, 2 if loop.batch_size < 8 else 4))
+    return SpecialistsConfig(loss=loss, loop=loop)
 
 
 def train_on_labels(

@@ -25,6 +25,7 @@ from univert.training.evaluation import (
 )
 from univert.training.jobs import TrainedModel
 from univert.training.label_training import label_loss
+from univert.training.online import train_online
 from univert.training.recipe import Recipe
 from univert.training.results import card_figures, results_json
 from univert.training.run_context import RunContext
@@ -40,6 +41,7 @@ _log = logging.getLogger(__name__)
 
 FROM_SPECIALISTS = "candidates/specialists"
 ENSEMBLE = "candidates/ensemble"
+ONLINE = "candidates/online"
 JOINT_ROWS: dict[LossName, tuple[str, str]] = {
     "triplet": ("joint_triplet", "One joint triplet model"),
     "proxy-nca": ("joint_proxy_nca", "One joint Proxy-NCA model"),
@@ -143,19 +145,21 @@ def train_models(context: RunContext) -> Models:
     grouped = {name: train_specialist(context, *group) for group in combination.groups for name in group}
     own = Member.of_specialists(context, grouped)
     individual = Member.of_specialists(context, specialists)
-    base_presentations = presentations(own.distinct) + planned_presentations(context, recipe.unify)
+    base_presentations = _base_presentations(context, own)
     joint = {loss: train_joint(context, loss, base_presentations) for loss in _joint_losses(recipe)}
     candidates: list[Candidate] = []
     if recipe.unify.way == "auto":
         for loss, model in joint.items():
             key, title = JOINT_ROWS[loss]
             candidates.append(Candidate(key=key, title=title, model=model))
-    if recipe.unify.way != "ensemble":
+    if recipe.unify.way == "online":
+        candidates.append(_online(context, own))
+    elif recipe.unify.way != "ensemble":
         model = train_unified(context, [own], name=FROM_SPECIALISTS, config=recipe.unify)
         title = f"Unified, from {_in_short(own, individual)}, {'aligned' if recipe.unify.align else 'plain'}"
         candidates.append(Candidate(key="unified_specialists", title=title, model=model, members=(own,)))
     ensemble = only_specialists(own)
-    if recipe.unify.way != "specialists":
+    if recipe.unify.way in ("auto", "ensemble"):
         ensemble = choose_members(context, own, individual, joint, joint_presentations=base_presentations)
         members = ensemble.members
         if recipe.unify.way == "ensemble" or members != (own,):
@@ -178,6 +182,17 @@ def train_models(context: RunContext) -> Models:
         choice=choice,
         unified=context.stages.copy(choice.chosen.model, BEST),
     )
+
+
+def _base_presentations(context: RunContext, own: Member) -> int:
+    """Images shown to the specialists and to a unified model that learns from them alone: a rival may see as many."""
+    return presentations(own.distinct) + planned_presentations(context, context.recipe.unify)
+
+
+def _online(context: RunContext, own: Member) -> Candidate:
+    """The unified model that is trained together with specialists on its own base network."""
+    model = train_online(context, _base_presentations(context, own), name=ONLINE)
+    return Candidate(key="unified_online", title="Unified, online", model=model)
 
 
 def _rival(context: RunContext, unified: Candidate) -> Candidate:
@@ -204,7 +219,7 @@ def _joint_losses(recipe: Recipe) -> list[LossName]:
     unified model of an ensemble stands on the presentations of all its members and its own: its row says so.
     """
     wanted = [loss for loss, (key, _) in JOINT_ROWS.items() if key in recipe.evaluation.baselines]
-    if recipe.unify.way != "specialists":
+    if recipe.unify.way in ("auto", "ensemble"):
         named = [MemberName.parse(name) for name in recipe.unify.members]
         wanted += [name.loss for name in named if name.kind == "joint" and name.loss and not name.number]
     return [loss for loss in JOINT_ROWS if loss in wanted]
@@ -239,6 +254,10 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
         rows.append(model_row(context, Candidate(key=key, title=title, model=model), "all verticals at once"))
     if models.rival:
         rows.append(model_row(context, models.rival, "all that the unified model had, for one model"))
+    if "unified_online" in recipe.evaluation.baselines and recipe.unify.way != "online":
+        online = _online(context, own)
+        trained.append(online.model)
+        rows.append(model_row(context, online, "specialists and unified model in one training, on one base network"))
     plain, aligned = (replace(recipe.unify, align=align) for align in (False, True))
     labelled = replace(aligned, unlabelled=False)
     learned = f"learns from {_in_short(own, models.specialists)} alone"

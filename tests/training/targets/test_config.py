@@ -14,5 +14,6 @@ def test_members_are_named_once_and_there_is_one() -> None:
     for members in ((), ("specialists", "specialists"), ("joint:triplet", "joint:triplet#0")):
         with pytest.raises(BadInputError, match=r"unify\.members must name at least one member and each once"):
             UnifyConfig(members=members)
-    with pytest.raises(BadInputError, match=r"unify\.members has no effect where unify\.way is"):
-        UnifyConfig(way="specialists", members=("specialists",))
+    for way in ("specialists", "online"):
+        with pytest.raises(BadInputError, match=rf'unify\.members has no effect where unify\.way is "{way}"'):
+            UnifyConfig(way=way, members=("specialists",))

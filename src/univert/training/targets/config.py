@@ -79,7 +79,9 @@ class UnifyConfig:
     Attributes:
         way: where the unified model comes from. `specialists`: an image's learning target is its specialist's
             embedding; `ensemble`: the target joins the embeddings of several models; `auto`: both are trained, compared
-            with each other and with the joint models on the validation split, and the best is taken.
+            with each other and with the joint models on the validation split, and the best is taken. `online`:
+            from product labels, in one training with specialists that are heads on its own base network
+            (`univert.training.online`).
         members: of an ensemble, in the order in which they are tried: `specialists` (the recipe's, in their groups),
             `verticals` (each by itself), `joint:LOSS`, with `#1`, `#2` for further seeds. The first is always in;
             another stays if the targets with it are better on the validation split.
@@ -99,7 +101,7 @@ class UnifyConfig:
         loop: the training.
     """
 
-    way: Literal["auto", "specialists", "ensemble"] = "auto"
+    way: Literal["auto", "specialists", "ensemble", "online"] = "auto"
     members: tuple[str, ...] = (
         "joint:proxy-nca",
         "joint:proxy-nca#1",
@@ -120,5 +122,5 @@ class UnifyConfig:
         names = [str(MemberName.parse(name)) for name in self.members]
         if not names or len(set(names)) < len(names):
             raise BadInputError(f"unify.members must name at least one member and each once, got {list(self.members)}")
-        if self.way == "specialists":
-            refuse_without_effect(self, ("members",), where="unify.", because='where unify.way is "specialists"')
+        if self.way in ("specialists", "online"):
+            refuse_without_effect(self, ("members",), where="unify.", because=f'where unify.way is "{self.way}"')
