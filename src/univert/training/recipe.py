@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 
@@ -51,13 +51,13 @@ class EvaluationConfig:
     Attributes:
         baselines: models to train besides it; the untrained base network and the specialists are always there.
             `joint_long` is one joint Proxy-NCA model with a head as wide as the unified model's, shown as many images
-            as that and all models behind it together. With `unify.way = "auto"` it is a candidate, too.
-            `unified_online` is the model that `unify.way = "online"` gives.
+            as that and all models behind it together. `unified_online` is what `unify.way = "online"` gives. With
+            `unify.way = "auto"` these two are candidates, too.
         resamples: bootstrap resamples behind each interval.
         bounds_images: training images on which the bounds of a loss with proxies are watched; 0 switches it off.
     """
 
-    baselines: tuple[Baseline, ...] = get_args(Baseline)
+    baselines: tuple[Baseline, ...] = ("joint_triplet", "joint_proxy_nca", "joint_long", "unified_plain")
     resamples: Count = 1000
     bounds_images: Annotated[int, Ge(0)] = 512
 

@@ -152,9 +152,10 @@ def train_models(context: RunContext) -> Models:
         for loss, model in joint.items():
             key, title = JOINT_ROWS[loss]
             candidates.append(Candidate(key=key, title=title, model=model))
-    if recipe.unify.way == "online":
+    is_wanted = recipe.unify.way == "auto" and "unified_online" in recipe.evaluation.baselines
+    if recipe.unify.way == "online" or is_wanted:
         candidates.append(_online(context, own))
-    elif recipe.unify.way != "ensemble":
+    if recipe.unify.way in ("auto", "specialists"):
         model = train_unified(context, [own], name=FROM_SPECIALISTS, config=recipe.unify)
         title = f"Unified, from {_in_short(own, individual)}, {'aligned' if recipe.unify.align else 'plain'}"
         candidates.append(Candidate(key="unified_specialists", title=title, model=model, members=(own,)))
