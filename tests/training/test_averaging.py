@@ -1,6 +1,7 @@
 """Means of weights, by hand."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -15,12 +16,23 @@ def test_a_soup_takes_models_that_help_and_leaves_out_other_shapes(shop: Shop) -
     for model, weight in zip(models, (0.0, 2.0, 5.0), strict=True):
         torch.nn.init.constant_(model.head.second.weight, weight)
 
+        model.head.first[1].num_batches_tracked.fill_(int(weight))
+
     def weight_of(model: Embedder) -> float:
         return float(model.head.second.weight.detach().mean())
 
-    for wanted, expected in ((1.0, 1.0), (-1.0, 0.0), (5.0, 5.0)):
-        soup = greedy_soup(models, lambda model, wanted=wanted: -abs(weight_of(model) - wanted))  # type: ignore[misc]
+    scored = list[Embedder]()
+
+    def distance(model: Embedder, wanted: float) -> float:
+        scored.append(model)
+        return -abs(weight_of(model) - wanted)
+
+    for wanted, expected, steps in ((1.0, 1.0, 0), (-1.0, 0.0, 0), (5.0, 5.0, 5)):
+        soup = greedy_soup(models, partial(distance, wanted=wanted))
         assert weight_of(soup) == expected
+        assert soup.head.first[1].num_batches_tracked == steps, "a count has no mean; a GPU refuses to take one"
+    assert len(scored) == 3 + 1 + 3 + 1 + 3, "each model is measured once"
+    assert [weight_of(model) for model in models] == [0.0, 2.0, 5.0]
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
 
 
-@pytest.mark.parametrize("learns", ["no", "last_blocks"])
-def test_what_comes_out_is_an_ordinary_model(catalogue: Catalogue, recipe: Recipe, tmp_path: Path, learns: str) -> None:
-    recipe = replace(quick(recipe, way="online"), base_network_learns=learns)
+def test_what_comes_out_is_an_ordinary_model(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(quick(recipe, way="online"), base_network_learns="last_blocks")
     result = train(catalogue, tmp_path, recipe, report=False)
     assert [row["key"] for row in result.results["rows"]] == ["base", "specialists", "unified"]
     assert result.results["choice"]["chosen"] == "unified_online"
@@ -120,12 +119,8 @@ def test_what_comes_out_is_an_ordinary_model(catalogue: Catalogue, recipe: Recip
     assert "Unified, online" in (tmp_path / "report.html").read_text()
     model = Embedder.from_pretrained(tmp_path / "unified")
     base = RunContext(Run(tmp_path), catalogue, recipe).features.base
-    learned = {
-        name
-        for name, value in base.base_network.state_dict().items()
-        if not value.equal(model.base_network.state_dict()[name])
-    }
-    assert bool(learned) == (learns != "no")
+    learned = model.base_network.state_dict()
+    assert any(not value.equal(learned[name]) for name, value in base.base_network.state_dict().items())
     assert {name for name in model.state_dict() if name.startswith("head.")} == {
         name for name in result.model.state_dict() if name.startswith("head.")
     }

@@ -103,8 +103,8 @@ def run(
     paths = output.photo_files(photos)
     with progress_bar("finding items", len(paths), unit="photos") as advance:
         found, log = output.find_all(detector, paths, least_score=least_score, advance=advance)
-    problems = f"{log.rejected:,} of {len(paths):,} photos cannot be used:\n{log.summary()}"
     if log.rejected:
+        problems = f"{log.rejected:,} of {len(paths):,} photos cannot be used:\n{log.summary()}"
         if not found:
             raise BadInputError(problems)
         typer.echo(f"univert: {problems}", err=True)

@@ -110,7 +110,7 @@ def _check_fields(row: SourceRow, link: bool) -> list[SourceProblem]:
     elif not row.vertical:
         problems.append(row.problem("no vertical", "the vertical is empty", "give every image a vertical"))
     if row.split is not None and row.split not in (*SPLITS, NO_SPLIT):
-        fix = f"use {', '.join(SPLITS)}, or leave it empty"
+        fix = f"use {', '.join(SPLITS)} or {NO_SPLIT}, or leave it empty"
         problems.append(row.problem("unknown split", f"split {row.split!r}", fix))
     if (row.path is None) == (row.image is None):
         problems.append(row.problem("no image", "exactly one of path and image must be given", "give one"))

@@ -5,11 +5,12 @@ Along the line between such weights the error hardly rises and often falls, sinc
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from univert.models.embedder import Embedder
 
@@ -18,31 +19,32 @@ START_SHARES = (0.25, 0.5)
 
 
 def greedy_soup(models: Sequence[Embedder], score: Callable[[Embedder], float] | None) -> Embedder:
-    """The mean of some models' weights: the best model first, another where the mean with it is better still.
+    """The mean of some models' weights: the best model first, another where the mean with it is no worse.
 
     Without a score all are in, as far as they have the shapes of the first.
 
     Source: Wortsman et al., Model soups, arXiv 2203.05482, recipe 1.
     """
-    ranked = sorted(models, key=score, reverse=True) if score else list(models)
-    soup, best, taken = ranked[0], score(ranked[0]) if score else 0.0, [ranked[0]]
-    for model in ranked[1:]:
-        if model.config != ranked[0].config:
+    scores = [score(model) if score else 0.0 for model in models]
+    (best, soup), *others = sorted(zip(scores, models, strict=True), key=itemgetter(0), reverse=True)
+    taken = 1
+    for _, model in others:
+        if model.config != soup.config:
             continue
-        mean = _mean_of_weights([*taken, model])
+        mean = copy.deepcopy(soup).eval()
+        mean.load_state_dict(_between(soup.state_dict(), model.state_dict(), 1 / (taken + 1)))
         reached = score(mean) if score else best
         if reached >= best:
-            soup, best, taken = mean, reached, [*taken, model]
+            soup, best, taken = mean, reached, taken + 1
     return soup
 
 
-def _mean_of_weights(models: Sequence[Embedder]) -> Embedder:
-    mean = AveragedModel(models[0], use_buffers=True)
-    for model in models:
-        mean.update_parameters(model)
-    found = mean.module
-    assert isinstance(found, Embedder)
-    return found.eval()
+def _between(one: Mapping[str, Tensor], other: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The weights at that share of the way to others; what is counted in integers is left as it is."""
+    return {
+        name: torch.lerp(value, other[name], share) if value.is_floating_point() else value
+        for name, value in one.items()
+    }
 
 
 def back_to_start(
@@ -65,10 +67,7 @@ def back_to_start(
     learned = {name: value.clone() for name, value in model.state_dict().items() if name in start}
     kept, best, kept_share = learned, reached, 0.0
     for share in START_SHARES:
-        mean = {
-            name: torch.lerp(value, start[name], share) if value.is_floating_point() else value
-            for name, value in learned.items()
-        }
+        mean = _between(learned, start, share)
         model.load_state_dict(mean, strict=False)
         found = score()
         if found > best:

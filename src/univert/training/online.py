@@ -46,7 +46,8 @@ def train_online(context: RunContext, image_presentations: int, *, name: str) ->
     embedder like any other.
     """
     config = online_config(context, image_presentations)
-    return context.stages.train(name, {"online": to_plain(config)}, lambda: online_job(context, config))
+    inputs = {"online": to_plain(config), "specialists": context.images.vertical_names}
+    return context.stages.train(name, inputs, lambda: online_job(context, config))
 
 
 def online_config(context: RunContext, image_presentations: int) -> SpecialistsConfig:

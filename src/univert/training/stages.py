@@ -58,7 +58,6 @@ class Models:
         specialists: one a vertical.
         own: the specialists that the unified model learns from, in their groups.
         joint: by loss.
-        rival: the joint model that is as wide as the unified one and was shown as many images, if it is wanted.
         combination: how the groups were found.
         ensemble: the members of the learning targets, and how they were chosen.
         choice: what the unified model was chosen from, and which it is.
@@ -68,7 +67,6 @@ class Models:
     specialists: Member
     own: Member
     joint: dict[LossName, TrainedModel]
-    rival: Candidate | None
     combination: Combination
     ensemble: Ensemble
     choice: Choice
@@ -167,17 +165,13 @@ def train_models(context: RunContext) -> Models:
             model = train_unified(context, members, name=ENSEMBLE, config=recipe.unify)
             title = f"Unified, from {len(members)} {'members' if len(members) > 1 else 'member'}"
             candidates.append(Candidate(key="unified_ensemble", title=title, model=model, members=members))
-    rival = None
-    if RIVAL[0] in recipe.evaluation.baselines:
-        rival = _rival(context, candidates[-1])
-        if recipe.unify.way == "auto":
-            candidates.insert(-1, rival)
+    if recipe.unify.way == "auto" and RIVAL[0] in recipe.evaluation.baselines:
+        candidates.insert(-1, _rival(context, candidates[-1]))
     choice = choose(context, candidates, individual)
     return Models(
         specialists=individual,
         own=own,
         joint=joint,
-        rival=rival,
         combination=combination,
         ensemble=ensemble,
         choice=choice,
@@ -229,8 +223,7 @@ def _joint_losses(recipe: Recipe) -> list[LossName]:
 def trained_models(models: Models) -> list[TrainedModel]:
     """The specialists, the groups and the joint models; then the candidates."""
     own = [*models.specialists.distinct, *models.own.distinct, *models.joint.values()]
-    rival = [models.rival.model] if models.rival else []
-    return [*own, *rival, *(candidate.model for candidate in models.choice.candidates)]
+    return [*own, *(candidate.model for candidate in models.choice.candidates)]
 
 
 def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], list[TrainedModel]]:
@@ -253,8 +246,10 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
     for loss, model in models.joint.items():
         key, title = JOINT_ROWS[loss]
         rows.append(model_row(context, Candidate(key=key, title=title, model=model), "all verticals at once"))
-    if models.rival:
-        rows.append(model_row(context, models.rival, "all that the unified model had, for one model"))
+    if RIVAL[0] in recipe.evaluation.baselines:
+        rival = _rival(context, models.choice.candidates[-1])
+        trained.append(rival.model)
+        rows.append(model_row(context, rival, "all that the unified model had, for one model"))
     if "unified_online" in recipe.evaluation.baselines and recipe.unify.way != "online":
         online = _online(context, own)
         trained.append(online.model)

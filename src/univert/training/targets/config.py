@@ -96,7 +96,7 @@ class UnifyConfig:
         start: what the training starts from. `members`: the heads of those members that embed most of the verticals,
             side by side, and so as wide as they are together, at a quarter of the loop's learning rate; where the base
             network learns, the mean of their weights, of the best on the validation split and those with which the
-            mean is better still. `random`, and where there are fewer than two such members (none, where the base
+            mean is no worse. `random`, and where there are fewer than two such members (none, where the base
             network learns): a head as `model` says on the untrained base network.
         loop: the training.
     """

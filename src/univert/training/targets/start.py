@@ -52,15 +52,15 @@ def embedder_of_members(
     """
     frozen = context.recipe.base_network_learns == "no"
     parts = _parts(fitted)
+    layers = {len(_hidden(model)) for model, _ in parts}
+    if len(parts) < (2 if frozen else 1) or layers not in ({0}, {1}):
+        return None
     positions = images[:: math.ceil(len(images) / FIT_IMAGES)]
-    if parts and not frozen:
+    if not frozen:
         soup = greedy_soup([model for model, _ in parts], _validation_score(context))
         vectors = context.features.source.embed_all(soup, positions)
         parts = [(soup, orthogonal_alignment(vectors, targets.clean(positions)))]
-    layers = [len(_hidden(model)) for model, _ in parts]
-    if len(parts) < (2 if frozen else 1) or len(set(layers)) > 1 or layers[0] > 1:
-        return None
-    widths = (sum(_hidden(model)[0].out_features for model, _ in parts),) if layers[0] else ()
+    widths = (sum(_hidden(model)[0].out_features for model, _ in parts),) if layers == {1} else ()
     embedder = context.new_embedder(batch_norm=True, size=targets.width, hidden_sizes=widths)
     embedder.base_network.load_state_dict(parts[0][0].base_network.state_dict())
     embedder.pooling.load_state_dict(parts[0][0].pooling.state_dict())
