@@ -256,8 +256,15 @@ def _compare(
     if not has_queries(products):
         return None
     before, after = (context.features.source.embed_all(model, positions) for model in (old, tuned.embedder))
-    verticals = context.images.names_of(positions)
-    return compare_vectors(before, after, products, verticals, tolerance=config.tolerance, seed=config.seed)
+    return compare_vectors(
+        before,
+        after,
+        products,
+        context.images.names_of(positions),
+        unseen_brands=context.images.of_unseen_brands[positions],
+        tolerance=config.tolerance,
+        seed=config.seed,
+    )
 
 
 def _order(context: RunContext, old: Embedder, tuned: TrainedModel, clean: CleanTriplets) -> dict[str, float]:

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +12,9 @@ from univert.data.catalogue import Catalogue
 from univert.data.readers import open_source
 from univert.data.unseen_brands import keep_brands_out_of_train
 from univert.metrics.compare import Comparison, Difference, Metric, Verdict
+from univert.training import finetune
 from univert.training.evaluation import Row, TestSplit
+from univert.training.finetune import FinetuneConfig
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.targets import choice as module
@@ -165,6 +168,10 @@ def test_brands_never_seen_have_a_say(catalogue: Catalogue, recipe: Recipe, tmp_
     assert found is not None
     assert found.unseen_brands is not None
     assert found.unseen_brands["recall_at_1"].queries == 6
+    model = SimpleNamespace(embedder=context.features.base)
+    tuned = finetune._compare(context, context.features.base, model, FinetuneConfig(), "val")  # type: ignore[arg-type]
+    assert tuned is not None
+    assert tuned.unseen_brands is not None
     test = TestSplit(context)
     base = Row(key="base", title="", note="", vectors=context.features.base_vectors, inputs="")
     for measured in (test.evaluate(base), test.evaluate(replace(base, key="routed", routed=True))):

@@ -138,7 +138,7 @@ def _choose(
 ) -> tuple[list[MappedModel], dict[str, float]]:
     """The first candidate, and each further one that the validation images in the grown gallery speak for.
 
-    It must raise their MAP@R, and make no vertical significantly worse by the paired comparison.
+    It must raise their MAP@R, and make no vertical significantly worse by the paired comparison, nor brands never seen.
     """
     members = [candidates[0]]
     positions = np.flatnonzero((context.images.splits == "val") & (context.images.products >= 0))
@@ -157,10 +157,13 @@ def _choose(
         return vectors
 
     products, names = context.images.products[positions], context.images.names_of(positions)
+    unseen_brands = context.images.of_unseen_brands[positions]
     scores = {members[0].name: map_at_r(grown(members), products)}
     for candidate in candidates[1:]:
         tried = [*members, candidate]
-        comparison = compare_vectors(grown(members), grown(tried), products, names, seed=context.recipe.seed)
+        comparison = compare_vectors(
+            grown(members), grown(tried), products, names, unseen_brands=unseen_brands, seed=context.recipe.seed
+        )
         gain = comparison.merged["map_at_r"]
         scores[" + ".join(member.name for member in tried)] = gain.second
         if gain.difference > 0 and not comparison.worse_in_any():
