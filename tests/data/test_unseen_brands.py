@@ -98,6 +98,12 @@ def own_split(product: int | None) -> str:
     return "train" if product is None else ("train", "train", "val", "test")[product % 4]
 
 
+def test_images_in_no_split_make_no_brand_worth_keeping_out() -> None:
+    unused = [replace(one, brand=f"no {one.brand}", product=f"no {one.product}", split="none") for one in shop(6, 1)]
+    found = splits_by(split(shop(3) + unused), "brand")
+    assert sorted(min(splits) for splits in found.values() if splits not in ({None}, {"none"})) == ["test", "val"]
+
+
 def test_scenes_follow_their_items(tmp_path: Path) -> None:
     """A scene whose items are now in several splits is in none; one whose items all moved moves with them."""
     rows = [replace(one, split="train") for one in shop()]

@@ -66,34 +66,38 @@ def keep_brands_out_of_train(read: Callable[[], SourceRows], share: float) -> So
 
 
 class _Names:
-    """What sources name: the brands of each product, by its pictures, and its split; and how many images there are."""
+    """What sources name: the brands of each product, by its pictures, and its split; and how many images there are.
+
+    Images in no split are not counted.
+    """
 
     def __init__(self) -> None:
-        self._brands: defaultdict[str, set[str]] = defaultdict(set)
+        self._brands: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._splits: dict[str, str] = {}
         self._images_of_product: Counter[str] = Counter()
         self._images_of_brand: Counter[str] = Counter()
 
     def add(self, row: SourceRow) -> None:
-        products = [product for product, _ in _products(row)]
-        self._images_of_product.update(products)
-        for product in products:
+        is_used = row.split != NO_SPLIT
+        for product, _ in _products(row) if is_used else ():
+            self._images_of_product[product] += 1
             self._splits.setdefault(product, _own_split(row))
         if row.items is not None:
             return
-        if row.product is not None and row.split != NO_SPLIT:
+        if row.product is not None and is_used:
             self._splits[row.product] = _own_split(row)  # a picture knows better than a scene
         if row.brand is not None:
-            self._images_of_brand[row.brand] += 1
+            self._images_of_brand[row.brand] += is_used
             if row.product is not None:
-                self._brands[row.product].add(row.brand)
+                self._brands[row.product][row.brand] += is_used
 
     def places(self, share: float) -> dict[str, str]:
         """The brands to keep out of train, and whether each goes to val or test."""
         asked_for: defaultdict[str, list[str]] = defaultdict(list)  # the products with two images, by brand
         for product, brands in self._brands.items():
-            for brand in brands if self._images_of_product[product] > 1 else ():
-                asked_for[brand].append(product)
+            for brand, images in brands.items() if self._images_of_product[product] > 1 else ():
+                if images:
+                    asked_for[brand].append(product)
         largest = max(asked_for, key=lambda brand: (self._images_of_brand[brand], brand), default=None)
         in_turn = sorted(asked_for.keys() - {largest}, key=_hash)
         kept_out = max(2, round(share * len(asked_for)))
@@ -130,7 +134,7 @@ class _Names:
 
     def _followed(self, product: str, places: dict[str, str]) -> str | None:
         """The place of a product's brand, where all of its brands are kept out of train."""
-        brands, own = self._brands[product], self._splits[product]
+        brands, own = self._brands[product].keys(), self._splits[product]
         if not brands or not brands <= places.keys():
             return None
         return own if own in {places[brand] for brand in brands} else places[min(brands)]
