@@ -46,7 +46,7 @@ JOINT_ROWS: dict[LossName, tuple[str, str]] = {
     "triplet": ("joint_triplet", "One joint triplet model"),
     "proxy-nca": ("joint_proxy_nca", "One joint Proxy-NCA model"),
 }
-RIVAL = ("joint_long", "One joint Proxy-NCA model, as wide and shown as many images")
+RIVAL = ("joint_long", "One joint Proxy-NCA model, longer")
 """Key and title of the rival of a unified model that is as wide and had as many images shown, all told."""
 
 
@@ -249,7 +249,7 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
     if RIVAL[0] in recipe.evaluation.baselines:
         rival = _rival(context, models.choice.candidates[-1])
         trained.append(rival.model)
-        rows.append(model_row(context, rival, "all that the unified model had, for one model"))
+        rows.append(model_row(context, rival, "as wide as the unified model, and shown as many images as that and its members"))
     if "unified_online" in recipe.evaluation.baselines and recipe.unify.way != "online":
         online = _online(context, own)
         trained.append(online.model)
