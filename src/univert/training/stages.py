@@ -249,7 +249,7 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
     if RIVAL[0] in recipe.evaluation.baselines:
         rival = _rival(context, models.choice.candidates[-1])
         trained.append(rival.model)
-        rows.append(model_row(context, rival, "as wide as the unified model, and shown as many images as that and its members"))
+        rows.append(model_row(context, rival, "as wide and shown as many images as the unified one"))
     if "unified_online" in recipe.evaluation.baselines and recipe.unify.way != "online":
         online = _online(context, own)
         trained.append(online.model)
