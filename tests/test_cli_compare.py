@@ -81,10 +81,11 @@ def test_specialists_search_their_own_vertical(places: Path, catalogue: Catalogu
     assert list(json.loads(shown)["verticals"]) == ["discs"]
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
 def test_a_model_is_embedded_once_and_measured_beside_its_untrained_network(
-    catalogue: Catalogue, tmp_path: Path, univert: Univert, monkeypatch: pytest.MonkeyPatch
+    catalogue: Catalogue, tmp_path: Path, univert: Univert, monkeypatch: pytest.MonkeyPatch, batch_norm: bool
 ) -> None:
-    model = Embedder(EmbedderConfig(image_size_px=32, size=4, hidden_sizes=())).eval()
+    model = Embedder(EmbedderConfig(image_size_px=32, size=4, hidden_sizes=(), batch_norm=batch_norm)).eval()
     with torch.no_grad():
         for parameter in model.head.parameters():
             parameter.fill_(1.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +72,7 @@ def _untrained(embedder: Embedder) -> Embedder | None:
     if not embedder.config.pretrained:
         return None
     try:
-        base = Embedder(replace(embedder.config, size=None, hidden_sizes=()))
+        base = Embedder(embedder.config.without_head())
     except BadInputError as error:
         typer.echo(f"univert: not compared with the untrained base network: {error}", err=True)
         return None

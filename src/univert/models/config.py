@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from univert.core.errors import BadInputError
@@ -55,6 +55,10 @@ class EmbedderConfig:
         if self.size is None and self.batch_norm:
             raise BadInputError("batch_norm belongs to the head; set size, or leave it out")
         self.preprocessing()
+
+    def without_head(self) -> EmbedderConfig:
+        """The same base network alone: the embedding is its pooled features."""
+        return replace(self, size=None, batch_norm=False)
 
     def preprocessing(self) -> Preprocessing:
         """The part that concerns images before they enter the network."""

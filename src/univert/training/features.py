@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -53,8 +52,7 @@ class Features:
             return self._given.to(self._device)
         with torch.random.fork_rng():
             torch.manual_seed(self._recipe.seed)
-            config = replace(self._recipe.model, size=None, batch_norm=False)
-            return Embedder(config).to(self._device)
+            return Embedder(self._recipe.model.without_head()).to(self._device)
 
     @cached_property
     def base_fingerprint(self) -> str:

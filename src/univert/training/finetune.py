@@ -6,7 +6,7 @@ import contextlib
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -182,7 +182,7 @@ def _context(run: Run, catalogue: Catalogue, model: Embedder, config: FinetuneCo
 def base_of(model: Embedder) -> Embedder:
     """The model without its head: its embedding is the pooled features of its own base network."""
     base = copy.deepcopy(model)
-    base.config = replace(model.config, size=None, batch_norm=False)
+    base.config = model.config.without_head()
     base.head, base.size = torch.nn.Identity(), model.feature_size
     return base.eval()
 
