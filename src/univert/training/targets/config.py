@@ -83,8 +83,8 @@ class UnifyConfig:
             from product labels, in one training with specialists that are heads on its own base network
             (`univert.training.online`).
         members: of an ensemble, in the order in which they are tried: `specialists` (the recipe's, in their groups),
-            `verticals` (each by itself), `joint:LOSS`, with `#1`, `#2` for further seeds. The first is always in;
-            another stays if the targets with it are better on the validation split.
+            `verticals` (each by itself), `joint:LOSS`, with `#1`, `#2` for further seeds. The first is always in, and
+            further seeds come in with it; another stays if the targets with it are better on the validation split.
         align: rotate each member's space towards a common reference first, a group's model for each of its verticals
             by itself. The reference is the first joint model among the members; where there is none, the PCA-reduced
             space of the untrained base network.

@@ -80,22 +80,7 @@ def choose_members(
         member = _member(context, name, grouped, separate, joint, joint_presentations)
         cost = presentations([model for model in member.distinct if model.key not in paid])
         paid.update(model.key for model in member.distinct)
-        same = next((other for other in kept if other.key == member.key), None)
-        if same:
-            tried.append(_tried(member, False, f"left out: the same models as {same.name}", None, cost))
-            continue
-        first_of_loss = next((other for other in kept if MemberName.parse(other.name).loss == name.loss), None)
-        if name.number and first_of_loss:
-            kept.append(member)
-            tried.append(_tried(member, True, f"in: another seed of {first_of_loss.name}", None, cost))
-            continue
-        comparison = _compare_targets(context, kept, member) if kept else None
-        if comparison:
-            takes, reason = judge_member(comparison)
-            difference = comparison.merged["map_at_r"]
-        else:
-            takes, difference = True, None
-            reason = "taken: there are no validation queries to compare on" if kept else "the first is always in"
+        takes, reason, difference = _judged(context, kept, member, name)
         kept += [member] if takes else []
         tried.append(_tried(member, takes, reason, difference, cost))
     return Ensemble(members=tuple(kept), tried=tuple(tried))
@@ -119,6 +104,24 @@ def _member(
     again = context.reseeded(context.recipe.seed + 1000 * name.number) if name.number else context
     folder = f"members/{str(name).replace(':', '-').replace('#', '-')}"
     return Member.named(str(name), train_joint(again, name.loss, joint_presentations, name=folder))
+
+
+def _judged(
+    context: RunContext, kept: list[Member], member: Member, name: MemberName
+) -> tuple[bool, str, Difference | None]:
+    """Whether a member joins those kept so far, why, and by what difference, where that was measured."""
+    same = next((other for other in kept if other.key == member.key), None)
+    if same:
+        return False, f"left out: the same models as {same.name}", None
+    if not kept:
+        return True, "the first is always in", None
+    sibling = next((other for other in kept if MemberName.parse(other.name).loss == name.loss), None)
+    if name.number and sibling:
+        return True, f"in: another seed of {sibling.name}", None
+    comparison = _compare_targets(context, kept, member)
+    if comparison is None:
+        return True, "taken: there are no validation queries to compare on", None
+    return (*judge_member(comparison), comparison.merged["map_at_r"])
 
 
 def _tried(member: Member, kept: bool, reason: str, difference: Difference | None, cost: int) -> TriedMember:
