@@ -101,6 +101,7 @@ def recipe() -> Recipe:
 
     short = {"epochs": 1, "min_steps": 12, "batch_size": 12, "evaluations": 3}
     return Recipe(
+        base_network_learns="no",
         data=DataConfig(views=2),
         model=EmbedderConfig(
             base_network="timm/test_efficientnet", pretrained=False, hidden_sizes=(16,), size=8, image_size_px=32

@@ -55,7 +55,7 @@ def test_unknown_losses_and_options_are_named() -> None:
     ("settings", "message"),
     [
         ({"loss": "triplet", "proxies_per_product": 0.5}, "proxies_per_product has no effect"),
-        ({"loss": "triplet", "proxy_start": "data"}, "proxy_start has no effect"),
+        ({"loss": "triplet", "proxy_start": "random"}, "proxy_start has no effect"),
         ({"loss": "soft-triple", "proxies_per_product": 2.0}, "proxies_per_product has no effect"),
         ({"loss": "proxy-nca", "miner": "hard"}, "miner has no effect"),
         ({"loss": "proxy-nca", "reseed_every_steps": 5}, "reseed_every_steps has no effect"),
@@ -63,7 +63,7 @@ def test_unknown_losses_and_options_are_named() -> None:
         ({"loss": "proxy-nca", "loss_options": {"softmax_scale": "9"}}, "must be a number"),
         ({"loss": "proxy-nca", "loss_options": {"sparse": 1}}, "must be true or false"),
         ({"loop": LabelLoopConfig(images_per_product=1)}, "images_per_product must be at least 2 for 'triplet'"),
-        ({"loop": LabelLoopConfig(batch_size=6)}, "batch_size must be at least twice images_per_product"),
+        ({"loop": LabelLoopConfig(batch_size=6, images_per_product=4)}, "batch_size must be at least twice images_per_product"),
     ],
 )
 def test_settings_without_effect_or_sense_are_refused(settings: dict[str, object], message: str) -> None:

@@ -34,9 +34,8 @@ class TrainingJob:
             validation images `among` those of the run.
         source: turns positions and views into embeddings; None takes the run's.
         monitor: further figures of the model as it stands, watched and never acted upon.
-        starts_trained: the model knows something already, so its score before the first step counts.
-        blends: the weights that are kept may lie between the start and what was learned, where that has the better
-            score. A model of few products forgets less of its start so.
+        starts_trained: the model knows something already. So its score before the first step counts, and the weights
+            that are kept may lie between the start and what was learned, where that has the better score.
     """
 
     embedder: Any
@@ -49,7 +48,6 @@ class TrainingJob:
     source: Source | None = None
     monitor: Callable[[], Mapping[str, float]] | None = None
     starts_trained: bool = False
-    blends: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

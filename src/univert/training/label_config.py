@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Interval
 
@@ -27,8 +27,9 @@ class LoopConfig:
 
     Attributes:
         epochs: passes over the training images (over the products, where a batch holds several images of each), at
-            most.
-        min_steps: a small vertical gets more epochs, until it has this many steps.
+            most. None: 6 where the base network learns, else 30, since a head alone needs more and costs little.
+        min_steps: a small vertical gets more epochs, until it has this many steps. None: 240; of a specialist whose
+            base network learns, 40.
         batch_size: images a batch.
         learning_rate: of the head.
         base_network_learning_rate: of the base network, where it learns.
@@ -36,13 +37,25 @@ class LoopConfig:
         patience: stop after this many looks without a better one.
     """
 
-    epochs: Count = 40
-    min_steps: Count = 240
-    batch_size: Annotated[int, Ge(4)] = 128
+    epochs: Count | None = None
+    min_steps: Count | None = None
+    batch_size: Annotated[int, Ge(4)] = 64
     learning_rate: Positive = 1e-3
-    base_network_learning_rate: Positive = 1e-4
+    base_network_learning_rate: Positive = 1e-3
     evaluations: Count = 20
     patience: Count = 8
+    least_steps: ClassVar[tuple[int, int]] = (240, 240)
+
+    def settled(self, *, learns: bool) -> Self:
+        """With numbers in place of None, by whether the base network learns."""
+        epochs, least = (6 if learns else 30), self.least_steps[learns]
+        return replace(self, epochs=self.epochs or epochs, min_steps=self.min_steps or least)
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """How long the training is at most, in steps, once it is settled."""
+        assert self.epochs
+        assert self.min_steps
+        return max(self.epochs * steps_per_epoch, self.min_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +63,8 @@ class LabelLoopConfig(LoopConfig):
     """As `LoopConfig`, with what trainings on product labels need besides.
 
     Attributes:
-        images_per_product: K of P x K batches, P = batch_size / images_per_product; 1 draws images at random, whatever
-            their product (for losses with proxies).
+        images_per_product: K of P x K batches, P = batch_size / K; 1 draws images at random, whatever their product
+            (for losses with proxies). None: 4 for a loss that compares images with each other, else 2.
         optimiser: `adamw` or `rmsprop`; proxies with sparse gradients have a lazy Adam of their own.
         decay: None lets the learning rates go down as a half cosine; a number multiplies them by it every
             `decay_every_steps` steps, smoothly.
@@ -60,12 +73,13 @@ class LabelLoopConfig(LoopConfig):
         weight_decay: of weight matrices (AdamW); norms, biases and proxies have none.
     """
 
-    images_per_product: Count = 4
+    images_per_product: Count | None = None
     optimiser: OptimiserName = "adamw"
     decay: Annotated[float, Interval(gt=0, le=1)] | None = None
     decay_every_steps: Count | None = None
-    proxy_learning_rate: Positive = 3e-2
+    proxy_learning_rate: Positive = 1e-2
     weight_decay: NotNegative = 1e-2
+    least_steps: ClassVar[tuple[int, int]] = (240, 40)
 
     def __post_init__(self) -> None:
         if (self.decay is None) != (self.decay_every_steps is None):
@@ -83,8 +97,7 @@ class SpecialistsConfig:
         loss: `triplet` (Unified eq. 1), `proxy-nca` (Proxies eq. 4) or any other of `univert.losses.names.LOSSES`.
         loss_options: keyword arguments of that loss, such as `margin` or `softmax_scale`.
         proxies_per_product: below 1, products share proxies; above 1, each has several. Losses with proxies only.
-        proxy_start: `random` directions, or means of the untrained embeddings of each product's images (`data`);
-            None takes `data` for `dynamic-proxy-nca`, which may collapse from a random start, else `random`.
+        proxy_start: means of the untrained embeddings of each product's images (`data`), or `random` directions.
         reseed_every_steps: with `dynamic-proxy-nca`, how often all images are assigned anew and proxies that none of
             them chose are put to use; the images of a batch are assigned anew in every step.
         miner: which of a batch's triplets count: what the `triplet` loss itself takes (`none`), or what
@@ -101,7 +114,7 @@ class SpecialistsConfig:
     loss: LossName = "triplet"
     loss_options: dict[str, LossOption] = field(default_factory=dict)
     proxies_per_product: Positive = 1.0
-    proxy_start: Literal["random", "data"] | None = None
+    proxy_start: Literal["data", "random"] = "data"
     reseed_every_steps: Count = 20
     miner: MinerName = "none"
     mine_every_steps: Annotated[int, Ge(0)] = 0
@@ -115,7 +128,7 @@ class SpecialistsConfig:
         kind, loop = LOSSES[self.loss].proxies, self.loop
         unheeded = {
             "proxies_per_product": kind in ("none", "own"),
-            "proxy_start": kind == "none" and self.proxy_start != "random",
+            "proxy_start": kind in ("none", "own"),
             "reseed_every_steps": kind != "dynamic",
             "miner": not LOSSES[self.loss].takes_miner,
         }
@@ -127,16 +140,23 @@ class SpecialistsConfig:
         )
         if self.by_source:
             refuse_without_effect(self, ("sizes",), where="specialists.", because="where specialists.by_source is true")
-        if self.proxy_start is None:
-            object.__setattr__(self, "proxy_start", "data" if kind == "dynamic" else "random")
-        if (compares_images(self.loss) or self.mine_every_steps) and loop.images_per_product < 2:
+        if self._needs_pairs and self.images_per_product < 2:
             raise BadInputError(
                 f"specialists.loop.images_per_product must be at least 2 for {self.loss!r}"
                 f"{' with mine_every_steps' if self.mine_every_steps else ''}: images of one product are compared "
                 f"with each other; got {loop.images_per_product}"
             )
-        if loop.batch_size < 2 * loop.images_per_product:
+        if loop.batch_size < 2 * self.images_per_product:
             raise BadInputError(
                 "specialists.loop.batch_size must be at least twice images_per_product, "
                 f"got {loop.batch_size} and {loop.images_per_product}"
             )
+
+    @property
+    def images_per_product(self) -> int:
+        """How many images of a product a batch holds."""
+        return self.loop.images_per_product or (min(4, self.loop.batch_size // 2) if self._needs_pairs else 2)
+
+    @property
+    def _needs_pairs(self) -> bool:
+        return compares_images(self.loss) or self.mine_every_steps > 0

@@ -16,7 +16,7 @@ from univert.data.samplers import PKSampler, Sampler, StrongNegativeSampler, Uni
 from univert.data.strong_negatives import StrongNegatives
 from univert.losses.dynamic_proxy_nca_loss import DynamicProxyNCALoss
 from univert.losses.miners import DistanceWeightedMiner, HardMiner, MinedLoss, SemiHardMiner
-from univert.losses.names import compares_images, make_loss
+from univert.losses.names import LOSSES, compares_images, make_loss
 from univert.losses.proxy_nca_loss import ProxyNCALoss
 from univert.losses.proxy_triplet_loss import ProxyTripletLoss
 from univert.models.embedder import Embedder
@@ -29,6 +29,7 @@ from univert.training.label_config import SpecialistsConfig
 from univert.training.objectives import label_objective
 from univert.training.remining import ReminingSampler, miner_of
 from univert.training.run_context import RunContext
+from univert.training.sources import Source
 
 WATCHED = {
     "nca_tightness": "NCA bound minus loss",
@@ -55,18 +56,21 @@ def label_job(
     *,
     folder: Path,
     embedder: Embedder | None = None,
+    source: Source | None = None,
 ) -> TrainingJob:
     """What a model (None: a new one) learns from the product labels of the images `among` alone.
 
-    `folder` is that of the checkpoint; strong negatives that are mined on the way are kept there, too.
+    `folder` is that of the checkpoint; strong negatives that are mined on the way are kept there, too. `source` takes
+    the place of the run's.
     """
     products = labelled_products(context, among)
     seed, count = context.recipe.seed, int(products.max()) + 1
     embedder = embedder or context.new_embedder()
     loss = label_loss(config, products=count, size=embedder.size, seed=seed)
-    if config.proxy_start == "data":
+    if config.proxy_start == "data" and LOSSES[config.loss].proxies in ("assigned", "dynamic"):
         labelled = np.flatnonzero(products >= 0)
-        _start_proxies(loss, context.features.source.embed_all(embedder, labelled), products[labelled], seed=seed)
+        vectors = (source or context.features.source).embed_all(embedder, labelled)
+        _start_proxies(loss, vectors, products[labelled], seed=seed)
     monitor = _bounds_monitor(context, embedder, loss, products)
     if config.mine_every_steps:
         sampler = _mined_batches(context, config, products, embedder, folder)
@@ -81,8 +85,9 @@ def label_job(
         loop=config.loop,
         settings="specialists.loop",
         among=among,
+        source=source,
         monitor=monitor,
-        blends=True,
+        starts_trained=True,
     )
 
 
@@ -110,12 +115,12 @@ def with_miner(config: SpecialistsConfig, loss: nn.Module) -> nn.Module:
 def plain_batches(config: SpecialistsConfig, products: Int64[np.ndarray, "N"], *, seed: int) -> Sampler:
     """Batches by product, or at random where one image of a product at a time is wanted."""
     loop = config.loop
-    if loop.images_per_product == 1:
+    if config.images_per_product == 1:
         return UniformSampler(np.flatnonzero(products >= 0), batch_size=loop.batch_size, seed=seed)
     return PKSampler(
         products,
-        products_per_batch=loop.batch_size // loop.images_per_product,
-        images_per_product=loop.images_per_product,
+        products_per_batch=loop.batch_size // config.images_per_product,
+        images_per_product=config.images_per_product,
         min_images=2 if compares_images(config.loss) else 1,
         seed=seed,
     )
@@ -130,7 +135,7 @@ def _mined_batches(
 
     def sample(mined: StrongNegatives) -> Sampler:
         return StrongNegativeSampler(
-            products, mined, batch_size=loop.batch_size, images_per_product=loop.images_per_product, seed=seed
+            products, mined, batch_size=loop.batch_size, images_per_product=config.images_per_product, seed=seed
         )
 
     mine = partial(miner_of, embedder, context.features.source, products, context.images.verticals)

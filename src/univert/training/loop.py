@@ -95,7 +95,7 @@ def fit(
         TrainingError: the loss is not finite or grew a thousandfold, the embeddings are NaN, or the disk is full.
         KeyboardInterrupt: passed on; the last checkpoint stands.
     """
-    loop = job.loop
+    loop = job.loop.settled(learns=base_network_learns != "no")
     config = loop if isinstance(loop, LabelLoopConfig) else LabelLoopConfig(**asdict(loop))
     learning = job.embedder.trainable(base_network_learns, last_blocks)
     model = {group["name"]: group["params"] for group in learning}
@@ -104,9 +104,9 @@ def fit(
     optimiser = Optimisers(groups, config.optimiser, list(sparse_parameters(job.objective)))
     training = _Training(job, source, optimiser, name, folder and folder / "checkpoint.pt", seed)
     training.whole = base_network_learns != "no"
-    start = training.weights() if job.blends else None
+    start = training.weights() if job.starts_trained else None
     history = training.resume()
-    total_steps = max(job.loop.epochs * job.sampler.steps_per_epoch, job.loop.min_steps)
+    total_steps = loop.steps(job.sampler.steps_per_epoch)
     look_every = max(1, math.ceil(total_steps / config.evaluations))
     job.embedder.train()
     with (

@@ -64,8 +64,8 @@ def online_job(context: RunContext, config: SpecialistsConfig) -> TrainingJob:
     objective = OnlineObjective(context, config, embedder, products)
     sampler = PKSampler(
         products,
-        products_per_batch=loop.batch_size // loop.images_per_product,
-        images_per_product=loop.images_per_product,
+        products_per_batch=loop.batch_size // config.images_per_product,
+        images_per_product=config.images_per_product,
         turns=lambda: objective.turns.cpu().numpy(),
         seed=context.recipe.seed,
     )
@@ -77,7 +77,7 @@ def online_job(context: RunContext, config: SpecialistsConfig) -> TrainingJob:
         loop=loop,
         settings="specialists.loop",
         source=source,
-        blends=True,
+        starts_trained=True,
     )
 
 

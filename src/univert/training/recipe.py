@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge
@@ -68,7 +68,8 @@ class Recipe:
 
     Attributes:
         seed: of everything random. On one CPU the same seed gives the same weights.
-        base_network_learns: `no` (features cached: minutes on a laptop), `last_blocks`, `all`.
+        base_network_learns: `no` (features cached: minutes on a laptop), `last_blocks`, `all`. `auto`: all of it on a
+            GPU; on a CPU its last blocks, if what comes before them can be kept within `maps_gb`, else `no`.
         last_blocks: how many of the base network's last blocks learn where `base_network_learns` is `last_blocks`.
         maps_gb: what the blocks before them make of each image and view is kept on disk if it takes no more than
             so many gigabytes; else, or at 0, every step decodes its images and runs all of the network.
@@ -79,7 +80,7 @@ class Recipe:
     """
 
     seed: Annotated[int, Ge(0)] = 0
-    base_network_learns: BaseNetworkLearns = "no"
+    base_network_learns: BaseNetworkLearns | Literal["auto"] = "auto"
     last_blocks: Count = 2
     maps_gb: NotNegative = 8.0
     data: DataConfig = field(default_factory=DataConfig)
@@ -91,10 +92,25 @@ class Recipe:
     grow: GrowConfig = field(default_factory=GrowConfig)
 
     def __post_init__(self) -> None:
-        if self.base_network_learns != "last_blocks":
+        if self.base_network_learns in ("no", "all"):
             refuse_without_effect(
                 self,
                 ("last_blocks", "maps_gb"),
                 where="",
                 because=f'where base_network_learns is "{self.base_network_learns}"',
             )
+
+    def settled(self, learns: BaseNetworkLearns) -> Recipe:
+        """With that much of the base network learning, and the loops that suit it."""
+        loops = {
+            name: replace(part, loop=part.loop.settled(learns=learns != "no"))
+            for name, part in (("specialists", self.specialists), ("unify", self.unify), ("grow", self.grow))
+        }
+        unused = {} if learns == "last_blocks" else {"last_blocks": Recipe.last_blocks, "maps_gb": Recipe.maps_gb}
+        return replace(self, base_network_learns=learns, **unused, **loops)
+
+    @property
+    def learns(self) -> BaseNetworkLearns:
+        """What learns of the base network, in a recipe that is settled."""
+        assert self.base_network_learns != "auto"
+        return self.base_network_learns

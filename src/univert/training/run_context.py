@@ -22,6 +22,7 @@ from univert.core.tensors import choose_device
 from univert.data.catalogue import Catalogue
 from univert.metrics.inputs import has_queries
 from univert.models.card import ModelCard
+from univert.models.config import BaseNetworkLearns
 from univert.models.embedder import Embedder
 from univert.models.head import Head
 from univert.training.features import Features
@@ -40,6 +41,7 @@ class RunContext:
     `split_off_small` see `RunImages`.
 
     Attributes:
+        recipe: the choices, with those that it leaves open settled; see `Recipe.settled`.
         images: of the recipe's verticals, with products, verticals, splits.
         features: the base network, and what it makes of the images.
         stages: trains models and keeps them with the run.
@@ -59,10 +61,23 @@ class RunContext:
         features: Features | None = None,
         split_off_small: bool = False,
     ) -> None:
-        self.run, self.recipe, self.device = run, recipe, choose_device(device)
+        self.run, self.device = run, choose_device(device)
         self.images = RunImages(catalogue, recipe, split_off_small=split_off_small)
-        self.features = features or Features(self.images, recipe, run.path / "cache", self.device, base)
-        self.stages = Stages(run, recipe, self.images, self.features, self.device)
+
+        def features_of(recipe: Recipe) -> Features:
+            return features or Features(self.images, recipe, run.path / "cache", self.device, base)
+
+        self.recipe = recipe.settled(self._learns(recipe, features_of))
+        self.features = features_of(self.recipe)
+        self.stages = Stages(run, self.recipe, self.images, self.features, self.device)
+
+    def _learns(self, recipe: Recipe, features_of: Callable[[Recipe], Features]) -> BaseNetworkLearns:
+        """What learns of the base network, where the recipe leaves it to the device and the catalogue's size."""
+        if recipe.base_network_learns != "auto":
+            return recipe.base_network_learns
+        if self.device.type != "cpu":
+            return "all"
+        return "last_blocks" if features_of(recipe.settled("last_blocks")).keeps_maps else "no"
 
     @property
     def target_size(self) -> int:
@@ -166,7 +181,7 @@ class Stages:
             name=name,
             seed=recipe.seed,
             folder=folder or self.work_folder(name),
-            base_network_learns=recipe.base_network_learns,
+            base_network_learns=recipe.learns,
             last_blocks=recipe.last_blocks,
             open_log=partial(scalar_log, self._run.path / "log" / name),
         )

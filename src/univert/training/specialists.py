@@ -42,7 +42,7 @@ def group_loop(loop: LabelLoopConfig, verticals: int) -> LabelLoopConfig:
     """
     if verticals == 1:
         return loop
-    return replace(loop, min_steps=loop.min_steps * verticals, patience=loop.evaluations)
+    return replace(loop, min_steps=loop.steps(0) * verticals, patience=loop.evaluations)
 
 
 def train_together(
@@ -89,8 +89,8 @@ def joint_config(context: RunContext, loss: LossName, image_presentations: int) 
     loop = replace(config.loop, epochs=1, min_steps=steps)
     if loss == config.loss:
         return replace(config, loop=loop)
-    if compares_images(loss):  # each image needs others of its product in the batch
-        loop = replace(loop, images_per_product=max(loop.images_per_product, 2 if loop.batch_size < 8 else 4))
+    if compares_images(loss) and loop.images_per_product == 1:  # each image needs others of its product in the batch
+        loop = replace(loop, images_per_product=None)
     return SpecialistsConfig(loss=loss, loop=loop)
 
 

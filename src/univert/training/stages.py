@@ -29,7 +29,7 @@ from univert.training.online import train_online
 from univert.training.recipe import Recipe
 from univert.training.results import card_figures, results_json
 from univert.training.run_context import RunContext
-from univert.training.specialists import presentations, train_joint, train_specialist
+from univert.training.specialists import train_joint, train_specialist
 from univert.training.targets.choice import Candidate, Choice, choose
 from univert.training.targets.config import MemberName
 from univert.training.targets.ensemble import Ensemble, choose_members, only_specialists
@@ -103,6 +103,7 @@ def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = 
         TrainingError: a training failed; what was done is kept.
     """
     context = RunContext(run, catalogue, recipe, device=device, split_off_small=True)
+    recipe = context.recipe
     for note in context.images.notes:
         _log.warning(note)
     label_loss(recipe.specialists, products=32, size=2, seed=0)  # refuses options before any work
@@ -143,8 +144,8 @@ def train_models(context: RunContext) -> Models:
     grouped = {name: train_specialist(context, *group) for group in combination.groups for name in group}
     own = Member.of_specialists(context, grouped)
     individual = Member.of_specialists(context, specialists)
-    base_presentations = _base_presentations(context, own)
-    joint = {loss: train_joint(context, loss, base_presentations) for loss in _joint_losses(recipe)}
+    planned = planned_presentations(context, recipe.unify)
+    joint = {loss: train_joint(context, loss, planned) for loss in _joint_losses(recipe)}
     candidates: list[Candidate] = []
     if recipe.unify.way == "auto":
         for loss, model in joint.items():
@@ -152,14 +153,14 @@ def train_models(context: RunContext) -> Models:
             candidates.append(Candidate(key=key, title=title, model=model))
     is_wanted = recipe.unify.way == "auto" and "unified_online" in recipe.evaluation.baselines
     if recipe.unify.way == "online" or is_wanted:
-        candidates.append(_online(context, own))
+        candidates.append(_online(context))
     if recipe.unify.way in ("auto", "specialists"):
         model = train_unified(context, [own], name=FROM_SPECIALISTS, config=recipe.unify)
         title = f"Unified, from {_in_short(own, individual)}, {'aligned' if recipe.unify.align else 'plain'}"
         candidates.append(Candidate(key="unified_specialists", title=title, model=model, members=(own,)))
     ensemble = only_specialists(own)
     if recipe.unify.way in ("auto", "ensemble"):
-        ensemble = choose_members(context, own, individual, joint, joint_presentations=base_presentations)
+        ensemble = choose_members(context, own, individual, joint, joint_presentations=planned)
         members = ensemble.members
         if recipe.unify.way == "ensemble" or members != (own,):
             model = train_unified(context, members, name=ENSEMBLE, config=recipe.unify)
@@ -179,14 +180,9 @@ def train_models(context: RunContext) -> Models:
     )
 
 
-def _base_presentations(context: RunContext, own: Member) -> int:
-    """Images shown to the specialists and to a unified model that learns from them alone: a rival may see as many."""
-    return presentations(own.distinct) + planned_presentations(context, context.recipe.unify)
-
-
-def _online(context: RunContext, own: Member) -> Candidate:
+def _online(context: RunContext) -> Candidate:
     """The unified model that is trained together with specialists on its own base network."""
-    model = train_online(context, _base_presentations(context, own), name=ONLINE)
+    model = train_online(context, planned_presentations(context, context.recipe.unify), name=ONLINE)
     return Candidate(key="unified_online", title="Unified, online", model=model)
 
 
@@ -210,8 +206,8 @@ def _in_short(member: Member, individual: Member) -> str:
 def _joint_losses(recipe: Recipe) -> list[LossName]:
     """The joint models that the recipe compares with or chooses from.
 
-    Each is shown as many images as the specialists and a unified model that learns from them alone, together. The
-    unified model of an ensemble stands on the presentations of all its members and its own: its row says so.
+    Each is shown as many images as the L2 training of a unified model; that stands on the presentations of all its
+    members, too, and its row says so.
     """
     wanted = [loss for loss, (key, _) in JOINT_ROWS.items() if key in recipe.evaluation.baselines]
     if recipe.unify.way in ("auto", "ensemble"):
@@ -251,7 +247,7 @@ def comparison_rows(context: RunContext, models: Models) -> tuple[list[Row], lis
         trained.append(rival.model)
         rows.append(model_row(context, rival, "as wide and shown as many images as the unified one"))
     if "unified_online" in recipe.evaluation.baselines and recipe.unify.way != "online":
-        online = _online(context, own)
+        online = _online(context)
         trained.append(online.model)
         rows.append(model_row(context, online, "specialists and unified model in one training, on one base network"))
     plain, aligned = (replace(recipe.unify, align=align) for align in (False, True))

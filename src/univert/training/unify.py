@@ -36,7 +36,7 @@ def train_unified(context: RunContext, members: Sequence[Member], *, name: str, 
 def planned_presentations(context: RunContext, config: UnifyConfig) -> int:
     """Images that the training of a unified model shows at most, counted with repetition."""
     sampler = _sampler(context, config)
-    return max(config.loop.epochs * sampler.steps_per_epoch, config.loop.min_steps) * sampler.batch_size
+    return config.loop.steps(sampler.steps_per_epoch) * sampler.batch_size
 
 
 def images_to_learn_from(context: RunContext, config: UnifyConfig) -> Positions:
@@ -64,5 +64,4 @@ def _job(context: RunContext, members: Sequence[Member], config: UnifyConfig) ->
         loop=loop,
         settings="unify.loop",
         starts_trained=joined is not None,
-        blends=joined is not None,
     )

@@ -89,10 +89,10 @@ class Probe:
         embedder.head.load_state_dict(self._start)
         among = self._folds.among(verticals, training)
         folder = context.stages.work_folder("probe")
-        job = label_job(context, self._config, among, folder=folder, embedder=embedder)
+        job = label_job(context, self._config, among, folder=folder, embedder=embedder, source=self._source)
         loop = replace(group_loop(self._config.loop, len(verticals)), epochs=1, min_steps=STEPS * len(verticals))
         objective = job.objective.to(context.device)
-        job = replace(job, objective=objective, loop=loop, source=self._source, monitor=None)
+        job = replace(job, objective=objective, loop=loop, monitor=None)
         job = replace(job, score=context.stages.scorer(job))
         name = f"probe/{context.images.folder_of(*verticals)}"
         fit(job, self._source, name=name, seed=context.recipe.seed, folder=None)
@@ -103,7 +103,7 @@ def _simplified(config: SpecialistsConfig) -> SpecialistsConfig:
     """The same without what the probe leaves out."""
     if LOSSES[config.loss].proxies == "dynamic":
         return SpecialistsConfig(loss="proxy-nca", loop=config.loop)
-    return replace(config, mine_every_steps=0, proxy_start="random")
+    return replace(config, mine_every_steps=0)
 
 
 def full_measure(context: RunContext) -> Measure:

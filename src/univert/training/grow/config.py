@@ -14,7 +14,6 @@ from univert.training.label_config import Count, LoopConfig, Positive
 class GrowLoopConfig(LoopConfig):
     """As `LoopConfig`, with defaults for a growth: from where the deployed model is, gently and with patience."""
 
-    epochs: Count = 35
     learning_rate: Positive = 2e-3
     patience: Count = 20
 

@@ -10,7 +10,7 @@ from annotated_types import Interval
 from univert.core.config import refuse_without_effect
 from univert.core.errors import BadInputError
 from univert.losses.names import LOSSES, LossName
-from univert.training.label_config import Count, LoopConfig, Positive
+from univert.training.label_config import LoopConfig, Positive
 
 MemberKind = Literal["specialists", "verticals", "joint"]
 
@@ -65,7 +65,6 @@ class MemberName:
 class UnifyLoopConfig(LoopConfig):
     """As `LoopConfig`, with defaults for the L2 training: batch normalisation allows a higher rate (Unified)."""
 
-    epochs: Count = 35
     learning_rate: Positive = 4e-3
 
 
