@@ -87,7 +87,7 @@ def cases(context: RunContext, seed: int) -> dict[str, tuple[str, np.ndarray, np
 
 def tuned(catalogue: Catalogue, out: Path, seed: int) -> dict[str, FinetuneResult]:
     """All cases of one seed, with and without the L2 term."""
-    context = RunContext(Run(out), catalogue, Recipe(seed=seed))
+    context = RunContext(Run(out), catalogue, Recipe(seed=seed, base_network_learns="no"))
     found = {}
     for number, (title, (name, seen, anchors, each)) in enumerate(cases(context, seed).items()):
         model = known_model(context, seen, name)

@@ -91,7 +91,7 @@ def main() -> None:
         contexts = {}
         for mode in ("probe", "full"):
             config = CombineConfig(mode=mode)
-            recipe = Recipe(seed=seed, combine=config)
+            recipe = Recipe(seed=seed, base_network_learns="no", combine=config)
             contexts[mode] = RunContext(Run(options.out / f"seed-{seed}"), catalogue, recipe)
             _ = contexts[mode].features.source  # features are cached before the clock starts
         probe, *probe_seconds = timed(lambda: combine(contexts["probe"]))  # noqa: B023

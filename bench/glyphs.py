@@ -56,6 +56,7 @@ AUGMENTATION = Augmentation(min_scale=0.8, flip_probability=0.0)  # a mirrored g
 def open_context(catalogue: Catalogue, out: Path, seed: int, views: int) -> RunContext:
     recipe = Recipe(
         seed=seed,
+        base_network_learns="no",
         data=DataConfig(views=views, augmentation=AUGMENTATION),
         model=EmbedderConfig(size=SIZE, image_size_px=IMAGE_PX),
         evaluation=EvaluationConfig(bounds_images=0),
@@ -70,7 +71,6 @@ def trained(context: RunContext, contender: str, rate: float, steps: int) -> Tra
         learning_rate=rate,
         proxy_learning_rate=PROXY_FACTOR * rate,
         evaluations=LOOKS,
-        patience=LOOKS + 1,  # never: all see the same number of images
     )
     loss, start = CONTENDERS[contender]
     config = SpecialistsConfig(loss=loss, proxy_start=start, loop=loop)

@@ -35,7 +35,10 @@ def deployed_run(catalogue: Catalogue, path: Path, seed: int) -> None:
     if not (path / "unified" / "config.json").exists():
         old = tuple(name for name in catalogue.verticals if name not in ADDED)
         recipe = Recipe(
-            seed=seed, data=DataConfig(verticals=old), evaluation=EvaluationConfig(baselines=(), resamples=100)
+            seed=seed,
+            base_network_learns="no",
+            data=DataConfig(verticals=old),
+            evaluation=EvaluationConfig(baselines=(), resamples=100),
         )
         train(catalogue, path, recipe, report=False)
 

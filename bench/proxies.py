@@ -131,7 +131,7 @@ CONTENDERS = [
 @cache
 def open_context(out: Path, seed: int) -> RunContext:
     catalogue = emoji_catalogue()
-    recipe = Recipe(seed=seed, model=EmbedderConfig(size=SIZE))
+    recipe = Recipe(seed=seed, base_network_learns="no", model=EmbedderConfig(size=SIZE))
     return RunContext(Run(out / f"seed-{seed}"), catalogue, recipe)
 
 
@@ -148,7 +148,6 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
         learning_rate=trial.rates[0],
         proxy_learning_rate=trial.rates[1],
         evaluations=TUNING_LOOKS if trial.tuning else LOOKS,
-        patience=LOOKS + 1,
     )
     config = SpecialistsConfig(
         loss=trial.loss,

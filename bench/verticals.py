@@ -4,7 +4,7 @@
 
 Goes on from the runs of bench/sample.py (and makes them if they are not there): trains one joint triplet model on 1, 2,
 ... verticals, variations of the unified model, and measures what one model costs against specialists behind a predictor
-of verticals. Early stopping looks at the validation split, whose figures stand beside those of the test split: choices
+of verticals. The best step is chosen on the validation split, whose figures stand beside those of the test split: choices
 are made on the former. Started again, it goes on where it was.
 """
 
@@ -343,7 +343,7 @@ def main() -> None:
     varied, sized, joined, against = [], [], [], []
     order: list[str] = []
     for seed in options.seeds:
-        recipe = Recipe(seed=seed)
+        recipe = Recipe(seed=seed, base_network_learns="no")
         train(catalogue, options.out / f"seed-{seed}", recipe, report=False)
         context = RunContext(Run(options.out / f"seed-{seed}"), catalogue, recipe)
         models = train_models(context)

@@ -70,7 +70,7 @@ def test_a_healthy_catalogue_has_no_warnings(tmp_path):
         ),
         (
             [r for n in range(9) for r in images("hats", f"v{n}", 2, "val")],
-            "val is too small for early stopping and every choice: hats (9) have fewer than 10 products",
+            "val is too small for the choice of steps, groups and models: hats (9) have fewer than 10 products",
         ),
         (images("shoes", None, 3, "val"), "unlabelled images in val or test: 3;"),
         (images("hats", "a", 2, "train"), "extreme imbalance: shoes has 32 times the images of hats (64 to 2);"),

@@ -63,7 +63,7 @@ def test_unknown_losses_and_options_are_named() -> None:
         ({"loss": "proxy-nca", "loss_options": {"softmax_scale": "9"}}, "must be a number"),
         ({"loss": "proxy-nca", "loss_options": {"sparse": 1}}, "must be true or false"),
         ({"loop": LabelLoopConfig(images_per_product=1)}, "images_per_product must be at least 2 for 'triplet'"),
-        ({"loop": LabelLoopConfig(batch_size=6, images_per_product=4)}, "batch_size must be at least twice images_per_product"),
+        ({"loop": LabelLoopConfig(batch_size=6, images_per_product=4)}, "batch_size must be at least twice"),
     ],
 )
 def test_settings_without_effect_or_sense_are_refused(settings: dict[str, object], message: str) -> None:

@@ -33,6 +33,7 @@ DETECTOR_SETTINGS = (
     "loop.evaluations=2",
 )
 SETTINGS = (
+    "base_network_learns=no",
     "data.views=2",
     "specialists.loop.min_steps=100",
     "unify.loop.epochs=20",

@@ -206,7 +206,7 @@ def _warnings(verticals: Sequence[VerticalInfo], unused: int) -> list[str]:
             "learn from, and no query in evaluation finds them; add images, or leave their product empty to use them "
             "unlabelled"
         )
-    for split, use in (("val", "early stopping and every choice"), ("test", "evaluation")):
+    for split, use in (("val", "the choice of steps, groups and models"), ("test", "evaluation")):
         thin = {name: count for name, count in paired[split].items() if count < FEW_QUERIES}
         if thin:
             found.append(

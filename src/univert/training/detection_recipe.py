@@ -40,7 +40,6 @@ class DetectionLoop(LoopConfig):
     learning_rate: Positive = 2e-3
     base_network_learning_rate: Positive = 6e-4
     evaluations: Count = 8
-    patience: Count = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,6 @@ class TripletLoopConfig(LoopConfig):
     min_steps: Count = 100
     learning_rate: Positive = 3e-4
     base_network_learning_rate: Positive = 1e-5
-    patience: Count = 10
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ OptimiserName = Literal["adamw", "rmsprop"]
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """One training: how long, how fast, when to stop.
+    """One training: how long, how fast.
 
     The learning rates rise over the first tenth of the steps, in which the head alone learns, and then go down to zero
     as a half cosine.
@@ -33,8 +33,8 @@ class LoopConfig:
         batch_size: images a batch.
         learning_rate: of the head.
         base_network_learning_rate: of the base network, where it learns.
-        evaluations: how often the validation images are looked at over the whole training.
-        patience: stop after this many looks without a better one.
+        evaluations: how often the validation images are looked at over the whole training; the weights of the best
+            look are kept. No training ends early: while the rates are high a model may well get worse for a time.
     """
 
     epochs: Count | None = None
@@ -42,8 +42,7 @@ class LoopConfig:
     batch_size: Annotated[int, Ge(4)] = 64
     learning_rate: Positive = 1e-3
     base_network_learning_rate: Positive = 1e-3
-    evaluations: Count = 20
-    patience: Count = 8
+    evaluations: Count = 10
     least_steps: ClassVar[tuple[int, int]] = (240, 240)
 
     def settled(self, *, learns: bool) -> Self:

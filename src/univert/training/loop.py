@@ -57,7 +57,6 @@ class History:
     step: int = 0
     best_score: float | None = None
     best_step: int = 0
-    looks_without_better: int = 0
     start_share: float = 0.0
     seconds: float = 0.0
     finished: bool = False
@@ -77,10 +76,10 @@ def fit(
     last_blocks: int = 1,
     open_log: OpenLog | None = None,
 ) -> History:
-    """Train until the epochs or the patience run out; leave the weights of the best validation score in the model.
+    """Train to the last step, and leave the weights of the best validation score in the model.
 
     Args:
-        job: what is to be learned. Without a score there is no patience, and the last weights stay.
+        job: what is to be learned. Without a score the last weights stay.
         source: turns positions and views into embeddings.
         name: for messages, such as `specialists/dresses`.
         seed: of batches, views and dropout.
@@ -132,7 +131,7 @@ def fit(
             if look:
                 training.refuse_nan_embeddings()
                 training.look(log)
-            history.finished = last or history.looks_without_better >= config.patience
+            history.finished = last
             history.seconds += time.perf_counter() - started
             if told and training.is_due():
                 training.save()
@@ -253,10 +252,8 @@ class _Training:
             score = seen["validation"] = job.score()
             history.score_curve.append([history.step, score])
             if history.best_score is None or score > history.best_score:
-                history.best_score, history.best_step, history.looks_without_better = score, history.step, 0
+                history.best_score, history.best_step = score, history.step
                 self._best = self.weights()
-            else:
-                history.looks_without_better += 1
         job.embedder.train()
         for name, value in seen.items():
             if name != "validation":

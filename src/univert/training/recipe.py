@@ -102,12 +102,16 @@ class Recipe:
 
     def settled(self, learns: BaseNetworkLearns) -> Recipe:
         """With that much of the base network learning, and the loops that suit it."""
-        loops = {
-            name: replace(part, loop=part.loop.settled(learns=learns != "no"))
-            for name, part in (("specialists", self.specialists), ("unify", self.unify), ("grow", self.grow))
-        }
-        unused = {} if learns == "last_blocks" else {"last_blocks": Recipe.last_blocks, "maps_gb": Recipe.maps_gb}
-        return replace(self, base_network_learns=learns, **unused, **loops)
+        partly, any_learns = learns == "last_blocks", learns != "no"
+        return replace(
+            self,
+            base_network_learns=learns,
+            last_blocks=self.last_blocks if partly else Recipe.last_blocks,
+            maps_gb=self.maps_gb if partly else Recipe.maps_gb,
+            specialists=replace(self.specialists, loop=self.specialists.loop.settled(learns=any_learns)),
+            unify=replace(self.unify, loop=self.unify.loop.settled(learns=any_learns)),
+            grow=replace(self.grow, loop=self.grow.loop.settled(learns=any_learns)),
+        )
 
     @property
     def learns(self) -> BaseNetworkLearns:

@@ -68,7 +68,7 @@ def proxies_recipe(loss: LossName, images: int, *, pretrained: bool = True, epoc
 
     Its "decay 0.94" is read as the learning rates' factor an epoch. Losses on data points get batches of 8 products x 4
     images, since random batches of 32 hold hardly any positives; losses with proxies get random ones. The learning
-    rates, their warm-up, the clipped gradient, the epochs and early stopping are ours. For the arguments see
+    rates, their warm-up, the clipped gradient, the epochs and the choice of the best step are ours. For the arguments see
     `reproduce`; `images` counts the labelled training images.
     """
     share = 227 / 256

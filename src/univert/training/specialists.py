@@ -34,15 +34,8 @@ def _new_specialist(context: RunContext, config: SpecialistsConfig, verticals: S
 
 
 def group_loop(loop: LabelLoopConfig, verticals: int) -> LabelLoopConfig:
-    """The training of a group: as many steps for each vertical as by itself, and no early end.
-
-    Some verticals are at their best after a few looks, others at the very end. A group's validation score has its
-    first peak with the former, and patience would end the training there, at a high learning rate, to the harm of
-    the latter. The weights of the best look still count.
-    """
-    if verticals == 1:
-        return loop
-    return replace(loop, min_steps=loop.steps(0) * verticals, patience=loop.evaluations)
+    """The training of a group: at least as many steps for each vertical as by itself."""
+    return replace(loop, min_steps=loop.steps(0) * verticals)
 
 
 def train_together(

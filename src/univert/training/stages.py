@@ -12,6 +12,7 @@ from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.losses.names import LossName
+from univert.models.config import BaseNetworkLearns
 from univert.training.combine.groups import Combination, combine, groups_without_trials
 from univert.training.evaluation import (
     BEST,
@@ -48,6 +49,13 @@ JOINT_ROWS: dict[LossName, tuple[str, str]] = {
 }
 RIVAL = ("joint_long", "One joint Proxy-NCA model, longer")
 """Key and title of the rival of a unified model that is as wide and had as many images shown, all told."""
+WHAT_LEARNS: dict[BaseNetworkLearns, str] = {
+    "all": "the whole base network learns, since there is a GPU",
+    "last_blocks": "the base network's last blocks learn; base_network_learns = \"no\" is several times as fast",
+    "no": "the base network does not learn: maps_gb does not hold what its first layers make of so many images, or it "
+    "cannot be cut into blocks",
+}
+"""What a recipe that leaves it open came to, for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +111,8 @@ def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = 
         TrainingError: a training failed; what was done is kept.
     """
     context = RunContext(run, catalogue, recipe, device=device, split_off_small=True)
+    if recipe.base_network_learns == "auto":
+        _log.warning(WHAT_LEARNS[context.recipe.learns])
     recipe = context.recipe
     for note in context.images.notes:
         _log.warning(note)

@@ -55,8 +55,8 @@ def _job(context: RunContext, members: Sequence[Member], config: UnifyConfig) ->
     if config.start == "members":
         fitted = fit_target_map(context, members, config)
         joined = embedder_of_members(context, fitted, targets, images_to_learn_from(context, config))
-    if joined is not None:  # it gets worse first, while the rates are high: that is no reason to end
-        loop = replace(loop, learning_rate=JOINED_RATE * loop.learning_rate, patience=loop.evaluations)
+    if joined is not None:
+        loop = replace(loop, learning_rate=JOINED_RATE * loop.learning_rate)
     return TrainingJob(
         embedder=joined or context.new_embedder(batch_norm=True, size=targets.width),
         objective=TargetObjective(TargetL2Loss(), targets, consistent=config.consistent),

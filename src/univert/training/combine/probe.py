@@ -34,7 +34,7 @@ IMAGES = 2000
 class Probe:
     """Trains one small head on some verticals for each fold, and measures it on what it did not learn from.
 
-    Batches, loss, learning rates and early stopping are the specialists'; head, views and steps are smaller, and the
+    Batches, loss, learning rates and looks are the specialists'; head, views and steps are smaller, and the
     features are those of the untrained base network. Strong negatives are not mined, proxies start at random, and
     dynamic assignment gives way to Proxy-NCA. The outcome of each set of verticals is kept with the run.
     """

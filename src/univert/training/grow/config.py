@@ -12,10 +12,9 @@ from univert.training.label_config import Count, LoopConfig, Positive
 
 @dataclass(frozen=True, kw_only=True)
 class GrowLoopConfig(LoopConfig):
-    """As `LoopConfig`, with defaults for a growth: from where the deployed model is, gently and with patience."""
+    """As `LoopConfig`, with defaults for a growth: gently from where the deployed model is."""
 
     learning_rate: Positive = 2e-3
-    patience: Count = 20
 
 
 @dataclass(frozen=True, kw_only=True)
