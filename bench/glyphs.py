@@ -66,11 +66,7 @@ def open_context(catalogue: Catalogue, out: Path, seed: int, views: int) -> RunC
 
 def trained(context: RunContext, contender: str, rate: float, steps: int) -> TrainedModel:
     loop = LabelLoopConfig(
-        epochs=1,
-        min_steps=steps,
-        learning_rate=rate,
-        proxy_learning_rate=PROXY_FACTOR * rate,
-        evaluations=LOOKS,
+        epochs=1, min_steps=steps, learning_rate=rate, proxy_learning_rate=PROXY_FACTOR * rate, evaluations=LOOKS
     )
     loss, start = CONTENDERS[contender]
     config = SpecialistsConfig(loss=loss, proxy_start=start, loop=loop)

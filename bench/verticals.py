@@ -4,8 +4,8 @@
 
 Goes on from the runs of bench/sample.py (and makes them if they are not there): trains one joint triplet model on 1, 2,
 ... verticals, variations of the unified model, and measures what one model costs against specialists behind a predictor
-of verticals. The best step is chosen on the validation split, whose figures stand beside those of the test split: choices
-are made on the former. Started again, it goes on where it was.
+of verticals. The best step is chosen on the validation split, whose figures stand beside those of the test split:
+choices are made on the former. Started again, it goes on where it was.
 """
 
 from __future__ import annotations

@@ -202,3 +202,29 @@ def test_an_unknown_vertical_is_named(catalogue: Catalogue, recipe: Recipe, tmp_
 def test_one_process_at_a_time(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
     with Run(tmp_path).locked(), pytest.raises(BadInputError, match="another process"):
         train(catalogue, tmp_path, recipe)
+
+
+def test_what_learns_follows_from_device_and_size(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    def settled(**changes: object) -> Recipe:
+        left_open = replace(recipe, base_network_learns="auto", **changes)  # type: ignore[arg-type]
+        return RunContext(Run(tmp_path), catalogue, left_open, device="cpu").recipe
+
+    assert settled().learns == "last_blocks"
+    assert settled(maps_gb=0.0).learns == settled(maps_gb=1e-9).learns == "no"
+    assert settled(maps_gb=1e-9).maps_gb == Recipe().maps_gb, "what has no effect any more is not in the run's recipe"
+    assert settled().unify.loop == recipe.unify.loop, "what a recipe says is left alone"
+    frozen, learning = (Recipe().settled(learns) for learns in ("no", "all"))
+    lengths = [(part.loop.epochs, part.loop.min_steps) for part in (frozen.unify, learning.unify)]
+    assert lengths == [(30, 240), (6, 240)]
+    assert learning.settled("all") == learning
+    assert (frozen.specialists.loop.min_steps, learning.specialists.loop.min_steps) == (240, 40)
+
+
+@pytest.mark.gpu
+def test_the_main_job_on_a_gpu(catalogue: Catalogue, recipe: Recipe, tmp_path: Path) -> None:
+    result = train(catalogue, tmp_path, replace(recipe, base_network_learns="auto"), device="cuda", report=False)
+    assert result.finished.context.recipe.learns == "all"
+    positions = np.arange(len(result.finished.context.images.catalogue))
+    on_gpu = result.finished.context.features.source.embed_all(result.finished.models.unified.embedder, positions)
+    again = RunContext(Run(tmp_path), catalogue, result.finished.context.recipe, device="cpu")
+    np.testing.assert_allclose(again.features.source.embed_all(result.model, positions), on_gpu, atol=1e-3)
