@@ -104,10 +104,9 @@ class UnifyConfig:
     members: tuple[str, ...] = (
         "joint:proxy-nca",
         "joint:proxy-nca#1",
-        "joint:proxy-nca#2",
+        "joint:triplet",
         "specialists",
         "verticals",
-        "joint:triplet",
     )
     align: bool = True
     confidence: Annotated[float, Interval(ge=0, le=1)] = 0.9
