@@ -17,6 +17,7 @@ from univert.data.catalogue import Catalogue
 from univert.data.readers import BENCHMARKS
 from univert.data.readers.benchmarks import Size
 from univert.data.readers.cub200 import CUB200, read_cub200
+from univert.losses.names import LOSSES, LossName
 from univert.training.recipe import Recipe
 from univert.training.reproduce import PROTOCOLS, Reproduction, reproduce
 
@@ -77,6 +78,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name, make in PROTOCOLS.items():
         monkeypatch.setitem(PROTOCOLS, name, shrunk(make))
+
+
+@pytest.mark.parametrize("make", PROTOCOLS.values(), ids=PROTOCOLS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_proxies_start_at_random_as_published(make: Callable[..., Recipe], loss: LossName) -> None:
+    start = make(loss, 320).specialists.proxy_start
+    assert start == ("random" if LOSSES[loss].proxies == "assigned" else "data")
 
 
 @pytest.mark.usefixtures("small")

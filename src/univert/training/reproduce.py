@@ -67,9 +67,9 @@ def proxies_recipe(loss: LossName, images: int, *, pretrained: bool = True, epoc
     """The proxies paper's protocol: Inception with BN, 64-d, 256 -> 227 random crop and mirror, batch 32, RMSprop.
 
     Its "decay 0.94" is read as the learning rates' factor an epoch. Losses on data points get batches of 8 products x 4
-    images, since random batches of 32 hold hardly any positives; losses with proxies get random ones. The learning
-    rates, their warm-up, the clipped gradient, the epochs and the choice of the best step are ours. For the arguments see
-    `reproduce`; `images` counts the labelled training images.
+    images, since random batches of 32 hold hardly any positives; losses with proxies get random ones, and their proxies
+    start at random, as in its Algorithm 1. The learning rates, their warm-up, the clipped gradient, the epochs and the
+    choice of the best step are ours. For the arguments see `reproduce`; `images` counts the labelled training images.
     """
     share = 227 / 256
     steps_per_epoch = max(1, images // BATCH_SIZE)
@@ -92,6 +92,7 @@ def proxies_recipe(loss: LossName, images: int, *, pretrained: bool = True, epoc
         specialists=SpecialistsConfig(
             loss=loss,
             loss_options=options,
+            proxy_start="random" if LOSSES[loss].proxies == "assigned" else "data",
             reseed_every_steps=steps_per_epoch if LOSSES[loss].proxies == "dynamic" else 20,
             loop=LabelLoopConfig(
                 epochs=1,
@@ -135,6 +136,7 @@ def modern_recipe(loss: LossName, images: int, *, pretrained: bool = True, epoch
         specialists=SpecialistsConfig(
             loss=loss,
             loss_options=options,
+            proxy_start="random" if LOSSES[loss].proxies == "assigned" else "data",
             reseed_every_steps=steps_per_epoch if LOSSES[loss].proxies == "dynamic" else 20,
             loop=LabelLoopConfig(
                 epochs=1,
