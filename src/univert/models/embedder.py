@@ -134,14 +134,9 @@ class Embedder(SavedModel):
             raise BadInputError(
                 f'base_network_learns must be "no", "last_blocks" or "all", got {base_network_learns!r}'
             )
-        stages = len(self.base_network.stages)
-        if base_network_learns == "last_blocks" and not 1 <= last_blocks <= stages:
-            raise BadInputError(
-                f"last_blocks must lie in 1..{stages} for {self.config.base_network}, got {last_blocks}"
-            )
         groups = {"head": list(self.head.parameters()), "base network": list[nn.Parameter]()}
         if base_network_learns != "no":
-            count = last_blocks if base_network_learns == "last_blocks" else stages
+            count = last_blocks if base_network_learns == "last_blocks" else len(self.base_network.stages)
             groups["base network"] = [*self.base_network.last_stages(count), *self.pooling.parameters()]
         learning = {id(parameter) for parameters in groups.values() for parameter in parameters}
         if not learning:

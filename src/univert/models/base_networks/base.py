@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from univert.core.errors import BadInputError
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -80,6 +82,9 @@ class BaseNetwork(nn.Module):
         Returns:
             None if the network is more than its modules one after the other, seen by what it makes of noise, or what
             runs between the two is not a map (C, H, W).
+
+        Raises:
+            BadInputError: as `last_stages`.
         """
         last = {id(parameter) for parameter in self.last_stages(count)}
         parts = self.parts()
@@ -115,6 +120,12 @@ class BaseNetwork(nn.Module):
         return parts
 
     def last_stages(self, count: int) -> list[nn.Parameter]:
-        """Parameters of the last `count` stages."""
+        """Parameters of the last `count` stages.
+
+        Raises:
+            BadInputError: none, or more stages than there are.
+        """
+        if not 1 <= count <= len(self.stages):
+            raise BadInputError(f"last_blocks must lie in 1..{len(self.stages)} for this base network, got {count}")
         parameters = dict(self.network.named_parameters())
         return [parameters[name] for stage in self.stages[len(self.stages) - count :] for name in stage]
