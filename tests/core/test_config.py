@@ -36,6 +36,10 @@ def test_recipes_survive_the_file(
         ),
         ({"specialists": {"loss": "cosine"}}, "specialists.loss"),
         ({"combine": {"mode": "off", "trials": 3}}, 'combine.trials has no effect where combine.mode is "off"'),
+        (
+            {"base_network_learns": "yes"},
+            "base_network_learns: Input should be 'auto', 'no', 'last_blocks' or 'all', got",
+        ),
         ({"base_network_learns": "all", "maps_gb": 1.0}, 'maps_gb has no effect where base_network_learns is "all"'),
     ],
 )

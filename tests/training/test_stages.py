@@ -9,7 +9,8 @@ import pytest
 
 from tests.drawn import drawn_rows
 from tests.training.shop import modified
-from univert.core.errors import BadInputError
+from univert.core.config import read_settings
+from univert.core.errors import BadInputError, TrainingError
 from univert.core.run import Run
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
@@ -17,6 +18,7 @@ from univert.data.rows import SourceRow
 from univert.main_job import train
 from univert.report.page import report_run
 from univert.training.combine.config import CombineConfig
+from univert.training.label_config import LabelLoopConfig
 from univert.training.label_training import labelled_products
 from univert.training.recipe import Baseline, DataConfig, EvaluationConfig, Recipe
 from univert.training.run_context import RunContext
@@ -213,11 +215,29 @@ def test_what_learns_follows_from_device_and_size(catalogue: Catalogue, recipe: 
     assert settled(maps_gb=0.0).learns == settled(maps_gb=1e-9).learns == "no"
     assert settled(maps_gb=1e-9).maps_gb == Recipe().maps_gb, "what has no effect any more is not in the run's recipe"
     assert settled().unify.loop == recipe.unify.loop, "what a recipe says is left alone"
-    frozen, learning = (Recipe().settled(learns) for learns in ("no", "all"))
+    with pytest.raises(BadInputError, match=r"last_blocks must lie in 1\.\.\d+ for this base network, got 99"):
+        settled(last_blocks=99)
+    frozen, learning = (Recipe(base_network_learns=learns).settled() for learns in ("no", "all"))
     lengths = [(part.loop.epochs, part.loop.min_steps) for part in (frozen.unify, learning.unify)]
     assert lengths == [(30, 240), (6, 240)]
-    assert learning.settled("all") == learning
+    assert learning.settled() == learning
     assert (frozen.specialists.loop.min_steps, learning.specialists.loop.min_steps) == (240, 40)
+
+
+def test_a_begun_run_keeps_what_learns_and_lengths_follow_a_change(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    loop = LabelLoopConfig(learning_rate=1e30, images_per_product=3, batch_size=12)
+    specialists = replace(recipe.specialists, loop=loop)
+    recipe = replace(recipe, base_network_learns="auto", data=DataConfig(views=1), specialists=specialists)
+    with pytest.raises(TrainingError, match=r"lower specialists\.loop\.learning_rate"):
+        train(catalogue, tmp_path, recipe, device="cpu", report=False)
+    begun, changed = (
+        read_settings(Recipe, tmp_path / "recipe.toml", settings) for settings in ([], ["base_network_learns=no"])
+    )
+    assert (begun.learns, begun.settled().specialists.loop.epochs) == ("last_blocks", 6)
+    assert (changed.learns, changed.settled().specialists.loop.epochs) == ("no", 30)
+    assert changed.unify == recipe.unify, "what a recipe says is left alone"
 
 
 @pytest.mark.gpu

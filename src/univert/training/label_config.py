@@ -43,11 +43,12 @@ class LoopConfig:
     learning_rate: Positive = 1e-3
     base_network_learning_rate: Positive = 1e-3
     evaluations: Count = 10
-    least_steps: ClassVar[tuple[int, int]] = (240, 240)
+    least_steps_learning: ClassVar[int] = 240
+    """What `min_steps` is where it is None and the base network learns."""
 
     def settled(self, *, learns: bool) -> Self:
         """With numbers in place of None, by whether the base network learns."""
-        epochs, least = (6 if learns else 30), self.least_steps[learns]
+        epochs, least = (6, self.least_steps_learning) if learns else (30, 240)
         return replace(self, epochs=self.epochs or epochs, min_steps=self.min_steps or least)
 
     def steps(self, steps_per_epoch: int) -> int:
@@ -78,7 +79,7 @@ class LabelLoopConfig(LoopConfig):
     decay_every_steps: Count | None = None
     proxy_learning_rate: Positive = 1e-2
     weight_decay: NotNegative = 1e-2
-    least_steps: ClassVar[tuple[int, int]] = (240, 40)
+    least_steps_learning: ClassVar[int] = 40
 
     def __post_init__(self) -> None:
         if (self.decay is None) != (self.decay_every_steps is None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
@@ -80,7 +80,7 @@ class Recipe:
     """
 
     seed: Annotated[int, Ge(0)] = 0
-    base_network_learns: BaseNetworkLearns | Literal["auto"] = "auto"
+    base_network_learns: Literal["auto", BaseNetworkLearns] = "auto"
     last_blocks: Count = 2
     maps_gb: NotNegative = 8.0
     data: DataConfig = field(default_factory=DataConfig)
@@ -100,21 +100,23 @@ class Recipe:
                 because=f'where base_network_learns is "{self.base_network_learns}"',
             )
 
-    def settled(self, learns: BaseNetworkLearns) -> Recipe:
-        """With that much of the base network learning, and the loops that suit it."""
-        partly, any_learns = learns == "last_blocks", learns != "no"
+    def learning(self, learns: BaseNetworkLearns) -> Recipe:
+        """With that much of the base network learning, and without settings that have no effect then."""
+        unheeded: dict[str, Any] = {"last_blocks": Recipe.last_blocks, "maps_gb": Recipe.maps_gb}
+        return replace(self, base_network_learns=learns, **({} if learns == "last_blocks" else unheeded))
+
+    def settled(self) -> Recipe:
+        """With the lengths of trainings that suit what learns, where it leaves them open."""
+        learns = self.learns != "no"
         return replace(
             self,
-            base_network_learns=learns,
-            last_blocks=self.last_blocks if partly else Recipe.last_blocks,
-            maps_gb=self.maps_gb if partly else Recipe.maps_gb,
-            specialists=replace(self.specialists, loop=self.specialists.loop.settled(learns=any_learns)),
-            unify=replace(self.unify, loop=self.unify.loop.settled(learns=any_learns)),
-            grow=replace(self.grow, loop=self.grow.loop.settled(learns=any_learns)),
+            specialists=replace(self.specialists, loop=self.specialists.loop.settled(learns=learns)),
+            unify=replace(self.unify, loop=self.unify.loop.settled(learns=learns)),
+            grow=replace(self.grow, loop=self.grow.loop.settled(learns=learns)),
         )
 
     @property
     def learns(self) -> BaseNetworkLearns:
-        """What learns of the base network, in a recipe that is settled."""
+        """What learns of the base network, where that is no longer left open."""
         assert self.base_network_learns != "auto"
         return self.base_network_learns

@@ -22,7 +22,6 @@ from univert.core.tensors import choose_device
 from univert.data.catalogue import Catalogue
 from univert.metrics.inputs import has_queries
 from univert.models.card import ModelCard
-from univert.models.config import BaseNetworkLearns
 from univert.models.embedder import Embedder
 from univert.models.head import Head
 from univert.training.features import Features
@@ -41,7 +40,8 @@ class RunContext:
     `split_off_small` see `RunImages`.
 
     Attributes:
-        recipe: the choices, with those that it leaves open settled; see `Recipe.settled`.
+        recipe: the choices, with those settled that it left open: what learns of the base network, by the device and
+            by whether the maps can be kept; and the lengths of trainings, see `Recipe.settled`.
         images: of the recipe's verticals, with products, verticals, splits.
         features: the base network, and what it makes of the images.
         stages: trains models and keeps them with the run.
@@ -63,21 +63,15 @@ class RunContext:
     ) -> None:
         self.run, self.device = run, choose_device(device)
         self.images = RunImages(catalogue, recipe, split_off_small=split_off_small)
-
-        def features_of(recipe: Recipe) -> Features:
-            return features or Features(self.images, recipe, run.path / "cache", self.device, base)
-
-        self.recipe = recipe.settled(self._learns(recipe, features_of))
-        self.features = features_of(self.recipe)
+        is_open = recipe.base_network_learns == "auto"
+        if is_open:
+            recipe = recipe.learning("last_blocks" if self.device.type == "cpu" else "all")
+        self.features = features or Features(self.images, recipe, run.path / "cache", self.device, base)
+        if is_open and recipe.learns == "last_blocks" and not self.features.keeps_maps:
+            recipe = recipe.learning("no")
+            self.features = Features(self.images, recipe, run.path / "cache", self.device, self.features.base)
+        self.recipe = recipe.settled()
         self.stages = Stages(run, self.recipe, self.images, self.features, self.device)
-
-    def _learns(self, recipe: Recipe, features_of: Callable[[Recipe], Features]) -> BaseNetworkLearns:
-        """What learns of the base network, where the recipe leaves it to the device and the catalogue's size."""
-        if recipe.base_network_learns != "auto":
-            return recipe.base_network_learns
-        if self.device.type != "cpu":
-            return "all"
-        return "last_blocks" if features_of(recipe.settled("last_blocks")).keeps_maps else "no"
 
     @property
     def target_size(self) -> int:

@@ -51,7 +51,7 @@ RIVAL = ("joint_long", "One joint Proxy-NCA model, longer")
 """Key and title of the rival of a unified model that is as wide and had as many images shown, all told."""
 WHAT_LEARNS: dict[BaseNetworkLearns, str] = {
     "all": "the whole base network learns, since there is a GPU",
-    "last_blocks": "the base network's last blocks learn; base_network_learns = \"no\" is several times as fast",
+    "last_blocks": 'the base network\'s last blocks learn; base_network_learns = "no" is several times as fast',
     "no": "the base network does not learn: maps_gb does not hold what its first layers make of so many images, or it "
     "cannot be cut into blocks",
 }
@@ -113,14 +113,15 @@ def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = 
     context = RunContext(run, catalogue, recipe, device=device, split_off_small=True)
     if recipe.base_network_learns == "auto":
         _log.warning(WHAT_LEARNS[context.recipe.learns])
-    recipe = context.recipe
+    begun, recipe = recipe.learning(context.recipe.learns), context.recipe
     for note in context.images.notes:
         _log.warning(note)
     label_loss(recipe.specialists, products=32, size=2, seed=0)  # refuses options before any work
     if recipe.combine.groups:
         groups_without_trials(context)  # likewise
     test = TestSplit(context)
-    write_atomic(run.path / "recipe.toml", config_to_toml(recipe))
+    # not the settled one: begun again with another `base_network_learns`, the lengths follow it
+    write_atomic(run.path / "recipe.toml", config_to_toml(begun))
     models = train_models(context)
     rows, trained = comparison_rows(context, models) if test.measurable else ([], trained_models(models))
     compared = tuple(ComparedModel(row=row, evaluation=test.evaluate(row)) for row in rows)
