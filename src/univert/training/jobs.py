@@ -27,7 +27,7 @@ class TrainingJob:
         embedder: the model, which learns in place; or what can be trained as one, a detector.
         objective: called with (embeddings, positions, views), gives the loss; its parameters learn too.
         sampler: the batches.
-        loop: how long, how fast, when to stop.
+        loop: how long, how fast.
         settings: where the recipe has that loop, for messages.
         among: the images whose validation score counts; None for all.
         score: validation score of the model as it stands, larger is better; None takes MAP@R over the labelled

@@ -14,7 +14,7 @@ from univert.core.files import fingerprint
 from univert.losses.names import LossName, compares_images
 from univert.models.embedder import Embedder
 from univert.training.jobs import TrainedModel
-from univert.training.label_config import LabelLoopConfig, SpecialistsConfig
+from univert.training.label_config import SpecialistsConfig
 from univert.training.label_training import label_job
 from univert.training.run_context import RunContext
 
@@ -22,7 +22,7 @@ from univert.training.run_context import RunContext
 def train_specialist(context: RunContext, *verticals: str) -> TrainedModel:
     """Train (or load) the specialist of a vertical, or of a group of them, on their labelled training images alone.
 
-    See `group_loop` for the steps of a group.
+    A group has at least as many steps for each vertical as that has by itself.
     """
     return train_together(context, verticals, name=f"specialists/{context.images.folder_of(*verticals)}")
 
@@ -33,17 +33,12 @@ def _new_specialist(context: RunContext, config: SpecialistsConfig, verticals: S
     return context.new_embedder(size=max(sizes)) if sizes else context.new_embedder()
 
 
-def group_loop(loop: LabelLoopConfig, verticals: int) -> LabelLoopConfig:
-    """The training of a group: at least as many steps for each vertical as by itself."""
-    return replace(loop, min_steps=loop.steps(0) * verticals)
-
-
 def train_together(
     context: RunContext, verticals: Sequence[str], *, name: str, among: Bool[np.ndarray, "N"] | None = None
 ) -> TrainedModel:
     """Train (or load) one model on some verticals, or on the images `among` alone, in the folder `name`."""
     config = context.recipe.specialists
-    config = replace(config, loop=group_loop(config.loop, len(verticals)))
+    config = replace(config, loop=replace(config.loop, min_steps=config.loop.steps(0) * len(verticals)))
     inputs = {"verticals": sorted(verticals), **to_plain(config)}
     if among is None:
         among = np.any([context.images.of_vertical(vertical) for vertical in verticals], axis=0)

@@ -64,7 +64,7 @@ class Folds:
         return np.asarray(self._context.images.products >= 0)
 
     def among(self, verticals: Iterable[str], training: int) -> Bool[np.ndarray, "N"]:
-        """The images of some verticals that one of the trainings may look at, those that choose its best step included."""
+        """Images of some verticals that one of the trainings may look at, those that choose its best step included."""
         numbers = [self._context.images.vertical_names.index(name) for name in verticals]
         here = np.isin(self._context.images.verticals, numbers)
         return np.asarray(here & self._takes_part & (self._fold != training))

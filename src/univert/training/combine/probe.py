@@ -19,12 +19,12 @@ from univert.training.label_training import label_job
 from univert.training.loop import fit
 from univert.training.run_context import RunContext
 from univert.training.sources import CachedSource
-from univert.training.specialists import group_loop, train_together
+from univert.training.specialists import train_together
 
 HIDDEN_SIZES = (256,)
 SIZE = 128
 STEPS = 80
-"""For each vertical of the group; by itself a vertical may stop early, as specialists do."""
+"""For each vertical of the group."""
 VIEWS = 2
 """Augmented views that the heads learn from, at most."""
 IMAGES = 2000
@@ -35,8 +35,8 @@ class Probe:
     """Trains one small head on some verticals for each fold, and measures it on what it did not learn from.
 
     Batches, loss, learning rates and looks are the specialists'; head, views and steps are smaller, and the
-    features are those of the untrained base network. Strong negatives are not mined, proxies start at random, and
-    dynamic assignment gives way to Proxy-NCA. The outcome of each set of verticals is kept with the run.
+    features are those of the untrained base network. Strong negatives are not mined, and dynamic assignment gives way
+    to Proxy-NCA. The outcome of each set of verticals is kept with the run.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -90,7 +90,7 @@ class Probe:
         among = self._folds.among(verticals, training)
         folder = context.stages.work_folder("probe")
         job = label_job(context, self._config, among, folder=folder, embedder=embedder, source=self._source)
-        loop = replace(group_loop(self._config.loop, len(verticals)), epochs=1, min_steps=STEPS * len(verticals))
+        loop = replace(self._config.loop, epochs=1, min_steps=STEPS * len(verticals))
         objective = job.objective.to(context.device)
         job = replace(job, objective=objective, loop=loop, monitor=None)
         job = replace(job, score=context.stages.scorer(job))

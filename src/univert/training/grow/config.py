@@ -7,7 +7,7 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from univert.training.label_config import Count, LoopConfig, Positive
+from univert.training.label_config import LoopConfig, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
