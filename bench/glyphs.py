@@ -46,7 +46,7 @@ IMAGE_PX, SIZE = 64, 64
 PROXY_FACTOR = 30
 LOOKS = 20
 CONTENDERS: dict[str, tuple[LossName, Literal["random", "data"]]] = {
-    "Triplet, semi-hard": ("triplet", "random"),
+    "Triplet, semi-hard": ("triplet", "data"),
     "Proxy-NCA": ("proxy-nca", "random"),
     "Proxy-NCA, started from the data": ("proxy-nca", "data"),
 }
@@ -66,7 +66,13 @@ def open_context(catalogue: Catalogue, out: Path, seed: int, views: int) -> RunC
 
 def trained(context: RunContext, contender: str, rate: float, steps: int) -> TrainedModel:
     loop = LabelLoopConfig(
-        epochs=1, min_steps=steps, learning_rate=rate, proxy_learning_rate=PROXY_FACTOR * rate, evaluations=LOOKS
+        epochs=1,
+        min_steps=steps,
+        batch_size=128,
+        images_per_product=4,
+        learning_rate=rate,
+        proxy_learning_rate=PROXY_FACTOR * rate,
+        evaluations=LOOKS,
     )
     loss, start = CONTENDERS[contender]
     config = SpecialistsConfig(loss=loss, proxy_start=start, loop=loop)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ class Trial:
     steps: int
     options: dict[str, LossOption] = field(default_factory=dict)
     ratio: float = 1.0
-    start: str = "random"
+    start: Literal["data", "random"] = "random"
     tuning: bool = False
 
     @property
@@ -101,7 +101,7 @@ class Contender:
     title: str
     loss: LossName
     options: dict[str, LossOption] = field(default_factory=dict)
-    start: str = "random"
+    start: Literal["data", "random"] = "random"
 
     @property
     def search(self) -> tuple[Rates, ...]:
@@ -148,12 +148,14 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
         learning_rate=trial.rates[0],
         proxy_learning_rate=trial.rates[1],
         evaluations=TUNING_LOOKS if trial.tuning else LOOKS,
+        batch_size=128,
+        images_per_product=4,
     )
     config = SpecialistsConfig(
         loss=trial.loss,
         loss_options=trial.options,
         proxies_per_product=trial.ratio,
-        proxy_start=trial.start,  # type: ignore[arg-type]
+        proxy_start=trial.start if LOSSES[trial.loss].proxies in ("assigned", "dynamic") else "data",
         loop=loop,
     )
     folder = work.run.path / "work" / trial.key

@@ -5,8 +5,8 @@
 
 Trains every row of the comparison for each seed from the default recipe. Writes bench/results/sample.md: mean and
 spread over seeds, merged and within verticals; the unified model against its specialists in each vertical, by a
-bootstrap over products of the difference on the same queries. Nothing is chosen on test data: the
-best step of a training is chosen on the validation split. Started again, it goes on where it was.
+bootstrap over products of the difference on the same queries. Nothing is chosen on test data: the best step of a
+training is chosen on the validation split. Started again, it goes on where it was.
 """
 
 from __future__ import annotations
