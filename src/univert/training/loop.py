@@ -59,7 +59,6 @@ class History:
     best_step: int = 0
     start_share: float = 0.0
     seconds: float = 0.0
-    finished: bool = False
     loss_curve: list[list[float]] = field(default_factory=list)
     score_curve: list[list[float]] = field(default_factory=list)
     monitor_curves: dict[str, list[list[float]]] = field(default_factory=dict)
@@ -118,20 +117,18 @@ def fit(
         advance(history.step)
         if job.starts_trained and not history.step:
             training.look(log)
-        while not history.finished:
+        while history.step < total_steps:
             started = time.perf_counter()
             _set_learning_rates(optimiser.groups, history.step, total_steps, config)
             _seed(seed * 1_000_003 + history.step, job.embedder.device)
             training.take_step()
-            last = history.step == total_steps
-            look = last or history.step % look_every == 0
+            look = history.step == total_steps or history.step % look_every == 0
             told = look or len(training.pending) == LOG_EVERY_STEPS
             if told:
                 training.record_losses(log)
             if look:
                 training.refuse_nan_embeddings()
                 training.look(log)
-            history.finished = last
             history.seconds += time.perf_counter() - started
             if told and training.is_due():
                 training.save()
