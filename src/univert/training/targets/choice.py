@@ -18,7 +18,7 @@ from univert.training.targets.members import Member
 from univert.training.view_arrays import Positions, Rows
 
 TOLERANCE = 0.01
-"""A difference of Recall@1 or MAP@R (0 to 1) up to this much counts as none."""
+"""A loss of Recall@1 or MAP@R (0 to 1) up to this much counts as none."""
 
 Embed = Callable[[Positions], Rows]
 
@@ -103,7 +103,7 @@ class Choice:
 
 
 def choose(context: RunContext, candidates: Sequence[Candidate], specialists: Member) -> Choice:
-    """Choose the candidate that is best on the validation split; a tie goes to the simpler, which come first.
+    """Choose the candidate that is best on the validation split.
 
     Without validation queries the last is taken. The chosen one is compared with the specialists, one a vertical.
     """
@@ -150,21 +150,20 @@ def choose(context: RunContext, candidates: Sequence[Candidate], specialists: Me
 def judge(comparison: Comparison) -> tuple[bool, str]:
     """Whether a challenger replaces the champion, and why, from the champion to the challenger.
 
-    It must be worse in no gallery, nor for brands never seen. The mean of its differences in the merged gallery, in
-    Recall@1 and in MAP@R, must be above the tolerance, or above zero and one of the two significantly so.
+    It must have the higher MAP@R in the merged gallery, and be worse in no gallery, nor for brands never seen. MAP@R
+    decides, because it looks at all images of a product and so varies less than Recall@1; and no gain is too small,
+    because all candidates cost the same to use.
     """
     merged = comparison.merged
     worse = comparison.worse_in_any()
     change = f"{points(merged['recall_at_1'].difference)} R@1, {points(merged['map_at_r'].difference)} MAP@R merged"
     if worse:
         return False, f"worse in {', '.join(worse)} ({change})"
-    gain = float(np.mean([difference.difference for difference in merged.values()]))
-    significant = any(each.difference > 0 and each.p_adjusted < 1 - comparison.level for each in merged.values())
-    if gain > 0 and significant:
+    if merged["map_at_r"].difference <= 0:
+        return False, f"not ahead in MAP@R ({change})"
+    if merged["map_at_r"].verdict == "better":
         return True, f"better and nowhere worse ({change})"
-    if gain > comparison.tolerance:
-        return True, f"ahead beyond the tolerance, if not beyond chance, and nowhere worse ({change})"
-    return False, f"no gain beyond the tolerance ({change})"
+    return True, f"ahead, if not beyond chance, and nowhere worse ({change})"
 
 
 def compare_on_validation(
