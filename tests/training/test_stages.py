@@ -217,7 +217,7 @@ def test_what_learns_follows_from_device_and_size(catalogue: Catalogue, recipe: 
     assert settled().unify.loop == recipe.unify.loop, "what a recipe says is left alone"
     with pytest.raises(BadInputError, match=r"last_blocks must lie in 1\.\.\d+ for this base network, got 99"):
         settled(last_blocks=99)
-    frozen, learning = (Recipe(base_network_learns=learns).settled() for learns in ("no", "all"))
+    frozen, learning = Recipe(base_network_learns="no").settled(), Recipe(base_network_learns="all").settled()
     lengths = [(part.loop.epochs, part.loop.min_steps) for part in (frozen.unify, learning.unify)]
     assert lengths == [(30, 240), (6, 240)]
     assert learning.settled() == learning
