@@ -48,7 +48,7 @@ def comparison(runs: list[dict[str, Any]]) -> list[str]:
         merged = [row["evaluation"]["merged"] for row in rows]
         nmi = [metrics["nmi"]["value"] for metrics in merged if metrics["nmi"]]
         cells = [
-            row["title"] + (" (told the vertical)" if row["key"] == "specialists" else ""),
+            _title(rows) + (" (told the vertical)" if key == "specialists" else ""),
             per_cent([metrics["recall_at"]["1"]["value"] for metrics in merged]),
             per_cent([metrics["recall_at"]["8"]["value"] for metrics in merged]),
             per_cent([metrics["map_at_r"]["value"] for metrics in merged]),
@@ -58,6 +58,11 @@ def comparison(runs: list[dict[str, Any]]) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _title(rows: list[dict[str, Any]]) -> str:
+    titles = {row["title"] for row in rows}
+    return titles.pop() if len(titles) == 1 else "Chosen by each run"
 
 
 def _row(run: dict[str, Any], key: str) -> dict[str, Any] | None:

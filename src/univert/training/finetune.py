@@ -44,6 +44,7 @@ class TripletLoopConfig(LoopConfig):
 
     epochs: Count = 10
     min_steps: Count = 100
+    batch_size: Annotated[int, Ge(4)] = 128
     learning_rate: Positive = 3e-4
     base_network_learning_rate: Positive = 1e-5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from annotated_types import Interval
+from annotated_types import Ge, Interval
 
 from univert.training.label_config import LoopConfig, Positive
 
@@ -14,6 +14,7 @@ from univert.training.label_config import LoopConfig, Positive
 class GrowLoopConfig(LoopConfig):
     """As `LoopConfig`, with defaults for a growth: gently from where the deployed model is."""
 
+    batch_size: Annotated[int, Ge(4)] = 128
     learning_rate: Positive = 2e-3
 
 
