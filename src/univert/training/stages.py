@@ -47,7 +47,7 @@ JOINT_ROWS: dict[LossName, tuple[str, str]] = {
     "triplet": ("joint_triplet", "One joint triplet model"),
     "proxy-nca": ("joint_proxy_nca", "One joint Proxy-NCA model"),
 }
-RIVAL = ("joint_long", "One joint Proxy-NCA model, longer")
+RIVAL = ("joint_long", "One joint model, longer")
 """Key and title of the rival of a unified model that is as wide and had as many images shown, all told."""
 WHAT_LEARNS: dict[BaseNetworkLearns, str] = {
     "all": "the whole base network learns, since there is a GPU",
