@@ -155,7 +155,7 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
         loss=trial.loss,
         loss_options=trial.options,
         proxies_per_product=trial.ratio,
-        proxy_start=trial.start if LOSSES[trial.loss].proxies in ("assigned", "dynamic") else "data",
+        proxy_start=trial.start if LOSSES[trial.loss].has_bank else "data",
         loop=loop,
     )
     folder = work.run.path / "work" / trial.key

@@ -44,6 +44,11 @@ class LossEntry:
     proxies: Literal["none", "own", "assigned", "dynamic"] = "none"
     takes_miner: bool = False
 
+    @property
+    def has_bank(self) -> bool:
+        """Whether a recipe says how many proxies there are, and where they start."""
+        return self.proxies in ("assigned", "dynamic")
+
 
 _SOFTMAX = {"pooling": str, "label_smoothing": float}
 LOSSES: dict[LossName, LossEntry] = {

@@ -125,12 +125,12 @@ class SpecialistsConfig:
 
     def __post_init__(self) -> None:
         check_loss_options(self.loss, self.loss_options)
-        kind, loop = LOSSES[self.loss].proxies, self.loop
+        entry, loop = LOSSES[self.loss], self.loop
         unheeded = {
-            "proxies_per_product": kind in ("none", "own"),
-            "proxy_start": kind in ("none", "own"),
-            "reseed_every_steps": kind != "dynamic",
-            "miner": not LOSSES[self.loss].takes_miner,
+            "proxies_per_product": not entry.has_bank,
+            "proxy_start": not entry.has_bank,
+            "reseed_every_steps": entry.proxies != "dynamic",
+            "miner": not entry.takes_miner,
         }
         refuse_without_effect(
             self,

@@ -67,7 +67,7 @@ def label_job(
     seed, count = context.recipe.seed, int(products.max()) + 1
     embedder = embedder or context.new_embedder()
     loss = label_loss(config, products=count, size=embedder.size, seed=seed)
-    if config.proxy_start == "data" and LOSSES[config.loss].proxies in ("assigned", "dynamic"):
+    if config.proxy_start == "data" and LOSSES[config.loss].has_bank:
         labelled = np.flatnonzero(products >= 0)
         vectors = (source or context.features.source).embed_all(embedder, labelled)
         _start_proxies(loss, vectors, products[labelled], seed=seed)
