@@ -91,7 +91,6 @@ def main() -> None:
             if number >= 0:  # the first round warms up
                 seconds[place].append(found)
     ratios = [first / second for first, second in zip(*seconds, strict=True)]
-    maps = list((work.run.path / "cache").glob(f"maps-*-{options.blocks}-*/view-*.npy"))
     learning = "All" if options.gpu else f"The last {options.blocks} stages"
     machine = torch.cuda.get_device_name() if options.gpu else f"{cpu_name()}, {torch.get_num_threads()} threads"
     lines = [
@@ -107,6 +106,7 @@ def main() -> None:
         f"Ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}).",
     ]
     if not options.gpu:
+        maps = (work.run.path / "cache").glob(f"maps-*-{options.blocks}-*/view-*.npy")
         size = sum(path.stat().st_size for path in maps)
         lines[-1] += (
             f" The maps take {size / 1e9:.2f} GB for {len(work.images.catalogue) + len(train):,} images and views; "

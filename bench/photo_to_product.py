@@ -5,7 +5,7 @@
 
 PRODUCTS and SCENES are whatever `univert catalogue build` takes. Queries are the items of test scenes, the gallery the
 product pictures of the test products. For each seed the main job, from the default recipe (or with `--set
-base_network_learns=last_blocks`, `--set specialists.by_source=true`, ...): specialists, groups, joint models, the
+base_network_learns=no`, `--set specialists.by_source=true`, ...): specialists, groups, joint models, the
 unified model; `--set evaluation.baselines=[...]` adds rows. Then one triplet model on 1, 2, 3, ... verticals
 (Table 1 in shape), each vertical by itself and in the group it was put in (Table 2), and what is lost where an item is
 not cut out by its true box: by a detector's, or not at all. Writes bench/results/photo_to_product.md and a plot beside

@@ -1,11 +1,11 @@
 """Many verticals, one model: what each choice is worth on the emoji catalogue, for docs/verticals.md.
 
-    OMP_NUM_THREADS=2 python bench/verticals.py [--seeds 0 1 2] [--out .work/bench-sample]
+    OMP_NUM_THREADS=2 python bench/verticals.py [--seeds 0 1 2] [--out .work/bench-frozen]
 
-Goes on from the runs of bench/sample.py (and makes them if they are not there): trains one joint triplet model on 1, 2,
-... verticals, variations of the unified model, and measures what one model costs against specialists behind a predictor
-of verticals. The best step is chosen on the validation split, whose figures stand beside those of the test split:
-choices are made on the former. Started again, it goes on where it was.
+Goes on from runs of the main job with a frozen base network (and makes them if they are not there): trains one joint
+triplet model on 1, 2, ... verticals, variations of the unified model, and measures what one model costs against
+specialists behind a predictor of verticals. The best step is chosen on the validation split, whose figures stand beside
+those of the test split: choices are made on the former. Started again, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -336,7 +336,7 @@ def draw(runs: list[list[dict[str, float]]], order: Sequence[str], path: Path) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path(".work/bench-sample"))
+    parser.add_argument("--out", type=Path, default=Path(".work/bench-frozen"))
     options = parser.parse_args()
     reuse_freed_memory()
     catalogue = emoji_catalogue()
