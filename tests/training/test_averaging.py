@@ -36,7 +36,14 @@ def test_a_soup_takes_models_that_help_and_leaves_out_other_shapes(shop: Shop) -
 
 
 @pytest.mark.parametrize(
-    ("scores", "share"), [([0.4, 0.6], 0.5), ([0.7, 0.6], 0.25), ([0.5, 0.5], 0.0), ([0.1, 0.2], 0.0)]
+    ("scores", "share"),
+    [
+        ([0.4, 0.6, 0.5], 0.5),
+        ([0.7, 0.6, 0.2], 0.25),
+        ([0.4, 0.6, 0.8], 0.75),
+        ([0.5] * 3, 0.0),
+        ([0.1, 0.2, 0.3], 0.0),
+    ],
 )
 def test_some_of_the_start_comes_back_where_that_scores_better(scores: list[float], share: float) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))

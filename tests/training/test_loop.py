@@ -134,7 +134,7 @@ def test_whatever_trains_names_stage_step_and_setting(
         ),
     )
     own = r"NaN (since|after) step [12]; lower specialists\.loop\.learning_rate"
-    with pytest.raises(TrainingError, match=rf"^specialists/discs: the (loss is|model's embeddings are) {own} and run"):
+    with pytest.raises(TrainingError, match=rf"^last_step/discs: the (loss is|model's embeddings are) {own} and run"):
         train_specialist(bad, "discs")
     with pytest.raises(TrainingError, match=rf"^joint/proxy_nca: .* {own} or specialists.loop.proxy_learning_rate and"):
         train_joint(bad, "proxy-nca", 100)
@@ -246,7 +246,7 @@ def train_in_a_process(catalogue: str, out: str, recipe: Recipe) -> None:
     [
         ("no", "ensemble", ("cache", "candidates/ensemble")),
         pytest.param(
-            "last_blocks", "specialists", ("specialists/discs", "candidates/specialists"), marks=pytest.mark.slow
+            "last_blocks", "specialists", ("last_step/discs", "candidates/specialists"), marks=pytest.mark.slow
         ),
     ],
 )

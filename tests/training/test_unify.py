@@ -63,7 +63,8 @@ def test_each_way_trains_no_more_than_it_needs(catalogue: Catalogue, recipe: Rec
     joint = ["joint_proxy_nca"] if way == "ensemble" else []
     assert [row["key"] for row in result.results["rows"]] == ["base", "specialists", *joint, "unified"]
     models = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("model.safetensors")}
-    alone = {"specialists/discs", "specialists/squares", "unified", f"candidates/{way}"}
+    specialists = {f"{folder}/{name}" for folder in ("last_step", "specialists") for name in ("discs", "squares")}
+    alone = specialists | {"unified", f"candidates/{way}"}
     assert models == alone | ({"joint/proxy_nca"} if joint else set())
     ensemble = result.results["ensemble"]
     assert [member["name"] for member in ensemble["members"]] == list(members.get("members", ("specialists",)))

@@ -34,6 +34,7 @@ DETECTOR_SETTINGS = (
 )
 SETTINGS = (
     "base_network_learns=no",
+    "model.image_size_px=128",
     "data.views=2",
     "specialists.loop.min_steps=100",
     "unify.loop.epochs=20",

@@ -42,7 +42,7 @@ class Preprocessing:
         (64, 64, 3)
     """
 
-    image_size_px: int = 128
+    image_size_px: int = 192
     fit: Fit = "pad"
     background_rgb: tuple[int, int, int] = (255, 255, 255)
     centre_share: float = 1.0
@@ -51,7 +51,7 @@ class Preprocessing:
         if not 0 < self.centre_share <= 1:
             raise BadInputError(f"centre_share must lie in (0, 1], got {self.centre_share}; 1 shows all")
         if not 8 <= self.image_size_px <= 4096:
-            raise BadInputError(f"image_size_px must lie in 8..4096, got {self.image_size_px}; try 128 or 224")
+            raise BadInputError(f"image_size_px must lie in 8..4096, got {self.image_size_px}; try 128, 192 or 224")
         if self.fit not in ("pad", "crop", "stretch"):
             raise BadInputError(f'fit must be "pad", "crop" or "stretch", got {self.fit!r}')
         rgb = self.background_rgb

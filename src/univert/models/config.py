@@ -40,7 +40,7 @@ class EmbedderConfig:
     hidden_sizes: tuple[int, ...] = (1024,)
     size: int | None = 256
     batch_norm: bool = False
-    image_size_px: int = 128
+    image_size_px: int = 192
     fit: Fit = "pad"
     background_rgb: tuple[int, int, int] = (255, 255, 255)
     centre_share: float = 1.0

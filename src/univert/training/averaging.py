@@ -14,7 +14,7 @@ from torch import Tensor
 
 from univert.models.embedder import Embedder
 
-START_SHARES = (0.25, 0.5)
+START_SHARES = (0.25, 0.5, 0.75)
 """How much of its start a trained model may take back."""
 
 
@@ -31,8 +31,7 @@ def greedy_soup(models: Sequence[Embedder], score: Callable[[Embedder], float] |
     for _, model in others:
         if model.config != soup.config:
             continue
-        mean = copy.deepcopy(soup).eval()
-        mean.load_state_dict(_between(soup.state_dict(), model.state_dict(), 1 / (taken + 1)))
+        mean = towards(soup, model, 1 / (taken + 1))
         reached = score(mean) if score else best
         if reached >= best:
             soup, best, taken = mean, reached, taken + 1
@@ -47,10 +46,17 @@ def _between(one: Mapping[str, Tensor], other: Mapping[str, Tensor], share: floa
     }
 
 
+def towards(model: Embedder, other: Embedder, share: float) -> Embedder:
+    """A copy of a model, its weights at that share of the way to another's of the same shapes."""
+    mean = copy.deepcopy(model).eval()
+    mean.load_state_dict(_between(model.state_dict(), other.state_dict(), share))
+    return mean
+
+
 def back_to_start(
     model: torch.nn.Module, start: Mapping[str, Tensor], score: Callable[[], float], reached: float
 ) -> tuple[float, float]:
-    """Take a quarter or half of the start back into a trained model's weights, where that scores better.
+    """Take a quarter to three quarters of the start back into a trained model's weights, where that scores better.
 
     A model of few products forgets less of what it knew so. Source: Wortsman et al., Robust fine-tuning of zero-shot
     models (WiSE-FT), arXiv 2109.01903.

@@ -69,7 +69,7 @@ class FinetuneConfig:
     seed: Annotated[int, Ge(0)] = 0
     base_network_learns: BaseNetworkLearns = "no"
     last_blocks: Count = 2
-    maps_gb: NotNegative = 8.0
+    maps_gb: NotNegative = Recipe.maps_gb
     data: DataConfig = field(default_factory=DataConfig)
     margin: Positive = 0.2
     keep: NotNegative = 2.0

@@ -36,6 +36,7 @@ class TrainingJob:
         monitor: further figures of the model as it stands, watched and never acted upon.
         starts_trained: the model knows something already. So its score before the first step counts, and the weights
             that are kept may lie between the start and what was learned, where that has the better score.
+        looks: whether validation images are looked at on the way, and choose the weights; else the last stay.
     """
 
     embedder: Any
@@ -48,6 +49,7 @@ class TrainingJob:
     source: Source | None = None
     monitor: Callable[[], Mapping[str, float]] | None = None
     starts_trained: bool = False
+    looks: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

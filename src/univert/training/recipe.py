@@ -82,7 +82,7 @@ class Recipe:
     seed: Annotated[int, Ge(0)] = 0
     base_network_learns: Literal["auto", BaseNetworkLearns] = "auto"
     last_blocks: Count = 2
-    maps_gb: NotNegative = 8.0
+    maps_gb: NotNegative = 16.0
     data: DataConfig = field(default_factory=DataConfig)
     model: EmbedderConfig = field(default_factory=EmbedderConfig)
     specialists: SpecialistsConfig = field(default_factory=SpecialistsConfig)

@@ -29,6 +29,7 @@ from univert.training.jobs import TrainedModel, TrainingJob
 from univert.training.loop import Log, fit
 from univert.training.recipe import Recipe
 from univert.training.run_images import RunImages
+from univert.training.sources import Source
 
 T = TypeVar("T")
 
@@ -135,11 +136,30 @@ class Stages:
             self._discard_other_work(work, key)
             job = prepare()
             record = self.learn(name, job, work)
-            self._run.forget(name)
-            job.embedder.save_pretrained(folder, self._card(name, record, job.among), overwrite=True)
-            self._run.finish(name, key, record)
+            self._keep(name, key, record, job.embedder, job.among)
             shutil.rmtree(work)
         return TrainedModel(name=name, key=key, record=record, folder=folder, device=self._device)
+
+    def keep(
+        self,
+        name: str,
+        key: str,
+        record: dict[str, Any],
+        make: Callable[[], Embedder],
+        among: Bool[np.ndarray, "N"] | None = None,
+    ) -> TrainedModel:
+        """A model made of trained ones, in its folder of the run; made unless that is done. See `train`."""
+        folder = self._run.path / name
+        if self._run.finished(name, key) is None or not (folder / "model.safetensors").exists():
+            self._keep(name, key, record, make(), among)
+        return TrainedModel(name=name, key=key, record=record, folder=folder, device=self._device)
+
+    def _keep(
+        self, name: str, key: str, record: dict[str, Any], embedder: Embedder, among: Bool[np.ndarray, "N"] | None
+    ) -> None:
+        self._run.forget(name)
+        embedder.save_pretrained(self._run.path / name, self._card(name, record, among), overwrite=True)
+        self._run.finish(name, key, record)
 
     def copy(self, model: TrainedModel, name: str) -> TrainedModel:
         """A copy of a trained model in another folder of the run, made once; there it is a finished stage, too."""
@@ -170,7 +190,7 @@ class Stages:
         """
         recipe = self._recipe
         history = fit(
-            replace(job, objective=job.objective.to(self._device), score=job.score or self.scorer(job)),
+            replace(job, objective=job.objective.to(self._device), score=self.scorer(job)),
             job.source or self._features.source,
             name=name,
             seed=recipe.seed,
@@ -183,16 +203,24 @@ class Stages:
         return {"steps": history.step, "image_presentations": presentations, **asdict(history)}
 
     def scorer(self, job: TrainingJob) -> Callable[[], float] | None:
-        """MAP@R of a job's model over the labelled validation images that count; None where none of them is a query.
+        """What a job's model is judged by as it learns: its own score, or that of `score_of`; None without looks."""
+        if not job.looks:
+            return None
+        return job.score or self.score_of(job.embedder, job.among, job.source)
+
+    def score_of(
+        self, embedder: Embedder, among: Bool[np.ndarray, "N"] | None = None, source: Source | None = None
+    ) -> Callable[[], float] | None:
+        """MAP@R of a model over the labelled validation images `among` those given; None where none is a query.
 
         Items of scenes ask product pictures, where there are both.
         """
-        images, source = self._images, job.source or self._features.source
+        images, source = self._images, source or self._features.source
         chosen = (images.splits == "val") & (images.products >= 0)
-        positions = np.flatnonzero(chosen if job.among is None else chosen & job.among)
+        positions = np.flatnonzero(chosen if among is None else chosen & among)
         if not has_queries(images.products[positions]):
             return None
-        return lambda: images.map_at_r(source.embed_all(job.embedder, positions), positions)
+        return lambda: images.map_at_r(source.embed_all(embedder, positions), positions)
 
     def remembered(self, stage: str, inputs: Any, compute: Callable[[], Any]) -> dict[str, Any]:
         """What a stage without a model recorded, or what it gives now: a dataclass or plain values.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from univert.core.config import to_plain
 from univert.core.files import fingerprint
 from univert.losses.names import LossName, compares_images
 from univert.models.embedder import Embedder
+from univert.training.averaging import START_SHARES, towards
 from univert.training.jobs import TrainedModel
 from univert.training.label_config import SpecialistsConfig
 from univert.training.label_training import label_job
@@ -24,7 +27,48 @@ def train_specialist(context: RunContext, *verticals: str) -> TrainedModel:
 
     A group has at least as many steps for each vertical as that has by itself.
     """
+    if len(verticals) == 1:
+        return train_specialists(context, verticals)[verticals[0]]
     return train_together(context, verticals, name=f"specialists/{context.images.folder_of(*verticals)}")
+
+
+def train_specialists(context: RunContext, verticals: Sequence[str]) -> dict[str, TrainedModel]:
+    """Train (or load) the specialist of each of some verticals, all of which keep the same share of their start.
+
+    Each goes to its last step, for among many looks at the few validation products of one vertical the best is chance.
+    The share is chosen by the mean over the verticals.
+    """
+    config = context.recipe.specialists
+    folders = {vertical: context.images.folder_of(vertical) for vertical in verticals}
+    last = {
+        vertical: train_together(context, [vertical], name=f"last_step/{folder}", looks=False)
+        for vertical, folder in folders.items()
+    }
+
+    def with_start(vertical: str, share: float) -> Embedder:
+        return towards(last[vertical].embedder, _new_specialist(context, config, [vertical]), share)
+
+    def common_share() -> dict[str, Any]:
+        found: dict[float, dict[str, float]] = {share: {} for share in (0.0, *START_SHARES)}
+        for vertical, share in itertools.product(verticals, found):
+            among = context.images.of_vertical(vertical)
+            if score := context.stages.score_of(with_start(vertical, share), among):
+                found[share][vertical] = score()
+        best = max(found, key=lambda share: sum(found[share].values()))
+        return {"share": best, "val_map_at_r": found[best]}
+
+    chosen = context.stages.remembered("specialists/share", [model.key for model in last.values()], common_share)
+    share = chosen["share"]
+    return {
+        vertical: context.stages.keep(
+            f"specialists/{folders[vertical]}",
+            fingerprint(model.key, share),
+            model.record | {"start_share": share, "best_score": chosen["val_map_at_r"].get(vertical)},
+            partial(with_start, vertical, share),
+            among=context.images.of_vertical(vertical),
+        )
+        for vertical, model in last.items()
+    }
 
 
 def _new_specialist(context: RunContext, config: SpecialistsConfig, verticals: Sequence[str]) -> Embedder:
@@ -34,12 +78,20 @@ def _new_specialist(context: RunContext, config: SpecialistsConfig, verticals: S
 
 
 def train_together(
-    context: RunContext, verticals: Sequence[str], *, name: str, among: Bool[np.ndarray, "N"] | None = None
+    context: RunContext,
+    verticals: Sequence[str],
+    *,
+    name: str,
+    among: Bool[np.ndarray, "N"] | None = None,
+    looks: bool = True,
 ) -> TrainedModel:
-    """Train (or load) one model on some verticals, or on the images `among` alone, in the folder `name`."""
+    """Train (or load) one model on some verticals, or on the images `among` alone, in the folder `name`.
+
+    Without `looks` at the validation images the last weights stay.
+    """
     config = context.recipe.specialists
     config = replace(config, loop=replace(config.loop, min_steps=config.loop.steps(0) * len(verticals)))
-    inputs = {"verticals": sorted(verticals), **to_plain(config)}
+    inputs = {"verticals": sorted(verticals), **to_plain(config)} | ({} if looks else {"looks": False})
     if among is None:
         among = np.any([context.images.of_vertical(vertical) for vertical in verticals], axis=0)
     else:
@@ -48,7 +100,10 @@ def train_together(
     return context.stages.train(
         name,
         inputs,
-        lambda: label_job(context, config, among, folder=folder, embedder=_new_specialist(context, config, verticals)),
+        lambda: replace(
+            label_job(context, config, among, folder=folder, embedder=_new_specialist(context, config, verticals)),
+            looks=looks,
+        ),
     )
 
 

@@ -30,7 +30,7 @@ from univert.training.online import train_online
 from univert.training.recipe import Recipe
 from univert.training.results import card_figures, results_json
 from univert.training.run_context import RunContext
-from univert.training.specialists import train_joint, train_specialist
+from univert.training.specialists import train_joint, train_specialist, train_specialists
 from univert.training.targets.choice import Candidate, Choice, choose
 from univert.training.targets.config import MemberName
 from univert.training.targets.ensemble import Ensemble, choose_members, only_specialists
@@ -149,10 +149,14 @@ def train_models(context: RunContext) -> Models:
         TrainingError: a training failed; what was done is kept.
     """
     recipe, names = context.recipe, context.images.vertical_names
-    specialists = {name: train_specialist(context, name) for name in names}
+    specialists = train_specialists(context, names)
     combination = combine(context)
     write_atomic(context.run.path / "groups.json", json.dumps(to_plain(combination), indent=1))
-    grouped = {name: train_specialist(context, *group) for group in combination.groups for name in group}
+    grouped = {
+        name: train_specialist(context, *group) if len(group) > 1 else specialists[name]
+        for group in combination.groups
+        for name in group
+    }
     own = Member.of_specialists(context, grouped)
     individual = Member.of_specialists(context, specialists)
     planned = planned_presentations(context, recipe.unify)

@@ -101,7 +101,14 @@ class UnifyConfig:
     """
 
     way: Literal["auto", "specialists", "ensemble", "online"] = "auto"
-    members: tuple[str, ...] = ("joint:proxy-nca", "joint:proxy-nca#1", "joint:triplet", "specialists", "verticals")
+    members: tuple[str, ...] = (
+        "joint:proxy-nca",
+        "joint:proxy-nca#1",
+        "joint:proxy-nca#2",
+        "joint:triplet",
+        "specialists",
+        "verticals",
+    )
     align: bool = True
     confidence: Annotated[float, Interval(ge=0, le=1)] = 0.9
     unlabelled: bool = True
