@@ -2,6 +2,7 @@
 
     python tools/build_home.py render SOURCES WORK --blender PYTHON    draw what is not drawn yet, into WORK
     python tools/build_home.py pack SOURCES WORK [--out DIR]           write products.parquet and scenes.parquet
+    python tools/build_home.py names SOURCES WORK [--out DIR]          write names.parquet
     python tools/build_home.py sheets SOURCES WORK --out DIR           contact sheets, for looking at
 
 SOURCES is the folder of the `*.sh3f` archives of Debian's package sweethome3d-furniture 1.8
@@ -20,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from home.jobs import Workplace, run_jobs
+from home.names import pack_names
 
 SAMPLE = Path(__file__).parents[1] / "src" / "univert" / "data" / "sample"
 
@@ -27,7 +29,7 @@ SAMPLE = Path(__file__).parents[1] / "src" / "univert" / "data" / "sample"
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("render", "pack", "sheets"))
+    parser.add_argument("what", choices=("render", "pack", "names", "sheets"))
     parser.add_argument("sources", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--blender", type=Path, default=Path(sys.executable), help="Python that has bpy")
@@ -40,6 +42,8 @@ def main() -> None:
         place.prepare()
         for kind in ("convert", "pictures", "scenes") if given.only is None else (given.only,):
             run_jobs(place, kind, given.blender, given.processes)
+    elif given.what == "names":
+        pack_names(place.sources, place.products(), given.out)
     else:
         from home import pack
 

@@ -18,6 +18,9 @@ from univert.data.rows import SourceRow
 SAMPLE_PATHS = tuple(Path(__file__).parent / "sample" / name for name in ("products.parquet", "scenes.parquet"))
 """The files that ship."""
 
+NAMES_PATH = Path(__file__).parent / "sample" / "names.parquet"
+"""The products' names and tags in 21 languages: a names table (see `univert.data.names`)."""
+
 PRODUCT_PICTURES = "product picture"
 """The `source` of the shop's pictures, which an index for shoppers holds."""
 

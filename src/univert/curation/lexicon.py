@@ -1,0 +1,201 @@
+"""The words of a catalogue: what its names are made of, which typos stand for them, colours and languages."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_TOKEN: Final = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
+_CJK: Final = re.compile(r"[぀-ヿ㐀-䶿一-鿿가-힯]+")
+_ACCENTS: Final = re.compile("[\u0300-\u036f]")
+_LETTERS: Final = str.maketrans({"ß": "ss", "ø": "o", "ł": "l", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe", "ё": "е"})
+
+COMMON_ENGLISH, COMMON_ELSEWHERE = 15_000, 4_000
+"""So many of the most frequent words of a language are not taken for typos of other words."""
+
+_PLURALS: Final = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("ses", "s"), ("xes", "x"), ("hes", "h"), ("s", ""))
+
+
+def normalise(text: str) -> str:
+    """Text as it is compared: lower case, no accents, one space between words.
+
+    Example:
+        >>> normalise("  Étagère-Murale, 2 PORTES ")
+        'etagere murale 2 portes'
+    """
+    text = unicodedata.normalize("NFKD", text.casefold().translate(_LETTERS))
+    text = unicodedata.normalize("NFC", _ACCENTS.sub("", text))
+    return " ".join(_TOKEN.findall(text))
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a normalised text; a run of Chinese, Japanese or Korean is its pairs of characters.
+
+    Example:
+        >>> words_of("mesa de café 本棚付")
+        ['mesa', 'de', 'café', '本棚', '棚付']
+    """
+    words: list[str] = []
+    for word in text.split():
+        start = 0
+        for run in _CJK.finditer(word):
+            words += filter(None, [word[start : run.start()]])
+            characters = run[0]
+            words += [characters[i : i + 2] for i in range(max(1, len(characters) - 1))]
+            start = run.end()
+        words += filter(None, [word[start:]])
+    return words
+
+
+class Reading(NamedTuple):
+    """One query, read word by word.
+
+    Attributes:
+        words: the words that may name a product, typos replaced.
+        fixed: `typo -> word` for each that was replaced.
+        brand: None where the query names none.
+        colour: an English word; None where the query names none.
+        language: a code; None where the words do not tell.
+        known: the share of `words` that the catalogue's names have.
+        strange: the share that are everyday words of no name.
+        english: the share that are everyday English, or of an English name.
+    """
+
+    words: tuple[str, ...]
+    fixed: tuple[tuple[str, str], ...]
+    brand: str | None
+    colour: str | None
+    language: str | None
+    known: float
+    strange: float
+    english: float
+
+
+class Lexicon:
+    """Words with the languages they occur in.
+
+    Args:
+        texts: names, tags and synonyms, each with its language or None.
+        brands: as a user writes them; `-` stands for a space.
+    """
+
+    def __init__(self, texts: Iterable[tuple[str, str | None]], brands: Iterable[str] = ()) -> None:
+        self.languages: dict[str, Counter[str]] = defaultdict(Counter)
+        for text, language in texts:
+            for word in words_of(normalise(text)):
+                self.languages[word][language or ""] += 1
+        self._totals = sum(self.languages.values(), Counter())
+        self._by_start: dict[str, list[str]] = defaultdict(list)
+        for word in self.languages:
+            if len(word) > 3 and not _CJK.match(word):
+                self._by_start[word[0]].append(word)
+        self._brands = {normalise(brand): brand for brand in brands}
+        self._longest_brand = max((len(brand.split()) for brand in self._brands), default=0)
+        self._codes = {"en", *(code.partition("-")[0] for code in self._totals if code)} & spoken_languages()
+        self.nearest = lru_cache(maxsize=1 << 18)(self._nearest)
+
+    def read(self, query: str) -> Reading:
+        """Take a query apart."""
+        parts = normalise(query).split()
+        brand, parts = self._take_brand(parts)
+        words, colour, fixed = [], None, []
+        for word in words_of(" ".join(parts)):
+            if (found := colour_of(word)) is not None:
+                colour = colour or found
+                continue
+            near = self.nearest(word)
+            if near not in (None, word):
+                fixed.append((word, str(near)))
+            words.append(near or word)
+        count = max(len(words), 1)
+        known = sum(word in self.languages for word in words) / count
+        strange = sum(map(self.is_strange, words)) / count
+        english = sum(word in common_words("en") or "en" in self.languages.get(word, ()) for word in words) / count
+        return Reading(tuple(words), tuple(fixed), brand, colour, self._language(words), known, strange, english)
+
+    def is_strange(self, word: str) -> bool:
+        """Whether a language uses this word often, and no name does."""
+        return word not in self.languages and any(word in common_words(code) for code in self._codes)
+
+    def _take_brand(self, parts: list[str]) -> tuple[str | None, list[str]]:
+        for size in range(min(self._longest_brand, len(parts)), 0, -1):
+            for start in range(len(parts) - size + 1):
+                if (name := " ".join(parts[start : start + size])) in self._brands:
+                    return self._brands[name], parts[:start] + parts[start + size :]
+        return None, parts
+
+    def _nearest(self, word: str) -> str | None:
+        """The catalogue's word that `word` is, is a plural of, or is mistyped for; None where there is none."""
+        if word in self.languages:
+            return word
+        for end, instead in _PLURALS:
+            if word.endswith(end) and (single := word.removesuffix(end) + instead) in self.languages and len(single) > 2:
+                return single
+        if len(word) < 5 or _CJK.match(word) or any(map(str.isdigit, word)) or self.is_strange(word):
+            return None
+        return self._mistyped(word)
+
+    def _mistyped(self, word: str) -> str | None:
+        from rapidfuzz import process
+        from rapidfuzz.distance import OSA
+
+        limit = 1 if len(word) < 8 else 2
+        candidates = self._by_start[word[0]] + (self._by_start[word[1]] if word[1] != word[0] else [])
+        found = process.extract(word, candidates, scorer=OSA.distance, score_cutoff=limit, limit=4)
+        return max(found, key=lambda one: (-one[1], self.languages[one[0]].total()))[0] if found else None
+
+    def _language(self, words: Sequence[str]) -> str | None:
+        """The language whose names use these words most; None where two do as much."""
+        scores: Counter[str] = Counter()
+        for word in words:
+            for language, count in self.languages.get(word, {}).items():
+                scores[language] += count / self._totals[language]
+        scores.pop("", None)
+        best = scores.most_common(2)
+        if not best or (len(best) == 2 and best[0][1] < 1.5 * best[1][1]):
+            return None
+        return best[0][0]
+
+
+@lru_cache(maxsize=1 << 16)
+def colour_of(word: str) -> str | None:
+    """The colour that a normalised word names, in one of some twenty languages.
+
+    Example:
+        >>> colour_of("rouges"), colour_of("赤い"), colour_of("redwood")
+        ('red', 'red', None)
+    """
+    whole, starts = _colours()
+    if word in whole:
+        return whole[word]
+    return next((colour for start, colour in starts if word.startswith(start) and len(word) <= len(start) + 3), None)
+
+
+@cache
+def _colours() -> tuple[dict[str, str], list[tuple[str, str]]]:
+    table = tomllib.loads(Path(__file__).with_name("colours.toml").read_text(encoding="utf-8"))
+    pairs = [(normalise(word), word.endswith("*"), colour) for colour, words in table.items() for word in words]
+    return {word: colour for word, _, colour in pairs}, [(word, colour) for word, open_end, colour in pairs if open_end]
+
+
+@cache
+def spoken_languages() -> frozenset[str]:
+    """The languages whose frequent words are known."""
+    from wordfreq import available_languages
+
+    return frozenset(available_languages("small"))
+
+
+@cache
+def common_words(code: str) -> frozenset[str]:
+    """The most frequent words of a language, normalised."""
+    from wordfreq import top_n_list
+
+    count = COMMON_ENGLISH if code == "en" else COMMON_ELSEWHERE
+    return frozenset(map(normalise, top_n_list(code, count, wordlist="small")))

@@ -1,0 +1,77 @@
+"""A names table: what the products of a catalogue are called, in one language or many."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from univert.core.errors import BadInputError, nearest_name
+from univert.data.rows import SourceProblem
+from univert.data.tables import cell_text, read_table
+
+COLUMNS = ("product", "name", "language", "tags")
+"""The columns of a names table; the last two may be missing."""
+
+
+class ProductName(NamedTuple):
+    """One name of one product.
+
+    Attributes:
+        product: as in the catalogue's column `product`.
+        name: what it is called.
+        language: a code such as `en` or `pt-PT`; None where it is not known.
+        tags: further words for it.
+    """
+
+    product: str
+    name: str
+    language: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+def read_names(path: Path | str) -> Iterator[ProductName]:
+    """Read a names table, which is Parquet, CSV or JSON lines, in its order.
+
+    It has the columns `product` and `name`, and may have `language` and `tags`: a list, or in CSV a text of tags
+    separated by commas. Rows without a name are left out.
+
+    Raises:
+        BadInputError: there is no such file, it cannot be read, a column is missing, or a row names no product.
+
+    Example:
+        >>> from univert.data.sample import NAMES_PATH
+        >>> next(read_names(NAMES_PATH))
+        ProductName(product='blendswap-cc-0-armchair', name='Фотьойл', language='bg', tags=())
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInputError(f"{path}: no such file; give a names table with the columns 'product' and 'name'")
+    for row in read_table(path, COLUMNS, functools.partial(_check_columns, path)):
+        if isinstance(row, SourceProblem):
+            raise BadInputError(f"{row.origin}: {row.detail}; {row.fix}")
+        origin, values = row
+        name, product = cell_text(values.get("name")), cell_text(values.get("product"))
+        if name is None:
+            continue
+        if product is None:
+            raise BadInputError(f"{origin}: {name!r} has no product; give the product that is called so")
+        yield ProductName(product, name, cell_text(values.get("language")), _tags(values))
+
+
+def _tags(values: Mapping[str, Any]) -> tuple[str, ...]:
+    told = values.get("tags")
+    tags = told if isinstance(told, list) else (cell_text(told) or "").split(",")
+    return tuple(text for tag in tags if (text := cell_text(tag)))
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    for wanted in COLUMNS[:2]:
+        if wanted not in columns:
+            near = nearest_name(wanted, columns)
+            hint = f"is it {near!r}? " if near else ""
+            raise BadInputError(
+                f"{path}: no column {wanted!r}; {hint}a names table has the columns 'product' and 'name', "
+                "and may have 'language' and 'tags'"
+            )
