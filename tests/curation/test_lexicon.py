@@ -34,7 +34,12 @@ def test_words_are_read_as_the_catalogue_writes_them(query: str, words: tuple[st
 
 
 @settings(max_examples=60, deadline=None)
-@given(word=st.sampled_from(LONG_WORDS), place=st.integers(1, 30), letter=st.sampled_from("aeiorst"), kind=st.integers(0, 3))
+@given(
+    word=st.sampled_from(LONG_WORDS),
+    place=st.integers(1, 30),
+    letter=st.sampled_from("aeiorst"),
+    kind=st.integers(0, 3),
+)
 def test_one_slip_in_a_long_word_is_forgiven(word: str, place: int, letter: str, kind: int) -> None:
     at = 1 + place % (len(word) - 2)
     typed = (

@@ -76,6 +76,6 @@ def pack_names(folder: Path, products: Iterable[Product], out: Path) -> None:
     part = out / "names.part"
     pq.write_table(table, part, compression="zstd", compression_level=19)
     part.replace(out / "names.parquet")
-    languages = len(set(table["language"].to_pylist()))
+    languages, named = (len(set(table[column].to_pylist())) for column in ("language", "product"))
     size = (out / "names.parquet").stat().st_size
-    print(f"{len(table)} names of {len(set(table['product'].to_pylist()))} products in {languages} languages, {size:,} bytes")
+    print(f"{len(table)} names of {named} products in {languages} languages, {size:,} bytes")

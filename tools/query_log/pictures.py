@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-from univert.data.sample import SAMPLE_PATHS
-
 from query_log.held_out import fraction
+from univert.data.sample import SAMPLE_PATHS
 
 NEAR = "near"
 DAMAGED = ("small", "blurred", "dark", "overcompressed", "watermarked")
@@ -26,6 +26,7 @@ PICTURES = pa.schema(
 _AT_ONCE = 256
 
 
+@cache
 def read_originals() -> tuple[pa.Table, dict[str, str]]:
     """The product pictures and the items of scenes whose product is known, cut out; and each product's brand."""
     products = pq.read_table(SAMPLE_PATHS[0])
@@ -37,7 +38,7 @@ def read_originals() -> tuple[pa.Table, dict[str, str]]:
         with Image.open(io.BytesIO(scene["image"])) as photo:
             for number, item in enumerate(scene["items"]):
                 if item["product"] is not None:
-                    cut = encode(photo.convert("RGB").crop([round(side) for side in item["box"]]), 90)
+                    cut = encode(photo.convert("RGB").crop(tuple(map(round, item["box"]))), 90)
                     name = f"{scene['id']}-{number}"
                     rows.append({"id": name, "vertical": item["vertical"], "product": item["product"], "image": cut})
     brands = dict(zip(products["product"].to_pylist(), products["brand"].to_pylist(), strict=True))

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from univert.data.names import ProductName
-
 from query_log.held_out import fraction, model_of
+from univert.data.names import ProductName
 
 OFF_TOPIC_SHARE = 1 / 3
 ENGLISH_SHARE = 0.5
@@ -42,7 +41,7 @@ ROOMS = {
     "es": ("para dormitorio", "salón", "cocina", "oficina", "jardín"),
     "it": ("per camera", "soggiorno", "cucina", "giardino"), "nl": ("slaapkamer", "woonkamer", "keuken", "tuin"),
     "sv": ("sovrum", "vardagsrum", "kök"), "pl": ("do sypialni", "do salonu", "kuchnia"),
-    "pt": ("para quarto", "sala", "cozinha"), "ru": ("для спальни", "для кухни"), "tr": ("yatak odası", "mutfak"),
+    "pt": ("para quarto", "sala", "cozinha"), "ru": ("для спальни", "для кухни"), "tr": ("yatak odas\u0131", "mutfak"),
 }  # fmt: skip
 SHOPPING_WORDS = {
     "en": ("cheap", "buy", "best", "for sale", "price", "modern", "vintage", "second hand", "small", "large", "uk"),
@@ -57,7 +56,8 @@ OFF_TOPIC = {
            "{city} marathon {year} results", "{illness} treatment", "is {illness} contagious", "{subject} exam papers",
            "{subject} degree {city}", "visa for {country}", "{country} population {year}", "{language} grammar basics",
            "learn {language} online", "{code} tutorial", "{code} install error", "{animal} lifespan",
-           "{city} united score", "{tool} reset password", "{tool} download", "movies in {city} {day}", "{year} calendar",
+           "{city} united score", "{tool} reset password", "{tool} download", "movies in {city} {day}",
+           "{year} calendar",
            "{currency} to {currency2}", "{country} election polls", "who is the president of {country}",
            "nurse jobs {city}", "{city} metro map", "how many people live in {city}", "why is my {animal} sick",
            "{singer} tour dates", "{singer} new album", "pension age {country}", "solicitor {city}"),
@@ -69,9 +69,11 @@ OFF_TOPIC = {
     "ja": ("{city} 天気", "航空券 {city}", "ニュース 速報"), "zh-CN": ("{city} 天气", "机票 {city}", "新闻 头条"),
 }  # fmt: skip
 HARD = (
-    "{city} league table", "chair of {subject} {city}", "bed occupancy rate {country}", "window seat on flight to {city}",
+    "{city} league table", "chair of {subject} {city}", "bed occupancy rate {country}",
+    "window seat on flight to {city}",
     "ring theory {subject}", "glass transition temperature", "{city} plate number lookup", "power plant {country}",
-    "bank branch {city}", "light rail {city}", "{singer} box set release", "{animal} fork tailed", "rug pull crypto {year}",
+    "bank branch {city}", "light rail {city}", "{singer} box set release", "{animal} fork tailed",
+    "rug pull crypto {year}",
     "desk officer {country} embassy", "{city} book fair {year}", "train delays {city}", "bus strike {day}",
 )  # fmt: skip
 FILL = {

@@ -2,9 +2,4 @@
 
 from univert.core.lazy import lazy_exports
 
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "QueryParser": "univert.curation.query_parser",
-    },
-)
+__getattr__, __dir__, __all__ = lazy_exports(__name__, {"QueryParser": "univert.curation.query_parser"})

@@ -11,10 +11,12 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-_TOKEN: Final = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
+_TOKEN: Final = re.compile(r"[^\W_]+(?:['\u2019][^\W\d_]+)?")
 _CJK: Final = re.compile(r"[぀-ヿ㐀-䶿一-鿿가-힯]+")
 _ACCENTS: Final = re.compile("[\u0300-\u036f]")
-_LETTERS: Final = str.maketrans({"ß": "ss", "ø": "o", "ł": "l", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe", "ё": "е"})
+_LETTERS: Final = str.maketrans(
+    {"ß": "ss", "ø": "o", "ł": "l", "đ": "d", "\u0131": "i", "æ": "ae", "œ": "oe", "ё": "\u0435"}
+)
 
 COMMON_ENGLISH, COMMON_ELSEWHERE = 15_000, 4_000
 """So many of the most frequent words of a language are not taken for typos of other words."""
@@ -135,7 +137,11 @@ class Lexicon:
         if word in self.languages:
             return word
         for end, instead in _PLURALS:
-            if word.endswith(end) and (single := word.removesuffix(end) + instead) in self.languages and len(single) > 2:
+            if (
+                word.endswith(end)
+                and (single := word.removesuffix(end) + instead) in self.languages
+                and len(single) > 2
+            ):
                 return single
         if len(word) < 5 or _CJK.match(word) or any(map(str.isdigit, word)) or self.is_strange(word):
             return None
@@ -152,15 +158,15 @@ class Lexicon:
 
     def _language(self, words: Sequence[str]) -> str | None:
         """The language whose names use these words most; None where two do as much."""
-        scores: Counter[str] = Counter()
+        scores: dict[str, float] = defaultdict(float)
         for word in words:
             for language, count in self.languages.get(word, {}).items():
                 scores[language] += count / self._totals[language]
         scores.pop("", None)
-        best = scores.most_common(2)
-        if not best or (len(best) == 2 and best[0][1] < 1.5 * best[1][1]):
+        best = sorted(scores, key=lambda language: -scores[language])[:2]
+        if not best or (len(best) == 2 and scores[best[0]] < 1.5 * scores[best[1]]):
             return None
-        return best[0][0]
+        return best[0]
 
 
 @lru_cache(maxsize=1 << 16)

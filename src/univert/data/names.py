@@ -42,8 +42,8 @@ def read_names(path: Path | str) -> Iterator[ProductName]:
 
     Example:
         >>> from univert.data.sample import NAMES_PATH
-        >>> next(read_names(NAMES_PATH))
-        ProductName(product='blendswap-cc-0-armchair', name='Фотьойл', language='bg', tags=())
+        >>> next(row for row in read_names(NAMES_PATH) if row.language == "fr")
+        ProductName(product='blendswap-cc-0-ammobox', name='Caisse', language='fr', tags=('Boîte', 'Stockage'))
     """
     path = Path(path)
     if not path.is_file():
