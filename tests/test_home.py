@@ -18,6 +18,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from home import jobs, layout, models, pack, photo, placing, scenes, visibility
+from home import names as home_names
 from home.models import Model, Product
 from home.placing import Placed
 
@@ -95,6 +96,26 @@ def test_a_library_is_read_and_a_model_without_a_row_refused(tmp_path: Path) -> 
     write(ENTRY.replace("#armchair", "#unheardof"))
     with pytest.raises(ValueError, match="'unheardof'"):
         models.read_models(tmp_path)
+
+
+def test_names_follow_models_by_number_and_finishes_are_tagged(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "BlendSwap-CC-0.sh3f", "w") as archive:
+        archive.writestr(models.PROPERTIES, ENTRY + "tags#1=Blend Swap, Seat\nid#2=Blend Swap CC-0#bed1\nname#2=Bed\n")
+        french = "name#1=Fauteuil\\u0020club\ntags#1=Si\\u00e8ge\nname#2=bed\ntags#2=\n"
+        archive.writestr("PluginFurnitureCatalog_fr.properties", french)
+    found = home_names.read_names(tmp_path)
+    assert found["blendswap-cc-0-armchair"] == [
+        {"language": "en", "name": "Armchair 10€", "tags": ["Seat"]},
+        {"language": "fr", "name": "Fauteuil club", "tags": ["Siège"]},
+    ]
+    assert found["blendswap-cc-0-bed1"] == [{"language": "en", "name": "Bed", "tags": []}]
+    sofa = model("armchair")
+    rows = list(home_names.name_rows({sofa.key: found["blendswap-cc-0-armchair"]}, [Product(sofa, "navy")]))
+    assert [(row["product"], row["tags"]) for row in rows] == [
+        ("scopia-armchair-navy", ["Seat", "navy"]),
+        ("scopia-armchair-navy", ["Siège"]),
+    ]
+    assert home_names.language_of("PluginFurnitureCatalog_pt_PT.properties") == "pt-PT"
 
 
 def test_splits_take_their_share_of_every_vertical_whatever_the_order() -> None:

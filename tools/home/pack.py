@@ -146,7 +146,8 @@ def credits_text(models: Sequence[Model]) -> str:
         "`products.parquet` and `scenes.parquet` hold pictures drawn from 3-D models by others, as distributed in",
         "Debian's package sweethome3d-furniture 1.8 (https://www.sweethome3d.com). Every picture was made for Univert:",
         "models were simplified, placed in scenes and lit, and some were given other colours. The pictures are",
-        "distributed under the licence of the models they show.",
+        "distributed under the licence of the models they show. `names.parquet` holds what the libraries call their",
+        "models, with the translations that come with them, under the same licences.",
     ]
     for library, (maker, licence) in LIBRARIES.items():
         of_library = [model for model in models if model.library == library]
