@@ -130,9 +130,16 @@ def test_a_bad_taxonomy_is_refused(taxonomy: object, message: str) -> None:
 
 
 def test_other_bad_input_is_refused(parser: QueryParser, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="0 verticals of the catalogue"):
+    with pytest.raises(BadInputError, match="0 verticals with at least two"):
         QueryParser.from_names(shop_names(), {"x": "hats"})
     with pytest.raises(BadInputError, match="query 1 is None"):
         parser.parse(["chair", None])  # type: ignore[list-item]
     with pytest.raises(BadInputError, match="precision must be above 0"):
         parser.parse(["chair"], precision=95)
+
+
+def test_two_names_in_each_of_two_verticals_are_enough() -> None:
+    shelf = {"spoon": "kitchen", "fork": "kitchen", "piano": "music", "violin": "music", "!": "music"}
+    parser = QueryParser.from_names([ProductName(name, name) for name in shelf], shelf)
+    assert parser.verticals == ["kitchen", "music"]
+    assert parser.parse(["fork", "weather tomorrow"], 0.5)["vertical"].to_pylist()[1] is None

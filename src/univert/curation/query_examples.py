@@ -46,7 +46,7 @@ class Example(NamedTuple):
 
 def name_examples(names: Iterable[ProductName], verticals: Mapping[str, str]) -> list[Example]:
     """The distinct names and tags of the products, where products of the same names are one group."""
-    rows = [row for row in names if row.product in verticals]
+    rows = [row for row in names if row.product in verticals and normalise(row.name)]
     called: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         called[row.product].append(f"{row.language} {row.name}")

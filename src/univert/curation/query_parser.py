@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from univert.core.errors import BadInputError
+from univert.core.files import fingerprint
 from univert.core.terminal import progress_bar
 from univert.curation.query_confidence import QueryConfidence
 from univert.curation.query_examples import NONE, Example, name_examples, off_topic_examples, taxonomy_examples
@@ -81,11 +82,12 @@ class QueryParser:
             brands = [b for b in verticals.column("brand").tolist() if b] if brands is None else brands
             verticals = {product: vertical for product, vertical in zip(*columns, strict=True) if product is not None}
         examples = name_examples(names, verticals)
-        found = sorted({example.vertical for example in examples})
+        groups = {(example.vertical, example.group) for example in examples}
+        found = [vertical for vertical, count in Counter(vertical for vertical, _ in groups).items() if count > 1]
         if len(found) < 2:
             raise BadInputError(
-                f"the names belong to {len(found)} verticals of the catalogue; give a names table whose column "
-                "'product' has products of at least two verticals, written as in the catalogue"
+                f"the names belong to {len(found)} verticals with at least two differently named products, but it "
+                "takes two such verticals; check that the column 'product' is written as in the catalogue"
             )
         examples += taxonomy_examples(taxonomy, sorted({*verticals.values()}))
         return cls(examples + off_topic_examples(examples), dict.fromkeys(brands or ()))
@@ -142,7 +144,7 @@ class QueryParser:
 
     def _cross_fit(self, examples: Sequence[Example], meanings: Meanings) -> tuple[Any, ...]:
         """Clues, whether the best vertical was right, and weights, for each name and each off-topic query."""
-        folds = np.array([random.Random(example.group).randrange(FOLDS) for example in examples])  # noqa: S311
+        folds = np.array(folds_of(examples))
         asked_of: list[Example] = []
         clues, right = [], []
         for fold in range(FOLDS):
@@ -157,3 +159,14 @@ class QueryParser:
         for part, share in ((on_topic, 1 - NEGATIVES_SHARE), (~on_topic, NEGATIVES_SHARE)):
             weights[part] *= share * len(weights) / weights[part].sum()
         return np.concatenate(clues), np.array(right, bool), weights
+
+
+def folds_of(examples: Sequence[Example]) -> list[int]:
+    """The fold of each example: groups whole, every vertical dealt out evenly, in an order that tells nothing."""
+    groups = {(example.vertical, example.group) for example in examples}
+    dealt: dict[str, int] = defaultdict(int)
+    fold = {}
+    for vertical, group in sorted(groups, key=lambda pair: fingerprint(*pair)):
+        fold[vertical, group] = dealt[vertical] % FOLDS
+        dealt[vertical] += 1
+    return [fold[example.vertical, example.group] for example in examples]

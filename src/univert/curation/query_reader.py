@@ -48,7 +48,7 @@ class QueryReader:
                 self.votes[word][example.vertical] += 1
         settings = {"dtype": np.float32, "sublinear_tf": True, "lowercase": False}
         self._words = TfidfVectorizer(analyzer=_word_pairs, **settings)
-        self._parts = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), min_df=2, **settings)
+        self._parts = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), **settings)
         texts = [normalise(example.text) for example in named]
         self._words.fit(texts)
         self._parts.fit(texts)
