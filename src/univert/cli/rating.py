@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from univert.curation.agreement import Summary
 
-ratings_app = typer.Typer(help="Look at what raters said, take it elsewhere, make clean triplets.", no_args_is_help=True)
+ratings_app = typer.Typer(
+    help="What raters said: look at it, take it elsewhere, make clean triplets.", no_args_is_help=True
+)
 app.add_typer(ratings_app, name="ratings")
 
 Ratings = Annotated[Path, typer.Argument(help="A file of ratings.")]
@@ -29,7 +31,7 @@ Posterior = Annotated[float, typer.Option(min=0, max=1, help="How probable it mu
 
 @app.command(epilog="Example: univert rate triplets.csv shop.lance --gold gold.csv --raters 3")
 def rate(
-    triplets: Annotated[Path, typer.Argument(help="Image ids: .parquet, .csv or .jsonl with anchor, positive, negative.")],
+    triplets: Annotated[Path, typer.Argument(help="Image ids: a table with anchor, positive, negative.")],
     cat: Annotated[Path, typer.Argument(help="A catalogue with the pictures.")],
     out: Annotated[
         Path | None, typer.Option(help="The file of ratings; goes on where it was (TRIPLETS with .ratings).")
@@ -60,7 +62,9 @@ def rate(
     try:
         from univert.serving.rating import RatingSettings, read_keys, run_rating_server
     except ImportError as error:
-        raise BadInputError(f"rating needs packages that are missing ({error.name}): pip install 'univert[curate]'") from None
+        raise BadInputError(
+            f"this needs packages that are missing ({error.name}): pip install 'univert[curate]'"
+        ) from None
 
     accepted = () if keys is None else read_keys(keys)
     out = out or triplets.with_suffix(".ratings")
@@ -85,14 +89,16 @@ def rate(
 
 
 @ratings_app.command(epilog="Example: univert ratings summary triplets.ratings")
-def summary(path: Ratings, gold_accuracy: GoldAccuracy = 0.7, posterior: Posterior = 0.95, as_json: Json = False) -> None:
+def summary(
+    path: Ratings, gold_accuracy: GoldAccuracy = 0.7, posterior: Posterior = 0.95, as_json: Json = False
+) -> None:
     """How far the work is, how well raters agree, and who was set aside."""
     from univert.core.config import to_plain
-    from univert.curation.agreement import summarise
+    from univert.curation.agreement import Agreement
     from univert.data.ratings import Ratings
 
     with Ratings(path) as ratings:
-        found = summarise(ratings, gold_accuracy=gold_accuracy, posterior=posterior)
+        found = Agreement(ratings, gold_accuracy=gold_accuracy).summary(posterior)
     if as_json:
         typer.echo(json.dumps(to_plain(found), indent=1))
         return
@@ -110,16 +116,19 @@ def clean(
     as_json: Json = False,
 ) -> None:
     """Write the triplets that people found right; exit 1 if there is none."""
-    from univert.core.files import check_free
-    from univert.curation.agreement import clean_triplets, write_triplets
+    from univert.core.files import check_free, write_atomic
+    from univert.curation.agreement import Agreement, triplets_csv
     from univert.data.ratings import Ratings
 
     check_free(out, overwrite=overwrite)
     with Ratings(path) as ratings:
-        found = clean_triplets(ratings, posterior=posterior, gold_accuracy=gold_accuracy)
+        agreement = Agreement(ratings, gold_accuracy=gold_accuracy)
         progress = ratings.progress()
+    found = agreement.clean(posterior)
+    for name, reason in agreement.set_aside.items():
+        typer.echo(f"set aside: {name}: {reason}", err=True)
     if found:
-        write_triplets(out, found)
+        write_atomic(out, triplets_csv(found))
     if as_json:
         typer.echo(json.dumps({"triplets": progress.triplets, "rated": progress.rated, "clean": len(found)}))
     else:
@@ -144,8 +153,8 @@ def export_command(
     """Write triplets and answers for other programs; at any time, also while people rate."""
     from univert.core.errors import BadInputError
     from univert.core.files import check_free, write_atomic
-    from univert.curation.agreement import answers_csv, right_probabilities
-    from univert.curation.label_studio import CONFIG, tasks
+    from univert.curation.agreement import Agreement, answers_csv
+    from univert.curation.label_studio import labelling_config, tasks
     from univert.data.ratings import Ratings
 
     check_free(out, overwrite=overwrite)
@@ -155,9 +164,9 @@ def export_command(
         elif out.suffix.lower() == ".json":
             if pictures is None or "{id}" not in pictures:
                 raise BadInputError("Label Studio shows pictures by their address: give --pictures with {id} in it")
-            found = tasks(ratings, pictures, right_probabilities(ratings))
+            found = tasks(ratings, pictures, Agreement(ratings))
             write_atomic(out, json.dumps(found, indent=1, ensure_ascii=False))
-            write_atomic(out.with_suffix(".xml"), CONFIG)
+            write_atomic(out.with_suffix(".xml"), labelling_config())
         else:
             raise BadInputError(f"{out}: unknown kind of file {out.suffix!r}; give .csv or .json")
     typer.echo(str(out))
@@ -200,13 +209,25 @@ def _tables(found: Summary) -> list[Table]:
         f"all agree, 0 where they might as well guess. The two questions: same {alpha(found.alpha_same)}, "
         f"different {alpha(found.alpha_different)}."
     )
-    columns = ("rater", "answers", "unsure", "seconds", "gold", "right", "alpha", "")
-    raters = new_table("Raters", columns, left=("rater", ""))
+    raters = new_table(
+        "Raters",
+        ("rater", "answers", "unsure", "seconds", "gold", "right", "accuracy", "alpha", ""),
+        left=("rater", ""),
+    )
     for rater in found.raters:
-        seconds = "-" if rater.seconds is None else f"{rater.seconds:.1f}"
         raters.add_row(
-            Name(rater.name), f"{rater.answers:,}", share(rater.unsure), seconds, f"{rater.gold:,}", share(rater.gold_right),
-            alpha(rater.alpha), f"set aside: {rater.set_aside}" if rater.set_aside else "",
-        )  # fmt: skip
-    raters.caption = "seconds: the median; gold: such questions answered, and how many right; alpha: against the others."
+            Name(rater.name),
+            f"{rater.answers:,}",
+            share(rater.unsure),
+            "-" if rater.seconds is None else f"{rater.seconds:.1f}",
+            f"{rater.gold:,}",
+            share(rater.gold_right),
+            share(rater.accuracy),
+            alpha(rater.alpha),
+            f"set aside: {rater.set_aside}" if rater.set_aside else "",
+        )
+    raters.caption = (
+        "seconds: the median; gold: such questions answered, and how many right; accuracy: Dawid and Skene's estimate "
+        "of answers that are right; alpha: against the majority of the others."
+    )
     return [verticals, raters]

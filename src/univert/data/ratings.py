@@ -22,8 +22,7 @@ LEASE_S: Final = 600.0
 
 _APPLICATION: Final = 0x756E7601  # what we know such a file by; the last byte is the version of its format
 _BUSY_S: Final = 30.0
-_SCHEMA: Final = f"""
-PRAGMA application_id = {_APPLICATION};
+_SCHEMA: Final = """
 CREATE TABLE triplets (
     id INTEGER PRIMARY KEY,
     anchor TEXT NOT NULL, positive TEXT NOT NULL, negative TEXT NOT NULL, vertical TEXT NOT NULL,
@@ -52,6 +51,10 @@ CREATE TRIGGER answer_went AFTER DELETE ON answers
 CREATE TABLE choices (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 """
 _TRIPLET: Final = "SELECT gold_same, gold_different, id, anchor, positive, negative, vertical FROM triplets"
+_ADD: Final = """
+INSERT INTO triplets (anchor, positive, negative, vertical, gold_same, gold_different) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT"""
+_BECOME_GOLD: Final = "DO UPDATE SET gold_same = excluded.gold_same, gold_different = excluded.gold_different"
 _OF_OTHERS: Final = "(SELECT count(*) FROM leases WHERE triplet = t.id AND rater != :rater AND until_s > :now)"
 _NOT_MINE: Final = """
 NOT EXISTS (SELECT 1 FROM answers WHERE triplet = t.id AND rater = :rater)
@@ -128,7 +131,7 @@ class Ratings:
         self._chance = chance
         self._lock = threading.Lock()
         if not create and not self.path.is_file():
-            raise BadInputError(f"{self.path}: no such file of ratings; begin one with: univert rate TRIPLETS CATALOGUE")
+            raise BadInputError(f"{self.path}: no such file of ratings; begin one with: univert rate")
         try:
             self._db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
@@ -176,13 +179,8 @@ class Ratings:
             gold: what is known of all of these, in the order of `QUESTIONS`; they become gold questions.
         """
         rows = [(*triplet, *(gold or (None, None))) for triplet in triplets]
-        known = "DO UPDATE SET gold_same = excluded.gold_same, gold_different = excluded.gold_different"
         with self._transaction():
-            self._db.executemany(
-                "INSERT INTO triplets (anchor, positive, negative, vertical, gold_same, gold_different) "
-                f"VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT {known if gold else 'DO NOTHING'}",
-                rows,
-            )
+            self._db.executemany(f"{_ADD} DO NOTHING" if gold is None else f"{_ADD} {_BECOME_GOLD}", rows)
 
     def lease(self, rater: str, most: int) -> list[RatedTriplet]:
         """Up to `most` triplets for a rater: those that are leased to them already, renewed, and new ones."""
@@ -314,7 +312,7 @@ class Ratings:
             self._db.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for one another
             self._db.execute("PRAGMA synchronous = FULL")  # an answer that was noted outlives a power cut, too
             if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+                self._db.executescript(f"BEGIN IMMEDIATE; PRAGMA application_id = {_APPLICATION}; {_SCHEMA} COMMIT;")
             (found,) = self._db.execute("PRAGMA application_id").fetchone()
         except sqlite3.Error as error:
             raise BadInputError(f"{self.path} cannot be used as a file of ratings: {error}; name another") from None
@@ -325,6 +323,4 @@ class Ratings:
 def _triplet(row: tuple[Any, ...]) -> RatedTriplet:
     same, different, number, anchor, positive, negative, vertical = row
     gold = None if same is None else (same, different)
-    return RatedTriplet(
-        id=number, anchor=anchor, positive=positive, negative=negative, vertical=vertical, gold=gold
-    )
+    return RatedTriplet(id=number, anchor=anchor, positive=positive, negative=negative, vertical=vertical, gold=gold)

@@ -30,7 +30,7 @@ from univert.serving.app import PAGE, PageFiles
 from univert.serving.limits import key_name
 from univert.serving.observability import Counts, Observed
 from univert.serving.problems import PROBLEM_TYPES, Problem, install_problem_handlers
-from univert.serving.server import free_port, serve_workers, worker_server
+from univert.serving.server import free_port, run_workers
 from univert.serving.settings import KEY_LINE
 from univert.serving.thumbnails import (
     CACHE_BYTES,
@@ -245,13 +245,16 @@ def undo(service: Service, rater: Rater) -> Work:
 
 @router.get("/pictures", response_class=Response)
 def pictures(
-    service: Service, rater: Rater, id: str, size_px: Annotated[int, Query(ge=SIZE_PX_MIN, le=SIZE_PX_MAX)] = 512
+    service: Service,
+    rater: Rater,
+    name: Annotated[str, Query(alias="id")],
+    size_px: Annotated[int, Query(ge=SIZE_PX_MIN, le=SIZE_PX_MAX)] = 512,
 ) -> Response:
     """A picture of the catalogue."""
     try:
-        content = service.picture(id, rendered_size_px(size_px))
+        content = service.picture(name, rendered_size_px(size_px))
     except PictureGoneError:
-        raise Problem("not-found", f"no picture of {id[:200]!r} in the catalogue") from None
+        raise Problem("not-found", f"no picture of {name[:200]!r} in the catalogue") from None
     return Response(content, media_type=MEDIA_TYPE, headers={"Cache-Control": f"private, max-age={_PICTURE_S}"})
 
 
@@ -321,7 +324,7 @@ def run_rating_server(settings: RatingSettings) -> None:
     multiprocessing.set_start_method("spawn", force=True)  # threads of the libraries do not survive a fork
     port = free_port(settings.host, settings.port)
     os.environ[SETTINGS_VARIABLE] = json.dumps(settings.model_dump(mode="json"))
-    serve_workers(worker_server("univert.serving.rating:worker_app", settings, port))
+    run_workers("univert.serving.rating:worker_app", settings, port)
 
 
 def read_keys(path: Path) -> tuple[str, ...]:

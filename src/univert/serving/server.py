@@ -58,19 +58,21 @@ def run_server(settings: Settings) -> None:
     with contextlib.ExitStack() as kept:
         if settings.workers > 1:
             _share(kept)
-        server = worker_server("univert.serving.server:worker_app", settings, port)
         if not settings.allowed_hosts and not is_loopback(settings.host):
             log(logging.WARNING, "requests to any host name are answered; name the service's own in allowed_hosts")
-        serve_workers(server)
+        run_workers("univert.serving.server:worker_app", settings, port)
 
 
-def worker_server(factory: str, settings: Settings | RatingSettings, port: int) -> Granian:
-    """A server whose workers each serve what a factory makes; its log says where it listens.
+def run_workers(factory: str, settings: Settings | RatingSettings, port: int) -> None:
+    """Serve what a factory makes, in each worker, until told to stop; the log says where.
 
     Args:
         factory: `module:function`, which takes nothing and returns an ASGI application.
         settings: of the service.
         port: see `free_port`.
+
+    Raises:
+        UnivertError: workers end again and again.
     """
     server = Granian(
         factory,
@@ -93,15 +95,6 @@ def worker_server(factory: str, settings: Settings | RatingSettings, port: int) 
     )
     address = f"[{settings.host}]" if ":" in settings.host else settings.host
     log(logging.INFO, "listening", address=f"http://{address}:{port}")
-    return server
-
-
-def serve_workers(server: Granian) -> None:
-    """Serve until told to stop.
-
-    Raises:
-        UnivertError: workers end again and again.
-    """
     try:
         server.serve()
     except SystemExit as ended:

@@ -1,0 +1,7 @@
+"""From a query log to clean triplets: what people say of triplets, and what follows from it."""
+
+from univert.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__, {"Agreement": "univert.curation.agreement", "krippendorff_alpha": "univert.curation.agreement"}
+)
