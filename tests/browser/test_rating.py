@@ -20,7 +20,7 @@ from tests.browser.driving import Visitor
 from tests.browser.test_access import problems, small_targets
 from tests.serving.http.processes import ServerProcess, wait_until
 from univert.data.build import build_catalogue
-from univert.data.ratings import Ratings
+from univert.data.ratings import Answer, Ratings
 
 COMMAND = [sys.executable, "-c", "import univert.cli.rating, univert.cli; univert.cli.main()", "rate"]
 
@@ -219,3 +219,25 @@ def test_answers_that_could_not_be_saved_wait_in_the_browser(enter, rating: Rati
     page.unroute_all()
     page.reload()  # as if the browser had died
     assert saved(page, rating, "Tunnel", 1) == [("yes", "yes")]
+
+
+def test_the_last_answer_ends_the_work(enter, rating: RatingServer) -> None:
+    page = enter("Last")
+    with Ratings(rating.ratings) as ratings:
+        held = {one.id for one in ratings.lease("Last", 1)}
+        ratings.put(
+            Answer(triplet=one.id, rater="Last", same="yes", different="yes", seconds=1.0, time_s=0.0)
+            for one in ratings.triplets()
+            if one.id not in held
+        )
+        ratings.choose(raters=50, gold_share=0)
+        for _ in held:
+            page.keyboard.press("1")
+            page.keyboard.press("1")
+        page.get_by_text("You have done your part").wait_for()
+        assert problems(enter.visitors[-1]) == []
+        ratings.choose(raters=1, gold_share=0)
+    page.get_by_role("button", name="Look again").click()
+    page.get_by_text("All done. Thank you.").wait_for()
+    page.keyboard.press("Backspace")
+    page.wait_for_selector("#rate:not([hidden])")

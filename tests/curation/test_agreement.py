@@ -8,7 +8,7 @@ import pytest
 
 from univert.core.errors import BadInputError
 from univert.curation.agreement import Agreement, answers_csv, krippendorff_alpha, triplets_csv
-from univert.curation.label_studio import labelling_config, read_answers, tasks
+from univert.curation.label_studio import LABELLING_CONFIG, read_answers, tasks
 from univert.data.ratings import Answer, Ratings
 
 FLIPPED = {"yes": "no", "no": "yes"}
@@ -31,7 +31,8 @@ def simulate(path: Path, count: int = 250, seed: int = 0) -> dict[int, tuple[str
     with Ratings(path, create=True, chance=rng.random) as ratings:
         ratings.choose(raters=3, gold_share=0.2)
         for known in (("yes", "yes"), ("no", "no")):
-            ratings.add([(f"{known[0]}{n}a", f"{known[0]}{n}p", f"{known[0]}{n}n", "gold") for n in range(10)], gold=known)
+            names = [f"{known[0]}{n}" for n in range(10)]
+            ratings.add([(f"{name}a", f"{name}p", f"{name}n", "gold") for name in names], gold=known)
         ratings.add([(f"{n}a", f"{n}p", f"{n}n", "uv"[n % 2]) for n in range(count)])
         truth = {
             one.id: one.gold or ("yes" if rng.random() < 0.7 else "no", "yes" if rng.random() < 0.8 else "no")
@@ -109,7 +110,7 @@ def test_label_studio_there_and_back(tmp_path: Path) -> None:
         for part in [*task["annotations"], *task.get("predictions", [])]:
             for result in part["result"]:
                 assert (result["type"], result["to_name"]) in (("choices", "positive"), ("choices", "negative"))
-                assert f'<Choices name="{result["from_name"]}" toName="{result["to_name"]}"' in labelling_config()
+                assert f'<Choices name="{result["from_name"]}" toName="{result["to_name"]}"' in LABELLING_CONFIG
                 assert result["value"]["choices"][0] in ("yes", "no", "unsure")
     assert any(0 <= prediction["score"] <= 1 for task in found for prediction in task.get("predictions", []))
 

@@ -13,17 +13,16 @@ from univert.serving.rating import RatingSettings, create_rating_app, read_keys
 
 
 def test_keys_and_strangers(tmp_path: Path, catalogue: Catalogue) -> None:
+    one, other = catalogue.column("id")[:2]
     with Ratings(tmp_path / "ratings", create=True) as ratings:
-        ratings.add([("discs-0-0", "discs-0-1", "discs-4-0", "discs")], gold=("yes", "yes"))
-        ratings.add([("discs-0-0", "discs-0-1", "gone", "discs")])
+        ratings.add([(one, other, "gone", "discs")])
+        ratings.add([(other, one, "gone", "discs")], gold=("yes", "yes"))
     key, line = new_key("ann")
     (tmp_path / "keys").write_text(f"# raters\n{line}\n")
-    settings = RatingSettings(
-        ratings=tmp_path / "ratings", catalogue=catalogue.path, keys=read_keys(tmp_path / "keys")
-    )
+    settings = RatingSettings(ratings=tmp_path / "ratings", catalogue=catalogue.path, keys=read_keys(tmp_path / "keys"))
     with TestClient(create_rating_app(settings), base_url="http://127.0.0.1") as client:
         assert client.get("/session").json() == {"rater": None, "by_key": True}
-        for path in ("/triplets", "/pictures?id=discs-0-0"):
+        for path in ("/triplets", "/pictures?id=x"):
             assert client.get(path).status_code == 401
         assert client.post("/session", json={"rater": "ann"}).status_code == 401
         entered = client.post("/session", json={"rater": key})

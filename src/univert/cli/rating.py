@@ -154,7 +154,7 @@ def export_command(
     from univert.core.errors import BadInputError
     from univert.core.files import check_free, write_atomic
     from univert.curation.agreement import Agreement, answers_csv
-    from univert.curation.label_studio import labelling_config, tasks
+    from univert.curation.label_studio import LABELLING_CONFIG, tasks
     from univert.data.ratings import Ratings
 
     check_free(out, overwrite=overwrite)
@@ -166,7 +166,7 @@ def export_command(
                 raise BadInputError("Label Studio shows pictures by their address: give --pictures with {id} in it")
             found = tasks(ratings, pictures, Agreement(ratings))
             write_atomic(out, json.dumps(found, indent=1, ensure_ascii=False))
-            write_atomic(out.with_suffix(".xml"), labelling_config())
+            write_atomic(out.with_suffix(".xml"), LABELLING_CONFIG)
         else:
             raise BadInputError(f"{out}: unknown kind of file {out.suffix!r}; give .csv or .json")
     typer.echo(str(out))

@@ -17,27 +17,31 @@ from univert.data.ratings import QUESTIONS, VERDICTS, Answer, Ratings
 from univert.data.triplets import ROLES
 
 _OF_IMAGE: Final = {"same": "positive", "different": "negative"}
-_ASKED: Final = {"same": "Is this the same product?", "different": "Is this really another one?"}
-_KEYS: Final = {"same": "123", "different": "456"}
 _MODEL: Final = "univert dawid-skene"
 
-
-def labelling_config() -> str:
-    """The labelling configuration of a Label Studio project for these tasks: three pictures, two questions."""
-    columns = [f'<View><Header value="Compare with this" size="4"/>{_image("anchor")}</View>']
-    for question, role in _OF_IMAGE.items():
-        choices = "".join(
-            f'\n        <Choice value="{verdict}" hotkey="{key}"/>'
-            for verdict, key in zip(VERDICTS, _KEYS[question], strict=True)
-        )
-        columns.append(
-            f'<View><Header value="{_ASKED[question]}" size="4"/>{_image(role)}'
-            f'\n      <Choices name="{question}" toName="{role}" choice="single" showInline="true" required="true">'
-            f"{choices}\n      </Choices></View>"
-        )
-    inside = "\n    ".join(columns)
-    style = "display: grid; grid-template-columns: repeat(3, 1fr); gap: 1rem"
-    return f'<View>\n  <View style="{style}">\n    {inside}\n  </View>\n</View>\n'
+LABELLING_CONFIG: Final = """\
+<View style="display: grid; grid-template-columns: repeat(3, 1fr); gap: 1rem">
+  <View>
+    <Header value="Compare with this" size="4"/>
+    <Image name="anchor" value="$anchor"/>
+  </View>
+  <View>
+    <Header value="Is this the same product?" size="4"/>
+    <Image name="positive" value="$positive"/>
+    <Choices name="same" toName="positive" choice="single" showInline="true" required="true">
+      <Choice value="yes" hotkey="1"/><Choice value="no" hotkey="2"/><Choice value="unsure" hotkey="3"/>
+    </Choices>
+  </View>
+  <View>
+    <Header value="Is this really another one?" size="4"/>
+    <Image name="negative" value="$negative"/>
+    <Choices name="different" toName="negative" choice="single" showInline="true" required="true">
+      <Choice value="yes" hotkey="4"/><Choice value="no" hotkey="5"/><Choice value="unsure" hotkey="6"/>
+    </Choices>
+  </View>
+</View>
+"""
+"""The labelling configuration of a Label Studio project for these tasks: three pictures, two questions."""
 
 
 def tasks(ratings: Ratings, pictures: str, agreement: Agreement | None = None) -> list[dict[str, Any]]:
@@ -107,10 +111,6 @@ def read_answers(path: Path | str, ratings: Ratings) -> tuple[list[Answer], int]
     if not tasks_here:
         raise BadInputError(f"{path}: no task has a triplet of {ratings.path}; was it exported from another file?")
     return answers, left_out
-
-
-def _image(name: str) -> str:
-    return f'\n      <Image name="{name}" value="${name}"/>'
 
 
 def _result(verdicts: Mapping[str, str], **meta: str) -> list[dict[str, Any]]:

@@ -25,11 +25,11 @@ from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.data.ratings import RatedTriplet, Ratings
 from univert.search.query import Picture
-from univert.serving.answers import ProblemAnswer
+from univert.serving import routes
 from univert.serving.app import PAGE, PageFiles
 from univert.serving.limits import key_name
 from univert.serving.observability import Counts, Observed
-from univert.serving.problems import PROBLEM_TYPES, Problem, install_problem_handlers
+from univert.serving.problems import Problem, install_problem_handlers
 from univert.serving.server import free_port, run_workers
 from univert.serving.settings import KEY_LINE
 from univert.serving.thumbnails import (
@@ -258,12 +258,7 @@ def pictures(
     return Response(content, media_type=MEDIA_TYPE, headers={"Cache-Control": f"private, max-age={_PICTURE_S}"})
 
 
-@router.get("/problems/{name}")
-async def problem(name: str) -> ProblemAnswer:
-    """Every error's `type` leads here."""
-    if name not in PROBLEM_TYPES:
-        raise Problem("not-found", "there is no such type of problem")
-    return ProblemAnswer(type=f"/problems/{name}", **asdict(PROBLEM_TYPES[name]))
+router.add_api_route("/problems/{name}", routes.problem)
 
 
 def _work(ratings: Ratings, rater: str, first: RatedTriplet | None = None) -> Work:

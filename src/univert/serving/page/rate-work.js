@@ -56,7 +56,10 @@ export class Work {
 
   /** Send the answers that wait, one after the other. */
   save() {
-    this.sending ??= this.send().finally(() => (this.sending = null));
+    this.sending ??= this.send().finally(() => {
+      this.sending = null;
+      this.changed();
+    });
     return this.sending;
   }
 
@@ -78,7 +81,6 @@ export class Work {
         this.trouble(problem);
         break;
       }
-      this.changed();
     }
   }
 

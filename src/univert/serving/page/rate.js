@@ -14,13 +14,14 @@ let shown = null;
 let verdicts = {};
 let shownAt = 0;
 let looking = 0;
-let undoing = false;
+let undos = 0;
 
 function show(view) {
   for (const name of VIEWS) byId(name).hidden = name !== view;
   byId("progress").hidden = view === "enter";
   byId("leave").hidden = view === "enter";
   byId("foot").hidden = view === "enter";
+  byId("keys").hidden = view !== "rate";
 }
 
 /** Ask who it is, or begin. */
@@ -113,6 +114,7 @@ function rest() {
       : "What is left is with other raters, or needs another pair of eyes. More may come back to you.";
     if (!all) looking = setTimeout(() => work.load(), LOOK_AGAIN_MS);
   }
+  byId("look").hidden = !work.progress || work.loading || work.sending !== null;
   show("rest");
 }
 
@@ -131,7 +133,7 @@ function mark() {
 }
 
 function say(question, verdict) {
-  if (byId("rate").hidden || shown === null || undoing) return;
+  if (byId("rate").hidden || shown === null || undos) return;
   verdicts[question] = verdict;
   if (asked()) return mark();
   performance.mark("univert:answered", { detail: shown.id });
@@ -145,11 +147,13 @@ async function undo() {
     verdicts = {};
     return mark();
   }
-  if (undoing) return;
-  undoing = true;
-  if (!(await work.undo()))
-    toast(work.offline ? "The service does not answer. Undo when it does." : "There is nothing to undo.");
-  undoing = false;
+  undos += 1;
+  if (undos > 1) return; // the one under way goes on to it
+  while (undos) {
+    const undone = await work.undo();
+    if (!undone) toast(work.offline ? "The service does not answer. Undo when it does." : "There is nothing to undo.");
+    undos = undone ? undos - 1 : 0;
+  }
   update();
 }
 
