@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -201,7 +202,8 @@ def test_a_kill_between_answers_loses_nothing(enter, rating: RatingServer) -> No
     rating.kill()
     for key in "2131":
         page.keyboard.press(key)
-    page.get_by_text("2 answers are not saved yet").wait_for()
+    # 3 if the service went down after it had saved the first and before it said so: sent again, it counts once
+    page.get_by_text(re.compile("[23] answers are not saved yet")).wait_for()
     page.keyboard.press("1")  # the third, half said
     rating.start()
     assert saved(page, rating, "Survivor", 3) == [("yes", "no"), ("no", "yes"), ("unsure", "yes")]
