@@ -116,25 +116,28 @@ while work := ratings.lease(rater, 2):
 
 def test_processes_share_the_work_and_a_kill_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "ratings"
+
+    def start(rater: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-c", WORKER, path, rater], stdout=subprocess.PIPE, text=True)
+
     with Ratings(path, create=True) as ratings:
         ratings.choose(raters=2, gold_share=0)
-        ratings.add(triplets(40))
-        running = {
-            name: subprocess.Popen([sys.executable, "-c", WORKER, path, name], stdout=subprocess.PIPE, text=True)
-            for name in RATERS
-        }
-        killed, said = running["ann"], dict[str, list[str]]()
-        assert killed.stdout is not None
-        noted = [killed.stdout.readline(), killed.stdout.readline()]
-        os.kill(killed.pid, signal.SIGKILL)
-        said["ann"] = [line.strip() for line in noted] + killed.communicate()[0].split()
-        said |= {name: running[name].communicate()[0].split() for name in ("bob", "cyd")}
+        ratings.add(triplets(60))
+        ann, bob = start("ann"), start("bob")
+        assert ann.stdout is not None
+        noted = [ann.stdout.readline().strip()]
+        os.kill(ann.pid, signal.SIGKILL)
+        cyd = start("cyd")
+        said = {"ann": noted + ann.communicate()[0].split(), "bob": bob.communicate()[0].split()}
+        said["cyd"] = cyd.communicate()[0].split()
         answers = ratings.answers()
         of_rater = {name: [str(one.triplet) for one in answers if one.rater == name] for name in RATERS}
         assert of_rater["bob"] == said["bob"]
         assert of_rater["cyd"] == said["cyd"]
-        assert set(of_rater["ann"]) >= set(said["ann"])
-        assert max(sum(one.triplet == row.id for one in answers) for row in ratings.triplets()) == 2
+        assert set(of_rater["ann"]) >= {number for number in said["ann"] if number}
+        counts = [sum(one.triplet == row.id for one in answers) for row in ratings.triplets()]
+        assert max(counts) == 2
+        assert counts.count(2) >= 60 - 2, "all but what the killed one held"
 
 
 def test_two_raters_get_different_work_until_there_is_nothing_else(tmp_path: Path) -> None:
@@ -178,7 +181,7 @@ def test_gold_questions_are_checked(tmp_path: Path, catalogue: Catalogue) -> Non
     with Ratings(tmp_path / "ratings", create=True) as ratings:
         ratings.add([("discs-0-0", "discs-0-1", "discs-1-0", "discs")])
         assert add_gold(ratings, path, catalogue) == 2
-        assert [one.gold for one in ratings.triplets()] == [("yes", "yes"), ("no", "no")]
+        assert sorted(one.gold for one in ratings.triplets()) == [("no", "no"), ("yes", "yes")]
         path.write_text(head + "discs-0-0,nothing,discs-0-1,no,perhaps\n")
         with pytest.raises(BadInputError, match=r"1 of 1 gold questions.*\n.*unknown id\n.*'nothing'(.|\n)*perhaps"):
             add_gold(ratings, path, catalogue)

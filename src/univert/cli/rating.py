@@ -204,6 +204,8 @@ def _tables(found: Summary) -> list[Table]:
     verticals = new_table("Triplets", columns, left=("vertical",))
     for row in found.verticals:
         verticals.add_row(Name(row.vertical), f"{row.triplets:,}", f"{row.rated:,}", f"{row.clean:,}", alpha(row.alpha))
+    if len(found.verticals) > 1:
+        verticals.add_row("all", f"{found.triplets:,}", f"{found.rated:,}", f"{found.clean:,}", alpha(found.alpha))
     verticals.caption = (
         "rated: by as many people as was asked for; clean: right above the posterior; alpha: Krippendorff's, 1 where "
         f"all agree, 0 where they might as well guess. The two questions: same {alpha(found.alpha_same)}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def add_gold(ratings: Ratings, path: Path | str, catalogue: Catalogue) -> int:
     if not path.is_file():
         raise BadInputError(f"{path}: no such file; give one with the columns {', '.join((*ROLES, *QUESTIONS))}")
     verticals = dict(zip(catalogue.column("id"), catalogue.column("vertical"), strict=True))
-    found: dict[tuple[str, str], list[tuple[str, str, str, str]]] = {}
+    found: list[tuple[tuple[str, str, str, str], tuple[str, str]]] = []
     with ProblemLog(None) as log:
         for item in read_table(path, (*ROLES, *QUESTIONS), functools.partial(_check_columns, path)):
             log.rows += 1
@@ -57,11 +58,12 @@ def add_gold(ratings: Ratings, path: Path | str, catalogue: Catalogue) -> int:
             if problems:
                 log.reject(problems)
             else:
-                found.setdefault((known[0], known[1]), []).append((ids[0], ids[1], ids[2], verticals[ids[0]]))
+                found.append(((ids[0], ids[1], ids[2], verticals[ids[0]]), (known[0], known[1])))
     if log.rejected:
         raise BadInputError(f"{path}: {log.rejected:,} of {log.rows:,} gold questions cannot be used\n{log.summary()}")
-    for gold, triplets in found.items():
-        ratings.add(triplets, gold=gold)
+    random.Random(0).shuffle(found)  # noqa: S311 - raters get them in this order: not first all that are right
+    for triplet, gold in found:
+        ratings.add([triplet], gold=gold)
     return log.rows
 
 
