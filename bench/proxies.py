@@ -1,13 +1,15 @@
-"""All losses side by side on the emoji catalogue: the tables and plots of docs/proxy-results.md.
+"""All losses side by side, by default on the emoji catalogue: the tables and plots of docs/proxy-results.md.
 
     python bench/proxies.py [--seeds 0 1 2] [--steps 600] [--processes 2] [--out FOLDER]
+    python bench/proxies.py --catalogue runs/demo/home.lance --result proxies-home --out .work/bench-proxies-home
 
 Frozen base network, cached features, 64-d embeddings, zero-shot test products. Every loss is shown the same images
 of the same number of batches. Its learning rates are the best of eight trials by validation MAP@R: eight rates of the
 head for losses on data points (POINT_RATES), eight pairs of the head's and the proxies' for the others (PROXY_RATES).
 The weights kept are those of the best look at the validation split. Nothing is chosen on test data. A training that is
 finished is not done again, unless its settings or the loss's defaults have changed. Results go to
-bench/results/proxies.md, plots to docs/images/.
+bench/results/RESULT.md, plots of the emoji catalogue to docs/images/. Items of scenes, where there are any, ask the
+product pictures.
 """
 
 from __future__ import annotations
@@ -33,9 +35,10 @@ from univert.core.allocator import reuse_freed_memory
 from univert.core.config import to_plain
 from univert.core.files import fingerprint, write_atomic
 from univert.core.run import Run
+from univert.data.catalogue import Catalogue
 from univert.losses.names import LOSSES, LossName, LossOption
 from univert.metrics.evaluate import evaluate_vectors
-from univert.metrics.ranking import recall_at_k
+from univert.metrics.per_query import query_outcomes
 from univert.models.config import EmbedderConfig
 from univert.training.label_config import LabelLoopConfig, SpecialistsConfig
 from univert.training.label_training import label_job
@@ -82,7 +85,7 @@ class Trial:
     steps: int
     options: dict[str, LossOption] = field(default_factory=dict)
     ratio: float = 1.0
-    start: Literal["data", "random"] = "random"
+    start: Literal["data", "random", "random-assignment"] = "random"
     tuning: bool = False
 
     @property
@@ -101,7 +104,7 @@ class Contender:
     title: str
     loss: LossName
     options: dict[str, LossOption] = field(default_factory=dict)
-    start: Literal["data", "random"] = "random"
+    start: Literal["data", "random", "random-assignment"] = "random"
 
     @property
     def search(self) -> tuple[Rates, ...]:
@@ -129,19 +132,18 @@ CONTENDERS = [
 
 
 @cache
-def open_context(out: Path, seed: int) -> RunContext:
-    catalogue = emoji_catalogue()
+def open_context(out: Path, catalogue: Catalogue, seed: int) -> RunContext:
     recipe = Recipe(seed=seed, base_network_learns="no", model=EmbedderConfig(size=SIZE))
     return RunContext(Run(out / f"seed-{seed}"), catalogue, recipe)
 
 
-def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
+def run_trial(out: Path, catalogue: Catalogue, trial: Trial) -> dict[str, Any]:
     place = out / "trials" / f"{trial.key}.json"
     if place.exists():
         result: dict[str, Any] = json.loads(place.read_text())
         return result
     torch.set_num_threads(1)  # two trainings side by side are faster than one on two cores
-    work = open_context(out, trial.seed)
+    work = open_context(out, catalogue, trial.seed)
     loop = LabelLoopConfig(
         epochs=1,
         min_steps=trial.steps,
@@ -163,10 +165,12 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
     test = np.flatnonzero((work.images.splits == "test") & (work.images.products >= 0))
     watch = job.monitor
 
+    products, names, queries = work.images.products[test], work.images.names_of(test), work.images.asking(test)
+
     def monitor() -> Mapping[str, float]:
         vectors = work.features.source.embed_all(job.embedder, test)
         return {
-            "test_recall_at_1": recall_at_k(vectors, work.images.products[test], ks=(1,))[1],
+            "test_recall_at_1": float(query_outcomes(vectors, products, names, queries=queries).merged.hits(1).mean()),
             **(watch() if watch else {}),
         }
 
@@ -179,7 +183,8 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
             evaluate_vectors(
                 work.features.source.embed_all(job.embedder, test),
                 list(work.images.catalogue.column("product")[test]),
-                list(work.images.catalogue.column("vertical")[test]),
+                names,
+                queries=queries,
                 resamples=1,
                 seed=trial.seed,
             )
@@ -198,16 +203,18 @@ def run_trial(out: Path, trial: Trial) -> dict[str, Any]:
 class Bench:
     """Runs trials side by side, each once."""
 
-    def __init__(self, out: Path, processes: int) -> None:
-        self._out, self._processes = out, processes
+    def __init__(self, out: Path, catalogue: Catalogue, processes: int) -> None:
+        self._out, self._catalogue, self._processes = out, catalogue, processes
 
     def run(self, trials: list[Trial]) -> list[dict[str, Any]]:
         for seed in sorted({trial.seed for trial in trials}):
-            _ = open_context(self._out, seed).features.source  # features first: the trainings share them
+            _ = open_context(
+                self._out, self._catalogue, seed
+            ).features.source  # features first: the trainings share them
         open_context.cache_clear()
         spawn = multiprocessing.get_context("spawn")
         with spawn.Pool(self._processes) as pool:
-            return pool.starmap(run_trial, [(self._out, trial) for trial in trials], chunksize=1)
+            return pool.starmap(run_trial, [(self._out, self._catalogue, trial) for trial in trials], chunksize=1)
 
     def tune(self, contenders: list[Contender], steps: int, seed: int) -> dict[str, Rates]:
         """The rates of the best validation score, one run each."""
@@ -252,7 +259,8 @@ def losses_part(bench: Bench, seeds: list[int], steps: int) -> tuple[list[str], 
     for title in order:
         results = rows[title]
         recalls = [spread([figure(k)(result) for result in results]) for k in ("1", "2", "4", "8")]
-        nmi = spread([result["evaluation"]["merged"]["nmi"]["value"] for result in results])
+        nmis = [nmi["value"] for result in results if (nmi := result["evaluation"]["merged"]["nmi"])]
+        nmi = spread(nmis) if nmis else ""
         within = spread([result["evaluation"]["mean_within"]["recall_at_1"] for result in results])
         lines.append(
             f"| {title} | {' | '.join(recalls)} | {nmi} | {within} | {rates_of(rates[title], searches[title])} |"
@@ -334,6 +342,8 @@ def ratios_part(
     }
     kinds = {kind: (by_title[title], rates[title]) for kind, title in titles.items()}
     kinds["dynamic, random start"] = (replace(by_title[DYNAMIC], start="random"), rates[DYNAMIC])
+    random_first = replace(by_title[DYNAMIC], start="random-assignment")
+    kinds["dynamic, images at random proxies first"] = (random_first, rates[DYNAMIC])
     found = iter(
         bench.run(
             [one.trial(at, seed, steps, ratio) for one, at in kinds.values() for ratio in RATIOS for seed in seeds]
@@ -355,18 +365,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(".work/bench-proxies"))
+    parser.add_argument("--catalogue", type=Path, help="another than the emoji catalogue")
+    parser.add_argument("--result", default="proxies")
     options = parser.parse_args()
     reuse_freed_memory()
-    bench = Bench(options.out, options.processes)
+    catalogue = Catalogue.open(options.catalogue) if options.catalogue else emoji_catalogue()
+    bench = Bench(options.out, catalogue, options.processes)
     started = time.perf_counter()
     loss_lines, plots = losses_part(bench, options.seeds, options.steps)
     ratio_lines, ratios = ratios_part(bench, options.seeds, options.steps, plots["rates"])
     write_atomic(options.out / "plots.json", json.dumps({**plots, "ratios": ratios}))
-    catalogue = open_context(options.out, options.seeds[0]).images.catalogue
     point_rates = ", ".join(rates_of(rates, POINT_RATES) for rates in POINT_RATES)
     proxy_rates = ", ".join(rates_of(rates, PROXY_RATES) for rates in PROXY_RATES)
     lines = [
-        "# Losses on the emoji catalogue",
+        f"# Losses on the {catalogue.path.stem} catalogue",
         "",
         f"{SIZE}-d, frozen base network, {options.steps} batches of 32 products x 4 images, test split, one gallery of "
         "all verticals, per cent, mean ± standard deviation over seeds "
@@ -386,9 +398,11 @@ def main() -> None:
         f"Catalogue {catalogue.fingerprint}, torch {torch.__version__}; {time.perf_counter() - started:.0f} s for what "
         "was not there yet.",
     ]
-    write_atomic(RESULTS / "proxies.md", "\n".join(lines) + "\n")
+    write_atomic(RESULTS / f"{options.result}.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
 
+    if options.catalogue:
+        return
     from proxy_plots import draw
 
     draw(json.loads((options.out / "plots.json").read_text()), RATIOS, Path("docs/images"))

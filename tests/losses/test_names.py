@@ -56,6 +56,7 @@ def test_unknown_losses_and_options_are_named() -> None:
     [
         ({"loss": "triplet", "proxies_per_product": 0.5}, "proxies_per_product has no effect"),
         ({"loss": "triplet", "proxy_start": "random"}, "proxy_start has no effect"),
+        ({"loss": "proxy-nca", "proxy_start": "random-assignment"}, "is for dynamic-proxy-nca"),
         ({"loss": "soft-triple", "proxies_per_product": 2.0}, "proxies_per_product has no effect"),
         ({"loss": "proxy-nca", "miner": "hard"}, "miner has no effect"),
         ({"loss": "proxy-nca", "reseed_every_steps": 5}, "reseed_every_steps has no effect"),

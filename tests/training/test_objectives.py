@@ -43,6 +43,19 @@ def test_all_images_are_assigned_anew_every_so_many_steps_and_dead_proxies_put_t
     assert restored.figures() == objective.figures()
 
 
+def test_images_may_belong_to_random_proxies_until_all_are_assigned_anew() -> None:
+    products, loss = np.array([0, -1, 0, 1, 1]), DynamicProxyNCALoss(3, 4, seed=0)
+    objective = DynamicObjective(loss, products, reseed_every_steps=1, seed=2, random_first=True)
+    vectors, shown = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), np.array([3, 0, 4, 2])
+    own = objective.assignment.nearest.clone()
+    assert own.min() >= 0
+    expected = loss(vectors[shown], torch.from_numpy(products[shown]), assigned=own[[2, 0, 3, 1]])
+    assert objective(vectors[shown], shown, shown * 0) == expected
+    assert expected != loss(vectors[shown], torch.from_numpy(products[shown]))
+    objective.after_step(0, lambda positions: vectors[positions].numpy())
+    assert objective(vectors[shown], shown, shown * 0) == loss(vectors[shown], torch.from_numpy(products[shown]))
+
+
 def test_an_image_without_a_product_is_refused() -> None:
     objective = LabelObjective(ProxyNCALoss(3, 4, seed=0), np.array([0, -1, 1]))
     with pytest.raises(BadInputError, match="without a product, at position 1"):

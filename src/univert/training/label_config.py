@@ -97,7 +97,9 @@ class SpecialistsConfig:
         loss: `triplet` (Unified eq. 1), `proxy-nca` (Proxies eq. 4) or any other of `univert.losses.names.LOSSES`.
         loss_options: keyword arguments of that loss, such as `margin` or `softmax_scale`.
         proxies_per_product: below 1, products share proxies; above 1, each has several. Losses with proxies only.
-        proxy_start: means of the untrained embeddings of each product's images (`data`), or `random` directions.
+        proxy_start: means of the untrained embeddings of each product's images (`data`), or `random` directions. With
+            `dynamic-proxy-nca` also `random-assignment`: random directions, and until all images are first assigned
+            anew each belongs to a random one.
         reseed_every_steps: with `dynamic-proxy-nca`, how often all images are assigned anew and proxies that none of
             them chose are put to use; the images of a batch are assigned anew in every step.
         miner: which of a batch's triplets count: what the `triplet` loss itself takes (`none`), or what
@@ -114,7 +116,7 @@ class SpecialistsConfig:
     loss: LossName = "triplet"
     loss_options: dict[str, LossOption] = field(default_factory=dict)
     proxies_per_product: Positive = 1.0
-    proxy_start: Literal["data", "random"] = "data"
+    proxy_start: Literal["data", "random", "random-assignment"] = "data"
     reseed_every_steps: Count = 20
     miner: MinerName = "none"
     mine_every_steps: Annotated[int, Ge(0)] = 0
@@ -138,6 +140,11 @@ class SpecialistsConfig:
             where="specialists.",
             because=f"on the loss {self.loss!r}",
         )
+        if self.proxy_start == "random-assignment" and entry.proxies != "dynamic":
+            raise BadInputError(
+                f'specialists.proxy_start = "random-assignment" is for dynamic-proxy-nca; with {self.loss!r} the '
+                "product of an image says which proxies are its own"
+            )
         if self.by_source:
             refuse_without_effect(self, ("sizes",), where="specialists.", because="where specialists.by_source is true")
         if self._needs_pairs and self.images_per_product < 2:

@@ -79,7 +79,11 @@ def label_job(
     return TrainingJob(
         embedder=embedder,
         objective=label_objective(
-            with_miner(config, loss), products, reseed_every_steps=config.reseed_every_steps, seed=seed
+            with_miner(config, loss),
+            products,
+            reseed_every_steps=config.reseed_every_steps,
+            seed=seed,
+            random_first=config.proxy_start == "random-assignment",
         ),
         sampler=sampler,
         loop=config.loop,

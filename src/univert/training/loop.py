@@ -134,6 +134,8 @@ def fit(
                 training.save()
             advance(1)
     training.restore_best()
+    if not job.score:
+        history.best_step = history.step
     if start and job.score and history.best_score is not None and history.best_step > 0:  # at step 0 it is the start
         kept = back_to_start(job.embedder, start, job.score, history.best_score)
         history.best_score, history.start_share = kept

@@ -69,8 +69,12 @@ class LabelObjective(Objective):
                 f"a batch of labelled images holds one without a product, at position "
                 f"{int(positions[int(labels.argmin())])}; give the sampler the products that the objective has"
             )
-        value: Tensor = self.loss(embeddings, labels.to(embeddings.device))
+        value: Tensor = self.loss(embeddings, labels.to(embeddings.device), **self._given(positions))
         return value
+
+    def _given(self, positions: Positions) -> dict[str, Tensor]:
+        """Further arguments of the loss."""
+        return {}
 
 
 class DynamicObjective(LabelObjective):
@@ -79,20 +83,37 @@ class DynamicObjective(LabelObjective):
     In a batch each image goes to its nearest proxy. Every `reseed_every_steps` steps all images do, and proxies that
     no image chose are put where images are crowded.
 
+    With `random_first`, each image belongs to a random proxy until all are assigned anew for the first time.
+
     The loss learns from the labels only which images of a batch are of one product.
     """
 
     dead: Tensor
 
     def __init__(
-        self, loss: DynamicProxyNCALoss, products: Int64[np.ndarray, "N"], *, reseed_every_steps: int, seed: int
+        self,
+        loss: DynamicProxyNCALoss,
+        products: Int64[np.ndarray, "N"],
+        *,
+        reseed_every_steps: int,
+        seed: int,
+        random_first: bool = False,
     ) -> None:
         super().__init__(loss, products)
         self._bank: ProxyBank = loss.bank
         self._positions = np.flatnonzero(products >= 0)
-        self._every, self._seed = reseed_every_steps, seed
+        self._every, self._seed, self._random_first = reseed_every_steps, seed, random_first
         self.assignment = DynamicAssignment(len(self._positions), loss.bank.count)
         self.register_buffer("dead", torch.full((), torch.nan))
+        if random_first:
+            generator = torch.Generator().manual_seed(seed)
+            self.assignment.nearest.random_(loss.bank.count, generator=generator)
+
+    def _given(self, positions: Positions) -> dict[str, Tensor]:
+        if not self._random_first or self.assignment.refreshes:
+            return {}
+        places = torch.from_numpy(np.searchsorted(self._positions, positions))
+        return {"assigned": self.assignment(places.to(self._bank.proxies.device))}
 
     def after_step(self, step: int, embed_all: EmbedAll) -> list[MovedRows]:
         """Assign all images anew, where it is time, and put dead proxies to use."""
@@ -109,11 +130,18 @@ class DynamicObjective(LabelObjective):
 
 
 def label_objective(
-    loss: nn.Module, products: Int64[np.ndarray, "N"], *, reseed_every_steps: int = 20, seed: int = 0
+    loss: nn.Module,
+    products: Int64[np.ndarray, "N"],
+    *,
+    reseed_every_steps: int = 20,
+    seed: int = 0,
+    random_first: bool = False,
 ) -> Objective:
     """The objective that suits a loss over product labels."""
     if isinstance(loss, DynamicProxyNCALoss):
-        return DynamicObjective(loss, products, reseed_every_steps=reseed_every_steps, seed=seed)
+        return DynamicObjective(
+            loss, products, reseed_every_steps=reseed_every_steps, seed=seed, random_first=random_first
+        )
     return LabelObjective(loss, products)
 
 
