@@ -53,7 +53,7 @@ def char_ngrams(examples: Sequence[Example]) -> Callable[[Sequence[str]], tuple[
 
 @cache
 def meaning(text: str) -> np.ndarray:
-    return embed_texts([text])[0]
+    return np.asarray(embed_texts([text])[0])
 
 
 def nearest_meaning(examples: Sequence[Example]) -> Callable[[Sequence[str]], tuple[list[str], np.ndarray]]:
