@@ -1,0 +1,1 @@
+"""From a query log to clean triplets: queries read, pictures rated, triplets made and judged."""
