@@ -21,7 +21,7 @@ from univert.data.image_problem import ImageProblem
 _MOST_LINES: Final = 160
 """Rows, and columns, that are looked at: enough for stable figures, and few enough for a photo of 12 megapixels."""
 _EDGE_LAG_PX: Final = 6
-_STRONG_EDGE: Final = 0.995
+_STRONG_SHARE: Final = 0.004
 _LEAST_EDGE_LEVELS: Final = 12
 """Of 255: fainter edges say nothing about sharpness."""
 _BLOCK_PX: Final = 8
@@ -52,9 +52,9 @@ class PixelLimits:
     """
 
     min_side_px: int = 100
-    max_edge_width_px: float = 3.8
-    min_light: float = 90
-    max_dark: float = 215
+    max_edge_width_px: float = 2.1
+    min_light: float = 100
+    max_dark: float = 225
     min_contrast: float = 20
     min_jpeg_quality: float = 30
     max_blockiness: float = 1.5
@@ -148,13 +148,14 @@ def _edge_width(lines: Int16[np.ndarray, "N L"]) -> float | None:
     """Over how many pixels the strongest edges along the lines rise; None where there are no edges."""
     if lines.shape[1] <= _EDGE_LAG_PX:
         return None
-    far, near = (_strongest(np.abs(lines[:, lag:] - lines[:, :-lag])) for lag in (_EDGE_LAG_PX, 1))
-    return far / max(near, 1.0) if far >= _LEAST_EDGE_LEVELS else None
+    far, near = (_strongest(lines, lag) for lag in (_EDGE_LAG_PX, 1))
+    return float(np.clip(far / max(near, 1.0), 1, _EDGE_LAG_PX)) if far >= _LEAST_EDGE_LEVELS else None
 
 
-def _strongest(steps: Int16[np.ndarray, "N L"]) -> float:
-    shares = np.cumsum(np.bincount(steps.ravel(), minlength=256)) / steps.size
-    return float(np.searchsorted(shares, _STRONG_EDGE))
+def _strongest(lines: Int16[np.ndarray, "N L"], lag_px: int) -> float:
+    """The least of the strongest steps over a lag: those of `_STRONG_SHARE` of all edges, each seen `lag` times."""
+    counts = np.bincount(np.abs(lines[:, lag_px:] - lines[:, :-lag_px]).ravel(), minlength=256)
+    return float(np.searchsorted(np.cumsum(counts), counts.sum() * (1 - lag_px * _STRONG_SHARE)))
 
 
 def _blockiness(lines: Int16[np.ndarray, "N L"]) -> float:
