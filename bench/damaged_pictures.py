@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Damage = Callable[[Image.Image, np.random.Generator], bytes]
 
-WORDS: Final = "SALE sample Preview photo-shop.com © stock 50% OFF Möbel free shipping shutter home24 NEW demo".split()
+WORDS: Final = ("SALE", "sample", "Preview", "photo-shop.com", "© stock", "50% OFF", "Möbel", "free shipping", "home24")
 
 
 def encoded(image: Image.Image, quality: int = 88) -> bytes:

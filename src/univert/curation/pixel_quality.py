@@ -149,7 +149,7 @@ def _edge_width(lines: Int16[np.ndarray, "N L"]) -> float | None:
     if lines.shape[1] <= _EDGE_LAG_PX:
         return None
     far, near = (_strongest(lines, lag) for lag in (_EDGE_LAG_PX, 1))
-    return float(np.clip(far / max(near, 1.0), 1, _EDGE_LAG_PX)) if far >= _LEAST_EDGE_LEVELS else None
+    return min(max(far / max(near, 1.0), 1.0), _EDGE_LAG_PX) if far >= _LEAST_EDGE_LEVELS else None
 
 
 def _strongest(lines: Int16[np.ndarray, "N L"], lag_px: int) -> float:
