@@ -25,10 +25,10 @@ _STRONG_SHARE: Final = 0.004
 _LEAST_EDGE_LEVELS: Final = 12
 """Of 255: fainter edges say nothing about sharpness."""
 _BLOCK_PX: Final = 8
-_STANDARD_TABLE_SUM: Final = 3688
-"""Of the brightness table in Annex K of the JPEG standard, which libjpeg uses at quality 50."""
+_STANDARD_TABLE_SUM: Final = 898
+"""Of the finer half of the brightness table in Annex K of the JPEG standard, which libjpeg uses at quality 50."""
 _FRAME_SPREAD_LEVELS: Final = 10
-_FRAME_EDGE_SHARE: Final = 0.7
+_FRAME_EDGE_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,8 @@ class PixelLimits:
         min_contrast: levels of brightness between those two, 0 to 255.
         min_jpeg_quality: of the last time it was saved, 1 to 100, as libjpeg counts.
         max_blockiness: levels of brightness by which the edges of 8 px blocks stand out, divided by the root of the
-            mean step between neighbouring pixels, since texture hides them. Quality 75 gives 0.7, 25 gives 1.5.
+            mean step between neighbouring pixels, since texture hides them. On the home sample, quality 75 gives 0.7,
+            and 25 gives 1.5.
         max_frame_share: of the area that a frame of one colour takes.
 
     Raises:
@@ -103,7 +104,7 @@ def rate_pixels(content: bytes, limits: PixelLimits | None = None) -> PixelQuali
         return PixelQuality(measures={}, reasons=(f"cannot be read: {problem}",))
     measures = measure_pixels(pixels)
     if tables:
-        measures["jpeg_quality"] = _jpeg_quality(sum(tables[0]))
+        measures["jpeg_quality"] = _jpeg_quality(tables[0])
     return PixelQuality(measures=measures, reasons=tuple(_reasons(measures, limits or PixelLimits())))
 
 
@@ -149,7 +150,9 @@ def _edge_width(lines: Int16[np.ndarray, "N L"]) -> float | None:
     if lines.shape[1] <= _EDGE_LAG_PX:
         return None
     far, near = (_strongest(lines, lag) for lag in (_EDGE_LAG_PX, 1))
-    return min(max(far / max(near, 1.0), 1.0), _EDGE_LAG_PX) if far >= _LEAST_EDGE_LEVELS else None
+    if far < _LEAST_EDGE_LEVELS:
+        return None
+    return min(max(far / max(near, 1.0), 1.0), float(_EDGE_LAG_PX))
 
 
 def _strongest(lines: Int16[np.ndarray, "N L"], lag_px: int) -> float:
@@ -192,7 +195,7 @@ def _band(lines: UInt8[np.ndarray, "N L"]) -> int:
     return int(inside[0]) if edge >= _FRAME_EDGE_SHARE else 0
 
 
-def _jpeg_quality(table_sum: float) -> float:
-    """The quality at which libjpeg would use steps as coarse as these."""
-    scale = 100 * table_sum / _STANDARD_TABLE_SUM
+def _jpeg_quality(table: list[int]) -> float:
+    """The quality at which libjpeg would use steps as coarse as these; the coarser half of them is cut off at 255."""
+    scale = 100 * sum(sorted(table)[: len(table) // 2]) / _STANDARD_TABLE_SUM
     return float(np.clip(5000 / scale if scale > 100 else (200 - scale) / 2, 1, 100))
