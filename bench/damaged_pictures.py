@@ -1,4 +1,4 @@
-"""Copies of pictures, damaged in ways that image search meets: several ways of each kind, for benches of rating."""
+"""Copies of pictures, damaged in ways that image search meets: several ways of each kind."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageFilter
 
 Damage = Callable[[Image.Image, np.random.Generator], bytes]
-
-WORDS: Final = ("SALE", "sample", "Preview", "photo-shop.com", "© stock", "50% OFF", "Möbel", "free shipping", "home24")
 
 
 def encoded(image: Image.Image, quality: int = 88) -> bytes:
@@ -114,67 +112,3 @@ PIXEL_DAMAGE: Final[dict[str, dict[str, Damage]]] = {
     "framed": {"letterbox": _letterbox, "frame": _frame},
 }
 """Kind of damage -> way of doing it -> function."""
-
-
-def _text(rng: np.random.Generator, words: int = 1) -> str:
-    return " ".join(rng.choice(WORDS, words))
-
-
-def _layer(image: Image.Image) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    layer = Image.new("RGBA", image.size)
-    return layer, ImageDraw.Draw(layer)
-
-
-def _with_layer(image: Image.Image, layer: Image.Image) -> bytes:
-    return encoded(Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB"))
-
-
-def _ink(rng: np.random.Generator, low: int = 90, high: int = 200) -> tuple[int, int, int, int]:
-    colour = ((255, 255, 255), (0, 0, 0), (128, 128, 128), (200, 30, 30), (30, 60, 160))[rng.integers(5)]
-    return (*colour, int(rng.integers(low, high)))
-
-
-def overlay(way: str, image: Image.Image, font: str, rng: np.random.Generator) -> bytes:
-    """Text or a watermark laid over a picture.
-
-    Args:
-        way: one of `OVERLAYS`.
-        image: mode RGB.
-        font: a font's file.
-        rng: draws words, places, sizes and colours.
-    """
-    layer, draw = _layer(image)
-    width, height = image.size
-
-    def sized(low: float, high: float) -> ImageFont.FreeTypeFont:
-        return ImageFont.truetype(font, max(9, int(rng.uniform(low, high) * height)))
-
-    if way == "tiled":
-        letters, text, ink = sized(0.05, 0.09), _text(rng, 2), _ink(rng)
-        step = int(rng.uniform(0.16, 0.3) * height)
-        for line, y in enumerate(range(-height, 2 * height, step)):
-            draw.text((-(line % 2) * step, y), "   ".join([text] * 8), ink, letters)
-        layer = layer.rotate(float(rng.uniform(15, 45)))
-    elif way == "centre":
-        draw.text((width / 2, height / 2), _text(rng), _ink(rng), sized(0.12, 0.24), anchor="mm")
-        layer = layer.rotate(float(rng.choice([0, 0, 30, 45])))
-    elif way == "corner":
-        right, low = rng.integers(2, size=2)
-        place = (width * (0.97 if right else 0.03), height * (0.97 if low else 0.03))
-        draw.text(place, _text(rng), _ink(rng, 160, 255), sized(0.06, 0.1), anchor="lr"[right] + "td"[low])
-    elif way == "banner":
-        top = int(rng.choice([0, 0.8]) * height)
-        draw.rectangle((0, top, width, top + 0.2 * height), _ink(rng, 180, 255))
-        draw.text((width / 2, top + 0.1 * height), _text(rng, 2), (255, 255, 0, 255), sized(0.08, 0.12), anchor="mm")
-    elif way == "badge":
-        radius, x, y = rng.uniform(0.12, 0.2) * height, *(rng.choice([0.2, 0.8], 2) * (width, height))
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), _ink(rng, 200, 255))
-        draw.text((x, y), f"-{rng.integers(5, 90)}%", (255, 255, 255, 255), sized(0.08, 0.12), anchor="mm")
-    else:  # caption: lines of small print
-        letters = sized(0.04, 0.06)
-        for line in range(int(rng.integers(2, 5))):
-            draw.text((0.05 * width, (0.1 + 0.07 * line) * height), _text(rng, 4), _ink(rng, 180, 255), letters)
-    return _with_layer(image, layer)
-
-
-OVERLAYS: Final = ("tiled", "centre", "corner", "banner", "badge", "caption")

@@ -5,6 +5,7 @@ from univert.core.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "OverlayRater": "univert.curation.overlaid_text",
         "PictureMatch": "univert.curation.picture_match",
         "PixelLimits": "univert.curation.pixel_quality",
         "TextTower": "univert.curation.text_tower",

@@ -180,7 +180,8 @@ def _frame_share(brightness: UInt8[np.ndarray, "H W"]) -> float:
     height, width = brightness.shape
     top, bottom = _band(brightness), _band(brightness[::-1])
     left, right = _band(brightness.T), _band(brightness.T[::-1])
-    return 1 - max(0, height - top - bottom) * max(0, width - left - right) / (height * width)
+    inside = max(0, height - top - bottom) * max(0, width - left - right)
+    return 1 - float(inside / (height * width))
 
 
 def _band(lines: UInt8[np.ndarray, "N L"]) -> int:
