@@ -28,6 +28,7 @@ OVERLAYS: Final = ("tiled", "centre", "corner", "banner", "badge", "caption")
 
 _IMAGE_SIZE_PX: Final = 240
 _STAGES_LEFT_OUT: Final = 2
+_FEATURES: Final = 224
 _AT_ONCE: Final = 16
 _FOLDS: Final = 5
 _WORDS: Final = ("SALE", "sample", "Preview", "photo-shop.com", "© stock", "50% OFF", "Möbel", "free shipping", "NEW")
@@ -70,15 +71,27 @@ class OverlayRater:
         Raises:
             BadInputError: fewer than ten pictures.
         """
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import GroupKFold, cross_val_predict
-
-        if len(pictures) < 2 * _FOLDS:
-            raise BadInputError(f"overlaid text is learned from at least {2 * _FOLDS} pictures, got {len(pictures)}")
         rng, fonts = np.random.default_rng(seed), fonts or default_fonts()
         written = (write_over(one, way, str(rng.choice(fonts)), rng) for way in ways for one in pictures)
         features = overlay_features(itertools.chain(pictures, written))
-        damaged, groups = np.arange(len(features)) >= len(pictures), np.arange(len(features)) % len(pictures)
+        return cls.fit(features[: len(pictures)], features[len(pictures) :], false_alarms=false_alarms)
+
+    @classmethod
+    def fit(
+        cls, clean: Float[np.ndarray, "N F"], written: Float[np.ndarray, "M F"], *, false_alarms: float = 0.02
+    ) -> OverlayRater:
+        """Fit to `overlay_features` of clean pictures, and of copies: all pictures written upon in one way, and again.
+
+        Raises:
+            BadInputError: fewer than ten pictures.
+        """
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import GroupKFold, cross_val_predict
+
+        if len(clean) < 2 * _FOLDS:
+            raise BadInputError(f"overlaid text is learned from at least {2 * _FOLDS} pictures, got {len(clean)}")
+        features = np.concatenate([clean, written])
+        damaged, groups = np.arange(len(features)) >= len(clean), np.arange(len(features)) % len(clean)
         means, scales = features.mean(0), np.maximum(features.std(0), 1e-6)
         inputs = (features - means) / scales
         regression = LogisticRegression(C=0.01, max_iter=500, class_weight="balanced")
@@ -94,7 +107,11 @@ class OverlayRater:
 
     def probabilities(self, pictures: Iterable[Image.Image]) -> Float[np.ndarray, " N"]:
         """Of each picture (mode RGB), that text or a watermark lies over it."""
-        found: np.ndarray = special.expit(overlay_features(pictures) @ np.array(self.weights) + self.bias)
+        return self.from_features(overlay_features(pictures))
+
+    def from_features(self, features: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:
+        """The same from `overlay_features`."""
+        found: np.ndarray = special.expit(features @ np.array(self.weights) + self.bias)
         return found
 
     def reasons(self, pictures: Iterable[Image.Image]) -> list[str | None]:
@@ -113,7 +130,7 @@ def overlay_features(pictures: Iterable[Image.Image]) -> Float[np.ndarray, "N F"
         while squares := [preprocessing(image) for image in itertools.islice(images, _AT_ONCE)]:
             maps = early(normalise(torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)))
             parts.append(torch.cat([maps.amax((2, 3)), maps.mean((2, 3))], 1).numpy().astype(np.float64))
-    return np.concatenate(parts) if parts else np.zeros((0, 0))
+    return np.concatenate(parts) if parts else np.zeros((0, _FEATURES))
 
 
 def write_over(image: Image.Image, way: str, font: str, rng: np.random.Generator) -> Image.Image:
