@@ -120,7 +120,8 @@ def overlay_table(home: Home, count: int) -> Iterator[str]:
         yield f"| {way} | {area:.3f} | {100 * every[-1][1]:.0f}% | {100 * every[-1][2]:.1f}% |"
     area, found, lost = np.mean(every, axis=0)
     yield f"| mean | {area:.3f} | {100 * found:.0f}% | {100 * lost:.1f}% |"
-    yield f"\nWriting and looking take {1000 * spent / sum(map(len, features.values())):.0f} ms of processor time a picture."
+    each = 1000 * spent / sum(map(len, features.values()))
+    yield f"\nWriting and looking take {each:.0f} ms of processor time a picture."
 
 
 Encode = Callable[[Sequence[str]], np.ndarray]
