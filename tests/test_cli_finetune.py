@@ -51,7 +51,7 @@ def test_before_and_after_for_a_person_and_for_a_program(
     assert status == 0
     assert json.loads(shown) == json.loads((out / "finetune.json").read_text())
 
-    monkeypatch.setattr("univert.training.finetune.compare_vectors", lost_in_discs)
+    monkeypatch.setattr("univert.training.triplet_training.compare_vectors", lost_in_discs)
     command[command.index(out)] = tmp_path / "again"
     status, shown, error = univert(*command, "--on-bad", "skip")
     assert status == 1

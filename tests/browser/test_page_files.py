@@ -2,13 +2,19 @@
 
 import re
 
+import pytest
+
 from univert.serving.app import PAGE
 
 FILES = {file.name: file.read_text() for file in PAGE.iterdir()}
 
 
-def test_nothing_is_inline() -> None:
-    page = FILES["index.html"]
+PAGES = ("index.html", "rate.html")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_inline(name: str) -> None:
+    page = FILES[name]
     assert "<style" not in page
     assert not re.search(r"\sstyle=|\son\w+=|javascript:", page)
     assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", page))
@@ -21,8 +27,8 @@ def test_nothing_comes_from_elsewhere() -> None:
 
 
 def test_every_file_is_used_and_every_used_file_is_there() -> None:
-    linked = set(re.findall(r'(?:href|src)="static/([^"#]+)"', FILES["index.html"]))
-    assert linked == set(FILES) - {"index.html"}
+    linked = {name for page in PAGES for name in re.findall(r'(?:href|src)="static/([^"#]+)"', FILES[page])}
+    assert linked == set(FILES) - {*PAGES}
 
 
 def test_every_address_is_relative_to_the_page() -> None:

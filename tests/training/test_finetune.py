@@ -13,18 +13,16 @@ from univert.core.errors import BadInputError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.triplets import ROLES, TripletProblemsError, read_clean_triplets
+from univert.main_job import train
 from univert.metrics.compare import Comparison, compare_vectors
 from univert.models.embedder import Embedder
-from univert.training.finetune import (
-    CleanTripletObjective,
-    FinetuneConfig,
-    TripletLoopConfig,
-    TripletSampler,
-    base_of,
-    finetune,
-)
-from univert.training.recipe import DataConfig, Recipe
+from univert.training import triplet_training
+from univert.training.combine.config import CombineConfig
+from univert.training.finetune import FinetuneConfig, base_of, finetune
+from univert.training.recipe import DataConfig, EvaluationConfig, Recipe
 from univert.training.run_context import RunContext
+from univert.training.triplet_config import GroupTripletsConfig, TripletLoopConfig
+from univert.training.triplet_training import CleanTripletObjective, TripletSampler
 
 LOOP = TripletLoopConfig(epochs=1, min_steps=8, batch_size=12, evaluations=2)
 CONFIG = FinetuneConfig(data=DataConfig(views=1), loop=LOOP)
@@ -182,3 +180,55 @@ def test_what_cannot_be_used_is_refused(model: Path, verified: Path, catalogue: 
         finetune(model, catalogue.select(split=("train", "test")), verified, tmp_path, CONFIG)
     with pytest.raises(BadInputError, match="keep has no effect"):
         FinetuneConfig(keep=1.0, others=0.0)
+
+
+def test_each_groups_model_learns_from_its_triplets_before_it_is_a_target(
+    catalogue: Catalogue, recipe: Recipe, verified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disc model is kept as it was, since it became worse; the square model is the tuned one."""
+    worse = triplet_training.losses_of
+
+    def losses_of(comparison: Comparison, config: GroupTripletsConfig) -> list[str]:
+        worse(comparison, config)
+        return ["discs, recall_at_1"] if "discs" in comparison.verticals else []
+
+    monkeypatch.setattr(triplet_training, "losses_of", losses_of)
+    recipe = replace(
+        recipe,
+        data=DataConfig(views=1),
+        combine=CombineConfig(mode="off"),
+        unify=replace(recipe.unify, way="specialists"),
+        evaluation=EvaluationConfig(baselines=(), resamples=20, bounds_images=0),
+        triplets=GroupTripletsConfig(file=str(verified), loop=LOOP),
+    )
+    models = train(catalogue, tmp_path, recipe, report=False).finished.models
+    own = dict(zip(("discs", "squares"), models.own.models, strict=True))
+    assert (own["discs"].name, own["squares"].name) == ("specialists/discs", "tuned/squares")
+    alone = json.loads((tmp_path / "stages" / "tuned--squares.json").read_text())["result"]["image_presentations"]
+    assert (
+        own["squares"].record["image_presentations"]
+        == alone + models.specialists.models[1].record["image_presentations"]
+    )
+    results = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [(group["verticals"], group["triplets"], group["kept"]) for group in results["clean_triplets"]] == [
+        (["discs"], 15, False),
+        (["squares"], 15, True),
+    ]
+    assert results["notes"] == [
+        "the specialist of discs learned from 15 clean triplets, too, but became worse in discs, recall_at_1, and is "
+        "as it was",
+        "the specialist of squares learned from 15 clean triplets, too",
+    ]
+    before = modified(tmp_path)
+    train(catalogue, tmp_path, report=False)
+    assert modified(tmp_path) == before, "a begun run keeps its triplets, and what is finished is not done again"
+
+
+def test_triplets_that_cannot_be_used_are_refused_before_any_training(
+    catalogue: Catalogue, recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInputError, match=r"triplets\.margin has no effect without triplets\.file"):
+        GroupTripletsConfig(margin=0.5)
+    with pytest.raises(BadInputError, match="no such file"):
+        train(catalogue, tmp_path, replace(recipe, triplets=GroupTripletsConfig(file="nowhere.csv")), report=False)
+    assert not (tmp_path / "last_step").exists()

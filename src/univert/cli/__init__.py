@@ -11,13 +11,24 @@ from typing import Annotated
 import typer
 
 import univert
-from univert.cli import building, calibrating, detecting, exporting, indexing, learning, measuring, searching, serving
+from univert.cli import (
+    building,
+    calibrating,
+    detecting,
+    exporting,
+    indexing,
+    learning,
+    measuring,
+    rating,
+    searching,
+    serving,
+)
 from univert.cli.options import app
 from univert.core.allocator import reuse_freed_memory
 from univert.core.errors import UnivertError
 from univert.core.terminal import progress_lines
 
-_COMMANDS = (building, calibrating, detecting, exporting, indexing, learning, measuring, searching, serving)
+_COMMANDS = (building, calibrating, detecting, exporting, indexing, learning, measuring, rating, searching, serving)
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130  # the shell's convention for Ctrl-C

@@ -22,6 +22,12 @@ def train(
     out: Annotated[Path, typer.Option(help="The run folder; an interrupted run goes on where it was.")] = Path(
         "runs/run"
     ),
+    triplets: Annotated[
+        Path | None,
+        typer.Option(
+            help="Clean triplets, as of `finetune`: each group's model learns from them before it is a target."
+        ),
+    ] = None,
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
     device: Device = "auto",
@@ -33,6 +39,8 @@ def train(
 
     if seed is not None:
         settings = [*(settings or []), f"seed={seed}"]
+    if triplets is not None:
+        settings = [*(settings or []), f"triplets.file={json.dumps(str(triplets.absolute()))}"]
     begun = out / "recipe.toml"
     if recipe is None and begun.exists():  # a run goes on with the choices it was begun with
         recipe = begun

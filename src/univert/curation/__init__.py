@@ -1,15 +1,17 @@
-"""From a query log to clean triplets: queries read, pictures rated, triplets made and judged."""
+"""From a query log to clean triplets: pictures rated, what people say of triplets, and what follows from it."""
 
 from univert.core.lazy import lazy_exports
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "Agreement": "univert.curation.agreement",
         "OverlayRater": "univert.curation.overlaid_text",
         "PictureMatch": "univert.curation.picture_match",
         "PixelLimits": "univert.curation.pixel_quality",
         "TextTower": "univert.curation.text_tower",
         "TextTowerConfig": "univert.curation.text_tower",
+        "krippendorff_alpha": "univert.curation.agreement",
         "rate_pixels": "univert.curation.pixel_quality",
     },
 )

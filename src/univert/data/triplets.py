@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from univert.core.errors import BadInputError, nearest_name
 from univert.core.files import fingerprint
@@ -88,6 +88,16 @@ class CleanTriplets:
 
     def __len__(self) -> int:
         return len(self.anchors)
+
+    def among(self, images: Bool[np.ndarray, "N"]) -> CleanTriplets:
+        """Those whose anchor is one of some images of the catalogue."""
+        chosen = images[self.anchors]
+        return CleanTriplets(
+            anchors=self.anchors[chosen],
+            positives=self.positives[chosen],
+            negatives=self.negatives[chosen],
+            report=self.report,
+        )
 
     @property
     def fingerprint(self) -> str:

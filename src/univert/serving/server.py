@@ -12,7 +12,7 @@ import socket
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
@@ -23,6 +23,9 @@ from univert.core.errors import BadInputError, UnivertError
 from univert.serving.observability import is_loopback, log, logging_config
 from univert.serving.settings import METRICS_VARIABLE, RATE_FILE_VARIABLE, Settings, load_settings
 from univert.serving.shared import make_rate_file
+
+if TYPE_CHECKING:
+    from univert.serving.rating import RatingSettings
 
 CONNECTIONS_MAX: Final = 8192
 """Open connections of a worker; further ones wait until one closes."""
@@ -55,33 +58,47 @@ def run_server(settings: Settings) -> None:
     with contextlib.ExitStack() as kept:
         if settings.workers > 1:
             _share(kept)
-        server = Granian(
-            "univert.serving.server:worker_app",
-            factory=True,
-            address=settings.host,
-            port=port,
-            interface=Interfaces.ASGI,
-            workers=settings.workers,
-            backlog=1024,
-            backpressure=CONNECTIONS_MAX,
-            http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(
-                header_read_timeout=max(1, round(1000 * settings.idle_s)), max_buffer_size=_BUFFER_BYTES
-            ),
-            websockets=False,
-            respawn_failed_workers=True,
-            workers_kill_timeout=round(settings.drain_s + settings.shutdown_deadline_s + _STOP_S),
-            log_level=LogLevels.warning,
-            log_dictconfig=logging_config(),
-        )
-        address = f"[{settings.host}]" if ":" in settings.host else settings.host
-        log(logging.INFO, "listening", address=f"http://{address}:{port}")
         if not settings.allowed_hosts and not is_loopback(settings.host):
             log(logging.WARNING, "requests to any host name are answered; name the service's own in allowed_hosts")
-        try:
-            server.serve()
-        except SystemExit as ended:
-            raise UnivertError("the workers ended again and again; the log says why") from ended
+        run_workers("univert.serving.server:worker_app", settings, port)
+
+
+def run_workers(factory: str, settings: Settings | RatingSettings, port: int) -> None:
+    """Serve what a factory makes, in each worker, until told to stop; the log says where.
+
+    Args:
+        factory: `module:function`, which takes nothing and returns an ASGI application.
+        settings: of the service.
+        port: see `free_port`.
+
+    Raises:
+        UnivertError: workers end again and again.
+    """
+    server = Granian(
+        factory,
+        factory=True,
+        address=settings.host,
+        port=port,
+        interface=Interfaces.ASGI,
+        workers=settings.workers,
+        backlog=1024,
+        backpressure=CONNECTIONS_MAX,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=max(1, round(1000 * settings.idle_s)), max_buffer_size=_BUFFER_BYTES
+        ),
+        websockets=False,
+        respawn_failed_workers=True,
+        workers_kill_timeout=round(settings.drain_s + settings.shutdown_deadline_s + _STOP_S),
+        log_level=LogLevels.warning,
+        log_dictconfig=logging_config(),
+    )
+    address = f"[{settings.host}]" if ":" in settings.host else settings.host
+    log(logging.INFO, "listening", address=f"http://{address}:{port}")
+    try:
+        server.serve()
+    except SystemExit as ended:
+        raise UnivertError("the workers ended again and again; the log says why") from ended
 
 
 def _share(kept: contextlib.ExitStack) -> None:

@@ -45,7 +45,7 @@ _ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://.*")
 _LINK_COLUMNS: Final = ("id", "vertical", "product", "brand", "style", "source")
 _PLACEHOLDER: Final = re.compile(r"\{(\w*)\}")
 _LINK: Final = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:]+\])(:[0-9]+)?/([^{}\s]|\{\w+\})*")
-_KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
+KEY_LINE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}")
 
 Seconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024, le=1 << 40)]
@@ -136,7 +136,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_keys(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
         for line in lines:
-            if not _KEY_LINE.fullmatch(line):
+            if not KEY_LINE.fullmatch(line):
                 raise ValueError("each must be a line that `univert key NAME` printed: name:sha256")
         names = [line.partition(":")[0] for line in lines]
         if len(set(names)) < len(names):

@@ -64,7 +64,7 @@ class Thumbnails:
             raise
         except Exception as error:  # whatever the engine met in its storage
             raise OSError(f"{index.uri} cannot be read: {error}".partition("\n")[0]) from None
-        content = _webp(picture, size_px, bytes_max)
+        content = render_webp(picture, size_px, bytes_max)
         if content is not None and len(content) <= self._kept.maxsize:
             with self._lock:
                 self._kept[index.identity, item, size_px] = content
@@ -81,7 +81,14 @@ def render_tokens(size_px: int) -> float:
     return (size_px / SIZE_PX_MAX) ** 2
 
 
-def _webp(picture: Picture, size_px: int, bytes_max: float) -> bytes | None:
+def render_webp(picture: Picture, size_px: int, bytes_max: float = math.inf) -> bytes | None:
+    """A picture's pixels and nothing else, as WebP whose longer side is at most `size_px`.
+
+    None if decoding might take more than `bytes_max`.
+
+    Raises:
+        PictureGoneError: it is gone or damaged.
+    """
     try:
         encoded = _content(picture)
         if _memory_bytes(encoded) > bytes_max:

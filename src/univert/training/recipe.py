@@ -14,6 +14,7 @@ from univert.training.combine.config import CombineConfig
 from univert.training.grow.config import GrowConfig
 from univert.training.label_config import Count, NotNegative, SpecialistsConfig
 from univert.training.targets.config import UnifyConfig
+from univert.training.triplet_config import GroupTripletsConfig
 
 Baseline = Literal[
     "joint_triplet",
@@ -87,6 +88,7 @@ class Recipe:
     model: EmbedderConfig = field(default_factory=EmbedderConfig)
     specialists: SpecialistsConfig = field(default_factory=SpecialistsConfig)
     combine: CombineConfig = field(default_factory=CombineConfig)
+    triplets: GroupTripletsConfig = field(default_factory=GroupTripletsConfig)
     unify: UnifyConfig = field(default_factory=UnifyConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     grow: GrowConfig = field(default_factory=GrowConfig)

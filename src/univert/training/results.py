@@ -39,7 +39,7 @@ def results_json(
     return {
         "format": 1,
         "split": "test",
-        "notes": context.images.notes,
+        "notes": [*context.images.notes, *(group.note for group in models.tuned)],
         "catalogue": to_plain(catalogue_info(catalogue)),
         "catalogue_fingerprint": catalogue.fingerprint,
         "trained_on": trained_on(context, models.choice.chosen),
@@ -56,6 +56,7 @@ def results_json(
         ],
         "best_key": BEST,
         "combination": to_plain(models.combination),
+        "clean_triplets": [to_plain(group) for group in models.tuned],
         "choice": models.choice.to_dict(),
         "ensemble": {
             "members": to_plain(models.ensemble.tried),

@@ -11,6 +11,7 @@ from univert.core.config import config_to_toml, to_plain
 from univert.core.files import write_atomic
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
+from univert.data.triplets import CleanTriplets, read_clean_triplets
 from univert.losses.names import LossName
 from univert.models.config import BaseNetworkLearns
 from univert.training.combine.groups import Combination, combine, groups_without_trials
@@ -36,6 +37,7 @@ from univert.training.targets.config import MemberName
 from univert.training.targets.ensemble import Ensemble, choose_members, only_specialists
 from univert.training.targets.learning_targets import distortion_of
 from univert.training.targets.members import Member
+from univert.training.triplet_training import TunedGroup, tune_groups
 from univert.training.unify import images_to_learn_from, planned_presentations, train_unified
 
 _log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class Models:
         own: the specialists that the unified model learns from, in their groups.
         joint: by loss.
         combination: how the groups were found.
+        tuned: what clean triplets made of the groups' models; empty without any.
         ensemble: the members of the learning targets, and how they were chosen.
         choice: what the unified model was chosen from, and which it is.
         unified: the model of the run.
@@ -76,6 +79,7 @@ class Models:
     own: Member
     joint: dict[LossName, TrainedModel]
     combination: Combination
+    tuned: tuple[TunedGroup, ...]
     ensemble: Ensemble
     choice: Choice
     unified: TrainedModel
@@ -119,10 +123,11 @@ def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = 
     label_loss(recipe.specialists, products=32, size=2, seed=0)  # refuses options before any work
     if recipe.combine.groups:
         groups_without_trials(context)  # likewise
+    clean = _clean_triplets(context, catalogue)
     test = TestSplit(context)
     # not the settled one: begun again with another `base_network_learns`, the lengths follow it
     write_atomic(run.path / "recipe.toml", config_to_toml(begun))
-    models = train_models(context)
+    models = train_models(context, clean)
     rows, trained = comparison_rows(context, models) if test.measurable else ([], trained_models(models))
     compared = tuple(ComparedModel(row=row, evaluation=test.evaluate(row)) for row in rows)
     compared_pairs = comparisons(test, rows)
@@ -141,8 +146,26 @@ def run_stages(run: Run, catalogue: Catalogue, recipe: Recipe, *, device: str = 
     )
 
 
-def train_models(context: RunContext) -> Models:
+def _clean_triplets(context: RunContext, catalogue: Catalogue) -> CleanTriplets | None:
+    """The recipe's clean triplets, checked against the run's images."""
+    config, images = context.recipe.triplets, context.images.catalogue
+    if config.file is None:
+        return None
+    clean = read_clean_triplets(
+        config.file,
+        images,
+        on_bad=config.on_bad,
+        rejected_csv=context.run.path / "rejected.csv" if config.on_bad == "skip" else None,
+        not_chosen=set(catalogue.column("id")) - set(images.column("id")),
+    )
+    _log.warning(clean.report.summary())
+    return clean
+
+
+def train_models(context: RunContext, clean: CleanTriplets | None = None) -> Models:
     """Train whatever the recipe asks for, and choose the unified model.
+
+    With clean triplets each group's model learns from those of its verticals before it becomes a target.
 
     Raises:
         BadInputError: the recipe and the catalogue do not fit.
@@ -157,6 +180,9 @@ def train_models(context: RunContext) -> Models:
         for group in combination.groups
         for name in group
     }
+    tuned: list[TunedGroup] = []
+    if clean is not None:
+        grouped, tuned = tune_groups(context, grouped, clean, recipe.triplets)
     own = Member.of_specialists(context, grouped)
     individual = Member.of_specialists(context, specialists)
     planned = planned_presentations(context, recipe.unify)
@@ -189,6 +215,7 @@ def train_models(context: RunContext) -> Models:
         own=own,
         joint=joint,
         combination=combination,
+        tuned=tuple(tuned),
         ensemble=ensemble,
         choice=choice,
         unified=context.stages.copy(choice.chosen.model, BEST),

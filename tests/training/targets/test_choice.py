@@ -1,7 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -12,13 +11,13 @@ from univert.data.catalogue import Catalogue
 from univert.data.readers import open_source
 from univert.data.unseen_brands import keep_brands_out_of_train
 from univert.metrics.compare import Comparison, Difference, Metric, Verdict
-from univert.training import finetune
 from univert.training.evaluation import Row, TestSplit
 from univert.training.finetune import FinetuneConfig
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
 from univert.training.targets import choice as module
 from univert.training.targets.choice import Candidate, choose, compare_on_validation, judge
+from univert.training.triplet_training import compare_on_split
 
 
 def difference(metric: Metric, change: float, verdict: Verdict = "same") -> Difference:
@@ -173,8 +172,7 @@ def test_brands_never_seen_have_a_say(catalogue: Catalogue, recipe: Recipe, tmp_
     assert found is not None
     assert found.unseen_brands is not None
     assert found.unseen_brands["recall_at_1"].queries == 6
-    model = SimpleNamespace(embedder=context.features.base)
-    tuned = finetune._compare(context, context.features.base, model, FinetuneConfig(), "val")  # type: ignore[arg-type]
+    tuned = compare_on_split(context, context.features.base, context.features.base, FinetuneConfig(), "val")
     assert tuned is not None
     assert tuned.unseen_brands is not None
     test = TestSplit(context)

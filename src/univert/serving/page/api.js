@@ -57,8 +57,9 @@ export async function picture(url, signal) {
   return (await fetchOrProblem(url, {}, signal)).blob();
 }
 
-async function ask(url, options, signal) {
-  const response = await fetchOrProblem(url, options, signal);
+/** What the service answers to a request, as JSON; `headers` go with it. */
+export async function ask(url, options, signal, headers = {}) {
+  const response = await fetchOrProblem(url, options, signal, headers);
   try {
     return await response.json();
   } catch (error) {
@@ -67,8 +68,8 @@ async function ask(url, options, signal) {
   }
 }
 
-async function fetchOrProblem(url, options, signal) {
-  const headers = apiKey() ? { "X-API-Key": apiKey() } : {};
+async function fetchOrProblem(url, options, signal, given = {}) {
+  const headers = apiKey() ? { ...given, "X-API-Key": apiKey() } : given;
   const patience = AbortSignal.timeout(PATIENCE_MS);
   let response;
   try {
