@@ -68,11 +68,24 @@ class NamedPictures:
             vectors=self.vectors[kept], products=self.products[kept], verticals=self.verticals[kept], texts=texts
         )
 
-    def tower(self, encoder: SentenceEncoder | None = None, config: TextTowerConfig | None = None) -> TextTower:
-        """A text tower learned from all of them."""
+    def tower(
+        self,
+        encoder: SentenceEncoder | None = None,
+        config: TextTowerConfig | None = None,
+        *,
+        model_fingerprint: str = "",
+    ) -> TextTower:
+        """A text tower learned from all of them; see `TextTower.learn`."""
         pairs = [(text, product) for product, words in self.texts.items() for text in words]
-        texts, products = ([pair[side] for pair in pairs] for side in (0, 1))
-        return TextTower.learn(texts, products, self.vectors, list(self.products), encoder=encoder, config=config)
+        return TextTower.learn(
+            [text for text, _ in pairs],
+            [product for _, product in pairs],
+            self.vectors,
+            list(self.products),
+            config=config,
+            encoder=encoder,
+            model_fingerprint=model_fingerprint,
+        )
 
 
 def practice_lists(

@@ -143,29 +143,13 @@ class TextTower(SavedModel):
         """
         if len(texts) != len(products) or len(pictures) != len(picture_products):
             raise BadInputError("texts and products, pictures and picture_products must have the same lengths")
-        names, code = np.unique(np.asarray(picture_products, dtype=str), return_inverse=True)
-        place = {name: row for row, name in enumerate(names)}
-        known = sorted({(text, place[name]) for text, name in zip(texts, products, strict=True) if name in place})
-        if not known:
-            raise BadInputError("no text belongs to a product with a picture; check the names of the products")
-        sums = np.zeros((len(names), pictures.shape[1]))
-        np.add.at(sums, code, pictures)
-        targets = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        unique, of_pair = np.unique([text for text, _ in known], return_inverse=True)
-        product = np.array([row for _, row in known])
-        share = 1 / np.bincount(product)[product]
-        weight = np.bincount(of_pair, share)
-        wanted = np.zeros((len(unique), targets.shape[1]))
-        np.add.at(wanted, of_pair, share[:, None] * targets[product])
-        # Vectors around their mean: what all pictures have in common would else attract every query.
-        wanted = wanted / weight[:, None] - np.average(wanted / weight[:, None], axis=0, weights=weight)
-
+        unique, weight, wanted = _wanted(texts, products, pictures, picture_products)
         encode = encoder or _default_encoder()
-        encoded = np.asarray(encode(list(unique)), np.float32)
+        encoded = np.asarray(encode(unique), np.float32)
         config = config or TextTowerConfig()
         units = min(config.units, len(unique))
         chosen = np.sort(np.random.default_rng(seed).permutation(len(unique))[:units])
-        solved = _ridge(encoded, encoded[chosen], wanted, weight / weight.mean(), config)
+        solved = _ridge(encoded, encoded[chosen], wanted, weight, config)
         tower = cls(
             replace(
                 config,
@@ -202,6 +186,29 @@ class TextTower(SavedModel):
         """
         config, weights = read_model(folder, config_type=TextTowerConfig)
         return cls(config, encoder).filled_from(config, weights, folder)
+
+
+def _wanted(
+    texts: Sequence[str], products: Sequence[str], pictures: Float[np.ndarray, "N D"], picture_products: Sequence[str]
+) -> tuple[list[str], Float[np.ndarray, " T"], Float[np.ndarray, "T D"]]:
+    """The different texts, how much each counts, and the vector it should have: that of its products' pictures."""
+    names, code = np.unique(np.asarray(picture_products, dtype=str), return_inverse=True)
+    place = {name: row for row, name in enumerate(names)}
+    known = sorted({(text, place[name]) for text, name in zip(texts, products, strict=True) if name in place})
+    if not known:
+        raise BadInputError("no text belongs to a product with a picture; check the names of the products")
+    sums = np.zeros((len(names), pictures.shape[1]))
+    np.add.at(sums, code, pictures)
+    targets = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    unique, of_pair = np.unique([text for text, _ in known], return_inverse=True)
+    product = np.array([row for _, row in known])
+    share = 1 / np.bincount(product)[product]
+    weight = np.bincount(of_pair, share)
+    wanted = np.zeros((len(unique), targets.shape[1]))
+    np.add.at(wanted, of_pair, share[:, None] * targets[product])
+    wanted /= weight[:, None]
+    # around their mean: what all pictures have in common would else attract every query
+    return unique.tolist(), weight / weight.mean(), wanted - np.average(wanted, axis=0, weights=weight)
 
 
 def _ridge(
