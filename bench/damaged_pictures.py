@@ -91,7 +91,7 @@ def _cropped_since(image: Image.Image, rng: np.random.Generator) -> bytes:
 
 def _letterbox(image: Image.Image, rng: np.random.Generator) -> bytes:
     band = int(rng.uniform(0.1, 0.3) * image.height)
-    canvas = Image.new("RGB", (image.width, image.height + 2 * band), ("black", "white", "navy")[rng.integers(3)])
+    canvas = Image.new("RGB", (image.width, image.height + 2 * band), ("black", "dimgrey", "navy")[rng.integers(3)])
     canvas.paste(image, (0, band))
     return encoded(canvas)
 

@@ -94,7 +94,7 @@ def pixel_table(home: Home, count: int) -> Iterator[str]:
     start = time.process_time()
     for brightness in grey:
         measure_pixels(brightness)
-    yield f"\nMeasuring takes {1000 * (time.process_time() - start) / count:.1f} ms of processor time a picture of "
+    yield f"\nMeasuring takes {1000 * (time.process_time() - start) / count:.1f} ms of processor time a picture of"
     yield f"{np.median([image.size[0] * image.size[1] for image in images]) / 1000:.0f} thousand pixels."
 
 
@@ -102,8 +102,8 @@ def overlay_table(home: Home, count: int) -> Iterator[str]:
     fonts, rng = default_fonts(), np.random.default_rng(1)
     features = {}
     start = time.process_time()
-    for split, typeface in (("train", "DejaVu"), ("test", "STIX")):
-        images, faces = pictures(home, count, (split,)), [font for font in fonts if typeface in font]
+    for split, typeface, wanted in (("train", "DejaVu", 2 * count), ("test", "STIX", count)):
+        images, faces = pictures(home, wanted, (split,)), [font for font in fonts if typeface in font]
         features[split, "clean"] = overlay_features(images)
         for way in OVERLAYS:
             copies = (write_over(image, way, str(rng.choice(faces)), rng) for image in images)
@@ -192,7 +192,11 @@ def text_table(home: Home, towers: dict[str, TextTower], encode: Encode) -> Iter
     yield ""
     for kind, better, worse in (
         ("the name", 1, 0),
-        *(("all but the name", *pair) for pair in ((2, 0), (2, 3), (4, 3))),
+        ("the name", 2, 0),
+        ("other words: its tags", 2, 3),
+        ("all but the name", 2, 0),
+        ("all but the name", 2, 3),
+        ("all but the name", 4, 3),
     ):
         difference = hits[kind][:, better] - hits[kind][:, worse]
         low, high = bootstrap_interval(difference, np.unique(asked[kind], return_inverse=True)[1])
@@ -263,7 +267,9 @@ def main() -> None:
         start = time.perf_counter()
         lines += ["", f"## {title}", "", *section]
         print(*lines[-20:], f"{time.perf_counter() - start:.0f} s", sep="\n", flush=True)
-    lines += ["", f"Measured at {commit('src/univert/curation', 'bench')} on one thread of {cpu_name()}."]
+    options_given = f"--pictures {options.pictures}"
+    lines += ["", f"Made by `python bench/picture_rating.py CATALOGUE MODEL NAMES {options_given}`."]
+    lines += [f"Measured at {commit('src/univert/curation', 'bench')} on one thread of {cpu_name()}."]
     write_atomic(RESULT, "\n".join(lines) + "\n")
 
 

@@ -100,9 +100,10 @@ def test_measures_do_not_depend_on_orientation(picture: Image.Image) -> None:
     assert upright["edge_width_px"] == pytest.approx(turned["edge_width_px"], rel=0.05)
 
 
-def test_the_ground_around_a_product_is_no_frame() -> None:
-    image = Image.new("RGB", (300, 300), "white")
-    ImageDraw.Draw(image).ellipse((110, 110, 190, 190), fill="brown")
+@pytest.mark.parametrize(("shape", "ground"), [("ellipse", "white"), ("ellipse", "black"), ("rectangle", "white")])
+def test_the_ground_around_a_product_is_no_frame(shape: str, ground: str) -> None:
+    image = Image.new("RGB", (300, 300), ground)
+    getattr(ImageDraw.Draw(image), shape)((50, 50, 250, 250), fill="brown")
     assert rate_pixels(encoded(image)).measures["frame_share"] == 0
 
 

@@ -29,6 +29,8 @@ _STANDARD_TABLE_SUM: Final = 898
 """Of the finer half of the brightness table in Annex K of the JPEG standard, which libjpeg uses at quality 50."""
 _FRAME_SPREAD_LEVELS: Final = 10
 _FRAME_EDGE_SHARE: Final = 0.5
+_GROUND_LEVEL: Final = 240
+"""Of 255: a lighter band is the ground of a product picture, and the product may be a box, a rug or a screen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,9 @@ def rate_pixels(content: bytes, limits: PixelLimits | None = None) -> PixelQuali
     Example:
         >>> import io
         >>> from PIL import Image
-        >>> file = io.BytesIO()
-        >>> Image.linear_gradient("L").resize((300, 60)).save(file, "PNG")
+        >>> picture, file = Image.new("RGB", (300, 60), "white"), io.BytesIO()
+        >>> picture.paste("brown", (20, 10, 280, 50))
+        >>> picture.save(file, "PNG")
         >>> rate_pixels(file.getvalue()).reasons
         ('too small: 300 x 60 px, and 100 px is the least for a side',)
     """
@@ -190,7 +193,7 @@ def _band(lines: UInt8[np.ndarray, "N L"]) -> int:
     other = np.abs(lines.astype(np.int16) - colour) > _FRAME_SPREAD_LEVELS
     shares = other.mean(1)
     inside = np.flatnonzero(shares > 0.02)
-    if not len(inside) or inside[0] == 0:
+    if colour >= _GROUND_LEVEL or not len(inside) or inside[0] == 0:
         return 0
     edge = shares[inside[0] : inside[0] + 2].max()
     return int(inside[0]) if edge >= _FRAME_EDGE_SHARE else 0
