@@ -70,8 +70,10 @@ class Home:
 
 
 def pictures(home: Home, count: int, splits: tuple[str, ...]) -> list[Image.Image]:
-    rows = [row for row, product in enumerate(home.products) if home.splits[product] in splits]
-    chosen = np.random.default_rng(0).permutation(rows)[:count].tolist()
+    """Different ones: a photo of a room is one picture, however many items are in it."""
+    ids = [str(each).partition("#")[0] for each in home.catalogue.column("id")]
+    rows = {ids[row]: row for row, product in enumerate(home.products) if home.splits[product] in splits}
+    chosen = np.random.default_rng(0).permutation(list(rows.values()))[:count].tolist()
     return [decode_rgb(content) for content in home.catalogue.image_bytes(chosen)]
 
 

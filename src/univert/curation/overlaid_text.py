@@ -62,7 +62,7 @@ class OverlayRater:
         """Learn from clean pictures and a copy of each for each way of writing on it.
 
         Args:
-            pictures: mode RGB; a few hundred of the catalogue's own.
+            pictures: mode RGB; a few hundred of the catalogue's own, none of them twice.
             ways: of `OVERLAYS`.
             fonts: files of fonts; None takes those that matplotlib brings.
             false_alarms: share of the clean pictures that may be left out, which sets the threshold.
