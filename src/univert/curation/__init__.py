@@ -1,4 +1,4 @@
-"""From a query log to clean triplets: what queries ask for, what people say of triplets, and what follows from it."""
+"""From a query log to clean triplets: what queries ask for, which pictures answer them, and what people say of both."""
 
 from univert.core.lazy import lazy_exports
 
@@ -6,7 +6,13 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "Agreement": "univert.curation.agreement",
+        "OverlayRater": "univert.curation.overlaid_text",
+        "PictureMatch": "univert.curation.picture_match",
+        "PixelLimits": "univert.curation.pixel_quality",
         "QueryParser": "univert.curation.query_parser",
+        "TextTower": "univert.curation.text_tower",
+        "TextTowerConfig": "univert.curation.text_tower",
         "krippendorff_alpha": "univert.curation.agreement",
+        "rate_pixels": "univert.curation.pixel_quality",
     },
 )

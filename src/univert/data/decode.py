@@ -169,6 +169,18 @@ def check_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, i
         return upright_size or image.size
 
 
+def quantisation_tables(content: bytes, *, max_pixels: int = MAX_PIXELS) -> list[list[int]]:
+    """The 64 steps of each quantisation table of a JPEG, brightness first; none for other formats.
+
+    Raises:
+        ImageProblem: the content is not a usable image.
+    """
+    with _explaining():
+        image, _ = _open(content, max_pixels)
+        tables = image.quantization if isinstance(image, JpegImageFile) else {}
+        return [list(tables[key]) for key in sorted(tables)]
+
+
 def _open(content: bytes, max_pixels: int) -> tuple[ImageFile, tuple[int, int] | None]:
     """The image, not yet decoded, and the size it has upright where only its header can tell."""
     opener, content, size = _picture(content, max_pixels)

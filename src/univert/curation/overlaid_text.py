@@ -1,0 +1,203 @@
+"""Text and watermarks laid over pictures, told by a rater that learns from copies it writes upon itself.
+
+Pooled features of the whole base network hardly see them: they are made to tell products. Maps at a sixteenth of the
+picture's size do, by their maximum over all places.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+from scipy import special
+
+from univert.core.errors import BadInputError
+from univert.data.transforms import Preprocessing
+from univert.models.config import EmbedderConfig
+
+OVERLAYS: Final = ("tiled", "centre", "corner", "banner", "badge", "caption")
+"""Ways of writing on a picture: a pattern, a big word, a small one, words on a strip, on a disc, and small print."""
+
+_IMAGE_SIZE_PX: Final = 240
+_STAGES_LEFT_OUT: Final = 2
+_FEATURES: Final = 224
+_AT_ONCE: Final = 16
+_FOLDS: Final = 5
+_WORDS: Final = ("SALE", "sample", "Preview", "photo-shop.com", "© stock", "50% OFF", "Möbel", "free shipping", "NEW")
+_COLOURS: Final = ((255, 255, 255), (0, 0, 0), (128, 128, 128), (200, 30, 30), (30, 60, 160))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlayRater:
+    """Logistic regression on early maps of the ImageNet network.
+
+    Attributes:
+        bias: log odds at features of zero.
+        weights: of each feature.
+        threshold: probability from which a picture is left out.
+    """
+
+    bias: float
+    weights: tuple[float, ...]
+    threshold: float
+
+    @classmethod
+    def learn(
+        cls,
+        pictures: Sequence[Image.Image],
+        *,
+        ways: Sequence[str] = OVERLAYS,
+        fonts: Sequence[str] | None = None,
+        false_alarms: float = 0.02,
+        seed: int = 0,
+    ) -> OverlayRater:
+        """Learn from clean pictures and a copy of each for each way of writing on it.
+
+        Args:
+            pictures: mode RGB; a few hundred of the catalogue's own, none of them twice.
+            ways: of `OVERLAYS`.
+            fonts: files of fonts; None takes those that matplotlib brings.
+            false_alarms: share of the clean pictures that may be left out, which sets the threshold.
+            seed: draws words, places and colours.
+
+        Raises:
+            BadInputError: fewer than ten pictures.
+        """
+        rng, fonts = np.random.default_rng(seed), fonts or default_fonts()
+        written = (write_over(one, way, str(rng.choice(fonts)), rng) for way in ways for one in pictures)
+        features = overlay_features(itertools.chain(pictures, written))
+        return cls.fit(features[: len(pictures)], features[len(pictures) :], false_alarms=false_alarms)
+
+    @classmethod
+    def fit(
+        cls, clean: Float[np.ndarray, "N F"], written: Float[np.ndarray, "M F"], *, false_alarms: float = 0.02
+    ) -> OverlayRater:
+        """Fit to `overlay_features` of clean pictures, and of copies: all pictures written upon in one way, and again.
+
+        Raises:
+            BadInputError: fewer than ten pictures.
+        """
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import GroupKFold, cross_val_predict
+
+        if len(clean) < 2 * _FOLDS:
+            raise BadInputError(f"overlaid text is learned from at least {2 * _FOLDS} pictures, got {len(clean)}")
+        features = np.concatenate([clean, written])
+        damaged, groups = np.arange(len(features)) >= len(clean), np.arange(len(features)) % len(clean)
+        means, scales = features.mean(0), np.maximum(features.std(0), 1e-6)
+        inputs = (features - means) / scales
+        regression = LogisticRegression(C=0.01, max_iter=500, class_weight="balanced")
+        unseen = cross_val_predict(
+            regression, inputs, damaged, groups=groups, cv=GroupKFold(_FOLDS), method="predict_proba"
+        )
+        weights = regression.fit(inputs, damaged).coef_[0] / scales
+        return cls(
+            bias=float(regression.intercept_[0] - weights @ means),
+            weights=tuple(weights.tolist()),
+            threshold=float(np.quantile(unseen[~damaged, 1], 1 - false_alarms)),
+        )
+
+    def probabilities(self, pictures: Iterable[Image.Image]) -> Float[np.ndarray, " N"]:
+        """Of each picture (mode RGB), that text or a watermark lies over it."""
+        return self.from_features(overlay_features(pictures))
+
+    def from_features(self, features: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:
+        """The same from `overlay_features`."""
+        found: np.ndarray = special.expit(features @ np.array(self.weights) + self.bias)
+        return found
+
+    def reasons(self, pictures: Iterable[Image.Image]) -> list[str | None]:
+        """Why each picture is left out; None where nothing lies over it."""
+        return [
+            f"text or a watermark lies over it (probability {found:.2f})" if found > self.threshold else None
+            for found in self.probabilities(pictures)
+        ]
+
+
+def overlay_features(pictures: Iterable[Image.Image]) -> Float[np.ndarray, "N F"]:
+    """Maxima and means over all places of the network's early maps."""
+    early, normalise, preprocessing = _early_network()
+    images, parts = iter(pictures), []
+    with torch.inference_mode():
+        while squares := [preprocessing(image) for image in itertools.islice(images, _AT_ONCE)]:
+            maps = early(normalise(torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)))
+            parts.append(torch.cat([maps.amax((2, 3)), maps.mean((2, 3))], 1).numpy().astype(np.float64))
+    return np.concatenate(parts) if parts else np.zeros((0, _FEATURES))
+
+
+def write_over(image: Image.Image, way: str, font: str, rng: np.random.Generator) -> Image.Image:
+    """A copy of a picture with text or a watermark on it.
+
+    Args:
+        image: mode RGB.
+        way: one of `OVERLAYS`.
+        font: a font's file.
+        rng: draws words, places, sizes and colours.
+    """
+    layer = Image.new("RGBA", image.size)
+    draw, (width, height) = ImageDraw.Draw(layer), image.size
+
+    def letters(low: float, high: float) -> ImageFont.FreeTypeFont:
+        return ImageFont.truetype(font, max(9, int(rng.uniform(low, high) * height)))
+
+    def ink(low: int, high: int) -> tuple[int, ...]:
+        return (*_COLOURS[rng.integers(len(_COLOURS))], int(rng.integers(low, high)))
+
+    def words(count: int) -> str:
+        return " ".join(rng.choice(_WORDS, count))
+
+    if way == "tiled":
+        size, text, colour = letters(0.05, 0.09), words(2), ink(90, 200)
+        step = int(rng.uniform(0.16, 0.3) * height) + 1
+        for line, y in enumerate(range(-height, 2 * height, step)):
+            draw.text((-(line % 2) * step, y), "   ".join([text] * 8), colour, size)
+        layer = layer.rotate(float(rng.uniform(15, 45)))
+    elif way == "centre":
+        draw.text((width / 2, height / 2), words(1), ink(90, 200), letters(0.12, 0.24), anchor="mm")
+        layer = layer.rotate(float(rng.choice([0, 0, 30, 45])))
+    elif way == "corner":
+        right, low = rng.integers(2, size=2)
+        place = (width * (0.97 if right else 0.03), height * (0.97 if low else 0.03))
+        draw.text(place, words(1), ink(160, 255), letters(0.06, 0.1), anchor="lr"[right] + "td"[low])
+    elif way == "banner":
+        top = int(rng.choice([0, 0.8]) * height)
+        draw.rectangle((0, top, width, top + 0.2 * height), ink(180, 255))
+        draw.text((width / 2, top + 0.1 * height), words(2), (255, 255, 0, 255), letters(0.08, 0.12), anchor="mm")
+    elif way == "badge":
+        radius, (x, y) = rng.uniform(0.12, 0.2) * height, rng.choice([0.2, 0.8], 2) * (width, height)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), ink(200, 255))
+        draw.text((x, y), f"-{rng.integers(5, 90)}%", (255, 255, 255, 255), letters(0.08, 0.12), anchor="mm")
+    else:
+        size, colour = letters(0.04, 0.06), ink(180, 255)
+        for line in range(int(rng.integers(2, 5))):
+            draw.text((0.05 * width, (0.1 + 0.07 * line) * height), words(4), colour, size)
+    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+
+
+def default_fonts() -> list[str]:
+    """Files of the fonts that matplotlib brings, those of letters."""
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return sorted(str(path) for path in folder.glob("*.ttf") if path.name.startswith(("DejaVuS", "STIXGeneral")))
+
+
+@cache
+def _early_network() -> tuple[Any, Any, Preprocessing]:
+    """The ImageNet network up to its maps at a sixteenth of the picture, its normalisation and its preprocessing."""
+    from univert.models.embedder import Embedder
+    from univert.models.folding import fold_batch_norms
+
+    with torch.random.fork_rng(devices=[]):
+        embedder = Embedder(EmbedderConfig(size=None, image_size_px=_IMAGE_SIZE_PX)).eval()
+    cut: Any = embedder.base_network.cut(_STAGES_LEFT_OUT, _IMAGE_SIZE_PX)
+    modules = fold_batch_norms(embedder).base_network.parts()[: len(cut.front)]
+    return torch.nn.Sequential(*modules), embedder.normalise, embedder.preprocessing
