@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import statistics
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from univert.core.errors import BadInputError
+from univert.curation.dawid_skene import dawid_skene
 from univert.data.ratings import QUESTIONS, Answer, RatedTriplet, Ratings
 from univert.data.triplets import ROLES
 
@@ -222,7 +222,10 @@ def krippendorff_alpha(units: Iterable[Iterable[bool]]) -> float | None:
         >>> round(krippendorff_alpha([(True, True), (True, False), (False, False), (False, False)]), 3)
         0.533
     """
-    krippendorff = _curate("krippendorff")
+    try:
+        import krippendorff
+    except ImportError as error:
+        raise BadInputError(f"this needs {error.name}, which is missing: pip install 'univert[curate]'") from None
     counts = [(votes.count(False), votes.count(True)) for votes in map(list, units) if len(votes) > 1]
     if not all(map(sum, zip(*counts, strict=True))) or not counts:
         return None
@@ -265,26 +268,17 @@ def _dawid_skene(votes: Mapping[Unit, Votes], gold: Mapping[Unit, bool]) -> tupl
         if len({vote for said in of_question.values() for vote in said.values()}) < 2:
             yes |= {unit: float(all(said.values())) for unit, said in of_question.items()}  # nothing to tell apart
             continue
-        pandas, aggregation = _curate("pandas"), _curate("crowdkit.aggregation")
-        table = pandas.DataFrame(
-            [(unit[0], rater, int(vote)) for unit, said in of_question.items() for rater, vote in said.items()],
-            columns=["task", "worker", "label"],
-        )
-        known = pandas.Series({unit[0]: int(gold[unit]) for unit in of_question if unit in gold}, dtype=int)
-        model = aggregation.DawidSkene()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the package's own use of pandas
-            found = model.fit_predict_proba(table, known if len(known) else None)
-        yes |= {(int(task), question): float(share) for task, share in found[1].items()}
-        errors, priors = model.errors_, model.priors_
-        for rater in table["worker"].unique():
-            share = sum(priors[label] * errors[label].get((rater, label), 0.0) for label in (0, 1))
-            right[rater].append(float(share))
+        units = list(of_question)
+        raters = sorted({rater for said in of_question.values() for rater in said})
+        rows = [
+            (number, raters.index(rater), vote)
+            for number, unit in enumerate(units)
+            for rater, vote in of_question[unit].items()
+        ]
+        asked, voters, said_yes = (np.array(column) for column in zip(*rows, strict=True))
+        known = np.array([float(gold[unit]) if unit in gold else np.nan for unit in units])
+        found = dawid_skene(asked, voters, said_yes.astype(bool), known=known)
+        yes |= dict(zip(units, found.yes.tolist(), strict=True))
+        for rater, share in zip(raters, found.accuracy.tolist(), strict=True):
+            right[rater].append(share)
     return yes, {rater: statistics.mean(shares) for rater, shares in right.items()}
-
-
-def _curate(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise BadInputError(f"this needs {error.name}, which is missing: pip install 'univert[curate]'") from None
