@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.shop import modified
-from univert.core.errors import BadInputError
+from univert.core.errors import BadInputError, TrainingError
 from univert.core.run import Run
 from univert.data.catalogue import Catalogue
 from univert.data.triplets import ROLES, TripletProblemsError, read_clean_triplets
@@ -232,3 +232,16 @@ def test_triplets_that_cannot_be_used_are_refused_before_any_training(
     with pytest.raises(BadInputError, match="no such file"):
         train(catalogue, tmp_path, replace(recipe, triplets=GroupTripletsConfig(file="nowhere.csv")), report=False)
     assert not (tmp_path / "last_step").exists()
+
+
+def test_a_training_that_fails_names_the_setting_of_its_own_command(
+    model: Path, catalogue: Catalogue, recipe: Recipe, verified: Path, tmp_path: Path
+) -> None:
+    wild = replace(LOOP, learning_rate=1e38)
+    with pytest.raises(TrainingError, match=r"lower loop\.learning_rate and"):
+        finetune(model, catalogue, verified, tmp_path / "alone", replace(CONFIG, loop=wild))
+    recipe = replace(
+        recipe, combine=CombineConfig(mode="off"), triplets=GroupTripletsConfig(file=str(verified), loop=wild)
+    )
+    with pytest.raises(TrainingError, match=r"^tuned/discs: .* lower triplets\.loop\.learning_rate and"):
+        train(catalogue, tmp_path / "run", recipe, report=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -45,17 +44,18 @@ def train_specialists(context: RunContext, verticals: Sequence[str]) -> dict[str
         for vertical, folder in folders.items()
     }
 
-    def with_start(vertical: str, share: float) -> Embedder:
-        return towards(last[vertical].embedder, _new_specialist(context, config, [vertical]), share)
-
     def common_share() -> dict[str, Any]:
         found: dict[float, dict[str, float]] = {share: {} for share in (0.0, *START_SHARES)}
-        for vertical, share in itertools.product(verticals, found):
-            among = context.images.of_vertical(vertical)
-            if score := context.stages.score_of(with_start(vertical, share), among):
-                found[share][vertical] = score()
+        for vertical, model in last.items():
+            start, among = _new_specialist(context, config, [vertical]), context.images.of_vertical(vertical)
+            for share, scores in found.items():
+                if score := context.stages.score_of(towards(model.embedder, start, share), among):
+                    scores[vertical] = score()
         best = max(found, key=lambda share: sum(found[share].values()))
         return {"share": best, "val_map_at_r": found[best]}
+
+    def with_start(vertical: str) -> Embedder:
+        return towards(last[vertical].embedder, _new_specialist(context, config, [vertical]), share)
 
     chosen = context.stages.remembered("specialists/share", [model.key for model in last.values()], common_share)
     share = chosen["share"]
@@ -64,7 +64,7 @@ def train_specialists(context: RunContext, verticals: Sequence[str]) -> dict[str
             f"specialists/{folders[vertical]}",
             fingerprint(model.key, share),
             model.record | {"start_share": share, "best_score": chosen["val_map_at_r"].get(vertical)},
-            partial(with_start, vertical, share),
+            partial(with_start, vertical),
             among=context.images.of_vertical(vertical),
         )
         for vertical, model in last.items()

@@ -80,7 +80,9 @@ def tune_groups(
         after = context.stages.train(
             f"tuned/{context.images.folder_of(*verticals)}",
             {"model": model.key, "triplets": own.fingerprint, **learning_choices(config)},
-            lambda old=model, own=own, among=among: triplet_job(context, old.embedder, own, config, among),  # type: ignore[misc]
+            lambda old=model, own=own, among=among: replace(  # type: ignore[misc]
+                triplet_job(context, old.embedder, own, config, among), settings="triplets.loop"
+            ),
         )
         record = context.stages.remembered(
             f"compared/{after.name}",
@@ -123,7 +125,6 @@ def triplet_job(
         objective=CleanTripletObjective(sampler.triplets_per_batch, margin=config.margin, keep=config.keep, old=embed),
         sampler=sampler,
         loop=config.loop,
-        settings="triplets.loop",
         among=among,
         starts_trained=True,
     )
@@ -197,7 +198,7 @@ class TripletSampler(Sampler):
 class CleanTripletObjective(Objective):
     """The triplet loss of exactly the given triplets, plus L2 to the old embeddings of the other images.
 
-    For `margin` and `keep` see `FinetuneConfig`; `old` embeds positions in views by the model as it was.
+    For `margin` and `keep` see `TripletsConfig`; `old` embeds positions in views by the model as it was.
     """
 
     def __init__(
