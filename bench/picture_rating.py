@@ -25,16 +25,17 @@ from sklearn.metrics import roc_auc_score
 from common import commit, cpu_name
 from damaged_pictures import PIXEL_DAMAGE, encoded
 from univert.core.files import write_atomic
-from univert.curation import OverlayRater, PictureMatch, TextTower, rate_pixels
+from univert.curation import OverlayRater, PictureMatch, rate_pixels
 from univert.curation.match_practice import NamedPictures, PracticeConfig, learn_match, practice_lists
 from univert.curation.overlaid_text import OVERLAYS, default_fonts, overlay_features, write_over
 from univert.curation.picture_match import FEATURES, match_features
 from univert.curation.pixel_quality import measure_pixels
-from univert.curation.text_embedding import embed_texts
 from univert.data.catalogue import Catalogue
 from univert.data.decode import decode_rgb
 from univert.metrics.bootstrap import bootstrap_interval
 from univert.models.embedder import Embedder
+from univert.models.text_embedding import embed_texts
+from univert.models.text_tower import TextTower
 
 RESULT = Path("bench/results/picture-rating.md")
 LANGUAGES = ("en", "fr", "de", "es")

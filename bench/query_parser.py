@@ -27,9 +27,9 @@ from common import commit, cpu_name
 from univert.core.files import write_atomic
 from univert.curation.query_examples import NONE, Example, name_examples, off_topic_examples
 from univert.curation.query_parser import ASKED, FOLDS, NEGATIVES_SHARE, QueryParser, folds_of
-from univert.curation.text_embedding import embed_texts
 from univert.data.names import ProductName, read_names
 from univert.data.sample import NAMES_PATH, SAMPLE_PATHS
+from univert.models.text_embedding import embed_texts
 
 RESULT = Path(__file__).parent / "results" / "query-parser.md"
 PRECISION = 0.95

@@ -6,9 +6,10 @@ from sklearn.metrics import roc_auc_score
 
 from tests.curation.words import encode, named_pictures
 from univert.core.errors import BadInputError
-from univert.curation import PictureMatch, TextTower
+from univert.curation import PictureMatch
 from univert.curation.match_practice import PracticeConfig, learn_match, practice_lists
 from univert.curation.picture_match import FEATURES, ResultList, match_features
+from univert.models import TextTower
 
 NAMED = named_pictures()
 PRODUCTS = sorted(set(NAMED.products))

@@ -10,8 +10,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "PictureMatch": "univert.curation.picture_match",
         "PixelLimits": "univert.curation.pixel_quality",
         "QueryParser": "univert.curation.query_parser",
-        "TextTower": "univert.curation.text_tower",
-        "TextTowerConfig": "univert.curation.text_tower",
         "krippendorff_alpha": "univert.curation.agreement",
         "rate_pixels": "univert.curation.pixel_quality",
     },

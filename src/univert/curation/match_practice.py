@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from univert.core.errors import BadInputError
 from univert.curation.picture_match import PictureMatch, ResultList, match_features
-from univert.curation.text_tower import SentenceEncoder, TextTower, TextTowerConfig
+from univert.models.text_tower import SentenceEncoder, TextTower, TextTowerConfig
 
 _NEAREST: Final = 50
 

@@ -16,7 +16,7 @@ from scipy import special
 from univert.core.config import from_plain, to_plain
 from univert.core.errors import BadInputError, did_you_mean
 from univert.core.files import write_atomic
-from univert.curation.text_tower import TextTower
+from univert.models.text_tower import TextTower
 
 FEATURES: Final = ("words", "title", "agreement", "rank")
 """words: cosine of the query in the text tower and the picture. title: cosine of the sentence embeddings of query and

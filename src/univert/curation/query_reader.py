@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from univert.curation.lexicon import Lexicon, Reading, normalise, words_of
 from univert.curation.query_examples import NONE, WEIGHTS, Example
-from univert.curation.text_embedding import SIZE, embed_texts
+from univert.models.text_embedding import SIZE, embed_texts
 
 _LEAST_HEARD: Final = 0.3
 """How far words count of which none is in a name, for their parts."""

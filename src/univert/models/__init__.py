@@ -8,5 +8,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "Embedder": "univert.models.embedder",
         "EmbedderConfig": "univert.models.config",
         "ModelCard": "univert.models.card",
+        "TextTower": "univert.models.text_tower",
+        "TextTowerConfig": "univert.models.text_tower",
     },
 )

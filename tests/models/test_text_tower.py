@@ -6,8 +6,8 @@ import pytest
 
 from tests.curation.words import encode, named_pictures
 from univert.core.errors import BadInputError
-from univert.curation import TextTower, TextTowerConfig
 from univert.curation.match_practice import NamedPictures
+from univert.models import TextTower, TextTowerConfig
 
 NAMED = named_pictures()
 UNSEEN = {"red-lamp", "blue-sofa", "green-table", "black-chair"}

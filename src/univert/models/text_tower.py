@@ -65,7 +65,7 @@ class TextTowerCard(ModelCard):
         "A text tower made with Univert: it maps words to unit vectors of {width}, in the space of an image embedding "
         "model."
     )
-    USE: ClassVar[str] = """from univert.curation import TextTower
+    USE: ClassVar[str] = """from univert.models import TextTower
 
 tower = TextTower.from_pretrained("path/to/this/folder")
 vectors = tower.embed(["blue armchair"])"""
@@ -238,6 +238,6 @@ def _ridge(
 
 
 def _default_encoder() -> Any:
-    from univert.curation.text_embedding import embed_texts
+    from univert.models.text_embedding import embed_texts
 
     return embed_texts
