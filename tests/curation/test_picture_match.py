@@ -26,11 +26,11 @@ def match(tower: TextTower) -> PictureMatch:
     return learn_match(tower, UNSEEN, PracticeConfig(lists=60))
 
 
-def a_list(titles: tuple[str | None, ...] | None = None, ranks: list[int] | None = None) -> ResultList:
+def a_list(titles: tuple[str | None, ...] | None = None) -> ResultList:
     """Four red chairs, then a blue lamp."""
     lamp = NAMED.vectors[NAMED.products == "blue-lamp"][:1]
     vectors = np.concatenate([NAMED.vectors[NAMED.products == "red-chair"], lamp])
-    return ResultList(query="red chair", vectors=vectors, titles=titles or (None,) * 5, ranks=ranks)
+    return ResultList(query="red chair", vectors=vectors, titles=titles or (None,) * 5)
 
 
 def test_together_they_tell_right_from_wrong_and_are_calibrated(tower: TextTower, match: PictureMatch) -> None:
@@ -45,12 +45,12 @@ def test_together_they_tell_right_from_wrong_and_are_calibrated(tower: TextTower
 
 
 def test_the_odd_picture_is_out_and_says_why(tower: TextTower, match: PictureMatch) -> None:
-    *chairs, lamp = match.rate(tower, a_list(("red chair", None, "chair red", "chairs", "blue lamp")))
+    *chairs, lamp = match.rate(tower, [a_list(("red chair", None, "chair red", "chairs", "blue lamp"))])
     assert min(chair.probability for chair in chairs) > 0.5 > lamp.probability
     assert chairs[0].reasons == ("its title 'red chair' fits 'red chair'", "it looks like 'red chair'")
     assert "its title says 'blue lamp', the query 'red chair'" in lamp.reasons
     assert "it does not look like 'red chair'" in lamp.reasons
-    untitled = match.rate(tower, a_list())
+    untitled = match.rate(tower, [a_list()])
     assert "it is unlike the other pictures of the query" in untitled[4].reasons
 
 
@@ -58,7 +58,7 @@ def test_the_odd_picture_is_out_and_says_why(tower: TextTower, match: PictureMat
 def test_missing_features_are_judged_by_what_is_there(match: PictureMatch, column: int, tower: TextTower) -> None:
     lists, right = practice_lists(TESTED, PracticeConfig(lists=60), seed=6)
     features = match_features(tower, lists)
-    features[:, [other for other in range(4) if other != column]] = np.nan
+    features[:, [other for other in range(3) if other != column]] = np.nan
     there = np.isfinite(features[:, column])
     alone = match.probabilities(features)
     assert roc_auc_score(right[there], alone[there]) == pytest.approx(
@@ -70,12 +70,12 @@ def test_missing_features_are_judged_by_what_is_there(match: PictureMatch, colum
 def test_one_picture_no_title_no_query(tower: TextTower, match: PictureMatch) -> None:
     one = ResultList(query="red chair", vectors=NAMED.vectors[:1], titles=[None])
     features = match_features(tower, [one])
-    assert np.isfinite(features[0]).tolist() == [True, False, False, False]
+    assert np.isfinite(features[0]).tolist() == [True, False, False]
     empty = ResultList(query="", vectors=NAMED.vectors[:1], titles=["chair"])
     assert not np.isfinite(match_features(tower, [empty])).any()
-    assert 0 < match.rate(tower, empty)[0].probability < 1
+    assert 0 < match.rate(tower, [empty])[0].probability < 1
     nothing = ResultList(query="red chair", vectors=NAMED.vectors[:0], titles=[])
-    assert match.rate(tower, nothing) == []
+    assert match.rate(tower, [nothing]) == match.rate(tower, []) == []
 
 
 def test_copies_of_a_picture_do_not_vouch_for_it(tower: TextTower) -> None:
@@ -85,19 +85,6 @@ def test_copies_of_a_picture_do_not_vouch_for_it(tower: TextTower) -> None:
     )
     before, after = (match_features(tower, [each])[4, 2] for each in (listed, copied))
     assert before == pytest.approx(after)
-
-
-def test_ranks_count_where_people_rated_lists_with_ranks(tower: TextTower) -> None:
-    rng = np.random.default_rng(0)
-    features = np.full((400, 4), np.nan)
-    ranks = rng.integers(1, 31, 400)
-    features[:, 3] = np.log(ranks)
-    match = PictureMatch.fit(features, rng.random(400) < 1 / ranks**0.5)
-    assert match.regressions["rank"].weights["rank"] < 0
-    rated = match.rate(tower, a_list(ranks=[1, 2, 3, 4, 30]))
-    assert rated[0].probability > rated[4].probability
-    assert rated[4].reasons == ("it is far down in the results (place 30)",)
-    assert "title" not in match.regressions
 
 
 def test_a_saved_match_is_the_same(match: PictureMatch, tmp_path: Path) -> None:
@@ -126,12 +113,12 @@ def test_practice_lists_are_as_described() -> None:
 
 
 def test_bad_input_is_refused(tower: TextTower) -> None:
-    with pytest.raises(BadInputError, match="5 vectors, 4 titles"):
+    with pytest.raises(BadInputError, match="5 vectors and 4 titles"):
         a_list((None,) * 4)
     with pytest.raises(BadInputError, match="embed the pictures with the model"):
         match_features(tower, [ResultList(query="x", vectors=np.ones((1, 3), np.float32), titles=[None])])
     with pytest.raises(BadInputError, match="all are of one kind"):
-        PictureMatch.fit(np.zeros((3, 4)), np.ones(3, bool))
+        PictureMatch.fit(np.zeros((3, 3)), np.ones(3, bool))
     with pytest.raises(BadInputError, match="did you mean 'title'"):
         PictureMatch.fit(np.zeros((2, len(FEATURES))), np.array([True, False]), use=["titel"])
     with pytest.raises(BadInputError, match="no text belongs"):

@@ -5,8 +5,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from tests.data.pictures import encoded
-from univert.core.errors import BadInputError
-from univert.curation import PixelLimits, rate_pixels
+from univert.curation import rate_pixels
 from univert.curation.pixel_quality import measure_pixels
 
 
@@ -27,8 +26,8 @@ def saved(image: Image.Image, quality: int = 90) -> bytes:
     return encoded(image, "JPEG", quality=quality)
 
 
-def kinds(content: bytes, limits: PixelLimits | None = None) -> list[str]:
-    return [reason.partition(":")[0] for reason in rate_pixels(content, limits).reasons]
+def kinds(content: bytes) -> list[str]:
+    return [reason.partition(":")[0] for reason in rate_pixels(content).reasons]
 
 
 def again(image: Image.Image, quality: int) -> Image.Image:
@@ -120,9 +119,3 @@ def test_what_cannot_be_read_says_so(content: bytes) -> None:
     rating = rate_pixels(content)
     assert rating.measures == {}
     assert rating.reasons[0].startswith("cannot be read: ")
-
-
-def test_limits_are_the_users(picture: Image.Image) -> None:
-    assert kinds(saved(picture), PixelLimits(min_side_px=500)) == ["too small"]
-    with pytest.raises(BadInputError, match="min_side_px must be at least 0"):
-        PixelLimits(min_side_px=-1)

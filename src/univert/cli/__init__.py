@@ -14,6 +14,7 @@ import univert
 from univert.cli import (
     building,
     calibrating,
+    curating,
     detecting,
     exporting,
     indexing,
@@ -28,7 +29,19 @@ from univert.core.allocator import reuse_freed_memory
 from univert.core.errors import UnivertError
 from univert.core.terminal import progress_lines
 
-_COMMANDS = (building, calibrating, detecting, exporting, indexing, learning, measuring, rating, searching, serving)
+_COMMANDS = (
+    building,
+    calibrating,
+    curating,
+    detecting,
+    exporting,
+    indexing,
+    learning,
+    measuring,
+    rating,
+    searching,
+    serving,
+)
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130  # the shell's convention for Ctrl-C

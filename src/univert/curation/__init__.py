@@ -8,7 +8,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "Agreement": "univert.curation.agreement",
         "OverlayRater": "univert.curation.overlaid_text",
         "PictureMatch": "univert.curation.picture_match",
-        "PixelLimits": "univert.curation.pixel_quality",
         "QueryParser": "univert.curation.query_parser",
         "krippendorff_alpha": "univert.curation.agreement",
         "rate_pixels": "univert.curation.pixel_quality",

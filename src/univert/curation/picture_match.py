@@ -18,9 +18,10 @@ from univert.core.errors import BadInputError, did_you_mean
 from univert.core.files import write_atomic
 from univert.models.text_tower import TextTower
 
-FEATURES: Final = ("words", "title", "agreement", "rank")
+FEATURES: Final = ("words", "title", "agreement")
 """words: cosine of the query in the text tower and the picture. title: cosine of the sentence embeddings of query and
-title. agreement: mean cosine to the nearest other pictures of the query. rank: logarithm of the place in the results.
+title. agreement: mean cosine to the nearest other pictures of the query. The place in the results is none of them: how
+much that says depends on the search engine.
 """
 
 _NEIGHBOURS: Final = 5
@@ -38,19 +39,17 @@ class ResultList:
         query: its text.
         vectors: (N, D) unit vectors of the pictures, by the model of the text tower.
         titles: title or alternative text of each; None where there is none.
-        ranks: place of each in the results, from 1; None where it is not known.
     """
 
     query: str
     vectors: Float[np.ndarray, "N D"]
     titles: Sequence[str | None]
-    ranks: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.titles) != len(self.vectors) or len(self.ranks or self.titles) != len(self.vectors):
+        if len(self.titles) != len(self.vectors):
             raise BadInputError(
-                f"query {self.query!r}: {len(self.vectors)} vectors, {len(self.titles)} titles and "
-                f"{len(self.ranks or self.titles)} ranks; give one of each for a picture, None for no title"
+                f"query {self.query!r}: {len(self.vectors)} vectors and {len(self.titles)} titles; give one of each "
+                "for a picture, None for no title"
             )
 
 
@@ -67,7 +66,7 @@ class MatchRating:
     reasons: tuple[str, ...]
 
 
-def match_features(tower: TextTower, lists: Sequence[ResultList]) -> Float[np.ndarray, "P 4"]:
+def match_features(tower: TextTower, lists: Sequence[ResultList]) -> Float[np.ndarray, "P 3"]:
     """The columns `FEATURES` of all pictures of all lists, one below the other; NaN where a feature is missing.
 
     Raises:
@@ -92,8 +91,6 @@ def match_features(tower: TextTower, lists: Sequence[ResultList]) -> Float[np.nd
             rows = [place[one.titles[row] or ""] for row in titled]
             found[titled, 1] = sentences[rows] @ sentences[place[one.query]]
         found[:, 2] = _agreement(one.vectors)
-        if one.ranks is not None:
-            found[:, 3] = np.log(np.maximum(one.ranks, 1))
         parts.append(found)
     return np.concatenate(parts)
 
@@ -122,7 +119,7 @@ class PictureMatch:
 
     @classmethod
     def fit(
-        cls, features: Float[np.ndarray, "P 4"], right: Bool[np.ndarray, " P"], *, use: Sequence[str] = FEATURES
+        cls, features: Float[np.ndarray, "P 3"], right: Bool[np.ndarray, " P"], *, use: Sequence[str] = FEATURES
     ) -> PictureMatch:
         """Fit to pictures of which is known whether their query describes them.
 
@@ -148,26 +145,24 @@ class PictureMatch:
                     regressions[_key(columns)] = _regression(features[rows], right[rows], columns)
         return cls(regressions=regressions)
 
-    def probabilities(self, features: Float[np.ndarray, "P 4"]) -> Float[np.ndarray, " P"]:
+    def probabilities(self, features: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, " P"]:
         """Of each picture, that its query describes it."""
         bias, parts = self._log_odds(features)
         found: np.ndarray = special.expit(bias + parts.sum(1))
         return found
 
-    def rate(self, tower: TextTower, pictures: ResultList) -> list[MatchRating]:
-        """Rate the pictures of one query.
+    def rate(self, tower: TextTower, lists: Sequence[ResultList]) -> list[MatchRating]:
+        """Rate all pictures of all lists, one after the other.
 
         Raises:
             BadInputError: as `match_features`.
         """
-        features = match_features(tower, [pictures])
-        columns = (self.probabilities(features), self._log_odds(features)[1], features, pictures.titles)
+        features = match_features(tower, lists)
+        pictures = ((one.query, title) for one in lists for title in one.titles)
+        columns = (self.probabilities(features).tolist(), self._log_odds(features)[1], pictures)
         return [
-            MatchRating(
-                probability=float(probability),
-                reasons=tuple(_reasons(pictures.query, title, found, parts, right=probability >= 0.5)),
-            )
-            for probability, parts, found, title in zip(*columns, strict=True)
+            MatchRating(probability=probability, reasons=tuple(_reasons(query, title, parts, right=probability >= 0.5)))
+            for probability, parts, (query, title) in zip(*columns, strict=True)
         ]
 
     def save(self, path: Path) -> None:
@@ -189,7 +184,7 @@ class PictureMatch:
             raise BadInputError(f"{path} is not a saved match; learn the match again")
         return from_plain(cls, values, where=str(path))
 
-    def _log_odds(self, features: Float[np.ndarray, "P 4"]) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "P 4"]]:
+    def _log_odds(self, features: Float[np.ndarray, "P 3"]) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "P 3"]]:
         """Where each picture starts, and what each of its features adds."""
         known = np.array([name in self.regressions for name in FEATURES])
         there = np.isfinite(features) & known
@@ -209,7 +204,7 @@ def _key(columns: Sequence[int] | Int[np.ndarray, " K"]) -> str:
 
 
 def _regression(
-    features: Float[np.ndarray, "P 4"], right: Bool[np.ndarray, " P"], columns: Sequence[int]
+    features: Float[np.ndarray, "P 3"], right: Bool[np.ndarray, " P"], columns: Sequence[int]
 ) -> FeatureRegression:
     from sklearn.linear_model import LogisticRegression
 
@@ -236,24 +231,16 @@ def _agreement(vectors: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " N"]:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _reasons(
-    query: str, title: str | None, found: Float[np.ndarray, " 4"], parts: Float[np.ndarray, " 4"], *, right: bool
-) -> Iterator[str]:
-    place = 0 if np.isnan(found[3]) else round(np.exp(found[3]))
-    for_it = {
-        "words": f"it looks like {query!r}",
-        "title": f"its title {title!r} fits {query!r}",
-        "agreement": "it is like the other pictures of the query",
-        "rank": f"it is among the first results (place {place})",
-    }
-    against_it = {
-        "words": f"it does not look like {query!r}",
-        "title": f"its title says {title!r}, the query {query!r}",
-        "agreement": "it is unlike the other pictures of the query",
-        "rank": f"it is far down in the results (place {place})",
-    }
-    said = for_it if right else against_it
-    signed = parts if right else -parts
-    for column in np.argsort(-signed, kind="stable"):
+def _reasons(query: str, title: str | None, parts: Float[np.ndarray, " 3"], *, right: bool) -> Iterator[str]:
+    for_it = (
+        f"it looks like {query!r}", f"its title {title!r} fits {query!r}", "it is like the other pictures of the query"
+    )  # fmt: skip
+    against_it = (
+        f"it does not look like {query!r}",
+        f"its title says {title!r}, the query {query!r}",
+        "it is unlike the other pictures of the query",
+    )
+    said, signed = (for_it, parts) if right else (against_it, -parts)
+    for column in np.argsort(-signed, kind="stable").tolist():
         if signed[column] >= _WORTH_SAYING:
-            yield said[FEATURES[column]]
+            yield said[column]

@@ -6,15 +6,14 @@ pandas, ImageHash and PyWavelets.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Int16, UInt8
+from PIL import Image
 
-from univert.core.errors import BadInputError
 from univert.data.decode import decode_rgb, quantisation_tables
 from univert.data.image_problem import ImageProblem
 
@@ -33,40 +32,23 @@ _GROUND_LEVEL: Final = 240
 """Of 255: a lighter band is the ground of a product picture, and the product may be a box, a rug or a screen."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PixelLimits:
-    """What a picture must meet to be kept.
-
-    Attributes:
-        min_side_px: the shorter side.
-        max_edge_width_px: over how many pixels the strongest edges rise, 1 (sharp) to 6; the geometric mean of both
-            directions.
-        min_light: brightness that the lightest hundredth of the pixels reaches, 0 to 255.
-        max_dark: brightness that the darkest hundredth does not exceed, 0 to 255.
-        min_contrast: levels of brightness between those two, 0 to 255.
-        min_jpeg_quality: of the last time it was saved, 1 to 100, as libjpeg counts.
-        max_blockiness: levels of brightness by which the edges of 8 px blocks stand out, divided by the root of the
-            mean step between neighbouring pixels, since texture hides them. On the home sample, quality 75 gives 0.7,
-            and 25 gives 1.5.
-        max_frame_share: of the area that a frame of one colour takes.
-
-    Raises:
-        BadInputError: a value is out of range.
-    """
-
-    min_side_px: int = 100
-    max_edge_width_px: float = 2.1
-    min_light: float = 100
-    max_dark: float = 225
-    min_contrast: float = 20
-    min_jpeg_quality: float = 30
-    max_blockiness: float = 1.5
-    max_frame_share: float = 0.1
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 0:
-                raise BadInputError(f"{field.name} must be at least 0, got {getattr(self, field.name)}; 0 is no limit")
+_MIN_SIDE_PX: Final = 100
+"""The shorter side."""
+_MAX_EDGE_WIDTH_PX: Final = 2.1
+"""Over how many pixels the strongest edges rise, 1 (sharp) to 6; the geometric mean of both directions."""
+_MIN_LIGHT: Final = 100
+"""Of 255: what the lightest hundredth of the pixels reaches."""
+_MAX_DARK: Final = 225
+"""Of 255: what the darkest hundredth does not exceed."""
+_MIN_CONTRAST: Final = 20
+"""Levels of brightness between those two."""
+_MIN_JPEG_QUALITY: Final = 30
+"""Of the last time it was saved, as libjpeg counts."""
+_MAX_BLOCKINESS: Final = 1.5
+"""Levels of brightness by which the edges of 8 px blocks stand out, divided by the root of the mean step between
+neighbouring pixels, since texture hides them. On the home sample, quality 75 gives 0.7, and 25 gives 1.5."""
+_MAX_FRAME_SHARE: Final = 0.1
+"""Of the area, that a frame of one colour takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +56,7 @@ class PixelQuality:
     """What was measured on a picture, and in plain words what is wrong with it.
 
     Attributes:
-        measures: by name; see `PixelLimits` for what they mean. `jpeg_quality` is there for JPEGs alone, and
-            `edge_width_px` only where there are edges.
+        measures: by name. `jpeg_quality` is there for JPEGs alone, and `edge_width_px` only where there are edges.
         reasons: why it is left out; empty if it is good.
     """
 
@@ -88,7 +69,7 @@ class PixelQuality:
         return not self.reasons
 
 
-def rate_pixels(content: bytes, limits: PixelLimits | None = None) -> PixelQuality:
+def rate_pixels(content: bytes) -> PixelQuality:
     """Measure one encoded picture, in any format that a catalogue takes; one that cannot be read says so.
 
     Example:
@@ -101,14 +82,22 @@ def rate_pixels(content: bytes, limits: PixelLimits | None = None) -> PixelQuali
         ('too small: 300 x 60 px, and 100 px is the least for a side',)
     """
     try:
-        pixels = np.asarray(decode_rgb(content).convert("L"))
-        tables = quantisation_tables(content)
+        return rate_decoded(decode_rgb(content), content)
     except ImageProblem as problem:
         return PixelQuality(measures={}, reasons=(f"cannot be read: {problem}",))
-    measures = measure_pixels(pixels)
-    if tables:
+
+
+def rate_decoded(image: Image.Image, content: bytes) -> PixelQuality:
+    """The same of a picture that is decoded already, or of a part of it.
+
+    Args:
+        image: mode RGB.
+        content: the encoded picture, which tells how strongly it was compressed.
+    """
+    measures = measure_pixels(np.asarray(image.convert("L")))
+    if tables := quantisation_tables(content):
         measures["jpeg_quality"] = _jpeg_quality(tables[0])
-    return PixelQuality(measures=measures, reasons=tuple(_reasons(measures, limits or PixelLimits())))
+    return PixelQuality(measures=measures, reasons=tuple(_reasons(measures)))
 
 
 def measure_pixels(brightness: UInt8[np.ndarray, "H W"]) -> dict[str, float]:
@@ -127,24 +116,24 @@ def measure_pixels(brightness: UInt8[np.ndarray, "H W"]) -> dict[str, float]:
     return measures
 
 
-def _reasons(measures: Mapping[str, float], limits: PixelLimits) -> Iterator[str]:
+def _reasons(measures: Mapping[str, float]) -> Iterator[str]:
     width, height, dark, light = (round(measures[name]) for name in ("width_px", "height_px", "dark", "light"))
     edge, quality = measures.get("edge_width_px", 1.0), measures.get("jpeg_quality", 100.0)
-    if min(width, height) < limits.min_side_px:
-        yield f"too small: {width} x {height} px, and {limits.min_side_px} px is the least for a side"
-    if edge > limits.max_edge_width_px:
-        yield f"blurred: its sharpest edges are {edge:.1f} px wide, and {limits.max_edge_width_px:g} px is the most"
-    if light < limits.min_light:
-        yield f"too dark: its lightest parts have brightness {light} of 255, and {limits.min_light:g} is the least"
-    elif dark > limits.max_dark:
-        yield f"too bright: its darkest parts have brightness {dark} of 255, and {limits.max_dark:g} is the most"
-    elif light - dark < limits.min_contrast:
+    if min(width, height) < _MIN_SIDE_PX:
+        yield f"too small: {width} x {height} px, and {_MIN_SIDE_PX} px is the least for a side"
+    if edge > _MAX_EDGE_WIDTH_PX:
+        yield f"blurred: its sharpest edges are {edge:.1f} px wide, and {_MAX_EDGE_WIDTH_PX:g} px is the most"
+    if light < _MIN_LIGHT:
+        yield f"too dark: its lightest parts have brightness {light} of 255, and {_MIN_LIGHT:g} is the least"
+    elif dark > _MAX_DARK:
+        yield f"too bright: its darkest parts have brightness {dark} of 255, and {_MAX_DARK:g} is the most"
+    elif light - dark < _MIN_CONTRAST:
         yield f"flat: all its brightness lies between {dark} and {light} of 255"
-    if quality < limits.min_jpeg_quality:
-        yield f"over-compressed: saved as JPEG at quality {quality:.0f}, and {limits.min_jpeg_quality:g} is the least"
-    elif measures["blockiness"] > limits.max_blockiness:
+    if quality < _MIN_JPEG_QUALITY:
+        yield f"over-compressed: saved as JPEG at quality {quality:.0f}, and {_MIN_JPEG_QUALITY:g} is the least"
+    elif measures["blockiness"] > _MAX_BLOCKINESS:
         yield "over-compressed: the blocks of an earlier JPEG show"
-    if measures["frame_share"] > limits.max_frame_share:
+    if measures["frame_share"] > _MAX_FRAME_SHARE:
         yield f"framed: a border of one colour takes {100 * measures['frame_share']:.0f}% of it"
 
 

@@ -82,7 +82,7 @@ def write_report(
     sections = [name for name in _SECTIONS if measured or name not in _MEASURED_SECTIONS]
     results, models = finished.results, finished.models
     combination = models.combination
-    template = _environment().get_template("report.html.jinja")
+    template = page_environment().get_template("report.html.jinja")
     page = template.render(
         run=finished,
         choice=models.choice,
@@ -134,7 +134,7 @@ def _measured(
     }
 
 
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
     """The page's templates, with what they call by name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -153,12 +153,18 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
+def page_style(*more: str) -> Markup:
+    """The style of a report's page, and of further files."""
+    return _own_text("page.css", "parts.css", *more)
+
+
 def _style_and_script() -> dict[str, Any]:
     """The page's own style and script, and the digest by which only that script may run."""
-    style, script = (
-        "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in names)
-        for names in (("page.css", "parts.css", "map.css"), ("page.js", "map.js"))
-    )
+    script = _own_text("page.js", "map.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    # Our own files, not user data: besides the charts the only text that enters the page unescaped.
-    return {"style": Markup(style), "script": Markup(script), "script_digest": f"sha256-{digest}"}  # noqa: S704
+    return {"style": page_style("map.css"), "script": script, "script_digest": f"sha256-{digest}"}
+
+
+def _own_text(*names: str) -> Markup:
+    """Our own files, not user data: besides the charts the only text that enters the page unescaped."""
+    return Markup("".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in names))  # noqa: S704
