@@ -104,7 +104,7 @@ def results_table(log: Path, out: Path) -> Iterator[str]:
     )
     yield row("kept by the default", kept, right, once)
     yield ""
-    yield "| what it is | count | left out for its pixels | as repeated | for the match | kept |\n|---|---|---|---|---|---|"
+    yield "| what it is | count | out for its pixels | as repeated | for the match | kept |\n|---|---|---|---|---|---|"
     for name, count in Counter(said).most_common():
         here = what == name
         shares = [
@@ -119,7 +119,8 @@ def results_table(log: Path, out: Path) -> Iterator[str]:
 def row(title: str, left: np.ndarray, right: np.ndarray, once: np.ndarray | None = None) -> str:
     """Count, share of right ones, share of all right ones; of those that are not repeated where `once` says which."""
     of_all = right if once is None else right & once
-    return f"| {title} | {left.sum():,} | {100 * right[left].mean():.1f}% | {100 * (right & left).sum() / of_all.sum():.0f}% |"
+    found = 100 * (right & left).sum() / of_all.sum()
+    return f"| {title} | {left.sum():,} | {100 * right[left].mean():.1f}% | {found:.0f}% |"
 
 
 def triplets_table(log: Path, out: Path) -> Iterator[str]:
@@ -161,9 +162,9 @@ def main() -> None:
     print(*lines, sep="\n")
 
 
-HEAD = """Home sample's log of {queries:,} queries with 30 pictures each, {pictures:,} different ones. Right are pictures of
-a product that the query names, and copies that are nearly the same; damaged copies and pictures of other products are
-wrong. Copies that repeat a picture of the same query count as neither kept nor lost."""
+HEAD = """Home sample's log of {queries:,} queries with 30 pictures each, {pictures:,} of them different. Right are
+of a product that the query names, and copies that are nearly the same; damaged copies and pictures of other products
+are wrong. Copies that repeat a picture of the same query count as neither kept nor lost."""
 
 if __name__ == "__main__":
     main()

@@ -25,7 +25,7 @@ def again(image: Image.Image, quality: int) -> Image.Image:
 
 
 def _small(image: Image.Image, rng: np.random.Generator) -> bytes:
-    image.thumbnail((int(rng.integers(40, 95)),) * 2)
+    image.thumbnail((int(rng.integers(24, 60)),) * 2)
     return encoded(image)
 
 

@@ -26,7 +26,6 @@ def kept(queries: int = 5, verticals: int = 2, seed: int = 0, shared: int = 0) -
     return KeptResults(
         queries=[f"query {number}" for number in range(count)],
         verticals=[f"vertical {number % verticals}" for number in range(count)],
-        meanings=np.eye(count, dtype=np.float16),
         query=query,
         picture=picture,
         vectors=(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32),
@@ -66,17 +65,6 @@ def test_queries_take_turns() -> None:
     counts = Counter(one.query for one in make_triplets(results, per_vertical=10))
     assert max(counts.values()) - min(counts.values()) <= 1
     assert len(counts) == 5
-
-
-def test_a_query_that_means_the_same_gives_no_negative() -> None:
-    results = kept(queries=3, verticals=1)
-    results.meanings[1] = results.meanings[0]
-    pairs = {
-        (one.query, results.queries[min(queries_of(results, one.negative))])
-        for one in make_triplets(results, per_vertical=1000)
-    }
-    assert pairs
-    assert not {("query 0", "query 1"), ("query 1", "query 0")} & pairs
 
 
 def test_near_duplicates_and_lonely_pictures_are_no_positive() -> None:

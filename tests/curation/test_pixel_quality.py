@@ -50,7 +50,7 @@ def test_a_good_picture_is_good_in_every_format(picture: Image.Image, file_forma
 
 
 DAMAGED = {
-    "too small": lambda image: saved(image.resize((90, 72))),
+    "too small": lambda image: saved(image.resize((60, 48))),
     "blurred": lambda image: saved(image.filter(ImageFilter.GaussianBlur(3))),
     "blurred by enlarging": lambda image: saved(image.resize((50, 40)).resize((300, 240))),
     "too dark": lambda image: saved(image.point(lambda value: value // 6)),
@@ -72,7 +72,7 @@ def test_damage_is_named(picture: Image.Image, damage: str) -> None:
 
 def test_a_reason_says_what_was_measured_and_the_limit(picture: Image.Image) -> None:
     assert rate_pixels(DAMAGED["too small"](picture)).reasons == (
-        "too small: 90 x 72 px, and 100 px is the least for a side",
+        "too small: 60 x 48 px, and 64 px is the least for the longer side",
     )
     assert "quality 15, and 30 is the least" in rate_pixels(saved(picture, 15)).reasons[0]
 

@@ -155,9 +155,8 @@ class _Sources:
     @cached_property
     def of_queries(self) -> str:
         """A fingerprint of all that decides what the queries ask for."""
-        files = [hashlib.file_digest(path.open("rb"), "blake2b").hexdigest() for path in (self.log, self.names)]
-        taxonomy = None if self.taxonomy is None else self.taxonomy.read_text(encoding="utf-8")
-        return fingerprint(files, taxonomy, self.catalogue.fingerprint, self.config.precision, self.config.results)
+        files = [None if path is None else _digest(path) for path in (self.log, self.names, self.taxonomy)]
+        return fingerprint(files, self.catalogue.fingerprint, self.config.precision, self.config.results)
 
     @cached_property
     def of_ratings(self) -> str:
@@ -168,6 +167,14 @@ class _Sources:
     def named_verticals(self) -> list[str]:
         """Those of the labelled pictures."""
         return self.catalogue.select(labelled=True).verticals
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+    except OSError as error:
+        raise BadInputError(f"{path}: {error.strerror}; give a file that can be read") from None
 
 
 def _parse_log(sources: _Sources, out: Path) -> Parts:
@@ -223,7 +230,8 @@ def _look_at_pictures(sources: _Sources, out: Path, queries: Parts) -> tuple[Rat
         needed[:] = True
     inputs = fingerprint(sources.of_queries, sources.images.fingerprint)
     parts = Parts(out / "pictures", PICTURES, inputs)
-    pictures = rate_pictures(sources.images, np.flatnonzero(needed), parts, out / "pictures" / "overlaid_text.json")
+    clean = sources.catalogue.select(labelled=True, in_scene=False)
+    pictures = rate_pictures(sources.images, np.flatnonzero(needed), parts, clean)
     vectors = embed_pictures(
         sources.model, sources.images, np.flatnonzero(pictures.good), out / "vectors.npy",
         fingerprint(inputs, sources.model.fingerprint),
@@ -337,7 +345,6 @@ def _kept_results(
     return KeptResults(
         queries=[query for _, query in names],
         verticals=[vertical for vertical, _ in names],
-        meanings=embed_texts([query for _, query in names]).astype(np.float16),
         query=kept[:, 0],
         picture=kept[:, 1],
         vectors=vectors,

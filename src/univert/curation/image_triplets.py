@@ -17,10 +17,10 @@ from univert.data.triplets import ROLES
 
 _NEAREST: Final = 10
 """A negative is one of so many candidates that are nearest to the anchor, and farther than the positive."""
-_POSITIVES: Final = 0.5
+_POSITIVES: Final = 0.25
 """A positive is among this share of the query's other pictures, those nearest to the anchor."""
-_SAME_MEANING: Final = 0.6
-"""Cosine of two queries' sentence embeddings from which they may ask for the same."""
+_LOOKED_AT: Final = 500
+"""Candidates that are looked at for a negative, nearest first: most of the nearest are the query's own."""
 _MOST_CANDIDATES: Final = 100_000
 """Of a vertical; of more, a random choice."""
 _AT_ONCE: Final = 256
@@ -33,7 +33,6 @@ class KeptResults:
     Attributes:
         queries: the distinct queries, each of one vertical.
         verticals: of each.
-        meanings: (Q, T) unit sentence embeddings of the queries.
         query: (R,) row of the query.
         picture: (R,) row of the picture.
         vectors: (G, D) unit vectors of the pictures.
@@ -43,7 +42,6 @@ class KeptResults:
 
     queries: Sequence[str]
     verticals: Sequence[str]
-    meanings: Float[np.ndarray, "Q T"]
     query: Int64[np.ndarray, " R"]
     picture: Int64[np.ndarray, " R"]
     vectors: Float[np.ndarray, "G D"]
@@ -69,7 +67,9 @@ def make_triplets(kept: KeptResults, *, per_vertical: int, seed: int = 0) -> Ite
     picture of every query was an anchor. The positive is a picture of the same query, one of those nearest to the
     anchor, and no near-duplicate of it. The negative is semi-hard (FaceNet, Schroff et al. 2015): farther from the
     anchor than the positive, and one of the nearest that are. It is no picture of any query that has the anchor or the
-    positive, nor of a query that means nearly the same.
+    positive. On the home sample's log, 0.8% of the negatives show the anchor's product all the same; leaving out queries
+    that mean nearly the same as the anchor's (cosine of MiniLM above 0.6) would make that 0.2%, but with them go the
+    hard ones, "red chair" beside "blue chair".
 
     Args:
         kept: what to make them from.
@@ -98,17 +98,19 @@ class _Vertical:
         self._pool = np.sort(rng.permutation(pool)[:_MOST_CANDIDATES])
 
     def triplets(self, vertical: str, most: int) -> Iterator[ImageTriplet]:
-        made, spent = 0, 0
+        made, spent = set[tuple[int, int, int]](), 0
         anchors = list(self._turns())
-        while made < most and spent < len(anchors):
+        while len(made) < most and spent < len(anchors):
             some = anchors[spent : spent + _AT_ONCE]
             spent += len(some)
             alike = self._vectors(np.array([anchor for _, anchor in some])) @ self._vectors(self._pool).T
             for (query, anchor), cosines in zip(some, alike, strict=True):
                 positive = self._positive(query, anchor)
                 negative = None if positive is None else self._negative(anchor, positive, cosines)
-                if positive is not None and negative is not None and made < most:
-                    made += 1
+                if positive is None or negative is None or len(made) == most:
+                    continue
+                if (anchor, positive, negative) not in made:  # two queries may give the same
+                    made.add((anchor, positive, negative))
                     yield ImageTriplet(
                         anchor=anchor, positive=positive, negative=negative,
                         query=self._kept.queries[query], vertical=vertical,
@@ -133,23 +135,17 @@ class _Vertical:
 
     def _negative(self, anchor: int, positive: int, cosines: Float32[np.ndarray, " P"]) -> int | None:
         limit = float(self._vectors(np.array([anchor]))[0] @ self._vectors(np.array([positive]))[0])
-        asked = sorted({*self._queries[anchor], *self._queries[positive]})
+        asked = {*self._queries[anchor], *self._queries[positive]}
         theirs = {picture for query in asked for picture in self._pictures[query]}
         found: list[int] = []
         farther = np.where(cosines < limit, cosines, -np.inf)
-        for place in np.argsort(-farther)[: 20 * _NEAREST].tolist():
+        for place in np.argsort(-farther)[:_LOOKED_AT].tolist():
             picture = int(self._pool[place])
             if not np.isfinite(farther[place]) or len(found) == _NEAREST:
                 break
-            if picture not in theirs and not self._means_the_same(asked, self._queries[picture]):
+            if picture not in theirs:
                 found.append(picture)
         return int(self._rng.choice(found)) if found else None
-
-    def _means_the_same(self, queries: Sequence[int], others: Sequence[int]) -> bool:
-        meanings = self._kept.meanings
-        return bool(
-            (meanings[queries].astype(np.float32) @ meanings[others].T.astype(np.float32)).max() >= _SAME_MEANING
-        )
 
     def _vectors(self, pictures: Int64[np.ndarray, " K"]) -> Float[np.ndarray, "K D"]:
         found: np.ndarray = np.asarray(self._kept.vectors[pictures], np.float32)

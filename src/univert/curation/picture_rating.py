@@ -14,7 +14,6 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int64
 from PIL import Image
 
-from univert.core.config import from_plain, to_plain
 from univert.core.errors import BadInputError
 from univert.core.files import write_atomic
 from univert.core.protocols import CatalogueEmbedder
@@ -43,7 +42,8 @@ PICTURES: Final = pa.schema(
 _AT_ONCE: Final = 1_024
 _DECODED_AT_ONCE: Final = 32
 _WRITTEN_UPON: Final = 200
-"""Pictures that the rater of overlaid text learns from."""
+"""Pictures that the rater of overlaid text learns from, at most."""
+_LEAST_WRITTEN_UPON: Final = 50
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,19 +69,21 @@ class RatedPictures:
         return np.asarray(self.looked_at & fine)
 
 
-def rate_pictures(images: Catalogue, positions: Int64[np.ndarray, " P"], parts: Parts, overlay: Path) -> RatedPictures:
+def rate_pictures(
+    images: Catalogue, positions: Int64[np.ndarray, " P"], parts: Parts, clean: Catalogue
+) -> RatedPictures:
     """Look at pictures: what is not in `parts` already.
 
     Args:
         images: the catalogue.
         positions: of the pictures, in the order of the parts.
         parts: with the schema `PICTURES`.
-        overlay: a file to keep the rater of overlaid text in.
+        clean: pictures without text over them, from which the rater of overlaid text learns.
     """
     waiting = positions[parts.count * _AT_ONCE :]
     with progress_bar("looking at pictures", len(positions), unit="pictures") as advance:
         advance(len(positions) - len(waiting))
-        rater = _overlay_rater(images, positions, overlay) if len(waiting) else None
+        rater = _overlay_rater(clean) if len(waiting) else None
         for start in range(0, len(waiting), _AT_ONCE):
             chunk = waiting[start : start + _AT_ONCE]
             few = [chunk[at : at + _DECODED_AT_ONCE] for at in range(0, len(chunk), _DECODED_AT_ONCE)]
@@ -151,26 +153,15 @@ def _look(
     return found
 
 
-def _overlay_rater(images: Catalogue, positions: Int64[np.ndarray, " P"], path: Path) -> OverlayRater | None:
-    """Learned from some of the pictures, whose own overlaid text does little harm; None where they are too few."""
-    if path.exists():
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return None if told is None else from_plain(OverlayRater, told, where=str(path))
-    rng = np.random.default_rng(0)
-    clear = []
-    for position in rng.permutation(positions)[: 3 * _WRITTEN_UPON].tolist():
-        [content], [box] = images.image_bytes([position]), images.boxes([position])
-        try:
-            image = decode_rgb(content, box_xyxy_px=box, background_rgb=images.background_rgb)
-        except (ImageProblem, BadInputError):
-            continue
+def _overlay_rater(clean: Catalogue) -> OverlayRater | None:
+    """Learned from some pictures and copies that are written upon; None where they are too few."""
+    some = np.sort(np.random.default_rng(0).permutation(len(clean))[:_WRITTEN_UPON])
+    pictures = []
+    for content, box in zip(clean.image_bytes(some), clean.boxes(some), strict=True):
+        image = decode_rgb(content, box_xyxy_px=box, background_rgb=clean.background_rgb)
         if rate_decoded(image, content).good:
-            clear.append(image)
-        if len(clear) == _WRITTEN_UPON:
-            break
-    rater = OverlayRater.learn(clear) if len(clear) >= _WRITTEN_UPON // 2 else None
-    write_atomic(path, json.dumps(None if rater is None else to_plain(rater)))
-    return rater
+            pictures.append(image)
+    return OverlayRater.learn(pictures) if len(pictures) >= _LEAST_WRITTEN_UPON else None
 
 
 def _read(images: Catalogue, parts: Parts) -> RatedPictures:

@@ -32,8 +32,8 @@ _GROUND_LEVEL: Final = 240
 """Of 255: a lighter band is the ground of a product picture, and the product may be a box, a rug or a screen."""
 
 
-_MIN_SIDE_PX: Final = 100
-"""The shorter side."""
+_MIN_LENGTH_PX: Final = 64
+"""The longer side, a third of what a network sees by default; a picture may be narrow."""
 _MAX_EDGE_WIDTH_PX: Final = 2.1
 """Over how many pixels the strongest edges rise, 1 (sharp) to 6; the geometric mean of both directions."""
 _MIN_LIGHT: Final = 100
@@ -75,11 +75,11 @@ def rate_pixels(content: bytes) -> PixelQuality:
     Example:
         >>> import io
         >>> from PIL import Image
-        >>> picture, file = Image.new("RGB", (300, 60), "white"), io.BytesIO()
-        >>> picture.paste("brown", (20, 10, 280, 50))
+        >>> picture, file = Image.new("RGB", (60, 40), "white"), io.BytesIO()
+        >>> picture.paste("brown", (5, 5, 55, 35))
         >>> picture.save(file, "PNG")
         >>> rate_pixels(file.getvalue()).reasons
-        ('too small: 300 x 60 px, and 100 px is the least for a side',)
+        ('too small: 60 x 40 px, and 64 px is the least for the longer side',)
     """
     try:
         return rate_decoded(decode_rgb(content), content)
@@ -119,8 +119,8 @@ def measure_pixels(brightness: UInt8[np.ndarray, "H W"]) -> dict[str, float]:
 def _reasons(measures: Mapping[str, float]) -> Iterator[str]:
     width, height, dark, light = (round(measures[name]) for name in ("width_px", "height_px", "dark", "light"))
     edge, quality = measures.get("edge_width_px", 1.0), measures.get("jpeg_quality", 100.0)
-    if min(width, height) < _MIN_SIDE_PX:
-        yield f"too small: {width} x {height} px, and {_MIN_SIDE_PX} px is the least for a side"
+    if max(width, height) < _MIN_LENGTH_PX:
+        yield f"too small: {width} x {height} px, and {_MIN_LENGTH_PX} px is the least for the longer side"
     if edge > _MAX_EDGE_WIDTH_PX:
         yield f"blurred: its sharpest edges are {edge:.1f} px wide, and {_MAX_EDGE_WIDTH_PX:g} px is the most"
     if light < _MIN_LIGHT:
