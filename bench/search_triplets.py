@@ -20,6 +20,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,7 @@ from univert.metrics.per_query import query_outcomes
 from univert.metrics.ranking import QueryOutcome
 from univert.models.embedder import Embedder
 from univert.training.evaluation import TestSplit
-from univert.training.label_config import SpecialistsConfig
+from univert.training.label_config import LabelLoopConfig, SpecialistsConfig
 from univert.training.label_training import label_job
 from univert.training.recipe import Recipe
 from univert.training.run_context import RunContext
@@ -149,9 +150,9 @@ def learned(
     return context.stages.train(name, inputs, lambda: triplet_job(context, start, triplets, config)).embedder
 
 
-def labelled(context: RunContext, loss: str, images_per_product: int) -> Embedder:
+def labelled(context: RunContext, loss: Literal["triplet", "proxy-nca"], images_per_product: int) -> Embedder:
     """A model of all verticals from all product labels."""
-    config = SpecialistsConfig(loss=loss, images_per_product=images_per_product)
+    config = SpecialistsConfig(loss=loss, loop=LabelLoopConfig(images_per_product=images_per_product))
     among = np.ones(len(context.images.products), bool)
     folder = context.stages.work_folder(loss)
     return context.stages.train(

@@ -67,9 +67,9 @@ def make_triplets(kept: KeptResults, *, per_vertical: int, seed: int = 0) -> Ite
     picture of every query was an anchor. The positive is a picture of the same query, one of those nearest to the
     anchor, and no near-duplicate of it. The negative is semi-hard (FaceNet, Schroff et al. 2015): farther from the
     anchor than the positive, and one of the nearest that are. It is no picture of any query that has the anchor or the
-    positive. On the home sample's log, 0.8% of the negatives show the anchor's product all the same; leaving out queries
-    that mean nearly the same as the anchor's (cosine of MiniLM above 0.6) would make that 0.2%, but with them go the
-    hard ones, "red chair" beside "blue chair".
+    positive. On the home sample's log, 0.8% of the negatives show the anchor's product all the same. Leaving out
+    queries that mean nearly the same as the anchor's (cosine of MiniLM above 0.6) would make that 0.2%, but with them
+    go the hard ones, "red chair" beside "blue chair".
 
     Args:
         kept: what to make them from.
