@@ -42,7 +42,7 @@ Rival = Callable[[Sequence[Example]], Callable[[Sequence[str]], tuple[list[str],
 def char_ngrams(examples: Sequence[Example]) -> Callable[[Sequence[str]], tuple[list[str], np.ndarray]]:
     model = make_pipeline(
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2, dtype=np.float32),
-        LogisticRegression(C=10, max_iter=1000, tol=1e-2),
+        LogisticRegression(C=10, max_iter=1000, tol=1e-3),
     )
     model.fit([example.text for example in examples], [example.vertical for example in examples])
 
@@ -212,8 +212,8 @@ QueryParser, by the precision asked for:
 {chr(10).join(curve)}
 
 The queries written by hand are in `bench/queries_by_hand.tsv`: {len(hand_meant)} for furniture and household things,
-{len(hand_other)} for other things, a third of them with a product's word in another sense. Where two verticals would do,
-both count as right.
+{len(hand_other)} for other things, a third of them with a product's word in another sense. Where two verticals would
+do, both count as right.
 
 With the two languages' names of the known products learned beside the English ones, their names of the left-out
 products: {"; ".join(beside)}.
@@ -221,7 +221,8 @@ products: {"; ".join(beside)}.
 Asked: 0.95 / 0.80 on left-out English names, at most 0.05 of off-topic queries given a vertical.
 
 Learning took {fitted[0]:.0f} s ({fitted[1]:.0f} s of processor time), reading {len(queries):,} queries
-({len(set(queries)):,} distinct) in batches of 10,000 {spent[0]:.0f} s ({spent[1]:.0f} s of processor time), on one core.
+({len(set(queries)):,} distinct) in batches of 10,000 {spent[0]:.0f} s ({spent[1]:.0f} s of
+processor time), on one core.
 
 Machine: {cpu_name()}. Commit {commit("src/univert/curation", "tools/query_log")}, {datetime.date.today()}.
 

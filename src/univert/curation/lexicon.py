@@ -123,7 +123,7 @@ class Lexicon:
 
     def is_english(self, word: str) -> bool:
         """Whether an English name has this word, or English uses it often and names in other languages do not."""
-        languages = self.languages.get(word, {})
+        languages = self.languages.get(word, Counter())
         return "en" in languages or (word in common_words("en") and not {*languages} - {""})
 
     def is_strange(self, word: str) -> bool:

@@ -31,8 +31,8 @@ class Example(NamedTuple):
         text: a name, a tag, a synonym or a query.
         language: its code; None where it is not known.
         vertical: `NONE` where it belongs to none.
-        kind: `name`; `tag`, which also is a synonym; `everyday`, a name among everyday words; or off-topic, `written` by
-            a person or made of `frequent` words.
+        kind: `name`; `tag`, which also is a synonym; `everyday`, a name among everyday words; or off-topic: `written`
+            by a person, or made of `frequent` words.
         product: whose text it is; None for what no product has.
     """
 

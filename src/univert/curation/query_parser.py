@@ -120,15 +120,15 @@ class QueryParser:
         if not 0 < precision < 1:
             raise BadInputError(f"precision must be above 0 and below 1, got {precision}")
         least = {english: curve.least_confidence(precision) for english, curve in self._curves.items()}
-        judged = {query: self._known.get(query) for query in queries}
-        new = [query for query, known in judged.items() if known is None]
+        judged = {query: self._known[query] for query in queries if query in self._known}
+        new = [query for query in dict.fromkeys(queries) if query not in judged]
         with progress_bar("Reading queries", len(new), unit="queries") as advance:
             for start in range(0, len(new), _BATCH):
                 batch = new[start : start + _BATCH]
                 judged.update(zip(batch, self._judge(batch), strict=True))
                 advance(len(batch))
         self._known.update((query, judged[query]) for query in new)
-        rows = {query: self._row(query, found, least) for query, found in judged.items() if found is not None}
+        rows = {query: self._row(query, found, least) for query, found in judged.items()}
         return pa.Table.from_pylist([rows[query] for query in queries], schema=PARSED)
 
     def _judge(self, queries: Sequence[str]) -> list[_Judged]:
