@@ -63,7 +63,6 @@ class QueryParser:
         self._models = _Models(examples, brands, texts)
         self.verticals = self._models.verticals
         self._known: LRUCache[str, _Judged] = LRUCache(_REMEMBERED)
-        texts.embeddings.clear()
 
     @classmethod
     def from_names(
@@ -233,7 +232,7 @@ class _Curve:
 
 
 class _Texts:
-    """Features of normalised texts, and their embeddings, each computed once."""
+    """Words and parts of words of normalised texts, counted; the examples' once for all folds."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -248,7 +247,6 @@ class _Texts:
         )
         self._rows = {text: row for row, text in enumerate(named)}
         self._named = self._parts.fit_transform(list(named)).tocsr()
-        self.embeddings: dict[str, np.ndarray] = {}
 
     def features_of_named(self, texts: Sequence[str]) -> Any:
         return self._named[[self._rows[text] for text in texts]]
@@ -256,10 +254,17 @@ class _Texts:
     def features(self, texts: Sequence[str]) -> Any:
         return self._parts.transform(texts)
 
-    def meanings(self, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
-        new = sorted({text for text in texts if text not in self.embeddings}, key=len)
-        self.embeddings.update(zip(new, embed_texts(new), strict=True))
-        return np.stack([self.embeddings[text] for text in texts]) if len(texts) else np.zeros((0, SIZE), np.float32)
+
+_EMBEDDED: Final[LRUCache[str, np.ndarray]] = LRUCache(1 << 15)
+
+
+def _meanings(texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
+    """Embeddings of texts; those of late are remembered, for all parsers."""
+    found = {text: _EMBEDDED[text] for text in texts if text in _EMBEDDED}
+    new = sorted({*texts} - found.keys(), key=lambda text: (len(text), text))
+    found.update(zip(new, embed_texts(new), strict=True))
+    _EMBEDDED.update((text, found[text]) for text in new)
+    return np.stack([found[text] for text in texts]) if texts else np.zeros((0, SIZE), np.float32)
 
 
 class _Models:
@@ -287,7 +292,7 @@ class _Models:
         ]
         english = [example for example in distinct if example.language in ("en", None)]
         self._by_meaning = LogisticRegression(C=10, max_iter=1000, tol=1e-3).fit(
-            texts.meanings([normalise(example.text) for example in english]),
+            _meanings([normalise(example.text) for example in english]),
             [example.vertical for example in english],
             sample_weight=[WEIGHTS[example.kind] for example in english],
         )
@@ -301,7 +306,7 @@ class _Models:
         by_meaning, none = np.full(by_words.shape, -np.log(len(self.verticals))), np.zeros(len(words))
         english = np.array([reading.english for reading in readings])
         if len(heard := np.flatnonzero(english > 0)):
-            chances = self._by_meaning.predict_proba(self._texts.meanings([words[i] for i in heard.tolist()]))
+            chances = self._by_meaning.predict_proba(_meanings([words[i] for i in heard.tolist()]))
             outside = chances[:, 0]  # NONE sorts before every vertical
             inside = np.log(chances[:, 1:] + _LEAST) - np.log(1 - outside + _LEAST)[:, None]
             by_meaning[heard] += english[heard, None] * (inside - by_meaning[heard])
