@@ -24,6 +24,7 @@ COMMON_ENGLISH, COMMON_ELSEWHERE = 15_000, 4_000
 _PLURALS: Final = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("ses", "s"), ("xes", "x"), ("hes", "h"), ("s", ""))
 
 
+@lru_cache(maxsize=1 << 16)
 def normalise(text: str) -> str:
     """Text as it is compared: lower case, no accents, one space between words.
 
@@ -65,8 +66,7 @@ class Reading(NamedTuple):
         colour: an English word; None where the query names none.
         language: a code; None where the words do not tell.
         known: the share of `words` that the catalogue's names have.
-        strange: the share that are everyday words of no name.
-        english: the share that are everyday English, or of an English name.
+        english: the share of `words` that an English name has, or that are everyday English and in no other name.
     """
 
     words: tuple[str, ...]
@@ -75,7 +75,6 @@ class Reading(NamedTuple):
     colour: str | None
     language: str | None
     known: float
-    strange: float
     english: float
 
 
@@ -92,7 +91,9 @@ class Lexicon:
         for text, language in texts:
             for word in words_of(normalise(text)):
                 self.languages[word][language or ""] += 1
-        self._totals = sum(self.languages.values(), Counter())
+        self._totals = Counter[str]()
+        for languages in self.languages.values():
+            self._totals.update(languages)
         self._by_start: dict[str, list[str]] = defaultdict(list)
         for word in self.languages:
             if len(word) > 3 and not _CJK.match(word):
@@ -115,11 +116,15 @@ class Lexicon:
             if near not in (None, word):
                 fixed.append((word, str(near)))
             words.append(near or word)
-        count = max(len(words), 1)
-        known = sum(word in self.languages for word in words) / count
-        strange = sum(map(self.is_strange, words)) / count
-        english = sum(word in common_words("en") or "en" in self.languages.get(word, ()) for word in words) / count
-        return Reading(tuple(words), tuple(fixed), brand, colour, self._language(words), known, strange, english)
+        known, english = (
+            sum(map(test, words)) / max(len(words), 1) for test in (self.languages.__contains__, self.is_english)
+        )
+        return Reading(tuple(words), tuple(fixed), brand, colour, self._language(words), known, english)
+
+    def is_english(self, word: str) -> bool:
+        """Whether an English name has this word, or English uses it often and names in other languages do not."""
+        languages = self.languages.get(word, Counter())
+        return "en" in languages or (word in common_words("en") and not {*languages} - {""})
 
     def is_strange(self, word: str) -> bool:
         """Whether a language uses this word often, and no name does."""
@@ -177,17 +182,20 @@ def colour_of(word: str) -> str | None:
         >>> colour_of("rouges"), colour_of("赤い"), colour_of("redwood")
         ('red', 'red', None)
     """
-    whole, starts = _colours()
-    if word in whole:
-        return whole[word]
-    return next((colour for start, colour in starts if word.startswith(start) and len(word) <= len(start) + 3), None)
+    colours = _colours()
+    return colours.get(word) or next(
+        (colours[start] for end in range(len(word), len(word) - 4, -1) if (start := f"{word[:end]}*") in colours), None
+    )
 
 
 @cache
-def _colours() -> tuple[dict[str, str], list[tuple[str, str]]]:
+def _colours() -> dict[str, str]:
     table = tomllib.loads(Path(__file__).with_name("colours.toml").read_text(encoding="utf-8"))
-    pairs = [(normalise(word), word.endswith("*"), colour) for colour, words in table.items() for word in words]
-    return {word: colour for word, _, colour in pairs}, [(word, colour) for word, open_end, colour in pairs if open_end]
+    return {
+        normalise(word) + "*" * word.endswith("*"): colour
+        for colour, words in reversed(table.items())
+        for word in words
+    }
 
 
 @cache

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from cachetools import LRUCache
+from jaxtyping import Float
 
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.core.terminal import progress_bar
-from univert.curation.query_confidence import QueryConfidence
-from univert.curation.query_examples import NONE, Example, name_examples, off_topic_examples, taxonomy_examples
-from univert.curation.query_reader import Meanings, QueryReader
+from univert.curation.lexicon import Lexicon, Reading, normalise, words_of
+from univert.curation.query_examples import NONE, WEIGHTS, Example, name_examples, off_topic_examples, taxonomy_examples
 from univert.data.catalogue import Catalogue
 from univert.data.names import ProductName
+from univert.models.text_embedding import SIZE, embed_texts
 
-FOLDS: Final = 4
+FOLDS: Final = 5
 NEGATIVES_SHARE: Final = 1 / 3
 """The share of off-topic queries that confidence is calibrated for."""
-ASKED: Final = {"name": 1.0, "everyday": 0.5, "frequent": 1.0, "written": 2.0}
-"""How much an example counts in calibration: an off-topic query that a person wrote more than frequent words."""
+ENGLISH_SHARE: Final = 2 / 3
+"""A query is English where so many of its words are."""
 _BATCH: Final = 4_096
+_REMEMBERED: Final = 1 << 16
+_LEAST: Final = 1e-4
 
 PARSED: Final = pa.schema(
     [
@@ -47,15 +52,17 @@ class QueryParser:
     Two linear models are heard. One weighs words and their parts, in all languages of the names. The other weighs the
     meaning of the whole as MiniLM reads it, and counts as far as the query is English; it has one more answer,
     "none", learned from frequent words and from queries about other things. Confidence is the chance that the
-    vertical is right: a logistic model over what the two say of products that neither has seen.
+    vertical is right: a logistic model over what the two say of products that neither has seen. English queries, whose
+    meaning is heard, have a logistic model of their own.
     """
 
     def __init__(self, examples: Sequence[Example], brands: Iterable[str] = ()) -> None:
-        self._brands = tuple(brands)
-        self.verticals = sorted({example.vertical for example in examples} - {NONE})
-        meanings = Meanings()
-        self._calibration = QueryConfidence(*self._cross_fit(examples, meanings))
-        self._reader = QueryReader(examples, self._brands, meanings)
+        brands = tuple(brands)
+        texts = _Texts(examples)
+        self._calibrate(examples, brands, texts)
+        self._models = _Models(examples, brands, texts)
+        self.verticals = self._models.verticals
+        self._known: LRUCache[str, _Judged] = LRUCache(_REMEMBERED)
 
     @classmethod
     def from_names(
@@ -82,12 +89,12 @@ class QueryParser:
             brands = [b for b in verticals.column("brand").tolist() if b] if brands is None else brands
             verticals = {product: vertical for product, vertical in zip(*columns, strict=True) if product is not None}
         examples = name_examples(names, verticals)
-        groups = {(example.vertical, example.group) for example in examples}
-        found = [vertical for vertical, count in Counter(vertical for vertical, _ in groups).items() if count > 1]
+        products = {(example.vertical, example.product) for example in examples}
+        found = [vertical for vertical, count in Counter(vertical for vertical, _ in products).items() if count > 1]
         if len(found) < 2:
             raise BadInputError(
-                f"the names belong to {len(found)} verticals with at least two differently named products, but it "
-                "takes two such verticals; check that the column 'product' is written as in the catalogue"
+                f"the names belong to {len(found)} verticals with at least two products, but it takes two such "
+                "verticals; check that the column 'product' is written as in the catalogue"
             )
         examples += taxonomy_examples(taxonomy, sorted({*verticals.values()}))
         return cls(examples + off_topic_examples(examples), dict.fromkeys(brands or ()))
@@ -96,7 +103,7 @@ class QueryParser:
         """Read queries, in their order.
 
         Args:
-            queries: any text; one that comes again is read once.
+            queries: any text; one that comes again, here or in a later call, is read once.
             precision: how often a vertical that is given should be right; less gives more queries one.
 
         Returns:
@@ -111,62 +118,230 @@ class QueryParser:
                 raise BadInputError(f"query {place} is {query!r}, which is not text; leave it out")
         if not 0 < precision < 1:
             raise BadInputError(f"precision must be above 0 and below 1, got {precision}")
-        distinct = list(dict.fromkeys(queries))
-        rows: dict[str, dict[str, Any]] = {}
-        with progress_bar("Reading queries", len(distinct), unit="queries") as advance:
-            for start in range(0, len(distinct), _BATCH):
-                batch = distinct[start : start + _BATCH]
-                rows.update(zip(batch, self._parse_batch(batch, precision), strict=True))
+        least = {english: curve.least_confidence(precision) for english, curve in self._curves.items()}
+        judged = {query: self._known[query] for query in queries if query in self._known}
+        new = [query for query in dict.fromkeys(queries) if query not in judged]
+        with progress_bar("Reading queries", len(new), unit="queries") as advance:
+            for start in range(0, len(new), _BATCH):
+                batch = new[start : start + _BATCH]
+                judged.update(zip(batch, self._judge(batch), strict=True))
                 advance(len(batch))
+        self._known.update((query, judged[query]) for query in new)
+        rows = {query: self._row(query, found, least) for query, found in judged.items()}
         return pa.Table.from_pylist([rows[query] for query in queries], schema=PARSED)
 
-    def _parse_batch(self, queries: list[str], precision: float) -> list[dict[str, Any]]:
-        readings = [self._reader.lexicon.read(query) for query in queries]
-        best, clues = self._reader.judge(readings, Meanings())
-        rows = []
-        confidence = self._calibration.confidence(clues).tolist()
-        thresholds = self._calibration.thresholds(clues, precision).tolist()
-        for query, reading, vertical, sure, least in zip(queries, readings, best, confidence, thresholds, strict=True):
-            given = vertical if reading.words and sure >= least else None
-            rows.append(
-                {
-                    "query": query,
-                    "vertical": given,
-                    "confidence": sure if reading.words else 0.0,
-                    "words": list(reading.words),
-                    "brand": reading.brand,
-                    "colour": reading.colour,
-                    "language": reading.language,
-                    "why": self._reader.why(reading, vertical, given is not None),
-                }
-            )
-        return rows
+    def _judge(self, queries: Sequence[str]) -> list[_Judged]:
+        readings = [self._models.lexicon.read(query) for query in queries]
+        verticals, clues = self._models.judge(readings)
+        english = _are_english(readings)
+        confidence = np.zeros(len(readings))
+        for part, curve in self._curves.items():
+            if (english == part).any():
+                confidence[english == part] = curve.confidence(clues[english == part])
+        return [_Judged(*one) for one in zip(readings, verticals, confidence.tolist(), english.tolist(), strict=True)]
 
-    def _cross_fit(self, examples: Sequence[Example], meanings: Meanings) -> tuple[Any, ...]:
-        """Clues, whether the best vertical was right, and weights, for each name and each off-topic query."""
+    def _row(self, query: str, judged: _Judged, least: Mapping[bool, float]) -> dict[str, Any]:
+        reading, vertical, confidence, english = judged
+        given = bool(reading.words) and confidence >= least.get(english, 1.0)
+        return {
+            "query": query,
+            "vertical": vertical if given else None,
+            "confidence": confidence if reading.words else 0.0,
+            "words": list(reading.words),
+            "brand": reading.brand,
+            "colour": reading.colour,
+            "language": reading.language,
+            "why": self._models.why(reading, vertical, given),
+        }
+
+    def _calibrate(self, examples: Sequence[Example], brands: Sequence[str], texts: _Texts) -> None:
+        """Ask for products that were left out, and for off-topic queries: how sure is how often right?"""
         folds = np.array(folds_of(examples))
-        asked_of: list[Example] = []
-        clues, right = [], []
+        clues, right, asked_of, english = [], [], [], []
         for fold in range(FOLDS):
-            reader = QueryReader([examples[i] for i in np.flatnonzero(folds != fold).tolist()], self._brands, meanings)
-            asked = [examples[i] for i in np.flatnonzero(folds == fold).tolist() if examples[i].kind in ASKED]
-            best, found = reader.judge([reader.lexicon.read(example.text) for example in asked], meanings)
+            models = _Models([examples[i] for i in np.flatnonzero(folds != fold).tolist()], brands, texts)
+            asked = [examples[i] for i in np.flatnonzero(folds == fold).tolist() if examples[i].kind != "tag"]
+            readings = [models.lexicon.read(example.text) for example in asked]
+            best, found = models.judge(readings)
             clues.append(found)
             right += [guess == example.vertical for guess, example in zip(best, asked, strict=True)]
+            english.append(_are_english(readings))
             asked_of += asked
-        weights = np.array([ASKED[example.kind] * example.products for example in asked_of])
-        on_topic = np.array([example.vertical != NONE for example in asked_of])
-        for part, share in ((on_topic, 1 - NEGATIVES_SHARE), (~on_topic, NEGATIVES_SHARE)):
-            weights[part] *= share * len(weights) / weights[part].sum()
-        return np.concatenate(clues), np.array(right, bool), weights
+        weights = np.array([WEIGHTS[example.kind] for example in asked_of])
+        off_topic = np.array([example.vertical == NONE for example in asked_of])
+        in_english = np.array([example.language in ("en", None) for example in asked_of])
+        is_english = np.concatenate(english)
+        parts = {True: is_english & (in_english | off_topic), False: ~is_english}
+        curves = {
+            english: _Curve(np.concatenate(clues)[part], np.array(right)[part], weights[part], off_topic[part])
+            for english, part in parts.items()
+            if len({*np.array(right)[part].tolist()}) == 2
+        }
+        self._curves = {part: curves.get(part) or curves[not part] for part in (True, False) if curves}
+
+
+class _Judged(NamedTuple):
+    reading: Reading
+    vertical: str
+    confidence: float
+    english: bool
+
+
+def _are_english(readings: Sequence[Reading]) -> np.ndarray:
+    return np.array([reading.english >= ENGLISH_SHARE for reading in readings], bool)
 
 
 def folds_of(examples: Sequence[Example]) -> list[int]:
-    """The fold of each example: groups whole, every vertical dealt out evenly, in an order that tells nothing."""
-    groups = {(example.vertical, example.group) for example in examples}
+    """The fold in which each example is left out, every vertical dealt out evenly; -1 for what stays in all.
+
+    Products are left out at random, so that a name comes again among the others as often as new products share the
+    names of known ones.
+    """
+    left_out = {(e.vertical, e.product or e.text) for e in examples if e.product or e.vertical == NONE}
     dealt: dict[str, int] = defaultdict(int)
     fold = {}
-    for vertical, group in sorted(groups, key=lambda pair: fingerprint(*pair)):
-        fold[vertical, group] = dealt[vertical] % FOLDS
+    for vertical, what in sorted(left_out, key=lambda pair: fingerprint(*pair)):
+        fold[vertical, what] = dealt[vertical] % FOLDS
         dealt[vertical] += 1
-    return [fold[example.vertical, example.group] for example in examples]
+    return [fold.get((example.vertical, example.product or example.text), -1) for example in examples]
+
+
+class _Curve:
+    """How sure it is that a vertical is right, and how often it then was."""
+
+    def __init__(
+        self, clues: Float[np.ndarray, "N F"], right: np.ndarray, weights: np.ndarray, off_topic: np.ndarray
+    ) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        for part, share in ((off_topic, NEGATIVES_SHARE), (~off_topic, 1 - NEGATIVES_SHARE)):
+            weights[part] *= share * len(weights) / max(weights[part].sum(), 1)
+        self._model = LogisticRegression(C=10).fit(clues, right, sample_weight=weights)
+        confidence = self.confidence(clues)
+        order = np.argsort(-confidence, kind="stable")
+        self._confidences = confidence[order]
+        self._precisions = np.cumsum((weights * right)[order]) / np.cumsum(weights[order])
+
+    def confidence(self, clues: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N"]:
+        return np.asarray(self._model.predict_proba(clues)[:, 1])
+
+    def least_confidence(self, precision: float) -> float:
+        """From here on precision is kept; never where a vertical is rather wrong than right."""
+        good = np.flatnonzero((self._precisions >= precision) & (self._confidences >= 0.5))
+        return float(self._confidences[good[-1]]) if len(good) else 1.0
+
+
+class _Texts:
+    """Words and parts of words of normalised texts, counted; the examples' once for all folds."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.pipeline import make_union
+
+        named = dict.fromkeys(normalise(example.text) for example in examples if _is_named(example))
+        settings = {"dtype": np.float32, "sublinear_tf": True, "lowercase": False}
+        least = 2 if len(named) > 1000 else 1  # most parts of words that come once tell nothing
+        self._parts = make_union(
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), min_df=least, **settings),
+            TfidfVectorizer(analyzer=_word_pairs, **settings),
+        )
+        self._rows = {text: row for row, text in enumerate(named)}
+        self._named = self._parts.fit_transform(list(named)).tocsr()
+
+    def features_of_named(self, texts: Sequence[str]) -> Any:
+        return self._named[[self._rows[text] for text in texts]]
+
+    def features(self, texts: Sequence[str]) -> Any:
+        return self._parts.transform(texts)
+
+
+_EMBEDDED: Final[LRUCache[str, np.ndarray]] = LRUCache(1 << 15)
+
+
+def _meanings(texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
+    """Embeddings of texts; those of late are remembered, for all parsers."""
+    found = {text: _EMBEDDED[text] for text in texts if text in _EMBEDDED}
+    new = sorted({*texts} - found.keys(), key=lambda text: (len(text), text))
+    found.update(zip(new, embed_texts(new), strict=True))
+    _EMBEDDED.update((text, found[text]) for text in new)
+    return np.stack([found[text] for text in texts]) if texts else np.zeros((0, SIZE), np.float32)
+
+
+class _Models:
+    """A lexicon, and the two linear models: over words and their parts, and over the meaning of the whole."""
+
+    def __init__(self, examples: Sequence[Example], brands: Iterable[str], texts: _Texts) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        self._texts = texts
+        distinct = list(dict.fromkeys(example._replace(product=None) for example in examples))
+        named = list(filter(_is_named, distinct))
+        self.lexicon = Lexicon([(example.text, example.language) for example in named], brands)
+        self.verticals = sorted({example.vertical for example in named})
+        self._votes: dict[str, Counter[str]] = defaultdict(Counter)
+        for example in named:
+            for word in set(words_of(normalise(example.text))):
+                self._votes[word][example.vertical] += 1
+        features = texts.features_of_named([normalise(example.text) for example in named])
+        weights = [WEIGHTS[example.kind] for example in named]
+        self._by_words = [
+            LogisticRegression(C=10, solver="liblinear", tol=1e-3).fit(
+                features, [example.vertical == vertical for example in named], sample_weight=weights
+            )
+            for vertical in self.verticals
+        ]
+        english = [example for example in distinct if example.language in ("en", None)]
+        self._by_meaning = LogisticRegression(C=10, max_iter=1000, tol=1e-3).fit(
+            _meanings([normalise(example.text) for example in english]),
+            [example.vertical for example in english],
+            sample_weight=[WEIGHTS[example.kind] for example in english],
+        )
+
+    def judge(self, readings: Sequence[Reading]) -> tuple[list[str], Float[np.ndarray, "N 3"]]:
+        """The best vertical of each query; log odds that it is right, and that none is; the share of known words."""
+        words = [" ".join(reading.words) for reading in readings]
+        features = self._texts.features(words)
+        by_words = np.column_stack([model.predict_proba(features)[:, 1] for model in self._by_words])
+        by_words = np.log(by_words / by_words.sum(axis=1, keepdims=True) + _LEAST)
+        by_meaning, none = np.full(by_words.shape, -np.log(len(self.verticals))), np.zeros(len(words))
+        english = np.array([reading.english for reading in readings])
+        if len(heard := np.flatnonzero(english > 0)):
+            chances = self._by_meaning.predict_proba(_meanings([words[i] for i in heard.tolist()]))
+            outside = chances[:, 0]  # NONE sorts before every vertical
+            inside = np.log(chances[:, 1:] + _LEAST) - np.log(1 - outside + _LEAST)[:, None]
+            by_meaning[heard] += english[heard, None] * (inside - by_meaning[heard])
+            none[heard] = english[heard] * _log_odds(outside)
+        chances = np.exp(by_words + by_meaning)
+        chances /= chances.sum(axis=1, keepdims=True)
+        best = chances.argmax(axis=1)
+        known = np.array([reading.known for reading in readings])
+        clues = np.column_stack([_log_odds(chances.max(axis=1)), none, known])
+        return [self.verticals[i] for i in best.tolist()], clues
+
+    def why(self, reading: Reading, vertical: str, given: bool) -> str:
+        """What decided, in a few words."""
+        if not reading.words:
+            return "no words"
+        said = [f"{typo!r} read as {word!r}" for typo, word in reading.fixed]
+        for word in reading.words:
+            votes = self._votes.get(word)
+            if votes and votes[vertical]:
+                said.append(f"{word!r} in {votes[vertical]} of {votes.total()} names of {vertical}")
+        if not any(word in self._votes for word in reading.words):
+            said.append("none of its words is in a name")
+        if not given:
+            return "; ".join([*said, f"too uncertain for {vertical}"])
+        return "; ".join(said) if said else f"means what names of {vertical} mean"
+
+
+def _is_named(example: Example) -> bool:
+    return example.kind in ("name", "tag")
+
+
+def _log_odds(chances: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+    return np.asarray(np.log((chances + _LEAST) / (1 - chances + _LEAST)))
+
+
+def _word_pairs(text: str) -> list[str]:
+    words = text.split()
+    return words + [f"{first} {second}" for first, second in pairwise(words)]
