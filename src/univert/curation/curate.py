@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from annotated_types import Ge, Gt, Lt
-from cachetools import LRUCache
 from jaxtyping import Float
 
 from univert.core.errors import BadInputError
@@ -40,13 +39,11 @@ from univert.data.catalogue import Catalogue
 from univert.data.names import read_names
 from univert.data.rows import SourceProblem
 from univert.data.tables import count_table_rows
-from univert.models.text_embedding import embed_texts
-from univert.models.text_tower import SentenceEncoder, TextTower
+from univert.models.text_tower import TextTower
 
 QUERIES_AT_ONCE: Final = 5_000
 """Rows of the log in a part."""
 
-_TEXTS_REMEMBERED: Final = 100_000
 _LEAST_NAMED: Final = 10
 """Named products of a split."""
 
@@ -245,8 +242,7 @@ def _rate_results(
     """How well each query describes its pictures."""
     ratings = Parts(out / "ratings", RATINGS, sources.of_ratings)
     if ratings.count < queries.count:
-        encoder = _remembering(embed_texts)
-        tower, match = _learn_words(sources, out, encoder)
+        tower, match = _learn_words(sources, out)
         rating = ResultRating(
             pictures, vectors, tower, match, least=sources.config.match, verticals=sources.named_verticals,
             search=sources.config.results,
@@ -255,12 +251,12 @@ def _rate_results(
     return ratings
 
 
-def _learn_words(sources: _Sources, out: Path, encoder: SentenceEncoder) -> tuple[TextTower, PictureMatch]:
+def _learn_words(sources: _Sources, out: Path) -> tuple[TextTower, PictureMatch]:
     """The text tower, learned from the train split's named products, and the match, from the val split's."""
     folder, noted = out / "words", out / "words" / "inputs"
     inputs = fingerprint(sources.catalogue.fingerprint, sources.of_queries, sources.model.fingerprint)
     if noted.exists() and noted.read_text(encoding="utf-8") == inputs:
-        return TextTower.from_pretrained(folder, encoder), PictureMatch.load(folder / "match.json")
+        return TextTower.from_pretrained(folder), PictureMatch.load(folder / "match.json")
     texts: dict[str, list[str]] = defaultdict(list)
     for row in read_names(sources.names):
         texts[row.product] += [row.name, *row.tags]
@@ -278,7 +274,7 @@ def _learn_words(sources: _Sources, out: Path, encoder: SentenceEncoder) -> tupl
             f"{sources.names} names {len(seen)} products of the train split of {sources.catalogue.path} and "
             f"{len(unseen)} of its val split; it takes {_LEAST_NAMED} of each to learn how well words describe pictures"
         )
-    tower = named.of(seen).tower(encoder, model_fingerprint=sources.model.fingerprint)
+    tower = named.of(seen).tower(model_fingerprint=sources.model.fingerprint)
     match = learn_match(tower, named.of(unseen), seed=sources.config.seed)
     noted.unlink(missing_ok=True)
     tower.save_pretrained(folder, overwrite=True)
@@ -351,17 +347,3 @@ def _kept_results(
         near=pictures.near,
         positions=np.flatnonzero(pictures.good),
     )
-
-
-def _remembering(encoder: SentenceEncoder) -> SentenceEncoder:
-    """The encoder, with the vectors of the texts that came last at hand: titles come again and again."""
-    known: LRUCache[str, np.ndarray] = LRUCache(_TEXTS_REMEMBERED)
-
-    def encode(texts: Sequence[str]) -> Float[np.ndarray, "N T"]:
-        new = [text for text in dict.fromkeys(texts) if text not in known]
-        fresh = dict(zip(new, encoder(new).astype(np.float16), strict=True)) if new else {}
-        found: np.ndarray = np.array([fresh[text] if text in fresh else known[text] for text in texts], np.float32)
-        known.update(fresh)
-        return found
-
-    return encode

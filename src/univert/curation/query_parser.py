@@ -20,7 +20,7 @@ from univert.curation.lexicon import Lexicon, Reading, normalise, words_of
 from univert.curation.query_examples import NONE, WEIGHTS, Example, name_examples, off_topic_examples, taxonomy_examples
 from univert.data.catalogue import Catalogue
 from univert.data.names import ProductName
-from univert.models.text_embedding import SIZE, embed_texts
+from univert.models.text_embedding import embed_texts
 
 FOLDS: Final = 5
 NEGATIVES_SHARE: Final = 1 / 3
@@ -255,18 +255,6 @@ class _Texts:
         return self._parts.transform(texts)
 
 
-_EMBEDDED: Final[LRUCache[str, np.ndarray]] = LRUCache(1 << 15)
-
-
-def _meanings(texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
-    """Embeddings of texts; those of late are remembered, for all parsers."""
-    found = {text: _EMBEDDED[text] for text in texts if text in _EMBEDDED}
-    new = sorted({*texts} - found.keys(), key=lambda text: (len(text), text))
-    found.update(zip(new, embed_texts(new), strict=True))
-    _EMBEDDED.update((text, found[text]) for text in new)
-    return np.stack([found[text] for text in texts]) if texts else np.zeros((0, SIZE), np.float32)
-
-
 class _Models:
     """A lexicon, and the two linear models: over words and their parts, and over the meaning of the whole."""
 
@@ -292,7 +280,7 @@ class _Models:
         ]
         english = [example for example in distinct if example.language in ("en", None)]
         self._by_meaning = LogisticRegression(C=10, max_iter=1000, tol=1e-3).fit(
-            _meanings([normalise(example.text) for example in english]),
+            embed_texts([normalise(example.text) for example in english]),
             [example.vertical for example in english],
             sample_weight=[WEIGHTS[example.kind] for example in english],
         )
@@ -306,7 +294,7 @@ class _Models:
         by_meaning, none = np.full(by_words.shape, -np.log(len(self.verticals))), np.zeros(len(words))
         english = np.array([reading.english for reading in readings])
         if len(heard := np.flatnonzero(english > 0)):
-            chances = self._by_meaning.predict_proba(_meanings([words[i] for i in heard.tolist()]))
+            chances = self._by_meaning.predict_proba(embed_texts([words[i] for i in heard.tolist()]))
             outside = chances[:, 0]  # NONE sorts before every vertical
             inside = np.log(chances[:, 1:] + _LEAST) - np.log(1 - outside + _LEAST)[:, None]
             by_meaning[heard] += english[heard, None] * (inside - by_meaning[heard])

@@ -9,24 +9,30 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from cachetools import LRUCache
 from jaxtyping import Float
 
 from univert.core.errors import BadInputError
 
 SIZE: Final = 384
 _LONGEST_TOKENS: Final = 32
+_REMEMBERED: Final[LRUCache[str, np.ndarray]] = LRUCache(1 << 17)
 
 
 def embed_texts(texts: Sequence[str]) -> Float[np.ndarray, "N 384"]:
     """Unit vectors of short texts; best in English, as the model is (Reimers and Gurevych 2019, Wang et al. 2020).
 
+    Those of late are remembered, in 16 bits a value: queries and titles come again and again.
+
     Raises:
         BadInputError: the extra `curate` is not installed.
     """
-    if not texts:
-        return np.zeros((0, SIZE), np.float32)
-    found = _model().encode(list(texts), batch_size=128, normalize_embeddings=True, show_progress_bar=False)
-    return np.asarray(found, np.float32)
+    found = {text: _REMEMBERED[text] for text in texts if text in _REMEMBERED}
+    if new := [text for text in dict.fromkeys(texts) if text not in found]:
+        vectors = _model().encode(new, batch_size=128, normalize_embeddings=True, show_progress_bar=False)
+        found.update(zip(new, np.asarray(vectors, np.float16), strict=True))
+        _REMEMBERED.update((text, found[text]) for text in new)
+    return np.array([found[text] for text in texts], np.float32).reshape(-1, SIZE)
 
 
 @cache
