@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float
 
-from univert.curation.lexicon import Lexicon, Reading, normalise, words_of
+from univert.data.lexicon import Lexicon, Reading, normalise, words_of
 from univert.curation.query_examples import NONE, WEIGHTS, Example
 from univert.models.text_embedding import SIZE, embed_texts
 
