@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from univert.core.errors import BadInputError
 from univert.core.files import publishing
+from univert.core.terminal import progress_bar
 from univert.data.lexicon import Lexicon, TextReading
 from univert.data.names import ProductName, read_names
 from univert.search.index import Index
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # PyTorch is not even imported until words come
 
 FOLDER: Final = "text-search"
 _NAMES, _VECTORS, _TOWER = "names.parquet", "texts.npy", "tower"
+_TEXTS_AT_ONCE: Final = 1_024
 _PICTURES: Final = 1_000
 _PRODUCTS: Final = 200
 """So many pictures nearest by the tower, and so many products nearest by their names, are looked at."""
@@ -90,7 +92,13 @@ class TextSearch:
         names = list(names)
         vectors, products = index.labelled_vectors()
         texts = texts_of(names)
-        encoded = np.asarray((encoder or embed_texts)(texts), np.float32)
+        parts = []
+        with progress_bar("reading names", len(texts)) as advance:
+            for start in range(0, len(texts), _TEXTS_AT_ONCE):
+                some = texts[start : start + _TEXTS_AT_ONCE]
+                parts.append(np.asarray((encoder or embed_texts)(some), np.float32))
+                advance(len(some))
+        encoded = np.concatenate(parts)
         place = {text: row for row, text in enumerate(texts)}
         pairs = [(text, each.product) for each in names for text in _texts(each)]
         tower = TextTower.learn(

@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float
 
-from univert.data.lexicon import Lexicon, Reading, normalise, words_of
 from univert.curation.query_examples import NONE, WEIGHTS, Example
+from univert.data.lexicon import Lexicon, Reading, normalise, words_of
 from univert.models.text_embedding import SIZE, embed_texts
 
 _LEAST_HEARD: Final = 0.3

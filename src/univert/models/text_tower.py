@@ -170,10 +170,9 @@ class TextTower(SavedModel):
 
     def embed(self, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
         """Unit vectors of texts, in the space of the model's pictures; (0, D) for none."""
-        parts = [np.zeros((0, self.size), np.float32)]
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            parts.append(self.embed_encoded(self.encoder(texts[start : start + _TEXTS_AT_ONCE])))
-        return np.concatenate(parts)
+        some = (texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE))
+        parts = [self.embed_encoded(self.encoder(part)) for part in some]
+        return np.concatenate([np.zeros((0, self.size), np.float32), *parts])
 
     @torch.inference_mode()
     def embed_encoded(self, encoded: Float[np.ndarray, "N T"]) -> Float[np.ndarray, "N D"]:
