@@ -59,8 +59,8 @@ class TextSearch:
         encoded: (T, E) sentence embeddings of `texts_of(names)`.
 
     Example:
-        >>> texts = TextSearch.learn(Index.open("shop.index"), read_names("names.parquet"))  # doctest: +SKIP
-        >>> texts.search(Index.open("shop.index"), "blue armchair", k=5).hits  # doctest: +SKIP
+        >>> index = Index.open("shop.index")  # doctest: +SKIP
+        >>> TextSearch.learn(index, read_names("names.parquet")).search(index, "blue armchair", k=5)  # doctest: +SKIP
     """
 
     def __init__(self, tower: TextTower, names: Sequence[ProductName], encoded: Float[np.ndarray, "T E"]) -> None:
@@ -129,28 +129,30 @@ class TextSearch:
         return folder
 
     @classmethod
-    def load(cls, index_path: str | Path, *, encoder: SentenceEncoder | None = None) -> TextSearch:
+    def load(cls, index: Index, *, encoder: SentenceEncoder | None = None) -> TextSearch:
         """What `save` wrote into the folder of an index.
 
         Raises:
-            BadInputError: there is nothing, it is damaged, or the extra `curate` is not installed.
+            BadInputError: there is nothing, it is damaged or of another model, or the extra `curate` is not installed.
         """
-        folder = text_search_folder(index_path)
+        folder = text_search_folder(index.uri)
+        again = f"run univert index MODEL CATALOGUE {index.uri} --names NAMES"
         if not folder.is_dir():
-            raise BadInputError(
-                f"{index_path} knows no words; teach it the names of its products: "
-                "univert index MODEL CATALOGUE INDEX --names NAMES"
-            )
+            raise BadInputError(f"{index.uri} knows no words; to teach it the names of its products, {again}")
+        from univert.models.text_embedding import embed_texts
         from univert.models.text_tower import TextTower
 
+        if encoder is None:
+            embed_texts(["once"])  # says what to install
         try:
-            return cls(
-                TextTower.from_pretrained(folder / _TOWER, encoder),
-                list(read_names(folder / _NAMES)),
-                np.load(folder / _VECTORS, allow_pickle=False),
-            )
+            tower = TextTower.from_pretrained(folder / _TOWER, encoder)
+            encoded = np.load(folder / _VECTORS, allow_pickle=False)
+            found = cls(tower, list(read_names(folder / _NAMES)), encoded)
         except (OSError, IndexError, ValueError) as error:
-            raise BadInputError(f"{folder} is damaged ({error}); make it again with univert index --names") from None
+            raise BadInputError(f"{folder} is damaged ({error}); {again}") from None
+        if tower.config.model_fingerprint not in (index.model_fingerprint, *index.compatible_models):
+            raise BadInputError(f"{index.uri} knows the words of another model; {again}")
+        return found
 
     def search(self, index: Index, text: str, k: int = 10, *, where: Where | None = None) -> TextAnswer:
         """The images that words find.

@@ -121,7 +121,7 @@ def _search_words(
 
     if fingerprint := saved_fingerprint(Path(model_folder(model))):
         index.check_model(fingerprint)
-    found = TextSearch.load(index.uri).search(index, text, k, where={"vertical": verticals} if verticals else None)
+    found = TextSearch.load(index).search(index, text, k, where={"vertical": verticals} if verticals else None)
     told = found.query.told()
     if told is not None:
         typer.echo(f"univert: {told}", err=True)
