@@ -13,10 +13,11 @@ export class Problem extends Error {
   }
 }
 
-/** The answer to a search. `photo` is {file, box} as photo.js prepares it, `like` an item's id: one of the two. */
-export function search({ photo = null, like = null, filters, k }, signal) {
+/** The answer to a search: `photo` is {file, box} as photo.js prepares it, `like` an item's id, `text` words; one of them. */
+export function search({ photo = null, like = null, text = null, filters, k }, signal) {
   const form = new FormData();
   if (like !== null) form.set("like", like);
+  else if (text !== null) form.set("text", text);
   else form.set("photo", photo.file, photo.file.name || "photo");
   if (photo?.box) form.set("box", photo.box.join(","));
   form.set("k", String(k));

@@ -13,6 +13,7 @@ import { wordsFor } from "./problems.js";
 import { QueryView } from "./query.js";
 import { showBones, showNone, showResults, showStale } from "./results.js";
 import { hideTrouble, showTrouble } from "./trouble.js";
+import { wordsForm } from "./words.js";
 
 /** While a box is being dragged the newest one is asked about this long after the pointer rests. */
 const DRAG_PAUSE_MS = 180;
@@ -87,8 +88,13 @@ function show({ sameQuery = false, moved = false } = {}) {
   filters.show(place.filters);
   byId("trail").hidden = photo !== null || !findPhoto(place.from?.key);
   if (photo) queryView.photo(photo, place.box);
+  else if (query.kind === "words") queryView.words(query.text, askWords);
   else showItem(query.id);
   ask(0, sameQuery);
+}
+
+function askWords(text) {
+  go({ query: { kind: "words", text }, box: null, filters: place.filters, k: FEW });
 }
 
 async function showItem(id) {
@@ -130,11 +136,14 @@ function onAnswer(answer, asked) {
   showIdentity(answer.identity, answer.hits, linkTo, found);
   performance.mark("univert:results");
   const item = known.get(asked.query.id);
-  const named = answer.identity || found.length ? headline(answer.identity, found) : item ? nameOf(item) : "Search";
+  const words = asked.query.kind === "words" ? asked.query.text : null;
+  const told = words === null ? "" : queryView.tellWords(answer.query);
+  const named =
+    answer.identity || found.length ? headline(answer.identity, found) : item ? nameOf(item) : (words ?? "Search");
   document.title = `${named} · Univert`;
   byId("about").textContent = about(answer);
   const heard = answer.identity || found.length ? ` ${headline(answer.identity, found)}.` : "";
-  speak(`${count(answer.hits.length, "result")}.${heard}`);
+  speak(`${count(answer.hits.length, "result")}.${heard}${told && ` ${told}`}`);
   if (held) focusCard(held);
   if (comingBack) comeBack();
 }
@@ -203,6 +212,8 @@ async function takeStock() {
       `Find it among ${count(stock.images, "image")}${kinds > 1 ? ` in ${kinds} verticals` : ""}, with everything like it.`;
     byId("about").textContent = about(stock);
     filters.offer(stock);
+    byId("by-words").hidden = !stock.text;
+    if (stock.text && !byId("by-words").firstChild) byId("by-words").append(wordsForm("", askWords));
     if (place.query === null) filters.showStart(place.filters);
   } catch (problem) {
     if (place.query !== null) return; // the search says it

@@ -1,10 +1,11 @@
-/** What is asked, shown: the photo with its box, or the item. */
+/** What is asked, shown: the photo with its box, the item, or the words. */
 
 import { BoxEditor } from "./box-editor.js";
 import { between } from "./box.js";
 import { byId, element, fill, icon, nameOf } from "./dom.js";
 import { FoundItems } from "./found.js";
 import { showItem } from "./item.js";
+import { showTold, wordsForm } from "./words.js";
 
 const SIDES = ["Left", "Top", "Right", "Bottom"];
 
@@ -66,6 +67,20 @@ export class QueryView {
     if (this.shown === shown) return null;
     this.#begin(shown, more.known ? nameOf(more.known) : "Similar items");
     return showItem(this.panel, id, { ...more, current: () => this.shown === shown });
+  }
+
+  /** Show the words, in a field to change them. */
+  words(text, onWords) {
+    const shown = `words ${text}`;
+    if (this.shown === shown) return;
+    this.#begin(shown, `“${text}”`);
+    this.wordsTold = element("p", { class: "note", hidden: true });
+    this.panel.replaceChildren(wordsForm(text, onWords), this.wordsTold);
+  }
+
+  /** Tell how the words were read; returns what is told. */
+  tellWords(query) {
+    return showTold(this.wordsTold, query);
   }
 
   /** Forget what is shown. */
