@@ -93,7 +93,7 @@ class TextSearch:
         vectors, products = index.labelled_vectors()
         texts = texts_of(names)
         parts = []
-        with progress_bar("reading names", len(texts)) as advance:
+        with progress_bar("reading names", len(texts), unit="texts") as advance:
             for start in range(0, len(texts), _TEXTS_AT_ONCE):
                 some = texts[start : start + _TEXTS_AT_ONCE]
                 parts.append(np.asarray((encoder or embed_texts)(some), np.float32))

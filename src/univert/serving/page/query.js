@@ -5,7 +5,7 @@ import { between } from "./box.js";
 import { byId, element, fill, icon, nameOf } from "./dom.js";
 import { FoundItems } from "./found.js";
 import { showItem } from "./item.js";
-import { showTold, wordsForm } from "./words.js";
+import { toldOf, wordsForm } from "./words.js";
 
 const SIDES = ["Left", "Top", "Right", "Bottom"];
 
@@ -80,7 +80,10 @@ export class QueryView {
 
   /** Tell how the words were read; returns what is told. */
   tellWords(query) {
-    return showTold(this.wordsTold, query);
+    const told = toldOf(query);
+    this.wordsTold.textContent = told;
+    this.wordsTold.hidden = !told;
+    return told;
   }
 
   /** Forget what is shown. */

@@ -1,6 +1,6 @@
 /** Asking with words: the field, and what there is to tell of the words that were asked with. */
 
-import { element, fill } from "./dom.js";
+import { element } from "./dom.js";
 
 const LONGEST = 200;
 
@@ -13,7 +13,7 @@ export function wordsForm(text, onWords) {
     autocomplete: "off",
     enterkeyhint: "search",
     "aria-label": "Search by words",
-    placeholder: "blue armchair",
+    placeholder: "Or describe it in words",
   });
   field.value = text;
   const form = element(
@@ -38,12 +38,4 @@ export function toldOf({ text, words, unknown, known }) {
   if (unknown.length) told.push(`Not known here: ${unknown.map((word) => `“${word}”`).join(", ")}.`);
   if (!known) told.push("No word is known, so the answer goes by meaning alone.");
   return told.join(" ");
-}
-
-/** The words as they were read, into the place for it. */
-export function showTold(node, query) {
-  const told = query ? toldOf(query) : "";
-  fill(node, told || null);
-  node.hidden = !told;
-  return told;
 }
