@@ -99,10 +99,8 @@ def in_all(shop: Shop) -> tuple[dict[str, list[str]], dict[str, Pairs]]:
     return {product: [name for name, _ in shop.home.names[product].values()] for product in shop.targets}, asked
 
 
-def text_table(
-    shop: Shop, tower: TextTower, kept: dict[str, list[str]], asked: dict[str, Pairs]
-) -> Iterator[str]:
-    yield f"| asked for by | queries | names alone | pictures alone | both: what ships | both less names |"
+def text_table(shop: Shop, tower: TextTower, kept: dict[str, list[str]], asked: dict[str, Pairs]) -> Iterator[str]:
+    yield "| asked for by | queries | names alone | pictures alone | both: what ships | both less names |"
     yield "|---|---|---|---|---|---|"
     tables, products = [], []
     for kind, pairs in asked.items():
@@ -145,9 +143,9 @@ def steering_table(shop: Shop, tower: TextTower) -> Iterator[str]:
         right[split] = np.array([place[wanted] for _, _, wanted in queries])
         photo, names = shop.by_picture(pictures), shop.by_text(words, kept)
         scores[split] = {
-            "sum of the vectors": [shop.by_picture((1 - w) * pictures + w * tower_says) for w in WEIGHTS],
-            "photo, and words by names and pictures": [
-                (1 - w) * photo + w * (names + shop.by_picture(tower_says)) for w in WEIGHTS
+            "photo, and words by pictures": [shop.by_picture(2 * (1 - w) * pictures + w * tower_says) for w in WEIGHTS],
+            "photo, and words by names and pictures: what ships": [
+                2 * (1 - w) * photo + w * (names + shop.by_picture(tower_says)) for w in WEIGHTS
             ],
         }
 

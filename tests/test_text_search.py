@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Univert
 from tests.curation.words import encode, named_pictures
 from tests.serving.served import Client, client, model_folder
-from tests.small_shop import catalogue, index, model
+from tests.small_shop import catalogue, index, model, picture
 from univert.core.errors import BadInputError
 from univert.data.catalogue import Catalogue
 from univert.data.names import ProductName
@@ -70,6 +70,18 @@ def test_products_without_a_name_are_found_by_their_pictures(furniture: Index) -
         found = texts.search(furniture, product.replace("-", " "), 96).hits
         places.append(list(dict.fromkeys(hit.product for hit in found)).index(product))
     assert np.mean(places) < 6  # of 24; by chance 11.5
+
+
+def test_words_steer_a_photo(furniture: Index) -> None:
+    texts = TextSearch.learn(furniture, NAMES, encoder=encode)
+    photo = NAMED.vectors[list(NAMED.products).index("red-sofa")]
+    asked = "blue"
+    together = texts.search(furniture, asked, 96, photo=photo).hits
+    assert together[0].product == "blue-sofa"
+    words = {hit.id: hit.distance for hit in texts.search(furniture, asked, 96).hits}
+    for hit, vector in zip(together, furniture.vectors([hit.id for hit in together]), strict=True):
+        wanted = (words[hit.id] + np.square(vector - photo).sum()) / 2
+        assert hit.distance == pytest.approx(wanted, abs=1e-3)
 
 
 def test_it_is_told_what_is_not_known_and_what_was_replaced(furniture: Index) -> None:
@@ -166,7 +178,7 @@ def test_by_command_and_by_service(
     assert told["hits"][0]["product"] in {"product 3", "product 7", "product 11"}
     page = (tmp_path / "found.html").read_text()
     assert "not known here: &#39;xyzzy&#39;" in page
-    assert "<h1 title=\"armchiar xyzzy\"" in page
+    assert '<h1 title="armchiar xyzzy"' in page
     assert univert(*search, "armchair", "--vertical", "bags")[0] == 0
 
     assert served.get("/verticals").json()["text"] is True
@@ -179,6 +191,12 @@ def test_by_command_and_by_service(
     }
     assert [hit["id"] for hit in answer["hits"]] == [hit["id"] for hit in told["hits"]]  # type: ignore[attr-defined]
     assert answer["identity"] is None
+    answer = served.post("/search", data={"text": "armchair", "k": "3"}, files={"photo": picture(4, 1)}).json()
+    assert (answer["query"]["width_px"], answer["query"]["text"], answer["items"]) == (48, "armchair", [])
+    found = tmp_path / "photo.png"
+    found.write_bytes(picture(4, 1))
+    status, out, _ = univert("search", model_folder, path, found, "--text", "armchair", "--json", "--k", 3)
+    assert [hit["id"] for hit in json.loads(out)["hits"]] == [hit["id"] for hit in answer["hits"]]
     names.write_text(NAMES_TABLE.replace("Red armchair", "Zebra"))
     assert univert("index", model_folder, catalogue.path, path, "--names", names)[0] == 0
     assert ask(text="armchair zebra")[1]["query"]["unknown"] == ["armchair"], "new names are taken up"  # type: ignore[index]
@@ -187,8 +205,8 @@ def test_by_command_and_by_service(
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"text": "lamp", "like": "p4-1"}, "give either like or text, not both"),
-        ({"text": "lamp", "box": "0,0,9,9"}, "box belongs to a photo; leave it out with text"),
+        ({"text": "lamp", "like": "p4-1"}, "give either text or like, not both"),
+        ({"text": "lamp", "box": "0,0,9,9"}, "box belongs to a photo; leave it out without one"),
         ({"text": "x" * 201}, "text: string should have at most 200 characters"),
         ({"text": "?!"}, "text: must have a word in it"),
     ],
@@ -200,11 +218,7 @@ def test_a_form_with_words_is_checked(client: Client, fields: dict[str, str], sa
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [
-        ((), "give a photo, or words as --text"),
-        (("photo.jpg", "--text", "lamp"), "one of the two"),
-        (("--text", "lamp", "--detector", "d"), "leave it out with --text"),
-    ],
+    [((), "give a photo, or words as --text"), (("--text", "lamp", "--detector", "d"), "leave it out with --text")],
 )
 def test_the_command_wants_a_photo_or_words(
     model_folder: Path, index: Index, univert: Univert, options: tuple[str, ...], said: str

@@ -1,8 +1,8 @@
-"""Words find products by their names and by their pictures.
+"""Words find products by their names and by their pictures, alone or together with a photo.
 
 A picture's distance is 2 less two cosines: that of the words and the name of its product that is most like them, both
-as sentence embeddings, and that of the picture and what a text tower makes of the words. All that is needed is kept in
-a folder within the index.
+as sentence embeddings, and that of the picture and what a text tower makes of the words. With a photo, it is the mean
+of that and the distance to the photo. All that is needed is kept in a folder within the index.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # PyTorch is not even imported until words come
 FOLDER: Final = "text-search"
 _NAMES, _VECTORS, _TOWER = "names.parquet", "texts.npy", "tower"
 _TEXTS_AT_ONCE: Final = 1_024
+PHOTO_WEIGHT: Final = 0.5
+"""Of the distance to a photo that comes with words; chosen by `bench/words.py`, "this, but in red"."""
 _PICTURES: Final = 1_000
 _PRODUCTS: Final = 200
 """So many pictures nearest by the tower, and so many products nearest by their names, are looked at."""
@@ -154,23 +156,37 @@ class TextSearch:
             raise BadInputError(f"{index.uri} knows the words of another model; {again}")
         return found
 
-    def search(self, index: Index, text: str, k: int = 10, *, where: Where | None = None) -> TextAnswer:
-        """The images that words find.
+    def search(
+        self,
+        index: Index,
+        text: str,
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        photo: Float[np.ndarray, " D"] | None = None,
+    ) -> TextAnswer:
+        """The images that words find, alone or together with a photo, as in "this, but in red".
 
-        Looked at are the pictures nearest by the tower, and those of the products nearest by their names.
+        Looked at are the pictures nearest but for the names, and those of the products nearest by their names.
 
         Args:
             index: of the model that this was learned with.
             text: a few words, in any language that the names are in.
             k: how many; more than there are gives all that were looked at.
             where: filters by column, see `Index.search`.
+            photo: its unit vector.
 
         Raises:
             BadInputError: another model, an unknown column or vertical.
         """
         query = self._lexicon.read_text(text)
         encoded = np.asarray(self.tower.encoder([query.words]), np.float32)
-        vector = self.tower.embed_encoded(encoded)[0]
+        vector, share = self.tower.embed_encoded(encoded)[0], 1.0
+        if photo is not None:  # the weighted mean of the distances is one distance but for the names
+            share = 1 - PHOTO_WEIGHT
+            vector = 2 * PHOTO_WEIGHT * photo + share * vector
+        length = float(np.linalg.norm(vector))
+        vector = vector / length
         names = self._by_names(encoded[0])
         looked = dict(where or {})
         near = sorted(names, key=lambda product: -names[product])[:_PRODUCTS]
@@ -183,7 +199,8 @@ class TextSearch:
         unnamed = float(np.mean(list(names.values())))
         hits = {
             hit.id: dataclasses.replace(
-                hit, distance=max(0.0, 1 + hit.distance / 2 - names.get(hit.product or "", unnamed))
+                hit,
+                distance=max(0.0, 2 - length * (1 - hit.distance / 2) - share * names.get(hit.product or "", unnamed)),
             )
             for hit in found
         }

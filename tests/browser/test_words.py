@@ -51,7 +51,9 @@ def test_words_find_what_is_called_so(visitor: Visitor) -> None:
     page.get_by_role("checkbox", name="shoes").check()
     page.keyboard.press("Escape")
     expect(page.locator("#results-title")).to_have_text("24 images")
-    page.wait_for_function("() => [...document.querySelectorAll('#grid a')].every((a) => a.dataset.like.startsWith('shoes'))")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#grid a')].every((a) => a.dataset.like.startsWith('shoes'))"
+    )
     link = page.url
     assert "text=goldne+lamp+xyzzy" in link
     page.locator("#grid a").first.click()
@@ -61,6 +63,31 @@ def test_words_find_what_is_called_so(visitor: Visitor) -> None:
     page.goto("about:blank")
     page.goto(link)
     assert visitor.found()[0].startswith("shoes")
+
+
+def test_words_steer_a_photo(visitor: Visitor) -> None:
+    page = visitor.open()
+    visitor.upload(shop.photo(1, 1))
+    visitor.settled()
+    assert visitor.found()[0] == shop.item_id(1, 1, 0)
+    assert page.locator("#identity").is_visible()
+    field = page.get_by_role("searchbox", name="Search by words").locator("visible=true")
+    field.fill("striped lamp")
+    field.press("Enter")
+    page.wait_for_function("() => document.title.startsWith('striped lamp')")
+    assert set(visitor.found()[:8]) == {shop.item_id(1, product, copy) for product in (0, 1) for copy in range(4)}
+    assert page.locator(".photo img").is_visible()
+    assert page.locator("#identity").is_hidden()
+    visitor.snap("words-and-photo")
+    assert problems(visitor) == []
+    page.locator("#grid a").first.click()
+    page.wait_for_selector(".about .id")
+    page.locator("#back").click()
+    page.wait_for_function("() => document.title.startsWith('striped lamp')")
+    field.fill("")
+    field.press("Enter")
+    page.wait_for_function("() => document.title.startsWith('lamps 1')")
+    assert visitor.found()[0] == shop.item_id(1, 1, 0)
 
 
 def test_words_on_a_phone(phone: Visitor) -> None:
@@ -74,11 +101,13 @@ def test_words_on_a_phone(phone: Visitor) -> None:
     assert first["y"] + first["height"] <= 844, "the first result is in sight without scrolling"
     phone.snap("phone-words-results")
     assert problems(phone) == []
+    phone.upload(shop.photo(1, 1))
+    phone.settled()
+    phone.snap("phone-words-photo")
+    assert page.locator("#stage .by-words").is_visible()
 
 
-def test_without_names_there_is_no_field(
-    new_visitor: NewVisitor, stock: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_without_names_there_is_no_field(new_visitor: NewVisitor, stock: tuple[Path, Path], tmp_path: Path) -> None:
     shutil.copytree(stock[1], tmp_path / "index")
     shutil.rmtree(tmp_path / "index" / "text-search")
     with serving(stock[0], tmp_path / "index", engine="onnx", drain_s=0) as process:
@@ -88,4 +117,4 @@ def test_without_names_there_is_no_field(
         assert page.locator("#by-words").is_hidden()
         visitor.expected = ["status of 400"]
         page.goto(f"{process.url}/?text=lamp")
-        page.get_by_text("Words don't work here").wait_for()
+        page.get_by_role("heading", name="Words don't work here").wait_for()

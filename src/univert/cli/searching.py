@@ -15,6 +15,7 @@ from univert.cli.options import Device, Json, Names, app, detector_folder, load_
 from univert.core.terminal import print_table
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
     from rich.table import Table
 
@@ -61,7 +62,8 @@ def search(
     ],
     image: Annotated[Path | None, typer.Argument(help="The photo to search with.")] = None,
     text: Annotated[
-        str | None, typer.Option(help="Words to search with instead, where the index was made with --names.")
+        str | None,
+        typer.Option(help="Words to search with, alone or with the photo, where the index was made with --names."),
     ] = None,
     k: Annotated[int, typer.Option(min=1, help="How many results; with --detector, products for each item.")] = 10,
     vertical: Names = None,
@@ -78,16 +80,22 @@ def search(
     from univert.report.search_page import render_grid, render_items
     from univert.search.index import Index
 
-    if (image is None) == (text is None):
-        raise BadInputError("give a photo, or words as --text, one of the two")
+    if image is None and text is None:
+        raise BadInputError("give a photo, or words as --text")
     opened = Index.open(index_path)
     where = {"vertical": vertical} if vertical else None
     within = ", ".join(vertical or []) or None
-    if image is None:
+    if text is not None:
         if detector is not None:
             raise BadInputError("--detector finds the items of a photo; leave it out with --text")
-        _search_words(str(text), model, opened, k, vertical, out, as_json=as_json)
+        photo = None
+        if image is not None:
+            loaded = load_model(model, device)
+            opened.check_model(loaded.fingerprint)
+            photo = loaded.embed(image)[0]
+        _search_words(text, photo, model, opened, k, vertical, out, as_json=as_json)
         return
+    assert image is not None
     loaded = load_model(model, device)
     opened.check_model(loaded.fingerprint)
     items: list[AnsweredItem] = []
@@ -111,9 +119,17 @@ def search(
 
 
 def _search_words(
-    text: str, model: Path, index: Index, k: int, verticals: list[str] | None, out: Path | None, *, as_json: bool
+    text: str,
+    photo: np.ndarray | None,
+    model: Path,
+    index: Index,
+    k: int,
+    verticals: list[str] | None,
+    out: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Print what words find, and what there is to tell of them."""
+    """Print what words find, alone or with the vector of a photo, and what there is to tell of them."""
     from univert.core.files import write_atomic
     from univert.models.runtime.engine import saved_fingerprint
     from univert.report.search_page import render_words
@@ -121,7 +137,8 @@ def _search_words(
 
     if fingerprint := saved_fingerprint(Path(model_folder(model))):
         index.check_model(fingerprint)
-    found = TextSearch.load(index).search(index, text, k, where={"vertical": verticals} if verticals else None)
+    where = {"vertical": verticals} if verticals else None
+    found = TextSearch.load(index).search(index, text, k, where=where, photo=photo)
     told = found.query.told()
     if told is not None:
         typer.echo(f"univert: {told}", err=True)

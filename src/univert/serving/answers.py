@@ -41,7 +41,7 @@ class QueryAnswer(BaseModel):
         default=None, description="x0, y0, x1, y1, cut to the photo; null for all of it."
     )
     like: str | None = Field(default=None, description="The item that was given instead of a photo.")
-    text: str | None = Field(default=None, description="The words that were given instead of a photo.")
+    text: str | None = Field(default=None, description="The words that were given, alone or with a photo.")
     words: str | None = Field(
         default=None,
         description="The text as it was searched for: typos replaced, colours as the catalogue names them.",
@@ -58,7 +58,7 @@ class HitAnswer(BaseModel):
     id: str
     distance: float = Field(
         description="Squared Euclidean between unit vectors: 0 the same, 4 the opposite. With text: 2 less the cosine "
-        "of the names and that of the picture."
+        "of the names and that of the picture; with text and a photo, the mean of that and the distance to the photo."
     )
     similarity: float | None = Field(
         ge=0,

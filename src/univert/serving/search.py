@@ -93,7 +93,7 @@ def _checked_box(text: str) -> str:
 def _has_words(text: str) -> str:
     if not any(map(str.isalnum, text)):
         raise ValueError("must have a word in it")
-    return text
+    return text.strip()
 
 
 def _values(what: str, example: str) -> Any:
@@ -141,7 +141,12 @@ class EmbedForm(BoxForm):
 class SearchForm(BoxForm):
     """The form of `POST /search`: a photo, an item or words, and what narrows the answer."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in ("photo", "like", "text")]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": [name]} for name in ("photo", "like", "text")],
+            "not": {"anyOf": [{"required": ["like", name]} for name in ("photo", "text")]},
+        }
+    )
 
     photo: Photo | SkipJsonSchema[None] = None
     like: str | SkipJsonSchema[None] = Field(
@@ -154,7 +159,7 @@ class SearchForm(BoxForm):
         default=None,
         min_length=1,
         max_length=TEXT_MAX,
-        description="Words to search with, instead of a photo, where the index knows the names of its products.",
+        description="Words to search with, alone or with a photo, where the index knows the names of its products.",
         examples=["blue armchair"],
     )
     k: Annotated[int, _whole_number(1, K_MAX)] = Field(
@@ -180,13 +185,13 @@ class SearchForm(BoxForm):
 
     @model_validator(mode="after")
     def _check_together(self) -> SearchForm:
-        given = [name for name in ("photo", "like", "text") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"give either {' or '.join(given)}, not both")
-        if not given:
+        given = [name for name in ("photo", "text") if getattr(self, name) is not None]
+        if given and self.like is not None:
+            raise ValueError(f"give either {given[0]} or like, not both")
+        if not given and self.like is None:
             raise ValueError("photo is missing; send one, an item's id as like, or words as text")
         if self.box is not None and self.photo is None:
-            raise ValueError(f"box belongs to a photo; leave it out with {given[0]}")
+            raise ValueError("box belongs to a photo; leave it out without one")
         return self
 
     def where(self) -> dict[str, list[str | None]] | None:
@@ -219,6 +224,7 @@ class SearchForm(BoxForm):
 async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)]) -> SearchAnswer:
     """Send a photo as multipart/form-data, an item's id as `like`, or words as `text`; narrow the answer by columns.
 
+    Words may come with a photo: "this, but in red".
     Without a box, each item found in the photo is answered, too, where the service has a detector.
     """
     service, record = service_of(request), record_of(request)
@@ -227,7 +233,15 @@ async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_
     if form.photo is not None:
         await request.state.upload.take(form.photo)
     if form.text is not None:
-        answer: Any = await service.loaded.search_text(index, form.text, k=form.k, where=found_by, record=record)
+        answer: Any = await service.loaded.search_text(
+            index,
+            form.text,
+            request.state.upload if form.photo is not None else None,
+            k=form.k,
+            where=found_by,
+            box_xyxy_px=form.box_xyxy_px,
+            record=record,
+        )
     else:
         answer = await service.loaded.search(
             index,

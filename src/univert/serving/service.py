@@ -147,8 +147,7 @@ class Loaded:
         async with self._deadline():
             if isinstance(asked, Upload):
                 seen, vectors = await self.embed(asked, box_xyxy_px, record, items_max=items_max)
-                size = {"width_px": seen.header.width_px, "height_px": seen.header.height_px}
-                query = {**size, "box_xyxy_px": seen.box_xyxy_px}
+                query = _size(seen)
                 with record.stage("search"):
                     (hits, *of_items), neighbours = await self._find(index, vectors, k, where)
                 with record.stage("identify"):
@@ -169,18 +168,34 @@ class Loaded:
         return self._answer(index, record, query=query, identity=identity, hits=hits, items=items, detector=detector)
 
     async def search_text(
-        self, index: Index, text: str, *, k: int, where: Where | None, record: RequestRecord
+        self,
+        index: Index,
+        text: str,
+        upload: Upload | None,
+        *,
+        k: int,
+        where: Where | None,
+        box_xyxy_px: BoxXyxyPx | None,
+        record: RequestRecord,
     ) -> dict[str, Any]:
-        """What answers words, from one version of the index."""
+        """What answers words, alone or with a photo or a box in it, from one version of the index."""
+        query: dict[str, Any] = {}
+        photo = None
         async with self._deadline():
             found_by = await self._text_search(index)
+            if upload is not None:
+                seen, (photo,) = await self.embed(upload, box_xyxy_px, record)
+                query = _size(seen)
             with record.stage("search"):
-                loop, ask = asyncio.get_running_loop(), partial(found_by.search, index, text, k, where=where)
+                loop, ask = (
+                    asyncio.get_running_loop(),
+                    partial(found_by.search, index, text, k, where=where, photo=photo),
+                )
                 try:
                     found = await loop.run_in_executor(self._texts_thread, ask)
                 except BadInputError as error:
                     raise Problem("bad-filter", str(error)) from None
-        return self._answer(index, record, query=found.query._asdict(), hits=found.hits)
+        return self._answer(index, record, query=query | found.query._asdict(), hits=found.hits)
 
     def takes_text(self) -> bool:
         """Whether words can be searched with: the index has their folder, and the extra is installed."""
@@ -344,6 +359,11 @@ class Loaded:
             for name in ATTRIBUTES:
                 self._metrics.identities.labels(name, str(getattr(answer, name).known).lower()).inc()
         return answers
+
+
+def _size(seen: SeenPhoto) -> dict[str, Any]:
+    """What is told of a photo."""
+    return {"width_px": seen.header.width_px, "height_px": seen.header.height_px, "box_xyxy_px": seen.box_xyxy_px}
 
 
 def service_of(request: Request) -> Service:

@@ -18,8 +18,9 @@ export class QueryView {
   }
 
   /** Show the photo; the box can be drawn as soon as the browser knows its size. */
-  async photo(photo, box) {
+  async photo(photo, box, { text, onWords }) {
     if (this.shown === photo) {
+      this.#steering(text, onWords);
       this.#box(box);
       return;
     }
@@ -42,6 +43,7 @@ export class QueryView {
     this.editor = new BoxEditor(frame, photo.size, this.found, (changed, final) => this.#changed(changed, final));
     this.editor.onRemoved = () => this.select.focus();
     this.panel.append(this.#tools());
+    this.#steering(text, onWords);
     this.showFound(photo);
     this.#box(box);
   }
@@ -78,8 +80,20 @@ export class QueryView {
     this.panel.replaceChildren(wordsForm(text, onWords), this.wordsTold);
   }
 
+  /** A field for words under the photo; `onWords` is null where the index knows none. */
+  #steering(text, onWords) {
+    this.steering?.remove();
+    this.steering = null;
+    if (!onWords || !this.editor) return;
+    this.wordsTold = element("p", { class: "note", hidden: true });
+    const form = wordsForm(text ?? "", onWords, "This, but in red");
+    this.steering = element("div", {}, form, this.wordsTold);
+    this.panel.append(this.steering);
+  }
+
   /** Tell how the words were read; returns what is told. */
   tellWords(query) {
+    if (!this.wordsTold) return "";
     const told = toldOf(query);
     this.wordsTold.textContent = told;
     this.wordsTold.hidden = !told;
@@ -103,7 +117,7 @@ export class QueryView {
 
   #begin(shown, title) {
     this.shown = shown;
-    this.editor = null;
+    this.editor = this.wordsTold = null;
     byId("query-title").textContent = title;
     byId("share").hidden = typeof shown !== "string";
   }

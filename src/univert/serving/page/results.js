@@ -23,7 +23,7 @@ export function showResults({ hits }, place, { same, linkTo, onMore, onClear }) 
   const strong = weak < 0 ? hits.length : weak;
   if (weak >= 0) cards.splice(weak, 0, element("li", { class: "weak" }, "Weak matches below"));
   byId("grid").replaceChildren(...cards);
-  const found = place.query.kind === "words" ? "image" : "similar image";
+  const found = place.query.text ? "image" : "similar image";
   byId("results-title").textContent = strong
     ? count(strong, found)
     : hits.length

@@ -5,7 +5,7 @@ import { element } from "./dom.js";
 const LONGEST = 200;
 
 /** A field for words, filled with `text`; `onWords(words)` is told what is asked. */
-export function wordsForm(text, onWords) {
+export function wordsForm(text, onWords, placeholder = "Or describe it in words") {
   const field = element("input", {
     type: "search",
     name: "text",
@@ -13,7 +13,7 @@ export function wordsForm(text, onWords) {
     autocomplete: "off",
     enterkeyhint: "search",
     "aria-label": "Search by words",
-    placeholder: "Or describe it in words",
+    placeholder,
   });
   field.value = text;
   const form = element(
@@ -25,7 +25,7 @@ export function wordsForm(text, onWords) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const words = field.value.trim();
-    if (/[\p{L}\p{N}]/u.test(words)) onWords(words);
+    if (/[\p{L}\p{N}]/u.test(words) || text) onWords(words);
     else field.focus();
   });
   return form;
