@@ -155,10 +155,11 @@ class SearchForm(BoxForm):
         description="The id of an item to search with, instead of a photo.",
         examples=["sneakers/0042.jpg"],
     )
-    text: Annotated[str, AfterValidator(_has_words)] | SkipJsonSchema[None] = Field(
+    text: (
+        Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MAX), AfterValidator(_has_words)]
+        | SkipJsonSchema[None]
+    ) = Field(
         default=None,
-        min_length=1,
-        max_length=TEXT_MAX,
         description="Words to search with, alone or with a photo, where the index knows the names of its products.",
         examples=["blue armchair"],
     )
