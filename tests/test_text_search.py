@@ -207,7 +207,7 @@ def test_by_command_and_by_service(
     [
         ({"text": "lamp", "like": "p4-1"}, "give either text or like, not both"),
         ({"text": "lamp", "box": "0,0,9,9"}, "box belongs to a photo; leave it out without one"),
-        ({"text": "x" * 201}, "text: string should have at most 200 characters"),
+        ({"text": "x" * 201}, "text: must have at most 200 characters, got 201"),
         ({"text": "?!"}, "text: must have a word in it"),
     ],
 )

@@ -90,7 +90,9 @@ def _checked_box(text: str) -> str:
     return text
 
 
-def _has_words(text: str) -> str:
+def _checked_text(text: str) -> str:
+    if len(text) > TEXT_MAX:
+        raise ValueError(f"must have at most {TEXT_MAX} characters, got {len(text)}")
     if not any(map(str.isalnum, text)):
         raise ValueError("must have a word in it")
     return text.strip()
@@ -118,6 +120,12 @@ Box = Annotated[
         examples=["40,60,420,500"],
         json_schema_extra={"pattern": _BOX_PATTERN},
     ),
+]
+
+Text = Annotated[
+    str,
+    AfterValidator(_checked_text),
+    Field(examples=["blue armchair"], json_schema_extra={"minLength": 1, "maxLength": TEXT_MAX}),
 ]
 
 
@@ -155,13 +163,9 @@ class SearchForm(BoxForm):
         description="The id of an item to search with, instead of a photo.",
         examples=["sneakers/0042.jpg"],
     )
-    text: (
-        Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MAX), AfterValidator(_has_words)]
-        | SkipJsonSchema[None]
-    ) = Field(
+    text: Text | SkipJsonSchema[None] = Field(
         default=None,
         description="Words to search with, alone or with a photo, where the index knows the names of its products.",
-        examples=["blue armchair"],
     )
     k: Annotated[int, _whole_number(1, K_MAX)] = Field(
         default=K_DEFAULT, ge=1, le=K_MAX, description="How many hits, of the photo and of each item.", examples=[24]
