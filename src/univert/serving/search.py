@@ -13,7 +13,16 @@ from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Form, Request, UploadFile
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from univert.core.errors import BadInputError, did_you_mean
@@ -90,14 +99,6 @@ def _checked_box(text: str) -> str:
     return text
 
 
-def _checked_text(text: str) -> str:
-    if len(text) > TEXT_MAX:
-        raise ValueError(f"must have at most {TEXT_MAX} characters, got {len(text)}")
-    if not any(map(str.isalnum, text)):
-        raise ValueError("must have a word in it")
-    return text.strip()
-
-
 def _values(what: str, example: str) -> Any:
     """A field that narrows a search to some values of a column."""
     return Field(
@@ -120,12 +121,6 @@ Box = Annotated[
         examples=["40,60,420,500"],
         json_schema_extra={"pattern": _BOX_PATTERN},
     ),
-]
-
-Text = Annotated[
-    str,
-    AfterValidator(_checked_text),
-    Field(examples=["blue armchair"], json_schema_extra={"minLength": 1, "maxLength": TEXT_MAX}),
 ]
 
 
@@ -163,9 +158,11 @@ class SearchForm(BoxForm):
         description="The id of an item to search with, instead of a photo.",
         examples=["sneakers/0042.jpg"],
     )
-    text: Text | SkipJsonSchema[None] = Field(
+    text: str | SkipJsonSchema[None] = Field(
         default=None,
         description="Words to search with, alone or with a photo, where the index knows the names of its products.",
+        examples=["blue armchair"],
+        json_schema_extra={"minLength": 1, "maxLength": TEXT_MAX},
     )
     k: Annotated[int, _whole_number(1, K_MAX)] = Field(
         default=K_DEFAULT, ge=1, le=K_MAX, description="How many hits, of the photo and of each item.", examples=[24]
@@ -187,6 +184,15 @@ class SearchForm(BoxForm):
         examples=['{"split": "test", "product": ["a-17", null]}'],
         json_schema_extra={"contentMediaType": "application/json"},
     )
+
+    @field_validator("text")
+    @classmethod
+    def _check_text(cls, text: str | None) -> str | None:
+        if text is not None and len(text) > TEXT_MAX:
+            raise ValueError(f"must have at most {TEXT_MAX} characters, got {len(text)}")
+        if text is not None and not any(map(str.isalnum, text)):
+            raise ValueError("must have a word in it")
+        return text and text.strip()
 
     @model_validator(mode="after")
     def _check_together(self) -> SearchForm:
