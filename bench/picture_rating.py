@@ -1,4 +1,4 @@
-"""Rating the pictures of a query: pixels, overlaid text, text to picture, and match; the table picture-rating.md.
+"""Rating the pictures of a query: pixels, overlaid text, and match; the table picture-rating.md.
 
     python bench/picture_rating.py CATALOGUE MODEL NAMES [--pictures 120] [--vectors .work/picture-rating.npy]
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -32,14 +32,11 @@ from univert.curation.picture_match import FEATURES, match_features
 from univert.curation.pixel_quality import measure_pixels
 from univert.data.catalogue import Catalogue
 from univert.data.decode import decode_rgb
-from univert.metrics.bootstrap import bootstrap_interval
 from univert.models.embedder import Embedder
 from univert.models.text_embedding import embed_texts
 from univert.models.text_tower import TextTower
 
 RESULT = Path("bench/results/picture-rating.md")
-LANGUAGES = ("en", "fr", "de", "es")
-TOP = 10
 
 
 class Home:
@@ -127,88 +124,6 @@ def overlay_table(home: Home, count: int) -> Iterator[str]:
     yield f"\nWriting and looking take {each:.0f} ms of processor time a picture."
 
 
-Encode = Callable[[Sequence[str]], np.ndarray]
-Queries = dict[str, list[tuple[str, str]]]
-
-
-def queries(home: Home, targets: Sequence[str], known: set[str]) -> Queries:
-    """Kind -> (text, product), of products whose English name no product of the training split has."""
-    found: Queries = defaultdict(list)
-    for product in targets:
-        name = home.title(product)
-        if name.lower() in known:
-            continue
-        found["the name"].append((name, product))
-        if tags := home.names[product]["en"][1]:
-            found["other words: its tags"].append((tags, product))
-        if " " in name:
-            found["the name's last word"].append((name.split()[-1], product))
-        for language in LANGUAGES[1:]:
-            if language in home.names[product]:
-                found[f"its name in {language}"].append((home.names[product][language][0], product))
-    return found
-
-
-def text_table(home: Home, towers: dict[str, TextTower], encode: Encode) -> Iterator[str]:
-    """Products by their best picture; right is any product with the same English name."""
-    targets = sorted({p for p in home.products if home.splits.get(p) in ("val", "test") and p in home.names})
-    known = sorted({p for p in home.products if home.splits.get(p) == "train" and p in home.names})
-    at = np.flatnonzero(np.isin(home.products.astype(str), targets) & ~home.catalogue.in_scene)
-    starts = [np.flatnonzero(home.products[at] == product) for product in targets]
-    names = np.array([home.title(product).lower() for product in targets])
-    titles, known_titles = encode([home.title(p) for p in targets]), encode([home.title(p) for p in known])
-    means = np.stack([home.vectors[home.products == product].mean(0) for product in known])
-
-    def by_picture(vectors: np.ndarray) -> np.ndarray:
-        alike = vectors @ home.vectors[at].T
-        return np.stack([alike[:, rows].max(1) for rows in starts], axis=1)
-
-    def by_known_names(texts: Sequence[str]) -> np.ndarray:
-        alike = encode(texts) @ known_titles.T
-        nearest = np.argsort(-alike, axis=1)[:, :TOP]
-        weight = np.exp((np.take_along_axis(alike, nearest, 1) - alike.max(1, keepdims=True)) / 0.1)
-        return by_picture((weight[:, :, None] * means[nearest]).sum(1))
-
-    ways: dict[str, Callable[[Sequence[str]], np.ndarray]] = {
-        "MiniLM: nearest known names": by_known_names,
-        **{name: lambda texts, tower=tower: by_picture(tower.embed(texts)) for name, tower in towers.items()},  # type: ignore[misc]
-        "MiniLM: title match": lambda texts: encode(texts) @ titles.T,
-    }
-    last = list(towers)[-1]
-    ways["title match + tower"] = lambda texts: encode(texts) @ titles.T + by_picture(towers[last].embed(texts))
-    yield f"| query ({len(targets)} products) | queries | {' | '.join(ways)} |\n|---|---|{'---|' * len(ways)}"
-    hits: dict[str, np.ndarray] = {}
-    asked: dict[str, np.ndarray] = {}
-    for kind, pairs in queries(home, targets, {home.title(p).lower() for p in known}).items():
-        asked[kind] = np.array([home.title(product).lower() for _, product in pairs])
-        columns = []
-        for score in ways.values():
-            scores = score([text for text, _ in pairs])
-            best = np.where(names == asked[kind][:, None], scores, -np.inf).max(1, keepdims=True)
-            columns.append((scores > best).sum(1) < TOP)
-        hits[kind] = np.array(columns, float).T
-    others = [kind for kind in hits if kind != "the name"]
-    asked["all but the name"] = np.concatenate([asked[kind] for kind in others])
-    hits["all but the name"] = np.concatenate([hits[kind] for kind in others])
-    for kind, table in hits.items():
-        yield f"| {kind} | {len(table)} | " + " | ".join(f"{100 * each:.1f}" for each in table.mean(0)) + " |"
-    yield ""
-    for kind, better, worse in (
-        ("the name", 1, 0),
-        ("the name", 2, 0),
-        ("other words: its tags", 2, 3),
-        ("all but the name", 2, 0),
-        ("all but the name", 2, 3),
-        ("all but the name", 4, 3),
-    ):
-        difference = hits[kind][:, better] - hits[kind][:, worse]
-        low, high = bootstrap_interval(difference, np.unique(asked[kind], return_inverse=True)[1])
-        yield (
-            f"- {kind}: {list(ways)[better]} less {list(ways)[worse]}: {100 * difference.mean():+.1f} points "
-            f"[{100 * low:+.1f}, {100 * high:+.1f}]"
-        )
-
-
 def match_table(home: Home, tower: TextTower) -> Iterator[str]:
     practice, tested = PracticeConfig(lists=600), home.named("test")
     match = learn_match(tower, home.named("val"), practice)
@@ -256,14 +171,10 @@ def main() -> None:
     def encode(texts: Sequence[str]) -> np.ndarray:
         return np.stack([one(text) for text in texts])
 
-    towers = {}
-    for title, languages in (("tower, English names", ("en",)), ("tower, four languages", LANGUAGES)):
-        towers[title] = home.named("train", languages).tower(encode)
     sections = {
         "Pixels: what damaged copies are left out": pixel_table(home, options.pictures),
         "Overlaid text: ways, fonts and products left out of learning": overlay_table(home, options.pictures),
-        f"Text to picture: R@{TOP}, %": text_table(home, towers, encode),
-        "How well a query describes a picture": match_table(home, towers["tower, English names"]),
+        "How well a query describes a picture": match_table(home, home.named("train").tower(encode)),
     }
     lines = ["# Rating the pictures of a query", "", HEAD]
     for title, section in sections.items():
@@ -277,13 +188,7 @@ def main() -> None:
 
 
 HEAD = """Home sample; the tower learned from the training split's names and pictures, the match from the validation
-split's, and it is tested on the test split's. Products of the validation and test splits are asked for by words. The
-tower's width and ridge were chosen on these same products, over a range in which R@10 moved by two points.
-
-"MiniLM: title match" compares the query with each product's English name: where the query is that name, it cannot fail,
-so the name is compared with "nearest known names", which needs no titles: the pictures nearest to those of the ten
-known products whose names are most like the query. Of every kind, only products whose name no training product has are
-asked for, and any product with the same English name is right."""
+split's, and it is tested on the test split's. What words find is in [words](words.md)."""
 
 if __name__ == "__main__":
     main()

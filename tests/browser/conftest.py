@@ -15,7 +15,9 @@ from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.identity.vote import CALIBRATION_FILE, AttributeCalibration, Calibration
 from univert.models.runtime.engine import ONNX_FILE, OnnxEngine
+from univert.search.index import Index
 from univert.search.indexing import index_catalogue
+from univert.text_search import TextSearch
 
 NewVisitor = Callable[..., Visitor]
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"}
@@ -38,6 +40,7 @@ def make_stock(folder: Path) -> None:
     build_catalogue(shop.rows(), folder / "shop.lance")
     model = OnnxEngine(save_small_embedder(folder / "model") / ONNX_FILE)
     index_catalogue(model, Catalogue.open(folder / "shop.lance"), folder / "index")
+    TextSearch.learn(Index.open(folder / "index"), shop.names()).save(folder / "index")
     names = ("vertical", "brand", "style", "product")
     sure = AttributeCalibration(temperature=0.05, weights=(0.0, 1.0, -8.0, 0.0, 0.0), precision=0.9, threshold=0.5)
     calibration = Calibration(

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from tests.data.pictures import encoded
+from univert.data.names import ProductName
 from univert.data.rows import SourceRow
 
 VERTICALS = ("bags", "lamps", "shoes")
@@ -46,6 +47,18 @@ def product_name(vertical: int, product: int) -> str | None:
     if product == 7:
         return None
     return HOSTILE if (vertical, product) == (2, 6) else f"{VERTICALS[vertical]} {product}"
+
+
+def names() -> Iterator[ProductName]:
+    """What the products are called, in two languages."""
+    things = {"bags": ("bag", "sac"), "lamps": ("lamp", "lampe"), "shoes": ("shoe", "chaussure")}
+    looks = (("striped", "rayé"), ("golden", "doré"), ("tiny", "petit"), ("leather", "cuir"), ("summer", "été"))
+    for vertical, name in enumerate(VERTICALS):
+        for product, (english, french) in enumerate(looks):
+            product_id = product_name(vertical, product)
+            assert product_id is not None
+            yield ProductName(product_id, f"{english} {things[name][0]}", "en", ("gift",))
+            yield ProductName(product_id, f"{things[name][1]} {french}", "fr")
 
 
 def rows() -> Iterator[SourceRow]:

@@ -57,6 +57,10 @@ def make(
             "--delete-missing", help="Delete images that the catalogue lacks (of the verticals given, or all)."
         ),
     ] = False,
+    names: Annotated[
+        Path | None,
+        typer.Option(help="A table of product names, to search by words: columns product, name, language, tags."),
+    ] = None,
     publish: Annotated[
         bool, typer.Option(help="Show the result to readers; without it, publish later with univert index publish.")
     ] = True,
@@ -69,9 +73,18 @@ def make(
     Killed, it goes on where it was when it is run again. A service that has the index open sees all changes at once,
     at the end.
     """
+    from univert.core.errors import BadInputError
     from univert.data.catalogue import Catalogue
+    from univert.data.names import read_names
+    from univert.search.index import Index
     from univert.search.indexing import index_catalogue
+    from univert.text_search import TextSearch, text_search_folder
 
+    if names is not None:
+        text_search_folder(out)
+        if not publish:
+            raise BadInputError("--names learns from what is published; leave out --no-publish, or --names")
+    named = None if names is None else list(read_names(names))
     report = index_catalogue(
         load_embedder(model, device),
         Catalogue.open(cat).select(vertical=vertical, source=source),
@@ -81,7 +94,14 @@ def make(
         verticals=vertical,
         publish=publish,
     )
-    typer.echo(json.dumps(dataclasses.asdict(report), indent=1) if as_json else _report_text(report))
+    if named is not None:
+        TextSearch.learn(Index.open(out), named).save(out)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(report), indent=1))
+    else:
+        typer.echo(_report_text(report))
+        if named is not None:
+            typer.echo(f"{out}: searched by words, too, with {len(named):,} names")
 
 
 @index_app.command(epilog="Example: univert index check shop.index --at-least 0.98")

@@ -15,6 +15,7 @@ from univert.cli.options import Device, Json, Names, app, detector_folder, load_
 from univert.core.terminal import print_table
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
     from rich.table import Table
 
@@ -50,13 +51,20 @@ def embed(
     typer.echo(f"{out}: vectors: {vectors.shape[0]:,}, of size {vectors.shape[1]}")
 
 
-@app.command(epilog="Example: univert search runs/shop/unified shop.index room.jpg --detector runs/detector")
+@app.command(
+    epilog="Examples: univert search runs/shop/unified shop.index room.jpg --detector runs/detector; "
+    'univert search runs/shop/unified shop.index --text "blue armchair"'
+)
 def search(
     model: Annotated[Path, typer.Argument(help="A model folder, or a run.")],
     index_path: Annotated[
         str, typer.Argument(metavar="index", help="An index made with this model: a folder or s3://bucket/prefix.")
     ],
-    image: Annotated[Path, typer.Argument(help="The photo to search with.")],
+    image: Annotated[Path | None, typer.Argument(help="The photo to search with.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="Words to search with, alone or with the photo, where the index was made with --names."),
+    ] = None,
     k: Annotated[int, typer.Option(min=1, help="How many results; with --detector, products for each item.")] = 10,
     vertical: Names = None,
     detector: Annotated[
@@ -66,16 +74,30 @@ def search(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Find the images of an index that are nearest to a photo, or to each of the items in it."""
+    """Find the images of an index that are nearest to a photo, to each of the items in it, or to words."""
+    from univert.core.errors import BadInputError
     from univert.core.files import write_atomic
     from univert.report.search_page import render_grid, render_items
     from univert.search.index import Index
 
+    if image is None and text is None:
+        raise BadInputError("give a photo, or words as --text")
     opened = Index.open(index_path)
     where = {"vertical": vertical} if vertical else None
+    within = ", ".join(vertical or []) or None
+    if text is not None:
+        if detector is not None:
+            raise BadInputError("--detector finds the items of a photo; leave it out with --text")
+        photo = None
+        if image is not None:
+            loaded = load_model(model, device)
+            opened.check_model(loaded.fingerprint)
+            photo = loaded.embed(image)[0]
+        _search_words(text, photo, model, opened, k, vertical, out, as_json=as_json)
+        return
+    assert image is not None
     loaded = load_model(model, device)
     opened.check_model(loaded.fingerprint)
-    within = ", ".join(vertical or []) or None
     items: list[AnsweredItem] = []
     if detector is not None:
         from univert.detection.engine import load_detector
@@ -93,6 +115,41 @@ def search(
         table, answer = hits_table(hits), [dataclasses.asdict(hit) for hit in hits] if detector is None else []
     if out is not None:
         write_atomic(out, page())
+    _print(answer, table, out, as_json=as_json)
+
+
+def _search_words(
+    text: str,
+    photo: np.ndarray | None,
+    model: Path,
+    index: Index,
+    k: int,
+    verticals: list[str] | None,
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print what words find, alone or with the vector of a photo, and what there is to tell of them."""
+    from univert.core.files import write_atomic
+    from univert.models.runtime.engine import saved_fingerprint
+    from univert.report.search_page import render_words
+    from univert.text_search import TextSearch
+
+    if fingerprint := saved_fingerprint(Path(model_folder(model))):
+        index.check_model(fingerprint)
+    where = {"vertical": verticals} if verticals else None
+    found = TextSearch.load(index).search(index, text, k, where=where, photo=photo)
+    told = found.query.told()
+    if told is not None:
+        typer.echo(f"univert: {told}", err=True)
+    if out is not None:
+        within = ", ".join(verticals or []) or None
+        write_atomic(out, render_words(text, told, found.hits, index, vertical=within))
+    answer = {**found.query._asdict(), "hits": [dataclasses.asdict(hit) for hit in found.hits]}
+    _print(answer, hits_table(found.hits), out, as_json=as_json)
+
+
+def _print(answer: Any, table: Table, out: Path | None, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(answer, indent=1))
     else:

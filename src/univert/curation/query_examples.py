@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from univert.core.errors import BadInputError, did_you_mean
-from univert.curation.lexicon import normalise, spoken_languages
+from univert.data.lexicon import normalise, spoken_languages
 from univert.data.names import ProductName
 
 NONE: Final = ""

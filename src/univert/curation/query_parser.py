@@ -16,9 +16,9 @@ from jaxtyping import Float
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
 from univert.core.terminal import progress_bar
-from univert.curation.lexicon import Lexicon, Reading, normalise, words_of
 from univert.curation.query_examples import NONE, WEIGHTS, Example, name_examples, off_topic_examples, taxonomy_examples
 from univert.data.catalogue import Catalogue
+from univert.data.lexicon import Lexicon, Reading, normalise, words_of
 from univert.data.names import ProductName
 from univert.models.text_embedding import embed_texts
 

@@ -168,14 +168,17 @@ class TextTower(SavedModel):
         """Unit vectors from sentence embeddings."""
         return unit_rows(torch.exp((encoded @ self.texts.T - 1) / self.config.width) @ self.weights)
 
-    @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
         """Unit vectors of texts, in the space of the model's pictures; (0, D) for none."""
-        parts = [np.zeros((0, self.size), np.float32)]
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            encoded = torch.from_numpy(np.asarray(self.encoder(texts[start : start + _TEXTS_AT_ONCE]), np.float32))
-            parts.append(self(encoded.to(self.device)).cpu().numpy())
-        return np.concatenate(parts)
+        some = (texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE))
+        parts = [self.embed_encoded(self.encoder(part)) for part in some]
+        return np.concatenate([np.zeros((0, self.size), np.float32), *parts])
+
+    @torch.inference_mode()
+    def embed_encoded(self, encoded: Float[np.ndarray, "N T"]) -> Float[np.ndarray, "N D"]:
+        """Unit vectors from what `encoder` makes of texts."""
+        vectors: np.ndarray = self(torch.from_numpy(np.asarray(encoded, np.float32)).to(self.device)).cpu().numpy()
+        return vectors
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, encoder: SentenceEncoder | None = None) -> TextTower:

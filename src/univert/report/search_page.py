@@ -74,6 +74,11 @@ def render_grid(image: ImageLike, hits: Sequence[Hit], index: Index, *, vertical
     return _page(name, _small(query, QUERY_PX), index, vertical=vertical, cards=_cards(hits, index), items=None)
 
 
+def render_words(text: str, told: str | None, hits: Sequence[Hit], index: Index, *, vertical: str | None = None) -> str:
+    """A page with what words found, and what there is to tell of the words; otherwise as `render_grid`."""
+    return _page(text, None, index, vertical=vertical, cards=_cards(hits, index), items=None, told=told)
+
+
 def render_items(
     photo: Image.Image, name: str, items: Sequence[AnsweredItem], index: Index, *, vertical: str | None = None
 ) -> str:
@@ -103,7 +108,7 @@ def render_items(
     return _page(name, _small(photo.copy(), PHOTO_PX), index, vertical=vertical, cards=[], items=rows)
 
 
-def _page(name: str, picture: str, index: Index, **content: Any) -> str:
+def _page(name: str, picture: str | None, index: Index, *, told: str | None = None, **content: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("univert.report"),
         autoescape=True,
@@ -114,6 +119,7 @@ def _page(name: str, picture: str, index: Index, **content: Any) -> str:
     return environment.get_template("search.html.jinja").render(
         query_name=name,
         query_picture=picture,
+        told=told,
         images=len(index),
         verticals=len(index.verticals),
         model=index.model_fingerprint[:8],

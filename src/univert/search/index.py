@@ -31,7 +31,7 @@ from univert.search.query import (
     check_where,
 )
 from univert.search.storage import COMPATIBLE_KEY, MODEL_KEY, Location, metadata, open_table, rows_by_id, unreadable
-from univert.search.vector_index import has_vector_index
+from univert.search.vector_index import as_matrix, has_vector_index
 from univert.search.versions import PUBLISHED, IndexStats, open_published, read_stats
 from univert.search.writer import IndexWriter
 
@@ -204,6 +204,13 @@ class Index:
         """
         rows = [row["vector"] for row in self._in_order(self._rows.named(ids, ["id", "vector"]), ids)]
         return np.asarray(rows, dtype=np.float32).reshape(len(rows), self._size)
+
+    def labelled_vectors(self) -> tuple[Float[np.ndarray, "N D"], list[str]]:
+        """The vectors of all images whose product is known, as `vectors` gives them, and their products."""
+        products = self._rows.column("product")
+        labelled = products.is_valid().to_numpy(zero_copy_only=False)
+        vectors = as_matrix(self._rows.column("vector"))[labelled]
+        return vectors, products.drop_null().to_pylist()
 
     def distinct(self, column: str, limit: int | None = 1_000) -> list[tuple[str, int]]:
         """The values of a filter column, at most `limit`, and how many images have each, the most frequent first.

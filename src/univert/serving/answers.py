@@ -29,6 +29,7 @@ class VerticalsAnswer(BaseModel):
     index_version: int
     model: str = Field(description="Fingerprint of the model.")
     feedback: bool = Field(description="Whether POST /feedback is there.")
+    text: bool = Field(description="Whether POST /search takes text.")
 
 
 class QueryAnswer(BaseModel):
@@ -40,18 +41,30 @@ class QueryAnswer(BaseModel):
         default=None, description="x0, y0, x1, y1, cut to the photo; null for all of it."
     )
     like: str | None = Field(default=None, description="The item that was given instead of a photo.")
+    text: str | None = Field(default=None, description="The words that were given, alone or with a photo.")
+    words: str | None = Field(
+        default=None,
+        description="The text as it was searched for: typos replaced, colours as the catalogue names them.",
+    )
+    unknown: list[str] | None = Field(default=None, description="Words of the text that no name or tag has.")
+    known: int | None = Field(
+        default=None, description="How many words of the text are known; 0: the answer goes by their meaning alone."
+    )
 
 
 class HitAnswer(BaseModel):
     """An indexed image near the query."""
 
     id: str
-    distance: float = Field(description="Squared Euclidean between unit vectors: 0 the same, 4 the opposite.")
+    distance: float = Field(
+        description="Squared Euclidean between unit vectors: 0 the same, 4 the opposite. With text: 2 less the cosine "
+        "of the names and that of the picture; with text and a photo, the mean of that and the distance to the photo."
+    )
     similarity: float | None = Field(
         ge=0,
         le=1,
         description="Calibrated probability that it shows the same kind of thing (style, else vertical) as the query. "
-        "Null without a calibration.",
+        "Null without a calibration, and with text.",
     )
     vertical: str
     product: Name
@@ -103,10 +116,11 @@ class SearchAnswer(BaseModel):
     """What was found, nearest first, wholly from one version of the index."""
 
     query: QueryAnswer
-    identity: IdentityAnswer | None = Field(description="Null with like, and without a calibration.")
+    identity: IdentityAnswer | None = Field(description="Null with like, with text, and without a calibration.")
     hits: list[HitAnswer]
     items: list[NamedItemAnswer] = Field(
-        description="Each item found in the photo, the surest first. Empty with box and like, and without a detector."
+        description="Each item found in the photo, the surest first. Empty with box, like and text, and without a "
+        "detector."
     )
     index_version: int
     model: str = Field(description="Fingerprint of the model.")

@@ -34,6 +34,9 @@ PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {
     "bad-photo": ProblemType(400, "The photo cannot be used", "Send a still JPEG, PNG or WebP that opens elsewhere."),
     "bad-box": ProblemType(400, "The box cannot be used", "Give x0,y0,x1,y1 in pixels of the upright photo."),
     "bad-filter": ProblemType(400, "The filter cannot be used", "See /verticals for the values there are."),
+    "no-words": ProblemType(
+        400, "Words cannot be searched with here", "Search with a photo, or do what the detail says."
+    ),
     "unauthorised": ProblemType(401, "An API key is needed", "Send a valid key as X-API-Key or as a Bearer token."),
     "forbidden": ProblemType(403, "Other websites may not do this", "Ask from a page of the service's own host."),
     "not-found": ProblemType(404, "There is nothing here", "Check the address or the id."),

@@ -86,6 +86,7 @@ async def verticals(request: Request) -> VerticalsAnswer:
         index_version=index.version,
         model=service.loaded.engine.fingerprint,
         feedback=service.settings.feedback is not None,
+        text=service.loaded.takes_text(),
     )
 
 

@@ -13,17 +13,27 @@ from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Form, Request, UploadFile
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from univert.core.errors import BadInputError, did_you_mean
 from univert.data.decode import BoxXyxyPx
+from univert.identity.vote import Calibration
 from univert.search.index import Index
 from univert.search.query import FILTER_COLUMNS, FilterValue, Hit, check_where
 from univert.serving.answers import EmbedAnswer, SearchAnswer
 from univert.serving.limits import REPEATED_FIELDS, GuardedRoute, no_parameters
 from univert.serving.problems import GUARD_PROBLEMS, Problem, documented
-from univert.serving.service import Service, record_of, service_of
+from univert.serving.service import record_of, service_of
 
 K_DEFAULT: Final = 24
 K_MAX: Final = 100
@@ -41,6 +51,7 @@ _VALUES_MAX: Final = 100
 _NEAR_MAX: Final = 1_000
 """Of the values of a column, the most frequent are compared with one that is unknown: each takes 20 microseconds."""
 _ID_MAX: Final = 1000
+TEXT_MAX: Final = 200
 _NUMBER: Final = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *")
 """Of a box: what `float` takes besides, such as 1_0, is more often a slip."""
 _BOX_PATTERN: Final = r"^\d{1,5}(\.\d{1,3})?(,\d{1,5}(\.\d{1,3})?){3}$"
@@ -131,9 +142,14 @@ class EmbedForm(BoxForm):
 
 
 class SearchForm(BoxForm):
-    """The form of `POST /search`: a photo or an item, and what narrows the answer."""
+    """The form of `POST /search`: a photo, an item or words, and what narrows the answer."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["photo"]}, {"required": ["like"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": [name]} for name in ("photo", "like", "text")],
+            "not": {"anyOf": [{"required": ["like", name]} for name in ("photo", "text")]},
+        }
+    )
 
     photo: Photo | SkipJsonSchema[None] = None
     like: str | SkipJsonSchema[None] = Field(
@@ -141,6 +157,12 @@ class SearchForm(BoxForm):
         min_length=1,
         description="The id of an item to search with, instead of a photo.",
         examples=["sneakers/0042.jpg"],
+    )
+    text: str | SkipJsonSchema[None] = Field(
+        default=None,
+        description="Words to search with, alone or with a photo, where the index knows the names of its products.",
+        examples=["blue armchair"],
+        json_schema_extra={"minLength": 1, "maxLength": TEXT_MAX},
     )
     k: Annotated[int, _whole_number(1, K_MAX)] = Field(
         default=K_DEFAULT, ge=1, le=K_MAX, description="How many hits, of the photo and of each item.", examples=[24]
@@ -163,14 +185,24 @@ class SearchForm(BoxForm):
         json_schema_extra={"contentMediaType": "application/json"},
     )
 
+    @field_validator("text")
+    @classmethod
+    def _check_text(cls, text: str | None) -> str | None:
+        if text is not None and len(text) > TEXT_MAX:
+            raise ValueError(f"must have at most {TEXT_MAX} characters, got {len(text)}")
+        if text is not None and not any(map(str.isalnum, text)):
+            raise ValueError("must have a word in it")
+        return text and text.strip()
+
     @model_validator(mode="after")
     def _check_together(self) -> SearchForm:
-        if self.photo is not None and self.like is not None:
-            raise ValueError("give either a photo or like, not both")
-        if self.photo is None and self.like is None:
-            raise ValueError("photo is missing; send one, or an item's id as like")
-        if self.box is not None and self.like is not None:
-            raise ValueError("box belongs to a photo; leave it out with like")
+        given = [name for name in ("photo", "text") if getattr(self, name) is not None]
+        if given and self.like is not None:
+            raise ValueError(f"give either {given[0]} or like, not both")
+        if not given and self.like is None:
+            raise ValueError("photo is missing; send one, an item's id as like, or words as text")
+        if self.box is not None and self.photo is None:
+            raise ValueError("box belongs to a photo; leave it out without one")
         return self
 
     def where(self) -> dict[str, list[str | None]] | None:
@@ -195,14 +227,15 @@ class SearchForm(BoxForm):
 
 @routes.post(
     "/search",
-    summary="What a photo, or a box in it, shows, and the indexed images nearest to it",
+    summary="What a photo, or a box in it, shows, and the indexed images nearest to it; or those that words find",
     operation_id="search",
-    responses={200: {"description": "Found"}, **documented(*UPLOAD_PROBLEMS, "bad-filter", "not-found")},
+    responses={200: {"description": "Found"}, **documented(*UPLOAD_PROBLEMS, "bad-filter", "no-words", "not-found")},
     form_limits=FORM_LIMITS,
 )
 async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_MULTIPART)]) -> SearchAnswer:
-    """Send a photo as multipart/form-data, or an item's id as `like`; narrow the answer by columns.
+    """Send a photo as multipart/form-data, an item's id as `like`, or words as `text`; narrow the answer by columns.
 
+    Words may come with a photo: "this, but in red".
     Without a box, each item found in the photo is answered, too, where the service has a detector.
     """
     service, record = service_of(request), record_of(request)
@@ -210,17 +243,29 @@ async def search(request: Request, form: Annotated[SearchForm, Form(media_type=_
     found_by = await asyncio.to_thread(_known_forms, where, index) if where else None
     if form.photo is not None:
         await request.state.upload.take(form.photo)
-    answer: Any = await service.loaded.search(
-        index,
-        request.state.upload if form.like is None else form.like,
-        k=form.k,
-        where=found_by,
-        box_xyxy_px=form.box_xyxy_px,
-        items_max=form.items,
-        record=record,
-    )
+    if form.text is not None:
+        answer: Any = await service.loaded.search_text(
+            index,
+            form.text,
+            request.state.upload if form.photo is not None else None,
+            k=form.k,
+            where=found_by,
+            box_xyxy_px=form.box_xyxy_px,
+            record=record,
+        )
+    else:
+        answer = await service.loaded.search(
+            index,
+            request.state.upload if form.like is None else form.like,
+            k=form.k,
+            where=found_by,
+            box_xyxy_px=form.box_xyxy_px,
+            items_max=form.items,
+            record=record,
+        )
+    calibration = service.loaded.calibration if form.text is None else None
     for part in (answer, *answer["items"]):
-        part["hits"] = [_hit_values(hit, service) for hit in part["hits"]]
+        part["hits"] = [_hit_values(hit, calibration, service.settings.root_path) for hit in part["hits"]]
     return answer  # type: ignore[no-any-return]  # checked by the framework
 
 
@@ -286,9 +331,8 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _hit_values(hit: Hit, service: Service) -> dict[str, Any]:
+def _hit_values(hit: Hit, calibration: Calibration | None, root_path: str) -> dict[str, Any]:
     """A hit as a `HitAnswer` has it."""
-    address = service.settings.root_path + item_address(hit.id)
-    calibration = service.loaded.calibration
+    address = root_path + item_address(hit.id)
     similarity = calibration.similarity(hit.distance) if calibration else None
     return asdict(hit) | {"similarity": similarity, "thumbnail": address + THUMBNAIL, "item": address}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -31,6 +32,7 @@ from univert.serving.photos import SeenPhoto, look_for_items, see_photo
 from univert.serving.problems import Problem, busy
 from univert.serving.settings import Settings
 from univert.serving.thumbnails import Thumbnails
+from univert.text_search import TextSearch, text_search_folder
 
 MAX_WAIT_MS: Final = 2.0
 """How long a photo waits for others to join its batch."""
@@ -119,6 +121,8 @@ class Loaded:
         self._settings = settings
         self._metrics = metrics
         self._decoders = ThreadPoolExecutor(THREADS, thread_name_prefix="univert-decode")
+        self._texts: tuple[tuple[int, int], asyncio.Future[TextSearch]] | None = None
+        self._texts_thread = ThreadPoolExecutor(1, thread_name_prefix="univert-words")
         self._turns, self._one_large = asyncio.Semaphore(THREADS), asyncio.Semaphore(1)
 
     async def search(
@@ -143,8 +147,7 @@ class Loaded:
         async with self._deadline():
             if isinstance(asked, Upload):
                 seen, vectors = await self.embed(asked, box_xyxy_px, record, items_max=items_max)
-                size = {"width_px": seen.header.width_px, "height_px": seen.header.height_px}
-                query = {**size, "box_xyxy_px": seen.box_xyxy_px}
+                query = _size(seen)
                 with record.stage("search"):
                     (hits, *of_items), neighbours = await self._find(index, vectors, k, where)
                 with record.stage("identify"):
@@ -162,15 +165,75 @@ class Loaded:
                         raise Problem("not-found", f"no item {asked[:200]!r} in the index") from None
                     (near,) = await self._asked(index, vectors, k + 1, where)  # an item is its own nearest
                 hits = [hit for hit in near if hit.id != asked][:k]
+        return self._answer(index, record, query=query, identity=identity, hits=hits, items=items, detector=detector)
+
+    async def search_text(
+        self,
+        index: Index,
+        text: str,
+        upload: Upload | None,
+        *,
+        k: int,
+        where: Where | None,
+        box_xyxy_px: BoxXyxyPx | None,
+        record: RequestRecord,
+    ) -> dict[str, Any]:
+        """What answers words, alone or with a photo or a box in it, from one version of the index."""
+        query: dict[str, Any] = {}
+        photo = None
+        async with self._deadline():
+            found_by = await self._text_search(index)
+            if upload is not None:
+                seen, (photo,) = await self.embed(upload, box_xyxy_px, record)
+                query = _size(seen)
+            with record.stage("search"):
+                loop, ask = (
+                    asyncio.get_running_loop(),
+                    partial(found_by.search, index, text, k, where=where, photo=photo),
+                )
+                try:
+                    found = await loop.run_in_executor(self._texts_thread, ask)
+                except BadInputError as error:
+                    raise Problem("bad-filter", str(error)) from None
+        return self._answer(index, record, query=query | found.query._asdict(), hits=found.hits)
+
+    def takes_text(self) -> bool:
+        """Whether words can be searched with: the index has their folder, and the extra is installed."""
+        with suppress(BadInputError):
+            folder = text_search_folder(self._settings.index)
+            return folder.is_dir() and importlib.util.find_spec("sentence_transformers") is not None
+        return False
+
+    async def _text_search(self, index: Index) -> TextSearch:
+        """What finds by words: loaded when the first words come, and when it was made anew."""
+        try:
+            there = text_search_folder(self._settings.index).stat()
+            made = there.st_ino, there.st_mtime_ns
+        except (BadInputError, OSError):
+            made = (0, 0)
+        if self._texts is None or self._texts[0] != made:
+            load = partial(TextSearch.load, index)
+            self._texts = made, asyncio.get_running_loop().run_in_executor(self._texts_thread, load)
+        loading = self._texts[1]
+        await asyncio.wait([loading], timeout=self._settings.request_deadline_s / 2)
+        if not loading.done():
+            raise busy("not-ready", "what finds by words is being loaded")
+        try:
+            return loading.result()
+        except BadInputError as error:
+            self._texts = None
+            raise Problem("no-words", str(error)) from None
+
+    def _answer(self, index: Index, record: RequestRecord, **found: Any) -> dict[str, Any]:
+        """What was found, as a `SearchAnswer` has it."""
         took_ms = {**record.stages_s, "total": record.total_s()}
         return {
-            "query": query,
-            "identity": identity,
-            "hits": hits,
-            "items": items,
+            "identity": None,
+            "items": [],
+            "detector": None,
+            **found,
             "index_version": index.version,
             "model": self.engine.fingerprint,
-            "detector": detector,
             "took_ms": {name: round(1000 * seconds, 2) for name, seconds in took_ms.items()},
         }
 
@@ -214,6 +277,7 @@ class Loaded:
         await self.batcher.close()
         await self.searches.close()
         self._decoders.shutdown()
+        self._texts_thread.shutdown()
         await asyncio.to_thread(self.reader.close)
 
     @asynccontextmanager
@@ -295,6 +359,11 @@ class Loaded:
             for name in ATTRIBUTES:
                 self._metrics.identities.labels(name, str(getattr(answer, name).known).lower()).inc()
         return answers
+
+
+def _size(seen: SeenPhoto) -> dict[str, Any]:
+    """What is told of a photo."""
+    return {"width_px": seen.header.width_px, "height_px": seen.header.height_px, "box_xyxy_px": seen.box_xyxy_px}
 
 
 def service_of(request: Request) -> Service:

@@ -52,7 +52,8 @@ export class Searcher {
 
   async #question({ query, box, filters, k }) {
     if (query.kind === "item") return { like: query.id, filters, k };
-    return { photo: await prepared(findPhoto(query.key), box), filters, k };
+    if (query.kind === "words") return { text: query.text, filters, k };
+    return { photo: await prepared(findPhoto(query.key), box), text: query.text, filters, k };
   }
 
   /** Each item in a photo is answered with it: what a search with the item's box would answer. */

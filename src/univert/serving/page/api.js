@@ -13,11 +13,15 @@ export class Problem extends Error {
   }
 }
 
-/** The answer to a search. `photo` is {file, box} as photo.js prepares it, `like` an item's id: one of the two. */
-export function search({ photo = null, like = null, filters, k }, signal) {
+/**
+ * The answer to a search: `photo` is {file, box} as photo.js prepares it, `like` an item's id, `text` words, which
+ * may come with a photo.
+ */
+export function search({ photo = null, like = null, text = null, filters, k }, signal) {
   const form = new FormData();
   if (like !== null) form.set("like", like);
-  else form.set("photo", photo.file, photo.file.name || "photo");
+  if (text) form.set("text", text);
+  if (photo) form.set("photo", photo.file, photo.file.name || "photo");
   if (photo?.box) form.set("box", photo.box.join(","));
   form.set("k", String(k));
   for (const facet of FACETS) for (const value of filters[facet]) form.append(facet, value);

@@ -13,6 +13,7 @@ import { wordsFor } from "./problems.js";
 import { QueryView } from "./query.js";
 import { showBones, showNone, showResults, showStale } from "./results.js";
 import { hideTrouble, showTrouble } from "./trouble.js";
+import { wordsForm } from "./words.js";
 
 /** While a box is being dragged the newest one is asked about this long after the pointer rests. */
 const DRAG_PAUSE_MS = 180;
@@ -21,6 +22,7 @@ const SETTLE_PAUSE_MS = 60;
 let place = readPlace(location.href, history.state);
 let comingBack = null;
 let takesFeedback = false;
+let takesText = false;
 const known = new Map();
 
 const searcher = new Searcher({ onAnswer, onTrouble });
@@ -86,9 +88,20 @@ function show({ sameQuery = false, moved = false } = {}) {
   }
   filters.show(place.filters);
   byId("trail").hidden = photo !== null || !findPhoto(place.from?.key);
-  if (photo) queryView.photo(photo, place.box);
+  if (photo) queryView.photo(photo, place.box, { text: query.text, onWords: takesText ? steer : null });
+  else if (query.kind === "words") queryView.words(query.text, askWords);
   else showItem(query.id);
   ask(0, sameQuery);
+}
+
+function askWords(text) {
+  go({ query: { kind: "words", text }, box: null, filters: place.filters, k: FEW });
+}
+
+/** The photo, but as these words say; without words the photo alone. */
+function steer(text) {
+  const { kind, key } = place.query;
+  go({ ...place, query: text ? { kind, key, text } : { kind, key }, k: FEW });
 }
 
 async function showItem(id) {
@@ -130,11 +143,14 @@ function onAnswer(answer, asked) {
   showIdentity(answer.identity, answer.hits, linkTo, found);
   performance.mark("univert:results");
   const item = known.get(asked.query.id);
-  const named = answer.identity || found.length ? headline(answer.identity, found) : item ? nameOf(item) : "Search";
+  const words = asked.query.text ?? null;
+  const told = words === null ? "" : queryView.tellWords(answer.query);
+  const named =
+    answer.identity || found.length ? headline(answer.identity, found) : item ? nameOf(item) : (words ?? "Search");
   document.title = `${named} · Univert`;
   byId("about").textContent = about(answer);
   const heard = answer.identity || found.length ? ` ${headline(answer.identity, found)}.` : "";
-  speak(`${count(answer.hits.length, "result")}.${heard}`);
+  speak(`${count(answer.hits.length, "result")}.${heard}${told && ` ${told}`}`);
   if (held) focusCard(held);
   if (comingBack) comeBack();
 }
@@ -203,6 +219,11 @@ async function takeStock() {
       `Find it among ${count(stock.images, "image")}${kinds > 1 ? ` in ${kinds} verticals` : ""}, with everything like it.`;
     byId("about").textContent = about(stock);
     filters.offer(stock);
+    const learned = stock.text && !takesText;
+    takesText = stock.text;
+    byId("by-words").hidden = !stock.text;
+    if (learned && place.query?.kind === "photo") show({ sameQuery: true });
+    if (stock.text && !byId("by-words").firstChild) byId("by-words").append(wordsForm("", askWords));
     if (place.query === null) filters.showStart(place.filters);
   } catch (problem) {
     if (place.query !== null) return; // the search says it
@@ -259,9 +280,9 @@ document.addEventListener("click", (event) => {
   const id = link.dataset.like;
   const { query, box, filters, from } = place;
   if (link.id === "home") go({ query: null, box: null, filters: noFilters(), k: FEW });
-  else if (link.id === "back") go({ query: { kind: "photo", key: from.key }, box: from.box, filters, k: FEW });
+  else if (link.id === "back") go({ query: { kind: "photo", key: from.key, text: from.text }, box: from.box, filters, k: FEW });
   else {
-    const origin = query?.kind === "photo" ? { key: query.key, box } : from;
+    const origin = query?.kind === "photo" ? { key: query.key, box, text: query.text } : from;
     go({ query: { kind: "item", id }, box: null, filters, k: FEW, from: origin });
   }
 });

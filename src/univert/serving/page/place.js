@@ -2,7 +2,7 @@
  * Where the visitor is: what is asked, within which filters, how many answers. A place lives in the address, so that
  * links and the back button work; a photo cannot be in an address, so only its key is remembered with the visit.
  *
- * place = { query: null | {kind: "item", id} | {kind: "photo", key}, box: [x0, y0, x1, y1] px | null, filters, k,
+ * place = { query: null | {kind: "item", id} | {kind: "words", text} | {kind: "photo", key, text}, box: [x0, y0, x1, y1] px | null, filters, k,
  *           from: {key, box} of the photo that led to an item, or null }
  */
 
@@ -25,14 +25,18 @@ export function readPlace(address, remembered) {
   const like = asked.get("like");
   if (like)
     return { query: { kind: "item", id: like }, box: null, filters, k, from: remembered?.from ?? null };
+  const text = asked.get("text");
+  if (text?.trim()) return { query: { kind: "words", text: text.trim() }, box: null, filters, k, from: null };
   const key = remembered?.photo;
-  return { query: key ? { kind: "photo", key } : null, box: remembered?.box ?? null, filters, k, from: null };
+  const steered = remembered?.text ? { text: remembered.text } : {};
+  return { query: key ? { kind: "photo", key, ...steered } : null, box: remembered?.box ?? null, filters, k, from: null };
 }
 
 /** The address of a place, relative to the page, which a proxy may show under a path of its own. */
 export function placeUrl({ query, filters, k }) {
   const asked = new URLSearchParams();
   if (query?.kind === "item") asked.set("like", query.id);
+  if (query?.kind === "words") asked.set("text", query.text);
   for (const facet of FACETS) for (const value of filters[facet]) asked.append(facet, value);
   if (k !== FEW) asked.set("k", String(k));
   const text = asked.toString();
@@ -41,7 +45,7 @@ export function placeUrl({ query, filters, k }) {
 
 /** What the browser is to remember with a place besides its address. */
 export function toRemember({ query, box, from }) {
-  return query?.kind === "photo" ? { photo: query.key, box } : { from: from ?? null };
+  return query?.kind === "photo" ? { photo: query.key, box, text: query.text } : { from: from ?? null };
 }
 
 /** A name that two places share only if they have the same answer. */

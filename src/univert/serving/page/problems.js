@@ -44,6 +44,12 @@ const WORDS = {
     actions: ["clear"],
     tells: true,
   },
+  "no-words": {
+    title: "Words don't work here",
+    advice: "Search with a photo instead.",
+    actions: ["photo"],
+    tells: true,
+  },
   "not-found": {
     title: "This item isn't in the index",
     advice: "It may have been taken out since the link was made. Start with a photo instead.",

@@ -1,10 +1,11 @@
-/** What is asked, shown: the photo with its box, or the item. */
+/** What is asked, shown: the photo with its box, the item, or the words. */
 
 import { BoxEditor } from "./box-editor.js";
 import { between } from "./box.js";
 import { byId, element, fill, icon, nameOf } from "./dom.js";
 import { FoundItems } from "./found.js";
 import { showItem } from "./item.js";
+import { toldOf, wordsForm } from "./words.js";
 
 const SIDES = ["Left", "Top", "Right", "Bottom"];
 
@@ -17,8 +18,9 @@ export class QueryView {
   }
 
   /** Show the photo; the box can be drawn as soon as the browser knows its size. */
-  async photo(photo, box) {
+  async photo(photo, box, { text, onWords }) {
     if (this.shown === photo) {
+      this.#steering(text, onWords);
       this.#box(box);
       return;
     }
@@ -41,6 +43,7 @@ export class QueryView {
     this.editor = new BoxEditor(frame, photo.size, this.found, (changed, final) => this.#changed(changed, final));
     this.editor.onRemoved = () => this.select.focus();
     this.panel.append(this.#tools());
+    this.#steering(text, onWords);
     this.showFound(photo);
     this.#box(box);
   }
@@ -68,6 +71,35 @@ export class QueryView {
     return showItem(this.panel, id, { ...more, current: () => this.shown === shown });
   }
 
+  /** Show the words, in a field to change them. */
+  words(text, onWords) {
+    const shown = `words ${text}`;
+    if (this.shown === shown) return;
+    this.#begin(shown, `“${text}”`);
+    this.wordsTold = element("p", { class: "note", hidden: true });
+    this.panel.replaceChildren(wordsForm(text, onWords), this.wordsTold);
+  }
+
+  /** A field for words under the photo; `onWords` is null where the index knows none. */
+  #steering(text, onWords) {
+    this.steering?.remove();
+    this.steering = null;
+    if (!onWords || !this.editor) return;
+    this.wordsTold = element("p", { class: "note", hidden: true });
+    const form = wordsForm(text ?? "", onWords, "This, but in red");
+    this.steering = element("div", {}, form, this.wordsTold);
+    this.panel.append(this.steering);
+  }
+
+  /** Tell how the words were read; returns what is told. */
+  tellWords(query) {
+    if (!this.wordsTold) return "";
+    const told = toldOf(query);
+    this.wordsTold.textContent = told;
+    this.wordsTold.hidden = !told;
+    return told;
+  }
+
   /** Forget what is shown. */
   clear() {
     this.shown = this.editor = this.found = null;
@@ -85,7 +117,7 @@ export class QueryView {
 
   #begin(shown, title) {
     this.shown = shown;
-    this.editor = null;
+    this.editor = this.wordsTold = null;
     byId("query-title").textContent = title;
     byId("share").hidden = typeof shown !== "string";
   }

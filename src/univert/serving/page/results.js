@@ -23,12 +23,13 @@ export function showResults({ hits }, place, { same, linkTo, onMore, onClear }) 
   const strong = weak < 0 ? hits.length : weak;
   if (weak >= 0) cards.splice(weak, 0, element("li", { class: "weak" }, "Weak matches below"));
   byId("grid").replaceChildren(...cards);
+  const found = place.query.text ? "image" : "similar image";
   byId("results-title").textContent = strong
-    ? count(strong, "similar image")
+    ? count(strong, found)
     : hits.length
       ? "Nothing much like it"
       : "Nothing found";
-  byId("ranked").textContent = hits.length > 1 ? "Most similar first" : "";
+  byId("ranked").textContent = hits.length > 1 ? (found === "image" ? "Best match first" : "Most similar first") : "";
   if (hits.length === 0) showNothing(onClear);
   else byId("more").replaceChildren(hits.length >= place.k && place.k < MOST ? moreButton(onMore) : "");
 }

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from univert.curation.lexicon import Lexicon, colour_of, normalise, words_of
+from univert.data.lexicon import Lexicon, colour_of, normalise, words_of
 
 TEXTS = [
     ("Armchair", "en"), ("Bookcase", "en"), ("Washing machine", "en"), ("Knife", "en"), ("Étagère murale", "fr"),

@@ -21,6 +21,9 @@ _LETTERS: Final = str.maketrans(
 COMMON_ENGLISH, COMMON_ELSEWHERE = 15_000, 4_000
 """So many of the most frequent words of a language are not taken for typos of other words."""
 
+_SMALL_WORDS: Final = 60
+"""So many of the most frequent words of a language say nothing of a product, such as "with"."""
+
 _PLURALS: Final = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("ses", "s"), ("xes", "x"), ("hes", "h"), ("s", ""))
 
 
@@ -78,6 +81,33 @@ class Reading(NamedTuple):
     english: float
 
 
+class TextReading(NamedTuple):
+    """Words to search with, as they were read.
+
+    Attributes:
+        text: as it was typed.
+        words: what is searched for: typos replaced, and colours by the name that they have in the catalogue.
+        unknown: the words that the catalogue does not have in any form; those of every sentence are left out.
+        known: how many it does have.
+    """
+
+    text: str
+    words: str
+    unknown: tuple[str, ...]
+    known: int
+
+    def told(self) -> str | None:
+        """What to tell who asked: what was replaced and what is not known; None where there is nothing to tell."""
+        parts = []
+        if self.words != self.text:
+            parts.append(f"searched for: {self.words!r}")
+        if self.unknown:
+            parts.append("not known here: " + ", ".join(map(repr, self.unknown)))
+        if not self.known:
+            parts.append("no word is known, so the answer goes by meaning alone")
+        return "; ".join(parts) or None
+
+
 class Lexicon:
     """Words with the languages they occur in.
 
@@ -126,6 +156,27 @@ class Lexicon:
         languages = self.languages.get(word, Counter())
         return "en" in languages or (word in common_words("en") and not {*languages} - {""})
 
+    def read_text(self, text: str) -> TextReading:
+        """Read words to search with, in any language that the texts are in.
+
+        Example:
+            >>> lexicon = Lexicon([("Red armchair", "en"), ("Fauteuil", "fr")])
+            >>> lexicon.read_text("fauteuil rouge for xyzzy")
+            TextReading(text='fauteuil rouge for xyzzy', words='fauteuil red for xyzzy', unknown=('xyzzy',), known=2)
+        """
+        read, unknown, known = [], [], 0
+        for word in normalise(text).split():
+            instead: str | None = word
+            if not any(map(self._as_it_is, words_of(word))):
+                colour = colour_of(word)
+                instead = colour if colour in self.languages else self.nearest(word)
+            read.append(instead or word)
+            known += instead is not None
+            if instead is None and not any(word in common_words(code, _SMALL_WORDS) for code in self._codes):
+                unknown.append(word)
+        changed = read != normalise(text).split()
+        return TextReading(text, " ".join(read) if changed else text, tuple(dict.fromkeys(unknown)), known)
+
     def is_strange(self, word: str) -> bool:
         """Whether a language uses this word often, and no name does."""
         return word not in self.languages and any(word in common_words(code) for code in self._codes)
@@ -139,6 +190,14 @@ class Lexicon:
 
     def _nearest(self, word: str) -> str | None:
         """The catalogue's word that `word` is, is a plural of, or is mistyped for; None where there is none."""
+        if found := self._as_it_is(word):
+            return found
+        if len(word) < 5 or _CJK.match(word) or any(map(str.isdigit, word)) or self.is_strange(word):
+            return None
+        return self._mistyped(word)
+
+    def _as_it_is(self, word: str) -> str | None:
+        """The catalogue's word that `word` is, or is a plural of."""
         if word in self.languages:
             return word
         for end, instead in _PLURALS:
@@ -148,9 +207,7 @@ class Lexicon:
                 and len(single) > 2
             ):
                 return single
-        if len(word) < 5 or _CJK.match(word) or any(map(str.isdigit, word)) or self.is_strange(word):
-            return None
-        return self._mistyped(word)
+        return None
 
     def _mistyped(self, word: str) -> str | None:
         from rapidfuzz import process
@@ -207,9 +264,9 @@ def spoken_languages() -> frozenset[str]:
 
 
 @cache
-def common_words(code: str) -> frozenset[str]:
-    """The most frequent words of a language, normalised."""
+def common_words(code: str, count: int | None = None) -> frozenset[str]:
+    """The most frequent words of a language, normalised; None takes so many as are not taken for typos."""
     from wordfreq import top_n_list
 
-    count = COMMON_ENGLISH if code == "en" else COMMON_ELSEWHERE
+    count = count or (COMMON_ENGLISH if code == "en" else COMMON_ELSEWHERE)
     return frozenset(map(normalise, top_n_list(code, count, wordlist="small")))
