@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from univert.core.errors import BadInputError
-from univert.curation import QueryParser
+from univert.curation import QueryParser, query_parser
+from univert.curation.query_examples import Example
 from univert.data.catalogue import Catalogue
 from univert.data.names import ProductName
 
@@ -91,6 +92,24 @@ def test_rows_keep_the_queries_order_and_a_repeated_query_its_row(parser: QueryP
     assert table["query"].to_pylist() == ["chair", "hat", "chair"]
     assert table.slice(0, 1).to_pylist() == table.slice(2, 1).to_pylist()
     assert parser.parse([]).num_rows == 0
+
+
+def test_a_query_of_an_earlier_call_is_not_read_again(parser: QueryParser, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = parser.parse(["rocking chair by the window", "hat"], 0.9)
+    monkeypatch.delattr(query_parser, "embed_texts")
+    assert parser.parse(["hat", "rocking chair by the window"], 0.9).equals(first.take([1, 0]))
+    assert parser.parse(["hat"], 0.5)["confidence"] == first["confidence"].slice(1)
+
+
+def test_products_are_left_out_one_by_one_even_where_they_are_called_alike() -> None:
+    named = [Example("chair", "en", "seating", "name", f"chair-{number}") for number in range(10)]
+    kept = [Example("settee", None, "seating", "tag")]
+    other = [Example(text, None, "", "written") for text in ("weather", "news", "lottery", "horoscope", "traffic")]
+    folds = query_parser.folds_of([*named, *named, *kept, *other])
+    assert sorted(folds[:10]) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert folds[:10] == folds[10:20]
+    assert folds[20] == -1
+    assert sorted(folds[21:]) == [0, 1, 2, 3, 4]
 
 
 def test_more_precision_gives_fewer_verticals_and_confidence_is_the_same(parser: QueryParser) -> None:

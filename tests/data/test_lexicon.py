@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from univert.data.lexicon import Lexicon, colour_of, normalise, words_of
@@ -54,6 +54,7 @@ def test_one_slip_in_a_long_word_is_forgiven(word: str, place: int, letter: str,
 
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=40))
+@example(text="ℇ")
 def test_any_text_is_read_and_normalising_twice_changes_nothing(text: str) -> None:
     once = normalise(text)
     assert normalise(once) == once
@@ -85,3 +86,9 @@ def test_brand_colour_and_language_are_told_apart() -> None:
         "kator-legaz", "red", "fr", ("fauteuil",)
     )  # fmt: skip
     assert LEXICON.read("box").language is None
+
+
+def test_a_word_that_only_names_in_other_languages_have_is_not_english() -> None:
+    lexicon = Lexicon([("Chair", "en"), ("Table basse", "fr"), ("Lamp", None)])
+    shares = [lexicon.read(query).english for query in ("chair", "window", "lamp", "table", "table window", "basse")]
+    assert shares == [1, 1, 1, 0, 0.5, 0]

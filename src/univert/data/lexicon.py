@@ -35,8 +35,8 @@ def normalise(text: str) -> str:
         >>> normalise("  Étagère-Murale, 2 PORTES ")
         'etagere murale 2 portes'
     """
-    text = unicodedata.normalize("NFKD", text.casefold().translate(_LETTERS))
-    text = unicodedata.normalize("NFC", _ACCENTS.sub("", text))
+    text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    text = unicodedata.normalize("NFC", _ACCENTS.sub("", text.translate(_LETTERS)))
     return " ".join(_TOKEN.findall(text))
 
 
