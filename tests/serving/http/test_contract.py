@@ -18,7 +18,8 @@ def test_search_finds_the_photo_itself(server: ServerProcess, photo: bytes, mode
     assert answer.status == 200
     found = answer.json()
     assert set(found) == {"query", "identity", "hits", "items", "index_version", "model", "detector", "took_ms"}
-    assert found["query"] == {"width_px": 48, "height_px": 40, "box_xyxy_px": None, "like": None}
+    unasked = dict.fromkeys(("box_xyxy_px", "like", "text", "words", "unknown", "known"))
+    assert found["query"] == {"width_px": 48, "height_px": 40, **unasked}
     assert found["model"] == model.fingerprint
     assert len(found["hits"]) == 3
     first = found["hits"][0]
