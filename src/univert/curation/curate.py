@@ -227,8 +227,7 @@ def _look_at_pictures(sources: _Sources, out: Path, queries: Parts) -> tuple[Rat
         needed[:] = True
     inputs = fingerprint(sources.of_queries, sources.images.fingerprint)
     parts = Parts(out / "pictures", PICTURES, inputs)
-    clean = sources.catalogue.select(labelled=True, in_scene=False)
-    pictures = rate_pictures(sources.images, np.flatnonzero(needed), parts, clean)
+    pictures = rate_pictures(sources.images, np.flatnonzero(needed), parts, sources.catalogue.select(labelled=True))
     vectors = embed_pictures(
         sources.model, sources.images, np.flatnonzero(pictures.good), out / "vectors.npy",
         fingerprint(inputs, sources.model.fingerprint),

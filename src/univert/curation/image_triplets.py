@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -21,9 +22,7 @@ _POSITIVES: Final = 0.25
 """A positive is among this share of the query's other pictures, those nearest to the anchor."""
 _LOOKED_AT: Final = 500
 """Candidates that are looked at for a negative, nearest first: most of the nearest are the query's own."""
-_MOST_CANDIDATES: Final = 100_000
-"""Of a vertical; of more, a random choice."""
-_AT_ONCE: Final = 256
+_COSINES_AT_ONCE: Final = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,8 +48,7 @@ class KeptResults:
     positions: Int64[np.ndarray, " G"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageTriplet:
+class ImageTriplet(NamedTuple):
     """Three pictures by their rows, and the query that the first two answer."""
 
     anchor: int
@@ -85,36 +83,33 @@ def make_triplets(kept: KeptResults, *, per_vertical: int, seed: int = 0) -> Ite
 
 
 class _Vertical:
-    """The kept results of one vertical."""
+    """The kept results of one vertical; its pictures are numbered anew."""
 
     def __init__(self, kept: KeptResults, rows: Int64[np.ndarray, " V"], rng: np.random.Generator) -> None:
         self._kept, self._rng = kept, rng
+        self._rows, pictures = np.unique(kept.picture[rows], return_inverse=True)
+        self._vectors = np.asarray(kept.vectors[self._rows], np.float32)
         self._pictures: dict[int, list[int]] = defaultdict(list)
-        self._queries: dict[int, list[int]] = defaultdict(list)
-        for query, picture in zip(kept.query[rows].tolist(), kept.picture[rows].tolist(), strict=True):
+        self._queries: list[set[int]] = [set() for _ in self._rows]
+        for query, picture in zip(kept.query[rows].tolist(), pictures.tolist(), strict=True):
             self._pictures[query].append(picture)
-            self._queries[picture].append(query)
-        pool = np.array(sorted(self._queries))
-        self._pool = np.sort(rng.permutation(pool)[:_MOST_CANDIDATES])
+            self._queries[picture].add(query)
 
     def triplets(self, vertical: str, most: int) -> Iterator[ImageTriplet]:
-        made, spent = set[tuple[int, int, int]](), 0
-        anchors = list(self._turns())
-        while len(made) < most and spent < len(anchors):
-            some = anchors[spent : spent + _AT_ONCE]
-            spent += len(some)
-            alike = self._vectors(np.array([anchor for _, anchor in some])) @ self._vectors(self._pool).T
+        made = set[tuple[int, int, int]]()
+        turns = self._turns()
+        while some := list(itertools.islice(turns, max(1, _COSINES_AT_ONCE // len(self._rows)))):
+            alike = self._vectors[[anchor for _, anchor in some]] @ self._vectors.T
             for (query, anchor), cosines in zip(some, alike, strict=True):
-                positive = self._positive(query, anchor)
+                positive = self._positive(query, anchor, cosines)
                 negative = None if positive is None else self._negative(anchor, positive, cosines)
-                if positive is None or negative is None or len(made) == most:
-                    continue
-                if (anchor, positive, negative) not in made:  # two queries may give the same
-                    made.add((anchor, positive, negative))
-                    yield ImageTriplet(
-                        anchor=anchor, positive=positive, negative=negative,
-                        query=self._kept.queries[query], vertical=vertical,
-                    )  # fmt: skip
+                if positive is None or negative is None or (anchor, positive, negative) in made:
+                    continue  # two queries may give the same
+                made.add((anchor, positive, negative))
+                rows = self._rows[[anchor, positive, negative]].tolist()
+                yield ImageTriplet(*rows, query=self._kept.queries[query], vertical=vertical)
+                if len(made) == most:
+                    return
 
     def _turns(self) -> Iterator[tuple[int, int]]:
         """Queries and anchors, one of every query a turn."""
@@ -124,32 +119,28 @@ class _Vertical:
                 if len(order[query]) > 1 and turn < len(order[query]):
                     yield query, order[query][turn]
 
-    def _positive(self, query: int, anchor: int) -> int | None:
+    def _positive(self, query: int, anchor: int, cosines: Float32[np.ndarray, " P"]) -> int | None:
         others = np.array([picture for picture in self._pictures[query] if picture != anchor])
-        at = self._kept.positions
-        others = others[~self._kept.near(np.full(len(others), at[anchor]), at[others])]
+        at = self._kept.positions[self._rows[others]]
+        others = others[~self._kept.near(self._kept.positions[self._rows[[anchor]]], at)]
         if not len(others):
             return None
-        nearest = others[np.argsort(-(self._vectors(others) @ self._vectors(np.array([anchor]))[0]))]
+        nearest = others[np.argsort(-cosines[others])]
         return int(self._rng.choice(nearest[: max(1, round(_POSITIVES * len(nearest)))]))
 
     def _negative(self, anchor: int, positive: int, cosines: Float32[np.ndarray, " P"]) -> int | None:
-        limit = float(self._vectors(np.array([anchor]))[0] @ self._vectors(np.array([positive]))[0])
-        asked = {*self._queries[anchor], *self._queries[positive]}
-        theirs = {picture for query in asked for picture in self._pictures[query]}
-        found: list[int] = []
-        farther = np.where(cosines < limit, cosines, -np.inf)
-        for place in np.argsort(-farther)[:_LOOKED_AT].tolist():
-            picture = int(self._pool[place])
-            if not np.isfinite(farther[place]) or len(found) == _NEAREST:
-                break
-            if picture not in theirs:
-                found.append(picture)
+        asked = self._queries[anchor] | self._queries[positive]
+        farther = np.where(cosines < cosines[positive], cosines, -np.inf)
+        looked_at = min(_LOOKED_AT, len(farther))
+        nearest = np.argpartition(-farther, looked_at - 1)[:looked_at]
+        nearest = nearest[np.argsort(-farther[nearest], kind="stable")]
+        others = (
+            picture
+            for picture in nearest[np.isfinite(farther[nearest])].tolist()
+            if asked.isdisjoint(self._queries[picture])
+        )
+        found = list(itertools.islice(others, _NEAREST))
         return int(self._rng.choice(found)) if found else None
-
-    def _vectors(self, pictures: Int64[np.ndarray, " K"]) -> Float[np.ndarray, "K D"]:
-        found: np.ndarray = np.asarray(self._kept.vectors[pictures], np.float32)
-        return found
 
 
 def triplets_csv(triplets: Sequence[ImageTriplet], ids: Mapping[int, str] | Sequence[str]) -> str:

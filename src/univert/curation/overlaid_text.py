@@ -6,6 +6,7 @@ picture's size do, by their maximum over all places.
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class OverlayRater:
     ) -> OverlayRater:
         """Learn from clean pictures and a copy of each for each way of writing on it.
 
+        All are shrunk and saved as JPEG by chance, or else pictures from elsewhere would be told by that.
+
         Args:
             pictures: mode RGB; a few hundred of the catalogue's own, none of them twice.
             ways: of `OVERLAYS`.
@@ -73,7 +76,7 @@ class OverlayRater:
         """
         rng, fonts = np.random.default_rng(seed), fonts or default_fonts()
         written = (write_over(one, way, str(rng.choice(fonts)), rng) for way in ways for one in pictures)
-        features = overlay_features(itertools.chain(pictures, written))
+        features = overlay_features(_saved_again(one, rng) for one in itertools.chain(pictures, written))
         return cls.fit(features[: len(pictures)], features[len(pictures) :], false_alarms=false_alarms)
 
     @classmethod
@@ -180,6 +183,14 @@ def write_over(image: Image.Image, way: str, font: str, rng: np.random.Generator
         for line in range(int(rng.integers(2, 5))):
             draw.text((0.05 * width, (0.1 + 0.07 * line) * height), words(4), colour, size)
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+
+
+def _saved_again(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    scale = float(rng.uniform(0.5, 1.1))
+    resized = image.resize((max(8, round(image.width * scale)), max(8, round(image.height * scale))))
+    content = io.BytesIO()
+    resized.save(content, "JPEG", quality=int(rng.integers(60, 96)))
+    return Image.open(content).convert("RGB")
 
 
 def default_fonts() -> list[str]:
