@@ -52,7 +52,7 @@ def embed(
 
 
 @app.command(
-    epilog="Examples: univert search runs/shop/unified shop.index room.jpg --detector runs/detector; "
+    epilog="Example: univert search runs/shop/unified shop.index room.jpg --detector runs/detector; "
     'univert search runs/shop/unified shop.index --text "blue armchair"'
 )
 def search(

@@ -106,8 +106,8 @@ class _Vertical:
                 if positive is None or negative is None or (anchor, positive, negative) in made:
                     continue  # two queries may give the same
                 made.add((anchor, positive, negative))
-                rows = self._rows[[anchor, positive, negative]].tolist()
-                yield ImageTriplet(*rows, query=self._kept.queries[query], vertical=vertical)
+                first, second, third = self._rows[[anchor, positive, negative]].tolist()
+                yield ImageTriplet(first, second, third, self._kept.queries[query], vertical)
                 if len(made) == most:
                     return
 
