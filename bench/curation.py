@@ -163,8 +163,8 @@ def main() -> None:
 
 
 HEAD = """Home sample's log of {queries:,} queries with 30 pictures each, {pictures:,} of them different. Right are
-of a product that the query names, and copies that are nearly the same; damaged copies and pictures of other products
-are wrong. Copies that repeat a picture of the same query count as neither kept nor lost."""
+pictures of a product that the query names, and copies that are nearly the same; damaged copies and pictures of other
+products are wrong. Copies that repeat a picture of the same query count as neither kept nor lost."""
 
 if __name__ == "__main__":
     main()
