@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,13 +86,16 @@ def rate_pictures(
     with progress_bar("looking at pictures", len(positions), unit="pictures") as advance:
         advance(len(positions) - len(waiting))
         rater = _overlay_rater(clean) if len(waiting) else None
-        for start in range(0, len(waiting), _AT_ONCE):
-            chunk = waiting[start : start + _AT_ONCE]
-            few = [chunk[at : at + _DECODED_AT_ONCE] for at in range(0, len(chunk), _DECODED_AT_ONCE)]
-            looks = map_ahead(lambda some: _look(images, some, rater), few, workers=decoding_threads(None))
-            why, bits, colours = zip(*itertools.chain.from_iterable(looks), strict=True)
-            parts.append(pa.table([images.column("id")[chunk], chunk, why, bits, colours], schema=PICTURES))
-            advance(len(chunk))
+        few = (waiting[start : start + _DECODED_AT_ONCE] for start in range(0, len(waiting), _DECODED_AT_ONCE))
+        # the same threads from the first picture to the last: what a network keeps for a thread is never given back
+        looks = map_ahead(lambda some: _look(images, some, rater), few, workers=decoding_threads(None))
+        with contextlib.closing(looks):
+            for start in range(0, len(waiting), _AT_ONCE):
+                chunk = waiting[start : start + _AT_ONCE]
+                looked = itertools.islice(looks, math.ceil(len(chunk) / _DECODED_AT_ONCE))
+                why, bits, colours = zip(*itertools.chain.from_iterable(looked), strict=True)
+                parts.append(pa.table([images.column("id")[chunk], chunk, why, bits, colours], schema=PICTURES))
+                advance(len(chunk))
     return _read(images, parts)
 
 
