@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,6 +19,9 @@ from tests.data.pictures import encoded
 from univert.core.errors import BadInputError
 from univert.core.protocols import Images
 from univert.curation.curate import CurateConfig, Curation, curate
+from univert.curation.overlaid_text import default_fonts, write_over
+from univert.curation.parts import Parts
+from univert.curation.picture_rating import PICTURES, rate_pictures
 from univert.data.build import build_catalogue
 from univert.data.catalogue import Catalogue
 from univert.data.decode import decode_rgb
@@ -121,11 +125,19 @@ def curation(folder: Path) -> Curation:
     return run(folder, folder / "out")
 
 
-def run(folder: Path, out: Path, model: Thumbnails | None = None, *, log_name: str = "log.jsonl") -> Curation:
+def run(
+    folder: Path,
+    out: Path,
+    model: Thumbnails | None = None,
+    *,
+    log_name: str = "log.jsonl",
+    images: str = "web.lance",
+    **config: Any,
+) -> Curation:
     return curate(
-        folder / log_name, Catalogue.open(folder / "web.lance"), out, model=model or Thumbnails(),
+        folder / log_name, Catalogue.open(folder / images), out, model=model or Thumbnails(),
         names=folder / "names.csv", catalogue=Catalogue.open(folder / "shop.lance"),
-        config=CurateConfig(precision=0.8),
+        config=CurateConfig(precision=0.8, **config),
     )  # fmt: skip
 
 
@@ -192,6 +204,66 @@ def test_stopped_anywhere_it_goes_on_to_the_same_triplets(
     monkeypatch.setattr("univert.curation.curate.ResultRating", None)
     assert run(folder, tmp_path / "out", Thumbnails(0)).triplets == curation.triplets
     assert triplets(tmp_path / "out") == triplets(curation.path)
+
+
+def test_a_longer_log_or_another_choice_looks_at_no_picture_again(
+    curation: Curation, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(curation.path, tmp_path / "out")
+    (folder / "longer.jsonl").write_text((folder / "log.jsonl").read_text() + '{"query": "blue chair"}\n'.replace(
+        "}", ', "results": ["blue-chair-0", "blue-chair-1"]}'))  # fmt: skip
+    monkeypatch.setattr("univert.curation.picture_rating.decode_rgb", None)
+    found = run(folder, tmp_path / "out", Thumbnails(0), log_name="longer.jsonl", match=0.5)
+    assert sum(map(len, found.queries)) == len(log()) + 1
+    (found.path / "triplets.csv").unlink()
+    (found.path / "words" / "match.json").unlink()
+    assert run(folder, tmp_path / "out", Thumbnails(0), log_name="longer.jsonl", match=0.5, seed=1).triplets
+    assert triplets(tmp_path / "out") != triplets(curation.path)
+
+
+def test_where_some_queries_have_no_results_all_images_are_searched(folder: Path, tmp_path: Path) -> None:
+    rows = [{**row, "results": row.get("results") if place == 0 else None} for place, row in enumerate(log())]
+    (folder / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = run(folder, tmp_path / "out", log_name="some.jsonl")
+    assert len({row["id"] for part in found.ratings for row in part.to_pylist()}) > len(PRODUCTS)
+
+
+def test_a_picture_whose_file_is_gone_is_out(folder: Path, tmp_path: Path) -> None:
+    web = Catalogue.open(folder / "web.lance")
+    names = web.column("id").tolist()
+    for name, content in zip(names, web.image_bytes(range(len(web))), strict=True):
+        (tmp_path / f"{name}.png").write_bytes(content)
+    rows = [
+        SourceRow(origin="web", id=name, path=tmp_path / f"{name}.png", split="train", vertical="unknown")
+        for name in names
+    ]
+    build_catalogue(rows, tmp_path / "linked.lance", link=True)
+    (tmp_path / "red-chair-0.png").unlink()
+    found = run(folder, tmp_path / "out", images=str(tmp_path / "linked.lance"))
+    why = {row["id"]: row["why"] for row in found.ratings.read(0).to_pylist()}
+    assert why["red-chair-0"].startswith("cannot be read: ")
+    assert found.triplets
+
+
+def test_pictures_written_upon_are_out(tmp_path: Path) -> None:
+    clean = [
+        SourceRow(origin="shop", image=encoded(picture(product, number)), product=product, vertical="thing")
+        for product in PRODUCTS
+        for number in range(3)
+    ]
+    build_catalogue(clean, tmp_path / "clean.lance")
+    rng, font = np.random.default_rng(0), default_fonts()[0]
+    shown = [picture(product, 50) for product in PRODUCTS[::2]]
+    written = [write_over(one, "tiled", font, rng) for one in shown]
+    rows = [SourceRow(origin="web", image=encoded(one), vertical="unknown") for one in [*shown, *written]]
+    build_catalogue(rows, tmp_path / "web.lance")
+    images = Catalogue.open(tmp_path / "web.lance")
+    parts = Parts(tmp_path / "pictures", PICTURES, "")
+    found = rate_pictures(images, np.arange(len(images)), parts, Catalogue.open(tmp_path / "clean.lance"))
+    assert np.mean(found.good[: len(shown)]) > 0.7
+    out = [why for why in found.why[len(shown) :] if why is not None]
+    assert len(out) > 0.7 * len(written)
+    assert all(why.startswith("text or a watermark lies over it") for why in out)
 
 
 def stop(*_: object, **__: object) -> None:

@@ -29,11 +29,21 @@ def test_parquet_json_lines_and_csv_say_the_same(tmp_path: Path) -> None:
         assert logged(tmp_path / name) == [("armchair", 3, ARMCHAIR), ("weather", 1, ())]
 
 
-def test_rows_of_one_picture_become_one_query(tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text(
-        "query,count,id,rank,title\narmchair,3,b,2,\narmchair,3,a,1,Blue armchair\nlamp,1,c,,\n"
-    )
-    assert logged(tmp_path / "log.csv") == [("armchair", 3, ARMCHAIR), ("lamp", 1, (Result("c", 1),))]
+@pytest.mark.parametrize("name", ["log.parquet", "log.jsonl", "log.csv"])
+def test_rows_of_one_picture_become_one_query(tmp_path: Path, name: str) -> None:
+    rows = pa.table({
+        "query": ["armchair", "armchair", "lamp"], "count": [3, 3, 1], "id": ["b", "a", "c"], "rank": [2.0, 1.0, None],
+        "title": [None, "Blue armchair", None],
+    })  # fmt: skip
+    if name.endswith("parquet"):
+        pq.write_table(rows, tmp_path / name)
+    elif name.endswith("csv"):
+        (tmp_path / name).write_text(
+            "query,count,id,rank,title\narmchair,3,b,2.0,\narmchair,3,a,1.0,Blue armchair\nlamp,1,c,,\n"
+        )
+    else:
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows.to_pylist()))
+    assert logged(tmp_path / name) == [("armchair", 3, ARMCHAIR), ("lamp", 1, (Result("c", 1),))]
 
 
 def test_ids_alone_are_ranked_in_their_order_and_each_counts_once(tmp_path: Path) -> None:
@@ -49,6 +59,10 @@ def test_ids_alone_are_ranked_in_their_order_and_each_counts_once(tmp_path: Path
         ('{"query": "lamp", "count": 1.5}', "bad row"),
         ('{"query": "lamp", "results": [{"rank": 1}]}', "bad row"),
         ('{"query": "lamp", "results": 7}', "bad row"),
+        ('{"query": "lamp", "results": {"id": "x", "rank": 3}}', "bad row"),
+        ('{"query": "lamp", "results": "\\"abc\\""}', "bad row"),
+        ('{"query": "lamp", "count": Infinity}', "bad row"),
+        ('{"query": "lamp", "results": [{"id": "x", "rank": 1e999}]}', "bad row"),
         ('{"query": "lamp", "results": "[oops"}', "bad row"),
     ],
 )
@@ -59,6 +73,11 @@ def test_a_bad_row_is_named_and_the_others_are_read(tmp_path: Path, row: str, ki
     assert isinstance(bad, SourceProblem)
     assert (bad.kind, "log.jsonl:2" in bad.origin) == (kind, True)
     assert [first.query, last.query] == ["desk", "sofa"]  # type: ignore[union-attr]
+
+
+def test_numbers_too_large_for_a_column_are_the_largest(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"query": "desk", "count": 1e30, "results": [{"id": "x", "rank": 3e9}]}\n')
+    assert logged(tmp_path / "log.jsonl") == [("desk", 2**31 - 1, (Result("x", 2**31 - 1),))]
 
 
 def test_without_the_column_query_the_nearest_is_named(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ each of its pictures; and `triplets.csv`.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import itertools
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,18 +22,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from annotated_types import Ge, Gt, Lt
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from univert.core.allocator import return_freed_memory
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint, write_atomic
 from univert.core.protocols import CatalogueEmbedder
 from univert.core.run import Run
 from univert.core.terminal import progress_bar
-from univert.curation.image_triplets import KeptResults, count_by_vertical, make_triplets, triplets_csv
+from univert.curation.image_triplets import ImageTriplet, KeptResults, make_triplets
 from univert.curation.match_practice import NamedPictures, learn_match
 from univert.curation.parts import Parts
 from univert.curation.picture_match import PictureMatch
-from univert.curation.picture_rating import PICTURES, RatedPictures, embed_pictures, rate_pictures
+from univert.curation.picture_rating import EMBEDDED, PICTURES, RatedPictures, embed_pictures, rate_pictures
 from univert.curation.query_log import LoggedQuery, read_query_log
 from univert.curation.query_parser import PARSED, QueryParser
 from univert.curation.result_rating import RATINGS, ResultRating
@@ -39,9 +42,10 @@ from univert.data.catalogue import Catalogue
 from univert.data.names import read_names
 from univert.data.rows import SourceProblem
 from univert.data.tables import count_table_rows
+from univert.data.triplets import ROLES
 from univert.models.text_tower import TextTower
 
-QUERIES_AT_ONCE: Final = 5_000
+QUERIES_AT_ONCE: Final = 2_000
 """Rows of the log in a part."""
 
 _LEAST_NAMED: Final = 10
@@ -64,7 +68,7 @@ class CurateConfig:
         results: how many pictures of a query are looked at, the first ones.
         match: how probable it must be that a query describes a picture.
         per_vertical: most triplets of a vertical.
-        seed: of everything random.
+        seed: of the choice of triplets.
     """
 
     precision: Annotated[float, Gt(0), Lt(1)] = 0.95
@@ -106,9 +110,9 @@ def curate(
 ) -> Curation:
     """Make image triplets from a query log.
 
-    Killed, it goes on where it was when it is called again; what a changed input or choice does not touch stays. Memory
-    does not grow with what is in the log but for the distinct queries, nor with the pictures but for their ids, hashes,
-    and what is wrong with them.
+    Killed, it goes on where it was when it is called again; what a changed input or choice does not touch stays, such
+    as the pictures when the log grows. Memory grows with the kept results, and with the pictures by their ids, hashes
+    and what is wrong with them; vectors lie on the disk.
 
     Args:
         log: see `univert.curation.query_log.read_query_log`. Where it has no pictures at all, `images` is searched.
@@ -130,9 +134,9 @@ def curate(
             log=Path(log), images=images, names=Path(names), catalogue=catalogue or images,
             taxonomy=None if taxonomy is None else Path(taxonomy), model=model, config=config,
         )  # fmt: skip
-        queries = _parse_log(sources, run.path)
+        queries = _parse_log(sources, run)
         pictures, vectors = _look_at_pictures(sources, run.path, queries)
-        ratings = _rate_results(sources, run.path, queries, pictures, vectors)
+        ratings = _rate_results(sources, run, queries, pictures, vectors)
         triplets = _write_triplets(sources, run, queries, ratings, pictures, vectors)
     return Curation(path=run.path, images=images, queries=queries, ratings=ratings, triplets=triplets)
 
@@ -150,10 +154,15 @@ class _Sources:
     config: CurateConfig
 
     @cached_property
+    def of_words(self) -> str:
+        """A fingerprint of what products are called, and which they are."""
+        return fingerprint(_digest(self.names), self.catalogue.fingerprint)
+
+    @cached_property
     def of_queries(self) -> str:
         """A fingerprint of all that decides what the queries ask for."""
-        files = [None if path is None else _digest(path) for path in (self.log, self.names, self.taxonomy)]
-        return fingerprint(files, self.catalogue.fingerprint, self.config.precision, self.config.results)
+        files = [None if path is None else _digest(path) for path in (self.log, self.taxonomy)]
+        return fingerprint(files, self.of_words, self.config.precision, self.config.results)
 
     @cached_property
     def of_ratings(self) -> str:
@@ -174,11 +183,11 @@ def _digest(path: Path) -> str:
         raise BadInputError(f"{path}: {error.strerror}; give a file that can be read") from None
 
 
-def _parse_log(sources: _Sources, out: Path) -> Parts:
+def _parse_log(sources: _Sources, run: Run) -> Parts:
     """What each query of the log asks for."""
-    parts = Parts(out / "queries", QUERIES, sources.of_queries)
-    finished = out / "queries" / "finished"
-    if finished.exists():
+    parts = Parts(run.path / "queries", QUERIES, sources.of_queries)
+    done = run.finished("queries", sources.of_queries)
+    if done is not None and done["parts"] == parts.count:
         return parts
     parser = QueryParser.from_names(read_names(sources.names), sources.catalogue, sources.taxonomy)
     with progress_bar("reading queries", count_table_rows(sources.log), unit="queries") as advance:
@@ -189,7 +198,8 @@ def _parse_log(sources: _Sources, out: Path) -> Parts:
             advance(len(batch))
     if not parts.count:
         raise BadInputError(f"{sources.log}: the log has no queries")
-    write_atomic(finished, "")
+    run.finish("queries", sources.of_queries, {"parts": parts.count})
+    return_freed_memory()
     return parts
 
 
@@ -211,37 +221,49 @@ def _parsed(
     return pa.Table.from_pylist(told, schema=QUERIES)
 
 
-def _look_at_pictures(sources: _Sources, out: Path, queries: Parts) -> tuple[RatedPictures, Float[np.ndarray, "G D"]]:
-    """The pictures of queries with a vertical, or all where the log has none; and vectors of the good ones."""
-    ids = pa.array(sources.images.column("id"), pa.string())
-    needed = np.zeros(len(ids), bool)
-    for part in range(queries.count):
-        results = queries.read(part, ["results"])["results"].combine_chunks()
-        needed |= pc.is_in(ids, results.flatten().field("id")).to_numpy(zero_copy_only=False)
-    if not needed.any():
-        if any(pc.any(queries.read(part, ["results"])["results"].is_valid()).as_py() for part in range(queries.count)):
-            raise BadInputError(
-                f"no picture of {sources.log} is in {sources.images.path}; ids must be those of the catalogue, which "
-                f"begins with {ids[0].as_py()!r}"
-            )
-        needed[:] = True
-    inputs = fingerprint(sources.of_queries, sources.images.fingerprint)
+def _look_at_pictures(sources: _Sources, out: Path, queries: Parts) -> tuple[RatedPictures, Float[np.ndarray, "N D"]]:
+    """The pictures of queries with a vertical, or all where such a query has none; and vectors of the good ones."""
+    needed = np.flatnonzero(_needed(sources, queries))
+    inputs = fingerprint(sources.images.fingerprint, sources.catalogue.fingerprint)
     parts = Parts(out / "pictures", PICTURES, inputs)
-    pictures = rate_pictures(sources.images, np.flatnonzero(needed), parts, sources.catalogue.select(labelled=True))
-    vectors = embed_pictures(
-        sources.model, sources.images, np.flatnonzero(pictures.good), out / "vectors.npy",
-        fingerprint(inputs, sources.model.fingerprint),
-    )  # fmt: skip
-    return pictures, vectors
+    pictures = rate_pictures(sources.images, needed, parts, sources.catalogue.select(labelled=True))
+    return_freed_memory()
+    good = needed[pictures.good[needed]]
+    embedded = Parts(out / "vectors", EMBEDDED, fingerprint(sources.images.fingerprint, sources.model.fingerprint))
+    return pictures, embed_pictures("embedding pictures", sources.model, sources.images, good, embedded)
+
+
+def _needed(sources: _Sources, queries: Parts) -> Bool[np.ndarray, " N"]:
+    """Which pictures are to be looked at."""
+    ids = pa.array(sources.images.column("id"), pa.string())
+    needed, parsed = np.zeros(len(ids), bool), 0
+    for part in range(queries.count):
+        table = queries.read(part, ["vertical", "results"])
+        results = table.filter(table["vertical"].is_valid())["results"].combine_chunks()
+        if results.null_count:
+            return np.ones(len(ids), bool)  # to be searched
+        needed |= pc.is_in(ids, results.flatten().field("id")).to_numpy(zero_copy_only=False)
+        parsed += len(results)
+    if not parsed:
+        raise BadInputError(
+            f"{sources.log}: no query is given a vertical; lower precision (now {sources.config.precision:g}), or see "
+            f"in the table queries how each was read"
+        )
+    if not needed.any():
+        raise BadInputError(
+            f"no picture of {sources.log} is in {sources.images.path}; ids must be those of the catalogue, which "
+            f"begins with {ids[0].as_py()!r}"
+        )
+    return needed
 
 
 def _rate_results(
-    sources: _Sources, out: Path, queries: Parts, pictures: RatedPictures, vectors: Float[np.ndarray, "G D"]
+    sources: _Sources, run: Run, queries: Parts, pictures: RatedPictures, vectors: Float[np.ndarray, "N D"]
 ) -> Parts:
     """How well each query describes its pictures."""
-    ratings = Parts(out / "ratings", RATINGS, sources.of_ratings)
+    ratings = Parts(run.path / "ratings", RATINGS, sources.of_ratings)
     if ratings.count < queries.count:
-        tower, match = _learn_words(sources, out)
+        tower, match = _learn_words(sources, run)
         rating = ResultRating(
             pictures, vectors, tower, match, least=sources.config.match, verticals=sources.named_verticals,
             search=sources.config.results,
@@ -250,35 +272,39 @@ def _rate_results(
     return ratings
 
 
-def _learn_words(sources: _Sources, out: Path) -> tuple[TextTower, PictureMatch]:
+def _learn_words(sources: _Sources, run: Run) -> tuple[TextTower, PictureMatch]:
     """The text tower, learned from the train split's named products, and the match, from the val split's."""
-    folder, noted = out / "words", out / "words" / "inputs"
-    inputs = fingerprint(sources.catalogue.fingerprint, sources.of_queries, sources.model.fingerprint)
-    if noted.exists() and noted.read_text(encoding="utf-8") == inputs:
+    folder = run.path / "words"
+    inputs = fingerprint(sources.of_words, sources.model.fingerprint)
+    if run.finished("words", inputs) is not None and (folder / "match.json").exists():
         return TextTower.from_pretrained(folder), PictureMatch.load(folder / "match.json")
     texts: dict[str, list[str]] = defaultdict(list)
     for row in read_names(sources.names):
         texts[row.product] += [row.name, *row.tags]
     learned_from = sources.catalogue.select(labelled=True, split=["train", "val"])
-    named = NamedPictures(
-        vectors=sources.model.embed_catalogue(learned_from),
-        products=learned_from.column("product").astype(str),
-        verticals=learned_from.column("vertical").astype(str),
-        texts={product: list(dict.fromkeys(words)) for product, words in texts.items()},
-    )
-    splits = dict(zip(named.products, learned_from.column("split"), strict=True))
+    products = learned_from.column("product").astype(str)
+    splits = dict(zip(products, learned_from.column("split"), strict=True))
     seen, unseen = ({name for name in texts if splits.get(name) == split} for split in ("train", "val"))
     if min(len(seen), len(unseen)) < _LEAST_NAMED:
         raise BadInputError(
             f"{sources.names} names {len(seen)} products of the train split of {sources.catalogue.path} and "
             f"{len(unseen)} of its val split; it takes {_LEAST_NAMED} of each to learn how well words describe pictures"
         )
+    embedded = Parts(run.path / "named", EMBEDDED, inputs)
+    everything = np.arange(len(learned_from))
+    named = NamedPictures(
+        vectors=embed_pictures("embedding named pictures", sources.model, learned_from, everything, embedded),
+        products=products,
+        verticals=learned_from.column("vertical").astype(str),
+        texts={product: list(dict.fromkeys(words)) for product, words in texts.items()},
+    )
     tower = named.of(seen).tower(model_fingerprint=sources.model.fingerprint)
-    match = learn_match(tower, named.of(unseen), seed=sources.config.seed)
-    noted.unlink(missing_ok=True)
+    match = learn_match(tower, named.of(unseen))
+    run.forget("words")
     tower.save_pretrained(folder, overwrite=True)
     match.save(folder / "match.json")
-    write_atomic(noted, inputs)
+    run.finish("words", inputs, {})
+    return_freed_memory()
     return tower, match
 
 
@@ -288,61 +314,58 @@ def _write_triplets(
     queries: Parts,
     ratings: Parts,
     pictures: RatedPictures,
-    vectors: Float[np.ndarray, "G D"],
+    vectors: Float[np.ndarray, "N D"],
 ) -> dict[str, int]:
     """`triplets.csv`; how many there are of each vertical."""
+    path = run.path / "triplets.csv"
     inputs = fingerprint(sources.of_ratings, sources.config.per_vertical, sources.config.seed)
     done = run.finished("triplets", inputs)
-    if done is not None:
+    if done is not None and path.exists():
         return dict(done["verticals"])
     kept = _kept_results(queries, ratings, pictures, vectors)
     triplets = list(make_triplets(kept, per_vertical=sources.config.per_vertical, seed=sources.config.seed))
     if not triplets:
         raise BadInputError(
-            f"no triplet can be made: {len(kept.queries):,} queries with a vertical kept {len(kept.query):,} pictures; "
+            f"no triplet can be made of {len(kept.picture):,} pictures kept for {len(set(kept.query)):,} queries; "
             f"lower match (now {sources.config.match:g}), or see in {run.path / 'ratings'} why the others are out"
         )
-    ids = sources.images.column("id")[kept.positions]
-    write_atomic(run.path / "triplets.csv", triplets_csv(triplets, ids))
-    found = count_by_vertical(triplets)
+    write_atomic(path, _csv(triplets, sources.images.column("id")))
+    found = dict(sorted(Counter(one.vertical for one in triplets).items()))
     run.finish("triplets", inputs, {"verticals": found})
     return found
 
 
+def _csv(triplets: Sequence[ImageTriplet], ids: np.ndarray) -> str:
+    """The table that `univert rate` and `univert finetune` read, with the query and the vertical beside."""
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow([*ROLES, "query", "vertical"])
+    rows.writerows([ids[one.anchor], ids[one.positive], ids[one.negative], one.query, one.vertical] for one in triplets)
+    return text.getvalue()
+
+
 def _kept_results(
-    queries: Parts, ratings: Parts, pictures: RatedPictures, vectors: Float[np.ndarray, "G D"]
+    queries: Parts, ratings: Parts, pictures: RatedPictures, vectors: Float[np.ndarray, "N D"]
 ) -> KeptResults:
     """Kept pictures of the train split, each once for a query; where verticals disagree, as most queries say."""
-    place: dict[tuple[str, str], int] = {}
-    row_of = np.full(len(pictures.images), -1)
-    row_of[pictures.good] = np.arange(len(vectors))
-    learned = pictures.images.column("split") == "train"
-    pairs: dict[tuple[int, int], float] = {}
-    for part in range(ratings.count):
-        table = ratings.read(part, ["number", "position", "probability", "kept"])
-        table = table.filter(table["kept"])
-        asked = queries.read(part, ["number", "query", "vertical"])
-        asked = asked.filter(pc.is_in(asked["number"], table["number"])).to_pylist()
-        query_of = {
-            one["number"]: place.setdefault((one["vertical"], one["query"].casefold()), len(place)) for one in asked
-        }
-        columns = (table[name].to_pylist() for name in ("number", "position", "probability"))
-        for number, position, probability in zip(*columns, strict=True):
-            if learned[position]:
-                key = query_of[number], int(row_of[position])
-                pairs[key] = max(probability, pairs.get(key, 0.0))
-    names = list(place)
-    votes: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for (query, picture), probability in pairs.items():
-        votes[picture][names[query][0]] += probability
-    home = {picture: max(sorted(said), key=said.__getitem__) for picture, said in votes.items()}
-    kept = np.array([pair for pair in pairs if home[pair[1]] == names[pair[0]][0]], np.int64).reshape(-1, 2)
-    return KeptResults(
-        queries=[query for _, query in names],
-        verticals=[vertical for vertical, _ in names],
-        query=kept[:, 0],
-        picture=kept[:, 1],
-        vectors=vectors,
-        near=pictures.near,
-        positions=np.flatnonzero(pictures.good),
-    )
+    learned = pa.array(pictures.images.column("split") == "train")
+
+    def parts() -> Iterator[pa.Table]:
+        for part in range(ratings.count):
+            table = ratings.read(part, ["number", "position", "probability", "kept"])
+            table = table.filter(table["kept"])
+            table = table.filter(learned.take(table["position"].combine_chunks()))
+            asked = queries.read(part, ["number", "query", "vertical"])
+            asked = asked.set_column(1, "query", pc.utf8_lower(asked["query"]))
+            yield table.join(asked, "number").select(["vertical", "query", "position", "probability"])
+
+    rows = pa.concat_tables(parts()).group_by(["vertical", "query", "position"])
+    kept = rows.aggregate([("probability", "max")])
+    votes = kept.group_by(["position", "vertical"]).aggregate([("probability_max", "sum")])
+    order = [("position", "ascending"), ("probability_max_sum", "descending"), ("vertical", "ascending")]
+    home = votes.sort_by(order).group_by("position", use_threads=False).aggregate([("vertical", "first")])
+    home = home.rename_columns({"vertical_first": "vertical"})
+    kept = kept.join(home, ["position", "vertical"], join_type="inner")
+    kept = kept.sort_by([(name, "ascending") for name in ("vertical", "query", "position")])
+    vertical, query, picture = (kept[name].to_numpy(zero_copy_only=False) for name in ("vertical", "query", "position"))
+    return KeptResults(vertical=vertical, query=query, picture=picture, vectors=vectors, near=pictures.near)

@@ -23,7 +23,7 @@ class Parts:
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, inputs: str) -> None:
-        self._folder, self._schema = folder, schema
+        self.folder, self._schema = folder, schema
         made_from = folder / "inputs"
         if not made_from.exists() or made_from.read_text(encoding="utf-8") != inputs:
             shutil.rmtree(folder, ignore_errors=True)
@@ -48,4 +48,4 @@ class Parts:
         return map(self.read, range(self.count))
 
     def _path(self, part: int) -> Path:
-        return self._folder / f"{part:06d}.parquet"
+        return self.folder / f"{part:06d}.parquet"

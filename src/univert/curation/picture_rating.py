@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,7 +16,6 @@ from jaxtyping import Bool, Float, Int64
 from PIL import Image
 
 from univert.core.errors import BadInputError
-from univert.core.files import write_atomic
 from univert.core.protocols import CatalogueEmbedder
 from univert.core.terminal import progress_bar
 from univert.core.threads import decoding_threads, map_ahead
@@ -41,11 +39,15 @@ PICTURES: Final = pa.schema(
 )
 """A row a picture: `why` it is out, None if its pixels are good; `hash` and `colours` tell near-duplicates."""
 
+EMBEDDED: Final = pa.schema([("position", pa.int64())])
+"""The pictures that have a vector in `vectors.npy`."""
+
 _AT_ONCE: Final = 1_024
 _DECODED_AT_ONCE: Final = 32
 _WRITTEN_UPON: Final = 200
 """Pictures that the rater of overlaid text learns from, at most."""
 _LEAST_WRITTEN_UPON: Final = 50
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,34 +57,28 @@ class RatedPictures:
     Attributes:
         images: the catalogue.
         why: why a picture is out; None for one that is good, or that nobody looked at.
+        good: looked at, and nothing is wrong with it.
         near: tells near-duplicates.
-        looked_at: whether it was looked at.
     """
 
     images: Catalogue
     why: list[str | None]
+    good: Bool[np.ndarray, " N"]
     near: NearDuplicates
-    looked_at: Bool[np.ndarray, " N"]
-
-    @property
-    def good(self) -> Bool[np.ndarray, " N"]:
-        """Looked at, and nothing is wrong with it."""
-        fine: Bool[np.ndarray, " N"] = np.array([reason is None for reason in self.why], dtype=bool)
-        return np.asarray(self.looked_at & fine)
 
 
 def rate_pictures(
     images: Catalogue, positions: Int64[np.ndarray, " P"], parts: Parts, clean: Catalogue
 ) -> RatedPictures:
-    """Look at pictures: what is not in `parts` already.
+    """Look at pictures: those that are not in `parts` already.
 
     Args:
         images: the catalogue.
-        positions: of the pictures, in the order of the parts.
+        positions: of the pictures.
         parts: with the schema `PICTURES`.
         clean: pictures without text over them, from which the rater of overlaid text learns.
     """
-    waiting = positions[parts.count * _AT_ONCE :]
+    waiting = _without(positions, parts)
     with progress_bar("looking at pictures", len(positions), unit="pictures") as advance:
         advance(len(positions) - len(waiting))
         rater = _overlay_rater(clean) if len(waiting) else None
@@ -100,39 +96,38 @@ def rate_pictures(
 
 
 def embed_pictures(
-    model: CatalogueEmbedder, images: Catalogue, positions: Int64[np.ndarray, " G"], path: Path, inputs: str
-) -> Float[np.ndarray, "G D"]:
-    """Unit vectors of pictures, on the disk: `path` grows, and a killed call goes on where it was.
+    title: str, model: CatalogueEmbedder, images: Catalogue, positions: Int64[np.ndarray, " P"], parts: Parts
+) -> Float[np.ndarray, "N D"]:
+    """Unit vectors of pictures, by position, on the disk: those that are not in `parts` already are made.
 
     Args:
+        title: of the progress.
         model: makes the vectors.
-        images: the catalogue.
-        positions: of the pictures.
-        path: a `.npy` file.
-        inputs: a fingerprint of what the vectors are made from.
+        images: the catalogue, of N pictures.
+        positions: of the pictures; the others' vectors are zero, and take no space.
+        parts: with the schema `EMBEDDED`; `vectors.npy` lies beside them.
     """
-    noted = path.with_suffix(".json")
-    done = 0
-    if path.exists() and noted.exists():
-        told = json.loads(noted.read_text(encoding="utf-8"))
-        done = told["done"] if told["inputs"] == inputs else 0
-    shape = (len(positions), model.size)
-    if done == 0:
-        noted.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-    vectors = np.lib.format.open_memmap(
-        path, "r+" if done else "w+", None if done else np.float32, None if done else shape
-    )
-    columns = text_columns(images)
-    with progress_bar("embedding pictures", len(positions), unit="pictures") as advance:
-        advance(done)
-        for start in range(done, len(positions), _AT_ONCE):
-            chunk = positions[start : start + _AT_ONCE]
-            vectors[start : start + len(chunk)] = model.embed_catalogue(Part(images, columns, chunk.tolist()))
+    path, draft = parts.folder / "vectors.npy", parts.folder / "draft.npy"
+    if not path.exists():
+        np.lib.format.open_memmap(draft, "w+", np.float32, (len(images), model.size)).flush()
+        draft.replace(path)
+    vectors = np.lib.format.open_memmap(path, "r+")
+    waiting, columns = _without(positions, parts), text_columns(images)
+    with progress_bar(title, len(positions), unit="pictures") as advance:
+        advance(len(positions) - len(waiting))
+        for start in range(0, len(waiting), _AT_ONCE):
+            chunk = waiting[start : start + _AT_ONCE]
+            vectors[chunk] = model.embed_catalogue(Part(images, columns, chunk.tolist()))
             vectors.flush()
-            write_atomic(noted, json.dumps({"inputs": inputs, "done": start + len(chunk)}))
+            parts.append(pa.table([chunk], schema=EMBEDDED))
             advance(len(chunk))
     return vectors
+
+
+def _without(positions: Int64[np.ndarray, " P"], parts: Parts) -> Int64[np.ndarray, " W"]:
+    """Those that are not in `parts`."""
+    done = [parts.read(part, ["position"])["position"].to_numpy() for part in range(parts.count)]
+    return np.setdiff1d(positions, np.concatenate([np.zeros(0, np.int64), *done]))
 
 
 def _look(
@@ -141,14 +136,12 @@ def _look(
     """Why each picture is out, its hash and its colours."""
     found: list[tuple[str | None, int, bytes]] = []
     clear: list[tuple[int, Image.Image]] = []
-    contents, boxes = images.image_bytes(positions), images.boxes(positions)
-    for place, (content, box) in enumerate(zip(contents, boxes, strict=True)):
-        try:
-            image = decode_rgb(content, box_xyxy_px=box, background_rgb=images.background_rgb)
-            reasons = rate_decoded(image, content).reasons
-        except (ImageProblem, BadInputError) as problem:
-            found.append((f"cannot be read: {problem}", 0, b""))
+    for place, picture in enumerate(_decoded(images, positions)):
+        if isinstance(picture, str):
+            found.append((f"cannot be read: {picture}", 0, b""))
             continue
+        image, content = picture
+        reasons = rate_decoded(image, content).reasons
         found.append(("; ".join(reasons) or None, int(perceptual_hash(image)), colour_grid(image).tobytes()))
         if not reasons:
             clear.append((place, image))
@@ -158,24 +151,42 @@ def _look(
     return found
 
 
+def _decoded(images: Catalogue, positions: Sequence[int] | np.ndarray) -> Iterator[tuple[Image.Image, bytes] | str]:
+    """Pictures with their encoded bytes, or why one cannot be read."""
+    try:
+        contents: list[bytes | None] = list(images.image_bytes(positions))
+    except BadInputError:  # the file of one is gone
+        contents = [None] * len(positions)
+    for position, content, box in zip(positions, contents, images.boxes(positions), strict=True):
+        try:
+            content = content or images.image_bytes([position])[0]
+            yield decode_rgb(content, box_xyxy_px=box, background_rgb=images.background_rgb), content
+        except (ImageProblem, BadInputError) as problem:
+            yield str(problem)
+
+
 def _overlay_rater(clean: Catalogue) -> OverlayRater | None:
     """Learned from some pictures and copies that are written upon; None where they are too few."""
     some = np.sort(np.random.default_rng(0).permutation(len(clean))[:_WRITTEN_UPON])
-    pictures = []
-    for content, box in zip(clean.image_bytes(some), clean.boxes(some), strict=True):
-        image = decode_rgb(content, box_xyxy_px=box, background_rgb=clean.background_rgb)
-        if rate_decoded(image, content).good:
-            pictures.append(image)
-    return OverlayRater.learn(pictures) if len(pictures) >= _LEAST_WRITTEN_UPON else None
+    decoded = (one for one in _decoded(clean, some) if not isinstance(one, str))
+    pictures = [image for image, content in decoded if rate_decoded(image, content).good]
+    if len(pictures) < _LEAST_WRITTEN_UPON:
+        _log.warning(
+            "text over pictures is not looked for: that is learned from %s good pictures, and there are %s",
+            _LEAST_WRITTEN_UPON,
+            len(pictures),
+        )
+        return None
+    return OverlayRater.learn(pictures)
 
 
 def _read(images: Catalogue, parts: Parts) -> RatedPictures:
     why: list[str | None] = [None] * len(images)
     bits, colours = np.zeros(len(images), np.uint64), np.zeros((len(images), 48), np.uint8)
-    looked_at = np.zeros(len(images), bool)
+    good = np.zeros(len(images), bool)
     for table in parts:
         positions = table["position"].to_numpy()
-        looked_at[positions] = True
+        good[positions] = table["why"].is_null().to_numpy()
         bits[positions] = table["hash"].to_numpy()
         for position, reason, colour in zip(
             positions.tolist(), table["why"].to_pylist(), table["colours"].to_pylist(), strict=True
@@ -183,4 +194,4 @@ def _read(images: Catalogue, parts: Parts) -> RatedPictures:
             why[position] = reason
             if colour:
                 colours[position] = np.frombuffer(colour, np.uint8)
-    return RatedPictures(images=images, why=why, near=NearDuplicates(bits=bits, colours=colours), looked_at=looked_at)
+    return RatedPictures(images=images, why=why, good=good, near=NearDuplicates(bits=bits, colours=colours))

@@ -16,6 +16,8 @@ from univert.data.tables import cell_text, read_table
 COLUMNS: Final = ("query", "count", "results", "id", "rank", "title")
 """`results` has all pictures of a query in one row; `id`, `rank` and `title` give one picture a row in its place."""
 
+_LARGEST: Final = 2**31 - 1
+
 
 class Result(NamedTuple):
     """A picture that a query returned: its id, its place (1 is the first), and its title or alternative text."""
@@ -58,55 +60,57 @@ def read_query_log(path: Path | str) -> Iterator[LoggedQuery | SourceProblem]:
     path = Path(path)
     if not path.is_file():
         raise BadInputError(f"{path}: no such file; give a query log with the column 'query'")
-    columns: list[str] = []
-    rows = read_table(path, COLUMNS, functools.partial(_check_columns, path, columns))
-    one_a_row = "id" in columns and "results" not in columns
-    open_query: LoggedQuery | None = None
-    for row in rows:
-        found = row if isinstance(row, SourceProblem) else _logged(*row, one_a_row=one_a_row)
-        if not one_a_row or isinstance(found, SourceProblem):
-            yield found
-        elif open_query is not None and open_query.query == found.query:
-            results = (*(open_query.results or ()), *(found.results or ()))
-            open_query = open_query._replace(results=results)
-        else:
-            if open_query is not None:
-                yield _in_order(open_query)
-            open_query = found
-    if open_query is not None:
-        yield _in_order(open_query)
+    many: list[Result] = []
+    last: LoggedQuery | None = None
+    for row in read_table(path, COLUMNS, functools.partial(_check_columns, path)):
+        found = row if isinstance(row, SourceProblem) else _logged(*row)
+        one_a_row = not isinstance(row, SourceProblem) and _is_one_picture(row[1])
+        if isinstance(found, LoggedQuery) and one_a_row:
+            if last is None or last.query != found.query:
+                if last is not None:
+                    yield _in_order(last, many)
+                last, many = found, []
+            many.extend(found.results or ())
+            continue
+        if last is not None:
+            yield _in_order(last, many)
+            last = None
+        yield found
+    if last is not None:
+        yield _in_order(last, many)
 
 
-def _check_columns(path: Path, found: list[str], names: Sequence[str]) -> None:
+def _check_columns(path: Path, names: Sequence[str]) -> None:
     if "query" not in names:
         near = nearest_name("query", names)
         hint = f"is it {near!r}? " if near else ""
         raise BadInputError(
             f"{path}: no column 'query'; {hint}a query log has it, and may have {', '.join(COLUMNS[1:])}"
         )
-    found.extend(names)
 
 
-def _logged(origin: str, values: Mapping[str, Any], *, one_a_row: bool) -> LoggedQuery | SourceProblem:
+def _is_one_picture(values: Mapping[str, Any]) -> bool:
+    return "id" in values and "results" not in values
+
+
+def _logged(origin: str, values: Mapping[str, Any]) -> LoggedQuery | SourceProblem:
     query = cell_text(values.get("query"))
     if query is None or not is_utf8(query):
         return SourceProblem("no query", origin, "empty or not UTF-8", "leave the row out")
+    listed = [values] if _is_one_picture(values) else values.get("results")
     try:
-        count = _whole(values.get("count"), 1)
-        if one_a_row:
-            results: tuple[Result, ...] | None = _results([values])
-            return LoggedQuery(origin, query, count, results)
-        listed = values.get("results")
         if isinstance(listed, str | bytes):
             listed = json.loads(listed) if listed.strip() else None
-        results = None if listed is None else _results(listed)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        found = LoggedQuery(origin, query, _whole(values.get("count"), 1), None)
+        return found if listed is None else _in_order(found, _results(listed))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         fix = "count and rank are whole numbers, results a list of ids or of id, rank and title"
         return SourceProblem("bad row", origin, f"{query!r}: {error}", fix)
-    return _in_order(LoggedQuery(origin, query, count, results))
 
 
-def _results(listed: Sequence[Any]) -> tuple[Result, ...]:
+def _results(listed: Any) -> list[Result]:
+    if not isinstance(listed, list):
+        raise TypeError("results is not a list")
     found = []
     for place, one in enumerate(listed, start=1):
         fields = one if isinstance(one, Mapping) else {"id": one}
@@ -114,22 +118,21 @@ def _results(listed: Sequence[Any]) -> tuple[Result, ...]:
         if name is not None and is_utf8(name):
             title = cell_text(fields.get("title"))
             found.append(Result(name, _whole(fields.get("rank"), place), title if title and is_utf8(title) else None))
-    return tuple(found)
+    return found
 
 
 def _whole(value: Any, default: int) -> int:
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+    number = float(default if value is None or value == "" else value)
+    if math.isnan(number):
         return default
-    if isinstance(value, float) and value != int(value):
+    if not number.is_integer():
         raise ValueError(f"{value!r} is not a whole number")
-    return max(1, int(value))
+    return int(min(max(number, 1), _LARGEST))
 
 
-def _in_order(logged: LoggedQuery) -> LoggedQuery:
-    """Each picture once, at its best place."""
-    if not logged.results:
-        return logged
+def _in_order(logged: LoggedQuery, results: Sequence[Result]) -> LoggedQuery:
+    """With its pictures: each once, at its best place."""
     best: dict[str, Result] = {}
-    for result in sorted(logged.results, key=lambda one: one.rank):
+    for result in sorted(results, key=lambda one: one.rank):
         best.setdefault(result.id, result)
     return logged._replace(results=tuple(best.values()))

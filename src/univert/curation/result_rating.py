@@ -31,8 +31,7 @@ RATINGS: Final = pa.schema(
 images, -1 where it is not there; `probability` that the query describes it is None where nobody asked. `stage` is what
 left it out, `match` for those kept."""
 
-_SEARCHED_AT_ONCE: Final = 256
-STAGES: Final = ("missing", "vertical", "pixels", "repeated", "match")
+_SEARCHED_AT_ONCE: Final = 64
 
 
 class ResultRating:
@@ -40,7 +39,7 @@ class ResultRating:
 
     Args:
         pictures: what is known of the pictures.
-        vectors: (G, D) of the good ones, in their order.
+        vectors: (N, D) of the good ones, by position.
         tower: words to vectors.
         match: how well a query describes a picture.
         least: the least probability of a picture that is kept.
@@ -51,7 +50,7 @@ class ResultRating:
     def __init__(
         self,
         pictures: RatedPictures,
-        vectors: Float[np.ndarray, "G D"],
+        vectors: Float[np.ndarray, "N D"],
         tower: TextTower,
         match: PictureMatch,
         *,
@@ -66,8 +65,6 @@ class ResultRating:
         known = set(verticals)
         told = pictures.images.column("vertical").tolist()
         self._vertical = [vertical if vertical in known else None for vertical in told]
-        self._row = np.full(len(told), -1)
-        self._row[pictures.good] = np.arange(len(vectors))
 
     def rate_all(self, queries: Parts, ratings: Parts) -> None:
         """Rate what is in `queries` and not yet in `ratings`, a part for a part."""
@@ -90,7 +87,7 @@ class ResultRating:
             left = [place for place in range(first, len(rows)) if rows[place]["stage"] == "match"]
             if left:
                 titles = [query["results"][place - first]["title"] for place in left]
-                vectors = self._vectors[self._row[[rows[place]["position"] for place in left]]]
+                vectors = self._vectors[[rows[place]["position"] for place in left]]
                 lists.append(ResultList(query=query["query"], vectors=vectors, titles=titles))
                 places += left
         for place, rating in zip(places, self._match.rate(self._tower, lists), strict=True):
@@ -99,15 +96,18 @@ class ResultRating:
 
     def _find_results(self, queries: Sequence[dict[str, Any]]) -> None:
         """Search the good pictures with the words of queries whose results are not known."""
-        if not queries:
+        ids, good = self._pictures.images.column("id"), np.flatnonzero(self._pictures.good)
+        if not len(good):
             return
-        ids = self._pictures.images.column("id")[self._pictures.good]
+        most = min(self._search, len(good))
         for start in range(0, len(queries), _SEARCHED_AT_ONCE):
             some = queries[start : start + _SEARCHED_AT_ONCE]
-            scores = self._tower.embed([query["query"] for query in some]) @ self._vectors.T
-            for query, row in zip(some, np.argsort(-scores, axis=1, kind="stable")[:, : self._search], strict=True):
+            scores = (self._tower.embed([query["query"] for query in some]) @ self._vectors.T)[:, good]
+            nearest = np.argpartition(-scores, most - 1, axis=1)[:, :most]
+            for query, row, score in zip(some, nearest, scores, strict=True):
+                found = good[row[np.argsort(-score[row], kind="stable")]].tolist()
                 query["results"] = [
-                    {"id": ids[at], "rank": rank, "title": None} for rank, at in enumerate(row.tolist(), start=1)
+                    {"id": ids[at], "rank": rank, "title": None} for rank, at in enumerate(found, start=1)
                 ]
 
     def _first_look(self, query: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
@@ -125,13 +125,14 @@ class ResultRating:
     def _leave_out_repeated(self, rows: list[dict[str, Any]]) -> None:
         """Of pictures that are nearly the same, the first stays."""
         left = [row for row in rows if row["stage"] == "match"]
-        if len(left) < 2:
-            return
-        positions = np.array([row["position"] for row in left])
-        alike = np.triu(self._pictures.near(positions[:, None], positions[None, :]), 1)
-        for place in np.flatnonzero(alike.any(0)).tolist():
-            first = left[int(alike[:, place].argmax())]
-            left[place] |= {"stage": "repeated", "why": f"nearly the same as {first['id']!r}, which comes before it"}
+        positions = np.array([row["position"] for row in left], np.int64)
+        alike = self._pictures.near(positions[:, None], positions[None, :])
+        for place in np.flatnonzero(np.triu(alike, 1).any(0)).tolist():
+            for first in np.flatnonzero(alike[:place, place]).tolist():
+                if left[first]["stage"] == "match":
+                    why = f"nearly the same as {left[first]['id']!r}, which comes before it"
+                    left[place] |= {"stage": "repeated", "why": why}
+                    break
 
     def _judged(self, rating: MatchRating) -> dict[str, Any]:
         kept = rating.probability >= self._least

@@ -23,13 +23,14 @@ _SAMPLES: Final = 8
 _QUERIES_SHOWN: Final = 12
 _TRIPLETS_SHOWN: Final = 6
 _PICTURE_PX: Final = 112
-_OUT: Final = {
-    "missing": "not among the images",
-    "vertical": "of another vertical",
-    "repeated": "nearly the same as another result",
-    "match": "not what the query asks for",
+_STAGES: Final = {
+    "missing": ("among the images", "not among the images"),
+    "vertical": ("of no other vertical", "of another vertical"),
+    "pixels": ("with good pixels", ""),
+    "repeated": ("not repeated in one query", "nearly the same as another result"),
+    "match": ("that the query describes", "not what the query asks for"),
 }
-"""The heading of each stage that leaves pictures out; `pixels` has one for each thing that can be wrong."""
+"""What each stage leaves, and the heading of what it leaves out; `pixels` has one for each thing that can be wrong."""
 _KEPT: Final = "kept"
 
 
@@ -51,13 +52,13 @@ def report_curation(curation: Curation) -> dict[str, Any]:
         for name, asked in sorted(queries.by_vertical.items())
     ]
     kinds = [_KEPT, *(kind for kind, _ in results.kinds.most_common() if kind != _KEPT)]
-    shown = [(kind, results.kinds[kind], results.samples[kind]) for kind in kinds if results.kinds[kind]]
+    shown = [(kind, results.kinds[kind], results.samples.of(kind)) for kind in kinds if results.kinds[kind]]
     triplets = _sample_triplets(curation)
     pictures = _pictures(curation, [row for _, _, rows in shown for row in rows], triplets)
     page = page_environment().get_template("funnel.html.jinja").render(
         stages=_bars(stages), verticals=by_vertical, shown=shown, kept=_KEPT, triplets=triplets, roles=ROLES,
-        pictures=pictures, unparsed=queries.samples[None], parsed=queries.samples["parsed"],
-        problems=queries.samples["problem"], folder=curation.path.name, style=page_style(),
+        pictures=pictures, unparsed=queries.samples.of("none"), parsed=queries.samples.of("parsed"),
+        problems=queries.samples.of("problem"), folder=curation.path.name, style=page_style(),
     )  # fmt: skip
     write_atomic(curation.path / "report.html", page)
     return {
@@ -85,46 +86,49 @@ def _bars(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-class _Samples(dict[str | None, list[dict[str, Any]]]):
+class _Samples:
     """A few rows of each kind, chosen fairly whatever the number of parts."""
 
     def __init__(self, size: int) -> None:
-        super().__init__()
         self._size, self._rng = size, np.random.default_rng(0)
-        self._drawn: dict[str | None, list[tuple[float, dict[str, Any]]]] = defaultdict(list)
+        self._drawn: dict[str, list[tuple[float, dict[str, Any]]]] = defaultdict(list)
 
-    def __missing__(self, kind: str | None) -> list[dict[str, Any]]:
-        return []
-
-    def look(self, kind: str | None, rows: pa.Table) -> None:
+    def look(self, kind: str, rows: pa.Table) -> None:
         """Rows of a kind."""
         draws = self._rng.random(len(rows))
         least = np.argsort(draws)[: self._size]
         taken = zip(draws[least].tolist(), rows.take(least).to_pylist(), strict=True)
         self._drawn[kind] = sorted([*self._drawn[kind], *taken], key=lambda one: one[0])[: self._size]
-        self[kind] = [row for _, row in self._drawn[kind]]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The chosen rows of a kind."""
+        return [row for _, row in self._drawn[kind]]
 
 
 @dataclass(kw_only=True)
 class _Queries:
     rows: int
     bad: int
+    asked: int
+    asked_parsed: int
     by_vertical: Counter[str]
     samples: _Samples
 
     @classmethod
     def of(cls, curation: Curation) -> _Queries:
-        found = cls(rows=0, bad=0, by_vertical=Counter(), samples=_Samples(_QUERIES_SHOWN))
+        found = cls(rows=0, bad=0, asked=0, asked_parsed=0, by_vertical=Counter(), samples=_Samples(_QUERIES_SHOWN))
         columns = ["query", "count", "vertical", "confidence", "why", "problem"]
         for part in range(curation.queries.count):
             table = curation.queries.read(part, columns)
             bad, parsed = table["problem"].is_valid(), table["vertical"].is_valid()
             found.rows += len(table)
             found.bad += pc.sum(bad).as_py()
+            found.asked += pc.sum(table["count"]).as_py()
+            found.asked_parsed += pc.sum(table.filter(parsed)["count"]).as_py() or 0
             found.by_vertical.update(_counts(table.filter(parsed)["vertical"]))
             found.samples.look("problem", table.filter(bad))
             found.samples.look("parsed", table.filter(parsed))
-            found.samples.look(None, table.filter(pc.and_(pc.invert(bad), pc.invert(parsed))))
+            found.samples.look("none", table.filter(pc.and_(pc.invert(bad), pc.invert(parsed))))
         return found
 
     def stages(self) -> Iterator[dict[str, Any]]:
@@ -132,6 +136,9 @@ class _Queries:
         if self.bad:
             yield _stage("that can be read", "queries", self.rows - self.bad)
         yield _stage("with a vertical", "queries", self.by_vertical.total())
+        if self.asked > self.rows - self.bad:  # the log counts
+            yield _stage("Searches", "searches", self.asked)
+            yield _stage("of queries with a vertical", "searches", self.asked_parsed)
 
 
 @dataclass(kw_only=True)
@@ -161,19 +168,17 @@ class _Results:
     def stages(self) -> Iterator[dict[str, Any]]:
         yield _stage("Pictures of these queries", "results", self.count)
         left = self.count
-        titles = {"missing": "among the images", "vertical": "of no other vertical", "pixels": "with good pixels",
-                  "repeated": "not repeated in one query"}  # fmt: skip
-        for stage, title in titles.items():
-            left -= self.left[stage]
-            if self.left[stage]:
+        for stage, (title, _) in _STAGES.items():
+            out = self.left[stage] - (self.kinds[_KEPT] if stage == "match" else 0)
+            left -= out
+            if out or stage == "match":
                 yield _stage(title, "results", left)
-        yield _stage("that the query describes", "results", self.kinds[_KEPT])
 
 
 def _kind(kept: bool, stage: str, why: str) -> str:
     if kept:
         return _KEPT
-    return why.partition(":")[0].partition(" (")[0] if stage == "pixels" else _OUT[stage]
+    return why.partition(":")[0].partition(" (")[0] if stage == "pixels" else _STAGES[stage][1]
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:
