@@ -62,7 +62,7 @@ class OverlayRater:
     ) -> OverlayRater:
         """Learn from clean pictures and a copy of each for each way of writing on it.
 
-        Half of them, by chance, are shrunk and saved as JPEG, or else pictures from elsewhere would be told by that.
+        All are shrunk and saved as JPEG by chance, or else pictures from elsewhere would be told by that.
 
         Args:
             pictures: mode RGB; a few hundred of the catalogue's own, none of them twice.
@@ -186,8 +186,6 @@ def write_over(image: Image.Image, way: str, font: str, rng: np.random.Generator
 
 
 def _saved_again(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    if rng.random() < 0.5:
-        return image
     scale = float(rng.uniform(0.5, 1.1))
     resized = image.resize((max(8, round(image.width * scale)), max(8, round(image.height * scale))))
     content = io.BytesIO()
