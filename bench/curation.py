@@ -25,11 +25,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common import commit, cpu_name
 from univert.core.files import write_atomic
 from univert.data.build import build_catalogue
+from univert.data.catalogue import Catalogue
 from univert.data.names import read_names
 from univert.data.readers.manifest import read_manifest
 from univert.data.sample import NAMES_PATH
@@ -76,7 +78,7 @@ def stage_seconds(out: Path) -> dict[str, float]:
     return {name: (times[k + 1] - times[k]).total_seconds() for k, name in enumerate(names)}  # type: ignore[operator]
 
 
-def results_table(log: Path, out: Path) -> Iterator[str]:
+def results_table(log: Path, out: Path, home: Path) -> Iterator[str]:
     """How many of the pictures are right, before and after each stage, and where 70% of the right ones are kept."""
     truth = pq.read_table(log / "truth.parquet", columns=["results", "kind"]).to_pylist()
     logged = pq.read_table(log / "log.parquet", columns=["results"])["results"]
@@ -104,6 +106,15 @@ def results_table(log: Path, out: Path) -> Iterator[str]:
     )
     yield row("kept by the default", kept, right, once)
     yield ""
+    yield "| pictures of products | count | right | kept | right | of the right ones |\n|---|---|---|---|---|---|"
+    split = np.array(split_of_pictures(log, home))[pc.index_in(rated["id"], picture_ids(log)).to_numpy()]
+    for title in ("train", "val", "test"):
+        here = split == title
+        shares = [100 * right[here].mean(), 100 * right[here & kept].mean(), 100 * kept[here & once & right].mean()]
+        yield "| {} | {:,} | {:.1f}% | {:,} | {:.1f}% | {:.0f}% |".format(
+            title, here.sum(), shares[0], (here & kept).sum(), *shares[1:]
+        )
+    yield ""
     yield "| what it is | count | out for its pixels | as repeated | for the match | kept |\n|---|---|---|---|---|---|"
     for name, count in Counter(said).most_common():
         here = what == name
@@ -114,6 +125,18 @@ def results_table(log: Path, out: Path) -> Iterator[str]:
             here & kept,
         ]
         yield f"| {name} | {count:,} | " + " | ".join(f"{100 * one.sum() / count:.0f}%" for one in shares) + " |"
+
+
+def picture_ids(log: Path) -> pa.Array:
+    return pq.read_table(log / "pictures.parquet", columns=["id"])["id"].combine_chunks()
+
+
+def split_of_pictures(log: Path, home: Path) -> list[str]:
+    """The split of the product of each picture: words are learned from train, the match from val."""
+    catalogue = Catalogue.open(home)
+    split = dict(zip(catalogue.column("product"), catalogue.column("split"), strict=True))
+    products = pq.read_table(log / "pictures.parquet", columns=["product"])["product"].to_pylist()
+    return [split.get(product, "none") for product in products]
 
 
 def row(title: str, left: np.ndarray, right: np.ndarray, once: np.ndarray | None = None) -> str:
@@ -151,11 +174,18 @@ def main() -> None:
     fresh = not out.exists()
     seconds, peak_gb = run(options, pictures, out)
     told = json.loads((options.log / "truth.json").read_text())
-    lines = ["# Curation of a query log", "", HEAD.format(**told), "", *results_table(options.log, out), ""]
+    lines = [
+        "# Curation of a query log",
+        "",
+        HEAD.format(**told),
+        "",
+        *results_table(options.log, out, options.home),
+        "",
+    ]
     lines += ["## Triplets", "", *triplets_table(options.log, out), ""]
     if fresh:
         lines += ["## Time and memory", "", f"{seconds / 60:.1f} minutes, {peak_gb:.1f} GB at the most.", ""]
-        lines += ["| stage | seconds |\n|---|---|"]
+        lines += ["| from the first line of progress of | seconds |\n|---|---|"]
         lines += [f"| {name} | {spent:.0f} |" for name, spent in stage_seconds(out).items()]
     lines += ["", f"Made by `python bench/curation.py LOG HOME MODEL` at {commit('src', 'bench')}, on {cpu_name()}."]
     write_atomic(RESULT, "\n".join(lines) + "\n")

@@ -4,7 +4,8 @@
     python bench/search_triplets.py .work/log HOME [--seeds 0] [--out .work/search-triplets]
 
 The log is cut down to pictures of training products, of which nothing is told, and `univert.curation.curate` makes
-triplets with the untrained network; names teach it what words look like. A model of all verticals, the one group that
+triplets with the untrained network. What words look like it learns from the named products of the val split alone. A
+model of all verticals, the one group that
 the main job makes of the home sample, learns from these triplets alone. With it the log is curated once more, and of
 the triplets some are rated by simulated raters, each wrong in one answer of ten; from the clean ones the model learns
 on, and is kept if it is not worse on the val split. Beside it: the untrained network, and models that learn from all
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -85,11 +87,23 @@ def train_log(log: Path, home: Catalogue, out: Path) -> tuple[Path, Catalogue]:
     return path, Catalogue.open(pictures)
 
 
+def words_catalogue(home: Catalogue, out: Path) -> Catalogue:
+    """The products of the val split, of which half teach words and half the match; none of train is among them."""
+    if not out.exists():
+        rows = (row for row in read_catalogue(home.path) if isinstance(row, SourceRow))
+        val = (row for row in rows if row.split == "val" and row.product is not None)
+        build_catalogue(
+            (replace(row, split=("train", "val")[zlib.crc32(str(row.product).encode()) % 2]) for row in val), out
+        )
+    return Catalogue.open(out)
+
+
 def curated(log: Path, options: argparse.Namespace, model: Embedder, out: Path, *, seed: int) -> list[TripletRow]:
     """Triplets of the log's pictures."""
-    path, pictures = train_log(log, Catalogue.open(options.home), options.out)
-    names = log / "names-known.parquet"
-    curate(path, pictures, out, model=model, names=names, catalogue=Catalogue.open(options.home),
+    home = Catalogue.open(options.home)
+    path, pictures = train_log(log, home, options.out)
+    words = words_catalogue(home, options.out / "words.lance")
+    curate(path, pictures, out, model=model, names=log / "names-known.parquet", catalogue=words,
            config=CurateConfig(seed=seed))  # fmt: skip
     return [row for row in read_triplet_rows(out / "triplets.csv") if isinstance(row, TripletRow)]
 
@@ -259,7 +273,8 @@ def main() -> None:
 
 
 HEAD = f"""Home sample, {IMAGE_SIZE_PX} px, photo to product on test, per cent; the last two blocks learn. One model of
-all verticals. No product label of a training picture is seen but where it says so; {RATERS} simulated raters who are
+all verticals. No product label of a training picture is seen but where it says so: words are learned from the named
+products of val; {RATERS} simulated raters who are
 wrong in {100 * ERROR:.0f}% of their answers rate at most {RATED_A_VERTICAL} triplets a vertical."""
 
 if __name__ == "__main__":
