@@ -72,11 +72,8 @@ def rate(
     rejected = out.with_name(f"{out.name}.rejected.csv") if on_bad == "skip" else None
     found = read_clean_triplets(triplets, catalogue, on_bad=on_bad, rejected_csv=rejected)
     typer.echo(found.report.summary(), err=True)
-    ids, verticals = catalogue.column("id"), catalogue.column("vertical")
-    rows = [
-        (ids[anchor], ids[positive], ids[negative], verticals[anchor])
-        for anchor, positive, negative in zip(found.anchors, found.positives, found.negatives, strict=True)
-    ]
+    ids = (catalogue.column("id")[images].tolist() for images in (found.anchors, found.positives, found.negatives))
+    rows = list(zip(*ids, found.verticals.tolist(), strict=True))
     random.Random(0).shuffle(rows)  # noqa: S311 - so that a beginning is a fair sample of all
     with Ratings(out, create=True) as ratings:
         ratings.choose(raters=raters, gold_share=gold_share)

@@ -234,7 +234,8 @@ def krippendorff_alpha(units: Iterable[Iterable[bool]]) -> float | None:
 
 def triplets_csv(triplets: Iterable[RatedTriplet]) -> str:
     """Triplets as the CSV file that `univert finetune --triplets` takes."""
-    return _csv(ROLES, ([getattr(triplet, role) for role in ROLES] for triplet in triplets))
+    columns = (*ROLES, "vertical")
+    return _csv(columns, ([getattr(triplet, column) for column in columns] for triplet in triplets))
 
 
 def answers_csv(ratings: Ratings) -> str:

@@ -6,12 +6,12 @@ import functools
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 
 from univert.core.errors import BadInputError, nearest_name
 from univert.core.files import fingerprint
@@ -29,10 +29,11 @@ _Pair = frozenset[int | str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TripletRow:
-    """One triplet as the file gives it: where it stands, and the ids of its images; None where a cell is empty."""
+    """One triplet as the file gives it: where it stands, the ids of its images and their vertical; None if empty."""
 
     origin: str
     ids: tuple[str | None, str | None, str | None]
+    vertical: str | None = None
 
     def problem(self, kind: str, detail: str, fix: str) -> SourceProblem:
         """Why this triplet cannot be used."""
@@ -78,25 +79,28 @@ class CleanTriplets:
         anchors: an image each.
         positives: another image of the anchor's product.
         negatives: an image of another product of the same vertical.
+        verticals: of each triplet.
         report: what the file held.
     """
 
     anchors: Int64[np.ndarray, "T"]
     positives: Int64[np.ndarray, "T"]
     negatives: Int64[np.ndarray, "T"]
+    verticals: np.ndarray
     report: TripletReport
 
     def __len__(self) -> int:
         return len(self.anchors)
 
-    def among(self, images: Bool[np.ndarray, "N"]) -> CleanTriplets:
-        """Those whose anchor is one of some images of the catalogue."""
-        chosen = images[self.anchors]
-        return CleanTriplets(
+    def of(self, verticals: Collection[str]) -> CleanTriplets:
+        """Those of some verticals."""
+        chosen = np.isin(self.verticals, list(verticals))
+        return replace(
+            self,
             anchors=self.anchors[chosen],
             positives=self.positives[chosen],
             negatives=self.negatives[chosen],
-            report=self.report,
+            verticals=self.verticals[chosen],
         )
 
     @property
@@ -121,7 +125,8 @@ def read_clean_triplets(
     is of another vertical or of the anchor's product, or if the file has it already or says the opposite elsewhere.
 
     An image whose product is unknown may be in any place: whoever verified the triplet knew more than the
-    catalogue, and its vertical is still checked.
+    catalogue, and its vertical is still checked. Where that is none of the labelled products', such as `unknown`, the
+    image has the vertical that the file gives.
 
     Args:
         path: see `read_triplet_rows`.
@@ -139,6 +144,7 @@ def read_clean_triplets(
     path = Path(path)
     checks = _Checks(catalogue, not_chosen)
     good: list[tuple[int, ...]] = []
+    verticals: list[str] = []
     with (
         ProblemLog(rejected_csv) as log,
         progress_bar("Checking triplets", count_table_rows(path), unit="triplets") as advance,
@@ -150,9 +156,9 @@ def read_clean_triplets(
                 log.reject(problems)
             elif isinstance(row, TripletRow):
                 good.append(checks.accept(row))
+                verticals.append(checks.verticals(row)[0])
             advance(1)
     table = np.array(good, np.int64).reshape(-1, len(ROLES))
-    verticals = Counter(checks.verticals[row[0]] for row in good)
     report = TripletReport(
         path=path,
         rows=log.rows,
@@ -161,7 +167,7 @@ def read_clean_triplets(
         rejected=log.rejected,
         problems=dict(log.counts.most_common()),
         found=log.summary(),
-        verticals=dict(sorted(verticals.items())),
+        verticals=dict(sorted(Counter(verticals).items())),
         rejected_csv=rejected_csv,
     )
     if not good:
@@ -170,11 +176,13 @@ def read_clean_triplets(
     if report.rejected and on_bad == "reject":
         raise TripletProblemsError("Fix these, or leave them out with --on-bad skip (on_bad='skip').", report)
     anchors, positives, negatives = table.T.copy()
-    return CleanTriplets(anchors=anchors, positives=positives, negatives=negatives, report=report)
+    return CleanTriplets(
+        anchors=anchors, positives=positives, negatives=negatives, verticals=np.array(verticals, object), report=report
+    )
 
 
 def read_triplet_rows(path: Path | str) -> Iterator[TripletRow | SourceProblem]:
-    """Read a table with the columns `anchor`, `positive` and `negative`, in its order; others are left unread.
+    """Read a table with the columns `anchor`, `positive`, `negative`, and perhaps `vertical`, in its order.
 
     Raises:
         BadInputError: there is no such file, its suffix is unknown, it cannot be read, or a column is missing.
@@ -182,7 +190,7 @@ def read_triplet_rows(path: Path | str) -> Iterator[TripletRow | SourceProblem]:
     path = Path(path)
     if not path.is_file():
         raise BadInputError(f"{path}: no such file; give one with the columns {', '.join(ROLES)}")
-    return map(_triplet_row, read_table(path, ROLES, functools.partial(_check_columns, path)))
+    return map(_triplet_row, read_table(path, (*ROLES, "vertical"), functools.partial(_check_columns, path)))
 
 
 def _triplet_row(item: tuple[str, Mapping[str, Any]] | SourceProblem) -> TripletRow | SourceProblem:
@@ -193,7 +201,8 @@ def _triplet_row(item: tuple[str, Mapping[str, Any]] | SourceProblem) -> Triplet
     anchor, positive, negative = (unicodedata.normalize("NFC", text) or None for text in texts)  # as a catalogue's ids
     if not all(is_utf8(name) for name in (anchor, positive, negative) if name):
         return SourceProblem("bad line", origin, "not UTF-8", "save the file as UTF-8")
-    return TripletRow(origin=origin, ids=(anchor, positive, negative))
+    vertical = unicodedata.normalize("NFC", cell_text(values.get("vertical")) or "")
+    return TripletRow(origin=origin, ids=(anchor, positive, negative), vertical=vertical or None)
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:
@@ -215,7 +224,9 @@ class _Checks:
     def __init__(self, catalogue: Catalogue, not_chosen: Collection[str]) -> None:
         self._not_chosen = not_chosen
         self.products: list[str | None] = catalogue.column("product").tolist()
-        self.verticals: list[str] = catalogue.column("vertical").tolist()
+        self._verticals: list[str] = catalogue.column("vertical").tolist()
+        pairs = zip(self._verticals, self.products, strict=True)
+        self._known_verticals = {vertical for vertical, product in pairs if product is not None}
         self._splits: list[str | None] = catalogue.column("split").tolist()
         self._position = {name: place for place, name in enumerate(catalogue.column("id").tolist())}
         self._known_products = {product for product in self.products if product is not None}
@@ -237,6 +248,11 @@ class _Checks:
             if same and image is not None and product is not None:
                 self._product_of.setdefault(image, (product, row.origin))
         return images
+
+    def verticals(self, row: TripletRow) -> list[str]:
+        """Of each image: the catalogue's where that is known, or else what the row says."""
+        found = (self._verticals[image] for image in self._images(row))
+        return [one if one in self._known_verticals else row.vertical or one for one in found]
 
     def _images(self, row: TripletRow) -> tuple[int, ...]:
         return tuple(self._position[name or ""] for name in row.ids)
@@ -274,7 +290,7 @@ class _Checks:
                 kind = f"image of the {split} split" if split else "image of no split"
                 found.append(row.problem(kind, f"{role} {name!r}", fix))
         anchor, positive, negative = (self.products[image] for image in images)
-        home, *others = (self.verticals[image] for image in images)
+        home, *others = self.verticals(row)
         if others[0] != home:
             detail = f"{home!r} and {others[0]!r}"
             found.append(row.problem("positive of another vertical", detail, "one product has one vertical"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,8 @@ from univert.training.jobs import TrainedModel, TrainingJob
 from univert.training.objectives import Objective
 from univert.training.run_context import RunContext
 from univert.training.triplet_config import TripletsConfig
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +74,13 @@ def tune_groups(
         TrainingError: see `univert.training.loop.fit`.
     """
     models, tuned = dict(grouped), list[TunedGroup]()
+    if elsewhere := len(clean) - len(clean.of(grouped)):
+        others = ", ".join(sorted(set(clean.verticals) - set(grouped)))
+        _log.warning("%s clean triplets are of %s, which has no specialist: they are not used", elsewhere, others)
     for model in {model.key: model for model in grouped.values()}.values():
         verticals = tuple(name for name, other in grouped.items() if other.key == model.key)
         among = np.any([context.images.of_vertical(name) for name in verticals], axis=0)
-        own = clean.among(among)
+        own = clean.of(verticals)
         if not len(own):
             continue
         after = context.stages.train(
