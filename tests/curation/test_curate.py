@@ -160,6 +160,8 @@ def test_triplets_are_of_one_thing_in_two_pictures_and_another(curation: Curatio
 def test_they_are_what_finetune_and_rate_take(curation: Curation) -> None:
     clean = read_clean_triplets(curation.path / "triplets.csv", curation.images)
     assert (len(clean), clean.report.rejected) == (sum(curation.triplets.values()), 0)
+    assert clean.report.verticals == curation.triplets  # though the catalogue says that they are unknown
+    assert len(clean.of(["chair"])) == curation.triplets["chair"]
 
 
 def test_every_row_says_why_it_is_in_or_out(curation: Curation) -> None:

@@ -51,13 +51,17 @@ def test_ids_alone_are_ranked_in_their_order_and_each_counts_once(tmp_path: Path
     assert logged(tmp_path / "log.jsonl") == [("lamp", 1, (Result("x", 1), Result("y", 2))), ("desk", 1, None)]
 
 
+def test_a_result_without_an_id_is_kept_to_be_told_as_missing(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"query": "lamp", "results": [{"rank": 1}, "x"]}\n')
+    assert logged(tmp_path / "log.jsonl") == [("lamp", 1, (Result("", 1), Result("x", 2)))]
+
+
 @pytest.mark.parametrize(
     ("row", "kind"),
     [
         ('{"query": ""}', "no query"),
         ('{"query": "lamp", "count": "many"}', "bad row"),
         ('{"query": "lamp", "count": 1.5}', "bad row"),
-        ('{"query": "lamp", "results": [{"rank": 1}]}', "bad row"),
         ('{"query": "lamp", "results": 7}', "bad row"),
         ('{"query": "lamp", "results": {"id": "x", "rank": 3}}', "bad row"),
         ('{"query": "lamp", "results": "\\"abc\\""}', "bad row"),

@@ -22,7 +22,7 @@ def curate(
     model: Annotated[Path, typer.Option(help="A model folder, or a run.")],
     names: Annotated[Path, typer.Option(help="What products are called: a table with product and name.")],
     catalogue: Annotated[
-        Path | None, typer.Option(help="The labelled pictures of the named products (IMAGES).")
+        Path | None, typer.Option(help="The labelled pictures of the named products; IMAGES if they are there.")
     ] = None,
     taxonomy: Annotated[Path | None, typer.Option(help="More words for verticals: a TOML file.")] = None,
     settings: Settings = None,

@@ -88,10 +88,12 @@ def rate_pictures(
         with contextlib.closing(looks):
             for start in range(0, len(waiting), _AT_ONCE):
                 chunk = waiting[start : start + _AT_ONCE]
-                looked = itertools.islice(looks, math.ceil(len(chunk) / _DECODED_AT_ONCE))
-                why, bits, colours = zip(*itertools.chain.from_iterable(looked), strict=True)
+                looked = []
+                for some in itertools.islice(looks, math.ceil(len(chunk) / _DECODED_AT_ONCE)):
+                    looked += some
+                    advance(len(some))
+                why, bits, colours = zip(*looked, strict=True)
                 parts.append(pa.table([images.column("id")[chunk], chunk, why, bits, colours], schema=PICTURES))
-                advance(len(chunk))
     return _read(images, parts)
 
 

@@ -103,7 +103,7 @@ def _logged(origin: str, values: Mapping[str, Any]) -> LoggedQuery | SourceProbl
             listed = json.loads(listed) if listed.strip() else None
         found = LoggedQuery(origin, query, _whole(values.get("count"), 1), None)
         return found if listed is None else _in_order(found, _results(listed))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         fix = "count and rank are whole numbers, results a list of ids or of id, rank and title"
         return SourceProblem("bad row", origin, f"{query!r}: {error}", fix)
 
@@ -114,10 +114,10 @@ def _results(listed: Any) -> list[Result]:
     found = []
     for place, one in enumerate(listed, start=1):
         fields = one if isinstance(one, Mapping) else {"id": one}
-        name = cell_text(fields["id"])
-        if name is not None and is_utf8(name):
-            title = cell_text(fields.get("title"))
-            found.append(Result(name, _whole(fields.get("rank"), place), title if title and is_utf8(title) else None))
+        name, title = (
+            text if text and is_utf8(text) else None for text in map(cell_text, map(fields.get, ("id", "title")))
+        )
+        found.append(Result(name or "", _whole(fields.get("rank"), place), title))  # no picture has the id ""
     return found
 
 

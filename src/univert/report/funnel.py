@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from univert.core.files import write_atomic
 from univert.curation.agreement import Agreement
 from univert.curation.curate import Curation
 from univert.data.ratings import Ratings
-from univert.data.triplets import ROLES, TripletRow, read_triplet_rows
+from univert.data.triplets import ROLES
 from univert.report.page import page_environment, page_style
 from univert.report.thumbnails import data_uri, thumbnails
 
@@ -196,9 +197,10 @@ def _triplet_stages(curation: Curation) -> Iterator[dict[str, Any]]:
 
 
 def _sample_triplets(curation: Curation) -> list[dict[str, Any]]:
-    rows = [row for row in read_triplet_rows(curation.path / "triplets.csv") if isinstance(row, TripletRow)]
+    with (curation.path / "triplets.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:_TRIPLETS_SHOWN])
-    return [dict(zip(ROLES, rows[place].ids, strict=True)) for place in chosen.tolist()]
+    return [rows[place] for place in chosen.tolist()]
 
 
 def _pictures(
