@@ -94,13 +94,6 @@ def test_rows_keep_the_queries_order_and_a_repeated_query_its_row(parser: QueryP
     assert parser.parse([]).num_rows == 0
 
 
-def test_a_query_of_an_earlier_call_is_not_read_again(parser: QueryParser, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = parser.parse(["rocking chair by the window", "hat"], 0.9)
-    monkeypatch.delattr(query_parser, "embed_texts")
-    assert parser.parse(["hat", "rocking chair by the window"], 0.9).equals(first.take([1, 0]))
-    assert parser.parse(["hat"], 0.5)["confidence"] == first["confidence"].slice(1)
-
-
 def test_products_are_left_out_one_by_one_even_where_they_are_called_alike() -> None:
     named = [Example("chair", "en", "seating", "name", f"chair-{number}") for number in range(10)]
     kept = [Example("settee", None, "seating", "tag")]
@@ -155,6 +148,9 @@ def test_other_bad_input_is_refused(parser: QueryParser, tmp_path: Path) -> None
         parser.parse(["chair", None])  # type: ignore[list-item]
     with pytest.raises(BadInputError, match="precision must be above 0"):
         parser.parse(["chair"], precision=95)
+    on_topic = [Example(text, "en", text, "name", str(number)) for text in ("chair", "lamp") for number in range(9)]
+    with pytest.raises(BadInputError, match=r"it takes some of \['', 'chair', 'lamp'\]; .* `off_topic_examples`"):
+        QueryParser(on_topic)
 
 
 def test_two_names_in_each_of_two_verticals_are_enough() -> None:
