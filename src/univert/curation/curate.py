@@ -36,7 +36,7 @@ from univert.curation.query_log import LoggedQuery, read_query_log
 from univert.curation.query_parser import PARSED, QueryParser
 from univert.curation.result_rating import RATINGS, ResultRating
 from univert.data.catalogue import Catalogue
-from univert.data.names import read_names
+from univert.data.names import read_names, texts_of_products
 from univert.data.rows import SourceProblem
 from univert.data.tables import count_table_rows
 from univert.models.text_tower import TextTower
@@ -256,15 +256,13 @@ def _learn_words(sources: _Sources, out: Path) -> tuple[TextTower, PictureMatch]
     inputs = fingerprint(sources.catalogue.fingerprint, sources.of_queries, sources.model.fingerprint)
     if noted.exists() and noted.read_text(encoding="utf-8") == inputs:
         return TextTower.from_pretrained(folder), PictureMatch.load(folder / "match.json")
-    texts: dict[str, list[str]] = defaultdict(list)
-    for row in read_names(sources.names):
-        texts[row.product] += [row.name, *row.tags]
+    texts = texts_of_products(read_names(sources.names))
     learned_from = sources.catalogue.select(labelled=True, split=["train", "val"])
     named = NamedPictures(
         vectors=sources.model.embed_catalogue(learned_from),
         products=learned_from.column("product").astype(str),
         verticals=learned_from.column("vertical").astype(str),
-        texts={product: list(dict.fromkeys(words)) for product, words in texts.items()},
+        texts=texts,
     )
     splits = dict(zip(named.products, learned_from.column("split"), strict=True))
     seen, unseen = ({name for name in texts if splits.get(name) == split} for split in ("train", "val"))
