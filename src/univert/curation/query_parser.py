@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -121,38 +121,35 @@ class QueryParser:
                 raise BadInputError(f"query {place} is {query!r}, which is not text; leave it out")
         if not 0 < precision < 1:
             raise BadInputError(f"precision must be above 0 and below 1, got {precision}")
-        least = {english: curve.least_confidence(precision) for english, curve in self._curves.items()}
         rows: dict[str, dict[str, Any]] = {}
         distinct = list(dict.fromkeys(queries))
         for start in range(0, len(distinct), _BATCH):
             batch = distinct[start : start + _BATCH]
-            judged = zip(batch, self._judge(batch), strict=True)
-            rows.update((query, self._row(query, found, least)) for query, found in judged)
+            rows.update(zip(batch, self._rows(batch, precision), strict=True))
         return pa.Table.from_pylist([rows[query] for query in queries], schema=PARSED)
 
-    def _judge(self, queries: Sequence[str]) -> list[_Judged]:
+    def _rows(self, queries: Sequence[str], precision: float) -> Iterator[dict[str, Any]]:
         readings = [self._models.lexicon.read(query) for query in queries]
         verticals, clues = self._models.judge(readings)
         english = _are_english(readings)
-        confidence = np.zeros(len(readings))
+        confidence, least = np.zeros(len(readings)), np.ones(len(readings))
         for part, curve in self._curves.items():
             if (english == part).any():
                 confidence[english == part] = curve.confidence(clues[english == part])
-        return [_Judged(*one) for one in zip(readings, verticals, confidence.tolist(), english.tolist(), strict=True)]
-
-    def _row(self, query: str, judged: _Judged, least: Mapping[bool, float]) -> dict[str, Any]:
-        reading, vertical, confidence, english = judged
-        given = bool(reading.words) and confidence >= least.get(english, 1.0)
-        return {
-            "query": query,
-            "vertical": vertical if given else None,
-            "confidence": confidence if reading.words else 0.0,
-            "words": list(reading.words),
-            "brand": reading.brand,
-            "colour": reading.colour,
-            "language": reading.language,
-            "why": self._models.why(reading, vertical, given),
-        }
+                least[english == part] = curve.least_confidence(precision)
+        found = zip(queries, readings, verticals, confidence.tolist(), (confidence >= least).tolist(), strict=True)
+        for query, reading, vertical, sureness, sure in found:
+            given = bool(reading.words) and sure
+            yield {
+                "query": query,
+                "vertical": vertical if given else None,
+                "confidence": sureness if reading.words else 0.0,
+                "words": list(reading.words),
+                "brand": reading.brand,
+                "colour": reading.colour,
+                "language": reading.language,
+                "why": self._models.why(reading, vertical, given),
+            }
 
     def _calibrate(self, examples: Sequence[Example], brands: Sequence[str], texts: _Texts) -> None:
         """Ask for products that were left out, and for off-topic queries: how sure is how often right?"""
@@ -178,13 +175,6 @@ class QueryParser:
             if len({*np.array(right)[part].tolist()}) == 2
         }
         self._curves = {part: curves.get(part) or curves[not part] for part in (True, False) if curves}
-
-
-class _Judged(NamedTuple):
-    reading: Reading
-    vertical: str
-    confidence: float
-    english: bool
 
 
 def _are_english(readings: Sequence[Reading]) -> np.ndarray:
