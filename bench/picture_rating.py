@@ -11,13 +11,10 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -26,14 +23,14 @@ from common import commit, cpu_name
 from damaged_pictures import PIXEL_DAMAGE, encoded
 from univert.core.files import write_atomic
 from univert.curation import OverlayRater, PictureMatch, rate_pixels
-from univert.curation.match_practice import NamedPictures, PracticeConfig, learn_match, practice_lists
+from univert.curation.match_practice import NamedPictures, practice_lists
 from univert.curation.overlaid_text import OVERLAYS, default_fonts, overlay_features, write_over
 from univert.curation.picture_match import FEATURES, match_features
 from univert.curation.pixel_quality import measure_pixels
 from univert.data.catalogue import Catalogue
 from univert.data.decode import decode_rgb
+from univert.data.names import ProductName, read_names, texts_of_products
 from univert.models.embedder import Embedder
-from univert.models.text_embedding import embed_texts
 from univert.models.text_tower import TextTower
 
 RESULT = Path("bench/results/picture-rating.md")
@@ -42,28 +39,22 @@ RESULT = Path("bench/results/picture-rating.md")
 class Home:
     """The catalogue with its vectors and names."""
 
-    def __init__(self, catalogue: Catalogue, vectors: np.ndarray, names: pa.Table) -> None:
-        self.catalogue, self.vectors = catalogue, vectors
+    def __init__(self, catalogue: Catalogue, vectors: np.ndarray, names: Iterable[ProductName]) -> None:
+        self.catalogue, self.vectors, self.names = catalogue, vectors, list(names)
         self.products, self.verticals = catalogue.column("product"), catalogue.column("vertical")
         self.splits = dict(zip(self.products, catalogue.column("split"), strict=True))
-        self.names: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)  # product, language -> name, tags
-        for row in names.to_pylist():
-            self.names[row["product"]][row["language"]] = row["name"], " ".join(row["tags"])
+        self.by_language: dict[str, dict[str | None, ProductName]] = defaultdict(dict)
+        for name in self.names:
+            self.by_language[name.product][name.language] = name
 
-    def title(self, product: str) -> str:
-        return self.names[product]["en"][0]
-
-    def texts(self, product: str, languages: Sequence[str]) -> list[str]:
-        rows = [self.names[product][each] for each in languages if each in self.names[product]]
-        return sorted({text.strip() for name, tags in rows for text in (name, tags, f"{name} {tags}")} - {""})
-
-    def named(self, split: str, languages: Sequence[str] = ("en",)) -> NamedPictures:
-        kept = np.array([self.splits[product] == split and product in self.names for product in self.products])
+    def named(self, split: str, *, tags_together: bool = False) -> NamedPictures:
+        kept = np.array([self.splits[product] == split for product in self.products])
+        names = (name for name in self.names if self.splits.get(name.product) == split)
         return NamedPictures(
             vectors=self.vectors[kept],
             products=self.products[kept].astype(str),
             verticals=self.verticals[kept].astype(str),
-            texts={product: self.texts(product, languages) for product in set(self.products[kept])},
+            texts=texts_of_products(names, tags_together=tags_together),
         )
 
 
@@ -114,7 +105,7 @@ def overlay_table(home: Home, count: int) -> Iterator[str]:
     for way in OVERLAYS:
         written = np.concatenate([features["train", other] for other in OVERLAYS if other != way])
         rater = OverlayRater.fit(features["train", "clean"], written)
-        clean, dirty = (rater.from_features(features["test", each]) for each in ("clean", way))
+        clean, dirty = (rater.probabilities(features["test", each]) for each in ("clean", way))
         area = roc_auc_score(np.repeat([0, 1], count), np.concatenate([clean, dirty]))
         every.append((area, np.mean(dirty > rater.threshold), np.mean(clean > rater.threshold)))
         yield f"| {way} | {area:.3f} | {100 * every[-1][1]:.0f}% | {100 * every[-1][2]:.1f}% |"
@@ -125,11 +116,9 @@ def overlay_table(home: Home, count: int) -> Iterator[str]:
 
 
 def match_table(home: Home, tower: TextTower) -> Iterator[str]:
-    practice, tested = PracticeConfig(lists=600), home.named("test")
-    match = learn_match(tower, home.named("val"), practice)
-    lists, right = practice_lists(tested, practice, seed=9)
+    lists, right = practice_lists(home.named("test"), 600, seed=9)
     features = match_features(tower, lists)
-    lists_val, right_val = practice_lists(home.named("val"), practice, seed=0)
+    lists_val, right_val = practice_lists(home.named("val"))
     features_val = match_features(tower, lists_val)
     untitled = np.isnan(features[:, 1])
     yield "| features | ROC AUC | with a title | without | right of those kept, at 70% of the right ones |"
@@ -140,7 +129,7 @@ def match_table(home: Home, tower: TextTower) -> Iterator[str]:
         kept = found >= np.quantile(found[right], 0.3)
         shown = " | ".join(f"{area:.3f}" for area in areas)
         yield f"| {' + '.join(use)} | {shown} | {100 * right[kept].mean():.1f}% |"
-    found = match.probabilities(features)
+    # the last is what ships
     bins = np.minimum((found * 10).astype(int), 9)
     error = sum(abs(found[bins == b].sum() - right[bins == b].sum()) for b in range(10)) / len(found)
     yield f"\n{len(lists)} lists, {len(right)} pictures, {100 * right.mean():.1f}% of them right. The probabilities"
@@ -165,16 +154,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     catalogue = Catalogue.open(options.catalogue).select(labelled=True)
-    home = Home(catalogue, vectors_of(catalogue, options.model, options.vectors), pq.read_table(options.names))
-    one = cache(lambda text: embed_texts([text])[0])
-
-    def encode(texts: Sequence[str]) -> np.ndarray:
-        return np.stack([one(text) for text in texts])
-
+    home = Home(catalogue, vectors_of(catalogue, options.model, options.vectors), read_names(options.names))
     sections = {
         "Pixels: what damaged copies are left out": pixel_table(home, options.pictures),
         "Overlaid text: ways, fonts and products left out of learning": overlay_table(home, options.pictures),
-        "How well a query describes a picture": match_table(home, home.named("train").tower(encode)),
+        "How well a query describes a picture": match_table(home, home.named("train").tower()),
     }
     lines = ["# Rating the pictures of a query", "", HEAD]
     for title, section in sections.items():
@@ -187,8 +171,9 @@ def main() -> None:
     write_atomic(RESULT, "\n".join(lines) + "\n")
 
 
-HEAD = """Home sample; the tower learned from the training split's names and pictures, the match from the validation
-split's, and it is tested on the test split's. What words find is in [words](words.md)."""
+HEAD = """Home sample; as in `univert curate`, the tower learned from the training split's pictures, names in all
+languages and single tags, the match from the validation split's. It is tested on the test split's. What words find is
+in [words](words.md)."""
 
 if __name__ == "__main__":
     main()

@@ -53,27 +53,18 @@ def char_ngrams(examples: Sequence[Example]) -> Callable[[Sequence[str]], tuple[
     return ask
 
 
-def meanings(texts: Sequence[str]) -> np.ndarray:
-    new = sorted({text for text in texts if text not in MEANINGS}, key=len)
-    MEANINGS.update(zip(new, embed_texts(new), strict=True))
-    return np.stack([MEANINGS[text] for text in texts])
-
-
-MEANINGS: dict[str, np.ndarray] = {}
-
-
 def distinct(examples: Sequence[Example]) -> list[Example]:
     return list(dict.fromkeys(example._replace(product=None) for example in examples))
 
 
 def nearest_meaning(examples: Sequence[Example]) -> Callable[[Sequence[str]], tuple[list[str], np.ndarray]]:
     examples = [example for example in examples if example.language in ("en", None)]
-    known = meanings([example.text.lower() for example in examples])
+    known = embed_texts([example.text.lower() for example in examples])
 
     def ask(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
         places, alike = [], []
         for start in range(0, len(texts), 4096):
-            found = meanings([text.lower() for text in texts[start : start + 4096]]) @ known.T
+            found = embed_texts([text.lower() for text in texts[start : start + 4096]]) @ known.T
             places += found.argmax(1).tolist()
             alike += found.max(1).tolist()
         return [examples[place].vertical for place in places], np.array(alike)
@@ -87,12 +78,12 @@ def least_confidence(rival: Rival, examples: Sequence[Example]) -> float:
     sure, right, weights = [], [], []
     for fold in range(FOLDS):
         ask = rival(distinct([example for example, where in zip(examples, folds, strict=True) if where != fold]))
-        asked = [e for e, where in zip(examples, folds, strict=True) if where == fold and e.kind != "tag"]
-        told, confidence = ask([example.text for example in asked])
-        given = np.array([vertical != NONE for vertical in told])
+        of_fold = [e for e, where in zip(examples, folds, strict=True) if where == fold and e.kind != "tag"]
+        verticals, confidence = ask([example.text for example in of_fold])
+        given = np.array([vertical != NONE for vertical in verticals])
         sure.append(np.where(given, confidence, -1.0))
-        right += [vertical == example.vertical for vertical, example in zip(told, asked, strict=True)]
-        weights += [WEIGHTS[example.kind] * (1 if example.vertical else -1) for example in asked]
+        right += [vertical == example.vertical for vertical, example in zip(verticals, of_fold, strict=True)]
+        weights += [WEIGHTS[example.kind] * (1 if example.vertical else -1) for example in of_fold]
     weight = np.array(weights)
     for part, share in ((weight > 0, 1 - NEGATIVES_SHARE), (weight < 0, NEGATIVES_SHARE)):
         weight[part] *= share / weight[part].sum()
@@ -108,16 +99,16 @@ def rival_answers(rival: Rival, examples: Sequence[Example]) -> Callable[[Sequen
     least, ask = least_confidence(rival, examples), rival(distinct(examples))
 
     def answer(texts: Sequence[str]) -> Answers:
-        told, confidence = ask(texts)
-        return [name if name != NONE and sure >= least else None for name, sure in zip(told, confidence, strict=True)]
+        names, confidence = ask(texts)
+        return [name if name != NONE and sure >= least else None for name, sure in zip(names, confidence, strict=True)]
 
     return answer
 
 
-def precision_and_coverage(told: Answers, truth: Sequence[str]) -> str:
+def precision_and_coverage(answers: Answers, truth: Sequence[str]) -> str:
     """Where several verticals are right, `|` stands between them."""
-    given = [name in right.split("|") for name, right in zip(told, truth, strict=True) if name is not None]
-    return f"{np.mean(given) if given else 0:.3f} / {len(given) / len(told):.3f}"
+    given = [name in right.split("|") for name, right in zip(answers, truth, strict=True) if name is not None]
+    return f"{np.mean(given) if given else 0:.3f} / {len(given) / len(answers):.3f}"
 
 
 def main() -> None:
@@ -176,10 +167,10 @@ def main() -> None:
             for rows in sets.values()
         ]
         cells.append(precision_and_coverage(answer([queries[i] for i in sample]), [meant[i] for i in sample]))
-        cells += [f"{np.mean([told is not None for told in answer(asked)]):.3f}" for asked in off.values()]
+        cells += [f"{np.mean([name is not None for name in answer(texts)]):.3f}" for texts in off.values()]
         for rows in (hand_meant[:ENGLISH_BY_HAND], hand_meant[ENGLISH_BY_HAND:]):
             cells.append(precision_and_coverage(answer([row[0] for row in rows]), [row[1] for row in rows]))
-        cells.append(f"{np.mean([told is not None for told in answer(hand_other)]):.3f}")
+        cells.append(f"{np.mean([name is not None for name in answer(hand_other)]):.3f}")
         return " | ".join(cells)
 
     for side, answer in sides.items():
@@ -187,15 +178,15 @@ def main() -> None:
         print(lines[-1], flush=True)
     curve = ["| asked for | " + " | ".join(columns) + " |", lines[1]]
     for precision in ASKED:
-        told = measure(lambda texts, least=precision: ours.parse(texts, least)["vertical"].to_pylist())  # type: ignore[misc]
-        curve.append(f"| {precision} | {told} |")
+        row = measure(lambda texts, least=precision: ours.parse(texts, least)["vertical"].to_pylist())  # type: ignore[misc]
+        curve.append(f"| {precision} | {row} |")
     learned = [name for name in everything if name.product in seen_products and name.language in ("en", *languages)]
     wider = QueryParser.from_names(learned, verticals, brands=brands)
     beside = []
     for language in languages:
         rows = names_in(language, left_out)
-        told = wider.parse([name.name for name in rows], PRECISION)["vertical"].to_pylist()
-        beside.append(f"{language} {precision_and_coverage(told, [verticals[name.product] for name in rows])}")
+        answers = wider.parse([name.name for name in rows], PRECISION)["vertical"].to_pylist()
+        beside.append(f"{language} {precision_and_coverage(answers, [verticals[name.product] for name in rows])}")
     write_atomic(
         RESULT,
         f"""# The query parser on what it has not seen

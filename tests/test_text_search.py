@@ -42,8 +42,8 @@ def furniture(tmp_path: Path) -> Index:
 
 def test_words_find_products_by_their_names_in_all_languages(furniture: Index) -> None:
     texts = TextSearch.learn(furniture, [*NAMES, *FRENCH], encoder=encode)
-    for asked in ("red sofa", "canapé rouge", "canape"):
-        answer = texts.search(furniture, asked, 4)
+    for typed in ("red sofa", "canapé rouge", "canape"):
+        answer = texts.search(furniture, typed, 4)
         assert {hit.product for hit in answer.hits} == {"red-sofa"}
         assert (answer.query.unknown, answer.query.told()) == ((), None)
     distances = [hit.distance for hit in texts.search(furniture, "red sofa", 96).hits]
@@ -54,10 +54,10 @@ def test_words_find_products_by_their_names_in_all_languages(furniture: Index) -
 def test_a_distance_is_two_less_both_cosines(furniture: Index) -> None:
     texts = TextSearch.learn(furniture, NAMES, encoder=encode)
     found = {hit.id: hit.distance for hit in texts.search(furniture, "black chairs", 96).hits}
-    vector, asked = texts.tower.embed(["black chairs"])[0], encode(["black chairs"])[0]
+    vector, typed = texts.tower.embed(["black chairs"])[0], encode(["black chairs"])[0]
     for row, product in enumerate(NAMED.products):
         name = product.replace("-", " ")
-        by_name = (encode([name, "furniture", f"{name} furniture"]) @ asked).max()
+        by_name = (encode([name, "furniture", f"{name} furniture"]) @ typed).max()
         wanted = 2 - by_name - NAMED.vectors[row] @ vector
         assert found[f"{product} {row}"] == pytest.approx(wanted, abs=1e-3)
 
@@ -75,10 +75,10 @@ def test_products_without_a_name_are_found_by_their_pictures(furniture: Index) -
 def test_words_steer_a_photo(furniture: Index) -> None:
     texts = TextSearch.learn(furniture, NAMES, encoder=encode)
     photo = NAMED.vectors[list(NAMED.products).index("red-sofa")]
-    asked = "blue"
-    together = texts.search(furniture, asked, 96, photo=photo).hits
+    typed = "blue"
+    together = texts.search(furniture, typed, 96, photo=photo).hits
     assert together[0].product == "blue-sofa"
-    words = {hit.id: hit.distance for hit in texts.search(furniture, asked, 96).hits}
+    words = {hit.id: hit.distance for hit in texts.search(furniture, typed, 96).hits}
     for hit, vector in zip(together, furniture.vectors([hit.id for hit in together]), strict=True):
         wanted = (words[hit.id] + np.square(vector - photo).sum()) / 2
         assert hit.distance == pytest.approx(wanted, abs=1e-3)
@@ -87,8 +87,8 @@ def test_words_steer_a_photo(furniture: Index) -> None:
 def test_it_is_told_what_is_not_known_and_what_was_replaced(furniture: Index) -> None:
     texts = TextSearch.learn(furniture, [*NAMES, *FRENCH], encoder=encode)
 
-    def read(asked: str) -> tuple[str, tuple[str, ...], int]:
-        query = texts.search(furniture, asked, 1).query
+    def read(typed: str) -> tuple[str, tuple[str, ...], int]:
+        query = texts.search(furniture, typed, 1).query
         return query.words, query.unknown, query.known
 
     assert read("a red chair with xyzzy") == ("a red chair with xyzzy", ("xyzzy",), 2)
@@ -135,8 +135,9 @@ def test_what_cannot_be_loaded_says_how_to_make_it(furniture: Index) -> None:
     (text_search_folder(furniture.uri) / "texts.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(BadInputError, match="damaged"):
         TextSearch.load(furniture, encoder=encode)
-    with pytest.raises(BadInputError, match="no text belongs to a product"):
-        TextSearch.learn(furniture, [ProductName("nobody", "nothing")], encoder=encode)
+    for names in ([], [ProductName("nobody", "nothing")]):
+        with pytest.raises(BadInputError, match=rf"none of the {len(names)} names belongs to a product"):
+            TextSearch.learn(furniture, names)
     with pytest.raises(BadInputError, match="kept in a folder only"):
         text_search_folder("s3://shop/index")
 
@@ -168,14 +169,18 @@ def test_by_command_and_by_service(
     assert (status, problem["type"]) == (400, "/problems/no-words")
     assert "--names NAMES" in str(problem["detail"])
 
+    empty = tmp_path / "empty.csv"
+    empty.write_text("product,name\n")
+    status, _, err = univert("index", model_folder, catalogue.path, tmp_path / "new.index", "--names", empty)
+    assert (status, "empty.csv has no names" in err, (tmp_path / "new.index").exists()) == (2, True, False)
     status, out, _ = univert("index", model_folder, catalogue.path, path, "--names", names)
     assert status == 0
     assert "searched by words, too, with 6 names" in out
     status, out, err = univert(*search, "armchiar xyzzy", "--json", "--out", tmp_path / "found.html", "--k", 3)
     assert (status, err) == (0, "univert: searched for: 'armchair xyzzy'; not known here: 'xyzzy'\n")
-    told = json.loads(out)
-    assert (told["words"], told["unknown"], told["known"], len(told["hits"])) == ("armchair xyzzy", ["xyzzy"], 1, 3)
-    assert told["hits"][0]["product"] in {"product 3", "product 7", "product 11"}
+    shown = json.loads(out)
+    assert (shown["words"], shown["unknown"], shown["known"], len(shown["hits"])) == ("armchair xyzzy", ["xyzzy"], 1, 3)
+    assert shown["hits"][0]["product"] in {"product 3", "product 7", "product 11"}
     page = (tmp_path / "found.html").read_text()
     assert "not known here: &#39;xyzzy&#39;" in page
     assert '<h1 title="armchiar xyzzy"' in page
@@ -186,10 +191,10 @@ def test_by_command_and_by_service(
     assert status == 200
     assert answer["query"] == {
         **dict.fromkeys(("width_px", "height_px", "box_xyxy_px", "like")),
-        **{name: told[name] for name in ("words", "unknown", "known")},
+        **{name: shown[name] for name in ("words", "unknown", "known")},
         "text": "armchiar xyzzy",
     }
-    assert [hit["id"] for hit in answer["hits"]] == [hit["id"] for hit in told["hits"]]  # type: ignore[attr-defined]
+    assert [hit["id"] for hit in answer["hits"]] == [hit["id"] for hit in shown["hits"]]  # type: ignore[attr-defined]
     assert answer["identity"] is None
     answer = served.post("/search", data={"text": "armchair", "k": "3"}, files={"photo": picture(4, 1)}).json()
     assert (answer["query"]["width_px"], answer["query"]["text"], answer["items"]) == (48, "armchair", [])
@@ -203,7 +208,7 @@ def test_by_command_and_by_service(
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"text": "lamp", "like": "p4-1"}, "give either text or like, not both"),
         ({"text": "lamp", "box": "0,0,9,9"}, "box belongs to a photo; leave it out without one"),
@@ -211,20 +216,20 @@ def test_by_command_and_by_service(
         ({"text": "?!"}, "text: must have a word in it"),
     ],
 )
-def test_a_form_with_words_is_checked(client: Client, fields: dict[str, str], said: str) -> None:
+def test_a_form_with_words_is_checked(client: Client, fields: dict[str, str], message: str) -> None:
     answer = client().post("/search", data=fields, files={"k": (None, "3")})
-    assert (answer.status_code, answer.json()["detail"]) == (422, said)
+    assert (answer.status_code, answer.json()["detail"]) == (422, message)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [((), "give a photo, or words as --text"), (("--text", "lamp", "--detector", "d"), "leave it out with --text")],
 )
 def test_the_command_wants_a_photo_or_words(
-    model_folder: Path, index: Index, univert: Univert, options: tuple[str, ...], said: str
+    model_folder: Path, index: Index, univert: Univert, options: tuple[str, ...], message: str
 ) -> None:
     status, _, err = univert("search", model_folder, index.path, *options)
-    assert (status, said in err) == (2, True), err
+    assert (status, message in err) == (2, True), err
 
 
 def test_serving_imports_no_pytorch_before_words_come() -> None:

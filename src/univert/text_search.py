@@ -22,7 +22,7 @@ from univert.core.errors import BadInputError
 from univert.core.files import publishing
 from univert.core.terminal import progress_bar
 from univert.data.lexicon import Lexicon, TextReading
-from univert.data.names import ProductName, read_names
+from univert.data.names import ProductName, read_names, texts_of_products
 from univert.search.index import Index
 from univert.search.query import FilterValue, Hit, Where, check_where
 
@@ -58,7 +58,7 @@ class TextSearch:
     Args:
         tower: maps words to the space of the index's vectors.
         names: of the products.
-        encoded: (T, E) sentence embeddings of `texts_of(names)`.
+        encoded: (T, E) sentence embeddings of the names' different texts, sorted.
 
     Example:
         >>> index = Index.open("shop.index")  # doctest: +SKIP
@@ -70,11 +70,12 @@ class TextSearch:
         self._names = names
         self._encoded = encoded.astype(np.float32)
         self._lexicon = Lexicon((text, each.language) for each in names for text in (each.name, *each.tags))
-        place = {text: row for row, text in enumerate(texts_of(names))}
-        pairs = np.array(sorted({(each.product, place[text]) for each in names for text in _texts(each)}), dtype=object)
-        products, self._starts = np.unique(pairs[:, 0].astype(str), return_index=True)
-        self._products = products.tolist()
-        self._text_of_pair = pairs[:, 1].astype(np.int64)
+        texts = texts_of_products(names, tags_together=True)
+        row = {text: row for row, text in enumerate(_distinct(texts))}
+        self._products = np.array(list(texts))
+        self._place = {product: place for place, product in enumerate(texts)}
+        self._text_of_pair = np.array([row[text] for some in texts.values() for text in some], np.int64)
+        self._starts = np.cumsum([0, *map(len, texts.values())])[:-1]
 
     @classmethod
     def learn(cls, index: Index, names: Iterable[ProductName], *, encoder: SentenceEncoder | None = None) -> TextSearch:
@@ -93,7 +94,13 @@ class TextSearch:
 
         names = list(names)
         vectors, products = index.labelled_vectors()
-        texts = texts_of(names)
+        if not {each.product for each in names}.intersection(products):
+            raise BadInputError(
+                f"none of the {len(names):,} names belongs to a product of {index.uri}; give its products' names, with "
+                "the ids that they have there"
+            )
+        texts_of = texts_of_products(names, tags_together=True)
+        texts = _distinct(texts_of)
         parts = []
         with progress_bar("reading names", len(texts), unit="texts") as advance:
             for start in range(0, len(texts), _TEXTS_AT_ONCE):
@@ -102,7 +109,7 @@ class TextSearch:
                 advance(len(some))
         encoded = np.concatenate(parts)
         place = {text: row for row, text in enumerate(texts)}
-        pairs = [(text, each.product) for each in names for text in _texts(each)]
+        pairs = [(text, product) for product, some in texts_of.items() for text in some]
         tower = TextTower.learn(
             [text for text, _ in pairs],
             [product for _, product in pairs],
@@ -177,8 +184,10 @@ class TextSearch:
             photo: its unit vector.
 
         Raises:
-            BadInputError: another model, an unknown column or vertical.
+            BadInputError: no words, another model, an unknown column or vertical.
         """
+        if not text.strip():
+            raise BadInputError("there are no words to search with; give some, or search with the photo alone")
         query = self._lexicon.read_text(text)
         encoded = np.asarray(self.tower.encoder([query.words]), np.float32)
         vector, share = self.tower.embed_encoded(encoded)[0], 1.0
@@ -187,35 +196,23 @@ class TextSearch:
             vector = 2 * PHOTO_WEIGHT * photo + share * vector
         length = float(np.linalg.norm(vector))
         vector = vector / length
-        names = self._by_names(encoded[0])
+        # the cosine of the words and the name of each product that is most like them
+        names = np.maximum.reduceat((self._encoded @ encoded[0])[self._text_of_pair], self._starts)
         looked = dict(where or {})
-        near = sorted(names, key=lambda product: -names[product])[:_PRODUCTS]
-        asked = _both(looked.get("product", near), near)
+        near = self._products[np.argpartition(-names, min(_PRODUCTS, len(names) - 1))[:_PRODUCTS]].tolist()
+        near = _both(looked.get("product", near), near)
         fingerprint = self.tower.config.model_fingerprint
         found = index.search(vector, _PICTURES, where=where, model_fingerprint=fingerprint)
-        if asked:
-            found += index.search(vector, _PICTURES, where=looked | {"product": asked}, model_fingerprint=fingerprint)
-        # a product without a name is neither near by it nor far
-        unnamed = float(np.mean(list(names.values())))
-        hits = {
-            hit.id: dataclasses.replace(
-                hit,
-                distance=max(0.0, 2 - length * (1 - hit.distance / 2) - share * names.get(hit.product or "", unnamed)),
-            )
-            for hit in found
-        }
+        if near:
+            found += index.search(vector, _PICTURES, where=looked | {"product": near}, model_fingerprint=fingerprint)
+        unnamed = float(names.mean())  # a product without a name is neither near by it nor far
+
+        def distance(hit: Hit) -> float:
+            by_name = float(names[self._place[hit.product]]) if hit.product in self._place else unnamed
+            return max(0.0, 2 - length * (1 - hit.distance / 2) - share * by_name)
+
+        hits = {hit.id: dataclasses.replace(hit, distance=distance(hit)) for hit in found}
         return TextAnswer(query=query, hits=sorted(hits.values(), key=lambda hit: (hit.distance, hit.id))[:k])
-
-    def _by_names(self, encoded: Float[np.ndarray, " E"]) -> Mapping[str, float]:
-        """The cosine of words and the name of each product that is most like them."""
-        alike = self._encoded @ encoded
-        best = np.maximum.reduceat(alike[self._text_of_pair], self._starts)
-        return dict(zip(self._products, best.tolist(), strict=True))
-
-
-def texts_of(names: Iterable[ProductName]) -> list[str]:
-    """The different texts of names, sorted: what sentence embeddings are made of."""
-    return sorted({text for each in names for text in _texts(each)})
 
 
 def text_search_folder(index_path: str | Path) -> Path:
@@ -229,12 +226,11 @@ def text_search_folder(index_path: str | Path) -> Path:
     return Path(index_path) / FOLDER
 
 
-def _texts(name: ProductName) -> set[str]:
-    tags = " ".join(name.tags)
-    return {name.name, tags, f"{name.name} {tags}".strip()} - {""}
+def _distinct(texts: Mapping[str, Iterable[str]]) -> list[str]:
+    return sorted({text for some in texts.values() for text in some})
 
 
-def _both(asked: FilterValue, near: Sequence[str]) -> list[str]:
+def _both(wanted: FilterValue, near: Sequence[str]) -> list[str]:
     """The near products that a filter lets through."""
-    allowed = set(check_where({"product": asked})["product"])
+    allowed = set(check_where({"product": wanted})["product"])
     return [product for product in near if product in allowed]

@@ -23,10 +23,11 @@ PICTURES = [product(seed) for seed in range(18)]
 
 
 def test_a_way_of_writing_that_it_never_saw_is_told() -> None:
-    rater = OverlayRater.learn(PICTURES[:10], ways=["centre", "banner"], fonts=default_fonts()[:2])
-    rng, font = np.random.default_rng(9), default_fonts()[-1]
-    clean, written = PICTURES[10:], [write_over(each, "tiled", font, rng) for each in PICTURES[10:]]
-    probabilities = rater.probabilities([*clean, *written])
+    rng, (first, *_, last) = np.random.default_rng(9), default_fonts()
+    seen = (write_over(each, way, first, rng) for way in ("centre", "banner") for each in PICTURES[:10])
+    rater = OverlayRater.fit(overlay_features(PICTURES[:10]), overlay_features(seen))
+    clean, written = PICTURES[10:], [write_over(each, "tiled", last, rng) for each in PICTURES[10:]]
+    probabilities = rater.probabilities(overlay_features([*clean, *written]))
     assert roc_auc_score([0] * len(clean) + [1] * len(written), probabilities) > 0.9
     reasons = rater.reasons([*clean, *written])
     assert [reason is not None for reason in reasons] == (probabilities > rater.threshold).tolist()
@@ -48,6 +49,13 @@ def test_features_do_not_depend_on_the_batch() -> None:
     together = overlay_features(PICTURES[:17])
     np.testing.assert_allclose(together[16:], overlay_features(PICTURES[16:17]), rtol=1e-3, atol=1e-4)
     assert overlay_features([]).shape == (0, together.shape[1])
+
+
+def test_learning_writes_upon_copies() -> None:
+    rater = OverlayRater.learn(PICTURES[:10])
+    written = write_over(PICTURES[17], "banner", default_fonts()[0], np.random.default_rng(1))
+    clean, dirty = rater.probabilities(overlay_features([PICTURES[17], written]))
+    assert clean < 0.5 < dirty
 
 
 def test_too_few_pictures_are_refused() -> None:

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from tests.curation.words import encode, named_pictures
 from univert.core.errors import BadInputError
 from univert.curation import PictureMatch
-from univert.curation.match_practice import PracticeConfig, learn_match, practice_lists
+from univert.curation.match_practice import learn_match, practice_lists
 from univert.curation.picture_match import FEATURES, ResultList, match_features
 from univert.models import TextTower
 
@@ -23,7 +23,7 @@ def tower() -> TextTower:
 
 @pytest.fixture(scope="module")
 def match(tower: TextTower) -> PictureMatch:
-    return learn_match(tower, UNSEEN, PracticeConfig(lists=60))
+    return learn_match(tower, UNSEEN, 60)
 
 
 def a_list(titles: tuple[str | None, ...] | None = None) -> ResultList:
@@ -34,7 +34,7 @@ def a_list(titles: tuple[str | None, ...] | None = None) -> ResultList:
 
 
 def test_together_they_tell_right_from_wrong_and_are_calibrated(tower: TextTower, match: PictureMatch) -> None:
-    lists, right = practice_lists(TESTED, PracticeConfig(lists=60), seed=5)
+    lists, right = practice_lists(TESTED, 60, seed=5)
     features = match_features(tower, lists)
     together = match.probabilities(features)
     assert roc_auc_score(right, together) > 0.85
@@ -56,7 +56,7 @@ def test_the_odd_picture_is_out_and_says_why(tower: TextTower, match: PictureMat
 
 @pytest.mark.parametrize("column", range(3))
 def test_missing_features_are_judged_by_what_is_there(match: PictureMatch, column: int, tower: TextTower) -> None:
-    lists, right = practice_lists(TESTED, PracticeConfig(lists=60), seed=6)
+    lists, right = practice_lists(TESTED, 60, seed=6)
     features = match_features(tower, lists)
     features[:, [other for other in range(3) if other != column]] = np.nan
     there = np.isfinite(features[:, column])
@@ -67,13 +67,10 @@ def test_missing_features_are_judged_by_what_is_there(match: PictureMatch, colum
     assert np.ptp(alone[~there]) == 0 if (~there).any() else True
 
 
-def test_one_picture_no_title_no_query(tower: TextTower, match: PictureMatch) -> None:
+def test_one_picture_no_title_or_no_picture(tower: TextTower, match: PictureMatch) -> None:
     one = ResultList(query="red chair", vectors=NAMED.vectors[:1], titles=[None])
     features = match_features(tower, [one])
     assert np.isfinite(features[0]).tolist() == [True, False, False]
-    empty = ResultList(query="", vectors=NAMED.vectors[:1], titles=["chair"])
-    assert not np.isfinite(match_features(tower, [empty])).any()
-    assert 0 < match.rate(tower, [empty])[0].probability < 1
     nothing = ResultList(query="red chair", vectors=NAMED.vectors[:0], titles=[])
     assert match.rate(tower, [nothing]) == match.rate(tower, []) == []
 
@@ -96,20 +93,21 @@ def test_a_saved_match_is_the_same(match: PictureMatch, tmp_path: Path) -> None:
 
 
 def test_practice_lists_are_as_described() -> None:
-    config = PracticeConfig(lists=80, no_title=0.5, wrong_title=0)
-    lists, right = practice_lists(NAMED, config, seed=1)
-    again, _ = practice_lists(NAMED, config, seed=1)
+    lists, right = practice_lists(NAMED, 80, seed=1)
+    again, _ = practice_lists(NAMED, 80, seed=1)
     assert all(np.array_equal(one.vectors, other.vectors) for one, other in zip(lists, again, strict=True))
     assert sum(len(one.vectors) for one in lists) == len(right)
-    assert max(len(one.vectors) for one in lists) <= config.pictures
+    assert max(len(one.vectors) for one in lists) <= 30
     titles = [title for one in lists for title in one.titles]
-    assert np.mean([title is None for title in titles]) == pytest.approx(0.5, abs=0.07)
+    assert np.mean([title is None for title in titles]) == pytest.approx(0.3, abs=0.07)
     queries = np.repeat([one.query for one in lists], [len(one.vectors) for one in lists])
-    for title, query, is_right in zip(titles, queries, right, strict=True):
-        assert title != query
-        if title is not None:
-            same = set(query.replace("s in", "").split()) == set(title.replace("s in", "").split())
-            assert same == is_right
+    lies = [
+        title == query
+        or (sorted(query.replace("s in", "").split()) == sorted(title.replace("s in", "").split())) != is_right
+        for title, query, is_right in zip(titles, queries, right, strict=True)
+        if title is not None
+    ]
+    assert np.mean(lies) == pytest.approx(0.1, abs=0.05)
 
 
 def test_bad_input_is_refused(tower: TextTower) -> None:

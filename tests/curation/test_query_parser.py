@@ -94,13 +94,6 @@ def test_rows_keep_the_queries_order_and_a_repeated_query_its_row(parser: QueryP
     assert parser.parse([]).num_rows == 0
 
 
-def test_a_query_of_an_earlier_call_is_not_read_again(parser: QueryParser, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = parser.parse(["rocking chair by the window", "hat"], 0.9)
-    monkeypatch.delattr(query_parser, "embed_texts")
-    assert parser.parse(["hat", "rocking chair by the window"], 0.9).equals(first.take([1, 0]))
-    assert parser.parse(["hat"], 0.5)["confidence"] == first["confidence"].slice(1)
-
-
 def test_products_are_left_out_one_by_one_even_where_they_are_called_alike() -> None:
     named = [Example("chair", "en", "seating", "name", f"chair-{number}") for number in range(10)]
     kept = [Example("settee", None, "seating", "tag")]
@@ -134,6 +127,14 @@ def test_a_catalogue_gives_the_verticals(catalogue: Catalogue) -> None:
     assert set(parser.verticals) == {name.name.partition(" ")[0] for name in names}
 
 
+def test_a_query_of_a_taxonomys_words_alone_has_its_vertical() -> None:
+    parser = QueryParser.from_names(shop_names(), VERTICALS, {"lighting": ["zorblight", "night glow"]})
+    rows = parser.parse(["Zorblight", "red night glow", "zorblight weather"], precision=0.99).to_pylist()
+    assert [row["vertical"] for row in rows[:2]] == ["lighting", "lighting"]
+    assert (rows[0]["confidence"], rows[0]["why"]) == (1.0, "the taxonomy has 'zorblight'")
+    assert rows[2]["confidence"] < 1
+
+
 @pytest.mark.parametrize(
     ("taxonomy", "message"),
     [
@@ -155,6 +156,9 @@ def test_other_bad_input_is_refused(parser: QueryParser, tmp_path: Path) -> None
         parser.parse(["chair", None])  # type: ignore[list-item]
     with pytest.raises(BadInputError, match="precision must be above 0"):
         parser.parse(["chair"], precision=95)
+    on_topic = [Example(text, "en", text, "name", str(number)) for text in ("chair", "lamp") for number in range(9)]
+    with pytest.raises(BadInputError, match=r"it takes some of \['', 'chair', 'lamp'\]; .* `off_topic_examples`"):
+        QueryParser(on_topic)
 
 
 def test_two_names_in_each_of_two_verticals_are_enough() -> None:

@@ -80,6 +80,12 @@ def test_colours_in_many_languages(word: str, colour: str | None) -> None:
     assert colour_of(normalise(word)) == colour
 
 
+def test_a_colour_without_another_word_is_what_a_product_is_called() -> None:
+    lexicon = Lexicon([("Orange juice", "en"), ("Red chair", "en")])
+    found = [lexicon.read(query)[:1] + lexicon.read(query)[2:4] for query in ("oranges", "orange chair", "blue")]
+    assert found == [(("orange",), None, "orange"), (("chair",), None, "orange"), ((), None, "blue")]
+
+
 def test_brand_colour_and_language_are_told_apart() -> None:
     reading = LEXICON.read("fauteuil rouge Kator Legaz")
     assert (reading.brand, reading.colour, reading.language, reading.words) == (

@@ -69,7 +69,9 @@ def test_products_count_once_and_order_does_not_matter() -> None:
 
 
 def test_fewer_units_than_texts_still_find_what_they_know() -> None:
-    tower = NAMED.tower(encode, TextTowerConfig(units=40))
+    texts, products = zip(*((text, product) for product, texts in NAMED.texts.items() for text in texts), strict=True)
+    config = TextTowerConfig(units=40)
+    tower = TextTower.learn(texts, products, NAMED.vectors, list(NAMED.products), config=config, encoder=encode)
     assert tower.texts.shape[0] == 40
     assert "white lamp".replace(" ", "-") in found(tower, "white lamp")[:3]
 

@@ -85,6 +85,8 @@ def make(
         if not publish:
             raise BadInputError("--names learns from what is published; leave out --no-publish, or --names")
     named = None if names is None else list(read_names(names))
+    if named == []:
+        raise BadInputError(f"{names} has no names; give a row for each name of a product")
     report = index_catalogue(
         load_embedder(model, device),
         Catalogue.open(cat).select(vertical=vertical, source=source),

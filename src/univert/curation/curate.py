@@ -11,7 +11,7 @@ import csv
 import hashlib
 import io
 import itertools
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,7 +39,7 @@ from univert.curation.query_log import LoggedQuery, read_query_log
 from univert.curation.query_parser import PARSED, QueryParser
 from univert.curation.result_rating import RATINGS, ResultRating
 from univert.data.catalogue import Catalogue
-from univert.data.names import read_names
+from univert.data.names import read_names, texts_of_products
 from univert.data.rows import SourceProblem
 from univert.data.tables import count_table_rows
 from univert.data.triplets import ROLES
@@ -278,9 +278,7 @@ def _learn_words(sources: _Sources, run: Run) -> tuple[TextTower, PictureMatch]:
     inputs = fingerprint(sources.of_words, sources.model.fingerprint)
     if run.finished("words", inputs) is not None and (folder / "match.json").exists():
         return TextTower.from_pretrained(folder), PictureMatch.load(folder / "match.json")
-    texts: dict[str, list[str]] = defaultdict(list)
-    for row in read_names(sources.names):
-        texts[row.product] += [row.name, *row.tags]
+    texts = texts_of_products(read_names(sources.names))
     learned_from = sources.catalogue.select(labelled=True, split=["train", "val"])
     products = learned_from.column("product").astype(str)
     splits = dict(zip(products, learned_from.column("split"), strict=True))
@@ -296,7 +294,7 @@ def _learn_words(sources: _Sources, run: Run) -> tuple[TextTower, PictureMatch]:
         vectors=embed_pictures("embedding named pictures", sources.model, learned_from, everything, embedded),
         products=products,
         verticals=learned_from.column("vertical").astype(str),
-        texts={product: list(dict.fromkeys(words)) for product, words in texts.items()},
+        texts=texts,
     )
     tower = named.of(seen).tower(model_fingerprint=sources.model.fingerprint)
     match = learn_match(tower, named.of(unseen))

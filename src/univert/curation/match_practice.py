@@ -18,30 +18,18 @@ from jaxtyping import Bool, Float, Int
 
 from univert.core.errors import BadInputError
 from univert.curation.picture_match import PictureMatch, ResultList, match_features
-from univert.models.text_tower import SentenceEncoder, TextTower, TextTowerConfig
+from univert.models.text_tower import SentenceEncoder, TextTower
 
+_LISTS: Final = 400
+_PICTURES: Final = 30
+"""In a list, at most."""
+_LEAST_RIGHT: Final = 0.2
+_MOST_RIGHT: Final = 0.8
+"""The share of right pictures; each list draws its own."""
+_NO_TITLE: Final = 0.3
+_WRONG_TITLE: Final = 0.1
+"""Of the titles that there are."""
 _NEAREST: Final = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class PracticeConfig:
-    """What practice lists look like.
-
-    Attributes:
-        lists: how many are drawn.
-        pictures: of each list, at most.
-        min_right: least share of right pictures in a list; each list draws its own.
-        max_right: largest share.
-        no_title: share of pictures without a title.
-        wrong_title: share of titles that lie.
-    """
-
-    lists: int = 400
-    pictures: int = 30
-    min_right: float = 0.2
-    max_right: float = 0.8
-    no_title: float = 0.3
-    wrong_title: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,13 +56,7 @@ class NamedPictures:
             vectors=self.vectors[kept], products=self.products[kept], verticals=self.verticals[kept], texts=texts
         )
 
-    def tower(
-        self,
-        encoder: SentenceEncoder | None = None,
-        config: TextTowerConfig | None = None,
-        *,
-        model_fingerprint: str = "",
-    ) -> TextTower:
+    def tower(self, encoder: SentenceEncoder | None = None, *, model_fingerprint: str = "") -> TextTower:
         """A text tower learned from all of them; see `TextTower.learn`."""
         pairs = [(text, product) for product, words in self.texts.items() for text in words]
         return TextTower.learn(
@@ -82,39 +64,37 @@ class NamedPictures:
             [product for _, product in pairs],
             self.vectors,
             list(self.products),
-            config=config,
             encoder=encoder,
             model_fingerprint=model_fingerprint,
         )
 
 
 def practice_lists(
-    named: NamedPictures, config: PracticeConfig | None = None, *, seed: int = 0
+    named: NamedPictures, count: int = _LISTS, *, seed: int = 0
 ) -> tuple[list[ResultList], Bool[np.ndarray, " P"]]:
     """Draw lists, and say of all their pictures, one list after the other, whether the query describes them.
 
     Raises:
         BadInputError: no text belongs to a product with a picture, or all pictures are right for all queries.
     """
-    config, rng = config or PracticeConfig(), np.random.default_rng(seed)
-    have = defaultdict(set)
+    rng, have = np.random.default_rng(seed), defaultdict(set)
     for product in sorted(set(named.products)):
         for text in named.texts.get(product, ()):
             have[text].add(product)
     if not have:
         raise BadInputError("no text belongs to a product with a picture; check the names of the products")
     queries, lists, truths = sorted(have), [], []
-    for _ in range(config.lists):
+    for _ in range(count):
         query = queries[rng.integers(len(queries))]
         right = np.isin(named.products, list(have[query]))
         if right.all():
             continue
-        share = rng.uniform(config.min_right, config.max_right)
-        chosen = rng.permutation(np.flatnonzero(right))[: max(1, round(share * config.pictures))]
-        wanted = min(config.pictures - len(chosen), round(len(chosen) * (1 - share) / share))
+        share = rng.uniform(_LEAST_RIGHT, _MOST_RIGHT)
+        chosen = rng.permutation(np.flatnonzero(right))[: max(1, round(share * _PICTURES))]
+        wanted = min(_PICTURES - len(chosen), round(len(chosen) * (1 - share) / share))
         wrong = _wrong_pictures(named, right, int(chosen[0]), max(1, wanted), rng)
         rows = rng.permutation(np.concatenate([chosen, wrong]))
-        titles = [_title(named, query, int(row), config, rng) for row in rows]
+        titles = [_title(named, query, int(row), rng) for row in rows]
         lists.append(ResultList(query=query, vectors=named.vectors[rows], titles=titles))
         truths.append(right[rows])
     if not lists:
@@ -122,9 +102,7 @@ def practice_lists(
     return lists, np.concatenate(truths)
 
 
-def learn_match(
-    tower: TextTower, unseen: NamedPictures, practice: PracticeConfig | None = None, *, seed: int = 0
-) -> PictureMatch:
+def learn_match(tower: TextTower, unseen: NamedPictures, lists: int = _LISTS, *, seed: int = 0) -> PictureMatch:
     """Learn a match on products that neither the text tower nor the model has seen, such as the validation split's.
 
     On those that they learned from they are too sure, so that their cosines would count for too much.
@@ -132,8 +110,8 @@ def learn_match(
     Raises:
         BadInputError: as `practice_lists`, or vectors that are not of the tower's size.
     """
-    lists, right = practice_lists(unseen, practice, seed=seed)
-    return PictureMatch.fit(match_features(tower, lists), right)
+    practice, right = practice_lists(unseen, lists, seed=seed)
+    return PictureMatch.fit(match_features(tower, practice), right)
 
 
 def _wrong_pictures(
@@ -148,10 +126,10 @@ def _wrong_pictures(
     return rng.permutation(unique)[:count]
 
 
-def _title(named: NamedPictures, query: str, row: int, config: PracticeConfig, rng: np.random.Generator) -> str | None:
-    if rng.random() < config.no_title:
+def _title(named: NamedPictures, query: str, row: int, rng: np.random.Generator) -> str | None:
+    if rng.random() < _NO_TITLE:
         return None
-    if rng.random() < config.wrong_title:
+    if rng.random() < _WRONG_TITLE:
         if rng.random() < 0.5:
             return query
         row = int(rng.integers(len(named.products)))

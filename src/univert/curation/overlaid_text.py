@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import special
 
 from univert.core.errors import BadInputError
+from univert.core.terminal import Advance, progress_bar
 from univert.data.transforms import Preprocessing
 from univert.models.config import EmbedderConfig
 
@@ -32,6 +33,8 @@ _STAGES_LEFT_OUT: Final = 2
 _FEATURES: Final = 224
 _AT_ONCE: Final = 4
 _FOLDS: Final = 5
+_FALSE_ALARMS: Final = 0.02
+"""The share of the clean pictures that may be left out."""
 _WORDS: Final = ("SALE", "sample", "Preview", "photo-shop.com", "© stock", "50% OFF", "Möbel", "free shipping", "NEW")
 _COLOURS: Final = ((255, 255, 255), (0, 0, 0), (128, 128, 128), (200, 30, 30), (30, 60, 160))
 
@@ -51,38 +54,26 @@ class OverlayRater:
     threshold: float
 
     @classmethod
-    def learn(
-        cls,
-        pictures: Sequence[Image.Image],
-        *,
-        ways: Sequence[str] = OVERLAYS,
-        fonts: Sequence[str] | None = None,
-        false_alarms: float = 0.02,
-        seed: int = 0,
-    ) -> OverlayRater:
+    def learn(cls, pictures: Sequence[Image.Image]) -> OverlayRater:
         """Learn from clean pictures and a copy of each for each way of writing on it.
 
         All are shrunk and saved as JPEG by chance, or else pictures from elsewhere would be told by that.
 
         Args:
             pictures: mode RGB; a few hundred of the catalogue's own, none of them twice.
-            ways: of `OVERLAYS`.
-            fonts: files of fonts; None takes those that matplotlib brings.
-            false_alarms: share of the clean pictures that may be left out, which sets the threshold.
-            seed: draws words, places and colours.
 
         Raises:
             BadInputError: fewer than ten pictures.
         """
-        rng, fonts = np.random.default_rng(seed), fonts or default_fonts()
-        written = (write_over(one, way, str(rng.choice(fonts)), rng) for way in ways for one in pictures)
-        features = overlay_features(_saved_again(one, rng) for one in itertools.chain(pictures, written))
-        return cls.fit(features[: len(pictures)], features[len(pictures) :], false_alarms=false_alarms)
+        rng, fonts = np.random.default_rng(0), default_fonts()
+        written = (write_over(one, way, str(rng.choice(fonts)), rng) for way in OVERLAYS for one in pictures)
+        with progress_bar("learning to tell text over pictures", len(pictures) * (1 + len(OVERLAYS))) as advance:
+            saved = (_saved_again(one, rng, advance) for one in itertools.chain(pictures, written))
+            features = overlay_features(saved)
+        return cls.fit(features[: len(pictures)], features[len(pictures) :])
 
     @classmethod
-    def fit(
-        cls, clean: Float[np.ndarray, "N F"], written: Float[np.ndarray, "M F"], *, false_alarms: float = 0.02
-    ) -> OverlayRater:
+    def fit(cls, clean: Float[np.ndarray, "N F"], written: Float[np.ndarray, "M F"]) -> OverlayRater:
         """Fit to `overlay_features` of clean pictures, and of copies: all pictures written upon in one way, and again.
 
         Raises:
@@ -105,23 +96,19 @@ class OverlayRater:
         return cls(
             bias=float(regression.intercept_[0] - weights @ means),
             weights=tuple(weights.tolist()),
-            threshold=float(np.quantile(unseen[~damaged, 1], 1 - false_alarms)),
+            threshold=float(np.quantile(unseen[~damaged, 1], 1 - _FALSE_ALARMS)),
         )
 
-    def probabilities(self, pictures: Iterable[Image.Image]) -> Float[np.ndarray, " N"]:
-        """Of each picture (mode RGB), that text or a watermark lies over it."""
-        return self.from_features(overlay_features(pictures))
-
-    def from_features(self, features: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:
-        """The same from `overlay_features`."""
+    def probabilities(self, features: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:
+        """From `overlay_features` of pictures, that text or a watermark lies over them."""
         found: np.ndarray = special.expit(features @ np.array(self.weights) + self.bias)
         return found
 
     def reasons(self, pictures: Iterable[Image.Image]) -> list[str | None]:
-        """Why each picture is left out; None where nothing lies over it."""
+        """Why each picture (mode RGB) is left out; None where nothing lies over it."""
         return [
             f"text or a watermark lies over it (probability {found:.2f})" if found > self.threshold else None
-            for found in self.probabilities(pictures)
+            for found in self.probabilities(overlay_features(pictures))
         ]
 
 
@@ -185,7 +172,8 @@ def write_over(image: Image.Image, way: str, font: str, rng: np.random.Generator
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
 
 
-def _saved_again(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _saved_again(image: Image.Image, rng: np.random.Generator, advance: Advance) -> Image.Image:
+    advance(1)
     scale = float(rng.uniform(0.5, 1.1))
     resized = image.resize((max(8, round(image.width * scale)), max(8, round(image.height * scale))))
     content = io.BytesIO()

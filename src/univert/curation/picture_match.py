@@ -78,18 +78,16 @@ def match_features(tower: TextTower, lists: Sequence[ResultList]) -> Float[np.nd
                 f"query {one.query!r}: vectors of shape {one.vectors.shape}, and the text tower's have {tower.size} "
                 "numbers; embed the pictures with the model that the tower was learned for"
             )
-    texts = sorted({text for one in lists for text in (one.query, *one.titles) if text})
+    texts = sorted({text for one in lists for text in (one.query, *filter(None, one.titles))})
     place = {text: row for row, text in enumerate(texts)}
-    sentences = np.asarray(tower.encoder(texts)) if texts else np.zeros((0, 1))
+    sentences = np.asarray(tower.encoder(texts))
     queries = tower.embed([one.query for one in lists])
     parts = [np.full((0, len(FEATURES)), np.nan)]
     for one, query in zip(lists, queries, strict=True):
         found = np.full((len(one.vectors), len(FEATURES)), np.nan)
-        if one.query:
-            found[:, 0] = one.vectors @ query
-            titled = [row for row, title in enumerate(one.titles) if title]
-            rows = [place[one.titles[row] or ""] for row in titled]
-            found[titled, 1] = sentences[rows] @ sentences[place[one.query]]
+        found[:, 0] = one.vectors @ query
+        titles = {row: place[title] for row, title in enumerate(one.titles) if title}
+        found[list(titles), 1] = sentences[list(titles.values())] @ sentences[place[one.query]]
         found[:, 2] = _agreement(one.vectors)
         parts.append(found)
     return np.concatenate(parts)
@@ -147,9 +145,7 @@ class PictureMatch:
 
     def probabilities(self, features: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, " P"]:
         """Of each picture, that its query describes it."""
-        bias, parts = self._log_odds(features)
-        found: np.ndarray = special.expit(bias + parts.sum(1))
-        return found
+        return self._judge(features)[0]
 
     def rate(self, tower: TextTower, lists: Sequence[ResultList]) -> list[MatchRating]:
         """Rate all pictures of all lists, one after the other.
@@ -157,12 +153,11 @@ class PictureMatch:
         Raises:
             BadInputError: as `match_features`.
         """
-        features = match_features(tower, lists)
+        probabilities, parts = self._judge(match_features(tower, lists))
         pictures = ((one.query, title) for one in lists for title in one.titles)
-        columns = (self.probabilities(features).tolist(), self._log_odds(features)[1], pictures)
         return [
-            MatchRating(probability=probability, reasons=tuple(_reasons(query, title, parts, right=probability >= 0.5)))
-            for probability, parts, (query, title) in zip(*columns, strict=True)
+            MatchRating(probability=probability, reasons=tuple(_reasons(query, title, part, right=probability >= 0.5)))
+            for probability, part, (query, title) in zip(probabilities.tolist(), parts, pictures, strict=True)
         ]
 
     def save(self, path: Path) -> None:
@@ -184,8 +179,8 @@ class PictureMatch:
             raise BadInputError(f"{path} is not a saved match; learn the match again")
         return from_plain(cls, values, where=str(path))
 
-    def _log_odds(self, features: Float[np.ndarray, "P 3"]) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "P 3"]]:
-        """Where each picture starts, and what each of its features adds."""
+    def _judge(self, features: Float[np.ndarray, "P 3"]) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "P 3"]]:
+        """Probabilities, and what each feature adds to the log odds."""
         known = np.array([name in self.regressions for name in FEATURES])
         there = np.isfinite(features) & known
         bias, parts = np.zeros(len(features)), np.zeros(features.shape)
@@ -196,7 +191,7 @@ class PictureMatch:
             for column in columns:
                 weight, mean = (of.get(FEATURES[column], 0.0) for of in (regression.weights, regression.means))
                 parts[rows, column] = weight * (features[rows, column] - mean)
-        return bias, parts
+        return special.expit(bias + parts.sum(1)), parts
 
 
 def _key(columns: Sequence[int] | Int[np.ndarray, " K"]) -> str:
@@ -240,7 +235,7 @@ def _reasons(query: str, title: str | None, parts: Float[np.ndarray, " 3"], *, r
         f"its title says {title!r}, the query {query!r}",
         "it is unlike the other pictures of the query",
     )
-    said, signed = (for_it, parts) if right else (against_it, -parts)
+    reasons, signed = (for_it, parts) if right else (against_it, -parts)
     for column in np.argsort(-signed, kind="stable").tolist():
         if signed[column] >= _WORTH_SAYING:
-            yield said[column]
+            yield reasons[column]

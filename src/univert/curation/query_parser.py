@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from cachetools import LRUCache
 from jaxtyping import Float
 
 from univert.core.errors import BadInputError
 from univert.core.files import fingerprint
-from univert.core.terminal import progress_bar
+from univert.core.terminal import Advance, progress_bar
 from univert.curation.query_examples import NONE, WEIGHTS, Example, name_examples, off_topic_examples, taxonomy_examples
 from univert.data.catalogue import Catalogue
 from univert.data.lexicon import Lexicon, Reading, normalise, words_of
@@ -28,7 +27,6 @@ NEGATIVES_SHARE: Final = 1 / 3
 ENGLISH_SHARE: Final = 2 / 3
 """A query is English where so many of its words are."""
 _BATCH: Final = 4_096
-_REMEMBERED: Final = 1 << 16
 _LEAST: Final = 1e-4
 
 PARSED: Final = pa.schema(
@@ -49,20 +47,33 @@ PARSED: Final = pa.schema(
 class QueryParser:
     """Gives each query a vertical with a confidence, or none; and takes its words apart.
 
-    Two linear models are heard. One weighs words and their parts, in all languages of the names. The other weighs the
+    Two linear models answer. One weighs words and their parts, in all languages of the names. The other weighs the
     meaning of the whole as MiniLM reads it, and counts as far as the query is English; it has one more answer,
     "none", learned from frequent words and from queries about other things. Confidence is the chance that the
     vertical is right: a logistic model over what the two say of products that neither has seen. English queries, whose
-    meaning is heard, have a logistic model of their own.
+    meaning counts, have a logistic model of their own.
+
+    Args:
+        examples: English ones of every vertical, and of `NONE`: see `off_topic_examples`.
+        brands: to be recognised.
+
+    Raises:
+        BadInputError: English examples of a vertical, or of `NONE`, are missing or too few to leave some out.
     """
 
     def __init__(self, examples: Sequence[Example], brands: Iterable[str] = ()) -> None:
         brands = tuple(brands)
         texts = _Texts(examples)
-        self._calibrate(examples, brands, texts)
-        self._models = _Models(examples, brands, texts)
+        with progress_bar("learning to read queries", FOLDS + 1, unit="models") as advance:
+            self._calibrate(examples, brands, texts, advance)
+            self._models = _Models(examples, brands, texts)
+            advance(1)
         self.verticals = self._models.verticals
-        self._known: LRUCache[str, _Judged] = LRUCache(_REMEMBERED)
+        meant: dict[str, set[str]] = defaultdict(set)
+        for example in examples:
+            if example.kind == "tag" and example.product is None:
+                meant[" ".join(words_of(normalise(example.text)))].add(example.vertical)
+        self._synonyms = {text: min(found) for text, found in meant.items() if len(found) == 1}
 
     @classmethod
     def from_names(
@@ -77,7 +88,8 @@ class QueryParser:
         Args:
             names: what the products are called; see `univert.data.names.read_names`.
             verticals: the catalogue, or the vertical of each product.
-            taxonomy: further words for verticals, as a TOML file `vertical = ["word", ...]` or as a mapping.
+            taxonomy: further words for verticals, as a TOML file `vertical = ["word", ...]` or as a mapping. A query
+                of such words alone is given that vertical, and others that have them are more likely to be.
             brands: to be recognised; the catalogue's where None.
 
         Raises:
@@ -103,7 +115,7 @@ class QueryParser:
         """Read queries, in their order.
 
         Args:
-            queries: any text; one that comes again, here or in a later call, is read once.
+            queries: any text; one that comes again is read once.
             precision: how often a vertical that is given should be right; less gives more queries one.
 
         Returns:
@@ -118,58 +130,56 @@ class QueryParser:
                 raise BadInputError(f"query {place} is {query!r}, which is not text; leave it out")
         if not 0 < precision < 1:
             raise BadInputError(f"precision must be above 0 and below 1, got {precision}")
-        least = {english: curve.least_confidence(precision) for english, curve in self._curves.items()}
-        judged = {query: self._known[query] for query in queries if query in self._known}
-        new = [query for query in dict.fromkeys(queries) if query not in judged]
-        with progress_bar("Reading queries", len(new), unit="queries") as advance:
-            for start in range(0, len(new), _BATCH):
-                batch = new[start : start + _BATCH]
-                judged.update(zip(batch, self._judge(batch), strict=True))
-                advance(len(batch))
-        self._known.update((query, judged[query]) for query in new)
-        rows = {query: self._row(query, found, least) for query, found in judged.items()}
+        rows: dict[str, dict[str, Any]] = {}
+        distinct = list(dict.fromkeys(queries))
+        for start in range(0, len(distinct), _BATCH):
+            batch = distinct[start : start + _BATCH]
+            rows.update(zip(batch, self._rows(batch, precision), strict=True))
         return pa.Table.from_pylist([rows[query] for query in queries], schema=PARSED)
 
-    def _judge(self, queries: Sequence[str]) -> list[_Judged]:
+    def _rows(self, queries: Sequence[str], precision: float) -> Iterator[dict[str, Any]]:
         readings = [self._models.lexicon.read(query) for query in queries]
         verticals, clues = self._models.judge(readings)
         english = _are_english(readings)
-        confidence = np.zeros(len(readings))
+        confidence, least = np.zeros(len(readings)), np.ones(len(readings))
         for part, curve in self._curves.items():
             if (english == part).any():
                 confidence[english == part] = curve.confidence(clues[english == part])
-        return [_Judged(*one) for one in zip(readings, verticals, confidence.tolist(), english.tolist(), strict=True)]
+                least[english == part] = curve.least_confidence(precision)
+        found = zip(queries, readings, verticals, confidence.tolist(), (confidence >= least).tolist(), strict=True)
+        for query, reading, vertical, sureness, sure in found:
+            given = bool(reading.words) and sure
+            why = self._models.why(reading, vertical, given)
+            if (text := " ".join(reading.words)) in self._synonyms:
+                vertical, sureness, given, why = self._synonyms[text], 1.0, True, f"the taxonomy has {text!r}"
+            yield {
+                "query": query,
+                "vertical": vertical if given else None,
+                "confidence": sureness if reading.words else 0.0,
+                "words": list(reading.words),
+                "brand": reading.brand,
+                "colour": reading.colour,
+                "language": reading.language,
+                "why": why,
+            }
 
-    def _row(self, query: str, judged: _Judged, least: Mapping[bool, float]) -> dict[str, Any]:
-        reading, vertical, confidence, english = judged
-        given = bool(reading.words) and confidence >= least.get(english, 1.0)
-        return {
-            "query": query,
-            "vertical": vertical if given else None,
-            "confidence": confidence if reading.words else 0.0,
-            "words": list(reading.words),
-            "brand": reading.brand,
-            "colour": reading.colour,
-            "language": reading.language,
-            "why": self._models.why(reading, vertical, given),
-        }
-
-    def _calibrate(self, examples: Sequence[Example], brands: Sequence[str], texts: _Texts) -> None:
+    def _calibrate(self, examples: Sequence[Example], brands: Sequence[str], texts: _Texts, advance: Advance) -> None:
         """Ask for products that were left out, and for off-topic queries: how sure is how often right?"""
         folds = np.array(folds_of(examples))
-        clues, right, asked_of, english = [], [], [], []
+        clues, right, left_out, english = [], [], [], []
         for fold in range(FOLDS):
             models = _Models([examples[i] for i in np.flatnonzero(folds != fold).tolist()], brands, texts)
-            asked = [examples[i] for i in np.flatnonzero(folds == fold).tolist() if examples[i].kind != "tag"]
-            readings = [models.lexicon.read(example.text) for example in asked]
+            of_fold = [examples[i] for i in np.flatnonzero(folds == fold).tolist() if examples[i].kind != "tag"]
+            readings = [models.lexicon.read(example.text) for example in of_fold]
             best, found = models.judge(readings)
             clues.append(found)
-            right += [guess == example.vertical for guess, example in zip(best, asked, strict=True)]
+            right += [guess == example.vertical for guess, example in zip(best, of_fold, strict=True)]
             english.append(_are_english(readings))
-            asked_of += asked
-        weights = np.array([WEIGHTS[example.kind] for example in asked_of])
-        off_topic = np.array([example.vertical == NONE for example in asked_of])
-        in_english = np.array([example.language in ("en", None) for example in asked_of])
+            left_out += of_fold
+            advance(1)
+        weights = np.array([WEIGHTS[example.kind] for example in left_out])
+        off_topic = np.array([example.vertical == NONE for example in left_out])
+        in_english = np.array([example.language in ("en", None) for example in left_out])
         is_english = np.concatenate(english)
         parts = {True: is_english & (in_english | off_topic), False: ~is_english}
         curves = {
@@ -178,13 +188,6 @@ class QueryParser:
             if len({*np.array(right)[part].tolist()}) == 2
         }
         self._curves = {part: curves.get(part) or curves[not part] for part in (True, False) if curves}
-
-
-class _Judged(NamedTuple):
-    reading: Reading
-    vertical: str
-    confidence: float
-    english: bool
 
 
 def _are_english(readings: Sequence[Reading]) -> np.ndarray:
@@ -284,6 +287,11 @@ class _Models:
             [example.vertical for example in english],
             sample_weight=[WEIGHTS[example.kind] for example in english],
         )
+        if self._by_meaning.classes_.tolist() != [NONE, *self.verticals]:
+            raise BadInputError(
+                f"examples: only {self._by_meaning.classes_.tolist()} have English ones, but it takes some of "
+                f"{[NONE, *self.verticals]}; add texts, and `off_topic_examples` for ''"
+            )
 
     def judge(self, readings: Sequence[Reading]) -> tuple[list[str], Float[np.ndarray, "N 3"]]:
         """The best vertical of each query; log odds that it is right, and that none is; the share of known words."""
@@ -293,12 +301,12 @@ class _Models:
         by_words = np.log(by_words / by_words.sum(axis=1, keepdims=True) + _LEAST)
         by_meaning, none = np.full(by_words.shape, -np.log(len(self.verticals))), np.zeros(len(words))
         english = np.array([reading.english for reading in readings])
-        if len(heard := np.flatnonzero(english > 0)):
-            chances = self._by_meaning.predict_proba(embed_texts([words[i] for i in heard.tolist()]))
+        if len(some := np.flatnonzero(english > 0)):
+            chances = self._by_meaning.predict_proba(embed_texts([words[i] for i in some.tolist()]))
             outside = chances[:, 0]  # NONE sorts before every vertical
             inside = np.log(chances[:, 1:] + _LEAST) - np.log(1 - outside + _LEAST)[:, None]
-            by_meaning[heard] += english[heard, None] * (inside - by_meaning[heard])
-            none[heard] = english[heard] * _log_odds(outside)
+            by_meaning[some] += english[some, None] * (inside - by_meaning[some])
+            none[some] = english[some] * _log_odds(outside)
         chances = np.exp(by_words + by_meaning)
         chances /= chances.sum(axis=1, keepdims=True)
         best = chances.argmax(axis=1)
@@ -310,16 +318,16 @@ class _Models:
         """What decided, in a few words."""
         if not reading.words:
             return "no words"
-        said = [f"{typo!r} read as {word!r}" for typo, word in reading.fixed]
+        reasons = [f"{typo!r} read as {word!r}" for typo, word in reading.fixed]
         for word in reading.words:
             votes = self._votes.get(word)
             if votes and votes[vertical]:
-                said.append(f"{word!r} in {votes[vertical]} of {votes.total()} names of {vertical}")
+                reasons.append(f"{word!r} in {votes[vertical]} of {votes.total()} names of {vertical}")
         if not any(word in self._votes for word in reading.words):
-            said.append("none of its words is in a name")
+            reasons.append("none of its words is in a name")
         if not given:
-            return "; ".join([*said, f"too uncertain for {vertical}"])
-        return "; ".join(said) if said else f"means what names of {vertical} mean"
+            return "; ".join([*reasons, f"too uncertain for {vertical}"])
+        return "; ".join(reasons) or f"means what names of {vertical} mean"
 
 
 def _is_named(example: Example) -> bool:

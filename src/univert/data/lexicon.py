@@ -137,11 +137,11 @@ class Lexicon:
         """Take a query apart."""
         parts = normalise(query).split()
         brand, parts = self._take_brand(parts)
-        words, colour, fixed = [], None, []
-        for word in words_of(" ".join(parts)):
-            if (found := colour_of(word)) is not None:
-                colour = colour or found
-                continue
+        words, fixed = [], []
+        typed = words_of(" ".join(parts))
+        colour = next(filter(None, map(colour_of, typed)), None)
+        # where nothing else is left, a colour may be what a product is called, such as an orange
+        for word in [word for word in typed if not colour_of(word)] or list(filter(self._as_it_is, typed)):
             near = self.nearest(word)
             if near not in (None, word):
                 fixed.append((word, str(near)))

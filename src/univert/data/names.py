@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,9 +61,29 @@ def read_names(path: Path | str) -> Iterator[ProductName]:
         yield ProductName(product, name, cell_text(values.get("language")), _tags(values))
 
 
+def texts_of_products(names: Iterable[ProductName], *, tags_together: bool = False) -> dict[str, list[str]]:
+    """The different texts of each product, in the order of the names: names, and tags.
+
+    Args:
+        names: of products.
+        tags_together: not each tag on its own, but the tags of a name as one text, and the name with them as another.
+
+    Example:
+        >>> chair = ProductName("7", "Oak chair", "en", ("seat", "wood"))
+        >>> texts_of_products([chair]), texts_of_products([chair], tags_together=True)
+        ({'7': ['Oak chair', 'seat', 'wood']}, {'7': ['Oak chair', 'seat wood', 'Oak chair seat wood']})
+    """
+    texts: dict[str, dict[str, None]] = defaultdict(dict)
+    for name in names:
+        tags = " ".join(name.tags)
+        together = (tags, f"{name.name} {tags}") if tags else ()
+        texts[name.product].update(dict.fromkeys((name.name, *(together if tags_together else name.tags))))
+    return {product: list(found) for product, found in texts.items()}
+
+
 def _tags(values: Mapping[str, Any]) -> tuple[str, ...]:
-    told = values.get("tags")
-    tags = told if isinstance(told, list) else (cell_text(told) or "").split(",")
+    cell = values.get("tags")
+    tags = cell if isinstance(cell, list) else (cell_text(cell) or "").split(",")
     return tuple(text for tag in tags if (text := cell_text(tag)))
 
 

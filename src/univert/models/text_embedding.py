@@ -16,7 +16,7 @@ from univert.core.errors import BadInputError
 
 SIZE: Final = 384
 _LONGEST_TOKENS: Final = 32
-_REMEMBERED: Final[LRUCache[str, np.ndarray]] = LRUCache(1 << 17)
+_REMEMBERED: Final[LRUCache[str, np.ndarray]] = LRUCache(1 << 16)
 
 
 def embed_texts(texts: Sequence[str]) -> Float[np.ndarray, "N 384"]:
@@ -29,7 +29,7 @@ def embed_texts(texts: Sequence[str]) -> Float[np.ndarray, "N 384"]:
     """
     found = {text: _REMEMBERED[text] for text in texts if text in _REMEMBERED}
     if new := [text for text in dict.fromkeys(texts) if text not in found]:
-        vectors = _model().encode(new, batch_size=128, normalize_embeddings=True, show_progress_bar=False)
+        vectors = _model().encode(new, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
         found.update(zip(new, np.asarray(vectors, np.float16), strict=True))
         _REMEMBERED.update((text, found[text]) for text in new)
     return np.array([found[text] for text in texts], np.float32).reshape(-1, SIZE)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import linalg
+from scipy import linalg, sparse
 from torch import Tensor
 
 from univert.core.errors import BadInputError
@@ -27,7 +27,7 @@ from univert.models.io import SavedModel, read_model
 SentenceEncoder = Callable[[Sequence[str]], Float[np.ndarray, "N T"]]
 """Unit vectors of texts."""
 
-_TEXTS_AT_ONCE: Final = 4096
+_TEXTS_AT_ONCE: Final = 1_024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,13 +143,13 @@ class TextTower(SavedModel):
         """
         if len(texts) != len(products) or len(pictures) != len(picture_products):
             raise BadInputError("texts and products, pictures and picture_products must have the same lengths")
-        unique, weight, wanted = _wanted(texts, products, pictures, picture_products)
+        unique, weight, of_products, directions = _wanted(texts, products, pictures, picture_products)
         encode = encoder or _default_encoder()
         encoded = np.asarray(encode(unique), np.float32)
         config = config or TextTowerConfig()
         units = min(config.units, len(unique))
         chosen = np.sort(np.random.default_rng(seed).permutation(len(unique))[:units])
-        solved = _ridge(encoded, encoded[chosen], wanted, weight, config)
+        solved = _ridge(encoded, encoded[chosen], weight, of_products, directions, config)
         tower = cls(
             replace(
                 config,
@@ -193,50 +193,59 @@ class TextTower(SavedModel):
 
 def _wanted(
     texts: Sequence[str], products: Sequence[str], pictures: Float[np.ndarray, "N D"], picture_products: Sequence[str]
-) -> tuple[list[str], Float[np.ndarray, " T"], Float[np.ndarray, "T D"]]:
-    """The different texts, how much each counts, and the vector it should have: that of its products' pictures."""
-    names, code = np.unique(np.asarray(picture_products, dtype=str), return_inverse=True)
-    place = {name: row for row, name in enumerate(names)}
-    known = sorted({(text, place[name]) for text, name in zip(texts, products, strict=True) if name in place})
-    if not known:
+) -> tuple[list[str], Float[np.ndarray, " T"], sparse.csr_array, Float[np.ndarray, "P D"]]:
+    """The different texts, how much each counts, its products (T, P), and where their pictures are, around the mean.
+
+    The vector that a text should have is a row of the third times the fourth; the third's rows sum to one.
+    """
+    with_text = set(products)
+    rows = [row for row, name in enumerate(picture_products) if name in with_text]
+    if not rows:
         raise BadInputError("no text belongs to a product with a picture; check the names of the products")
+    names, product_of_picture = np.unique([picture_products[row] for row in rows], return_inverse=True)
     sums = np.zeros((len(names), pictures.shape[1]))
-    np.add.at(sums, code, pictures)
-    targets = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-    unique, of_pair = np.unique([text for text, _ in known], return_inverse=True)
-    product = np.array([row for _, row in known])
-    share = 1 / np.bincount(product)[product]
-    weight = np.bincount(of_pair, share)
-    wanted = np.zeros((len(unique), targets.shape[1]))
-    np.add.at(wanted, of_pair, share[:, None] * targets[product])
-    wanted /= weight[:, None]
+    np.add.at(sums, product_of_picture, pictures[rows])
+    directions = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    place = {name: row for row, name in enumerate(names.tolist())}
+    pairs = sorted({(text, place[name]) for text, name in zip(texts, products, strict=True) if name in place})
+    unique, text_of_pair = np.unique([text for text, _ in pairs], return_inverse=True)
+    product_of_pair = np.array([row for _, row in pairs])
+    share = 1 / np.bincount(product_of_pair)[product_of_pair]
+    weight = np.bincount(text_of_pair, share)
+    of_products = sparse.csr_array((share / weight[text_of_pair], (text_of_pair, product_of_pair)))
     # around their mean: what all pictures have in common would else attract every query
-    return unique.tolist(), weight / weight.mean(), wanted - np.average(wanted, axis=0, weights=weight)
+    return unique.tolist(), weight / weight.mean(), of_products, directions - directions.mean(axis=0)
 
 
 def _ridge(
     encoded: Float[np.ndarray, "N T"],
     units: Float[np.ndarray, "U T"],
-    wanted: Float[np.ndarray, "N D"],
     weight: Float[np.ndarray, " N"],
+    of_products: sparse.csr_array,
+    directions: Float[np.ndarray, "P D"],
     config: TextTowerConfig,
 ) -> Float[np.ndarray, "U D"]:
     """Outgoing weights of the units: ridge regression in the space that they span (Nystroem), in constant memory."""
 
     def answers(texts: np.ndarray) -> np.ndarray:
-        found: np.ndarray = np.exp((texts.astype(np.float64) @ units.T - 1) / config.width)
+        found: np.ndarray = texts.astype(np.float64) @ units.T
+        found -= 1
+        found /= config.width
+        np.exp(found, out=found)
         return found
 
-    gram = config.ridge * answers(units)
-    against = np.zeros((len(units), wanted.shape[1]))
+    gram = answers(units)
+    gram *= config.ridge
+    against = np.zeros((len(units), directions.shape[1]), order="F")
     for start in range(0, len(encoded), _TEXTS_AT_ONCE):
         part = slice(start, start + _TEXTS_AT_ONCE)
         active = answers(encoded[part])
         weighted = active * weight[part, None]
         gram += weighted.T @ active
-        against += weighted.T @ wanted[part]
+        against += weighted.T @ (of_products[part] @ directions)
     gram[np.diag_indices_from(gram)] += 1e-6 * np.trace(gram) / len(gram)
-    solved: np.ndarray = linalg.solve(gram, against, assume_a="pos")
+    # the transpose of a symmetric matrix is itself, in the order that is overwritten
+    solved: np.ndarray = linalg.solve(gram.T, against, assume_a="pos", overwrite_a=True, overwrite_b=True)
     return solved.astype(np.float32)
 
 
