@@ -58,6 +58,17 @@ def test_learning_writes_upon_copies() -> None:
     assert clean < 0.5 < dirty
 
 
+def test_it_learns_from_pictures_of_which_some_are_written_upon() -> None:
+    rng = np.random.default_rng(0)
+    pictures = rng.normal(size=(200, 8))
+    pictures[:40, 0] += 4
+    written = np.concatenate([pictures + [4, *[0] * 7] for _ in range(3)])
+    rater = OverlayRater.fit(pictures, written)
+    out = rater.probabilities(rng.normal(size=(1000, 8)) + np.eye(8)[0] * 4 * (np.arange(1000) < 500)[:, None])
+    assert np.mean(out[:500] > rater.threshold) > 0.9
+    assert np.mean(out[500:] > rater.threshold) < 0.1
+
+
 def test_too_few_pictures_are_refused() -> None:
     with pytest.raises(BadInputError, match="at least 10 pictures, got 3"):
         OverlayRater.learn(PICTURES[:3])

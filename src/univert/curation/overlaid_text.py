@@ -55,12 +55,12 @@ class OverlayRater:
 
     @classmethod
     def learn(cls, pictures: Sequence[Image.Image]) -> OverlayRater:
-        """Learn from clean pictures and a copy of each for each way of writing on it.
+        """Learn from pictures, most of them clean, and a copy of each for each way of writing on it.
 
         All are shrunk and saved as JPEG by chance, or else pictures from elsewhere would be told by that.
 
         Args:
-            pictures: mode RGB; a few hundred of the catalogue's own, none of them twice.
+            pictures: mode RGB; a few hundred like those to be rated, none of them twice.
 
         Raises:
             BadInputError: fewer than ten pictures.
@@ -74,7 +74,9 @@ class OverlayRater:
 
     @classmethod
     def fit(cls, clean: Float[np.ndarray, "N F"], written: Float[np.ndarray, "M F"]) -> OverlayRater:
-        """Fit to `overlay_features` of clean pictures, and of copies: all pictures written upon in one way, and again.
+        """Fit to `overlay_features` of pictures, and of copies: all pictures written upon in one way, and again.
+
+        Pictures that a rater of the others takes for written upon are left out with their copies.
 
         Raises:
             BadInputError: fewer than ten pictures.
@@ -84,19 +86,28 @@ class OverlayRater:
 
         if len(clean) < 2 * _FOLDS:
             raise BadInputError(f"overlaid text is learned from at least {2 * _FOLDS} pictures, got {len(clean)}")
-        features = np.concatenate([clean, written])
-        damaged, groups = np.arange(len(features)) >= len(clean), np.arange(len(features)) % len(clean)
+        features, picture = np.concatenate([clean, written]), np.arange(len(clean) + len(written)) % len(clean)
+        damaged = np.arange(len(features)) >= len(clean)
         means, scales = features.mean(0), np.maximum(features.std(0), 1e-6)
         inputs = (features - means) / scales
         regression = LogisticRegression(C=0.01, max_iter=500, class_weight="balanced")
-        unseen = cross_val_predict(
-            regression, inputs, damaged, groups=groups, cv=GroupKFold(_FOLDS), method="predict_proba"
-        )
-        weights = regression.fit(inputs, damaged).coef_[0] / scales
+
+        def unseen(rows: np.ndarray) -> np.ndarray:
+            """How probable it is that each picture itself is written upon, from the others."""
+            found: np.ndarray = cross_val_predict(
+                regression, inputs[rows], damaged[rows], groups=picture[rows], cv=GroupKFold(_FOLDS),
+                method="predict_proba",
+            )[~damaged[rows], 1]  # fmt: skip
+            return found
+
+        rows = np.arange(len(features))
+        fine = np.flatnonzero(unseen(rows) < 0.5)
+        if len(fine) >= 2 * _FOLDS:
+            rows = np.flatnonzero(np.isin(picture, fine))
+        threshold = float(np.quantile(unseen(rows), 1 - _FALSE_ALARMS))
+        weights = regression.fit(inputs[rows], damaged[rows]).coef_[0] / scales
         return cls(
-            bias=float(regression.intercept_[0] - weights @ means),
-            weights=tuple(weights.tolist()),
-            threshold=float(np.quantile(unseen[~damaged, 1], 1 - _FALSE_ALARMS)),
+            bias=float(regression.intercept_[0] - weights @ means), weights=tuple(weights.tolist()), threshold=threshold
         )
 
     def probabilities(self, features: Float[np.ndarray, "N F"]) -> Float[np.ndarray, " N"]:

@@ -45,7 +45,7 @@ EMBEDDED: Final = pa.schema([("position", pa.int64())])
 _AT_ONCE: Final = 1_024
 _DECODED_AT_ONCE: Final = 32
 _WRITTEN_UPON: Final = 200
-"""Pictures that the rater of overlaid text learns from, at most."""
+"""Pictures of a catalogue that the rater of overlaid text learns from, at most."""
 _LEAST_WRITTEN_UPON: Final = 50
 _log = logging.getLogger(__name__)
 
@@ -76,12 +76,13 @@ def rate_pictures(
         images: the catalogue.
         positions: of the pictures.
         parts: with the schema `PICTURES`.
-        clean: pictures without text over them, from which the rater of overlaid text learns.
+        clean: other pictures, most of them without text over them; from some of these and some of the catalogue's
+            the rater of overlaid text learns. From a shop's own alone it takes what is new in others for text.
     """
     waiting = _without(positions, parts)
     with progress_bar("looking at pictures", len(positions), unit="pictures") as advance:
         advance(len(positions) - len(waiting))
-        rater = _overlay_rater(clean) if len(waiting) else None
+        rater = _overlay_rater(images, clean) if len(waiting) else None
         few = (waiting[start : start + _DECODED_AT_ONCE] for start in range(0, len(waiting), _DECODED_AT_ONCE))
         # the same threads from the first picture to the last: what a network keeps for a thread is never given back
         looks = map_ahead(lambda some: _look(images, some, rater), few, workers=decoding_threads(None))
@@ -167,11 +168,13 @@ def _decoded(images: Catalogue, positions: Sequence[int] | np.ndarray) -> Iterat
             yield str(problem)
 
 
-def _overlay_rater(clean: Catalogue) -> OverlayRater | None:
-    """Learned from some pictures and copies that are written upon; None where they are too few."""
-    some = np.sort(np.random.default_rng(0).permutation(len(clean))[:_WRITTEN_UPON])
-    decoded = (one for one in _decoded(clean, some) if not isinstance(one, str))
-    pictures = [image for image, content in decoded if rate_decoded(image, content).good]
+def _overlay_rater(*catalogues: Catalogue) -> OverlayRater | None:
+    """Learned from some pictures of each and copies that are written upon; None where they are too few."""
+    pictures = []
+    for catalogue in {one.path: one for one in catalogues}.values():
+        some = np.sort(np.random.default_rng(0).permutation(len(catalogue))[:_WRITTEN_UPON])
+        decoded = (one for one in _decoded(catalogue, some) if not isinstance(one, str))
+        pictures += [image for image, content in decoded if rate_decoded(image, content).good]
     if len(pictures) < _LEAST_WRITTEN_UPON:
         _log.warning(
             "text over pictures is not looked for: that is learned from %s good pictures, and there are %s",
