@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -269,6 +272,23 @@ def test_pictures_written_upon_are_out(tmp_path: Path) -> None:
     out = [why for why in found.why[len(shown) :] if why is not None]
     assert len(out) > 0.9 * len(written)
     assert all(why.startswith("text or a watermark lies over it") for why in out)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on_to_the_same_triplets(curation: Curation, folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", f"""
+from pathlib import Path
+from tests.curation.test_curate import run
+run(Path({str(folder)!r}), Path({str(tmp_path / "out")!r}))
+"""]  # fmt: skip
+    for reached in ("queries", "pictures/000000.parquet", "vectors/vectors.npy", "words/config.json", "ratings"):
+        process = subprocess.Popen(command)
+        while process.poll() is None and not (tmp_path / "out" / reached).exists():
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+    subprocess.run(command, check=True)
+    assert triplets(tmp_path / "out") == triplets(curation.path)
 
 
 def stop(*_: object, **__: object) -> None:
