@@ -85,7 +85,7 @@ def test_one_answer_alone_makes_no_triplet_clean_but_where_one_was_asked_for(tmp
         assert Agreement(ratings).clean() == []
         ratings.choose(raters=1, gold_share=0)
         agreement = Agreement(ratings)
-        assert triplets_csv(agreement.clean()).split() == ["anchor,positive,negative", "a,p,n"]
+        assert triplets_csv(agreement.clean()).split() == ["anchor,positive,negative,vertical", "a,p,n,v"]
         assert agreement.summary().alpha is None
         assert answers_csv(ratings).splitlines()[1] == "a,p,n,v,ann,yes,yes,,0.0,,"
 
