@@ -62,7 +62,7 @@ ERROR = 0.1
 LEARN = TripletsConfig(
     keep=0,
     others=0,
-    loop=TripletLoopConfig(epochs=6, min_steps=60, learning_rate=1e-3, base_network_learning_rate=1e-3),
+    loop=TripletLoopConfig(epochs=3, min_steps=60, base_network_learning_rate=1e-4),
 )
 TUNE = TripletsConfig(loop=TripletLoopConfig(epochs=6, min_steps=60, base_network_learning_rate=1e-4))
 
