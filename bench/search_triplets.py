@@ -59,11 +59,8 @@ IMAGE_SIZE_PX = 128
 RATED_A_VERTICAL = 300
 RATERS = 3
 ERROR = 0.1
-LEARN = TripletsConfig(
-    keep=0,
-    others=0,
-    loop=TripletLoopConfig(epochs=3, min_steps=60, base_network_learning_rate=1e-4),
-)
+LEARN = TripletsConfig(loop=TripletLoopConfig(epochs=3, min_steps=60, base_network_learning_rate=1e-4))
+"""Held to the start as in every fine-tuning: without, the triplet loss collapses on negatives that were semi-hard."""
 TUNE = TripletsConfig(loop=TripletLoopConfig(epochs=6, min_steps=60, base_network_learning_rate=1e-4))
 
 
