@@ -100,10 +100,10 @@ def results_table(log: Path, out: Path, home: Path) -> Iterator[str]:
         left &= ~np.isin(stage, leaves)
         yield row(title, left, right)
     once = ~np.isin(stage, ("repeated",))
-    least = np.quantile(np.where(left, probability, 0)[right & once], 1 - KEPT_SHARE)
-    yield row(
-        f"{100 * KEPT_SHARE:.0f}% of the right ones, most probable first", left & (probability >= least), right, once
-    )
+    share = f"{100 * KEPT_SHARE:.0f}% of the right ones"
+    for title, among in ((share, once), (f"{share} with good pixels", left)):
+        least = np.quantile(np.where(left, probability, 0)[right & among], 1 - KEPT_SHARE)
+        yield row(f"{title}, most probable first", left & (probability >= least), right, among)
     yield row("kept by the default", kept, right, once)
     yield ""
     yield "| pictures of products | count | right | kept | right | of the right ones |\n|---|---|---|---|---|---|"

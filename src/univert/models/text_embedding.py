@@ -16,7 +16,7 @@ from univert.core.errors import BadInputError
 
 SIZE: Final = 384
 _LONGEST_TOKENS: Final = 32
-_REMEMBERED: Final[LRUCache[str, np.ndarray]] = LRUCache(1 << 16)
+_REMEMBERED: Final[LRUCache[str, np.ndarray]] = LRUCache(1 << 17)
 
 
 def embed_texts(texts: Sequence[str]) -> Float[np.ndarray, "N 384"]:
