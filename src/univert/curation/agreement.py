@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +12,7 @@ import numpy as np
 from univert.core.errors import BadInputError
 from univert.curation.dawid_skene import dawid_skene
 from univert.data.ratings import QUESTIONS, Answer, RatedTriplet, Ratings
+from univert.data.tables import csv_text
 from univert.data.triplets import ROLES
 
 GOLD_QUESTIONS_LEAST = 10
@@ -235,7 +234,7 @@ def krippendorff_alpha(units: Iterable[Iterable[bool]]) -> float | None:
 def triplets_csv(triplets: Iterable[RatedTriplet]) -> str:
     """Triplets as the CSV file that `univert finetune --triplets` takes."""
     columns = (*ROLES, "vertical")
-    return _csv(columns, ([getattr(triplet, column) for column in columns] for triplet in triplets))
+    return csv_text(columns, ([getattr(triplet, column) for column in columns] for triplet in triplets))
 
 
 def answers_csv(ratings: Ratings) -> str:
@@ -249,15 +248,7 @@ def answers_csv(ratings: Ratings) -> str:
             of.anchor, of.positive, of.negative, of.vertical, answer.rater, answer.same, answer.different,
             answer.seconds, round(answer.time_s, 3), *(of.gold or ("", "")),
         ))  # fmt: skip
-    return _csv(columns, rows)
-
-
-def _csv(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(columns, rows)
 
 
 def _dawid_skene(votes: Mapping[Unit, Votes], gold: Mapping[Unit, bool]) -> tuple[dict[Unit, float], dict[str, float]]:

@@ -7,9 +7,7 @@ each of its pictures; and `triplets.csv`.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +28,7 @@ from univert.core.files import fingerprint, write_atomic
 from univert.core.protocols import CatalogueEmbedder
 from univert.core.run import Run
 from univert.core.terminal import progress_bar
-from univert.curation.image_triplets import ImageTriplet, KeptResults, make_triplets
+from univert.curation.image_triplets import KeptResults, make_triplets
 from univert.curation.match_practice import NamedPictures, learn_match
 from univert.curation.parts import Parts
 from univert.curation.picture_match import PictureMatch
@@ -41,7 +39,7 @@ from univert.curation.result_rating import RATINGS, ResultRating
 from univert.data.catalogue import Catalogue
 from univert.data.names import read_names, texts_of_products
 from univert.data.rows import SourceProblem
-from univert.data.tables import count_table_rows
+from univert.data.tables import count_table_rows, csv_text
 from univert.data.triplets import ROLES
 from univert.models.text_tower import TextTower
 
@@ -327,19 +325,12 @@ def _write_triplets(
             f"no triplet can be made of {len(kept.picture):,} pictures kept for {len(set(kept.query)):,} queries; "
             f"lower match (now {sources.config.match:g}), or see in {run.path / 'ratings'} why the others are out"
         )
-    write_atomic(path, _csv(triplets, sources.images.column("id")))
+    ids = sources.images.column("id")
+    rows = ([*ids[[one.anchor, one.positive, one.negative]], one.query, one.vertical] for one in triplets)
+    write_atomic(path, csv_text([*ROLES, "query", "vertical"], rows))
     found = dict(sorted(Counter(one.vertical for one in triplets).items()))
     run.finish("triplets", inputs, {"verticals": found})
     return found
-
-
-def _csv(triplets: Sequence[ImageTriplet], ids: np.ndarray) -> str:
-    """The table that `univert rate` and `univert finetune` read, with the query and the vertical beside."""
-    text = io.StringIO()
-    rows = csv.writer(text)
-    rows.writerow([*ROLES, "query", "vertical"])
-    rows.writerows([ids[one.anchor], ids[one.positive], ids[one.negative], one.query, one.vertical] for one in triplets)
-    return text.getvalue()
 
 
 def _kept_results(
